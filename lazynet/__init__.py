@@ -1,0 +1,32 @@
+"""lazynet tells, with numbers, whether an over-parameterised neural network is in the kernel (lazy) regime."""
+
+from lazynet import losses
+from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, sphere
+from lazynet.dynamics import Trajectory, kernel_descent, kernel_flow
+from lazynet.kernels import analytic_kernel, complexity, empirical_ntk
+from lazynet.networks import TwoLayer
+from lazynet.sweep import Run, sweep, train
+from lazynet.theory import Verdict, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dataset",
+    "Run",
+    "Trajectory",
+    "TwoLayer",
+    "Verdict",
+    "analytic_kernel",
+    "complexity",
+    "empirical_ntk",
+    "gaussian_mixture",
+    "kernel_descent",
+    "kernel_flow",
+    "label_noise",
+    "load_dataset",
+    "losses",
+    "sphere",
+    "sweep",
+    "train",
+    "verify",
+]

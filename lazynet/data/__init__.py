@@ -1,0 +1,24 @@
+"""Data: real and synthetic sets, targets, label noise, and the files they are read from."""
+
+from lazynet.data.catalogue import list_datasets
+from lazynet.data.dataset import Dataset, unit_rows
+from lazynet.data.fetch import fetch_dataset
+from lazynet.data.files import DATASETS
+from lazynet.data.labels import is_labels, parse_classes
+from lazynet.data.load import load_dataset
+from lazynet.data.noise import label_noise
+from lazynet.data.synthetic import gaussian_mixture, sphere
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "fetch_dataset",
+    "gaussian_mixture",
+    "is_labels",
+    "label_noise",
+    "list_datasets",
+    "load_dataset",
+    "parse_classes",
+    "sphere",
+    "unit_rows",
+]

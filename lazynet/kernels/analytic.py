@@ -1,0 +1,82 @@
+"""The neural tangent kernel of a network of infinite width, found by the network's type."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Num
+
+from lazynet.kernels.dual import gaussian_dual
+from lazynet.networks import TwoLayer, at_width
+
+
+@functools.singledispatch
+def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
+    """Return the kernel of the infinitely wide network, or None for a family that has no analytic one.
+
+    For a `TwoLayer` network, with w ~ N(0, kappa^2 I), kappa the `init_scale` and alpha the `output_scale` (a function
+    of the width counts at the network's own),
+
+        K(x, x') = alpha^2 (x.x' E[sigma'(w.x) sigma'(w.x')]  [hidden layer trained]
+                            + E[sigma(w.x) sigma(w.x')])      [readout trained]
+
+    which for relu, the hidden layer alone, kappa = alpha = 1 and unit rows is x.x' (pi - arccos(x.x')) / (2 pi): the
+    H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), through the arc-cosine kernels of Cho and Saul 2009.
+    With several outputs the kernel is the same for each of them. A further family registers its type with
+    `analytic_kernel.register`.
+
+    Args:
+        network: any network.
+
+    Returns:
+        A function `kernel(x1, x2=None)` of rows (n1, d) and (n2, d) in any real dtype. Its result is NumPy float64
+        (n1, n2); without `x2`, which then is `x1`, it is exactly symmetric.
+
+    Raises:
+        ValueError: by the function, if rows are not a matrix, not finite, zero, or of different lengths in `x1` and
+            `x2`; for tanh and softplus also if kappa * norm(x) is too large for the series.
+
+    Example:
+        >>> import numpy as np, lazynet as lz
+        >>> kernel = lz.analytic_kernel(lz.TwoLayer(width=64))
+        >>> kernel(np.array([[1.0, 0.0], [0.5, 0.75**0.5]])).round(3)
+        array([[0.5  , 0.167],
+               [0.167, 0.5  ]])
+    """
+    return None
+
+
+@analytic_kernel.register(TwoLayer)
+def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 n2"]]:
+    kappa = at_width(network.init_scale, network.width)
+    alpha = at_width(network.output_scale, network.width)
+
+    def kernel(x1: Num[Array | np.ndarray, "..."], x2: Num[Array | np.ndarray, "..."] | None = None) -> np.ndarray:
+        """K(x1, x2), NumPy float64 (n1, n2)."""
+        x1 = _rows(x1, "x1")
+        x2 = None if x2 is None else _rows(x2, "x2")
+        if x2 is not None and x1.shape[1] != x2.shape[1]:
+            raise ValueError(f"x1 has rows of length {x1.shape[1]} and x2 of length {x2.shape[1]}; they must agree.")
+        result = np.zeros((len(x1), len(x1 if x2 is None else x2)))
+        if network.train != "readout":
+            result += gaussian_dual(network.activation, x1, x2, kappa, derivative=True)
+            result *= x1 @ (x1 if x2 is None else x2).T
+        if network.train != "hidden":
+            result += gaussian_dual(network.activation, x1, x2, kappa)
+        result *= alpha**2
+        return result
+
+    return kernel
+
+
+def _rows(x: Array | np.ndarray, name: str) -> Float[np.ndarray, "n d"]:
+    """The rows in float64, or the reason why they cannot be."""
+    if x.ndim != 2 or len(x) == 0:
+        raise ValueError(f"{name} has shape {x.shape}, but must be (n, d) with at least one row, an example in each.")
+    rows = np.asarray(x, dtype=np.float64)
+    for wrong, what in ((~np.isfinite(rows).all(axis=1), "is not finite"), (~rows.any(axis=1), "is zero")):
+        if wrong.any():
+            raise ValueError(f"{name}[{np.argmax(wrong)}] {what}, and the kernel is not defined there; leave it out.")
+    return rows

@@ -1,0 +1,165 @@
+"""Eigenvalues and inverses of a kernel matrix, and what theory asks of them."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from jaxtyping import Float
+
+from lazynet.typing import AnyArray, SquareKernel, Targets
+
+# Two rows whose kernel cosine is nearer to 1 than this are one row to an inverse in float64.
+SAME_ROW = 1e-14
+# Up to this size a direct eigensolver is quicker than Lanczos.
+DIRECT = 500
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues (n,) in ascending order and eigenvectors (n, n) in columns, NumPy float64."""
+
+    values: Float[np.ndarray, " n"]
+    vectors: Float[np.ndarray, "n n"]
+
+
+def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
+    """A kernel matrix as NumPy float64.
+
+    Raises:
+        ValueError: if it is not square, not finite or not symmetric.
+    """
+    matrix = np.asarray(k, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ValueError(f"{name} has shape {matrix.shape}, but must be a square matrix (n, n).")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} has NaN or infinite entries, but must be finite.")
+    tolerance = 1e-5 * np.abs(matrix).max()
+    if not np.allclose(matrix, matrix.T, rtol=0, atol=tolerance):
+        raise ValueError(f"{name} differs from its transpose by more than {tolerance:.1e}, but must be symmetric.")
+    return matrix
+
+
+def check_targets(y: AnyArray, n: int) -> np.ndarray:
+    """Targets as NumPy float64, (n,) or (n, k).
+
+    Raises:
+        ValueError: if there are not n of them or they are not finite.
+    """
+    targets = np.asarray(y, np.float64)
+    if targets.ndim not in (1, 2) or targets.shape[0] != n:
+        raise ValueError(f"y has shape {targets.shape}, but the kernel asks for ({n},) or ({n}, k).")
+    if not np.isfinite(targets).all():
+        raise ValueError("y has NaN or infinite entries, but must be finite.")
+    return targets
+
+
+def spectrum(k: SquareKernel) -> Spectrum:
+    """All eigenvalues and eigenvectors of a symmetric kernel matrix, in float64.
+
+    Raises:
+        ValueError: if k is not a finite symmetric matrix.
+    """
+    return Spectrum(*scipy.linalg.eigh(check_kernel(k), driver="evd", check_finite=False))
+
+
+def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:
+    """The first two rows that make a kernel singular: (i, j, "identical" or "antipodal"), or None.
+
+    Rows are one feature vector up to a factor when K_ij^2 = K_ii K_jj (Cauchy-Schwarz with equality).
+    """
+    scale = np.sqrt(np.diag(k))
+    for i in range(len(k) - 1):
+        cosine = k[i, i + 1 :] / (scale[i] * scale[i + 1 :])
+        hit = np.flatnonzero(np.abs(cosine) >= 1 - SAME_ROW)
+        if hit.size:
+            return i, i + 1 + int(hit[0]), "identical" if cosine[hit[0]] > 0 else "antipodal"
+    return None
+
+
+class Inverse:
+    """The inverse of a kernel matrix through its Cholesky factor.
+
+    Raises:
+        ValueError: if two rows are identical, or antipodal where the kernel cannot tell them apart, or the matrix is
+            not positive definite in float64.
+    """
+
+    def __init__(self, k: SquareKernel) -> None:
+        """Factor the matrix, or say why it has no inverse."""
+        matrix = check_kernel(k)
+        pair = same_rows(matrix)
+        if pair is not None:
+            i, j, kind = pair
+            raise ValueError(
+                f"The kernel has no inverse, because rows {i} and {j} are {kind} to it; remove one of the two."
+            )
+        try:
+            self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                "The kernel has no inverse in float64, because its smallest eigenvalue is zero to rounding; remove "
+                "rows that are nearly the same."
+            ) from None
+        self._matrix = matrix
+
+    def solve(self, y: np.ndarray) -> np.ndarray:
+        """K^-1 y, shaped as y."""
+        return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
+
+    def quadratic_form(self, y: np.ndarray) -> float:
+        """y' K^-1 y, and tr(Y' K^-1 Y) for several outputs, as the squared norm of L^-1 y."""
+        half = scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False)
+        return float(np.sum(half**2))
+
+    @cached_property
+    def lambda_min(self) -> float:
+        """The smallest eigenvalue, by Lanczos on the inverse where the matrix is large."""
+        if len(self._matrix) <= DIRECT:
+            return float(scipy.linalg.eigvalsh(self._matrix, subset_by_index=[0, 0])[0])
+        inverse = scipy.sparse.linalg.LinearOperator(self._matrix.shape, matvec=self.solve, dtype=np.float64)
+        return 1 / _largest_eigenvalue(inverse)
+
+    @cached_property
+    def lambda_max(self) -> float:
+        """The largest eigenvalue."""
+        return largest_eigenvalue(self._matrix)
+
+
+def largest_eigenvalue(k: SquareKernel) -> float:
+    """The largest eigenvalue of a kernel matrix, by Lanczos where the matrix is large."""
+    n = len(k)
+    if n <= DIRECT:
+        return float(scipy.linalg.eigvalsh(np.asarray(k, np.float64), subset_by_index=[n - 1, n - 1])[0])
+    return _largest_eigenvalue(k)
+
+
+def _largest_eigenvalue(operator: np.ndarray | scipy.sparse.linalg.LinearOperator) -> float:
+    # A fixed start vector gives the same digits each time.
+    start = np.random.default_rng(0).standard_normal(operator.shape[0])
+    return float(scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
+
+
+def complexity(k: SquareKernel, y: Targets) -> float:
+    """The complexity measure sqrt(2 y' K^-1 y / n); with several outputs sqrt(2 tr(Y' K^-1 Y) / n).
+
+    Arora et al. 2019, equation (10), the leading term of their generalisation bound.
+
+    Args:
+        k: kernel on the training set, (n, n).
+        y: targets, (n,) or (n, k).
+
+    Returns:
+        A number without unit, computed in float64.
+
+    Raises:
+        ValueError: if k is not a finite symmetric positive definite matrix, or y does not fit it; two rows that are
+            identical (or antipodal, to an odd activation) are named.
+
+    >>> import numpy as np, lazynet as lz
+    >>> lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0]))
+    2.0
+    """
+    inverse = Inverse(k)
+    targets = check_targets(y, len(np.asarray(k)))
+    return float(np.sqrt(2 * inverse.quadratic_form(targets) / len(targets)))

@@ -1,0 +1,14 @@
+"""Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
+
+from lazynet.measures.gaps import relative_distance, rms, zero_one_error
+from lazynet.measures.movement import activation_flips, displacement, max_neuron_displacement, parameter_norm
+
+__all__ = [
+    "activation_flips",
+    "displacement",
+    "max_neuron_displacement",
+    "parameter_norm",
+    "relative_distance",
+    "rms",
+    "zero_one_error",
+]

@@ -1,0 +1,125 @@
+"""The two-layer network of the theory, as a flax module."""
+
+from collections.abc import Callable
+from math import sqrt
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from lazynet.networks.activations import ACTIVATIONS
+
+Scale = float | int | Callable[[int], float]
+
+TRAINED_PARTS = ("hidden", "readout", "both")
+READOUTS = ("sign", "gaussian")
+
+
+def at_width(scale: Scale, width: int) -> float:
+    """The value of a scale, which is a number or a function of the width, at this width."""
+    return float(scale(width) if callable(scale) else scale)
+
+
+class TwoLayer(nn.Module):
+    """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
+
+    Arora et al. 2019, section 3.1, where alpha = 1 and sigma = relu. The start is w_r ~ N(0, kappa^2 I) and a_r = +-1
+    or N(0, 1). The trained variables are the w_r and a_r themselves; they are drawn in float32 and cast to the dtype
+    of the inputs that `init` is given.
+
+    Args:
+        width: number of hidden units m, at least 1; even with a symmetric start.
+        outputs: number of outputs k, at least 1.
+        activation: "relu", "erf", "tanh", "gelu" (exact) or "softplus".
+        train: the trained part, "hidden" (w), "readout" (a) or "both". What is trained lies in the collection
+            "params", the rest in "fixed".
+        init_scale: kappa, positive: a number or a function of the width.
+        output_scale: alpha, positive: a number or a function of the width.
+        readout: how a is drawn, "sign" or "gaussian".
+        symmetric: whether the second half of the units copies the first with opposite readout, so that f = 0 at the
+            start. It cancels terms of second order in the movement.
+
+    `init(key, x)` gives {"hidden": (m, d), "readout": (m, k)} over its collections; `apply(variables, x)` gives (n,)
+    for one output and (n, k) for more, in the dtype of the variables.
+
+    Raises:
+        ValueError: if an argument is outside what is listed here.
+
+    >>> import jax, lazynet as lz
+    >>> network = lz.TwoLayer(width=64)
+    >>> variables = network.init(jax.random.key(0), jax.numpy.ones((5, 3)))
+    >>> network.apply(variables, jax.numpy.ones((5, 3))).shape
+    (5,)
+    """
+
+    width: int
+    outputs: int = 1
+    activation: str = "relu"
+    train: str = "hidden"
+    init_scale: Scale = 1.0
+    output_scale: Scale = 1.0
+    readout: str = "sign"
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a network before flax sees it."""
+        for name, allowed in (("activation", ACTIVATIONS), ("train", TRAINED_PARTS), ("readout", READOUTS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(allowed)}.")
+        if self.width < 1:
+            raise ValueError(f"width is {self.width}, but must be at least 1.")
+        if self.outputs < 1:
+            raise ValueError(f"outputs is {self.outputs}, but must be at least 1.")
+        if self.symmetric and self.width % 2:
+            raise ValueError(
+                f"width is {self.width}, but the symmetric start needs an even one; take {self.width + 1} or "
+                "symmetric=False."
+            )
+        for name in ("init_scale", "output_scale"):
+            value = at_width(getattr(self, name), self.width)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value} at width {self.width}, but must be positive and finite.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+        """Outputs of the network, (n,) or (n, k)."""
+        hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
+        readout = self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))
+        activation = ACTIVATIONS[self.activation].function
+        f = output_factor(self) * (activation(x @ hidden.T) @ readout)
+        return f[:, 0] if self.outputs == 1 else f
+
+    def _array(self, name: str, trained: bool, draw: Callable[[Array], Array]) -> Array:
+        if trained:
+            return self.param(name, draw)
+        return self.variable("fixed", name, lambda: draw(self.make_rng("params"))).value
+
+    def _draw_hidden(self, key: Array, x: Array) -> Array:
+        drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
+        hidden = at_width(self.init_scale, self.width) * drawn
+        return self._mirror(hidden, hidden).astype(x.dtype)
+
+    def _draw_readout(self, key: Array, x: Array) -> Array:
+        draw = jax.random.rademacher if self.readout == "sign" else jax.random.normal
+        readout = draw(key, (self._free_units, self.outputs), jnp.float32)
+        return self._mirror(readout, -readout).astype(x.dtype)
+
+    @property
+    def _free_units(self) -> int:
+        return self.width // 2 if self.symmetric else self.width
+
+    def _mirror(self, first: Array, second: Array) -> Array:
+        return jnp.concatenate([first, second]) if self.symmetric else first
+
+
+def output_factor(network: TwoLayer) -> float:
+    """The factor alpha / sqrt(m) in front of the sum over units."""
+    return at_width(network.output_scale, network.width) / sqrt(network.width)
+
+
+def weights(variables: dict, name: str) -> Array:
+    """The array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
+    return variables["params"][name] if name in variables["params"] else variables["fixed"][name]

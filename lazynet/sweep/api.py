@@ -1,0 +1,240 @@
+"""`lz.sweep` and `lz.train`: networks beside their kernels, over widths and seeds."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from lazynet.data import Dataset
+from lazynet.data import label_noise as redraw_labels
+from lazynet.losses import Loss, get_loss
+from lazynet.networks import Scale, TwoLayer, at_width
+from lazynet.sweep.cells import Cell, network_variables, width_cell
+from lazynet.sweep.members import train_members
+from lazynet.sweep.predictions import (
+    Limit,
+    largest_empirical_eigenvalue,
+    limit_of,
+    warn_of_learning_rate,
+    warn_of_singular_kernel,
+)
+from lazynet.sweep.progress import Progress
+from lazynet.sweep.provenance import provenance
+from lazynet.sweep.result import assemble
+from lazynet.sweep.settings import Training, as_json, check_count, check_new_folder, check_seeds, check_widths
+from lazynet.sweep.store import write_run
+from lazynet.training import NEVER, PATHS, get_optimizer
+from lazynet.training.keys import member_key, noise_key, start_key
+from lazynet.typing import Variables
+
+
+class Run(NamedTuple):
+    """One trained network.
+
+    Attributes:
+        variables: its variables after the last step.
+        variables_0: its variables at the start.
+        snapshots: `xarray.Dataset` over `step`: train_loss, test_loss, train_error, test_error, residual_norm,
+            displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
+            predictions train_prediction and test_prediction.
+        status: "finished" or "diverged".
+    """
+
+    variables: Variables
+    variables_0: Variables
+    snapshots: Any
+    status: str
+
+
+def train(
+    network: TwoLayer,
+    data: Dataset,
+    key: Array,
+    steps: int = 1000,
+    *,
+    learning_rate: Scale | None = None,
+    loss: str | Loss = "squared",
+    optimizer: str | Callable = "sgd",
+    batch_size: int | None = None,
+    snapshots: int = 20,
+    dtype: str = "float32",
+    path: str = "auto",
+) -> Run:
+    """Train one network and measure it on the way.
+
+    Args:
+        network: what to train.
+        data: on what.
+        key: a jax random key; the member (width, seed) of a sweep has fold_in(fold_in(key(0), width), seed).
+        steps: number of steps.
+        learning_rate: eta, a number or a function of the width; left out, 1 / lambda_max of the analytic kernel
+            (squared loss only).
+        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", or a function of the
+            learning rate that returns an optax optimiser.
+        batch_size: examples to a batch; all of them when left out.
+        snapshots: about how many log-spaced snapshots to take.
+        dtype: "float32" or "float64".
+        path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden" and "preactivation"
+            force one.
+
+    Returns:
+        Run; measures are float64 whatever the dtype of training.
+
+    Raises:
+        ValueError: if an argument is not as described, before any work starts.
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> run = lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10)
+    >>> run.status
+    'finished'
+    """
+    training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
+    _check(network, data, training, learning_rate)
+    if learning_rate is None:
+        learning_rate = _default_learning_rate(network, data, limit_of(network, data), key)
+    trained = train_members(network, data, [key], training, at_width(learning_rate, network.width))
+    variables, stopped = network_variables(network, data, trained, training)
+    table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
+    for name in ("train_prediction", "test_prediction"):
+        values = trained.records[name][0]
+        table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
+    diverged = stopped[0] != NEVER
+    table["stopped_step"] = ((), np.int64(stopped[0] if diverged else steps))
+    return Run(
+        jax.tree.map(lambda leaf: leaf[0], trained.variables),
+        jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
+        xr.Dataset(table, coords={"step": training.snapshot_steps}),
+        "diverged" if diverged else "finished",
+    )
+
+
+def sweep(
+    network: TwoLayer,
+    data: Dataset,
+    widths: Sequence[int],
+    seeds: int | Sequence[int] = 8,
+    steps: int = 1000,
+    *,
+    learning_rate: Scale | None = None,
+    loss: str | Loss = "squared",
+    optimizer: str | Callable = "sgd",
+    batch_size: int | None = None,
+    label_noise: float = 0.0,
+    snapshots: int = 20,
+    dtype: str = "float32",
+    path: str = "auto",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Train networks of growing width beside their kernels and measure how far they move apart.
+
+    Args:
+        network: the family; its own width is replaced by each of `widths`.
+        data: on what to train.
+        widths: numbers of hidden units.
+        seeds: a number, for 0 .. seeds - 1, or a list of seeds.
+        steps: number of steps.
+        learning_rate: eta, one number for all widths or a function of the width; left out, 1 / lambda_max of the
+            analytic kernel (squared loss only).
+        loss: as in `lazynet.train`.
+        optimizer: as in `lazynet.train`.
+        batch_size: examples to a batch; all of them when left out.
+        label_noise: share of the training labels that is drawn anew; one draw for all members.
+        snapshots: about how many log-spaced snapshots to take.
+        dtype: "float32" or "float64".
+        path: as in `lazynet.train`.
+        out: a new folder for settings.json, result.nc and verdict.json.
+        progress: whether to show progress on a terminal.
+
+    Returns:
+        `xarray.Dataset` over width, seed and step. Of the networks: train_loss, test_loss, train_error, test_error,
+        residual_norm, displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift,
+        status, stopped_step, initial_kernel_error. Beside the predictions: linearization_gap, start_gap and kernel_gap,
+        each _train and _test. Of the limit: kernel_train_loss, kernel_test_loss, kernel_train_error,
+        kernel_test_error, linearised_displacement, lambda_min, lambda_max, label_norm, complexity. Bounds on
+        max_neuron_displacement: lemma_bound (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a
+        diverged member is NaN from its stopped_step on.
+
+    Raises:
+        ValueError: if an argument is not as described, before any work starts.
+
+    Warns:
+        UserWarning: if the learning rate is above 2 / lambda_max, or the kernel has no inverse.
+
+    >>> import lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> result = lz.sweep(lz.TwoLayer(width=16), data, widths=[16, 32], seeds=2, steps=10)
+    >>> dict(result.train_loss.sizes)
+    {'width': 2, 'seed': 2, 'step': 9}
+    """
+    training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
+    widths, seeds = check_widths(widths, network, learning_rate), check_seeds(seeds)
+    network = network.clone(width=widths[-1])
+    _check(network, data, training, learning_rate)
+    check_new_folder(out)
+    begun = time.time()
+    if label_noise:
+        noisy = redraw_labels(data.y_train, label_noise, noise_key())
+        data = Dataset(data.x_train, noisy, data.x_test, data.y_test, name=data.name)
+    limits = _limits(network, data, widths)
+    widest = limits[widths[-1]]
+    if learning_rate is None:
+        key = member_key(widths[-1], 0)
+        learning_rate = _default_learning_rate(network, data, widest, key)
+    if widest is not None:
+        warn_of_singular_kernel(widest)
+        if training.plain:
+            warn_of_learning_rate(at_width(learning_rate, widths[-1]), widest.lambda_max)
+
+    def cell(width: int) -> Cell:
+        keys = [member_key(width, seed) for seed in seeds]
+        rate = at_width(learning_rate, width)
+        return width_cell(network.clone(width=width), data, keys, training, rate, limits[width], bar.steps_of(width))
+
+    with Progress(len(seeds) * steps * sum(widths), shown=progress) as bar:
+        cells = [cell(width) for width in widths]
+    rates = {width: at_width(learning_rate, width) for width in widths}
+    settings = as_json(
+        network, data, training, widths=widths, seeds=seeds, label_noise=label_noise, learning_rate=rates
+    )
+    result = assemble(cells, limits, rates, seeds, network, data, training)
+    result.attrs |= provenance(settings, training.dtype, begun)
+    if out is not None:
+        write_run(out, result)
+    return result
+
+
+def _check(network: TwoLayer, data: Dataset, training: Training, learning_rate: Scale | None) -> None:
+    """Every refusal that needs no work."""
+    check_count("width", network.width)
+    get_optimizer(training.optimizer)
+    if training.path not in PATHS:
+        raise ValueError(f"path is {training.path!r}, but must be one of {', '.join(PATHS)}.")
+    training.check(network, data, learning_rate)
+
+
+def _limits(network: TwoLayer, data: Dataset, widths: Sequence[int]) -> dict[int, Limit | None]:
+    """The limit kernel of each width; one and the same where the scales do not depend on the width."""
+    found: dict[tuple[float, float], Limit | None] = {}
+    limits = {}
+    for width in widths:
+        scales = at_width(network.init_scale, width), at_width(network.output_scale, width)
+        if scales not in found:
+            found[scales] = limit_of(network.clone(width=width), data)
+        limits[width] = found[scales]
+    return limits
+
+
+def _default_learning_rate(network: TwoLayer, data: Dataset, limit: Limit | None, key: Array) -> float:
+    """1 / lambda_max of the analytic kernel, or of the empirical one where there is none."""
+    if limit is not None:
+        return 1 / limit.lambda_max
+    variables = dict(network.init(start_key(key), jax.numpy.asarray(data.x_train, "float32")))
+    return 1 / largest_empirical_eigenvalue(network, variables, data)

@@ -1,0 +1,160 @@
+"""One width of a sweep: its members trained, set beside their predictions, and turned into rows of the result."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lazynet.data import Dataset, is_labels
+from lazynet.kernels import empirical_ntk
+from lazynet.losses import Loss
+from lazynet.measures import relative_distance, rms, zero_one_error
+from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
+from lazynet.precision import float64
+from lazynet.sweep.members import Trained, first_diverged, train_members
+from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_predictions, starts
+from lazynet.sweep.settings import Training
+
+MOVEMENT = (
+    "displacement",
+    "relative_displacement",
+    "max_neuron_displacement",
+    "activation_flips",
+    "kernel_drift",
+)
+
+
+class Cell(NamedTuple):
+    """The variables of one width: (seed, step) or (seed,), of the limit (seed, step) or (step,), and where each
+    member diverged.
+    """
+
+    variables: dict[str, np.ndarray]
+    limit_variables: dict[str, np.ndarray]
+    diverged_at: np.ndarray
+
+
+def width_cell(
+    network: TwoLayer,
+    data: Dataset,
+    keys: list[Array],
+    training: Training,
+    learning_rate: float,
+    limit: Limit | None,
+    on_steps: Callable[[int], None],
+) -> Cell:
+    """Train all members of one width and set them beside their predictions."""
+    trained = train_members(network, data, keys, training, learning_rate, on_steps)
+    variables, diverged_at = network_variables(network, data, trained, training)
+    linear = linearized_predictions(network, data, trained, keys, training, learning_rate)
+    variables |= _gaps("linearization_gap", trained.records, linear, data)
+    limit_variables: dict[str, np.ndarray] = {}
+    if limit is not None:
+        variables["initial_kernel_error"] = _initial_kernel_error(network, data, trained, limit)
+        if training.plain:
+            predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
+            variables |= _gaps("start_gap", linear, predicted, data)
+            variables |= _gaps("kernel_gap", trained.records, predicted, data)
+            variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
+    gone = training.snapshot_steps[None, :] >= diverged_at[:, None]
+    variables = {name: np.where(gone, np.nan, v) if v.ndim == 2 else v for name, v in variables.items()}
+    return Cell(variables, limit_variables, diverged_at)
+
+
+def network_variables(
+    network: TwoLayer, data: Dataset, trained: Trained, training: Training
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Losses, errors and movement (members, step), NaN from the step on at which a member had diverged."""
+    steps = training.snapshot_steps
+    variables = scores(trained.records, data, training.loss, network.symmetric)
+    residual = trained.records["train_prediction"] - data.y_train
+    variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
+    variables |= {name: trained.records[name] for name in MOVEMENT}
+    diverged_at = first_diverged(trained, variables["train_loss"], steps)
+    gone = steps[None, :] >= diverged_at[:, None]
+    return {name: np.where(gone, np.nan, values) for name, values in variables.items()}, diverged_at
+
+
+def scores(
+    predictions: dict[str, np.ndarray], data: Dataset, loss: Loss, starts_at_zero: bool
+) -> dict[str, np.ndarray]:
+    """train_loss, test_loss, train_error and test_error of predictions (..., step, n), shaped (..., step)."""
+    found: dict[str, np.ndarray] = {}
+    for part, y in (("train", data.y_train), ("test", data.y_test)):
+        f = predictions[f"{part}_prediction"]
+        lead = f.shape[: f.ndim - y.ndim]
+        if not len(y):
+            found |= {f"{part}_loss": np.full(lead, np.nan), f"{part}_error": np.full(lead, np.nan)}
+            continue
+        flat = f.reshape(-1, *y.shape)
+        with float64():
+            losses = jax.vmap(lambda f, y=y: loss(f, jnp.asarray(y)))(jnp.asarray(flat))
+            found[f"{part}_loss"] = np.asarray(losses).reshape(lead)
+        errors = zero_one_error(f, y) if is_labels(data.y_train) else np.full(lead, np.nan)
+        if starts_at_zero and is_labels(data.y_train):
+            # The output there is rounding noise around zero, which classifies nothing.
+            errors[..., 0] = 1 - 1 / max(2, data.outputs)
+        found[f"{part}_error"] = errors
+    return found
+
+
+def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
+    """RMS over examples and outputs of the difference of two predictions, (members, step)."""
+    parts = {"train": data.y_train, "test": data.y_test}
+    return {
+        f"{name}_{part}": rms(one[f"{part}_prediction"] - other[f"{part}_prediction"], y.ndim)
+        for part, y in parts.items()
+        if len(y)
+    }
+
+
+def _initial_kernel_error(network: TwoLayer, data: Dataset, trained: Trained, limit: Limit) -> np.ndarray:
+    """||K_0 - K|| / ||K|| of each member."""
+    members = len(trained.diverged_at)
+    starts = [jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0) for i in range(members)]
+    kernels = [empirical_ntk(network, start, data.x_train) for start in starts]
+    with float64():
+        return np.array([float(relative_distance(k, limit.train)) for k in kernels])
+
+
+def _limit_predictions(
+    network: TwoLayer, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Predictions of the limit for each member, and the scores of the limit: (step,) where all start from zero."""
+    members = 1 if network.symmetric else len(trained.diverged_at)
+    steps, paths, moved = training.snapshot_steps, [], []
+    for i in range(members):
+        f0, f0_test = starts(network, trained, i)
+        paths.append(limit_trajectory(limit, data, learning_rate, steps, f0, f0_test))
+        moved.append(limit_displacement(limit, data, learning_rate, steps, f0))
+    predicted = {
+        "train_prediction": np.stack([path.train for path in paths]),
+        "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
+    }
+    found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, network.symmetric).items()}
+    found["linearised_displacement"] = np.stack(moved)
+    return predicted, {name: v[0] for name, v in found.items()} if network.symmetric else found
+
+
+def _bounds(
+    network: TwoLayer, data: Dataset, trained: Trained, limit: Limit, learning_rate: float, residual_norm: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Two bounds on max_neuron_displacement, for trained hidden weights under a readout of signs.
+
+    The gradient of w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i, at most c L sqrt(k) ||X||_2 ||r|| for
+    c = alpha / sqrt(m) and |sigma'| <= L. Summed over the steps with the network's own residuals it is the path bound;
+    with ||X||_2 <= sqrt(n) and the geometric decay of theory it is Lemma C.1 of Arora et al. 2019,
+    4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min), times alpha L sqrt(k).
+    """
+    if network.train != "hidden" or network.readout != "sign":
+        return {}
+    factor = output_factor(network) * ACTIVATIONS[network.activation].lipschitz * np.sqrt(network.outputs)
+    norms = np.linalg.norm(data.x_train, axis=1)
+    lemma = 4 * np.sqrt(np.sum(norms**2)) * residual_norm[:, 0] / limit.numbers(data.y_train)["lambda_min"]
+    # The loss is half the squared residual.
+    residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
+    path = learning_rate * np.linalg.norm(data.x_train, 2) * residual_sum
+    return {"lemma_bound": factor * lemma, "path_bound": factor * path}

@@ -1,0 +1,160 @@
+"""Training members of one width, in packs that share one compiled program."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lazynet.data import Dataset
+from lazynet.kernels import average_ntk
+from lazynet.measures import (
+    activation_flips,
+    displacement,
+    max_neuron_displacement,
+    parameter_norm,
+    relative_distance,
+)
+from lazynet.networks import Linearized, TwoLayer, weights
+from lazynet.precision import float64
+from lazynet.sweep.settings import Training
+from lazynet.training import NEVER, AutodiffPath, Member, Outcome, choose_path, get_optimizer, simulate
+from lazynet.training.keys import batch_key, start_key
+from lazynet.typing import Variables
+
+# Members run side by side while what a step touches stays in the last cache; beyond that one by one is faster.
+PACK_BYTES = 8 * 2**20
+
+
+class Trained(NamedTuple):
+    """Members of one width: variables before and after (stacked), and what was measured, (members, snapshots, ...)."""
+
+    variables_0: Variables
+    variables: Variables
+    records: dict[str, np.ndarray]
+    diverged_at: np.ndarray
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is measured of a two-layer network on the device, at each snapshot."""
+
+    network: TwoLayer
+
+    def context(self, variables: Variables, shared: dict[str, Array]) -> Array:
+        """The empirical kernel at the start, which drift compares with."""
+        return average_ntk(self.network, variables, shared["x"], shared["x"])
+
+    def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
+        """Predictions and movement, by the names of the result."""
+        start, x = member.variables, shared["x"]
+        moved = displacement(variables["params"], start["params"])
+        units = "readout" if self.network.train == "readout" else "hidden"
+        return {
+            "train_prediction": self.network.apply(variables, x),
+            "test_prediction": self.network.apply(variables, shared["x_test"]),
+            "displacement": moved,
+            "relative_displacement": moved / parameter_norm(start["params"]),
+            "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
+            "activation_flips": activation_flips(weights(variables, "hidden"), weights(start, "hidden"), x),
+            "kernel_drift": relative_distance(average_ntk(self.network, variables, x, x), member.context),
+        }
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Only the predictions of a network."""
+
+    network: Any
+
+    def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
+        """Predictions on the training and the test set."""
+        return {
+            "train_prediction": self.network.apply(variables, shared["x"]),
+            "test_prediction": self.network.apply(variables, shared["x_test"]),
+        }
+
+
+def train_members(
+    network: TwoLayer,
+    data: Dataset,
+    keys: Sequence[Array],
+    training: Training,
+    learning_rate: float,
+    on_steps: Callable[[int], None] = lambda steps: None,
+) -> Trained:
+    """Train one member for each key, all of this network's width, and measure them."""
+    path = choose_path(
+        network, training.loss, training.optimizer, training.batch_size, data.x_train, path=training.path
+    )
+    measure = Snapshot(network)
+    packs = []
+    with arithmetic(training.dtype):
+        shared = _share(path, data, learning_rate, training.dtype)
+        for pack in _packs(keys, network, data):
+            starts = jax.vmap(lambda key: dict(network.init(start_key(key), shared["x"])))(pack)
+            context = jax.vmap(lambda variables: measure.context(variables, shared))(starts)
+            members = Member(starts, jax.vmap(batch_key)(pack), context)
+            report = _times(on_steps, len(pack))
+            packs.append((starts, simulate(path, measure, members, shared, training.snapshot_steps, report)))
+    return _join(packs)
+
+
+def train_linearized(
+    network: TwoLayer, data: Dataset, trained: Trained, keys: Sequence[Array], training: Training, learning_rate: float
+) -> dict[str, np.ndarray]:
+    """Predictions of the members linearised at their starts, trained with the same optimiser, loss and batches."""
+    linear = Linearized(network)
+    path = AutodiffPath(linear, training.loss, get_optimizer(training.optimizer), training.batch_size)
+    with arithmetic(training.dtype):
+        shared = _share(path, data, learning_rate, training.dtype)
+        records = []
+        for i, key in enumerate(keys):
+            start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
+            members = Member(linear.at(start), batch_key(key)[None], None)
+            records.append(simulate(path, Predictions(linear), members, shared, training.snapshot_steps).records)
+    return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
+
+
+def arithmetic(dtype: str) -> AbstractContextManager:
+    """The precision that training runs in: full-precision products in the dtype asked for."""
+    return float64() if dtype == "float64" else jax.default_matmul_precision("highest")
+
+
+def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
+    """The step at which each member had diverged, seen in the scan or at a snapshot; NEVER where it had not."""
+    broken = ~np.isfinite(loss)
+    at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
+    return np.minimum(trained.diverged_at, at_snapshot)
+
+
+def _share(path: Any, data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
+    arrays = {**path.share(data.x_train, data.y_train), "x_test": data.x_test, "learning_rate": learning_rate}
+    return {name: jnp.asarray(value, dtype) for name, value in arrays.items()}
+
+
+def _packs(keys: Sequence[Array], network: TwoLayer, data: Dataset) -> list[Array]:
+    """Equal packs, so that one program serves them all: the largest divisor of the members that fits the cache."""
+    each = 4 * network.width * (data.n_train + data.dim)
+    size = max(s for s in range(1, len(keys) + 1) if len(keys) % s == 0 and (s == 1 or s * each <= PACK_BYTES))
+    return [jnp.stack(keys[i : i + size]) for i in range(0, len(keys), size)]
+
+
+def _times(on_steps: Callable[[int], None], members: int) -> Callable[[int], None]:
+    return lambda steps: on_steps(steps * members)
+
+
+def _join(packs: list[tuple[Variables, Outcome]]) -> Trained:
+    def stack(trees: list) -> Any:
+        return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *trees)
+
+    return Trained(
+        stack([start for start, _ in packs]),
+        stack([outcome.variables for _, outcome in packs]),
+        stack([outcome.records for _, outcome in packs]),
+        np.concatenate([outcome.diverged_at for _, outcome in packs]),
+    )

@@ -1,0 +1,150 @@
+"""What theory predicts for the members of a sweep: the infinite-width limit, and each member linearised."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lazynet.data import Dataset
+from lazynet.dynamics import Trajectory, kernel_descent, linearised_displacement
+from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
+from lazynet.networks import TwoLayer
+from lazynet.sweep.members import Trained, train_linearized
+from lazynet.sweep.settings import Training
+from lazynet.typing import Variables
+
+# Up to this many predictions (n k) a member's kernel is diagonalised; beyond it its linearisation is trained.
+LARGEST_EIGENPROBLEM = 4096
+
+
+class Limit(NamedTuple):
+    """The kernel of infinite width on a data set: on the training set, between test and training set, diagonalised."""
+
+    train: np.ndarray
+    test: np.ndarray
+    spectrum: Spectrum
+
+    @property
+    def lambda_max(self) -> float:
+        """The largest eigenvalue."""
+        return float(self.spectrum.values[-1])
+
+    def numbers(self, y: np.ndarray) -> dict[str, float]:
+        """lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity; NaN where K has no inverse."""
+        values = self.spectrum.values
+        singular = same_rows(self.train) is not None or values[0] <= len(values) * np.finfo(float).eps * values[-1]
+        modes = np.sum((self.spectrum.vectors.T @ y.reshape(len(y), -1)) ** 2, axis=1)
+        label_norm = np.nan if singular else float(np.sqrt(np.sum(modes / values)))
+        return {
+            "lambda_min": np.nan if singular else float(values[0]),
+            "lambda_max": self.lambda_max,
+            "label_norm": label_norm,
+            "complexity": label_norm * np.sqrt(2 / len(y)),
+        }
+
+
+def limit_of(network: TwoLayer, data: Dataset) -> Limit | None:
+    """The infinite-width kernel of this network on this data, None for a family that has none."""
+    kernel = analytic_kernel(network)
+    if kernel is None:
+        return None
+    train = kernel(data.x_train)
+    return Limit(train, kernel(data.x_test, data.x_train), spectrum(train))
+
+
+def warn_of_singular_kernel(limit: Limit) -> None:
+    """Warn that verdict rows which need the inverse of K will stay undecided."""
+    pair = same_rows(limit.train)
+    if pair is not None:
+        i, j, kind = pair
+        warnings.warn(
+            f"Training rows {i} and {j} are {kind} to the kernel, so that it has no inverse; what needs the inverse "
+            "is left undecided.",
+            stacklevel=3,
+        )
+
+
+def warn_of_learning_rate(learning_rate: float, lambda_max: float) -> None:
+    """Warn of a learning rate at which descent on the kernel diverges."""
+    if learning_rate > 2 / lambda_max:
+        warnings.warn(
+            f"learning_rate is {learning_rate:.6g}, above the limit 2 / lambda_max = {2 / lambda_max:.6g} beyond which "
+            "descent on the kernel diverges.",
+            stacklevel=3,
+        )
+
+
+def largest_empirical_eigenvalue(network: TwoLayer, variables: Variables, data: Dataset) -> float:
+    """lambda_max of the empirical kernel on the training set, where there is no analytic one."""
+    return float(spectrum(empirical_ntk(network, variables, data.x_train)).values[-1])
+
+
+def limit_trajectory(
+    limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
+) -> Trajectory:
+    """Kernel descent with the infinite-width kernel, from the network's own start."""
+    return kernel_descent(
+        limit.spectrum,
+        data.y_train,
+        learning_rate=learning_rate,
+        steps=steps,
+        f0=f0,
+        k_test=limit.test,
+        f0_test=f0_test,
+    )
+
+
+def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any) -> np.ndarray:
+    """The exact displacement of the linearised limit, at each of the steps."""
+    return linearised_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
+
+
+def linearized_predictions(
+    network: TwoLayer, data: Dataset, trained: Trained, keys: list, training: Training, learning_rate: float
+) -> dict[str, np.ndarray]:
+    """Train and test predictions (members, snapshots, ...) of each member linearised at its own start.
+
+    Kernel descent with the member's K_0 where training is plain and the eigenproblem is small enough; otherwise the
+    linearised network is trained itself, which is the same thing and takes longer.
+    """
+    if not training.plain or data.y_train.size > LARGEST_EIGENPROBLEM:
+        return train_linearized(network, data, trained, keys, training, learning_rate)
+    paths = []
+    for i in range(len(keys)):
+        start = jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0)
+        paths.append(_own_descent(network, start, data, *starts(network, trained, i), training, learning_rate))
+    return {
+        "train_prediction": np.stack([path.train.reshape(-1, *data.y_train.shape) for path in paths]),
+        "test_prediction": np.stack([np.reshape(path.test, (-1, *data.y_test.shape)) for path in paths]),
+    }
+
+
+def starts(network: TwoLayer, trained: Trained, member: int) -> tuple[Any, Any]:
+    """Train and test predictions of a member at its start: exactly zero where the start is symmetric."""
+    if network.symmetric:
+        return 0.0, 0.0
+    return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
+
+
+def _own_descent(
+    network: TwoLayer,
+    variables: Variables,
+    data: Dataset,
+    f0: Any,
+    f0_test: Any,
+    training: Training,
+    learning_rate: float,
+) -> Trajectory:
+    """Kernel descent with K_0; several outputs are stacked to one vector, because K_0 couples them."""
+    k = empirical_ntk(network, variables, data.x_train, outputs="all").reshape(data.y_train.size, data.y_train.size)
+    k_test = empirical_ntk(network, variables, data.x_test, data.x_train, outputs="all")
+    return kernel_descent(
+        k,
+        data.y_train.reshape(-1),
+        learning_rate=learning_rate,
+        steps=training.snapshot_steps,
+        f0=np.reshape(f0, -1) if np.ndim(f0) else f0,
+        k_test=k_test.reshape(-1, data.y_train.size),
+        f0_test=np.reshape(f0_test, -1) if np.ndim(f0_test) else f0_test,
+    )

@@ -1,0 +1,40 @@
+"""What a result must say of how it was computed."""
+
+import importlib.metadata
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazynet")
+
+
+def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
+    """Versions, device, dtype, precision, git revision, start time and settings, as strings for netCDF attributes."""
+    versions = {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        **versions,
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "dtype": dtype,
+        "precision": "highest",
+        "git_revision": _git_revision(),
+        "start_time": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "settings": settings,
+    }
+
+
+def _git_revision() -> str:
+    """The commit of the working copy that lazynet runs from, or a word where it is an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "not in a repository"
+    tracked = found.returncode == 0 and (here.parents[1] / ".git").exists()
+    return found.stdout.strip() if tracked else "not in a repository"

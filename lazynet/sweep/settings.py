@@ -1,0 +1,141 @@
+"""What a sweep is asked to do, checked before any work starts."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lazynet.data import Dataset
+from lazynet.dynamics import check_learning_rate
+from lazynet.losses import Loss
+from lazynet.networks import Scale, TwoLayer, at_width
+from lazynet.training import is_plain_descent, snapshot_steps
+
+DTYPES = ("float32", "float64")
+# Losses that read a single output against +-1, and the one that reads several.
+ONE_OUTPUT_LOSSES = ("logistic", "hinge")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every member is trained; the arguments are those of `lazynet.sweep`."""
+
+    steps: int
+    snapshots: int
+    loss: Loss
+    optimizer: str | Callable
+    batch_size: int | None
+    dtype: str
+    path: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is full-batch descent of the squared loss, which kernel descent predicts."""
+        return is_plain_descent(self.loss, self.optimizer, self.batch_size)
+
+    @property
+    def snapshot_steps(self) -> np.ndarray:
+        """The steps at which members are measured."""
+        return snapshot_steps(self.steps, self.snapshots)
+
+    def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ValueError: naming the argument, what came and what is allowed.
+        """
+        for name in ("steps", "snapshots"):
+            check_count(name, getattr(self, name))
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}.")
+        if self.batch_size is not None and not 1 <= self.batch_size <= data.n_train:
+            raise ValueError(f"batch_size is {self.batch_size}, but must be between 1 and n_train = {data.n_train}.")
+        if network.outputs != data.outputs:
+            raise ValueError(
+                f"The network has {network.outputs} outputs, but y_train asks for {data.outputs}; take "
+                f"outputs={data.outputs}."
+            )
+        if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
+            raise ValueError(f"The {self.loss.name} loss needs one output, but y_train has {data.outputs}.")
+        if self.loss.name == "softmax" and data.outputs == 1:
+            raise ValueError("The softmax loss needs at least two outputs, but y_train has one.")
+        if learning_rate is None and self.loss.name != "squared":
+            raise ValueError(
+                f"learning_rate is left out, but only the squared loss has a default; give one for {self.loss.name}."
+            )
+        if learning_rate is not None:
+            check_learning_rate(at_width(learning_rate, network.width))
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse what is not a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
+
+
+def check_widths(widths: Sequence[int], network: TwoLayer, learning_rate: Scale | None) -> tuple[int, ...]:
+    """Widths in ascending order; every one of them makes a network.
+
+    Raises:
+        ValueError: if there is none, one is repeated, or one is refused by the network.
+    """
+    for width in widths:
+        check_count("width", width)
+    if not len(widths):
+        raise ValueError("widths is empty, but must name at least one width.")
+    ordered = tuple(sorted(int(width) for width in widths))
+    repeated = [a for a, b in pairwise(ordered) if a == b]
+    if repeated:
+        raise ValueError(f"widths has {repeated[0]} more than once, but every width may stand there once.")
+    for width in ordered:
+        network.clone(width=width)
+        if learning_rate is not None:
+            check_learning_rate(at_width(learning_rate, width))
+    return ordered
+
+
+def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """Seeds 0 .. seeds - 1, or those given.
+
+    Raises:
+        ValueError: if there is none, one is negative or one is repeated.
+    """
+    if isinstance(seeds, int | np.integer):
+        check_count("seeds", seeds)
+        return tuple(range(seeds))
+    chosen = tuple(int(seed) for seed in seeds)
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"seeds is {list(seeds)}, but must be a number or a list of different seeds from 0 on.")
+    return chosen
+
+
+def check_new_folder(out: str | Path | None) -> None:
+    """Refuse a folder that exists, so that no run overwrites another."""
+    if out is not None and Path(out).exists():
+        raise ValueError(f"out is {str(out)!r}, which exists already; name a new folder.")
+
+
+def as_json(network: TwoLayer, data: Dataset, training: Training, **more: Any) -> str:
+    """All settings of a sweep as one JSON string; a function of the width is recorded by its name."""
+    fields = ("outputs", "activation", "train", "init_scale", "output_scale", "readout", "symmetric")
+    settings = {
+        "dataset": data.name,
+        "n_train": data.n_train,
+        "n_test": data.n_test,
+        "dim": data.dim,
+        **{name: getattr(network, name) for name in fields},
+        "steps": training.steps,
+        "snapshots": training.snapshots,
+        "loss": training.loss.name,
+        "reduction": training.loss.reduction,
+        "optimizer": training.optimizer,
+        "batch_size": training.batch_size,
+        "dtype": training.dtype,
+        "path": training.path,
+        **more,
+    }
+    return json.dumps(settings, default=lambda value: getattr(value, "__name__", repr(value)))

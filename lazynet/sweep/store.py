@@ -1,0 +1,49 @@
+"""The run folder: written beside its place and moved there whole, so that nobody reads half of one."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from lazynet.theory import Verdict, verify
+
+
+def write_run(
+    out: str | Path, result: xr.Dataset, verdict: Verdict | None = None, figures: dict[str, Any] | None = None
+) -> None:
+    """Write settings.json, result.nc, verdict.json and figures/ to a new folder.
+
+    Args:
+        out: the folder; it must not exist.
+        result: of `lazynet.sweep`.
+        verdict: of the result; made here when left out.
+        figures: matplotlib figures by name.
+
+    Raises:
+        FileExistsError: if the folder came into being meanwhile; the run then stays in the folder that is named.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    verdict = verify(result) if verdict is None else verdict
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        settings = json.loads(result.attrs["settings"])
+        (draft / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+        result.to_netcdf(draft / "result.nc", engine="h5netcdf")
+        (draft / "verdict.json").write_text(verdict.to_json() + "\n")
+        for name, figure in (figures or {}).items():
+            (draft / "figures").mkdir(exist_ok=True)
+            figure.savefig(draft / "figures" / f"{name}.png", dpi=200)
+        draft.chmod(0o755)
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    try:
+        # Unlike a rename, making the folder first fails where somebody else has made it, even if it is empty.
+        out.mkdir()
+        draft.replace(out)
+    except OSError as error:
+        raise FileExistsError(f"The folder {str(out)!r} exists by now; this run was left in {str(draft)!r}.") from error

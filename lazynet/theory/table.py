@@ -1,0 +1,47 @@
+"""The verdict as text, for a terminal of 120 columns, a file or a README."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lazynet.theory.verdict import Row, Verdict
+
+
+def print_verdict(verdict: "Verdict") -> str:
+    """The tables of exponents, inequalities and levels."""
+    rows = [_row(row) for row in verdict.rows]
+    header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "held to step", "")
+    lines = [
+        f"Exponents in the width, {len(verdict.widths)} widths from {verdict.widths[0]} to {verdict.widths[-1]}, "
+        f"{verdict.seeds} seeds, band {verdict.band:g}",
+        *(_columns([header, *rows]) if rows else ["none: theory predicts no exponent for this parametrisation"]),
+    ]
+    if verdict.inequalities:
+        table = [
+            (i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note)
+            for i in verdict.inequalities
+        ]
+        lines += ["", "Inequalities, where they come nearest to failing"]
+        lines += _columns([("left <= right", "left", "right", "right / left", "status", ""), *table])
+    levels = [(name, _number(value)) for name, value in verdict.levels.items()]
+    lines += ["", f"Levels at width {verdict.widths[-1]} (gaps over the RMS of the targets)", *_columns(levels)]
+    return "\n".join(lines)
+
+
+def _row(row: "Row") -> tuple[str, ...]:
+    sign = "" if row.relation == "equal" else "<= "
+    held = "-" if row.last_step_held is None else str(row.last_step_held)
+    # Zero is printed without the sign that a sum of exponents may have left on it.
+    predicted = f"{sign}{row.predicted + 0.0:+.2f}"
+    interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
+    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, held, row.note
+
+
+def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[c]) for row in table) for c in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"

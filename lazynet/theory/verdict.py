@@ -1,0 +1,245 @@
+"""Which predictions of the lazy regime a sweep confirms, contradicts, or cannot decide."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazynet.networks import ACTIVATIONS
+from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
+from lazynet.theory.fits import Fit, Status, fit_exponent, judge
+from lazynet.theory.inequalities import Inequality, inequalities
+from lazynet.theory.table import print_verdict
+
+BAND = 0.1
+LEVELS = (
+    "activation_flips",
+    "kernel_drift",
+    "relative_displacement",
+    "linearization_gap_train",
+    "linearization_gap_test",
+    "start_gap_train",
+    "start_gap_test",
+    "kernel_gap_train",
+    "kernel_gap_test",
+)
+
+
+@dataclass(frozen=True)
+class StepFit:
+    """The fitted exponent at one snapshot."""
+
+    step: int
+    fitted: float
+    low: float
+    high: float
+    status: Status
+
+
+@dataclass(frozen=True)
+class Row:
+    """One predicted exponent beside the measured one.
+
+    Attributes:
+        quantity: variable of the result.
+        relation: "equal", or "at most" for decay at least as fast.
+        predicted: exponent of the width in theory.
+        fitted: exponent over all widths, with its 95% interval low to high.
+        local: exponent between the two largest widths.
+        band: how far a measured exponent may lie from the predicted one.
+        reduction: "maximum" over snapshots, "last" step, or "start".
+        status: "holds", "fails" or "undecided".
+        last_step_held: the last snapshot up to which the row holds at every snapshot; None if at none.
+        by_step: the same fit at every snapshot.
+    """
+
+    quantity: str
+    relation: Relation
+    predicted: float
+    fitted: float
+    low: float
+    high: float
+    local: float
+    band: float
+    reduction: str
+    status: Status
+    last_step_held: int | None
+    by_step: tuple[StepFit, ...]
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of an "at most" row that fails."""
+        if self.relation == "equal" or self.status != "fails":
+            return ""
+        return f"not asymptotic at these widths (local {self.local:+.2f})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Exponents, inequalities and levels of a sweep; `print(verdict)` shows them as a table.
+
+    Attributes:
+        rows: predicted exponents beside measured ones.
+        inequalities: bounds of theory beside what they bound.
+        levels: size at the largest width of what should vanish; gaps are over the RMS of the targets.
+        band: half-width of the band around each predicted exponent.
+        widths: of the sweep.
+        seeds: how many.
+    """
+
+    rows: tuple[Row, ...]
+    inequalities: tuple[Inequality, ...]
+    levels: dict[str, float]
+    band: float
+    widths: tuple[int, ...]
+    seeds: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether no "equal" row and no inequality fails."""
+        equal = [row.status for row in self.rows if row.relation == "equal"]
+        return "fails" not in equal + [inequality.status for inequality in self.inequalities]
+
+    def row(self, quantity: str) -> Row:
+        """The row of this quantity.
+
+        Raises:
+            KeyError: if theory predicts nothing for it.
+        """
+        for row in self.rows:
+            if row.quantity == quantity:
+                return row
+        raise KeyError(f"The verdict has no row {quantity!r}; it has {', '.join(row.quantity for row in self.rows)}.")
+
+    def to_json(self) -> str:
+        """The verdict as JSON, null for what could not be computed."""
+        return json.dumps(_without_nan(asdict(self) | {"passed": self.passed}), indent=2)
+
+    def __str__(self) -> str:
+        """The verdict as a table for people."""
+        return print_verdict(self)
+
+
+def verify(result: xr.Dataset, band: float = BAND) -> Verdict:
+    """Compare a sweep with the theory of the lazy regime.
+
+    Every exponent is fitted on the seed mean over all widths, with a 95% interval from a bootstrap over seeds, at every
+    snapshot and on the maximum over snapshots. Gaps are judged on the maximum, because the theorems bound the supremum
+    over time (Lee et al. 2019, Theorem 2.1), the rest at the last step. A row holds when its whole interval lies within
+    the band around the prediction (for "at most": below its upper end), fails when all of it lies outside, and is
+    undecided otherwise.
+
+    Args:
+        result: of `lazynet.sweep`.
+        band: how far a measured exponent may lie from the predicted one, positive.
+
+    Returns:
+        Verdict.
+
+    Raises:
+        ValueError: if the band is not positive and finite.
+
+    >>> import lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256, 1024], seeds=4, steps=10)
+    >>> lz.verify(result).row("relative_displacement").status
+    'holds'
+    """
+    if not 0 < band < np.inf:
+        raise ValueError(f"band is {band}, but must be positive and finite.")
+    rows = tuple(
+        _row(result, prediction, band)
+        for prediction in predicted_exponents(scaling_of(result))
+        if prediction.quantity in result
+    )
+    levels = dict(_levels(result))
+    return Verdict(
+        rows, tuple(inequalities(result)), levels, band, tuple(map(int, result.width.values)), result.sizes["seed"]
+    )
+
+
+def scaling_of(result: xr.Dataset) -> Scaling:
+    """The exponents of the parametrisation, from the scales at each width."""
+    settings = json.loads(result.attrs["settings"])
+    widths = result.width.values
+
+    def exponent(scale: str) -> float:
+        return fit_exponent(widths, result[scale].values[:, None]).exponent if len(widths) > 1 else 0.0
+
+    return Scaling(
+        exponent("init_scale"),
+        exponent("output_scale"),
+        exponent("learning_rate"),
+        settings["symmetric"],
+        ACTIVATIONS[settings["activation"]].homogeneous,
+        settings["train"],
+    )
+
+
+def reduction_of(quantity: str) -> str:
+    """How snapshots become one number: the maximum for gaps, the last step for the rest."""
+    return "maximum" if "_gap_" in quantity else "last"
+
+
+def _row(result: xr.Dataset, prediction: Prediction, band: float) -> Row:
+    values, widths = result[prediction.quantity], result.width.values
+
+    def judged(values: xr.DataArray) -> tuple[Fit, Status]:
+        fit = fit_exponent(widths, values.transpose("width", "seed").values)
+        return fit, judge(fit, prediction.relation, prediction.exponent, band)
+
+    by_step: list[StepFit] = []
+    held = None
+    if "step" in values.dims:
+        for step in result.step.values[1:]:
+            fit, status = judged(values.sel(step=step))
+            by_step.append(StepFit(int(step), fit.exponent, fit.low, fit.high, status))
+        for snapshot in by_step:
+            if snapshot.status != "holds":
+                break
+            held = snapshot.step
+    reduction = reduction_of(prediction.quantity) if by_step else "start"
+    fit, status = judged(_reduced(values, reduction))
+    return Row(
+        prediction.quantity,
+        prediction.relation,
+        prediction.exponent,
+        fit.exponent,
+        fit.low,
+        fit.high,
+        fit.local,
+        band,
+        reduction,
+        status,
+        held,
+        tuple(by_step),
+    )
+
+
+def _reduced(values: xr.DataArray, reduction: str) -> xr.DataArray:
+    # A diverged member is NaN from some step on and must not count with what it was before.
+    if reduction == "maximum":
+        return values.max("step", skipna=False)
+    return values.isel(step=-1) if reduction == "last" else values
+
+
+def _levels(result: xr.Dataset) -> Iterator[tuple[str, float]]:
+    """Seed means at the largest width, at each row's own reduction."""
+    for quantity in LEVELS:
+        if quantity in result:
+            values = _reduced(result[quantity].isel(width=-1), reduction_of(quantity))
+            scale = result.attrs["target_rms"] if "_gap_" in quantity else 1.0
+            yield quantity, float(values.mean("seed")) / scale
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

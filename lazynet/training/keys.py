@@ -1,0 +1,26 @@
+"""Where every random number comes from: one key for each (width, seed), one fold for each use."""
+
+import jax
+from jax import Array
+
+START, BATCHES, LABEL_NOISE = range(3)
+
+
+def member_key(width: int, seed: int) -> Array:
+    """The key of one member, fold_in(fold_in(key(0), width), seed)."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), width), seed)
+
+
+def start_key(key: Array) -> Array:
+    """The key that draws a member's weights."""
+    return jax.random.fold_in(key, START)
+
+
+def batch_key(key: Array) -> Array:
+    """The key that orders a member's mini-batches."""
+    return jax.random.fold_in(key, BATCHES)
+
+
+def noise_key() -> Array:
+    """The key that draws label noise: one draw for a sweep, the same for every width and seed."""
+    return jax.random.fold_in(jax.random.key(0), LABEL_NOISE)

@@ -1,0 +1,230 @@
+"""How a member takes one step: any optimiser and loss by autodiff, or plain descent written out by hand.
+
+A path turns variables into a state, steps the state, and reads variables back. Its methods are pure and traced; what
+they need of the data comes in as arguments, never closed over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from lazynet.losses import Loss
+from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor, value_and_slope, weights
+from lazynet.typing import Variables
+
+Optimizer = Callable[[float | Array], optax.GradientTransformation]
+State = Any
+# Arrays that all members share: at least "x" (n, d), "y" and the scalar "learning_rate".
+Shared = dict[str, Array]
+
+# Units to a block: their weights, pre-activations and gradients stay in a core's cache.
+BLOCK = 1024
+# Blocks that are written out one after the other, because XLA runs them faster than a loop over blocks on a CPU.
+UNROLL = 16
+
+
+class Member(NamedTuple):
+    """One network of a sweep: its start, its key for the order of batches, and what its measures compare with."""
+
+    variables: Variables
+    key: Array
+    context: Any
+
+
+class Path(Protocol):
+    """The three pure functions of a training path, and the data it needs."""
+
+    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays that members share, computed once on the host in float64."""
+        ...
+
+    def start(self, member: Member, shared: Shared) -> State:
+        """The state at step 0."""
+        ...
+
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+        """The state after step t, and the loss before it."""
+        ...
+
+    def read(self, state: State, member: Member, shared: Shared) -> Variables:
+        """The network's variables at this state."""
+        ...
+
+
+@dataclass(frozen=True)
+class AutodiffPath:
+    """Any network, loss and optax optimiser, on the full batch or on mini-batches.
+
+    A mini-batch is a part of a permutation drawn anew for each epoch; the n modulo B examples that do not fill a batch
+    are left out of that epoch. The gradient of a summed loss is scaled by n / B.
+    """
+
+    network: Any
+    loss: Loss
+    optimizer: Optimizer
+    batch_size: int | None = None
+
+    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs and targets as they are."""
+        return {"x": x, "y": y}
+
+    def start(self, member: Member, shared: Shared) -> State:
+        """Parameters and the optimiser's own state."""
+        params = member.variables["params"]
+        return params, self.optimizer(shared["learning_rate"]).init(params)
+
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+        """One step of the optimiser."""
+        params, memory = state
+        x, y, scale = self._batch(member.key, shared, t)
+
+        def objective(params: Any) -> Array:
+            return self.loss(self.network.apply({**member.variables, "params": params}, x), y)
+
+        loss, gradient = jax.value_and_grad(objective)(params)
+        gradient = jax.tree.map(lambda g: scale * g, gradient)
+        update, memory = self.optimizer(shared["learning_rate"]).update(gradient, memory, params)
+        return (optax.apply_updates(params, update), memory), scale * loss
+
+    def read(self, state: State, member: Member, shared: Shared) -> Variables:
+        """The variables with the trained parameters in place."""
+        return {**member.variables, "params": state[0]}
+
+    def _batch(self, key: Array, shared: Shared, t: Array) -> tuple[Array, Array, float]:
+        x, y = shared["x"], shared["y"]
+        if self.batch_size is None:
+            return x, y, 1.0
+        n = x.shape[0]
+        batches = n // self.batch_size
+        order = jax.random.permutation(jax.random.fold_in(key, t // batches), n)
+        rows = jax.lax.dynamic_slice_in_dim(order, (t % batches) * self.batch_size, self.batch_size)
+        return x[rows], y[rows], n / self.batch_size if self.loss.reduction == "sum" else 1.0
+
+
+@dataclass(frozen=True)
+class HiddenPath:
+    """Plain full-batch descent of the squared loss in the hidden weights, with the gradient written out.
+
+    With r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, c = alpha / sqrt(m). Units are taken in
+    blocks; the pre-activations Z = W X' of a block are renewed while its weights are in cache, so that a step costs
+    two matrix products. Inputs of rank below d are rotated to their row space, which leaves Z and the movement as they
+    are.
+    """
+
+    network: TwoLayer
+
+    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs, targets, and the inputs in their row space with its basis (d, rank) where the rank is below d."""
+        basis = row_space(x)
+        if basis.shape[1] == x.shape[1]:
+            return {"x": x, "y": y, "rows": x}
+        return {"x": x, "y": y, "rows": x @ basis, "basis": basis}
+
+    def start(self, member: Member, shared: Shared) -> State:
+        """Weights in the row space and pre-activations, in blocks of units, and the outputs."""
+        hidden, readout = self._blocks(self._rotated(member, shared)), self._readout(member)
+        z = hidden @ shared["rows"].T
+        return hidden, z, self._outputs(z, readout)
+
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+        """One step of descent, block by block."""
+        hidden, z, f = state
+        rows, rate = shared["rows"], shared["learning_rate"] * output_factor(self.network)
+        residual = f - _columns(shared["y"])
+
+        def block(f: Array, unit: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            hidden, z, readout = unit
+            hidden = hidden - rate * (self._back(z, readout, residual) @ rows)
+            z = hidden @ rows.T
+            return f + self._contribution(z, readout), (hidden, z)
+
+        f, (hidden, z) = jax.lax.scan(block, jnp.zeros_like(f), (hidden, z, self._readout(member)), unroll=UNROLL)
+        return (hidden, z, f), 0.5 * jnp.sum(residual**2)
+
+    def read(self, state: State, member: Member, shared: Shared) -> Variables:
+        """The variables, with the movement rotated back."""
+        hidden = state[0].reshape(self.network.width, -1)
+        if "basis" in shared:
+            hidden = member.variables["params"]["hidden"] + (hidden - self._rotated(member, shared)) @ shared["basis"].T
+        return {**member.variables, "params": {"hidden": hidden}}
+
+    def _rotated(self, member: Member, shared: Shared) -> Array:
+        hidden = weights(member.variables, "hidden")
+        return hidden @ shared["basis"] if "basis" in shared else hidden
+
+    def _blocks(self, units: Array) -> Array:
+        size = block_size(self.network.width)
+        return units.reshape(self.network.width // size, size, *units.shape[1:])
+
+    def _readout(self, member: Member) -> Array:
+        return self._blocks(weights(member.variables, "readout"))
+
+    def _back(self, z: Array, readout: Array, residual: Array) -> Array:
+        return value_and_slope(self.network.activation, z)[1] * (readout @ residual.T)
+
+    def _contribution(self, z: Array, readout: Array) -> Array:
+        return output_factor(self.network) * (ACTIVATIONS[self.network.activation].function(z).T @ readout)
+
+    def _outputs(self, z: Array, readout: Array) -> Array:
+        return jnp.sum(jax.vmap(self._contribution)(z, readout), axis=0)
+
+
+@dataclass(frozen=True)
+class PreactivationPath(HiddenPath):
+    """The same descent on pre-activations, Z <- Z - eta c G X X', at 2 n^2 m a step: cheaper where 2 rank > n.
+
+    The sum of G is kept, so that W = W_0 - eta c (sum G) X can be read whenever it is wanted.
+    """
+
+    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs, targets and the Gram matrix of the inputs."""
+        return {"x": x, "y": y, "gram": x @ x.T}
+
+    def start(self, member: Member, shared: Shared) -> State:
+        """Pre-activations, the sum of G and the outputs."""
+        z = self._blocks(weights(member.variables, "hidden")) @ shared["x"].T
+        return z, jnp.zeros_like(z), self._outputs(z, self._readout(member))
+
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+        """One step of descent, block by block."""
+        z, total, f = state
+        gram, rate = shared["gram"], shared["learning_rate"] * output_factor(self.network)
+        residual = f - _columns(shared["y"])
+
+        def block(f: Array, unit: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            z, total, readout = unit
+            back = self._back(z, readout, residual)
+            z = z - rate * (back @ gram)
+            return f + self._contribution(z, readout), (z, total + back)
+
+        f, (z, total) = jax.lax.scan(block, jnp.zeros_like(f), (z, total, self._readout(member)), unroll=UNROLL)
+        return (z, total, f), 0.5 * jnp.sum(residual**2)
+
+    def read(self, state: State, member: Member, shared: Shared) -> Variables:
+        """The variables, from the start and the sum of G."""
+        rate = shared["learning_rate"] * output_factor(self.network)
+        move = state[1].reshape(self.network.width, -1) @ shared["x"]
+        return {**member.variables, "params": {"hidden": member.variables["params"]["hidden"] - rate * move}}
+
+
+def row_space(x: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (d, rank) of the row space of x, in float64."""
+    _, values, directions = np.linalg.svd(x, full_matrices=False)
+    rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))
+    return directions[:rank].T
+
+
+def block_size(width: int) -> int:
+    """Units to a block: the largest divisor of the width up to BLOCK, or the width where that would be tiny."""
+    divisor = max(size for size in range(1, min(width, BLOCK) + 1) if width % size == 0)
+    return divisor if 4 * divisor >= BLOCK else width
+
+
+def _columns(y: Array) -> Array:
+    return y.reshape(y.shape[0], -1)

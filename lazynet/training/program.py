@@ -1,0 +1,143 @@
+"""The compiled program that trains a pack of members, and the loop that calls it about once a second."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lazynet.training.paths import Member, Path, Shared, State
+from lazynet.typing import Variables
+
+Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
+
+# A call to the device should last no longer than this, because a running program cannot be interrupted.
+CALL_SECONDS = 0.5
+# A loss this many times the first one (or 1) counts as divergence, as does one that is not finite.
+DIVERGED_RATIO = 1e12
+
+
+class Carry(NamedTuple):
+    """What goes from step to step: the path's state and the first step at which the loss had diverged."""
+
+    state: State
+    loss_limit: Array
+    diverged_at: Array
+
+
+class Outcome(NamedTuple):
+    """A trained pack: final variables (members, ...), records (members, snapshots, ...) and divergence (members,).
+
+    `records` holds what the measure returned, and "loss_root_sum", the sum over steps j < k of sqrt(loss(j)), in
+    float64. `diverged_at` is the first step whose loss had diverged, NEVER where there is none.
+    """
+
+    variables: Variables
+    records: dict[str, np.ndarray]
+    diverged_at: np.ndarray
+
+
+NEVER = np.iinfo(np.int32).max
+
+
+def snapshot_steps(steps: int, snapshots: int) -> np.ndarray:
+    """Steps at which measures are taken: the rounded logspace from 1 to `steps`, with 0 and `steps`."""
+    grid = np.round(np.logspace(0, np.log10(steps), snapshots)).astype(np.int64)
+    return np.unique(np.concatenate([[0], grid, [steps]]))
+
+
+def simulate(
+    path: Path,
+    measure: Measure,
+    members: Member,
+    shared: Shared,
+    snapshots: np.ndarray,
+    on_steps: Callable[[int], None] = lambda steps: None,
+) -> Outcome:
+    """Train members, stacked along their first axis, and measure them at the snapshots.
+
+    Args:
+        path: how a member steps.
+        measure: (variables, member, shared) -> dict of arrays, taken on the device in the same program.
+        members: their variables, keys and contexts, stacked.
+        shared: the path's data, and "learning_rate".
+        snapshots: ascending steps, the first of which is 0.
+        on_steps: told how many steps were done, after each call.
+    """
+    carry = _start(path, members, shared)
+    records, root_sums = [], []
+    total: np.ndarray | float = 0.0
+    done, limit = 0, 1
+    for stop in map(int, snapshots):
+        while True:
+            last = min(stop, done + limit)
+            begin = time.perf_counter()
+            carry, root_sum, record = _advance(path, measure, carry, members, shared, done, last, last == stop)
+            total = total + np.asarray(root_sum, np.float64)
+            if last > done:
+                limit = max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin)))
+                on_steps(last - done)
+            done = last
+            if done == stop:
+                break
+        records.append({name: np.asarray(value, np.float64) for name, value in record.items()})
+        root_sums.append(total)
+    stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
+    stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
+    return Outcome(_read(path, carry, members, shared), stacked, np.asarray(carry.diverged_at))
+
+
+@partial(jax.jit, static_argnames="path")
+def _start(path: Path, members: Member, shared: Shared) -> Carry:
+    def one(member: Member) -> Carry:
+        state = path.start(member, shared)
+        _, loss = path.step(state, member, shared, jnp.zeros((), jnp.int32))
+        return Carry(state, DIVERGED_RATIO * (loss + 1), jnp.full((), NEVER, jnp.int32))
+
+    return jax.vmap(one)(members)
+
+
+@partial(jax.jit, static_argnames="path")
+def _read(path: Path, carry: Carry, members: Member, shared: Shared) -> Variables:
+    return jax.vmap(lambda state, member: path.read(state, member, shared))(carry.state, members)
+
+
+@partial(jax.jit, static_argnames=("path", "measure"), donate_argnames="carry")
+def _advance(
+    path: Path,
+    measure: Measure,
+    carry: Carry,
+    members: Member,
+    shared: Shared,
+    first: Array | int,
+    last: Array | int,
+    wanted: Array | bool,
+) -> tuple[Carry, Array, dict[str, Array]]:
+    """Steps first .. last - 1 of every member, and the measures after them where they are wanted.
+
+    The number of steps is an argument, so that one program serves every snapshot and the remainder.
+    """
+    first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
+
+    def one(carry: Carry, member: Member) -> tuple[Carry, Array, dict[str, Array]]:
+        def step(t: Array, value: tuple[Carry, Array]) -> tuple[Carry, Array]:
+            carry, root_sum = value
+            state, loss = path.step(carry.state, member, shared, t)
+            healthy = loss <= carry.loss_limit
+            diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
+            return Carry(state, carry.loss_limit, diverged_at), root_sum + jnp.sqrt(loss)
+
+        def measured(state: State) -> dict[str, Array]:
+            return measure(path.read(state, member, shared), member, shared)
+
+        def nothing(state: State) -> dict[str, Array]:
+            return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state))
+
+        carry, root_sum = jax.lax.fori_loop(first, last, step, (carry, jnp.zeros_like(carry.loss_limit)))
+        return carry, root_sum, jax.lax.cond(wanted, measured, nothing, carry.state)
+
+    return jax.vmap(one)(carry, members)

@@ -1,0 +1,83 @@
+"""Which path trains a network: by the floating-point operations of a step."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optax
+
+from lazynet.losses import Loss
+from lazynet.networks import TwoLayer
+from lazynet.training.paths import AutodiffPath, HiddenPath, Optimizer, Path, PreactivationPath, row_space
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+    "lion": optax.lion,
+}
+PATHS = ("auto", "autodiff", "hidden", "preactivation")
+
+
+def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
+    """The function of a learning rate that makes an optimiser, from its name or as given.
+
+    Raises:
+        ValueError: if there is no optimiser of this name.
+    """
+    if callable(optimizer):
+        return optimizer
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer is {optimizer!r}, but must be one of {', '.join(OPTIMIZERS)} or a function of the learning "
+            "rate that returns an optax optimiser."
+        )
+    return OPTIMIZERS[optimizer]
+
+
+def is_plain_descent(loss: Loss, optimizer: str | Optimizer, batch_size: int | None) -> bool:
+    """Whether training is full-batch gradient descent on the squared loss."""
+    return loss.name == "squared" and optimizer in ("sgd", optax.sgd) and batch_size is None
+
+
+def choose_path(
+    network: Any,
+    loss: Loss,
+    optimizer: str | Optimizer,
+    batch_size: int | None,
+    x: np.ndarray,
+    path: str = "auto",
+) -> Path:
+    """The path with the fewest operations, or the one asked for.
+
+    Args:
+        network: what is trained.
+        loss: its loss.
+        optimizer: a name or a function of the learning rate.
+        batch_size: None for the full batch.
+        x: training inputs (n, d), whose rank decides.
+        path: "auto", or "autodiff", "hidden", "preactivation" to force one.
+
+    Raises:
+        ValueError: if the path is unknown or cannot train this network.
+    """
+    if path not in PATHS:
+        raise ValueError(f"path is {path!r}, but must be one of {', '.join(PATHS)}.")
+    plain = (
+        is_plain_descent(loss, optimizer, batch_size) and isinstance(network, TwoLayer) and network.train == "hidden"
+    )
+    if path in ("hidden", "preactivation") and not plain:
+        raise ValueError(
+            f"path is {path!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
+            "layer of a TwoLayer; take path='auto'."
+        )
+    if path == "autodiff" or not plain:
+        return AutodiffPath(network, loss, get_optimizer(optimizer), batch_size)
+    # Operations a step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
+    cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
+    chosen = cheaper if path == "auto" else path
+    return PreactivationPath(network) if chosen == "preactivation" else HiddenPath(network)

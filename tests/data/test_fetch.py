@@ -1,0 +1,129 @@
+"""Downloads, from a small server on this machine."""
+
+import functools
+import gzip
+import hashlib
+import os
+import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import IDX_NAMES, Tiny, write
+
+from lazynet.data import fetch_dataset, files, load_dataset
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(bare_machine):
+    """A folder and the address under which its files are served."""
+    folder = bare_machine / "served"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def published(server, tiny, monkeypatch):
+    """The small set is served, gzipped, and its checksums are the right ones."""
+    folder, address = server
+    tiny.save(folder, ".gz")
+    checksums = tuple(hashlib.sha256(content).hexdigest() for content in tiny.contents.values())
+    monkeypatch.setitem(files.CHECKSUMS, "mnist", checksums)
+    return folder, address
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_files_are_fetched_decompressed_and_found(published, bare_machine, tiny, slash):
+    cache = bare_machine / "cache" / "lazynet"
+    assert fetch_dataset("mnist", base_url=published[1] + slash) == cache / "mnist"
+    assert {path.name: path.read_bytes() for path in (cache / "mnist").iterdir()} == tiny.contents
+    assert load_dataset("mnist").n_train == 8
+
+
+def test_loading_fetches_what_is_nowhere(published, bare_machine, monkeypatch):
+    monkeypatch.setattr("lazynet.data.fetch.ADDRESSES", {"mnist": published[1] + "/"})
+    data = load_dataset("mnist", (4, 6))
+    assert data.n_test == 4
+    assert (bare_machine / "cache/lazynet/mnist").is_dir()
+    with pytest.raises(FileNotFoundError, match="mnist was not found"):
+        load_dataset("mnist", root=bare_machine / "other")
+
+
+def test_what_is_there_and_right_stays_and_what_is_wrong_is_replaced(published, tmp_path, tiny):
+    folder, address = published
+    here = fetch_dataset("mnist", tmp_path / "here", address)
+    for name in IDX_NAMES[:3]:
+        (folder / f"{name}.gz").unlink()
+    (here / IDX_NAMES[3]).write_bytes(b"wrong")
+    before = (here / IDX_NAMES[0]).stat().st_mtime_ns
+    fetch_dataset("mnist", tmp_path / "here", address)
+    assert (here / IDX_NAMES[0]).stat().st_mtime_ns == before
+    assert (here / IDX_NAMES[3]).read_bytes() == tiny.contents[IDX_NAMES[3]]
+
+
+@pytest.mark.parametrize(
+    "sent", [gzip.compress(b"other"), gzip.compress(b"other")[:-3], b"no gzip"], ids=["checksum", "cut short", "plain"]
+)
+def test_a_wrong_download_is_refused_and_nothing_is_kept(published, tmp_path, sent):
+    folder, address = published
+    (folder / f"{IDX_NAMES[0]}.gz").write_bytes(sent)
+    with pytest.raises(ValueError, match=f"^{IDX_NAMES[0]} was refused: .*{address}/{IDX_NAMES[0]}.gz sent"):
+        fetch_dataset("mnist", tmp_path / "here", address)
+    assert list((tmp_path / "here" / "mnist").iterdir()) == []
+
+
+def test_a_refused_download_loses_no_cached_file(published, tmp_path, tiny):
+    folder, address = published
+    here = tmp_path / "here" / "mnist"
+    tiny.save(here)
+    (here / IDX_NAMES[1]).write_bytes(b"an older file")
+    write(folder / f"{IDX_NAMES[1]}.gz", b"other")
+    with pytest.raises(ValueError, match=f"{IDX_NAMES[1]} was refused: its uncompressed sha256 must be"):
+        fetch_dataset("mnist", tmp_path / "here", address)
+    assert {path.name for path in here.iterdir()} == set(IDX_NAMES)
+    assert (here / IDX_NAMES[1]).read_bytes() == b"an older file"
+
+
+def test_real_checksums_refuse_other_files(server, tmp_path):
+    Tiny().save(server[0], ".gz")
+    for name in ("mnist", "fashion-mnist"):
+        with pytest.raises(ValueError, match="its uncompressed sha256 must be"):
+            fetch_dataset(name, tmp_path, server[1])
+
+
+def test_a_failure_of_the_network_says_where_to_put_the_files(server, tmp_path):
+    missing = f"mnist could not be fetched from {server[1]}/ into {tmp_path / 'mnist'} (HTTPError): put train-images"
+    with pytest.raises(FileNotFoundError, match=re.escape(missing)):
+        fetch_dataset("mnist", tmp_path, server[1])
+    assert list((tmp_path / "mnist").iterdir()) == []
+    with pytest.raises(FileNotFoundError, match=r"could not be fetched .* \(ConnectionError\): .* LAZYNET_DATA names$"):
+        load_dataset("fashion-mnist")
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "svhn"])
+def test_other_sets_are_never_fetched(name, tmp_path):
+    with pytest.raises(ValueError, match=f"name must be one of mnist, fashion-mnist, got '{name}'"):
+        fetch_dataset(name, tmp_path)
+
+
+def test_checksums_are_those_of_real_files():
+    if "LAZYNET_DATA" not in os.environ:
+        pytest.skip("needs real data: LAZYNET_DATA is not set")
+    for name, checksums in files.CHECKSUMS.items():
+        found = files.find_files(name, Path(os.environ["LAZYNET_DATA"]))
+        assert found is not None
+        digests = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in found.train + found.test]
+        np.testing.assert_array_equal(digests, checksums)

@@ -1,0 +1,98 @@
+import gzip
+import re
+
+import numpy as np
+import pytest
+from data_files import cifar_bytes, idx_bytes, tiny_images, write
+
+from lazynet.data.formats import read_cifar10, read_idx
+
+IMAGES = tiny_images(6, (4, 3), seed=0)
+IDX = idx_bytes(IMAGES)  # 16 + 72 bytes
+COLOURS, LABELS = tiny_images(3, (3072,), seed=1), np.array([9, 0, 3], np.uint8)
+CIFAR = cifar_bytes(COLOURS, LABELS)
+
+
+@pytest.mark.parametrize("name", ["images", "images.gz"])
+def test_idx_round_trip(tmp_path, name):
+    array = read_idx(write(tmp_path / name, IDX), 3)
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, IMAGES)
+
+
+@pytest.mark.parametrize("name", ["batch.bin", "batch.bin.gz"])
+def test_cifar_round_trip_keeps_the_order_of_the_pixels(tmp_path, name):
+    images, labels = read_cifar10(str(write(tmp_path / name, CIFAR)))
+    np.testing.assert_array_equal(images, COLOURS)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (IDX[:-1], "is cut short: expected 88 bytes by its header, found 87"),
+        (IDX[:16], "is cut short: expected 88 bytes by its header, found 16"),
+        (IDX[:9], "is cut short: expected a header of 16 bytes, found 9 bytes"),
+        (IDX + b"\0", "has trailing bytes: expected 88 bytes by its header, found 89"),
+        (idx_bytes(IMAGES[0]), "must start with the magic number 00000803, but it starts with 00000802"),
+        (bytes([0, 0, 9, 3]) + IDX[4:], "but it starts with 00000903"),
+        (b"<html>", "but it starts with 3c68746d"),
+        (b"", "but it starts with nothing"),
+    ],
+    ids=["one byte short", "no content", "half a header", "one byte more", "dimensions", "type", "page", "empty"],
+)
+def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
+    path = write(tmp_path / f"images{suffix}", content)
+    with pytest.raises(
+        ValueError, match=re.escape(f"{path} {message}") if message[:3] != "but" else re.escape(message)
+    ):
+        read_idx(path, 3)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (CIFAR[:-1], "expected 3073 bytes for each example, such as 6146, found 9218"),
+        (CIFAR + b"\0", "expected 3073 bytes for each example, such as 9219, found 9220"),
+        (CIFAR[:100], "expected 3073 bytes for each example, such as 3073, found 100"),
+        (b"", "expected 3073 bytes for each example, such as 3073, found 0"),
+        (cifar_bytes(COLOURS, [1, 2, 10]), "must hold labels from 0 to 9, but example 2 has the label 10"),
+    ],
+    ids=["one byte short", "one byte more", "part of an example", "empty", "label"],
+)
+def test_a_bad_cifar_file_is_refused_by_name(tmp_path, content, message, suffix):
+    path = write(tmp_path / f"batch.bin{suffix}", content)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(message)):
+        read_cifar10(path)
+
+
+def flipped(stream, position):
+    return stream[:position] + bytes([stream[position] ^ 0xFF]) + stream[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("read", "content"), [(lambda path: read_idx(path, 3), IDX), (read_cifar10, CIFAR)], ids=["idx", "cifar"]
+)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stream: stream[: len(stream) // 2],
+        lambda stream: stream[:-4],
+        lambda stream: stream[:5],
+        lambda stream: flipped(stream, 0),
+        lambda stream: flipped(stream, len(stream) // 2),
+        lambda stream: flipped(stream, -6 + len(stream)),
+        lambda stream: stream + b"more",
+        lambda stream: stream[:10] + b"\x07" + stream[11:],
+    ],
+    ids=["half", "no length", "header only", "magic", "inside", "checksum", "trailing", "block type"],
+)
+def test_a_broken_gzip_stream_is_refused_by_name(tmp_path, read, content, damage):
+    path = tmp_path / "file.gz"
+    path.write_bytes(damage(gzip.compress(content)))
+    with pytest.raises(
+        ValueError, match=re.escape(f"{path} must be a whole gzip stream, but it is cut short or corrupt")
+    ):
+        read(path)

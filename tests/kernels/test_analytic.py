@@ -1,0 +1,159 @@
+"""The analytic kernel of two-layer networks against adaptive quadrature and against neural-tangents."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, special
+
+from lazynet.kernels import analytic_kernel, neural_tangents
+from lazynet.networks import TwoLayer
+from lazynet.precision import float64
+
+
+def normal_density(z):
+    return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+# sigma and sigma', written apart from the library's.
+FUNCTIONS = {
+    "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
+    "erf": (special.erf, lambda z: 2 / np.sqrt(np.pi) * np.exp(-(z**2))),
+    "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "gelu": (lambda z: z * special.ndtr(z), lambda z: special.ndtr(z) + z * normal_density(z)),
+    "softplus": (lambda z: np.logaddexp(0, z), special.expit),
+}
+INIT_SCALES = [0.3, 1.0, 3.0]
+COSINES = [-1.0, -0.9, 0.0, 0.9, 0.999, 1.0]
+
+
+@functools.cache
+def expectations(cosine, norms):
+    """E[sigma sigma] and E[sigma' sigma'] by (activation, init_scale), to 1e-10.
+
+    In polar coordinates of the plane of x and x': (w.x, w.x') = kappa r (|x| cos t, |x'| cos(t - angle)). Over t
+    adaptive, split where relu has its kinks; over r twenty Gauss-Legendre nodes on each of twenty pieces of (0, 10).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    r = (0.5 * np.arange(20)[:, None] + 0.25 * (nodes + 1)).ravel()
+    weight = np.tile(0.25 * weights, 20) * r * np.exp(-(r**2) / 2) / (2 * np.pi)
+    angle = np.arccos(cosine)
+    cases = [(name, kappa) for name in FUNCTIONS for kappa in INIT_SCALES]
+
+    def along_the_ray(t):
+        z1, z2 = r * norms[0] * np.cos(t), r * norms[1] * np.cos(t - angle)
+        return np.array([[weight @ (f(k * z1) * f(k * z2)) for f in FUNCTIONS[name]] for name, k in cases])
+
+    kinks = sorted({t % (2 * np.pi) for side in (0, angle) for t in (side + np.pi / 2, side - np.pi / 2)})
+    # From kink to kink, once around.
+    value, error = integrate.quad_vec(
+        along_the_ray, kinks[0], kinks[0] + 2 * np.pi, points=kinks[1:], epsabs=1e-10, epsrel=0, norm="max"
+    )
+    assert error < 1e-9
+    return dict(zip(cases, value, strict=True))
+
+
+@pytest.mark.parametrize("norms", [(1.0, 1.0), (0.7, 1.6)])
+@pytest.mark.parametrize("train", ["hidden", "readout", "both"])
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_quadrature(activation, train, norms):
+    x1 = norms[0] * np.array([[1.0, 0.0, 0.0]])
+    x2 = norms[1] * np.array([[cosine, 0.0, np.sqrt(1 - cosine**2)] for cosine in COSINES])
+    for kappa in INIT_SCALES:
+        readout, hidden = np.transpose([expectations(cosine, norms)[activation, kappa] for cosine in COSINES])
+        hidden = norms[0] * norms[1] * np.array(COSINES) * hidden
+        expected = {"hidden": hidden, "readout": readout, "both": hidden + readout}[train]
+        kernel = analytic_kernel(TwoLayer(width=2, activation=activation, train=train, init_scale=kappa))
+        np.testing.assert_allclose(kernel(x1, x2), [expected], rtol=0, atol=1e-8)
+
+
+def unit_rows(n, d, seed=0):
+    x = np.random.default_rng(seed).normal(size=(n, d))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_h_infinity_of_arora():
+    x = unit_rows(20, 5)
+    gram = x @ x.T
+    np.fill_diagonal(gram, 1.0)
+    expected = gram * (np.pi - np.arccos(gram)) / (2 * np.pi)
+    np.testing.assert_allclose(analytic_kernel(TwoLayer(width=64))(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf", "gelu"])
+def test_neural_tangents_of_the_whole_network(activation):
+    """Its hidden part carries an init_scale^2 that ours does not, because it trains rescaled weights."""
+    stax = neural_tangents().stax
+    layer = {"relu": stax.Relu, "erf": stax.Erf, "gelu": stax.Gelu}[activation]()
+    x1, x2 = unit_rows(6, 5), unit_rows(4, 5, seed=1)
+    for kappa in (1.0, 2.5):
+        with float64():
+            theirs = stax.serial(stax.Dense(1, W_std=kappa * 5**0.5, b_std=None), layer, stax.Dense(1, b_std=None))[2]
+            ntk, readout = map(np.asarray, theirs(jnp.asarray(x1), jnp.asarray(x2), ("ntk", "nngp")))
+        expected = {"hidden": (ntk - readout) / kappa**2, "readout": readout}
+        expected["both"] = expected["hidden"] + expected["readout"]
+        for train, value in expected.items():
+            kernel = analytic_kernel(TwoLayer(width=2, activation=activation, train=train, init_scale=kappa))
+            np.testing.assert_allclose(kernel(x1, x2), value, rtol=0, atol=1e-12)
+
+
+def test_scales_that_depend_on_the_width():
+    x = unit_rows(5, 3)
+    scaled = TwoLayer(width=16, activation="erf", init_scale=lambda m: m**-0.5, output_scale=lambda m: m**0.5)
+    plain = TwoLayer(width=16, activation="erf", init_scale=0.25)
+    np.testing.assert_allclose(analytic_kernel(scaled)(x), 16 * analytic_kernel(plain)(x), rtol=1e-14)
+
+
+def test_what_does_not_change_the_kernel():
+    x = unit_rows(5, 3)
+    reference = analytic_kernel(TwoLayer(width=16))(x)
+    for network in (TwoLayer(width=4, outputs=3), TwoLayer(width=5, readout="gaussian", symmetric=False)):
+        np.testing.assert_array_equal(analytic_kernel(network)(x), reference)
+
+
+@pytest.mark.parametrize("train", ["hidden", "readout", "both"])
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_symmetric_case(activation, train):
+    x = np.random.default_rng(0).normal(size=(40, 6)) / 2
+    kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train=train))
+    square = kernel(x)
+    np.testing.assert_array_equal(square, square.T)
+    np.testing.assert_allclose(square, kernel(x, x), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(square[:7, 9:], kernel(x[:7], x[9:]), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_numpy_float64_whatever_comes_in(activation):
+    kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train="both"))
+    x = unit_rows(4, 3).astype(np.float32)
+    expected = kernel(x.astype(np.float64))
+    for given in (x, jnp.asarray(x)):
+        found = kernel(given)
+        assert type(found) is np.ndarray
+        assert found.dtype == (1 + found).dtype == np.float64
+        np.testing.assert_array_equal(found, expected)
+    assert not jax.config.jax_enable_x64
+    np.testing.assert_array_equal(kernel(np.array([[3, 4]])), kernel(np.array([[3.0, 4.0]])))
+
+
+def test_a_family_without_a_kernel_gives_none():
+    assert analytic_kernel(object()) is None
+
+
+@pytest.mark.parametrize(
+    ("x1", "x2", "message"),
+    [
+        (np.ones(3), None, r"x1 has shape \(3,\), but must be \(n, d\)"),
+        (np.ones((0, 3)), None, r"x1 has shape \(0, 3\)"),
+        (np.ones((2, 3)), np.ones((2, 3, 1)), r"x2 has shape \(2, 3, 1\)"),
+        (np.ones((2, 3)), np.ones((2, 4)), r"x1 has rows of length 3 and x2 of length 4"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0]]), None, r"x1\[1\] is not finite"),
+        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), r"x2\[0\] is not finite"),
+        (np.array([[1.0], [2.0], [0.0]]), None, r"x1\[2\] is zero"),
+    ],
+)
+def test_bad_rows_are_refused(x1, x2, message):
+    with pytest.raises(ValueError, match=message):
+        analytic_kernel(TwoLayer(width=4))(x1, x2)

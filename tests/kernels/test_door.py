@@ -1,0 +1,142 @@
+"""The door to neural-tangents: held against the installed JAX, and shown to leave no trace."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lazynet.kernels import door
+from lazynet.kernels.door import NAMES, neural_tangents, resolve
+
+
+def in_fresh_process(program, *folders):
+    """Run a program in a new interpreter where warnings are errors; the folders come first on its path."""
+    path = os.pathsep.join([*map(str, folders), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+def bound_by_neural_tangents(name):
+    """The object that neural-tangents itself got under this name."""
+    source = neural_tangents()._src
+    attribute = name.rsplit(".", 1)[1]
+    if attribute == "Primitive":
+        return source.utils.rules.Primitive
+    if attribute == "zeros_like_p":
+        # neural-tangents keeps it as the key of a table only.
+        (found,) = [p for p in source.utils.rules.STRUCTURE_RULES if p is not None and p.name == "zeros_like"]
+        return found
+    return getattr(source.empirical, attribute.removeprefix("safe_"))
+
+
+@pytest.mark.parametrize(("name", "source"), NAMES.items())
+def test_table_fits_the_installed_jax(name, source):
+    intended = resolve(source)
+    assert bound_by_neural_tangents(name) is intended
+    # JAX itself does not have it, and the loan has been taken back; a JAX that has it again must mean the same.
+    try:
+        found = resolve(name)
+    except (ModuleNotFoundError, AttributeError):
+        return
+    assert found is intended
+
+
+def test_public_homes_are_the_private_objects():
+    for name, source in NAMES.items():
+        if source.startswith("jax.extend.core."):
+            assert resolve(source) is resolve(f"jax._src.core.{name.rsplit('.', 1)[1]}")
+
+
+def test_opens_without_a_trace(tmp_path):
+    fake = tmp_path / "tensorflow"
+    fake.mkdir()
+    (fake / "__init__.py").write_text("raise RuntimeError('tensorflow was imported')")
+    (tmp_path / "tf2jax.py").write_text("raise RuntimeError('tf2jax was imported')")
+    done = in_fresh_process(
+        """
+        import sys, threading, jax
+        import lazynet
+        from lazynet.kernels import neural_tangents
+        assert not {"tensorflow", "neural_tangents"} & set(sys.modules)
+        config = dict(jax.config.values)
+        opened = []
+        threads = [threading.Thread(target=lambda: opened.append(neural_tangents())) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert len(opened) == 4 and len(set(map(id, opened))) == 1
+        assert opened[0].__version__ == "0.6.5"
+        assert not {"tensorflow", "tf2jax", "jax.util"} & set(sys.modules)
+        assert dict(jax.config.values) == config
+        assert jax.numpy.ones(1).dtype == "float32"
+        assert not hasattr(jax.core, "Jaxpr") and not hasattr(jax.interpreters.ad, "zeros_like_p")
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_failed_import_takes_the_loan_back(monkeypatch):
+    def refuse(name):
+        if name == "neural_tangents":
+            raise ImportError("refused")
+        return original(name)
+
+    original = door.importlib.import_module
+    monkeypatch.delitem(sys.modules, "neural_tangents", raising=False)
+    monkeypatch.setattr(door.importlib, "import_module", refuse)
+    with pytest.raises(ImportError, match="refused"):
+        neural_tangents.__wrapped__()
+    assert "jax.util" not in sys.modules
+    assert not hasattr(jax.core, "Jaxpr")
+
+
+def test_an_import_by_the_user_is_taken_as_it_is(monkeypatch):
+    mine = object()
+    monkeypatch.setitem(sys.modules, "neural_tangents", mine)
+    with monkeypatch.context() as patched:
+        patched.setattr(door, "ModuleType", object)
+        assert neural_tangents.__wrapped__() is mine
+
+
+def two_layer(weights, x):
+    return jnp.tanh(x @ weights[0].T) @ weights[1]
+
+
+@pytest.fixture
+def weights_and_rows(key):
+    shapes = (7, 3), (7, 1), (4, 3)
+    *weights, x = (jax.random.normal(k, shape) for k, shape in zip(jax.random.split(key, 3), shapes, strict=True))
+    return weights, x
+
+
+@pytest.mark.parametrize("method", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
+@pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")  # inside neural-tangents, harmless
+def test_empirical_kernel(method, weights_and_rows):
+    nt = neural_tangents()
+    weights, x = weights_and_rows
+    kernel = nt.empirical_ntk_fn(two_layer, implementation=nt.NtkImplementation[method])(x, None, weights)
+    jacobian = jax.jacobian(lambda w: two_layer(w, x)[:, 0])(weights)
+    rows = jnp.concatenate([part.reshape(4, -1) for part in jacobian], axis=1)
+    np.testing.assert_allclose(kernel, rows @ rows.T, rtol=1e-4, atol=1e-5)
+
+
+def test_stax_and_predict(weights_and_rows):
+    nt = neural_tangents()
+    x = weights_and_rows[1]
+    kernel_fn = nt.stax.serial(nt.stax.Dense(1), nt.stax.Erf(), nt.stax.Dense(1))[2]
+    kernel = kernel_fn(x, None, "ntk")
+    y = jnp.ones((4, 1))
+    predicted = nt.predict.gradient_descent_mse(kernel, y)(3.0, jnp.zeros((4, 1)))
+    # Its loss is a mean over n = 4 examples, so its time is 4 times ours.
+    eigenvalues, vectors = np.linalg.eigh(np.asarray(kernel, np.float64))
+    flow = vectors @ ((1 - np.exp(-eigenvalues * 3.0 / 4)) * (vectors.T @ np.ones(4)))
+    np.testing.assert_allclose(predicted[:, 0], flow, rtol=1e-4, atol=1e-5)

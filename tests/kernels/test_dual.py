@@ -1,0 +1,154 @@
+"""Gaussian duals: closed forms, the diagonal of relu, the Hermite series, blocks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lazynet.kernels import dual, hermite
+from lazynet.kernels.dual import gaussian_dual
+from lazynet.precision import float64
+
+ACTIVATIONS = ["relu", "erf", "tanh", "gelu", "softplus"]
+BOTH = pytest.mark.parametrize("derivative", [False, True])
+
+
+def rows(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def pair_at(angle, d, seed=0):
+    """Two unit rows whose angle is known without computing it from them."""
+    frame = np.linalg.qr(rows(d, 2, seed=seed))[0].T
+    x = frame[:1]
+    return x, np.cos(angle) * frame[:1] + np.sin(angle) * frame[1:]
+
+
+def arc_cosine(angle, derivative):
+    """Cho and Saul 2009, orders 0 and 1, at unit norms, in extended precision."""
+    angle = np.longdouble(angle)
+    pi = 4 * np.arctan(np.longdouble(1))
+    if derivative:
+        return (pi - angle) / (2 * pi)
+    return (np.sin(angle) + (pi - angle) * np.cos(angle)) / (2 * pi)
+
+
+@BOTH
+@pytest.mark.parametrize("angle", [0.02, 0.1, 1.0, np.pi / 2, 2.5, 3.1])
+def test_relu_off_the_diagonal(angle, derivative):
+    x1, x2 = pair_at(angle, 40)
+    found = gaussian_dual("relu", 1.7 * x1, 0.6 * x2, 2.0, derivative)[0, 0]
+    size = 1.0 if derivative else 4.0 * 1.7 * 0.6
+    assert abs(found / size - arc_cosine(angle, derivative)) < 1e-12
+
+
+@BOTH
+@pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-9, 1e-6, 1e-3, 0.01414, 0.01415])
+def test_relu_near_the_diagonal_and_near_opposite_rows(angle, derivative):
+    x1, x2 = pair_at(angle, 40)
+    x2 = x2 / np.linalg.norm(x2)
+    assert abs(gaussian_dual("relu", x1, x2, derivative=derivative)[0, 0] - arc_cosine(angle, derivative)) < 1e-14
+    opposite = np.pi - np.longdouble(angle) + np.longdouble(1.2246467991473532e-16)
+    assert abs(gaussian_dual("relu", x1, -x2, derivative=derivative)[0, 0] - arc_cosine(opposite, derivative)) < 1e-14
+
+
+@BOTH
+def test_relu_on_the_diagonal(derivative):
+    x = rows(30, 200)
+    expected = np.full(30, 0.5) if derivative else 0.5 * np.sum(x**2, axis=1)
+    np.testing.assert_allclose(np.diag(gaussian_dual("relu", x, derivative=derivative)), expected, rtol=1e-14)
+    np.testing.assert_allclose(np.diag(gaussian_dual("relu", x, x, derivative=derivative)), expected, rtol=1e-14)
+
+
+def test_many_nearly_parallel_pairs_in_chunks(monkeypatch):
+    x = 1 + 1e-5 * rows(20, 5)
+    whole = gaussian_dual("relu", x)
+    monkeypatch.setattr(dual, "PAIRS", 35)  # seven pairs at a time
+    np.testing.assert_array_equal(gaussian_dual("relu", x), whole)
+
+
+@BOTH
+def test_erf_formula(derivative):
+    """Williams 1997, equation (11), and its derivative."""
+    x1, x2, kappa = rows(6, 3), rows(5, 3, seed=1), 1.5
+    gram, size1, size2 = (2 * kappa**2 * g for g in (x1 @ x2.T, np.sum(x1**2, 1)[:, None], np.sum(x2**2, 1)))
+    product = (1 + size1) * (1 + size2)
+    expected = 4 / np.pi / np.sqrt(product - gram**2) if derivative else 2 / np.pi * np.arcsin(gram / np.sqrt(product))
+    np.testing.assert_allclose(gaussian_dual("erf", x1, x2, kappa, derivative), expected, rtol=1e-12, atol=1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("activation", ["erf", "gelu"])
+@pytest.mark.parametrize("init_scale", [0.3, 1.0, 3.0])
+def test_hermite_series_agrees_with_closed_forms(activation, init_scale, derivative, monkeypatch):
+    x1, x2 = rows(6, 3), rows(5, 3, seed=1)
+    x1, x2 = x1 / np.linalg.norm(x1, axis=1, keepdims=True), x2 / np.linalg.norm(x2, axis=1, keepdims=True)
+    x1, x2 = np.concatenate([x1, x1[:1]]), np.concatenate([1.2 * x2, x1[:2], -x1[:2]])
+    closed = gaussian_dual(activation, x1, x2, init_scale, derivative)
+    monkeypatch.setattr(dual, "CLOSED_FORMS", {})
+    np.testing.assert_allclose(gaussian_dual(activation, x1, x2, init_scale, derivative), closed, rtol=0, atol=1e-11)
+
+
+def test_hermite_functions():
+    z, basis = hermite.hermite_functions(8, 1.0)
+    root_density = np.exp(-(z**2) / 4) / (2 * np.pi) ** 0.25
+    np.testing.assert_allclose(basis[2], (z**2 - 1) / np.sqrt(2) * root_density, atol=1e-15)
+    np.testing.assert_allclose(basis[3], (z**3 - 3 * z) / np.sqrt(6) * root_density, atol=1e-15)
+    np.testing.assert_allclose((z[1] - z[0]) * basis @ basis.T, np.eye(8), atol=1e-14)
+
+
+@BOTH
+def test_hermite_coefficients_do_not_depend_on_the_other_scales(derivative):
+    with float64():
+        alone = hermite.hermite_coefficients("tanh", np.array([1.0]), derivative)
+        together = hermite.hermite_coefficients("tanh", np.array([2.0, 1.0, 0.1, 1.0]), derivative)
+    np.testing.assert_array_equal(together[1], together[3])
+    np.testing.assert_allclose(together[1, : alone.shape[1]], alone[0], atol=1e-15)
+
+
+@pytest.mark.parametrize("init_scale", [25.0, 1e5])
+def test_too_large_a_scale_is_refused(init_scale):
+    with pytest.raises(ValueError, match=r"init_scale times the largest norm of a row is .* too large .* of tanh"):
+        gaussian_dual("tanh", np.eye(3), init_scale=init_scale)
+
+
+@BOTH
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_blocks_do_not_show(activation, derivative, monkeypatch):
+    x1, x2 = rows(23, 4), rows(17, 4, seed=1)
+    whole, square = (
+        gaussian_dual(activation, x1, x2, 0.5, derivative),
+        gaussian_dual(activation, x1, None, 0.5, derivative),
+    )
+    monkeypatch.setattr(dual, "BLOCK", 5)
+    np.testing.assert_allclose(gaussian_dual(activation, x1, x2, 0.5, derivative), whole, rtol=1e-13, atol=1e-14)
+    blocked = gaussian_dual(activation, x1, None, 0.5, derivative)
+    np.testing.assert_allclose(blocked, square, rtol=1e-13, atol=1e-14)
+    np.testing.assert_array_equal(blocked, blocked.T)
+
+
+@BOTH
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_symmetric_case(activation, derivative):
+    x = rows(23, 4)
+    square = gaussian_dual(activation, x, None, 0.5, derivative)
+    np.testing.assert_array_equal(square, square.T)
+    np.testing.assert_allclose(square, gaussian_dual(activation, x, x, 0.5, derivative), rtol=1e-13, atol=1e-14)
+    assert type(square) is np.ndarray
+    assert square.dtype == np.float64
+    assert np.linalg.eigvalsh(square)[0] > -1e-12
+
+
+def test_nothing_is_traced_again():
+    for seed in range(3):
+        gaussian_dual("erf", rows(9, 4, seed=seed), init_scale=1.0 + seed)
+        gaussian_dual("tanh", rows(9, 4, seed=seed) / 10)
+    assert dual._closed_form("erf", False) is dual._closed_form("erf", False)
+    traced = dual._closed_form("erf", False)._cache_size(), hermite.hermite_sum._cache_size()
+    gaussian_dual("erf", rows(9, 4, seed=9), init_scale=7.0)
+    gaussian_dual("tanh", rows(9, 4, seed=9) / 10)
+    assert (dual._closed_form("erf", False)._cache_size(), hermite.hermite_sum._cache_size()) == traced
+
+
+def test_float64_stays_inside():
+    gaussian_dual("gelu", rows(3, 4))
+    assert jnp.ones(1).dtype == jnp.float32
