@@ -5,6 +5,7 @@ from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, s
 from lazynet.dynamics import Trajectory, kernel_descent, kernel_flow
 from lazynet.kernels import analytic_kernel, complexity, empirical_ntk
 from lazynet.networks import TwoLayer
+from lazynet.plots import plot
 from lazynet.sweep import Run, sweep, train
 from lazynet.theory import Verdict, verify
 
@@ -25,6 +26,7 @@ __all__ = [
     "label_noise",
     "load_dataset",
     "losses",
+    "plot",
     "sphere",
     "sweep",
     "train",

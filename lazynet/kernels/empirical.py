@@ -82,8 +82,8 @@ def full_ntk(network: TwoLayer, variables: Variables, x1: Array, x2: Array) -> A
     value2, slope2 = value_and_slope(network.activation, x2 @ hidden.T)
     kernel = jnp.zeros((x1.shape[0], network.outputs, x2.shape[0], network.outputs), x1.dtype)
     if network.train != "readout":
-        features1 = slope1[:, None, :] * readout.T
-        features2 = slope2[:, None, :] * readout.T
+        features1 = slope1[:, None, :] * readout.T[None]
+        features2 = slope2[:, None, :] * readout.T[None]
         kernel += (x1 @ x2.T)[:, None, :, None] * jnp.einsum("icr,jdr->icjd", features1, features2)
     if network.train != "hidden":
         same_output = jnp.eye(network.outputs, dtype=x1.dtype)

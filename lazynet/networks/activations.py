@@ -6,16 +6,18 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from lazynet.typing import AnyArray
+
 
 class Activation(NamedTuple):
     """An activation with its Lipschitz constant, and whether sigma(c z) = c sigma(z) for c > 0."""
 
-    function: Callable[[Array], Array]
+    function: Callable[[AnyArray], Array]
     lipschitz: float
     homogeneous: bool = False
 
 
-def gelu(z: Array) -> Array:
+def gelu(z: AnyArray) -> Array:
     """z Phi(z) with the exact normal distribution function, not jax's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
@@ -30,6 +32,6 @@ ACTIVATIONS = {
 }
 
 
-def value_and_slope(activation: str, z: Array) -> tuple[Array, Array]:
+def value_and_slope(activation: str, z: AnyArray) -> tuple[Array, Array]:
     """sigma(z) and sigma'(z), elementwise; relu'(0) is jax's, which is 0."""
     return jax.jvp(ACTIVATIONS[activation].function, (z,), (jax.numpy.ones_like(z),))

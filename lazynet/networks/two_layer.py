@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.networks.activations import ACTIVATIONS
+from lazynet.typing import AnyArray, Variables
 
 Scale = float | int | Callable[[int], float]
 
@@ -84,7 +85,7 @@ class TwoLayer(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+    def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
         """Outputs of the network, (n,) or (n, k)."""
         hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
         readout = self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))
@@ -92,19 +93,23 @@ class TwoLayer(nn.Module):
         f = output_factor(self) * (activation(x @ hidden.T) @ readout)
         return f[:, 0] if self.outputs == 1 else f
 
-    def _array(self, name: str, trained: bool, draw: Callable[[Array], Array]) -> Array:
+    def _array(self, name: str, trained: bool, draw: Callable[[Array], Array]) -> AnyArray:
         if trained:
             return self.param(name, draw)
         return self.variable("fixed", name, lambda: draw(self.make_rng("params"))).value
 
-    def _draw_hidden(self, key: Array, x: Array) -> Array:
+    def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
         drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
         hidden = at_width(self.init_scale, self.width) * drawn
         return self._mirror(hidden, hidden).astype(x.dtype)
 
-    def _draw_readout(self, key: Array, x: Array) -> Array:
-        draw = jax.random.rademacher if self.readout == "sign" else jax.random.normal
-        readout = draw(key, (self._free_units, self.outputs), jnp.float32)
+    def _draw_readout(self, key: Array, x: AnyArray) -> Array:
+        shape = (self._free_units, self.outputs)
+        if self.readout == "sign":
+            # Not jax.random.rademacher, whose signs depend on whether float64 is on.
+            readout = jnp.where(jax.random.bernoulli(key, jnp.float32(0.5), shape), 1.0, -1.0)
+        else:
+            readout = jax.random.normal(key, shape, jnp.float32)
         return self._mirror(readout, -readout).astype(x.dtype)
 
     @property
@@ -120,6 +125,6 @@ def output_factor(network: TwoLayer) -> float:
     return at_width(network.output_scale, network.width) / sqrt(network.width)
 
 
-def weights(variables: dict, name: str) -> Array:
+def weights(variables: Variables, name: str) -> AnyArray:
     """The array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]

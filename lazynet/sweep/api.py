@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import xarray as xr
 from jax import Array
 
 from lazynet.data import Dataset
@@ -30,7 +29,7 @@ from lazynet.sweep.settings import Training, as_json, check_count, check_new_fol
 from lazynet.sweep.store import write_run
 from lazynet.training import NEVER, PATHS, get_optimizer
 from lazynet.training.keys import member_key, noise_key, start_key
-from lazynet.typing import Variables
+from lazynet.typing import Result, Variables
 
 
 class Run(NamedTuple):
@@ -95,6 +94,8 @@ def train(
     >>> run.status
     'finished'
     """
+    import xarray
+
     training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
     _check(network, data, training, learning_rate)
     if learning_rate is None:
@@ -110,7 +111,7 @@ def train(
     return Run(
         jax.tree.map(lambda leaf: leaf[0], trained.variables),
         jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
-        xr.Dataset(table, coords={"step": training.snapshot_steps}),
+        xarray.Dataset(table, coords={"step": training.snapshot_steps}),
         "diverged" if diverged else "finished",
     )
 
@@ -132,7 +133,7 @@ def sweep(
     path: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> Result:
     """Train networks of growing width beside their kernels and measure how far they move apart.
 
     Args:

@@ -9,13 +9,12 @@ import numpy as np
 from jax import Array
 
 from lazynet.data import Dataset, is_labels
-from lazynet.kernels import empirical_ntk
 from lazynet.losses import Loss
-from lazynet.measures import relative_distance, rms, zero_one_error
+from lazynet.measures import rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
 from lazynet.precision import float64
 from lazynet.sweep.members import Trained, first_diverged, train_members
-from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_predictions, starts
+from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.settings import Training
 
 MOVEMENT = (
@@ -49,11 +48,11 @@ def width_cell(
     """Train all members of one width and set them beside their predictions."""
     trained = train_members(network, data, keys, training, learning_rate, on_steps)
     variables, diverged_at = network_variables(network, data, trained, training)
-    linear = linearized_predictions(network, data, trained, keys, training, learning_rate)
+    linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
     variables |= _gaps("linearization_gap", trained.records, linear, data)
     limit_variables: dict[str, np.ndarray] = {}
     if limit is not None:
-        variables["initial_kernel_error"] = _initial_kernel_error(network, data, trained, limit)
+        variables["initial_kernel_error"] = kernel_errors
         if training.plain:
             predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
             variables |= _gaps("start_gap", linear, predicted, data)
@@ -109,15 +108,6 @@ def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], d
         for part, y in parts.items()
         if len(y)
     }
-
-
-def _initial_kernel_error(network: TwoLayer, data: Dataset, trained: Trained, limit: Limit) -> np.ndarray:
-    """||K_0 - K|| / ||K|| of each member."""
-    members = len(trained.diverged_at)
-    starts = [jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0) for i in range(members)]
-    kernels = [empirical_ntk(network, start, data.x_train) for start in starts]
-    with float64():
-        return np.array([float(relative_distance(k, limit.train)) for k in kernels])
 
 
 def _limit_predictions(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -96,11 +97,9 @@ def train_members(
     with arithmetic(training.dtype):
         shared = _share(path, data, learning_rate, training.dtype)
         for pack in _packs(keys, network, data):
-            starts = jax.vmap(lambda key: dict(network.init(start_key(key), shared["x"])))(pack)
-            context = jax.vmap(lambda variables: measure.context(variables, shared))(starts)
-            members = Member(starts, jax.vmap(batch_key)(pack), context)
+            members = _members(network, measure, pack, shared)
             report = _times(on_steps, len(pack))
-            packs.append((starts, simulate(path, measure, members, shared, training.snapshot_steps, report)))
+            packs.append((members.variables, simulate(path, measure, members, shared, training.snapshot_steps, report)))
     return _join(packs)
 
 
@@ -130,6 +129,17 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
     broken = ~np.isfinite(loss)
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
     return np.minimum(trained.diverged_at, at_snapshot)
+
+
+@partial(jax.jit, static_argnames=("network", "measure"))
+def _members(network: TwoLayer, measure: Snapshot, keys: Array, shared: dict[str, Array]) -> Member:
+    """The members of these keys at their start."""
+
+    def one(key: Array) -> Member:
+        variables = dict(network.init(start_key(key), shared["x"]))
+        return Member(variables, batch_key(key), measure.context(variables, shared))
+
+    return jax.vmap(one)(keys)
 
 
 def _share(path: Any, data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:

@@ -50,7 +50,8 @@ def limit_of(network: TwoLayer, data: Dataset) -> Limit | None:
     if kernel is None:
         return None
     train = kernel(data.x_train)
-    return Limit(train, kernel(data.x_test, data.x_train), spectrum(train))
+    test = kernel(data.x_test, data.x_train) if data.n_test else np.zeros((0, data.n_train))
+    return Limit(train, test, spectrum(train))
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
@@ -100,24 +101,39 @@ def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps:
     return linearised_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
 
 
-def linearized_predictions(
-    network: TwoLayer, data: Dataset, trained: Trained, keys: list, training: Training, learning_rate: float
-) -> dict[str, np.ndarray]:
-    """Train and test predictions (members, snapshots, ...) of each member linearised at its own start.
+def linearized_members(
+    network: TwoLayer,
+    data: Dataset,
+    trained: Trained,
+    keys: list,
+    limit: Limit | None,
+    training: Training,
+    learning_rate: float,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Predictions (members, snapshots, ...) of each member linearised at its start, and its ||K_0 - K|| / ||K||.
 
     Kernel descent with the member's K_0 where training is plain and the eigenproblem is small enough; otherwise the
     linearised network is trained itself, which is the same thing and takes longer.
     """
-    if not training.plain or data.y_train.size > LARGEST_EIGENPROBLEM:
-        return train_linearized(network, data, trained, keys, training, learning_rate)
-    paths = []
+    descend = training.plain and data.y_train.size <= LARGEST_EIGENPROBLEM
+    paths, errors = [], []
     for i in range(len(keys)):
-        start = jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0)
-        paths.append(_own_descent(network, start, data, *starts(network, trained, i), training, learning_rate))
-    return {
-        "train_prediction": np.stack([path.train.reshape(-1, *data.y_train.shape) for path in paths]),
-        "test_prediction": np.stack([np.reshape(path.test, (-1, *data.y_test.shape)) for path in paths]),
+        variables = jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0)
+        rows = np.concatenate([data.x_train, data.x_test]) if descend else data.x_train
+        k = empirical_ntk(network, variables, rows, data.x_train, outputs="all" if descend else "average")
+        if descend:
+            paths.append(_own_descent(k, data, *starts(network, trained, i), training, learning_rate))
+            k = np.einsum("icjc->ij", k[: data.n_train]) / data.outputs
+        if limit is not None:
+            errors.append(np.linalg.norm(k - limit.train) / np.linalg.norm(limit.train))
+    if not descend:
+        return train_linearized(network, data, trained, keys, training, learning_rate), np.array(errors)
+    snapshots = len(training.snapshot_steps)
+    predictions = {
+        "train_prediction": np.stack([path.train.reshape(snapshots, *data.y_train.shape) for path in paths]),
+        "test_prediction": np.stack([np.asarray(path.test).reshape(snapshots, *data.y_test.shape) for path in paths]),
     }
+    return predictions, np.array(errors)
 
 
 def starts(network: TwoLayer, trained: Trained, member: int) -> tuple[Any, Any]:
@@ -128,23 +144,17 @@ def starts(network: TwoLayer, trained: Trained, member: int) -> tuple[Any, Any]:
 
 
 def _own_descent(
-    network: TwoLayer,
-    variables: Variables,
-    data: Dataset,
-    f0: Any,
-    f0_test: Any,
-    training: Training,
-    learning_rate: float,
+    k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
 ) -> Trajectory:
-    """Kernel descent with K_0; several outputs are stacked to one vector, because K_0 couples them."""
-    k = empirical_ntk(network, variables, data.x_train, outputs="all").reshape(data.y_train.size, data.y_train.size)
-    k_test = empirical_ntk(network, variables, data.x_test, data.x_train, outputs="all")
+    """Kernel descent with K_0 (rows, k, n, k); several outputs are stacked to one vector, because K_0 couples them."""
+    size = data.y_train.size
+    k = k.reshape(-1, size)
     return kernel_descent(
-        k,
+        k[:size],
         data.y_train.reshape(-1),
         learning_rate=learning_rate,
         steps=training.snapshot_steps,
         f0=np.reshape(f0, -1) if np.ndim(f0) else f0,
-        k_test=k_test.reshape(-1, data.y_train.size),
+        k_test=k[size:],
         f0_test=np.reshape(f0_test, -1) if np.ndim(f0_test) else f0_test,
     )

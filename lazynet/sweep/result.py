@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 
 from lazynet.data import Dataset
 from lazynet.networks import TwoLayer, at_width
@@ -11,6 +10,7 @@ from lazynet.sweep.cells import Cell
 from lazynet.sweep.predictions import Limit
 from lazynet.sweep.settings import Training
 from lazynet.training import NEVER
+from lazynet.typing import Result
 
 STATUS = ("finished", "diverged")
 
@@ -54,8 +54,10 @@ def assemble(
     network: TwoLayer,
     data: Dataset,
     training: Training,
-) -> xr.Dataset:
+) -> Result:
     """Cells of ascending widths as one data set; `limits` and `rates` (the learning rates) are by width."""
+    import xarray
+
     widths = list(limits)
     table: dict[str, tuple] = {}
     for name, values in cells[0].variables.items():
@@ -81,7 +83,7 @@ def assemble(
         "init_scale": ("width", [at_width(network.init_scale, width) for width in widths]),
         "output_scale": ("width", [at_width(network.output_scale, width) for width in widths]),
     }
-    result = xr.Dataset(table, coords=coords)
+    result = xarray.Dataset(table, coords=coords)
     for name, meaning in MEANING.items():
         if name in result:
             result[name].attrs["long_name"] = meaning

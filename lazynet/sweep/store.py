@@ -6,13 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
 from lazynet.theory import Verdict, verify
+from lazynet.typing import Result
 
 
 def write_run(
-    out: str | Path, result: xr.Dataset, verdict: Verdict | None = None, figures: dict[str, Any] | None = None
+    out: str | Path, result: Result, verdict: Verdict | None = None, figures: dict[str, Any] | None = None
 ) -> None:
     """Write settings.json, result.nc, verdict.json and figures/ to a new folder.
 

@@ -3,7 +3,7 @@
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
-from lazynet.theory.verdict import Row, StepFit, Verdict, reduction_of, verify
+from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verify
 
 __all__ = [
     "Fit",
@@ -17,6 +17,6 @@ __all__ = [
     "inequalities",
     "judge",
     "predicted_exponents",
-    "reduction_of",
+    "reduce_steps",
     "verify",
 ]

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
 from lazynet.theory.fits import Status
+from lazynet.typing import DataArray, Result
 
 # A linearised network bounds the displacement up to terms that vanish with the width.
 DISPLACEMENT_FACTOR = 1.05
@@ -38,7 +38,7 @@ class Inequality:
         return "vacuous" if self.ratio > VACUOUS else ""
 
 
-def inequalities(result: xr.Dataset) -> Iterator[Inequality]:
+def inequalities(result: Result) -> Iterator[Inequality]:
     """The inequalities that apply to a sweep.
 
     (i) displacement at each snapshot <= 1.05 times the exact linearised value, as a seed mean at widths from 256;
@@ -64,9 +64,11 @@ def inequalities(result: xr.Dataset) -> Iterator[Inequality]:
             yield _compare(name, moving.max_neuron_displacement, moving[bound])
 
 
-def _compare(name: str, left: xr.DataArray, right: xr.DataArray) -> Inequality:
+def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
     """The inequality where the ratio of its sides is smallest; members that diverged (NaN on the left) are left out."""
-    measured, bound = (side.values.ravel() for side in xr.broadcast(left, right))
+    import xarray
+
+    measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))
     known = np.isfinite(measured)
     measured, bound = measured[known], bound[known]
     if not measured.size or not np.isfinite(bound).all():

@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 def print_verdict(verdict: "Verdict") -> str:
     """The tables of exponents, inequalities and levels."""
     rows = [_row(row) for row in verdict.rows]
-    header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "held to step", "")
+    header = (
+        "quantity",
+        "predicted",
+        "fitted",
+        "95% interval",
+        "taken at",
+        "status",
+        "at last step",
+        "held to step",
+        "",
+    )
     lines = [
         f"Exponents in the width, {len(verdict.widths)} widths from {verdict.widths[0]} to {verdict.widths[-1]}, "
         f"{verdict.seeds} seeds, band {verdict.band:g}",
@@ -35,7 +45,8 @@ def _row(row: "Row") -> tuple[str, ...]:
     # Zero is printed without the sign that a sum of exponents may have left on it.
     predicted = f"{sign}{row.predicted + 0.0:+.2f}"
     interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
-    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, held, row.note
+    last = f"{row.by_step[-1].fitted:+.3f}" if row.by_step else "-"
+    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, last, held, row.note
 
 
 def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:

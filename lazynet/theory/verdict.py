@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from lazynet.networks import ACTIVATIONS
 from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, Status, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
 from lazynet.theory.table import print_verdict
+from lazynet.typing import DataArray, Result
 
 BAND = 0.1
 LEVELS = (
@@ -124,7 +124,7 @@ class Verdict:
         return print_verdict(self)
 
 
-def verify(result: xr.Dataset, band: float = BAND) -> Verdict:
+def verify(result: Result, band: float = BAND) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
     Every exponent is fitted on the seed mean over all widths, with a 95% interval from a bootstrap over seeds, at every
@@ -162,7 +162,7 @@ def verify(result: xr.Dataset, band: float = BAND) -> Verdict:
     )
 
 
-def scaling_of(result: xr.Dataset) -> Scaling:
+def scaling_of(result: Result) -> Scaling:
     """The exponents of the parametrisation, from the scales at each width."""
     settings = json.loads(result.attrs["settings"])
     widths = result.width.values
@@ -180,15 +180,22 @@ def scaling_of(result: xr.Dataset) -> Scaling:
     )
 
 
-def reduction_of(quantity: str) -> str:
-    """How snapshots become one number: the maximum for gaps, the last step for the rest."""
-    return "maximum" if "_gap_" in quantity else "last"
+def reduction_of(values: DataArray) -> str:
+    """How snapshots become one number: the "maximum" for gaps, the "last" step for the rest, "start" for none."""
+    if "step" not in values.dims:
+        return "start"
+    return "maximum" if is_gap(values.name) else "last"
 
 
-def _row(result: xr.Dataset, prediction: Prediction, band: float) -> Row:
+def is_gap(quantity: Any) -> bool:
+    """Whether a quantity is a gap between predictions, in units of the targets."""
+    return "_gap_" in quantity
+
+
+def _row(result: Result, prediction: Prediction, band: float) -> Row:
     values, widths = result[prediction.quantity], result.width.values
 
-    def judged(values: xr.DataArray) -> tuple[Fit, Status]:
+    def judged(values: DataArray) -> tuple[Fit, Status]:
         fit = fit_exponent(widths, values.transpose("width", "seed").values)
         return fit, judge(fit, prediction.relation, prediction.exponent, band)
 
@@ -202,8 +209,7 @@ def _row(result: xr.Dataset, prediction: Prediction, band: float) -> Row:
             if snapshot.status != "holds":
                 break
             held = snapshot.step
-    reduction = reduction_of(prediction.quantity) if by_step else "start"
-    fit, status = judged(_reduced(values, reduction))
+    fit, status = judged(reduce_steps(values))
     return Row(
         prediction.quantity,
         prediction.relation,
@@ -213,26 +219,27 @@ def _row(result: xr.Dataset, prediction: Prediction, band: float) -> Row:
         fit.high,
         fit.local,
         band,
-        reduction,
+        reduction_of(values),
         status,
         held,
         tuple(by_step),
     )
 
 
-def _reduced(values: xr.DataArray, reduction: str) -> xr.DataArray:
+def reduce_steps(values: DataArray) -> DataArray:
+    """A quantity without its snapshots, as its row of the verdict takes it."""
+    if "step" not in values.dims:
+        return values
     # A diverged member is NaN from some step on and must not count with what it was before.
-    if reduction == "maximum":
-        return values.max("step", skipna=False)
-    return values.isel(step=-1) if reduction == "last" else values
+    return values.max("step", skipna=False) if reduction_of(values) == "maximum" else values.isel(step=-1)
 
 
-def _levels(result: xr.Dataset) -> Iterator[tuple[str, float]]:
+def _levels(result: Result) -> Iterator[tuple[str, float]]:
     """Seed means at the largest width, at each row's own reduction."""
     for quantity in LEVELS:
         if quantity in result:
-            values = _reduced(result[quantity].isel(width=-1), reduction_of(quantity))
-            scale = result.attrs["target_rms"] if "_gap_" in quantity else 1.0
+            values = reduce_steps(result[quantity].isel(width=-1))
+            scale = result.attrs["target_rms"] if is_gap(quantity) else 1.0
             yield quantity, float(values.mean("seed")) / scale
 
 

@@ -6,7 +6,7 @@ they need of the data comes in as arguments, never closed over.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import Array
 
 from lazynet.losses import Loss
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor, value_and_slope, weights
-from lazynet.typing import Variables
+from lazynet.typing import AnyArray, Variables
 
 Optimizer = Callable[[float | Array], optax.GradientTransformation]
 State = Any
@@ -37,6 +37,7 @@ class Member(NamedTuple):
     context: Any
 
 
+@runtime_checkable
 class Path(Protocol):
     """The three pure functions of a training path, and the data it needs."""
 
@@ -154,13 +155,13 @@ class HiddenPath:
             hidden = member.variables["params"]["hidden"] + (hidden - self._rotated(member, shared)) @ shared["basis"].T
         return {**member.variables, "params": {"hidden": hidden}}
 
-    def _rotated(self, member: Member, shared: Shared) -> Array:
+    def _rotated(self, member: Member, shared: Shared) -> AnyArray:
         hidden = weights(member.variables, "hidden")
         return hidden @ shared["basis"] if "basis" in shared else hidden
 
-    def _blocks(self, units: Array) -> Array:
+    def _blocks(self, units: AnyArray) -> Array:
         size = block_size(self.network.width)
-        return units.reshape(self.network.width // size, size, *units.shape[1:])
+        return jnp.reshape(units, (self.network.width // size, size, *units.shape[1:]))
 
     def _readout(self, member: Member) -> Array:
         return self._blocks(weights(member.variables, "readout"))

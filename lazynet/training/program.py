@@ -22,7 +22,7 @@ DIVERGED_RATIO = 1e12
 
 
 class Carry(NamedTuple):
-    """What goes from step to step: the path's state and the first step at which the loss had diverged."""
+    """What goes from step to step: the path's state, the loss that counts as divergence, and the step it came at."""
 
     state: State
     loss_limit: Array
@@ -94,9 +94,8 @@ def simulate(
 @partial(jax.jit, static_argnames="path")
 def _start(path: Path, members: Member, shared: Shared) -> Carry:
     def one(member: Member) -> Carry:
-        state = path.start(member, shared)
-        _, loss = path.step(state, member, shared, jnp.zeros((), jnp.int32))
-        return Carry(state, DIVERGED_RATIO * (loss + 1), jnp.full((), NEVER, jnp.int32))
+        limit = jnp.full((), jnp.inf, shared["learning_rate"].dtype)
+        return Carry(path.start(member, shared), limit, jnp.full((), NEVER, jnp.int32))
 
     return jax.vmap(one)(members)
 
@@ -127,9 +126,9 @@ def _advance(
         def step(t: Array, value: tuple[Carry, Array]) -> tuple[Carry, Array]:
             carry, root_sum = value
             state, loss = path.step(carry.state, member, shared, t)
-            healthy = loss <= carry.loss_limit
-            diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
-            return Carry(state, carry.loss_limit, diverged_at), root_sum + jnp.sqrt(loss)
+            limit = jnp.where(t == 0, DIVERGED_RATIO * (loss + 1), carry.loss_limit)
+            diverged_at = jnp.where(loss <= limit, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
+            return Carry(state, limit, diverged_at), root_sum + jnp.sqrt(loss)
 
         def measured(state: State) -> dict[str, Array]:
             return measure(path.read(state, member, shared), member, shared)

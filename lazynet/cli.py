@@ -1,0 +1,238 @@
+"""The command line: `lazynet sweep`, `lazynet complexity`, `lazynet data`."""
+
+import json
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import lazynet as lz
+from lazynet.data import fetch_dataset, list_datasets, parse_classes
+from lazynet.kernels.spectrum import Inverse
+from lazynet.sweep import check_new_folder, write_run
+
+FAILED_CHECK, BAD_INPUT = 1, 2
+# What bad input raises; anything else is a defect and shows its traceback.
+EXPECTED_ERRORS = (ValueError, FileNotFoundError, FileExistsError)
+
+
+@dataclass
+class Data:
+    """Which examples to take."""
+
+    dataset: str = "digits"
+    """digits, mnist, fashion-mnist or cifar10."""
+    classes: tuple[str, ...] = ("0", "1")
+    """Labels to tell apart; several in a group as 0,2,4, or the words even and odd."""
+    n_train: int | None = None
+    """The first so many training examples of those classes."""
+    n_test: int | None = None
+    """The first so many test examples of those classes."""
+
+    def load(self) -> lz.Dataset:
+        """The data set asked for."""
+        return lz.load_dataset(self.dataset, self.classes, self.n_train, self.n_test)
+
+
+@dataclass
+class Sweep:
+    """Train networks of growing width beside their kernel; print which predictions of the lazy regime hold.
+
+    Without flags it is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps.
+    """
+
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
+    """Numbers of hidden units."""
+    seeds: int = 8
+    """Number of seeds, 0, 1, ..."""
+    steps: int = 1000
+    """Number of training steps."""
+    snapshots: int = 20
+    """About how many log-spaced steps to measure at."""
+    learning_rate: float | None = None
+    """Learning rate for the loss 1/2 sum (f - y)^2; 1 / lambda_max of the kernel when left out."""
+    activation: str = "relu"
+    """relu, erf, tanh, gelu or softplus."""
+    train: str = "hidden"
+    """Trained part: hidden, readout or both."""
+    init_scale: float = 1.0
+    """kappa: hidden weights start as N(0, kappa^2)."""
+    output_scale: float = 1.0
+    """alpha: factor on the output."""
+    label_noise: float = 0.0
+    """Share of the training labels that is drawn anew."""
+    batch_size: int | None = None
+    """Examples to a batch; all of them when left out."""
+    optimizer: str = "sgd"
+    """sgd, momentum, nesterov, adam, adamw, adagrad, rmsprop or lion."""
+    dtype: str = "float32"
+    """float32 or float64, of training; kernels and predictions are always float64."""
+    out: Path | None = None
+    """New folder for settings.json, result.nc, verdict.json and figures/."""
+    check: bool = False
+    """End with exit code 1 when an "equal" row or an inequality fails."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def run(self) -> int:
+        """Run the sweep; the exit code."""
+        check_new_folder(self.out)
+        data = self.data.load()
+        network = lz.TwoLayer(
+            width=max(self.widths, default=0),
+            outputs=data.outputs,
+            activation=self.activation,
+            train=self.train,
+            init_scale=self.init_scale,
+            output_scale=self.output_scale,
+        )
+        result = lz.sweep(
+            network,
+            data,
+            self.widths,
+            self.seeds,
+            self.steps,
+            learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            label_noise=self.label_noise,
+            snapshots=self.snapshots,
+            dtype=self.dtype,
+        )
+        result.attrs["settings"] = json.dumps(
+            {**json.loads(result.attrs["settings"]), "classes": _labels(self.data.classes)}
+        )
+        verdict = lz.verify(result)
+        if self.out is not None:
+            write_run(self.out, result, verdict, {"sweep": lz.plot(result, verdict)})
+        if self.json:
+            _print_json(
+                settings=json.loads(result.attrs["settings"]),
+                verdict=json.loads(verdict.to_json()),
+                out=None if self.out is None else str(self.out),
+            )
+        else:
+            print(verdict)
+            if self.out is not None:
+                print(f"\nWritten to {self.out}: settings.json, result.nc, verdict.json, figures/sweep.png")
+        return FAILED_CHECK if self.check and not verdict.passed else 0
+
+
+@dataclass
+class Complexity:
+    """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for labels on real inputs."""
+
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        """Build the kernel and solve; the exit code."""
+        if self.data.n_test is None:
+            self.data.n_test = 0
+        data = self.data.load()
+        kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
+        inverse = Inverse(kernel(data.x_train))
+        found = {
+            "complexity": inverse.complexity(data.y_train),
+            "n": data.n_train,
+            "lambda_min": inverse.lambda_min,
+            "lambda_max": inverse.lambda_max,
+            "dataset": self.data.dataset,
+            "classes": _labels(self.data.classes),
+        }
+        if self.json:
+            _print_json(**found)
+        else:
+            print(f"complexity {found['complexity']:.4f}   (sqrt(2 y' K^-1 y / n), n = {data.n_train})")
+            print(f"eigenvalues of K from {found['lambda_min']:.4g} to {found['lambda_max']:.4g}")
+        return 0
+
+
+@dataclass
+class ListData:
+    """List the data sets and where they were found."""
+
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        """Print the table; the exit code."""
+        records = list_datasets()
+        if self.json:
+            _print_json(datasets=[{**record._asdict(), "path": record.path and str(record.path)} for record in records])
+            return 0
+        for record in records:
+            where = record.path or ("scikit-learn" if record.available else "not found")
+            print(f"{record.name:15}{record.description:64}{where}")
+        return 0
+
+
+@dataclass
+class FetchData:
+    """Download a data set into the user's cache and check it."""
+
+    name: tyro.conf.Positional[str]
+    """mnist or fashion-mnist."""
+
+    def run(self) -> int:
+        """Fetch; the exit code."""
+        print(fetch_dataset(self.name))
+        return 0
+
+
+@dataclass
+class DataCommand:
+    """The data sets that lazynet knows."""
+
+    action: (
+        Annotated[ListData, tyro.conf.subcommand("list", prefix_name=False)]
+        | Annotated[FetchData, tyro.conf.subcommand("fetch", prefix_name=False)]
+    )
+
+    def run(self) -> int:
+        """Run the action; the exit code."""
+        return self.action.run()
+
+
+Command = (
+    Annotated[Sweep, tyro.conf.subcommand("sweep", prefix_name=False)]
+    | Annotated[Complexity, tyro.conf.subcommand("complexity", prefix_name=False)]
+    | Annotated[DataCommand, tyro.conf.subcommand("data", prefix_name=False)]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 for a failed check, 2 for bad input."""
+    command: Any = tyro.cli(
+        Command,
+        prog="lazynet",
+        description=lz.__doc__,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"lazynet: warning: {message}", file=sys.stderr)
+        try:
+            return command.run()
+        except EXPECTED_ERRORS as error:
+            print(f"lazynet: {' '.join(str(error).split())}", file=sys.stderr)
+            return BAD_INPUT
+
+
+def _labels(classes: tuple[str, ...]) -> list[int | list[int]]:
+    """Class groups as numbers, a single label without its brackets."""
+    return [group[0] if len(group) == 1 else list(group) for group in parse_classes(classes)]
+
+
+def _print_json(**values: Any) -> None:
+    print(json.dumps(values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""One figure that tells the story of a sweep."""
+
+import json
+
+import numpy as np
+
+from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
+from lazynet.theory import Verdict, reduce_steps, verify
+from lazynet.typing import Axes, Figure, Result
+
+GAPS = {
+    "kernel_gap_train": ("to the kernel (total)", BLUE, "o"),
+    "start_gap_train": ("of the random start", ORANGE, "s"),
+    "linearization_gap_train": ("of the movement", GREEN, "^"),
+}
+MOVEMENTS = {
+    "displacement": ("displacement", BLUE, "o"),
+    "max_neuron_displacement": ("one neuron, largest", PURPLE, "D"),
+    "activation_flips": ("flipped signs", VERMILION, "v"),
+    "relative_displacement": ("relative", ORANGE, "s"),
+    "kernel_drift": ("kernel drift", GREEN, "^"),
+}
+
+
+def plot(result: Result, verdict: Verdict | None = None) -> Figure:
+    """Draw a sweep: loss beside the kernel's, gaps and movement against width, and fitted exponents against step.
+
+    Measurement is solid with seeds as a band (from the smallest to the largest), theory is dashed. Gaps are their
+    maximum over snapshots, movement is that of the last step.
+
+    Args:
+        result: of `lazynet.sweep`.
+        verdict: of the result; made here when left out.
+
+    Returns:
+        A matplotlib Figure, not shown and not saved.
+
+    >>> import lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256], seeds=2, steps=10)
+    >>> len(lz.plot(result).axes)
+    4
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    verdict = verify(result) if verdict is None else verdict
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(11, 8.6), layout="constrained")
+        (loss, gaps), (movement, exponents) = figure.subplots(2, 2)
+        _draw_loss(loss, result)
+        _draw_against_width(gaps, result, verdict, GAPS)
+        gaps.set(title="Gaps between network and kernel, training set", ylabel="RMS gap, maximum over snapshots")
+        _draw_against_width(movement, result, verdict, MOVEMENTS)
+        movement.set(title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (unit rows: no unit)")
+        _draw_exponents(exponents, result, verdict)
+        figure.suptitle(_finding(result, verdict), fontsize=13, fontweight="bold")
+    return figure
+
+
+def _finding(result: Result, verdict: Verdict) -> str:
+    settings = json.loads(result.attrs["settings"])
+    count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
+    names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
+    tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)
+    flips = verdict.levels["activation_flips"]
+    return (
+        f"{settings['activation']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
+        f"predicted exponents {tally or 'none'};\n{flips:.1%} of signs flipped at width {verdict.widths[-1]}"
+    )
+
+
+def _draw_loss(axes: Axes, result: Result) -> None:
+    later = result.isel(step=slice(1, None))
+    loss, widths = later.train_loss, result.width.values
+    for color, width in zip(width_colors(len(widths)), widths, strict=True):
+        one = loss.sel(width=width)
+        axes.plot(later.step, one.mean("seed"), color=color, label=str(width))
+        axes.fill_between(later.step, one.min("seed"), one.max("seed"), color=color, alpha=0.2, linewidth=0)
+    if "kernel_train_loss" in later:
+        predicted = later.kernel_train_loss
+        limits = [dim for dim in ("width", "seed") if dim in predicted.dims]
+        axes.plot(later.step, predicted.mean(limits), color="black", label="kernel", **THEORY)
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title="Networks beside their kernel")
+    axes.legend(title="width", ncols=2)
+
+
+def _draw_against_width(
+    axes: Axes, result: Result, verdict: Verdict, quantities: dict[str, tuple[str, str, str]]
+) -> None:
+    """Seed means with their fitted slope in the legend, the predicted slope dashed through their middle."""
+    widths = result.width.values
+    rows = {row.quantity: row for row in verdict.rows}
+    for quantity, (label, color, marker) in quantities.items():
+        if quantity not in result or not (values := reduce_steps(result[quantity])).mean("seed").max() > 0:
+            continue
+        mean = values.mean("seed")
+        row = rows.get(quantity)
+        fitted = f"{label}: {row.fitted:+.2f}" if row else label
+        axes.plot(widths, mean, color=color, marker=marker, label=fitted)
+        axes.fill_between(widths, values.min("seed"), values.max("seed"), color=color, alpha=0.2, linewidth=0)
+        if row:
+            power_law(axes, widths, float(np.exp(np.log(mean).mean())), row.predicted, color)
+    axes.set(xscale="log", yscale="log", xlabel="width")
+    _label_widths(axes, widths)
+    if axes.lines:
+        _room_above(axes, 0.3)
+        axes.legend(title="fitted exponent; dashed: predicted", loc="upper right", ncols=1 + (len(axes.lines) > 8))
+
+
+def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
+    styles = {**MOVEMENTS, **{name: GAPS[name] for name in ("kernel_gap_train", "linearization_gap_train")}}
+    dotted = [name for name in styles if name in GAPS]
+    for row in verdict.rows:
+        if row.quantity not in styles or not row.by_step:
+            continue
+        label, color, _ = styles[row.quantity]
+        steps = [fit.step for fit in row.by_step]
+        name, line = (f"gap {label}", "dashdot") if row.quantity in dotted else (label, "solid")
+        axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
+        low, high = [fit.low for fit in row.by_step], [fit.high for fit in row.by_step]
+        axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
+    for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
+        axes.axhline(exponent, color="black", **THEORY)
+        axes.axhspan(exponent - verdict.band, exponent + verdict.band, color="black", alpha=0.06, linewidth=0)
+    axes.set(xscale="log", xlabel="step", ylabel="exponent in the width", title="Fitted exponents, 95% intervals")
+    if axes.get_legend_handles_labels()[1]:
+        _room_above(axes, 0.35)
+        axes.legend(title="dashed: predicted, with its band", loc="upper right", ncols=2)
+
+
+def _room_above(axes: Axes, share: float) -> None:
+    """Raise the upper limit, so that this share of the height is free for a legend."""
+    low, high = axes.transAxes.inverted().transform(axes.transData.transform([[1, y] for y in axes.get_ylim()]))[:, 1]
+    top = low + (high - low) / (1 - share)
+    axes.set_ylim(top=axes.transData.inverted().transform(axes.transAxes.transform([0, top]))[1])
+
+
+def _label_widths(axes: Axes, widths: np.ndarray) -> None:
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    axes.set_xticks(widths, [str(width) for width in widths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,38 @@
+"""Colours and lines that every figure shares: theory dashed over measurement solid."""
+
+from typing import Any
+
+import numpy as np
+
+from lazynet.typing import Axes
+
+# Okabe and Ito's colours, which people with colour-blindness can tell apart.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+SETTINGS: Any = {
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "legend.title_fontsize": 10,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.0,
+    "lines.linewidth": 1.8,
+}
+THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}
+
+
+def width_colors(count: int) -> np.ndarray:
+    """One colour for each width, from dark (narrow) to light (wide)."""
+    import matplotlib as mpl
+
+    return mpl.colormaps["viridis"](np.linspace(0, 0.9, count))
+
+
+def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, color: str) -> None:
+    """A dashed line of this slope, through `anchor` at the geometric mean of the widths."""
+    middle = np.exp(np.mean(np.log(widths)))
+    ends = np.array([widths[0], widths[-1]], float)
+    axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)
