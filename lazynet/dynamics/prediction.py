@@ -24,6 +24,11 @@ class Trajectory(NamedTuple):
         train: (s, n) or (s, n, k).
         test: (s, n_test) or (s, n_test, k); None where no test kernel was given.
         step: (s,) integers for descent; None for flow.
+
+    >>> import numpy as np, lazynet as lz
+    >>> path = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))
+    >>> path.train.shape, path.test.shape, path.time
+    ((2, 3), (2, 2), array([0., 5.]))
     """
 
     time: Float[np.ndarray, " s"]

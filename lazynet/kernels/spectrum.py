@@ -165,7 +165,7 @@ def complexity(k: SquareKernel, y: Targets) -> float:
             identical (or antipodal, to an odd activation) are named.
 
     >>> import numpy as np, lazynet as lz
-    >>> lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0]))
+    >>> round(lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0])), 12)
     2.0
     """
     return Inverse(k).complexity(y)

@@ -1,4 +1,10 @@
-"""Losses: a value for each example and how the values are put together."""
+"""Losses: a value for each example and how the values are put together.
+
+>>> import jax.numpy as jnp, lazynet as lz
+>>> loss = lz.losses.squared()
+>>> float(loss(jnp.array([1.0, 3.0]), jnp.array([0.0, 1.0])))
+2.5
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

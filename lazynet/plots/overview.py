@@ -35,6 +35,9 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     Returns:
         A matplotlib Figure, not shown and not saved.
 
+    Raises:
+        KeyError: if the result is not that of a sweep.
+
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
     >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256], seeds=2, steps=10)
@@ -99,8 +102,9 @@ def _draw_against_width(
         fitted = f"{label}: {row.fitted:+.2f}" if row else label
         axes.plot(widths, mean, color=color, marker=marker, label=fitted)
         axes.fill_between(widths, values.min("seed"), values.max("seed"), color=color, alpha=0.2, linewidth=0)
-        if row:
-            power_law(axes, widths, float(np.exp(np.log(mean).mean())), row.predicted, color)
+        if row and (drawn := mean.values > 0).any():
+            anchor = float(np.exp(np.log(mean.values[drawn]).mean()))
+            power_law(axes, widths[drawn], anchor, row.predicted, color)
     axes.set(xscale="log", yscale="log", xlabel="width")
     _label_widths(axes, widths)
     if axes.lines:
@@ -118,7 +122,9 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         steps = [fit.step for fit in row.by_step]
         name, line = (f"gap {label}", "dashdot") if row.quantity in dotted else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
-        low, high = [fit.low for fit in row.by_step], [fit.high for fit in row.by_step]
+        ends = np.array([(fit.low, fit.high) for fit in row.by_step])
+        # An end at infinity (a draw of zeros) cannot be drawn.
+        low, high = np.where(np.isfinite(ends), ends, np.nan).T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
         axes.axhline(exponent, color="black", **THEORY)

@@ -42,6 +42,12 @@ class Run(NamedTuple):
             displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
             predictions train_prediction and test_prediction.
         status: "finished" or "diverged".
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> run = lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10)
+    >>> bool(run.snapshots.train_loss[-1] < run.snapshots.train_loss[0])
+    True
     """
 
     variables: Variables
@@ -173,7 +179,7 @@ def sweep(
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
     >>> result = lz.sweep(lz.TwoLayer(width=16), data, widths=[16, 32], seeds=2, steps=10)
     >>> dict(result.train_loss.sizes)
-    {'width': 2, 'seed': 2, 'step': 9}
+    {'width': 2, 'seed': 2, 'step': 11}
     """
     training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
     widths, seeds = check_widths(widths, network, learning_rate), check_seeds(seeds)

@@ -47,17 +47,19 @@ def width_cell(
 ) -> Cell:
     """Train all members of one width and set them beside their predictions."""
     trained = train_members(network, data, keys, training, learning_rate, on_steps)
-    variables, diverged_at = network_variables(network, data, trained, training)
-    linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
-    variables |= _gaps("linearization_gap", trained.records, linear, data)
     limit_variables: dict[str, np.ndarray] = {}
-    if limit is not None:
-        variables["initial_kernel_error"] = kernel_errors
-        if training.plain:
-            predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
-            variables |= _gaps("start_gap", linear, predicted, data)
-            variables |= _gaps("kernel_gap", trained.records, predicted, data)
-            variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
+    # Members and predictions that a large learning rate makes diverge overflow; the result says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        variables, diverged_at = network_variables(network, data, trained, training)
+        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
+        variables |= _gaps("linearization_gap", trained.records, linear, data)
+        if limit is not None:
+            variables["initial_kernel_error"] = kernel_errors
+            if training.plain:
+                predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
+                variables |= _gaps("start_gap", linear, predicted, data)
+                variables |= _gaps("kernel_gap", trained.records, predicted, data)
+                variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
     gone = training.snapshot_steps[None, :] >= diverged_at[:, None]
     variables = {name: np.where(gone, np.nan, v) if v.ndim == 2 else v for name, v in variables.items()}
     return Cell(variables, limit_variables, diverged_at)

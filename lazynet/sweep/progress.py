@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 
 class Progress:
@@ -14,7 +13,7 @@ class Progress:
         self._total = total
         self._shown = shown and sys.stderr.isatty()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         """Draw the bar, if it is shown."""
         if self._shown:
             from rich import console, progress

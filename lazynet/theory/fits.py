@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from lazynet.theory.exponents import Relation
 
@@ -25,7 +25,7 @@ class Fit(NamedTuple):
     local: float
 
 
-def fit_exponent(widths: Float[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> Fit:
+def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> Fit:
     """Least squares of log(seed mean) on log(width) over all widths.
 
     The interval is the 2.5 and 97.5 percentile of the same fit on seeds drawn with replacement, for each width on its

@@ -89,6 +89,10 @@ class Verdict:
         band: half-width of the band around each predicted exponent.
         widths: of the sweep.
         seeds: how many.
+
+    >>> import lazynet as lz
+    >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
+    True
     """
 
     rows: tuple[Row, ...]

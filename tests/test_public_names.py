@@ -1,0 +1,52 @@
+"""Every public name is documented, shown by an example and used in a test."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lazynet as lz
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", lz.__all__)
+def test_is_documented_with_an_example_that_runs(name):
+    """The examples themselves run as doctests."""
+    assert ">>>" in inspect.getdoc(getattr(lz, name))
+
+
+@pytest.mark.parametrize("name", [name for name in lz.__all__ if inspect.isfunction(getattr(lz, name))])
+def test_functions_tell_of_errors_and_arguments(name):
+    text = inspect.getdoc(inspect.unwrap(getattr(lz, name)))
+    own = [parameter for parameter in inspect.signature(getattr(lz, name)).parameters if parameter != "network"]
+    refers = "are those of `" in text
+    assert refers or "Raises:" in text
+    assert refers or all(f"{parameter}:" in text for parameter in own)
+
+
+@pytest.mark.parametrize("name", lz.__all__)
+def test_is_used_in_a_test(name):
+    here = Path(__file__).name
+    assert any(name in path.read_text() for path in TESTS.rglob("test_*.py") if path.name != here)
+
+
+def test_all_is_all():
+    public = {name for name, value in vars(lz).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public | {"losses"} == set(lz.__all__)
+
+
+def test_import_is_light_and_changes_no_setting():
+    code = """
+import jax
+before = dict(jax.config.values)
+import lazynet, sys
+names = "tensorflow neural_tangents xarray matplotlib sklearn tyro pandas pooch"
+heavy = set(names.split()) & set(sys.modules)
+assert not heavy, heavy
+changed = {name for name, value in jax.config.values.items() if before.get(name, value) != value}
+assert not changed, changed
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
