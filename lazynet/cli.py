@@ -14,7 +14,7 @@ from lazynet.data import fetch_dataset, list_datasets, parse_classes
 from lazynet.kernels.spectrum import Inverse
 from lazynet.sweep import check_new_folder, write_run
 
-FAILED_CHECK, BAD_INPUT = 1, 2
+FAILED_CHECK, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # What bad input raises; anything else is a defect and shows its traceback.
 EXPECTED_ERRORS = (ValueError, FileNotFoundError, FileExistsError)
 
@@ -220,6 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: print(f"lazynet: warning: {message}", file=sys.stderr)
         try:
             return command.run()
+        except KeyboardInterrupt:
+            print("lazynet: interrupted; nothing was written", file=sys.stderr)
+            return INTERRUPTED
         except EXPECTED_ERRORS as error:
             print(f"lazynet: {' '.join(str(error).split())}", file=sys.stderr)
             return BAD_INPUT

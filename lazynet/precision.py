@@ -1,7 +1,7 @@
-"""The one place that switches to float64: kernels, solves and predictions run inside this context."""
+"""The one place that switches to float64: kernels, solves and predictions run inside these contexts."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import jax
 
@@ -14,4 +14,16 @@ def float64() -> Iterator[None]:
     back to float32 in ordinary arithmetic.
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        yield
+
+
+@contextmanager
+def host_float64() -> Iterator[None]:
+    """The same on the CPU, whatever the accelerator: a TPU has no float64 and most GPUs little of it."""
+    try:
+        on_host = jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        # JAX was told to leave the CPU out, so its own device has to do.
+        on_host = nullcontext()
+    with float64(), on_host:
         yield

@@ -2,7 +2,7 @@
 
 With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor d_i: descent
 has d_i(k) = (1 - eta lambda_i)^k, flow has d_i(t) = exp(-t lambda_i) (Arora et al. 2019, Theorem 4.1; Lee et al. 2019,
-equations (8) to (11), here for the sum over examples of half the squared error).
+section 2.2, here for the sum over examples of half the squared error).
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,9 @@ from jaxtyping import Float
 from lazynet.kernels import Spectrum, spectrum
 from lazynet.kernels.spectrum import check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
+
+# A learning rate beyond 2 / lambda_max diverges, which is the true answer and not an error.
+_may_diverge = np.errstate(over="ignore", invalid="ignore")
 
 
 class Trajectory(NamedTuple):
@@ -92,7 +95,7 @@ def kernel_flow(
 ) -> Trajectory:
     """Predictions of gradient flow du/dt = -K (u - y) from u(0) = f0.
 
-    Lee et al. 2019, equations (8) and (9). Arguments, result and errors are those of `kernel_descent`; `times` (s,) are
+    Lee et al. 2019, section 2.2. Arguments, result and errors are those of `kernel_descent`; `times` (s,) are
     not negative, and t = eta k is the time of step k.
 
     >>> import numpy as np, lazynet as lz
@@ -113,22 +116,22 @@ def check_learning_rate(learning_rate: float) -> None:
         raise ValueError(f"learning_rate is {learning_rate}, but must be positive and finite.")
 
 
+@_may_diverge
 def descent_growth(values: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
     """The share 1 - (1 - eta lambda_i)^k of each mode that is learned after k steps, (s, n), without cancellation."""
     contraction = learning_rate * values
     safe = np.where(contraction < 1, contraction, 0.5)
     slow = -np.expm1(np.multiply.outer(steps, np.log1p(-safe)))
-    # A learning rate beyond 2 / lambda_max diverges, which is the true answer and not an error.
-    with np.errstate(over="ignore"):
-        fast = 1 - np.power.outer(1 - contraction, steps).T
+    fast = 1 - np.power.outer(1 - contraction, steps).T
     return np.where(contraction < 1, slow, fast)
 
 
+@_may_diverge
 def linearised_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
     """Distance that the parameters of the linearised network move in k steps, (s,).
 
-    sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i): the norm of Z r summed over steps (Arora et al.
-    2019, section 5.2, where k goes to infinity and the value to sqrt(y' K^-1 y)).
+    sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i): the norm of eta Z r summed over steps (Arora et
+    al. 2019, section 5.2, where k goes to infinity and the value to sqrt(y' K^-1 y)).
     """
     grown = descent_growth(k.values, learning_rate, steps)
     modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
@@ -143,6 +146,7 @@ def _over_eigenvalue(grown: np.ndarray, values: np.ndarray, time: np.ndarray) ->
     return np.where(zero, time[:, None], grown / np.where(zero, 1.0, values))
 
 
+@_may_diverge
 def _predict(
     k: Spectrum,
     y: Targets,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.hermite import hermite_coefficients, hermite_sum
-from lazynet.precision import float64
+from lazynet.precision import host_float64
 
 BLOCK = 2048  # rows of a block: bounds what is held besides the result to some ten times BLOCK^2 numbers
 PAIRS = 2**22  # numbers held at a time where pairs of rows are compared one by one
@@ -50,7 +50,7 @@ def gaussian_dual(
         np.float64(0.5)
     """
     # neural-tangents mixes dtypes and ranks; the caller may have forbidden that.
-    with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         both = [x1] if x2 is None else [x1, x2]
         block: Callable[..., Array | np.ndarray]
         if activation in CLOSED_FORMS:

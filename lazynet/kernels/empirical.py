@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
-from lazynet.precision import float64
+from lazynet.precision import float64, host_float64
 from lazynet.typing import AnyArray, Variables
 
 
@@ -53,30 +53,39 @@ def empirical_ntk(
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
     compute = average_ntk if outputs == "average" else full_ntk
-    with float64():
+    with host_float64() if dtype == "float64" else float64():
         cast = partial(jax.tree.map, partial(jnp.asarray, dtype=dtype))
-        x1 = cast(x1)
-        return np.asarray(compute(network, cast(dict(variables)), x1, x1 if x2 is None else cast(x2)))
+        return np.asarray(compute(network, cast(dict(variables)), cast(x1), None if x2 is None else cast(x2)))
 
 
 @partial(jax.jit, static_argnums=0)
-def average_ntk(network: TwoLayer, variables: Variables, x1: Array, x2: Array) -> Array:
+def average_ntk(network: TwoLayer, variables: Variables, x1: Array, x2: Array | None = None) -> Array:
     """The empirical kernel averaged over outputs, (n1, n2), in the dtype of its arguments and traceable."""
     hidden, readout = weights(variables, "hidden"), weights(variables, "readout")
-    value1, slope1 = value_and_slope(network.activation, x1 @ hidden.T)
-    value2, slope2 = value_and_slope(network.activation, x2 @ hidden.T)
-    kernel = jnp.zeros((x1.shape[0], x2.shape[0]), x1.dtype)
+    power = jnp.sqrt(jnp.mean(readout**2, axis=1))[None, :]
+
+    def features(x: Array) -> tuple[Array, Array, Array]:
+        value, slope = value_and_slope(network.activation, x @ hidden.T)
+        return x, value, slope * power
+
+    one = features(x1)
+    # XLA does not see that equal arguments are equal, and would compute the activations twice.
+    rows1, value1, slope1 = one
+    rows2, value2, slope2 = one if x2 is None else features(x2)
+    kernel = jnp.zeros((len(rows1), len(rows2)), rows1.dtype)
     if network.train != "readout":
-        power = jnp.mean(readout**2, axis=1)[None, :]
-        kernel += (x1 @ x2.T) * ((slope1 * power) @ slope2.T)
+        kernel += (rows1 @ rows2.T) * (slope1 @ slope2.T)
     if network.train != "hidden":
         kernel += value1 @ value2.T
     return output_factor(network) ** 2 * kernel
 
 
 @partial(jax.jit, static_argnums=0)
-def full_ntk(network: TwoLayer, variables: Variables, x1: Array, x2: Array) -> Array:
+def full_ntk(network: TwoLayer, variables: Variables, x1: Array, x2: Array | None = None) -> Array:
     """The empirical kernel of every pair of outputs, (n1, k, n2, k), in the dtype of its arguments and traceable."""
+    if network.outputs == 1:
+        return average_ntk(network, variables, x1, x2)[:, None, :, None]
+    x2 = x1 if x2 is None else x2
     hidden, readout = weights(variables, "hidden"), weights(variables, "readout")
     value1, slope1 = value_and_slope(network.activation, x1 @ hidden.T)
     value2, slope2 = value_and_slope(network.activation, x2 @ hidden.T)

@@ -14,7 +14,7 @@ def relative_distance(k: AnyArray, reference: AnyArray) -> Array:
 
 def rms(difference: np.ndarray, axes: int) -> np.ndarray:
     """Root mean square over the last `axes` axes."""
-    return np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0))))
+    return np.asarray(np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0)))))
 
 
 def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
@@ -25,5 +25,5 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
         y: targets +-1, or rows that are largest at the true class.
     """
     if np.ndim(y) == 1:
-        return np.mean(np.asarray(y) * np.asarray(f) <= 0, axis=-1)
-    return np.mean(np.argmax(f, axis=-1) != np.argmax(y, axis=-1), axis=-1)
+        return np.asarray(np.mean(np.asarray(y) * np.asarray(f) <= 0, axis=-1))
+    return np.asarray(np.mean(np.argmax(f, axis=-1) != np.argmax(y, axis=-1), axis=-1))

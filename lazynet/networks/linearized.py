@@ -13,7 +13,7 @@ from lazynet.typing import Variables
 class Linearized:
     """f_lin(x; theta) = f(x; theta_0) + J(x; theta_0) (theta - theta_0), with theta_0 in the collection "origin".
 
-    Lee et al. 2019, equation (5). Only "params" (theta) is trained; J is never formed.
+    Lee et al. 2019, section 2.2. Only "params" (theta) is trained; J is never formed.
     """
 
     network: Any

@@ -28,7 +28,7 @@ class TwoLayer(nn.Module):
 
     Arora et al. 2019, section 3.1, where alpha = 1 and sigma = relu. The start is w_r ~ N(0, kappa^2 I) and a_r = +-1
     or N(0, 1). The trained variables are the w_r and a_r themselves; they are drawn in float32 and cast to the dtype
-    of the inputs that `init` is given.
+    of the inputs that `init` is given. relu'(0) is jax's 0, where theirs is 1.
 
     Args:
         width: number of hidden units m, at least 1; even with a symmetric start.

@@ -53,7 +53,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         (loss, gaps), (movement, exponents) = figure.subplots(2, 2)
         _draw_loss(loss, result)
         _draw_against_width(gaps, result, verdict, GAPS)
-        gaps.set(title="Gaps between network and kernel, training set", ylabel="RMS gap, maximum over snapshots")
+        gaps.set(title="Gaps between network and kernel", ylabel="RMS training gap, maximum over steps")
         _draw_against_width(movement, result, verdict, MOVEMENTS)
         movement.set(title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (unit rows: no unit)")
         _draw_exponents(exponents, result, verdict)
@@ -123,7 +123,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         name, line = (f"gap {label}", "dashdot") if row.quantity in dotted else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
-        # An end at infinity (a draw of zeros) cannot be drawn.
+        # The interval of a mean whose draws may all be zero has no end to draw.
         low, high = np.where(np.isfinite(ends), ends, np.nan).T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):

@@ -27,7 +27,7 @@ from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import assemble
 from lazynet.sweep.settings import Training, as_json, check_count, check_new_folder, check_seeds, check_widths
 from lazynet.sweep.store import write_run
-from lazynet.training import NEVER, PATHS, get_optimizer
+from lazynet.training import NEVER, choose_path, get_optimizer
 from lazynet.training.keys import member_key, noise_key, start_key
 from lazynet.typing import Result, Variables
 
@@ -185,6 +185,8 @@ def sweep(
     widths, seeds = check_widths(widths, network, learning_rate), check_seeds(seeds)
     network = network.clone(width=widths[-1])
     _check(network, data, training, learning_rate)
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise is {label_noise}, but must be a share from 0 to 1.")
     check_new_folder(out)
     begun = time.time()
     if label_noise:
@@ -195,19 +197,18 @@ def sweep(
     if learning_rate is None:
         key = member_key(widths[-1], 0)
         learning_rate = _default_learning_rate(network, data, widest, key)
+    rates = {width: at_width(learning_rate, width) for width in widths}
     if widest is not None:
         warn_of_singular_kernel(widest)
-        if training.plain:
-            warn_of_learning_rate(at_width(learning_rate, widths[-1]), widest.lambda_max)
+    if training.plain:
+        warn_of_learning_rate(rates, limits)
 
     def cell(width: int) -> Cell:
-        keys = [member_key(width, seed) for seed in seeds]
-        rate = at_width(learning_rate, width)
-        return width_cell(network.clone(width=width), data, keys, training, rate, limits[width], bar.steps_of(width))
+        keys, report = [member_key(width, seed) for seed in seeds], bar.steps_of(width)
+        return width_cell(network.clone(width=width), data, keys, training, rates[width], limits[width], report)
 
     with Progress(len(seeds) * steps * sum(widths), shown=progress) as bar:
         cells = [cell(width) for width in widths]
-    rates = {width: at_width(learning_rate, width) for width in widths}
     settings = as_json(
         network, data, training, widths=widths, seeds=seeds, label_noise=label_noise, learning_rate=rates
     )
@@ -222,9 +223,10 @@ def _check(network: TwoLayer, data: Dataset, training: Training, learning_rate: 
     """Every refusal that needs no work."""
     check_count("width", network.width)
     get_optimizer(training.optimizer)
-    if training.path not in PATHS:
-        raise ValueError(f"path is {training.path!r}, but must be one of {', '.join(PATHS)}.")
     training.check(network, data, learning_rate)
+    if training.path != "auto":
+        optimizer, batch_size = training.optimizer, training.batch_size
+        choose_path(network, training.loss, optimizer, batch_size, data.x_train, path=training.path)
 
 
 def _limits(network: TwoLayer, data: Dataset, widths: Sequence[int]) -> dict[int, Limit | None]:

@@ -12,7 +12,7 @@ from lazynet.data import Dataset, is_labels
 from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
-from lazynet.precision import float64
+from lazynet.precision import host_float64
 from lazynet.sweep.members import Trained, first_diverged, train_members
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.settings import Training
@@ -24,6 +24,8 @@ MOVEMENT = (
     "activation_flips",
     "kernel_drift",
 )
+# A large learning rate makes members and predictions overflow, which the result says better than NumPy's warning.
+DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 
 
 class Cell(NamedTuple):
@@ -36,6 +38,7 @@ class Cell(NamedTuple):
     diverged_at: np.ndarray
 
 
+@DIVERGENCE
 def width_cell(
     network: TwoLayer,
     data: Dataset,
@@ -47,24 +50,23 @@ def width_cell(
 ) -> Cell:
     """Train all members of one width and set them beside their predictions."""
     trained = train_members(network, data, keys, training, learning_rate, on_steps)
+    variables, diverged_at = network_variables(network, data, trained, training)
+    linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
+    variables |= _gaps("linearization_gap", trained.records, linear, data)
     limit_variables: dict[str, np.ndarray] = {}
-    # Members and predictions that a large learning rate makes diverge overflow; the result says so.
-    with np.errstate(over="ignore", invalid="ignore"):
-        variables, diverged_at = network_variables(network, data, trained, training)
-        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
-        variables |= _gaps("linearization_gap", trained.records, linear, data)
-        if limit is not None:
-            variables["initial_kernel_error"] = kernel_errors
-            if training.plain:
-                predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
-                variables |= _gaps("start_gap", linear, predicted, data)
-                variables |= _gaps("kernel_gap", trained.records, predicted, data)
-                variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
+    if limit is not None:
+        variables["initial_kernel_error"] = kernel_errors
+        if training.plain:
+            predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
+            variables |= _gaps("start_gap", linear, predicted, data)
+            variables |= _gaps("kernel_gap", trained.records, predicted, data)
+            variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
     gone = training.snapshot_steps[None, :] >= diverged_at[:, None]
     variables = {name: np.where(gone, np.nan, v) if v.ndim == 2 else v for name, v in variables.items()}
     return Cell(variables, limit_variables, diverged_at)
 
 
+@DIVERGENCE
 def network_variables(
     network: TwoLayer, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -91,10 +93,10 @@ def scores(
             found |= {f"{part}_loss": np.full(lead, np.nan), f"{part}_error": np.full(lead, np.nan)}
             continue
         flat = f.reshape(-1, *y.shape)
-        with float64():
+        with host_float64():
             losses = jax.vmap(lambda f, y=y: loss(f, jnp.asarray(y)))(jnp.asarray(flat))
             found[f"{part}_loss"] = np.asarray(losses).reshape(lead)
-        errors = zero_one_error(f, y) if is_labels(data.y_train) else np.full(lead, np.nan)
+        errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
         if starts_at_zero and is_labels(data.y_train):
             # The output there is rounding noise around zero, which classifies nothing.
             errors[..., 0] = 1 - 1 / max(2, data.outputs)
@@ -106,7 +108,7 @@ def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], d
     """RMS over examples and outputs of the difference of two predictions, (members, step)."""
     parts = {"train": data.y_train, "test": data.y_test}
     return {
-        f"{name}_{part}": rms(one[f"{part}_prediction"] - other[f"{part}_prediction"], y.ndim)
+        f"{name}_{part}": np.asarray(rms(one[f"{part}_prediction"] - other[f"{part}_prediction"], y.ndim))
         for part, y in parts.items()
         if len(y)
     }

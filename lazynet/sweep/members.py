@@ -48,7 +48,7 @@ class Snapshot:
 
     def context(self, variables: Variables, shared: dict[str, Array]) -> Array:
         """The empirical kernel at the start, which drift compares with."""
-        return average_ntk(self.network, variables, shared["x"], shared["x"])
+        return average_ntk(self.network, variables, shared["x"])
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
@@ -62,7 +62,7 @@ class Snapshot:
             "relative_displacement": moved / parameter_norm(start["params"]),
             "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
             "activation_flips": activation_flips(weights(variables, "hidden"), weights(start, "hidden"), x),
-            "kernel_drift": relative_distance(average_ntk(self.network, variables, x, x), member.context),
+            "kernel_drift": relative_distance(average_ntk(self.network, variables, x), member.context),
         }
 
 

@@ -66,14 +66,16 @@ def warn_of_singular_kernel(limit: Limit) -> None:
         )
 
 
-def warn_of_learning_rate(learning_rate: float, lambda_max: float) -> None:
-    """Warn of a learning rate at which descent on the kernel diverges."""
-    if learning_rate > 2 / lambda_max:
-        warnings.warn(
-            f"learning_rate is {learning_rate:.6g}, above the limit 2 / lambda_max = {2 / lambda_max:.6g} beyond which "
-            "descent on the kernel diverges.",
-            stacklevel=3,
-        )
+def warn_of_learning_rate(rates: dict[int, float], limits: dict[int, Limit | None]) -> None:
+    """Warn of the first width at whose learning rate descent on the kernel diverges."""
+    for width, limit in limits.items():
+        if limit is not None and rates[width] > 2 / limit.lambda_max:
+            warnings.warn(
+                f"learning_rate is {rates[width]:.6g} at width {width}, above the limit 2 / lambda_max = "
+                f"{2 / limit.lambda_max:.6g} beyond which descent on the kernel diverges.",
+                stacklevel=3,
+            )
+            return
 
 
 def largest_empirical_eigenvalue(network: TwoLayer, variables: Variables, data: Dataset) -> float:

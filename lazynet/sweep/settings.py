@@ -1,6 +1,7 @@
 """What a sweep is asked to do, checked before any work starts."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,7 @@ import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
-from lazynet.losses import Loss
+from lazynet.losses import Loss, squared
 from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.training import is_plain_descent, snapshot_steps
 
@@ -63,7 +64,7 @@ class Training:
             raise ValueError(f"The {self.loss.name} loss needs one output, but y_train has {data.outputs}.")
         if self.loss.name == "softmax" and data.outputs == 1:
             raise ValueError("The softmax loss needs at least two outputs, but y_train has one.")
-        if learning_rate is None and self.loss.name != "squared":
+        if learning_rate is None and self.loss != squared():
             raise ValueError(
                 f"learning_rate is left out, but only the squared loss has a default; give one for {self.loss.name}."
             )
@@ -114,9 +115,14 @@ def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def check_new_folder(out: str | Path | None) -> None:
-    """Refuse a folder that exists, so that no run overwrites another."""
-    if out is not None and Path(out).exists():
+    """Refuse a folder that exists, so that no run overwrites another, and one that cannot be made."""
+    if out is None:
+        return
+    if Path(out).exists():
         raise ValueError(f"out is {str(out)!r}, which exists already; name a new folder.")
+    above = next(folder for folder in Path(out).absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"out is {str(out)!r}, but no folder can be made in {str(above)!r}; name another place.")
 
 
 def as_json(network: TwoLayer, data: Dataset, training: Training, **more: Any) -> str:
@@ -138,4 +144,9 @@ def as_json(network: TwoLayer, data: Dataset, training: Training, **more: Any) -
         "path": training.path,
         **more,
     }
-    return json.dumps(settings, default=lambda value: getattr(value, "__name__", repr(value)))
+    return json.dumps(settings, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say of a NumPy number or a function."""
+    return value.item() if isinstance(value, np.generic) else getattr(value, "__name__", repr(value))

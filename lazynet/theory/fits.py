@@ -48,17 +48,18 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
         return Fit(float(exponent), np.nan, np.nan, float(local))
     random = np.random.default_rng(0)
     drawn = np.stack([row[random.integers(len(row), size=(RESAMPLES, len(row)))].mean(axis=1) for row in rows])
-    # All seeds of a draw may be zero: its exponent is unknown, so it widens the interval without bound.
+    # All seeds of a draw may be zero: its exponent is infinite or unknown, and widens the interval without bound.
     with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = np.nan_to_num(_slope(widths, drawn), nan=-np.inf)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(slopes, [tail, 1 - tail], method="nearest")
+        slopes = _slope(widths, drawn)
+    tail, unknown = (1 - CONFIDENCE) / 2, np.isnan(slopes)
+    low = np.quantile(np.where(unknown, -np.inf, slopes), tail, method="nearest")
+    high = np.quantile(np.where(unknown, np.inf, slopes), 1 - tail, method="nearest")
     return Fit(float(exponent), float(low), float(high), float(local))
 
 
 def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status:
     """Holds where the whole interval agrees with the prediction to the band, fails where all of it does not."""
-    if not np.isfinite([fit.low, fit.high]).all():
+    if np.isnan([fit.low, fit.high]).any():
         return "undecided"
     if relation == "at most":
         return "holds" if fit.high <= predicted + band else "fails" if fit.low > predicted + band else "undecided"
@@ -70,4 +71,4 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
 def _slope(widths: np.ndarray, means: np.ndarray) -> np.ndarray:
     """The least-squares slope of log(means) on log(widths), along the first axis."""
     logs = np.log(widths) - np.mean(np.log(widths))
-    return np.tensordot(logs, np.log(means), axes=1) / np.sum(logs**2)
+    return np.asarray(np.tensordot(logs, np.log(means), axes=1) / np.sum(logs**2))

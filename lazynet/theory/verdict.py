@@ -16,6 +16,8 @@ from lazynet.theory.table import print_verdict
 from lazynet.typing import DataArray, Result
 
 BAND = 0.1
+# Optimisers, by name, whose steps are proportional to the gradient.
+PROPORTIONAL = ("sgd", "momentum", "nesterov")
 LEVELS = (
     "activation_flips",
     "kernel_drift",
@@ -181,6 +183,7 @@ def scaling_of(result: Result) -> Scaling:
         settings["symmetric"],
         ACTIVATIONS[settings["activation"]].homogeneous,
         settings["train"],
+        settings["optimizer"] in PROPORTIONAL,
     )
 
 

@@ -17,16 +17,21 @@ Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
 # A call to the device should last no longer than this, because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
-# A loss this many times the first one (or 1) counts as divergence, as does one that is not finite.
+# A loss this many times the first one plus 1 counts as divergence, as does one that is not finite.
 DIVERGED_RATIO = 1e12
 
 
 class Carry(NamedTuple):
-    """What goes from step to step: the path's state, the loss that counts as divergence, and the step it came at."""
+    """What goes from step to step: the path's state, the loss that counts as divergence, and the step it came at.
+
+    `root_sum` is the sum of sqrt(loss) and what its rounding has left out (Kahan), so that neither the number of steps
+    nor their division into calls, which follows the clock, shows in its digits.
+    """
 
     state: State
     loss_limit: Array
     diverged_at: Array
+    root_sum: tuple[Array, Array]
 
 
 class Outcome(NamedTuple):
@@ -70,14 +75,13 @@ def simulate(
     """
     carry = _start(path, members, shared)
     records, root_sums = [], []
-    total: np.ndarray | float = 0.0
     done, limit = 0, 1
     for stop in map(int, snapshots):
         while True:
             last = min(stop, done + limit)
             begin = time.perf_counter()
-            carry, root_sum, record = _advance(path, measure, carry, members, shared, done, last, last == stop)
-            total = total + np.asarray(root_sum, np.float64)
+            carry, record = _advance(path, measure, carry, members, shared, done, last, last == stop)
+            jax.block_until_ready(carry)
             if last > done:
                 limit = max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin)))
                 on_steps(last - done)
@@ -85,7 +89,7 @@ def simulate(
             if done == stop:
                 break
         records.append({name: np.asarray(value, np.float64) for name, value in record.items()})
-        root_sums.append(total)
+        root_sums.append(np.sum([np.asarray(part, np.float64) for part in carry.root_sum], axis=0))
     stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
     stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
     return Outcome(_read(path, carry, members, shared), stacked, np.asarray(carry.diverged_at))
@@ -94,8 +98,8 @@ def simulate(
 @partial(jax.jit, static_argnames="path")
 def _start(path: Path, members: Member, shared: Shared) -> Carry:
     def one(member: Member) -> Carry:
-        limit = jnp.full((), jnp.inf, shared["learning_rate"].dtype)
-        return Carry(path.start(member, shared), limit, jnp.full((), NEVER, jnp.int32))
+        zero = jnp.zeros_like(shared["learning_rate"])
+        return Carry(path.start(member, shared), zero, jnp.full((), NEVER, jnp.int32), (zero, zero))
 
     return jax.vmap(one)(members)
 
@@ -115,20 +119,23 @@ def _advance(
     first: Array | int,
     last: Array | int,
     wanted: Array | bool,
-) -> tuple[Carry, Array, dict[str, Array]]:
+) -> tuple[Carry, dict[str, Array]]:
     """Steps first .. last - 1 of every member, and the measures after them where they are wanted.
 
     The number of steps is an argument, so that one program serves every snapshot and the remainder.
     """
     first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
 
-    def one(carry: Carry, member: Member) -> tuple[Carry, Array, dict[str, Array]]:
-        def step(t: Array, value: tuple[Carry, Array]) -> tuple[Carry, Array]:
-            carry, root_sum = value
+    def one(carry: Carry, member: Member) -> tuple[Carry, dict[str, Array]]:
+        def step(t: Array, carry: Carry) -> Carry:
             state, loss = path.step(carry.state, member, shared, t)
             limit = jnp.where(t == 0, DIVERGED_RATIO * (loss + 1), carry.loss_limit)
-            diverged_at = jnp.where(loss <= limit, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
-            return Carry(state, limit, diverged_at), root_sum + jnp.sqrt(loss)
+            healthy = jnp.isfinite(loss) & (loss <= limit)
+            diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
+            total, rest = carry.root_sum
+            term = jnp.sqrt(loss) + rest
+            root_sum = total + term, term - ((total + term) - total)
+            return Carry(state, limit, diverged_at, root_sum)
 
         def measured(state: State) -> dict[str, Array]:
             return measure(path.read(state, member, shared), member, shared)
@@ -136,7 +143,7 @@ def _advance(
         def nothing(state: State) -> dict[str, Array]:
             return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state))
 
-        carry, root_sum = jax.lax.fori_loop(first, last, step, (carry, jnp.zeros_like(carry.loss_limit)))
-        return carry, root_sum, jax.lax.cond(wanted, measured, nothing, carry.state)
+        carry = jax.lax.fori_loop(first, last, step, carry)
+        return carry, jax.lax.cond(wanted, measured, nothing, carry.state)
 
     return jax.vmap(one)(carry, members)

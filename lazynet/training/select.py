@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from lazynet.losses import Loss
+from lazynet.losses import Loss, squared
 from lazynet.networks import TwoLayer
 from lazynet.training.paths import AutodiffPath, HiddenPath, Optimizer, Path, PreactivationPath, row_space
 
@@ -41,7 +41,7 @@ def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
 
 def is_plain_descent(loss: Loss, optimizer: str | Optimizer, batch_size: int | None) -> bool:
     """Whether training is full-batch gradient descent on the squared loss."""
-    return loss.name == "squared" and optimizer in ("sgd", optax.sgd) and batch_size is None
+    return loss == squared() and optimizer in ("sgd", optax.sgd) and batch_size is None
 
 
 def choose_path(

@@ -1,0 +1,190 @@
+"""Empirical tangent kernel: time and memory of lazynet against neural-tangents."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+import lazynet as lz
+from benchmarks.timing import Report, interleaved, peak_memory, show_table
+from lazynet.kernels import neural_tangents
+
+# Two correct kernels in float32 are about 1e-6 apart.
+TOLERANCE = 1e-4
+
+
+class Setting(NamedTuple):
+    """How neural-tangents is asked; its fastest setting depends on the implementation and the machine."""
+
+    implementation: str
+    vmap_axes: int | None
+    trace_axes: tuple[int, ...]
+
+
+# AUTO and STRUCTURED_DERIVATIVES do not work on a current JAX. Tracing the last axis takes an output of shape (n, 1).
+IMPLEMENTATIONS = ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS")
+SETTINGS = tuple(Setting(*values) for values in product(IMPLEMENTATIONS, (0, None), ((), (-1,))))
+
+
+class Problem(NamedTuple):
+    """A network at its start and unit rows."""
+
+    network: lz.TwoLayer
+    variables: dict[str, Any]
+    x: Array
+
+
+def problem(n: int, d: int, m: int) -> Problem:
+    """A relu network of width m and n random unit rows of length d, float32."""
+    rows = np.random.default_rng(0).standard_normal((n, d))
+    x = jax.numpy.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), "float32")
+    network = lz.TwoLayer(width=m)
+    return Problem(network, dict(network.init(jax.random.key(0), x)), x)
+
+
+def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
+    """The kernel by neural-tangents, jitted."""
+    nt = neural_tangents()
+    network, variables, x = given
+
+    def apply(params: Any, x: Array) -> Any:
+        f: Any = network.apply({**variables, "params": params}, x)
+        return f[:, None] if setting.trace_axes else f
+
+    kernel = jax.jit(
+        nt.empirical_ntk_fn(
+            apply,
+            trace_axes=setting.trace_axes,
+            vmap_axes=setting.vmap_axes,
+            implementation=nt.NtkImplementation[setting.implementation],
+        )
+    )
+
+    def call() -> Array:
+        # Ours computes at this precision; on a CPU it changes nothing.
+        with jax.default_matmul_precision("highest"):
+            return kernel(x, None, variables["params"])
+
+    return call
+
+
+def ours(given: Problem) -> Callable[[], np.ndarray]:
+    """The kernel by lazynet, through the public function."""
+    return lambda: lz.empirical_ntk(given.network, given.variables, given.x, dtype="float32")
+
+
+def for_memory(n: int, d: int, m: int, setting: tuple | None) -> Callable[[], Any]:
+    """A contender's call, in a process that has imported, started and compiled everything on 4 rows before."""
+    build = ours if setting is None else lambda given: peer(given, Setting(*setting))
+    jax.block_until_ready(build(problem(4, d, m))())
+    return build(problem(n, d, m))
+
+
+def run(n: tuple[int, ...] = (128, 256), d: int = 64, m: int = 1024, rounds: int = 5, budget: float = 120.0) -> Report:
+    """Time both.
+
+    Args:
+        n: numbers of rows.
+        d: length of a row.
+        m: width of the network.
+        rounds: timed calls of each, after the one that compiles.
+        budget: seconds after which a row starts no further round.
+    """
+    notes = [
+        "Seconds. first: the first call, compilation included. cpu: least processor time of a call, all threads, "
+        "which a busy machine changes least. x: how many times faster than the faster of the two peers.",
+        f"Peers run in the fastest of {len(SETTINGS) // 2} settings each (all in the JSON). peak MB: of one first "
+        "call, above what its own process held before; an upper bound.",
+        "diff: Frobenius norm of the difference from lazynet's kernel, over the norm of that.",
+    ]
+    settings = {"n": list(n), "d": d, "m": m, "rounds": rounds, "budget": budget, "activation": "relu"}
+    rows = [row for size in n for row in rows_of(size, d, m, rounds, budget, notes)]
+    return Report(settings, "float32", rows, notes)
+
+
+def rows_of(n: int, d: int, m: int, rounds: int, budget: float, notes: list[str]) -> list[dict[str, Any]]:
+    """A row for lazynet and one for each implementation of neural-tangents, at one size.
+
+    Raises:
+        RuntimeError: if the kernels differ.
+    """
+    given = problem(n, d, m)
+    tried = interleaved({setting: peer(given, setting) for setting in SETTINGS}, rounds=2, budget=budget / 2)
+    fastest = {
+        name: min((s for s in SETTINGS if s.implementation == name), key=lambda s: tried[s].best)
+        for name in IMPLEMENTATIONS
+    }
+    peers = {name: peer(given, setting) for name, setting in fastest.items()}
+    timings = interleaved({"lazynet": ours(given), **peers}, rounds, budget / 2)
+    done = timings["lazynet"].rounds
+    if done < rounds:
+        notes.append(f"n={n}: the budget of {budget:g} s was over after {done} of {rounds} rounds.")
+    sizes = {"n": n, "d": d, "m": m}
+
+    def row(name: str, setting: Setting | None) -> dict[str, Any]:
+        timing = timings[name]
+        return {
+            **sizes,
+            "contender": name,
+            "first_seconds": timing.first,
+            "best_seconds": timing.best,
+            "median_seconds": timing.median,
+            "cpu_seconds": timing.cpu,
+            "rounds": timing.rounds,
+            "speedup_best": None,
+            "speedup_median": None,
+            "speedup_cpu": None,
+            "peak_mb": megabytes(
+                peak_memory("benchmarks.empirical_ntk", "for_memory", **sizes, setting=setting and tuple(setting))
+            ),
+            "relative_difference": check_agreement(name, timing.result, timings["lazynet"].result),
+        }
+
+    table = [row("lazynet", None)]
+    for measure in ("best", "median", "cpu"):
+        quickest = min(getattr(timings[name], measure) for name in peers)
+        table[0][f"speedup_{measure}"] = quickest / getattr(timings["lazynet"], measure)
+    for name, setting in fastest.items():
+        others = [{**s._asdict(), "best_seconds": t.best} for s, t in tried.items() if s.implementation == name]
+        table.append({**row(name, setting), **setting._asdict(), "tried": others})
+    return table
+
+
+def check_agreement(name: str, kernel: Any, ours: np.ndarray) -> float:
+    """The difference of two kernels over the norm of ours.
+
+    Raises:
+        RuntimeError: if it is above the tolerance.
+    """
+    difference = float(np.linalg.norm(np.asarray(kernel) - ours) / np.linalg.norm(ours))
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"The kernels of lazynet and {name} differ by {difference:.1e} of their norm; {TOLERANCE:.0e} is allowed."
+        )
+    return difference
+
+
+def megabytes(size: int | None) -> float | None:
+    """Bytes in MB."""
+    return None if size is None else size / 1e6
+
+
+def show(report: Report) -> None:
+    """Print the table."""
+    columns = {
+        "n": ("n", "d"),
+        "contender": ("contender", ""),
+        "first": ("first_seconds", ".2f"),
+        "best": ("best_seconds", ".4f"),
+        "median": ("median_seconds", ".4f"),
+        "cpu": ("cpu_seconds", ".4f"),
+        "x best": ("speedup_best", ".0f"),
+        "x median": ("speedup_median", ".0f"),
+        "x cpu": ("speedup_cpu", ".0f"),
+        "peak MB": ("peak_mb", ".0f"),
+        "diff": ("relative_difference", ".0e"),
+    }
+    show_table("Empirical tangent kernel, d={d}, m={m}".format(**report.settings), report.rows, columns, report.notes)

@@ -1,0 +1,165 @@
+"""What benchmarks share: interleaved timing, memory of a call in a process of its own, the environment, output."""
+
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "lazynet")
+COMPILE_EVENTS = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Report(NamedTuple):
+    """What a benchmark found: its settings, the dtype it ran in, one flat dictionary a row, and what to know of it."""
+
+    settings: dict[str, Any]
+    dtype: str
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+
+class Timing(NamedTuple):
+    """Seconds of the first call (compilation included), best and median of the later ones, and the first's result.
+
+    `cpu` is the least processor time of a later call, over all threads: what a busy machine changes least.
+    """
+
+    first: float
+    best: float
+    median: float
+    cpu: float
+    rounds: int
+    result: Any
+
+
+def interleaved(
+    contenders: dict[Name, Callable[[], Any]], rounds: int = 5, budget: float = 120.0
+) -> dict[Name, Timing]:
+    """Time contenders in turns, so that a slow moment of the machine falls on all of them.
+
+    Each is called once to compile; then come rounds in which each is called once, until there are `rounds` or, after
+    at least one, `budget` seconds are over. A call ends when its result is ready.
+    """
+    firsts, results = {}, {}
+    times: dict[Any, list[tuple[float, float]]] = {name: [] for name in contenders}
+    begin = time.perf_counter()
+    for name, call in contenders.items():
+        firsts[name], _, results[name] = _timed(call)
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            times[name].append(_timed(call)[:2])
+        if time.perf_counter() - begin > budget:
+            break
+    timings = {}
+    for name in contenders:
+        wall, cpu = np.transpose(times[name])
+        best, median = float(wall.min()), float(np.median(wall))
+        timings[name] = Timing(firsts[name], best, median, float(cpu.min()), len(wall), results[name])
+    return timings
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - begin, time.process_time() - cpu_begin, result
+
+
+@contextmanager
+def compilations() -> Iterator[list[float]]:
+    """A list that gets the seconds of each lowering and compilation by XLA in this context; tracing is left out."""
+    seconds: list[float] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        if event in COMPILE_EVENTS:
+            seconds.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def peak_memory(module: str, build: str, **arguments: Any) -> int | None:
+    """Bytes by which one call raises the resident memory of a fresh process at its peak; None where not on Linux.
+
+    The process calls `module.build(**arguments)`, which may warm up and returns the call; arguments are plain values.
+    The call's own compilation counts, and what warming up had held and given back may count: this is an upper bound.
+    """
+    code = f"from benchmarks.timing import _report_memory; _report_memory({module!r}, {build!r}, {arguments!r})"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(found.stdout)
+
+
+def _report_memory(module: str, build: str, arguments: dict[str, Any]) -> None:
+    call = getattr(importlib.import_module(module), build)(**arguments)
+    held = _resident("VmRSS")
+    jax.block_until_ready(call())
+    peak = _resident("VmHWM")
+    print(json.dumps(None if held is None or peak is None else peak - held))
+
+
+def _resident(field: str) -> int | None:
+    """VmRSS or VmHWM of this process in bytes; getrusage would hand down the peak of the process that started it."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, number of CPUs, and how busy they are."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "cpu_count": os.cpu_count(),
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def write_json(path: Path, name: str, report: Report, seconds: float) -> None:
+    """Write name, environment, report and the seconds of it all; numbers that are not finite become null."""
+    record = {"name": name, **environment(), "seconds": seconds, **report._asdict()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_table(
+    title: str, rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str]], notes: list[str]
+) -> None:
+    """Print rows and notes on stdout; `columns` is heading -> (key, format of its numbers)."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading, (_, style) in columns.items():
+        table.add_column(heading, justify="right" if style else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*("-" if row[key] is None else format(row[key], style) for key, style in columns.values()))
+    console = Console(width=100, highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)

@@ -1,0 +1,124 @@
+"""The empirical tangent kernel against the Jacobian of the flax module."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import ACTIVATIONS, TRAINED
+from tolerance import assert_close
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.kernels import average_ntk, full_ntk
+from lazynet.precision import float64
+
+
+def rows(n, d, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+def moved(network, key, x):
+    """Variables in float64 away from the start."""
+    with float64():
+        start = jax.tree.map(np.asarray, dict(network.init(key, jnp.asarray(x))))
+    return jax.tree.map(lambda leaf: leaf + 0.3 * rows(*leaf.shape, seed=7), start)
+
+
+def jacobian(network, variables, x):
+    """(n, k, parameters), NumPy float64."""
+
+    def outputs(params):
+        return network.apply({**variables, "params": params}, jnp.asarray(x)).reshape(len(x), network.outputs)
+
+    with float64():
+        leaves = jax.tree.leaves(jax.jacrev(outputs)(jax.tree.map(jnp.asarray, variables["params"])))
+        return np.concatenate([np.asarray(leaf).reshape(len(x), network.outputs, -1) for leaf in leaves], axis=2)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("readout", ["sign", "gaussian"])
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_jacobian(activation, train, readout, symmetric, outputs, key):
+    network = lz.TwoLayer(
+        width=12,
+        outputs=outputs,
+        activation=activation,
+        train=train,
+        readout=readout,
+        symmetric=symmetric,
+        output_scale=1.3,
+    )
+    x1, x2 = rows(5, 4), rows(5, 4, seed=1)
+    variables = moved(network, key, x1)
+    j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
+    for other, j in ((None, j1), (x2, j2)):
+        expected = np.einsum("icp,jdp->icjd", j1, j)
+        # Operation by operation: 120 networks are 120 programs otherwise.
+        with jax.disable_jit():
+            full = lz.empirical_ntk(network, variables, x1, other, outputs="all")
+            average = lz.empirical_ntk(network, variables, x1, other)
+        assert type(full) is type(average) is np.ndarray
+        np.testing.assert_allclose(full, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+        trace = np.einsum("icjc->ij", full) / outputs
+        np.testing.assert_allclose(average, trace, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("train", TRAINED)
+def test_other_numbers_of_rows_and_features(train, key):
+    network = lz.TwoLayer(width=6, outputs=2, activation="gelu", train=train, symmetric=False)
+    for d in (1, 9):
+        x1, x2 = rows(1, d), rows(4, d, seed=1)
+        variables = moved(network, key, x1)
+        expected = np.einsum("icp,jdp->icjd", jacobian(network, variables, x1), jacobian(network, variables, x2))
+        assert_close(lz.empirical_ntk(network, variables, x1, x2, outputs="all"), expected)
+        assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_float32(activation, key):
+    network = lz.TwoLayer(width=64, outputs=3, activation=activation, train="both", readout="gaussian")
+    x = rows(6, 4)
+    variables = moved(network, key, x)
+    for outputs in ("average", "all"):
+        single = lz.empirical_ntk(network, variables, x, outputs=outputs, dtype="float32")
+        assert type(single) is np.ndarray
+        assert single.dtype == np.float32
+        double = lz.empirical_ntk(network, variables, x, outputs=outputs)
+        assert double.dtype == np.float64
+        assert_close(single, double)
+        # Otherwise it was computed in float64 and only then cast.
+        assert np.abs(single - double).max() > 1e-9
+
+
+def test_numpy_float64_outside_of_the_context(key):
+    network, x = lz.TwoLayer(width=8), jnp.asarray(rows(3, 4), jnp.float32)
+    kernel = lz.empirical_ntk(network, network.init(key, x), x)
+    assert not jax.config.jax_enable_x64
+    assert type(kernel) is np.ndarray
+    assert kernel.dtype == (1 + kernel).dtype == kernel.sum().dtype == np.float64
+    # Inputs in float32 are exact in float64: the same kernel as from their copies.
+    copies = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(network.init(key, x)))
+    np.testing.assert_array_equal(kernel, lz.empirical_ntk(network, copies, np.asarray(x, np.float64)))
+
+
+@pytest.mark.parametrize("which", [average_ntk, full_ntk])
+def test_the_traceable_kernels_keep_their_dtype(which, key):
+    network, x = lz.TwoLayer(width=8, outputs=2, train="both"), jnp.asarray(rows(3, 4), jnp.float32)
+    starts = jax.vmap(lambda k: dict(network.init(k, x)))(jax.random.split(key, 3))
+    many = jax.vmap(lambda variables: which(network, variables, x, x))(starts)
+    assert many.dtype == jnp.float32
+    outputs = "average" if which is average_ntk else "all"
+    for i in range(3):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], starts)
+        assert_close(many[i], lz.empirical_ntk(network, one, x, outputs=outputs))
+
+
+def test_bad_arguments_are_refused(key):
+    network, x = lz.TwoLayer(width=8), jnp.ones((2, 3))
+    variables = network.init(key, x)
+    with unchecked(), pytest.raises(ValueError, match="outputs is 'trace', but must be 'average' or 'all'"):
+        lz.empirical_ntk(network, variables, x, outputs="trace")
+    with unchecked(), pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
+        lz.empirical_ntk(network, variables, x, dtype="float16")

@@ -1,0 +1,59 @@
+"""The analytic kernel against averages over a million units of the flax module itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import ACTIVATIONS, TRAINED, unit_rows
+
+import lazynet as lz
+from lazynet.kernels import average_ntk
+
+NETWORKS, WIDTH = 128, 2**13
+
+
+def pairs():
+    """Eight pairs of inputs: equal, opposite, orthogonal, generic, and not of unit norm."""
+    x1, x2 = unit_rows(8, 3), unit_rows(8, 3, seed=1)
+    x2[0], x2[1], x2[2] = x1[0], -x1[1], np.cross(x1[2], [1.0, 0.0, 0.0])
+    x1[6], x2[6], x2[7] = 0.5 * x1[6], 1.7 * x2[6], 2.0 * x1[7]
+    return x1.astype(np.float32), x2.astype(np.float32)
+
+
+def check(network, key):
+    x1, x2 = pairs()
+    networks = [network.clone(train=train) for train in TRAINED]
+
+    @jax.jit
+    def samples(keys, x1, x2):
+        def one(key):
+            # The same start whatever is trained.
+            variables = dict(network.init(key, x1))
+            return jnp.stack([jnp.diagonal(average_ntk(part, variables, x1, x2)) for part in networks])
+
+        return jax.lax.map(one, keys)
+
+    found = np.asarray(samples(jax.random.split(key, NETWORKS), x1, x2), np.float64)
+    mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(NETWORKS)
+    for part, value, width in zip(networks, mean, error, strict=True):
+        expected = np.diagonal(lz.analytic_kernel(part)(x1, x2))
+        scale = np.abs(expected).max()
+        assert np.all(width < 0.02 * scale)
+        # Where nothing is random, as relu' on opposite rows, only float32's rounding is left.
+        assert np.all(np.abs(value - expected) < 5 * width + 1e-6 * scale), part.train
+
+
+SCALES = [{}, {"init_scale": 1.6, "output_scale": lambda m: 0.4}, {"init_scale": 0.3, "output_scale": 2.0}]
+
+
+@pytest.mark.parametrize("scales", SCALES, ids=["plain", "wide", "narrow"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_analytic_kernel_is_the_mean(activation, scales, key):
+    check(lz.TwoLayer(width=WIDTH, activation=activation, train="both", symmetric=False, **scales), key)
+
+
+@pytest.mark.parametrize("readout", ["sign", "gaussian"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_several_outputs_and_every_start_have_the_same_kernel(symmetric, readout, key):
+    arguments = {"outputs": 3, "train": "both", "readout": readout, "symmetric": symmetric}
+    check(lz.TwoLayer(width=WIDTH, activation="tanh", init_scale=1.6, **arguments), key)

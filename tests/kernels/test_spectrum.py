@@ -1,0 +1,127 @@
+"""Inverses and eigenvalues of kernels, and the complexity measure."""
+
+import numpy as np
+import pytest
+from reference import targets, unit_rows
+from tolerance import assert_close
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.kernels import Inverse, largest_eigenvalue, same_rows, spectrum
+from lazynet.kernels.spectrum import DIRECT
+
+
+def solve_longdouble(k, y):
+    """K^-1 y by Gauss-Jordan elimination in extended precision."""
+    work = np.concatenate([k, y.reshape(len(k), -1)], axis=1).astype(np.longdouble)
+    for i in range(len(k)):
+        work[i] /= work[i, i]
+        others = np.arange(len(k)) != i
+        work[others] -= work[others, i : i + 1] * work[i]
+    return work[:, len(k) :].reshape(y.shape)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_complexity(n, outputs):
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(unit_rows(n, 6))
+    y = targets(n, outputs)
+    expected = np.sqrt(2 * np.sum(y * solve_longdouble(k, y)) / n)
+    assert isinstance(lz.complexity(k, y), float)
+    # The condition number of these kernels is below 100.
+    assert_close(lz.complexity(k, y), expected, ulps=1000)
+    assert_close(lz.complexity(k.astype(np.float32), y), expected, dtype="float32", ulps=100)
+    assert_close(Inverse(k).solve(y), solve_longdouble(k, y), ulps=1000)
+
+
+def test_complexity_of_learnable_targets_is_bounded():
+    """Arora et al. 2019, Theorem 6.1: y = (b . x)^p has y' K^-1 y <= 9 p^2 |b|^2p, whatever n is."""
+    beta = unit_rows(1, 5, seed=3)[0]
+    for n in (20, 100):
+        x = unit_rows(n, 5)
+        k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
+        for p in (1, 2, 4):
+            assert lz.complexity(k, (x @ beta) ** p) <= np.sqrt(2 / n) * 3 * p
+
+
+def test_complexity_is_in_float64_for_float32_labels():
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(unit_rows(9, 6))
+    y = targets(9)
+    assert lz.complexity(k, y.astype(np.float32)) == lz.complexity(k, y)
+
+
+def test_rows_that_are_the_same_are_named():
+    x = unit_rows(8, 5)
+    x[6] = x[2]
+    relu, erf = (lz.analytic_kernel(lz.TwoLayer(width=2, activation=a)) for a in ("relu", "erf"))
+    for kernel in (relu, erf):
+        with pytest.raises(ValueError, match="rows 2 and 6 are identical"):
+            lz.complexity(kernel(x), targets(8))
+    x[6] = 2 * x[2]
+    with pytest.raises(ValueError, match="rows 2 and 6 are identical"):
+        lz.complexity(relu(x), targets(8))
+    x[6] = -x[2]
+    assert same_rows(erf(x)) == (2, 6, "antipodal")
+    with pytest.raises(ValueError, match="rows 2 and 6 are antipodal"):
+        lz.complexity(erf(x), targets(8))
+    assert same_rows(relu(x)) is None
+    y = targets(8)
+    assert_close(lz.complexity(relu(x), y), np.sqrt(y @ solve_longdouble(relu(x), y) / 4), ulps=1000)
+
+
+def test_nearly_the_same_rows_are_not_called_the_same():
+    """The kernel of rows at an angle of 1e-4 has a cosine 3e-5 below 1: an inverse exists."""
+    x = unit_rows(8, 5)
+    x[6] = x[2] + 1e-4 * unit_rows(1, 5, seed=5)[0]
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
+    assert same_rows(k) is None
+    assert np.isfinite(lz.complexity(k, targets(8)))
+
+
+@pytest.mark.parametrize(
+    ("k", "y", "message"),
+    [
+        (np.ones((2, 3)), np.ones(2), r"k has shape \(2, 3\), but must be a square matrix"),
+        (np.diag([1.0, np.nan]), np.ones(2), "k has NaN or infinite entries"),
+        (np.array([[1.0, 0.5], [0.4, 1.0]]), np.ones(2), "k differs from its transpose"),
+        (np.eye(2), np.ones(3), r"y has shape \(3,\), but the kernel asks for \(2,\) or \(2, k\)"),
+        (np.eye(2), np.array([1.0, np.inf]), "y has NaN or infinite entries"),
+        (np.array([[1.0, 0.5, 0.9], [0.5, 1, 0.1], [0.9, 0.1, -1.0]]), np.ones(3), "The kernel has no inverse"),
+        (np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [3.0, 3.0, 6.0]]), np.ones(3), "The kernel has no inverse"),
+        (np.zeros((2, 2)), np.ones(2), "The kernel has no inverse"),
+        (np.zeros((1, 1)), np.ones(1), "The kernel has no inverse"),
+    ],
+)
+def test_what_has_no_complexity_is_refused(k, y, message):
+    with unchecked(), pytest.raises(ValueError, match=message):
+        lz.complexity(k, y)
+
+
+@pytest.mark.parametrize("n", [1, 2, 40, DIRECT, DIRECT + 1])
+def test_extreme_eigenvalues(n):
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(unit_rows(n, 12))
+    values = np.linalg.eigvalsh(k)
+    inverse = Inverse(k)
+    # Lanczos stops at the rounding of float64 relative to the eigenvalue it looks for.
+    np.testing.assert_allclose(inverse.lambda_min, values[0], rtol=1e-9)
+    np.testing.assert_allclose(inverse.lambda_max, values[-1], rtol=1e-12)
+    np.testing.assert_allclose(largest_eigenvalue(k), values[-1], rtol=1e-12)
+    assert inverse.lambda_min == Inverse(k).lambda_min
+    assert largest_eigenvalue(k) == inverse.lambda_max
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_spectrum(n):
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(unit_rows(n, 6))
+    values, vectors = spectrum(k)
+    assert np.all(np.diff(values) >= 0)
+    assert_close(vectors @ np.diag(values) @ vectors.T, k)
+    assert_close(vectors.T @ vectors, np.eye(n))
+
+
+def test_kernels_symmetric_only_to_float32_are_taken():
+    x = unit_rows(30, 6)
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
+    rounded = k + 1e-7 * np.triu(np.ones_like(k), 1)
+    y = targets(30)
+    np.testing.assert_allclose(lz.complexity(rounded, y), lz.complexity(k, y), rtol=1e-4)

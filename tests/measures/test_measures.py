@@ -1,0 +1,93 @@
+"""Measures against their formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerance import assert_close
+
+from lazynet import measures
+from lazynet.precision import float64
+
+DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def run(measure, dtype, *arguments):
+    """The measure as the training program calls it, compiled and in one dtype."""
+    with float64():
+        found = jax.jit(measure)(*jax.tree.map(lambda a: jnp.asarray(a, dtype), arguments))
+        assert found.shape == ()
+        assert found.dtype == dtype
+        return np.asarray(found)
+
+
+@DTYPES
+def test_norm_and_displacement(dtype):
+    start = {"hidden": normal(7, 3), "readout": normal(7, 2, seed=1)}
+    now = {"hidden": normal(7, 3, seed=2), "readout": normal(7, 2, seed=3)}
+    squares = sum(np.sum(leaf**2) for leaf in now.values())
+    assert_close(run(measures.parameter_norm, dtype, now), np.sqrt(squares))
+    squares = sum(np.sum((now[name] - start[name]) ** 2) for name in now)
+    assert_close(run(measures.displacement, dtype, now, start), np.sqrt(squares))
+    assert run(measures.displacement, dtype, start, start) == 0
+
+
+@DTYPES
+def test_max_neuron_displacement(dtype):
+    w, start = normal(7, 3), normal(7, 3, seed=1)
+    assert_close(run(measures.max_neuron_displacement, dtype, w, start), np.linalg.norm(w - start, axis=1).max())
+
+
+@DTYPES
+def test_activation_flips(dtype):
+    w, start, x = normal(50, 3), normal(50, 3, seed=1), normal(11, 3, seed=2)
+    expected = np.mean((w @ x.T > 0) != (start @ x.T > 0))
+    assert 0.3 < expected < 0.7
+    assert_close(run(measures.activation_flips, dtype, w, start, x), expected)
+    assert run(measures.activation_flips, dtype, w, 3 * w, x) == 0
+    assert run(measures.activation_flips, dtype, w, -w, x) == 1
+
+
+def test_a_preactivation_of_zero_is_not_positive():
+    x = np.eye(2)
+    flips = run(measures.activation_flips, "float64", np.array([[0.0, 1.0]]), np.array([[-1.0, 0.0]]), x)
+    # Unit 0 on example 0: from -1 to 0, no flip; on example 1: from 0 to 1, a flip.
+    assert flips == 0.5
+
+
+@DTYPES
+def test_relative_distance(dtype):
+    k, reference = normal(5, 5), normal(5, 5, seed=1)
+    expected = np.linalg.norm(k - reference) / np.linalg.norm(reference)
+    assert_close(run(measures.relative_distance, dtype, k, reference), expected)
+    assert abs(expected - np.linalg.norm(k - reference) / np.linalg.norm(k)) > 0.01
+
+
+def test_rms():
+    difference = normal(4, 3, 5, 2)
+    assert_close(measures.rms(difference, 1), np.sqrt(np.mean(difference**2, axis=3)))
+    assert_close(measures.rms(difference, 2), np.sqrt(np.mean(difference**2, axis=(2, 3))))
+
+
+def test_zero_one_error_of_two_classes():
+    y = np.array([1.0, 1.0, -1.0, -1.0])
+    f = np.array([[0.1, -0.1, -3.0, 3.0], [2.0, 2.0, -2.0, -2.0], [0.0, 1.0, 0.0, -1.0]])
+    # An output of zero decides for neither class and is wrong.
+    np.testing.assert_array_equal(measures.zero_one_error(f, y), [0.5, 0.0, 0.5])
+    np.testing.assert_array_equal(measures.zero_one_error(f[None], y), [[0.5, 0.0, 0.5]])
+
+
+@pytest.mark.parametrize("shift", [0.0, 1 / 3])
+def test_zero_one_error_of_more_classes(shift):
+    y = np.eye(3)[[0, 1, 2, 2]] - shift
+    f = np.array([[5.0, 1, 1], [1, 5, 1], [1, 5, 1], [-3, -2, -1]])
+    np.testing.assert_array_equal(measures.zero_one_error(np.stack([f, y, -y]), y), [0.25, 0.0, 1.0])
+
+
+def test_two_outputs_are_classes_too():
+    y = np.eye(2)[[0, 1]]
+    assert measures.zero_one_error(np.array([[0.2, 0.1], [0.2, 0.1]]), y) == 0.5

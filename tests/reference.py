@@ -1,0 +1,38 @@
+"""Activations and data written apart from the library, in NumPy."""
+
+import numpy as np
+from scipy import special
+
+ACTIVATIONS = ("relu", "erf", "tanh", "gelu", "softplus")
+TRAINED = ("hidden", "readout", "both")
+
+
+def density(z):
+    return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+VALUE = {
+    "relu": lambda z: np.maximum(z, 0),
+    "erf": special.erf,
+    "tanh": np.tanh,
+    "gelu": lambda z: z * special.ndtr(z),
+    "softplus": lambda z: np.logaddexp(0, z),
+}
+SLOPE = {
+    "relu": lambda z: (z > 0).astype(z.dtype),
+    "erf": lambda z: 2 / np.sqrt(np.pi) * np.exp(-(z**2)),
+    "tanh": lambda z: 1 / np.cosh(z) ** 2,
+    "gelu": lambda z: special.ndtr(z) + z * density(z),
+    "softplus": special.expit,
+}
+
+
+def unit_rows(n, d, seed=0, dtype=np.float64):
+    x = np.random.default_rng(seed).normal(size=(n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
+
+
+def targets(n, outputs=1, seed=0):
+    """+-1 for one output, random rows for more."""
+    rng = np.random.default_rng(seed)
+    return rng.choice([-1.0, 1.0], size=n) if outputs == 1 else rng.normal(size=(n, outputs))

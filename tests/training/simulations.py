@@ -1,0 +1,64 @@
+"""A pack of members trained on the host, step by step, and through `lazynet.training.simulate`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from reference import SLOPE, VALUE, unit_rows
+
+from lazynet.networks import weights
+from lazynet.precision import float64
+from lazynet.training import Member, simulate
+
+
+def low_rank_rows(n, d, rank, seed=0):
+    basis = np.linalg.qr(np.random.default_rng(seed + 1).normal(size=(d, rank)))[0]
+    return unit_rows(n, rank, seed) @ basis.T
+
+
+class Everything:
+    """What the tests look at: predictions on the training set and the variables."""
+
+    def __init__(self, network):
+        self.network, self.traces = network, 0
+
+    def __call__(self, variables, member, shared):
+        self.traces += 1
+        return {
+            "f": self.network.apply(variables, shared["x"]),
+            **{name: value for name, value in variables["params"].items()},
+        }
+
+
+def members(network, keys, x, dtype="float64", change=lambda variables, i: variables):
+    """Starts for some keys, stacked; `change` may alter a member's variables."""
+    starts = [change(dict(network.init(key, jnp.asarray(x, dtype))), i) for i, key in enumerate(keys)]
+    return Member(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), jnp.stack(keys), None)
+
+
+def share(path, x, y, learning_rate, dtype="float64"):
+    arrays = {**path.share(x, y), "learning_rate": learning_rate}
+    return {name: jnp.asarray(value, dtype) for name, value in arrays.items()}
+
+
+def train(path, network, keys, x, y, learning_rate, snapshots, dtype="float64", change=lambda v, i: v, measure=None):
+    with float64() if dtype == "float64" else jax.default_matmul_precision("highest"):
+        pack = members(network, keys, x, dtype, change)
+        shared = share(path, x, y, learning_rate, dtype)
+        outcome = simulate(path, measure or Everything(network), pack, shared, np.asarray(snapshots))
+        return jax.tree.map(np.asarray, pack.variables), outcome
+
+
+def descend(network, variables, x, y, learning_rate, snapshots):
+    """Plain descent of 1/2 sum (f - y)^2 in the hidden weights in NumPy: f, W and sum of sqrt(loss) at snapshots."""
+    w, a = (np.asarray(weights(variables, name), np.float64) for name in ("hidden", "readout"))
+    c = network.output_scale / np.sqrt(network.width)
+    records, root_sum = [], 0.0
+    for step in range(max(snapshots) + 1):
+        z = x @ w.T
+        f = c * VALUE[network.activation](z) @ a
+        if step in snapshots:
+            records.append((f[:, 0] if network.outputs == 1 else f, w, root_sum))
+        residual = f - y.reshape(f.shape)
+        root_sum += np.sqrt(0.5 * np.sum(residual**2))
+        w = w - learning_rate * c * ((residual @ a.T) * SLOPE[network.activation](z)).T @ x
+    return [np.stack(column) for column in zip(*records, strict=True)]

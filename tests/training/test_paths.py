@@ -1,0 +1,189 @@
+"""Three ways to take the same step: autodiff, hidden weights by hand, pre-activations by hand."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from reference import ACTIVATIONS, targets, unit_rows
+from simulations import descend, low_rank_rows, share, train
+from tolerance import assert_close
+
+from lazynet import losses
+from lazynet.networks import TwoLayer
+from lazynet.precision import float64
+from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, choose_path
+from lazynet.training.paths import block_size, row_space
+
+SNAPSHOTS = [0, 1, 17, 50]
+
+
+def paths(network):
+    return {
+        "autodiff": AutodiffPath(network, losses.squared(), optax.sgd),
+        "hidden": HiddenPath(network),
+        "preactivation": PreactivationPath(network),
+    }
+
+
+# Inputs: n > d, d >= 2 n, and of rank 3 in 9 dimensions; none has more rows or columns than a step can afford here.
+INPUTS = {"tall": unit_rows(10, 4), "wide": unit_rows(6, 20), "low rank": low_rank_rows(12, 9, 3)}
+WIDTHS = {"tall": 1500, "wide": 3000, "low rank": 1009}
+
+
+def case(inputs, activation, outputs, width=None, output_scale=1.3):
+    width = width or WIDTHS[inputs]
+    x = INPUTS[inputs]
+    network = TwoLayer(
+        width=width, outputs=outputs, activation=activation, symmetric=width % 2 == 0, output_scale=output_scale
+    )
+    # A learning rate at which most of the modes are learned in fifty steps.
+    y, rate = targets(len(x), outputs), 0.3 / output_scale**2
+    return network, x, y, rate
+
+
+# Every activation, every kind of inputs, and both numbers of outputs for each kind.
+CASES = [
+    ("tall", "relu", 1),
+    ("tall", "erf", 3),
+    ("wide", "tanh", 1),
+    ("wide", "relu", 3),
+    ("low rank", "gelu", 1),
+    ("low rank", "softplus", 3),
+]
+
+
+def test_the_cases_cover_every_activation():
+    assert {activation for _, activation, _ in CASES} == set(ACTIVATIONS)
+    assert {inputs for inputs, _, _ in CASES} == set(INPUTS)
+
+
+@pytest.mark.parametrize(("inputs", "activation", "outputs"), CASES)
+@pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
+def test_every_path_is_the_plain_loop(path, inputs, activation, outputs, key):
+    network, x, y, rate = case(inputs, activation, outputs)
+    start, outcome = train(paths(network)[path], network, [key], x, y, rate, SNAPSHOTS)
+    first = jax.tree.map(lambda leaf: leaf[0], start)
+    f, w, root_sum = descend(network, first, x, y, rate, SNAPSHOTS)
+    assert np.linalg.norm(f[-1] - f[0]) > 0.5
+    np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(outcome.records["loss_root_sum"][0], root_sum, rtol=1e-9, atol=0)
+    np.testing.assert_array_equal(outcome.variables["params"]["hidden"], outcome.records["hidden"][:, -1])
+    np.testing.assert_array_equal(outcome.variables["fixed"]["readout"], start["fixed"]["readout"])
+
+
+@pytest.mark.parametrize("width", [2, 509, 60, 18 * 32])
+@pytest.mark.parametrize("path", ["hidden", "preactivation"])
+def test_division_into_blocks_does_not_show(path, width, key, monkeypatch):
+    """One small block, one that no divisor parts, two, and more than are unrolled."""
+    monkeypatch.setattr("lazynet.training.paths.BLOCK", 32)
+    network, x, y, rate = case("tall", "relu", 3, width)
+    start, outcome = train(paths(network)[path], network, [key], x, y, rate, [0, 5])
+    f, w, _ = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, [0, 5])
+    np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
+def test_float32(path, key):
+    """From the same start as in float64.
+
+    One step adds a few rounding errors to f, which descent then carries on without making them larger: fifty steps
+    stay below 64 + 50 * 16 of them.
+    """
+    network, x, y, rate = case("low rank", "tanh", 1, 2048)
+    x = x.astype(np.float32).astype(np.float64)
+    start, single = train(paths(network)[path], network, [key], x, y, rate, SNAPSHOTS, "float32")
+    f, w, root_sum = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, SNAPSHOTS)
+    assert single.variables["params"]["hidden"].dtype == np.float32
+    assert_close(single.records["f"][0], f, dtype="float32", ulps=64 + 50 * 16)
+    assert_close(single.records["hidden"][0], w, dtype="float32", ulps=64 + 50 * 16)
+    assert_close(single.records["loss_root_sum"][0], root_sum, dtype="float32", ulps=64 + 50 * 16)
+
+
+def test_row_space():
+    for x, rank in ((unit_rows(10, 4), 4), (unit_rows(6, 20), 6), (low_rank_rows(12, 9, 3), 3)):
+        basis = row_space(x)
+        assert basis.shape == (x.shape[1], rank)
+        assert_close(basis.T @ basis, np.eye(rank))
+        assert_close(x @ basis @ basis.T, x)
+    # Pixels that are always black, and an example that is there twice.
+    x = np.concatenate([unit_rows(5, 4), np.zeros((5, 3))], axis=1)
+    assert row_space(np.concatenate([x, x])).shape == (7, 4)
+
+
+def test_block_size():
+    for width in (1, 2, 255, 256, 1009, 1024, 1500, 2048, 3000, 4096, 2 * 1009, 2**16):
+        size = block_size(width)
+        assert width % size == 0
+        assert size == width or 256 <= size <= 1024
+    assert block_size(4096) == 1024
+    assert block_size(1500) == 750
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "rank", "expected"),
+    [
+        (10, 4, 4, HiddenPath),  # 2 n^2 = 200 against 4 n rank = 160
+        (10, 5, 5, HiddenPath),  # equal
+        (10, 6, 6, PreactivationPath),
+        (10, 30, 10, PreactivationPath),
+        (10, 30, 5, HiddenPath),
+        (10, 30, 6, PreactivationPath),
+    ],
+)
+def test_the_path_with_the_fewest_operations(n, d, rank, expected):
+    x = low_rank_rows(n, d, rank)
+    chosen = choose_path(TwoLayer(width=4), losses.squared(), "sgd", None, x)
+    assert type(chosen) is expected
+    assert type(choose_path(TwoLayer(width=4), losses.squared(), optax.sgd, None, x)) is expected
+
+
+X = unit_rows(4, 3)
+MEAN_SQUARED = losses.Loss("squared", losses.squared().per_example, "mean")
+NOT_PLAIN = {
+    "loss": (TwoLayer(width=4), losses.logistic(), "sgd", None),
+    "mean": (TwoLayer(width=4), MEAN_SQUARED, "sgd", None),
+    "momentum": (TwoLayer(width=4), losses.squared(), "momentum", None),
+    "own optimiser": (TwoLayer(width=4), losses.squared(), lambda rate: optax.sgd(rate, 0.5), None),
+    "batches": (TwoLayer(width=4), losses.squared(), "sgd", 2),
+    "readout": (TwoLayer(width=4, train="readout"), losses.squared(), "sgd", None),
+    "both": (TwoLayer(width=4, train="both"), losses.squared(), "sgd", None),
+    "other network": (object(), losses.squared(), "sgd", None),
+}
+
+
+@pytest.mark.parametrize("case", NOT_PLAIN)
+def test_only_plain_descent_is_written_by_hand(case):
+    settings = NOT_PLAIN[case]
+    for forced in ("hidden", "preactivation"):
+        with pytest.raises(ValueError, match=f"path is '{forced}', but that one is only for plain full-batch descent"):
+            choose_path(*settings, X, path=forced)
+    for path in ("auto", "autodiff"):
+        chosen = choose_path(*settings, X, path=path)
+        assert type(chosen) is AutodiffPath
+        assert chosen.loss is settings[1]
+        assert chosen.batch_size == settings[3]
+
+
+def test_a_path_may_be_asked_for():
+    plain = TwoLayer(width=4), losses.squared(), "sgd", None, X
+    for name, expected in (("autodiff", AutodiffPath), ("hidden", HiddenPath), ("preactivation", PreactivationPath)):
+        assert type(choose_path(*plain, path=name)) is expected
+    with pytest.raises(ValueError, match="path is 'fast', but must be one of auto, autodiff, hidden, preactivation"):
+        choose_path(*plain, path="fast")
+    with pytest.raises(ValueError, match="optimizer is 'SGD', but must be one of sgd, momentum"):
+        choose_path(TwoLayer(width=4), losses.squared(), "SGD", None, X)
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_the_start_is_read_back(inputs, key):
+    """At step 0 the rotation to the row space leaves nothing behind."""
+    network, x, y, rate = case(inputs, "relu", 1, 256)
+    for path in paths(network).values():
+        with float64():
+            member = Member(dict(network.init(key, x)), key, None)
+            shared = share(path, x, y, rate)
+            back = path.read(path.start(member, shared), member, shared)
+            np.testing.assert_array_equal(back["params"]["hidden"], member.variables["params"]["hidden"])
+            np.testing.assert_array_equal(back["fixed"]["readout"], member.variables["fixed"]["readout"])
