@@ -20,6 +20,8 @@ MOVEMENTS = {
     "relative_displacement": ("relative", ORANGE, "s"),
     "kernel_drift": ("kernel drift", GREEN, "^"),
 }
+# What is larger has diverged, and would hide all else.
+DRAWN = 1e12
 
 
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
@@ -81,9 +83,10 @@ def _draw_loss(axes: Axes, result: Result) -> None:
         axes.plot(later.step, one.mean("seed"), color=color, label=str(width))
         axes.fill_between(later.step, one.min("seed"), one.max("seed"), color=color, alpha=0.2, linewidth=0)
     if "kernel_train_loss" in later:
-        predicted = later.kernel_train_loss
-        limits = [dim for dim in ("width", "seed") if dim in predicted.dims]
-        axes.plot(later.step, predicted.mean(limits), color="black", label="kernel", **THEORY)
+        predicted = later.kernel_train_loss.where(later.kernel_train_loss < DRAWN)
+        predicted = predicted.mean("seed") if "seed" in predicted.dims else predicted
+        for i, curve in enumerate(np.atleast_2d(predicted.values)):
+            axes.plot(later.step, curve, color="black", label="" if i else "kernel", **THEORY)
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title="Networks beside their kernel")
     axes.legend(title="width", ncols=2)
 
@@ -95,11 +98,15 @@ def _draw_against_width(
     widths = result.width.values
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in quantities.items():
-        if quantity not in result or not (values := reduce_steps(result[quantity])).mean("seed").max() > 0:
+        if quantity not in result:
             continue
+        values = reduce_steps(result[quantity])
+        values = values.where(values < DRAWN)
         mean = values.mean("seed")
+        if not mean.max() > 0:
+            continue
         row = rows.get(quantity)
-        fitted = f"{label}: {row.fitted:+.2f}" if row else label
+        fitted = f"{label}: {row.fitted:+.2f}" if row and np.isfinite(row.fitted) else label
         axes.plot(widths, mean, color=color, marker=marker, label=fitted)
         axes.fill_between(widths, values.min("seed"), values.max("seed"), color=color, alpha=0.2, linewidth=0)
         if row and (drawn := mean.values > 0).any():
@@ -116,7 +123,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
     styles = {**MOVEMENTS, **{name: GAPS[name] for name in ("kernel_gap_train", "linearization_gap_train")}}
     dotted = [name for name in styles if name in GAPS]
     for row in verdict.rows:
-        if row.quantity not in styles or not row.by_step:
+        if row.quantity not in styles or not np.isfinite([fit.fitted for fit in row.by_step]).any():
             continue
         label, color, _ = styles[row.quantity]
         steps = [fit.step for fit in row.by_step]
@@ -130,6 +137,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         axes.axhline(exponent, color="black", **THEORY)
         axes.axhspan(exponent - verdict.band, exponent + verdict.band, color="black", alpha=0.06, linewidth=0)
     axes.set(xscale="log", xlabel="step", ylabel="exponent in the width", title="Fitted exponents, 95% intervals")
+    axes.set_xlim(0.9 * result.step.values[1], 1.1 * result.step.values[-1])
     if axes.get_legend_handles_labels()[1]:
         _room_above(axes, 0.35)
         axes.legend(title="dashed: predicted, with its band", loc="upper right", ncols=2)
