@@ -1,5 +1,8 @@
 """The command line: `lazynet sweep`, `lazynet complexity`, `lazynet data`."""
 
+import contextlib
+import io
+import itertools
 import json
 import sys
 import warnings
@@ -16,7 +19,7 @@ from lazynet.sweep import check_new_folder, write_run
 
 FAILED_CHECK, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # What bad input raises; anything else is a defect and shows its traceback.
-EXPECTED_ERRORS = (ValueError, FileNotFoundError, FileExistsError)
+EXPECTED_ERRORS = (ValueError, OSError)
 
 
 @dataclass
@@ -208,13 +211,9 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 for a failed check, 2 for bad input."""
-    command: Any = tyro.cli(
-        Command,
-        prog="lazynet",
-        description=lz.__doc__,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    command = _parse(arguments)
+    if command is None:
+        return BAD_INPUT
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_: print(f"lazynet: warning: {message}", file=sys.stderr)
@@ -226,6 +225,28 @@ def main(arguments: list[str] | None = None) -> int:
         except EXPECTED_ERRORS as error:
             print(f"lazynet: {' '.join(str(error).split())}", file=sys.stderr)
             return BAD_INPUT
+
+
+def _parse(arguments: list[str] | None) -> Any:
+    """The command that was typed; None, after one line on stderr, for one that cannot be read."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Command,
+                prog="lazynet",
+                description=lz.__doc__,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code != BAD_INPUT:
+            raise
+    # tyro draws a box, in which the message stands above the first rule and the flag's help below it.
+    lines = [line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│")]
+    message = itertools.takewhile(lambda line: not line.startswith("─"), lines)
+    print(f"lazynet: {' '.join(message)}; see lazynet --help", file=sys.stderr)
+    return None
 
 
 def _labels(classes: tuple[str, ...]) -> list[int | list[int]]:

@@ -100,7 +100,8 @@ class TwoLayer(nn.Module):
 
     def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
         drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
-        hidden = at_width(self.init_scale, self.width) * drawn
+        # The barrier keeps a compiler from merging the two factors, which would change a bit of the start.
+        hidden = at_width(self.init_scale, self.width) * jax.lax.optimization_barrier(drawn)
         return self._mirror(hidden, hidden).astype(x.dtype)
 
     def _draw_readout(self, key: Array, x: AnyArray) -> Array:

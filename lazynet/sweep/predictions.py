@@ -30,10 +30,18 @@ class Limit(NamedTuple):
         """The largest eigenvalue."""
         return float(self.spectrum.values[-1])
 
+    @property
+    def why_singular(self) -> str | None:
+        """Why K has no inverse, None where it has one."""
+        pair = same_rows(self.train)
+        if pair is not None:
+            return f"training rows {pair[0]} and {pair[1]} are {pair[2]} to it"
+        rounding = len(self.train) * np.finfo(float).eps * self.lambda_max
+        return "its smallest eigenvalue is zero to rounding" if self.spectrum.values[0] <= rounding else None
+
     def numbers(self, y: np.ndarray) -> dict[str, float]:
         """lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity; NaN where K has no inverse."""
-        values = self.spectrum.values
-        singular = same_rows(self.train) is not None or values[0] <= len(values) * np.finfo(float).eps * values[-1]
+        values, singular = self.spectrum.values, self.why_singular is not None
         modes = np.sum((self.spectrum.vectors.T @ y.reshape(len(y), -1)) ** 2, axis=1)
         label_norm = np.nan if singular else float(np.sqrt(np.sum(modes / values)))
         return {
@@ -56,12 +64,9 @@ def limit_of(network: TwoLayer, data: Dataset) -> Limit | None:
 
 def warn_of_singular_kernel(limit: Limit) -> None:
     """Warn that verdict rows which need the inverse of K will stay undecided."""
-    pair = same_rows(limit.train)
-    if pair is not None:
-        i, j, kind = pair
+    if limit.why_singular is not None:
         warnings.warn(
-            f"Training rows {i} and {j} are {kind} to the kernel, so that it has no inverse; what needs the inverse "
-            "is left undecided.",
+            f"The kernel has no inverse, because {limit.why_singular}; what needs the inverse is left undecided.",
             stacklevel=3,
         )
 

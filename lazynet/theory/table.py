@@ -10,23 +10,18 @@ if TYPE_CHECKING:
 
 def print_verdict(verdict: "Verdict") -> str:
     """The tables of exponents, inequalities and levels."""
-    rows = [_row(row) for row in verdict.rows]
-    header = (
-        "quantity",
-        "predicted",
-        "fitted",
-        "95% interval",
-        "taken at",
-        "status",
-        "at last step",
-        "held to step",
-        "",
-    )
+    header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "held to step")
     lines = [
         f"Exponents in the width, {len(verdict.widths)} widths from {verdict.widths[0]} to {verdict.widths[-1]}, "
-        f"{verdict.seeds} seeds, band {verdict.band:g}",
-        *(_columns([header, *rows]) if rows else ["none: theory predicts no exponent for this parametrisation"]),
+        f"{verdict.seeds} seeds, band {verdict.band:g}"
     ]
+    if verdict.rows:
+        heading, *rows = _columns([header, *(_row(row) for row in verdict.rows)])
+        lines.append(heading)
+        for row, line in zip(verdict.rows, rows, strict=True):
+            lines += [line, f"  {row.note}"] if row.note else [line]
+    else:
+        lines.append("none: theory predicts no exponent for this parametrisation or optimiser")
     if verdict.inequalities:
         table = [
             (i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note)
@@ -42,11 +37,11 @@ def print_verdict(verdict: "Verdict") -> str:
 def _row(row: "Row") -> tuple[str, ...]:
     sign = "" if row.relation == "equal" else "<= "
     held = "-" if row.last_step_held is None else str(row.last_step_held)
-    # Zero is printed without the sign that a sum of exponents may have left on it.
-    predicted = f"{sign}{row.predicted + 0.0:+.2f}"
+    # Adding zero takes away the sign that rounding may have left on a zero.
+    predicted = f"{sign}{round(row.predicted, 2) + 0.0:+.2f}"
     interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
     last = f"{row.by_step[-1].fitted:+.3f}" if row.by_step else "-"
-    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, last, held, row.note
+    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, last, held
 
 
 def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:

@@ -1,0 +1,198 @@
+"""Every line of "Bad input": exit code 2, one sentence on stderr, nothing written, nothing that was there lost."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lazynet import cli
+
+IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+MNIST = ["--dataset", "mnist", "--n-train", "8", "--n-test", "4"]
+
+# Arguments of `lazynet sweep`, and what the line on stderr must say.
+BAD = {
+    "data set": ("--dataset imagenet", "imagenet"),
+    "class": ("--classes 0 ten", "ten"),
+    "class out of range": ("--classes 0 12", "12"),
+    "one class": ("--classes 4", "at least two classes"),
+    "same class twice": ("--classes 3 3", "3 twice"),
+    "same class in a group": ("--classes even 2", "2 twice"),
+    "activation": ("--activation sine", "activation is 'sine'"),
+    "optimiser": ("--optimizer adammm", "optimizer is 'adammm'"),
+    "dtype": ("--dtype float16", "dtype is 'float16'"),
+    "trained part": ("--train everything", "train is 'everything'"),
+    "width below 1": ("--widths 16 0", "width is 0"),
+    "negative width": ("--widths -4", "width is -4"),
+    "repeated width": ("--widths 16 8 16", "widths has 16 more than once"),
+    "odd width": ("--widths 8 17", "width is 17"),
+    "odd narrow width": ("--widths 7 16", "width is 7"),
+    "seeds": ("--seeds 0", "seeds is 0"),
+    "negative seeds": ("--seeds -1", "seeds is -1"),
+    "steps": ("--steps 0", "steps is 0"),
+    "snapshots": ("--snapshots 0", "snapshots is 0"),
+    **{
+        f"learning rate {rate}": (f"--learning-rate {rate}", "positive and finite")
+        for rate in ("0", "-1", "-0.5", "nan", "inf")
+    },
+    "batch": ("--batch-size 0", "batch_size is 0"),
+    "label noise": ("--label-noise 1.5", "label_noise is 1.5"),
+    "scale": ("--init-scale 0", "init_scale is 0"),
+    "n_train": ("--n-train 100000", "n_train must be at most"),
+    "n_train below 1": ("--n-train 0", "n_train must be a whole number"),
+    "n_test": ("--n-test 100000", "n_test must be at most"),
+}
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("training was started")
+
+    monkeypatch.setattr(sys.modules["lazynet.sweep.cells"], "train_members", refuse)
+
+
+def refused(capsys, *arguments):
+    """The only line on stderr."""
+    code = cli.main([str(argument) for argument in arguments])
+    shown = capsys.readouterr()
+    assert code == 2, shown.err
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert len(lines) == 1, shown.err
+    assert lines[0].startswith("lazynet: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_sweep_refuses(case, capsys, no_training, tmp_path):
+    arguments, words = BAD[case]
+    out = tmp_path / "runs" / "new"
+    line = refused(capsys, "sweep", *arguments.split(), "--out", out)
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ["data set", "class", "same class twice", "n_train", "n_train below 1"])
+def test_complexity_refuses(case, capsys):
+    arguments, words = BAD[case]
+    assert words in refused(capsys, "complexity", *arguments.split(), "--json")
+
+
+@pytest.mark.parametrize("content", ["", "result.nc"])
+def test_an_output_folder_that_exists_is_refused_and_untouched(content, capsys, no_training, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    if content:
+        (out / content).write_text("old")
+    before = out.stat().st_mtime_ns
+    line = refused(capsys, "sweep", "--out", out)
+    assert "exists already" in line
+    assert str(out) in line
+    assert out.stat().st_mtime_ns == before
+    assert [path.read_text() for path in out.iterdir()] == ["old"] * bool(content)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_fetching_an_unknown_data_set_is_refused(capsys):
+    assert "imagenet" in refused(capsys, "data", "fetch", "imagenet")
+
+
+def idx(array):
+    array = np.asarray(array, np.uint8)
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Four files of MNIST's layout, 20 training and 10 test images of 3x3 pixels, of the classes 0 and 1."""
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(1, 256, size=(30, 3, 3)), np.arange(30) % 2
+    for name, array in zip(IDX, (images[:20], labels[:20], images[20:], labels[20:]), strict=True):
+        (folder / name).write_bytes(idx(array))
+    monkeypatch.setenv("LAZYNET_DATA", str(folder.parent))
+    return folder
+
+
+def replace(folder, name, change):
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+def with_label(label):
+    return lambda content: content[:8] + bytes([label]) + content[9:]
+
+
+def with_image(number, pixels):
+    return lambda content: content[: 16 + 9 * number] + bytes(pixels) + content[16 + 9 * (number + 1) :]
+
+
+FILES = {
+    "images cut short": (0, lambda content: content[:-1], "is cut short"),
+    "labels cut short": (1, lambda content: content[:-3], "is cut short"),
+    "header cut short": (0, lambda content: content[:9], "is cut short"),
+    "empty": (1, lambda content: b"", "magic number"),
+    "trailing bytes": (0, lambda content: content + b"\0", "has trailing bytes"),
+    "wrong magic number": (0, lambda content: b"\0\0\x0d\x03" + content[4:], "magic number"),
+    "label out of range": (1, with_label(11), "has the label 11"),
+    "zero row": (0, with_image(2, [0] * 9), "got zeros in row 2"),
+}
+
+
+@pytest.mark.parametrize("command", ["sweep", "complexity"])
+@pytest.mark.parametrize("case", FILES)
+def test_broken_files_are_refused(case, command, files, capsys, no_training, tmp_path):
+    number, change, words = FILES[case]
+    replace(files, IDX[number], change)
+    out = ["--out", tmp_path / "run"] if command == "sweep" else []
+    line = refused(capsys, command, *MNIST, *out)
+    assert words in line
+    if case != "zero row":
+        assert IDX[number] in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_whole_files_are_taken(files, capsys):
+    assert cli.main(["complexity", *MNIST]) == 0
+    assert "complexity" in capsys.readouterr().out
+
+
+def test_a_class_that_the_data_set_lacks_is_refused(files, capsys):
+    assert "got 7" in refused(capsys, "complexity", "--dataset", "mnist", "--classes", 0, 7)
+
+
+def test_identical_rows_are_named(files, capsys):
+    """Refused where an inverse is asked for; in a sweep a warning, and undecided rows."""
+    replace(files, IDX[0], lambda content: with_image(5, content[16 + 9 : 16 + 18])(content))
+    assert "rows 1 and 5 are identical" in refused(capsys, "complexity", *MNIST)
+    code = cli.main(["sweep", *MNIST, "--widths", "8", "--seeds", "1", "--steps", "2"])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert "because training rows 1 and 5 are identical" in shown.err
+    assert len(shown.err.splitlines()) == 1
+    lemma = next(line for line in shown.out.splitlines() if "Lemma C.1" in line)
+    assert "undecided" in lemma
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [("--steps 0", "steps is 0"), ("--widths 16 16", "more than once")], ids=["steps", "widths"]
+)
+def test_as_a_program(arguments, words, tmp_path):
+    command = [sys.executable, "-m", "lazynet.cli", "sweep", *arguments.split(), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", ["--steps many", "--no-such-flag", "--learning-rate fast"])
+def test_flags_that_cannot_be_read_end_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["sweep", *arguments.split()])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,139 @@
+"""The figure of a sweep: what must be on it, and sweeps that leave parts of it empty."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+
+import lazynet as lz
+
+DATA = lz.load_dataset("digits", n_train=16, n_test=6)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return lz.sweep(lz.TwoLayer(width=32), DATA, [32, 128, 512], 3, 20)
+
+
+@pytest.fixture(scope="module")
+def figure(result):
+    return lz.plot(result)
+
+
+def dashed(axes):
+    return [line for line in axes.lines if line.is_dashed()]
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_four_labelled_axes(figure):
+    figure.savefig(io.BytesIO())
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        assert axes.get_xlabel() in ("step", "width")
+        assert axes.get_ylabel()
+        assert axes.get_title()
+        assert axes.get_xscale() == "log"
+
+
+def test_loss_of_every_width_beside_the_kernels(figure, result):
+    loss = figure.axes[0]
+    assert [entry for entry in legend(loss) if entry.isdigit()] == ["32", "128", "512"]
+    assert legend(loss)[-1] == "kernel"
+    (kernel,) = dashed(loss)
+    np.testing.assert_allclose(kernel.get_ydata(), result.kernel_train_loss[1:])
+    np.testing.assert_allclose(kernel.get_xdata(), result.step[1:])
+    solid = [line for line in loss.lines if line not in dashed(loss)]
+    for line, width in zip(solid, result.width.values, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), result.train_loss.sel(width=width).mean("seed")[1:])
+
+
+@pytest.mark.parametrize(
+    ("panel", "quantities"),
+    [
+        (1, {"kernel_gap_train": "max", "start_gap_train": "max", "linearization_gap_train": "max"}),
+        (2, {"displacement": "last", "relative_displacement": "last", "kernel_drift": "last"}),
+    ],
+)
+def test_quantities_against_width_with_fitted_and_predicted_slope(figure, result, panel, quantities):
+    axes, verdict = figure.axes[panel], lz.verify(result)
+    solid = [line for line in axes.lines if not line.is_dashed()]
+    for quantity, how in quantities.items():
+        values = result[quantity].max("step") if how == "max" else result[quantity].isel(step=-1)
+        mean = values.mean("seed").values
+        line = next(line for line in solid if np.allclose(line.get_ydata(), mean, rtol=1e-12, atol=0))
+        row = verdict.row(quantity)
+        assert line.get_label().endswith(f"{row.fitted:+.2f}")
+        assert line.get_label() in legend(axes)
+        theory = next(other for other in dashed(axes) if other.get_color() == line.get_color())
+        (x0, x1), (y0, y1) = np.log(theory.get_xdata()), np.log(theory.get_ydata())
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(row.predicted)
+        # It goes through the middle of the measurement.
+        assert (y0 + y1) / 2 == pytest.approx(np.log(mean).mean())
+
+
+def test_exponents_against_step(figure, result):
+    axes, verdict = figure.axes[3], lz.verify(result)
+    row = verdict.row("relative_displacement")
+    fitted = [fit.fitted for fit in row.by_step]
+    assert any(np.allclose(line.get_ydata(), fitted) for line in axes.lines if len(line.get_ydata()) == len(fitted))
+    theory = [line.get_ydata()[0] for line in dashed(axes) if line.get_color() == "black"]
+    assert sorted(theory) == pytest.approx([-0.5, 0.0])
+
+
+def test_the_title_states_the_finding(figure, result):
+    verdict = lz.verify(result)
+    title = figure.get_suptitle()
+    assert "relu on digits" in title
+    assert f"of {len(verdict.rows)} predicted exponents" in title
+    assert f"{sum(row.status == 'holds' for row in verdict.rows)} hold" in title
+    assert f"{verdict.levels['activation_flips']:.1%} of signs flipped at width 512" in title
+
+
+def test_a_band_over_seeds(figure, result):
+    band = figure.axes[2].collections[0].get_datalim(figure.axes[2].transData)
+    final = result.displacement.isel(step=-1)
+    assert band.y0 == pytest.approx(float(final.min()))
+    assert band.y1 == pytest.approx(float(final.max()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"widths": [32]},
+        {"seeds": 1},
+        {"train": "readout"},
+        {"optimizer": "momentum", "learning_rate": 0.01},
+        {"symmetric": False, "output_scale": lambda m: m**-0.25},
+    ],
+    ids=["one_width", "one_seed", "readout", "momentum", "own_start"],
+)
+def test_other_sweeps_have_a_figure_too(settings):
+    options = {name: settings[name] for name in ("train", "symmetric", "output_scale") if name in settings}
+    rest = {name: value for name, value in settings.items() if name not in options}
+    given = {"widths": [32, 64], "seeds": 2, "steps": 5} | rest
+    with jax.numpy_dtype_promotion("standard"):
+        result = lz.sweep(lz.TwoLayer(width=32, **options), DATA, **given)
+    figure = lz.plot(result)
+    figure.savefig(io.BytesIO())
+    assert len(figure.axes) == 4
+    assert not [text for axes in figure.axes if axes.get_legend() for text in legend(axes) if "nan" in text]
+    labels = legend(figure.axes[0])
+    assert [entry for entry in labels if entry.isdigit()] == [str(width) for width in given["widths"]]
+    assert ("kernel" in labels) == ("optimizer" not in settings)
+
+
+def test_zeros_and_diverged_widths_leave_no_trace(result):
+    """No warning of a logarithm of zero, no infinite limits."""
+    changed = result.copy(deep=True)
+    changed.activation_flips[0] = 0
+    changed.activation_flips[1, :2] = 0
+    changed.displacement[2] = np.nan
+    figure = lz.plot(changed)
+    figure.savefig(io.BytesIO())
+    for axes in figure.axes:
+        assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
+        assert max(map(abs, figure.axes[3].get_ylim())) < 100

@@ -1,0 +1,122 @@
+"""Predicted exponents: those of the theorems, and those that sweeps of other parametrisations show."""
+
+import jax
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.theory import Scaling, predicted_exponents
+
+NTK = Scaling(0.0, 0.0, 0.0, symmetric=True, homogeneous=True, train="hidden")
+GAPS = tuple(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel") for part in ("train", "test"))
+DATA = lz.load_dataset("digits", n_train=32, n_test=16)
+
+
+def table(scaling):
+    return {quantity: (relation, exponent) for quantity, relation, exponent in predicted_exponents(scaling)}
+
+
+@pytest.mark.parametrize("train", ["hidden", "both"])
+@pytest.mark.parametrize("homogeneous", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_ntk_scaling(symmetric, homogeneous, train):
+    expected = {
+        "displacement": ("equal", 0.0),
+        "relative_displacement": ("equal", -0.5),
+        **dict.fromkeys(("max_neuron_displacement", "activation_flips", "kernel_drift"), ("at most", -0.5)),
+        **dict.fromkeys(GAPS, ("at most", -0.5)),
+        "initial_kernel_error": ("at most", -0.5),
+    }
+    assert table(NTK._replace(symmetric=symmetric, homogeneous=homogeneous, train=train)) == expected
+
+
+def test_a_trained_readout_is_linear():
+    found = table(NTK._replace(train="readout"))
+    assert found["kernel_gap_train"] == ("at most", -0.5)
+    assert not {"activation_flips", "kernel_drift", "linearization_gap_train"} & set(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_rate": 0.5},  # diverges
+        {"learning_rate": -0.5},  # stops learning
+        {"output": -0.75, "learning_rate": 1.5},  # moves further than its weights are long
+        {"init": 0.25, "train": "both"},
+        {"proportional": False},
+    ],
+    ids=str,
+)
+def test_elsewhere_only_the_start_is_predicted(changes):
+    assert table(NTK._replace(**changes)) == {"initial_kernel_error": ("at most", -0.5)}
+
+
+def test_a_scale_inside_an_activation_that_is_not_homogeneous_is_not_predicted():
+    assert predicted_exponents(NTK._replace(init=-0.25, homogeneous=False)) == []
+
+
+def test_mean_field_scaling():
+    found = table(NTK._replace(output=-0.5, learning_rate=1.0))
+    assert found["displacement"] == ("equal", 0.5)
+    assert found["relative_displacement"] == ("equal", 0.0)
+    assert found["kernel_gap_train"] == ("at most", 0.0)
+    assert found["start_gap_train"] == ("at most", -0.5)
+
+
+def test_a_start_that_is_not_cancelled_bounds_the_movement():
+    """The residual y - f_0 grows as f_0 only where that is far above y, so it is no equality."""
+    found = table(NTK._replace(init=0.25, symmetric=False))
+    assert found["displacement"] == ("at most", 0.25)
+    assert found["relative_displacement"] == ("at most", -0.5)
+    assert found["start_gap_train"] == ("at most", -0.25)
+    assert table(NTK._replace(init=-0.25, symmetric=False))["displacement"] == ("at most", 0.0)
+    assert table(NTK._replace(init=0.25))["displacement"] == ("equal", 0.0)
+    assert table(NTK._replace(init=0.25))["relative_displacement"] == ("equal", -0.75)
+
+
+def lambda_max(train):
+    return np.linalg.eigvalsh(lz.analytic_kernel(lz.TwoLayer(width=2, train=train))(DATA.x_train))[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("output", "init", "options"),
+    [
+        (-0.25, 0.25, {}),
+        (-0.5, 0.0, {"activation": "tanh", "train": "both"}),
+        (0.0, 0.2, {"symmetric": False}),
+    ],
+    ids=["between_and_large_start", "mean_field", "large_start_of_its_own"],
+)
+def test_sweeps_show_the_predicted_exponents(output, init, options):
+    """Scales as powers of the width: no row fails, and the fitted exponents of movement are those predicted."""
+    network = lz.TwoLayer(
+        width=64, output_scale=lambda m: (m / 64) ** output, init_scale=lambda m: (m / 64) ** init, **options
+    )
+    highest = lambda_max(network.train)
+    result = lz.sweep(
+        network, DATA, [64, 512], 3, 40, learning_rate=lambda m: (m / 64) ** (-2 * output) / highest, snapshots=4
+    )
+    verdict = lz.verify(result)
+    for name, predicted in (("displacement", -output), ("relative_displacement", -output - init - 0.5)):
+        row = verdict.row(name)
+        if network.symmetric:
+            assert row.relation == "equal"
+            assert row.predicted == pytest.approx(predicted, abs=1e-9)
+            assert row.fitted == pytest.approx(predicted, abs=0.05)
+        assert row.fitted <= row.predicted + 0.05
+    # Twelve rows of noisy exponents over two widths: undecided is allowed, a contradiction is not.
+    assert [row.quantity for row in verdict.rows if row.status == "fails"] == []
+    assert len(verdict.rows) == 12
+
+
+def test_adam_has_no_prediction_for_its_movement():
+    """Its steps have the learning rate's length, so that the displacement grows with the width (measured +0.19)."""
+    # Optax's adam relies on JAX's own promotion of dtypes.
+    with jax.numpy_dtype_promotion("standard"):
+        result = lz.sweep(
+            lz.TwoLayer(width=64), DATA, [64, 1024], 2, 10, learning_rate=0.001, optimizer="adam", snapshots=3
+        )
+    assert [row.quantity for row in lz.verify(result).rows] == ["initial_kernel_error"]
+    moved = result.displacement.isel(step=-1).mean("seed").values
+    assert moved[1] > 1.5 * moved[0]
