@@ -54,8 +54,8 @@ def interleaved(
 ) -> dict[Name, Timing]:
     """Time contenders in turns, so that a slow moment of the machine falls on all of them.
 
-    Each is called once to compile; then come rounds in which each is called once, until there are `rounds` or, after
-    at least one, `budget` seconds are over. A call ends when its result is ready.
+    Each is called once to compile; then come rounds in which each is called once untimed and once timed, until there
+    are `rounds` or, after at least one, `budget` seconds are over. A call ends when its result is ready.
     """
     firsts, results = {}, {}
     times: dict[Any, list[tuple[float, float]]] = {name: [] for name in contenders}
@@ -64,6 +64,8 @@ def interleaved(
         firsts[name], _, results[name] = _timed(call)
     for _ in range(rounds):
         for name, call in contenders.items():
+            # One untimed call, or a call of a millisecond would be timed on caches that the one before has emptied.
+            _timed(call)
             times[name].append(_timed(call)[:2])
         if time.perf_counter() - begin > budget:
             break
