@@ -54,7 +54,7 @@ def empirical_ntk(
         raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
     compute = average_ntk if outputs == "average" else full_ntk
     with host_float64() if dtype == "float64" else float64():
-        cast = partial(jax.tree.map, lambda a: a if a.dtype == dtype else jnp.asarray(a, dtype))
+        cast = partial(jax.tree.map, partial(jnp.asarray, dtype=dtype))
         return np.asarray(compute(network, cast(dict(variables)), cast(x1), None if x2 is None else cast(x2)))
 
 
