@@ -242,11 +242,16 @@ def _parse(arguments: list[str] | None) -> Any:
     except SystemExit as stop:
         if stop.code != BAD_INPUT:
             raise
-    # tyro draws a box, in which the message stands above the first rule and the flag's help below it.
-    lines = [line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│")]
-    message = itertools.takewhile(lambda line: not line.startswith("─"), lines)
+    # tyro draws a box with a title, the message, a rule and the flag's help; in ASCII there is a rule below the title too.
+    lines = [line.strip("│╭╮╰╯ ") for line in said.getvalue().splitlines()[1:]]
+    below_title = itertools.dropwhile(_is_rule, lines)
+    message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)
     print(f"lazynet: {' '.join(message)}; see lazynet --help", file=sys.stderr)
     return None
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= set("─-")
 
 
 def _labels(classes: tuple[str, ...]) -> list[int | list[int]]:

@@ -33,11 +33,12 @@ class Dataset:
     (3, 0, 3, 1)
     """
 
-    x_train: Float[np.ndarray, "n d"]
-    y_train: Float[np.ndarray, " n"] | Float[np.ndarray, "n k"]
+    # Anything array-like comes in; once made, these are float64 NumPy arrays.
+    x_train: Any
+    y_train: Any
     # None is replaced by arrays without rows before anyone can read it.
-    x_test: Float[np.ndarray, "n_test d"] = None  # type: ignore[assignment]
-    y_test: Float[np.ndarray, " n_test"] | Float[np.ndarray, "n_test k"] = None  # type: ignore[assignment]
+    x_test: Any = None
+    y_test: Any = None
     name: str = "custom"
 
     def __post_init__(self) -> None:

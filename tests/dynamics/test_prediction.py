@@ -255,3 +255,13 @@ def test_bad_arguments_are_refused(change, message):
 def test_bad_times_are_refused(times):
     with unchecked(), pytest.raises(ValueError, match="times must be a list of finite times"):
         lz.kernel_flow(np.eye(2), np.ones(2), times=times)
+
+
+def test_a_trajectory_has_no_test_predictions_without_a_test_kernel():
+    k, k_test = kernels()
+    path = lz.kernel_descent(k, targets(N), learning_rate=0.1, steps=2, k_test=k_test)
+    assert isinstance(path, lz.Trajectory)
+    assert path.test.shape == (3, N_TEST)
+    alone = lz.kernel_flow(k, targets(N), times=[0.0, 1.0])
+    assert alone.test is None
+    assert alone.step is None

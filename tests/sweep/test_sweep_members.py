@@ -159,7 +159,7 @@ def test_a_kernel_without_an_inverse_is_named_by_complexity_and_warned_of_in_a_s
     network = lz.TwoLayer(width=16, activation=activation)
     with pytest.raises(ValueError, match=rf"rows 3 and 10 are {kind}"):
         lz.complexity(lz.analytic_kernel(network)(data.x_train), data.y_train)
-    with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind} to the kernel"):
+    with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind} to it"):
         result = lz.sweep(network, data, [256], 1, 5)
     for name in ("lambda_min", "label_norm", "complexity"):
         assert np.isnan(result[name])

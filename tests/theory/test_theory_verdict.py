@@ -45,6 +45,7 @@ def test_everything_holds():
     verdict = lz.verify(made())
     assert len(verdict.rows) == 12
     assert {row.status for row in verdict.rows} == {"holds"}
+    assert isinstance(verdict, lz.Verdict)
     assert verdict.passed
     assert verdict.widths == (256, 1024, 4096)
     assert verdict.seeds == SEEDS
