@@ -86,7 +86,7 @@ class Sweep:
         check_new_folder(self.out)
         data = self.data.load()
         network = lz.TwoLayer(
-            width=max(self.widths, default=0),
+            width=max(self.widths, default=2),
             outputs=data.outputs,
             activation=self.activation,
             train=self.train,
@@ -171,7 +171,7 @@ class ListData:
             return 0
         for record in records:
             where = record.path or ("scikit-learn" if record.available else "not found")
-            print(f"{record.name:15}{record.description:64}{where}")
+            print(f"{record.name:15}{record.description:65}  {where}")
         return 0
 
 
@@ -242,11 +242,12 @@ def _parse(arguments: list[str] | None) -> Any:
     except SystemExit as stop:
         if stop.code != BAD_INPUT:
             raise
-    # tyro draws a box with a title, the message, a rule and the flag's help; in ASCII there is a rule below the title too.
+    # tyro draws a box with a title, the message, a rule and the flag's help; in ASCII with a rule below the title too.
     lines = [line.strip("│╭╮╰╯ ") for line in said.getvalue().splitlines()[1:]]
     below_title = itertools.dropwhile(_is_rule, lines)
     message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)
-    print(f"lazynet: {' '.join(message)}; see lazynet --help", file=sys.stderr)
+    said_in_short = " ".join(message) or " ".join(said.getvalue().split())
+    print(f"lazynet: {said_in_short}; see lazynet --help", file=sys.stderr)
     return None
 
 

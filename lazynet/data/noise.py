@@ -28,8 +28,7 @@ def label_noise(y: Any, portion: Any, key: Any) -> Float[np.ndarray, "n *k"]:
     Raises:
         ValueError: `y` holds no labels, `portion` is outside 0..1, or `key` is no key.
 
-    Source: C. Zhang et al. 2017, "Understanding deep learning requires rethinking generalization", section 2,
-    "partially corrupted labels".
+    Source: Arora et al. 2019, appendix A, Figure 2.
 
     >>> import jax
     >>> label_noise([1, 1, -1, -1], 0.0, jax.random.key(0))

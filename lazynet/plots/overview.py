@@ -9,7 +9,7 @@ from lazynet.theory import Verdict, reduce_steps, verify
 from lazynet.typing import Axes, Figure, Result
 
 GAPS = {
-    "kernel_gap_train": ("to the kernel (total)", BLUE, "o"),
+    "kernel_gap_train": ("to the kernel", BLUE, "o"),
     "start_gap_train": ("of the random start", ORANGE, "s"),
     "linearization_gap_train": ("of the movement", GREEN, "^"),
 }
@@ -68,10 +68,11 @@ def _finding(result: Result, verdict: Verdict) -> str:
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
     tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)
+    lost = f"; {verdict.diverged} members diverged" if verdict.diverged else ""
     flips = verdict.levels["activation_flips"]
     return (
         f"{settings['activation']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
-        f"predicted exponents {tally or 'none'};\n{flips:.1%} of signs flipped at width {verdict.widths[-1]}"
+        f"predicted exponents {tally or 'none'};\n{flips:.1%} of signs flipped at width {verdict.widths[-1]}{lost}"
     )
 
 

@@ -11,6 +11,7 @@ from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.data import label_noise as redraw_labels
+from lazynet.kernels import analytic_kernel, largest_eigenvalue
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.sweep.cells import Cell, network_variables, width_cell
@@ -105,7 +106,9 @@ def train(
     training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
     _check(network, data, training, learning_rate)
     if learning_rate is None:
-        learning_rate = _default_learning_rate(network, data, limit_of(network, data), key)
+        kernel = analytic_kernel(network)
+        lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
+        learning_rate = _default_learning_rate(network, data, lambda_max, key)
     trained = train_members(network, data, [key], training, at_width(learning_rate, network.width))
     variables, stopped = network_variables(network, data, trained, training)
     table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
@@ -196,7 +199,7 @@ def sweep(
     widest = limits[widths[-1]]
     if learning_rate is None:
         key = member_key(widths[-1], 0)
-        learning_rate = _default_learning_rate(network, data, widest, key)
+        learning_rate = _default_learning_rate(network, data, None if widest is None else widest.lambda_max, key)
     rates = {width: at_width(learning_rate, width) for width in widths}
     if widest is not None:
         warn_of_singular_kernel(widest)
@@ -241,9 +244,9 @@ def _limits(network: TwoLayer, data: Dataset, widths: Sequence[int]) -> dict[int
     return limits
 
 
-def _default_learning_rate(network: TwoLayer, data: Dataset, limit: Limit | None, key: Array) -> float:
+def _default_learning_rate(network: TwoLayer, data: Dataset, lambda_max: float | None, key: Array) -> float:
     """1 / lambda_max of the analytic kernel, or of the empirical one where there is none."""
-    if limit is not None:
-        return 1 / limit.lambda_max
+    if lambda_max is not None:
+        return 1 / lambda_max
     variables = dict(network.init(start_key(key), jax.numpy.asarray(data.x_train, "float32")))
     return 1 / largest_empirical_eigenvalue(network, variables, data)

@@ -22,7 +22,7 @@ MEANING = {
     "residual_norm": "norm of the training residual y - f",
     "displacement": "Frobenius norm of params - params(0)",
     "relative_displacement": "displacement over the norm of params(0)",
-    "max_neuron_displacement": "largest norm of w_r - w_r(0) over units r",
+    "max_neuron_displacement": "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
     "activation_flips": "share of pre-activation signs that differ from the start",
     "kernel_drift": "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
     "linearization_gap_train": "RMS of f - f_lin on the training set",

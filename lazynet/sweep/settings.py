@@ -53,8 +53,11 @@ class Training:
             check_count(name, getattr(self, name))
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}.")
-        if self.batch_size is not None and not 1 <= self.batch_size <= data.n_train:
-            raise ValueError(f"batch_size is {self.batch_size}, but must be between 1 and n_train = {data.n_train}.")
+        whole = isinstance(self.batch_size, int | np.integer)
+        if self.batch_size is not None and not (whole and 1 <= self.batch_size <= data.n_train):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but must be between 1 and n_train = {data.n_train}, a whole number."
+            )
         if network.outputs != data.outputs:
             raise ValueError(
                 f"The network has {network.outputs} outputs, but y_train asks for {data.outputs}; take "
@@ -78,12 +81,14 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
 
 
-def check_widths(widths: Sequence[int], network: TwoLayer, learning_rate: Scale | None) -> tuple[int, ...]:
+def check_widths(widths: Sequence[int] | int, network: TwoLayer, learning_rate: Scale | None) -> tuple[int, ...]:
     """Widths in ascending order; every one of them makes a network.
 
     Raises:
         ValueError: if there is none, one is repeated, or one is refused by the network.
     """
+    if isinstance(widths, int | np.integer):
+        raise ValueError(f"widths is {widths}, but must be a list of widths.")
     for width in widths:
         check_count("width", width)
     if not len(widths):

@@ -1,5 +1,6 @@
 """The run folder: written beside its place and moved there whole, so that nobody reads half of one."""
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ def write_run(
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         settings = json.loads(result.attrs["settings"])
+        settings["hash"] = hashlib.sha256(result.attrs["settings"].encode()).hexdigest()
+        settings["versions"] = {name: value for name, value in result.attrs.items() if name.endswith("_version")}
         (draft / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
         result.to_netcdf(draft / "result.nc", engine="h5netcdf")
         (draft / "verdict.json").write_text(verdict.to_json() + "\n")

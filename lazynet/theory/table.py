@@ -15,13 +15,16 @@ def print_verdict(verdict: "Verdict") -> str:
         f"Exponents in the width, {len(verdict.widths)} widths from {verdict.widths[0]} to {verdict.widths[-1]}, "
         f"{verdict.seeds} seeds, band {verdict.band:g}"
     ]
+    if verdict.diverged:
+        members = len(verdict.widths) * verdict.seeds
+        lines.append(f"{verdict.diverged} of {members} members diverged; rows that lost one are not said to hold")
     if verdict.rows:
         heading, *rows = _columns([header, *(_row(row) for row in verdict.rows)])
         lines.append(heading)
         for row, line in zip(verdict.rows, rows, strict=True):
             lines += [line, f"  {row.note}"] if row.note else [line]
-    else:
-        lines.append("none: theory predicts no exponent for this parametrisation or optimiser")
+    if len(verdict.rows) <= 1:
+        lines.append("no other exponent is predicted for this parametrisation or optimiser")
     if verdict.inequalities:
         table = [
             (i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note)

@@ -91,6 +91,7 @@ class Verdict:
         band: half-width of the band around each predicted exponent.
         widths: of the sweep.
         seeds: how many.
+        diverged: how many members diverged; a row that lost one of them is never said to hold.
 
     >>> import lazynet as lz
     >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
@@ -103,6 +104,7 @@ class Verdict:
     band: float
     widths: tuple[int, ...]
     seeds: int
+    diverged: int = 0
 
     @property
     def passed(self) -> bool:
@@ -137,7 +139,8 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     snapshot and on the maximum over snapshots. Gaps are judged on the maximum, because the theorems bound the supremum
     over time (Lee et al. 2019, Theorem 2.1), the rest at the last step. A row holds when its whole interval lies within
     the band around the prediction (for "at most": below its upper end), fails when all of it lies outside, and is
-    undecided otherwise.
+    undecided otherwise; so is a row that would hold where members diverged. To hold is to scale as theory says: levels
+    tell whether a network is lazy.
 
     Args:
         result: of `lazynet.sweep`.
@@ -163,9 +166,9 @@ def verify(result: Result, band: float = BAND) -> Verdict:
         if prediction.quantity in result
     )
     levels = dict(_levels(result))
-    return Verdict(
-        rows, tuple(inequalities(result)), levels, band, tuple(map(int, result.width.values)), result.sizes["seed"]
-    )
+    widths = tuple(map(int, result.width.values))
+    diverged = int((result.status == 1).sum()) if "status" in result else 0
+    return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged)
 
 
 def scaling_of(result: Result) -> Scaling:
@@ -203,8 +206,11 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
     values, widths = result[prediction.quantity], result.width.values
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
-        fit = fit_exponent(widths, values.transpose("width", "seed").values)
-        return fit, judge(fit, prediction.relation, prediction.exponent, band)
+        members = values.transpose("width", "seed").values
+        fit = fit_exponent(widths, members)
+        status = judge(fit, prediction.relation, prediction.exponent, band)
+        # The members that are left after others diverged were not drawn at random.
+        return fit, "undecided" if status == "holds" and np.isnan(members).any() else status
 
     by_step: list[StepFit] = []
     held = None
@@ -247,7 +253,7 @@ def _levels(result: Result) -> Iterator[tuple[str, float]]:
         if quantity in result:
             values = reduce_steps(result[quantity].isel(width=-1))
             scale = result.attrs["target_rms"] if is_gap(quantity) else 1.0
-            yield quantity, float(values.mean("seed")) / scale
+            yield quantity, float(values.mean("seed")) / scale if scale else math.nan
 
 
 def _without_nan(value: Any) -> Any:

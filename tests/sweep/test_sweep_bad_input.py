@@ -37,6 +37,8 @@ BAD = {
     },
     "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "learning_rate is nan"),
     "no learning rate for another loss": ({"loss": "logistic"}, "learning_rate is left out, but only the squared"),
+    "half a batch": ({"batch_size": 2.5}, "batch_size is 2.5, but must be between 1 and n_train = 16"),
+    "one width": ({"widths": 64}, "widths is 64, but must be a list of widths"),
     "empty batch": ({"batch_size": 0}, "batch_size is 0, but must be between 1 and n_train = 16"),
     "batch too large": ({"batch_size": 17}, "batch_size is 17"),
     "too much noise": ({"label_noise": 1.5}, "label_noise is 1.5, but must be a share from 0 to 1"),

@@ -1,5 +1,6 @@
 """The folder of a run, and results on disk."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -38,6 +39,8 @@ def test_a_run_folder(result, tmp_path):
     assert out.stat().st_mode & 0o777 == 0o755
     assert json.loads((out / "verdict.json").read_text()) == json.loads(verdict.to_json())
     settings = json.loads((out / "settings.json").read_text())
+    assert settings.pop("versions")["jax_version"] == result.attrs["jax_version"]
+    assert settings.pop("hash") == hashlib.sha256(result.attrs["settings"].encode()).hexdigest()
     assert settings == json.loads(result.attrs["settings"])
     expected = {"dataset": "digits", "n_train": 16, "n_test": 6, "widths": [8, 16], "seeds": [0, 3], "steps": 5}
     assert {name: settings[name] for name in expected} == expected

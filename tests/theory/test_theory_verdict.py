@@ -140,14 +140,16 @@ def test_diverged_members_do_not_count():
     values[0, 3, 1] = 1e6
     values[0, 3, 2:] = np.nan
     after = lz.verify(made(kernel_gap_train=values)).row("kernel_gap_train")
-    assert after.status == "holds"
+    assert after.status == "undecided"
     assert after.fitted == pytest.approx(before.fitted, abs=0.02)
 
 
 def test_a_width_that_diverged_whole_is_left_out():
     values = power(0.0)
     values[0] = np.nan
-    assert lz.verify(made(displacement=values)).row("displacement").status == "holds"
+    row = lz.verify(made(displacement=values)).row("displacement")
+    assert row.status == "undecided"
+    assert row.fitted == pytest.approx(0.0, abs=0.02)
 
 
 def test_unknown_row():
@@ -158,7 +160,7 @@ def test_unknown_row():
 def test_json_has_all_of_it():
     verdict = lz.verify(made(activation_flips=power(-0.25)).isel(seed=[0, 1]))
     record = json.loads(verdict.to_json())
-    assert set(record) == {"rows", "inequalities", "levels", "band", "widths", "seeds", "passed"}
+    assert set(record) == {"rows", "inequalities", "levels", "band", "widths", "seeds", "diverged", "passed"}
     row = record["rows"][0]
     assert set(row) == {
         *("quantity", "relation", "predicted", "fitted", "low", "high", "local"),
@@ -253,3 +255,32 @@ def test_a_bound_that_needs_an_inverse_that_is_not_there_is_undecided():
     assert found.status == "undecided"
     assert lz.verify(result.assign(lemma_bound=result.lemma_bound * np.nan)).passed
     assert not [i for i in lz.verify(result.drop_vars("path_bound")).inequalities if "path" in i.name]
+
+
+def test_a_row_that_lost_members_is_not_said_to_hold():
+    gap = power(-0.5)
+    gap[1, 3, 2:] = np.nan
+    status = np.zeros((3, SEEDS), np.int8)
+    status[1, 3] = 1
+    result = made(kernel_gap_train=gap)
+    result["status"] = ("width", "seed"), status
+    verdict = lz.verify(result)
+    assert verdict.row("kernel_gap_train").status == "undecided"
+    assert verdict.row("kernel_gap_train").last_step_held == 1
+    assert verdict.row("kernel_gap_test").status == "holds"
+    assert verdict.diverged == 1
+    assert "1 of 24 members diverged" in str(verdict)
+    assert "diverged" not in str(lz.verify(made()))
+
+
+def test_gaps_of_zero_targets_have_no_level():
+    result = made()
+    result.attrs["target_rms"] = 0.0
+    assert np.isnan(lz.verify(result).levels["kernel_gap_train"])
+
+
+def test_withheld_predictions_are_said_to_be():
+    result = made()
+    result.attrs["settings"] = result.attrs["settings"].replace("sgd", "adam")
+    assert "no other exponent is predicted" in str(lz.verify(result))
+    assert "no other exponent" not in str(lz.verify(made()))
