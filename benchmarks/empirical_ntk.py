@@ -74,7 +74,7 @@ def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
 
 def ours(given: Problem) -> Callable[[], np.ndarray]:
     """The kernel by lazynet, through the public function."""
-    return lambda: lz.empirical_ntk(given.network, given.variables, given.x, dtype="float32")
+    return lambda: lz.empirical_ntk(given.network, given.variables, given.x)
 
 
 def for_memory(n: int, d: int, m: int, setting: tuple | None) -> Callable[[], Any]:

@@ -21,7 +21,7 @@ def empirical_ntk(
     x2: Float[AnyArray, "n2 d"] | None = None,
     *,
     outputs: Literal["average", "all"] = "average",
-    dtype: Literal["float64", "float32"] = "float64",
+    dtype: Literal["float64", "float32"] | None = None,
 ) -> np.ndarray:
     """The empirical neural tangent kernel K_0(x, x') = J(x) J(x')' over the trained parameters.
 
@@ -35,7 +35,8 @@ def empirical_ntk(
         x1: inputs (n1, d).
         x2: inputs (n2, d); x1 when left out.
         outputs: "average" for the average over outputs, "all" for every pair of outputs.
-        dtype: in which to compute and return.
+        dtype: in which to compute and return. Left out, it computes in the wider dtype of inputs and variables, float32
+            where all of them are, and returns float64.
 
     Returns:
         A NumPy array (n1, n2), or (n1, k, n2, k) for "all".
@@ -50,12 +51,15 @@ def empirical_ntk(
     """
     if outputs not in ("average", "all"):
         raise ValueError(f"outputs is {outputs!r}, but must be 'average' or 'all'.")
-    if dtype not in ("float64", "float32"):
+    if dtype not in ("float64", "float32", None):
         raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+    given = [x1, *([] if x2 is None else [x2]), *jax.tree.leaves(dict(variables))]
+    inside = dtype or ("float32" if all(a.dtype == "float32" for a in given) else "float64")
     compute = average_ntk if outputs == "average" else full_ntk
-    with host_float64() if dtype == "float64" else float64():
-        cast = partial(jax.tree.map, partial(jnp.asarray, dtype=dtype))
-        return np.asarray(compute(network, cast(dict(variables)), cast(x1), None if x2 is None else cast(x2)))
+    with host_float64() if inside == "float64" else float64():
+        cast = partial(jax.tree.map, partial(jnp.asarray, dtype=inside))
+        kernel = np.asarray(compute(network, cast(dict(variables)), cast(x1), None if x2 is None else cast(x2)))
+    return kernel.astype(dtype or "float64", copy=False)
 
 
 @partial(jax.jit, static_argnums=0)

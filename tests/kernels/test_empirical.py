@@ -92,6 +92,17 @@ def test_float32(activation, key):
         assert np.abs(single - double).max() > 1e-9
 
 
+def test_float32_inputs_are_computed_in_float32_and_handed_back_in_float64(key):
+    network, x = lz.TwoLayer(width=64), rows(6, 4).astype(np.float32)
+    variables = jax.tree.map(lambda a: np.asarray(a, np.float32), dict(network.init(key, jnp.asarray(x))))
+    kernel = lz.empirical_ntk(network, variables, x)
+    assert kernel.dtype == np.float64
+    assert np.array_equal(kernel, lz.empirical_ntk(network, variables, x, dtype="float32"))
+    wide = lz.empirical_ntk(network, variables, x.astype(np.float64))
+    assert np.array_equal(wide, lz.empirical_ntk(network, variables, x, dtype="float64"))
+    assert 0 < np.abs(kernel - wide).max() < 1e-5
+
+
 def test_numpy_float64_outside_of_the_context(key):
     network, x = lz.TwoLayer(width=8), jnp.asarray(rows(3, 4), jnp.float32)
     kernel = lz.empirical_ntk(network, network.init(key, x), x)
