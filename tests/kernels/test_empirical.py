@@ -10,6 +10,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.kernels import average_ntk, full_ntk
+from lazynet.kernels.empirical import active_on_both
 from lazynet.precision import float64
 
 
@@ -74,6 +75,38 @@ def test_other_numbers_of_rows_and_features(train, key):
         expected = np.einsum("icp,jdp->icjd", jacobian(network, variables, x1), jacobian(network, variables, x2))
         assert_close(lz.empirical_ntk(network, variables, x1, x2, outputs="all"), expected)
         assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
+
+
+@pytest.mark.parametrize("m", [1, 31, 32, 256, 300, 1024])
+def test_units_active_on_both(m):
+    one, two = rows(7, m) > 0, rows(4, m, seed=1) > 0
+    expected = one.astype(int) @ two.T.astype(int)
+    np.testing.assert_array_equal(active_on_both(jnp.asarray(one), jnp.asarray(two)), expected)
+
+
+@pytest.mark.parametrize("train", ["hidden", "both"])
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_counting_the_active_units_gives_the_product(dtype, outputs, train, key):
+    network = lz.TwoLayer(width=300, outputs=outputs, train=train, output_scale=0.7)
+    x1, x2 = rows(9, 4).astype(dtype), rows(6, 4, seed=1).astype(dtype)
+    with float64():
+        variables = jax.tree.map(lambda a: jnp.asarray(a, dtype), dict(network.init(key, jnp.asarray(x1))))
+        for other in (None, x2):
+            counted, product = (average_ntk(network, variables, x1, other, by_counting=b) for b in (True, False))
+            assert_close(np.asarray(counted), np.asarray(product))
+            np.testing.assert_array_equal(lz.empirical_ntk(network, variables, x1, other, dtype=dtype), counted)
+
+
+def test_readouts_of_several_sizes_are_not_counted(key):
+    # The network says "sign", the variables do not.
+    network, x = lz.TwoLayer(width=12), rows(5, 4)
+    variables = dict(network.init(key, jnp.asarray(x)))
+    for change in (lambda a: 2 * a, lambda a: a.at[3].set(0.5), jnp.zeros_like):
+        changed = {**variables, "fixed": jax.tree.map(change, variables["fixed"])}
+        changed = jax.tree.map(lambda a: np.asarray(a, np.float64), changed)
+        j = jacobian(network, changed, x)[:, 0]
+        assert_close(lz.empirical_ntk(network, changed, x), j @ j.T)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
