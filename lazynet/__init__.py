@@ -3,10 +3,10 @@
 from lazynet import losses
 from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, sphere
 from lazynet.dynamics import Trajectory, kernel_descent, kernel_flow
-from lazynet.kernels import analytic_kernel, complexity, empirical_ntk
+from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator
 from lazynet.networks import TwoLayer
 from lazynet.plots import plot
-from lazynet.sweep import Run, sweep, train
+from lazynet.sweep import Run, predict, sweep, train
 from lazynet.theory import Verdict, verify
 
 __version__ = "0.1.0"
@@ -23,10 +23,12 @@ __all__ = [
     "gaussian_mixture",
     "kernel_descent",
     "kernel_flow",
+    "kernel_operator",
     "label_noise",
     "load_dataset",
     "losses",
     "plot",
+    "predict",
     "sphere",
     "sweep",
     "train",

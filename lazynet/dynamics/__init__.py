@@ -1,5 +1,6 @@
-"""Dynamics: what a kernel predicts of training, in closed form."""
+"""Dynamics: what a kernel predicts of training."""
 
+from lazynet.dynamics.modes import check_tolerance
 from lazynet.dynamics.prediction import (
     Trajectory,
     check_learning_rate,
@@ -8,4 +9,11 @@ from lazynet.dynamics.prediction import (
     linearised_displacement,
 )
 
-__all__ = ["Trajectory", "check_learning_rate", "kernel_descent", "kernel_flow", "linearised_displacement"]
+__all__ = [
+    "Trajectory",
+    "check_learning_rate",
+    "check_tolerance",
+    "kernel_descent",
+    "kernel_flow",
+    "linearised_displacement",
+]

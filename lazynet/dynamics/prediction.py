@@ -1,17 +1,19 @@
-"""What a fixed kernel predicts of training with the squared loss: every time at once, in closed form.
+"""What a fixed kernel predicts of training with the squared loss: every time at once.
 
 With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor d_i: descent
 has d_i(k) = (1 - eta lambda_i)^k, flow has d_i(t) = exp(-t lambda_i) (Arora et al. 2019, Theorem 4.1; Lee et al. 2019,
-section 2.2, here for the sum over examples of half the squared error).
+section 2.2, here for the sum over examples of half the squared error). Small kernels are diagonalised; of a large one
+the Lanczos process finds the few modes that r_0 excites (see `lazynet.dynamics.modes`).
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.kernels import Spectrum, spectrum
+from lazynet.dynamics.modes import Law, Modes, modes_of
+from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum
 from lazynet.kernels.spectrum import check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
@@ -27,6 +29,7 @@ class Trajectory(NamedTuple):
         train: (s, n) or (s, n, k).
         test: (s, n_test) or (s, n_test, k); None where no test kernel was given.
         step: (s,) integers for descent; None for flow.
+        error: of `train`, the largest over time, relative to norm(y - f0).
 
     >>> import numpy as np, lazynet as lz
     >>> path = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))
@@ -38,37 +41,47 @@ class Trajectory(NamedTuple):
     train: np.ndarray
     test: np.ndarray | None
     step: np.ndarray | None
+    error: Error
 
 
 def kernel_descent(
-    k: SquareKernel | Spectrum,
+    k: SquareKernel | Spectrum | KernelOperator,
     y: Targets,
     *,
     learning_rate: float,
     steps: int | Sequence[int] | np.ndarray,
     f0: float | AnyArray = 0.0,
-    k_test: Float[AnyArray, "n_test n"] | None = None,
+    k_test: Float[AnyArray, "n_test n"] | CrossOperator | None = None,
     f0_test: float | AnyArray = 0.0,
+    method: Literal["exact", "krylov"] | None = None,
+    tolerance: float | None = None,
+    progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
     """Predictions of full-batch descent u <- u - eta K (u - y) from u(0) = f0.
 
     Arora et al. 2019, section 4: u~(k+1) = u~(k) - eta H (u~(k) - y).
 
     Args:
-        k: kernel on the training set (n, n), or its `lazynet.kernels.spectrum`.
+        k: kernel on the training set (n, n), its `lazynet.kernels.spectrum`, or a `lazynet.kernel_operator`.
         y: targets (n,) or (n, k).
         learning_rate: eta, for the loss 1/2 sum ||f - y||^2.
         steps: the number of steps, which gives every step from 0 on, or the steps wanted.
         f0: prediction on the training set at the start, a number or shaped as y.
-        k_test: kernel between test and training inputs, (n_test, n).
+        k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
         f0_test: prediction on the test set at the start.
+        method: "exact" by all eigenvalues and eigenvectors, "krylov" by products with K alone. Left out, "exact" up to
+            1000 examples, where it is about as fast.
+        tolerance: of "krylov": the error to reach, relative to norm(y - f0). Left out, 1e-5, and 1e-4 for a kernel
+            stored in float32. Where it cannot be reached, a warning says why, and `Trajectory.error` by how much.
+        progress: is called with the number of products and the truncation error as they go on.
 
     Returns:
         Trajectory of NumPy float64 arrays.
 
     Raises:
-        ValueError: if shapes do not fit, the kernel is not a finite symmetric matrix, the learning rate is not positive
-            and finite or a step is negative.
+        ValueError: if shapes do not fit, the kernel is not a finite symmetric matrix or has a negative eigenvalue, the
+            learning rate is not positive and finite (for "krylov" also if descent diverges), a step is negative, or the
+            tolerance is not positive.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -79,19 +92,21 @@ def kernel_descent(
     if steps.ndim != 1 or not steps.size or (steps < 0).any() or (steps != np.round(steps)).any():
         raise ValueError("steps must be a number of steps, or a list of steps that are whole and not negative.")
     steps = steps.astype(np.int64)
-    k = k if isinstance(k, Spectrum) else spectrum(k)
-    grown = descent_growth(k.values, learning_rate, steps)
-    return _predict(k, y, grown, learning_rate * steps, steps, f0, k_test, f0_test)
+    law = Law(learning_rate * steps, learning_rate, lambda values: descent_growth(values, learning_rate, steps))
+    return _predict(k, y, law, steps, f0, k_test, f0_test, method, tolerance, progress)
 
 
 def kernel_flow(
-    k: SquareKernel | Spectrum,
+    k: SquareKernel | Spectrum | KernelOperator,
     y: Targets,
     *,
     times: Sequence[float] | np.ndarray,
     f0: float | AnyArray = 0.0,
-    k_test: Float[AnyArray, "n_test n"] | None = None,
+    k_test: Float[AnyArray, "n_test n"] | CrossOperator | None = None,
     f0_test: float | AnyArray = 0.0,
+    method: Literal["exact", "krylov"] | None = None,
+    tolerance: float | None = None,
+    progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
     """Predictions of gradient flow du/dt = -K (u - y) from u(0) = f0.
 
@@ -105,9 +120,8 @@ def kernel_flow(
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or not times.size or not np.isfinite(times).all() or (times < 0).any():
         raise ValueError("times must be a list of finite times that are not negative.")
-    k = k if isinstance(k, Spectrum) else spectrum(k)
-    grown = -np.expm1(-np.outer(times, k.values))
-    return _predict(k, y, grown, times, None, f0, k_test, f0_test)
+    law = Law(times, None, lambda values: -np.expm1(-np.outer(times, values)))
+    return _predict(k, y, law, None, f0, k_test, f0_test, method, tolerance, progress)
 
 
 def check_learning_rate(learning_rate: float) -> None:
@@ -148,33 +162,50 @@ def _over_eigenvalue(grown: np.ndarray, values: np.ndarray, time: np.ndarray) ->
 
 @_may_diverge
 def _predict(
-    k: Spectrum,
+    k: SquareKernel | Spectrum | KernelOperator,
     y: Targets,
-    grown: np.ndarray,
-    time: np.ndarray,
+    law: Law,
     step: np.ndarray | None,
     f0: float | AnyArray,
-    k_test: AnyArray | None,
+    k_test: AnyArray | CrossOperator | None,
     f0_test: float | AnyArray,
+    method: str | None,
+    tolerance: float | None,
+    progress: Callable[[int, float], None] | None,
 ) -> Trajectory:
-    y = check_targets(y, len(k.values))
-    outputs = y.shape[1:]
+    n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
+    y = check_targets(y, n)
     f0 = _start("f0", f0, y.shape)
-    modes = (k.vectors.T @ (y - f0)).reshape(len(y), -1)
+    if k_test is not None and not isinstance(k_test, CrossOperator):
+        k_test = np.asarray(k_test, np.float64)
+        if k_test.ndim != 2 or not np.isfinite(k_test).all():
+            raise ValueError(f"k_test has shape {k_test.shape}, but must be a finite matrix (n_test, {n}).")
+    if k_test is not None and k_test.shape[1] != n:
+        raise ValueError(f"k_test has shape {k_test.shape}, but must be a finite matrix (n_test, {n}).")
+    outputs = y.shape[1:]
+    f0_test = _start("f0_test", f0_test, (0 if k_test is None else k_test.shape[0], *outputs))
+    modes, error = modes_of(k, (y - f0).reshape(n, -1), law, method, tolerance, progress)
 
-    def along_modes(basis: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        columns = [weight * modes[:, c] @ basis.T for c in range(modes.shape[1])]
-        return np.stack(columns, axis=-1).reshape(len(weight), len(basis), *outputs)
+    def along(bases: list[np.ndarray], weights: list[np.ndarray]) -> np.ndarray:
+        columns = [weight @ basis.T for basis, weight in zip(bases, weights, strict=True)]
+        return np.stack(columns, axis=-1).reshape(len(law.time), len(bases[0]), *outputs)
 
-    train = f0 + along_modes(k.vectors, grown)
+    grown = [law.growth(mode.values) for mode in modes]
+    train = f0 + along([mode.vectors for mode in modes], [g * m.weights for g, m in zip(grown, modes, strict=True)])
     if k_test is None:
-        return Trajectory(time, train, None, step)
-    k_test = np.asarray(k_test, np.float64)
-    if k_test.ndim != 2 or k_test.shape[1] != len(y) or not np.isfinite(k_test).all():
-        raise ValueError(f"k_test has shape {k_test.shape}, but must be a finite matrix (n_test, {len(y)}).")
-    f0_test = _start("f0_test", f0_test, (len(k_test), *outputs))
-    test = f0_test + along_modes(k_test @ k.vectors, _over_eigenvalue(grown, k.values, time))
-    return Trajectory(time, train, test, step)
+        return Trajectory(law.time, train, None, step, error)
+    learned = [_over_eigenvalue(g, m.values, law.time) * m.weights for g, m in zip(grown, modes, strict=True)]
+    test = f0_test + along(_images(k_test, modes), learned)
+    return Trajectory(law.time, train, test, step, error)
+
+
+def _images(k_test: np.ndarray | CrossOperator, modes: list[Modes]) -> list[np.ndarray]:
+    """The test kernel times the vectors of every output's modes, in one pass over the kernel."""
+    product = k_test.product if isinstance(k_test, CrossOperator) else k_test.__matmul__
+    if all(mode.vectors is modes[0].vectors for mode in modes):
+        return [product(modes[0].vectors)] * len(modes)
+    ends = np.cumsum([mode.vectors.shape[1] for mode in modes])
+    return np.split(product(np.concatenate([mode.vectors for mode in modes], axis=1)), ends[:-1], axis=1)
 
 
 def _start(name: str, f0: float | AnyArray, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Num
 
-from lazynet.kernels.dual import gaussian_dual
+from lazynet.kernels.dual import tangent_dual
 from lazynet.networks import TwoLayer, at_width
 
 
@@ -31,8 +31,9 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
         network: any network.
 
     Returns:
-        A function `kernel(x1, x2=None)` of rows (n1, d) and (n2, d) in any real dtype. Its result is NumPy float64
-        (n1, n2); without `x2`, which then is `x1`, it is exactly symmetric.
+        A function `kernel(x1, x2=None, dtype="float64")` of rows (n1, d) and (n2, d) in any real dtype. Its result is a
+        NumPy array (n1, n2) of that dtype, computed in it and filled block by block, without another of its size;
+        without `x2`, which then is `x1`, half of the work is done and the result is exactly symmetric.
 
     Raises:
         ValueError: by the function, if rows are not a matrix, not finite, zero, or of different lengths in `x1` and
@@ -53,29 +54,30 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
     kappa = at_width(network.init_scale, network.width)
     alpha = at_width(network.output_scale, network.width)
 
-    def kernel(x1: Num[Array | np.ndarray, "..."], x2: Num[Array | np.ndarray, "..."] | None = None) -> np.ndarray:
-        """K(x1, x2), NumPy float64 (n1, n2)."""
-        x1 = _rows(x1, "x1")
-        x2 = None if x2 is None else _rows(x2, "x2")
+    def kernel(
+        x1: Num[Array | np.ndarray, "..."],
+        x2: Num[Array | np.ndarray, "..."] | None = None,
+        dtype: str = "float64",
+    ) -> np.ndarray:
+        """K(x1, x2), NumPy (n1, n2)."""
+        if dtype not in ("float64", "float32"):
+            raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+        x1 = _rows(x1, "x1", dtype)
+        x2 = None if x2 is None else _rows(x2, "x2", dtype)
         if x2 is not None and x1.shape[1] != x2.shape[1]:
             raise ValueError(f"x1 has rows of length {x1.shape[1]} and x2 of length {x2.shape[1]}; they must agree.")
-        result = np.zeros((len(x1), len(x1 if x2 is None else x2)))
-        if network.train != "readout":
-            result += gaussian_dual(network.activation, x1, x2, kappa, derivative=True)
-            result *= x1 @ (x1 if x2 is None else x2).T
-        if network.train != "hidden":
-            result += gaussian_dual(network.activation, x1, x2, kappa)
+        result = tangent_dual(network.train, network.activation, x1, x2, kappa)
         result *= alpha**2
         return result
 
     return kernel
 
 
-def _rows(x: Array | np.ndarray, name: str) -> Float[np.ndarray, "n d"]:
-    """The rows in float64, or the reason why they cannot be."""
+def _rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarray, "n d"]:
+    """The rows in this dtype, or the reason why they cannot be."""
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(f"{name} has shape {x.shape}, but must be (n, d) with at least one row, an example in each.")
-    rows = np.asarray(x, dtype=np.float64)
+    rows = np.asarray(x, dtype)
     for wrong, what in ((~np.isfinite(rows).all(axis=1), "is not finite"), (~rows.any(axis=1), "is zero")):
         if wrong.any():
             raise ValueError(f"{name}[{np.argmax(wrong)}] {what}, and the kernel is not defined there; leave it out.")

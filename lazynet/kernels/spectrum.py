@@ -116,7 +116,7 @@ class Inverse:
         return float(np.sum(half**2))
 
     def complexity(self, y: Targets) -> float:
-        """sqrt(2 y' K^-1 y / n), see `complexity`."""
+        """sqrt(2 y' K^-1 y / n), see `lazynet.complexity`."""
         targets = check_targets(y, len(self._matrix))
         return float(np.sqrt(2 * self.quadratic_form(targets) / len(targets)))
 
@@ -146,26 +146,3 @@ def _largest_eigenvalue(operator: np.ndarray | scipy.sparse.linalg.LinearOperato
     # A fixed start vector gives the same digits each time.
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     return float(scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
-
-
-def complexity(k: SquareKernel, y: Targets) -> float:
-    """The complexity measure sqrt(2 y' K^-1 y / n); with several outputs sqrt(2 tr(Y' K^-1 Y) / n).
-
-    Arora et al. 2019, equation (10), the leading term of their generalisation bound.
-
-    Args:
-        k: kernel on the training set, (n, n).
-        y: targets, (n,) or (n, k).
-
-    Returns:
-        A number without unit, computed in float64.
-
-    Raises:
-        ValueError: if k is not a finite symmetric positive definite matrix, or y does not fit it; two rows that are
-            identical (or antipodal, to an odd activation) are named.
-
-    >>> import numpy as np, lazynet as lz
-    >>> round(lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0])), 12)
-    2.0
-    """
-    return Inverse(k).complexity(y)

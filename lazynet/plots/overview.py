@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from lazynet.plots.limit import plot_limit
 from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
 from lazynet.theory import Verdict, reduce_steps, verify
 from lazynet.typing import Axes, Figure, Result
@@ -27,18 +28,20 @@ DRAWN = 1e12
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     """Draw a sweep: loss beside the kernel's, gaps and movement against width, and fitted exponents against step.
 
+    Of a prediction, its losses on true and on random labels and its test error.
+
     Measurement is solid with seeds as a band (from the smallest to the largest), theory is dashed. Gaps are their
     maximum over snapshots, movement is that of the last step.
 
     Args:
-        result: of `lazynet.sweep`.
-        verdict: of the result; made here when left out.
+        result: of `lazynet.sweep` or `lazynet.predict`.
+        verdict: of the result of a sweep; made here when left out.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
 
     Raises:
-        KeyError: if the result is not that of a sweep.
+        KeyError: if the result is neither.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -49,6 +52,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    if "labels" in result.dims:
+        return plot_limit(result)
     verdict = verify(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 8.6), layout="constrained")

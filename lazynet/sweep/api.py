@@ -26,8 +26,17 @@ from lazynet.sweep.predictions import (
 from lazynet.sweep.progress import Progress
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import assemble
-from lazynet.sweep.settings import Training, as_json, check_count, check_new_folder, check_seeds, check_widths
+from lazynet.sweep.settings import (
+    Training,
+    as_json,
+    check_count,
+    check_new_folder,
+    check_seeds,
+    check_widths,
+    sweep_settings,
+)
 from lazynet.sweep.store import write_run
+from lazynet.theory import verify
 from lazynet.training import NEVER, choose_path, get_optimizer
 from lazynet.training.keys import member_key, noise_key, start_key
 from lazynet.typing import Result, Variables
@@ -212,13 +221,13 @@ def sweep(
 
     with Progress(len(seeds) * steps * sum(widths), shown=progress) as bar:
         cells = [cell(width) for width in widths]
-    settings = as_json(
+    settings = sweep_settings(
         network, data, training, widths=widths, seeds=seeds, label_noise=label_noise, learning_rate=rates
     )
     result = assemble(cells, limits, rates, seeds, network, data, training)
-    result.attrs |= provenance(settings, training.dtype, begun)
+    result.attrs |= provenance(as_json(settings), training.dtype, begun)
     if out is not None:
-        write_run(out, result)
+        write_run(out, result, verify(result))
     return result
 
 

@@ -130,15 +130,12 @@ def check_new_folder(out: str | Path | None) -> None:
         raise ValueError(f"out is {str(out)!r}, but no folder can be made in {str(above)!r}; name another place.")
 
 
-def as_json(network: TwoLayer, data: Dataset, training: Training, **more: Any) -> str:
-    """All settings of a sweep as one JSON string; a function of the width is recorded by its name."""
-    fields = ("outputs", "activation", "train", "init_scale", "output_scale", "readout", "symmetric")
-    settings = {
-        "dataset": data.name,
-        "n_train": data.n_train,
-        "n_test": data.n_test,
-        "dim": data.dim,
-        **{name: getattr(network, name) for name in fields},
+def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more: Any) -> dict[str, Any]:
+    """All settings of a sweep."""
+    return {
+        **limit_settings(network, data),
+        "readout": network.readout,
+        "symmetric": network.symmetric,
         "steps": training.steps,
         "snapshots": training.snapshots,
         "loss": training.loss.name,
@@ -149,6 +146,21 @@ def as_json(network: TwoLayer, data: Dataset, training: Training, **more: Any) -
         "path": training.path,
         **more,
     }
+
+
+def limit_settings(network: TwoLayer, data: Dataset) -> dict[str, Any]:
+    """What the network of infinite width and the data are."""
+    return {
+        "dataset": data.name,
+        "n_train": data.n_train,
+        "n_test": data.n_test,
+        "dim": data.dim,
+        **{name: getattr(network, name) for name in ("outputs", "activation", "train", "init_scale", "output_scale")},
+    }
+
+
+def as_json(settings: dict[str, Any]) -> str:
+    """Settings as one JSON string; a function of the width is recorded by its name."""
     return json.dumps(settings, default=_plain)
 
 

@@ -7,19 +7,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lazynet.theory import Verdict, verify
+from lazynet.theory import Verdict
 from lazynet.typing import Result
 
 
 def write_run(
     out: str | Path, result: Result, verdict: Verdict | None = None, figures: dict[str, Any] | None = None
 ) -> None:
-    """Write settings.json, result.nc, verdict.json and figures/ to a new folder.
+    """Write settings.json, result.nc and, where given, verdict.json and figures/ to a new folder.
 
     Args:
         out: the folder; it must not exist.
-        result: of `lazynet.sweep`.
-        verdict: of the result; made here when left out.
+        result: of `lazynet.sweep` or `lazynet.predict`.
+        verdict: of the result of a sweep.
         figures: matplotlib figures by name.
 
     Raises:
@@ -27,7 +27,6 @@ def write_run(
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    verdict = verify(result) if verdict is None else verdict
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         settings = json.loads(result.attrs["settings"])
@@ -35,7 +34,8 @@ def write_run(
         settings["versions"] = {name: value for name, value in result.attrs.items() if name.endswith("_version")}
         (draft / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
         result.to_netcdf(draft / "result.nc", engine="h5netcdf")
-        (draft / "verdict.json").write_text(verdict.to_json() + "\n")
+        if verdict is not None:
+            (draft / "verdict.json").write_text(verdict.to_json() + "\n")
         for name, figure in (figures or {}).items():
             (draft / "figures").mkdir(exist_ok=True)
             figure.savefig(draft / "figures" / f"{name}.png", dpi=200)

@@ -74,6 +74,25 @@ def test_sweep_refuses(case, capsys, no_training, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+PREDICT = (
+    *("data set", "class", "activation", "trained part", "dtype", "steps", "snapshots", "learning rate 0"),
+    *("learning rate nan", "scale", "n_train", "n_test"),
+)
+
+
+@pytest.mark.parametrize("case", PREDICT)
+def test_predict_refuses(case, capsys, tmp_path):
+    arguments, words = BAD[case]
+    out = tmp_path / "runs" / "new"
+    assert words in refused(capsys, "predict", *arguments.split(), "--out", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("flag", "words"), [("--tolerance 0", "tolerance is 0"), ("--storage cloud", "storage is")])
+def test_predict_refuses_its_own_flags(flag, words, capsys):
+    assert words in refused(capsys, "predict", "--n-train", 8, *flag.split())
+
+
 @pytest.mark.parametrize("case", ["data set", "class", "same class twice", "n_train", "n_train below 1"])
 def test_complexity_refuses(case, capsys):
     arguments, words = BAD[case]

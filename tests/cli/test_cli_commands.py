@@ -125,6 +125,24 @@ def test_a_large_learning_rate_is_a_line_on_stderr_and_the_sweep_runs(capsys):
     assert f"{limit:.6g}" in errors
 
 
+def test_predict(capsys, tmp_path):
+    small = ["predict", "--n-train", 40, "--n-test", 12, "--steps", 30]
+    code, shown, errors = run(capsys, *small, "--out", tmp_path / "run")
+    assert (code, errors) == (0, "")
+    assert "loss, random labels" in shown
+    assert "are not resolved" in shown
+    found = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*.*"))
+    assert found == ["figures/predict.png", "result.nc", "settings.json"]
+    code, shown, _ = run(capsys, *small, "--json")
+    record = json.loads(shown)
+    data = lz.load_dataset("digits", n_train=40, n_test=12)
+    kernel = lz.analytic_kernel(lz.TwoLayer(width=2))
+    expected = lz.complexity(kernel(data.x_train), data.y_train)
+    assert record["complexity"]["true"] == pytest.approx(expected, rel=1e-3)
+    assert record["settings"]["classes"] == [0, 1]
+    assert record["prediction_error"] <= 1e-4
+
+
 def test_complexity(capsys):
     code, shown, errors = run(capsys, "complexity", "--n-train", 40, "--classes", 3, 8, "--json")
     assert (code, errors) == (0, "")

@@ -1,0 +1,121 @@
+"""Training curves from a kernel: time of lazynet against neural-tangents' predict."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lazynet as lz
+from benchmarks.timing import Report, interleaved, show_table
+from lazynet.kernels import largest_eigenvalue, neural_tangents
+
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+
+
+def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 steps of 1 / lambda_max."""
+    data = lz.load_dataset(dataset, n_train=n, n_test=0)
+    kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
+    k = kernel(data.x_train)
+    random = np.sign(np.random.default_rng(0).standard_normal(n))
+    return k, np.stack([data.y_train, random], axis=1), np.geomspace(1, 1e5, 200) / largest_eigenvalue(k)
+
+
+def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], Any]:
+    """Predictions by neural-tangents: both sets of labels as two outputs, so that it diagonalises once."""
+    predict = neural_tangents().predict
+
+    def call() -> np.ndarray:
+        with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            matrix, targets = jnp.asarray(k, dtype), jnp.asarray(y, dtype)
+            # Its loss is the mean over examples and outputs.
+            path = predict.gradient_descent_mse(matrix, targets, learning_rate=1.0)
+            return np.asarray(path(jnp.asarray(times * y.size, dtype), jnp.zeros_like(targets)))
+
+    return call
+
+
+def ours(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], np.ndarray]:
+    """Predictions by lazynet, from a kernel stored in this dtype."""
+    matrix = k.astype(dtype)
+    # Half of what is allowed: the rest is for the rounding of the entries.
+    tolerance = TOLERANCE[dtype] / 2 if dtype == "float64" else TOLERANCE[dtype]
+    return lambda: lz.kernel_flow(matrix, y, times=times, method="krylov", tolerance=tolerance).train
+
+
+def run(
+    n: tuple[int, ...] = (2500, 5000),
+    dtypes: tuple[Literal["float32", "float64"], ...] = ("float32", "float64"),
+    dataset: str = "mnist",
+    rounds: int = 1,
+    extrapolate: int = 10_000,
+    budget: float = 600.0,
+) -> Report:
+    """Time both.
+
+    Args:
+        n: numbers of examples.
+        dtypes: in which the kernel is stored, and neural-tangents computes.
+        dataset: where the examples come from.
+        rounds: timed calls of each, after one that compiles.
+        extrapolate: a larger number of examples, at which only lazynet runs; 0 for none.
+        budget: seconds after which a row starts no further round.
+    """
+    notes = [
+        "Seconds for true and random labels at 200 times, the kernel given. x: neural-tangents' best over ours.",
+        "diff: largest norm of the difference from a float64 eigendecomposition, over the norm of the labels.",
+    ]
+    rows = []
+    for dtype in dtypes:
+        measured: list[tuple[int, float]] = []
+        for size in n:
+            k, y, times = problem(size, dataset)
+            contenders = {"lazynet": ours(k, y, times, dtype), "neural-tangents": peer(k, y, times, dtype)}
+            exact = lz.kernel_flow(k, y, times=times, method="exact").train
+            timings = interleaved(contenders, rounds, budget)
+            measured.append((size, timings["neural-tangents"].best))
+            for name, timing in timings.items():
+                rows.append(
+                    {
+                        "n": size,
+                        "dtype": dtype,
+                        "contender": name,
+                        "best_seconds": timing.best,
+                        "speedup": measured[-1][1] / timing.best if name == "lazynet" else None,
+                        "difference": difference(timing.result, exact, y),
+                    }
+                )
+        if extrapolate:
+            k, y, times = problem(extrapolate, dataset)
+            timing = interleaved({"lazynet": ours(k, y, times, dtype)}, rounds, budget)["lazynet"]
+            sizes, seconds = np.log(measured).T
+            power = np.polyfit(sizes, seconds, 1)[0] if len(measured) > 1 else 3.0
+            theirs = measured[-1][1] * (extrapolate / measured[-1][0]) ** 3
+            notes.append(
+                f"{dtype}: neural-tangents at n={extrapolate} is {theirs:.0f} s by n^3 from n={measured[-1][0]}; "
+                f"between the sizes measured it grew as n^{power:.2f}."
+            )
+            row = {"n": extrapolate, "dtype": dtype, "contender": "lazynet", "best_seconds": timing.best}
+            rows.append({**row, "speedup": theirs / timing.best, "difference": None})
+    settings = {"n": list(n), "dataset": dataset, "rounds": rounds, "extrapolate": extrapolate, "budget": budget}
+    return Report(settings, "/".join(dtypes), rows, notes)
+
+
+def difference(found: np.ndarray, exact: np.ndarray, y: np.ndarray) -> float:
+    """The largest, over labels and times, norm of the difference over the norm of the labels."""
+    return float((np.linalg.norm(found - exact, axis=1) / np.linalg.norm(y, axis=0)).max())
+
+
+def show(report: Report) -> None:
+    """Print the table."""
+    columns = {
+        "n": ("n", "d"),
+        "dtype": ("dtype", ""),
+        "contender": ("contender", ""),
+        "best": ("best_seconds", ".2f"),
+        "x": ("speedup", ".0f"),
+        "diff": ("difference", ".0e"),
+    }
+    show_table("Training curves from a kernel", report.rows, columns, report.notes)

@@ -1,0 +1,162 @@
+"""Krylov predictions against known spectra: right, honest about their error, and clear about what cannot be."""
+
+import warnings
+
+import numpy as np
+import pytest
+from problems import kernel_with
+from reference import unit_rows
+from tolerance import assert_close
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.dynamics import modes
+from lazynet.kernels import CrossOperator, dense_operator, kernel_operator
+
+KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
+
+
+def truth(values, q, y, factors):
+    """Predictions from zero, when mode i keeps the share factors[s, i]."""
+    return np.einsum("ij,sj,j...->si...", q, 1 - factors, q.T @ y)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("law", ["descent", "flow"])
+def test_krylov_agrees_with_exact(law, outputs):
+    x, x_test = unit_rows(150, 8), unit_rows(11, 8, seed=1)
+    rng = np.random.default_rng(2)
+    y, f0 = (rng.normal(size=(150, outputs) if outputs > 1 else 150) for _ in range(2))
+    f0_test = rng.normal(size=(11, outputs) if outputs > 1 else 11)
+    k, k_test = KERNEL(x), KERNEL(x_test, x)
+    eta, steps = 1 / np.linalg.eigvalsh(k)[-1], np.array([0, 1, 7, 50, 3000])
+
+    def predict(kernel, test, **options):
+        shared = {"f0": f0, "f0_test": f0_test, "k_test": test, **options}
+        if law == "flow":
+            return lz.kernel_flow(kernel, y, times=eta * steps, **shared)
+        return lz.kernel_descent(kernel, y, learning_rate=eta, steps=steps, **shared)
+
+    exact = predict(k, k_test, method="exact")
+    assert exact.error.truncation == 0
+    scale = np.linalg.norm(y - f0)
+    operator, cross = kernel_operator(KERNEL, x), CrossOperator(KERNEL, x_test, x, "float64")
+    for kernel, test in ((k, k_test), (operator, cross)):
+        path = predict(kernel, test, method="krylov", tolerance=1e-10)
+        assert path.error.total <= 1e-10
+        assert_close(path.train, exact.train, scale=1e-10 * scale / np.finfo(float).eps, ulps=1)
+        assert_close(path.test, exact.test, scale=1e-8 * scale / np.finfo(float).eps, ulps=1)
+        np.testing.assert_array_equal(path.time, exact.time)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("trial", range(25))
+def test_the_error_is_honest(trial, dtype):
+    rng = np.random.default_rng(trial)
+    n, condition = int(rng.integers(50, 200)), 10 ** rng.uniform(1, 12)
+    values = np.sort(
+        n / 4 * [np.geomspace(1 / condition, 1, n), 1 / np.arange(1, n + 1) ** rng.uniform(1, 4)][trial % 2]
+    )
+    k, q = kernel_with(values, seed=trial)
+    y = rng.normal(size=(n, 2)) if trial % 3 else q[:, -4:] @ rng.normal(size=(4, 2))
+    eta = rng.uniform(0.3, 1.9) / values[-1]
+    steps = np.unique(np.geomspace(1, 10 ** rng.uniform(2, 6), 30).round())
+    for tolerance in (None, 1e-3, 1e-8):
+        for law in ("descent", "flow"):
+            with warnings.catch_warnings():
+                # Float32 cannot reach 1e-8, and says so; another test asks for that.
+                warnings.simplefilter("ignore")
+                options = {"method": "krylov", "tolerance": tolerance}
+                if law == "descent":
+                    factors = (1 - eta * values) ** steps[:, None]
+                    path = lz.kernel_descent(k.astype(dtype), y, learning_rate=eta, steps=steps, **options)
+                else:
+                    factors = np.exp(-np.outer(eta * steps, values))
+                    path = lz.kernel_flow(k.astype(dtype), y, times=eta * steps, **options)
+            worst = np.linalg.norm(path.train - truth(values, q, y, factors), axis=(1, 2)).max() / np.linalg.norm(y)
+            assert worst <= 10 * path.error.total
+            if dtype == "float64" and tolerance == 1e-3:
+                assert path.error.total <= tolerance
+
+
+def test_what_float32_cannot_reach_is_said_with_the_dtype_that_can():
+    values = np.geomspace(1e-3, 1, 100) * 25
+    k, _ = kernel_with(values)
+    y = np.random.default_rng(0).normal(size=100)
+    options = {"learning_rate": 1 / 25, "steps": [1, 10_000], "method": "krylov", "tolerance": 1e-7}
+    with pytest.warns(UserWarning, match="above the tolerance 1.0e-07: .* float32; float64 would be enough"):
+        lz.kernel_descent(k.astype(np.float32), y, **options)
+    with pytest.warns(UserWarning, match="no dtype has more"):
+        lz.kernel_descent(k, y, **options | {"tolerance": 1e-14})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lz.kernel_descent(k, y, **options)
+
+
+def test_a_basis_that_is_too_shallow_says_so(monkeypatch):
+    monkeypatch.setattr(modes, "DEPTH", 10)
+    k, _ = kernel_with(np.geomspace(1e-3, 1, 100))
+    with pytest.warns(UserWarning, match="of it from stopping"):
+        path = lz.kernel_flow(k, np.ones(100), times=[1e4], method="krylov")
+    assert path.error.truncation > 1e-5
+
+
+def test_the_choice_of_method(monkeypatch):
+    monkeypatch.setattr(modes, "EXACT", 40)
+    for n, exact in ((40, True), (41, False)):
+        k, y = KERNEL(unit_rows(n, 12)), np.ones(n)
+        path = lz.kernel_flow(k, y, times=[1.0])
+        assert (path.error.truncation == 0) == exact
+        assert lz.kernel_flow(k, y, times=[1.0], method="exact").error.truncation == 0
+        assert lz.kernel_flow(dense_operator(k), y, times=[1.0], method="krylov").error.truncation > 0
+
+
+def test_a_zero_residual_stays_zero():
+    k = KERNEL(unit_rows(30, 4))
+    for method in ("exact", "krylov"):
+        path = lz.kernel_flow(k, np.zeros(30), times=[0.0, 1.0], k_test=k[:3], method=method)
+        assert not path.train.any()
+        assert not path.test.any()
+        assert path.error.total == 0
+    # One of two outputs at its targets.
+    both = lz.kernel_flow(k, np.stack([np.zeros(30), np.ones(30)], 1), times=[1.0], k_test=k[:3], method="krylov")
+    assert not both.train[..., 0].any()
+    assert both.train[..., 1].any()
+
+
+def test_progress():
+    seen = []
+    k = KERNEL(unit_rows(60, 5))
+    lz.kernel_flow(k, np.ones(60), times=[100.0], method="krylov", progress=lambda *at: seen.append(at))
+    assert seen
+    assert seen[-1][1] <= 1e-5
+
+
+def test_bad_input():
+    k, y = KERNEL(unit_rows(30, 4)), np.ones(30)
+    with unchecked(), pytest.raises(ValueError, match="method is 'magic', but must be"):
+        lz.kernel_flow(k, y, times=[1.0], method="magic")
+    for tolerance in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match=f"tolerance is {tolerance}, but must be positive"):
+            lz.kernel_flow(k, y, times=[1.0], tolerance=tolerance)
+    indefinite, _ = kernel_with(np.linspace(-0.25, 1, 30))
+    for method in ("exact", "krylov"):
+        with pytest.raises(ValueError, match=r"a negative eigenvalue, -0\.2\d+ or below, beside the largest"):
+            lz.kernel_flow(indefinite, np.random.default_rng(0).normal(size=30), times=[1.0], method=method)
+        with pytest.raises(ValueError, match="differs from its transpose"):
+            lz.kernel_flow(np.triu(k), y, times=[1.0], method=method)
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            lz.kernel_flow(np.full((30, 30), np.nan), y, times=[1.0], method=method)
+        with unchecked(), pytest.raises(ValueError, match=r"y has shape \(29,\)"):
+            lz.kernel_flow(k, y[:-1], times=[1.0], method=method)
+    with pytest.raises(ValueError, match=r"k_test has shape \(2, 29\)"):
+        lz.kernel_flow(k, y, times=[1.0], k_test=CrossOperator(KERNEL, unit_rows(2, 4), unit_rows(29, 4), "float64"))
+    limit = 2 / np.linalg.eigvalsh(k)[-1]
+    with pytest.raises(ValueError, match=r"above 2 / lambda_max = .* use method=\"exact\""):
+        lz.kernel_descent(k, y, learning_rate=1.01 * limit, steps=[10], method="krylov")
+
+
+def test_a_basis_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(modes, "available_memory", lambda: 1000)
+    with pytest.raises(ValueError, match="A Krylov basis of 30 rows takes"):
+        lz.kernel_flow(KERNEL(unit_rows(30, 4)), np.ones(30), times=[1.0], method="krylov")

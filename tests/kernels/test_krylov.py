@@ -1,0 +1,107 @@
+"""Lanczos, preconditioned solves and complexity against dense linear algebra."""
+
+import warnings
+
+import numpy as np
+import pytest
+from problems import kernel_with
+from reference import unit_rows
+from tolerance import assert_close
+
+import lazynet as lz
+from lazynet.kernels import dense_operator, kernel_operator, largest_eigenvalue_of, solve
+from lazynet.kernels.krylov import Lanczos
+
+KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
+
+
+def test_basis_is_orthonormal_and_tridiagonalises():
+    k, _ = kernel_with(np.geomspace(1e-10, 1, 80))
+    b = np.random.default_rng(0).normal(size=(80, 2))
+    process = Lanczos(dense_operator(k), b)
+    for _ in range(40):
+        process.deepen()
+    for column, vector in zip(process.columns, b.T, strict=True):
+        v = column.basis.T
+        assert_close(v.T @ v, np.eye(40))
+        t = np.diag(column.alpha) + np.diag(column.beta[:-1], 1) + np.diag(column.beta[:-1], -1)
+        assert_close(v.T @ k @ v, t)
+        assert_close(v[:, 0] * column.norm, vector)
+        # K V = V T + beta v e_m', and the defect says so along each Ritz vector.
+        rest = k @ v - v @ t
+        assert_close(rest[:, :-1], np.zeros((80, 39)))
+        assert_close(np.linalg.norm(rest @ column.ritz[1], axis=0), np.abs(column.defect))
+
+
+def test_invariant_and_zero_vectors_are_complete():
+    k, unit = np.diag(np.arange(1.0, 31)), np.eye(30)
+    process = Lanczos(dense_operator(k), np.stack([unit[3] + unit[7], np.zeros(30)], axis=1))
+    while not process.complete:
+        process.deepen()
+    assert [column.depth for column in process.columns] == [2, 0]
+    assert_close(process.columns[0].ritz[0], [4.0, 8.0])
+
+
+@pytest.mark.parametrize("rank", [0, 30])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_solution_is_the_dense_one(outputs, rank):
+    x = unit_rows(120, 6)
+    y = np.random.default_rng(1).normal(size=(120, outputs) if outputs > 1 else 120)
+    k = KERNEL(x)
+    found = solve(dense_operator(k), y, tolerance=1e-12, rank=rank)
+    inverse = np.linalg.solve(k, y)
+    assert found.x.shape == y.shape
+    missed = (found.x - inverse).reshape(120, -1)
+    assert np.sum(missed * (k @ missed)) <= 1e-11 * np.sum(y * inverse)
+    np.testing.assert_allclose(found.forms, np.sum((y * inverse).reshape(120, -1), axis=0), rtol=1e-10)
+    assert found.error.truncation <= 1e-12
+
+
+def test_the_preconditioner_saves_products():
+    x, y = unit_rows(600, 3), np.sign(np.random.default_rng(1).normal(size=600))
+    k = dense_operator(KERNEL(x))
+    with_it, without = (solve(k, y, tolerance=1e-3, rank=rank) for rank in (200, 0))
+    assert 2 * with_it.depth < without.depth
+
+
+@pytest.mark.parametrize("storage", ["memory", "none"])
+def test_complexity_of_an_operator(storage):
+    x, y = unit_rows(300, 10), np.sign(np.random.default_rng(1).normal(size=300))
+    expected = lz.complexity(KERNEL(x), y)
+    k = kernel_operator(KERNEL, x, storage=storage)
+    assert abs(lz.complexity(k, y, tolerance=1e-8) - expected) <= 1e-8 * expected
+    assert lz.complexity(k, np.zeros(300)) == 0
+    with pytest.raises(ValueError, match=r"tolerance is 0\.0, but must be positive"):
+        lz.complexity(k, y, tolerance=0.0)
+
+
+def test_complexity_that_cannot_be_reached_is_said():
+    # The smallest eigenvalue is below the rounding of float32, so no depth helps.
+    k, _ = kernel_with(np.geomspace(1e-12, 1, 100))
+    with pytest.warns(UserWarning, match="Complexity may be wrong by .* above its tolerance"):
+        lz.complexity(dense_operator(k.astype(np.float32)), np.random.default_rng(0).normal(size=100))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("trial", range(25))
+def test_the_error_of_a_solution_is_honest(trial, dtype):
+    rng = np.random.default_rng(trial)
+    n, condition = int(rng.integers(50, 200)), 10 ** rng.uniform(1, 12)
+    values = np.geomspace(1 / condition, 1, n)
+    k, q = kernel_with(values, seed=trial)
+    y = rng.normal(size=n)
+    truth = np.sum((q.T @ y) ** 2 / values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = solve(dense_operator(k.astype(dtype)), y, tolerance=1e-4, rank=0)
+    # An error that is not known is infinite, and never too small.
+    assert found.error.total > 0
+    if np.isfinite(found.error.total):
+        assert abs(np.sum(found.forms) - truth) <= 10 * found.error.total * truth
+    if condition < 1e4:
+        assert found.error.total < 1e-2
+
+
+def test_largest_eigenvalue():
+    k, _ = kernel_with(np.concatenate([np.linspace(0, 0.9, 200), [1.0]]))
+    assert abs(largest_eigenvalue_of(dense_operator(k), 201) - 1) < 1e-9

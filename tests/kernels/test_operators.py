@@ -1,0 +1,107 @@
+"""Kernel operators against the matrices they stand for."""
+
+import numpy as np
+import pytest
+from reference import unit_rows
+from tolerance import assert_close
+
+import lazynet as lz
+from lazynet import plan
+from lazynet.kernels import CrossOperator, dense_operator, operators
+
+KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
+N = 23
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 7 rows in tiles of 3: several of each, and a rest."""
+    monkeypatch.setattr(operators, "BLOCK", 7)
+    monkeypatch.setattr(operators, "TILE", 3)
+
+
+@pytest.mark.parametrize("storage", ["memory", "disk", "none"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_an_operator_is_its_matrix(dtype, storage):
+    x, v = unit_rows(N, 5), np.random.default_rng(1).normal(size=(N, 2))
+    k = lz.kernel_operator(KERNEL, x, dtype=dtype, storage=storage)
+    whole = KERNEL(x)
+    assert (k.shape, k.dtype, k.storage) == ((N, N), np.dtype(dtype), storage)
+    ulps = 64 if dtype == "float64" else 8
+    assert_close(k.dense().astype(dtype), whole, ulps=ulps)
+    # The sums are in float64: nothing is lost beyond the entries.
+    assert_close(k.product(v), k.dense() @ v)
+    assert_close(k.diagonal(), np.diag(k.dense()))
+    index = np.array([0, 6, 7, 20, 22])
+    np.testing.assert_array_equal(k.columns(index), k.dense()[:, index])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_given_matrix_keeps_its_dtype(dtype):
+    whole = KERNEL(unit_rows(N, 5)).astype(dtype)
+    k = dense_operator(whole)
+    assert k.dtype == np.dtype(dtype)
+    assert k.rounding == (2.0**-24 if dtype == "float32" else 0)
+    np.testing.assert_array_equal(k.dense(), whole.astype(np.float64))
+    assert_close(k.product(np.eye(N)), whole.astype(np.float64))
+
+
+def test_between_other_inputs():
+    x1, x2, v = unit_rows(9, 5), unit_rows(N, 5, seed=1), np.random.default_rng(1).normal(size=(N, 2))
+    assert_close(CrossOperator(KERNEL, x1, x2, "float64").product(v), KERNEL(x1, x2) @ v)
+
+
+def test_blocks_are_computed_once_or_each_time():
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(1)
+        return KERNEL(*args, **options)
+
+    x, v = unit_rows(N, 5), np.ones((N, 1))
+    stored = lz.kernel_operator(counted, x)
+    assert len(calls) == 10  # four rows of blocks, the upper triangle
+    stored.product(v)
+    assert len(calls) == 10
+    anew = lz.kernel_operator(counted, x, storage="none")
+    assert len(calls) == 10
+    anew.product(v)
+    assert len(calls) == 20
+
+
+def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
+    monkeypatch.setattr(operators, "WORKING", 0)
+    x = unit_rows(N, 5)
+    needed = plan.symmetric_bytes(N, 8, 7)
+    assert needed == 8 * (3 * 49 + 4 + 7 * 7 * 3 + 3 * 7 * 2)
+    assert lz.kernel_operator(KERNEL, x, memory=needed).storage == "memory"
+    assert lz.kernel_operator(KERNEL, x, memory=needed - 1).storage == "disk"
+
+    def no_work(*args, **options):
+        raise AssertionError("work was started")
+
+    with pytest.raises(ValueError, match=r"A kernel of 23 rows in float64 .* takes 0.00 GB, but 0.00 GB"):
+        lz.kernel_operator(no_work, x, storage="memory", memory=needed - 1)
+
+
+def test_progress_ends_at_the_whole():
+    shares = []
+    lz.kernel_operator(KERNEL, unit_rows(N, 5), progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_bad_input():
+    x = unit_rows(N, 5)
+    with pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
+        lz.kernel_operator(KERNEL, x, dtype="float16")
+    with pytest.raises(ValueError, match="storage is 'cloud', but must be"):
+        lz.kernel_operator(KERNEL, x, storage="cloud")
+    with pytest.raises(ValueError, match="rows 0 to 6 has NaN or infinite entries"):
+        lz.kernel_operator(lambda a, b=None, dtype=None: np.full((len(a), len(a if b is None else b)), np.nan), x)
+    with pytest.raises(ValueError, match="differs from its transpose"):
+        dense_operator(np.triu(np.ones((4, 4), np.float32)))
+
+
+def test_available_memory_is_some_and_no_more_than_the_machine_has():
+    assert 1e6 < plan.available_memory() < 1e15
