@@ -10,6 +10,7 @@ from jax import Array
 import lazynet as lz
 from benchmarks.timing import Report, interleaved, peak_memory, show_table
 from lazynet.kernels import neural_tangents
+from lazynet.kernels.dual import BLOCK
 
 # Two correct kernels of unit rows in float32 are about 1e-7 apart, on the diagonal 1e-4 for neural-tangents' arccos.
 TOLERANCE = 1e-3
@@ -50,8 +51,8 @@ def for_memory(n: int, d: int, contender: str) -> Callable[[], Any]:
     """A contender's call, in a process that has loaded the rows and warmed up on few of them."""
     build = {"lazynet": ours, "neural-tangents": peer}[contender]
     x = rows(n, d)
-    # A whole block and a rest, as the call itself will have.
-    jax.block_until_ready(build(x[:1500])())
+    # A whole block and the same rest, so that the call compiles nothing.
+    jax.block_until_ready(build(x[: BLOCK + n % BLOCK])())
     return build(x)
 
 

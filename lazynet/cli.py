@@ -353,7 +353,7 @@ def _prediction_table(result: Any) -> str:
             "",
             "Losses are per example. Predictions are right to "
             f"{sum(result.attrs['prediction_error']):.1e} of the norm of the targets, so losses below "
-            f"{result.attrs['resolved_loss']:.1e} are not resolved.",
+            f"{result.attrs['resolved_loss'] / n:.1e} are not resolved.",
             f"complexity {true:.4f} on true labels, {random:.4f} on random ones (sqrt(2 y' K^-1 y / n), right to "
             f"{sum(result.attrs['complexity_error']):.1e} of itself)",
         ]

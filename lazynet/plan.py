@@ -1,6 +1,7 @@
 """What a job takes, in bytes, before it starts; and the one refusal of a job that cannot fit."""
 
 import os
+from pathlib import Path
 
 
 def available_memory() -> int:
@@ -18,10 +19,13 @@ def available_memory() -> int:
 
 def _cgroup_room(otherwise: int) -> list[int]:
     """What a container's or a scheduler's limit leaves."""
+    folder = Path("/sys/fs/cgroup")
     try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            return [max(0, int(limit.read()) - int(used.read()))]
-    except (OSError, ValueError):
+        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # Files that were read or written count as used, and are given back when asked.
+        return [max(0, limit - used + int(fields["inactive_file"]))]
+    except (OSError, ValueError, KeyError):
         return [otherwise]
 
 
@@ -32,11 +36,11 @@ def symmetric_bytes(n: int, itemsize: int, block: int) -> int:
     return itemsize * sum(rows * sum(sizes[i:]) for i, rows in enumerate(sizes))
 
 
-def check_fits(what: str, needed: int, memory: int) -> None:
-    """Refuse a job that needs more memory than there is.
+def check_fits(what: str, needed: int, free: int, where: str = "memory") -> None:
+    """Refuse a job that needs more memory, or disk, than there is.
 
     Raises:
         ValueError: with both numbers.
     """
-    if needed > memory:
-        raise ValueError(f"{what} takes {needed / 1e9:.2f} GB, but {memory / 1e9:.2f} GB of memory are free for it.")
+    if needed > free:
+        raise ValueError(f"{what} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {where} are free for it.")

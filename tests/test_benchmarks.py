@@ -120,3 +120,26 @@ def test_a_data_set_that_is_not_there_is_noted_and_not_fetched(tmp_path, monkeyp
     record, _ = run_to_json(tmp_path, "finite_vs_infinite", "--datasets", "cifar10")
     assert record["rows"] == []
     assert any("cifar10 is not on this machine" in note for note in record["notes"])
+
+
+@pytest.mark.slow
+def test_kernel_build_compares_both(tmp_path):
+    record, table = run_to_json(tmp_path, "kernel_build", "--n", "40", "--d", "5", "--rounds", "2")
+    ours, peer = record["rows"]
+    assert [ours["contender"], peer["contender"]] == ["lazynet", "neural-tangents"]
+    assert ours["share"] == pytest.approx(ours["best_seconds"] / peer["best_seconds"])
+    assert ours["difference"] < 1e-3
+    assert "share" in table
+
+
+@pytest.mark.slow
+def test_kernel_descent_compares_both(tmp_path):
+    arguments = ["--n", "60", "--dataset", "digits", "--dtypes", "float32", "--extrapolate", "80"]
+    record, table = run_to_json(tmp_path, "kernel_descent", *arguments)
+    ours, peer, larger = record["rows"]
+    assert [ours["contender"], peer["contender"], larger["n"]] == ["lazynet", "neural-tangents", 80]
+    assert ours["speedup"] == pytest.approx(peer["best_seconds"] / ours["best_seconds"])
+    assert ours["difference"] < 1e-4
+    assert peer["difference"] < 1e-2
+    assert any("by n^3" in note for note in record["notes"])
+    assert "diff" in table

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
+from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue_of, spectrum
 from lazynet.kernels.krylov import Column, Lanczos
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
@@ -69,6 +69,8 @@ def modes_of(
     if method not in ("exact", "krylov", None):
         raise ValueError(f"method is {method!r}, but must be 'exact' or 'krylov'.")
     check_tolerance(tolerance)
+    if isinstance(k, Spectrum) and method == "krylov":
+        raise ValueError('method is "krylov", but a spectrum has all modes; give the kernel itself.')
     if isinstance(k, Spectrum) or method == "exact" or (method is None and len(residual) <= EXACT):
         if isinstance(k, Spectrum):
             found, rounding, diagonal = k, 0.0, 0.0
@@ -86,8 +88,8 @@ def modes_of(
 
 def check_tolerance(tolerance: float | None) -> None:
     """Refuse a tolerance that is not positive."""
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance is {tolerance}, but must be positive.")
+    if tolerance is not None and not 0 < tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
 
 
 def _by_krylov(
@@ -100,17 +102,19 @@ def _by_krylov(
     size = float(np.linalg.norm(residual))
     # Two bases' worth: the vectors, and the modes made of them.
     check_fits(f"A Krylov basis of {len(residual)} rows", 2 * 8 * 64 * residual.size, available_memory())
+    if law.learning_rate is not None and size > 0:
+        # Asked of a random vector, because the residual may have next to nothing along the largest.
+        _check_converges(largest_eigenvalue_of(k, k.n), law.learning_rate)
     process, truncation, check = Lanczos(k, residual), np.inf, 8
     limit = min(DEPTH, int(available_memory() / (2 * 8 * residual.size)))
     while not process.complete and process.depth < limit:
         process.deepen()
         if process.depth < check and not process.complete:
             continue
-        check = process.depth + max(4, process.depth // 10)
+        check = process.depth + max(2, process.depth // 20)
         for column in process.columns:
             if column.depth:
                 _check_not_negative(column.ritz[0])
-                _check_converges(column.ritz[0], law)
         truncation = float(np.linalg.norm([_truncation(column, law) for column in process.columns])) / size
         if progress is not None:
             progress(process.depth, truncation)
@@ -118,7 +122,12 @@ def _by_krylov(
             break
     if process.complete:
         truncation = 0.0
-    modes = [Modes(*column.spectrum(), column.weights) for column in process.columns]
+    # A kernel has no negative eigenvalue, but its rounded entries may.
+    spectra = [column.spectrum() for column in process.columns]
+    modes = [
+        Modes(np.maximum(values, 0), vectors, column.weights)
+        for (values, vectors), column in zip(spectra, process.columns, strict=True)
+    ]
     storage = _storage(modes, law, k.rounding, float(k.diagonal().max()))
     error = Error(truncation, storage)
     if not error.total <= tolerance:
@@ -147,10 +156,10 @@ def _check_not_negative(values: np.ndarray) -> None:
         )
 
 
-def _check_converges(values: np.ndarray, law: Law) -> None:
-    if law.learning_rate is not None and law.learning_rate * values.max() > 2:
+def _check_converges(lambda_max: float, learning_rate: float) -> None:
+    if learning_rate * lambda_max > 2:
         raise ValueError(
-            f"learning_rate is {law.learning_rate:.6g}, above 2 / lambda_max = {2 / values.max():.6g}, where descent "
+            f"learning_rate is {learning_rate:.6g}, above 2 / lambda_max = {2 / lambda_max:.6g}, where descent "
             'diverges and products alone cannot follow it; use method="exact".'
         )
 
@@ -159,7 +168,7 @@ def _truncation(column: Column, law: Law) -> float:
     """The integral of the defect up to the last time; of one sign where no mode overshoots, so that it is a sum."""
     if column.complete:
         return 0.0
-    values, defect, end = column.ritz[0], column.weights * column.defect, float(law.time.max())
+    values, defect, end = np.maximum(column.ritz[0], 0), column.weights * column.defect, float(law.time.max())
     if law.learning_rate is None or law.learning_rate * values.max() <= 1:
         decay = law.decay(values, np.array([end]))[0]
         zero = np.abs(values) * end < 1e-8

@@ -91,6 +91,8 @@ def kernel_descent(
     steps = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
     if steps.ndim != 1 or not steps.size or (steps < 0).any() or (steps != np.round(steps)).any():
         raise ValueError("steps must be a number of steps, or a list of steps that are whole and not negative.")
+    if steps.max() > np.iinfo(np.int64).max / 2:
+        raise ValueError(f"steps has {steps.max():g}, which is more than can be counted.")
     steps = steps.astype(np.int64)
     law = Law(learning_rate * steps, learning_rate, lambda values: descent_growth(values, learning_rate, steps))
     return _predict(k, y, law, steps, f0, k_test, f0_test, method, tolerance, progress)

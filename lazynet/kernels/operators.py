@@ -1,22 +1,27 @@
 """Kernel matrices that are multiplied and never looked at: the upper triangle in blocks, stored or computed anew."""
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.kernels.spectrum import check_kernel
+from lazynet.kernels.spectrum import check_kernel, tiles, upper_tiles
 from lazynet.plan import available_memory, check_fits, symmetric_bytes
 from lazynet.typing import AnyArray, SquareKernel
 
 BLOCK = 2048  # rows of a stored block
 TILE = 512  # rows of what is multiplied at once: its copy in float64 stays in the cache
 WORKING = 2**28  # bytes that computing a block takes at most, beside what is stored
-# Relative error of an entry: half a unit of the last place where it was rounded to float32, twice that where the kernel
-# was computed in float32 (measured on images: 0.2 to 1.2 times that for a random vector).
-ROUNDED, COMPUTED = 2.0**-24, 2.0**-23
+# Relative error of an entry of a kernel computed in float32, twice that of rounding (on images a random vector shows
+# 0.2 to 1.2 times that).
+COMPUTED = 2.0**-23
 
 
 class KernelOperator:
@@ -46,7 +51,7 @@ class KernelOperator:
 
     def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
         """Rows, columns and entries of each block of the upper triangle."""
-        for rows, columns in _upper(self.n):
+        for rows, columns in upper_tiles(self.n, BLOCK):
             yield rows, columns, self._block(rows, columns)
 
     def dense(self) -> Float[np.ndarray, "n n"]:
@@ -60,7 +65,7 @@ class KernelOperator:
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
         """The diagonal, float64."""
-        return np.concatenate([np.diag(self._block(s, s)).astype(np.float64) for s in _slices(self.n, BLOCK)])
+        return np.concatenate([np.diag(self._block(s, s)).astype(np.float64) for s in tiles(self.n, BLOCK)])
 
     def columns(self, index: np.ndarray) -> Float[np.ndarray, "n r"]:
         """The columns with these distinct numbers, float64."""
@@ -75,25 +80,39 @@ class KernelOperator:
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
-        result = np.zeros(v.shape)
-        tile = np.empty(TILE * TILE)
-        for rows, columns, block in self.blocks():
-            above = rows == columns
-            for i in _slices(block.shape[0], TILE):
-                for j in _slices(block.shape[1], TILE):
-                    if above and j.start < i.start:
-                        continue
-                    part = block[i, j]
-                    if part.dtype != np.float64:
-                        wide = tile[: part.size].reshape(part.shape)
-                        np.copyto(wide, part)
-                        part = wide
-                    here = slice(rows.start + i.start, rows.start + i.stop)
-                    there = slice(columns.start + j.start, columns.start + j.stop)
-                    result[here] += part @ v[there]
-                    if here != there:
-                        result[there] += part.T @ v[here]
-        return result
+        # BLAS does not share a product as narrow as this between threads.
+        workers = os.cpu_count() or 1
+        sums = np.zeros((workers, *v.shape))
+        with ThreadPoolExecutor(workers) as pool:
+            for rows, columns, block in self.blocks():
+                places = [
+                    (i, j)
+                    for i in tiles(block.shape[0], TILE)
+                    for j in tiles(block.shape[1], TILE)
+                    if rows != columns or j.start >= i.start
+                ]
+                shares = [places[worker::workers] for worker in range(workers)]
+                multiply = partial(_multiply, block, rows.start, columns.start, v)
+                # A list, so that an error in a thread is an error here.
+                list(pool.map(multiply, shares, sums))
+        return sums.sum(axis=0)
+
+
+def _multiply(
+    block: np.ndarray, above: int, left: int, v: np.ndarray, places: list[tuple[slice, slice]], result: np.ndarray
+) -> None:
+    """Add tiles of a block of the upper triangle, and their transposes, times v."""
+    wide = np.empty(TILE * TILE)
+    for i, j in places:
+        tile = block[i, j]
+        if tile.dtype != np.float64:
+            copy = wide[: tile.size].reshape(tile.shape)
+            np.copyto(copy, tile)
+            tile = copy
+        here, there = slice(above + i.start, above + i.stop), slice(left + j.start, left + j.stop)
+        result[here] += tile @ v[there]
+        if here != there:
+            result[there] += tile.T @ v[here]
 
 
 def kernel_operator(
@@ -130,6 +149,8 @@ def kernel_operator(
         raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
     if storage not in ("memory", "disk", "none", None):
         raise ValueError(f"storage is {storage!r}, but must be 'memory', 'disk' or 'none'.")
+    if x.ndim != 2 or not len(x) or not np.isfinite(x).all():
+        raise ValueError(f"x has shape {x.shape}, but must be finite rows (n, d), at least one.")
     n, itemsize = len(x), np.dtype(dtype).itemsize
     needed = symmetric_bytes(n, itemsize, BLOCK)
     room = (available_memory() if memory is None else memory) - WORKING
@@ -151,10 +172,14 @@ def kernel_operator(
     if storage == "memory":
         entries = np.empty(needed // itemsize, dtype)
     else:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, free, "disk")
         with tempfile.TemporaryFile() as file:
+            # Taken now, because a file that cannot grow later kills the process.
+            os.posix_fallocate(file.fileno(), 0, needed)
             entries = np.memmap(file, dtype, "w+", shape=(needed // itemsize,))
     places, start = {}, 0
-    for rows, columns in _upper(n):
+    for rows, columns in upper_tiles(n, BLOCK):
         shape = rows.stop - rows.start, columns.stop - columns.start
         block = entries[start : start + shape[0] * shape[1]].reshape(shape)
         start += block.size
@@ -172,23 +197,13 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
         ValueError: if it is not a finite symmetric matrix.
     """
     matrix: Any = np.asarray(k)
+    wide = check_kernel(matrix)
+    rounding = 0.0 if matrix.dtype == np.float64 else float(jnp.finfo(matrix.dtype).eps) / 2
     if matrix.dtype != np.float32:
-        matrix = check_kernel(matrix)
-    else:
-        check_kernel(matrix)
-    rounding = ROUNDED if matrix.dtype == np.float32 else 0.0
+        matrix = wide
     return KernelOperator(
         len(matrix), lambda rows, columns: matrix[rows, columns], matrix.dtype.name, rounding, "memory"
     )
-
-
-def _slices(n: int, size: int) -> list[slice]:
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
-
-
-def _upper(n: int) -> Iterator[tuple[slice, slice]]:
-    slices = _slices(n, BLOCK)
-    return ((rows, columns) for i, rows in enumerate(slices) for columns in slices[i:])
 
 
 class CrossOperator:
@@ -198,13 +213,15 @@ class CrossOperator:
         self, kernel: Callable[..., np.ndarray], x1: Float[AnyArray, "n1 d"], x2: Float[AnyArray, "n d"], dtype: str
     ) -> None:
         """K(x1, x2) with entries of this dtype; `kernel` is a function as `kernel_operator` takes."""
+        if x1.ndim != 2 or x1.shape[1] != x2.shape[1] or not np.isfinite(x1).all():
+            raise ValueError(f"x1 has shape {x1.shape}, but must be finite rows of length {x2.shape[1]}.")
         self.shape = len(x1), len(x2)
         self._block = lambda rows, columns: kernel(x1[rows], x2[columns], dtype=dtype)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n1 k"]:
         """K v in float64."""
         result = np.zeros((self.shape[0], v.shape[1]))
-        for rows in _slices(self.shape[0], BLOCK):
-            for columns in _slices(self.shape[1], BLOCK):
+        for rows in tiles(self.shape[0], BLOCK):
+            for columns in tiles(self.shape[1], BLOCK):
                 result[rows] += self._block(rows, columns).astype(np.float64, copy=False) @ v[columns]
         return result

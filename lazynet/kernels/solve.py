@@ -40,11 +40,16 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
     """
     if not isinstance(k, KernelOperator):
         return Inverse(k).complexity(y)
-    if not tolerance > 0:
-        raise ValueError(f"tolerance is {tolerance}, but must be positive.")
+    if not 0 < tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
     targets = check_targets(y, k.n)
     # The square root halves a relative error.
     found = solve(k, targets, tolerance=2 * tolerance)
+    if found.singular:
+        raise ValueError(
+            f"The kernel has no inverse in {k.dtype}, because its smallest eigenvalue is zero to rounding; remove rows "
+            "that are nearly the same."
+        )
     truncation, storage = (part / 2 for part in found.error)
     if not truncation + storage <= tolerance:
         warnings.warn(
@@ -61,8 +66,8 @@ class Solution(NamedTuple):
     Attributes:
         x: K^-1 y, shaped as y.
         forms: y' K^-1 y of each output, (k,).
-        error: of the sum of the forms, relative to it.
-        lambda_min: the smallest eigenvalue of the preconditioned kernel.
+        error: of the forms, the largest over outputs, each relative to its own.
+        lambda_min: an estimate of the smallest eigenvalue of K.
         depth: products taken.
     """
 
@@ -71,6 +76,11 @@ class Solution(NamedTuple):
     error: Error
     lambda_min: float
     depth: int
+
+    @property
+    def singular(self) -> bool:
+        """Whether the smallest eigenvalue is zero to the rounding of the entries."""
+        return self.error.storage == np.inf
 
 
 class Nystroem:
@@ -95,6 +105,7 @@ class Nystroem:
         left, singular, _ = scipy.linalg.svd(r, check_finite=False)
         self._u = q @ left
         self._scale = singular[-1] / singular - 1
+        self.floor = float(singular[-1] ** 2)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """P^-1/2 v."""
@@ -125,8 +136,8 @@ def solve(
     """K^-1 y and y' K^-1 y by the preconditioned Lanczos process.
 
     With e = x - x_m and r_m = y - K x_m, the quadratic form misses e' K e = r_m' K^-1 r_m, at most |r_m|^2 over the
-    smallest eigenvalue (Hestenes and Stiefel 1952). That is read off T once its smallest eigenvalue has settled; until
-    then the error counts as infinite.
+    smallest eigenvalue (Hestenes and Stiefel 1952). That eigenvalue is estimated from a random vector, which goes
+    through the same products, because y may have next to nothing along it; until it has settled the error is infinite.
 
     Args:
         k: kernel operator.
@@ -140,21 +151,30 @@ def solve(
     p = Nystroem(k, rank) if rank else None
     b = y.reshape(k.n, -1)
     b = b if p is None else p.product(b)
-    process = Lanczos(k if p is None else Preconditioned(k, p), b)
-    truncation, forms = 0.0 if process.complete else np.inf, np.zeros(len(process.columns))
-    while not process.complete and truncation > tolerance and process.depth < depth:
+    probe = np.random.default_rng(1).standard_normal((k.n, 1))
+    process = Lanczos(k if p is None else Preconditioned(k, p), np.concatenate([b, probe], axis=1))
+    columns = process.columns[:-1]
+    forms, truncation, smallest = np.zeros(len(columns)), np.inf, np.nan
+    if not y.any():
+        truncation = 0.0
+    while truncation > tolerance and not process.complete and process.depth < depth:
         process.deepen()
-        found = [_quadratic_form(column) for column in process.columns]
+        smallest = min(_settled(column) for column in process.columns if column.depth)
+        found = [_quadratic_form(column, smallest) for column in columns]
         forms = np.array([form for form, _ in found])
-        truncation = sum(missed for _, missed in found) / np.sum(forms) if np.sum(forms) > 0 else np.inf
+        truncation = max((missed / form if form > 0 else missed for form, missed in found), default=0.0)
         if progress is not None:
             progress(process.depth, truncation)
-    x = np.stack([_inverse_times(column) for column in process.columns], axis=1)
-    x = (x if p is None else p.product(x)).reshape(y.shape)
-    smallest = [column.ritz[0][0] for column in process.columns if column.depth]
-    lambda_min = float(min(smallest, default=np.nan))
-    error = Error(float(truncation), _storage_of_form(k, x, float(np.sum(forms))))
-    return Solution(x, forms, error, lambda_min, process.depth)
+    x = np.stack([_inverse_times(column) for column in columns], axis=1)
+    x = x if p is None else p.product(x)
+    lambda_min = smallest * (1.0 if p is None else p.floor)
+    return Solution(
+        x.reshape(y.shape),
+        forms,
+        Error(float(truncation), _storage(k, x, forms, lambda_min)),
+        lambda_min,
+        process.depth,
+    )
 
 
 def _inverse_times(column: Column) -> np.ndarray:
@@ -164,21 +184,29 @@ def _inverse_times(column: Column) -> np.ndarray:
     return column.basis.T @ (vectors @ (column.weights / values))
 
 
-def _quadratic_form(column: Column) -> tuple[float, float]:
+def _settled(column: Column) -> float:
+    """The smallest eigenvalue, less what the process may still find below it."""
+    return float(column.ritz[0][0] - abs(column.defect[0]))
+
+
+def _quadratic_form(column: Column, smallest: float) -> tuple[float, float]:
     """b' A^-1 b by Gauss quadrature, and what it may miss."""
     if not column.depth:
         return 0.0, 0.0
     values = column.ritz[0]
-    if values[0] <= 0:
+    if values[0] <= 0 or smallest <= 0:
         return np.nan, np.inf
     residual = np.sum(column.weights / values * column.defect)
-    settled = values[0] - abs(column.defect[0])
-    return float(np.sum(column.weights**2 / values)), float(residual**2 / settled) if settled > 0 else np.inf
+    return float(np.sum(column.weights**2 / values)), float(residual**2 / smallest)
 
 
-def _storage_of_form(k: KernelOperator, x: np.ndarray, total: float) -> float:
-    """Relative error of y' K^-1 y from rounding the entries: x' E x, for independent errors of the entries."""
-    if not total > 0:
-        return 0.0 if total == 0 else np.inf
-    rounding = max(k.rounding, np.finfo(float).eps / 2)
-    return float(rounding * k.diagonal().max() * np.sum(x**2) / total)
+def _storage(k: KernelOperator, x: np.ndarray, forms: np.ndarray, lambda_min: float) -> float:
+    """Relative error of y' K^-1 y from rounding the entries independently, x' E x; infinite where K is singular."""
+    if not x.any():
+        return 0.0
+    rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), k.diagonal().max()
+    # The norm of E, which is about rounding * sqrt(n) * (a typical entry).
+    if not lambda_min > 2 * rounding * np.sqrt(k.n) * diagonal:
+        return np.inf
+    used = forms > 0
+    return float(np.max(rounding * diagonal * np.sum(x[:, used] ** 2, axis=0) / forms[used], initial=0.0))

@@ -30,7 +30,7 @@ def plot_limit(result: Result) -> Figure:
             one = later.sel(labels=labels)
             name = f"{labels} labels, complexity {float(one.complexity):.2f}"
             panels[0].loglog(later.step, one.train_loss / settings["n_train"], color=color, label=name)
-        floor = result.attrs["resolved_loss"]
+        floor = result.attrs["resolved_loss"] / settings["n_train"]
         if float(later.train_loss.min()) / settings["n_train"] < floor:
             panels[0].axhline(floor, color="gray", linestyle=":", label="below this, not resolved")
         panels[0].set(title="Loss on the training set", xlabel="step", ylabel="training loss, per example")
@@ -44,7 +44,7 @@ def plot_limit(result: Result) -> Figure:
 
 
 def _finding(result: Result, settings: dict) -> str:
-    n, floor = settings["n_train"], result.attrs["resolved_loss"]
+    n, floor = settings["n_train"], result.attrs["resolved_loss"] / settings["n_train"]
     true, random = (float(result.train_loss.sel(labels=labels)[-1]) / n for labels in COLORS)
     error = f"; test error {float(result.test_error[-1]):.2%}" if "test_error" in result else ""
     if random <= floor:

@@ -1,6 +1,7 @@
 """What the infinite-width kernel predicts of training on a whole data set, on true and on random labels."""
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,7 +64,11 @@ def predict(
         Over `labels` (true, random) and `step`: train_loss, train_error; over `step`, for the true labels: test_loss,
         test_error; over `labels`: complexity; lambda_max. The attributes `prediction_error` (relative to the norm of
         the targets) and `complexity_error` (relative) say how wrong they may be, each as truncation and storage; losses
-        per example below the attribute `resolved_loss` may be nothing but that error.
+        below the attribute `resolved_loss` may be nothing but that error. Where the kernel has no inverse, complexity
+        is NaN.
+
+    Warns:
+        UserWarning: if the kernel has no inverse, or a tolerance could not be reached.
 
     Raises:
         ValueError: before any work, if an argument is not as above, the targets are no labels, the network has no
@@ -94,6 +99,8 @@ def predict(
     random = label_noise(data.y_train, 1.0, noise_key())
     y = np.stack([data.y_train, random], axis=-1).reshape(data.n_train, -1)
     inverse = solve(k, y, tolerance=2 * COMPLEXITY_TOLERANCE, progress=lambda m, error: tell("complexity", float(m)))
+    if inverse.singular:
+        warnings.warn("The kernel has no inverse to rounding, so that complexity is NaN.", stacklevel=2)
     lambda_max = largest_eigenvalue_of(k, k.n)
     eta = 1 / lambda_max if learning_rate is None else learning_rate
     at = np.unique(np.concatenate([[0], np.geomspace(1, steps, snapshots).round()])).astype(np.int64)
@@ -106,10 +113,10 @@ def predict(
         tolerance=tolerance,
         progress=lambda m, error: tell("predictions", float(m)),
     )
-    result = _labelled(data, path, at, inverse.forms)
+    result = _labelled(data, path, at, inverse.forms * (np.nan if inverse.singular else 1.0))
     result["lambda_max"] = lambda_max
     # The error is relative to the norm of both sets of labels together.
-    result.attrs["resolved_loss"] = float(0.5 * path.error.total**2 * np.sum(y**2) / data.n_train)
+    result.attrs["resolved_loss"] = float(0.5 * path.error.total**2 * np.sum(y**2))
     result.attrs |= {"prediction_error": list(path.error), "complexity_error": [part / 2 for part in inverse.error]}
     settings = {
         **limit_settings(network, data),

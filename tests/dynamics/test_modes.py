@@ -11,7 +11,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.dynamics import modes
-from lazynet.kernels import CrossOperator, dense_operator, kernel_operator
+from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, spectrum
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
@@ -151,9 +151,37 @@ def test_bad_input():
             lz.kernel_flow(k, y[:-1], times=[1.0], method=method)
     with pytest.raises(ValueError, match=r"k_test has shape \(2, 29\)"):
         lz.kernel_flow(k, y, times=[1.0], k_test=CrossOperator(KERNEL, unit_rows(2, 4), unit_rows(29, 4), "float64"))
+    with pytest.raises(ValueError, match="a spectrum has all modes"):
+        lz.kernel_flow(spectrum(k), y, times=[1.0], method="krylov")
+    with pytest.raises(ValueError, match="steps has 1e\\+20"):
+        lz.kernel_descent(k, y, learning_rate=0.1, steps=np.array([1e20]))
     limit = 2 / np.linalg.eigvalsh(k)[-1]
     with pytest.raises(ValueError, match=r"above 2 / lambda_max = .* use method=\"exact\""):
         lz.kernel_descent(k, y, learning_rate=1.01 * limit, steps=[10], method="krylov")
+
+
+def test_divergence_that_the_residual_hardly_shows_is_refused():
+    values = np.r_[np.linspace(0.5, 1, 299), 1.05]
+    k, q = kernel_with(values)
+    y = q[:, :299] @ np.ones(299) + 1e-6 * q[:, 299]
+    with pytest.raises(ValueError, match="where descent diverges"):
+        lz.kernel_descent(k, y, learning_rate=2.02 / 1.05, steps=[2000], method="krylov")
+
+
+def test_rounding_may_make_eigenvalues_negative_but_nothing_grows():
+    k, _ = kernel_with(np.geomspace(1e-12, 5, 150))
+    with pytest.warns(UserWarning, match="Predictions may be wrong"):
+        path = lz.kernel_flow(k.astype(np.float32), np.ones(150), times=[1e14], method="krylov")
+    assert np.linalg.norm(path.train - 1) <= 1.01 * np.sqrt(150)
+
+
+def test_half_precision_is_not_taken_for_exact():
+    k, y = KERNEL(unit_rows(100, 6)), np.random.default_rng(0).normal(size=100)
+    eta = 1 / np.linalg.eigvalsh(k)[-1]
+    exact = lz.kernel_descent(k, y, learning_rate=eta, steps=[1000])
+    with pytest.warns(UserWarning, match="float64 would be enough"):
+        rough = lz.kernel_descent(k.astype(np.float16), y, learning_rate=eta, steps=[1000], method="krylov")
+    assert np.linalg.norm(exact.train - rough.train) <= 10 * rough.error.total * np.linalg.norm(y)
 
 
 def test_a_basis_that_does_not_fit_is_refused(monkeypatch):

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import ACTIVATIONS, TRAINED
 from scipy import integrate, special
+from tolerance import assert_close
 
 from lazynet.kernels import analytic_kernel, neural_tangents
 from lazynet.networks import TwoLayer
@@ -157,3 +159,20 @@ def test_a_family_without_a_kernel_gives_none():
 def test_bad_rows_are_refused(x1, x2, message):
     with pytest.raises(ValueError, match=message):
         analytic_kernel(TwoLayer(width=4))(x1, x2)
+
+
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_float32_is_float64_rounded(activation, train):
+    x1 = np.random.default_rng(0).normal(size=(40, 6)) / 3
+    x1[1], x1[2], x1[3] = x1[0], -x1[0], x1[0] + 1e-5
+    x2 = np.random.default_rng(1).normal(size=(7, 6)) / 3
+    kernel = analytic_kernel(TwoLayer(width=2, activation=activation, train=train, init_scale=0.7))
+    for rows in ((x1,), (x1, x2)):
+        single = kernel(*rows, dtype="float32")
+        assert single.dtype == np.float32
+        rounded = [x.astype(np.float32) for x in rows]
+        assert_close(single, kernel(*rounded), ulps=16)
+    assert np.array_equal(kernel(x1, dtype="float32"), kernel(x1, dtype="float32").T)
+    with pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
+        kernel(x1, dtype="float16")

@@ -76,10 +76,32 @@ def test_complexity_of_an_operator(storage):
 
 
 def test_complexity_that_cannot_be_reached_is_said():
-    # The smallest eigenvalue is below the rounding of float32, so no depth helps.
-    k, _ = kernel_with(np.geomspace(1e-12, 1, 100))
+    k, _ = kernel_with(np.geomspace(1e-6, 1, 100))
     with pytest.warns(UserWarning, match="Complexity may be wrong by .* above its tolerance"):
-        lz.complexity(dense_operator(k.astype(np.float32)), np.random.default_rng(0).normal(size=100))
+        lz.complexity(dense_operator(k), np.random.default_rng(0).normal(size=100), tolerance=1e-15)
+
+
+def test_a_kernel_without_inverse_is_refused():
+    x, y = unit_rows(200, 6), np.ones(200)
+    x[17] = x[3]
+    with pytest.raises(ValueError, match="no inverse in float64"):
+        lz.complexity(kernel_operator(KERNEL, x), y)
+    # In float32 already where the smallest eigenvalue is below the rounding of the entries.
+    k, _ = kernel_with(np.geomspace(1e-12, 1, 100))
+    with pytest.raises(ValueError, match="no inverse in float32"):
+        lz.complexity(dense_operator(k.astype(np.float32)), np.ones(100))
+
+
+@pytest.mark.parametrize("rank", [0, 60])
+def test_a_small_eigenvalue_that_the_targets_hardly_show_is_found(rank):
+    # One pair of rows that are nearly the same, with opposite labels.
+    k, y = np.eye(500) / 2, np.ones(500)
+    k[0, 1] = k[1, 0] = 0.5 - 1e-6
+    y[0] = -1
+    truth = y @ np.linalg.solve(k, y)
+    found = solve(dense_operator(k), y, tolerance=2e-3, rank=rank)
+    assert abs(np.sum(found.forms) - truth) <= 10 * found.error.total * truth
+    assert found.error.total <= 2e-3
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

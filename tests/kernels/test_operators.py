@@ -1,9 +1,12 @@
 """Kernel operators against the matrices they stand for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from reference import unit_rows
 from tolerance import assert_close
+from unchecked import unchecked
 
 import lazynet as lz
 from lazynet import plan
@@ -84,6 +87,12 @@ def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
         lz.kernel_operator(no_work, x, storage="memory", memory=needed - 1)
 
 
+def test_a_disk_that_is_full_is_refused(monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(ValueError, match=r"0\.00 GB of disk are free"):
+        lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="disk")
+
+
 def test_progress_ends_at_the_whole():
     shares = []
     lz.kernel_operator(KERNEL, unit_rows(N, 5), progress=shares.append)
@@ -93,6 +102,11 @@ def test_progress_ends_at_the_whole():
 
 def test_bad_input():
     x = unit_rows(N, 5)
+    for bad in (x[:0], x[0], np.full((3, 2), np.nan)):
+        with unchecked(), pytest.raises(ValueError, match="must be finite rows"):
+            lz.kernel_operator(KERNEL, bad)
+    with unchecked(), pytest.raises(ValueError, match="finite rows of length 5"):
+        CrossOperator(KERNEL, x[:, :4], x, "float64")
     with pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
         lz.kernel_operator(KERNEL, x, dtype="float16")
     with pytest.raises(ValueError, match="storage is 'cloud', but must be"):
