@@ -67,7 +67,7 @@ class Solution(NamedTuple):
         x: K^-1 y, shaped as y.
         forms: y' K^-1 y of each output, (k,).
         error: of the forms, the largest over outputs, each relative to its own.
-        lambda_min: an estimate of the smallest eigenvalue of K.
+        lambda_min: an estimate of the smallest eigenvalue of K, from above.
         depth: products taken.
     """
 
@@ -154,12 +154,17 @@ def solve(
     probe = np.random.default_rng(1).standard_normal((k.n, 1))
     process = Lanczos(k if p is None else Preconditioned(k, p), np.concatenate([b, probe], axis=1))
     columns = process.columns[:-1]
-    forms, truncation, smallest = np.zeros(len(columns)), np.inf, np.nan
+    rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), float(k.diagonal().max())
+    # The norm of the error of K, which is about that of an entry times sqrt(n).
+    zero = 2 * rounding * np.sqrt(k.n) * diagonal
+    forms, truncation, lambda_min = np.zeros(len(columns)), np.inf, np.inf
     if not y.any():
         truncation = 0.0
-    while truncation > tolerance and not process.complete and process.depth < depth:
+    while truncation > tolerance and lambda_min > zero and not process.complete and process.depth < depth:
         process.deepen()
         smallest = min(_settled(column) for column in process.columns if column.depth)
+        lambda_min = min(column.ritz[0][0] for column in process.columns if column.depth)
+        lambda_min *= 1.0 if p is None else p.floor
         found = [_quadratic_form(column, smallest) for column in columns]
         forms = np.array([form for form, _ in found])
         truncation = max((missed / form if form > 0 else missed for form, missed in found), default=0.0)
@@ -167,14 +172,11 @@ def solve(
             progress(process.depth, truncation)
     x = np.stack([_inverse_times(column) for column in columns], axis=1)
     x = x if p is None else p.product(x)
-    lambda_min = smallest * (1.0 if p is None else p.floor)
-    return Solution(
-        x.reshape(y.shape),
-        forms,
-        Error(float(truncation), _storage(k, x, forms, lambda_min)),
-        lambda_min,
-        process.depth,
-    )
+    storage = 0.0 if lambda_min > zero else np.inf
+    for vector, form in zip(x.T, forms, strict=True):
+        # x' E x for errors E of the entries that are independent.
+        storage = max(storage, float(rounding * diagonal * np.sum(vector**2) / form) if form > 0 else 0.0)
+    return Solution(x.reshape(y.shape), forms, Error(float(truncation), storage), float(lambda_min), process.depth)
 
 
 def _inverse_times(column: Column) -> np.ndarray:
@@ -198,15 +200,3 @@ def _quadratic_form(column: Column, smallest: float) -> tuple[float, float]:
         return np.nan, np.inf
     residual = np.sum(column.weights / values * column.defect)
     return float(np.sum(column.weights**2 / values)), float(residual**2 / smallest)
-
-
-def _storage(k: KernelOperator, x: np.ndarray, forms: np.ndarray, lambda_min: float) -> float:
-    """Relative error of y' K^-1 y from rounding the entries independently, x' E x; infinite where K is singular."""
-    if not x.any():
-        return 0.0
-    rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), k.diagonal().max()
-    # The norm of E, which is about rounding * sqrt(n) * (a typical entry).
-    if not lambda_min > 2 * rounding * np.sqrt(k.n) * diagonal:
-        return np.inf
-    used = forms > 0
-    return float(np.max(rounding * diagonal * np.sum(x[:, used] ** 2, axis=0) / forms[used], initial=0.0))
