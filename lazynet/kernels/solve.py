@@ -14,6 +14,7 @@ from lazynet.kernels.spectrum import Inverse, check_targets
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # columns that the preconditioner takes at most
+UNSEEN = 0.03  # share of its typical size below which a component of a random vector is as good as never
 DEPTH = 1000  # products that a solution takes at most
 
 
@@ -67,7 +68,7 @@ class Solution(NamedTuple):
         x: K^-1 y, shaped as y.
         forms: y' K^-1 y of each output, (k,).
         error: of the forms, the largest over outputs, each relative to its own.
-        lambda_min: an estimate of the smallest eigenvalue of K, from above.
+        lambda_min: an estimate of the smallest eigenvalue of K, which the preconditioner hardly changes.
         depth: products taken.
     """
 
@@ -105,7 +106,6 @@ class Nystroem:
         left, singular, _ = scipy.linalg.svd(r, check_finite=False)
         self._u = q @ left
         self._scale = singular[-1] / singular - 1
-        self.floor = float(singular[-1] ** 2)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """P^-1/2 v."""
@@ -162,9 +162,8 @@ def solve(
         truncation = 0.0
     while truncation > tolerance and lambda_min > zero and not process.complete and process.depth < depth:
         process.deepen()
-        smallest = min(_settled(column) for column in process.columns if column.depth)
+        smallest = _settled(process.columns[-1])
         lambda_min = min(column.ritz[0][0] for column in process.columns if column.depth)
-        lambda_min *= 1.0 if p is None else p.floor
         found = [_quadratic_form(column, smallest) for column in columns]
         forms = np.array([form for form, _ in found])
         truncation = max((missed / form if form > 0 else missed for form, missed in found), default=0.0)
@@ -186,9 +185,21 @@ def _inverse_times(column: Column) -> np.ndarray:
     return column.basis.T @ (vectors @ (column.weights / values))
 
 
-def _settled(column: Column) -> float:
-    """The smallest eigenvalue, less what the process may still find below it."""
-    return float(column.ritz[0][0] - abs(column.defect[0]))
+def _settled(probe: Column) -> float:
+    """Half the smallest eigenvalue that a random vector shows, 0 where another might still be far below.
+
+    What conjugate gradients leave of the vector's components along eigenvalues far below all Ritz values is nearly the
+    whole of them, typically norm / sqrt(n) each. A residual well below that rules them out.
+    """
+    value = probe.ritz[0][0]
+    if value <= 0 or abs(_residual(probe)) > UNSEEN * probe.norm / np.sqrt(len(probe.last)):
+        return 0.0
+    return float(value / 2)
+
+
+def _residual(column: Column) -> float:
+    """The norm of b - A x, signed."""
+    return float(np.sum(column.weights / column.ritz[0] * column.defect))
 
 
 def _quadratic_form(column: Column, smallest: float) -> tuple[float, float]:
@@ -198,5 +209,4 @@ def _quadratic_form(column: Column, smallest: float) -> tuple[float, float]:
     values = column.ritz[0]
     if values[0] <= 0 or smallest <= 0:
         return np.nan, np.inf
-    residual = np.sum(column.weights / values * column.defect)
-    return float(np.sum(column.weights**2 / values)), float(residual**2 / smallest)
+    return float(np.sum(column.weights**2 / values)), _residual(column) ** 2 / smallest
