@@ -118,7 +118,8 @@ def _by_krylov(
         truncation = float(np.linalg.norm([_truncation(column, law) for column in process.columns])) / size
         if progress is not None:
             progress(process.depth, truncation)
-        if truncation <= tolerance:
+        # The other half is for rounding.
+        if truncation <= tolerance / 2:
             break
     if process.complete:
         truncation = 0.0
