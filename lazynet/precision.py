@@ -27,3 +27,9 @@ def host_float64() -> Iterator[None]:
         on_host = nullcontext()
     with float64(), on_host:
         yield
+
+
+def float64_devices() -> list[jax.Device]:
+    """The devices of this process that share work in float64: a TPU has none, so that the CPU does it."""
+    devices = jax.local_devices()
+    return jax.local_devices(backend="cpu") if devices[0].platform == "tpu" else devices

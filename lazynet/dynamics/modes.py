@@ -1,9 +1,9 @@
 """Which modes of the kernel a residual excites: all of them by diagonalising, or the few that matter by Lanczos.
 
-A basis of depth m predicts a residual r~(t) that obeys r~' = -K r~ up to the defect beta |e_m' q(t)| along the next
-basis vector, q(t) the coordinates of r~. Kernel dynamics never amplify (eta lambda <= 2), so the error at time t is at
-most the integral of the defect up to t: a bound, not a guess, and it needs nothing but T (for descent the integral is
-a sum; Saad 1992, section 4, for the exponential).
+A Krylov basis predicts a residual r~(t) that obeys r~' = -K r~ up to a defect along the next block of the basis, known
+from the coordinates of r~ alone. Kernel dynamics never amplify (eta lambda <= 2), so the error at time t is at most the
+integral of the defect's norm up to t, for descent its sum over steps (Saad 1992, section 4, for the exponential). Where
+there are too many times or steps for each to count, the trapezoid rule estimates that bound.
 """
 
 import warnings
@@ -13,13 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue_of, spectrum
-from lazynet.kernels.krylov import Column, Lanczos
-from lazynet.plan import available_memory, check_fits
+from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
+from lazynet.kernels.krylov import Lanczos, basis_limit, narrow_products, with_random_columns
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # up to so many examples all modes are found about as quickly as the few
-DEPTH = 1000  # the deepest basis
 NEGATIVE = 1e-6  # an eigenvalue more negative than this share of the largest is not rounding
 EPS = np.finfo(float).eps / 2
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
@@ -38,19 +36,33 @@ class Law(NamedTuple):
     learning_rate: float | None
     growth: Callable[[np.ndarray], np.ndarray]
 
-    def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """The size of what is left of each mode, (len(time), m), at any time."""
+    def left(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """The share of each mode that is left, (len(time), m), at any time; between steps its size."""
         if self.learning_rate is None:
             return np.exp(-np.outer(time, values))
-        return np.power.outer(np.abs(1 - self.learning_rate * values), time / self.learning_rate).T
+        factor, steps = 1 - self.learning_rate * values, time / self.learning_rate
+        sign = np.where((np.round(steps) % 2 == 1)[:, None], np.sign(factor), 1.0)
+        return sign * np.exp(np.outer(steps, np.log(np.maximum(np.abs(factor), np.finfo(float).tiny))))
 
 
 class Modes(NamedTuple):
-    """Eigenvalues (m,), vectors (n, m) and what one output's residual has along each, (m,)."""
+    """Eigenvalues (m,), eigenvectors as a basis (n, m) times a rotation (m, m), weights of residuals along them (m, k).
+
+    The rotation is None where the basis is made of the eigenvectors themselves.
+    """
 
     values: np.ndarray
-    vectors: np.ndarray
+    basis: np.ndarray
+    rotation: np.ndarray | None
     weights: np.ndarray
+
+    def combined(self, shares: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """The residual with these shares of its modes (s, m), in a basis (n_any, m): (s, n_any, k)."""
+        modes, outputs = self.weights.shape
+        parts = (shares * self.weights.T[:, None, :]).reshape(outputs * len(shares), modes)
+        if self.rotation is not None:
+            parts = parts @ self.rotation.T
+        return np.moveaxis((parts @ basis.T).reshape(outputs, len(shares), len(basis)), 0, -1)
 
 
 def modes_of(
@@ -60,7 +72,7 @@ def modes_of(
     method: str | None,
     tolerance: float | None,
     progress: Callable[[int, float], None] | None,
-) -> tuple[list[Modes], Error]:
+) -> tuple[Modes, Error]:
     """The modes of every output's residual, and the error of predictions made of them.
 
     Raises:
@@ -79,11 +91,11 @@ def modes_of(
             found = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
         _check_not_negative(found.values)
-        weights = found.vectors.T @ residual
-        modes = [Modes(*found, column) for column in weights.T]
+        modes = Modes(*found, None, found.vectors.T @ residual)
         return modes, Error(0.0, _storage(modes, law, rounding, diagonal))
     operator = k if isinstance(k, KernelOperator) else dense_operator(k)
-    return _by_krylov(operator, residual, law, tolerance or TOLERANCE[operator.dtype.name], progress)
+    with narrow_products():
+        return _by_krylov(operator, residual, law, tolerance or TOLERANCE[operator.dtype.name], progress)
 
 
 def check_tolerance(tolerance: float | None) -> None:
@@ -98,42 +110,49 @@ def _by_krylov(
     law: Law,
     tolerance: float,
     progress: Callable[[int, float], None] | None,
-) -> tuple[list[Modes], Error]:
-    size = float(np.linalg.norm(residual))
-    # Two bases' worth: the vectors, and the modes made of them.
-    check_fits(f"A Krylov basis of {len(residual)} rows", 2 * 8 * 64 * residual.size, available_memory())
-    if law.learning_rate is not None and size > 0:
-        # Asked of a random vector, because the residual may have next to nothing along the largest.
-        _check_converges(largest_eigenvalue_of(k, k.n), law.learning_rate)
-    process, truncation, check = Lanczos(k, residual), np.inf, 8
-    limit = min(DEPTH, int(available_memory() / (2 * 8 * residual.size)))
-    while not process.complete and process.depth < limit:
+) -> tuple[Modes, Error]:
+    n, size = len(residual), float(np.linalg.norm(residual))
+    limit = basis_limit(n)
+    process, truncation, check = Lanczos(k, with_random_columns(residual)), np.inf, 4
+    earlier = process.depth, truncation
+    while size > 0 and not process.complete and process.size <= limit:
         process.deepen()
         if process.depth < check and not process.complete:
             continue
-        check = process.depth + max(2, process.depth // 20)
-        for column in process.columns:
-            if column.depth:
-                _check_not_negative(column.ritz[0])
-        truncation = float(np.linalg.norm([_truncation(column, law) for column in process.columns])) / size
+        _check_not_negative(process.ritz[0])
+        if law.learning_rate is not None:
+            _check_converges(float(process.ritz[0][-1]), law.learning_rate)
+        truncation = _truncation(process, law, residual.shape[1]) / size
         if progress is not None:
             progress(process.depth, truncation)
         # The other half is for rounding.
         if truncation <= tolerance / 2:
             break
-    if process.complete:
+        check = _next_check(earlier, (process.depth, truncation), tolerance / 2)
+        earlier = process.depth, truncation
+    if process.complete or not size > 0:
         truncation = 0.0
-    # A kernel has no negative eigenvalue, but its rounded entries may.
-    spectra = [column.spectrum() for column in process.columns]
-    modes = [
-        Modes(np.maximum(values, 0), vectors, column.weights)
-        for (values, vectors), column in zip(spectra, process.columns, strict=True)
-    ]
+    if process.depth:
+        # A kernel has no negative eigenvalue, but its rounded entries may.
+        weights = process.weights[:, : residual.shape[1]]
+        modes = Modes(np.maximum(process.ritz[0], 0), process.basis[: process.multiplied].T, process.ritz[1], weights)
+    else:
+        modes = Modes(np.zeros(0), np.zeros((n, 0)), None, np.zeros((0, residual.shape[1])))
     storage = _storage(modes, law, k.rounding, float(k.diagonal().max()))
     error = Error(truncation, storage)
     if not error.total <= tolerance:
         _warn(error, tolerance, k, _storage(modes, law, 0.0, 0.0))
     return modes, error
+
+
+def _next_check(earlier: tuple[int, float], now: tuple[int, float], goal: float) -> int:
+    """The depth at which to look again: most of the way to where the error's decay so far would reach the goal."""
+    depth, error = now
+    furthest = depth + max(1, depth // 4)
+    if not 0 < error < earlier[1] < np.inf:
+        return furthest
+    rate = np.log(earlier[1] / error) / (depth - earlier[0])
+    return min(furthest, depth + max(1, int(0.8 * np.log(error / goal) / rate)))
 
 
 def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) -> None:
@@ -165,35 +184,39 @@ def _check_converges(lambda_max: float, learning_rate: float) -> None:
         )
 
 
-def _truncation(column: Column, law: Law) -> float:
-    """The integral of the defect up to the last time; of one sign where no mode overshoots, so that it is a sum."""
-    if column.complete:
+def _truncation(process: Lanczos, law: Law, outputs: int) -> float:
+    """The integral of the norm of the defect up to the last time, all outputs together; for descent the sum.
+
+    Sizes of modes that overshoot change from step to step, so that every step counts while they may last.
+    """
+    if process.complete:
         return 0.0
-    values, defect, end = np.maximum(column.ritz[0], 0), column.weights * column.defect, float(law.time.max())
-    if law.learning_rate is None or law.learning_rate * values.max() <= 1:
-        decay = law.decay(values, np.array([end]))[0]
-        zero = np.abs(values) * end < 1e-8
-        return float(abs(np.sum(defect * np.where(zero, end, (1 - decay) / np.where(zero, 1.0, values)))))
-    # Modes that overshoot change sign from step to step: every step while they may last, then by the trapezoid rule.
+    values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
+    weights = process.weights[:, :outputs]
     eta = law.learning_rate
-    steps = np.unique(np.geomspace(1, max(1.0, end / eta), 4000).round())
-    steps = np.union1d(np.arange(min(4000, int(end / eta) + 1)), steps)
-    sizes = np.abs(np.power.outer(1 - eta * values, steps).T @ defect)
-    return float(eta * (np.trapezoid(sizes, steps) + sizes[0]))
+    if eta is None or eta * values[-1] <= 1:
+        time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
+    else:
+        steps = np.unique(np.geomspace(1, max(1.0, end / eta), 2000).round())
+        time = eta * np.union1d(np.arange(min(2000, int(end / eta) + 1)), steps)
+    left = law.left(values, time)
+    squares = sum(np.sum(((left * column) @ process.defect.T) ** 2, axis=1) for column in weights.T)
+    sizes = np.sqrt(squares)
+    return float(np.trapezoid(sizes, time) + (0 if eta is None else eta * sizes[0]))
 
 
-def _storage(modes: list[Modes], law: Law, rounding: float, diagonal: float) -> float:
+def _storage(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
     """What rounding does up to the last time: the integral of norm(E r), E the error of K, over norm(r_0).
 
     Entries rounded independently give norm(E r) about rounding * norm(r) * (largest norm of a column), which is at most
     sqrt(lambda_max K_ii); float64 arithmetic adds eps lambda_max norm(r).
     """
-    size = np.sqrt(sum(np.sum(mode.weights**2) for mode in modes))
-    largest = max((float(mode.values.max()) for mode in modes if mode.values.size), default=0.0)
-    end = float(law.time.max())
+    size, end = np.linalg.norm(modes.weights), float(law.time.max())
     if not size > 0 or not end > 0:
         return 0.0
+    largest = float(modes.values.max())
     time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
-    left = np.sqrt(sum(np.sum((mode.weights * law.decay(mode.values, time)) ** 2, axis=1) for mode in modes)) / size
+    squares = np.sum(modes.weights**2, axis=1)
+    left = np.sqrt(law.left(modes.values, time) ** 2 @ squares) / size
     per_time = rounding * np.sqrt(largest * diagonal) + EPS * largest
     return float(per_time * np.trapezoid(left, time) + max(rounding, EPS))

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.dynamics.modes import Law, Modes, modes_of
+from lazynet.dynamics.modes import Law, modes_of
 from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum
 from lazynet.kernels.spectrum import check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
@@ -188,26 +188,13 @@ def _predict(
     f0_test = _start("f0_test", f0_test, (0 if k_test is None else k_test.shape[0], *outputs))
     modes, error = modes_of(k, (y - f0).reshape(n, -1), law, method, tolerance, progress)
 
-    def along(bases: list[np.ndarray], weights: list[np.ndarray]) -> np.ndarray:
-        columns = [weight @ basis.T for basis, weight in zip(bases, weights, strict=True)]
-        return np.stack(columns, axis=-1).reshape(len(law.time), len(bases[0]), *outputs)
-
-    grown = [law.growth(mode.values) for mode in modes]
-    train = f0 + along([mode.vectors for mode in modes], [g * m.weights for g, m in zip(grown, modes, strict=True)])
+    grown, shape = law.growth(modes.values), (len(law.time), -1, *outputs)
+    train = f0 + modes.combined(grown, modes.basis).reshape(shape)
     if k_test is None:
         return Trajectory(law.time, train, None, step, error)
-    learned = [_over_eigenvalue(g, m.values, law.time) * m.weights for g, m in zip(grown, modes, strict=True)]
-    test = f0_test + along(_images(k_test, modes), learned)
+    images = k_test.product(modes.basis) if isinstance(k_test, CrossOperator) else k_test @ modes.basis
+    test = f0_test + modes.combined(_over_eigenvalue(grown, modes.values, law.time), images).reshape(shape)
     return Trajectory(law.time, train, test, step, error)
-
-
-def _images(k_test: np.ndarray | CrossOperator, modes: list[Modes]) -> list[np.ndarray]:
-    """The test kernel times the vectors of every output's modes, in one pass over the kernel."""
-    product = k_test.product if isinstance(k_test, CrossOperator) else k_test.__matmul__
-    if all(mode.vectors is modes[0].vectors for mode in modes):
-        return [product(modes[0].vectors)] * len(modes)
-    ends = np.cumsum([mode.vectors.shape[1] for mode in modes])
-    return np.split(product(np.concatenate([mode.vectors for mode in modes], axis=1)), ends[:-1], axis=1)
 
 
 def _start(name: str, f0: float | AnyArray, shape: tuple[int, ...]) -> np.ndarray:

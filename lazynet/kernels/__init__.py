@@ -1,10 +1,11 @@
 """Kernels: analytic and empirical tangent kernels, their spectra, and the one door to neural-tangents."""
 
 from lazynet.kernels.analytic import analytic_kernel
+from lazynet.kernels.dense import dense_operator
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.empirical import average_ntk, empirical_ntk, full_ntk
 from lazynet.kernels.krylov import Error, largest_eigenvalue_of
-from lazynet.kernels.operators import CrossOperator, KernelOperator, dense_operator, kernel_operator
+from lazynet.kernels.operators import CrossOperator, KernelOperator, kernel_operator
 from lazynet.kernels.solve import complexity, solve
 from lazynet.kernels.spectrum import Inverse, Spectrum, largest_eigenvalue, same_rows, spectrum
 

@@ -1,18 +1,28 @@
-"""Functions of a kernel matrix from its products alone: the Lanczos process, deepened until the answer is good enough.
+"""Functions of a kernel matrix from its products alone: the block Lanczos process, deepened until the answer is good.
 
-K V = V T + beta v e_m' with V (n, m) orthonormal, V e_1 along the vector asked about, and T tridiagonal (Golub and
-Meurant 2010, chapter 4). f(K) b is then nearly |b| V f(T) e_1, for every f from one V. Every new vector is made
-orthogonal to all before it, twice: kernels have eigenvalues over ten decades, and lose orthogonality at once.
+K Q = Q T + N R E' with Q (n, m) orthonormal, its first columns spanning those asked about, T = Q' K Q block tridiagonal
+and N R what the last block leaves (Golub and Van Loan 2013, section 10.3.6). f(K) b is then nearly Q f(T) Q' b, for
+every f from one Q. Every new block is made orthogonal to all before it, twice: kernels have eigenvalues over ten
+decades, and lose orthogonality at once.
+
+Random columns beside those asked about cost little, because a product reads the kernel once for all of them. They find
+the large eigenvalues early, which halves the number of products, and see what the others hardly show.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
 
-from lazynet.kernels.spectrum import Spectrum
+from lazynet.plan import available_memory, check_fits
+
+COLUMNS = 8  # that a product takes for little more than the price of one
+LEAST, LARGEST = 128, 3000  # vectors that a basis must have room for, and has at most
 
 
 class Error(NamedTuple):
@@ -41,102 +51,138 @@ class Product(Protocol):
         ...
 
 
-class Lanczos:
-    """One Krylov basis for each column of b, all deepened by the same products.
+def basis_limit(n: int) -> int:
+    """How many vectors a basis may have.
 
-    A column that is zero, or whose basis has become invariant, is complete and takes part in no further product.
+    Raises:
+        ValueError: if the memory does not suffice for the least.
+    """
+    # Twice, because a basis that grows may have to be copied.
+    each = 2 * 8 * n
+    check_fits(f"A Krylov basis of {n} rows", each * LEAST, available_memory())
+    return min(LARGEST, available_memory() // each)
+
+
+@contextmanager
+def narrow_products() -> Iterator[None]:
+    """One thread for BLAS: its others, of no use to narrow products, would keep cores busy for a while after each."""
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        yield
+
+
+def with_random_columns(b: Float[np.ndarray, "n k"], least: int = 0) -> Float[np.ndarray, "n k_more"]:
+    """b and beside it random columns, always the same: up to `COLUMNS` in all, at least `least`."""
+    more = max(COLUMNS - b.shape[1], least)
+    return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), more))], axis=1)
+
+
+class Lanczos:
+    """One Krylov basis for all columns of b.
+
+    It is complete, and makes every function exact, when nothing is left to add; for b = 0 it is so at once.
+
+    Attributes:
+        depth: number of products taken.
+        complete: whether the basis is invariant.
     """
 
     def __init__(self, k: Product, b: Float[np.ndarray, "n k"]) -> None:
-        """Bases of depth 0 for the columns of b."""
-        self._k = k
-        self.columns = [Column(vector) for vector in b.T]
+        """The basis that b spans."""
+        self._k, self.depth = k, 0
+        norms = np.linalg.norm(b, axis=0)
+        self._basis, self._t = np.empty((0, len(b))), np.empty((0, 0))
+        self._size = 0
+        self._last, coordinates = self._remainder((b / np.where(norms > 0, norms, 1)).T, 1.0)
+        self._coordinates = coordinates * norms
+        self.complete = not len(self._last)
+        self._append()
 
     @property
-    def depth(self) -> int:
-        """The largest depth."""
-        return max(column.depth for column in self.columns)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every basis is invariant, which makes every function exact."""
-        return all(column.complete for column in self.columns)
-
-    def deepen(self) -> None:
-        """Add a vector to every basis that is not complete."""
-        going = [column for column in self.columns if not column.complete]
-        products = self._k.product(np.stack([column.last for column in going], axis=1))
-        for column, product in zip(going, products.T, strict=True):
-            column.add(product)
-
-
-class Column:
-    """The Krylov basis of one vector."""
-
-    def __init__(self, b: Float[np.ndarray, " n"]) -> None:
-        """An empty basis, with b as the next vector."""
-        self.norm = float(np.linalg.norm(b))
-        self.complete = self.norm == 0
-        self.last = b if self.complete else b / self.norm
-        self.depth = 0
-        self.alpha: list[float] = []
-        self.beta: list[float] = []
-        self._basis = np.empty((16, len(b)))
+    def size(self) -> int:
+        """Vectors in the basis, m."""
+        return self._size
 
     @property
     def basis(self) -> Float[np.ndarray, "m n"]:
-        """V', its rows orthonormal."""
-        return self._basis[: self.depth]
+        """Q', its rows orthonormal."""
+        return self._basis[: self._size]
 
-    def add(self, product: Float[np.ndarray, " n"]) -> None:
-        """Take K times the last vector."""
-        if self.depth == len(self._basis):
-            # In place where the system can, so that the basis is not held twice.
-            self._basis.resize((2 * self.depth, len(product)), refcheck=False)
-        self._basis[self.depth] = self.last
-        self.depth += 1
+    def deepen(self) -> None:
+        """Multiply the last block, and add what is new in the product."""
         self.__dict__.pop("ritz", None)
-        self.alpha.append(float(self.last @ product))
-        rest = product
-        for _ in range(2):
-            rest = rest - self.basis.T @ (self.basis @ rest)
-        norm = float(np.linalg.norm(rest))
-        scale = max(np.abs(self.alpha).max(), *self.beta, 0.0)
-        self.complete = self.depth == len(product) or norm <= 8 * np.finfo(float).eps * scale
-        self.beta.append(0.0 if self.complete else norm)
-        self.last = rest if self.complete else rest / norm
+        self.__dict__.pop("defect", None)
+        product = np.ascontiguousarray(self._k.product(self._last.T).T)
+        self.depth += 1
+        along = product @ self.basis.T
+        start = self._size - len(self._last)
+        self._t[start : self._size, : self._size] = along
+        self._t[: self._size, start : self._size] = along.T
+        scale = float(np.abs(self._t).max())
+        self._last, self._left = self._remainder(product - along @ self.basis, scale)
+        self.complete = not len(self._last)
+        self._append()
+
+    def _remainder(self, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Orthonormal rows N' (b, n) for rows made orthogonal to the basis once already, and R: rows = R' N'."""
+        q, r, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True, check_finite=False)
+        rank = int(np.sum(np.abs(np.diag(r)) > 8 * np.finfo(float).eps * scale))
+        left = np.empty((rank, len(rows)))
+        if not rank:
+            return np.empty((0, rows.shape[1])), left
+        # Once more, because small ones have kept little of their orthogonality.
+        q = q[:, :rank].T
+        q, again = scipy.linalg.qr((q - (q @ self.basis.T) @ self.basis).T, mode="economic", check_finite=False)
+        left[:, order] = again @ r[:rank]
+        return np.ascontiguousarray(q.T), left
+
+    def _append(self) -> None:
+        """Put the last block into the basis."""
+        size = self._size + len(self._last)
+        if size > len(self._basis):
+            room = max(size, 2 * len(self._basis))
+            # In place where the system can, so that the basis is not held twice.
+            self._basis.resize((room, self._basis.shape[1]), refcheck=False)
+            t = np.zeros((room, room))
+            t[: self._size, : self._size] = self._t[: self._size, : self._size]
+            self._t = t
+        self._basis[self._size : size] = self._last
+        self._size = size
+
+    @property
+    def multiplied(self) -> int:
+        """Vectors of the basis whose products are known: all but the last block."""
+        return self._size - len(self._last)
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (m,) and eigenvectors (m, m) of T; nothing for a vector that is zero."""
-        if not self.depth:
-            return np.zeros(0), np.zeros((0, 0))
-        return scipy.linalg.eigh_tridiagonal(self.alpha, self.beta[:-1])
+        """Eigenvalues (m,) in ascending order and eigenvectors (m, m) of T, after at least one product."""
+        m = self.multiplied
+        return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 
     @property
-    def weights(self) -> np.ndarray:
-        """The vector asked about along each Ritz vector, (m,)."""
-        return self.norm * self.ritz[1][0] if self.depth else np.zeros(0)
+    def weights(self) -> Float[np.ndarray, "m k"]:
+        """The columns asked about along each Ritz vector."""
+        return self.ritz[1][: len(self._coordinates)].T @ self._coordinates
 
-    @property
-    def defect(self) -> np.ndarray:
-        """What the process leaves out of K times each Ritz vector, (m,): beta e_m' q_i."""
-        return self.beta[-1] * self.ritz[1][-1]
+    @cached_property
+    def defect(self) -> Float[np.ndarray, "b m"]:
+        """What the process leaves out of K times each Ritz vector, in coordinates of the next block."""
+        return self._left @ self.ritz[1][self.multiplied - self._left.shape[1] :]
 
-    def spectrum(self) -> Spectrum:
-        """The Ritz values (m,) and vectors (n, m): for functions of K on this vector as good as all of them."""
-        return Spectrum(self.ritz[0], self.basis.T @ self.ritz[1])
+    def vectors(self) -> Float[np.ndarray, "n m"]:
+        """The Ritz vectors: for functions of K on the columns asked about as good as all eigenvectors."""
+        return self.basis[: self.multiplied].T @ self.ritz[1]
 
 
 def largest_eigenvalue_of(k: Product, n: int, accuracy: float = 1e-6) -> float:
-    """The largest eigenvalue of a kernel known by its products, from a fixed random vector.
+    """The largest eigenvalue of a kernel known by its products, from fixed random vectors.
 
     Deepened until the defect of the largest Ritz value is `accuracy` times it, which leaves far less than that where no
     other eigenvalue is near.
     """
-    process = Lanczos(k, np.random.default_rng(0).standard_normal((n, 1)))
-    (column,) = process.columns
+    process = Lanczos(k, with_random_columns(np.zeros((n, 0))))
     while True:
         process.deepen()
-        if column.complete or abs(column.defect[-1]) <= accuracy * column.ritz[0][-1]:
-            return float(column.ritz[0][-1])
+        largest = float(process.ritz[0][-1])
+        if process.complete or np.linalg.norm(process.defect[:, -1]) <= accuracy * largest:
+            return largest

@@ -6,15 +6,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.kernels.spectrum import check_kernel, tiles, upper_tiles
+from lazynet.kernels.spectrum import tiles, upper_tiles
 from lazynet.plan import available_memory, check_fits, symmetric_bytes
-from lazynet.typing import AnyArray, SquareKernel
+from lazynet.typing import AnyArray
 
 BLOCK = 2048  # rows of a stored block
 TILE = 512  # rows of what is multiplied at once: its copy in float64 stays in the cache
@@ -188,22 +186,6 @@ def kernel_operator(
         if progress is not None:
             progress(start / entries.size)
     return KernelOperator(n, lambda rows, columns: places[rows.start, columns.start], dtype, rounding, storage)
-
-
-def dense_operator(k: SquareKernel) -> KernelOperator:
-    """A kernel matrix that is there, as an operator; float32 entries stay as they are.
-
-    Raises:
-        ValueError: if it is not a finite symmetric matrix.
-    """
-    matrix: Any = np.asarray(k)
-    wide = check_kernel(matrix)
-    rounding = 0.0 if matrix.dtype == np.float64 else float(jnp.finfo(matrix.dtype).eps) / 2
-    if matrix.dtype != np.float32:
-        matrix = wide
-    return KernelOperator(
-        len(matrix), lambda rows, columns: matrix[rows, columns], matrix.dtype.name, rounding, "memory"
-    )
 
 
 class CrossOperator:

@@ -8,14 +8,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from lazynet.kernels.krylov import Column, Error, Lanczos
+from lazynet.kernels.krylov import Error, Lanczos, basis_limit, narrow_products, with_random_columns
 from lazynet.kernels.operators import KernelOperator
 from lazynet.kernels.spectrum import Inverse, check_targets
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # columns that the preconditioner takes at most
 UNSEEN = 0.03  # share of its typical size below which a component of a random vector is as good as never
-DEPTH = 1000  # products that a solution takes at most
 
 
 def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float = 1e-5) -> float:
@@ -130,13 +129,12 @@ def solve(
     *,
     tolerance: float,
     rank: int | None = None,
-    depth: int = DEPTH,
     progress: Callable[[int, float], None] | None = None,
 ) -> Solution:
     """K^-1 y and y' K^-1 y by the preconditioned Lanczos process.
 
     With e = x - x_m and r_m = y - K x_m, the quadratic form misses e' K e = r_m' K^-1 r_m, at most |r_m|^2 over the
-    smallest eigenvalue (Hestenes and Stiefel 1952). That eigenvalue is estimated from a random vector, which goes
+    smallest eigenvalue (Hestenes and Stiefel 1952). That eigenvalue is estimated from random vectors, which go
     through the same products, because y may have next to nothing along it; until it has settled the error is infinite.
 
     Args:
@@ -144,69 +142,59 @@ def solve(
         y: targets.
         tolerance: relative error of y' K^-1 y to reach.
         rank: columns that the preconditioner takes, 0 for none; an eighth of all when left out, at most 1000.
-        depth: the most products to take.
         progress: is called with depth and error after each product.
     """
     rank = min(RANK, k.n // 8) if rank is None else rank
     p = Nystroem(k, rank) if rank else None
-    b = y.reshape(k.n, -1)
-    b = b if p is None else p.product(b)
-    probe = np.random.default_rng(1).standard_normal((k.n, 1))
-    process = Lanczos(k if p is None else Preconditioned(k, p), np.concatenate([b, probe], axis=1))
-    columns = process.columns[:-1]
+    asked = y.reshape(k.n, -1)
+    outputs = asked.shape[1]
+    b = with_random_columns(asked if p is None else p.product(asked), least=1)
     rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), float(k.diagonal().max())
     # The norm of the error of K, which is about that of an entry times sqrt(n).
     zero = 2 * rounding * np.sqrt(k.n) * diagonal
-    forms, truncation, lambda_min = np.zeros(len(columns)), np.inf, np.inf
+    process, limit = Lanczos(k if p is None else Preconditioned(k, p), b), basis_limit(k.n)
+    x, forms, truncation, lambda_min, check = np.zeros(asked.shape), np.zeros(outputs), np.inf, np.inf, 1
     if not y.any():
         truncation = 0.0
-    while truncation > tolerance and lambda_min > zero and not process.complete and process.depth < depth:
-        process.deepen()
-        smallest = _settled(process.columns[-1])
-        lambda_min = min(column.ritz[0][0] for column in process.columns if column.depth)
-        found = [_quadratic_form(column, smallest) for column in columns]
-        forms = np.array([form for form, _ in found])
-        truncation = max((missed / form if form > 0 else missed for form, missed in found), default=0.0)
-        if progress is not None:
-            progress(process.depth, truncation)
-    x = np.stack([_inverse_times(column) for column in columns], axis=1)
-    x = x if p is None else p.product(x)
+    with narrow_products():
+        while truncation > tolerance and lambda_min > zero and not process.complete and process.size <= limit:
+            process.deepen()
+            if process.depth < check and not process.complete:
+                continue
+            check = process.depth + 1 + process.depth // 10
+            lambda_min = float(process.ritz[0][0])
+            inverse = _inverse_on_ritz_vectors(process)
+            left = np.linalg.norm(process.defect @ inverse, axis=0)
+            smallest = _settled(lambda_min, left[outputs:], np.linalg.norm(b[:, outputs:], axis=0), k.n)
+            forms = np.sum(process.weights * inverse, axis=0)[:outputs]
+            truncation = np.inf
+            if smallest > 0:
+                truncation = float(np.max(left[:outputs] ** 2 / smallest / np.where(forms > 0, forms, 1.0)))
+            if progress is not None:
+                progress(process.depth, truncation)
+    if process.depth:
+        inverse = _inverse_on_ritz_vectors(process)[:, :outputs]
+        x = process.vectors() @ inverse
+        x = x if p is None else p.product(x)
+        forms = np.sum(process.weights[:, :outputs] * inverse, axis=0)
     storage = 0.0 if lambda_min > zero else np.inf
     for vector, form in zip(x.T, forms, strict=True):
         # x' E x for errors E of the entries that are independent.
         storage = max(storage, float(rounding * diagonal * np.sum(vector**2) / form) if form > 0 else 0.0)
-    return Solution(x.reshape(y.shape), forms, Error(float(truncation), storage), float(lambda_min), process.depth)
+    return Solution(x.reshape(y.shape), forms, Error(truncation, storage), lambda_min, process.depth)
 
 
-def _inverse_times(column: Column) -> np.ndarray:
-    if not column.depth:
-        return np.zeros_like(column.last)
-    values, vectors = column.ritz
-    return column.basis.T @ (vectors @ (column.weights / values))
+def _inverse_on_ritz_vectors(process: Lanczos) -> Float[np.ndarray, "m k"]:
+    """The inverse times the columns asked about, along each Ritz vector."""
+    values = process.ritz[0][:, None]
+    return process.weights * np.divide(1.0, values, out=np.zeros_like(values), where=values != 0)
 
 
-def _settled(probe: Column) -> float:
-    """Half the smallest eigenvalue that a random vector shows, 0 where another might still be far below.
+def _settled(value: float, left: np.ndarray, norms: np.ndarray, n: int) -> float:
+    """Half the smallest eigenvalue that random vectors show, 0 where another might still be far below.
 
-    What conjugate gradients leave of the vector's components along eigenvalues far below all Ritz values is nearly the
-    whole of them, typically norm / sqrt(n) each. A residual well below that rules them out.
+    What conjugate gradients leave of a random vector's components along eigenvalues far below all Ritz values is nearly
+    the whole of them, typically norm / sqrt(n) each. Residuals well below that rule them out.
     """
-    value = probe.ritz[0][0]
-    if value <= 0 or abs(_residual(probe)) > UNSEEN * probe.norm / np.sqrt(len(probe.last)):
-        return 0.0
-    return float(value / 2)
-
-
-def _residual(column: Column) -> float:
-    """The norm of b - A x, signed."""
-    return float(np.sum(column.weights / column.ritz[0] * column.defect))
-
-
-def _quadratic_form(column: Column, smallest: float) -> tuple[float, float]:
-    """b' A^-1 b by Gauss quadrature, and what it may miss."""
-    if not column.depth:
-        return 0.0, 0.0
-    values = column.ritz[0]
-    if values[0] <= 0 or smallest <= 0:
-        return np.nan, np.inf
-    return float(np.sum(column.weights**2 / values)), _residual(column) ** 2 / smallest
+    unseen = value <= 0 or (left > UNSEEN * norms / np.sqrt(n)).any()
+    return 0.0 if unseen else value / 2

@@ -11,7 +11,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.dynamics import modes
-from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, spectrum
+from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, krylov, spectrum
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
@@ -94,16 +94,16 @@ def test_what_float32_cannot_reach_is_said_with_the_dtype_that_can():
 
 
 def test_a_basis_that_is_too_shallow_says_so(monkeypatch):
-    monkeypatch.setattr(modes, "DEPTH", 10)
-    k, _ = kernel_with(np.geomspace(1e-3, 1, 100))
+    monkeypatch.setattr(krylov, "LARGEST", 20)
+    k, _ = kernel_with(np.geomspace(1e-3, 1, 200))
     with pytest.warns(UserWarning, match="of it from stopping"):
-        path = lz.kernel_flow(k, np.ones(100), times=[1e4], method="krylov")
+        path = lz.kernel_flow(k, np.ones(200), times=[1e4], method="krylov")
     assert path.error.truncation > 1e-5
 
 
 def test_the_choice_of_method(monkeypatch):
-    monkeypatch.setattr(modes, "EXACT", 40)
-    for n, exact in ((40, True), (41, False)):
+    monkeypatch.setattr(modes, "EXACT", 140)
+    for n, exact in ((140, True), (141, False)):
         k, y = KERNEL(unit_rows(n, 12)), np.ones(n)
         path = lz.kernel_flow(k, y, times=[1.0])
         assert (path.error.truncation == 0) == exact
@@ -185,6 +185,6 @@ def test_half_precision_is_not_taken_for_exact():
 
 
 def test_a_basis_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(modes, "available_memory", lambda: 1000)
+    monkeypatch.setattr(krylov, "available_memory", lambda: 1000)
     with pytest.raises(ValueError, match="A Krylov basis of 30 rows takes"):
         lz.kernel_flow(KERNEL(unit_rows(30, 4)), np.ones(30), times=[1.0], method="krylov")
