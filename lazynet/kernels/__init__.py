@@ -4,10 +4,10 @@ from lazynet.kernels.analytic import analytic_kernel
 from lazynet.kernels.dense import dense_operator
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.empirical import average_ntk, empirical_ntk, full_ntk
-from lazynet.kernels.krylov import Error, largest_eigenvalue_of
+from lazynet.kernels.krylov import Error, largest_eigenvalue
 from lazynet.kernels.operators import CrossOperator, KernelOperator, kernel_operator
 from lazynet.kernels.solve import complexity, solve
-from lazynet.kernels.spectrum import Inverse, Spectrum, largest_eigenvalue, same_rows, spectrum
+from lazynet.kernels.spectrum import Inverse, Spectrum, same_rows, spectrum
 
 __all__ = [
     "CrossOperator",
@@ -23,7 +23,6 @@ __all__ = [
     "full_ntk",
     "kernel_operator",
     "largest_eigenvalue",
-    "largest_eigenvalue_of",
     "neural_tangents",
     "same_rows",
     "solve",

@@ -8,12 +8,14 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from lazynet.kernels.dense import dense_operator
 from lazynet.kernels.krylov import Error, Lanczos, basis_limit, narrow_products, with_random_columns
 from lazynet.kernels.operators import KernelOperator
 from lazynet.kernels.spectrum import Inverse, check_targets
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # columns that the preconditioner takes at most
+FACTORED = 16_000  # rows of a matrix that is factored at most: LAPACK libraries crash beyond 2^31 bytes
 UNSEEN = 0.03  # share of its typical size below which a component of a random vector is as good as never
 
 
@@ -25,23 +27,34 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
     Args:
         k: kernel on the training set, (n, n), or a `lazynet.kernel_operator`.
         y: targets, (n,) or (n, k).
-        tolerance: of an operator, relative error to reach; a matrix is factored and needs none.
+        tolerance: relative error to reach for an operator, and for a matrix of more than 16,000 rows. A smaller one is
+            factored and needs none.
 
     Returns:
         A number without unit, computed in float64.
 
     Raises:
-        ValueError: if k is not a finite symmetric positive definite matrix, or y does not fit it; two rows that are
-            identical (or antipodal, to an odd activation) are named.
+        ValueError: if k is not a finite symmetric positive definite matrix, or y does not fit it. Of a matrix that is
+            factored, two rows that are identical (or antipodal, to an odd activation) are named.
 
     >>> import numpy as np, lazynet as lz
     >>> round(lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0])), 12)
     2.0
     """
-    if not isinstance(k, KernelOperator):
-        return Inverse(k).complexity(y)
     if not 0 < tolerance < np.inf:
         raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
+    return complexity_and_smallest(k, y, tolerance)[0]
+
+
+def complexity_and_smallest(
+    k: SquareKernel | KernelOperator, y: Targets, tolerance: float = 1e-5
+) -> tuple[float, float]:
+    """The complexity of targets, and the smallest eigenvalue of the kernel (of one that is not factored, from above)."""
+    if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
+        inverse = Inverse(k)
+        return inverse.complexity(y), inverse.lambda_min
+    if not isinstance(k, KernelOperator):
+        k = dense_operator(k)
     targets = check_targets(y, k.n)
     # The square root halves a relative error.
     found = solve(k, targets, tolerance=2 * tolerance)
@@ -55,9 +68,9 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
         warnings.warn(
             f"Complexity may be wrong by {truncation + storage:.1e} of itself, above its tolerance {tolerance:.1e}: "
             f"{truncation:.1e} from stopping after {found.depth} products, {storage:.1e} from rounding.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return float(np.sqrt(2 * np.sum(found.forms) / k.n))
+    return float(np.sqrt(2 * np.sum(found.forms) / k.n)), found.lambda_min
 
 
 class Solution(NamedTuple):
@@ -67,7 +80,7 @@ class Solution(NamedTuple):
         x: K^-1 y, shaped as y.
         forms: y' K^-1 y of each output, (k,).
         error: of the forms, the largest over outputs, each relative to its own.
-        lambda_min: an estimate of the smallest eigenvalue of K, which the preconditioner hardly changes.
+        lambda_min: the smallest eigenvalue of K, bounded from above; some percent off where the solution needed no more.
         depth: products taken.
     """
 
@@ -177,6 +190,10 @@ def solve(
         x = process.vectors() @ inverse
         x = x if p is None else p.product(x)
         forms = np.sum(process.weights[:, :outputs] * inverse, axis=0)
+        if p is not None:
+            # The Rayleigh quotient of P^-1/2 z with K is that of z with P^-1/2 K P^-1/2, over its squared norm.
+            z = process.basis[: process.multiplied].T @ process.ritz[1][:, :1]
+            lambda_min /= float(np.sum(p.product(z) ** 2))
     storage = 0.0 if lambda_min > zero else np.inf
     for vector, form in zip(x.T, forms, strict=True):
         # x' E x for errors E of the entries that are independent.

@@ -158,13 +158,8 @@ class Inverse:
         inverse = scipy.sparse.linalg.LinearOperator(self._matrix.shape, matvec=self.solve, dtype=np.float64)
         return 1 / _largest_eigenvalue(inverse)
 
-    @cached_property
-    def lambda_max(self) -> float:
-        """The largest eigenvalue."""
-        return largest_eigenvalue(self._matrix)
 
-
-def largest_eigenvalue(k: SquareKernel) -> float:
+def largest_of_matrix(k: SquareKernel) -> float:
     """The largest eigenvalue of a kernel matrix, by Lanczos where the matrix is large."""
     n = len(k)
     if n <= DIRECT:

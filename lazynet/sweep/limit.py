@@ -9,7 +9,7 @@ import numpy as np
 
 from lazynet.data import Dataset, is_labels, label_noise
 from lazynet.dynamics import Trajectory, check_learning_rate, check_tolerance, kernel_descent
-from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, largest_eigenvalue_of, solve
+from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import zero_one_error
 from lazynet.networks import TwoLayer
 from lazynet.sweep.provenance import provenance
@@ -101,7 +101,7 @@ def predict(
     inverse = solve(k, y, tolerance=2 * COMPLEXITY_TOLERANCE, progress=lambda m, error: tell("complexity", float(m)))
     if inverse.singular:
         warnings.warn("The kernel has no inverse to rounding, so that complexity is NaN.", stacklevel=2)
-    lambda_max = largest_eigenvalue_of(k, k.n)
+    lambda_max = largest_eigenvalue(k)
     eta = 1 / lambda_max if learning_rate is None else learning_rate
     at = np.unique(np.concatenate([[0], np.geomspace(1, steps, snapshots).round()])).astype(np.int64)
     path = kernel_descent(
@@ -113,7 +113,7 @@ def predict(
         tolerance=tolerance,
         progress=lambda m, error: tell("predictions", float(m)),
     )
-    result = _labelled(data, path, at, inverse.forms * (np.nan if inverse.singular else 1.0))
+    result = _labelled(data, random, path, at, inverse.forms * (np.nan if inverse.singular else 1.0))
     result["lambda_max"] = lambda_max
     # The error is relative to the norm of both sets of labels together.
     result.attrs["resolved_loss"] = float(0.5 * path.error.total**2 * np.sum(y**2))
@@ -132,16 +132,15 @@ def predict(
     return result
 
 
-def _labelled(data: Dataset, path: Trajectory, step: np.ndarray, forms: np.ndarray) -> Result:
+def _labelled(data: Dataset, random: np.ndarray, path: Trajectory, step: np.ndarray, forms: np.ndarray) -> Result:
     """Losses, errors and complexity; outputs of the true and of the random labels take turns in the predictions."""
     import xarray
 
     y = data.y_train.reshape(data.n_train, -1)
-    random = label_noise(data.y_train, 1.0, noise_key()).reshape(y.shape)
     train = path.train.reshape(len(step), *y.shape, 2)
     table: dict[str, tuple] = {}
     losses, errors = [], []
-    for targets, f in zip((y, random), np.moveaxis(train, -1, 0), strict=True):
+    for targets, f in zip((y, random.reshape(y.shape)), np.moveaxis(train, -1, 0), strict=True):
         losses.append(np.sum((f - targets) ** 2, axis=(1, 2)) / 2)
         errors.append(_errors(f, targets, step))
     table["train_loss"] = (("labels", "step"), np.stack(losses))

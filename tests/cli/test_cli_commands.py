@@ -195,3 +195,17 @@ def test_the_sweep_module_is_found_by_name():
     """`lazynet.sweep` is the function; the package of that name stays importable."""
     assert callable(lz.sweep)
     assert importlib.import_module("lazynet.sweep.api").sweep is lz.sweep
+
+
+def test_complexity_of_more_than_can_be_factored(capsys, monkeypatch):
+    found = []
+    for most in (200, 199):
+        monkeypatch.setattr(cli, "FACTORED", most)
+        monkeypatch.setattr(sys.modules["lazynet.kernels.solve"], "FACTORED", most)
+        assert cli.main(["complexity", "--n-train", "200", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+        monkeypatch.setattr("scipy.linalg.cho_factor", None)
+    assert found[1]["complexity"] == pytest.approx(found[0]["complexity"], rel=1e-5)
+    assert found[1]["lambda_max"] == pytest.approx(found[0]["lambda_max"], rel=1e-9)
+    assert found[0]["lambda_min"] <= found[1]["lambda_min"] * (1 + 1e-9)
+    assert found[1]["lambda_min"] <= 1.2 * found[0]["lambda_min"]

@@ -1,5 +1,6 @@
 """Lanczos, preconditioned solves and complexity against dense linear algebra."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from reference import unit_rows
 from tolerance import assert_close
 
 import lazynet as lz
-from lazynet.kernels import dense_operator, kernel_operator, largest_eigenvalue_of, solve
+from lazynet.kernels import dense_operator, kernel_operator, largest_eigenvalue, solve
 from lazynet.kernels.krylov import Lanczos, with_random_columns
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
@@ -142,4 +143,22 @@ def test_the_error_of_a_solution_is_honest(trial, dtype):
 
 def test_largest_eigenvalue():
     k, _ = kernel_with(np.concatenate([np.linspace(0, 0.9, 200), [1.0]]))
-    assert abs(largest_eigenvalue_of(dense_operator(k), 201) - 1) < 1e-9
+    assert abs(largest_eigenvalue(dense_operator(k)) - 1) < 1e-11
+
+
+@pytest.mark.parametrize("rank", [0, 50])
+def test_the_smallest_eigenvalue_comes_with_the_solution(rank):
+    k = KERNEL(unit_rows(400, 6))
+    smallest = np.linalg.eigvalsh(k)[0]
+    found = solve(dense_operator(k), np.ones(400), tolerance=1e-8, rank=rank).lambda_min
+    assert smallest <= found * (1 + 1e-12)
+    assert found <= 1.05 * smallest
+
+
+def test_a_matrix_too_large_to_be_factored_is_solved_by_products(monkeypatch):
+    x, y = unit_rows(300, 10), np.sign(np.random.default_rng(1).normal(size=300))
+    k = KERNEL(x)
+    expected = lz.complexity(k, y)
+    monkeypatch.setattr(sys.modules["lazynet.kernels.solve"], "FACTORED", 299)
+    monkeypatch.setattr("scipy.linalg.cho_factor", None)
+    assert abs(lz.complexity(k, y, tolerance=1e-8) - expected) <= 1e-8 * expected

@@ -104,10 +104,8 @@ def test_extreme_eigenvalues(n):
     inverse = Inverse(k)
     # Lanczos stops at the rounding of float64 relative to the eigenvalue it looks for.
     np.testing.assert_allclose(inverse.lambda_min, values[0], rtol=1e-9)
-    np.testing.assert_allclose(inverse.lambda_max, values[-1], rtol=1e-12)
     np.testing.assert_allclose(largest_eigenvalue(k), values[-1], rtol=1e-12)
     assert inverse.lambda_min == Inverse(k).lambda_min
-    assert largest_eigenvalue(k) == inverse.lambda_max
 
 
 @pytest.mark.parametrize("n", [1, 30])
