@@ -2,7 +2,7 @@
 
 from lazynet import losses
 from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, sphere
-from lazynet.dynamics import Trajectory, kernel_descent, kernel_flow
+from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
 from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator
 from lazynet.networks import TwoLayer
 from lazynet.plots import plot
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Dataset",
+    "Ensemble",
     "Run",
     "Trajectory",
     "TwoLayer",
@@ -22,6 +23,7 @@ __all__ = [
     "empirical_ntk",
     "gaussian_mixture",
     "kernel_descent",
+    "kernel_ensemble",
     "kernel_flow",
     "kernel_operator",
     "label_noise",

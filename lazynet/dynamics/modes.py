@@ -78,7 +78,7 @@ def modes_of(
             operator = k if isinstance(k, KernelOperator) else dense_operator(k)
             found = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
-        _check_not_negative(found.values)
+        check_not_negative(found.values)
         weights = found.vectors.T @ residual
         modes = [Modes(*found, column) for column in weights.T]
         return modes, Error(0.0, _storage(modes, law, rounding, diagonal))
@@ -114,7 +114,7 @@ def _by_krylov(
         check = process.depth + max(2, process.depth // 20)
         for column in process.columns:
             if column.depth:
-                _check_not_negative(column.ritz[0])
+                check_not_negative(column.ritz[0])
         truncation = float(np.linalg.norm([_truncation(column, law) for column in process.columns])) / size
         if progress is not None:
             progress(process.depth, truncation)
@@ -149,11 +149,12 @@ def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) 
     )
 
 
-def _check_not_negative(values: np.ndarray) -> None:
+def check_not_negative(values: np.ndarray, name: str = "k") -> None:
+    """Refuse a kernel that has a negative eigenvalue beyond rounding."""
     if values.size and values.min() < -NEGATIVE * np.abs(values).max():
         raise ValueError(
-            f"k has a negative eigenvalue, {values.min():.3g} or below, beside the largest, {values.max():.3g}, but a "
-            "kernel has none."
+            f"{name} has a negative eigenvalue, {values.min():.3g} or below, beside the largest, {values.max():.3g}, "
+            "but a kernel has none."
         )
 
 

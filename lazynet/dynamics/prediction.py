@@ -151,12 +151,12 @@ def linearised_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     """
     grown = descent_growth(k.values, learning_rate, steps)
     modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
-    squares = grown * _over_eigenvalue(grown, k.values, learning_rate * steps) * modes
+    squares = grown * over_eigenvalue(grown, k.values, learning_rate * steps) * modes
     # An eigenvalue that rounding made negative must not make a norm imaginary.
     return np.sqrt(np.maximum(np.sum(squares, axis=1), 0))
 
 
-def _over_eigenvalue(grown: np.ndarray, values: np.ndarray, time: np.ndarray) -> np.ndarray:
+def over_eigenvalue(grown: np.ndarray, values: np.ndarray, time: np.ndarray) -> np.ndarray:
     """grown / lambda, and its limit, the time, where an eigenvalue is exactly zero."""
     zero = values == 0
     return np.where(zero, time[:, None], grown / np.where(zero, 1.0, values))
@@ -196,7 +196,7 @@ def _predict(
     train = f0 + along([mode.vectors for mode in modes], [g * m.weights for g, m in zip(grown, modes, strict=True)])
     if k_test is None:
         return Trajectory(law.time, train, None, step, error)
-    learned = [_over_eigenvalue(g, m.values, law.time) * m.weights for g, m in zip(grown, modes, strict=True)]
+    learned = [over_eigenvalue(g, m.values, law.time) * m.weights for g, m in zip(grown, modes, strict=True)]
     test = f0_test + along(_images(k_test, modes), learned)
     return Trajectory(law.time, train, test, step, error)
 
