@@ -1,5 +1,7 @@
 """Means and covariances over initialisations against neural-tangents, against training in weight space and networks."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,45 +19,55 @@ from lazynet.precision import float64
 N, N_TEST = 12, 5
 
 
-def problem(train="hidden"):
-    """Rows of two kinds, the kernels among them, and the covariance of the start."""
-    x = np.concatenate([unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1)])
-    network = lz.TwoLayer(width=1, train=train, symmetric=False)
-    k = lz.analytic_kernel(network)(x)
-    return k[:N, :N], k[N:, :N], lz.analytic_kernel(network.clone(train="readout"))(x)
+NETWORK = lz.TwoLayer(width=1, symmetric=False)
+NTK, NNGP = (lz.analytic_kernel(NETWORK.clone(train=train)) for train in ("hidden", "readout"))
+
+
+def problem(kernel=NTK):
+    """A kernel on the training set and one between test and training set, and the covariance of the start."""
+    x, x_test = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1)
+    return kernel(x), kernel(x_test, x), NNGP(np.concatenate([x, x_test]))
+
+
+class Kernels(NamedTuple):
+    """What neural-tangents takes for the kernels of a network."""
+
+    nngp: np.ndarray
+    ntk: np.ndarray
+
+
+def both_kernels(x1, x2, get):
+    x1, x2 = np.asarray(x1), None if x2 is None else np.asarray(x2)
+    both = Kernels(jnp.asarray(NNGP(x1, x2)), jnp.asarray(NTK(x1, x2)))
+    return getattr(both, get) if isinstance(get, str) else both
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_the_ensemble_is_that_of_neural_tangents(outputs):
-    """On its own kernels; its loss is the mean 1 / (2 n k) sum, so that its time is n k times ours."""
-    x, x_test = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1)
-    y = targets(N, outputs)
+    """Its loss is the mean 1 / (2 n k) sum, so that its time is n k times ours; on both of its kinds of posterior."""
+    x, x_test, y = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1), targets(N, outputs)
     times = np.array([0.0, 0.3, 5.0, 200.0, np.inf])
     with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        stax = neural_tangents().stax
-        layers = stax.Dense(1), stax.Relu(), stax.Dense(outputs)
-        kernel = stax.serial(*layers)[2]
-        rows = jnp.concatenate([x, x_test])
-        kernels = {name: np.asarray(kernel(rows, None, name)) for name in ("ntk", "nngp")}
         make = neural_tangents().predict.gradient_descent_mse_ensemble
-        predict = make(kernel, jnp.asarray(x), jnp.asarray(y.reshape(N, -1)))
-        theirs = [
-            [
-                predict(None if np.isinf(t) else N * outputs * t, x_test=at, get=("ntk", "nngp"), compute_cov=True)
-                for t in times
-            ]
-            for at in (None, jnp.asarray(x_test))
-        ]
-        theirs = jax.tree.map(np.asarray, theirs)
-    start = kernels["nngp"]
-    for name, k in kernels.items():
-        found = lz.kernel_ensemble(k[:N, :N], y, times=times, start_covariance=start, k_test=k[N:, :N])
-        for part, given in zip(("train", "test"), theirs, strict=True):
-            for i in range(len(times)):
-                mean, covariance = getattr(given[i], name)
-                ours = getattr(found, f"{part}_mean")[i], getattr(found, f"{part}_covariance")[i]
-                np.testing.assert_allclose(ours[0], mean.reshape(ours[0].shape), rtol=0, atol=1e-8)
-                np.testing.assert_allclose(ours[1], covariance, rtol=0, atol=1e-8)
+        predict = make(both_kernels, jnp.asarray(x), jnp.asarray(y.reshape(N, -1)))
+
+        def theirs(t, x_test):
+            given = predict(t, x_test=x_test, get=("ntk", "nngp"), compute_cov=True)
+            return jax.tree.map(np.asarray, given)
+
+        at = {
+            part: (theirs(N * outputs * times[:-1], rows), theirs(None, rows))
+            for part, rows in (("train", None), ("test", jnp.asarray(x_test)))
+        }
+    for name, kernel in (("ntk", NTK), ("nngp", NNGP)):
+        k, k_test, start = problem(kernel)
+        found = lz.kernel_ensemble(k, y, times=times, start_covariance=start, k_test=k_test)
+        for part, (finite, limit) in at.items():
+            for field in ("mean", "covariance"):
+                ours = getattr(found, f"{part}_{field}")
+                one, other = (getattr(getattr(given, name), field) for given in (finite, limit))
+                np.testing.assert_allclose(ours[:-1], one.reshape(ours[:-1].shape), rtol=0, atol=1e-8)
+                np.testing.assert_allclose(ours[-1], other.reshape(ours[-1].shape), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("features", [7, 40])
@@ -95,13 +107,12 @@ def test_the_ensemble_of_models_that_are_trained_in_weight_space(features):
         np.testing.assert_allclose(found.test_covariance[i], covariance[N:, N:], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("readout", ["sign", "gaussian"])
-def test_the_ensemble_of_wide_networks(readout):
+def test_the_ensemble_of_wide_networks():
     """1000 networks of width 512 within five standard errors and what the width costs."""
     members, n, steps, eta = 1000, 4, 50, 0.04
     x = unit_rows(n + 3, 3, seed=4)
     y = targets(n, seed=1)
-    network = lz.TwoLayer(width=512, symmetric=False, readout=readout)
+    network = NETWORK.clone(width=512)
 
     @jax.jit
     def outputs(keys, x, y):
@@ -148,7 +159,7 @@ def test_the_mean_is_that_of_flow():
 
 
 def test_the_limit_is_bayesian_inference_where_the_readout_is_trained():
-    k, k_test, start = problem(train="readout")
+    k, k_test, start = problem(NNGP)
     np.testing.assert_array_equal(k, start[:N, :N])
     y = targets(N)
     found = lz.kernel_ensemble(k, y, times=[np.inf], start_covariance=start, k_test=k_test)
@@ -192,8 +203,7 @@ def test_every_kind_of_kernel_and_float32():
     y = targets(N)
     arguments = {"times": [0.7, np.inf], "start_covariance": start, "k_test": k_test}
     expected = lz.kernel_ensemble(k, y, **arguments)
-    kernel = lz.analytic_kernel(lz.TwoLayer(width=2))
-    for same in (spectrum(k), kernel_operator(kernel, unit_rows(N, 4)), jnp.asarray(k, "float32")):
+    for same in (spectrum(k), kernel_operator(NTK, unit_rows(N, 4)), jnp.asarray(k, "float32")):
         single = isinstance(same, jax.Array)
         if single:
             arguments = {"times": [0.7, np.inf]} | {
