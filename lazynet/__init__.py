@@ -2,17 +2,18 @@
 
 from lazynet import losses
 from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, sphere
-from lazynet.dynamics import Trajectory, kernel_descent, kernel_flow
+from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
 from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator
 from lazynet.networks import TwoLayer
 from lazynet.plots import plot
-from lazynet.sweep import Run, predict, sweep, train
+from lazynet.sweep import Run, mode_residuals, predict, sweep, train
 from lazynet.theory import Verdict, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Dataset",
+    "Ensemble",
     "Run",
     "Trajectory",
     "TwoLayer",
@@ -22,11 +23,13 @@ __all__ = [
     "empirical_ntk",
     "gaussian_mixture",
     "kernel_descent",
+    "kernel_ensemble",
     "kernel_flow",
     "kernel_operator",
     "label_noise",
     "load_dataset",
     "losses",
+    "mode_residuals",
     "plot",
     "predict",
     "sphere",

@@ -211,8 +211,8 @@ class Predict:
 class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for labels on real inputs.
 
-    Up to 16,000 examples the kernel is factored. Beyond, it is only multiplied: complexity is then right to 1e-5, and the
-    smallest eigenvalue that is printed is a bound from above, some percent off.
+    Up to 16,000 examples the kernel is factored. Beyond, it is only multiplied: complexity is then right to 1e-5,
+    and the smallest eigenvalue that is printed is a bound from above, some percent off.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

@@ -1,5 +1,6 @@
 """Dynamics: what a kernel predicts of training."""
 
+from lazynet.dynamics.ensemble import Ensemble, kernel_ensemble
 from lazynet.dynamics.modes import check_tolerance
 from lazynet.dynamics.prediction import (
     Trajectory,
@@ -10,10 +11,12 @@ from lazynet.dynamics.prediction import (
 )
 
 __all__ = [
+    "Ensemble",
     "Trajectory",
     "check_learning_rate",
     "check_tolerance",
     "kernel_descent",
+    "kernel_ensemble",
     "kernel_flow",
     "linearised_displacement",
 ]

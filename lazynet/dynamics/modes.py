@@ -90,7 +90,7 @@ def modes_of(
             operator = k if isinstance(k, KernelOperator) else dense_operator(k)
             found = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
-        _check_not_negative(found.values)
+        check_not_negative(found.values)
         modes = Modes(*found, None, found.vectors.T @ residual)
         return modes, Error(0.0, _storage(modes, law, rounding, diagonal))
     operator = k if isinstance(k, KernelOperator) else dense_operator(k)
@@ -119,7 +119,7 @@ def _by_krylov(
         process.deepen()
         if process.depth < check and not process.complete:
             continue
-        _check_not_negative(process.ritz[0])
+        check_not_negative(process.ritz[0])
         if law.learning_rate is not None:
             _check_converges(float(process.ritz[0][-1]), law.learning_rate)
         truncation = _truncation(process, law, residual.shape[1]) / size
@@ -168,11 +168,12 @@ def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) 
     )
 
 
-def _check_not_negative(values: np.ndarray) -> None:
+def check_not_negative(values: np.ndarray, name: str = "k") -> None:
+    """Refuse a kernel that has a negative eigenvalue beyond rounding."""
     if values.size and values.min() < -NEGATIVE * np.abs(values).max():
         raise ValueError(
-            f"k has a negative eigenvalue, {values.min():.3g} or below, beside the largest, {values.max():.3g}, but a "
-            "kernel has none."
+            f"{name} has a negative eigenvalue, {values.min():.3g} or below, beside the largest, {values.max():.3g}, "
+            "but a kernel has none."
         )
 
 

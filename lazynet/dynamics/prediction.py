@@ -151,12 +151,12 @@ def linearised_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     """
     grown = descent_growth(k.values, learning_rate, steps)
     modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
-    squares = grown * _over_eigenvalue(grown, k.values, learning_rate * steps) * modes
+    squares = grown * over_eigenvalue(grown, k.values, learning_rate * steps) * modes
     # An eigenvalue that rounding made negative must not make a norm imaginary.
     return np.sqrt(np.maximum(np.sum(squares, axis=1), 0))
 
 
-def _over_eigenvalue(grown: np.ndarray, values: np.ndarray, time: np.ndarray) -> np.ndarray:
+def over_eigenvalue(grown: np.ndarray, values: np.ndarray, time: np.ndarray) -> np.ndarray:
     """grown / lambda, and its limit, the time, where an eigenvalue is exactly zero."""
     zero = values == 0
     return np.where(zero, time[:, None], grown / np.where(zero, 1.0, values))
@@ -193,7 +193,7 @@ def _predict(
     if k_test is None:
         return Trajectory(law.time, train, None, step, error)
     images = k_test.product(modes.basis) if isinstance(k_test, CrossOperator) else k_test @ modes.basis
-    test = f0_test + modes.combined(_over_eigenvalue(grown, modes.values, law.time), images).reshape(shape)
+    test = f0_test + modes.combined(over_eigenvalue(grown, modes.values, law.time), images).reshape(shape)
     return Trajectory(law.time, train, test, step, error)
 
 

@@ -49,7 +49,7 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
 def complexity_and_smallest(
     k: SquareKernel | KernelOperator, y: Targets, tolerance: float = 1e-5
 ) -> tuple[float, float]:
-    """The complexity of targets, and the smallest eigenvalue of the kernel (of one that is not factored, from above)."""
+    """The complexity of targets, and the smallest eigenvalue of the kernel; from above, where it is not factored."""
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
         return inverse.complexity(y), inverse.lambda_min
@@ -80,7 +80,7 @@ class Solution(NamedTuple):
         x: K^-1 y, shaped as y.
         forms: y' K^-1 y of each output, (k,).
         error: of the forms, the largest over outputs, each relative to its own.
-        lambda_min: the smallest eigenvalue of K, bounded from above; some percent off where the solution needed no more.
+        lambda_min: the smallest eigenvalue of K, from above; some percent off where the solution needed no more.
         depth: products taken.
     """
 

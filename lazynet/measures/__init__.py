@@ -1,6 +1,7 @@
 """Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
 
 from lazynet.measures.gaps import relative_distance, rms, zero_one_error
+from lazynet.measures.modes import residual_modes
 from lazynet.measures.movement import activation_flips, displacement, max_neuron_displacement, parameter_norm
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "max_neuron_displacement",
     "parameter_norm",
     "relative_distance",
+    "residual_modes",
     "rms",
     "zero_one_error",
 ]

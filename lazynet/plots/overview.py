@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from lazynet.plots.limit import plot_limit
-from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
+from lazynet.plots.modes import plot_modes
+from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
 from lazynet.theory import Verdict, reduce_steps, verify
 from lazynet.typing import Axes, Figure, Result
 
@@ -21,27 +22,26 @@ MOVEMENTS = {
     "relative_displacement": ("relative", ORANGE, "s"),
     "kernel_drift": ("kernel drift", GREEN, "^"),
 }
-# What is larger has diverged, and would hide all else.
-DRAWN = 1e12
 
 
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     """Draw a sweep: loss beside the kernel's, gaps and movement against width, and fitted exponents against step.
 
-    Of a prediction, its losses on true and on random labels and its test error.
+    Of a prediction, its losses on true and on random labels and its test error; of the modes of a residual, what is
+    left of them and until which step the kernel is right about each.
 
     Measurement is solid with seeds as a band (from the smallest to the largest), theory is dashed. Gaps are their
     maximum over snapshots, movement is that of the last step.
 
     Args:
-        result: of `lazynet.sweep` or `lazynet.predict`.
+        result: of `lazynet.sweep`, `lazynet.predict` or `lazynet.mode_residuals`.
         verdict: of the result of a sweep; made here when left out.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
 
     Raises:
-        KeyError: if the result is neither.
+        KeyError: if the result is none of these.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -54,6 +54,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     if "labels" in result.dims:
         return plot_limit(result)
+    if "mode" in result.dims:
+        return plot_modes(result)
     verdict = verify(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 8.6), layout="constrained")

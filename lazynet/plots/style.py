@@ -21,6 +21,8 @@ SETTINGS: Any = {
     "legend.columnspacing": 1.0,
     "lines.linewidth": 1.8,
 }
+# What is larger has diverged, and would hide all else.
+DRAWN = 1e12
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}
 
 

@@ -2,8 +2,9 @@
 
 from lazynet.sweep.api import Run, sweep, train
 from lazynet.sweep.limit import predict
+from lazynet.sweep.modes import mode_residuals
 from lazynet.sweep.progress import Stages
 from lazynet.sweep.settings import check_new_folder
 from lazynet.sweep.store import write_run
 
-__all__ = ["Run", "Stages", "check_new_folder", "predict", "sweep", "train", "write_run"]
+__all__ = ["Run", "Stages", "check_new_folder", "mode_residuals", "predict", "sweep", "train", "write_run"]

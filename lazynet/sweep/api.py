@@ -50,7 +50,7 @@ class Run(NamedTuple):
         variables_0: its variables at the start.
         snapshots: `xarray.Dataset` over `step`: train_loss, test_loss, train_error, test_error, residual_norm,
             displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
-            predictions train_prediction and test_prediction.
+            predictions train_prediction and test_prediction; the attribute `settings` is how it was trained, as JSON.
         status: "finished" or "diverged".
 
     >>> import jax, lazynet as lz
@@ -118,18 +118,20 @@ def train(
         kernel = analytic_kernel(network)
         lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
         learning_rate = _default_learning_rate(network, data, lambda_max, key)
-    trained = train_members(network, data, [key], training, at_width(learning_rate, network.width))
+    rate = at_width(learning_rate, network.width)
+    trained = train_members(network, data, [key], training, rate)
     variables, stopped = network_variables(network, data, trained, training)
     table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
     for name in ("train_prediction", "test_prediction"):
         values = trained.records[name][0]
         table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
+    settings = sweep_settings(network, data, training, width=network.width, learning_rate=rate, plain=training.plain)
     diverged = stopped[0] != NEVER
     table["stopped_step"] = ((), np.int64(stopped[0] if diverged else steps))
     return Run(
         jax.tree.map(lambda leaf: leaf[0], trained.variables),
         jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
-        xarray.Dataset(table, coords={"step": training.snapshot_steps}),
+        xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)}),
         "diverged" if diverged else "finished",
     )
 

@@ -7,6 +7,7 @@ import pytest
 from tolerance import assert_close
 
 from lazynet import measures
+from lazynet.kernels import spectrum
 from lazynet.precision import float64
 
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -91,3 +92,16 @@ def test_zero_one_error_of_more_classes(shift):
 def test_two_outputs_are_classes_too():
     y = np.eye(2)[[0, 1]]
     assert measures.zero_one_error(np.array([[0.2, 0.1], [0.2, 0.1]]), y) == 0.5
+
+
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_residual_modes(outputs):
+    k, y, u = normal(6, 6), normal(6, *outputs, seed=1), normal(3, 6, *outputs, seed=2)
+    modes = measures.residual_modes(spectrum(k @ k.T), y, u)
+    assert modes.shape == u.shape
+    values, vectors = np.linalg.eigh(k @ k.T)
+    for i, j in enumerate(np.argsort(-values)):
+        for s in range(3):
+            # The sign of an eigenvector is free.
+            assert_close(np.abs(modes[s, i]), np.abs(vectors[:, j] @ (y - u[s])))
+    assert_close(np.sum(modes**2, axis=1), np.sum((y - u) ** 2, axis=1))

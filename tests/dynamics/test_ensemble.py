@@ -1,0 +1,263 @@
+"""Means and covariances over initialisations against neural-tangents, against training in weight space and networks."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import kernel_with
+from reference import targets, unit_rows
+from tolerance import assert_close
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.dynamics import ensemble
+from lazynet.kernels import kernel_operator, neural_tangents, spectrum
+from lazynet.precision import float64
+
+N, N_TEST = 12, 5
+
+
+NETWORK = lz.TwoLayer(width=1, symmetric=False)
+NTK, NNGP = (lz.analytic_kernel(NETWORK.clone(train=train)) for train in ("hidden", "readout"))
+
+
+def problem(kernel=NTK):
+    """A kernel on the training set and one between test and training set, and the covariance of the start."""
+    x, x_test = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1)
+    return kernel(x), kernel(x_test, x), NNGP(np.concatenate([x, x_test]))
+
+
+class Kernels(NamedTuple):
+    """What neural-tangents takes for the kernels of a network."""
+
+    nngp: np.ndarray
+    ntk: np.ndarray
+
+
+def both_kernels(x1, x2, get):
+    x1, x2 = np.asarray(x1), None if x2 is None else np.asarray(x2)
+    both = Kernels(jnp.asarray(NNGP(x1, x2)), jnp.asarray(NTK(x1, x2)))
+    return getattr(both, get) if isinstance(get, str) else both
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_ensemble_is_that_of_neural_tangents(outputs):
+    """Its loss is the mean 1 / (2 n k) sum, so that its time is n k times ours; on both of its kinds of posterior."""
+    x, x_test, y = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1), targets(N, outputs)
+    times = np.array([0.0, 0.3, 5.0, 200.0, np.inf])
+    with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        make = neural_tangents().predict.gradient_descent_mse_ensemble
+        predict = make(both_kernels, jnp.asarray(x), jnp.asarray(y.reshape(N, -1)))
+
+        def theirs(t, x_test):
+            given = predict(t, x_test=x_test, get=("ntk", "nngp"), compute_cov=True)
+            return jax.tree.map(np.asarray, given)
+
+        at = {
+            part: (theirs(N * outputs * times[:-1], rows), theirs(None, rows))
+            for part, rows in (("train", None), ("test", jnp.asarray(x_test)))
+        }
+    for name, kernel in (("ntk", NTK), ("nngp", NNGP)):
+        k, k_test, start = problem(kernel)
+        found = lz.kernel_ensemble(k, y, times=times, start_covariance=start, k_test=k_test)
+        for part, (finite, limit) in at.items():
+            for field in ("mean", "covariance"):
+                ours = getattr(found, f"{part}_{field}")
+                one, other = (getattr(getattr(given, name), field) for given in (finite, limit))
+                np.testing.assert_allclose(ours[:-1], one.reshape(ours[:-1].shape), rtol=0, atol=1e-8)
+                np.testing.assert_allclose(ours[-1], other.reshape(ours[-1].shape), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("features", [7, 40])
+def test_the_ensemble_of_models_that_are_trained_in_weight_space(features):
+    """Starts of mean 0 and covariance C exactly, one by one along theta' = -J' (J theta - y) in small steps.
+
+    With 7 features for 12 rows the kernel is singular.
+    """
+    rng = np.random.default_rng(0)
+    jacobian = rng.normal(size=(N + N_TEST, features)) / np.sqrt(features)
+    root = rng.normal(size=(features, features))
+    y = targets(N)
+    theta = np.sqrt(features) * np.concatenate([root, -root], axis=1)
+    train = jacobian[:N]
+
+    def slope(theta):
+        return -train.T @ (train @ theta - y[:, None])
+
+    step, outputs = 0.02, [jacobian @ theta]
+    for _ in range(200):
+        a = slope(theta)
+        b = slope(theta + step / 2 * a)
+        c = slope(theta + step / 2 * b)
+        d = slope(theta + step * c)
+        theta = theta + step / 6 * (a + 2 * b + 2 * c + d)
+        outputs.append(jacobian @ theta)
+    times = [0.0, 0.2, 4.0]
+    k = jacobian @ train.T
+    start = jacobian @ root @ root.T @ jacobian.T
+    found = lz.kernel_ensemble(k[:N], y, times=times, start_covariance=start, k_test=k[N:])
+    for i, t in enumerate(times):
+        f = outputs[round(t / step)]
+        mean, covariance = f.mean(axis=1), np.cov(f, bias=True)
+        np.testing.assert_allclose(found.train_mean[i], mean[:N], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found.test_mean[i], mean[N:], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found.train_covariance[i], covariance[:N, :N], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found.test_covariance[i], covariance[N:, N:], rtol=0, atol=1e-5)
+
+
+def test_the_ensemble_of_wide_networks():
+    """1000 networks of width 512 within five standard errors and what the width costs."""
+    members, n, steps, eta = 1000, 4, 50, 0.04
+    x = unit_rows(n + 3, 3, seed=4)
+    y = targets(n, seed=1)
+    network = NETWORK.clone(width=512)
+
+    @jax.jit
+    def outputs(keys, x, y):
+        def one(key):
+            variables = dict(network.init(key, x))
+
+            def loss(params):
+                return jnp.sum((network.apply({**variables, "params": params}, x[:n]) - y) ** 2) / 2
+
+            def step(params, _):
+                return jax.tree.map(lambda w, g: w - eta * g, params, jax.grad(loss)(params)), None
+
+            params, _ = jax.lax.scan(step, variables["params"], None, length=steps)
+            return network.apply(variables, x), network.apply({**variables, "params": params}, x)
+
+        return jax.vmap(one)(keys)
+
+    keys = jax.random.split(jax.random.key(0), members)
+    before, after = (np.asarray(f, np.float64) for f in outputs(keys, x.astype("float32"), y.astype("float32")))
+    k = lz.analytic_kernel(network)(x)
+    start = lz.analytic_kernel(network.clone(train="readout"))(x)
+    times = [0.0, steps * eta]
+    found = lz.kernel_ensemble(k[:n, :n], y, times=times, start_covariance=start, k_test=k[n:, :n])
+    for i, f in enumerate((before, after)):
+        for part, rows in (("train", slice(0, n)), ("test", slice(n, None))):
+            mean, covariance = getattr(found, f"{part}_mean")[i], getattr(found, f"{part}_covariance")[i]
+            variance = np.diag(covariance)
+            error = np.sqrt(variance / members)
+            assert np.all(np.abs(f[:, rows].mean(axis=0) - mean) < 5 * error + 0.02 * i)
+            error = np.sqrt((np.outer(variance, variance) + covariance**2) / members)
+            assert np.all(np.abs(np.cov(f[:, rows].T) - covariance) < 5 * error + 0.02 * i)
+    assert np.abs(found.train_mean[1]).max() > 0.2
+    assert np.all(np.diag(found.train_covariance[1]) < 0.5 * np.diag(found.train_covariance[0]))
+
+
+def test_the_mean_is_that_of_flow():
+    k, k_test, start = problem()
+    y, times = targets(N, 3), [0.0, 0.5, 20.0]
+    found = lz.kernel_ensemble(k, y, times=times, start_covariance=start, k_test=k_test)
+    path = lz.kernel_flow(k, y, times=times, k_test=k_test)
+    np.testing.assert_array_equal(found.time, times)
+    assert_close(found.train_mean, path.train)
+    assert_close(found.test_mean, path.test, ulps=1000)
+
+
+def test_the_limit_is_bayesian_inference_where_the_readout_is_trained():
+    k, k_test, start = problem(NNGP)
+    np.testing.assert_array_equal(k, start[:N, :N])
+    y = targets(N)
+    found = lz.kernel_ensemble(k, y, times=[np.inf], start_covariance=start, k_test=k_test)
+    solved = np.linalg.solve(k, np.column_stack([y, k_test.T]))
+    np.testing.assert_allclose(found.test_mean[0], k_test @ solved[:, 0], rtol=0, atol=1e-10)
+    posterior = start[N:, N:] - k_test @ solved[:, 1:]
+    np.testing.assert_allclose(found.test_covariance[0], posterior, rtol=0, atol=1e-10)
+    assert_close(found.train_mean[0], y)
+    assert not found.train_covariance.any()
+    # The NTK posterior has the wider spread of a prior that was not its own.
+    k, k_test, _ = problem()
+    other = lz.kernel_ensemble(k, y, times=[np.inf], start_covariance=start, k_test=k_test)
+    assert np.trace(other.test_covariance[0]) > 1.05 * np.trace(posterior)
+
+
+def test_what_the_kernel_does_not_see_is_never_learned():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(N + N_TEST, 7))
+    k = features @ features.T
+    root = rng.normal(size=(N + N_TEST, N + N_TEST))
+    start, y = root @ root.T, targets(N)
+    found = lz.kernel_ensemble(k[:N, :N], y, times=[1e4, 1e16, np.inf], start_covariance=start, k_test=k[N:, :N])
+    inverse = np.linalg.pinv(k[:N, :N], rcond=1e-10, hermitian=True)
+    unseen = np.eye(N) - k[:N, :N] @ inverse
+    a = k[N:, :N] @ inverse
+    d = np.concatenate([-a, np.eye(N_TEST)], axis=1)
+    tolerance = 1e-9
+    for i in range(3):
+        np.testing.assert_allclose(found.train_mean[i], y - unseen @ y, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found.train_covariance[i], unseen @ start[:N, :N] @ unseen, atol=tolerance, rtol=0)
+        np.testing.assert_allclose(found.test_mean[i], a @ y, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found.test_covariance[i], d @ start @ d.T, rtol=0, atol=tolerance)
+    assert all(np.isfinite(part).all() for part in found[1:])
+    nothing = lz.kernel_ensemble(np.zeros((2, 2)), np.ones(2), times=[np.inf], start_covariance=np.eye(2))
+    np.testing.assert_array_equal(nothing.train_mean, np.zeros((1, 2)))
+    np.testing.assert_array_equal(nothing.train_covariance[0], np.eye(2))
+
+
+def test_every_kind_of_kernel_and_float32():
+    k, k_test, start = problem()
+    y = targets(N)
+    arguments = {"times": [0.7, np.inf], "start_covariance": start, "k_test": k_test}
+    expected = lz.kernel_ensemble(k, y, **arguments)
+    for same in (spectrum(k), kernel_operator(NTK, unit_rows(N, 4)), jnp.asarray(k, "float32")):
+        single = isinstance(same, jax.Array)
+        if single:
+            arguments = {"times": [0.7, np.inf]} | {
+                name: jnp.asarray(arguments[name], "float32") for name in ("start_covariance", "k_test")
+            }
+        found = lz.kernel_ensemble(same, y.astype("float32") if single else y, **arguments)
+        assert isinstance(found, lz.Ensemble)
+        for one, other in zip(found[1:], expected[1:], strict=True):
+            assert type(one) is np.ndarray
+            assert one.dtype == np.float64
+            assert_close(one, other, dtype="float32" if single else None, ulps=5000)
+    for covariance in (found.train_covariance, found.test_covariance):
+        np.testing.assert_array_equal(covariance, covariance.swapaxes(1, 2))
+        assert np.linalg.eigvalsh(covariance).min() > -1e-5
+
+
+def test_without_a_test_kernel_there_are_no_test_predictions():
+    k, _, start = problem()
+    found = lz.kernel_ensemble(k, targets(N), times=[1.0], start_covariance=start[:N, :N])
+    assert found.test_mean is None
+    assert found.test_covariance is None
+
+
+INDEFINITE = kernel_with([-0.25, 0.5, 1.0])[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": []}, "times must be a list of times that are not negative"),
+        ({"times": [-1.0]}, "times must be"),
+        ({"times": [np.nan]}, "times must be"),
+        ({"times": 3.0}, "times must be"),
+        ({"y": np.ones(3)}, r"y has shape \(3,\)"),
+        ({"y": np.array([1.0, np.nan])}, "y has NaN or infinite"),
+        ({"k": np.array([[1.0, 0.0], [0.5, 1.0]])}, "k differs from its transpose"),
+        ({"k": np.diag([1.0, np.inf])}, "k has NaN or infinite"),
+        ({"k": np.diag([1.0, -0.5])}, "k has a negative eigenvalue, -0.5 or below"),
+        ({"k_test": np.ones((1, 3))}, r"k_test has shape \(1, 3\), but must be a finite matrix \(n_test, 2\)"),
+        ({"k_test": np.full((1, 2), np.nan)}, "k_test has shape"),
+        ({"start_covariance": np.eye(2)}, r"start_covariance has shape \(2, 2\), but 2 training and 1 test rows ask"),
+        ({"start_covariance": np.ones((3, 2))}, r"start_covariance has shape \(3, 2\), but must be a square"),
+        ({"start_covariance": np.full((3, 3), np.nan)}, "start_covariance has NaN or infinite"),
+        ({"start_covariance": np.triu(np.ones((3, 3)))}, "start_covariance differs from its transpose"),
+        ({"start_covariance": INDEFINITE}, r"start_covariance has a negative eigenvalue, -0\.25 or below"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    arguments = {"k": np.eye(2), "y": np.ones(2), "times": [1.0], "k_test": np.ones((1, 2))}
+    with unchecked(), pytest.raises(ValueError, match=message):
+        lz.kernel_ensemble(**{**arguments, "start_covariance": np.eye(3), **change})
+
+
+def test_covariances_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setattr(ensemble, "available_memory", lambda: 1000)
+    with pytest.raises(ValueError, match="An ensemble of 3 rows at 100 times takes"):
+        lz.kernel_ensemble(np.eye(3), np.ones(3), times=np.ones(100), start_covariance=np.eye(3))

@@ -1,0 +1,201 @@
+"""Residuals along eigen-directions: exact where the network is its kernel, apart where it is narrow."""
+
+import io
+import json
+from itertools import pairwise
+
+import jax
+import numpy as np
+import pytest
+from tolerance import assert_close
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.kernels import spectrum
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Random labels, which every mode has a share of."""
+    digits = lz.load_dataset("digits", n_train=32, n_test=4)
+    y = lz.label_noise(digits.y_train, 1.0, jax.random.key(5))
+    return lz.Dataset(digits.x_train, y, digits.x_test, digits.y_test, name="noise")
+
+
+@pytest.fixture(scope="module")
+def analytic(data):
+    return lz.analytic_kernel(lz.TwoLayer(width=2))(data.x_train)
+
+
+@pytest.fixture(scope="module")
+def narrow(data):
+    return lz.train(lz.TwoLayer(width=32), data, KEY, 500)
+
+
+def by_hand(k, y, run, learning_rate):
+    """Residual, the kernel's by plain iteration, and the gap, from the largest eigenvalue down."""
+    vectors = np.linalg.eigh(k)[1][:, ::-1]
+    u = run.snapshots.train_prediction.values.astype(float)
+    v, path = u[0], []
+    for step in range(int(run.snapshots.step[-1]) + 1):
+        if step in run.snapshots.step:
+            path.append(v)
+        v = v - learning_rate * k @ (v - y)
+    one, other = (np.einsum("ji,sj...->si...", vectors, y - f) for f in (u, np.stack(path)))
+    start = np.linalg.norm(one[0].reshape(len(y), -1), axis=1)
+    scale = np.maximum(start, np.sqrt(np.mean(start**2)))
+    return one, other, np.linalg.norm((one - other).reshape(*one.shape[:2], -1), axis=2) / scale
+
+
+def check_table(run, k, y, learning_rate):
+    table = lz.mode_residuals(run, k, y, tolerance=0.05)
+    residual, kernel_residual, gap = by_hand(k, y, run, learning_rate)
+    assert_close(np.abs(table.residual), np.abs(residual), ulps=1000)
+    assert_close(np.abs(table.kernel_residual), np.abs(kernel_residual), ulps=1000)
+    assert_close(table.gap, gap, ulps=1000)
+    assert_close(table.eigenvalue, np.linalg.eigvalsh(k)[::-1])
+    np.testing.assert_array_equal(table.mode, np.arange(1, len(k) + 1))
+    steps = table.step.values
+    for mode in range(len(k)):
+        held = [step for j, step in enumerate(steps) if (gap[: j + 1, mode] <= 0.05).all()]
+        assert table.last_step_held[mode] == held[-1]
+    assert 0 < (table.last_step_held == steps[-1]).sum() < len(k)
+    assert lz.mode_residuals(run, spectrum(k), y, tolerance=0.05).identical(table)
+
+
+def test_the_table_is_that_of_plain_iteration(narrow, data, analytic):
+    check_table(narrow, analytic, data.y_train, 1 / np.linalg.eigvalsh(analytic)[-1])
+
+
+def test_a_network_that_is_linear_follows_its_own_kernel_in_every_mode():
+    """With several outputs and a start that is not zero."""
+    data = lz.load_dataset("digits", (0, 1, 2), n_train=20, n_test=4)
+    network = lz.TwoLayer(width=64, outputs=3, train="readout", symmetric=False)
+    run = lz.train(network, data, KEY, 100, learning_rate=0.1, dtype="float64")
+    own = lz.mode_residuals(run, lz.empirical_ntk(network, run.variables_0, data.x_train), data.y_train)
+    assert own.gap.max() < 1e-10
+    assert (own.last_step_held == 100).all()
+    # But not that of infinite width.
+    check_table(run, lz.analytic_kernel(network)(data.x_train), data.y_train, 0.1)
+
+
+def test_the_squares_of_all_modes_are_the_squared_residual(narrow, data, analytic):
+    table = lz.mode_residuals(narrow, analytic, data.y_train)
+    assert_close(np.sqrt((table.residual**2).sum("mode")), narrow.snapshots.residual_norm, dtype="float32")
+
+
+def test_a_wide_network_follows_the_kernel_and_a_narrow_one_leaves_it_small_eigenvalues_by_more(narrow, data, analytic):
+    wide = lz.mode_residuals(lz.train(lz.TwoLayer(width=2**14), data, KEY, 500), analytic, data.y_train)
+    assert (wide.last_step_held.sel(mode=slice(1, 16)) == 500).all()
+    table = lz.mode_residuals(narrow, analytic, data.y_train)
+    assert (table.last_step_held < 500).sum() >= 16
+    worst = table.gap.max("step")
+    assert worst.sel(mode=slice(17, None)).mean() > 1.5 * worst.sel(mode=slice(1, 16)).mean()
+    assert (worst > wide.gap.max("step")).mean() > 0.9
+
+
+def made(predictions, steps, learning_rate=0.5):
+    """A run with these predictions."""
+    import xarray
+
+    dims = ("step", "train_example", "output")[: np.ndim(predictions)]
+    table = {"train_prediction": (dims, np.asarray(predictions, np.float32))}
+    settings = {"plain": True, "learning_rate": learning_rate, "activation": "relu", "width": 1, "dataset": "none"}
+    return lz.Run(
+        {}, {}, xarray.Dataset(table, coords={"step": steps}, attrs={"settings": json.dumps(settings)}), "finished"
+    )
+
+
+def test_a_mode_that_comes_back_has_left_and_a_small_one_is_measured_by_the_average():
+    """With K = diag(1, 0.5) the kernel leaves 0.5^k and 0.75^k."""
+    steps, k = np.array([0, 1, 2, 3]), np.diag([1.0, 0.5])
+    y, exact = np.array([2.0, 0.02]), np.array([[1, 1], [0.5, 0.75], [0.25, 0.5625], [0.125, 0.421875]])
+    off = np.zeros((4, 2))
+    off[2, 0], off[3, 1] = 0.3, 0.1
+    table = lz.mode_residuals(made(y - exact * y - off, steps), k, y)
+    assert_close(np.abs(table.kernel_residual), exact * y, dtype="float32")
+    # 0.3 of 2, and 0.1 of sqrt((2^2 + 0.02^2) / 2).
+    assert_close(table.gap.values[[2, 3], [0, 1]], [0.15, 0.1 / np.sqrt(2.0002)], dtype="float32")
+    np.testing.assert_array_equal(table.last_step_held, [1, 3])
+    np.testing.assert_array_equal(
+        lz.mode_residuals(made(y - exact * y - off, steps), k, y, tolerance=0.05)["last_step_held"], [1, 2]
+    )
+
+
+def test_nothing_to_learn_is_no_division_by_zero():
+    table = lz.mode_residuals(made(np.ones((3, 2)), [0, 1, 2]), np.eye(2), np.ones(2))
+    assert not table.gap.any()
+    np.testing.assert_array_equal(table.last_step_held, [2, 2])
+    lz.plot(table).savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize("learning_rate", [0.5, 500.0])
+def test_what_diverges_leaves_every_mode(learning_rate):
+    """The network, or both it and the kernel."""
+    steps = [0, 1, 2, 200]
+    u = np.zeros((4, 2, 2))
+    u[1], u[2], u[3] = 1e30, [[np.inf, -np.inf], [1, 2]], np.nan
+    table = lz.mode_residuals(made(u, steps, learning_rate), np.array([[2.0, 1.0], [1.0, 2.0]]), np.ones((2, 2)))
+    np.testing.assert_array_equal(table.last_step_held, [0, 0])
+    lz.plot(table).savefig(io.BytesIO())
+
+
+def test_bad_arguments_are_refused(narrow, data, analytic):
+    y = data.y_train
+    for tolerance in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match=f"tolerance is {tolerance}, but must be positive"):
+            lz.mode_residuals(narrow, analytic, y, tolerance=tolerance)
+    with unchecked(), pytest.raises(ValueError, match=r"y has shape \(31,\)"):
+        lz.mode_residuals(narrow, analytic, y[:-1])
+    with pytest.raises(ValueError, match=r"predictions of shape \(32,\), but y has shape \(31,\)"):
+        lz.mode_residuals(narrow, analytic[:-1, :-1], y[:-1])
+    with pytest.raises(ValueError, match="k differs from its transpose"):
+        lz.mode_residuals(narrow, np.triu(analytic), y)
+    with pytest.raises(ValueError, match="k has a negative eigenvalue"):
+        lz.mode_residuals(narrow, analytic - np.eye(32), y)
+    with jax.numpy_dtype_promotion("standard"):
+        run = lz.train(lz.TwoLayer(width=16), data, KEY, 2, learning_rate=0.01, batch_size=8)
+    with pytest.raises(ValueError, match="trained by sgd on the squared loss with batch_size=8, but a kernel predicts"):
+        lz.mode_residuals(run, analytic, y)
+
+
+def test_the_settings_of_a_run_go_with_it(narrow):
+    settings = json.loads(narrow.snapshots.attrs["settings"])
+    assert (settings["dataset"], settings["n_train"], settings["width"], settings["steps"]) == ("noise", 32, 32, 500)
+    assert settings["plain"] is True
+
+
+def test_the_figure(narrow, data, analytic):
+    table = lz.mode_residuals(narrow, analytic, data.y_train)
+    figure = lz.plot(table)
+    left, held = figure.axes
+    curves = [line for line in left.lines if not line.is_dashed()]
+    dashed = [line for line in left.lines if line.is_dashed()]
+    assert len(curves) == len(dashed) == 6
+    start = np.abs(table.residual[0].values)
+    # Of modes 1, 2, 3-4, 5-8, 9-16 and 17-32 those that hold most.
+    ends = [0, 1, 2, 4, 8, 16, 32]
+    chosen = [first + np.argmax(start[first:end]) + 1 for first, end in pairwise(ends)]
+    assert [int(line.get_label()) for line in curves] == chosen
+    for name, lines in (("residual", curves), ("kernel_residual", dashed)):
+        for line, mode in zip(lines, (int(line.get_label()) for line in curves), strict=True):
+            scale = max(start[mode - 1], np.sqrt(np.mean(start**2)))
+            drawn = np.abs(table[name].sel(mode=mode)[1:]) / scale
+            np.testing.assert_allclose(np.abs(line.get_ydata()), drawn, rtol=1e-10, atol=1e-12)
+    points = {line.get_label(): line for line in held.lines}
+    for label, chosen in (
+        ("to the last step", table.last_step_held == 500),
+        ("left before", table.last_step_held < 500),
+    ):
+        np.testing.assert_array_equal(points[label].get_xdata(), table.mode[chosen])
+        np.testing.assert_array_equal(points[label].get_ydata(), table.last_step_held[chosen])
+    (learned,) = [line for line in held.lines if line.is_dashed()]
+    np.testing.assert_allclose(learned.get_ydata(), table.eigenvalue[0] / table.eigenvalue, rtol=1e-6)
+    count = int((table.last_step_held == 500).sum())
+    assert f"relu of width 32 on noise, n = 32:\n{count} of 32 modes stay within 10%" in figure.get_suptitle()
+    for axes in figure.axes:
+        assert axes.get_xlabel()
+        assert axes.get_ylabel()
+        assert axes.get_title()
