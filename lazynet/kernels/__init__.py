@@ -2,6 +2,7 @@
 
 from lazynet.kernels.analytic import analytic_kernel
 from lazynet.kernels.dense import dense_operator
+from lazynet.kernels.density import SpectralDensity, spectral_density
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.empirical import average_ntk, empirical_ntk, full_ntk
 from lazynet.kernels.krylov import Error, largest_eigenvalue
@@ -14,6 +15,7 @@ __all__ = [
     "Error",
     "Inverse",
     "KernelOperator",
+    "SpectralDensity",
     "Spectrum",
     "analytic_kernel",
     "average_ntk",
@@ -26,5 +28,6 @@ __all__ = [
     "neural_tangents",
     "same_rows",
     "solve",
+    "spectral_density",
     "spectrum",
 ]
