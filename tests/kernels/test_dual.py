@@ -59,6 +59,15 @@ def test_relu_on_the_diagonal(derivative):
     np.testing.assert_allclose(np.diag(gaussian_dual("relu", x, x, derivative=derivative)), expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize(("dtype", "ulps"), [("float64", 8), ("float32", 4)])
+def test_angle_polynomial(dtype, ulps):
+    x = np.linspace(0, 1, 3001)[:-1].astype(dtype)
+    found = np.polyval(np.array(dual._angle_polynomial(dtype), dtype), 2 * x - 1) * np.sqrt(1 - x)
+    assert found.dtype == x.dtype
+    expected = np.arccos(x.astype(np.longdouble))
+    assert np.max(np.abs(found / expected - 1)) < ulps * np.finfo(dtype).eps
+
+
 def test_many_nearly_parallel_pairs_in_chunks(monkeypatch):
     x = 1 + 1e-5 * rows(20, 5)
     whole = gaussian_dual("relu", x)
