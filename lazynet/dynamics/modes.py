@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.dynamics.laws import Law, descent_residual
 from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue_of, spectrum
 from lazynet.kernels.krylov import Column, Lanczos
 from lazynet.plan import available_memory, check_fits
@@ -23,26 +24,6 @@ DEPTH = 1000  # the deepest basis
 NEGATIVE = 1e-6  # an eigenvalue more negative than this share of the largest is not rounding
 EPS = np.finfo(float).eps / 2
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
-
-
-class Law(NamedTuple):
-    """How modes are learned.
-
-    Attributes:
-        time: (s,) times.
-        learning_rate: of descent, None for flow.
-        growth: of eigenvalues (m,), the learned shares (s, m) at the times.
-    """
-
-    time: Float[np.ndarray, " s"]
-    learning_rate: float | None
-    growth: Callable[[np.ndarray], np.ndarray]
-
-    def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """The size of what is left of each mode, (len(time), m), at any time."""
-        if self.learning_rate is None:
-            return np.exp(-np.outer(time, values))
-        return np.power.outer(np.abs(1 - self.learning_rate * values), time / self.learning_rate).T
 
 
 class Modes(NamedTuple):
@@ -78,7 +59,7 @@ def modes_of(
             operator = k if isinstance(k, KernelOperator) else dense_operator(k)
             found = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
-        _check_not_negative(found.values)
+        check_not_negative(found.values)
         weights = found.vectors.T @ residual
         modes = [Modes(*found, column) for column in weights.T]
         return modes, Error(0.0, _storage(modes, law, rounding, diagonal))
@@ -104,7 +85,7 @@ def _by_krylov(
     check_fits(f"A Krylov basis of {len(residual)} rows", 2 * 8 * 64 * residual.size, available_memory())
     if law.learning_rate is not None and size > 0:
         # Asked of a random vector, because the residual may have next to nothing along the largest.
-        _check_converges(largest_eigenvalue_of(k, k.n), law.learning_rate)
+        _check_converges(largest_eigenvalue_of(k, k.n), law)
     process, truncation, check = Lanczos(k, residual), np.inf, 8
     limit = min(DEPTH, int(available_memory() / (2 * 8 * residual.size)))
     while not process.complete and process.depth < limit:
@@ -114,7 +95,7 @@ def _by_krylov(
         check = process.depth + max(2, process.depth // 20)
         for column in process.columns:
             if column.depth:
-                _check_not_negative(column.ritz[0])
+                check_not_negative(column.ritz[0])
         truncation = float(np.linalg.norm([_truncation(column, law) for column in process.columns])) / size
         if progress is not None:
             progress(process.depth, truncation)
@@ -149,7 +130,8 @@ def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) 
     )
 
 
-def _check_not_negative(values: np.ndarray) -> None:
+def check_not_negative(values: np.ndarray) -> None:
+    """Refuse a kernel with these eigenvalues if one of them is negative beyond rounding."""
     if values.size and values.min() < -NEGATIVE * np.abs(values).max():
         raise ValueError(
             f"k has a negative eigenvalue, {values.min():.3g} or below, beside the largest, {values.max():.3g}, but a "
@@ -157,11 +139,12 @@ def _check_not_negative(values: np.ndarray) -> None:
         )
 
 
-def _check_converges(lambda_max: float, learning_rate: float) -> None:
-    if learning_rate * lambda_max > 2:
+def _check_converges(lambda_max: float, law: Law) -> None:
+    if law.learning_rate is not None and law.learning_rate * lambda_max > law.limit:
+        factor = "2 (1 + momentum)" if law.momentum else "2"
         raise ValueError(
-            f"learning_rate is {learning_rate:.6g}, above 2 / lambda_max = {2 / lambda_max:.6g}, where descent "
-            'diverges and products alone cannot follow it; use method="exact".'
+            f"learning_rate is {law.learning_rate:.6g}, above {factor} / lambda_max = {law.limit / lambda_max:.6g}, "
+            'where descent diverges and products alone cannot follow it; use method="exact".'
         )
 
 
@@ -170,7 +153,7 @@ def _truncation(column: Column, law: Law) -> float:
     if column.complete:
         return 0.0
     values, defect, end = np.maximum(column.ritz[0], 0), column.weights * column.defect, float(law.time.max())
-    if law.learning_rate is None or law.learning_rate * values.max() <= 1:
+    if law.learning_rate is None or (law.learning_rate * values.max() <= 1 and not law.momentum):
         decay = law.decay(values, np.array([end]))[0]
         zero = np.abs(values) * end < 1e-8
         return float(abs(np.sum(defect * np.where(zero, end, (1 - decay) / np.where(zero, 1.0, values)))))
@@ -178,8 +161,8 @@ def _truncation(column: Column, law: Law) -> float:
     eta = law.learning_rate
     steps = np.unique(np.geomspace(1, max(1.0, end / eta), 4000).round())
     steps = np.union1d(np.arange(min(4000, int(end / eta) + 1)), steps)
-    sizes = np.abs(np.power.outer(1 - eta * values, steps).T @ defect)
-    return float(eta * (np.trapezoid(sizes, steps) + sizes[0]))
+    sizes = np.abs(descent_residual(values, eta, steps, law.momentum) @ defect)
+    return float(law.amplification * eta * (np.trapezoid(sizes, steps) + sizes[0]))
 
 
 def _storage(modes: list[Modes], law: Law, rounding: float, diagonal: float) -> float:
@@ -195,5 +178,5 @@ def _storage(modes: list[Modes], law: Law, rounding: float, diagonal: float) -> 
         return 0.0
     time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
     left = np.sqrt(sum(np.sum((mode.weights * law.decay(mode.values, time)) ** 2, axis=1) for mode in modes)) / size
-    per_time = rounding * np.sqrt(largest * diagonal) + EPS * largest
+    per_time = law.amplification * (rounding * np.sqrt(largest * diagonal) + EPS * largest)
     return float(per_time * np.trapezoid(left, time) + max(rounding, EPS))
