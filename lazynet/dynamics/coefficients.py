@@ -38,7 +38,7 @@ class Whole(NamedTuple):
     def error(self, coefficients: np.ndarray, moved: np.ndarray, truncation: float) -> Error:
         """The error of u = f0 + K c relative to the largest norm of u - f0: (truncation, what the error of K does)."""
         lengths = [np.sqrt(np.sum(x.reshape(len(x), -1) ** 2, axis=1)).max() for x in (coefficients, moved)]
-        if not lengths[1] > 0:
+        if lengths[1] == 0:
             return Error(0.0, 0.0)
         storage = (self.rounding + EPS * self.lambda_max) * lengths[0] / lengths[1] + EPS
         return Error(truncation, float(storage) if np.isfinite(storage) else np.inf)

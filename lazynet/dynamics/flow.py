@@ -15,7 +15,7 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
 STEPS = 100_000  # that one solution takes at most
-COARSEST, FINER, FINEST = 1e-3, 1 / 30, 1e-14  # share of the movement that a step may be wrong by: at first, next, last
+COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14  # share of the movement that a step may be wrong by: at first, next, last
 STAGES = 6  # products with K in a step
 CALL_STEPS = 4096  # that a call of the compiled program takes at most
 
@@ -39,9 +39,10 @@ def flow(
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
     """Coefficients of c' = -grad L(f0 + K c) at the times, shaped as y, and the error of u over its largest movement.
 
-    The error is the largest norm of the difference from a solution whose steps may be wrong by 30 times as much, and so
-    rather that one's. Steps are explicit and of order five (Tsitouras 2011); their number grows with the last time
-    times lambda_max times the curvature of the loss, which soon vanishes where examples are fitted.
+    The error is the largest norm of the difference from a solution whose steps may be wrong by ten times as much, so
+    rather that one's, and not less than what a step may be wrong by. Steps are explicit and of order five (Tsitouras
+    2011); their number grows with the last time times lambda_max times the curvature of the loss, which soon vanishes
+    where examples are fitted.
 
     Raises:
         ValueError: if even the coarsest solution takes too many steps.
@@ -67,7 +68,8 @@ def flow(
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
             if found is not None:
-                error = _root_mean_square(solution.moved - found.moved) / scale
+                # Two solutions may agree because nothing made them take other steps.
+                error = max(accuracy, _root_mean_square(solution.moved - found.moved) / scale)
             found = solution
             # The other half of the tolerance is for rounding.
             if error <= tolerance / 2 or accuracy <= FINEST:
@@ -100,6 +102,8 @@ def _solve(
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))
     state, now, length, steps = (jnp.zeros(shape), jnp.zeros(shape)), 0.0, 1 / k.lambda_max, 0
     while now < times[-1]:
+        if steps >= STEPS:
+            return None
         length = min(length, times[-1] - now)
         values, state, reached, taken = _advance(loss, limit, state, *arrays, now, length, times, allowed)
         reached, taken = float(reached), int(taken)
@@ -107,7 +111,7 @@ def _solve(
         report(steps)
         new = (times > now) & (times <= reached)
         moved[new], coefficients[new] = (np.asarray(value)[new] for value in values)
-        if steps >= STEPS or reached == now or not np.isfinite(state[0]).all():
+        if reached == now or not np.isfinite(state[0]).all():
             return None
         length, now = (reached - now) / taken, reached
     return Solution(moved, coefficients, steps)

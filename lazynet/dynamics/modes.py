@@ -21,6 +21,7 @@ from lazynet.typing import SquareKernel
 
 EXACT = 1000  # up to so many examples all modes are found about as quickly as the few
 DEPTH = 1000  # the deepest basis
+SAMPLES = 1000  # steps at which a defect that changes sign is looked at: the first, and as many by the logarithm
 NEGATIVE = 1e-6  # an eigenvalue more negative than this share of the largest is not rounding
 EPS = np.finfo(float).eps / 2
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
@@ -159,8 +160,8 @@ def _truncation(column: Column, law: Law) -> float:
         return float(abs(np.sum(defect * np.where(zero, end, (1 - decay) / np.where(zero, 1.0, values)))))
     # Modes that overshoot change sign from step to step: every step while they may last, then by the trapezoid rule.
     eta = law.learning_rate
-    steps = np.unique(np.geomspace(1, max(1.0, end / eta), 4000).round())
-    steps = np.union1d(np.arange(min(4000, int(end / eta) + 1)), steps)
+    steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
+    steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
     sizes = np.abs(descent_residual(values, eta, steps, law.momentum) @ defect)
     return float(law.amplification * eta * (np.trapezoid(sizes, steps) + sizes[0]))
 

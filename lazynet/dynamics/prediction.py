@@ -123,9 +123,9 @@ def kernel_flow(
 
     Lee et al. 2019, section 2.2. Arguments, result and errors are those of `kernel_descent`; `times` (s,) are
     not negative, and t = eta k is the time of step k. A loss other than the squared one is followed by diffrax until
-    two solutions agree to `tolerance`, relative to the largest norm(u - f0). Hinge has no gradient where y f = 1:
-    there jax's is taken, predictions that stay on that edge chatter about it, and a tolerance below about 1e-3 takes
-    many steps or ends in the warning.
+    two solutions agree to `tolerance`, relative to the largest norm(u - f0). Hinge has no gradient where y f = 1: jax's
+    is taken, predictions that stay on that edge chatter about it, and a tolerance below about 1e-3 may end in the
+    warning.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_flow(np.eye(1), np.ones(1), times=[0.0, np.log(2)]).train[:, 0]
