@@ -1,14 +1,10 @@
 """Dynamics: what a kernel predicts of training."""
 
 from lazynet.dynamics.ensemble import Ensemble, kernel_ensemble
+from lazynet.dynamics.laws import linearised_displacement
 from lazynet.dynamics.modes import check_tolerance
-from lazynet.dynamics.prediction import (
-    Trajectory,
-    check_learning_rate,
-    kernel_descent,
-    kernel_flow,
-    linearised_displacement,
-)
+from lazynet.dynamics.prediction import check_learning_rate, kernel_descent, kernel_flow
+from lazynet.dynamics.trajectory import Trajectory
 
 __all__ = [
     "Ensemble",

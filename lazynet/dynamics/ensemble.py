@@ -12,8 +12,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from lazynet.dynamics.laws import over_eigenvalue
 from lazynet.dynamics.modes import check_not_negative
-from lazynet.dynamics.prediction import over_eigenvalue
 from lazynet.kernels import KernelOperator, Spectrum, spectrum
 from lazynet.kernels.spectrum import check_kernel, check_targets
 from lazynet.plan import available_memory, check_fits

@@ -2,8 +2,8 @@
 
 A Krylov basis predicts a residual r~(t) that obeys r~' = -K r~ up to a defect along the next block of the basis, known
 from the coordinates of r~ alone. Kernel dynamics never amplify (eta lambda <= 2), so the error at time t is at most the
-integral of the defect's norm up to t, for descent its sum over steps (Saad 1992, section 4, for the exponential). Where
-there are too many times or steps for each to count, the trapezoid rule estimates that bound.
+integral of the defect's norm up to t, for descent its sum over steps (Saad 1992, section 4, for the exponential), with
+momentum 1 / (1 - mu) times that. Where steps are too many for each to count, the trapezoid rule estimates that bound.
 """
 
 import warnings
@@ -13,36 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.dynamics.laws import Law, descent_residual
 from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
 from lazynet.kernels.krylov import Lanczos, basis_limit, narrow_products, with_random_columns
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # up to so many examples all modes are found about as quickly as the few
+SAMPLES = 1000  # steps at which a defect that changes sign is looked at: the first, and as many by the logarithm
 NEGATIVE = 1e-6  # an eigenvalue more negative than this share of the largest is not rounding
 EPS = np.finfo(float).eps / 2
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
-
-
-class Law(NamedTuple):
-    """How modes are learned.
-
-    Attributes:
-        time: (s,) times.
-        learning_rate: of descent, None for flow.
-        growth: of eigenvalues (m,), the learned shares (s, m) at the times.
-    """
-
-    time: Float[np.ndarray, " s"]
-    learning_rate: float | None
-    growth: Callable[[np.ndarray], np.ndarray]
-
-    def left(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """The share of each mode that is left, (len(time), m), at any time; between steps its size."""
-        if self.learning_rate is None:
-            return np.exp(-np.outer(time, values))
-        factor, steps = 1 - self.learning_rate * values, time / self.learning_rate
-        sign = np.where((np.round(steps) % 2 == 1)[:, None], np.sign(factor), 1.0)
-        return sign * np.exp(np.outer(steps, np.log(np.maximum(np.abs(factor), np.finfo(float).tiny))))
 
 
 class Modes(NamedTuple):
@@ -121,7 +101,7 @@ def _by_krylov(
             continue
         check_not_negative(process.ritz[0])
         if law.learning_rate is not None:
-            _check_converges(float(process.ritz[0][-1]), law.learning_rate)
+            _check_converges(float(process.ritz[0][-1]), law)
         truncation = _truncation(process, law, residual.shape[1]) / size
         if progress is not None:
             progress(process.depth, truncation)
@@ -177,33 +157,32 @@ def check_not_negative(values: np.ndarray, name: str = "k") -> None:
         )
 
 
-def _check_converges(lambda_max: float, learning_rate: float) -> None:
-    if learning_rate * lambda_max > 2:
+def _check_converges(lambda_max: float, law: Law) -> None:
+    if law.learning_rate is not None and law.learning_rate * lambda_max > law.limit:
+        factor = "2 (1 + momentum)" if law.momentum else "2"
         raise ValueError(
-            f"learning_rate is {learning_rate:.6g}, above 2 / lambda_max = {2 / lambda_max:.6g}, where descent "
-            'diverges and products alone cannot follow it; use method="exact".'
+            f"learning_rate is {law.learning_rate:.6g}, above {factor} / lambda_max = {law.limit / lambda_max:.6g}, "
+            'where descent diverges and products alone cannot follow it; use method="exact".'
         )
 
 
 def _truncation(process: Lanczos, law: Law, outputs: int) -> float:
-    """The integral of the norm of the defect up to the last time, all outputs together; for descent the sum.
-
-    Sizes of modes that overshoot change from step to step, so that every step counts while they may last.
-    """
+    """The integral of the norm of the defect up to the last time, all outputs together; for descent the sum."""
     if process.complete:
         return 0.0
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
-    weights = process.weights[:, :outputs]
     eta = law.learning_rate
-    if eta is None or eta * values[-1] <= 1:
+    if eta is None or (eta * values[-1] <= 1 and not law.momentum):
         time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
+        left = law.decay(values, time)
     else:
-        steps = np.unique(np.geomspace(1, max(1.0, end / eta), 2000).round())
-        time = eta * np.union1d(np.arange(min(2000, int(end / eta) + 1)), steps)
-    left = law.left(values, time)
-    squares = sum(np.sum(((left * column) @ process.defect.T) ** 2, axis=1) for column in weights.T)
-    sizes = np.sqrt(squares)
-    return float(np.trapezoid(sizes, time) + (0 if eta is None else eta * sizes[0]))
+        # Modes that overshoot change sign from step to step: every step while they may last, then some.
+        steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
+        steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
+        time, left = eta * steps, descent_residual(values, eta, steps, law.momentum)
+    weights = process.weights[:, :outputs]
+    sizes = np.sqrt(sum(np.sum(((left * column) @ process.defect.T) ** 2, axis=1) for column in weights.T))
+    return float(law.amplification * (np.trapezoid(sizes, time) + (0 if eta is None else eta * sizes[0])))
 
 
 def _storage(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
@@ -218,6 +197,6 @@ def _storage(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
     largest = float(modes.values.max())
     time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
     squares = np.sum(modes.weights**2, axis=1)
-    left = np.sqrt(law.left(modes.values, time) ** 2 @ squares) / size
-    per_time = rounding * np.sqrt(largest * diagonal) + EPS * largest
+    left = np.sqrt(law.decay(modes.values, time) ** 2 @ squares) / size
+    per_time = law.amplification * (rounding * np.sqrt(largest * diagonal) + EPS * largest)
     return float(per_time * np.trapezoid(left, time) + max(rounding, EPS))
