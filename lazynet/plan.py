@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import jax
+
 
 def available_memory() -> int:
     """Bytes of memory that this process may still take: what the machine has free, or less where a limit is set."""
@@ -27,6 +29,14 @@ def _cgroup_room(otherwise: int) -> list[int]:
         return [max(0, limit - used + int(fields["inactive_file"]))]
     except (OSError, ValueError, KeyError):
         return [otherwise]
+
+
+def device_memory(devices: list[jax.Device]) -> int:
+    """Bytes that arrays shared evenly over these devices may still take; on a CPU half of what is available."""
+    stats = [device.memory_stats() or {} for device in devices]
+    if not all("bytes_limit" in each for each in stats):
+        return available_memory() // 2
+    return len(devices) * min(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
 
 
 def symmetric_bytes(n: int, itemsize: int, block: int) -> int:

@@ -6,9 +6,10 @@ from lazynet.kernels.density import SpectralDensity, spectral_density
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.empirical import average_ntk, empirical_ntk, full_ntk
 from lazynet.kernels.krylov import Error, largest_eigenvalue
-from lazynet.kernels.operators import CrossOperator, KernelOperator, kernel_operator
+from lazynet.kernels.operators import CrossOperator, KernelOperator
 from lazynet.kernels.solve import complexity, solve
 from lazynet.kernels.spectrum import Inverse, Spectrum, same_rows, spectrum
+from lazynet.kernels.storage import kernel_operator
 
 __all__ = [
     "CrossOperator",

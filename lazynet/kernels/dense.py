@@ -1,5 +1,8 @@
-"""A kernel matrix that is there, as an operator: its rows are shared over the devices."""
+"""Whole kernel matrices whose rows are shared over the devices, which multiply them."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -8,31 +11,35 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.kernels.operators import KernelOperator
-from lazynet.kernels.spectrum import check_symmetric
+from lazynet.kernels import operators
+from lazynet.kernels.operators import Block, KernelOperator
+from lazynet.kernels.spectrum import check_symmetric, upper_tiles
 from lazynet.plan import available_memory
 from lazynet.precision import float64, float64_devices
 from lazynet.typing import SquareKernel
 
-PANEL = 256  # rows of a float32 matrix that are widened at a time: they stay in the cache
+PANEL = 256  # rows of float32 entries that are widened at a time: they stay in the cache
 
 
-class DenseOperator(KernelOperator):
-    """A stored symmetric matrix K (n, n), float64 or float32, with products in float64 on all devices."""
+class DeviceOperator(KernelOperator):
+    """A symmetric matrix K (n, n), float64 or float32, with products in float64 on all devices."""
 
-    def __init__(self, matrix: np.ndarray, rounding: float) -> None:
-        """Share the rows over the devices."""
-        super().__init__(
-            len(matrix), lambda rows, columns: matrix[rows, columns], matrix.dtype.name, rounding, "memory"
-        )
-        devices = float64_devices()
-        ends = np.linspace(0, self.n, len(devices) + 1).astype(int)
-        with float64():
-            self._panels = [
-                jax.device_put(matrix[start:stop], device)
-                for start, stop, device in zip(ends[:-1], ends[1:], devices, strict=True)
-                if stop > start
-            ]
+    def __init__(self, panels: list[Array], rounding: float, storage: str) -> None:
+        """The rows in panels, one after the other, each on a device of its own."""
+        self._panels, self._ends = panels, np.cumsum([len(panel) for panel in panels])
+        super().__init__(int(self._ends[-1]), self._entries, panels[0].dtype.name, rounding, storage)
+
+    def _entries(self, rows: slice, columns: slice) -> np.ndarray:
+        parts = []
+        for panel, end in zip(self._panels, self._ends, strict=True):
+            start = end - len(panel)
+            first, last = max(rows.start, start), min(rows.stop, end)
+            if first < last:
+                size = int(last - first), columns.stop - columns.start
+                with float64():
+                    part = jax.lax.dynamic_slice(panel, (int(first - start), columns.start), size)
+                    parts.append(np.asarray(part))
+        return np.concatenate(parts)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
@@ -55,10 +62,47 @@ def _times(panel: Array, v: Array) -> Array:
     return jnp.concatenate([first, panel[whole * size :].astype(v.dtype) @ v])
 
 
+def shares(n: int) -> list[tuple[slice, jax.Device]]:
+    """Rows for each device, about as many for all."""
+    devices = float64_devices()
+    ends = np.linspace(0, n, min(n, len(devices)) + 1).astype(int)
+    return [(slice(*rows), device) for rows, device in zip(pairwise(ends.tolist()), devices, strict=False)]
+
+
+def put_on_devices(n: int, compute: Block, dtype: str, progress: Callable[[float], None] | None) -> list[Array]:
+    """A kernel matrix in panels of rows on the devices, from the blocks of its upper triangle."""
+    with float64():
+        panels = [jnp.zeros((rows.stop - rows.start, n), dtype, device=device) for rows, device in shares(n)]
+
+    def put(block: np.ndarray, above: int, left: int) -> None:
+        for i, (rows, device) in enumerate(shares(n)):
+            part = block[max(0, rows.start - above) : max(0, rows.stop - above)]
+            if len(part):
+                here = max(0, above - rows.start), left
+                panels[i] = _put(panels[i], jax.device_put(part, device), *here)
+
+    done = 0
+    for rows, columns in upper_tiles(n, operators.BLOCK):
+        block = compute(rows, columns)
+        with float64():
+            put(block, rows.start, columns.start)
+            if rows != columns:
+                put(block.T, columns.start, rows.start)
+        done += block.size
+        if progress is not None:
+            progress(min(1.0, 2 * done / (n * (n + operators.BLOCK))))
+    return panels
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(panel: Array, block: Array, above: Array | int, left: Array | int) -> Array:
+    return jax.lax.dynamic_update_slice(panel, block, (above, left))
+
+
 def dense_operator(k: SquareKernel) -> KernelOperator:
     """A kernel matrix as an operator; float32 entries stay as they are.
 
-    Where the devices have no room for a second copy, tiles are multiplied where they lie.
+    Where there is no room for a copy on the devices, tiles are multiplied where they lie.
 
     Raises:
         ValueError: if it is not a finite symmetric matrix.
@@ -68,8 +112,13 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
     if matrix.dtype not in (np.float64, np.float32):
         matrix = matrix.astype(np.float64)
     check_symmetric(matrix, "k")
-    if matrix.nbytes < available_memory() / 2:
-        return DenseOperator(matrix, rounding)
-    return KernelOperator(
-        len(matrix), lambda rows, columns: matrix[rows, columns], matrix.dtype.name, rounding, "memory"
-    )
+    if matrix.nbytes > available_memory() / 2:
+        block = partial(_tile_of, matrix)
+        return KernelOperator(len(matrix), block, matrix.dtype.name, rounding, "memory")
+    with float64():
+        panels = [jax.device_put(matrix[rows], device) for rows, device in shares(len(matrix))]
+    return DeviceOperator(panels, rounding, "devices")
+
+
+def _tile_of(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    return matrix[rows, columns]

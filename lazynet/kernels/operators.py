@@ -1,8 +1,6 @@
 """Kernel matrices that are multiplied and never looked at: the upper triangle in blocks, stored or computed anew."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,15 +9,15 @@ import numpy as np
 from jaxtyping import Float
 
 from lazynet.kernels.spectrum import tiles, upper_tiles
-from lazynet.plan import available_memory, check_fits, symmetric_bytes
+from lazynet.plan import available_memory, check_fits
 from lazynet.typing import AnyArray
 
 BLOCK = 2048  # rows of a stored block
 TILE = 512  # rows of what is multiplied at once: its copy in float64 stays in the cache
-WORKING = 2**28  # bytes that computing a block takes at most, beside what is stored
-# Relative error of an entry of a kernel computed in float32, twice that of rounding (on images a random vector shows
-# 0.2 to 1.2 times that).
-COMPUTED = 2.0**-23
+
+
+# The entries of a block of the upper triangle, for a slice of rows and of columns.
+Block = Callable[[slice, slice], np.ndarray]
 
 
 class KernelOperator:
@@ -32,12 +30,10 @@ class KernelOperator:
         n: number of rows.
         dtype: of the entries.
         rounding: relative error of an entry, 0 where it is exact as far as lazynet knows.
-        storage: "memory", "disk" or "none".
+        storage: "memory", "disk", "devices" or "none".
     """
 
-    def __init__(
-        self, n: int, block: Callable[[slice, slice], np.ndarray], dtype: str, rounding: float, storage: str
-    ) -> None:
+    def __init__(self, n: int, block: Block, dtype: str, rounding: float, storage: str) -> None:
         """An operator from a function that gives a block of the upper triangle, for a slice of rows and of columns."""
         self.n, self.dtype, self.rounding, self.storage = n, np.dtype(dtype), rounding, storage
         self._block = block
@@ -111,81 +107,6 @@ def _multiply(
         result[here] += tile @ v[there]
         if here != there:
             result[there] += tile.T @ v[here]
-
-
-def kernel_operator(
-    kernel: Callable[..., np.ndarray],
-    x: Float[AnyArray, "n d"],
-    *,
-    dtype: str = "float64",
-    storage: str | None = None,
-    memory: int | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> KernelOperator:
-    """The kernel matrix of many rows as an operator, for `kernel_descent`, `kernel_flow` and `complexity`.
-
-    Args:
-        kernel: a function `kernel(x1, x2=None, dtype=...)`, such as `lazynet.analytic_kernel` gives.
-        x: inputs (n, d).
-        dtype: of the entries, "float64" or "float32", which halves the bytes at a cost that every error tells.
-        storage: "memory" keeps the upper triangle, n^2 / 2 entries; "disk" keeps it in a temporary file that goes with
-            the operator; "none" computes every block anew for every product. Left out, "memory" where it fits, else
-            "disk".
-        memory: bytes that may be taken; left out, what is free.
-        progress: is called with the share that is done, as blocks are computed.
-
-    Raises:
-        ValueError: before any work, if dtype or storage is not one of those, or the memory does not suffice; and if
-            an entry is not finite.
-
-    >>> import numpy as np, lazynet as lz
-    >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))
-    >>> lz.kernel_descent(k, np.ones(3), learning_rate=1.0, steps=[1]).train
-    array([[0.5, 0.5, 0.5]])
-    """
-    if dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
-    if storage not in ("memory", "disk", "none", None):
-        raise ValueError(f"storage is {storage!r}, but must be 'memory', 'disk' or 'none'.")
-    if x.ndim != 2 or not len(x) or not np.isfinite(x).all():
-        raise ValueError(f"x has shape {x.shape}, but must be finite rows (n, d), at least one.")
-    n, itemsize = len(x), np.dtype(dtype).itemsize
-    needed = symmetric_bytes(n, itemsize, BLOCK)
-    room = (available_memory() if memory is None else memory) - WORKING
-    if storage is None:
-        storage = "memory" if needed <= room else "disk"
-    if storage == "memory":
-        check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, room)
-    rounding = COMPUTED if dtype == "float32" else 0.0
-
-    def compute(rows: slice, columns: slice) -> np.ndarray:
-        block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
-        if not np.isfinite(block).all():
-            raise ValueError(f"The kernel of rows {rows.start} to {rows.stop - 1} has NaN or infinite entries.")
-        return block
-
-    if storage == "none":
-        return KernelOperator(n, compute, dtype, rounding, storage)
-    entries: np.ndarray
-    if storage == "memory":
-        entries = np.empty(needed // itemsize, dtype)
-    else:
-        free = shutil.disk_usage(tempfile.gettempdir()).free
-        check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, free, "disk")
-        with tempfile.TemporaryFile() as file:
-            # Taken now, because a file that cannot grow later kills the process.
-            os.posix_fallocate(file.fileno(), 0, needed)
-            entries = np.memmap(file, dtype, "w+", shape=(needed // itemsize,))
-    places, start = {}, 0
-    for rows, columns in upper_tiles(n, BLOCK):
-        shape = rows.stop - rows.start, columns.stop - columns.start
-        block = entries[start : start + shape[0] * shape[1]].reshape(shape)
-        start += block.size
-        block[:] = compute(rows, columns)
-        places[rows.start, columns.start] = block
-        if progress is not None:
-            progress(start / entries.size)
-    return KernelOperator(n, lambda rows, columns: places[rows.start, columns.start], dtype, rounding, storage)
 
 
 class CrossOperator:

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from reference import unit_rows
@@ -10,7 +11,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet import plan
-from lazynet.kernels import CrossOperator, dense_operator, operators
+from lazynet.kernels import CrossOperator, dense_operator, operators, storage
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 N = 23
@@ -23,7 +24,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(operators, "TILE", 3)
 
 
-@pytest.mark.parametrize("storage", ["memory", "disk", "none"])
+@pytest.mark.parametrize("storage", ["memory", "disk", "devices", "none"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_an_operator_is_its_matrix(dtype, storage):
     x, v = unit_rows(N, 5), np.random.default_rng(1).normal(size=(N, 2))
@@ -47,6 +48,24 @@ def test_a_given_matrix_keeps_its_dtype(dtype):
     assert k.rounding == (2.0**-24 if dtype == "float32" else 0)
     np.testing.assert_array_equal(k.dense(), whole.astype(np.float64))
     assert_close(k.product(np.eye(N)), whole.astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_number_of_devices_does_not_show(dtype, monkeypatch):
+    x, y = unit_rows(60, 5), np.random.default_rng(1).normal(size=60)
+    found = []
+    for count in (1, 2):
+        monkeypatch.setattr("lazynet.kernels.dense.float64_devices", lambda count=count: jax.local_devices()[:count])
+        k = lz.kernel_operator(KERNEL, x, dtype=dtype, storage="devices")
+        assert len({panel.device for panel in k._panels}) == count
+        found.append(lz.kernel_flow(k, y, times=[0.1, 1.0, 10.0], method="krylov", tolerance=1e-3).train)
+    assert_close(found[0], found[1], ulps=256)
+
+
+def test_what_does_not_fit_on_the_devices_is_refused(monkeypatch):
+    monkeypatch.setattr(storage, "device_memory", lambda devices: 8 * N * N - 1)
+    with pytest.raises(ValueError, match=r"A kernel of 23 rows in float64 takes .* of device memory are free"):
+        lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="devices")
 
 
 def test_between_other_inputs():
@@ -73,7 +92,7 @@ def test_blocks_are_computed_once_or_each_time():
 
 
 def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
-    monkeypatch.setattr(operators, "WORKING", 0)
+    monkeypatch.setattr(storage, "WORKING", 0)
     x = unit_rows(N, 5)
     needed = plan.symmetric_bytes(N, 8, 7)
     assert needed == 8 * (3 * 49 + 4 + 7 * 7 * 3 + 3 * 7 * 2)

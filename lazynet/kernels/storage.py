@@ -1,0 +1,110 @@
+"""Where the entries of a large kernel are kept: in memory, in a file, on the devices, or nowhere."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from lazynet.kernels import operators
+from lazynet.kernels.dense import DeviceOperator, put_on_devices
+from lazynet.kernels.operators import Block, KernelOperator
+from lazynet.kernels.spectrum import upper_tiles
+from lazynet.plan import available_memory, check_fits, device_memory, symmetric_bytes
+from lazynet.precision import float64_devices
+from lazynet.typing import AnyArray
+
+WORKING = 2**28  # bytes that computing a block takes at most, beside what is stored
+# Relative error of an entry of a kernel computed in float32, twice that of rounding (on images a random vector shows
+# 0.2 to 1.2 times that).
+COMPUTED = 2.0**-23
+STORAGES = ("memory", "disk", "devices", "none")
+
+
+def kernel_operator(
+    kernel: Callable[..., np.ndarray],
+    x: Float[AnyArray, "n d"],
+    *,
+    dtype: str = "float64",
+    storage: str | None = None,
+    memory: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> KernelOperator:
+    """The kernel matrix of many rows as an operator, for `kernel_descent`, `kernel_flow` and `complexity`.
+
+    Args:
+        kernel: a function `kernel(x1, x2=None, dtype=...)`, such as `lazynet.analytic_kernel` gives.
+        x: inputs (n, d).
+        dtype: of the entries, "float64" or "float32", which halves the bytes at a cost that every error tells.
+        storage: "memory" keeps the upper triangle, n^2 / 2 entries; "disk" keeps it in a temporary file that goes with
+            the operator; "devices" shares all rows over `jax.devices()`, which multiply them; "none" computes every
+            block anew for every product. Left out, "devices" on accelerators where it fits there, else "memory" where
+            it fits, else "disk".
+        memory: bytes that may be taken of the host's memory; left out, what is free.
+        progress: is called with the share that is done, as blocks are computed.
+
+    Raises:
+        ValueError: before any work, if dtype or storage is not one of those, or the memory does not suffice; and if
+            an entry is not finite.
+
+    >>> import numpy as np, lazynet as lz
+    >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))
+    >>> lz.kernel_descent(k, np.ones(3), learning_rate=1.0, steps=[1]).train
+    array([[0.5, 0.5, 0.5]])
+    """
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+    if storage not in (*STORAGES, None):
+        raise ValueError(f"storage is {storage!r}, but must be one of {', '.join(STORAGES)}.")
+    if x.ndim != 2 or not len(x) or not np.isfinite(x).all():
+        raise ValueError(f"x has shape {x.shape}, but must be finite rows (n, d), at least one.")
+    n, itemsize = len(x), np.dtype(dtype).itemsize
+    needed, whole = symmetric_bytes(n, itemsize, operators.BLOCK), itemsize * n**2
+    room, on_devices = (available_memory() if memory is None else memory) - WORKING, device_memory(float64_devices())
+    if storage is None:
+        fast = float64_devices()[0].platform != "cpu" and whole <= on_devices
+        storage = "devices" if fast else "memory" if needed <= room else "disk"
+    if storage == "memory":
+        check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, room)
+    if storage == "devices":
+        check_fits(f"A kernel of {n} rows in {dtype}", whole, on_devices, "device memory")
+    rounding = COMPUTED if dtype == "float32" else 0.0
+
+    def compute(rows: slice, columns: slice) -> np.ndarray:
+        block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
+        if not np.isfinite(block).all():
+            raise ValueError(f"The kernel of rows {rows.start} to {rows.stop - 1} has NaN or infinite entries.")
+        return block
+
+    if storage == "none":
+        return KernelOperator(n, compute, dtype, rounding, storage)
+    if storage == "devices":
+        return DeviceOperator(put_on_devices(n, compute, dtype, progress), rounding, storage)
+    entries = np.empty(needed // itemsize, dtype) if storage == "memory" else _in_file(n, needed, dtype)
+    return KernelOperator(n, _kept(n, compute, entries, progress), dtype, rounding, storage)
+
+
+def _in_file(n: int, needed: int, dtype: str) -> np.ndarray:
+    """An array in a temporary file that goes with it."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, free, "disk")
+    with tempfile.TemporaryFile() as file:
+        # Taken now, because a file that cannot grow later kills the process.
+        os.posix_fallocate(file.fileno(), 0, needed)
+        return np.memmap(file, dtype, "w+", shape=(needed // np.dtype(dtype).itemsize,))
+
+
+def _kept(n: int, compute: Block, entries: np.ndarray, progress: Callable[[float], None] | None) -> Block:
+    """The blocks of the upper triangle, computed once and kept one after the other."""
+    places, start = {}, 0
+    for rows, columns in upper_tiles(n, operators.BLOCK):
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        block = entries[start : start + shape[0] * shape[1]].reshape(shape)
+        start += block.size
+        block[:] = compute(rows, columns)
+        places[rows.start, columns.start] = block
+        if progress is not None:
+            progress(start / entries.size)
+    return lambda rows, columns: places[rows.start, columns.start]
