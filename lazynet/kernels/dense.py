@@ -12,13 +12,11 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels import operators
-from lazynet.kernels.operators import Block, KernelOperator
+from lazynet.kernels.operators import Block, KernelOperator, widened_product
 from lazynet.kernels.spectrum import check_symmetric, upper_tiles
 from lazynet.plan import available_memory
 from lazynet.precision import float64, float64_devices
 from lazynet.typing import SquareKernel
-
-PANEL = 256  # rows of float32 entries that are widened at a time: they stay in the cache
 
 
 class DeviceOperator(KernelOperator):
@@ -44,22 +42,8 @@ class DeviceOperator(KernelOperator):
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
         with float64():
-            parts = [_times(panel, jax.device_put(v, panel.device)) for panel in self._panels]
+            parts = [widened_product(panel, jax.device_put(v, panel.device)) for panel in self._panels]
             return np.concatenate([np.asarray(part) for part in parts])
-
-
-@jax.jit
-def _times(panel: Array, v: Array) -> Array:
-    if panel.dtype == v.dtype:
-        return panel @ v
-    size = min(PANEL, len(panel))
-    whole = len(panel) // size
-
-    def widened(i: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(panel, i * size, size).astype(v.dtype) @ v
-
-    first = jax.lax.map(widened, jnp.arange(whole)).reshape(-1, v.shape[1])
-    return jnp.concatenate([first, panel[whole * size :].astype(v.dtype) @ v])
 
 
 def shares(n: int) -> list[tuple[slice, jax.Device]]:

@@ -1,19 +1,21 @@
 """Kernel matrices that are multiplied and never looked at: the upper triangle in blocks, stored or computed anew."""
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels.spectrum import tiles, upper_tiles
 from lazynet.plan import available_memory, check_fits
+from lazynet.precision import host_float64
 from lazynet.typing import AnyArray
 
 BLOCK = 2048  # rows of a stored block
-TILE = 512  # rows of what is multiplied at once: its copy in float64 stays in the cache
+PANEL = 256  # rows that are widened to float64 and multiplied at once: they stay in the cache
 
 
 # The entries of a block of the upper triangle, for a slice of rows and of columns.
@@ -74,39 +76,53 @@ class KernelOperator:
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
-        # BLAS does not share a product as narrow as this between threads.
-        workers = os.cpu_count() or 1
-        sums = np.zeros((workers, *v.shape))
-        with ThreadPoolExecutor(workers) as pool:
+        result = np.zeros(v.shape)
+        with host_float64():
             for rows, columns, block in self.blocks():
-                places = [
-                    (i, j)
-                    for i in tiles(block.shape[0], TILE)
-                    for j in tiles(block.shape[1], TILE)
-                    if rows != columns or j.start >= i.start
-                ]
-                shares = [places[worker::workers] for worker in range(workers)]
-                multiply = partial(_multiply, block, rows.start, columns.start, v)
-                # A list, so that an error in a thread is an error here.
-                list(pool.map(multiply, shares, sums))
-        return sums.sum(axis=0)
+                if rows == columns:
+                    result[rows] += widened_product(block, v[columns])
+                else:
+                    right, below = _both_products(block, v[columns], v[rows])
+                    result[rows] += right
+                    result[columns] += np.asarray(below).T
+        return result
 
 
-def _multiply(
-    block: np.ndarray, above: int, left: int, v: np.ndarray, places: list[tuple[slice, slice]], result: np.ndarray
-) -> None:
-    """Add tiles of a block of the upper triangle, and their transposes, times v."""
-    wide = np.empty(TILE * TILE)
-    for i, j in places:
-        tile = block[i, j]
-        if tile.dtype != np.float64:
-            copy = wide[: tile.size].reshape(tile.shape)
-            np.copyto(copy, tile)
-            tile = copy
-        here, there = slice(above + i.start, above + i.stop), slice(left + j.start, left + j.stop)
-        result[here] += tile @ v[there]
-        if here != there:
-            result[there] += tile.T @ v[here]
+@jax.jit
+def widened_product(block: Array, v: Array) -> Array:
+    """block v in the dtype of v; entries of another are widened a few rows at a time, which stay in the cache."""
+    if block.dtype == v.dtype:
+        return block @ v
+    return _in_panels(block, lambda rows, at: (None, rows.astype(v.dtype) @ v), None)[1]
+
+
+@jax.jit
+def _both_products(block: Array, v: Array, w: Array) -> tuple[Array, Array]:
+    """block v and w' block."""
+
+    def both(rows: Array, at: Array) -> tuple[Array, Array]:
+        rows = rows.astype(v.dtype)
+        return jax.lax.dynamic_slice_in_dim(w, at, len(rows)).T @ rows, rows @ v
+
+    below, right = _in_panels(block, both, jnp.zeros((w.shape[1], block.shape[1]), v.dtype))
+    return right, below
+
+
+def _in_panels(block: Array, f: Callable[[Array, Array], tuple[Any, Array]], zero: Any) -> tuple[Any, Array]:
+    """Sum and stack what f gives of a few rows at a time."""
+    size = min(PANEL, len(block))
+    whole = len(block) // size
+
+    def step(total: Any, i: Array) -> tuple[Any, Array]:
+        added, kept = f(jax.lax.dynamic_slice_in_dim(block, i * size, size), i * size)
+        return jax.tree.map(jnp.add, total, added), kept
+
+    total, kept = jax.lax.scan(step, zero, jnp.arange(whole))
+    kept = kept.reshape(whole * size, kept.shape[2])
+    if whole * size == len(block):
+        return total, kept
+    added, rest = f(block[whole * size :], jnp.asarray(whole * size))
+    return jax.tree.map(jnp.add, total, added), jnp.concatenate([kept, rest])
 
 
 class CrossOperator:

@@ -20,6 +20,7 @@ WORKING = 2**28  # bytes that computing a block takes at most, beside what is st
 # Relative error of an entry of a kernel computed in float32, twice that of rounding (on images a random vector shows
 # 0.2 to 1.2 times that).
 COMPUTED = 2.0**-23
+ALIGNED = 64  # bytes
 STORAGES = ("memory", "disk", "devices", "none")
 
 
@@ -82,8 +83,15 @@ def kernel_operator(
         return KernelOperator(n, compute, dtype, rounding, storage)
     if storage == "devices":
         return DeviceOperator(put_on_devices(n, compute, dtype, progress), rounding, storage)
-    entries = np.empty(needed // itemsize, dtype) if storage == "memory" else _in_file(n, needed, dtype)
+    entries = _in_memory(needed, dtype) if storage == "memory" else _in_file(n, needed, dtype)
     return KernelOperator(n, _kept(n, compute, entries, progress), dtype, rounding, storage)
+
+
+def _in_memory(needed: int, dtype: str) -> np.ndarray:
+    """An array that starts where JAX takes it without a copy."""
+    raw = np.empty(needed + ALIGNED, np.uint8)
+    start = -raw.ctypes.data % ALIGNED
+    return raw[start : start + needed].view(dtype)
 
 
 def _in_file(n: int, needed: int, dtype: str) -> np.ndarray:

@@ -19,9 +19,9 @@ N = 23
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Blocks of 7 rows in tiles of 3: several of each, and a rest."""
+    """Blocks of 7 rows in panels of 3: several of each, and a rest."""
     monkeypatch.setattr(operators, "BLOCK", 7)
-    monkeypatch.setattr(operators, "TILE", 3)
+    monkeypatch.setattr(operators, "PANEL", 3)
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk", "devices", "none"])
