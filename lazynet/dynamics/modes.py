@@ -93,7 +93,7 @@ def _by_krylov(
 ) -> tuple[Modes, Error]:
     n, size = len(residual), float(np.linalg.norm(residual))
     limit = basis_limit(n)
-    process, truncation, check = Lanczos(k, with_random_columns(residual)), np.inf, 4
+    process, truncation, check = Lanczos(k, with_random_columns(residual)), np.inf, 6
     earlier = process.depth, truncation
     while size > 0 and not process.complete and process.size <= limit:
         process.deepen()
@@ -128,7 +128,7 @@ def _by_krylov(
 def _next_check(earlier: tuple[int, float], now: tuple[int, float], goal: float) -> int:
     """The depth at which to look again: most of the way to where the error's decay so far would reach the goal."""
     depth, error = now
-    furthest = depth + max(1, depth // 4)
+    furthest = depth + max(1, depth // 3)
     if not 0 < error < earlier[1] < np.inf:
         return furthest
     rate = np.log(earlier[1] / error) / (depth - earlier[0])

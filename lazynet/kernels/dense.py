@@ -39,6 +39,13 @@ class DeviceOperator(KernelOperator):
                     parts.append(np.asarray(part))
         return np.concatenate(parts)
 
+    def diagonal(self) -> Float[np.ndarray, " n"]:
+        """The diagonal, float64."""
+        starts = self._ends - [len(panel) for panel in self._panels]
+        with float64():
+            parts = [jnp.diagonal(panel, start) for panel, start in zip(self._panels, starts.tolist(), strict=True)]
+            return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
         with float64():

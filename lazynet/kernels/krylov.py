@@ -2,8 +2,8 @@
 
 K Q = Q T + N R E' with Q (n, m) orthonormal, its first columns spanning those asked about, T = Q' K Q block tridiagonal
 and N R what the last block leaves (Golub and Van Loan 2013, section 10.3.6). f(K) b is then nearly Q f(T) Q' b, for
-every f from one Q. Every new block is made orthogonal to all before it, twice: kernels have eigenvalues over ten
-decades, and lose orthogonality at once.
+every f from one Q. Every new block is made orthogonal to all before it: kernels have eigenvalues over ten decades, and
+the two-term recurrence alone loses orthogonality at once.
 
 Random columns beside those asked about cost little, because a product reads the kernel once for all of them. They find
 the large eigenvalues early, which halves the number of products, and see what the others hardly show.
@@ -94,7 +94,7 @@ class Lanczos:
         self._k, self.depth = k, 0
         norms = np.linalg.norm(b, axis=0)
         self._basis, self._t = np.empty((0, len(b))), np.empty((0, 0))
-        self._size = 0
+        self._size, self._before = 0, slice(0, 0)
         self._last, coordinates = self._remainder((b / np.where(norms > 0, norms, 1)).T, 1.0)
         self._coordinates = coordinates * norms
         self.complete = not len(self._last)
@@ -116,26 +116,32 @@ class Lanczos:
         self.__dict__.pop("defect", None)
         product = np.ascontiguousarray(self._k.product(self._last.T).T)
         self.depth += 1
-        along = product @ self.basis.T
-        start = self._size - len(self._last)
-        self._t[start : self._size, : self._size] = along
-        self._t[: self._size, start : self._size] = along.T
-        scale = float(np.abs(self._t).max())
-        self._last, self._left = self._remainder(product - along @ self.basis, scale)
+        last, before = slice(self._size - len(self._last), self._size), self._before
+        along = product @ self._basis[before.start : last.stop].T
+        self._t[last, before.start : last.stop] = along
+        self._t[before.start : last.stop, last] = along.T
+        scale = float(np.abs(self._t[: self._size, : self._size]).max())
+        self._last, self._left = self._remainder(product - along @ self._basis[before.start : last.stop], scale)
+        self._before = last
         self.complete = not len(self._last)
         self._append()
 
     def _remainder(self, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Orthonormal rows N' (b, n) for rows made orthogonal to the basis once already, and R: rows = R' N'."""
+        """Orthonormal rows N' (b, n) for these, which the recurrence has freed of the last two blocks: rows = R' N'."""
         q, r, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True, check_finite=False)
         rank = int(np.sum(np.abs(np.diag(r)) > 8 * np.finfo(float).eps * scale))
+        rank = min(rank, rows.shape[1] - self._size)
         left = np.empty((rank, len(rows)))
         if not rank:
             return np.empty((0, rows.shape[1])), left
-        # Once more, because small ones have kept little of their orthogonality.
-        q = q[:, :rank].T
-        q, again = scipy.linalg.qr((q - (q @ self.basis.T) @ self.basis).T, mode="economic", check_finite=False)
-        left[:, order] = again @ r[:rank]
+        q, r = q[:, :rank], r[:rank]
+        # Once is enough, unless much of a row was along the basis.
+        for _ in range(3 if self._size else 0):
+            q, again = scipy.linalg.qr(q - self.basis.T @ (self.basis @ q), mode="economic", check_finite=False)
+            r = again @ r
+            if np.abs(np.diag(again)).min() > 0.7:
+                break
+        left[:, order] = r
         return np.ascontiguousarray(q.T), left
 
     def _append(self) -> None:
