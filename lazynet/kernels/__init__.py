@@ -2,7 +2,7 @@
 
 from lazynet.kernels.analytic import analytic_kernel
 from lazynet.kernels.door import neural_tangents
-from lazynet.kernels.empirical import average_ntk, empirical_ntk, full_ntk
+from lazynet.kernels.empirical import average_ntk, empirical_ntk
 from lazynet.kernels.krylov import Error, largest_eigenvalue_of
 from lazynet.kernels.operators import CrossOperator, KernelOperator, dense_operator, kernel_operator
 from lazynet.kernels.solve import complexity, solve
@@ -19,7 +19,6 @@ __all__ = [
     "complexity",
     "dense_operator",
     "empirical_ntk",
-    "full_ntk",
     "kernel_operator",
     "largest_eigenvalue",
     "largest_eigenvalue_of",
