@@ -57,7 +57,7 @@ class Blocks(NamedTuple):
 
 
 def plan_blocks(what: str, n: int, most: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
-    """The largest blocks of n rows, of `most` at most, that fit into the memory that is free.
+    """Blocks of n rows, of `most` rows at most, that fit into the memory that is free.
 
     Args:
         what: the job, as a refusal names it.
@@ -71,13 +71,14 @@ def plan_blocks(what: str, n: int, most: int, free: int, needed: Callable[[int],
     """
     # Equal blocks: the last one is filled up.
     rows = ceil(n / ceil(n / most))
-    many = sum(needed(rows))
-    if many > free:
-        one = sum(needed(1))
+    beside, each = needed(rows)
+    if beside + ceil(n / rows) * each > free:
+        one, many = sum(needed(1)), beside + each
         check_fits(what, one, free)
-        # Bytes grow faster than rows or as fast, so that they lie below the line between these two.
-        rows = 1 + (free - one) * (rows - 1) // (many - one)
+        # Half is left for more blocks to hold. Bytes grow as rows or faster, and so lie below the line from 1 to here.
+        if many > one:
+            rows = min(rows, 1 + (free - one) // 2 * (rows - 1) // (many - one))
         while rows > 1 and sum(needed(rows)) > free:
             rows //= 2
-    beside, each = needed(rows)
+        beside, each = needed(rows)
     return Blocks(rows, min(ceil(n / rows), (free - beside) // each))

@@ -1,6 +1,5 @@
 """The empirical tangent kernel of any differentiable network in blocks of rows, within the memory that it may take."""
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -38,11 +37,16 @@ class Blockwise:
         """Nothing is computed before the first call."""
         self.network, self.variables = as_static(network), variables
         self.options = {"average": outputs == "average", "parts": parts}
-        self.programs = cache(self._compile)
+        self._compiled: dict[int, Programs] = {}
         self.dtype = jnp.result_type(*jax.tree.leaves(variables["params"]))
 
+    def programs(self, rows: int, features: tuple[int, ...]) -> Programs:
+        """What computes a block of so many rows; JAX keeps it for other calls too, but takes a while to find it."""
+        if rows not in self._compiled:
+            self._compiled[rows] = self._compile(rows, features)
+        return self._compiled[rows]
+
     def _compile(self, rows: int, features: tuple[int, ...]) -> Programs:
-        """What computes a block of so many rows; JAX keeps it for other calls."""
         x = jax.ShapeDtypeStruct((rows, *features), self.dtype)
         lowered = layers_of.lower(self.network, self.variables, x)
         made, layers = lowered.out_info, lowered.compile()
@@ -96,17 +100,22 @@ class Blockwise:
                 if symmetric and i != j:
                     whole[j : j + rows, :, i : i + rows] = block.transpose(2, 3, 0, 1)
 
-        for first in range(0, n1, rows * held):
-            last = min(first + rows * held, n1)
+        def add(j: int, right: list[Layer], mine: list[tuple[int, list[Layer]]]) -> None:
+            for i, left in mine:
+                put(i, left, j, right)
+
+        def add_rows(first: int, last: int) -> None:
             mine: list[tuple[int, list[Layer]]] = []
             for i in range(first, last, rows):
                 mine.append((i, at(x1, i)))
-                for j, left in mine if symmetric else ():
-                    put(j, left, *mine[-1])
+                if symmetric:
+                    add(i, mine[-1][1], mine)
             for j in range(last if symmetric else 0, n2, rows):
-                right = at(other, j)
-                for i, left in mine:
-                    put(i, left, j, right)
+                # Without a name, or it would be held while the next one is computed.
+                add(j, at(other, j), mine)
+
+        for first in range(0, n1, rows * held):
+            add_rows(first, min(first + rows * held, n1))
         return kernel
 
 

@@ -10,7 +10,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.kernels import average_ntk
-from lazynet.kernels.empirical import active_on_both
+from lazynet.kernels.empirical import _average_bytes, active_on_both
 from lazynet.precision import float64
 
 
@@ -120,6 +120,17 @@ def test_readouts_of_several_sizes_are_not_counted(key):
         changed = jax.tree.map(lambda a: np.asarray(a, np.float64), changed)
         j = jacobian(network, changed, x)[:, 0]
         assert_close(lz.empirical_ntk(network, changed, x), j @ j.T)
+
+
+@pytest.mark.parametrize("by_counting", [True, False])
+@pytest.mark.parametrize("other", [None, 50])
+def test_the_bytes_of_the_average_are_a_bound(other, by_counting, key):
+    network, x1 = lz.TwoLayer(width=256, outputs=2, train="both"), jnp.asarray(rows(40, 4), jnp.float32)
+    x2 = None if other is None else jnp.asarray(rows(other, 4), jnp.float32)
+    variables = dict(network.init(key, x1))
+    program = average_ntk.lower(network, variables, x1, x2, by_counting=by_counting).compile()
+    taken = program.memory_analysis().temp_size_in_bytes
+    assert taken < _average_bytes(network, variables, x1, x2, "float32") < 5 * taken
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -1,6 +1,7 @@
 """The empirical kernel of any network against the Jacobian that JAX gives of it."""
 
 from math import prod
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -256,6 +257,17 @@ def test_a_linearised_network_has_the_kernel_of_its_origin():
     assert dense(linear.apply, at, x) == set(range(6))
     moved = {**at, "params": jax.tree.map(lambda a: a + 1, at["params"])}
     assert_close(lz.empirical_ntk(linear, moved, x), lz.empirical_ntk(network, start, x))
+
+
+def test_a_number_that_is_an_output():
+    found = lz.empirical_ntk(lambda variables, x: x[:, 0] * variables["params"], {"params": np.ones(())}, rows(4, 6))
+    assert_close(found, np.outer(rows(4, 6)[:, 0], rows(4, 6)[:, 0]))
+
+
+def test_a_network_without_a_hash():
+    network = SimpleNamespace(apply=lambda variables, x: x @ variables["params"]["w"])
+    found = lz.empirical_ntk(network, {"params": {"w": rows(6, 1)}}, rows(4, 6))
+    assert_close(found, rows(4, 6) @ rows(4, 6).T)
 
 
 def test_a_network_is_traced_once():
