@@ -100,8 +100,8 @@ def empirical_ntk(
         raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
     _check_rows(x1, x2)
     arrays = dict(variables), x1, x2
-    given = {a.dtype for a in jax.tree.leaves(arrays) if _is_float(a)}
-    inside = dtype or ("float32" if given == {np.dtype("float32")} else "float64")
+    given = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
+    inside = dtype or ("float32" if {a for a in given if _is_floating(a)} == {np.dtype("float32")} else "float64")
     if isinstance(network, TwoLayer) and outputs == "average" and not parts:
         needed = _average_bytes(network, *arrays, inside)
         if needed <= (_room(needed) if memory is None else memory):
@@ -146,19 +146,20 @@ def _names(network: Any, variables: Variables) -> list[str]:
     names = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
         names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-        if not _is_float(leaf):
-            dtype = getattr(leaf, "dtype", type(leaf).__name__)
-            raise ValueError(f"variables['params'] has {dtype} at {names[-1]!r}, but must have arrays of floats.")
+        dtype = getattr(leaf, "dtype", None)
+        if not _is_floating(dtype):
+            found = dtype or f"a {type(leaf).__name__}"
+            raise ValueError(f"variables['params'] has {found} at {names[-1]!r}, but must have arrays of floats.")
     return names
 
 
 def _floats_as(a: Any, dtype: str) -> Array:
     """An array in this dtype if it has floats, else as it is: counters, masks, keys."""
-    return _cast(a, dtype) if _is_float(a) else jnp.asarray(a)
+    return _cast(a, dtype) if _is_floating(getattr(a, "dtype", None)) else jnp.asarray(a)
 
 
-def _is_float(a: Any) -> bool:
-    return isinstance(a, AnyArray) and jnp.issubdtype(a.dtype, jnp.floating)
+def _is_floating(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
 
 
 def _average_bytes(network: TwoLayer, variables: Variables, x1: AnyArray, x2: AnyArray | None, dtype: str) -> int:

@@ -189,10 +189,10 @@ def _dense(step: Step, position: int, scales: tuple[tuple[str, Value], ...], rea
         return None
     output, other = step.outputs[0], step.inputs[1 - position]
     if step.name == "dot_general":
-        contracted, batched = step.equation.params["dimension_numbers"]
+        contracted, _ = step.equation.params["dimension_numbers"]
         summed = contracted[1 - position]
         rows = prod(size for axis, size in enumerate(step.given[1 - position].shape) if axis not in summed)
-        return None if batched[0] or rows != 1 else Dense(output, other, scales)
+        return Dense(output, other, scales) if rows == 1 else None
     if len({value.size for value in step.given + step.made}) > 1:
         return None
     # A sum moves as the term beside the array does, so that a bias shares the gradient of its layer's product.

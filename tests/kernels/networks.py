@@ -119,6 +119,8 @@ FUNCTIONS = {
     "bias of all units": ("w b:1", lambda p, x: jnp.tanh(x @ p["w"] + p["b"][None]), "w"),
     "minus inputs": ("w b:6", lambda p, x: jnp.sin(p["b"][None] - x) @ p["w"], "w b"),
     "scalars": ("w s: t: u: b:6", of_scalars, "w b"),
+    "divisor": ("w", lambda p, x: x @ (2 / p["w"]), ""),
+    "blocks": ("w:2,3,3", lambda p, x: jnp.einsum("nij,ijk->nik", x.reshape(-1, 2, 3), p["w"]).reshape(-1, 6), ""),
     "normed": ("w g:6", normed, ""),
     "looped": ("w:4,6,6 b:4,6", looped, ""),
     "branched": ("w v", branched, "v"),
