@@ -60,11 +60,11 @@ def empirical_ntk(
 ) -> np.ndarray | dict[str, np.ndarray]:
     """The empirical neural tangent kernel K_0(x, x') = J(x) J(x')' over the trained parameters.
 
-    An array W that a network uses as a dense layer does, y = W a(x) + ... with one row a, has the part
-    (a . a') (df_c/dy . df_c'/dy') (Jacot et al. 2018, proof of theorem 1), and a bias the second factor: no Jacobian is
-    formed. Any other array, as in a convolution, a loop or with shared weights, has its Jacobian formed for a block of
-    rows at a time. For the average of `TwoLayer` it is (alpha^2 / m) x.x' sum_r a_r^2 S_r(x) S_r(x') with S = sigma'(z)
-    (Arora et al. 2019, section 3.1, H = Z'Z).
+    An array W that enters once, as in a dense layer y = W a with one vector a for each example, adds
+    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and a bias the second factor alone: no Jacobian is formed. Any
+    other array, as of a convolution, in a loop or of two layers, has its Jacobian formed for a block of rows at a time.
+    For `TwoLayer` the average of hidden part and readout part is (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x')
+    and (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')), with S = sigma'(z) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
         network: anything with a function `apply(variables, x)` that gives (n,) or (n, k), or that function itself. JAX
@@ -121,8 +121,8 @@ def empirical_ntk(
     if not parts:
         return kernels[0]
     # What the outputs do not depend on adds nothing.
-    nothing = np.zeros_like(next(iter(kernels.values())))
-    return {name: kernels.get(place, nothing) for place, name in enumerate(names)}
+    some = next(iter(kernels.values()))
+    return {name: kernels[i] if i in kernels else np.zeros_like(some) for i, name in enumerate(names)}
 
 
 def _room(needed: int) -> int:
