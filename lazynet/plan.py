@@ -1,7 +1,10 @@
 """What a job takes, in bytes, before it starts; and the one refusal of a job that cannot fit."""
 
 import os
+from collections.abc import Callable
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -54,3 +57,38 @@ def check_fits(what: str, needed: int, free: int, where: str = "memory") -> None
     """
     if needed > free:
         raise ValueError(f"{what} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {where} are free for it.")
+
+
+class Blocks(NamedTuple):
+    """How a matrix is computed: rows of a block, and how many blocks' features are held at a time."""
+
+    rows: int
+    held: int
+
+
+def plan_blocks(what: str, n: int, most: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
+    """Blocks of n rows, of `most` rows at most, that fit into the memory that is free.
+
+    Args:
+        what: the job, as a refusal names it.
+        n: number of rows.
+        most: rows of a block at most.
+        free: bytes that may be taken.
+        needed: for a number of rows to a block, the bytes taken beside what is held, and those held of each block.
+
+    Raises:
+        ValueError: with both numbers, if blocks of one row do not fit.
+    """
+    # Equal blocks: the last one is filled up.
+    rows = ceil(n / ceil(n / most))
+    beside, each = needed(rows)
+    if beside + ceil(n / rows) * each > free:
+        one, many = sum(needed(1)), beside + each
+        check_fits(what, one, free)
+        # Half is left for more blocks to hold. Bytes grow as rows or faster, and so lie below the line from 1 to here.
+        if many > one:
+            rows = min(rows, 1 + (free - one) // 2 * (rows - 1) // (many - one))
+        while rows > 1 and sum(needed(rows)) > free:
+            rows //= 2
+        beside, each = needed(rows)
+    return Blocks(rows, min(ceil(n / rows), (free - beside) // each))

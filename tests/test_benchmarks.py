@@ -143,3 +143,19 @@ def test_kernel_descent_compares_both(tmp_path):
     assert peer["difference"] < 1e-2
     assert any("by n^3" in note for note in record["notes"])
     assert "diff" in table
+
+
+@pytest.mark.slow
+def test_empirical_ntk_deep_compares_all_contenders(tmp_path):
+    sizes = ["--n", "12", "--peer-rows", "6", "--d", "4", "--m", "8", "--layers", "3", "--k", "2"]
+    record, table = run_to_json(tmp_path, "empirical_ntk_deep", *sizes, "--outputs", "all", "--rounds", "1")
+    ours, *peers = record["rows"]
+    assert [row["contender"] for row in peers] == ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"]
+    best = min(row["best_seconds"] for row in peers)
+    assert ours["speedup_squared"] == pytest.approx(4 * best / ours["best_seconds"])
+    assert ours["speedup_linear"] == pytest.approx(2 * best / ours["best_seconds"])
+    assert ours["difference"] < 1e-13
+    for row in peers:
+        assert row["difference"] < 1e-5
+        assert row["best_seconds"] == min(setting["best_seconds"] for setting in row["tried"])
+    assert "x by n^2" in table

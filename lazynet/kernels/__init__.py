@@ -4,7 +4,7 @@ from lazynet.kernels.analytic import analytic_kernel
 from lazynet.kernels.dense import dense_operator
 from lazynet.kernels.density import SpectralDensity, spectral_density
 from lazynet.kernels.door import neural_tangents
-from lazynet.kernels.empirical import average_ntk, empirical_ntk, full_ntk
+from lazynet.kernels.empirical import average_ntk, empirical_ntk
 from lazynet.kernels.krylov import Error, largest_eigenvalue
 from lazynet.kernels.operators import CrossOperator, KernelOperator
 from lazynet.kernels.solve import complexity, solve
@@ -23,7 +23,6 @@ __all__ = [
     "complexity",
     "dense_operator",
     "empirical_ntk",
-    "full_ntk",
     "kernel_operator",
     "largest_eigenvalue",
     "neural_tangents",

@@ -1,7 +1,7 @@
-"""The empirical tangent kernel of a finite two-layer network, from its activations alone."""
+"""The empirical tangent kernel of a finite network; that of a two-layer network from its activations alone."""
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,60 +9,164 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from lazynet.kernels.blockwise import Blockwise
 from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.plan import available_memory
 from lazynet.precision import float64, host_float64
 from lazynet.typing import AnyArray, Variables
 
+# A look at what is free takes a tenth of the time of a small kernel, and as much as this is always there.
+SMALL = 2**28
 
+
+@overload
 def empirical_ntk(
-    network: TwoLayer,
+    network: Any,
     variables: Variables,
-    x1: Float[AnyArray, "n1 d"],
-    x2: Float[AnyArray, "n2 d"] | None = None,
+    x1: AnyArray,
+    x2: AnyArray | None = None,
     *,
     outputs: Literal["average", "all"] = "average",
+    parts: Literal[False] = False,
     dtype: Literal["float64", "float32"] | None = None,
-) -> np.ndarray:
+    memory: int | None = None,
+) -> np.ndarray: ...
+
+
+@overload
+def empirical_ntk(
+    network: Any,
+    variables: Variables,
+    x1: AnyArray,
+    x2: AnyArray | None = None,
+    *,
+    outputs: Literal["average", "all"] = "average",
+    parts: Literal[True],
+    dtype: Literal["float64", "float32"] | None = None,
+    memory: int | None = None,
+) -> dict[str, np.ndarray]: ...
+
+
+def empirical_ntk(
+    network: Any,
+    variables: Variables,
+    x1: Float[AnyArray, "n1 ..."],
+    x2: Float[AnyArray, "n2 ..."] | None = None,
+    *,
+    outputs: Literal["average", "all"] = "average",
+    parts: bool = False,
+    dtype: Literal["float64", "float32"] | None = None,
+    memory: int | None = None,
+) -> np.ndarray | dict[str, np.ndarray]:
     """The empirical neural tangent kernel K_0(x, x') = J(x) J(x')' over the trained parameters.
 
-    With z = x W' and S = sigma'(z), hidden part and readout part of output pair (c, c') are
-    (alpha^2 / m) x.x' sum_r a_rc a_rc' S_r(x) S_r(x') and [c = c'] (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x'))
-    (Arora et al. 2019, section 3.1, H = Z'Z). No Jacobian is formed.
+    An array W that enters once, as in a dense layer y = W a with one vector a for each example, adds
+    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and a bias the second factor alone: no Jacobian is formed. Any
+    other array, as of a convolution, in a loop or of two layers, has its Jacobian formed for a block of rows at a time.
+    For `TwoLayer` the average of hidden part and readout part is (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x')
+    and (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')), with S = sigma'(z) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
-        network: the two-layer network.
-        variables: its variables, as `network.init` gives them.
-        x1: inputs (n1, d).
-        x2: inputs (n2, d); x1 when left out.
+        network: anything with a function `apply(variables, x)` that gives (n,) or (n, k), or that function itself. JAX
+            must be able to trace and reverse it, and each output may depend on its own row of x only.
+        variables: its variables, as `network.init` gives them. Derivatives are by the arrays in "params".
+        x1: inputs (n1, d), or (n1, ...) where the network takes such.
+        x2: inputs (n2, d); x1 when left out, which halves the work and makes the kernel exactly symmetric.
         outputs: "average" for the average over outputs, "all" for every pair of outputs.
+        parts: whether to keep apart what each array in "params" adds to the kernel.
         dtype: in which to compute and return. Left out, it computes in the wider dtype of inputs and variables, float32
             where all of them are, and returns float64.
+        memory: bytes that may be taken besides the result; left out, what is free.
 
     Returns:
-        A NumPy array (n1, n2), or (n1, k, n2, k) for "all".
+        A NumPy array (n1, n2), or (n1, k, n2, k) for "all"; with parts, a dictionary of them that add up to the kernel,
+        by path, such as "Dense_0/kernel".
 
     Raises:
-        ValueError: if outputs or dtype is not one of those.
+        ValueError: before any work, if outputs or dtype is not one of those, network, variables or rows are not such,
+            or the kernel of one row takes more memory.
 
     >>> import jax, lazynet as lz
-    >>> network, x = lz.TwoLayer(width=64), jax.numpy.eye(3)
-    >>> lz.empirical_ntk(network, network.init(jax.random.key(0), x), x).shape
+    >>> network, x = lz.TwoLayer(width=64, train="both"), jax.numpy.eye(3)
+    >>> variables = network.init(jax.random.key(0), x)
+    >>> lz.empirical_ntk(network, variables, x).shape
     (3, 3)
+    >>> sorted(lz.empirical_ntk(network, variables, x, parts=True))
+    ['hidden', 'readout']
     """
     if outputs not in ("average", "all"):
         raise ValueError(f"outputs is {outputs!r}, but must be 'average' or 'all'.")
     if dtype not in ("float64", "float32", None):
         raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+    _check_rows(x1, x2)
     arrays = dict(variables), x1, x2
-    given = {a.dtype for a in jax.tree.leaves(arrays)}
-    inside = dtype or ("float32" if given == {np.dtype("float32")} else "float64")
-    with host_float64() if inside == "float64" else float64():
-        arrays = jax.tree.map(partial(_cast, dtype=inside), arrays)
-        if outputs == "average":
-            kernel = np.asarray(average_ntk(network, *arrays, by_counting=_counts(network, variables)))
-        else:
-            kernel = np.asarray(full_ntk(network, *arrays))
-    return kernel.astype(dtype or "float64", copy=False)
+    given = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
+    inside = dtype or ("float32" if {a for a in given if _is_floating(a)} == {np.dtype("float32")} else "float64")
+    if isinstance(network, TwoLayer) and outputs == "average" and not parts:
+        needed = _average_bytes(network, *arrays, inside)
+        if needed <= (_room(needed) if memory is None else memory):
+            with host_float64() if inside == "float64" else float64():
+                cast = jax.tree.map(partial(_cast, dtype=inside), arrays)
+                kernel = np.asarray(average_ntk(network, *cast, by_counting=_counts(network, variables)))
+            return kernel.astype(dtype or "float64", copy=False)
+    free = available_memory() if memory is None else memory
+    names = _names(network, variables)
+    precision = host_float64() if inside == "float64" else jax.default_matmul_precision("highest")
+    # What a program takes is known once it is compiled.
+    with precision, jax.disable_jit(False):
+        build = Blockwise(network, jax.tree.map(partial(_floats_as, dtype=inside), dict(variables)), outputs, parts)
+        kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=free, dtype=dtype or "float64")
+    if outputs == "average":
+        kernels = {place: kernel[:, 0, :, 0] for place, kernel in kernels.items()}
+    if not parts:
+        return kernels[0]
+    # What the outputs do not depend on adds nothing.
+    some = next(iter(kernels.values()))
+    return {name: kernels[i] if i in kernels else np.zeros_like(some) for i, name in enumerate(names)}
+
+
+def _room(needed: int) -> int:
+    """Bytes that are free, looked up where it may not suffice."""
+    return available_memory() if needed > SMALL else SMALL
+
+
+def _check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
+    if x1.ndim < 2 or not len(x1):
+        raise ValueError(f"x1 has shape {x1.shape}, but must have rows (n, d), at least one.")
+    if x2 is not None and (x2.shape[1:] != x1.shape[1:] or not len(x2)):
+        raise ValueError(f"x2 has shape {x2.shape}, but must have rows {x1.shape[1:]} as x1 has, at least one.")
+
+
+def _names(network: Any, variables: Variables) -> list[str]:
+    """The path of each array in "params"."""
+    if not callable(getattr(network, "apply", network)):
+        raise ValueError(f"network is a {type(network).__name__}, but must be or have a function apply(variables, x).")
+    if "params" not in variables:
+        raise ValueError(f"variables has {', '.join(map(repr, variables))}, but must have 'params'.")
+    names = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
+        names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
+        dtype = getattr(leaf, "dtype", None)
+        if not _is_floating(dtype):
+            found = dtype or f"a {type(leaf).__name__}"
+            raise ValueError(f"variables['params'] has {found} at {names[-1]!r}, but must have arrays of floats.")
+    return names
+
+
+def _floats_as(a: Any, dtype: str) -> Array:
+    """An array in this dtype if it has floats, else as it is: counters, masks, keys."""
+    return _cast(a, dtype) if _is_floating(getattr(a, "dtype", None)) else jnp.asarray(a)
+
+
+def _is_floating(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+
+
+def _average_bytes(network: TwoLayer, variables: Variables, x1: AnyArray, x2: AnyArray | None, dtype: str) -> int:
+    """Bytes that the average of a two-layer network takes at most besides the result."""
+    n1, n2 = len(x1), len(x1 if x2 is None else x2)
+    entries = (n1 + n2) * (3 * network.width + x1.shape[1]) + 3 * n1 * n2
+    return np.dtype(dtype).itemsize * (entries + sum(leaf.size for leaf in jax.tree.leaves(variables)))
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
@@ -137,23 +241,3 @@ def _product(a: Array, b: Array) -> Array:
     half = len(a) // 2
     above, below = a[:half] @ a.T, a[half:] @ a[half:].T
     return jnp.concatenate([above, jnp.concatenate([above[:, half:].T, below], axis=1)])
-
-
-@partial(jax.jit, static_argnums=0)
-def full_ntk(network: TwoLayer, variables: Variables, x1: Array, x2: Array | None = None) -> Array:
-    """The empirical kernel of every pair of outputs, (n1, k, n2, k), in the dtype of its arguments and traceable."""
-    if network.outputs == 1:
-        return average_ntk(network, variables, x1, x2)[:, None, :, None]
-    x2 = x1 if x2 is None else x2
-    hidden, readout = weights(variables, "hidden"), weights(variables, "readout")
-    value1, slope1 = value_and_slope(network.activation, x1 @ hidden.T)
-    value2, slope2 = value_and_slope(network.activation, x2 @ hidden.T)
-    kernel = jnp.zeros((x1.shape[0], network.outputs, x2.shape[0], network.outputs), x1.dtype)
-    if network.train != "readout":
-        features1 = slope1[:, None, :] * readout.T[None]
-        features2 = slope2[:, None, :] * readout.T[None]
-        kernel += (x1 @ x2.T)[:, None, :, None] * jnp.einsum("icr,jdr->icjd", features1, features2)
-    if network.train != "hidden":
-        same_output = jnp.eye(network.outputs, dtype=x1.dtype)
-        kernel += (value1 @ value2.T)[:, None, :, None] * same_output[None, :, None, :]
-    return output_factor(network) ** 2 * kernel
