@@ -48,8 +48,9 @@ class DeviceOperator(KernelOperator):
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
+        w = np.ascontiguousarray(v.T)
         with float64():
-            parts = [widened_product(panel, jax.device_put(v, panel.device)) for panel in self._panels]
+            parts = [widened_product(panel, jax.device_put(w, panel.device)) for panel in self._panels]
             return np.concatenate([np.asarray(part) for part in parts])
 
 
