@@ -112,13 +112,13 @@ def peak_memory(module: str, build: str, **arguments: Any) -> int | None:
 
 def _report_memory(module: str, build: str, arguments: dict[str, Any]) -> None:
     call = getattr(importlib.import_module(module), build)(**arguments)
-    held = _resident("VmRSS")
+    held = resident("VmRSS")
     jax.block_until_ready(call())
-    peak = _resident("VmHWM")
+    peak = resident("VmHWM")
     print(json.dumps(None if held is None or peak is None else peak - held))
 
 
-def _resident(field: str) -> int | None:
+def resident(field: str) -> int | None:
     """VmRSS or VmHWM of this process in bytes; getrusage would hand down the peak of the process that started it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -146,6 +146,19 @@ def test_kernel_descent_compares_both(tmp_path):
 
 
 @pytest.mark.slow
+def test_full_mnist_sets_a_whole_data_set_beside_what_the_peer_would_take(tmp_path):
+    sizes = ["--n-train", "90", "--n-test", "20", "--steps", "100", "--peer-n", "45"]
+    record, table = run_to_json(tmp_path, "full_mnist", "--dataset", "digits", *sizes)
+    ours, measured, scaled = record["rows"]
+    assert [row["contender"] for row in record["rows"]] == ["lazynet", "neural-tangents", "neural-tangents"]
+    stages = sum(ours[f"{stage}_seconds"] for stage in ("kernel", "complexity", "predictions"))
+    assert 0 < stages <= ours["seconds"]
+    assert ours["prediction_error"] < 1e-4
+    assert scaled["predictions_seconds"] == pytest.approx(8 * measured["predictions_seconds"])
+    assert "peak GB" in table
+
+
+@pytest.mark.slow
 def test_empirical_ntk_deep_compares_all_contenders(tmp_path):
     sizes = ["--n", "12", "--peer-rows", "6", "--d", "4", "--m", "8", "--layers", "3", "--k", "2"]
     record, table = run_to_json(tmp_path, "empirical_ntk_deep", *sizes, "--outputs", "all", "--rounds", "1")
