@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import jax
 
+# A look at what is free takes as long as a small kernel, and so many bytes are always there.
+SMALL = 2**28
+
 
 def available_memory() -> int:
     """Bytes of memory that this process may still take: what the machine has free, or less where a limit is set."""
@@ -57,6 +60,21 @@ def check_fits(what: str, needed: int, free: int, where: str = "memory") -> None
     """
     if needed > free:
         raise ValueError(f"{what} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {where} are free for it.")
+
+
+def check_memory(what: str, needed: int) -> None:
+    """Refuse a job that needs more memory than is free; what is always there is not looked up.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if needed > SMALL:
+        check_fits(what, needed, available_memory())
+
+
+def eigenvectors_bytes(n: int) -> int:
+    """Bytes that all eigenvectors of a float64 matrix of n rows take beside it: they and LAPACK's 2 n^2."""
+    return 3 * 8 * n**2
 
 
 class Blocks(NamedTuple):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.hermite import hermite_coefficients, hermite_sum
+from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
 BLOCK = 1024  # rows of a block: bounds what is held besides the result to some ten times BLOCK^2 numbers
@@ -101,7 +102,9 @@ def _in_blocks(
     """
     symmetric = rows2 is None
     rows2 = rows1 if rows2 is None else rows2
-    result = np.empty((len(rows1[0]), len(rows2[0])), dtype)
+    shape = len(rows1[0]), len(rows2[0])
+    check_memory(f"A kernel of {shape[0]} times {shape[1]} entries in {dtype}", dtype.itemsize * shape[0] * shape[1])
+    result = np.empty(shape, dtype)
     started: list[tuple[tuple[slice, slice], Callable[[], np.ndarray]]] = []
 
     def place() -> None:

@@ -11,12 +11,9 @@ from jaxtyping import Bool, Float, Int
 
 from lazynet.kernels.blockwise import Blockwise
 from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
-from lazynet.plan import available_memory
+from lazynet.plan import SMALL, available_memory
 from lazynet.precision import float64, host_float64
 from lazynet.typing import AnyArray, Variables
-
-# A look at what is free takes a tenth of the time of a small kernel, and as much as this is always there.
-SMALL = 2**28
 
 
 @overload

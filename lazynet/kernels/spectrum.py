@@ -11,6 +11,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 # Two rows whose kernel cosine is nearer to 1 than this are one row to an inverse in float64.
@@ -89,8 +90,9 @@ def spectrum(k: SquareKernel) -> Spectrum:
     """All eigenvalues and eigenvectors of a symmetric kernel matrix, in float64.
 
     Raises:
-        ValueError: if k is not a finite symmetric matrix.
+        ValueError: if k is not a finite symmetric matrix, or the memory does not suffice.
     """
+    check_memory(f"Finding all eigenvectors of a kernel of {len(k)} rows", eigenvectors_bytes(len(k)))
     return Spectrum(*scipy.linalg.eigh(check_kernel(k), driver="evd", check_finite=False))
 
 

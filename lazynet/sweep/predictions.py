@@ -10,6 +10,7 @@ from lazynet.data import Dataset
 from lazynet.dynamics import Trajectory, kernel_descent, linearised_displacement
 from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
 from lazynet.networks import TwoLayer
+from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.sweep.members import Trained, train_linearized
 from lazynet.sweep.settings import Training
 from lazynet.typing import Variables
@@ -57,6 +58,8 @@ def limit_of(network: TwoLayer, data: Dataset) -> Limit | None:
     kernel = analytic_kernel(network)
     if kernel is None:
         return None
+    needed = 8 * data.n_train * (data.n_train + data.n_test) + eigenvectors_bytes(data.n_train)
+    check_memory(f"The kernel of {data.n_train} training rows with its eigenvectors, which a sweep asks for,", needed)
     train = kernel(data.x_train)
     test = kernel(data.x_test, data.x_train) if data.n_test else np.zeros((0, data.n_train))
     return Limit(train, test, spectrum(train))

@@ -6,6 +6,7 @@ import pytest
 from unchecked import unchecked
 
 import lazynet as lz
+from lazynet import plan
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 THREE = lz.load_dataset("digits", classes=(0, 1, 2), n_train=16, n_test=6)
@@ -149,3 +150,14 @@ def test_data_sets_refuse(wrong, pattern):
 def test_real_data_refuse(wrong, pattern):
     with pytest.raises(ValueError, match=pattern):
         lz.load_dataset(**{"name": "digits"} | wrong)
+
+
+def test_what_does_not_fit_in_memory_is_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr(plan, "SMALL", 0)
+    monkeypatch.setattr(plan, "available_memory", lambda: 8_000)
+    with pytest.raises(ValueError, match=r"kernel of 16 training rows with its eigenvectors.* takes 0\.00 GB, but 0"):
+        lz.sweep(lz.TwoLayer(width=16), DATA, [16], seeds=1, steps=1)
+    with pytest.raises(ValueError, match=r"all eigenvectors of a kernel of 20 rows takes"):
+        lz.kernel_flow(np.eye(20), np.ones(20), times=[1.0], method="exact")
+    with pytest.raises(ValueError, match=r"A kernel of 16 times 80 entries in float64 takes"):
+        lz.analytic_kernel(lz.TwoLayer(width=2))(DATA.x_train, np.ones((80, DATA.x_train.shape[1])))
