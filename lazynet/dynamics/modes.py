@@ -144,7 +144,7 @@ def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) 
         why += "; no dtype has more"
     warnings.warn(
         f"Predictions may be wrong by {error.total:.1e} of norm(y - f0), above the tolerance {tolerance:.1e}: {why}.",
-        stacklevel=6,
+        stacklevel=7,
     )
 
 
