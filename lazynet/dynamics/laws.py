@@ -50,7 +50,7 @@ class Law(NamedTuple):
         """The derivative of `growth` at the eigenvalue zero, (s,)."""
         if self.learning_rate is None or self.step is None or not self.momentum:
             return self.time
-        left = -np.expm1(self.step * np.log1p(self.momentum - 1)) * self.amplification
+        left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification
         return self.learning_rate * self.amplification * (self.step - self.momentum * left)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def _swinging(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np
     forward = a <= 1 + mu
     sine, cosine = (np.sqrt(np.where(forward, x, y) / (4 * q)) for x, y in ((a - near, far - a), (far - a, a - near)))
     psi = 2 * np.arctan2(sine, cosine)
-    wave, shrunk = np.sin(k * psi) / (2 * sine * cosine), k * np.log1p(mu - 1) / 2
+    wave, shrunk = np.sin(k * psi) / (2 * sine * cosine), k * np.log(mu) / 2
     size = np.exp(shrunk)
     swing = 2 * np.sin(k * psi / 2) ** 2 - wave * ((1 - mu) / (1 + q) - 2 * sine**2)
     ahead = -np.expm1(shrunk) + size * swing

@@ -70,7 +70,7 @@ def modes_of(
             operator = k if isinstance(k, KernelOperator) else dense_operator(k)
             found = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
-        check_not_negative(found.values)
+        check_not_negative(found.values, rounding=2 * rounding * diagonal * float(np.sqrt(len(residual))))
         modes = Modes(*found, None, found.vectors.T @ residual)
         return modes, Error(0.0, _storage(modes, law, rounding, diagonal))
     operator = k if isinstance(k, KernelOperator) else dense_operator(k)
@@ -92,14 +92,14 @@ def _by_krylov(
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Modes, Error]:
     n, size = len(residual), float(np.linalg.norm(residual))
-    limit = basis_limit(n)
+    limit, diagonal = basis_limit(n), float(k.diagonal().max())
     process, truncation, check = Lanczos(k, with_random_columns(residual)), np.inf, 6
     earlier = process.depth, truncation
     while size > 0 and not process.complete and process.size <= limit:
         process.deepen()
         if process.depth < check and not process.complete:
             continue
-        check_not_negative(process.ritz[0])
+        check_not_negative(process.ritz[0], rounding=2 * k.rounding * diagonal * float(np.sqrt(n)))
         if law.learning_rate is not None:
             _check_converges(float(process.ritz[0][-1]), law)
         truncation = _truncation(process, law, residual.shape[1]) / size
@@ -118,7 +118,7 @@ def _by_krylov(
         modes = Modes(np.maximum(process.ritz[0], 0), process.basis[: process.multiplied].T, process.ritz[1], weights)
     else:
         modes = Modes(np.zeros(0), np.zeros((n, 0)), None, np.zeros((0, residual.shape[1])))
-    storage = _storage(modes, law, k.rounding, float(k.diagonal().max()))
+    storage = _storage(modes, law, k.rounding, diagonal)
     error = Error(truncation, storage)
     if not error.total <= tolerance:
         _warn(error, tolerance, k, _storage(modes, law, 0.0, 0.0))
@@ -131,7 +131,7 @@ def _next_check(earlier: tuple[int, float], now: tuple[int, float], goal: float)
     furthest = depth + max(1, depth // 3)
     if not 0 < error < earlier[1] < np.inf:
         return furthest
-    rate = np.log(earlier[1] / error) / (depth - earlier[0])
+    rate = max(np.log(earlier[1] / error) / (depth - earlier[0]), 1e-6)
     return min(furthest, depth + max(1, int(0.8 * np.log(error / goal) / rate)))
 
 
@@ -139,7 +139,8 @@ def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) 
     why = f"{error.truncation:.1e} of it from stopping, {error.storage:.1e} from rounding"
     if error.truncation <= tolerance and k.rounding:
         enough = "would be enough" if in_float64 <= tolerance else f"would leave {in_float64:.1e}"
-        why += f" entries to {k.dtype}; float64 {enough}"
+        # Entries that came in half precision, or are symmetric to so much only, are kept in float64.
+        why += f" entries to {k.dtype}; float64 {enough}" if k.dtype != np.float64 else f" entries; float64 {enough}"
     elif error.truncation <= tolerance:
         why += "; no dtype has more"
     warnings.warn(
@@ -148,9 +149,9 @@ def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) 
     )
 
 
-def check_not_negative(values: np.ndarray, name: str = "k") -> None:
-    """Refuse a kernel that has a negative eigenvalue beyond rounding."""
-    if values.size and values.min() < -NEGATIVE * np.abs(values).max():
+def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.0) -> None:
+    """Refuse a kernel that has a negative eigenvalue beyond rounding, which may be of this norm."""
+    if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(
             f"{name} has a negative eigenvalue, {values.min():.3g} or below, beside the largest, {values.max():.3g}, "
             "but a kernel has none."
@@ -168,12 +169,12 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 def _truncation(process: Lanczos, law: Law, outputs: int) -> float:
     """The integral of the norm of the defect up to the last time, all outputs together; for descent the sum."""
-    if process.complete:
-        return 0.0
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
+    if process.complete or not end > 0:
+        return 0.0
     eta = law.learning_rate
     if eta is None or (eta * values[-1] <= 1 and not law.momentum):
-        time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
+        time = _times_up_to(end, float(values[-1]))
         left = law.decay(values, time)
     else:
         # Modes that overshoot change sign from step to step: every step while they may last, then some.
@@ -183,6 +184,12 @@ def _truncation(process: Lanczos, law: Law, outputs: int) -> float:
     weights = process.weights[:, :outputs]
     sizes = np.sqrt(sum(np.sum(((left * column) @ process.defect.T) ** 2, axis=1) for column in weights.T))
     return float(law.amplification * (np.trapezoid(sizes, time) + (0 if eta is None else eta * sizes[0])))
+
+
+def _times_up_to(end: float, largest: float) -> Float[np.ndarray, " s"]:
+    """Times that see every mode decay: from before the fastest by the logarithm."""
+    first = min(end, 1e-3 / largest) if largest > 0 else end
+    return np.concatenate([[0.0], np.geomspace(first, end, 2 + int(30 * np.log10(end / first)))])
 
 
 def _storage(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
@@ -195,7 +202,7 @@ def _storage(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
     if not size > 0 or not end > 0:
         return 0.0
     largest = float(modes.values.max())
-    time = np.concatenate([[0.0], np.geomspace(end * 1e-9, end, 300)])
+    time = _times_up_to(end, largest)
     squares = np.sum(modes.weights**2, axis=1)
     left = np.sqrt(law.decay(modes.values, time) ** 2 @ squares) / size
     per_time = law.amplification * (rounding * np.sqrt(largest * diagonal) + EPS * largest)

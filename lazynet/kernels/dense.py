@@ -100,10 +100,14 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
         ValueError: if it is not a finite symmetric matrix.
     """
     matrix: Any = np.asarray(k)
-    rounding = 0.0 if matrix.dtype == np.float64 else float(jnp.finfo(matrix.dtype).eps) / 2
+    exact = matrix.dtype == np.float64 or not jnp.issubdtype(matrix.dtype, jnp.floating)
+    rounding = 0.0 if exact else float(jnp.finfo(matrix.dtype).eps) / 2
     if matrix.dtype not in (np.float64, np.float32):
         matrix = matrix.astype(np.float64)
-    check_symmetric(matrix, "k")
+    asymmetry = check_symmetric(matrix, "k")
+    # The two halves of a kernel say how well its entries are known.
+    if asymmetry > 4 * np.finfo(matrix.dtype).eps:
+        rounding = max(rounding, asymmetry)
     if matrix.nbytes > available_memory() / 2:
         block = partial(_tile_of, matrix)
         return KernelOperator(len(matrix), block, matrix.dtype.name, rounding, "memory")

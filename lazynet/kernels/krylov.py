@@ -25,6 +25,7 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
 COLUMNS = 8  # that a product takes for little more than the price of one
+SEEING = 4  # random columns at least, of which some sees every eigenvalue that the others hardly show
 LEAST, LARGEST = 128, 3000  # vectors that a basis must have room for, and has at most
 
 
@@ -73,9 +74,9 @@ def narrow_products() -> Iterator[None]:
         yield
 
 
-def with_random_columns(b: Float[np.ndarray, "n k"], least: int = 0) -> Float[np.ndarray, "n k_more"]:
-    """b and beside it random columns, always the same: up to `COLUMNS` in all, at least `least`."""
-    more = max(COLUMNS - b.shape[1], least)
+def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_more"]:
+    """b and beside it random columns, always the same."""
+    more = max(COLUMNS - b.shape[1], SEEING)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), more))], axis=1)
 
 

@@ -158,10 +158,10 @@ def solve(
         progress: is called with depth and error after each product.
     """
     rank = min(RANK, k.n // 8) if rank is None else rank
-    p = Nystroem(k, rank) if rank else None
+    p = _preconditioner(k, rank)
     asked = y.reshape(k.n, -1)
     outputs = asked.shape[1]
-    b = with_random_columns(asked if p is None else p.product(asked), least=1)
+    b = with_random_columns(asked if p is None else p.product(asked))
     rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), float(k.diagonal().max())
     # The norm of the error of K, which is about that of an entry times sqrt(n).
     zero = 2 * rounding * np.sqrt(k.n) * diagonal
@@ -199,6 +199,14 @@ def solve(
         # x' E x for errors E of the entries that are independent.
         storage = max(storage, float(rounding * diagonal * np.sum(vector**2) / form) if form > 0 else 0.0)
     return Solution(x.reshape(y.shape), forms, Error(truncation, storage), lambda_min, process.depth)
+
+
+def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
+    """The preconditioner, None for rank 0 and for a kernel that is not positive, as the process itself will show."""
+    try:
+        return Nystroem(k, rank) if rank else None
+    except np.linalg.LinAlgError:
+        return None
 
 
 def _inverse_on_ritz_vectors(process: Lanczos) -> Float[np.ndarray, "m k"]:

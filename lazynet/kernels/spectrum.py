@@ -51,8 +51,8 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
     return matrix
 
 
-def check_symmetric(matrix: np.ndarray, name: str) -> None:
-    """Refuse a kernel matrix that is not square, not finite or not symmetric."""
+def check_symmetric(matrix: np.ndarray, name: str) -> float:
+    """How far a kernel matrix is from its transpose, over its largest entry; one that is no such matrix is refused."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"{name} has shape {matrix.shape}, but must be a square matrix (n, n).")
 
@@ -70,6 +70,7 @@ def check_symmetric(matrix: np.ndarray, name: str) -> None:
     tolerance = 1e-5 * found[0]
     if found[1] > tolerance:
         raise ValueError(f"{name} differs from its transpose by more than {tolerance:.1e}, but must be symmetric.")
+    return float(found[1] / found[0]) if found[0] > 0 else 0.0
 
 
 def check_targets(y: AnyArray, n: int) -> np.ndarray:

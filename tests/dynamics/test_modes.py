@@ -168,6 +168,54 @@ def test_divergence_that_the_residual_hardly_shows_is_refused():
         lz.kernel_descent(k, y, learning_rate=2.02 / 1.05, steps=[2000], method="krylov")
 
 
+def test_divergence_is_refused_with_many_outputs_too():
+    values = np.r_[np.linspace(0.5, 1, 299), 1.05]
+    k, q = kernel_with(values)
+    y = q[:, :299] @ np.random.default_rng(3).normal(size=(299, 10)) + 1e-6 * q[:, 299:]
+    with pytest.raises(ValueError, match="where descent diverges"):
+        lz.kernel_descent(k, y, learning_rate=2.02 / 1.05, steps=[1500], method="krylov")
+
+
+@pytest.mark.parametrize("last", [0.0, 1e3, 1e12, 1e20, 1e30])
+def test_times_far_beyond_the_last_mode(last):
+    values = np.linspace(0.01, 1, 400)
+    k, q = kernel_with(values)
+    y = np.random.default_rng(1).normal(size=400)
+    times = np.array([min(50.0, last), last])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = lz.kernel_flow(k, y, times=times, method="krylov")
+    worst = np.linalg.norm(path.train - truth(values, q, y, np.exp(-np.outer(times, values))), axis=1).max()
+    assert worst <= 10 * path.error.total * np.linalg.norm(y)
+    assert path.error.total <= 1e-5
+    steps = (times / 0.9).round()
+    path = lz.kernel_descent(k, y, learning_rate=0.9, steps=np.minimum(steps, 1e18), method="krylov")
+    factors = (1 - 0.9 * values) ** np.minimum(steps, 1e18)[:, None]
+    worst = np.linalg.norm(path.train - truth(values, q, y, factors), axis=1).max()
+    assert worst <= 10 * path.error.total * np.linalg.norm(y)
+
+
+def test_a_kernel_that_is_symmetric_to_its_rounding_only_says_so():
+    values = np.geomspace(1e-3, 1, 200)
+    k, q = kernel_with(values)
+    noise = np.triu(np.random.default_rng(0).normal(size=k.shape), 1)
+    noisy = k + 1e-6 * k.max() * (noise - noise.T)
+    y = np.random.default_rng(1).normal(size=200)
+    for method in ("exact", "krylov"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = lz.kernel_flow(noisy, y, times=[10.0, 1000.0], method=method)
+        factors = np.exp(-np.outer([10.0, 1000.0], values))
+        worst = np.linalg.norm(path.train - truth(values, q, y, factors), axis=1).max() / np.linalg.norm(y)
+        assert worst <= 10 * path.error.total
+
+
+def test_half_precision_kernels_are_not_taken_for_indefinite():
+    k, _ = kernel_with(np.geomspace(1e-6, 25, 150))
+    with pytest.warns(UserWarning, match="float64 would be enough"):
+        lz.kernel_flow(k.astype(np.float16), np.ones(150), times=[1.0], method="krylov")
+
+
 def test_rounding_may_make_eigenvalues_negative_but_nothing_grows():
     k, _ = kernel_with(np.geomspace(1e-12, 5, 150))
     with pytest.warns(UserWarning, match="Predictions may be wrong"):

@@ -5,6 +5,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 from problems import kernel_with
+from tolerance import assert_close
 
 import lazynet as lz
 from lazynet.dynamics.laws import Law, descent_growth
@@ -118,3 +119,11 @@ def test_momentum_diverges_later():
     assert not np.isfinite(wild.train).any()
     with pytest.raises(ValueError, match=r"above 2 \(1 \+ momentum\) / lambda_max = 3\.8, where descent diverges"):
         lz.kernel_descent(k, y, learning_rate=3.9, steps=[50], momentum=0.9, method="krylov")
+
+
+def test_next_to_no_momentum_is_none():
+    k, y = np.diag([1.0, 0.5]), np.ones(2)
+    plain, tiny = (
+        lz.kernel_descent(k, y, learning_rate=1.0, momentum=mu, steps=[0, 1, 2, 9]).train for mu in (0.0, 1e-20)
+    )
+    assert_close(tiny, plain)

@@ -141,6 +141,25 @@ def test_the_error_of_a_solution_is_honest(trial, dtype):
         assert found.error.total < 1e-2
 
 
+@pytest.mark.parametrize("k", [np.zeros((50, 50)), -np.eye(50)])
+def test_a_kernel_that_is_not_positive_is_refused(k):
+    with pytest.raises(ValueError, match="no inverse in float64"):
+        lz.complexity(dense_operator(k), np.ones(50))
+
+
+def test_a_small_eigenvalue_is_found_with_many_targets():
+    y = np.random.default_rng(5).normal(size=(500, 7))
+    k = np.diag(np.linspace(0.3, 0.7, 500))
+    pair = np.ix_([142, 143], [142, 143])
+    k[pair] = [[0.5, 0.5 - 1e-6], [0.5 - 1e-6, 0.5]]
+    w = np.zeros(500)
+    w[142], w[143] = 0.5**0.5, -(0.5**0.5)
+    y += np.outer(w, 1e-3 - w @ y)
+    truth = np.sum(y * np.linalg.solve(k, y), axis=0)
+    found = solve(dense_operator(k), y, tolerance=2e-5)
+    assert np.max(np.abs(found.forms / truth - 1)) <= 10 * found.error.total
+
+
 def test_largest_eigenvalue():
     k, _ = kernel_with(np.concatenate([np.linspace(0, 0.9, 200), [1.0]]))
     assert abs(largest_eigenvalue(dense_operator(k)) - 1) < 1e-11
