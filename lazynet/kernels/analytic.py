@@ -36,8 +36,9 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
         without `x2`, which then is `x1`, half of the work is done and the result is exactly symmetric.
 
     Raises:
-        ValueError: by the function, if rows are not a matrix, not finite, zero, or of different lengths in `x1` and
-            `x2`; for tanh and softplus also if kappa * norm(x) is too large for the series.
+        ValueError: by the function, if rows are not a matrix, not finite, zero, of norms whose squares the dtype does
+            not hold, or of different lengths in `x1` and `x2`; for tanh and softplus also if kappa * norm(x) is too
+            large for the series.
 
     Example:
         >>> import numpy as np, lazynet as lz
@@ -81,4 +82,9 @@ def _rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarray, "n 
     for wrong, what in ((~np.isfinite(rows).all(axis=1), "is not finite"), (~rows.any(axis=1), "is zero")):
         if wrong.any():
             raise ValueError(f"{name}[{np.argmax(wrong)}] {what}, and the kernel is not defined there; leave it out.")
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows)
+    wrong = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares))
+    if wrong.any():
+        raise ValueError(f"{name}[{np.argmax(wrong)}] has a norm whose square is no number in {dtype}; scale the rows.")
     return rows

@@ -154,6 +154,8 @@ def test_a_family_without_a_kernel_gives_none():
         (np.array([[1.0, 2.0], [np.nan, 1.0]]), None, r"x1\[1\] is not finite"),
         (np.ones((2, 2)), np.array([[np.inf, 1.0]]), r"x2\[0\] is not finite"),
         (np.array([[1.0], [2.0], [0.0]]), None, r"x1\[2\] is zero"),
+        (np.array([[1.0], [1e-160]]), None, r"x1\[1\] has a norm whose square is no number in float64; scale the rows"),
+        (np.ones((2, 1)), np.array([[1e160]]), r"x2\[0\] has a norm whose square"),
     ],
 )
 def test_bad_rows_are_refused(x1, x2, message):
