@@ -46,15 +46,9 @@ def problem(n: int, d: int, m: int) -> Problem:
     return Problem(network, dict(network.init(jax.random.key(0), x)), x)
 
 
-def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
-    """The kernel by neural-tangents, jitted."""
+def asked(apply: Callable[..., Any], params: Any, x: Any, setting: Setting) -> Callable[[], Array]:
+    """The kernel of `apply(params, x)` by neural-tangents, jitted."""
     nt = neural_tangents()
-    network, variables, x = given
-
-    def apply(params: Any, x: Array) -> Any:
-        f: Any = network.apply({**variables, "params": params}, x)
-        return f[:, None] if setting.trace_axes else f
-
     kernel = jax.jit(
         nt.empirical_ntk_fn(
             apply,
@@ -67,9 +61,20 @@ def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
     def call() -> Array:
         # Ours computes at this precision; on a CPU it changes nothing.
         with jax.default_matmul_precision("highest"):
-            return kernel(x, None, variables["params"])
+            return kernel(x, None, params)
 
     return call
+
+
+def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
+    """The kernel by neural-tangents."""
+    network, variables, x = given
+
+    def apply(params: Any, x: Array) -> Any:
+        f: Any = network.apply({**variables, "params": params}, x)
+        return f[:, None] if setting.trace_axes else f
+
+    return asked(apply, variables["params"], x, setting)
 
 
 def ours(given: Problem) -> Callable[[], np.ndarray]:

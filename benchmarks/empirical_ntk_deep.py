@@ -11,9 +11,8 @@ import numpy as np
 from jax import Array
 
 import lazynet as lz
-from benchmarks.empirical_ntk import IMPLEMENTATIONS, Setting, check_agreement, megabytes
+from benchmarks.empirical_ntk import IMPLEMENTATIONS, Setting, asked, check_agreement, megabytes
 from benchmarks.timing import Report, Timing, interleaved, peak_memory, show_table
-from lazynet.kernels import neural_tangents
 
 # Over outputs, the last axis, the kernel is averaged or not.
 TRACED: dict[str, tuple[int, ...]] = {"average": (-1,), "all": ()}
@@ -50,23 +49,9 @@ def problem(n: int, d: int, m: int, layers: int, k: int) -> Problem:
 
 
 def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
-    """The kernel by neural-tangents, jitted."""
-    nt = neural_tangents()
+    """The kernel by neural-tangents."""
     network, variables, x = given
-    kernel = jax.jit(
-        nt.empirical_ntk_fn(
-            lambda params, x: network.apply({"params": params}, x),
-            trace_axes=setting.trace_axes,
-            vmap_axes=setting.vmap_axes,
-            implementation=nt.NtkImplementation[setting.implementation],
-        )
-    )
-
-    def call() -> Array:
-        with jax.default_matmul_precision("highest"):
-            return kernel(x, None, variables["params"])
-
-    return call
+    return asked(lambda params, x: network.apply({"params": params}, x), variables["params"], x, setting)
 
 
 def ours(given: Problem, outputs: Literal["average", "all"]) -> Callable[[], np.ndarray]:

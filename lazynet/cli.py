@@ -130,7 +130,7 @@ class Sweep:
 class Predict:
     """Predict training of the infinitely wide network on a whole data set, on true and on random labels.
 
-    All 60,000 images of MNIST take some seven minutes and 10 GB on two cores; --n-train takes fewer.
+    All 60,000 images of MNIST take some five minutes and 10 GB on two cores; --n-train takes fewer.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

@@ -2,7 +2,6 @@
 
 from lazynet.dynamics.ensemble import Ensemble, kernel_ensemble
 from lazynet.dynamics.laws import linearised_displacement
-from lazynet.dynamics.modes import check_tolerance
 from lazynet.dynamics.prediction import check_learning_rate, kernel_descent, kernel_flow
 from lazynet.dynamics.trajectory import Trajectory
 
@@ -10,7 +9,6 @@ __all__ = [
     "Ensemble",
     "Trajectory",
     "check_learning_rate",
-    "check_tolerance",
     "kernel_descent",
     "kernel_ensemble",
     "kernel_flow",

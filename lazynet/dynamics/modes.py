@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from lazynet.dynamics.laws import Law, descent_residual
 from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
-from lazynet.kernels.krylov import Lanczos, basis_limit, narrow_products, with_random_columns
+from lazynet.kernels.krylov import Lanczos, basis_limit, check_tolerance, narrow_products, with_random_columns
+from lazynet.kernels.operators import error_norm
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # up to so many examples all modes are found about as quickly as the few
@@ -70,18 +71,12 @@ def modes_of(
             operator = k if isinstance(k, KernelOperator) else dense_operator(k)
             found = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
-        check_not_negative(found.values, rounding=2 * rounding * diagonal * float(np.sqrt(len(residual))))
+        check_not_negative(found.values, rounding=error_norm(rounding, diagonal, len(residual)))
         modes = Modes(*found, None, found.vectors.T @ residual)
         return modes, Error(0.0, _storage(modes, law, rounding, diagonal))
     operator = k if isinstance(k, KernelOperator) else dense_operator(k)
     with narrow_products():
         return _by_krylov(operator, residual, law, tolerance or TOLERANCE[operator.dtype.name], progress)
-
-
-def check_tolerance(tolerance: float | None) -> None:
-    """Refuse a tolerance that is not positive."""
-    if tolerance is not None and not 0 < tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
 
 
 def _by_krylov(
@@ -99,7 +94,7 @@ def _by_krylov(
         process.deepen()
         if process.depth < check and not process.complete:
             continue
-        check_not_negative(process.ritz[0], rounding=2 * k.rounding * diagonal * float(np.sqrt(n)))
+        check_not_negative(process.ritz[0], rounding=error_norm(k.rounding, diagonal, n))
         if law.learning_rate is not None:
             _check_converges(float(process.ritz[0][-1]), law)
         truncation = _truncation(process, law, residual.shape[1]) / size

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from lazynet.dynamics.coefficients import check_batches, check_targets_of, descend, whole
 from lazynet.dynamics.flow import flow
 from lazynet.dynamics.laws import Law
-from lazynet.dynamics.modes import TOLERANCE, check_tolerance
+from lazynet.dynamics.modes import TOLERANCE
 from lazynet.dynamics.trajectory import Trajectory, by_coefficients, by_modes, start_of
 from lazynet.kernels import CrossOperator, KernelOperator, Spectrum
+from lazynet.kernels.krylov import check_tolerance
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.typing import AnyArray, SquareKernel, Targets
 

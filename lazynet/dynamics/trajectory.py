@@ -91,7 +91,6 @@ def by_modes(
     """Predictions of every mode that the residual excites, and the error of finding them."""
     residual = (start.y - start.f0).reshape(len(start.y), -1)
     modes, error = modes_of(k, residual, law, method, tolerance, progress)
-
     shape, grown = (len(law.time), -1, *start.y.shape[1:]), law.growth(modes.values)
     train = start.f0 + modes.combined(grown, modes.basis).reshape(shape)
     if start.k_test is None:

@@ -55,6 +55,12 @@ class Product(Protocol):
         ...
 
 
+def check_tolerance(tolerance: float | None) -> None:
+    """Refuse a tolerance that is not positive."""
+    if tolerance is not None and not 0 < tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
+
+
 def basis_limit(n: int) -> int:
     """How many vectors a basis may have.
 

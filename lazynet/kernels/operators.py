@@ -31,7 +31,7 @@ class KernelOperator:
     Attributes:
         n: number of rows.
         dtype: of the entries.
-        rounding: relative error of an entry, 0 where it is exact as far as lazynet knows.
+        rounding: error of an entry relative to the largest, 0 where it is exact as far as lazynet knows.
         storage: "memory", "disk", "devices" or "none".
     """
 
@@ -86,6 +86,11 @@ class KernelOperator:
                     result[rows] += right
                     result[columns] += np.asarray(below).T
         return result
+
+
+def error_norm(rounding: float, diagonal: float, n: int) -> float:
+    """The norm that errors of all entries may have together, twice what independent ones have."""
+    return 2 * rounding * diagonal * float(np.sqrt(n))
 
 
 def _times(block: Array, w: Array) -> Array:

@@ -9,8 +9,8 @@ import scipy.linalg
 from jaxtyping import Float
 
 from lazynet.kernels.dense import dense_operator
-from lazynet.kernels.krylov import Error, Lanczos, basis_limit, narrow_products, with_random_columns
-from lazynet.kernels.operators import KernelOperator
+from lazynet.kernels.krylov import Error, Lanczos, basis_limit, check_tolerance, narrow_products, with_random_columns
+from lazynet.kernels.operators import KernelOperator, error_norm
 from lazynet.kernels.spectrum import Inverse, check_targets
 from lazynet.typing import SquareKernel, Targets
 
@@ -41,8 +41,7 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
     >>> round(lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0])), 12)
     2.0
     """
-    if not 0 < tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
+    check_tolerance(tolerance)
     return complexity_and_smallest(k, y, tolerance)[0]
 
 
@@ -163,8 +162,7 @@ def solve(
     outputs = asked.shape[1]
     b = with_random_columns(asked if p is None else p.product(asked))
     rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), float(k.diagonal().max())
-    # The norm of the error of K, which is about that of an entry times sqrt(n).
-    zero = 2 * rounding * np.sqrt(k.n) * diagonal
+    zero = error_norm(rounding, diagonal, k.n)
     process, limit = Lanczos(k if p is None else Preconditioned(k, p), b), basis_limit(k.n)
     x, forms, truncation, lambda_min, check = np.zeros(asked.shape), np.zeros(outputs), np.inf, np.inf, 1
     if not y.any():

@@ -17,8 +17,8 @@ from lazynet.precision import float64_devices
 from lazynet.typing import AnyArray
 
 WORKING = 2**28  # bytes that computing a block takes at most, beside what is stored
-# Relative error of an entry of a kernel computed in float32, twice that of rounding (on images a random vector shows
-# 0.2 to 1.2 times that).
+# Error of an entry, relative to the largest, of a kernel computed in float32: twice that of rounding (on images a
+# random vector shows 0.2 to 1.2 times that).
 COMPUTED = 2.0**-23
 ALIGNED = 64  # bytes
 STORAGES = ("memory", "disk", "devices", "none")

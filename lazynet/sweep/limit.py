@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from lazynet.data import Dataset, is_labels, label_noise
-from lazynet.dynamics import Trajectory, check_learning_rate, check_tolerance, kernel_descent
+from lazynet.dynamics import Trajectory, check_learning_rate, kernel_descent
 from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, largest_eigenvalue, solve
+from lazynet.kernels.krylov import check_tolerance
 from lazynet.measures import zero_one_error
 from lazynet.networks import TwoLayer
 from lazynet.sweep.provenance import provenance

@@ -6,6 +6,7 @@ import numpy as np
 
 from lazynet.dynamics import kernel_descent
 from lazynet.kernels import Spectrum, spectrum
+from lazynet.kernels.krylov import check_tolerance
 from lazynet.kernels.spectrum import check_targets
 from lazynet.measures import residual_modes
 from lazynet.sweep.api import Run
@@ -60,8 +61,7 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
             f"The run was trained by {settings['optimizer']} on the {settings['loss']} loss with batch_size="
             f"{settings['batch_size']}, but a kernel predicts single modes only of full-batch sgd on the squared loss."
         )
-    if not 0 < tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
+    check_tolerance(tolerance)
     u = run.snapshots.train_prediction.values.astype(np.float64)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
