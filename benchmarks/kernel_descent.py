@@ -40,9 +40,7 @@ def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callabl
 def ours(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], np.ndarray]:
     """Predictions by lazynet, from a kernel stored in this dtype."""
     matrix = k.astype(dtype)
-    # Half of what is allowed: the rest is for the rounding of the entries.
-    tolerance = TOLERANCE[dtype] / 2 if dtype == "float64" else TOLERANCE[dtype]
-    return lambda: lz.kernel_flow(matrix, y, times=times, method="krylov", tolerance=tolerance).train
+    return lambda: lz.kernel_flow(matrix, y, times=times, method="krylov", tolerance=TOLERANCE[dtype]).train
 
 
 def run(

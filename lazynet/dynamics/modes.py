@@ -8,6 +8,7 @@ momentum 1 / (1 - mu) times that. Where steps are too many for each to count, th
 
 import warnings
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def _next_check(earlier: tuple[int, float], now: tuple[int, float], goal: float)
     if not 0 < error < earlier[1] < np.inf:
         return furthest
     rate = max(np.log(earlier[1] / error) / (depth - earlier[0]), 1e-6)
-    return min(furthest, depth + max(1, int(0.8 * np.log(error / goal) / rate)))
+    return min(furthest, depth + ceil(0.8 * np.log(error / goal) / rate))
 
 
 def _warn(error: Error, tolerance: float, k: KernelOperator, in_float64: float) -> None:

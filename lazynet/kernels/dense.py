@@ -14,7 +14,7 @@ from jaxtyping import Float
 from lazynet.kernels import operators
 from lazynet.kernels.operators import Block, KernelOperator, widened_product
 from lazynet.kernels.spectrum import check_symmetric, upper_tiles
-from lazynet.plan import available_memory
+from lazynet.plan import device_memory
 from lazynet.precision import float64, float64_devices
 from lazynet.typing import SquareKernel
 
@@ -94,7 +94,7 @@ def _put(panel: Array, block: Array, above: Array | int, left: Array | int) -> A
 def dense_operator(k: SquareKernel) -> KernelOperator:
     """A kernel matrix as an operator; float32 entries stay as they are.
 
-    Where there is no room for a copy on the devices, tiles are multiplied where they lie.
+    Accelerators share its rows, if there is room for them; else it is multiplied where it lies, and not copied.
 
     Raises:
         ValueError: if it is not a finite symmetric matrix.
@@ -108,9 +108,11 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
     # The two halves of a kernel say how well its entries are known.
     if asymmetry > 4 * np.finfo(matrix.dtype).eps:
         rounding = max(rounding, asymmetry)
-    if matrix.nbytes > available_memory() / 2:
-        block = partial(_tile_of, matrix)
-        return KernelOperator(len(matrix), block, matrix.dtype.name, rounding, "memory")
+    devices = float64_devices()
+    if devices[0].platform == "cpu" or matrix.nbytes > device_memory(devices):
+        # Its transpose is as good, and contiguous rows are needed.
+        rows = np.ascontiguousarray(matrix.T if matrix.flags.f_contiguous else matrix)
+        return KernelOperator(len(rows), partial(_tile_of, rows), rows.dtype.name, rounding, "memory", size=len(rows))
     with float64():
         panels = [jax.device_put(matrix[rows], device) for rows, device in shares(len(matrix))]
     return DeviceOperator(panels, rounding, "devices")

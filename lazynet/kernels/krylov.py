@@ -19,13 +19,16 @@ import scipy.linalg
 from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 
+from lazynet.kernels.halves import TOGETHER
 from lazynet.kernels.operators import KernelOperator
-from lazynet.kernels.spectrum import largest_of_matrix
+from lazynet.kernels.spectrum import largest_of_matrix, tiles
+from lazynet.kernels.threads import in_threads
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
-COLUMNS = 8  # that a product takes for little more than the price of one
+COLUMNS = TOGETHER  # that a product takes at the price of one
 SEEING = 4  # random columns at least, of which some sees every eigenvalue that the others hardly show
+PARTS = 4  # of the rows, which threads free of the basis: the same sums however many threads there are
 LEAST, LARGEST = 128, 3000  # vectors that a basis must have room for, and has at most
 
 
@@ -144,12 +147,18 @@ class Lanczos:
         q, r = q[:, :rank], r[:rank]
         # Once is enough, unless much of a row was along the basis.
         for _ in range(3 if self._size else 0):
-            q, again = scipy.linalg.qr(q - self.basis.T @ (self.basis @ q), mode="economic", check_finite=False)
+            q, again = scipy.linalg.qr(self._freed(q.T).T, mode="economic", check_finite=False)
             r = again @ r
             if np.abs(np.diag(again)).min() > 0.7:
                 break
         left[:, order] = r
         return np.ascontiguousarray(q.T), left
+
+    def _freed(self, rows: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
+        """What of the rows is orthogonal to the basis."""
+        parts = tiles(rows.shape[1], -(-rows.shape[1] // PARTS))
+        along = sum(in_threads(lambda part: rows[:, part] @ self.basis[:, part].T, parts))
+        return np.concatenate(in_threads(lambda part: rows[:, part] - along @ self.basis[:, part], parts), axis=1)
 
     def _append(self) -> None:
         """Put the last block into the basis."""

@@ -1,7 +1,6 @@
 """Kernel matrices that are multiplied and never looked at: the upper triangle in blocks, stored or computed anew."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +8,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.kernels.halves import half_products
 from lazynet.kernels.spectrum import tiles, upper_tiles
 from lazynet.plan import available_memory, check_fits
-from lazynet.precision import host_float64
 from lazynet.typing import AnyArray
 
 BLOCK = 2048  # rows of a stored block
-PANEL = 256  # rows that are widened to float64 and multiplied at once: they stay in the cache
+PANEL = 256  # rows that a device widens to float64 and multiplies at once
 
 
 # The entries of a block of the upper triangle, for a slice of rows and of columns.
@@ -35,10 +34,15 @@ class KernelOperator:
         storage: "memory", "disk", "devices" or "none".
     """
 
-    def __init__(self, n: int, block: Block, dtype: str, rounding: float, storage: str) -> None:
-        """An operator from a function that gives a block of the upper triangle, for a slice of rows and of columns."""
+    def __init__(
+        self, n: int, block: Block, dtype: str, rounding: float, storage: str, size: int | None = None
+    ) -> None:
+        """An operator from a function that gives a block of the upper triangle, for a slice of rows and of columns.
+
+        Blocks have BLOCK rows, or as many as `size` says.
+        """
         self.n, self.dtype, self.rounding, self.storage = n, np.dtype(dtype), rounding, storage
-        self._block = block
+        self._block, self._size = block, size or BLOCK
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +51,7 @@ class KernelOperator:
 
     def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
         """Rows, columns and entries of each block of the upper triangle."""
-        for rows, columns in upper_tiles(self.n, BLOCK):
+        for rows, columns in upper_tiles(self.n, self._size):
             yield rows, columns, self._block(rows, columns)
 
     def dense(self) -> Float[np.ndarray, "n n"]:
@@ -61,7 +65,7 @@ class KernelOperator:
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
         """The diagonal, float64."""
-        return np.concatenate([np.diag(self._block(s, s)).astype(np.float64) for s in tiles(self.n, BLOCK)])
+        return np.concatenate([np.diag(self._block(s, s)).astype(np.float64) for s in tiles(self.n, self._size)])
 
     def columns(self, index: np.ndarray) -> Float[np.ndarray, "n r"]:
         """The columns with these distinct numbers, float64."""
@@ -76,15 +80,12 @@ class KernelOperator:
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
-        result, w = np.zeros(v.shape), np.ascontiguousarray(v.T)
-        with host_float64():
-            for rows, columns, block in self.blocks():
-                if rows == columns:
-                    result[rows] += widened_product(block, w[:, columns])
-                else:
-                    right, below = _both_products(block, w[:, columns], w[:, rows])
-                    result[rows] += right
-                    result[columns] += np.asarray(below).T
+        result = np.zeros(v.shape)
+        for rows, columns, block in self.blocks():
+            block = np.ascontiguousarray(block, self.dtype)
+            above, below = half_products(block, v[columns], None if rows == columns else v[rows])
+            result[rows] += above
+            result[columns] += below
         return result
 
 
@@ -100,39 +101,19 @@ def _times(block: Array, w: Array) -> Array:
 
 @jax.jit
 def widened_product(block: Array, w: Array) -> Array:
-    """block w' in the dtype of w; entries of another are widened a few rows at a time, which stay in the cache."""
+    """block w' in the dtype of w; entries of another are widened a few rows at a time."""
     if block.dtype == w.dtype:
         return _times(block, w)
-    return _in_panels(block, lambda rows, at: (None, _times(rows.astype(w.dtype), w)), None)[1]
-
-
-@jax.jit
-def _both_products(block: Array, right: Array, left: Array) -> tuple[Array, Array]:
-    """block right' and left block."""
-
-    def both(rows: Array, at: Array) -> tuple[Array, Array]:
-        rows = rows.astype(right.dtype)
-        return jax.lax.dynamic_slice_in_dim(left, at, len(rows), axis=1) @ rows, _times(rows, right)
-
-    below, above = _in_panels(block, both, jnp.zeros((len(left), block.shape[1]), left.dtype))
-    return above, below
-
-
-def _in_panels(block: Array, f: Callable[[Array, Array], tuple[Any, Array]], zero: Any) -> tuple[Any, Array]:
-    """Sum and stack what f gives of a few rows at a time."""
     size = min(PANEL, len(block))
     whole = len(block) // size
 
-    def step(total: Any, i: Array) -> tuple[Any, Array]:
-        added, kept = f(jax.lax.dynamic_slice_in_dim(block, i * size, size), i * size)
-        return jax.tree.map(jnp.add, total, added), kept
+    def panel(i: Array) -> Array:
+        return _times(jax.lax.dynamic_slice_in_dim(block, i * size, size).astype(w.dtype), w)
 
-    total, kept = jax.lax.scan(step, zero, jnp.arange(whole))
-    kept = kept.reshape(whole * size, kept.shape[2])
+    kept = jax.lax.map(panel, jnp.arange(whole)).reshape(whole * size, len(w))
     if whole * size == len(block):
-        return total, kept
-    added, rest = f(block[whole * size :], jnp.asarray(whole * size))
-    return jax.tree.map(jnp.add, total, added), jnp.concatenate([kept, rest])
+        return kept
+    return jnp.concatenate([kept, _times(block[whole * size :].astype(w.dtype), w)])
 
 
 class CrossOperator:

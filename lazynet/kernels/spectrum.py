@@ -1,8 +1,6 @@
 """Eigenvalues and inverses of a kernel matrix, and what theory asks of them."""
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,6 +9,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from lazynet.kernels.threads import in_threads
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
@@ -57,13 +56,14 @@ def check_symmetric(matrix: np.ndarray, name: str) -> float:
         raise ValueError(f"{name} has shape {matrix.shape}, but must be a square matrix (n, n).")
 
     def largest(places: tuple[slice, slice]) -> np.ndarray:
-        tile, mirrored = matrix[places], matrix[places[::-1]].T
-        size = max(tile.max(), -tile.min(), mirrored.max(), -mirrored.min())
-        return np.array([size, np.abs(tile - mirrored).max() if np.isfinite(size) else np.nan])
+        tile = matrix[places]
+        # What is not finite on either side makes this so too.
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = tile - matrix[places[::-1]].T
+        return np.array([max(tile.max(), -tile.min()), max(difference.max(), -difference.min())])
 
-    # NumPy works in threads here; a tile stays in the cache of its own.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = np.max(list(pool.map(largest, upper_tiles(len(matrix), TILE))), axis=0)
+    # A tile stays in the cache of its thread.
+    found = np.max(in_threads(largest, upper_tiles(len(matrix), TILE)), axis=0)
     if not np.isfinite(found).all():
         raise ValueError(f"{name} has NaN or infinite entries, but must be finite.")
     # Kernels stored in float32 are symmetric to its rounding only.

@@ -1,0 +1,40 @@
+"""Threads of the host, for work in NumPy and machine code that lets go of Python's lock."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import count
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "lazynet")
+
+
+# A process that forks keeps no threads.
+os.register_at_fork(after_in_child=_helpers.cache_clear)
+
+
+def in_threads(f: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What f gives of each item, in order. The caller's thread works too, because others take a while to wake."""
+    items = list(items)
+    results: dict[int, Result] = {}
+    numbers = count()
+
+    def work() -> None:
+        while (i := next(numbers)) < len(items):
+            results[i] = f(items[i])
+
+    helpers = [_helpers().submit(work) for _ in range(min(len(items), os.cpu_count() or 1) - 1)]
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+    return [results[i] for i in range(len(items))]

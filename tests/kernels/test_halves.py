@@ -1,0 +1,68 @@
+"""Products with half of a symmetric matrix against whole ones."""
+
+import numpy as np
+import pytest
+from tolerance import assert_close
+
+from lazynet.kernels import halves
+from lazynet.kernels.halves import ROWS, half_products
+from lazynet.kernels.threads import in_threads
+
+RNG = np.random.default_rng(0)
+
+
+def symmetric(n, dtype):
+    k = RNG.normal(size=(n, n))
+    return (k + k.T).astype(dtype)
+
+
+# Nothing but a rest, no rest, both; more strips than lanes; more than eight vectors, and none.
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 3), (8, 8), (23, 2), (64, 17), (1203, 9), (40, 0)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_symmetric_product(dtype, n, k):
+    matrix, v = symmetric(n, dtype), RNG.normal(size=(n, k))
+    above, below = half_products(matrix, v)
+    # Sums are in float64: nothing is lost beyond the entries.
+    assert_close(above + below, matrix.astype(np.float64) @ v)
+
+
+@pytest.mark.parametrize("shape", [(3, 9), (16, 1), (20, 4200), (1100, 40)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_both_products_of_any_block(dtype, shape):
+    block, right, left = (
+        RNG.normal(size=shape).astype(dtype),
+        RNG.normal(size=(shape[1], 3)),
+        RNG.normal(size=(shape[0], 3)),
+    )
+    above, below = half_products(block, right, left)
+    assert_close(above, block.astype(np.float64) @ right)
+    assert_close(below, block.astype(np.float64).T @ left)
+
+
+def test_the_other_half_is_not_read():
+    matrix, v = symmetric(50, "float64"), RNG.normal(size=(50, 2))
+    groups = np.arange(50) // ROWS
+    half = np.where(groups[:, None] > groups, np.nan, matrix)
+    assert_close(sum(half_products(half, v)), matrix @ v)
+
+
+def test_rows_that_are_part_of_longer_ones():
+    matrix, v = symmetric(40, "float64"), RNG.normal(size=(20, 2))
+    assert_close(sum(half_products(matrix[20:, 20:], v)), matrix[20:, 20:] @ v)
+
+
+def test_the_number_of_threads_does_not_show(monkeypatch):
+    matrix, v = symmetric(700, "float32"), RNG.normal(size=(700, 2))
+    found = sum(half_products(matrix, v))
+    monkeypatch.setattr(halves, "in_threads", lambda f, items: [f(item) for item in items])
+    np.testing.assert_array_equal(sum(half_products(matrix, v)), found)
+
+
+def test_threads_keep_the_order_and_nest():
+    assert in_threads(lambda i: sum(in_threads(lambda j: i * j, range(5))), range(20)) == [10 * i for i in range(20)]
+    assert in_threads(str, []) == []
+
+
+def test_an_error_in_a_thread_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda i: 1 / (i - 3), range(5))
