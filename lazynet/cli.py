@@ -16,7 +16,11 @@ import lazynet as lz
 from lazynet.data import fetch_dataset, list_datasets, parse_classes
 from lazynet.kernels import largest_eigenvalue
 from lazynet.kernels.solve import FACTORED, complexity_and_smallest
+from lazynet.losses import get_loss
+from lazynet.plan import Job, available_memory
 from lazynet.sweep import Stages, check_new_folder, write_run
+from lazynet.sweep.plan import predict_jobs, sweep_jobs
+from lazynet.sweep.settings import Training, check_seeds, check_widths
 
 FAILED_CHECK, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # What bad input raises; anything else is a defect and shows its traceback.
@@ -81,6 +85,8 @@ class Sweep:
     """End with exit code 1 when an "equal" row or an inequality fails."""
     json: bool = False
     """Print one JSON object instead of tables."""
+    plan: bool = False
+    """Print what it takes, in memory and operations, and do nothing."""
 
     def run(self) -> int:
         """Run the sweep; the exit code."""
@@ -94,6 +100,12 @@ class Sweep:
             init_scale=self.init_scale,
             output_scale=self.output_scale,
         )
+        if self.plan:
+            loss, path = get_loss("squared"), "auto"
+            training = Training(self.steps, self.snapshots, loss, self.optimizer, self.batch_size, self.dtype, path)
+            training.check(network, data, self.learning_rate)
+            widths, seeds = check_widths(self.widths, network, self.learning_rate), check_seeds(self.seeds)
+            return _print_plan(sweep_jobs(network, data, widths, len(seeds), training), self.json)
         result = lz.sweep(
             network,
             data,
@@ -158,11 +170,15 @@ class Predict:
     """New folder for settings.json, result.nc and figures/."""
     json: bool = False
     """Print one JSON object instead of tables."""
+    plan: bool = False
+    """Print what it takes, in memory and operations, and do nothing."""
 
     def run(self) -> int:
         """Predict; the exit code."""
         check_new_folder(self.out)
         data = self.data.load()
+        if self.plan:
+            return _print_plan(predict_jobs(data, self.dtype, self.storage), self.json)
         network = lz.TwoLayer(
             width=2,
             outputs=data.outputs,
@@ -370,6 +386,17 @@ def _prediction_table(result: Any) -> str:
 def _labels(classes: tuple[str, ...]) -> list[int | list[int]]:
     """Class groups as numbers, a single label without its brackets."""
     return [group[0] if len(group) == 1 else list(group) for group in parse_classes(classes)]
+
+
+def _print_plan(jobs: list[Job], as_json: bool) -> int:
+    """What the jobs take beside what is free; the exit code."""
+    if as_json:
+        _print_json(jobs=[job._asdict() for job in jobs], free_bytes=available_memory())
+    else:
+        for job in jobs:
+            print(job)
+        print(f"{available_memory() / 1e9:.3g} GB are free.")
+    return 0
 
 
 def _print_json(**values: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a job takes, in bytes, before it starts; and the one refusal of a job that cannot fit."""
+"""What a job takes, in bytes and operations, before it starts; and the one refusal of a job that cannot fit."""
 
 import os
 from collections.abc import Callable
@@ -10,6 +10,39 @@ import jax
 
 # A look at what is free takes as long as a small kernel, and so many bytes are always there.
 SMALL = 2**28
+
+
+class Job(NamedTuple):
+    """What a job takes, and for what.
+
+    Attributes:
+        name: what a refusal calls it.
+        bytes: that it must hold at the same time, by what they are for.
+        flops: floating-point operations of its large parts, by what they are for.
+    """
+
+    name: str
+    bytes: dict[str, int]
+    flops: dict[str, float]
+
+    def __str__(self) -> str:
+        """One line, with the parts in brackets."""
+        memory = _with_parts({name: value / 1e9 for name, value in self.bytes.items()}, "GB")
+        work = _with_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
+        return f"{self.name}: {memory}, {work}"
+
+    def check(self) -> None:
+        """Refuse it if it needs more memory than is free.
+
+        Raises:
+            ValueError: with both numbers.
+        """
+        check_memory(self.name, sum(self.bytes.values()))
+
+
+def _with_parts(parts: dict[str, float], unit: str) -> str:
+    listed = ", ".join(f"{name} {value:.3g}" for name, value in parts.items() if value)
+    return f"{sum(parts.values()):.3g} {unit} ({listed})" if listed else f"0 {unit}"
 
 
 def available_memory() -> int:
@@ -75,6 +108,11 @@ def check_memory(what: str, needed: int) -> None:
 def eigenvectors_bytes(n: int) -> int:
     """Bytes that all eigenvectors of a float64 matrix of n rows take beside it: they and LAPACK's 2 n^2."""
     return 3 * 8 * n**2
+
+
+def eigenvectors_flops(n: int) -> float:
+    """Operations of finding them, about 9 n^3 (Golub and Van Loan 2013, section 8.3.4)."""
+    return 9.0 * n**3
 
 
 class Blocks(NamedTuple):

@@ -9,7 +9,7 @@ from lazynet.kernels.krylov import Error, largest_eigenvalue
 from lazynet.kernels.operators import CrossOperator, KernelOperator
 from lazynet.kernels.solve import complexity, solve
 from lazynet.kernels.spectrum import Inverse, Spectrum, same_rows, spectrum
-from lazynet.kernels.storage import kernel_operator
+from lazynet.kernels.storage import kernel_job, kernel_operator
 
 __all__ = [
     "CrossOperator",
@@ -23,6 +23,7 @@ __all__ = [
     "complexity",
     "dense_operator",
     "empirical_ntk",
+    "kernel_job",
     "kernel_operator",
     "largest_eigenvalue",
     "neural_tangents",

@@ -12,7 +12,7 @@ from lazynet.kernels import operators
 from lazynet.kernels.dense import DeviceOperator, put_on_devices
 from lazynet.kernels.operators import Block, KernelOperator
 from lazynet.kernels.spectrum import upper_tiles
-from lazynet.plan import available_memory, check_fits, device_memory, symmetric_bytes
+from lazynet.plan import Job, available_memory, check_fits, device_memory, symmetric_bytes
 from lazynet.precision import float64_devices
 from lazynet.typing import AnyArray
 
@@ -61,16 +61,15 @@ def kernel_operator(
         raise ValueError(f"storage is {storage!r}, but must be one of {', '.join(STORAGES)}.")
     if x.ndim != 2 or not len(x) or not np.isfinite(x).all():
         raise ValueError(f"x has shape {x.shape}, but must be finite rows (n, d), at least one.")
-    n, itemsize = len(x), np.dtype(dtype).itemsize
-    needed, whole = symmetric_bytes(n, itemsize, operators.BLOCK), itemsize * n**2
-    room, on_devices = (available_memory() if memory is None else memory) - WORKING, device_memory(float64_devices())
+    n, room = len(x), (available_memory() if memory is None else memory) - WORKING
     if storage is None:
-        fast = float64_devices()[0].platform != "cpu" and whole <= on_devices
-        storage = "devices" if fast else "memory" if needed <= room else "disk"
+        storage = choose_storage(n, dtype, room)
+    job = kernel_job(n, x.shape[1], dtype, storage)
+    needed = job.bytes["entries"]
     if storage == "memory":
-        check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, room)
+        check_fits(job.name, needed, room)
     if storage == "devices":
-        check_fits(f"A kernel of {n} rows in {dtype}", whole, on_devices, "device memory")
+        check_fits(job.name, needed, device_memory(float64_devices()), "device memory")
     rounding = COMPUTED if dtype == "float32" else 0.0
 
     def compute(rows: slice, columns: slice) -> np.ndarray:
@@ -83,8 +82,25 @@ def kernel_operator(
         return KernelOperator(n, compute, dtype, rounding, storage)
     if storage == "devices":
         return DeviceOperator(put_on_devices(n, compute, dtype, progress), rounding, storage)
-    entries = _in_memory(needed, dtype) if storage == "memory" else _in_file(n, needed, dtype)
+    entries = _in_memory(needed, dtype) if storage == "memory" else _in_file(job.name, needed, dtype)
     return KernelOperator(n, _kept(n, compute, entries, progress), dtype, rounding, storage)
+
+
+def choose_storage(n: int, dtype: str, room: int) -> str:
+    """Where the kernel of n rows goes, with so many bytes of the host's memory for it."""
+    devices = float64_devices()
+    if devices[0].platform != "cpu" and kernel_job(n, 0, dtype, "devices").bytes["entries"] <= device_memory(devices):
+        return "devices"
+    return "memory" if kernel_job(n, 0, dtype, "memory").bytes["entries"] <= room else "disk"
+
+
+def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
+    """What the entries of a kernel take: their bytes where they are kept, and the products of inputs of d features."""
+    itemsize = np.dtype(dtype).itemsize
+    kept = {"none": "nothing of it kept", "devices": "all of it, on the devices", "disk": "half of it, in a file"}
+    entries = {"none": 0, "devices": itemsize * n**2}.get(storage, symmetric_bytes(n, itemsize, operators.BLOCK))
+    name = f"A kernel of {n} rows in {dtype} ({kept.get(storage, 'half of it, in blocks')})"
+    return Job(name, {"entries": entries}, {"products of inputs": float(n) ** 2 * d})
 
 
 def _in_memory(needed: int, dtype: str) -> np.ndarray:
@@ -94,10 +110,10 @@ def _in_memory(needed: int, dtype: str) -> np.ndarray:
     return raw[start : start + needed].view(dtype)
 
 
-def _in_file(n: int, needed: int, dtype: str) -> np.ndarray:
+def _in_file(name: str, needed: int, dtype: str) -> np.ndarray:
     """An array in a temporary file that goes with it."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    check_fits(f"A kernel of {n} rows in {dtype} (half of it, in blocks)", needed, free, "disk")
+    check_fits(name, needed, free, "disk")
     with tempfile.TemporaryFile() as file:
         # Taken now, because a file that cannot grow later kills the process.
         os.posix_fallocate(file.fileno(), 0, needed)

@@ -16,6 +16,7 @@ from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.sweep.cells import Cell, network_variables, width_cell
 from lazynet.sweep.members import train_members
+from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.predictions import (
     Limit,
     largest_empirical_eigenvalue,
@@ -202,6 +203,8 @@ def sweep(
     if not 0 <= label_noise <= 1:
         raise ValueError(f"label_noise is {label_noise}, but must be a share from 0 to 1.")
     check_new_folder(out)
+    for job in sweep_jobs(network, data, widths, len(seeds), training):
+        job.check()
     begun = time.time()
     if label_noise:
         noisy = redraw_labels(data.y_train, label_noise, noise_key())

@@ -2,7 +2,7 @@
 
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath
 from lazynet.training.program import NEVER, Outcome, simulate, snapshot_steps
-from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
+from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent, step_flops
 
 __all__ = [
     "NEVER",
@@ -19,4 +19,5 @@ __all__ = [
     "is_plain_descent",
     "simulate",
     "snapshot_steps",
+    "step_flops",
 ]

@@ -1,0 +1,111 @@
+"""What a sweep is said to take, against what it takes."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet import cli, plan
+from lazynet.losses import get_loss
+from lazynet.plan import Job
+from lazynet.sweep.plan import predict_jobs, sweep_jobs
+from lazynet.sweep.settings import Training
+from lazynet.training import Member, choose_path, step_flops
+
+DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
+
+
+def trained(**more):
+    settings = {"steps": 10, "snapshots": 5, "loss": get_loss("squared"), "optimizer": "sgd", "batch_size": None}
+    return Training(**{**settings, "dtype": "float32", "path": "auto", **more})
+
+
+@pytest.mark.parametrize(
+    ("path", "train"),
+    [
+        ("hidden", "hidden"),
+        ("preactivation", "hidden"),
+        *(("autodiff", part) for part in ("hidden", "readout", "both")),
+    ],
+)
+def test_operations_of_a_step_are_those_that_xla_counts(path, train):
+    n, d, width = 96, 40, 1024
+    x = np.random.default_rng(0).normal(size=(n, d)).astype("float32")
+    y = np.ones(n, "float32")
+    network = lz.TwoLayer(width=width, train=train)
+    chosen = choose_path(network, get_loss("squared"), "sgd", None, x, path)
+    shared = {name: jnp.asarray(value) for name, value in chosen.share(x, y).items()} | {"learning_rate": jnp.ones(())}
+    member = Member(dict(network.init(jax.random.key(0), x)), jax.random.key(1), None)
+    state = chosen.start(member, shared)
+    step = jax.jit(lambda state, member, shared: chosen.step(state, member, shared, jnp.asarray(0)))
+    counted = step.lower(state, member, shared).compile().cost_analysis()["flops"]
+    # What is left are products with the readout and elementwise work, some operations for each of n m.
+    said = step_flops(network, n, d, None, path, plain=True)
+    assert said <= counted <= said + 20 * n * width
+
+
+def test_bytes_and_operations_of_a_sweep():
+    limit, small, large = sweep_jobs(lz.TwoLayer(width=2), DIGITS, [128, 256], 3, trained())
+    assert limit.bytes == {"kernel": 8 * 64 * 100, "eigenvectors": 24 * 64**2}
+    assert small.bytes == {
+        "weights": 2 * 3 * 4 * 128 * 65,
+        "pre-activations": 4 * 64 * 128,
+        "kernels": 8 * 64 * 100 + 24 * 64**2,
+    }
+    # Pre-activations are cheaper: 2 n^2 m a step.
+    assert small.flops["training"] == 3 * 10 * 2 * 64**2 * 128
+    assert large.flops["training"] == 2 * small.flops["training"]
+    assert sum(large.bytes.values()) < 2 * sum(small.bytes.values())
+
+
+def test_doubles_and_other_losses():
+    (_, single), (_, double) = (
+        sweep_jobs(lz.TwoLayer(width=2), DIGITS, [128], 1, trained(dtype=dtype)) for dtype in ("float32", "float64")
+    )
+    assert double.bytes["weights"] == 2 * single.bytes["weights"]
+    _, logistic = sweep_jobs(lz.TwoLayer(width=2), DIGITS, [128], 1, trained(loss=get_loss("logistic")))
+    # Nothing is diagonalised: the linearised network is trained.
+    assert logistic.flops["eigenvectors"] == 0
+    assert logistic.bytes["kernels"] == 8 * 64**2
+
+
+def test_a_sweep_that_does_not_fit_is_refused_before_work(monkeypatch):
+    monkeypatch.setattr(plan, "available_memory", lambda: 2**31)
+    # `lazynet.sweep` is the function.
+    monkeypatch.setattr(sys.modules["lazynet.sweep.api"], "width_cell", lambda *_: pytest.fail("work was started"))
+    with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 takes .* but 2\.15 GB of memory are"):
+        lz.sweep(lz.TwoLayer(width=2), DIGITS, [64, 2**24], seeds=2, steps=10)
+
+
+def test_a_job_in_one_line():
+    job = Job("A job", {"weights": 2_000_000_000, "nothing": 0}, {"training": 5e11})
+    assert str(job) == "A job: 2 GB (weights 2), 0.5 TFLOP (training 0.5)"
+    assert str(Job("Another", {}, {})) == "Another: 0 GB, 0 TFLOP"
+
+
+def test_what_a_prediction_takes():
+    kernel, products = predict_jobs(DIGITS, "float32", "none")
+    assert kernel.bytes == {"entries": 0}
+    assert products.flops["entries anew"] > 0
+    kernel, products = predict_jobs(DIGITS, "float32", None)
+    assert kernel.bytes == {"entries": 4 * 64**2}
+    assert products.flops["entries anew"] == 0
+
+
+@pytest.mark.parametrize("command", ["sweep", "predict"])
+def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(lz, command, lambda *_, **__: pytest.fail("work was started"))
+    flags = [command, "--n-train", "64", "--n-test", "36", "--plan", "--out", str(tmp_path / "new")]
+    assert cli.main(flags) == 0
+    said = capsys.readouterr().out
+    assert "GB are free" in said
+    assert "TFLOP" in said
+    assert cli.main([*flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["free_bytes"] > 0
+    assert all(job["flops"] for job in found["jobs"])
+    assert not (tmp_path / "new").exists()
