@@ -12,7 +12,6 @@ from functools import cache, reduce
 from operator import iadd
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 from jaxtyping import Float
 
@@ -158,6 +157,9 @@ class _Compiled(NamedTuple):
 @cache
 def _compiled(dtype: str) -> _Compiled:
     """`meet` for entries of this dtype, compiled for this processor in some hundredths of a second."""
+    # Only here, because loading LLVM takes a while.
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -177,7 +179,11 @@ def half_products(
 
     Without left the block is symmetric, and the two add up to block right; what is left of the squares of ROWS rows on
     its diagonal is not read.
+
+    Raises:
+        ValueError: if shapes do not fit, or the entries are not as above: machine code would not notice.
     """
+    _check(block, right, left)
     symmetric, k = left is None, right.shape[1]
     compiled, whole = _compiled(block.dtype.name), len(block) // ROWS * ROWS
     right_rows = _packed(right)
@@ -209,6 +215,15 @@ def half_products(
         above[whole:] += rest @ right
         below += rest.T @ left[whole:]
     return above, below
+
+
+def _check(block: np.ndarray, right: np.ndarray, left: np.ndarray | None) -> None:
+    rows = right if left is None else left
+    if block.shape != (len(rows), len(right)) or rows.shape != (len(rows), right.shape[1]):
+        shapes = f"{right.shape}" if left is None else f"{right.shape} and {rows.shape}"
+        raise ValueError(f"A block of shape {block.shape} cannot multiply vectors of shape {shapes}.")
+    if block.dtype not in (np.float64, np.float32) or (block.size and block.strides[1] != block.itemsize):
+        raise ValueError(f"A block of {block.dtype} must be of float64 or float32, its rows contiguous.")
 
 
 def _packed(v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "groups n together"]:

@@ -12,6 +12,7 @@ the large eigenvalues early, which halves the number of products, and see what t
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from threading import RLock
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -76,10 +77,14 @@ def basis_limit(n: int) -> int:
     return min(LARGEST, available_memory() // each)
 
 
+# BLAS has one setting for all threads: whoever comes last finds, and leaves, what was there before the first.
+NARROW = RLock()
+
+
 @contextmanager
 def narrow_products() -> Iterator[None]:
     """One thread for BLAS: its others, of no use to narrow products, would keep cores busy for a while after each."""
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
+    with NARROW, ThreadpoolController().limit(limits=1, user_api="blas"):
         yield
 
 

@@ -80,6 +80,8 @@ class KernelOperator:
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """K v in float64."""
+        if len(v) != self.n:
+            raise ValueError(f"v has shape {v.shape}, but an operator of {self.n} rows multiplies ({self.n}, k).")
         result = np.zeros(v.shape)
         for rows, columns, block in self.blocks():
             block = np.ascontiguousarray(block, self.dtype)

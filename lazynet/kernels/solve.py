@@ -16,6 +16,7 @@ from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # columns that the preconditioner takes at most
 FACTORED = 16_000  # rows of a matrix that is factored at most: LAPACK libraries crash beyond 2^31 bytes
+EPS = float(np.finfo(float).eps / 2)
 UNSEEN = 0.03  # share of its typical size below which a component of a random vector is as good as never
 
 
@@ -117,6 +118,7 @@ class Nystroem:
         left, singular, _ = scipy.linalg.svd(r, check_finite=False)
         self._u = q @ left
         self._scale = singular[-1] / singular - 1
+        self.largest = float(singular[0] ** 2)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """P^-1/2 v."""
@@ -185,17 +187,25 @@ def solve(
                 progress(process.depth, truncation)
     if process.depth:
         inverse = _inverse_on_ritz_vectors(process)[:, :outputs]
-        x = process.vectors() @ inverse
-        x = x if p is None else p.product(x)
+        z = process.vectors() @ inverse
+        x = z if p is None else p.product(z)
         forms = np.sum(process.weights[:, :outputs] * inverse, axis=0)
         if p is not None:
             # The Rayleigh quotient of P^-1/2 z with K is that of z with P^-1/2 K P^-1/2, over its squared norm.
-            z = process.basis[: process.multiplied].T @ process.ritz[1][:, :1]
-            lambda_min /= float(np.sum(p.product(z) ** 2))
+            lowest = process.basis[: process.multiplied].T @ process.ritz[1][:, :1]
+            lambda_min /= float(np.sum(p.product(lowest) ** 2))
     storage = 0.0 if lambda_min > zero else np.inf
-    for vector, form in zip(x.T, forms, strict=True):
-        # x' E x for errors E of the entries that are independent.
-        storage = max(storage, float(rounding * diagonal * np.sum(vector**2) / form) if form > 0 else 0.0)
+    if process.depth:
+        # x' E x for errors E of the entries that are independent, and for those of products by their norm; what the
+        # process drops as rounding is as small beside the largest Ritz value.
+        largest = float(process.ritz[0][-1])
+        products = EPS * (largest if p is None else p.largest)
+        lost = (rounding * diagonal + products) * np.sum(x**2, axis=0) + 8 * EPS * largest * np.sum(z**2, axis=0)
+        if p is not None:
+            # P^-1/2 y is small beside what it is the difference of.
+            lost += 8 * EPS * np.linalg.norm(z, axis=0) * np.linalg.norm(asked, axis=0)
+        relative = np.divide(lost, forms, out=np.zeros(outputs), where=forms > 0) + 4 * EPS * (forms > 0)
+        storage = max(storage, float(relative.max()))
     return Solution(x.reshape(y.shape), forms, Error(truncation, storage), lambda_min, process.depth)
 
 

@@ -55,17 +55,14 @@ def kernel_operator(
     >>> lz.kernel_descent(k, np.ones(3), learning_rate=1.0, steps=[1]).train
     array([[0.5, 0.5, 0.5]])
     """
-    if dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
-    if storage not in (*STORAGES, None):
-        raise ValueError(f"storage is {storage!r}, but must be one of {', '.join(STORAGES)}.")
+    check_storage(dtype, storage)
     if x.ndim != 2 or not len(x) or not np.isfinite(x).all():
         raise ValueError(f"x has shape {x.shape}, but must be finite rows (n, d), at least one.")
     n, room = len(x), (available_memory() if memory is None else memory) - WORKING
     if storage is None:
         storage = choose_storage(n, dtype, room)
     job = kernel_job(n, x.shape[1], dtype, storage)
-    needed = job.bytes["entries"]
+    needed = sum(job.bytes.values())
     if storage == "memory":
         check_fits(job.name, needed, room)
     if storage == "devices":
@@ -74,6 +71,9 @@ def kernel_operator(
 
     def compute(rows: slice, columns: slice) -> np.ndarray:
         block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        if block.shape != shape:
+            raise ValueError(f"kernel returned shape {block.shape} for {shape[0]} and {shape[1]} rows.")
         if not np.isfinite(block).all():
             raise ValueError(f"The kernel of rows {rows.start} to {rows.stop - 1} has NaN or infinite entries.")
         return block
@@ -86,21 +86,33 @@ def kernel_operator(
     return KernelOperator(n, _kept(n, compute, entries, progress), dtype, rounding, storage)
 
 
+def check_storage(dtype: str, storage: str | None) -> None:
+    """Refuse a dtype or a place for the entries that there is not."""
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+    if storage not in (*STORAGES, None):
+        raise ValueError(f"storage is {storage!r}, but must be one of {', '.join(STORAGES)}.")
+
+
 def choose_storage(n: int, dtype: str, room: int) -> str:
-    """Where the kernel of n rows goes, with so many bytes of the host's memory for it."""
-    devices = float64_devices()
-    if devices[0].platform != "cpu" and kernel_job(n, 0, dtype, "devices").bytes["entries"] <= device_memory(devices):
+    """Where the kernel of n rows goes, with so many bytes of the host's memory for its entries."""
+    devices, whole = float64_devices(), np.dtype(dtype).itemsize * n**2
+    if devices[0].platform != "cpu" and whole <= device_memory(devices):
         return "devices"
-    return "memory" if kernel_job(n, 0, dtype, "memory").bytes["entries"] <= room else "disk"
+    return "memory" if symmetric_bytes(n, np.dtype(dtype).itemsize, operators.BLOCK) <= room else "disk"
 
 
 def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
     """What the entries of a kernel take: their bytes where they are kept, and the products of inputs of d features."""
     itemsize = np.dtype(dtype).itemsize
-    kept = {"none": "nothing of it kept", "devices": "all of it, on the devices", "disk": "half of it, in a file"}
-    entries = {"none": 0, "devices": itemsize * n**2}.get(storage, symmetric_bytes(n, itemsize, operators.BLOCK))
-    name = f"A kernel of {n} rows in {dtype} ({kept.get(storage, 'half of it, in blocks')})"
-    return Job(name, {"entries": entries}, {"products of inputs": float(n) ** 2 * d})
+    half = symmetric_bytes(n, itemsize, operators.BLOCK)
+    kept, entries = {
+        "none": ("nothing of it kept", {}),
+        "devices": ("all of it, on the devices", {"entries, on the devices": itemsize * n**2}),
+        "disk": ("half of it, in a file", {"entries, on disk": half}),
+        "memory": ("half of it, in blocks", {"entries": half}),
+    }[storage]
+    return Job(f"A kernel of {n} rows in {dtype} ({kept})", entries, {"products of inputs": float(n) ** 2 * d})
 
 
 def _in_memory(needed: int, dtype: str) -> np.ndarray:

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from itertools import count
+from threading import Event
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -24,15 +26,21 @@ def in_threads(f: Callable[[Item], Result], items: Iterable[Item]) -> list[Resul
     """What f gives of each item, in order. The caller's thread works too, because others take a while to wake."""
     items = list(items)
     results: dict[int, Result] = {}
-    numbers = count()
+    numbers, stopped = count(), Event()
 
     def work() -> None:
-        while (i := next(numbers)) < len(items):
+        while not stopped.is_set() and (i := next(numbers)) < len(items):
             results[i] = f(items[i])
 
-    helpers = [_helpers().submit(work) for _ in range(min(len(items), os.cpu_count() or 1) - 1)]
+    helpers = []
+    # A thread that outlives the main one finds no helpers any more.
+    with suppress(RuntimeError):
+        helpers += [_helpers().submit(work) for _ in range(min(len(items), os.cpu_count() or 1) - 1)]
     try:
         work()
+    except BaseException:
+        stopped.set()
+        raise
     finally:
         for helper in helpers:
             if not helper.cancel():

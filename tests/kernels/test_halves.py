@@ -1,8 +1,12 @@
 """Products with half of a symmetric matrix against whole ones."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from tolerance import assert_close
+from unchecked import unchecked
 
 from lazynet.kernels import halves
 from lazynet.kernels.halves import ROWS, half_products
@@ -16,8 +20,8 @@ def symmetric(n, dtype):
     return (k + k.T).astype(dtype)
 
 
-# Nothing but a rest, no rest, both; more strips than lanes; more than eight vectors, and none.
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 3), (8, 8), (23, 2), (64, 17), (1203, 9), (40, 0)])
+# Nothing but a rest, no rest, both; more strips than lanes; more than eight vectors, and none; more than one chunk.
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 3), (8, 8), (23, 2), (64, 17), (1203, 9), (40, 0), (2307, 2)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_symmetric_product(dtype, n, k):
     matrix, v = symmetric(n, dtype), RNG.normal(size=(n, k))
@@ -37,6 +41,22 @@ def test_both_products_of_any_block(dtype, shape):
     above, below = half_products(block, right, left)
     assert_close(above, block.astype(np.float64) @ right)
     assert_close(below, block.astype(np.float64).T @ left)
+
+
+def test_many_lanes(monkeypatch):
+    monkeypatch.setattr(halves, "ROWS_PER_LANE", 140)
+    matrix, v = symmetric(1500, "float64"), RNG.normal(size=(1500, 3))
+    assert_close(sum(half_products(matrix, v)), matrix @ v)
+
+
+def test_what_machine_code_would_not_notice_is_refused():
+    block, right, left = np.ones((9, 16)), np.ones((16, 2)), np.ones((9, 2))
+    for wrong in ((block, right[1:], left), (block, right, left[1:]), (block, right, left[:, :1]), (block, right)):
+        with unchecked(), pytest.raises(ValueError, match="cannot multiply vectors"):
+            half_products(*wrong)
+    for wrong_block in (block.astype(int), np.asfortranarray(block), block.astype(">f8")):
+        with unchecked(), pytest.raises(ValueError, match="must be of float64 or float32, its rows contiguous"):
+            half_products(wrong_block, right, left)
 
 
 def test_the_other_half_is_not_read():
@@ -61,6 +81,20 @@ def test_the_number_of_threads_does_not_show(monkeypatch):
 def test_threads_keep_the_order_and_nest():
     assert in_threads(lambda i: sum(in_threads(lambda j: i * j, range(5))), range(20)) == [10 * i for i in range(20)]
     assert in_threads(str, []) == []
+
+
+def test_an_interrupt_does_not_wait_for_what_is_left():
+    done = []
+
+    def item(i):
+        done.append(i)
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(item, range(1000))
+    assert len(done) < 20
 
 
 def test_an_error_in_a_thread_is_raised():

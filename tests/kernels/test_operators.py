@@ -132,6 +132,14 @@ def test_bad_input():
         lz.kernel_operator(KERNEL, x, storage="cloud")
     with pytest.raises(ValueError, match="rows 0 to 6 has NaN or infinite entries"):
         lz.kernel_operator(lambda a, b=None, dtype=None: np.full((len(a), len(a if b is None else b)), np.nan), x)
+    with pytest.raises(ValueError, match=r"kernel returned shape \(7, 7\) for 7 and 2 rows"):
+        lz.kernel_operator(lambda a, b=None, dtype=None: a @ a.T, x, storage="none").product(np.ones((N, 1)))
+    with unchecked(), pytest.raises(ValueError, match=r"v has shape \(22, 1\), but an operator of 23 rows"):
+        dense_operator(KERNEL(x)).product(np.ones((N - 1, 1)))
+    large = np.zeros((4, 4))
+    large[0, 3], large[3, 0] = 1e308, -1e308
+    with pytest.raises(ValueError, match="differs from its transpose"):
+        dense_operator(large)
     with pytest.raises(ValueError, match="differs from its transpose"):
         dense_operator(np.triu(np.ones((4, 4), np.float32)))
 
