@@ -10,8 +10,12 @@ import optax
 from jax import Array
 
 import lazynet as lz
+from benchmarks.timing import Report, Timing, interleaved, show_table
 from lazynet.kernels import neural_tangents
-from lazynet.training.keys import member_key, start_key
+from lazynet.losses import squared
+from lazynet.sweep.members import arithmetic, packs_of
+from lazynet.training import Member, choose_path, simulate, snapshot_steps
+from lazynet.training.keys import batch_key, member_key, start_key
 
 
 class Problem(NamedTuple):
@@ -135,3 +139,149 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
         return {**found, "drift": drift, "path": path}
 
     return lambda: [one(member) for member in members]
+
+
+def nothing(variables: Any, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
+    """No measures."""
+    return {}
+
+
+def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[], list[Any]]:
+    """Every member trained by lazynet in the packs of a sweep; the trained parameters."""
+    data = given.data
+    chosen = choose_path(network, squared(), "sgd", None, data.x_train, path)
+    arrays = {**chosen.share(data.x_train, data.y_train), "learning_rate": given.learning_rate}
+    shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
+    every = starts(given, network)
+    packs = []
+    for seeds in packs_of(range(given.seeds), network, data):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(every[seed] for seed in seeds))
+        keys = jnp.stack([batch_key(member_key(network.width, seed)) for seed in seeds])
+        packs.append(Member(stacked, keys, None))
+    ends = np.array([0, given.steps])
+
+    def call() -> list[Any]:
+        with arithmetic("float32"):
+            found = [simulate(chosen, nothing, members, shared, ends).variables["params"] for members in packs]
+        return [
+            jax.tree.map(lambda leaf, i=i: leaf[i], pack)
+            for pack in found
+            for i in range(len(jax.tree.leaves(pack)[0]))
+        ]
+
+    return call
+
+
+def experiment_ours(given: Problem, network: lz.TwoLayer, snapshots: int) -> Callable[[], Any]:
+    """The whole sweep of one width by lazynet."""
+    rate = given.learning_rate
+    return lambda: lz.sweep(
+        network,
+        given.data,
+        [network.width],
+        given.seeds,
+        given.steps,
+        learning_rate=rate,
+        snapshots=snapshots,
+        progress=False,
+    )
+
+
+def sgemm() -> Callable[[], Array]:
+    """The machine's own rate: jax.numpy.dot of two 2048 x 2048 matrices."""
+    a, b = (jax.random.normal(key, (2048, 2048), "float32") for key in jax.random.split(jax.random.key(0)))
+    dot = jax.jit(jnp.dot)
+    return lambda: dot(a, b)
+
+
+def run(
+    what: str = "training",
+    widths: tuple[int, ...] = (64, 256, 1024, 4096, 8192),
+    n: int = 512,
+    d: int = 64,
+    seeds: int = 8,
+    steps: int = 100,
+    snapshots: int = 20,
+    path: str = "auto",
+    rounds: int = 5,
+    budget: float = 300.0,
+) -> Report:
+    """Time both, width by width.
+
+    Args:
+        what: "training" alone, or the whole "experiment", with kernels, drift and predictions at the snapshots.
+        widths: numbers of hidden units.
+        n: training examples.
+        d: features.
+        seeds: networks of each width.
+        steps: steps of full-batch descent.
+        snapshots: about how many snapshots the experiment takes.
+        path: of lazynet's training alone; "hidden" takes 4 n rank m operations a step, "autodiff" 4 n d m.
+        rounds: timed calls of each, after one that compiles.
+        budget: seconds after which a width starts no further round.
+    """
+    if what not in ("training", "experiment"):
+        raise ValueError(f"what is {what!r}, but must be 'training' or 'experiment'.")
+    given = problem(n, d, 100, seeds, steps)
+    rows = []
+    for width in widths:
+        network = lz.TwoLayer(width=width)
+        if what == "training":
+            contenders: dict[str, Callable[[], Any]] = {
+                "lazynet": training_ours(given, network, path),
+                "loop": training_peer(given, network),
+                "sgemm": sgemm(),
+            }
+        else:
+            contenders = {
+                "lazynet": experiment_ours(given, network, snapshots),
+                "loop": experiment_peer(given, network, snapshot_steps(steps, snapshots)),
+            }
+        timings = interleaved(contenders, rounds, budget)
+        rate = 2 * 2048**3 / timings["sgemm"].best if "sgemm" in timings else None
+        apart = difference(what, timings["lazynet"].result, timings["loop"].result)
+        rows += [{**row(width, name, timings, given, rate), "difference": apart} for name in ("lazynet", "loop")]
+    settings = {"what": what, "widths": list(widths), "n": n, "d": d, "seeds": seeds, "steps": steps, "path": path}
+    notes = [
+        "x: the loop's best over lazynet's. share: 4 n d m operations a step and seed over the rate of jax.numpy.dot.",
+        "diff: of the trained weights, or of the last kernel drift, between the two, relative.",
+    ]
+    return Report({**settings, "snapshots": snapshots, "rounds": rounds, "budget": budget}, "float32", rows, notes)
+
+
+def difference(what: str, ours: Any, theirs: Any) -> float:
+    """How far the two are apart: trained weights, or the drift of the kernel at the last snapshot."""
+    if what == "training":
+        pairs = zip(*(np.stack([member["hidden"] for member in found]) for found in (ours, theirs)), strict=True)
+        return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs)
+    drift = np.array([float(member["drift"][-1]) for member in theirs])
+    return float(np.abs(ours.kernel_drift.values[0, :, -1] / drift - 1).max())
+
+
+def row(width: int, name: str, timings: dict[str, Timing], given: Problem, rate: float | None) -> dict[str, Any]:
+    """One contender at one width."""
+    timing, data = timings[name], given.data
+    operations = 4.0 * data.n_train * data.dim * width * given.steps * given.seeds
+    return {
+        "width": width,
+        "contender": name,
+        "first_seconds": timing.first,
+        "best_seconds": timing.best,
+        "median_seconds": timing.median,
+        "speedup": timings["loop"].best / timing.best,
+        "sgemm_share": None if rate is None else operations / timing.best / rate,
+    }
+
+
+def show(report: Report) -> None:
+    """Print the table."""
+    columns = {
+        "width": ("width", "d"),
+        "contender": ("contender", ""),
+        "first": ("first_seconds", ".2f"),
+        "best": ("best_seconds", ".3f"),
+        "x": ("speedup", ".2f"),
+        "share": ("sgemm_share", ".2f"),
+        "diff": ("difference", ".0e"),
+    }
+    show_table(f"Sweeps: {report.settings['what']}", report.rows, columns, report.notes)

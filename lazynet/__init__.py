@@ -6,7 +6,7 @@ from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemb
 from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator
 from lazynet.networks import TwoLayer
 from lazynet.plots import plot
-from lazynet.sweep import Run, mode_residuals, predict, sweep, train
+from lazynet.sweep import Run, merge, mode_residuals, predict, sweep, train
 from lazynet.theory import Verdict, verify
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "label_noise",
     "load_dataset",
     "losses",
+    "merge",
     "mode_residuals",
     "plot",
     "predict",

@@ -1,4 +1,4 @@
-"""The command line: `lazynet sweep`, `lazynet predict`, `lazynet complexity`, `lazynet data`."""
+"""The command line: `lazynet sweep`, `merge`, `status`, `predict`, `complexity` and `data`."""
 
 import contextlib
 import io
@@ -13,14 +13,17 @@ from typing import Annotated, Any
 import tyro
 
 import lazynet as lz
-from lazynet.data import fetch_dataset, list_datasets, parse_classes
+from lazynet.data import fetch_dataset, list_datasets
 from lazynet.kernels import largest_eigenvalue
 from lazynet.kernels.solve import FACTORED, complexity_and_smallest
 from lazynet.losses import get_loss
 from lazynet.plan import Job, available_memory
-from lazynet.sweep import Stages, check_new_folder, write_run
+from lazynet.sweep import RunFolder, Stages, check_new_folder, write_figures, write_run
+from lazynet.sweep.api import check_sweep
+from lazynet.sweep.limit import check_prediction
+from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import predict_jobs, sweep_jobs
-from lazynet.sweep.settings import Training, check_seeds, check_widths
+from lazynet.sweep.settings import Training
 
 FAILED_CHECK, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # What bad input raises; anything else is a defect and shows its traceback.
@@ -80,17 +83,22 @@ class Sweep:
     dtype: str = "float32"
     """float32 or float64, of training; kernels and predictions are always float64."""
     out: Path | None = None
-    """New folder for settings.json, result.nc, verdict.json and figures/."""
+    """New folder for settings.json, cells/, result.nc, verdict.json and figures/."""
+    resume: bool = False
+    """Go on with the sweep in --out where it was stopped; start it where there is none."""
+    shard: str | None = None
+    """k/N: compute only every N-th cell from the k-th on, beside other processes on the same --out; see merge."""
     check: bool = False
     """End with exit code 1 when an "equal" row or an inequality fails."""
     json: bool = False
     """Print one JSON object instead of tables."""
     plan: bool = False
-    """Print what it takes, in memory and operations, and do nothing."""
+    """Print what it takes at least, in memory and operations, and do nothing."""
 
     def run(self) -> int:
         """Run the sweep; the exit code."""
-        check_new_folder(self.out)
+        shard = _parse_shard(self.shard)
+        check_new_folder(self.out, self.resume or shard is not None)
         data = self.data.load()
         network = lz.TwoLayer(
             width=max(self.widths, default=2),
@@ -103,39 +111,36 @@ class Sweep:
         if self.plan:
             loss, path = get_loss("squared"), "auto"
             training = Training(self.steps, self.snapshots, loss, self.optimizer, self.batch_size, self.dtype, path)
-            training.check(network, data, self.learning_rate)
-            widths, seeds = check_widths(self.widths, network, self.learning_rate), check_seeds(self.seeds)
-            return _print_plan(sweep_jobs(network, data, widths, len(seeds), training), self.json)
-        result = lz.sweep(
-            network,
-            data,
-            self.widths,
-            self.seeds,
-            self.steps,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            batch_size=self.batch_size,
-            label_noise=self.label_noise,
-            snapshots=self.snapshots,
-            dtype=self.dtype,
-        )
-        result.attrs["settings"] = json.dumps(
-            {**json.loads(result.attrs["settings"]), "classes": _labels(self.data.classes)}
-        )
-        verdict = lz.verify(result)
-        if self.out is not None:
-            write_run(self.out, result, verdict, {"sweep": lz.plot(result, verdict)})
-        if self.json:
-            _print_json(
-                settings=json.loads(result.attrs["settings"]),
-                verdict=json.loads(verdict.to_json()),
-                out=None if self.out is None else str(self.out),
+            given = self.learning_rate, self.label_noise
+            widths, seeds = check_sweep(network, data, self.widths, self.seeds, training, *given)
+            prepared = prepare(network, data, training)
+            return _print_plan(sweep_jobs(network, data, widths, seeds, training, prepared), self.json)
+        try:
+            result = lz.sweep(
+                network,
+                data,
+                self.widths,
+                self.seeds,
+                self.steps,
+                learning_rate=self.learning_rate,
+                optimizer=self.optimizer,
+                batch_size=self.batch_size,
+                label_noise=self.label_noise,
+                snapshots=self.snapshots,
+                dtype=self.dtype,
+                out=self.out,
+                resume=self.resume,
+                shard=shard,
             )
-        else:
-            print(verdict)
-            if self.out is not None:
-                print(f"\nWritten to {self.out}: settings.json, result.nc, verdict.json, figures/sweep.png")
-        return FAILED_CHECK if self.check and not verdict.passed else 0
+        except KeyboardInterrupt:
+            if self.out is None:
+                raise
+            print(f"lazynet: interrupted; {_progress_of(self.out)}", file=sys.stderr)
+            return INTERRUPTED
+        if shard is not None and self.out is not None:
+            print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
+            return 0
+        return _report(result, self.out, self.json, self.check)
 
 
 @dataclass
@@ -171,14 +176,12 @@ class Predict:
     json: bool = False
     """Print one JSON object instead of tables."""
     plan: bool = False
-    """Print what it takes, in memory and operations, and do nothing."""
+    """Print what it takes at least, in memory and operations, and do nothing."""
 
     def run(self) -> int:
         """Predict; the exit code."""
         check_new_folder(self.out)
         data = self.data.load()
-        if self.plan:
-            return _print_plan(predict_jobs(data, self.dtype, self.storage), self.json)
         network = lz.TwoLayer(
             width=2,
             outputs=data.outputs,
@@ -187,6 +190,12 @@ class Predict:
             init_scale=self.init_scale,
             output_scale=self.output_scale,
         )
+        if self.plan:
+            check_prediction(
+                *(network, data, self.steps, self.snapshots),
+                *(self.learning_rate, self.dtype, self.storage, self.tolerance),
+            )
+            return _print_plan(predict_jobs(data, self.dtype, self.storage), self.json)
         with Stages(shown=not self.json) as stages:
             result = lz.predict(
                 network,
@@ -199,9 +208,6 @@ class Predict:
                 tolerance=self.tolerance,
                 progress=stages.tell,
             )
-        result.attrs["settings"] = json.dumps(
-            {**json.loads(result.attrs["settings"]), "classes": _labels(self.data.classes)}
-        )
         if self.out is not None:
             write_run(self.out, result, figures={"predict": lz.plot(result)})
         last = result.isel(step=-1)
@@ -220,6 +226,50 @@ class Predict:
         print(_prediction_table(result))
         if self.out is not None:
             print(f"\nWritten to {self.out}: settings.json, result.nc, figures/predict.png")
+        return 0
+
+
+@dataclass
+class Merge:
+    """Put the result of a sweep together from what its shards have stored in a folder."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder, as --out named it."""
+    check: bool = False
+    """End with exit code 1 when an "equal" row or an inequality fails."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def run(self) -> int:
+        """Merge; the exit code."""
+        return _report(lz.merge(self.folder), self.folder, self.json, self.check)
+
+
+@dataclass
+class Status:
+    """Print how far the sweep in a folder is."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder, as --out named it."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        """Read and check what is stored; the exit code."""
+        found = RunFolder(self.folder)
+        if not found.packs:
+            raise ValueError(f"{str(self.folder)!r} holds no sweep.")
+        status = found.status()
+        if self.json:
+            _print_json(**status._asdict())
+            return 0
+        print(f"{status.finished} of {status.cells} cells are stored whole, {status.damaged} more are damaged.")
+        if status.running:
+            print("A process is at work on it.")
+        elif not status.result:
+            print("Nothing is at work on it; the command that began it goes on with it if it is given --resume.")
+        else:
+            print("It is finished.")
         return 0
 
 
@@ -250,7 +300,7 @@ class Complexity:
             "lambda_min": lambda_min,
             "lambda_max": largest_eigenvalue(k),
             "dataset": self.data.dataset,
-            "classes": _labels(self.data.classes),
+            "classes": data.classes,
         }
         if self.json:
             _print_json(**found)
@@ -308,6 +358,8 @@ class DataCommand:
 
 Command = (
     Annotated[Sweep, tyro.conf.subcommand("sweep", prefix_name=False)]
+    | Annotated[Merge, tyro.conf.subcommand("merge", prefix_name=False)]
+    | Annotated[Status, tyro.conf.subcommand("status", prefix_name=False)]
     | Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
     | Annotated[Complexity, tyro.conf.subcommand("complexity", prefix_name=False)]
     | Annotated[DataCommand, tyro.conf.subcommand("data", prefix_name=False)]
@@ -383,9 +435,37 @@ def _prediction_table(result: Any) -> str:
     )
 
 
-def _labels(classes: tuple[str, ...]) -> list[int | list[int]]:
-    """Class groups as numbers, a single label without its brackets."""
-    return [group[0] if len(group) == 1 else list(group) for group in parse_classes(classes)]
+def _report(result: Any, out: Path | None, as_json: bool, check: bool) -> int:
+    """Print the verdict of a sweep, and add the figure to its folder; the exit code."""
+    verdict = lz.verify(result)
+    if out is not None:
+        write_figures(out, {"sweep": lz.plot(result, verdict)})
+    if as_json:
+        settings, said = json.loads(result.attrs["settings"]), json.loads(verdict.to_json())
+        _print_json(settings=settings, verdict=said, out=None if out is None else str(out))
+    else:
+        print(verdict)
+        if out is not None:
+            print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, figures/sweep.png")
+    return FAILED_CHECK if check and not verdict.passed else 0
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit()):
+        raise ValueError(f"shard is {text!r}, but must be k/N, such as 3/16.")
+    return int(part), int(parts)
+
+
+def _progress_of(out: Path) -> str:
+    """How far a sweep is, and what to do next."""
+    status = RunFolder(out).status()
+    more = "" if status.result else ", and --resume goes on with it"
+    if status.finished == status.cells and not status.result:
+        more = f", and lazynet merge {out} puts them together"
+    return f"{status.finished} of {status.cells} cells are stored in {out}{more}"
 
 
 def _print_plan(jobs: list[Job], as_json: bool) -> int:

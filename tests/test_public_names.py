@@ -43,7 +43,7 @@ def test_import_is_light_and_changes_no_setting():
 import jax
 before = dict(jax.config.values)
 import lazynet, sys
-names = "tensorflow neural_tangents xarray matplotlib sklearn tyro pandas pooch"
+names = "tensorflow neural_tangents xarray matplotlib sklearn tyro pandas pooch llvmlite"
 heavy = set(names.split()) & set(sys.modules)
 assert not heavy, heavy
 changed = {name for name, value in jax.config.values.items() if before.get(name, value) != value}

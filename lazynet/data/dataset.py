@@ -23,6 +23,7 @@ class Dataset:
         x_test: test rows, (n_test, d); None for no test rows, then of shape (0, d).
         y_test: test targets, (n_test,) or (n_test, k); None together with x_test.
         name: what the data set is called in results.
+        classes: the labels behind the targets, a number or a list of them for each class, where there are any.
 
     Raises:
         ValueError: an array is not as above; the sentence names the argument.
@@ -40,6 +41,7 @@ class Dataset:
     x_test: Any = None
     y_test: Any = None
     name: str = "custom"
+    classes: list[int | list[int]] | None = None
 
     def __post_init__(self) -> None:
         """Convert to float64 and check."""

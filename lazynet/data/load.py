@@ -133,4 +133,5 @@ def load_dataset(
 
     x_train, y_train = part(train, train_rows, "x_train")
     x_test, y_test = part(test, test_rows, "x_test")
-    return Dataset(x_train, y_train, x_test, y_test, name=name)
+    labels = [group[0] if len(group) == 1 else list(group) for group in groups]
+    return Dataset(x_train, y_train, x_test, y_test, name=name, classes=labels)

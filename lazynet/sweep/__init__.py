@@ -1,10 +1,22 @@
 """Sweeps: members over widths and seeds, beside their predictions, in one labelled result."""
 
-from lazynet.sweep.api import Run, sweep, train
+from lazynet.sweep.api import Run, merge, sweep, train
 from lazynet.sweep.limit import predict
 from lazynet.sweep.modes import mode_residuals
 from lazynet.sweep.progress import Stages
 from lazynet.sweep.settings import check_new_folder
-from lazynet.sweep.store import write_run
+from lazynet.sweep.store import RunFolder, write_figures, write_run
 
-__all__ = ["Run", "Stages", "check_new_folder", "mode_residuals", "predict", "sweep", "train", "write_run"]
+__all__ = [
+    "Run",
+    "RunFolder",
+    "Stages",
+    "check_new_folder",
+    "merge",
+    "mode_residuals",
+    "predict",
+    "sweep",
+    "train",
+    "write_figures",
+    "write_run",
+]

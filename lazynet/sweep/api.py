@@ -1,7 +1,10 @@
-"""`lz.sweep` and `lz.train`: networks beside their kernels, over widths and seeds."""
+"""`lz.sweep`, `lz.merge` and `lz.train`: networks beside their kernels, over widths and seeds."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +17,8 @@ from lazynet.data import label_noise as redraw_labels
 from lazynet.kernels import analytic_kernel, largest_eigenvalue
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer, at_width
-from lazynet.sweep.cells import Cell, network_variables, width_cell
-from lazynet.sweep.members import train_members
+from lazynet.sweep.cells import Cell, compute_cell, network_variables
+from lazynet.sweep.members import packs_of, prepare, train_members
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.predictions import (
     Limit,
@@ -26,17 +29,18 @@ from lazynet.sweep.predictions import (
 )
 from lazynet.sweep.progress import Progress
 from lazynet.sweep.provenance import provenance
-from lazynet.sweep.result import assemble
+from lazynet.sweep.result import Pack, assemble
 from lazynet.sweep.settings import (
     Training,
     as_json,
     check_count,
     check_new_folder,
     check_seeds,
+    check_shard,
     check_widths,
     sweep_settings,
 )
-from lazynet.sweep.store import write_run
+from lazynet.sweep.store import RunFolder, fingerprint, finished_run, open_run
 from lazynet.theory import verify
 from lazynet.training import NEVER, choose_path, get_optimizer
 from lazynet.training.keys import member_key, noise_key, start_key
@@ -120,7 +124,7 @@ def train(
         lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
         learning_rate = _default_learning_rate(network, data, lambda_max, key)
     rate = at_width(learning_rate, network.width)
-    trained = train_members(network, data, [key], training, rate)
+    trained = train_members(network, data, [key], training, rate, prepare(network, data, training))
     variables, stopped = network_variables(network, data, trained, training)
     table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
     for name in ("train_prediction", "test_prediction"):
@@ -153,8 +157,10 @@ def sweep(
     dtype: str = "float32",
     path: str = "auto",
     out: str | Path | None = None,
+    resume: bool = False,
+    shard: tuple[int, int] | None = None,
     progress: bool = True,
-) -> Result:
+) -> Any:
     """Train networks of growing width beside their kernels and measure how far they move apart.
 
     Args:
@@ -172,7 +178,11 @@ def sweep(
         snapshots: about how many log-spaced snapshots to take.
         dtype: "float32" or "float64".
         path: as in `lazynet.train`.
-        out: a new folder for settings.json, result.nc and verdict.json.
+        out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
+        resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be
+            the same; the result is, bit for bit, that of one that was never stopped.
+        shard: (k, N), to compute only every N-th cell from the k-th on and store it in `out`, which all N shards share
+            and may find begun; `lazynet.merge` puts the result together, and this returns None.
         progress: whether to show progress on a terminal.
 
     Returns:
@@ -197,43 +207,142 @@ def sweep(
     {'width': 2, 'seed': 2, 'step': 11}
     """
     training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
-    widths, seeds = check_widths(widths, network, learning_rate), check_seeds(seeds)
+    widths, seeds = check_sweep(network, data, widths, seeds, training, learning_rate, label_noise)
     network = network.clone(width=widths[-1])
-    _check(network, data, training, learning_rate)
-    if not 0 <= label_noise <= 1:
-        raise ValueError(f"label_noise is {label_noise}, but must be a share from 0 to 1.")
-    check_new_folder(out)
-    for job in sweep_jobs(network, data, widths, len(seeds), training):
+    check_shard(shard, out)
+    check_new_folder(out, resume or shard is not None)
+    prepared = prepare(network, data, training)
+    for job in sweep_jobs(network, data, widths, seeds, training, prepared):
         job.check()
     begun = time.time()
-    if label_noise:
-        noisy = redraw_labels(data.y_train, label_noise, noise_key())
-        data = Dataset(data.x_train, noisy, data.x_test, data.y_test, name=data.name)
-    limits = _limits(network, data, widths)
-    widest = limits[widths[-1]]
-    if learning_rate is None:
-        key = member_key(widths[-1], 0)
-        learning_rate = _default_learning_rate(network, data, None if widest is None else widest.lambda_max, key)
-    rates = {width: at_width(learning_rate, width) for width in widths}
-    if widest is not None:
-        warn_of_singular_kernel(widest)
-    if training.plain:
-        warn_of_learning_rate(rates, limits)
-
-    def cell(width: int) -> Cell:
-        keys, report = [member_key(width, seed) for seed in seeds], bar.steps_of(width)
-        return width_cell(network.clone(width=width), data, keys, training, rates[width], limits[width], report)
-
-    with Progress(len(seeds) * steps * sum(widths), shown=progress) as bar:
-        cells = [cell(width) for width in widths]
-    settings = sweep_settings(
-        network, data, training, widths=widths, seeds=seeds, label_noise=label_noise, learning_rate=rates
+    given = None if learning_rate is None else {width: at_width(learning_rate, width) for width in widths}
+    asked = sweep_settings(
+        network, data, training, widths=widths, seeds=seeds, label_noise=label_noise, learning_rate=given
     )
-    result = assemble(cells, limits, rates, seeds, network, data, training)
-    result.attrs |= provenance(as_json(settings), training.dtype, begun)
-    if out is not None:
-        write_run(out, result, verify(result))
+    scales = {
+        name: {width: at_width(getattr(network, name), width) for width in widths}
+        for name in ("init_scale", "output_scale")
+    }
+    # What settings do not tell apart: functions of the width by their values, data by their digits.
+    told_apart = asked | scales | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)}
+    with nullcontext() if out is None else open_run(out, as_json(told_apart), resume, shard) as run:
+        if label_noise:
+            data = replace(data, y_train=redraw_labels(data.y_train, label_noise, noise_key()))
+        limits = _limits(network, data, widths)
+        widest = limits[widths[-1]]
+        rates = given or (run and run.learning_rates) or _default_learning_rates(network, data, widths, widest)
+        if widest is not None:
+            warn_of_singular_kernel(widest)
+        if training.plain:
+            warn_of_learning_rate(rates, limits)
+        settings = asked | {"learning_rate": rates}
+        engine = {
+            "by_width": scales,
+            "target_rms": float(np.sqrt(np.mean(data.y_train**2))),
+            "packs": [(width, pack) for width in widths for pack in packs_of(seeds, network.clone(width=width), data)],
+            "keys": {width: _key_data(width, seeds) for width in widths},
+        }
+        record = json.loads(as_json(settings | {"engine": engine}))
+        if run is not None:
+            record = run.begin(record)
+        # Label noise changes the targets that paths share.
+        prepared = prepare(network, data, training) if label_noise else prepared
+
+        def compute(number: int, width: int, pack: list[int], report: Callable[[int], None]) -> Cell:
+            at_this, keys = network.clone(width=width), [member_key(width, seed) for seed in pack]
+            kept = None if run is None else run.checkpoint(number)
+            return compute_cell(at_this, data, keys, training, rates[width], prepared, limits[width], report, kept)
+
+        with Progress(len(seeds) * steps * sum(widths), shown=progress) as bar:
+            packs = [(width, pack) for width, pack in record["engine"]["packs"]]
+            cells = _all_cells(packs, compute, run, bar, steps, shard or (1, 1))
+        if shard is not None:
+            return None
+        result = assemble(cells, record)
+        result.attrs |= provenance(as_json(settings), training.dtype, begun)
+        if run is not None:
+            run.finish(result, verify(result))
     return result
+
+
+def merge(out: str | Path) -> Result:
+    """Put the cells together that the shards of a sweep have stored in a folder; write result.nc and verdict.json.
+
+    Args:
+        out: the folder that all shards were given.
+
+    Returns:
+        What `lazynet.sweep` returns of the same sweep without shards.
+
+    Raises:
+        ValueError: if the folder holds no sweep, a process is at work on it, or a cell is missing or damaged.
+
+    >>> import tempfile, lazynet as lz
+    >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
+    >>> for k in (1, 2):
+    ...     lz.sweep(lz.TwoLayer(width=16), data, widths=[16, 32], seeds=2, steps=10, out=out, shard=(k, 2))
+    >>> dict(lz.merge(out).train_loss.sizes)
+    {'width': 2, 'seed': 2, 'step': 11}
+    """
+    begun = time.time()
+    with finished_run(out) as run:
+        found = [run.get(number) for number in range(len(run.packs))]
+        missing = [number for number, cell in enumerate(found) if cell is None]
+        if missing:
+            raise ValueError(
+                f"{str(out)!r} lacks {len(missing)} of {len(found)} cells, the first of them number {missing[0] + 1}; "
+                "run its shards once more, which compute only what is missing."
+            )
+        result = assemble([cell for cell in found if cell is not None], run.settings)
+        result.attrs |= provenance(as_json(run.asked_settings), run.settings["dtype"], begun)
+        run.finish(result, verify(result))
+    return result
+
+
+def _all_cells(
+    packs: list[Pack],
+    compute: Callable[[int, int, list[int], Callable[[int], None]], Cell],
+    run: RunFolder | None,
+    bar: Progress,
+    steps: int,
+    shard: tuple[int, int],
+) -> list[Cell]:
+    """The cells of a shard's packs, those that the run has stored from there, the others computed and stored."""
+    part, parts = shard
+    cells = []
+    for number, (width, pack) in list(enumerate(packs))[part - 1 :: parts]:
+        report = bar.steps_of(width)
+        cell = None if run is None else run.get(number)
+        if cell is None:
+            cell = compute(number, width, pack, report)
+            if run is not None:
+                run.put(number, cell)
+        else:
+            report(steps * len(pack))
+        cells.append(cell)
+    return cells
+
+
+def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
+    """The key of each member, as the numbers behind it."""
+    return [jax.random.key_data(member_key(width, seed)).tolist() for seed in seeds]
+
+
+def check_sweep(
+    network: TwoLayer,
+    data: Dataset,
+    widths: Sequence[int],
+    seeds: int | Sequence[int],
+    training: Training,
+    learning_rate: Scale | None,
+    label_noise: float,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Every refusal of a sweep that needs no work; its widths in ascending order, and its seeds."""
+    ordered, chosen = check_widths(widths, network, learning_rate), check_seeds(seeds)
+    _check(network.clone(width=ordered[-1]), data, training, learning_rate)
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise is {label_noise}, but must be a share from 0 to 1.")
+    return ordered, chosen
 
 
 def _check(network: TwoLayer, data: Dataset, training: Training, learning_rate: Scale | None) -> None:
@@ -256,6 +365,14 @@ def _limits(network: TwoLayer, data: Dataset, widths: Sequence[int]) -> dict[int
             found[scales] = limit_of(network.clone(width=width), data)
         limits[width] = found[scales]
     return limits
+
+
+def _default_learning_rates(
+    network: TwoLayer, data: Dataset, widths: Sequence[int], widest: Limit | None
+) -> dict[int, float]:
+    """One default for all widths, from the largest."""
+    lambda_max = None if widest is None else widest.lambda_max
+    return dict.fromkeys(widths, _default_learning_rate(network, data, lambda_max, member_key(widths[-1], 0)))
 
 
 def _default_learning_rate(network: TwoLayer, data: Dataset, lambda_max: float | None, key: Array) -> float:

@@ -1,6 +1,6 @@
-"""One width of a sweep: its members trained, set beside their predictions, and turned into rows of the result."""
+"""A cell of a sweep: a pack of members of one width trained, set beside their predictions, and turned into rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,9 +13,10 @@ from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
 from lazynet.precision import host_float64
-from lazynet.sweep.members import Trained, first_diverged, train_members
+from lazynet.sweep.members import Prepared, Trained, first_diverged, train_members
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.settings import Training
+from lazynet.training import Checkpoint
 
 MOVEMENT = (
     "displacement",
@@ -29,8 +30,8 @@ DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 
 
 class Cell(NamedTuple):
-    """The variables of one width: (seed, step) or (seed,), of the limit (seed, step) or (step,), and where each
-    member diverged.
+    """The variables of members of one width: (seed, step) or (seed,); of the limit (seed, step), (step,) or numbers;
+    and where each member diverged.
     """
 
     variables: dict[str, np.ndarray]
@@ -39,22 +40,26 @@ class Cell(NamedTuple):
 
 
 @DIVERGENCE
-def width_cell(
+def compute_cell(
     network: TwoLayer,
     data: Dataset,
     keys: list[Array],
     training: Training,
     learning_rate: float,
+    prepared: Prepared,
     limit: Limit | None,
     on_steps: Callable[[int], None],
+    checkpoint: Checkpoint | None,
 ) -> Cell:
-    """Train all members of one width and set them beside their predictions."""
-    trained = train_members(network, data, keys, training, learning_rate, on_steps)
+    """Train members of one width and set them beside their predictions."""
+    trained = train_members(network, data, keys, training, learning_rate, prepared, on_steps, checkpoint)
     variables, diverged_at = network_variables(network, data, trained, training)
     linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
     variables |= _gaps("linearization_gap", trained.records, linear, data)
     limit_variables: dict[str, np.ndarray] = {}
+    numbers: dict[str, float] = {}
     if limit is not None:
+        numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
         if training.plain:
             predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
@@ -63,7 +68,22 @@ def width_cell(
             variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
     gone = training.snapshot_steps[None, :] >= diverged_at[:, None]
     variables = {name: np.where(gone, np.nan, v) if v.ndim == 2 else v for name, v in variables.items()}
-    return Cell(variables, limit_variables, diverged_at)
+    return Cell(variables, limit_variables | {name: np.asarray(value) for name, value in numbers.items()}, diverged_at)
+
+
+def join_cells(cells: Sequence[Cell]) -> Cell:
+    """The members of several cells of one width, one after the other."""
+
+    def joined(group: str) -> dict[str, np.ndarray]:
+        parts = [getattr(cell, group) for cell in cells]
+        # What the limit predicts of members that start from zero is the same for all.
+        return {
+            name: first if group == "limit_variables" and first.ndim < 2 else np.concatenate([p[name] for p in parts])
+            for name, first in parts[0].items()
+        }
+
+    diverged_at = np.concatenate([cell.diverged_at for cell in cells])
+    return Cell(joined("variables"), joined("limit_variables"), diverged_at)
 
 
 @DIVERGENCE

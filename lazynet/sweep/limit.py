@@ -11,6 +11,7 @@ from lazynet.data import Dataset, is_labels, label_noise
 from lazynet.dynamics import Trajectory, check_learning_rate, kernel_descent
 from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, largest_eigenvalue, solve
 from lazynet.kernels.krylov import check_tolerance
+from lazynet.kernels.storage import check_storage
 from lazynet.measures import zero_one_error
 from lazynet.networks import TwoLayer
 from lazynet.sweep.provenance import provenance
@@ -82,16 +83,7 @@ def predict(
     True
     """
     check_new_folder(out)
-    check_count("steps", steps)
-    check_count("snapshots", snapshots)
-    if learning_rate is not None:
-        check_learning_rate(learning_rate)
-    check_tolerance(tolerance)
-    if not is_labels(data.y_train):
-        raise ValueError("predict compares labels with random ones, but the targets of this data set are no labels.")
-    kernel = analytic_kernel(network)
-    if kernel is None:
-        raise ValueError(f"{type(network).__name__} has no analytic kernel, so there is nothing to predict with.")
+    kernel = check_prediction(network, data, steps, snapshots, learning_rate, dtype, storage, tolerance)
     begun = time.time()
     tell = progress or (lambda what, amount: None)
     k = kernel_operator(
@@ -131,6 +123,31 @@ def predict(
     if out is not None:
         write_run(out, result)
     return result
+
+
+def check_prediction(
+    network: TwoLayer,
+    data: Dataset,
+    steps: int,
+    snapshots: int,
+    learning_rate: float | None,
+    dtype: str,
+    storage: str | None,
+    tolerance: float | None,
+) -> Callable[..., np.ndarray]:
+    """Every refusal of `predict` that needs no work; the network's kernel."""
+    check_count("steps", steps)
+    check_count("snapshots", snapshots)
+    if learning_rate is not None:
+        check_learning_rate(learning_rate)
+    check_tolerance(tolerance)
+    check_storage(dtype, storage)
+    if not is_labels(data.y_train):
+        raise ValueError("predict compares labels with random ones, but the targets of this data set are no labels.")
+    kernel = analytic_kernel(network)
+    if kernel is None:
+        raise ValueError(f"{type(network).__name__} has no analytic kernel, so there is nothing to predict with.")
+    return kernel
 
 
 def _labelled(data: Dataset, random: np.ndarray, path: Trajectory, step: np.ndarray, forms: np.ndarray) -> Result:

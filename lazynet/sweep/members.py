@@ -1,8 +1,8 @@
-"""Training members of one width, in packs that share one compiled program."""
+"""Training a pack of members of one width, which share one compiled program."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from lazynet.measures import (
 from lazynet.networks import Linearized, TwoLayer, weights
 from lazynet.precision import float64
 from lazynet.sweep.settings import Training
-from lazynet.training import NEVER, AutodiffPath, Member, Outcome, choose_path, get_optimizer, simulate
+from lazynet.training import NEVER, AutodiffPath, Checkpoint, Member, choose_path, get_optimizer, simulate
 from lazynet.training.keys import batch_key, start_key
 from lazynet.typing import Variables
 
@@ -80,27 +80,39 @@ class Predictions:
         }
 
 
+class Prepared(NamedTuple):
+    """How members of every width step, and the arrays (float64, on the host) that all of them share."""
+
+    path: Any
+    arrays: dict[str, np.ndarray]
+
+
+def prepare(network: TwoLayer, data: Dataset, training: Training) -> Prepared:
+    """The path that trains this family on this data: the same for every width."""
+    path = choose_path(
+        network, training.loss, training.optimizer, training.batch_size, data.x_train, path=training.path
+    )
+    return Prepared(path, path.share(data.x_train, data.y_train))
+
+
 def train_members(
     network: TwoLayer,
     data: Dataset,
     keys: Sequence[Array],
     training: Training,
     learning_rate: float,
+    prepared: Prepared,
     on_steps: Callable[[int], None] = lambda steps: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train one member for each key, all of this network's width, and measure them."""
-    path = choose_path(
-        network, training.loss, training.optimizer, training.batch_size, data.x_train, path=training.path
-    )
-    measure = Snapshot(network)
-    packs = []
+    """Train one member for each key side by side, all of this network's width, and measure them."""
+    path, measure = replace(prepared.path, network=network), Snapshot(network)
     with arithmetic(training.dtype):
-        shared = _share(path, data, learning_rate, training.dtype)
-        for pack in _packs(keys, network, data):
-            members = _members(network, measure, pack, shared)
-            report = _times(on_steps, len(pack))
-            packs.append((members.variables, simulate(path, measure, members, shared, training.snapshot_steps, report)))
-    return _join(packs)
+        shared = _share(prepared.arrays, data, learning_rate, training.dtype)
+        members = _members(network, measure, jnp.stack(keys), shared)
+        report = _times(on_steps, len(keys))
+        outcome = simulate(path, measure, members, shared, training.snapshot_steps, report, checkpoint)
+    return Trained(*jax.tree.map(np.asarray, (members.variables, *outcome)))
 
 
 def train_linearized(
@@ -110,7 +122,7 @@ def train_linearized(
     linear = Linearized(network)
     path = AutodiffPath(linear, training.loss, get_optimizer(training.optimizer), training.batch_size)
     with arithmetic(training.dtype):
-        shared = _share(path, data, learning_rate, training.dtype)
+        shared = _share(path.share(data.x_train, data.y_train), data, learning_rate, training.dtype)
         records = []
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
@@ -142,29 +154,17 @@ def _members(network: TwoLayer, measure: Snapshot, keys: Array, shared: dict[str
     return jax.vmap(one)(keys)
 
 
-def _share(path: Any, data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
-    arrays = {**path.share(data.x_train, data.y_train), "x_test": data.x_test, "learning_rate": learning_rate}
-    return {name: jnp.asarray(value, dtype) for name, value in arrays.items()}
+def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
+    every = {**arrays, "x_test": data.x_test, "learning_rate": learning_rate}
+    return {name: jnp.asarray(value, dtype) for name, value in every.items()}
 
 
-def _packs(keys: Sequence[Array], network: TwoLayer, data: Dataset) -> list[Array]:
+def packs_of(seeds: Sequence[int], network: TwoLayer, data: Dataset) -> list[list[int]]:
     """Equal packs, so that one program serves them all: the largest divisor of the members that fits the cache."""
     each = 4 * network.width * (data.n_train + data.dim)
-    size = max(s for s in range(1, len(keys) + 1) if len(keys) % s == 0 and (s == 1 or s * each <= PACK_BYTES))
-    return [jnp.stack(keys[i : i + size]) for i in range(0, len(keys), size)]
+    size = max(s for s in range(1, len(seeds) + 1) if len(seeds) % s == 0 and (s == 1 or s * each <= PACK_BYTES))
+    return [list(seeds[i : i + size]) for i in range(0, len(seeds), size)]
 
 
 def _times(on_steps: Callable[[int], None], members: int) -> Callable[[int], None]:
     return lambda steps: on_steps(steps * members)
-
-
-def _join(packs: list[tuple[Variables, Outcome]]) -> Trained:
-    def stack(trees: list) -> Any:
-        return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *trees)
-
-    return Trained(
-        stack([start for start, _ in packs]),
-        stack([outcome.variables for _, outcome in packs]),
-        stack([outcome.records for _, outcome in packs]),
-        np.concatenate([outcome.diverged_at for _, outcome in packs]),
-    )

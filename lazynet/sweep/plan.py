@@ -1,62 +1,100 @@
 """What sweeps and predictions take, before they start: the bytes they cannot do without, and their operations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
 
 from lazynet.data import Dataset
 from lazynet.kernels import kernel_job
-from lazynet.kernels.krylov import COLUMNS
-from lazynet.kernels.storage import choose_storage
-from lazynet.networks import TwoLayer
+from lazynet.kernels.krylov import COLUMNS, SEEING
+from lazynet.kernels.solve import RANK
+from lazynet.kernels.storage import WORKING, choose_storage
+from lazynet.networks import TwoLayer, at_width
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
+from lazynet.sweep.members import Prepared, packs_of
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
 from lazynet.sweep.settings import Training
-from lazynet.training import step_flops
+from lazynet.training import AutodiffPath, Member, get_optimizer
 
 PRODUCTS = 60  # with the kernel of images, about, for predictions and complexity together
 
 
-def sweep_jobs(network: TwoLayer, data: Dataset, widths: Sequence[int], members: int, training: Training) -> list[Job]:
-    """What the limit takes, and each width with so many members.
+def sweep_jobs(
+    network: TwoLayer,
+    data: Dataset,
+    widths: Sequence[int],
+    seeds: Sequence[int],
+    training: Training,
+    prepared: Prepared,
+) -> list[Job]:
+    """What the infinite-width kernels take, and each width beside them.
 
-    Bytes are those of the weights of all members at the start and at the end, the pre-activations of one of them, and
-    the kernels; operations those of matrix products and eigenproblems.
+    Bytes are those that are held at the same time whatever the compiler does: the variables of one pack at the start
+    and at the end, the state that a step hands on, the kernels. Operations are those of matrix products and
+    eigenproblems.
     """
-    n, rows, outputs = data.n_train, data.n_train + data.n_test, data.outputs
-    itemsize, descends = 4 if training.dtype == "float32" else 8, training.plain and n * outputs <= LARGEST_EIGENPROBLEM
-    own = n * outputs if descends else n
-    kernels = 8 * own * (rows * outputs if descends else n) + (eigenvectors_bytes(own) if descends else 0)
-    limit = Job(
-        f"The infinite-width kernel of {n} training rows and its eigenvectors",
-        {"kernel": 8 * n * rows, "eigenvectors": eigenvectors_bytes(n)},
-        {"kernel": 2.0 * n * rows * data.dim, "eigenvectors": eigenvectors_flops(n)},
+    n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
+    scales = {(at_width(network.init_scale, width), at_width(network.output_scale, width)) for width in widths}
+    limits = len(scales) * 8 * (n * rows + n**2)
+    first = Job(
+        f"Diagonalising the infinite-width kernel of {n} training rows",
+        {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
+        {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
     )
+    descends = training.plain and size <= LARGEST_EIGENPROBLEM
+    own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * n**2
+    itemsize = 4 if training.dtype == "float32" else 8
 
     def of_width(width: int) -> Job:
-        at_width = network.clone(width=width)
-        step = step_flops(at_width, n, data.dim, training.batch_size, training.path, training.plain)
+        at_this = network.clone(width=width)
+        path = replace(prepared.path, network=at_this)
+        pack = len(packs_of(seeds, at_this, data)[0])
+        variables, state = _numbers(at_this, path, data, prepared)
+        linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
         return Job(
             f"Training {members} networks of width {width}",
             {
-                "weights": 2 * members * itemsize * width * (data.dim + outputs),
-                "pre-activations": itemsize * n * width,
-                "kernels": kernels,
+                "variables": 2 * pack * itemsize * variables,
+                "states": pack * itemsize * state,
+                "kernels of networks": own,
+                "infinite-width kernels": limits,
             },
             {
-                "training": members * training.steps * step,
+                "training": members * training.steps * path.operations(prepared.arrays),
                 "kernels": members * len(training.snapshot_steps) * 2.0 * n**2 * width,
-                "eigenvectors": members * eigenvectors_flops(own) if descends else 0.0,
+                "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
+                # The network and its derivative along the movement.
+                "linearised": 0.0 if descends else 2 * members * training.steps * linear.operations(prepared.arrays),
             },
         )
 
-    return [limit, *(of_width(width) for width in widths)]
+    return [first, *(of_width(width) for width in widths)]
+
+
+def _numbers(network: TwoLayer, path: Any, data: Dataset, prepared: Prepared) -> tuple[int, int]:
+    """How many numbers a member's variables and its state have."""
+
+    def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
+        variables = dict(network.init(key, shared["x"]))
+        return variables, path.start(Member(variables, key, None), shared)
+
+    shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in prepared.arrays.items()}
+    shared["learning_rate"] = jax.ShapeDtypeStruct((), "float32")
+    trees = jax.eval_shape(start, jax.random.key(0), shared)
+    variables, state = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in trees)
+    return variables, state
 
 
 def predict_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
     """What `lazynet.predict` takes: the kernel, and products with it."""
     n = data.n_train
-    storage = storage or choose_storage(n, dtype, available_memory())
+    storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)
+    # True and random labels of every output, and the random columns beside them.
+    columns = max(COLUMNS, 2 * data.outputs + SEEING)
+    held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0
-    vectors = {"basis": 8 * n * PRODUCTS * COLUMNS}
-    products = {"products": PRODUCTS * 2.0 * n**2 * COLUMNS, "entries anew": PRODUCTS * anew}
-    return [kernel, Job(f"About {PRODUCTS} products with {COLUMNS} vectors each", vectors, products)]
+    products = {"products": PRODUCTS * 2.0 * n**2 * columns, "entries anew": PRODUCTS * anew}
+    return [kernel, Job(f"About {PRODUCTS} products with {columns} vectors each", held, products)]

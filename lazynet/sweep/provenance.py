@@ -10,11 +10,15 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazynet")
 
 
+def versions() -> dict[str, str]:
+    """Versions of what computes, by the names of the result's attributes."""
+    return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
+
+
 def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
     """Versions, device, dtype, precision, git revision, start time and settings, as strings for netCDF attributes."""
-    versions = {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
     return {
-        **versions,
+        **versions(),
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
         "dtype": dtype,
         "precision": "highest",

@@ -1,16 +1,16 @@
 """The labelled result of a sweep: one `xarray.Dataset` over width, seed and step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from lazynet.data import Dataset
-from lazynet.networks import TwoLayer, at_width
-from lazynet.sweep.cells import Cell
-from lazynet.sweep.predictions import Limit
-from lazynet.sweep.settings import Training
-from lazynet.training import NEVER
+from lazynet.sweep.cells import Cell, join_cells
+from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
+
+# The width and the seeds of a cell.
+Pack = tuple[int, list[int]]
 
 STATUS = ("finished", "diverged")
 
@@ -46,58 +46,40 @@ MEANING = {
 }
 
 
-def assemble(
-    cells: Sequence[Cell],
-    limits: dict[int, Limit | None],
-    rates: dict[int, float],
-    seeds: Sequence[int],
-    network: TwoLayer,
-    data: Dataset,
-    training: Training,
-) -> Result:
-    """Cells of ascending widths as one data set; `limits` and `rates` (the learning rates) are by width."""
+def assemble(cells: Sequence[Cell], settings: dict[str, Any]) -> Result:
+    """All cells of a sweep, in their order, as one data set; settings are those of settings.json."""
     import xarray
 
-    widths = list(limits)
+    widths, engine = settings["widths"], settings["engine"]
+    packs, by_width = engine["packs"], engine["by_width"]
+    of_width = [join_cells([c for c, pack in zip(cells, packs, strict=True) if pack[0] == width]) for width in widths]
     table: dict[str, tuple] = {}
-    for name, values in cells[0].variables.items():
+    for name, values in of_width[0].variables.items():
         dims = ("width", "seed", "step")[: values.ndim + 1]
-        table[name] = (dims, np.stack([cell.variables[name] for cell in cells]))
-    one_limit = len({id(limit) for limit in limits.values()}) == 1 and len(set(rates.values())) == 1
-    for name, values in cells[0].limit_variables.items():
-        member_dims = ("seed", "step")[2 - values.ndim :]
-        if one_limit and values.ndim == 1:
-            table[name] = (member_dims, values)
+        table[name] = (dims, np.stack([cell.variables[name] for cell in of_width]))
+    one_kernel = all(len(set(by_width[name].values())) == 1 for name in ("init_scale", "output_scale"))
+    one_limit = one_kernel and len(set(settings["learning_rate"].values())) == 1
+    for name, values in of_width[0].limit_variables.items():
+        if (one_limit and values.ndim == 1) or (one_kernel and not values.ndim):
+            table[name] = (("step",)[: values.ndim], values)
         else:
-            table[name] = (("width", *member_dims), np.stack([cell.limit_variables[name] for cell in cells]))
-    table |= _numbers(limits, data.y_train)
-    diverged_at = np.stack([cell.diverged_at for cell in cells])
+            dims = ("width", *("seed", "step")[2 - values.ndim :])
+            table[name] = (dims, np.stack([cell.limit_variables[name] for cell in of_width]))
+    diverged_at = np.stack([cell.diverged_at for cell in of_width])
     diverged = diverged_at != NEVER
     table["status"] = (("width", "seed"), diverged.astype(np.int8))
-    table["stopped_step"] = (("width", "seed"), np.where(diverged, diverged_at, training.steps).astype(np.int64))
+    table["stopped_step"] = (("width", "seed"), np.where(diverged, diverged_at, settings["steps"]).astype(np.int64))
+    by_width = {"learning_rate": settings["learning_rate"], **by_width}
     coords = {
         "width": widths,
-        "seed": list(seeds),
-        "step": training.snapshot_steps,
-        "learning_rate": ("width", list(rates.values())),
-        "init_scale": ("width", [at_width(network.init_scale, width) for width in widths]),
-        "output_scale": ("width", [at_width(network.output_scale, width) for width in widths]),
+        "seed": settings["seeds"],
+        "step": snapshot_steps(settings["steps"], settings["snapshots"]),
+        **{name: ("width", [value[str(width)] for width in widths]) for name, value in by_width.items()},
     }
     result = xarray.Dataset(table, coords=coords)
     for name, meaning in MEANING.items():
         if name in result:
             result[name].attrs["long_name"] = meaning
     result["status"].attrs |= {"flag_values": [0, 1], "flag_meanings": " ".join(STATUS)}
-    result.attrs["target_rms"] = float(np.sqrt(np.mean(data.y_train**2)))
+    result.attrs["target_rms"] = engine["target_rms"]
     return result
-
-
-def _numbers(limits: dict[int, Limit | None], y: np.ndarray) -> dict[str, tuple]:
-    """lambda_min, lambda_max, label_norm and complexity: plain numbers where one limit serves all widths."""
-    found = {id(limit): limit.numbers(y) for limit in limits.values() if limit is not None}
-    if not found:
-        return {}
-    names = next(iter(found.values()))
-    if len(found) == 1:
-        return {name: ((), value) for name, value in next(iter(found.values())).items()}
-    return {name: ("width", [found[id(limit)][name] for limit in limits.values()]) for name in names}

@@ -119,15 +119,30 @@ def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return chosen
 
 
-def check_new_folder(out: str | Path | None) -> None:
+def check_new_folder(out: str | Path | None, resume: bool = False) -> None:
     """Refuse a folder that exists, so that no run overwrites another, and one that cannot be made."""
     if out is None:
+        if resume:
+            raise ValueError("resume is set, but out names no folder to go on with.")
+        return
+    if resume and Path(out).is_dir():
         return
     if Path(out).exists():
         raise ValueError(f"out is {str(out)!r}, which exists already; name a new folder.")
     above = next(folder for folder in Path(out).absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"out is {str(out)!r}, but no folder can be made in {str(above)!r}; name another place.")
+
+
+def check_shard(shard: tuple[int, int] | None, out: str | Path | None) -> None:
+    """Refuse a share that is none, or that nobody could put together."""
+    if shard is None:
+        return
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise ValueError(f"shard is {part}/{parts}, but must be k/N with k from 1 to N.")
+    if out is None:
+        raise ValueError("shard is set, but out names no folder where the shards meet.")
 
 
 def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more: Any) -> dict[str, Any]:
@@ -152,6 +167,7 @@ def limit_settings(network: TwoLayer, data: Dataset) -> dict[str, Any]:
     """What the network of infinite width and the data are."""
     return {
         "dataset": data.name,
+        **({} if data.classes is None else {"classes": data.classes}),
         "n_train": data.n_train,
         "n_test": data.n_test,
         "dim": data.dim,

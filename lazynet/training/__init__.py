@@ -1,14 +1,15 @@
 """Training: what the finite network does, as pure functions of a key."""
 
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath
-from lazynet.training.program import NEVER, Outcome, simulate, snapshot_steps
-from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent, step_flops
+from lazynet.training.program import NEVER, Checkpoint, Outcome, simulate, snapshot_steps
+from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
 
 __all__ = [
     "NEVER",
     "OPTIMIZERS",
     "PATHS",
     "AutodiffPath",
+    "Checkpoint",
     "HiddenPath",
     "Member",
     "Outcome",
@@ -19,5 +20,4 @@ __all__ = [
     "is_plain_descent",
     "simulate",
     "snapshot_steps",
-    "step_flops",
 ]

@@ -57,6 +57,10 @@ class Path(Protocol):
         """The network's variables at this state."""
         ...
 
+    def operations(self, arrays: dict[str, np.ndarray]) -> float:
+        """Floating-point operations of the large matrix products of one member's step, from what `share` gave."""
+        ...
+
 
 @dataclass(frozen=True)
 class AutodiffPath:
@@ -96,6 +100,11 @@ class AutodiffPath:
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables with the trained parameters in place."""
         return {**member.variables, "params": state[0]}
+
+    def operations(self, arrays: dict[str, np.ndarray]) -> float:
+        """Forward 2 B d m, and as many for the gradient of hidden weights: of two-layer networks."""
+        n, d = arrays["x"].shape
+        return (2.0 if self.network.train == "readout" else 4.0) * (self.batch_size or n) * d * self.network.width
 
     def _batch(self, key: Array, shared: Shared, t: Array) -> tuple[Array, Array, float]:
         x, y = shared["x"], shared["y"]
@@ -155,6 +164,10 @@ class HiddenPath:
             hidden = member.variables["params"]["hidden"] + (hidden - self._rotated(member, shared)) @ shared["basis"].T
         return {**member.variables, "params": {"hidden": hidden}}
 
+    def operations(self, arrays: dict[str, np.ndarray]) -> float:
+        """4 n rank m."""
+        return 4.0 * arrays["rows"].size * self.network.width
+
     def _rotated(self, member: Member, shared: Shared) -> AnyArray:
         hidden = weights(member.variables, "hidden")
         return hidden @ shared["basis"] if "basis" in shared else hidden
@@ -212,6 +225,10 @@ class PreactivationPath(HiddenPath):
         rate = shared["learning_rate"] * output_factor(self.network)
         move = state[1].reshape(self.network.width, -1) @ shared["x"]
         return {**member.variables, "params": {"hidden": member.variables["params"]["hidden"] - rate * move}}
+
+    def operations(self, arrays: dict[str, np.ndarray]) -> float:
+        """2 n^2 m."""
+        return 2.0 * arrays["gram"].size * self.network.width
 
 
 def row_space(x: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,23 @@ class Carry(NamedTuple):
     root_sum: tuple[Array, Array]
 
 
+@runtime_checkable
+class Checkpoint(Protocol):
+    """Where an unfinished pack is kept, as nested dictionaries of arrays."""
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last, None where nothing was."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        ...
+
+    def save(self, tree: dict[str, Any]) -> None:
+        """Save this in place of what was saved before."""
+        ...
+
+
 class Outcome(NamedTuple):
     """A trained pack: final variables (members, ...), records (members, snapshots, ...) and divergence (members,).
 
@@ -62,6 +79,7 @@ def simulate(
     shared: Shared,
     snapshots: np.ndarray,
     on_steps: Callable[[int], None] = lambda steps: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train members, stacked along their first axis, and measure them at the snapshots.
 
@@ -72,12 +90,20 @@ def simulate(
         shared: the path's data, and "learning_rate".
         snapshots: ascending steps, the first of which is 0.
         on_steps: told how many steps were done, after each call.
+        checkpoint: where to keep what is unfinished, and to go on from; no digit depends on it.
     """
     carry = _start(path, members, shared)
-    records, root_sums = [], []
+    records: list[dict[str, np.ndarray]] = []
+    root_sums: list[np.ndarray] = []
     done, limit = 0, 1
-    for stop in map(int, snapshots):
+    kept = None if checkpoint is None else checkpoint.load()
+    if kept is not None:
+        carry, records, root_sums, done = _unpacked(kept, carry)
+        on_steps(done)
+    for stop in map(int, snapshots[len(records) :]):
         while True:
+            if checkpoint is not None and records and checkpoint.due():
+                checkpoint.save(_packed(carry, records, root_sums, done))
             last = min(stop, done + limit)
             begin = time.perf_counter()
             carry, record = _advance(path, measure, carry, members, shared, done, last, last == stop)
@@ -93,6 +119,26 @@ def simulate(
     stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
     stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
     return Outcome(_read(path, carry, members, shared), stacked, np.asarray(carry.diverged_at))
+
+
+def _packed(
+    carry: Carry, records: list[dict[str, np.ndarray]], root_sums: list[np.ndarray], done: int
+) -> dict[str, Any]:
+    leaves = {f"{i:03d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+    return {
+        "carry": leaves,
+        "records": {name: np.stack([record[name] for record in records]) for name in records[0]},
+        "root_sums": np.stack(root_sums),
+        "done": np.asarray(done),
+    }
+
+
+def _unpacked(kept: dict[str, Any], like: Carry) -> tuple[Carry, list[dict[str, np.ndarray]], list[np.ndarray], int]:
+    leaves = [jnp.asarray(kept["carry"][name]) for name in sorted(kept["carry"])]
+    carry = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    root_sums = list(kept["root_sums"])
+    records = [{name: values[i] for name, values in kept["records"].items()} for i in range(len(root_sums))]
+    return carry, records, root_sums, int(kept["done"])
 
 
 @partial(jax.jit, static_argnames="path")

@@ -44,25 +44,6 @@ def is_plain_descent(loss: Loss, optimizer: str | Optimizer, batch_size: int | N
     return loss == squared() and optimizer in ("sgd", optax.sgd) and batch_size is None
 
 
-def step_flops(network: TwoLayer, n: int, d: int, batch_size: int | None, path: str, plain: bool) -> float:
-    """Operations of a step's matrix products, at most: a rank of the inputs below min(n, d) saves more.
-
-    Args:
-        network: what is trained.
-        n: training examples.
-        d: features.
-        batch_size: None for the full batch.
-        path: as in `choose_path`.
-        plain: whether training is plain full-batch descent of the squared loss.
-    """
-    forward = 2.0 * d * network.width * (batch_size or n)
-    autodiff = forward if network.train == "readout" else 2 * forward
-    if path == "autodiff" or not plain or network.train != "hidden":
-        return autodiff
-    paths = {"hidden": 4.0 * n * min(n, d) * network.width, "preactivation": 2.0 * n**2 * network.width}
-    return paths.get(path, min(paths.values()))
-
-
 def choose_path(
     network: Any,
     loss: Loss,

@@ -77,8 +77,8 @@ def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
     assert errors == ""
     for word in ("relative_displacement", "Levels at width 16", "path bound", f"Written to {out}"):
         assert word in shown
-    found = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
-    assert found == ["figures", "figures/sweep.png", "result.nc", "settings.json", "verdict.json"]
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.suffix != ".npz")
+    assert found == ["cells", "figures", "figures/sweep.png", "lock", "result.nc", "settings.json", "verdict.json"]
     settings = json.loads((out / "settings.json").read_text())
     assert settings["classes"] == [0, 1]
     assert settings["widths"] == [8, 16]

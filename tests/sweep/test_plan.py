@@ -12,9 +12,10 @@ import lazynet as lz
 from lazynet import cli, plan
 from lazynet.losses import get_loss
 from lazynet.plan import Job
+from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import predict_jobs, sweep_jobs
 from lazynet.sweep.settings import Training
-from lazynet.training import Member, choose_path, step_flops
+from lazynet.training import Member, choose_path
 
 DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
 
@@ -38,45 +39,57 @@ def test_operations_of_a_step_are_those_that_xla_counts(path, train):
     y = np.ones(n, "float32")
     network = lz.TwoLayer(width=width, train=train)
     chosen = choose_path(network, get_loss("squared"), "sgd", None, x, path)
-    shared = {name: jnp.asarray(value) for name, value in chosen.share(x, y).items()} | {"learning_rate": jnp.ones(())}
+    arrays = chosen.share(x, y)
+    shared = {name: jnp.asarray(value) for name, value in arrays.items()} | {"learning_rate": jnp.ones(())}
     member = Member(dict(network.init(jax.random.key(0), x)), jax.random.key(1), None)
     state = chosen.start(member, shared)
     step = jax.jit(lambda state, member, shared: chosen.step(state, member, shared, jnp.asarray(0)))
     counted = step.lower(state, member, shared).compile().cost_analysis()["flops"]
     # What is left are products with the readout and elementwise work, some operations for each of n m.
-    said = step_flops(network, n, d, None, path, plain=True)
+    said = chosen.operations(arrays)
     assert said <= counted <= said + 20 * n * width
 
 
+def jobs(widths, seeds=3, network=None, **more):
+    network, training = network or lz.TwoLayer(width=2), trained(**more)
+    return sweep_jobs(network, DIGITS, widths, range(seeds), training, prepare(network, DIGITS, training))
+
+
 def test_bytes_and_operations_of_a_sweep():
-    limit, small, large = sweep_jobs(lz.TwoLayer(width=2), DIGITS, [128, 256], 3, trained())
-    assert limit.bytes == {"kernel": 8 * 64 * 100, "eigenvectors": 24 * 64**2}
+    limit, small, large = jobs([128, 256])
+    assert limit.bytes == {"kernels": 8 * 64 * 164, "work": 16 * 64**2}
     assert small.bytes == {
-        "weights": 2 * 3 * 4 * 128 * 65,
-        "pre-activations": 4 * 64 * 128,
-        "kernels": 8 * 64 * 100 + 24 * 64**2,
+        # Hidden weights and readout, at the start and at the end.
+        "variables": 2 * 3 * 4 * 128 * 65,
+        # Pre-activations are stepped: they, the sum of what moved them, and outputs.
+        "states": 3 * 4 * (2 * 128 * 64 + 64),
+        "kernels of networks": 8 * 64 * 100 + 24 * 64**2,
+        "infinite-width kernels": 8 * 64 * 164,
     }
-    # Pre-activations are cheaper: 2 n^2 m a step.
-    assert small.flops["training"] == 3 * 10 * 2 * 64**2 * 128
+    assert small.flops["training"] == 3 * 10 * 128 * 2 * 64**2
     assert large.flops["training"] == 2 * small.flops["training"]
-    assert sum(large.bytes.values()) < 2 * sum(small.bytes.values())
+    assert large.bytes["variables"] == 2 * small.bytes["variables"]
 
 
-def test_doubles_and_other_losses():
-    (_, single), (_, double) = (
-        sweep_jobs(lz.TwoLayer(width=2), DIGITS, [128], 1, trained(dtype=dtype)) for dtype in ("float32", "float64")
-    )
-    assert double.bytes["weights"] == 2 * single.bytes["weights"]
-    _, logistic = sweep_jobs(lz.TwoLayer(width=2), DIGITS, [128], 1, trained(loss=get_loss("logistic")))
-    # Nothing is diagonalised: the linearised network is trained.
+def test_doubles_other_losses_and_optimisers_and_scales():
+    (_, single), (_, double) = (jobs([128], dtype=dtype) for dtype in ("float32", "float64"))
+    assert double.bytes["variables"] == 2 * single.bytes["variables"]
+    _, logistic = jobs([128], loss=get_loss("logistic"))
+    # Nothing is diagonalised: the linearised network is trained too.
     assert logistic.flops["eigenvectors"] == 0
-    assert logistic.bytes["kernels"] == 8 * 64**2
+    assert logistic.flops["linearised"] == 2 * logistic.flops["training"] > 0
+    assert logistic.bytes["kernels of networks"] == 8 * 64**2
+    # Weights, their two moments and the number of steps.
+    _, adam = jobs([128], optimizer="adam")
+    assert adam.bytes["states"] == 3 * 4 * (3 * 128 * 64 + 1)
+    limit, *_ = jobs([128, 256], network=lz.TwoLayer(width=2, output_scale=np.sqrt))
+    assert limit.bytes["kernels"] == 2 * 8 * 64 * 164
 
 
 def test_a_sweep_that_does_not_fit_is_refused_before_work(monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda: 2**31)
     # `lazynet.sweep` is the function.
-    monkeypatch.setattr(sys.modules["lazynet.sweep.api"], "width_cell", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr(sys.modules["lazynet.sweep.api"], "compute_cell", lambda *_: pytest.fail("work was started"))
     with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 takes .* but 2\.15 GB of memory are"):
         lz.sweep(lz.TwoLayer(width=2), DIGITS, [64, 2**24], seeds=2, steps=10)
 
@@ -89,11 +102,30 @@ def test_a_job_in_one_line():
 
 def test_what_a_prediction_takes():
     kernel, products = predict_jobs(DIGITS, "float32", "none")
-    assert kernel.bytes == {"entries": 0}
+    assert kernel.bytes == {}
     assert products.flops["entries anew"] > 0
     kernel, products = predict_jobs(DIGITS, "float32", None)
     assert kernel.bytes == {"entries": 4 * 64**2}
     assert products.flops["entries anew"] == 0
+    assert products.bytes == {"basis": 8 * 64 * 60 * 8, "preconditioner": 2 * 8 * 64 * 8}
+    assert "on disk" in str(predict_jobs(DIGITS, "float32", "disk")[0])
+    # Two labels of ten outputs each, and four random columns.
+    ten = lz.load_dataset("digits", tuple(range(10)), n_train=64)
+    assert predict_jobs(ten, "float32", None)[1].flops["products"] == 60 * 2 * 64**2 * 24
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["predict", *flags] for flags in (["--dtype", "half"], ["--storage", "cloud"], ["--steps", "0"])),
+        *(["predict", *flags] for flags in (["--tolerance", "-1"], ["--activation", "step"])),
+        *(["sweep", *flags] for flags in (["--optimizer", "best"], ["--label-noise", "7"], ["--seeds", "0"])),
+    ],
+)
+def test_a_plan_refuses_what_the_command_refuses(flags, capsys):
+    assert cli.main([*flags, "--n-train", "16", "--plan"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert flags[1].strip("-").replace("-", "_") in line
 
 
 @pytest.mark.parametrize("command", ["sweep", "predict"])
@@ -107,5 +139,5 @@ def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkey
     assert cli.main([*flags, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["free_bytes"] > 0
-    assert all(job["flops"] for job in found["jobs"])
+    assert all(sum(job["flops"].values()) > 0 for job in found["jobs"])
     assert not (tmp_path / "new").exists()

@@ -155,7 +155,7 @@ def test_real_data_refuse(wrong, pattern):
 def test_what_does_not_fit_in_memory_is_refused_with_the_numbers(monkeypatch):
     monkeypatch.setattr(plan, "SMALL", 0)
     monkeypatch.setattr(plan, "available_memory", lambda: 8_000)
-    with pytest.raises(ValueError, match=r"kernel of 16 training rows with its eigenvectors.* takes 0\.00 GB, but 0"):
+    with pytest.raises(ValueError, match=r"infinite-width kernel of 16 training rows takes 0\.00 GB, but 0"):
         lz.sweep(lz.TwoLayer(width=16), DATA, [16], seeds=1, steps=1)
     with pytest.raises(ValueError, match=r"all eigenvectors of a kernel of 20 rows takes"):
         lz.kernel_flow(np.eye(20), np.ones(20), times=[1.0], method="exact")

@@ -1,0 +1,306 @@
+"""Sweeps that are stopped, damaged or taken for another one, and go on."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import lazynet as lz
+from lazynet import cli
+from lazynet.sweep import RunFolder, checkpoint, members, store
+from lazynet.training import program
+
+DATA = lz.load_dataset("digits", n_train=16, n_test=6)
+API = sys.modules["lazynet.sweep.api"]
+HOST = {"start_time", "device", "git_revision"}
+
+
+@pytest.fixture(autouse=True)
+def small_packs(monkeypatch):
+    """One cell of four members at width 8, two of two at width 16."""
+    monkeypatch.setattr(members, "PACK_BYTES", 2 * 4 * 16 * 80)
+
+
+def sweep(out, resume=False, **more):
+    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 12, out=out, resume=resume, **more)
+
+
+def assert_same(one, other):
+    xr.testing.assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
+    assert {k: v for k, v in one.attrs.items() if k not in HOST} == {
+        k: v for k, v in other.attrs.items() if k not in HOST
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "PACK_BYTES", 2 * 4 * 16 * 80)
+        return sweep(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The members of each cell that is computed."""
+    seen, compute = [], API.compute_cell
+
+    def counted(network, data, keys, *rest):
+        seen.append((network.width, len(keys)))
+        return compute(network, data, keys, *rest)
+
+    monkeypatch.setattr(API, "compute_cell", counted)
+    return seen
+
+
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_what_is_stored_is_not_computed_again(finished, whole, computed, monkeypatch, tmp_path):
+    out, put = tmp_path / "run", RunFolder.put
+
+    def stop(self, number, cell):
+        if number == finished:
+            raise KeyboardInterrupt
+        put(self, number, cell)
+
+    monkeypatch.setattr(RunFolder, "put", stop)
+    if finished < 3:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(out)
+    else:
+        sweep(out)
+    assert RunFolder(out).status()._asdict() == {
+        "finished": finished,
+        "damaged": 0,
+        "cells": 3,
+        "running": False,
+        "result": finished == 3,
+    }
+    monkeypatch.setattr(RunFolder, "put", put)
+    computed.clear()
+    assert_same(sweep(out, resume=True), whole)
+    assert computed == [(8, 4), (16, 2), (16, 2)][finished:]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("more", [{}, {"optimizer": "momentum", "batch_size": 5}])
+def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_path):
+    """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
+    more = {**more, "dtype": dtype, "learning_rate": 0.05}
+    whole = sweep(tmp_path / "whole", **more)
+    out, advance, calls = tmp_path / "run", program._advance, []
+
+    def counted(path, measure, carry, members, shared, first, last, wanted):
+        # Linearised networks are trained after their cell's own.
+        if isinstance(path.network, lz.TwoLayer):
+            if len(calls) == stop_at:
+                raise KeyboardInterrupt
+            calls.append((path.network.width, first, last))
+        return advance(path, measure, carry, members, shared, first, last, wanted)
+
+    monkeypatch.setattr(program, "_advance", counted)
+    # One step to a call.
+    monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    stop_at = 13 + 7
+    with pytest.raises(KeyboardInterrupt):
+        sweep(out, **more)
+    assert calls[-1] == (16, 5, 6)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["000001"]
+    calls.clear()
+    assert_same(sweep(out, resume=True, **more), whole)
+    # What was saved last was the state before the call that was not made.
+    assert calls[0] == (16, 6, 7)
+    assert sum(last - first for _, first, last in calls) == 6 + 12
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_resumed_sweep_keeps_its_packs(whole, computed, monkeypatch, tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    next((out / "cells").glob("000002-*")).unlink()
+    computed.clear()
+    monkeypatch.setattr(members, "PACK_BYTES", 2**30)
+    assert_same(sweep(out, resume=True), whole)
+    assert computed == [(16, 2)]
+
+
+def test_a_folder_that_is_not_there_is_begun(whole, tmp_path):
+    assert_same(sweep(tmp_path / "new", resume=True), whole)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "empty"])
+def test_a_damaged_cell_is_found_and_computed_again(damage, whole, computed, tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    file = next((out / "cells").glob("000001-*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes({"flipped": bytes(content), "short": content[:-3], "empty": b""}[damage])
+    assert RunFolder(out).status()[:2] == (2, 1)
+    computed.clear()
+    with pytest.warns(UserWarning, match=r"000001-.* is damaged, and is computed again"):
+        assert_same(sweep(out, resume=True), whole)
+    assert computed == [(16, 2)]
+    assert RunFolder(out).status()[:2] == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 13}, "there steps is 12, and now it is 13"),
+        ({"learning_rate": 0.1}, "there learning_rate is None"),
+        ({"widths": [8, 16, 32]}, r"there widths is \[8, 16\]"),
+        ({"network": lz.TwoLayer(width=8, output_scale=np.sqrt)}, "there output_scale is"),
+        (
+            {"data": lz.Dataset(DATA.x_train, -DATA.y_train, DATA.x_test, DATA.y_test, "digits", [0, 1])},
+            "data are others",
+        ),
+    ],
+)
+def test_another_sweep_is_refused(change, said, computed, tmp_path):
+    out = tmp_path / "run"
+    arguments = {"network": lz.TwoLayer(width=8), "data": DATA, "widths": [8, 16], "seeds": 4, "steps": 12}
+    lz.sweep(**arguments, out=out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    computed.clear()
+    with pytest.raises(ValueError, match=f"belongs to another sweep: .*{said}"):
+        lz.sweep(**{**arguments, **change}, out=out, resume=True)
+    assert computed == []
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_folders_that_are_no_sweep_are_refused(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else than a sweep"):
+        sweep(tmp_path, resume=True)
+    with pytest.raises(ValueError, match="out names no folder"):
+        sweep(None, resume=True)
+    with pytest.raises(ValueError, match="exists already; name a new folder"):
+        sweep(tmp_path)
+
+
+def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_path):
+    with open(tmp_path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="Another process is at work on"):
+            sweep(tmp_path, resume=True)
+    assert computed == []
+
+
+def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
+    out, write = tmp_path / "run", store._write
+
+    def full(file, content, **options):
+        if "000002" in file.name:
+            # As a disk that fills up: some of the draft is written.
+            raise OSError(28, "No space left on device")
+        write(file, content, **options)
+
+    monkeypatch.setattr(store, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        sweep(out)
+    assert RunFolder(out).status()[:3] == (2, 0, 3)
+    monkeypatch.setattr(store, "_write", write)
+    assert_same(sweep(out, resume=True), whole)
+
+
+def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
+    def fail(handle):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        store._write(tmp_path / "file", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_meet_in_a_folder(whole, computed, tmp_path):
+    for k in (3, 1, 2):
+        with pytest.raises(ValueError, match=r"cells, the first of them number|holds no sweep"):
+            lz.merge(tmp_path / "run")
+        assert sweep(tmp_path / "run", shard=(k, 3)) is None
+    assert computed == [(16, 2), (8, 4), (16, 2)]
+    assert_same(lz.merge(tmp_path / "run"), whole)
+    # A shard that is run once more has nothing to do, and what was there is merged again.
+    assert sweep(tmp_path / "run", shard=(1, 3)) is None
+    assert len(computed) == 3
+    with pytest.raises(ValueError, match="shard is 4/3"):
+        sweep(tmp_path / "run", shard=(4, 3))
+    with pytest.raises(ValueError, match="where the shards meet"):
+        sweep(None, shard=(1, 3))
+
+
+def test_the_packing_of_the_first_shard_holds_for_all(whole, monkeypatch, tmp_path):
+    sweep(tmp_path / "run", shard=(1, 2))
+    monkeypatch.setattr(members, "PACK_BYTES", 2**30)
+    sweep(tmp_path / "run", shard=(2, 2))
+    assert_same(lz.merge(tmp_path / "run"), whole)
+
+
+def test_shards_keep_others_away(tmp_path):
+    with open(tmp_path / "lock", "a") as lock, open(tmp_path / "lock-1-of-2", "a") as own:
+        for held in (lock, own):
+            fcntl.flock(held, fcntl.LOCK_SH)
+        # The same shard twice, and a sweep of its own.
+        for more in ({"shard": (1, 2)}, {"resume": True}):
+            with pytest.raises(ValueError, match="Another process is at work on"):
+                sweep(tmp_path, **more)
+        assert sweep(tmp_path, shard=(2, 2)) is None
+        with pytest.raises(ValueError, match="Another process is at work on"):
+            lz.merge(tmp_path)
+
+
+FLAGS = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "32", "--seeds", "2", "--steps", "20", "--json"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_no_finished_cell(tmp_path):
+    """What goes on after kill -9 ends as what was never stopped."""
+    command = [sys.executable, "-m", "lazynet.cli", "sweep", *FLAGS]
+    once = subprocess.run([*command, "--out", "once"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert once.returncode == 0, once.stderr
+    run = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*command, "--out", "killed", "--resume"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(run.glob("cells/*.npz")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = {path.name: path.stat().st_mtime_ns for path in run.glob("cells/*.npz")}
+    done = subprocess.run(
+        [*command, "--out", "killed", "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    now = {path.name: path.stat().st_mtime_ns for path in run.glob("cells/*.npz")}
+    assert kept.items() <= now.items()
+    files = (folder / "result.nc" for folder in (tmp_path / "once", run))
+    assert_same(*(xr.load_dataset(file, engine="h5netcdf") for file in files))
+
+
+def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    out = str(tmp_path / "run")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(API, "compute_cell", stop)
+    assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "0 of 4 cells are stored" in line
+    assert "--resume goes on" in line
+    monkeypatch.undo()
+    assert cli.main(["status", out]) == 0
+    assert "is given --resume" in capsys.readouterr().out
+    assert cli.main(["sweep", *FLAGS, "--out", out, "--resume"]) == 0
+    capsys.readouterr()
+    assert cli.main(["status", out, "--json"]) == 0
+    assert '"finished": 4, "damaged": 0, "cells": 4, "running": false, "result": true' in capsys.readouterr().out
+    assert (Path(out) / "figures" / "sweep.png").exists()
+    assert cli.main(["status", str(tmp_path)]) == 2
