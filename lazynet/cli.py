@@ -49,6 +49,31 @@ class Data:
 
 
 @dataclass
+class Network:
+    """Which two-layer network, but for its width."""
+
+    activation: str = "relu"
+    """relu, erf, tanh, gelu or softplus."""
+    train: str = "hidden"
+    """Trained part: hidden, readout or both."""
+    init_scale: float = 1.0
+    """kappa: hidden weights start as N(0, kappa^2)."""
+    output_scale: float = 1.0
+    """alpha: factor on the output."""
+
+    def of_width(self, width: int, outputs: int) -> lz.TwoLayer:
+        """The network asked for."""
+        return lz.TwoLayer(
+            width=width,
+            outputs=outputs,
+            activation=self.activation,
+            train=self.train,
+            init_scale=self.init_scale,
+            output_scale=self.output_scale,
+        )
+
+
+@dataclass
 class Sweep:
     """Train networks of growing width beside their kernel; print which predictions of the lazy regime hold.
 
@@ -56,6 +81,7 @@ class Sweep:
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
+    network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
     """Numbers of hidden units."""
     seeds: int = 8
@@ -66,14 +92,6 @@ class Sweep:
     """About how many log-spaced steps to measure at."""
     learning_rate: float | None = None
     """Learning rate for the loss 1/2 sum (f - y)^2; 1 / lambda_max of the kernel when left out."""
-    activation: str = "relu"
-    """relu, erf, tanh, gelu or softplus."""
-    train: str = "hidden"
-    """Trained part: hidden, readout or both."""
-    init_scale: float = 1.0
-    """kappa: hidden weights start as N(0, kappa^2)."""
-    output_scale: float = 1.0
-    """alpha: factor on the output."""
     label_noise: float = 0.0
     """Share of the training labels that is drawn anew."""
     batch_size: int | None = None
@@ -100,14 +118,7 @@ class Sweep:
         shard = _parse_shard(self.shard)
         check_new_folder(self.out, self.resume or shard is not None)
         data = self.data.load()
-        network = lz.TwoLayer(
-            width=max(self.widths, default=2),
-            outputs=data.outputs,
-            activation=self.activation,
-            train=self.train,
-            init_scale=self.init_scale,
-            output_scale=self.output_scale,
-        )
+        network = self.network.of_width(max(self.widths, default=2), data.outputs)
         if self.plan:
             loss, path = get_loss("squared"), "auto"
             training = Training(self.steps, self.snapshots, loss, self.optimizer, self.batch_size, self.dtype, path)
@@ -151,20 +162,13 @@ class Predict:
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
     steps: int = 100_000
     """Number of steps of full-batch descent."""
     snapshots: int = 200
     """About how many log-spaced steps to predict."""
     learning_rate: float | None = None
     """Learning rate for the loss 1/2 sum (f - y)^2; 1 / lambda_max of the kernel when left out."""
-    activation: str = "relu"
-    """relu, erf, tanh, gelu or softplus."""
-    train: str = "hidden"
-    """Trained part: hidden, readout or both."""
-    init_scale: float = 1.0
-    """kappa: hidden weights start as N(0, kappa^2)."""
-    output_scale: float = 1.0
-    """alpha: factor on the output."""
     dtype: str = "float32"
     """float32 or float64, of the kernel's entries; sums are always float64."""
     storage: str | None = None
@@ -182,14 +186,7 @@ class Predict:
         """Predict; the exit code."""
         check_new_folder(self.out)
         data = self.data.load()
-        network = lz.TwoLayer(
-            width=2,
-            outputs=data.outputs,
-            activation=self.activation,
-            train=self.train,
-            init_scale=self.init_scale,
-            output_scale=self.output_scale,
-        )
+        network = self.network.of_width(2, data.outputs)
         if self.plan:
             check_prediction(
                 *(network, data, self.steps, self.snapshots),

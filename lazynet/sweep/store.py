@@ -163,6 +163,7 @@ def open_run(out: str | Path, asked: str, resume: bool, shard: tuple[int, int] |
     path = Path(out)
     if path.exists() and not resume and shard is None:
         raise ValueError(f"out is {str(out)!r}, which exists already; name a new folder.")
+    new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     own = nullcontext() if shard is None else _locked(path / f"{LOCK}-{shard[0]}-of-{shard[1]}")
     with _locked(path / LOCK, shared=shard is not None), own:
@@ -171,7 +172,13 @@ def open_run(out: str | Path, asked: str, resume: bool, shard: tuple[int, int] |
             _check_same(run, json.loads(asked))
         elif any(not file.name.startswith((LOCK, ".")) for file in path.iterdir()):
             raise ValueError(f"out is {str(out)!r}, which holds something else than a sweep; name another folder.")
-        yield run
+        try:
+            yield run
+        except BaseException:
+            if new and shard is None and not run.settings:
+                # Nothing was begun.
+                shutil.rmtree(path)
+            raise
 
 
 @contextmanager

@@ -185,6 +185,20 @@ def test_folders_that_are_no_sweep_are_refused(tmp_path):
         sweep(tmp_path)
 
 
+def test_what_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_path):
+    def fail(*_):
+        raise ValueError("no kernel")
+
+    monkeypatch.setattr(API, "limit_of", fail)
+    with pytest.raises(ValueError, match="no kernel"):
+        sweep(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="no kernel"):
+        sweep(tmp_path / "mine", resume=True)
+    assert (tmp_path / "mine").exists()
+
+
 def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_path):
     with open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
