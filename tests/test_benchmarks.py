@@ -172,3 +172,32 @@ def test_empirical_ntk_deep_compares_all_contenders(tmp_path):
         assert row["difference"] < 1e-5
         assert row["best_seconds"] == min(setting["best_seconds"] for setting in row["tried"])
     assert "x by n^2" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["training", "experiment"])
+def test_sweep_throughput_does_what_the_loops_do(what, tmp_path):
+    flags = (
+        "--n",
+        "12",
+        "--d",
+        "5",
+        "--seeds",
+        "2",
+        "--steps",
+        "20",
+        "--snapshots",
+        "4",
+        "--widths",
+        "16",
+        "--rounds",
+        "1",
+    )
+    record, table = run_to_json(tmp_path, "sweep_throughput", "--what", what, *flags)
+    ours, loop = record["rows"]
+    assert (ours["contender"], loop["contender"]) == ("lazynet", "loop")
+    assert ours["speedup"] == pytest.approx(loop["best_seconds"] / ours["best_seconds"])
+    # The same training: what differs is the order of sums in float32.
+    assert ours["difference"] < 1e-3
+    assert (ours["sgemm_share"] is None) == (what == "experiment")
+    assert what in table
