@@ -244,7 +244,9 @@ def sweep(
         }
         record = json.loads(as_json(settings | {"engine": engine}))
         if run is not None:
+            # Of shards that begin at once, the first one's hold for all.
             record = run.begin(record)
+            rates = run.learning_rates or rates
         # Label noise changes the targets that paths share.
         prepared = prepare(network, data, training) if label_noise else prepared
 
