@@ -143,15 +143,15 @@ class Sweep:
                 resume=self.resume,
                 shard=shard,
             )
+            if shard is not None and self.out is not None:
+                print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
+                return 0
+            return _report(result, self.out, self.json, self.check)
         except KeyboardInterrupt:
-            if self.out is None:
+            if self.out is None or not RunFolder(self.out).packs:
                 raise
             print(f"lazynet: interrupted; {_progress_of(self.out)}", file=sys.stderr)
             return INTERRUPTED
-        if shard is not None and self.out is not None:
-            print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
-            return 0
-        return _report(result, self.out, self.json, self.check)
 
 
 @dataclass

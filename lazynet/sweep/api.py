@@ -39,6 +39,7 @@ from lazynet.sweep.settings import (
     check_shard,
     check_widths,
     sweep_settings,
+    tried,
 )
 from lazynet.sweep.store import RunFolder, fingerprint, finished_run, open_run
 from lazynet.theory import verify
@@ -223,8 +224,15 @@ def sweep(
         name: {width: at_width(getattr(network, name), width) for width in widths}
         for name in ("init_scale", "output_scale")
     }
-    # What settings do not tell apart: functions of the width by their values, data by their digits.
-    told_apart = asked | scales | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)}
+    # What settings do not tell apart: functions by what they do, data by their digits.
+    told_apart = (
+        {}
+        if out is None
+        else asked
+        | scales
+        | tried(training, data)
+        | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)}
+    )
     with nullcontext() if out is None else open_run(out, as_json(told_apart), resume, shard) as run:
         if label_noise:
             data = replace(data, y_train=redraw_labels(data.y_train, label_noise, noise_key()))

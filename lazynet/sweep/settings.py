@@ -8,7 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
@@ -161,6 +164,31 @@ def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more:
         "path": training.path,
         **more,
     }
+
+
+def tried(training: Training, data: Dataset) -> dict[str, list[float]]:
+    """What an optimiser and a loss that are functions do, to six digits: their names do not tell them apart.
+
+    Raises:
+        ValueError: if the optimiser cannot be tried on two arrays.
+    """
+    found: dict[str, list[float]] = {}
+    if callable(training.optimizer):
+        optimizer = training.optimizer(0.1)
+        params: Any = {"hidden": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "readout": jnp.ones((3, 1))}
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                state = optimizer.init(params)
+                for i in range(3):
+                    gradient = jax.tree.map(lambda leaf, i=i: jnp.cos(leaf + i), params)
+                    update, state = optimizer.update(gradient, state, params)
+                    params = optax.apply_updates(params, update)
+        except Exception as error:
+            raise ValueError(f"optimizer cannot be tried on two arrays, which a stored sweep needs: {error}") from error
+        found["optimizer_tried"] = [float(f"{value:.6g}") for leaf in jax.tree.leaves(params) for value in leaf.ravel()]
+    y = jnp.cos(jnp.arange(8.0 * data.outputs)).reshape(8, *data.y_train.shape[1:])
+    found["loss_tried"] = [float(f"{float(training.loss(0.3 * y + shift, y)):.6g}") for shift in (-0.5, 0.1, 2.0)]
+    return found
 
 
 def limit_settings(network: TwoLayer, data: Dataset) -> dict[str, Any]:

@@ -60,18 +60,55 @@ class RunFolder:
         """The folder as it is, and what the sweep is asked to do, as JSON."""
         self.path, self._asked = Path(path), asked
         self._cells, self._file = self.path / "cells", self.path / "settings.json"
-        self.settings: Settings = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.settings = self._read() if self._file.exists() else {}
         self._files = {int(file.name.partition("-")[0]): file for file in self._cells.glob("*-*.npz")}
 
+    def _read(self) -> Settings:
+        try:
+            settings = json.loads(self._file.read_text())
+            whole = settings.pop("hash") == _hash(settings)
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{str(self._file)!r} is damaged or was changed; name another folder.")
+        return settings
+
     def begin(self, record: Settings) -> Settings:
-        """Say what the sweep is, once; what was said first, by whichever shard."""
+        """Say what the sweep is, once; what was said first, by whichever shard.
+
+        Raises:
+            ValueError: if it was another sweep.
+        """
         if not self.settings:
-            asked = {"asked": json.loads(self._asked), "hash": _hash(self._asked), "versions": versions()}
+            record = {**record, "asked": json.loads(self._asked), "versions": versions()}
+            content = json.dumps({**record, "hash": _hash(record)}, indent=1) + "\n"
             # The packing of the one that is first holds for all.
             with suppress(FileExistsError):
-                _write(self._file, (json.dumps({**record, **asked}, indent=1) + "\n").encode(), link=True)
-            self.settings = json.loads(self._file.read_text())
+                _write(self._file, content.encode(), link=True)
+            self.settings = self._read()
+        self.check(json.loads(self._asked))
+        if self.settings["engine"]["keys"] != record["engine"]["keys"]:
+            raise ValueError(
+                f"{str(self.path)!r} holds members with other keys: another generator of jax.random is set."
+            )
+        if self.settings["versions"] != versions():
+            warnings.warn(f"{str(self.path)!r} was begun with other versions, so digits may differ.", stacklevel=3)
         return self.settings
+
+    def check(self, asked: Settings) -> None:
+        """Refuse to go on with another sweep."""
+        before = self.settings["asked"]
+        # Scales are by width and data depend on all else, so they are the reason only where nothing else is.
+        last = ("init_scale", "output_scale", "learning_rate", "data")
+        for name in sorted(
+            asked.keys() | before.keys(), key=lambda name: (name in last and 1 + last.index(name), name)
+        ):
+            now, then = asked.get(name), before.get(name)
+            if now != then:
+                said = "its data are others" if name == "data" else f"there {name} is {then!r}, and now it is {now!r}"
+                raise ValueError(
+                    f"out is {str(self.path)!r}, which belongs to another sweep: {said}; name a new folder."
+                )
 
     @property
     def asked_settings(self) -> Settings:
@@ -118,10 +155,7 @@ class RunFolder:
 
     def finish(self, result: Result, verdict: Verdict) -> None:
         """Write the result and what theory says of it."""
-        with tempfile.TemporaryDirectory(prefix=".result-", dir=self.path) as draft:
-            file = Path(draft) / "result.nc"
-            result.to_netcdf(file, engine="h5netcdf")
-            file.replace(self.path / "result.nc")
+        _write(self.path / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
         _write(self.path / "verdict.json", (verdict.to_json() + "\n").encode())
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
@@ -129,7 +163,7 @@ class RunFolder:
         """How far the sweep is; every stored cell is read and checked."""
         whole = [read_cell(file) is not None for file in self._files.values()]
         result = (self.path / "result.nc").exists()
-        return Status(sum(whole), len(whole) - sum(whole), len(self.packs), _is_locked(self.path), result)
+        return Status(sum(whole), len(whole) - sum(whole), len(self.packs), _is_locked(self.path / LOCK), result)
 
 
 def read_cell(file: Path) -> Cell | None:
@@ -167,9 +201,12 @@ def open_run(out: str | Path, asked: str, resume: bool, shard: tuple[int, int] |
     path.mkdir(parents=True, exist_ok=True)
     own = nullcontext() if shard is None else _locked(path / f"{LOCK}-{shard[0]}-of-{shard[1]}")
     with _locked(path / LOCK, shared=shard is not None), own:
+        for other in path.glob(f"{LOCK}-*-of-*"):
+            if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
+                raise ValueError(f"{str(path)!r} is being computed in another number of shards: {other.name} is held.")
         run = RunFolder(path, asked)
         if run.settings:
-            _check_same(run, json.loads(asked))
+            run.check(json.loads(asked))
         elif any(not file.name.startswith((LOCK, ".")) for file in path.iterdir()):
             raise ValueError(f"out is {str(out)!r}, which holds something else than a sweep; name another folder.")
         try:
@@ -219,8 +256,8 @@ def write_run(out: str | Path, result: Result, figures: dict[str, Any] | None = 
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         settings = json.loads(result.attrs["settings"])
-        settings["hash"] = _hash(result.attrs["settings"])
         settings["versions"] = versions()
+        settings["hash"] = _hash(settings)
         (draft / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
         result.to_netcdf(draft / "result.nc", engine="h5netcdf")
         write_figures(draft, figures or {})
@@ -246,8 +283,8 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
         _write(folder / f"{name}.png", stream.getvalue())
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(settings: Settings) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _write(file: Path, content: bytes, link: bool = False) -> None:
@@ -285,22 +322,9 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def _is_locked(path: Path) -> bool:
+def _is_locked(file: Path) -> bool:
     try:
-        with _locked(path / LOCK):
+        with _locked(file):
             return False
     except ValueError:
         return True
-
-
-def _check_same(run: RunFolder, asked: Settings) -> None:
-    before = run.settings.get("asked")
-    if before is None:
-        raise ValueError(f"out is {str(run.path)!r}, which is no sweep that can be gone on with; name a new folder.")
-    # Scales are by width and data depend on all else, so they are the reason only where nothing else is.
-    last = ("init_scale", "output_scale", "learning_rate", "data")
-    for name in sorted(asked.keys() | before.keys(), key=lambda name: (name in last and 1 + last.index(name), name)):
-        now, then = asked.get(name), before.get(name)
-        if now != then:
-            said = "its data are others" if name == "data" else f"there {name} is {then!r}, and now it is {now!r}"
-            raise ValueError(f"out is {str(run.path)!r}, which belongs to another sweep: {said}; name a new folder.")

@@ -36,9 +36,9 @@ class Carry(NamedTuple):
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Where an unfinished pack is kept, as nested dictionaries of arrays."""
+    """Where an unfinished pack is kept, as arrays by name."""
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> dict[str, np.ndarray] | None:
         """What was saved last, None where nothing was."""
         ...
 
@@ -46,8 +46,8 @@ class Checkpoint(Protocol):
         """Whether it is time to save."""
         ...
 
-    def save(self, tree: dict[str, Any]) -> None:
-        """Save this in place of what was saved before."""
+    def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Save the state after so many steps in place of what was saved before."""
         ...
 
 
@@ -103,7 +103,7 @@ def simulate(
     for stop in map(int, snapshots[len(records) :]):
         while True:
             if checkpoint is not None and records and checkpoint.due():
-                checkpoint.save(_packed(carry, records, root_sums, done))
+                checkpoint.save(done, _packed(carry, records, root_sums, done))
             last = min(stop, done + limit)
             begin = time.perf_counter()
             carry, record = _advance(path, measure, carry, members, shared, done, last, last == stop)
@@ -123,22 +123,36 @@ def simulate(
 
 def _packed(
     carry: Carry, records: list[dict[str, np.ndarray]], root_sums: list[np.ndarray], done: int
-) -> dict[str, Any]:
-    leaves = {f"{i:03d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+) -> dict[str, np.ndarray]:
     return {
-        "carry": leaves,
-        "records": {name: np.stack([record[name] for record in records]) for name in records[0]},
+        **{f"carry/{i:03d}": np.asarray(_numbers(leaf)) for i, leaf in enumerate(jax.tree.leaves(carry))},
+        **{f"records/{name}": np.stack([record[name] for record in records]) for name in records[0]},
         "root_sums": np.stack(root_sums),
         "done": np.asarray(done),
     }
 
 
-def _unpacked(kept: dict[str, Any], like: Carry) -> tuple[Carry, list[dict[str, np.ndarray]], list[np.ndarray], int]:
-    leaves = [jnp.asarray(kept["carry"][name]) for name in sorted(kept["carry"])]
-    carry = jax.tree.unflatten(jax.tree.structure(like), leaves)
+def _unpacked(
+    kept: dict[str, np.ndarray], like: Carry
+) -> tuple[Carry, list[dict[str, np.ndarray]], list[np.ndarray], int]:
+    leaves, structure = jax.tree.flatten(like)
+    for i, leaf in enumerate(leaves):
+        # Numbers that NumPy does not know, such as bfloat16, come back as bytes.
+        values = jnp.asarray(kept[f"carry/{i:03d}"].view(_numbers(leaf).dtype))
+        leaves[i] = jax.random.wrap_key_data(values) if _is_key(leaf) else values
+    names = [name for name in kept if name.startswith("records/")]
     root_sums = list(kept["root_sums"])
-    records = [{name: values[i] for name, values in kept["records"].items()} for i in range(len(root_sums))]
-    return carry, records, root_sums, int(kept["done"])
+    records = [{name.removeprefix("records/"): kept[name][i] for name in names} for i in range(len(root_sums))]
+    return jax.tree.unflatten(structure, leaves), records, root_sums, int(kept["done"])
+
+
+def _numbers(leaf: Array) -> Array:
+    """A leaf as numbers, which the keys that some optimisers hold are not."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 @partial(jax.jit, static_argnames="path")

@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 
@@ -158,6 +160,10 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, whole, computed, tmp
         ({"widths": [8, 16, 32]}, r"there widths is \[8, 16\]"),
         ({"network": lz.TwoLayer(width=8, output_scale=np.sqrt)}, "there output_scale is"),
         (
+            {"optimizer": lambda eta: optax.adam(eta), "learning_rate": 0.1},
+            "there learning_rate is None|there optimizer",
+        ),
+        (
             {"data": lz.Dataset(DATA.x_train, -DATA.y_train, DATA.x_test, DATA.y_test, "digits", [0, 1])},
             "data are others",
         ),
@@ -173,6 +179,71 @@ def test_another_sweep_is_refused(change, said, computed, tmp_path):
         lz.sweep(**{**arguments, **change}, out=out, resume=True)
     assert computed == []
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_optimisers_and_losses_of_one_name_are_told_apart(tmp_path):
+    def of(optimizer=lambda eta: optax.sgd(eta), power=2):
+        loss = lz.losses.Loss("mine", lambda f, y: jnp.abs(f - y) ** power, "sum")
+        return {"optimizer": optimizer, "loss": loss, "learning_rate": 0.01}
+
+    sweep(tmp_path / "run", **of())
+    sweep(tmp_path / "run", resume=True, **of(lambda eta: optax.sgd(eta)))
+    with pytest.raises(ValueError, match="there optimizer_tried is"):
+        sweep(tmp_path / "run", resume=True, **of(lambda eta: optax.adam(eta)))
+    with pytest.raises(ValueError, match="there loss_tried is"):
+        sweep(tmp_path / "run", resume=True, **of(power=4))
+
+
+def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
+    limits = API._limits
+
+    def late(*arguments):
+        """While this one finds its kernels another one begins."""
+        monkeypatch.setattr(API, "_limits", limits)
+        sweep(tmp_path / "run", shard=(1, 2), optimizer="momentum")
+        return limits(*arguments)
+
+    monkeypatch.setattr(API, "_limits", late)
+    with pytest.raises(ValueError, match="there optimizer is 'momentum', and now it is 'sgd'"):
+        sweep(tmp_path / "run", shard=(2, 2))
+
+
+def test_settings_that_were_changed_are_refused(tmp_path):
+    sweep(tmp_path / "run")
+    file = tmp_path / "run" / "settings.json"
+    for content in (file.read_text().replace('"steps": 12', '"steps": 13'), file.read_text()[:100], "[]"):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"settings.json' is damaged or was changed"):
+            sweep(tmp_path / "run", resume=True)
+
+
+def test_shards_of_another_division_are_kept_away(tmp_path):
+    with open(tmp_path / "lock-1-of-3", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another number of shards: lock-1-of-3 is held"):
+            sweep(tmp_path, shard=(1, 2))
+
+
+def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path):
+    kept = checkpoint.CellCheckpoint(tmp_path / "000001")
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "none": np.zeros((2, 0))}
+    for step in (3, 5):
+        kept.save(step, arrays)
+    assert [path.name for path in (tmp_path / "000001").iterdir()] == ["5"]
+    assert all(np.array_equal(kept.load()[name], values) for name, values in arrays.items())
+    for file in (tmp_path / "000001").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="is damaged, and its cell begins anew"):
+        assert kept.load() is None
+    assert kept.load() is None
+
+    def full():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_checkpointer", full)
+    with pytest.warns(UserWarning, match="could not be written: No space left"):
+        kept.save(7, arrays)
 
 
 def test_folders_that_are_no_sweep_are_refused(tmp_path):
