@@ -16,14 +16,13 @@ from jaxtyping import Float
 
 from lazynet.dynamics.laws import Law, descent_residual
 from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
-from lazynet.kernels.krylov import Lanczos, basis_limit, check_tolerance, narrow_products, with_random_columns
+from lazynet.kernels.krylov import EPS, Lanczos, basis_limit, check_tolerance, narrow_products, with_random_columns
 from lazynet.kernels.operators import error_norm
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # up to so many examples all modes are found about as quickly as the few
 SAMPLES = 1000  # steps at which a defect that changes sign is looked at: the first, and as many by the logarithm
 NEGATIVE = 1e-6  # an eigenvalue more negative than this share of the largest is not rounding
-EPS = np.finfo(float).eps / 2
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 

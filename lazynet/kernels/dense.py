@@ -108,14 +108,18 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
     # The two halves of a kernel say how well its entries are known.
     if asymmetry > 4 * np.finfo(matrix.dtype).eps:
         rounding = max(rounding, asymmetry)
-    devices = float64_devices()
-    if devices[0].platform == "cpu" or matrix.nbytes > device_memory(devices):
+    if _stays_on_host(matrix):
         # Its transpose is as good, and contiguous rows are needed.
         rows = np.ascontiguousarray(matrix.T if matrix.flags.f_contiguous else matrix)
         return KernelOperator(len(rows), partial(_tile_of, rows), rows.dtype.name, rounding, "memory", size=len(rows))
     with float64():
         panels = [jax.device_put(matrix[rows], device) for rows, device in shares(len(matrix))]
     return DeviceOperator(panels, rounding, "devices")
+
+
+def _stays_on_host(matrix: np.ndarray) -> bool:
+    devices = float64_devices()
+    return devices[0].platform == "cpu" or matrix.nbytes > device_memory(devices)
 
 
 def _tile_of(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:

@@ -30,6 +30,7 @@ from lazynet.typing import SquareKernel
 COLUMNS = TOGETHER  # that a product takes at the price of one
 SEEING = 4  # random columns at least, of which some sees every eigenvalue that the others hardly show
 PARTS = 4  # of the rows, which threads free of the basis: the same sums however many threads there are
+EPS = float(np.finfo(float).eps / 2)  # of float64 arithmetic
 LEAST, LARGEST = 128, 3000  # vectors that a basis must have room for, and has at most
 
 

@@ -9,14 +9,21 @@ import scipy.linalg
 from jaxtyping import Float
 
 from lazynet.kernels.dense import dense_operator
-from lazynet.kernels.krylov import Error, Lanczos, basis_limit, check_tolerance, narrow_products, with_random_columns
+from lazynet.kernels.krylov import (
+    EPS,
+    Error,
+    Lanczos,
+    basis_limit,
+    check_tolerance,
+    narrow_products,
+    with_random_columns,
+)
 from lazynet.kernels.operators import KernelOperator, error_norm
 from lazynet.kernels.spectrum import Inverse, check_targets
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # columns that the preconditioner takes at most
 FACTORED = 16_000  # rows of a matrix that is factored at most: LAPACK libraries crash beyond 2^31 bytes
-EPS = float(np.finfo(float).eps / 2)
 UNSEEN = 0.03  # share of its typical size below which a component of a random vector is as good as never
 
 
@@ -163,7 +170,7 @@ def solve(
     asked = y.reshape(k.n, -1)
     outputs = asked.shape[1]
     b = with_random_columns(asked if p is None else p.product(asked))
-    rounding, diagonal = max(k.rounding, np.finfo(float).eps / 2), float(k.diagonal().max())
+    rounding, diagonal = max(k.rounding, EPS), float(k.diagonal().max())
     zero = error_norm(rounding, diagonal, k.n)
     process, limit = Lanczos(k if p is None else Preconditioned(k, p), b), basis_limit(k.n)
     x, forms, truncation, lambda_min, check = np.zeros(asked.shape), np.zeros(outputs), np.inf, np.inf, 1

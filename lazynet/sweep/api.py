@@ -196,7 +196,8 @@ def sweep(
         diverged member is NaN from its stopped_step on.
 
     Raises:
-        ValueError: if an argument is not as described, before any work starts.
+        ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work
+            on it, before any work starts.
 
     Warns:
         UserWarning: if the learning rate is above 2 / lambda_max, or the kernel has no inverse.
@@ -224,16 +225,11 @@ def sweep(
         name: {width: at_width(getattr(network, name), width) for width in widths}
         for name in ("init_scale", "output_scale")
     }
-    # What settings do not tell apart: functions by what they do, data by their digits.
-    told_apart = (
-        {}
+    with (
+        nullcontext()
         if out is None
-        else asked
-        | scales
-        | tried(training, data)
-        | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)}
-    )
-    with nullcontext() if out is None else open_run(out, as_json(told_apart), resume, shard) as run:
+        else open_run(out, _told_apart(asked | scales, training, data), resume, shard) as run
+    ):
         if label_noise:
             data = replace(data, y_train=redraw_labels(data.y_train, label_noise, noise_key()))
         limits = _limits(network, data, widths)
@@ -331,6 +327,12 @@ def _all_cells(
             report(steps * len(pack))
         cells.append(cell)
     return cells
+
+
+def _told_apart(asked: dict[str, Any], training: Training, data: Dataset) -> str:
+    """What is asked, as JSON; what names do not tell apart is there too: what functions do, the digits of the data."""
+    digits = fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)
+    return as_json(asked | tried(training, data) | {"data": digits})
 
 
 def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:

@@ -65,7 +65,8 @@ def compute_cell(
             predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
             variables |= _gaps("start_gap", linear, predicted, data)
             variables |= _gaps("kernel_gap", trained.records, predicted, data)
-            variables |= _bounds(network, data, trained, limit, learning_rate, variables["residual_norm"])
+            lambda_min = numbers["lambda_min"]
+            variables |= _bounds(network, data, trained, lambda_min, learning_rate, variables["residual_norm"])
     gone = training.snapshot_steps[None, :] >= diverged_at[:, None]
     variables = {name: np.where(gone, np.nan, v) if v.ndim == 2 else v for name, v in variables.items()}
     return Cell(variables, limit_variables | {name: np.asarray(value) for name, value in numbers.items()}, diverged_at)
@@ -154,7 +155,12 @@ def _limit_predictions(
 
 
 def _bounds(
-    network: TwoLayer, data: Dataset, trained: Trained, limit: Limit, learning_rate: float, residual_norm: np.ndarray
+    network: TwoLayer,
+    data: Dataset,
+    trained: Trained,
+    lambda_min: float,
+    learning_rate: float,
+    residual_norm: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Two bounds on max_neuron_displacement, for trained hidden weights under a readout of signs.
 
@@ -167,7 +173,7 @@ def _bounds(
         return {}
     factor = output_factor(network) * ACTIVATIONS[network.activation].lipschitz * np.sqrt(network.outputs)
     norms = np.linalg.norm(data.x_train, axis=1)
-    lemma = 4 * np.sqrt(np.sum(norms**2)) * residual_norm[:, 0] / limit.numbers(data.y_train)["lambda_min"]
+    lemma = 4 * np.sqrt(np.sum(norms**2)) * residual_norm[:, 0] / lambda_min
     # The loss is half the squared residual.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
     path = learning_rate * np.linalg.norm(data.x_train, 2) * residual_sum

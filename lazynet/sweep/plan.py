@@ -51,7 +51,7 @@ def sweep_jobs(
         at_this = network.clone(width=width)
         path = replace(prepared.path, network=at_this)
         pack = len(packs_of(seeds, at_this, data)[0])
-        variables, state = _numbers(at_this, path, data, prepared)
+        variables, state = _numbers(at_this, path, prepared)
         linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
         return Job(
             f"Training {members} networks of width {width}",
@@ -73,7 +73,7 @@ def sweep_jobs(
     return [first, *(of_width(width) for width in widths)]
 
 
-def _numbers(network: TwoLayer, path: Any, data: Dataset, prepared: Prepared) -> tuple[int, int]:
+def _numbers(network: TwoLayer, path: Any, prepared: Prepared) -> tuple[int, int]:
     """How many numbers a member's variables and its state have."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:

@@ -24,7 +24,7 @@ from lazynet.typing import Result
 
 Settings = dict[str, Any]
 # Parts of settings.json that the settings of a result do not have.
-OWN = ("engine", "asked", "hash", "versions")
+OWN = ("engine", "asked", "versions")
 LOCK = "lock"
 
 

@@ -200,7 +200,7 @@ def test_the_sweep_module_is_found_by_name():
 def test_complexity_of_more_than_can_be_factored(capsys, monkeypatch):
     found = []
     for most in (200, 199):
-        monkeypatch.setattr(cli, "FACTORED", most)
+        monkeypatch.setattr("lazynet.cli.limits.FACTORED", most)
         monkeypatch.setattr(sys.modules["lazynet.kernels.solve"], "FACTORED", most)
         assert cli.main(["complexity", "--n-train", "200", "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out))

@@ -40,10 +40,14 @@ def test_an_operator_is_its_matrix(dtype, storage):
     np.testing.assert_array_equal(k.columns(index), k.dense()[:, index])
 
 
+@pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_given_matrix_keeps_its_dtype(dtype):
+def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
+    """On the host, and shared by the devices as accelerators share it."""
+    monkeypatch.setattr("lazynet.kernels.dense._stays_on_host", lambda matrix: on_host)
     whole = KERNEL(unit_rows(N, 5)).astype(dtype)
     k = dense_operator(whole)
+    assert k.storage == ("memory" if on_host else "devices")
     assert k.dtype == np.dtype(dtype)
     assert k.rounding == (2.0**-24 if dtype == "float32" else 0)
     np.testing.assert_array_equal(k.dense(), whole.astype(np.float64))

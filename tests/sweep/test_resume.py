@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -89,8 +90,26 @@ def test_what_is_stored_is_not_computed_again(finished, whole, computed, monkeyp
     assert computed == [(8, 4), (16, 2), (16, 2)][finished:]
 
 
+def noisy(eta):
+    """Descent with noise; its state is a random key."""
+
+    def update(gradient, key, params=None):
+        key, drawn = jax.random.split(key)
+        return jax.tree.map(lambda g: -eta * (g + jax.random.normal(drawn, g.shape, g.dtype)), gradient), key
+
+    return optax.GradientTransformation(lambda params: jax.random.key(0), update)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("more", [{}, {"optimizer": "momentum", "batch_size": 5}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"optimizer": "momentum", "batch_size": 5},
+        # A state with a random key in it.
+        {"optimizer": noisy},
+    ],
+)
 def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_path):
     """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
     more = {**more, "dtype": dtype, "learning_rate": 0.05}
@@ -120,6 +139,25 @@ def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_p
     assert calls[0] == (16, 6, 7)
     assert sum(last - first for _, first, last in calls) == 6 + 12
     assert not (out / "checkpoints").exists()
+
+
+def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
+    data, save, saved = lz.Dataset(DATA.x_train, DATA.y_train), checkpoint.CellCheckpoint.save, []
+
+    def stop(self, step, arrays):
+        save(self, step, arrays)
+        saved.append(step)
+        if saved == [*range(6)]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.CellCheckpoint, "save", stop)
+    arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 2, "steps": 12}
+    with pytest.raises(KeyboardInterrupt):
+        lz.sweep(**arguments, out=tmp_path / "run")
+    assert_same(lz.sweep(**arguments, out=tmp_path / "run", resume=True), lz.sweep(**arguments))
+    assert saved == [*range(6), *range(5, 12)]
 
 
 def test_a_resumed_sweep_keeps_its_packs(whole, computed, monkeypatch, tmp_path):
@@ -215,6 +253,16 @@ def test_settings_that_were_changed_are_refused(tmp_path):
         file.write_text(content)
         with pytest.raises(ValueError, match=r"settings.json' is damaged or was changed"):
             sweep(tmp_path / "run", resume=True)
+
+
+def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
+    sweep(tmp_path / "run")
+    monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})
+    with pytest.warns(UserWarning, match="was begun with other versions"):
+        sweep(tmp_path / "run", resume=True)
+    monkeypatch.setattr(API, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
+    with pytest.raises(ValueError, match="holds members with other keys"):
+        sweep(tmp_path / "run", resume=True)
 
 
 def test_shards_of_another_division_are_kept_away(tmp_path):
@@ -375,14 +423,25 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(API, "compute_cell", stop)
-    assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
+    # Before anything is begun.
+    with monkeypatch.context() as patch:
+        patch.setattr(API, "_limits", stop)
+        assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
+    assert capsys.readouterr().err == "lazynet: interrupted; nothing was written\n"
+    assert not Path(out).exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(API, "compute_cell", stop)
+        assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "0 of 4 cells are stored" in line
     assert "--resume goes on" in line
-    monkeypatch.undo()
     assert cli.main(["status", out]) == 0
     assert "is given --resume" in capsys.readouterr().out
+    # While the figure is drawn everything else is written.
+    with monkeypatch.context() as patch:
+        patch.setattr(lz, "plot", stop)
+        assert cli.main(["sweep", *FLAGS, "--out", out, "--resume"]) == 130
+    assert "4 of 4 cells are stored" in capsys.readouterr().err
     assert cli.main(["sweep", *FLAGS, "--out", out, "--resume"]) == 0
     capsys.readouterr()
     assert cli.main(["status", out, "--json"]) == 0

@@ -1,0 +1,75 @@
+"""The command line: `lazynet sweep`, `merge`, `status`, `predict`, `complexity` and `data`."""
+
+import contextlib
+import io
+import itertools
+import sys
+import warnings
+from typing import Annotated, Any
+
+import tyro
+
+import lazynet as lz
+from lazynet.cli.common import BAD_INPUT, INTERRUPTED
+from lazynet.cli.datasets import DataCommand
+from lazynet.cli.limits import Complexity, Predict
+from lazynet.cli.sweeps import Merge, Status, Sweep
+
+# What bad input raises; anything else is a defect and shows its traceback.
+EXPECTED_ERRORS = (ValueError, OSError)
+
+
+Command = (
+    Annotated[Sweep, tyro.conf.subcommand("sweep", prefix_name=False)]
+    | Annotated[Merge, tyro.conf.subcommand("merge", prefix_name=False)]
+    | Annotated[Status, tyro.conf.subcommand("status", prefix_name=False)]
+    | Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
+    | Annotated[Complexity, tyro.conf.subcommand("complexity", prefix_name=False)]
+    | Annotated[DataCommand, tyro.conf.subcommand("data", prefix_name=False)]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 for a failed check, 2 for bad input."""
+    command = _parse(arguments)
+    if command is None:
+        return BAD_INPUT
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"lazynet: warning: {message}", file=sys.stderr)
+        try:
+            return command.run()
+        except KeyboardInterrupt:
+            print("lazynet: interrupted; nothing was written", file=sys.stderr)
+            return INTERRUPTED
+        except EXPECTED_ERRORS as error:
+            print(f"lazynet: {' '.join(str(error).split())}", file=sys.stderr)
+            return BAD_INPUT
+
+
+def _parse(arguments: list[str] | None) -> Any:
+    """The command that was typed; None, after one line on stderr, for one that cannot be read."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Command,
+                prog="lazynet",
+                description=lz.__doc__,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code != BAD_INPUT:
+            raise
+    # tyro draws a box with a title, the message, a rule and the flag's help; in ASCII with a rule below the title too.
+    lines = [line.strip("│╭╮╰╯ ") for line in said.getvalue().splitlines()[1:]]
+    below_title = itertools.dropwhile(_is_rule, lines)
+    message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)
+    said_in_short = " ".join(message) or " ".join(said.getvalue().split())
+    print(f"lazynet: {said_in_short}; see lazynet --help", file=sys.stderr)
+    return None
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= set("─-")

@@ -1,0 +1,7 @@
+"""`python -m lazynet.cli`."""
+
+import sys
+
+from lazynet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,176 @@
+"""`lazynet sweep`, and what belongs to its folders: `merge` and `status`."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import lazynet as lz
+from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, Data, Network, print_json, print_plan
+from lazynet.losses import get_loss
+from lazynet.sweep import RunFolder, check_new_folder, write_figures
+from lazynet.sweep.api import check_sweep
+from lazynet.sweep.members import prepare
+from lazynet.sweep.plan import sweep_jobs
+from lazynet.sweep.settings import Training
+
+
+@dataclass
+class Sweep:
+    """Train networks of growing width beside their kernel; print which predictions of the lazy regime hold.
+
+    Without flags it is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps.
+    """
+
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
+    network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
+    """Numbers of hidden units."""
+    seeds: int = 8
+    """Number of seeds, 0, 1, ..."""
+    steps: int = 1000
+    """Number of training steps."""
+    snapshots: int = 20
+    """About how many log-spaced steps to measure at."""
+    learning_rate: float | None = None
+    """Learning rate for the loss 1/2 sum (f - y)^2; 1 / lambda_max of the kernel when left out."""
+    label_noise: float = 0.0
+    """Share of the training labels that is drawn anew."""
+    batch_size: int | None = None
+    """Examples to a batch; all of them when left out."""
+    optimizer: str = "sgd"
+    """sgd, momentum, nesterov, adam, adamw, adagrad, rmsprop or lion."""
+    dtype: str = "float32"
+    """float32 or float64, of training; kernels and predictions are always float64."""
+    out: Path | None = None
+    """New folder for settings.json, cells/, result.nc, verdict.json and figures/."""
+    resume: bool = False
+    """Go on with the sweep in --out where it was stopped; start it where there is none."""
+    shard: str | None = None
+    """k/N: compute only every N-th cell from the k-th on, beside other processes on the same --out; see merge."""
+    check: bool = False
+    """End with exit code 1 when an "equal" row or an inequality fails."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+    plan: bool = False
+    """Print what it takes at least, in memory and operations, and do nothing."""
+
+    def run(self) -> int:
+        """Run the sweep; the exit code."""
+        shard = _parse_shard(self.shard)
+        check_new_folder(self.out, self.resume or shard is not None)
+        data = self.data.load()
+        network = self.network.of_width(max(self.widths, default=2), data.outputs)
+        if self.plan:
+            loss, path = get_loss("squared"), "auto"
+            training = Training(self.steps, self.snapshots, loss, self.optimizer, self.batch_size, self.dtype, path)
+            given = self.learning_rate, self.label_noise
+            widths, seeds = check_sweep(network, data, self.widths, self.seeds, training, *given)
+            prepared = prepare(network, data, training)
+            return print_plan(sweep_jobs(network, data, widths, seeds, training, prepared), self.json)
+        try:
+            result = lz.sweep(
+                network,
+                data,
+                self.widths,
+                self.seeds,
+                self.steps,
+                learning_rate=self.learning_rate,
+                optimizer=self.optimizer,
+                batch_size=self.batch_size,
+                label_noise=self.label_noise,
+                snapshots=self.snapshots,
+                dtype=self.dtype,
+                out=self.out,
+                resume=self.resume,
+                shard=shard,
+            )
+            if shard is not None and self.out is not None:
+                print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
+                return 0
+            return _report(result, self.out, self.json, self.check)
+        except KeyboardInterrupt:
+            if self.out is None or not RunFolder(self.out).packs:
+                raise
+            print(f"lazynet: interrupted; {_progress_of(self.out)}", file=sys.stderr)
+            return INTERRUPTED
+
+
+@dataclass
+class Merge:
+    """Put the result of a sweep together from what its shards have stored in a folder."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder, as --out named it."""
+    check: bool = False
+    """End with exit code 1 when an "equal" row or an inequality fails."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def run(self) -> int:
+        """Merge; the exit code."""
+        return _report(lz.merge(self.folder), self.folder, self.json, self.check)
+
+
+@dataclass
+class Status:
+    """Print how far the sweep in a folder is."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder, as --out named it."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        """Read and check what is stored; the exit code."""
+        found = RunFolder(self.folder)
+        if not found.packs:
+            raise ValueError(f"{str(self.folder)!r} holds no sweep.")
+        status = found.status()
+        if self.json:
+            print_json(**status._asdict())
+            return 0
+        print(f"{status.finished} of {status.cells} cells are stored whole, {status.damaged} more are damaged.")
+        if status.running:
+            print("A process is at work on it.")
+        elif not status.result:
+            print("Nothing is at work on it; the command that began it goes on with it if it is given --resume.")
+        else:
+            print("It is finished.")
+        return 0
+
+
+def _report(result: Any, out: Path | None, as_json: bool, check: bool) -> int:
+    """Print the verdict of a sweep, and add the figure to its folder; the exit code."""
+    verdict = lz.verify(result)
+    if out is not None:
+        write_figures(out, {"sweep": lz.plot(result, verdict)})
+    if as_json:
+        settings, said = json.loads(result.attrs["settings"]), json.loads(verdict.to_json())
+        print_json(settings=settings, verdict=said, out=None if out is None else str(out))
+    else:
+        print(verdict)
+        if out is not None:
+            print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, figures/sweep.png")
+    return FAILED_CHECK if check and not verdict.passed else 0
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit()):
+        raise ValueError(f"shard is {text!r}, but must be k/N, such as 3/16.")
+    return int(part), int(parts)
+
+
+def _progress_of(out: Path) -> str:
+    """How far a sweep is, and what to do next."""
+    status = RunFolder(out).status()
+    more = "" if status.result else ", and --resume goes on with it"
+    if status.finished == status.cells and not status.result:
+        more = f", and lazynet merge {out} puts them together"
+    return f"{status.finished} of {status.cells} cells are stored in {out}{more}"
