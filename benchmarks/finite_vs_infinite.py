@@ -95,7 +95,7 @@ def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, s
     with compilations() as compiled:
         result = lz.sweep(network, data, [width], seeds, steps, snapshots=snapshots, progress=False)
     seconds = time.perf_counter() - begin
-    rms = result.attrs["target_rms"]
+    rms = float(result.target_rms)
 
     def worst(gap: str) -> float:
         # skipna=False: a diverged seed must show.

@@ -11,17 +11,23 @@ FAILED_CHECK, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @dataclass
-class Data:
-    """Which examples to take."""
+class Source:
+    """Which examples to take, but for how many of the training set."""
 
     dataset: str = "digits"
     """digits, mnist, fashion-mnist or cifar10."""
     classes: tuple[str, ...] = ("0", "1")
     """Labels to tell apart; several in a group as 0,2,4, or the words even and odd."""
-    n_train: int | None = None
-    """The first so many training examples of those classes."""
     n_test: int | None = None
     """The first so many test examples of those classes."""
+
+
+@dataclass
+class Data(Source):
+    """Which examples to take."""
+
+    n_train: int | None = None
+    """The first so many training examples of those classes."""
 
     def load(self) -> lz.Dataset:
         """The data set asked for."""

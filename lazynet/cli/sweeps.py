@@ -9,24 +9,34 @@ from typing import Any
 import tyro
 
 import lazynet as lz
-from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, Data, Network, print_json, print_plan
+from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, Source, print_json, print_plan
 from lazynet.losses import get_loss
 from lazynet.sweep import RunFolder, check_new_folder, write_figures
-from lazynet.sweep.api import check_sweep
-from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.settings import Training
+from lazynet.sweep.study import study_of
+from lazynet.theory import points, verdicts_json
 
 
 @dataclass
 class Sweep:
     """Train networks of growing width beside their kernel; print which predictions of the lazy regime hold.
 
-    Without flags it is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps.
+    Without flags it is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Flags that may have
+    several values other than widths make an axis of the result each, with a verdict at every combination.
     """
 
-    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=lambda: Data(n_train=256, n_test=100))
-    network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
+    data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
+    n_train: tuple[int, ...] = (256,)
+    """How many training examples of those classes: the first, and of these fewer at random where there are several."""
+    activation: tuple[str, ...] = ("relu",)
+    """relu, erf, tanh, gelu or softplus; one or several."""
+    train: str = "hidden"
+    """Trained part: hidden, readout or both."""
+    init_scale: tuple[float, ...] = (1.0,)
+    """kappa: hidden weights start as N(0, kappa^2); one or several."""
+    output_scale: tuple[float, ...] = (1.0,)
+    """alpha: factor on the output; one or several."""
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
     """Numbers of hidden units."""
     seeds: int = 8
@@ -35,12 +45,12 @@ class Sweep:
     """Number of training steps."""
     snapshots: int = 20
     """About how many log-spaced steps to measure at."""
-    learning_rate: float | None = None
-    """Learning rate for the loss 1/2 sum (f - y)^2; 1 / lambda_max of the kernel when left out."""
-    label_noise: float = 0.0
-    """Share of the training labels that is drawn anew."""
-    batch_size: int | None = None
-    """Examples to a batch; all of them when left out."""
+    learning_rate: tuple[float, ...] = ()
+    """For the loss 1/2 sum (f - y)^2, one or several; 1 / lambda_max of the kernel when left out."""
+    label_noise: tuple[float, ...] = (0.0,)
+    """Share of the training labels that is drawn anew; one or several."""
+    batch_size: tuple[int, ...] = ()
+    """Examples to a batch, one or several; all of them when left out."""
     optimizer: str = "sgd"
     """sgd, momentum, nesterov, adam, adamw, adagrad, rmsprop or lion."""
     dtype: str = "float32"
@@ -62,15 +72,23 @@ class Sweep:
         """Run the sweep; the exit code."""
         shard = _parse_shard(self.shard)
         check_new_folder(self.out, self.resume or shard is not None)
-        data = self.data.load()
-        network = self.network.of_width(max(self.widths, default=2), data.outputs)
+        source = self.data
+        data = lz.load_dataset(source.dataset, source.classes, max(self.n_train), source.n_test)
+        network = lz.TwoLayer(width=max(self.widths, default=2), outputs=data.outputs, train=self.train)
+        axes: dict[str, Any] = {
+            "activation": self.activation,
+            "init_scale": self.init_scale,
+            "output_scale": self.output_scale,
+            "n_train": self.n_train,
+            "learning_rate": self.learning_rate or None,
+            "batch_size": self.batch_size or None,
+            "label_noise": self.label_noise,
+        }
         if self.plan:
-            loss, path = get_loss("squared"), "auto"
-            training = Training(self.steps, self.snapshots, loss, self.optimizer, self.batch_size, self.dtype, path)
-            given = self.learning_rate, self.label_noise
-            widths, seeds = check_sweep(network, data, self.widths, self.seeds, training, *given)
-            prepared = prepare(network, data, training)
-            return print_plan(sweep_jobs(network, data, widths, seeds, training, prepared), self.json)
+            training = Training(
+                self.steps, self.snapshots, get_loss("squared"), self.optimizer, None, self.dtype, "auto"
+            )
+            return print_plan(sweep_jobs(study_of(network, data, self.widths, self.seeds, training, axes)), self.json)
         try:
             result = lz.sweep(
                 network,
@@ -78,10 +96,8 @@ class Sweep:
                 self.widths,
                 self.seeds,
                 self.steps,
-                learning_rate=self.learning_rate,
+                **axes,
                 optimizer=self.optimizer,
-                batch_size=self.batch_size,
-                label_noise=self.label_noise,
                 snapshots=self.snapshots,
                 dtype=self.dtype,
                 out=self.out,
@@ -144,18 +160,27 @@ class Status:
 
 
 def _report(result: Any, out: Path | None, as_json: bool, check: bool) -> int:
-    """Print the verdict of a sweep, and add the figure to its folder; the exit code."""
-    verdict = lz.verify(result)
+    """Print the verdict of a sweep at each point, and add its figures to its folder; the exit code."""
+    found = [(labels, lz.verify(at), at) for labels, at in points(result)]
     if out is not None:
-        write_figures(out, {"sweep": lz.plot(result, verdict)})
+        write_figures(out, {_name_of(labels): lz.plot(at, verdict) for labels, verdict, at in found})
     if as_json:
-        settings, said = json.loads(result.attrs["settings"]), json.loads(verdict.to_json())
+        settings, said = json.loads(result.attrs["settings"]), json.loads(verdicts_json(result))
         print_json(settings=settings, verdict=said, out=None if out is None else str(out))
     else:
-        print(verdict)
+        for labels, verdict, _ in found:
+            if labels:
+                print(f"\n{', '.join(f'{name} = {value}' for name, value in labels.items())}")
+            print(verdict)
         if out is not None:
-            print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, figures/sweep.png")
-    return FAILED_CHECK if check and not verdict.passed else 0
+            figures = "figures/sweep.png" if len(found) == 1 else f"{len(found)} figures"
+            print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, {figures}")
+    return FAILED_CHECK if check and not all(verdict.passed for _, verdict, _ in found) else 0
+
+
+def _name_of(labels: dict[str, Any]) -> str:
+    """The name of the figure of a point."""
+    return "_".join(["sweep", *(f"{name}={value}" for name, value in labels.items())])
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -1,13 +1,11 @@
 """One figure that tells the story of a sweep."""
 
-import json
-
 import numpy as np
 
 from lazynet.plots.limit import plot_limit
 from lazynet.plots.modes import plot_modes
 from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
-from lazynet.theory import Verdict, reduce_steps, verify
+from lazynet.theory import Verdict, check_one_point, reduce_steps, settings_of, verify
 from lazynet.typing import Axes, Figure, Result
 
 GAPS = {
@@ -42,6 +40,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     Raises:
         KeyError: if the result is none of these.
+        ValueError: if a sweep has other axes than width and seed.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -56,6 +55,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         return plot_limit(result)
     if "mode" in result.dims:
         return plot_modes(result)
+    check_one_point(result)
     verdict = verify(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 8.6), layout="constrained")
@@ -71,7 +71,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
 
 def _finding(result: Result, verdict: Verdict) -> str:
-    settings = json.loads(result.attrs["settings"])
+    settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
     tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)

@@ -1,9 +1,10 @@
 """Sweeps: members over widths and seeds, beside their predictions, in one labelled result."""
 
-from lazynet.sweep.api import Run, merge, sweep, train
+from lazynet.sweep.api import merge, sweep
 from lazynet.sweep.limit import predict
 from lazynet.sweep.modes import mode_residuals
 from lazynet.sweep.progress import Stages
+from lazynet.sweep.run import Run, train
 from lazynet.sweep.settings import check_new_folder
 from lazynet.sweep.store import RunFolder, write_figures, write_run
 

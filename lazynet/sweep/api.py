@@ -1,145 +1,26 @@
-"""`lz.sweep`, `lz.merge` and `lz.train`: networks beside their kernels, over widths and seeds."""
+"""`lz.sweep` and `lz.merge`: networks beside their kernels, over widths, seeds and other axes."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
-import numpy as np
-from jax import Array
+from typing import Any
 
 from lazynet.data import Dataset
-from lazynet.data import label_noise as redraw_labels
-from lazynet.kernels import analytic_kernel, largest_eigenvalue
 from lazynet.losses import Loss, get_loss
-from lazynet.networks import Scale, TwoLayer, at_width
-from lazynet.sweep.cells import Cell, compute_cell, network_variables
-from lazynet.sweep.members import packs_of, prepare, train_members
+from lazynet.networks import Scale, TwoLayer
+from lazynet.sweep.cells import Cell, compute_cell
+from lazynet.sweep.limits import Limits
+from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import sweep_jobs
-from lazynet.sweep.predictions import (
-    Limit,
-    largest_empirical_eigenvalue,
-    limit_of,
-    warn_of_learning_rate,
-    warn_of_singular_kernel,
-)
 from lazynet.sweep.progress import Progress
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import Pack, assemble
-from lazynet.sweep.settings import (
-    Training,
-    as_json,
-    check_count,
-    check_new_folder,
-    check_seeds,
-    check_shard,
-    check_widths,
-    sweep_settings,
-    tried,
-)
-from lazynet.sweep.store import RunFolder, fingerprint, finished_run, open_run
-from lazynet.theory import verify
-from lazynet.training import NEVER, choose_path, get_optimizer
-from lazynet.training.keys import member_key, noise_key, start_key
-from lazynet.typing import Result, Variables
-
-
-class Run(NamedTuple):
-    """One trained network.
-
-    Attributes:
-        variables: its variables after the last step.
-        variables_0: its variables at the start.
-        snapshots: `xarray.Dataset` over `step`: train_loss, test_loss, train_error, test_error, residual_norm,
-            displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
-            predictions train_prediction and test_prediction; the attribute `settings` is how it was trained, as JSON.
-        status: "finished" or "diverged".
-
-    >>> import jax, lazynet as lz
-    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> run = lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10)
-    >>> bool(run.snapshots.train_loss[-1] < run.snapshots.train_loss[0])
-    True
-    """
-
-    variables: Variables
-    variables_0: Variables
-    snapshots: Any
-    status: str
-
-
-def train(
-    network: TwoLayer,
-    data: Dataset,
-    key: Array,
-    steps: int = 1000,
-    *,
-    learning_rate: Scale | None = None,
-    loss: str | Loss = "squared",
-    optimizer: str | Callable = "sgd",
-    batch_size: int | None = None,
-    snapshots: int = 20,
-    dtype: str = "float32",
-    path: str = "auto",
-) -> Run:
-    """Train one network and measure it on the way.
-
-    Args:
-        network: what to train.
-        data: on what.
-        key: a jax random key; the member (width, seed) of a sweep has fold_in(fold_in(key(0), width), seed).
-        steps: number of steps.
-        learning_rate: eta, a number or a function of the width; left out, 1 / lambda_max of the analytic kernel
-            (squared loss only).
-        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", or a function of the
-            learning rate that returns an optax optimiser.
-        batch_size: examples to a batch; all of them when left out.
-        snapshots: about how many log-spaced snapshots to take.
-        dtype: "float32" or "float64".
-        path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden" and "preactivation"
-            force one.
-
-    Returns:
-        Run; measures are float64 whatever the dtype of training.
-
-    Raises:
-        ValueError: if an argument is not as described, before any work starts.
-
-    >>> import jax, lazynet as lz
-    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> run = lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10)
-    >>> run.status
-    'finished'
-    """
-    import xarray
-
-    training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
-    _check(network, data, training, learning_rate)
-    if learning_rate is None:
-        kernel = analytic_kernel(network)
-        lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
-        learning_rate = _default_learning_rate(network, data, lambda_max, key)
-    rate = at_width(learning_rate, network.width)
-    trained = train_members(network, data, [key], training, rate, prepare(network, data, training))
-    variables, stopped = network_variables(network, data, trained, training)
-    table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
-    for name in ("train_prediction", "test_prediction"):
-        values = trained.records[name][0]
-        table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
-    settings = sweep_settings(network, data, training, width=network.width, learning_rate=rate, plain=training.plain)
-    diverged = stopped[0] != NEVER
-    table["stopped_step"] = ((), np.int64(stopped[0] if diverged else steps))
-    return Run(
-        jax.tree.map(lambda leaf: leaf[0], trained.variables),
-        jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
-        xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)}),
-        "diverged" if diverged else "finished",
-    )
+from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard
+from lazynet.sweep.store import RunFolder, finished_run, open_run
+from lazynet.sweep.study import Study, study_of
+from lazynet.training.keys import member_key
+from lazynet.typing import Result
 
 
 def sweep(
@@ -149,11 +30,15 @@ def sweep(
     seeds: int | Sequence[int] = 8,
     steps: int = 1000,
     *,
-    learning_rate: Scale | None = None,
+    learning_rate: Scale | Sequence[float] | None = None,
     loss: str | Loss = "squared",
     optimizer: str | Callable = "sgd",
-    batch_size: int | None = None,
-    label_noise: float = 0.0,
+    batch_size: int | Sequence[int] | None = None,
+    label_noise: float | Sequence[float] = 0.0,
+    n_train: int | Sequence[int] | None = None,
+    activation: str | Sequence[str] | None = None,
+    init_scale: Scale | Sequence[float] | None = None,
+    output_scale: Scale | Sequence[float] | None = None,
     snapshots: int = 20,
     dtype: str = "float32",
     path: str = "auto",
@@ -163,6 +48,10 @@ def sweep(
     progress: bool = True,
 ) -> Any:
     """Train networks of growing width beside their kernels and measure how far they move apart.
+
+    Each of learning_rate, batch_size, label_noise, n_train, activation, init_scale and output_scale may be a list, and
+    then is a dimension of the result; networks are trained at every combination. A member of the same width and seed
+    has the same draws at all of them.
 
     Args:
         network: the family; its own width is replaced by each of `widths`.
@@ -175,7 +64,13 @@ def sweep(
         loss: as in `lazynet.train`.
         optimizer: as in `lazynet.train`.
         batch_size: examples to a batch; all of them when left out.
-        label_noise: share of the training labels that is drawn anew; one draw for all members.
+        label_noise: share of the training labels that is drawn anew; one draw for all members, where a smaller share is
+            part of a larger one.
+        n_train: how many of the training examples to take, at random; a smaller number is part of a larger one. All of
+            them when left out.
+        activation: as in `lazynet.TwoLayer`, as are the next two; that of `network` when left out.
+        init_scale: kappa.
+        output_scale: alpha.
         snapshots: about how many log-spaced snapshots to take.
         dtype: "float32" or "float64".
         path: as in `lazynet.train`.
@@ -187,13 +82,15 @@ def sweep(
         progress: whether to show progress on a terminal.
 
     Returns:
-        `xarray.Dataset` over width, seed and step. Of the networks: train_loss, test_loss, train_error, test_error,
-        residual_norm, displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift,
-        status, stopped_step, initial_kernel_error. Beside the predictions: linearization_gap, start_gap and kernel_gap,
-        each _train and _test. Of the limit: kernel_train_loss, kernel_test_loss, kernel_train_error,
-        kernel_test_error, linearised_displacement, lambda_min, lambda_max, label_norm, complexity. Bounds on
-        max_neuron_displacement: lemma_bound (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a
-        diverged member is NaN from its stopped_step on.
+        `xarray.Dataset` over width, seed, step and then the axes that have several values, in the order activation,
+        init_scale, output_scale, n_train, learning_rate, batch_size, label_noise. Of the networks: train_loss,
+        test_loss, train_error, test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement,
+        activation_flips, kernel_drift, status, stopped_step, initial_kernel_error. Beside the predictions:
+        linearization_gap, start_gap and kernel_gap, each _train and _test. Of the limit: kernel_train_loss,
+        kernel_test_loss, kernel_train_error, kernel_test_error, linearised_displacement, lambda_min, lambda_max,
+        label_norm, complexity, each over those axes on which it depends. Bounds on max_neuron_displacement: lemma_bound
+        (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a diverged member is NaN from its
+        stopped_step on. What only full-batch descent has is NaN at other batch sizes beside it.
 
     Raises:
         ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work
@@ -208,66 +105,39 @@ def sweep(
     >>> dict(result.train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
-    training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
-    widths, seeds = check_sweep(network, data, widths, seeds, training, learning_rate, label_noise)
-    network = network.clone(width=widths[-1])
+    training = Training(steps, snapshots, get_loss(loss), optimizer, None, dtype, path)
+    given = {
+        "activation": activation,
+        "init_scale": init_scale,
+        "output_scale": output_scale,
+        "n_train": n_train,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "label_noise": label_noise,
+    }
+    study = study_of(network, data, widths, seeds, training, given)
     check_shard(shard, out)
     check_new_folder(out, resume or shard is not None)
-    prepared = prepare(network, data, training)
-    for job in sweep_jobs(network, data, widths, seeds, training, prepared):
+    for job in sweep_jobs(study):
         job.check()
     begun = time.time()
-    given = None if learning_rate is None else {width: at_width(learning_rate, width) for width in widths}
-    asked = sweep_settings(
-        network, data, training, widths=widths, seeds=seeds, label_noise=label_noise, learning_rate=given
-    )
-    scales = {
-        name: {width: at_width(getattr(network, name), width) for width in widths}
-        for name in ("init_scale", "output_scale")
-    }
-    with (
-        nullcontext()
-        if out is None
-        else open_run(out, _told_apart(asked | scales, training, data), resume, shard) as run
-    ):
-        if label_noise:
-            data = replace(data, y_train=redraw_labels(data.y_train, label_noise, noise_key()))
-        limits = _limits(network, data, widths)
-        widest = limits[widths[-1]]
-        rates = given or (run and run.learning_rates) or _default_learning_rates(network, data, widths, widest)
-        if widest is not None:
-            warn_of_singular_kernel(widest)
-        if training.plain:
-            warn_of_learning_rate(rates, limits)
-        settings = asked | {"learning_rate": rates}
-        engine = {
-            "by_width": scales,
-            "target_rms": float(np.sqrt(np.mean(data.y_train**2))),
-            "packs": [(width, pack) for width in widths for pack in packs_of(seeds, network.clone(width=width), data)],
-            "keys": {width: _key_data(width, seeds) for width in widths},
-        }
-        record = json.loads(as_json(settings | {"engine": engine}))
+    with nullcontext() if out is None else open_run(out, study.asked(), resume, shard) as run:
+        limits = Limits()
+        rates = (run and run.learning_rates) or [limits.rates(point, study.widths) for point in study.points]
+        settings, record = study.record(rates)
         if run is not None:
             # Of shards that begin at once, the first one's hold for all.
             record = run.begin(record)
             rates = run.learning_rates or rates
-        # Label noise changes the targets that paths share.
-        prepared = prepare(network, data, training) if label_noise else prepared
-
-        def compute(number: int, width: int, pack: list[int], report: Callable[[int], None]) -> Cell:
-            at_this, keys = network.clone(width=width), [member_key(width, seed) for seed in pack]
-            kept = None if run is None else run.checkpoint(number)
-            return compute_cell(at_this, data, keys, training, rates[width], prepared, limits[width], report, kept)
-
-        with Progress(len(seeds) * steps * sum(widths), shown=progress) as bar:
-            packs = [(width, pack) for width, pack in record["engine"]["packs"]]
-            cells = _all_cells(packs, compute, run, bar, steps, shard or (1, 1))
+        cells = _all_cells(
+            study, [Pack(*pack) for pack in record["engine"]["packs"]], rates, limits, run, progress, shard
+        )
         if shard is not None:
             return None
         result = assemble(cells, record)
-        result.attrs |= provenance(as_json(settings), training.dtype, begun)
+        result.attrs |= provenance(as_json(settings), dtype, begun)
         if run is not None:
-            run.finish(result, verify(result))
+            run.finish(result)
     return result
 
 
@@ -301,95 +171,48 @@ def merge(out: str | Path) -> Result:
             )
         result = assemble([cell for cell in found if cell is not None], run.settings)
         result.attrs |= provenance(as_json(run.asked_settings), run.settings["dtype"], begun)
-        run.finish(result, verify(result))
+        run.finish(result)
     return result
 
 
 def _all_cells(
+    study: Study,
     packs: list[Pack],
-    compute: Callable[[int, int, list[int], Callable[[int], None]], Cell],
+    rates: list[dict[int, float]],
+    limits: Limits,
     run: RunFolder | None,
-    bar: Progress,
-    steps: int,
-    shard: tuple[int, int],
+    shown: bool,
+    shard: tuple[int, int] | None,
 ) -> list[Cell]:
     """The cells of a shard's packs, those that the run has stored from there, the others computed and stored."""
-    part, parts = shard
+    part, parts = shard or (1, 1)
+    mine = list(enumerate(packs))[part - 1 :: parts]
+    steps = study.points[0].training.steps
     cells = []
-    for number, (width, pack) in list(enumerate(packs))[part - 1 :: parts]:
-        report = bar.steps_of(width)
-        cell = None if run is None else run.get(number)
-        if cell is None:
-            cell = compute(number, width, pack, report)
-            if run is not None:
-                run.put(number, cell)
-        else:
-            report(steps * len(pack))
-        cells.append(cell)
+    prepared: tuple[int, Any] = -1, None
+    with Progress(sum(pack.width * len(pack.seeds) * steps for _, pack in mine), shown=shown) as bar:
+        for number, pack in mine:
+            report = bar.steps_of(pack.width)
+            cell = None if run is None else run.get(number)
+            if cell is None:
+                point, rate = study.points[pack.point], rates[pack.point][pack.width]
+                if prepared[0] != pack.point:
+                    prepared = pack.point, prepare(point.network, point.data, point.training)
+                limits.check_rate(point, pack.width, rate)
+                cell = compute_cell(
+                    point.network.clone(width=pack.width),
+                    point.data,
+                    [member_key(pack.width, seed) for seed in pack.seeds],
+                    point.training,
+                    rate,
+                    prepared[1],
+                    limits.at(point, pack.width),
+                    report,
+                    None if run is None else run.checkpoint(number),
+                )
+                if run is not None:
+                    run.put(number, cell)
+            else:
+                report(steps * len(pack.seeds))
+            cells.append(cell)
     return cells
-
-
-def _told_apart(asked: dict[str, Any], training: Training, data: Dataset) -> str:
-    """What is asked, as JSON; what names do not tell apart is there too: what functions do, the digits of the data."""
-    digits = fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)
-    return as_json(asked | tried(training, data) | {"data": digits})
-
-
-def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
-    """The key of each member, as the numbers behind it."""
-    return [jax.random.key_data(member_key(width, seed)).tolist() for seed in seeds]
-
-
-def check_sweep(
-    network: TwoLayer,
-    data: Dataset,
-    widths: Sequence[int],
-    seeds: int | Sequence[int],
-    training: Training,
-    learning_rate: Scale | None,
-    label_noise: float,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Every refusal of a sweep that needs no work; its widths in ascending order, and its seeds."""
-    ordered, chosen = check_widths(widths, network, learning_rate), check_seeds(seeds)
-    _check(network.clone(width=ordered[-1]), data, training, learning_rate)
-    if not 0 <= label_noise <= 1:
-        raise ValueError(f"label_noise is {label_noise}, but must be a share from 0 to 1.")
-    return ordered, chosen
-
-
-def _check(network: TwoLayer, data: Dataset, training: Training, learning_rate: Scale | None) -> None:
-    """Every refusal that needs no work."""
-    check_count("width", network.width)
-    get_optimizer(training.optimizer)
-    training.check(network, data, learning_rate)
-    if training.path != "auto":
-        optimizer, batch_size = training.optimizer, training.batch_size
-        choose_path(network, training.loss, optimizer, batch_size, data.x_train, path=training.path)
-
-
-def _limits(network: TwoLayer, data: Dataset, widths: Sequence[int]) -> dict[int, Limit | None]:
-    """The limit kernel of each width; one and the same where the scales do not depend on the width."""
-    found: dict[tuple[float, float], Limit | None] = {}
-    limits = {}
-    for width in widths:
-        scales = at_width(network.init_scale, width), at_width(network.output_scale, width)
-        if scales not in found:
-            found[scales] = limit_of(network.clone(width=width), data)
-        limits[width] = found[scales]
-    return limits
-
-
-def _default_learning_rates(
-    network: TwoLayer, data: Dataset, widths: Sequence[int], widest: Limit | None
-) -> dict[int, float]:
-    """One default for all widths, from the largest."""
-    lambda_max = None if widest is None else widest.lambda_max
-    return dict.fromkeys(widths, _default_learning_rate(network, data, lambda_max, member_key(widths[-1], 0)))
-
-
-def _default_learning_rate(network: TwoLayer, data: Dataset, lambda_max: float | None, key: Array) -> float:
-    """1 / lambda_max of the analytic kernel, or of the empirical one where there is none."""
-    if lambda_max is not None:
-        return 1 / lambda_max
-    variables = dict(network.init(start_key(key), jax.numpy.asarray(data.x_train, "float32")))
-    return 1 / largest_empirical_eigenvalue(network, variables, data)

@@ -9,8 +9,8 @@ from lazynet.kernels import Spectrum, spectrum
 from lazynet.kernels.krylov import check_tolerance
 from lazynet.kernels.spectrum import check_targets
 from lazynet.measures import residual_modes
-from lazynet.sweep.api import Run
 from lazynet.sweep.cells import DIVERGENCE
+from lazynet.sweep.run import Run
 from lazynet.typing import Result, SquareKernel, Targets
 
 MEANING = {

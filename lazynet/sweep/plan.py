@@ -1,6 +1,5 @@
 """What sweeps and predictions take, before they start: the bytes they cannot do without, and their operations."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,28 +12,45 @@ from lazynet.kernels.solve import RANK
 from lazynet.kernels.storage import WORKING, choose_storage
 from lazynet.networks import TwoLayer, at_width
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
-from lazynet.sweep.members import Prepared, packs_of
+from lazynet.sweep.axes import Point
+from lazynet.sweep.members import Prepared, packs_of, prepare
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
-from lazynet.sweep.settings import Training
+from lazynet.sweep.study import Study
 from lazynet.training import AutodiffPath, Member, get_optimizer
 
 PRODUCTS = 60  # with the kernel of images, about, for predictions and complexity together
 
 
-def sweep_jobs(
-    network: TwoLayer,
-    data: Dataset,
-    widths: Sequence[int],
-    seeds: Sequence[int],
-    training: Training,
-    prepared: Prepared,
-) -> list[Job]:
-    """What the infinite-width kernels take, and each width beside them.
+def sweep_jobs(study: Study) -> list[Job]:
+    """What the infinite-width kernels take, and each width beside them, over all points of the other axes.
 
-    Bytes are those that are held at the same time whatever the compiler does: the variables of one pack at the start
-    and at the end, the state that a step hands on, the kernels. Operations are those of matrix products and
-    eigenproblems.
+    Bytes are those that are held at the same time whatever the compiler does, at the point that takes most: the
+    variables of one pack at the start and at the end, the state that a step hands on, the kernels. Operations are those
+    of matrix products and eigenproblems.
     """
+    prepared: dict[tuple, Prepared] = {}
+    jobs = []
+    for point in study.points:
+        # Neither learning rates nor labels change how members step.
+        alike = point.network, point.data.n_train, point.training
+        if alike not in prepared:
+            prepared[alike] = prepare(point.network, point.data, point.training)
+        jobs.append(_jobs_at(point, study, prepared[alike]))
+    return [_together(list(of_points)) for of_points in zip(*jobs, strict=True)]
+
+
+def _together(jobs: list[Job]) -> Job:
+    """Jobs that are done one after the other, under the name of the largest."""
+    largest = max(jobs, key=lambda job: sum(job.bytes.values()))
+    flops = {name: sum(job.flops[name] for job in jobs) for name in largest.flops}
+    if len(jobs) == 1:
+        return largest
+    return Job(f"{largest.name}, at each of {len(jobs)} points", largest.bytes, flops)
+
+
+def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
+    network, data, training = point.network, point.data, point.training
+    widths, seeds = study.widths, study.seeds
     n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
     scales = {(at_width(network.init_scale, width), at_width(network.output_scale, width)) for width in widths}
     limits = len(scales) * 8 * (n * rows + n**2)

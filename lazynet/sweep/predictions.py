@@ -27,6 +27,11 @@ class Limit(NamedTuple):
     spectrum: Spectrum
 
     @property
+    def nbytes(self) -> int:
+        """What it holds in memory."""
+        return self.train.nbytes + self.test.nbytes + self.spectrum.vectors.nbytes
+
+    @property
     def lambda_max(self) -> float:
         """The largest eigenvalue."""
         return float(self.spectrum.values[-1])
@@ -74,16 +79,13 @@ def warn_of_singular_kernel(limit: Limit) -> None:
         )
 
 
-def warn_of_learning_rate(rates: dict[int, float], limits: dict[int, Limit | None]) -> None:
-    """Warn of the first width at whose learning rate descent on the kernel diverges."""
-    for width, limit in limits.items():
-        if limit is not None and rates[width] > 2 / limit.lambda_max:
-            warnings.warn(
-                f"learning_rate is {rates[width]:.6g} at width {width}, above the limit 2 / lambda_max = "
-                f"{2 / limit.lambda_max:.6g} beyond which descent on the kernel diverges.",
-                stacklevel=3,
-            )
-            return
+def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
+    """Warn of a learning rate at which descent on the kernel diverges."""
+    warnings.warn(
+        f"learning_rate is {rate:.6g} at width {width}, above the limit 2 / lambda_max = {2 / limit.lambda_max:.6g} "
+        "beyond which descent on the kernel diverges.",
+        stacklevel=3,
+    )
 
 
 def largest_empirical_eigenvalue(network: TwoLayer, variables: Variables, data: Dataset) -> float:

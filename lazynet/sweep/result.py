@@ -1,7 +1,7 @@
 """The labelled result of a sweep: one `xarray.Dataset` over width, seed and step."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,9 +9,18 @@ from lazynet.sweep.cells import Cell, join_cells
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
-# The width and the seeds of a cell.
-Pack = tuple[int, list[int]]
 
+class Pack(NamedTuple):
+    """A cell: the number of its point, its width and its seeds."""
+
+    point: int
+    width: int
+    seeds: list[int]
+
+
+# Scales that may be functions of the width, and what else is known at each width.
+SCALES = ("init_scale", "output_scale")
+BY_WIDTH = ("learning_rate", *SCALES)
 STATUS = ("finished", "diverged")
 
 MEANING = {
@@ -43,43 +52,123 @@ MEANING = {
     "lambda_max": "largest eigenvalue of K on the training set",
     "label_norm": "sqrt(y' K^-1 y)",
     "complexity": "sqrt(2 y' K^-1 y / n)",
+    "target_rms": "RMS of the training targets",
 }
+
+# The axes on which the limit depends; what is not named here depends on all.
+SPECTRUM = ("activation", *SCALES, "n_train")
+LABELS = (*SPECTRUM, "label_noise")
+DESCENT = (*LABELS, "learning_rate")
+OF = {
+    **dict.fromkeys(("lambda_min", "lambda_max", "learning_rate"), SPECTRUM),
+    **dict.fromkeys(("label_norm", "complexity"), LABELS),
+    **{f"kernel_{part}_{score}": DESCENT for part in ("train", "test") for score in ("loss", "error")},
+    "linearised_displacement": DESCENT,
+    "target_rms": ("n_train", "label_noise"),
+    **dict.fromkeys(SCALES, ()),
+}
+
+
+class Values(NamedTuple):
+    """Values with the names of their dimensions."""
+
+    dims: tuple[str, ...]
+    values: np.ndarray
 
 
 def assemble(cells: Sequence[Cell], settings: dict[str, Any]) -> Result:
     """All cells of a sweep, in their order, as one data set; settings are those of settings.json."""
     import xarray
 
-    widths, engine = settings["widths"], settings["engine"]
-    packs, by_width = engine["packs"], engine["by_width"]
-    of_width = [join_cells([c for c, pack in zip(cells, packs, strict=True) if pack[0] == width]) for width in widths]
-    table: dict[str, tuple] = {}
-    for name, values in of_width[0].variables.items():
-        dims = ("width", "seed", "step")[: values.ndim + 1]
-        table[name] = (dims, np.stack([cell.variables[name] for cell in of_width]))
-    one_kernel = all(len(set(by_width[name].values())) == 1 for name in ("init_scale", "output_scale"))
-    one_limit = one_kernel and len(set(settings["learning_rate"].values())) == 1
-    for name, values in of_width[0].limit_variables.items():
-        if (one_limit and values.ndim == 1) or (one_kernel and not values.ndim):
-            table[name] = (("step",)[: values.ndim], values)
-        else:
-            dims = ("width", *("seed", "step")[2 - values.ndim :])
-            table[name] = (dims, np.stack([cell.limit_variables[name] for cell in of_width]))
-    diverged_at = np.stack([cell.diverged_at for cell in of_width])
-    diverged = diverged_at != NEVER
-    table["status"] = (("width", "seed"), diverged.astype(np.int8))
-    table["stopped_step"] = (("width", "seed"), np.where(diverged, diverged_at, settings["steps"]).astype(np.int64))
-    by_width = {"learning_rate": settings["learning_rate"], **by_width}
+    axes, tables = settings.get("axes", {}), _tables(cells, settings)
+    # One learning rate for all points is no matter of theirs.
+    alone = ("learning_rate",) if settings["learning_rate"] is not None else ()
+    table = {
+        name: _over_axes(
+            [table.get(name) for table in tables], axes, () if name in alone else OF.get(name, tuple(axes))
+        )
+        for name in dict.fromkeys(name for table in tables for name in table)
+        if name not in axes
+    }
     coords = {
-        "width": widths,
+        "width": settings["widths"],
         "seed": settings["seeds"],
         "step": snapshot_steps(settings["steps"], settings["snapshots"]),
-        **{name: ("width", [value[str(width)] for width in widths]) for name, value in by_width.items()},
+        **axes,
+        **{name: table.pop(name) for name in (*BY_WIDTH, "target_rms") if name in table},
     }
     result = xarray.Dataset(table, coords=coords)
     for name, meaning in MEANING.items():
         if name in result:
             result[name].attrs["long_name"] = meaning
-    result["status"].attrs |= {"flag_values": [0, 1], "flag_meanings": " ".join(STATUS)}
-    result.attrs["target_rms"] = engine["target_rms"]
+    result["status"].attrs |= {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
     return result
+
+
+def _tables(cells: Sequence[Cell], settings: dict[str, Any]) -> list[dict[str, Values]]:
+    """What is known at each point, over width, seed and step."""
+    widths, points = settings["widths"], settings["engine"]["points"]
+    one = {name: all(len(set(point["by_width"][name].values())) == 1 for point in points) for name in BY_WIDTH}
+    one_kernel = one["init_scale"] and one["output_scale"]
+    of_place: dict[tuple[int, int], list[Cell]] = {}
+    for cell, (point, width, _) in zip(cells, settings["engine"]["packs"], strict=True):
+        of_place.setdefault((point, width), []).append(cell)
+    tables = []
+    for i, point in enumerate(points):
+        of_width = [join_cells(of_place[i, width]) for width in widths]
+        table = _of_members(of_width, settings["steps"])
+        table |= _of_limit(of_width, one_kernel, one_kernel and one["learning_rate"])
+        table["target_rms"] = Values((), np.asarray(point["target_rms"]))
+        for name in BY_WIDTH:
+            table[name] = Values(("width",), np.array([point["by_width"][name][str(width)] for width in widths]))
+        tables.append(table)
+    return tables
+
+
+def _of_members(of_width: list[Cell], steps: int) -> dict[str, Values]:
+    """What is measured of networks, by width and seed."""
+    table = {}
+    for name in of_width[0].variables:
+        values = np.stack([cell.variables[name] for cell in of_width])
+        own = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
+        table[name] = Values((*("width", "seed", "step")[: values.ndim], *own), values)
+    diverged_at = np.stack([cell.diverged_at for cell in of_width])
+    diverged = diverged_at != NEVER
+    table["status"] = Values(("width", "seed"), diverged.astype(np.int8))
+    table["stopped_step"] = Values(("width", "seed"), np.where(diverged, diverged_at, steps).astype(np.int64))
+    return table
+
+
+def _of_limit(of_width: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:
+    """What is predicted in the limit of infinite width: by width where scales or learning rates depend on it."""
+    table = {}
+    for name, values in of_width[0].limit_variables.items():
+        dims = ("seed", "step")[2 - values.ndim :]
+        if (one_limit and values.ndim == 1) or (one_kernel and not values.ndim):
+            table[name] = Values(dims, values)
+        else:
+            table[name] = Values(("width", *dims), np.stack([cell.limit_variables[name] for cell in of_width]))
+    return table
+
+
+def _over_axes(parts: list[Values | None], axes: dict[str, list], on: tuple[str, ...]) -> Values:
+    """One variable at all points, with those axes that it depends on after width, seed and step.
+
+    Where it does not exist it is NaN; an axis that it does not depend on is left where it does.
+    """
+    like = next(part for part in parts if part is not None)
+    missing = np.full_like(like.values, np.nan, dtype=np.float64)
+    sizes = [len(values) for values in axes.values()]
+    values = np.stack([missing if part is None else part.values for part in parts])
+    values = values.reshape((*sizes, *like.values.shape))
+    exists = np.reshape([part is not None for part in parts], sizes)
+    for i, name in reversed(list(enumerate(axes))):
+        if name not in on:
+            others = tuple(j for j in range(exists.ndim) if j != i)
+            there = int(np.argmax(exists.any(axis=others)))
+            values, exists = values.take(there, axis=i), exists.take(there, axis=i)
+    kept = [name for name in axes if name in on]
+    common = sum(dim in ("width", "seed", "step") for dim in like.dims)
+    places = range(common, common + len(kept))
+    dims = (*like.dims[:common], *kept, *like.dims[common:])
+    return Values(dims, np.moveaxis(values, range(len(kept)), places))

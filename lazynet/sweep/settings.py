@@ -17,7 +17,7 @@ from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
 from lazynet.losses import Loss, squared
 from lazynet.networks import Scale, TwoLayer, at_width
-from lazynet.training import is_plain_descent, snapshot_steps
+from lazynet.training import choose_path, get_optimizer, is_plain_descent, snapshot_steps
 
 DTYPES = ("float32", "float64")
 # Losses that read a single output against +-1, and the one that reads several.
@@ -52,6 +52,8 @@ class Training:
         Raises:
             ValueError: naming the argument, what came and what is allowed.
         """
+        check_count("width", network.width)
+        get_optimizer(self.optimizer)
         for name in ("steps", "snapshots"):
             check_count(name, getattr(self, name))
         if self.dtype not in DTYPES:
@@ -76,6 +78,8 @@ class Training:
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
+        if self.path != "auto":
+            choose_path(network, self.loss, self.optimizer, self.batch_size, data.x_train, path=self.path)
 
 
 def check_count(name: str, value: int) -> None:

@@ -19,7 +19,7 @@ from lazynet.sweep.cells import Cell
 from lazynet.sweep.checkpoint import CellCheckpoint
 from lazynet.sweep.provenance import versions
 from lazynet.sweep.result import Pack
-from lazynet.theory import Verdict
+from lazynet.theory import verdicts_json
 from lazynet.typing import Result
 
 Settings = dict[str, Any]
@@ -99,7 +99,7 @@ class RunFolder:
         """Refuse to go on with another sweep."""
         before = self.settings["asked"]
         # Scales are by width and data depend on all else, so they are the reason only where nothing else is.
-        last = ("init_scale", "output_scale", "learning_rate", "data")
+        last = ("init_scale", "output_scale", "learning_rate", "data", "axes")
         for name in sorted(
             asked.keys() | before.keys(), key=lambda name: (name in last and 1 + last.index(name), name)
         ):
@@ -116,15 +116,17 @@ class RunFolder:
         return {name: value for name, value in self.settings.items() if name not in OWN}
 
     @property
-    def learning_rates(self) -> dict[int, float] | None:
-        """By width, of a sweep that was begun."""
-        rates = self.settings.get("learning_rate")
-        return rates and {int(width): rate for width, rate in rates.items()}
+    def learning_rates(self) -> list[dict[int, float]] | None:
+        """By width at each point, of a sweep that was begun."""
+        if not self.settings:
+            return None
+        found = [point["by_width"]["learning_rate"] for point in self.settings["engine"]["points"]]
+        return [{int(width): rate for width, rate in rates.items()} for rates in found]
 
     @property
     def packs(self) -> list[Pack]:
-        """The width and the seeds of each cell; none where no sweep was begun."""
-        return [(width, pack) for width, pack in self.settings.get("engine", {}).get("packs", [])]
+        """The point, the width and the seeds of each cell; none where no sweep was begun."""
+        return [Pack(*pack) for pack in self.settings.get("engine", {}).get("packs", [])]
 
     def get(self, number: int) -> Cell | None:
         """A cell that was stored; one that is damaged is taken away."""
@@ -153,10 +155,10 @@ class RunFolder:
         """Where a cell is kept while it is computed."""
         return CellCheckpoint(self.path / "checkpoints" / f"{number:06d}")
 
-    def finish(self, result: Result, verdict: Verdict) -> None:
+    def finish(self, result: Result) -> None:
         """Write the result and what theory says of it."""
         _write(self.path / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
-        _write(self.path / "verdict.json", (verdict.to_json() + "\n").encode())
+        _write(self.path / "verdict.json", (verdicts_json(result) + "\n").encode())
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:

@@ -3,7 +3,8 @@
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
-from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verify
+from lazynet.theory.points import check_one_point, points, settings_of
+from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verdicts_json, verify
 
 __all__ = [
     "Fit",
@@ -13,10 +14,14 @@ __all__ = [
     "Scaling",
     "StepFit",
     "Verdict",
+    "check_one_point",
     "fit_exponent",
     "inequalities",
     "judge",
+    "points",
     "predicted_exponents",
     "reduce_steps",
+    "settings_of",
+    "verdicts_json",
     "verify",
 ]

@@ -12,6 +12,7 @@ from lazynet.networks import ACTIVATIONS
 from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, Status, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
+from lazynet.theory.points import check_one_point, points, settings_of
 from lazynet.theory.table import print_verdict
 from lazynet.typing import DataArray, Result
 
@@ -150,7 +151,7 @@ def verify(result: Result, band: float = BAND) -> Verdict:
         Verdict.
 
     Raises:
-        ValueError: if the band is not positive and finite.
+        ValueError: if the band is not positive and finite, or the result has other axes than width and seed.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -160,6 +161,7 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     """
     if not 0 < band < np.inf:
         raise ValueError(f"band is {band}, but must be positive and finite.")
+    check_one_point(result)
     rows = tuple(
         _row(result, prediction, band)
         for prediction in predicted_exponents(scaling_of(result))
@@ -171,13 +173,23 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged)
 
 
+def verdicts_json(result: Result) -> str:
+    """The verdict as JSON; where there are other axes than width and seed, a list "points", each with where it is."""
+    found = [(labels, json.loads(verify(at).to_json())) for labels, at in points(result)]
+    return json.dumps(
+        found[0][1] if len(found) == 1 else {"points": [{"at": at, **said} for at, said in found]}, indent=2
+    )
+
+
 def scaling_of(result: Result) -> Scaling:
     """The exponents of the parametrisation, from the scales at each width."""
-    settings = json.loads(result.attrs["settings"])
+    settings = settings_of(result)
     widths = result.width.values
 
     def exponent(scale: str) -> float:
-        return fit_exponent(widths, result[scale].values[:, None]).exponent if len(widths) > 1 else 0.0
+        # One number where the scale was an axis of the sweep.
+        values = np.broadcast_to(result[scale].values, widths.shape)
+        return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
     return Scaling(
         exponent("init_scale"),
@@ -252,7 +264,7 @@ def _levels(result: Result) -> Iterator[tuple[str, float]]:
     for quantity in LEVELS:
         if quantity in result:
             values = reduce_steps(result[quantity].isel(width=-1))
-            scale = result.attrs["target_rms"] if is_gap(quantity) else 1.0
+            scale = float(result.target_rms) if is_gap(quantity) else 1.0
             yield quantity, float(values.mean("seed")) / scale if scale else math.nan
 
 

@@ -3,7 +3,7 @@
 import jax
 from jax import Array
 
-START, BATCHES, LABEL_NOISE = range(3)
+START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
 
 
 def member_key(width: int, seed: int) -> Array:
@@ -24,3 +24,8 @@ def batch_key(key: Array) -> Array:
 def noise_key() -> Array:
     """The key that draws label noise: one draw for a sweep, the same for every width and seed."""
     return jax.random.fold_in(jax.random.key(0), LABEL_NOISE)
+
+
+def subsample_key() -> Array:
+    """The key that chooses examples of a data set: those of a smaller number are among those of a larger one."""
+    return jax.random.fold_in(jax.random.key(0), SUBSAMPLE)

@@ -51,7 +51,8 @@ def test_the_default_is_the_demonstration(settings_of):
     assert (asked["seeds"], asked["steps"], asked["snapshots"]) == (8, 1000, 20)
     assert asked["learning_rate"] is None
     assert asked["batch_size"] is None
-    assert (asked["optimizer"], asked["dtype"], asked["label_noise"]) == ("sgd", "float32", 0.0)
+    assert (asked["optimizer"], asked["dtype"], asked["label_noise"]) == ("sgd", "float32", (0.0,))
+    assert (asked["activation"], asked["init_scale"], asked["output_scale"]) == (("relu",), (1.0,), (1.0,))
     assert asked["network"].clone(width=64) == lz.TwoLayer(width=64)
 
 
@@ -64,10 +65,11 @@ def test_every_flag_reaches_the_sweep(settings_of):
     np.testing.assert_array_equal(asked["data"].x_test, expected.x_test)
     np.testing.assert_array_equal(asked["data"].y_train, expected.y_train)
     assert (asked["widths"], asked["seeds"], asked["steps"], asked["snapshots"]) == ((4, 6), 3, 9, 5)
-    assert (asked["learning_rate"], asked["label_noise"], asked["batch_size"]) == (0.25, 0.1, 8)
+    assert (asked["learning_rate"], asked["label_noise"], asked["batch_size"]) == ((0.25,), (0.1,), (8,))
     assert (asked["optimizer"], asked["dtype"]) == ("adam", "float64")
-    network = lz.TwoLayer(width=6, activation="erf", train="both", init_scale=2.0, output_scale=3.0)
-    assert asked["network"] == network
+    assert (asked["activation"], asked["init_scale"], asked["output_scale"]) == (("erf",), (2.0,), (3.0,))
+    assert asked["network"] == lz.TwoLayer(width=6, train="both")
+    assert asked["n_train"] == (32,)
 
 
 def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):

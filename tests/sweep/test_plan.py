@@ -12,9 +12,10 @@ import lazynet as lz
 from lazynet import cli, plan
 from lazynet.losses import get_loss
 from lazynet.plan import Job
-from lazynet.sweep.members import prepare
+from lazynet.sweep.axes import AXES
 from lazynet.sweep.plan import predict_jobs, sweep_jobs
 from lazynet.sweep.settings import Training
+from lazynet.sweep.study import study_of
 from lazynet.training import Member, choose_path
 
 DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
@@ -23,6 +24,9 @@ DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
 def trained(**more):
     settings = {"steps": 10, "snapshots": 5, "loss": get_loss("squared"), "optimizer": "sgd", "batch_size": None}
     return Training(**{**settings, "dtype": "float32", "path": "auto", **more})
+
+
+ONE_POINT = dict.fromkeys(AXES) | {"label_noise": 0.0, "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -50,9 +54,9 @@ def test_operations_of_a_step_are_those_that_xla_counts(path, train):
     assert said <= counted <= said + 20 * n * width
 
 
-def jobs(widths, seeds=3, network=None, **more):
+def jobs(widths, seeds=3, network=None, axes=ONE_POINT, **more):
     network, training = network or lz.TwoLayer(width=2), trained(**more)
-    return sweep_jobs(network, DIGITS, widths, range(seeds), training, prepare(network, DIGITS, training))
+    return sweep_jobs(study_of(network, DIGITS, widths, seeds, training, ONE_POINT | axes))
 
 
 def test_bytes_and_operations_of_a_sweep():
@@ -69,6 +73,13 @@ def test_bytes_and_operations_of_a_sweep():
     assert small.flops["training"] == 3 * 10 * 128 * 2 * 64**2
     assert large.flops["training"] == 2 * small.flops["training"]
     assert large.bytes["variables"] == 2 * small.bytes["variables"]
+
+
+def test_operations_at_several_points_add_up_and_bytes_are_the_most():
+    few, many, both = (jobs([128], axes={"n_train": n})[1] for n in (32, 64, [32, 64]))
+    assert both.flops == {name: few.flops[name] + many.flops[name] for name in many.flops}
+    assert both.bytes == many.bytes != few.bytes
+    assert both.name.endswith("at each of 2 points")
 
 
 def test_doubles_other_losses_and_optimisers_and_scales():

@@ -17,7 +17,7 @@ import xarray as xr
 
 import lazynet as lz
 from lazynet import cli
-from lazynet.sweep import RunFolder, checkpoint, members, store
+from lazynet.sweep import RunFolder, checkpoint, limits, members, store, study
 from lazynet.training import program
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
@@ -233,15 +233,15 @@ def test_optimisers_and_losses_of_one_name_are_told_apart(tmp_path):
 
 
 def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
-    limits = API._limits
+    limits = API.Limits
 
-    def late(*arguments):
+    def late():
         """While this one finds its kernels another one begins."""
-        monkeypatch.setattr(API, "_limits", limits)
+        monkeypatch.setattr(API, "Limits", limits)
         sweep(tmp_path / "run", shard=(1, 2), optimizer="momentum")
-        return limits(*arguments)
+        return limits()
 
-    monkeypatch.setattr(API, "_limits", late)
+    monkeypatch.setattr(API, "Limits", late)
     with pytest.raises(ValueError, match="there optimizer is 'momentum', and now it is 'sgd'"):
         sweep(tmp_path / "run", shard=(2, 2))
 
@@ -260,7 +260,7 @@ def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})
     with pytest.warns(UserWarning, match="was begun with other versions"):
         sweep(tmp_path / "run", resume=True)
-    monkeypatch.setattr(API, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
+    monkeypatch.setattr(study, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
     with pytest.raises(ValueError, match="holds members with other keys"):
         sweep(tmp_path / "run", resume=True)
 
@@ -308,7 +308,7 @@ def test_what_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_path):
     def fail(*_):
         raise ValueError("no kernel")
 
-    monkeypatch.setattr(API, "limit_of", fail)
+    monkeypatch.setattr(limits, "limit_of", fail)
     with pytest.raises(ValueError, match="no kernel"):
         sweep(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -425,7 +425,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 
     # Before anything is begun.
     with monkeypatch.context() as patch:
-        patch.setattr(API, "_limits", stop)
+        patch.setattr(API, "Limits", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     assert capsys.readouterr().err == "lazynet: interrupted; nothing was written\n"
     assert not Path(out).exists()

@@ -48,6 +48,22 @@ BAD = {
     "one output for softmax": ({"loss": "softmax", "learning_rate": 0.1}, "softmax loss needs at least two outputs"),
 }
 
+BAD_AXES = {
+    "an empty list": ({"learning_rate": []}, "learning_rate is an empty list"),
+    "a value twice": ({"label_noise": [0.1, 0.2, 0.1]}, "label_noise has 0.1 more than once"),
+    "a function in a list": ({"init_scale": [1.0, np.sqrt]}, "init_scale has .*; a function stands alone"),
+    "no name": ({"activation": ["relu", 3]}, "activation has 3 in its list, but a list must hold names"),
+    "an unknown name": ({"activation": ["relu", "sine"]}, "activation is 'sine', but must be one of"),
+    "half an example": ({"n_train": [4, 2.5]}, "n_train is 2.5, but must be a whole number"),
+    "too many examples": ({"n_train": [4, 1000]}, "n_train is 1000, but the data set has"),
+    "a batch above some n": (
+        {"n_train": [4, 8], "batch_size": 6},
+        "batch_size is 6, but must be between 1 and n_train = 4",
+    ),
+    "a negative rate": ({"learning_rate": [0.1, -0.1]}, "learning_rate is -0.1"),
+    "one scale of several": ({"output_scale": [1.0, 0.0]}, "output_scale is 0.0 at width"),
+}
+
 
 @pytest.fixture
 def no_work(monkeypatch):
@@ -58,14 +74,14 @@ def no_work(monkeypatch):
 
     import sys
 
-    for module in ("api", "cells", "predictions"):
+    for module in ("api", "cells", "limits", "predictions", "run"):
         for name in ("train_members", "limit_of", "analytic_kernel", "empirical_ntk"):
             monkeypatch.setattr(sys.modules[f"lazynet.sweep.{module}"], name, refuse, raising=False)
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", BAD | BAD_AXES)
 def test_sweep_refuses(case, no_work, tmp_path):
-    wrong, pattern = BAD[case]
+    wrong, pattern = (BAD | BAD_AXES)[case]
     given = {"data": DATA, "widths": [16, 32], "seeds": 2, "steps": 5} | wrong
     with unchecked(), pytest.raises(ValueError, match=pattern) as error:
         lz.sweep(lz.TwoLayer(width=16), out=tmp_path / "run", **given)

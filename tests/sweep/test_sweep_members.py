@@ -188,4 +188,4 @@ def test_a_very_wide_network_follows_its_linearisation_and_the_kernel():
     for name in ("linearization_gap", "kernel_gap"):
         for part in ("train", "test"):
             gap = float(result[f"{name}_{part}"].max())
-            assert 1e-5 < gap < 0.01 * result.attrs["target_rms"], (name, part, gap)
+            assert 1e-5 < gap < 0.01 * float(result.target_rms), (name, part, gap)

@@ -196,7 +196,7 @@ def test_attributes_are_strings_and_numbers(case):
         assert attrs[f"{name}_version"][0].isdigit()
     assert attrs["dtype"] == "float64"
     assert attrs["precision"] == "highest"
-    assert attrs["target_rms"] == pytest.approx(np.sqrt(np.mean(case[1].y_train ** 2)))
+    assert float(case[2].target_rms) == pytest.approx(np.sqrt(np.mean(case[1].y_train ** 2)))
 
 
 @pytest.mark.parametrize(("steps", "snapshots"), [(1000, 20), (30, 20), (1, 5), (7, 1)])

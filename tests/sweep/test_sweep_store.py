@@ -51,7 +51,7 @@ def test_a_run_folder(tmp_path):
     key = jax.random.wrap_key_data(jnp.asarray(settings["engine"]["keys"]["16"][1], "uint32"))
     assert key == jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 16), 3)
     # Every member is in a cell, and every cell is stored under the checksum of its bytes.
-    assert settings["engine"]["packs"] == [[8, [0, 3]], [16, [0, 3]]]
+    assert settings["engine"]["packs"] == [[0, 8, [0, 3]], [0, 16, [0, 3]]]
     for number, file in enumerate(sorted((out / "cells").iterdir())):
         assert file.name == f"{number:06d}-{hashlib.sha256(file.read_bytes()).hexdigest()}.npz"
 

@@ -37,8 +37,8 @@ def made(**changes):
     scales = {name: ("width", np.ones(3)) for name in ("init_scale", "output_scale", "learning_rate")}
     result = xr.Dataset(table, coords={"width": WIDTHS, "seed": range(SEEDS), "step": STEPS, **scales})
     settings = {"symmetric": True, "activation": "relu", "train": "hidden", "optimizer": "sgd"}
-    result.attrs = {"settings": json.dumps(settings), "target_rms": 2.0}
-    return result
+    result.attrs = {"settings": json.dumps(settings)}
+    return result.assign_coords(target_rms=2.0)
 
 
 def test_everything_holds():
@@ -274,8 +274,7 @@ def test_a_row_that_lost_members_is_not_said_to_hold():
 
 
 def test_gaps_of_zero_targets_have_no_level():
-    result = made()
-    result.attrs["target_rms"] = 0.0
+    result = made().assign_coords(target_rms=0.0)
     assert np.isnan(lz.verify(result).levels["kernel_gap_train"])
 
 

@@ -1,0 +1,68 @@
+"""The infinite-width kernels of a sweep, computed when they are asked for, and the default learning rates."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array
+
+from lazynet.data import Dataset
+from lazynet.networks import TwoLayer, at_width
+from lazynet.sweep.axes import Point
+from lazynet.sweep.predictions import (
+    Limit,
+    largest_empirical_eigenvalue,
+    limit_of,
+    warn_of_learning_rate,
+    warn_of_singular_kernel,
+)
+from lazynet.training.keys import member_key, start_key
+
+# Bytes of kernels that are kept for the points and widths that come later.
+KEPT = 2**30
+
+
+class Limits:
+    """The limit kernel of each point and width: one and the same where it depends on neither."""
+
+    def __init__(self) -> None:
+        """Without any kernel yet."""
+        self._found: dict[tuple, Limit | None] = {}
+        self._warned: set[str] = set()
+
+    def at(self, point: Point, width: int) -> Limit | None:
+        """The kernel of infinite width, None for a family that has none."""
+        network, data = point.network.clone(width=width), point.data
+        scales = (at_width(scale, width) for scale in (network.init_scale, network.output_scale))
+        key = (network.activation, *scales, data.n_train)
+        if key not in self._found:
+            while sum(limit.nbytes for limit in self._found.values() if limit is not None) > KEPT:
+                self._found.pop(next(iter(self._found)))
+            limit = self._found[key] = limit_of(network, data)
+            if limit is not None and "singular" not in self._warned and limit.why_singular is not None:
+                self._warned.add("singular")
+                warn_of_singular_kernel(limit)
+        return self._found[key]
+
+    def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
+        """The learning rate at each width: as given, or one default for all, from the largest width."""
+        if point.learning_rate is not None:
+            return {width: at_width(point.learning_rate, width) for width in widths}
+        limit, key = self.at(point, widths[-1]), member_key(widths[-1], 0)
+        lambda_max = None if limit is None else limit.lambda_max
+        network = point.network.clone(width=widths[-1])
+        return dict.fromkeys(widths, default_learning_rate(network, point.data, lambda_max, key))
+
+    def check_rate(self, point: Point, width: int, rate: float) -> None:
+        """Warn, once in a sweep, of a learning rate at which descent on the kernel diverges."""
+        limit = self.at(point, width) if point.training.plain else None
+        if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
+            self._warned.add("rate")
+            warn_of_learning_rate(limit, width, rate)
+
+
+def default_learning_rate(network: TwoLayer, data: Dataset, lambda_max: float | None, key: Array) -> float:
+    """1 / lambda_max of the analytic kernel, or of the empirical one where there is none."""
+    if lambda_max is not None:
+        return 1 / lambda_max
+    variables = dict(network.init(start_key(key), jnp.asarray(data.x_train, "float32")))
+    return 1 / largest_empirical_eigenvalue(network, variables, data)

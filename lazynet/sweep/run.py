@@ -1,0 +1,113 @@
+"""`lz.train`: one network, measured on the way."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from lazynet.data import Dataset
+from lazynet.kernels import analytic_kernel, largest_eigenvalue
+from lazynet.losses import Loss, get_loss
+from lazynet.networks import Scale, TwoLayer, at_width
+from lazynet.sweep.cells import network_variables
+from lazynet.sweep.limits import default_learning_rate
+from lazynet.sweep.members import prepare, train_members
+from lazynet.sweep.settings import Training, as_json, sweep_settings
+from lazynet.training import NEVER
+from lazynet.typing import Variables
+
+
+class Run(NamedTuple):
+    """One trained network.
+
+    Attributes:
+        variables: its variables after the last step.
+        variables_0: its variables at the start.
+        snapshots: `xarray.Dataset` over `step`: train_loss, test_loss, train_error, test_error, residual_norm,
+            displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
+            predictions train_prediction and test_prediction; the attribute `settings` is how it was trained, as JSON.
+        status: "finished" or "diverged".
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> run = lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10)
+    >>> bool(run.snapshots.train_loss[-1] < run.snapshots.train_loss[0])
+    True
+    """
+
+    variables: Variables
+    variables_0: Variables
+    snapshots: Any
+    status: str
+
+
+def train(
+    network: TwoLayer,
+    data: Dataset,
+    key: Array,
+    steps: int = 1000,
+    *,
+    learning_rate: Scale | None = None,
+    loss: str | Loss = "squared",
+    optimizer: str | Callable = "sgd",
+    batch_size: int | None = None,
+    snapshots: int = 20,
+    dtype: str = "float32",
+    path: str = "auto",
+) -> Run:
+    """Train one network and measure it on the way.
+
+    Args:
+        network: what to train.
+        data: on what.
+        key: a jax random key; the member (width, seed) of a sweep has fold_in(fold_in(key(0), width), seed).
+        steps: number of steps.
+        learning_rate: eta, a number or a function of the width; left out, 1 / lambda_max of the analytic kernel
+            (squared loss only).
+        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", or a function of the
+            learning rate that returns an optax optimiser.
+        batch_size: examples to a batch; all of them when left out.
+        snapshots: about how many log-spaced snapshots to take.
+        dtype: "float32" or "float64".
+        path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden" and "preactivation"
+            force one.
+
+    Returns:
+        Run; measures are float64 whatever the dtype of training.
+
+    Raises:
+        ValueError: if an argument is not as described, before any work starts.
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> run = lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10)
+    >>> run.status
+    'finished'
+    """
+    import xarray
+
+    training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
+    training.check(network, data, learning_rate)
+    if learning_rate is None:
+        kernel = analytic_kernel(network)
+        lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
+        learning_rate = default_learning_rate(network, data, lambda_max, key)
+    rate = at_width(learning_rate, network.width)
+    trained = train_members(network, data, [key], training, rate, prepare(network, data, training))
+    variables, stopped = network_variables(network, data, trained, training)
+    table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
+    for name in ("train_prediction", "test_prediction"):
+        values = trained.records[name][0]
+        table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
+    settings = sweep_settings(network, data, training, width=network.width, learning_rate=rate, plain=training.plain)
+    diverged = stopped[0] != NEVER
+    table["stopped_step"] = ((), np.int64(stopped[0] if diverged else steps))
+    return Run(
+        jax.tree.map(lambda leaf: leaf[0], trained.variables),
+        jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
+        xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)}),
+        "diverged" if diverged else "finished",
+    )

@@ -1,0 +1,118 @@
+"""What a sweep is asked for: every refusal that needs no work, its cells, and the record that its folder keeps."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lazynet.data import Dataset
+from lazynet.networks import TwoLayer, at_width
+from lazynet.sweep.axes import Point, points_of, split_axes
+from lazynet.sweep.members import packs_of
+from lazynet.sweep.result import SCALES, Pack
+from lazynet.sweep.settings import Training, as_json, check_seeds, check_widths, sweep_settings, tried
+from lazynet.sweep.store import Settings, fingerprint
+from lazynet.training.keys import member_key
+
+Rates = dict[int, float]
+
+
+class Study(NamedTuple):
+    """A sweep: widths in ascending order, seeds, axes with their values, the points where those meet, single values."""
+
+    data: Dataset
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    axes: dict[str, list]
+    points: list[Point]
+    single: dict[str, Any]
+
+    @property
+    def packs(self) -> list[Pack]:
+        """Every cell, points one after the other."""
+        return [
+            Pack(number, width, pack)
+            for number, point in enumerate(self.points)
+            for width in self.widths
+            for pack in packs_of(self.seeds, point.network.clone(width=width), point.data)
+        ]
+
+    @property
+    def given_rates(self) -> Rates | None:
+        """The learning rate at each width, where one was given."""
+        given = self.single.get("learning_rate")
+        return None if given is None else {width: at_width(given, width) for width in self.widths}
+
+    def settings(self, learning_rate: Rates | None) -> Settings:
+        """All settings; what is an axis is a list."""
+        network, data, training = self.points[0].network, self.points[0].data, self.points[0].training
+        more = {"widths": self.widths, "seeds": self.seeds, "label_noise": self.single.get("label_noise")}
+        settings = sweep_settings(network, data, training, **more, learning_rate=learning_rate)
+        return settings | ({"axes": self.axes, **self.axes} if self.axes else {})
+
+    def asked(self) -> str:
+        """What is asked, as JSON, with what names do not tell apart: what functions do, the digits of the data."""
+        data = self.data
+        digits = fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)
+        scales = self._scales(self.points[0])
+        return as_json(
+            self.settings(self.given_rates)
+            | {name: scales[name] for name in SCALES if name not in self.axes}
+            | tried(self.points[0].training, data)
+            | {"data": digits}
+        )
+
+    def record(self, rates: list[Rates]) -> tuple[Settings, Settings]:
+        """The settings of the result, and with them what the engine has to know again to go on."""
+        settings = self.settings(rates[0] if all(of_point == rates[0] for of_point in rates) else None)
+        engine = {
+            "points": [
+                {
+                    "labels": point.labels,
+                    "by_width": {"learning_rate": of_point, **self._scales(point)},
+                    "target_rms": float(np.sqrt(np.mean(point.data.y_train**2))),
+                }
+                for point, of_point in zip(self.points, rates, strict=True)
+            ],
+            "packs": self.packs,
+            "keys": {width: _key_data(width, self.seeds) for width in self.widths},
+        }
+        return settings, json.loads(as_json(settings | {"engine": engine}))
+
+    def _scales(self, point: Point) -> dict[str, dict[int, float]]:
+        return {
+            name: {width: at_width(getattr(point.network, name), width) for width in self.widths} for name in SCALES
+        }
+
+
+def study_of(
+    network: TwoLayer,
+    data: Dataset,
+    widths: Sequence[int],
+    seeds: int | Sequence[int],
+    training: Training,
+    given: dict[str, Any],
+) -> Study:
+    """The sweep that is asked for, `given` a value or several for each of AXES.
+
+    Raises:
+        ValueError: naming the argument, what came and what is allowed.
+    """
+    axes, single = split_axes(given)
+    rates = axes.get("learning_rate") or [single["learning_rate"]]
+    for rate in rates:
+        ordered = check_widths(widths, network, rate)
+    chosen = check_seeds(seeds)
+    points = points_of(network.clone(width=ordered[-1]), data, training, axes, single)
+    for point in points:
+        point.training.check(point.network, point.data, point.learning_rate)
+        for width in ordered:
+            point.network.clone(width=width)
+    return Study(data, ordered, chosen, axes, points, single)
+
+
+def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
+    """The key of each member, as the numbers behind it."""
+    return [jax.random.key_data(member_key(width, seed)).tolist() for seed in seeds]
