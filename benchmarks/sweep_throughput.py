@@ -150,7 +150,10 @@ def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[
     """Every member trained by lazynet in the packs of a sweep; the trained parameters."""
     data = given.data
     chosen = choose_path(network, squared(), "sgd", None, data.x_train, path)
-    arrays = {**chosen.share(data.x_train, data.y_train), "learning_rate": given.learning_rate}
+    arrays = chosen.share(data.x_train, data.y_train)
+    if path == "hidden":
+        arrays = {"x": data.x_train, "y": data.y_train, "rows": data.x_train}
+    arrays["learning_rate"] = given.learning_rate
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
     every = starts(given, network)
     packs = []
@@ -216,7 +219,8 @@ def run(
         seeds: networks of each width.
         steps: steps of full-batch descent.
         snapshots: about how many snapshots the experiment takes.
-        path: of lazynet's training alone; "hidden" takes 4 n rank m operations a step, "autodiff" 4 n d m.
+        path: of lazynet's training alone; "auto" is the quickest, "hidden" the plain one of 4 n d m operations a step,
+            without rotation to the row space or pre-activations.
         rounds: timed calls of each, after one that compiles.
         budget: seconds after which a width starts no further round.
     """

@@ -11,13 +11,13 @@ from tolerance import assert_close
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, choose_path
-from lazynet.training.paths import block_size, row_space
+from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, choose_path, paths
+from lazynet.training.paths import row_space
 
 SNAPSHOTS = [0, 1, 17, 50]
 
 
-def paths(network):
+def every_path(network):
     return {
         "autodiff": AutodiffPath(network, losses.squared(), optax.sgd),
         "hidden": HiddenPath(network),
@@ -61,7 +61,7 @@ def test_the_cases_cover_every_activation():
 @pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
 def test_every_path_is_the_plain_loop(path, inputs, activation, outputs, key):
     network, x, y, rate = case(inputs, activation, outputs)
-    start, outcome = train(paths(network)[path], network, [key], x, y, rate, SNAPSHOTS)
+    start, outcome = train(every_path(network)[path], network, [key], x, y, rate, SNAPSHOTS)
     first = jax.tree.map(lambda leaf: leaf[0], start)
     f, w, root_sum = descend(network, first, x, y, rate, SNAPSHOTS)
     assert np.linalg.norm(f[-1] - f[0]) > 0.5
@@ -75,10 +75,10 @@ def test_every_path_is_the_plain_loop(path, inputs, activation, outputs, key):
 @pytest.mark.parametrize("width", [2, 509, 60, 18 * 32])
 @pytest.mark.parametrize("path", ["hidden", "preactivation"])
 def test_division_into_blocks_does_not_show(path, width, key, monkeypatch):
-    """One small block, one that no divisor parts, two, and more than are unrolled."""
-    monkeypatch.setattr("lazynet.training.paths.BLOCK", 32)
+    """One small block, one unit more in some than in others, two, and as many as there may be."""
+    monkeypatch.setattr(paths, "BLOCK", 32)
     network, x, y, rate = case("tall", "relu", 3, width)
-    start, outcome = train(paths(network)[path], network, [key], x, y, rate, [0, 5])
+    start, outcome = train(every_path(network)[path], network, [key], x, y, rate, [0, 5])
     f, w, _ = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, [0, 5])
     np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
@@ -93,7 +93,7 @@ def test_float32(path, key):
     """
     network, x, y, rate = case("low rank", "tanh", 1, 2048)
     x = x.astype(np.float32).astype(np.float64)
-    start, single = train(paths(network)[path], network, [key], x, y, rate, SNAPSHOTS, "float32")
+    start, single = train(every_path(network)[path], network, [key], x, y, rate, SNAPSHOTS, "float32")
     f, w, root_sum = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, SNAPSHOTS)
     assert single.variables["params"]["hidden"].dtype == np.float32
     assert_close(single.records["f"][0], f, dtype="float32", ulps=64 + 50 * 16)
@@ -112,13 +112,13 @@ def test_row_space():
     assert row_space(np.concatenate([x, x])).shape == (7, 4)
 
 
-def test_block_size():
-    for width in (1, 2, 255, 256, 1009, 1024, 1500, 2048, 3000, 4096, 2 * 1009, 2**16):
-        size = block_size(width)
-        assert width % size == 0
-        assert size == width or 256 <= size <= 1024
-    assert block_size(4096) == 1024
-    assert block_size(1500) == 750
+def test_blocks_of_units():
+    for width, number in ((1, 1), (1024, 1), (1025, 2), (1500, 2), (5000, 5), (2**14, 16), (2**15 + 3, 16)):
+        units = np.arange(width)[:, None]
+        blocks = paths._blocks(units)
+        np.testing.assert_array_equal(np.concatenate(blocks), units)
+        assert len(blocks) == number
+        assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_path_may_be_asked_for():
 def test_the_start_is_read_back(inputs, key):
     """At step 0 the rotation to the row space leaves nothing behind."""
     network, x, y, rate = case(inputs, "relu", 1, 256)
-    for path in paths(network).values():
+    for path in every_path(network).values():
         with float64():
             member = Member(dict(network.init(key, x)), key, None)
             shared = share(path, x, y, rate)
