@@ -8,6 +8,7 @@ from lazynet.networks import TwoLayer
 from lazynet.plots import plot
 from lazynet.sweep import Run, merge, mode_residuals, predict, sweep, train
 from lazynet.theory import Verdict, verify
+from lazynet.training import Stop
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,7 @@ __all__ = [
     "Dataset",
     "Ensemble",
     "Run",
+    "Stop",
     "Trajectory",
     "TwoLayer",
     "Verdict",

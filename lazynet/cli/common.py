@@ -7,7 +7,7 @@ from typing import Any
 import lazynet as lz
 from lazynet.plan import Job, available_memory
 
-FAILED_CHECK, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 import lazynet as lz
-from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, Source, print_json, print_plan
+from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, OUT_OF_TIME, Source, print_json, print_plan
 from lazynet.losses import get_loss
 from lazynet.sweep import RunFolder, check_new_folder, write_figures
 from lazynet.sweep.plan import sweep_jobs
@@ -55,6 +55,16 @@ class Sweep:
     """sgd, momentum, nesterov, adam, adamw, adagrad, rmsprop or lion."""
     dtype: str = "float32"
     """float32 or float64, of training; kernels and predictions are always float64."""
+    stop_loss: float | None = None
+    """A network stops once its loss is at most this."""
+    stop_gradient: float | None = None
+    """A network stops once the norm of the gradient is at most this."""
+    stop_plateau: int | None = None
+    """A network stops once its loss has not fallen by a thousandth in so many steps."""
+    sharpness: bool = False
+    """Measure the largest eigenvalue of the empirical kernel, and the learning rate over 2 over it."""
+    max_seconds: float | None = None
+    """End after this time with what was done stored in --out, and exit code 3; --resume goes on."""
     out: Path | None = None
     """New folder for settings.json, cells/, result.nc, verdict.json and figures/."""
     resume: bool = False
@@ -84,10 +94,11 @@ class Sweep:
             "batch_size": self.batch_size or None,
             "label_noise": self.label_noise,
         }
+        criteria = self.stop_loss, self.stop_gradient, self.stop_plateau
+        stop = None if criteria == (None, None, None) else lz.Stop(*criteria)
         if self.plan:
-            training = Training(
-                self.steps, self.snapshots, get_loss("squared"), self.optimizer, None, self.dtype, "auto"
-            )
+            loss = get_loss("squared")
+            training = Training(self.steps, self.snapshots, loss, self.optimizer, None, self.dtype, "auto", stop)
             return print_plan(sweep_jobs(study_of(network, data, self.widths, self.seeds, training, axes)), self.json)
         try:
             result = lz.sweep(
@@ -100,6 +111,9 @@ class Sweep:
                 optimizer=self.optimizer,
                 snapshots=self.snapshots,
                 dtype=self.dtype,
+                stop=stop,
+                sharpness=self.sharpness,
+                max_seconds=self.max_seconds,
                 out=self.out,
                 resume=self.resume,
                 shard=shard,
@@ -108,6 +122,9 @@ class Sweep:
                 print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
                 return 0
             return _report(result, self.out, self.json, self.check)
+        except TimeoutError:
+            print(f"lazynet: out of time; {_progress_of(Path(self.out or '.'))}", file=sys.stderr)
+            return OUT_OF_TIME
         except KeyboardInterrupt:
             if self.out is None or not RunFolder(self.out).packs:
                 raise

@@ -3,6 +3,7 @@
 from lazynet.measures.gaps import relative_distance, rms, zero_one_error
 from lazynet.measures.modes import residual_modes
 from lazynet.measures.movement import activation_flips, displacement, max_neuron_displacement, parameter_norm
+from lazynet.measures.sharpness import sharpness
 
 __all__ = [
     "activation_flips",
@@ -12,5 +13,6 @@ __all__ = [
     "relative_distance",
     "residual_modes",
     "rms",
+    "sharpness",
     "zero_one_error",
 ]

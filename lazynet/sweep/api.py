@@ -1,7 +1,7 @@
 """`lz.sweep` and `lz.merge`: networks beside their kernels, over widths, seeds and other axes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,17 @@ from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer
 from lazynet.sweep.cells import Cell, compute_cell
+from lazynet.sweep.checkpoint import Budget, OutOfTime
 from lazynet.sweep.limits import Limits
 from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.progress import Progress
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import Pack, assemble
-from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard
+from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard, named
 from lazynet.sweep.store import RunFolder, finished_run, open_run
 from lazynet.sweep.study import Study, study_of
+from lazynet.training import Stop
 from lazynet.training.keys import member_key
 from lazynet.typing import Result
 
@@ -42,9 +44,13 @@ def sweep(
     snapshots: int = 20,
     dtype: str = "float32",
     path: str = "auto",
+    stop: Stop | None = None,
+    measures: Mapping[str, Callable] | None = None,
+    sharpness: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     shard: tuple[int, int] | None = None,
+    max_seconds: float | None = None,
     progress: bool = True,
 ) -> Any:
     """Train networks of growing width beside their kernels and measure how far they move apart.
@@ -74,11 +80,15 @@ def sweep(
         snapshots: about how many log-spaced snapshots to take.
         dtype: "float32" or "float64".
         path: as in `lazynet.train`.
+        stop: when a member stops before its last step: it keeps its last values, and a gap that of the last snapshot.
+        measures: as in `lazynet.train`; of one shape at all widths.
+        sharpness: as in `lazynet.train`.
         out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
         resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be
             the same; the result is, bit for bit, that of one that was never stopped.
         shard: (k, N), to compute only every N-th cell from the k-th on and store it in `out`, which all N shards share
             and may find begun; `lazynet.merge` puts the result together, and this returns None.
+        max_seconds: the time after which to end, with what was done stored in `out`.
         progress: whether to show progress on a terminal.
 
     Returns:
@@ -95,6 +105,7 @@ def sweep(
     Raises:
         ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work
             on it, before any work starts.
+        TimeoutError: if max_seconds are over; with `resume` the sweep goes on.
 
     Warns:
         UserWarning: if the learning rate is above 2 / lambda_max, or the kernel has no inverse.
@@ -105,7 +116,9 @@ def sweep(
     >>> dict(result.train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
-    training = Training(steps, snapshots, get_loss(loss), optimizer, None, dtype, path)
+    training = Training(
+        steps, snapshots, get_loss(loss), optimizer, None, dtype, path, stop, named(measures), sharpness
+    )
     given = {
         "activation": activation,
         "init_scale": init_scale,
@@ -118,6 +131,7 @@ def sweep(
     study = study_of(network, data, widths, seeds, training, given)
     check_shard(shard, out)
     check_new_folder(out, resume or shard is not None)
+    deadline = _deadline(max_seconds, out)
     for job in sweep_jobs(study):
         job.check()
     begun = time.time()
@@ -129,9 +143,11 @@ def sweep(
             # Of shards that begin at once, the first one's hold for all.
             record = run.begin(record)
             rates = run.learning_rates or rates
-        cells = _all_cells(
-            study, [Pack(*pack) for pack in record["engine"]["packs"]], rates, limits, run, progress, shard
-        )
+        packs = [Pack(*pack) for pack in record["engine"]["packs"]]
+        try:
+            cells = _all_cells(study, packs, rates, limits, run, progress, shard, deadline)
+        except OutOfTime:
+            raise TimeoutError(f"max_seconds = {max_seconds:g} are over; with resume=True the sweep goes on.") from None
         if shard is not None:
             return None
         result = assemble(cells, record)
@@ -175,6 +191,17 @@ def merge(out: str | Path) -> Result:
     return result
 
 
+def _deadline(max_seconds: float | None, out: str | Path | None) -> float:
+    """When the time is over, on the clock `time.monotonic`."""
+    if max_seconds is None:
+        return float("inf")
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds is {max_seconds}, but must be positive.")
+    if out is None:
+        raise ValueError("max_seconds is set, but out names no folder from which to go on.")
+    return time.monotonic() + max_seconds
+
+
 def _all_cells(
     study: Study,
     packs: list[Pack],
@@ -183,6 +210,7 @@ def _all_cells(
     run: RunFolder | None,
     shown: bool,
     shard: tuple[int, int] | None,
+    deadline: float,
 ) -> list[Cell]:
     """The cells of a shard's packs, those that the run has stored from there, the others computed and stored."""
     part, parts = shard or (1, 1)
@@ -198,6 +226,9 @@ def _all_cells(
                 point, rate = study.points[pack.point], rates[pack.point][pack.width]
                 if prepared[0] != pack.point:
                     prepared = pack.point, prepare(point.network, point.data, point.training)
+                kept = None if run is None else Budget(run.checkpoint(number), deadline)
+                if kept is not None and kept.over():
+                    raise OutOfTime
                 limits.check_rate(point, pack.width, rate)
                 cell = compute_cell(
                     point.network.clone(width=pack.width),
@@ -208,7 +239,7 @@ def _all_cells(
                     prepared[1],
                     limits.at(point, pack.width),
                     report,
-                    None if run is None else run.checkpoint(number),
+                    kept,
                 )
                 if run is not None:
                     run.put(number, cell)

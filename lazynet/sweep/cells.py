@@ -31,12 +31,13 @@ DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 
 class Cell(NamedTuple):
     """The variables of members of one width: (seed, step) or (seed,); of the limit (seed, step), (step,) or numbers;
-    and where each member diverged.
+    and where each member diverged or stopped.
     """
 
     variables: dict[str, np.ndarray]
     limit_variables: dict[str, np.ndarray]
     diverged_at: np.ndarray
+    stopped_at: np.ndarray
 
 
 @DIVERGENCE
@@ -67,9 +68,13 @@ def compute_cell(
             variables |= _gaps("kernel_gap", trained.records, predicted, data)
             lambda_min = numbers["lambda_min"]
             variables |= _bounds(network, data, trained, lambda_min, learning_rate, variables["residual_norm"])
-    gone = training.snapshot_steps[None, :] >= diverged_at[:, None]
-    variables = {name: np.where(gone, np.nan, v) if v.ndim == 2 else v for name, v in variables.items()}
-    return Cell(variables, limit_variables | {name: np.asarray(value) for name, value in numbers.items()}, diverged_at)
+    steps = training.snapshot_steps
+    for name, values in variables.items():
+        if values.ndim >= 2:
+            known = _without_diverged(values, steps, diverged_at)
+            variables[name] = _held(known, steps, trained.stopped_at) if "_gap_" in name else known
+    limit_variables |= {name: np.asarray(value) for name, value in numbers.items()}
+    return Cell(variables, limit_variables, diverged_at, trained.stopped_at)
 
 
 def join_cells(cells: Sequence[Cell]) -> Cell:
@@ -84,7 +89,8 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
         }
 
     diverged_at = np.concatenate([cell.diverged_at for cell in cells])
-    return Cell(joined("variables"), joined("limit_variables"), diverged_at)
+    stopped_at = np.concatenate([cell.stopped_at for cell in cells])
+    return Cell(joined("variables"), joined("limit_variables"), diverged_at, stopped_at)
 
 
 @DIVERGENCE
@@ -96,10 +102,23 @@ def network_variables(
     variables = scores(trained.records, data, training.loss, network.symmetric)
     residual = trained.records["train_prediction"] - data.y_train
     variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
-    variables |= {name: trained.records[name] for name in MOVEMENT}
+    own = [name for name, _ in training.measures]
+    ready = ["sharpness", "relative_learning_rate"] if training.sharpness else []
+    variables |= {name: trained.records[name] for name in (*MOVEMENT, *ready, *own)}
     diverged_at = first_diverged(trained, variables["train_loss"], steps)
+    return {name: _without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
+
+
+def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
+    """Values (members, step, ...), NaN from the step on at which a member had diverged."""
     gone = steps[None, :] >= diverged_at[:, None]
-    return {name: np.where(gone, np.nan, values) for name, values in variables.items()}, diverged_at
+    return np.where(gone.reshape(*gone.shape, *[1] * (values.ndim - 2)), np.nan, values)
+
+
+def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
+    """Gaps (members, step); a member that has stopped keeps that of its last snapshot before, for predictions go on."""
+    last = np.searchsorted(steps, stopped_at, side="right") - 1
+    return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 
 
 def scores(

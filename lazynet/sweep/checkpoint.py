@@ -81,6 +81,40 @@ class CellCheckpoint:
         return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
+class Budget:
+    """A checkpoint that is due when the time of a sweep is over, and ends it once it is saved."""
+
+    def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
+        """The checkpoint, and the time on the clock `time.monotonic`."""
+        self._checkpoint, self._deadline = checkpoint, deadline
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """What was saved last."""
+        return self._checkpoint.load()
+
+    def due(self) -> bool:
+        """Whether it is time to save, or to end."""
+        return self.over() or self._checkpoint.due()
+
+    def over(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() >= self._deadline
+
+    def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Save.
+
+        Raises:
+            OutOfTime: if the time is over.
+        """
+        self._checkpoint.save(step, arrays)
+        if self.over():
+            raise OutOfTime
+
+
+class OutOfTime(Exception):
+    """The time of a sweep is over."""
+
+
 def _checkpointer() -> Any:
     # Only here, because orbax takes a while to load.
     import orbax.checkpoint

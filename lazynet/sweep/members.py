@@ -19,10 +19,11 @@ from lazynet.measures import (
     max_neuron_displacement,
     parameter_norm,
     relative_distance,
+    sharpness,
 )
 from lazynet.networks import Linearized, TwoLayer, weights
 from lazynet.precision import float64
-from lazynet.sweep.settings import Training
+from lazynet.sweep.settings import Measures, Training, examples
 from lazynet.training import NEVER, AutodiffPath, Checkpoint, Member, choose_path, get_optimizer, simulate
 from lazynet.training.keys import batch_key, start_key
 from lazynet.typing import Variables
@@ -38,13 +39,16 @@ class Trained(NamedTuple):
     variables: Variables
     records: dict[str, np.ndarray]
     diverged_at: np.ndarray
+    stopped_at: np.ndarray
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is measured of a two-layer network on the device, at each snapshot."""
+    """What is measured of a two-layer network on the device, at each snapshot; `own` are a user's measures."""
 
     network: TwoLayer
+    own: Measures = ()
+    sharpness: bool = False
 
     def context(self, variables: Variables, shared: dict[str, Array]) -> Array:
         """The empirical kernel at the start, which drift compares with."""
@@ -54,6 +58,15 @@ class Snapshot:
         """Predictions and movement, by the names of the result."""
         start, x = member.variables, shared["x"]
         moved = displacement(variables["params"], start["params"])
+        more = {name: measure(variables, start, examples(shared)) for name, measure in self.own}
+        if self.sharpness:
+            fixed = {name: value for name, value in variables.items() if name != "params"}
+
+            def outputs(params: Any) -> Any:
+                return self.network.apply({**fixed, "params": params}, x)
+
+            more["sharpness"] = sharpness(outputs, variables["params"])
+            more["relative_learning_rate"] = shared["learning_rate"] * more["sharpness"] / 2
         units = "readout" if self.network.train == "readout" else "hidden"
         return {
             "train_prediction": self.network.apply(variables, x),
@@ -63,6 +76,7 @@ class Snapshot:
             "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
             "activation_flips": activation_flips(weights(variables, "hidden"), weights(start, "hidden"), x),
             "kernel_drift": relative_distance(average_ntk(self.network, variables, x), member.context),
+            **more,
         }
 
 
@@ -106,12 +120,12 @@ def train_members(
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train one member for each key side by side, all of this network's width, and measure them."""
-    path, measure = replace(prepared.path, network=network), Snapshot(network)
+    path, measure = replace(prepared.path, network=network), Snapshot(network, training.measures, training.sharpness)
     with arithmetic(training.dtype):
         shared = _share(prepared.arrays, data, learning_rate, training.dtype)
         members = _members(network, measure, jnp.stack(keys), shared)
         report = _times(on_steps, len(keys))
-        outcome = simulate(path, measure, members, shared, training.snapshot_steps, report, checkpoint)
+        outcome = simulate(path, measure, members, shared, training.snapshot_steps, report, checkpoint, training.stop)
     return Trained(*jax.tree.map(np.asarray, (members.variables, *outcome)))
 
 
@@ -155,7 +169,7 @@ def _members(network: TwoLayer, measure: Snapshot, keys: Array, shared: dict[str
 
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
-    every = {**arrays, "x_test": data.x_test, "learning_rate": learning_rate}
+    every = {**arrays, "x_test": data.x_test, "y_test": data.y_test, "learning_rate": learning_rate}
     return {name: jnp.asarray(value, dtype) for name, value in every.items()}
 
 

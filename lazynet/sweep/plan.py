@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lazynet.data import Dataset
 from lazynet.kernels import kernel_job
@@ -61,19 +62,18 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
     )
     descends = training.plain and size <= LARGEST_EIGENPROBLEM
     own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * n**2
-    itemsize = 4 if training.dtype == "float32" else 8
 
     def of_width(width: int) -> Job:
         at_this = network.clone(width=width)
         path = replace(prepared.path, network=at_this)
         pack = len(packs_of(seeds, at_this, data)[0])
-        variables, state = _numbers(at_this, path, prepared)
+        variables, state = _bytes(at_this, path, prepared, training.dtype)
         linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
         return Job(
             f"Training {members} networks of width {width}",
             {
-                "variables": 2 * pack * itemsize * variables,
-                "states": pack * itemsize * state,
+                "variables": 2 * pack * variables,
+                "states": pack * state,
                 "kernels of networks": own,
                 "infinite-width kernels": limits,
             },
@@ -89,8 +89,8 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
     return [first, *(of_width(width) for width in widths)]
 
 
-def _numbers(network: TwoLayer, path: Any, prepared: Prepared) -> tuple[int, int]:
-    """How many numbers a member's variables and its state have."""
+def _bytes(network: TwoLayer, path: Any, prepared: Prepared, dtype: str) -> tuple[int, int]:
+    """What a member's variables and its state take."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))
@@ -99,7 +99,14 @@ def _numbers(network: TwoLayer, path: Any, prepared: Prepared) -> tuple[int, int
     shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in prepared.arrays.items()}
     shared["learning_rate"] = jax.ShapeDtypeStruct((), "float32")
     trees = jax.eval_shape(start, jax.random.key(0), shared)
-    variables, state = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in trees)
+    double = 2 if dtype == "float64" else 1
+    variables, state = (
+        sum(
+            leaf.size * leaf.dtype.itemsize * (double if jnp.issubdtype(leaf.dtype, jnp.floating) else 1)
+            for leaf in leaves
+        )
+        for leaves in map(jax.tree.leaves, trees)
+    )
     return variables, state
 
 

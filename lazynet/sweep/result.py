@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazynet.sweep.cells import Cell, join_cells
+from lazynet.sweep.names import BY_WIDTH, MEANING, SCALES
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
@@ -18,42 +19,7 @@ class Pack(NamedTuple):
     seeds: list[int]
 
 
-# Scales that may be functions of the width, and what else is known at each width.
-SCALES = ("init_scale", "output_scale")
-BY_WIDTH = ("learning_rate", *SCALES)
-STATUS = ("finished", "diverged")
-
-MEANING = {
-    "train_loss": "loss of the network on the training set",
-    "test_loss": "loss of the network on the test set",
-    "train_error": "share of misclassified training examples",
-    "test_error": "share of misclassified test examples",
-    "residual_norm": "norm of the training residual y - f",
-    "displacement": "Frobenius norm of params - params(0)",
-    "relative_displacement": "displacement over the norm of params(0)",
-    "max_neuron_displacement": "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
-    "activation_flips": "share of pre-activation signs that differ from the start",
-    "kernel_drift": "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
-    "linearization_gap_train": "RMS of f - f_lin on the training set",
-    "linearization_gap_test": "RMS of f - f_lin on the test set",
-    "start_gap_train": "RMS of f_lin - infinite-width prediction on the training set",
-    "start_gap_test": "RMS of f_lin - infinite-width prediction on the test set",
-    "kernel_gap_train": "RMS of f - infinite-width prediction on the training set",
-    "kernel_gap_test": "RMS of f - infinite-width prediction on the test set",
-    "initial_kernel_error": "norm(K_0 - K) / norm(K)",
-    "lemma_bound": "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
-    "path_bound": "bound on max_neuron_displacement from the network's own residuals",
-    "kernel_train_loss": "loss of the infinite-width prediction on the training set",
-    "kernel_test_loss": "loss of the infinite-width prediction on the test set",
-    "kernel_train_error": "training error of the infinite-width prediction",
-    "kernel_test_error": "test error of the infinite-width prediction",
-    "linearised_displacement": "exact displacement of the linearised limit",
-    "lambda_min": "smallest eigenvalue of K on the training set",
-    "lambda_max": "largest eigenvalue of K on the training set",
-    "label_norm": "sqrt(y' K^-1 y)",
-    "complexity": "sqrt(2 y' K^-1 y / n)",
-    "target_rms": "RMS of the training targets",
-}
+STATUS = ("finished", "diverged", "stopped")
 
 # The axes on which the limit depends; what is not named here depends on all.
 SPECTRUM = ("activation", *SCALES, "n_train")
@@ -132,11 +98,18 @@ def _of_members(of_width: list[Cell], steps: int) -> dict[str, Values]:
         values = np.stack([cell.variables[name] for cell in of_width])
         own = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
         table[name] = Values((*("width", "seed", "step")[: values.ndim], *own), values)
-    diverged_at = np.stack([cell.diverged_at for cell in of_width])
-    diverged = diverged_at != NEVER
-    table["status"] = Values(("width", "seed"), diverged.astype(np.int8))
-    table["stopped_step"] = Values(("width", "seed"), np.where(diverged, diverged_at, steps).astype(np.int64))
+    diverged_at, stopped_at = (np.stack([getattr(c, name) for c in of_width]) for name in ("diverged_at", "stopped_at"))
+    status, stopped = outcome(diverged_at, stopped_at, steps)
+    table["status"] = Values(("width", "seed"), status)
+    table["stopped_step"] = Values(("width", "seed"), stopped)
     return table
+
+
+def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """How members ended, as places in STATUS, and after how many steps."""
+    diverged, stopped = diverged_at != NEVER, stopped_at != NEVER
+    status = np.where(diverged, 1, np.where(stopped, 2, 0)).astype(np.int8)
+    return status, np.where(diverged, diverged_at, np.where(stopped, stopped_at, steps)).astype(np.int64)
 
 
 def _of_limit(of_width: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:

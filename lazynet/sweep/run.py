@@ -1,10 +1,9 @@
 """`lz.train`: one network, measured on the way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax import Array
 
 from lazynet.data import Dataset
@@ -14,8 +13,9 @@ from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.sweep.cells import network_variables
 from lazynet.sweep.limits import default_learning_rate
 from lazynet.sweep.members import prepare, train_members
-from lazynet.sweep.settings import Training, as_json, sweep_settings
-from lazynet.training import NEVER
+from lazynet.sweep.result import STATUS, outcome
+from lazynet.sweep.settings import Training, as_json, named, sweep_settings
+from lazynet.training import Stop
 from lazynet.typing import Variables
 
 
@@ -28,7 +28,7 @@ class Run(NamedTuple):
         snapshots: `xarray.Dataset` over `step`: train_loss, test_loss, train_error, test_error, residual_norm,
             displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
             predictions train_prediction and test_prediction; the attribute `settings` is how it was trained, as JSON.
-        status: "finished" or "diverged".
+        status: "finished", "diverged" or "stopped".
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -56,6 +56,9 @@ def train(
     snapshots: int = 20,
     dtype: str = "float32",
     path: str = "auto",
+    stop: Stop | None = None,
+    measures: Mapping[str, Callable] | None = None,
+    sharpness: bool = False,
 ) -> Run:
     """Train one network and measure it on the way.
 
@@ -74,6 +77,11 @@ def train(
         dtype: "float32" or "float64".
         path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden" and "preactivation"
             force one.
+        stop: when to stop before the last step.
+        measures: more of them by name, each a function (variables, variables_0, data) -> array that JAX can trace, of
+            variables now and at the start and of a `Dataset` of traced arrays.
+        sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and beside it
+            relative_learning_rate, the learning rate over 2 / sharpness.
 
     Returns:
         Run; measures are float64 whatever the dtype of training.
@@ -89,7 +97,9 @@ def train(
     """
     import xarray
 
-    training = Training(steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path)
+    training = Training(
+        steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path, stop, named(measures), sharpness
+    )
     training.check(network, data, learning_rate)
     if learning_rate is None:
         kernel = analytic_kernel(network)
@@ -97,17 +107,19 @@ def train(
         learning_rate = default_learning_rate(network, data, lambda_max, key)
     rate = at_width(learning_rate, network.width)
     trained = train_members(network, data, [key], training, rate, prepare(network, data, training))
-    variables, stopped = network_variables(network, data, trained, training)
-    table: dict[str, tuple] = {name: ("step", values[0]) for name, values in variables.items()}
+    variables, diverged_at = network_variables(network, data, trained, training)
+    table: dict[str, tuple] = {}
+    for name, values in variables.items():
+        table[name] = (("step", *(f"{name}_dim_{i}" for i in range(values.ndim - 2))), values[0])
     for name in ("train_prediction", "test_prediction"):
         values = trained.records[name][0]
         table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
     settings = sweep_settings(network, data, training, width=network.width, learning_rate=rate, plain=training.plain)
-    diverged = stopped[0] != NEVER
-    table["stopped_step"] = ((), np.int64(stopped[0] if diverged else steps))
+    status, stopped = outcome(diverged_at, trained.stopped_at, steps)
+    table["stopped_step"] = ((), stopped[0])
     return Run(
         jax.tree.map(lambda leaf: leaf[0], trained.variables),
         jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
         xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)}),
-        "diverged" if diverged else "finished",
+        STATUS[status[0]],
     )

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,11 @@ from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
 from lazynet.losses import Loss, squared
 from lazynet.networks import Scale, TwoLayer, at_width
-from lazynet.training import choose_path, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.sweep.names import RESERVED
+from lazynet.training import Stop, choose_path, get_optimizer, is_plain_descent, snapshot_steps
+
+# A user's measures, by name: f(variables, variables_0, data) -> array.
+Measures = tuple[tuple[str, Callable], ...]
 
 DTYPES = ("float32", "float64")
 # Losses that read a single output against +-1, and the one that reads several.
@@ -35,6 +39,9 @@ class Training:
     batch_size: int | None
     dtype: str
     path: str
+    stop: Stop | None = None
+    measures: Measures = ()
+    sharpness: bool = False
 
     @property
     def plain(self) -> bool:
@@ -80,6 +87,55 @@ class Training:
             check_learning_rate(at_width(learning_rate, network.width))
         if self.path != "auto":
             choose_path(network, self.loss, self.optimizer, self.batch_size, data.x_train, path=self.path)
+        self._check_stop()
+        for name, _ in self.measures:
+            if not name.isidentifier() or name in RESERVED:
+                raise ValueError(f"measures has {name!r}, but a name must be an identifier that results do not have.")
+        self.shapes(network, data)
+
+    def shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
+        """The shape of what each of the user's measures returns.
+
+        Raises:
+            ValueError: if one cannot be traced.
+        """
+        arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
+        shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
+        found = {}
+        for name, measure in self.measures:
+
+            def measured(key: Any, shared: dict[str, Any], measure: Callable = measure) -> Any:
+                variables = dict(network.init(key, shared["x"]))
+                return measure(variables, variables, examples(shared))
+
+            try:
+                found[name] = jnp.shape(jax.eval_shape(measured, jax.random.key(0), shared))
+            except Exception as error:
+                said = str(error).partition("\n")[0]
+                raise ValueError(f"measures[{name!r}] cannot be traced by JAX to one array: {said}") from error
+        return found
+
+    def _check_stop(self) -> None:
+        stop = self.stop or Stop()
+        for name in ("loss", "gradient"):
+            value = getattr(stop, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"stop.{name} is {value}, but must be positive and finite.")
+        if stop.plateau is not None:
+            check_count("stop.plateau", stop.plateau)
+
+
+def named(measures: Mapping[str, Callable] | None) -> Measures:
+    """A user's measures as the settings have them."""
+    return tuple((measures or {}).items())
+
+
+def examples(shared: dict[str, Any]) -> Dataset:
+    """The data that members share, as traced arrays, for a user's measure."""
+    data = object.__new__(Dataset)
+    for field, name in (("x_train", "x"), ("y_train", "y"), ("x_test", "x_test"), ("y_test", "y_test")):
+        object.__setattr__(data, field, shared[name])
+    return data
 
 
 def check_count(name: str, value: int) -> None:
@@ -166,12 +222,15 @@ def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more:
         "batch_size": training.batch_size,
         "dtype": training.dtype,
         "path": training.path,
+        "stop": None if training.stop is None else training.stop._asdict(),
+        "measures": [name for name, _ in training.measures],
+        "sharpness": training.sharpness,
         **more,
     }
 
 
-def tried(training: Training, data: Dataset) -> dict[str, list[float]]:
-    """What an optimiser and a loss that are functions do, to six digits: their names do not tell them apart.
+def tried(training: Training, network: TwoLayer, data: Dataset) -> dict[str, list[float]]:
+    """What an optimiser, a loss and measures that are functions do, to six digits: names do not tell them apart.
 
     Raises:
         ValueError: if the optimiser cannot be tried on two arrays.
@@ -192,6 +251,16 @@ def tried(training: Training, data: Dataset) -> dict[str, list[float]]:
         found["optimizer_tried"] = [float(f"{value:.6g}") for leaf in jax.tree.leaves(params) for value in leaf.ravel()]
     y = jnp.cos(jnp.arange(8.0 * data.outputs)).reshape(8, *data.y_train.shape[1:])
     found["loss_tried"] = [float(f"{float(training.loss(0.3 * y + shift, y)):.6g}") for shift in (-0.5, 0.1, 2.0)]
+    if training.measures:
+        x, y, x_test, y_test = (
+            jnp.asarray(array[:8], "float32") for array in (data.x_train, data.y_train, data.x_test, data.y_test)
+        )
+        shared = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
+        start = dict(network.init(jax.random.key(0), x))
+        moved = {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
+        for name, measure in training.measures:
+            values = np.ravel(measure(moved, start, examples(shared)))[:8]
+            found[f"measure_{name}_tried"] = [float(f"{value:.6g}") for value in values]
     return found
 
 

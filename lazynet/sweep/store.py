@@ -141,7 +141,7 @@ class RunFolder:
 
     def put(self, number: int, cell: Cell) -> None:
         """Store a finished cell."""
-        arrays: dict[str, Any] = {"diverged_at": cell.diverged_at}
+        arrays: dict[str, Any] = {"diverged_at": cell.diverged_at, "stopped_at": cell.stopped_at}
         for group in ("variables", "limit_variables"):
             arrays |= {f"{group}/{name}": values for name, values in getattr(cell, group).items()}
         stream = io.BytesIO()
@@ -179,7 +179,7 @@ def read_cell(file: Path) -> Cell | None:
             group, _, variable = name.partition("/")
             if variable:
                 groups[group][variable] = arrays[name]
-        return Cell(**groups, diverged_at=arrays["diverged_at"])
+        return Cell(**groups, diverged_at=arrays["diverged_at"], stopped_at=arrays["stopped_at"])
 
 
 @contextmanager

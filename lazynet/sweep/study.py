@@ -11,7 +11,8 @@ from lazynet.data import Dataset
 from lazynet.networks import TwoLayer, at_width
 from lazynet.sweep.axes import Point, points_of, split_axes
 from lazynet.sweep.members import packs_of
-from lazynet.sweep.result import SCALES, Pack
+from lazynet.sweep.names import SCALES
+from lazynet.sweep.result import Pack
 from lazynet.sweep.settings import Training, as_json, check_seeds, check_widths, sweep_settings, tried
 from lazynet.sweep.store import Settings, fingerprint
 from lazynet.training.keys import member_key
@@ -60,7 +61,7 @@ class Study(NamedTuple):
         return as_json(
             self.settings(self.given_rates)
             | {name: scales[name] for name in SCALES if name not in self.axes}
-            | tried(self.points[0].training, data)
+            | tried(self.points[0].training, self.points[0].network.clone(width=self.widths[0]), data)
             | {"data": digits}
         )
 
@@ -109,7 +110,12 @@ def study_of(
     for point in points:
         point.training.check(point.network, point.data, point.learning_rate)
         for width in ordered:
-            point.network.clone(width=width)
+            shapes = point.training.shapes(point.network.clone(width=width), point.data)
+            expected = points[0].training.shapes(points[0].network, points[0].data)
+            if shapes != expected:
+                raise ValueError(
+                    f"measures give arrays of shapes {expected}, but {shapes} at width {width}; they must not differ."
+                )
     return Study(data, ordered, chosen, axes, points, single)
 
 

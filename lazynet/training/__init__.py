@@ -1,7 +1,7 @@
 """Training: what the finite network does, as pure functions of a key."""
 
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath
-from lazynet.training.program import NEVER, Checkpoint, Outcome, simulate, snapshot_steps
+from lazynet.training.program import NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Outcome",
     "Path",
     "PreactivationPath",
+    "Stop",
     "choose_path",
     "get_optimizer",
     "is_plain_descent",

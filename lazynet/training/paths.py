@@ -4,7 +4,7 @@ A path turns variables into a state, steps the state, and reads variables back. 
 they need of the data comes in as arguments, never closed over.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -48,8 +48,8 @@ class Path(Protocol):
         """The state at step 0."""
         ...
 
-    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
-        """The state after step t, and the loss before it."""
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
+        """The state after step t, and before it the loss and the squared norm of its gradient."""
         ...
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
@@ -83,7 +83,7 @@ class AutodiffPath:
         params = member.variables["params"]
         return params, self.optimizer(shared["learning_rate"]).init(params)
 
-    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """One step of the optimiser."""
         params, memory = state
         x, y, scale = self._batch(member.key, shared, t)
@@ -94,7 +94,8 @@ class AutodiffPath:
         loss, gradient = jax.value_and_grad(objective)(params)
         gradient = jax.tree.map(lambda g: scale * g, gradient)
         update, memory = self.optimizer(shared["learning_rate"]).update(gradient, memory, params)
-        return (optax.apply_updates(params, update), memory), scale * loss
+        square = _sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))
+        return (optax.apply_updates(params, update), memory), scale * loss, square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables with the trained parameters in place."""
@@ -140,14 +141,18 @@ class HiddenPath:
         hidden = _blocks(self._rotated(member, shared))
         return hidden, *self._forward([block @ shared["rows"].T for block in hidden], member)
 
-    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """One step of descent."""
         hidden, slopes, f = state
         rows, rate = shared["rows"], self._rate(shared)
         residual = f - _outputs_first(shared["y"])
         back = self._back(slopes, member, residual)
-        hidden = [block - rate * (g @ rows) for block, g in zip(hidden, back, strict=True)]
-        return (hidden, *self._forward([block @ rows.T for block in hidden], member)), 0.5 * jnp.sum(residual**2)
+        gradient = [g @ rows for g in back]
+        hidden = [block - rate * g for block, g in zip(hidden, gradient, strict=True)]
+        state = hidden, *self._forward([block @ rows.T for block in hidden], member)
+        # Where nobody asks for it the compiler leaves it out.
+        square = output_factor(self.network) ** 2 * _sum(jnp.sum(g**2) for g in gradient)
+        return state, 0.5 * jnp.sum(residual**2), square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables, with the movement rotated back."""
@@ -197,15 +202,17 @@ class PreactivationPath(HiddenPath):
         z = [block @ shared["x"].T for block in _blocks(weights(member.variables, "hidden"))]
         return z, [jnp.zeros_like(block) for block in z], *self._forward(z, member)
 
-    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array]:
+    def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """One step of descent."""
         z, total, slopes, f = state
         gram, rate = shared["gram"], self._rate(shared)
         residual = f - _outputs_first(shared["y"])
         back = self._back(slopes, member, residual)
-        z = [block - rate * (g @ gram) for block, g in zip(z, back, strict=True)]
+        moved = [g @ gram for g in back]
+        z = [block - rate * move for block, move in zip(z, moved, strict=True)]
         total = [block + g for block, g in zip(total, back, strict=True)]
-        return (z, total, *self._forward(z, member)), 0.5 * jnp.sum(residual**2)
+        square = output_factor(self.network) ** 2 * _sum(jnp.sum(g * m) for g, m in zip(back, moved, strict=True))
+        return (z, total, *self._forward(z, member)), 0.5 * jnp.sum(residual**2), square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables, from the start and the sum of G."""
@@ -215,6 +222,10 @@ class PreactivationPath(HiddenPath):
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """2 n^2 m."""
         return 2.0 * arrays["gram"].size * self.network.width
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    return jnp.sum(jnp.stack(list(terms)))
 
 
 def row_space(x: np.ndarray) -> np.ndarray:

@@ -17,20 +17,47 @@ Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
 # A call to the device should last no longer than this, because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
+# A loss that falls by less than this share of the least one stays on its plateau.
+PLATEAU = 1e-3
 # A loss this many times the first one plus 1 counts as divergence, as does one that is not finite.
 DIVERGED_RATIO = 1e12
+
+
+class Stop(NamedTuple):
+    """When a member stops before its last step.
+
+    Attributes:
+        loss: once the loss is at most this.
+        gradient: once the norm of its gradient is.
+        plateau: once the loss has not fallen by a thousandth of its least value in so many steps.
+
+    >>> import lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> result = lz.sweep(lz.TwoLayer(width=64), data, [64], seeds=1, steps=1000, stop=lz.Stop(loss=1.0))
+    >>> bool((result.stopped_step < 1000).all())
+    True
+    """
+
+    loss: float | None = None
+    gradient: float | None = None
+    plateau: int | None = None
 
 
 class Carry(NamedTuple):
     """What goes from step to step: the path's state, the loss that counts as divergence, and the step it came at.
 
-    `root_sum` is the sum of sqrt(loss) and what its rounding has left out (Kahan), so that neither the number of steps
-    nor their division into calls, which follows the clock, shows in its digits.
+    `stopped_at` is the number of steps after which a member has stopped; `best` the least loss that was clearly below
+    the one before it, and `best_at` its step. `root_sum` is the sum of sqrt(loss) and what its rounding has left out
+    (Kahan), so that neither the number of steps nor their division into calls, which follows the clock, shows in its
+    digits.
     """
 
     state: State
     loss_limit: Array
     diverged_at: Array
+    stopped_at: Array
+    best: Array
+    best_at: Array
     root_sum: tuple[Array, Array]
 
 
@@ -55,12 +82,14 @@ class Outcome(NamedTuple):
     """A trained pack: final variables (members, ...), records (members, snapshots, ...) and divergence (members,).
 
     `records` holds what the measure returned, and "loss_root_sum", the sum over steps j < k of sqrt(loss(j)), in
-    float64. `diverged_at` is the first step whose loss had diverged, NEVER where there is none.
+    float64. `diverged_at` is the first step whose loss had diverged, `stopped_at` the number of steps after which the
+    member stopped; NEVER where there is none.
     """
 
     variables: Variables
     records: dict[str, np.ndarray]
     diverged_at: np.ndarray
+    stopped_at: np.ndarray
 
 
 NEVER = np.iinfo(np.int32).max
@@ -80,6 +109,7 @@ def simulate(
     snapshots: np.ndarray,
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Train members, stacked along their first axis, and measure them at the snapshots.
 
@@ -91,6 +121,7 @@ def simulate(
         snapshots: ascending steps, the first of which is 0.
         on_steps: told how many steps were done, after each call.
         checkpoint: where to keep what is unfinished, and to go on from; no digit depends on it.
+        stop: when a member stops, and keeps its state.
     """
     carry = _start(path, members, shared)
     records: list[dict[str, np.ndarray]] = []
@@ -100,25 +131,26 @@ def simulate(
     if kept is not None:
         carry, records, root_sums, done = _unpacked(kept, carry)
         on_steps(done)
-    for stop in map(int, snapshots[len(records) :]):
+    for wanted in map(int, snapshots[len(records) :]):
         while True:
             if checkpoint is not None and records and checkpoint.due():
                 checkpoint.save(done, _packed(carry, records, root_sums, done))
-            last = min(stop, done + limit)
+            last = min(wanted, done + limit)
             begin = time.perf_counter()
-            carry, record = _advance(path, measure, carry, members, shared, done, last, last == stop)
+            carry, record = _advance(path, measure, carry, members, shared, done, last, last == wanted, stop)
             jax.block_until_ready(carry)
             if last > done:
                 limit = max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin)))
                 on_steps(last - done)
             done = last
-            if done == stop:
+            if done == wanted:
                 break
         records.append({name: np.asarray(value, np.float64) for name, value in record.items()})
         root_sums.append(np.sum([np.asarray(part, np.float64) for part in carry.root_sum], axis=0))
     stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
     stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
-    return Outcome(_read(path, carry, members, shared), stacked, np.asarray(carry.diverged_at))
+    variables = _read(path, carry, members, shared)
+    return Outcome(variables, stacked, np.asarray(carry.diverged_at), np.asarray(carry.stopped_at))
 
 
 def _packed(
@@ -158,8 +190,8 @@ def _is_key(leaf: Array) -> bool:
 @partial(jax.jit, static_argnames="path")
 def _start(path: Path, members: Member, shared: Shared) -> Carry:
     def one(member: Member) -> Carry:
-        zero = jnp.zeros_like(shared["learning_rate"])
-        return Carry(path.start(member, shared), zero, jnp.full((), NEVER, jnp.int32), (zero, zero))
+        zero, never = jnp.zeros_like(shared["learning_rate"]), jnp.full((), NEVER, jnp.int32)
+        return Carry(path.start(member, shared), zero, never, never, zero, jnp.zeros_like(never), (zero, zero))
 
     return jax.vmap(one)(members)
 
@@ -169,7 +201,7 @@ def _read(path: Path, carry: Carry, members: Member, shared: Shared) -> Variable
     return jax.vmap(lambda state, member: path.read(state, member, shared))(carry.state, members)
 
 
-@partial(jax.jit, static_argnames=("path", "measure"), donate_argnames="carry")
+@partial(jax.jit, static_argnames=("path", "measure", "stop"), donate_argnames="carry")
 def _advance(
     path: Path,
     measure: Measure,
@@ -179,6 +211,7 @@ def _advance(
     first: Array | int,
     last: Array | int,
     wanted: Array | bool,
+    stop: Stop | None = None,
 ) -> tuple[Carry, dict[str, Array]]:
     """Steps first .. last - 1 of every member, and the measures after them where they are wanted.
 
@@ -188,14 +221,19 @@ def _advance(
 
     def one(carry: Carry, member: Member) -> tuple[Carry, dict[str, Array]]:
         def step(t: Array, carry: Carry) -> Carry:
-            state, loss = path.step(carry.state, member, shared, t)
+            state, loss, gradient = path.step(carry.state, member, shared, t)
             limit = jnp.where(t == 0, DIVERGED_RATIO * (loss + 1), carry.loss_limit)
             healthy = jnp.isfinite(loss) & (loss <= limit)
             diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
             total, rest = carry.root_sum
             term = jnp.sqrt(loss) + rest
             root_sum = total + term, term - ((total + term) - total)
-            return Carry(state, limit, diverged_at, root_sum)
+            better = (t == 0) | (loss < (1 - PLATEAU) * carry.best)
+            best, best_at = jnp.where(better, loss, carry.best), jnp.where(better, t, carry.best_at)
+            stopped_at = carry.stopped_at
+            if stop is not None:
+                stopped_at = jnp.where(_met(stop, loss, gradient, t - best_at), t + 1, stopped_at)
+            return Carry(state, limit, diverged_at, stopped_at, best, best_at, root_sum)
 
         def measured(state: State) -> dict[str, Array]:
             return measure(path.read(state, member, shared), member, shared)
@@ -203,7 +241,27 @@ def _advance(
         def nothing(state: State) -> dict[str, Array]:
             return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state))
 
-        carry = jax.lax.fori_loop(first, last, step, carry)
+        if stop is None:
+            carry = jax.lax.fori_loop(first, last, step, carry)
+        else:
+            # Of members side by side, those that have stopped keep what they carry until the last one has.
+            _, carry = jax.lax.while_loop(
+                lambda at: (at[0] < last) & (at[1].stopped_at == NEVER),
+                lambda at: (at[0] + 1, step(*at)),
+                (first, carry),
+            )
         return carry, jax.lax.cond(wanted, measured, nothing, carry.state)
 
     return jax.vmap(one)(carry, members)
+
+
+def _met(stop: Stop, loss: Array, gradient: Array, since: Array) -> Array:
+    """Whether one of the criteria is met, `gradient` being the squared norm and `since` the steps since the best."""
+    met = jnp.zeros((), bool)
+    if stop.loss is not None:
+        met |= loss <= stop.loss
+    if stop.gradient is not None:
+        met |= gradient <= stop.gradient**2
+    if stop.plateau is not None:
+        met |= since >= stop.plateau
+    return met

@@ -116,13 +116,13 @@ def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_p
     whole = sweep(tmp_path / "whole", **more)
     out, advance, calls = tmp_path / "run", program._advance, []
 
-    def counted(path, measure, carry, members, shared, first, last, wanted):
+    def counted(path, measure, carry, members, shared, first, last, *rest):
         # Linearised networks are trained after their cell's own.
         if isinstance(path.network, lz.TwoLayer):
             if len(calls) == stop_at:
                 raise KeyboardInterrupt
             calls.append((path.network.width, first, last))
-        return advance(path, measure, carry, members, shared, first, last, wanted)
+        return advance(path, measure, carry, members, shared, first, last, *rest)
 
     monkeypatch.setattr(program, "_advance", counted)
     # One step to a call.

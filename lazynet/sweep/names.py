@@ -1,0 +1,53 @@
+"""What the variables of a sweep are called, and what they mean."""
+
+# Scales that may be functions of the width, and what else is known at each width.
+SCALES = ("init_scale", "output_scale")
+BY_WIDTH = ("learning_rate", *SCALES)
+
+MEANING = {
+    "train_loss": "loss of the network on the training set",
+    "test_loss": "loss of the network on the test set",
+    "train_error": "share of misclassified training examples",
+    "test_error": "share of misclassified test examples",
+    "residual_norm": "norm of the training residual y - f",
+    "displacement": "Frobenius norm of params - params(0)",
+    "relative_displacement": "displacement over the norm of params(0)",
+    "max_neuron_displacement": "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
+    "activation_flips": "share of pre-activation signs that differ from the start",
+    "kernel_drift": "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
+    "sharpness": "largest eigenvalue of the empirical kernel of all outputs",
+    "relative_learning_rate": "learning rate over 2 / sharpness",
+    "linearization_gap_train": "RMS of f - f_lin on the training set",
+    "linearization_gap_test": "RMS of f - f_lin on the test set",
+    "start_gap_train": "RMS of f_lin - infinite-width prediction on the training set",
+    "start_gap_test": "RMS of f_lin - infinite-width prediction on the test set",
+    "kernel_gap_train": "RMS of f - infinite-width prediction on the training set",
+    "kernel_gap_test": "RMS of f - infinite-width prediction on the test set",
+    "initial_kernel_error": "norm(K_0 - K) / norm(K)",
+    "lemma_bound": "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
+    "path_bound": "bound on max_neuron_displacement from the network's own residuals",
+    "kernel_train_loss": "loss of the infinite-width prediction on the training set",
+    "kernel_test_loss": "loss of the infinite-width prediction on the test set",
+    "kernel_train_error": "training error of the infinite-width prediction",
+    "kernel_test_error": "test error of the infinite-width prediction",
+    "linearised_displacement": "exact displacement of the linearised limit",
+    "lambda_min": "smallest eigenvalue of K on the training set",
+    "lambda_max": "largest eigenvalue of K on the training set",
+    "label_norm": "sqrt(y' K^-1 y)",
+    "complexity": "sqrt(2 y' K^-1 y / n)",
+    "target_rms": "RMS of the training targets",
+}
+
+RESERVED = {
+    *MEANING,
+    *BY_WIDTH,
+    "width",
+    "seed",
+    "step",
+    "status",
+    "stopped_step",
+    "activation",
+    "n_train",
+    "batch_size",
+}
+RESERVED |= {"label_noise", "train_prediction", "test_prediction", "loss_root_sum"}
