@@ -1,16 +1,20 @@
 """`lz.sweep` and `lz.merge`: networks beside their kernels, over widths, seeds and other axes."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer
 from lazynet.sweep.cells import Cell, compute_cell
 from lazynet.sweep.checkpoint import Budget, OutOfTime
+from lazynet.sweep.devices import agreed, agreed_text, is_first
 from lazynet.sweep.limits import Limits
 from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import sweep_jobs
@@ -19,7 +23,7 @@ from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import Pack, assemble
 from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard, named
 from lazynet.sweep.store import RunFolder, finished_run, open_run
-from lazynet.sweep.study import Study, study_of
+from lazynet.sweep.study import Study, rates_of, study_of
 from lazynet.training import Stop
 from lazynet.training.keys import member_key
 from lazynet.typing import Result
@@ -100,7 +104,8 @@ def sweep(
         kernel_test_loss, kernel_train_error, kernel_test_error, linearised_displacement, lambda_min, lambda_max,
         label_norm, complexity, each over those axes on which it depends. Bounds on max_neuron_displacement: lemma_bound
         (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a diverged member is NaN from its
-        stopped_step on. What only full-batch descent has is NaN at other batch sizes beside it.
+        stopped_step on. What only full-batch descent has is NaN at other batch sizes beside it. On several hosts (see
+        `jax.distributed`) the first process reads, writes and returns the result, the others None.
 
     Raises:
         ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work
@@ -135,20 +140,23 @@ def sweep(
     for job in sweep_jobs(study):
         job.check()
     begun = time.time()
-    with nullcontext() if out is None else open_run(out, study.asked(), resume, shard) as run:
+    with open_run(out, study.asked(), resume, shard) if out is not None and is_first() else nullcontext() as run:
         limits = Limits()
-        rates = (run and run.learning_rates) or [limits.rates(point, study.widths) for point in study.points]
+        rates = (run and run.settings and rates_of(run.settings)) or [
+            limits.rates(point, study.widths) for point in study.points
+        ]
         settings, record = study.record(rates)
         if run is not None:
             # Of shards that begin at once, the first one's hold for all.
             record = run.begin(record)
-            rates = run.learning_rates or rates
+        record = json.loads(agreed_text(json.dumps(record)))
+        rates = rates_of(record)
         packs = [Pack(*pack) for pack in record["engine"]["packs"]]
         try:
             cells = _all_cells(study, packs, rates, limits, run, progress, shard, deadline)
         except OutOfTime:
             raise TimeoutError(f"max_seconds = {max_seconds:g} are over; with resume=True the sweep goes on.") from None
-        if shard is not None:
+        if shard is not None or not is_first():
             return None
         result = assemble(cells, record)
         result.attrs |= provenance(as_json(settings), dtype, begun)
@@ -218,16 +226,20 @@ def _all_cells(
     steps = study.points[0].training.steps
     cells = []
     prepared: tuple[int, Any] = -1, None
-    with Progress(sum(pack.width * len(pack.seeds) * steps for _, pack in mine), shown=shown) as bar:
+    units = sum(pack.width * len(pack.seeds) * steps for _, pack in mine)
+    with Progress(units, shown=shown and is_first()) as bar:
         for number, pack in mine:
             report = bar.steps_of(pack.width)
             cell = None if run is None else run.get(number)
-            if cell is None:
+            # A cell that the first process has read is nobody's work.
+            if agreed(cell is None):
                 point, rate = study.points[pack.point], rates[pack.point][pack.width]
                 if prepared[0] != pack.point:
                     prepared = pack.point, prepare(point.network, point.data, point.training)
-                kept = None if run is None else Budget(run.checkpoint(number), deadline)
-                if kept is not None and kept.over():
+                # Of members on several hosts no process has all.
+                alone = jax.process_count() == 1
+                kept = Budget(run.checkpoint(number), deadline) if run is not None and alone else None
+                if agreed(time.monotonic() >= deadline):
                     raise OutOfTime
                 limits.check_rate(point, pack.width, rate)
                 cell = compute_cell(
@@ -245,5 +257,6 @@ def _all_cells(
                     run.put(number, cell)
             else:
                 report(steps * len(pack.seeds))
-            cells.append(cell)
+            if cell is not None:
+                cells.append(cell)
     return cells

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from lazynet.data import Dataset
 from lazynet.kernels import average_ntk
@@ -23,8 +24,9 @@ from lazynet.measures import (
 )
 from lazynet.networks import Linearized, TwoLayer, weights
 from lazynet.precision import float64
+from lazynet.sweep.devices import agreed, mesh_for, on_all, padded, splits_neurons, spread, to_host
 from lazynet.sweep.settings import Measures, Training, examples
-from lazynet.training import NEVER, AutodiffPath, Checkpoint, Member, choose_path, get_optimizer, simulate
+from lazynet.training import NEVER, AutodiffPath, Checkpoint, HiddenPath, Member, choose_path, get_optimizer, simulate
 from lazynet.training.keys import batch_key, start_key
 from lazynet.typing import Variables
 
@@ -120,13 +122,27 @@ def train_members(
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train one member for each key side by side, all of this network's width, and measure them."""
+    mesh = mesh_for(len(keys), network.width)
     path, measure = replace(prepared.path, network=network), Snapshot(network, training.measures, training.sharpness)
+    if splits_neurons(mesh) and isinstance(path, HiddenPath):
+        # Blocks of units would lie across devices.
+        path = replace(path, blocks=False)
+    # What fills devices up is thrown away.
+    every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]
     with arithmetic(training.dtype):
-        shared = _share(prepared.arrays, data, learning_rate, training.dtype)
-        members = _members(network, measure, jnp.stack(keys), shared)
+        shared = on_all(_share(prepared.arrays, data, learning_rate, training.dtype), mesh)
+        numbers = on_all(jax.random.key_data(jnp.stack(every)), mesh)
+        members = _members(network, measure, numbers, shared, mesh)
         report = _times(on_steps, len(keys))
-        outcome = simulate(path, measure, members, shared, training.snapshot_steps, report, checkpoint, training.stop)
-    return Trained(*jax.tree.map(np.asarray, (members.variables, *outcome)))
+        steps, stop = training.snapshot_steps, training.stop
+        outcome = simulate(path, measure, members, shared, steps, report, checkpoint, stop, agreed, to_host)
+        trained = to_host((members.variables, *outcome))
+    found = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], trained))
+    if network.symmetric:
+        # What is there is the rounding of a sum that cancels.
+        for name in ("train_prediction", "test_prediction"):
+            found.records[name][:, 0] = 0
+    return found
 
 
 def train_linearized(
@@ -157,15 +173,19 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
     return np.minimum(trained.diverged_at, at_snapshot)
 
 
-@partial(jax.jit, static_argnames=("network", "measure"))
-def _members(network: TwoLayer, measure: Snapshot, keys: Array, shared: dict[str, Array]) -> Member:
-    """The members of these keys at their start."""
+@partial(jax.jit, static_argnames=("network", "measure", "mesh"))
+def _members(
+    network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[str, Array], mesh: Mesh | None
+) -> Member:
+    """The members whose keys have these numbers at their start, where they are to be."""
 
     def one(key: Array) -> Member:
-        variables = dict(network.init(start_key(key), shared["x"]))
-        return Member(variables, batch_key(key), measure.context(variables, shared))
+        return Member(dict(network.init(start_key(key), shared["x"])), batch_key(key), None)
 
-    return jax.vmap(one)(keys)
+    keys = spread(jax.random.wrap_key_data(numbers), mesh, network.width)
+    members = spread(jax.vmap(one)(keys), mesh, network.width)
+    context = jax.vmap(lambda variables: measure.context(variables, shared))(members.variables)
+    return members._replace(context=spread(context, mesh, network.width))
 
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:

@@ -116,14 +116,6 @@ class RunFolder:
         return {name: value for name, value in self.settings.items() if name not in OWN}
 
     @property
-    def learning_rates(self) -> list[dict[int, float]] | None:
-        """By width at each point, of a sweep that was begun."""
-        if not self.settings:
-            return None
-        found = [point["by_width"]["learning_rate"] for point in self.settings["engine"]["points"]]
-        return [{int(width): rate for width, rate in rates.items()} for rates in found]
-
-    @property
     def packs(self) -> list[Pack]:
         """The point, the width and the seeds of each cell; none where no sweep was begun."""
         return [Pack(*pack) for pack in self.settings.get("engine", {}).get("packs", [])]

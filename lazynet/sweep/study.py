@@ -119,6 +119,12 @@ def study_of(
     return Study(data, ordered, chosen, axes, points, single)
 
 
+def rates_of(record: Settings) -> list[Rates]:
+    """The learning rates by width at each point, of a sweep that was begun."""
+    found = [point["by_width"]["learning_rate"] for point in record["engine"]["points"]]
+    return [{int(width): rate for width, rate in rates.items()} for rates in found]
+
+
 def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
     """The key of each member, as the numbers behind it."""
     return [jax.random.key_data(member_key(width, seed)).tolist() for seed in seeds]

@@ -123,11 +123,12 @@ class HiddenPath:
 
     With r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, c = alpha / sqrt(m). The slopes at
     pre-activations Z = W X' are kept, so that a step costs two matrix products. Units are in blocks, each of which is
-    done with while it is in the cache. Inputs of rank below d are rotated to their row space, which leaves Z and the
-    movement as they are.
+    done with while it is in the cache, unless units are shared over devices. Inputs of rank below d are rotated to
+    their row space, which leaves Z and the movement as they are.
     """
 
     network: TwoLayer
+    blocks: bool = True
 
     def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs, targets, and the inputs in their row space with its basis (d, rank) where the rank is below d."""
@@ -138,7 +139,7 @@ class HiddenPath:
 
     def start(self, member: Member, shared: Shared) -> State:
         """Weights in the row space and slopes of each block, and outputs."""
-        hidden = _blocks(self._rotated(member, shared))
+        hidden = self._blocks(self._rotated(member, shared))
         return hidden, *self._forward([block @ shared["rows"].T for block in hidden], member)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
@@ -169,20 +170,24 @@ class HiddenPath:
         hidden = weights(member.variables, "hidden")
         return hidden @ shared["basis"] if "basis" in shared else hidden
 
+    def _blocks(self, units: AnyArray) -> list[Array]:
+        """Units in blocks that a cache holds, not too many to compile: separate arrays, which a step need not copy."""
+        return jnp.array_split(units, min(MOST_BLOCKS, ceil(len(units) / BLOCK)) if self.blocks else 1)
+
     def _rate(self, shared: Shared) -> Array:
         return shared["learning_rate"] * output_factor(self.network)
 
     def _forward(self, z: list[Array], member: Member) -> tuple[list[Array], Array]:
         """Slopes of each block, and outputs (k, n): in this order their product takes a tenth of the time on a CPU."""
         values, slopes = zip(*(value_and_slope(self.network.activation, block) for block in z), strict=True)
-        readout = _blocks(weights(member.variables, "readout"))
+        readout = self._blocks(weights(member.variables, "readout"))
         f = output_factor(self.network) * sum(a.T @ block for a, block in zip(readout, values, strict=True))
         # Those of relu are 0 or 1, and in a byte each they take a quarter of the memory's time.
         return [block.astype(bool) if self.network.activation == "relu" else block for block in slopes], f
 
     def _back(self, slopes: list[Array], member: Member, residual: Array) -> list[Array]:
         """G of each block."""
-        readout = _blocks(weights(member.variables, "readout"))
+        readout = self._blocks(weights(member.variables, "readout"))
         return [block.astype(residual.dtype) * (a @ residual) for block, a in zip(slopes, readout, strict=True)]
 
 
@@ -199,7 +204,7 @@ class PreactivationPath(HiddenPath):
 
     def start(self, member: Member, shared: Shared) -> State:
         """Pre-activations, the sum of G and slopes of each block, and outputs."""
-        z = [block @ shared["x"].T for block in _blocks(weights(member.variables, "hidden"))]
+        z = [block @ shared["x"].T for block in self._blocks(weights(member.variables, "hidden"))]
         return z, [jnp.zeros_like(block) for block in z], *self._forward(z, member)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
@@ -233,11 +238,6 @@ def row_space(x: np.ndarray) -> np.ndarray:
     _, values, directions = np.linalg.svd(x, full_matrices=False)
     rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))
     return directions[:rank].T
-
-
-def _blocks(units: AnyArray) -> list[Array]:
-    """Units in blocks that a cache holds, not too many to compile: separate arrays, which a step need not copy."""
-    return jnp.array_split(units, min(MOST_BLOCKS, ceil(len(units) / BLOCK)))
 
 
 def _outputs_first(y: Array) -> Array:

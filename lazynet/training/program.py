@@ -110,6 +110,8 @@ def simulate(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
     stop: Stop | None = None,
+    agreed: Callable[[int], int] = lambda steps: steps,
+    to_host: Callable[[Any], Any] = lambda tree: jax.tree.map(np.asarray, tree),
 ) -> Outcome:
     """Train members, stacked along their first axis, and measure them at the snapshots.
 
@@ -122,6 +124,8 @@ def simulate(
         on_steps: told how many steps were done, after each call.
         checkpoint: where to keep what is unfinished, and to go on from; no digit depends on it.
         stop: when a member stops, and keeps its state.
+        agreed: of the number of steps in a call, which follows the clock, what all processes take that share members.
+        to_host: brings arrays to NumPy, wherever they are.
     """
     carry = _start(path, members, shared)
     records: list[dict[str, np.ndarray]] = []
@@ -140,17 +144,17 @@ def simulate(
             carry, record = _advance(path, measure, carry, members, shared, done, last, last == wanted, stop)
             jax.block_until_ready(carry)
             if last > done:
-                limit = max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin)))
+                limit = agreed(max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin))))
                 on_steps(last - done)
             done = last
             if done == wanted:
                 break
-        records.append({name: np.asarray(value, np.float64) for name, value in record.items()})
-        root_sums.append(np.sum([np.asarray(part, np.float64) for part in carry.root_sum], axis=0))
+        records.append({name: np.asarray(value, np.float64) for name, value in to_host(record).items()})
+        root_sums.append(np.sum([np.asarray(part, np.float64) for part in to_host(carry.root_sum)], axis=0))
     stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
     stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
     variables = _read(path, carry, members, shared)
-    return Outcome(variables, stacked, np.asarray(carry.diverged_at), np.asarray(carry.stopped_at))
+    return Outcome(variables, stacked, *to_host((carry.diverged_at, carry.stopped_at)))
 
 
 def _packed(
