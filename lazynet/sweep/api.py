@@ -18,7 +18,8 @@ from lazynet.kernels import analytic_kernel, largest_eigenvalue
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.sweep.cells import Cell, compute_cell, network_variables
-from lazynet.sweep.members import packs_of, prepare, train_members
+from lazynet.sweep.members import prepare, train_members
+from lazynet.sweep.packing import packs_of
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.predictions import (
     Limit,

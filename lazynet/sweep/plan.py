@@ -13,7 +13,8 @@ from lazynet.kernels.solve import RANK
 from lazynet.kernels.storage import WORKING, choose_storage
 from lazynet.networks import TwoLayer, at_width
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
-from lazynet.sweep.members import Prepared, packs_of
+from lazynet.sweep.members import Prepared, arithmetic
+from lazynet.sweep.packing import packs_of
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
 from lazynet.sweep.settings import Training
 from lazynet.training import AutodiffPath, Member, get_optimizer
@@ -45,19 +46,18 @@ def sweep_jobs(
     )
     descends = training.plain and size <= LARGEST_EIGENPROBLEM
     own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * n**2
-    itemsize = 4 if training.dtype == "float32" else 8
 
     def of_width(width: int) -> Job:
         at_this = network.clone(width=width)
         path = replace(prepared.path, network=at_this)
         pack = len(packs_of(seeds, at_this, data)[0])
-        variables, state = _numbers(at_this, path, prepared)
+        variables, state = _bytes(at_this, path, prepared, training.dtype)
         linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
         return Job(
             f"Training {members} networks of width {width}",
             {
-                "variables": 2 * pack * itemsize * variables,
-                "states": pack * itemsize * state,
+                "variables": 2 * pack * variables,
+                "states": pack * state,
                 "kernels of networks": own,
                 "infinite-width kernels": limits,
             },
@@ -73,17 +73,18 @@ def sweep_jobs(
     return [first, *(of_width(width) for width in widths)]
 
 
-def _numbers(network: TwoLayer, path: Any, prepared: Prepared) -> tuple[int, int]:
-    """How many numbers a member's variables and its state have."""
+def _bytes(network: TwoLayer, path: Any, prepared: Prepared, dtype: str) -> tuple[int, int]:
+    """Bytes of a member's variables and of its state."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))
         return variables, path.start(Member(variables, key, None), shared)
 
-    shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in prepared.arrays.items()}
-    shared["learning_rate"] = jax.ShapeDtypeStruct((), "float32")
-    trees = jax.eval_shape(start, jax.random.key(0), shared)
-    variables, state = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in trees)
+    with arithmetic(dtype):
+        shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in prepared.arrays.items()}
+        shared["learning_rate"] = jax.ShapeDtypeStruct((), dtype)
+        trees = jax.eval_shape(start, jax.random.key(0), shared)
+    variables, state = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in trees)
     return variables, state
 
 
