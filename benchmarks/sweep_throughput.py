@@ -13,7 +13,8 @@ import lazynet as lz
 from benchmarks.timing import Report, Timing, interleaved, show_table
 from lazynet.kernels import neural_tangents
 from lazynet.losses import squared
-from lazynet.sweep.members import arithmetic, packs_of
+from lazynet.sweep.members import arithmetic
+from lazynet.sweep.packing import packs_of
 from lazynet.training import Member, choose_path, simulate, snapshot_steps
 from lazynet.training.keys import batch_key, member_key, start_key
 
@@ -175,13 +176,13 @@ def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[
     return call
 
 
-def experiment_ours(given: Problem, network: lz.TwoLayer, snapshots: int) -> Callable[[], Any]:
-    """The whole sweep of one width by lazynet."""
+def experiment_ours(given: Problem, widths: tuple[int, ...], snapshots: int) -> Callable[[], Any]:
+    """The whole sweep of these widths by lazynet."""
     rate = given.learning_rate
     return lambda: lz.sweep(
-        network,
+        lz.TwoLayer(width=2),
         given.data,
-        [network.width],
+        widths,
         given.seeds,
         given.steps,
         learning_rate=rate,
@@ -238,16 +239,20 @@ def run(
             }
         else:
             contenders = {
-                "lazynet": experiment_ours(given, network, snapshots),
+                "lazynet": experiment_ours(given, (width,), snapshots),
                 "loop": experiment_peer(given, network, snapshot_steps(steps, snapshots)),
             }
         timings = interleaved(contenders, rounds, budget)
         rate = 2 * 2048**3 / timings["sgemm"].best if "sgemm" in timings else None
         apart = difference(what, timings["lazynet"].result, timings["loop"].result)
         rows += [{**row(width, name, timings, given, rate), "difference": apart} for name in ("lazynet", "loop")]
+    if what == "experiment" and len(widths) > 1:
+        whole = interleaved({"lazynet": experiment_ours(given, widths, snapshots)}, rounds, budget)["lazynet"]
+        rows += totals(rows, whole)
     settings = {"what": what, "widths": list(widths), "n": n, "d": d, "seeds": seeds, "steps": steps, "path": path}
     notes = [
         "x: the loop's best over lazynet's. share: 4 n d m operations a step and seed over the rate of jax.numpy.dot.",
+        "all: one sweep of all widths by lazynet, which has compiled them before; the sum of the loop's.",
         "diff: of the trained weights, or of the last kernel drift, between the two, relative.",
     ]
     return Report({**settings, "snapshots": snapshots, "rounds": rounds, "budget": budget}, "float32", rows, notes)
@@ -260,6 +265,18 @@ def difference(what: str, ours: Any, theirs: Any) -> float:
         return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs)
     drift = np.array([float(member["drift"][-1]) for member in theirs])
     return float(np.abs(ours.kernel_drift.values[0, :, -1] / drift - 1).max())
+
+
+def totals(rows: list[dict[str, Any]], whole: Timing) -> list[dict[str, Any]]:
+    """All widths: one sweep by lazynet, and the sums of the loop."""
+    loops = [row for row in rows if row["contender"] == "loop"]
+    sums = {name: sum(row[name] for row in loops) for name in ("first_seconds", "best_seconds", "median_seconds")}
+    ours = {"first_seconds": whole.first, "best_seconds": whole.best, "median_seconds": whole.median}
+    same = {"width": "all", "sgemm_share": None, "difference": max(row["difference"] for row in loops)}
+    return [
+        {**same, "contender": name, **seconds, "speedup": sums["best_seconds"] / seconds["best_seconds"]}
+        for name, seconds in (("lazynet", ours), ("loop", sums))
+    ]
 
 
 def row(width: int, name: str, timings: dict[str, Timing], given: Problem, rate: float | None) -> dict[str, Any]:
@@ -280,7 +297,7 @@ def row(width: int, name: str, timings: dict[str, Timing], given: Problem, rate:
 def show(report: Report) -> None:
     """Print the table."""
     columns = {
-        "width": ("width", "d"),
+        "width": ("width", ""),
         "contender": ("contender", ""),
         "first": ("first_seconds", ".2f"),
         "best": ("best_seconds", ".3f"),

@@ -1,5 +1,6 @@
 """Strict JAX under test: shapes are checked, dtypes and ranks are never promoted silently, warnings are errors."""
 
+import json
 import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
@@ -13,8 +14,21 @@ with install_import_hook("lazynet", "beartype.beartype"):
 import jax
 import pytest
 
+from lazynet.sweep import packing
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_before(tmp_path_factory):
+    """How much a pack may go through is not measured, here and in processes that tests start."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        (cache / "lazynet").mkdir()
+        (cache / "lazynet" / packing.FILE).write_text(json.dumps({packing.machine(): 8 * 2**20}))
+        yield
 
 
 @pytest.fixture

@@ -188,16 +188,22 @@ def test_sweep_throughput_does_what_the_loops_do(what, tmp_path):
         "20",
         "--snapshots",
         "4",
-        "--widths",
-        "16",
         "--rounds",
         "1",
+        "--widths",
+        "16",
+        "32",
     )
     record, table = run_to_json(tmp_path, "sweep_throughput", "--what", what, *flags)
-    ours, loop = record["rows"]
+    ours, loop, *others = record["rows"]
     assert (ours["contender"], loop["contender"]) == ("lazynet", "loop")
     assert ours["speedup"] == pytest.approx(loop["best_seconds"] / ours["best_seconds"])
     # The same training: what differs is the order of sums in float32.
     assert ours["difference"] < 1e-3
     assert (ours["sgemm_share"] is None) == (what == "experiment")
     assert what in table
+    if what == "experiment":
+        *_, whole, total = others
+        assert [whole["width"], total["width"]] == ["all", "all"]
+        assert total["best_seconds"] == pytest.approx(loop["best_seconds"] + others[1]["best_seconds"])
+        assert whole["speedup"] == pytest.approx(total["best_seconds"] / whole["best_seconds"])

@@ -16,8 +16,9 @@ from jaxtyping import Float
 
 from lazynet.dynamics.laws import Law, descent_residual
 from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
-from lazynet.kernels.krylov import EPS, Lanczos, basis_limit, check_tolerance, narrow_products, with_random_columns
+from lazynet.kernels.krylov import EPS, Lanczos, basis_limit, check_tolerance, with_random_columns
 from lazynet.kernels.operators import error_norm
+from lazynet.kernels.threads import narrow_products
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # up to so many examples all modes are found about as quickly as the few

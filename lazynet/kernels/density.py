@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lazynet.kernels.dense import dense_operator
-from lazynet.kernels.krylov import COLUMNS, Lanczos, basis_limit, narrow_products
+from lazynet.kernels.krylov import COLUMNS, Lanczos, basis_limit
 from lazynet.kernels.operators import KernelOperator
+from lazynet.kernels.threads import narrow_products
 from lazynet.typing import SquareKernel
 
 

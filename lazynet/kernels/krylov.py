@@ -9,21 +9,17 @@ Random columns beside those asked about cost little, because a product reads the
 the large eigenvalues early, which halves the number of products, and see what the others hardly show.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
-from threading import RLock
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
-from threadpoolctl import ThreadpoolController
 
 from lazynet.kernels.halves import TOGETHER
 from lazynet.kernels.operators import KernelOperator
 from lazynet.kernels.spectrum import largest_of_matrix, tiles
-from lazynet.kernels.threads import in_threads
+from lazynet.kernels.threads import in_threads, narrow_products
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
@@ -76,17 +72,6 @@ def basis_limit(n: int) -> int:
     each = 2 * 8 * n
     check_fits(f"A Krylov basis of {n} rows", each * LEAST, available_memory())
     return min(LARGEST, available_memory() // each)
-
-
-# BLAS has one setting for all threads: whoever comes last finds, and leaves, what was there before the first.
-NARROW = RLock()
-
-
-@contextmanager
-def narrow_products() -> Iterator[None]:
-    """One thread for BLAS: its others, of no use to narrow products, would keep cores busy for a while after each."""
-    with NARROW, ThreadpoolController().limit(limits=1, user_api="blas"):
-        yield
 
 
 def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_more"]:

@@ -15,11 +15,11 @@ from lazynet.kernels.krylov import (
     Lanczos,
     basis_limit,
     check_tolerance,
-    narrow_products,
     with_random_columns,
 )
 from lazynet.kernels.operators import KernelOperator, error_norm
 from lazynet.kernels.spectrum import Inverse, check_targets
+from lazynet.kernels.threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # columns that the preconditioner takes at most

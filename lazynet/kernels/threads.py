@@ -1,16 +1,35 @@
 """Threads of the host, for work in NumPy and machine code that lets go of Python's lock."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
-from threading import Event
+from threading import Event, RLock
 from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# BLAS has one setting for all threads: whoever comes last finds, and leaves, what was there before the first.
+NARROW = RLock()
+FEW = 1000  # rows of a square matrix that one thread decomposes about as soon as several
+
+
+@contextmanager
+def narrow_products(rows: int = 1) -> Iterator[None]:
+    """One thread for BLAS: its others, of no use to narrow products, would keep cores busy for a while after each.
+
+    They are of little use to square matrices of few rows, too; where there are more rows, they stay.
+    """
+    if rows > FEW:
+        yield
+        return
+    with NARROW, ThreadpoolController().limit(limits=1, user_api="blas"):
+        yield
 
 
 @cache

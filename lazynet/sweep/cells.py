@@ -1,6 +1,7 @@
 """A cell of a sweep: a pack of members of one width trained, set beside their predictions, and turned into rows."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.data import Dataset, is_labels
+from lazynet.kernels.threads import narrow_products
 from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
@@ -54,6 +56,21 @@ def compute_cell(
 ) -> Cell:
     """Train members of one width and set them beside their predictions."""
     trained = train_members(network, data, keys, training, learning_rate, prepared, on_steps, checkpoint)
+    with narrow_products(data.y_train.size):
+        return _beside_predictions(network, data, keys, training, learning_rate, prepared, limit, trained)
+
+
+def _beside_predictions(
+    network: TwoLayer,
+    data: Dataset,
+    keys: list[Array],
+    training: Training,
+    learning_rate: float,
+    prepared: Prepared,
+    limit: Limit | None,
+    trained: Trained,
+) -> Cell:
+    """Trained members and what they are compared with."""
     variables, diverged_at = network_variables(network, data, trained, training)
     linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
     variables |= _gaps("linearization_gap", trained.records, linear, data)
@@ -66,8 +83,8 @@ def compute_cell(
             predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
             variables |= _gaps("start_gap", linear, predicted, data)
             variables |= _gaps("kernel_gap", trained.records, predicted, data)
-            lambda_min = numbers["lambda_min"]
-            variables |= _bounds(network, data, trained, lambda_min, learning_rate, variables["residual_norm"])
+            lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
+            variables |= _bounds(network, data, trained, lambda_min, learning_rate, residual_norm, prepared.norm)
     steps = training.snapshot_steps
     for name, values in variables.items():
         if values.ndim >= 2:
@@ -134,14 +151,19 @@ def scores(
             continue
         flat = f.reshape(-1, *y.shape)
         with host_float64():
-            losses = jax.vmap(lambda f, y=y: loss(f, jnp.asarray(y)))(jnp.asarray(flat))
-            found[f"{part}_loss"] = np.asarray(losses).reshape(lead)
+            found[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
         errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
         if starts_at_zero and is_labels(data.y_train):
             # The output there is rounding noise around zero, which classifies nothing.
             errors[..., 0] = 1 - 1 / max(2, data.outputs)
         found[f"{part}_error"] = errors
     return found
+
+
+@partial(jax.jit, static_argnames="loss")
+def _losses(loss: Loss, f: Array, y: Array) -> Array:
+    """The loss of each of many predictions."""
+    return jax.vmap(lambda f: loss(f, y))(f)
 
 
 def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
@@ -180,6 +202,7 @@ def _bounds(
     lambda_min: float,
     learning_rate: float,
     residual_norm: np.ndarray,
+    norm: float,
 ) -> dict[str, np.ndarray]:
     """Two bounds on max_neuron_displacement, for trained hidden weights under a readout of signs.
 
@@ -195,5 +218,5 @@ def _bounds(
     lemma = 4 * np.sqrt(np.sum(norms**2)) * residual_norm[:, 0] / lambda_min
     # The loss is half the squared residual.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
-    path = learning_rate * np.linalg.norm(data.x_train, 2) * residual_sum
+    path = learning_rate * norm * residual_sum
     return {"lemma_bound": factor * lemma, "path_bound": factor * path}

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from lazynet.data import Dataset
 from lazynet.kernels import average_ntk
+from lazynet.kernels.threads import narrow_products
 from lazynet.measures import (
     activation_flips,
     displacement,
@@ -29,9 +30,6 @@ from lazynet.sweep.settings import Measures, Training, examples
 from lazynet.training import NEVER, AutodiffPath, Checkpoint, HiddenPath, Member, choose_path, get_optimizer, simulate
 from lazynet.training.keys import batch_key, start_key
 from lazynet.typing import Variables
-
-# Members run side by side while what a step touches stays in the last cache; beyond that one by one is faster.
-PACK_BYTES = 8 * 2**20
 
 
 class Trained(NamedTuple):
@@ -54,7 +52,7 @@ class Snapshot:
 
     def context(self, variables: Variables, shared: dict[str, Array]) -> Array:
         """The empirical kernel at the start, which drift compares with."""
-        return average_ntk(self.network, variables, shared["x"])
+        return self._kernel(variables, shared["x"])
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
@@ -77,9 +75,14 @@ class Snapshot:
             "relative_displacement": moved / parameter_norm(start["params"]),
             "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
             "activation_flips": activation_flips(weights(variables, "hidden"), weights(start, "hidden"), x),
-            "kernel_drift": relative_distance(average_ntk(self.network, variables, x), member.context),
+            "kernel_drift": relative_distance(self._kernel(variables, x), member.context),
             **more,
         }
+
+    def _kernel(self, variables: Variables, x: Array) -> Array:
+        network = self.network
+        signs = network.readout == "sign" and network.train == "hidden"
+        return average_ntk(network, variables, x, by_counting=signs and network.activation == "relu")
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,19 @@ class Predictions:
 
 
 class Prepared(NamedTuple):
-    """How members of every width step, and the arrays (float64, on the host) that all of them share."""
+    """How members of every width step, the arrays (float64, on the host) that all of them share, and ||X||_2."""
 
     path: Any
     arrays: dict[str, np.ndarray]
+    norm: float
 
 
 def prepare(network: TwoLayer, data: Dataset, training: Training) -> Prepared:
     """The path that trains this family on this data: the same for every width."""
-    path = choose_path(
-        network, training.loss, training.optimizer, training.batch_size, data.x_train, path=training.path
-    )
-    return Prepared(path, path.share(data.x_train, data.y_train))
+    x, y = data.x_train, data.y_train
+    with narrow_products(data.n_train):
+        path = choose_path(network, training.loss, training.optimizer, training.batch_size, x, path=training.path)
+        return Prepared(path, path.share(x, y), float(np.linalg.norm(x, 2)))
 
 
 def train_members(
@@ -191,13 +195,6 @@ def _members(
 def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
     every = {**arrays, "x_test": data.x_test, "y_test": data.y_test, "learning_rate": learning_rate}
     return {name: jnp.asarray(value, dtype) for name, value in every.items()}
-
-
-def packs_of(seeds: Sequence[int], network: TwoLayer, data: Dataset) -> list[list[int]]:
-    """Equal packs, so that one program serves them all: the largest divisor of the members that fits the cache."""
-    each = 4 * network.width * (data.n_train + data.dim)
-    size = max(s for s in range(1, len(seeds) + 1) if len(seeds) % s == 0 and (s == 1 or s * each <= PACK_BYTES))
-    return [list(seeds[i : i + size]) for i in range(0, len(seeds), size)]
 
 
 def _times(on_steps: Callable[[int], None], members: int) -> Callable[[int], None]:

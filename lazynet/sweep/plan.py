@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from lazynet.data import Dataset
 from lazynet.kernels import kernel_job
@@ -14,7 +13,8 @@ from lazynet.kernels.storage import WORKING, choose_storage
 from lazynet.networks import TwoLayer, at_width
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.sweep.axes import Point
-from lazynet.sweep.members import Prepared, packs_of, prepare
+from lazynet.sweep.members import Prepared, arithmetic, prepare
+from lazynet.sweep.packing import packs_of
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
 from lazynet.sweep.study import Study
 from lazynet.training import AutodiffPath, Member, get_optimizer
@@ -96,17 +96,11 @@ def _bytes(network: TwoLayer, path: Any, prepared: Prepared, dtype: str) -> tupl
         variables = dict(network.init(key, shared["x"]))
         return variables, path.start(Member(variables, key, None), shared)
 
-    shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in prepared.arrays.items()}
-    shared["learning_rate"] = jax.ShapeDtypeStruct((), "float32")
-    trees = jax.eval_shape(start, jax.random.key(0), shared)
-    double = 2 if dtype == "float64" else 1
-    variables, state = (
-        sum(
-            leaf.size * leaf.dtype.itemsize * (double if jnp.issubdtype(leaf.dtype, jnp.floating) else 1)
-            for leaf in leaves
-        )
-        for leaves in map(jax.tree.leaves, trees)
-    )
+    with arithmetic(dtype):
+        shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in prepared.arrays.items()}
+        shared["learning_rate"] = jax.ShapeDtypeStruct((), dtype)
+        trees = jax.eval_shape(start, jax.random.key(0), shared)
+    variables, state = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in trees)
     return variables, state
 
 

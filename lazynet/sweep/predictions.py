@@ -1,14 +1,18 @@
 """What theory predicts for the members of a sweep: the infinite-width limit, and each member linearised."""
 
 import warnings
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.dynamics import Trajectory, kernel_descent, linearised_displacement
+from lazynet.dynamics.modes import EXACT
 from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
+from lazynet.kernels.threads import in_threads, narrow_products
 from lazynet.networks import TwoLayer
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.sweep.members import Trained, train_linearized
@@ -19,7 +23,8 @@ from lazynet.typing import Variables
 LARGEST_EIGENPROBLEM = 4096
 
 
-class Limit(NamedTuple):
+@dataclass(frozen=True)
+class Limit:
     """The kernel of infinite width on a data set: on the training set, between test and training set, diagonalised."""
 
     train: np.ndarray
@@ -36,7 +41,7 @@ class Limit(NamedTuple):
         """The largest eigenvalue."""
         return float(self.spectrum.values[-1])
 
-    @property
+    @cached_property
     def why_singular(self) -> str | None:
         """Why K has no inverse, None where it has one."""
         pair = same_rows(self.train)
@@ -67,7 +72,8 @@ def limit_of(network: TwoLayer, data: Dataset) -> Limit | None:
     check_memory(f"The kernel of {data.n_train} training rows with its eigenvectors, which a sweep asks for,", needed)
     train = kernel(data.x_train)
     test = kernel(data.x_test, data.x_train) if data.n_test else np.zeros((0, data.n_train))
-    return Limit(train, test, spectrum(train))
+    with narrow_products(data.n_train):
+        return Limit(train, test, spectrum(train))
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
@@ -127,17 +133,29 @@ def linearized_members(
     Kernel descent with the member's K_0 where training is plain and the eigenproblem is small enough; otherwise the
     linearised network is trained itself, which is the same thing and takes longer.
     """
-    descend = training.plain and data.y_train.size <= LARGEST_EIGENPROBLEM
-    paths, errors = [], []
-    for i in range(len(keys)):
-        variables = jax.tree.map(lambda leaf, i=i: leaf[i], trained.variables_0)
-        rows = np.concatenate([data.x_train, data.x_test]) if descend else data.x_train
-        k = empirical_ntk(network, variables, rows, data.x_train, outputs="all" if descend else "average")
-        if descend:
-            paths.append(_own_descent(k, data, *starts(network, trained, i), training, learning_rate))
-            k = np.einsum("icjc->ij", k[: data.n_train]) / data.outputs
-        if limit is not None:
-            errors.append(np.linalg.norm(k - limit.train) / np.linalg.norm(limit.train))
+    size, members = data.y_train.size, range(len(keys))
+    descend = training.plain and size <= LARGEST_EIGENPROBLEM
+    rows = np.concatenate([data.x_train, data.x_test]) if descend else data.x_train
+    # The kernel of one output is its own average.
+    outputs: Literal["all", "average"] = "all" if descend and data.outputs > 1 else "average"
+
+    def kernel(i: int) -> np.ndarray:
+        variables = jax.tree.map(lambda leaf: leaf[i], trained.variables_0)
+        return empirical_ntk(network, variables, rows, data.x_train, outputs=outputs)
+
+    def predicted(member: tuple[int, np.ndarray]) -> tuple[Trajectory | None, float]:
+        i, k = member
+        path = _own_descent(k, data, *starts(network, trained, i), training, learning_rate) if descend else None
+        k = k[: data.n_train]
+        average = k if outputs == "average" else np.einsum("icjc->ij", k) / data.outputs
+        error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
+        return path, float(error)
+
+    kernels = ((i, kernel(i)) for i in members)
+    with narrow_products(size):
+        # Larger kernels are held one at a time, and each has all threads.
+        found = in_threads(predicted, kernels) if descend and size <= EXACT else list(map(predicted, kernels))
+    paths, errors = zip(*found, strict=True)
     if not descend:
         return train_linearized(network, data, trained, keys, training, learning_rate), np.array(errors)
     snapshots = len(training.snapshot_steps)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazynet")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what computes, by the names of the result's attributes."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
@@ -28,6 +30,7 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
     }
 
 
+@cache
 def _git_revision() -> str:
     """The commit of the working copy that lazynet runs from, or a word where it is an installed package."""
     here = Path(__file__).resolve().parent

@@ -10,8 +10,8 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.networks import TwoLayer, at_width
 from lazynet.sweep.axes import Point, points_of, split_axes
-from lazynet.sweep.members import packs_of
 from lazynet.sweep.names import SCALES
+from lazynet.sweep.packing import packs_of
 from lazynet.sweep.result import Pack
 from lazynet.sweep.settings import Training, as_json, check_seeds, check_widths, sweep_settings, tried
 from lazynet.sweep.store import Settings, fingerprint

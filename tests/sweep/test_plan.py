@@ -65,8 +65,8 @@ def test_bytes_and_operations_of_a_sweep():
     assert small.bytes == {
         # Hidden weights and readout, at the start and at the end.
         "variables": 2 * 3 * 4 * 128 * 65,
-        # Pre-activations are stepped: they, the sum of what moved them and outputs; and a byte for each slope.
-        "states": 3 * (4 * (2 * 128 * 64 + 64) + 128 * 64),
+        # Pre-activations are stepped: they, the sum of what moved them, slopes in a byte each, and outputs.
+        "states": 3 * (4 * 2 * 128 * 64 + 128 * 64 + 4 * 64),
         "kernels of networks": 8 * 64 * 100 + 24 * 64**2,
         "infinite-width kernels": 8 * 64 * 164,
     }
@@ -93,6 +93,8 @@ def test_doubles_other_losses_and_optimisers_and_scales():
     # Weights, their two moments and the number of steps.
     _, adam = jobs([128], optimizer="adam")
     assert adam.bytes["states"] == 3 * 4 * (3 * 128 * 64 + 1)
+    *_, wide = jobs([128], dtype="float64")
+    assert wide.bytes["states"] == 3 * (8 * 2 * 128 * 64 + 128 * 64 + 8 * 64)
     limit, *_ = jobs([128, 256], network=lz.TwoLayer(width=2, output_scale=np.sqrt))
     assert limit.bytes["kernels"] == 2 * 8 * 64 * 164
 

@@ -17,7 +17,7 @@ import xarray as xr
 
 import lazynet as lz
 from lazynet import cli
-from lazynet.sweep import RunFolder, checkpoint, limits, members, store, study
+from lazynet.sweep import RunFolder, checkpoint, limits, packing, store, study
 from lazynet.training import program
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
@@ -28,7 +28,7 @@ HOST = {"start_time", "device", "git_revision"}
 @pytest.fixture(autouse=True)
 def small_packs(monkeypatch):
     """One cell of four members at width 8, two of two at width 16."""
-    monkeypatch.setattr(members, "PACK_BYTES", 2 * 4 * 16 * 80)
+    monkeypatch.setattr(packing, "carried_bytes", lambda: 2 * 4 * 16 * 80)
 
 
 def sweep(out, resume=False, **more):
@@ -45,7 +45,7 @@ def assert_same(one, other):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "PACK_BYTES", 2 * 4 * 16 * 80)
+        patch.setattr(packing, "carried_bytes", lambda: 2 * 4 * 16 * 80)
         return sweep(tmp_path_factory.mktemp("whole") / "run")
 
 
@@ -165,7 +165,7 @@ def test_a_resumed_sweep_keeps_its_packs(whole, computed, monkeypatch, tmp_path)
     sweep(out)
     next((out / "cells").glob("000002-*")).unlink()
     computed.clear()
-    monkeypatch.setattr(members, "PACK_BYTES", 2**30)
+    monkeypatch.setattr(packing, "carried_bytes", lambda: 2**30)
     assert_same(sweep(out, resume=True), whole)
     assert computed == [(16, 2)]
 
@@ -371,7 +371,7 @@ def test_shards_meet_in_a_folder(whole, computed, tmp_path):
 
 def test_the_packing_of_the_first_shard_holds_for_all(whole, monkeypatch, tmp_path):
     sweep(tmp_path / "run", shard=(1, 2))
-    monkeypatch.setattr(members, "PACK_BYTES", 2**30)
+    monkeypatch.setattr(packing, "carried_bytes", lambda: 2**30)
     sweep(tmp_path / "run", shard=(2, 2))
     assert_same(lz.merge(tmp_path / "run"), whole)
 

@@ -1,0 +1,109 @@
+"""How many members run side by side."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+import lazynet as lz
+from lazynet.sweep import packing
+from lazynet.sweep.packing import carried_bytes, measured_bytes, packs_of, step_bytes
+
+DATA = lz.load_dataset("digits", n_train=24, n_test=10)
+EACH = step_bytes(lz.TwoLayer(width=16), 24, 64)
+
+
+@pytest.mark.parametrize(
+    ("members", "carried", "size"),
+    [(6, 6, 6), (6, 5.9, 3), (6, 2, 2), (6, 0.1, 1), (7, 6.9, 1), (1, 0.1, 1), (8, 100, 8)],
+)
+def test_packs_are_equal_and_no_larger_than_is_carried(members, carried, size, monkeypatch):
+    monkeypatch.setattr(packing, "carried_bytes", lambda: int(carried * EACH))
+    seeds = list(range(3, 3 + members))
+    packs = packs_of(seeds, lz.TwoLayer(width=16), DATA)
+    assert [seed for pack in packs for seed in pack] == seeds
+    assert {len(pack) for pack in packs} == {size}
+
+
+def test_the_measurement_is_short_and_finds_one_of_its_packs():
+    begin = time.perf_counter()
+    found = measured_bytes()
+    assert time.perf_counter() - begin < 30  # seconds; 2 where nothing else runs
+    each = 4 * packing.WIDTH * (packing.N + packing.D)
+    assert found in [each * size for size in packing.PACKS]
+
+
+def slow_beyond(size):
+    """Steps whose seconds grow with the bytes, and twice as fast beyond so many members."""
+
+    def steps(path, variables, key, shared, number):
+        now = len(variables["params"]["hidden"])
+        clock.append(clock[-1] + number * now * (2 if now > size else 1))
+
+    clock = [0.0]
+    return steps, SimpleNamespace(perf_counter=lambda: clock[-1])
+
+
+@pytest.mark.parametrize("size", [2, 4, 16])
+def test_the_largest_pack_that_is_about_as_quick(size, monkeypatch):
+    steps, clock = slow_beyond(size)
+    monkeypatch.setattr(packing, "_steps", steps)
+    monkeypatch.setattr(packing, "time", clock)
+    assert measured_bytes() == size * 4 * packing.WIDTH * (packing.N + packing.D)
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """The measurements that are taken, and where they are kept."""
+    taken = []
+
+    def measure():
+        taken.append(1000 + len(taken))
+        return taken[-1]
+
+    monkeypatch.setattr(packing, "measured_bytes", measure)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    packing._remembered.cache_clear()
+    yield taken, tmp_path / "lazynet" / packing.FILE
+    packing._remembered.cache_clear()
+
+
+def test_a_measurement_is_remembered_by_machine(measured):
+    taken, file = measured
+    assert carried_bytes() == carried_bytes() == 1000
+    packing._remembered.cache_clear()
+    assert carried_bytes() == 1000
+    assert json.loads(file.read_text()) == {packing.machine(): 1000}
+    file.write_text(json.dumps({"another": 5}))
+    packing._remembered.cache_clear()
+    assert carried_bytes() == 1001
+    assert json.loads(file.read_text()) == {"another": 5, packing.machine(): 1001}
+    assert len(taken) == 2
+    assert [path.name for path in file.parent.iterdir()] == [packing.FILE]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"%s": "much"}', '{"%s": -1}', '{"%s": null}', b"\xff\xfe"])
+def test_a_damaged_file_is_measured_again(content, measured):
+    _, file = measured
+    file.parent.mkdir()
+    content = content.replace("%s", packing.machine()).encode() if isinstance(content, str) else content
+    file.write_bytes(content)
+    assert carried_bytes() == 1000
+    assert json.loads(file.read_text()) == {packing.machine(): 1000}
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(measured, monkeypatch, tmp_path):
+    (tmp_path / "lazynet").write_text("a file where the folder would be")
+    assert carried_bytes() == 1000
+    packing._remembered.cache_clear()
+    assert carried_bytes() == 1001
+
+
+def test_an_accelerator_is_bounded_by_its_memory(measured, monkeypatch):
+    device = SimpleNamespace(platform="gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    monkeypatch.setattr(packing, "device_memory", lambda devices: 2**33)
+    assert carried_bytes() == 2**33 // 8
+    assert not measured[0]
