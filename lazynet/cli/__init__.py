@@ -1,12 +1,16 @@
 """The command line: `lazynet sweep`, `merge`, `status`, `predict`, `complexity` and `data`."""
 
 import contextlib
+import hashlib
 import io
 import itertools
+import os
+import platform
 import sys
 import warnings
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 import lazynet as lz
@@ -14,6 +18,7 @@ from lazynet.cli.common import BAD_INPUT, INTERRUPTED
 from lazynet.cli.datasets import DataCommand
 from lazynet.cli.limits import Complexity, Predict
 from lazynet.cli.sweeps import Merge, Status, Sweep
+from lazynet.data.files import cache_folder
 
 # What bad input raises; anything else is a defect and shows its traceback.
 EXPECTED_ERRORS = (ValueError, OSError)
@@ -27,6 +32,22 @@ Command = (
     | Annotated[Complexity, tyro.conf.subcommand("complexity", prefix_name=False)]
     | Annotated[DataCommand, tyro.conf.subcommand("data", prefix_name=False)]
 )
+
+
+def start(arguments: list[str] | None = None) -> int:
+    """The program `lazynet`: a command, with compiled programs kept in the user's cache from run to run."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / _processor()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return main(arguments)
+
+
+def _processor() -> str:
+    """A name for this kind of processor: machines that share a home folder may not run each other's programs."""
+    said = platform.machine() + platform.processor()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        said += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,6 @@
 
 import sys
 
-from lazynet.cli import main
+from lazynet.cli import start
 
-sys.exit(main())
+sys.exit(start())

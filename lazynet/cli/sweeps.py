@@ -12,6 +12,7 @@ import lazynet as lz
 from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, OUT_OF_TIME, Source, print_json, print_plan
 from lazynet.losses import get_loss
 from lazynet.sweep import RunFolder, check_new_folder, write_figures
+from lazynet.sweep.devices import is_first
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.settings import Training
 from lazynet.sweep.study import study_of
@@ -81,7 +82,8 @@ class Sweep:
     def run(self) -> int:
         """Run the sweep; the exit code."""
         shard = _parse_shard(self.shard)
-        check_new_folder(self.out, self.resume or shard is not None)
+        if is_first():
+            check_new_folder(self.out, self.resume or shard is not None)
         source = self.data
         data = lz.load_dataset(source.dataset, source.classes, max(self.n_train), source.n_test)
         network = lz.TwoLayer(width=max(self.widths, default=2), outputs=data.outputs, train=self.train)
@@ -118,6 +120,8 @@ class Sweep:
                 resume=self.resume,
                 shard=shard,
             )
+            if not is_first():
+                return 0
             if shard is not None and self.out is not None:
                 print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
                 return 0

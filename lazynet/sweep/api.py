@@ -7,25 +7,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer
-from lazynet.sweep.cells import Cell, compute_cell
-from lazynet.sweep.checkpoint import Budget, OutOfTime
-from lazynet.sweep.devices import agreed, agreed_text, is_first
+from lazynet.sweep.checkpoint import OutOfTime
+from lazynet.sweep.devices import agreed_text, is_first
+from lazynet.sweep.engine import all_cells, deadline_of
 from lazynet.sweep.limits import Limits
-from lazynet.sweep.members import prepare
 from lazynet.sweep.plan import sweep_jobs
-from lazynet.sweep.progress import Progress
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import Pack, assemble
 from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard, named
-from lazynet.sweep.store import RunFolder, finished_run, open_run
-from lazynet.sweep.study import Study, rates_of, study_of
+from lazynet.sweep.store import finished_run, open_run
+from lazynet.sweep.study import rates_of, study_of
 from lazynet.training import Stop
-from lazynet.training.keys import member_key
 from lazynet.typing import Result
 
 
@@ -135,8 +130,9 @@ def sweep(
     }
     study = study_of(network, data, widths, seeds, training, given)
     check_shard(shard, out)
-    check_new_folder(out, resume or shard is not None)
-    deadline = _deadline(max_seconds, out)
+    if is_first():
+        check_new_folder(out, resume or shard is not None)
+    deadline = deadline_of(max_seconds, out)
     for job in sweep_jobs(study):
         job.check()
     begun = time.time()
@@ -153,7 +149,7 @@ def sweep(
         rates = rates_of(record)
         packs = [Pack(*pack) for pack in record["engine"]["packs"]]
         try:
-            cells = _all_cells(study, packs, rates, limits, run, progress, shard, deadline)
+            cells = all_cells(study, packs, rates, limits, run, progress, shard, deadline)
         except OutOfTime:
             raise TimeoutError(f"max_seconds = {max_seconds:g} are over; with resume=True the sweep goes on.") from None
         if shard is not None or not is_first():
@@ -197,66 +193,3 @@ def merge(out: str | Path) -> Result:
         result.attrs |= provenance(as_json(run.asked_settings), run.settings["dtype"], begun)
         run.finish(result)
     return result
-
-
-def _deadline(max_seconds: float | None, out: str | Path | None) -> float:
-    """When the time is over, on the clock `time.monotonic`."""
-    if max_seconds is None:
-        return float("inf")
-    if not max_seconds > 0:
-        raise ValueError(f"max_seconds is {max_seconds}, but must be positive.")
-    if out is None:
-        raise ValueError("max_seconds is set, but out names no folder from which to go on.")
-    return time.monotonic() + max_seconds
-
-
-def _all_cells(
-    study: Study,
-    packs: list[Pack],
-    rates: list[dict[int, float]],
-    limits: Limits,
-    run: RunFolder | None,
-    shown: bool,
-    shard: tuple[int, int] | None,
-    deadline: float,
-) -> list[Cell]:
-    """The cells of a shard's packs, those that the run has stored from there, the others computed and stored."""
-    part, parts = shard or (1, 1)
-    mine = list(enumerate(packs))[part - 1 :: parts]
-    steps = study.points[0].training.steps
-    cells = []
-    prepared: tuple[int, Any] = -1, None
-    units = sum(pack.width * len(pack.seeds) * steps for _, pack in mine)
-    with Progress(units, shown=shown and is_first()) as bar:
-        for number, pack in mine:
-            report = bar.steps_of(pack.width)
-            cell = None if run is None else run.get(number)
-            # A cell that the first process has read is nobody's work.
-            if agreed(cell is None):
-                point, rate = study.points[pack.point], rates[pack.point][pack.width]
-                if prepared[0] != pack.point:
-                    prepared = pack.point, prepare(point.network, point.data, point.training)
-                # Of members on several hosts no process has all.
-                alone = jax.process_count() == 1
-                kept = Budget(run.checkpoint(number), deadline) if run is not None and alone else None
-                if agreed(time.monotonic() >= deadline):
-                    raise OutOfTime
-                limits.check_rate(point, pack.width, rate)
-                cell = compute_cell(
-                    point.network.clone(width=pack.width),
-                    point.data,
-                    [member_key(pack.width, seed) for seed in pack.seeds],
-                    point.training,
-                    rate,
-                    prepared[1],
-                    limits.at(point, pack.width),
-                    report,
-                    kept,
-                )
-                if run is not None:
-                    run.put(number, cell)
-            else:
-                report(steps * len(pack.seeds))
-            if cell is not None:
-                cells.append(cell)
-    return cells

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -17,7 +16,7 @@ from unchecked import unchecked
 import lazynet as lz
 from lazynet.sweep import devices, members
 from lazynet.sweep.settings import Training
-from lazynet.training import HiddenPath, PreactivationPath
+from lazynet.training import HiddenPath
 from lazynet.training.keys import member_key
 
 DTYPES = ("float64", "float32")
@@ -62,6 +61,36 @@ def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, on_o
     for dtype in dtypes:
         for one, many in zip(on_one_device[dtype], found[dtype], strict=True):
             assert_agree(one, many, dtype)
+
+
+def test_the_script_for_several_hosts(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    script = [sys.executable, SCRIPT.parents[2] / "scripts" / "width_sweep.py"]
+    flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "4", "--steps", "5", "--out", "run"]
+    processes = [
+        subprocess.Popen(
+            [*script, "--hosts", address, "2", str(host), *flags],
+            cwd=tmp_path,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host in (0, 1)
+    ]
+    (first, told), (other, _) = (process.communicate(timeout=200) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert "4 x cpu on 2 hosts" in told
+    assert "Written to run" in first
+    assert all(line.startswith("[Gloo]") for line in other.splitlines())
+    result = xr.load_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf")
+    alone = lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=16, n_test=6), [8], 4, 5, progress=False)
+    np.testing.assert_allclose(result.train_loss, alone.train_loss, rtol=1e-5)
+    refused = subprocess.run([*script, "--hosts", address, "two", "0"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--hosts takes nothing, or the address of the first host" in refused.stderr
 
 
 def assert_agree(one, many, dtype):
@@ -122,16 +151,6 @@ def test_every_device_has_its_share(seeds, monkeypatch):
     ((path, shapes),) = seen
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
     assert path == HiddenPath(network, blocks=seeds == 2)
-
-
-@pytest.mark.parametrize("path", [HiddenPath, PreactivationPath])
-def test_units_in_one_block_or_several_are_the_same(path, monkeypatch):
-    from lazynet.training import paths
-
-    monkeypatch.setattr(paths, "BLOCK", 8)
-    network = lz.TwoLayer(width=20)
-    assert [len(block) for block in path(network)._blocks(jnp.zeros((20, 3)))] == [7, 7, 6]
-    assert [len(block) for block in path(network, blocks=False)._blocks(jnp.zeros((20, 3)))] == [20]
 
 
 def test_text_goes_to_every_process_as_it_is():

@@ -102,7 +102,7 @@ def test_doubles_other_losses_and_optimisers_and_scales():
 def test_a_sweep_that_does_not_fit_is_refused_before_work(monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda: 2**31)
     # `lazynet.sweep` is the function.
-    monkeypatch.setattr(sys.modules["lazynet.sweep.api"], "compute_cell", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr(sys.modules["lazynet.sweep.engine"], "compute_cell", lambda *_: pytest.fail("work was started"))
     with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 takes .* but 2\.15 GB of memory are"):
         lz.sweep(lz.TwoLayer(width=2), DIGITS, [64, 2**24], seeds=2, steps=10)
 

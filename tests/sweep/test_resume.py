@@ -17,7 +17,7 @@ import xarray as xr
 
 import lazynet as lz
 from lazynet import cli
-from lazynet.sweep import RunFolder, checkpoint, limits, packing, store, study
+from lazynet.sweep import RunFolder, checkpoint, engine, limits, packing, store, study
 from lazynet.training import program
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
@@ -52,13 +52,13 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def computed(monkeypatch):
     """The members of each cell that is computed."""
-    seen, compute = [], API.compute_cell
+    seen, compute = [], engine.compute_cell
 
     def counted(network, data, keys, *rest):
         seen.append((network.width, len(keys)))
         return compute(network, data, keys, *rest)
 
-    monkeypatch.setattr(API, "compute_cell", counted)
+    monkeypatch.setattr(engine, "compute_cell", counted)
     return seen
 
 
@@ -430,10 +430,10 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "lazynet: interrupted; nothing was written\n"
     assert not Path(out).exists()
     with monkeypatch.context() as patch:
-        patch.setattr(API, "compute_cell", stop)
+        patch.setattr(engine, "compute_cell", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     (line,) = capsys.readouterr().err.splitlines()
-    assert "0 of 4 cells are stored" in line
+    assert "0 of 3 cells are stored" in line
     assert "--resume goes on" in line
     assert cli.main(["status", out]) == 0
     assert "is given --resume" in capsys.readouterr().out

@@ -115,10 +115,12 @@ def test_row_space():
 def test_blocks_of_units():
     for width, number in ((1, 1), (1024, 1), (1025, 2), (1500, 2), (5000, 5), (2**14, 16), (2**15 + 3, 16)):
         units = np.arange(width)[:, None]
-        blocks = paths._blocks(units)
+        blocks = HiddenPath(TwoLayer(width=2))._blocks(units)
         np.testing.assert_array_equal(np.concatenate(blocks), units)
         assert len(blocks) == number
         assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+        (whole,) = HiddenPath(TwoLayer(width=2), blocks=False)._blocks(units)
+        np.testing.assert_array_equal(whole, units)
 
 
 @pytest.mark.parametrize(
