@@ -246,15 +246,15 @@ def run(
         rate = 2 * 2048**3 / timings["sgemm"].best if "sgemm" in timings else None
         apart = difference(what, timings["lazynet"].result, timings["loop"].result)
         rows += [{**row(width, name, timings, given, rate), "difference": apart} for name in ("lazynet", "loop")]
+    notes = [
+        "x: the loop's best over lazynet's. share: 4 n d m operations a step and seed over the rate of jax.numpy.dot.",
+        "diff: of the trained weights, or of the last kernel drift, between the two, relative.",
+    ]
     if what == "experiment" and len(widths) > 1:
         whole = interleaved({"lazynet": experiment_ours(given, widths, snapshots)}, rounds, budget)["lazynet"]
         rows += totals(rows, whole)
+        notes.append("all: one sweep of all widths by lazynet, which has compiled them before; the sum of the loop's.")
     settings = {"what": what, "widths": list(widths), "n": n, "d": d, "seeds": seeds, "steps": steps, "path": path}
-    notes = [
-        "x: the loop's best over lazynet's. share: 4 n d m operations a step and seed over the rate of jax.numpy.dot.",
-        "all: one sweep of all widths by lazynet, which has compiled them before; the sum of the loop's.",
-        "diff: of the trained weights, or of the last kernel drift, between the two, relative.",
-    ]
     return Report({**settings, "snapshots": snapshots, "rounds": rounds, "budget": budget}, "float32", rows, notes)
 
 
