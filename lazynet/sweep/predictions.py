@@ -1,5 +1,6 @@
 """What theory predicts for the members of a sweep: the infinite-width limit, and each member linearised."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,10 +152,12 @@ def linearized_members(
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
         return path, float(error)
 
-    kernels = ((i, kernel(i)) for i in members)
+    # Each thread has a kernel; larger ones have all threads.
+    together = (os.cpu_count() or 1) if descend and size <= EXACT else 1
+    found: list[tuple[Trajectory | None, float]] = []
     with narrow_products(size):
-        # Larger kernels are held one at a time, and each has all threads.
-        found = in_threads(predicted, kernels) if descend and size <= EXACT else list(map(predicted, kernels))
+        for first in range(0, len(members), together):
+            found += in_threads(predicted, [(i, kernel(i)) for i in members[first : first + together]])
     paths, errors = zip(*found, strict=True)
     if not descend:
         return train_linearized(network, data, trained, keys, training, learning_rate), np.array(errors)
