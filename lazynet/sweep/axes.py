@@ -10,11 +10,11 @@ import numpy as np
 
 from lazynet.data import Dataset, label_noise
 from lazynet.networks import Scale, TwoLayer
+from lazynet.sweep.names import OF_KERNEL
 from lazynet.sweep.settings import Training, check_count
 from lazynet.training.keys import noise_key, subsample_key
 
-# In the order of the result's dims; the infinite-width kernel depends on the first, so that its points are neighbours.
-OF_KERNEL = ("activation", "init_scale", "output_scale", "n_train")
+# In the order of the result's dims; points of one kernel are neighbours.
 AXES = (*OF_KERNEL, "learning_rate", "batch_size", "label_noise")
 WHOLE = ("n_train", "batch_size")
 

@@ -87,7 +87,8 @@ def _computed(
     limits.check_rate(point, pack.width, rate)
     flops = replace(prepared.path, network=network).operations(prepared.arrays)
     # Of members on several hosts no process has all.
-    kept = run is not None and jax.process_count() == 1
+    alone = jax.process_count() == 1
+    kept = Budget(run.checkpoint(number), deadline) if run is not None and alone else None
     return compute_cell(
         network,
         point.data,
@@ -97,7 +98,7 @@ def _computed(
         prepared,
         limits.at(point, pack.width),
         bar.of_cell(pack.width, pack.width * point.data.n_train, flops),
-        Budget(run.checkpoint(number), deadline) if run is not None and kept else None,
+        kept,
     )
 
 

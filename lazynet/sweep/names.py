@@ -3,6 +3,8 @@
 # Scales that may be functions of the width, and what else is known at each width.
 SCALES = ("init_scale", "output_scale")
 BY_WIDTH = ("learning_rate", *SCALES)
+# The axes on which the kernel of infinite width depends.
+OF_KERNEL = ("activation", *SCALES, "n_train")
 
 MEANING = {
     "train_loss": "loss of the network on the training set",

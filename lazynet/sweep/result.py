@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazynet.sweep.cells import Cell, join_cells
-from lazynet.sweep.names import BY_WIDTH, MEANING, SCALES
+from lazynet.sweep.names import BY_WIDTH, MEANING, OF_KERNEL, SCALES
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
@@ -22,11 +22,10 @@ class Pack(NamedTuple):
 STATUS = ("finished", "diverged", "stopped")
 
 # The axes on which the limit depends; what is not named here depends on all.
-SPECTRUM = ("activation", *SCALES, "n_train")
-LABELS = (*SPECTRUM, "label_noise")
+LABELS = (*OF_KERNEL, "label_noise")
 DESCENT = (*LABELS, "learning_rate")
 OF = {
-    **dict.fromkeys(("lambda_min", "lambda_max", "learning_rate"), SPECTRUM),
+    **dict.fromkeys(("lambda_min", "lambda_max", "learning_rate"), OF_KERNEL),
     **dict.fromkeys(("label_norm", "complexity"), LABELS),
     **{f"kernel_{part}_{score}": DESCENT for part in ("train", "test") for score in ("loss", "error")},
     "linearised_displacement": DESCENT,

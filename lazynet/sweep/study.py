@@ -109,9 +109,10 @@ def study_of(
     points = points_of(network.clone(width=ordered[-1]), data, training, axes, single)
     for point in points:
         point.training.check(point.network, point.data, point.learning_rate)
+    expected = training.shapes(points[0].network, points[0].data)
+    for point in points:
         for width in ordered:
-            shapes = point.training.shapes(point.network.clone(width=width), point.data)
-            expected = points[0].training.shapes(points[0].network, points[0].data)
+            shapes = training.shapes(point.network.clone(width=width), point.data)
             if shapes != expected:
                 raise ValueError(
                     f"measures give arrays of shapes {expected}, but {shapes} at width {width}; they must not differ."
