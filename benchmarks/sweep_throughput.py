@@ -151,10 +151,8 @@ def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[
     """Every member trained by lazynet in the packs of a sweep; the trained parameters."""
     data = given.data
     chosen = choose_path(network, squared(), "sgd", None, data.x_train, path)
-    arrays = chosen.share(data.x_train, data.y_train)
-    if path == "hidden":
-        arrays = {"x": data.x_train, "y": data.y_train, "rows": data.x_train}
-    arrays["learning_rate"] = given.learning_rate
+    arrays = {"x": data.x_train, "rows": data.x_train} if path == "hidden" else chosen.share(data.x_train)
+    arrays |= {"y": data.y_train, "learning_rate": given.learning_rate}
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
     every = starts(given, network)
     packs = []

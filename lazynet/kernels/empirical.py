@@ -167,8 +167,10 @@ def _average_bytes(network: TwoLayer, variables: Variables, x1: AnyArray, x2: An
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # Where there is nothing to cast, jnp.asarray costs a tenth of a small kernel.
-    return a if isinstance(a, Array) and a.dtype == dtype else jnp.asarray(a, dtype)
+    # Where there is nothing to cast, jnp.asarray costs a tenth of a small kernel; NumPy casts without a program.
+    if isinstance(a, Array):
+        return a if a.dtype == dtype else a.astype(dtype)
+    return jnp.asarray(np.asarray(a, dtype))
 
 
 def _counts(network: TwoLayer, variables: Variables) -> bool:

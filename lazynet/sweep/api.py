@@ -100,7 +100,8 @@ def sweep(
         label_norm, complexity, each over those axes on which it depends. Bounds on max_neuron_displacement: lemma_bound
         (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a diverged member is NaN from its
         stopped_step on. What only full-batch descent has is NaN at other batch sizes beside it. On several hosts (see
-        `jax.distributed`) the first process reads, writes and returns the result, the others None.
+        `jax.distributed`) the first process reads, writes and returns the result, the others None. Beyond eight widths
+        compiled programs are let go by `jax.clear_caches`, yours too, for memory would grow with every width.
 
     Raises:
         ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work

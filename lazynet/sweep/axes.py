@@ -31,6 +31,11 @@ class Point(NamedTuple):
     training: Training
     learning_rate: Scale | None
 
+    @property
+    def of_kernel(self) -> tuple:
+        """What tells apart the points with another kernel of infinite width."""
+        return tuple(self.labels.get(name) for name in OF_KERNEL)
+
 
 def split_axes(given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
     """Axes that were given as several values, in the order of AXES, and the single values of all others.

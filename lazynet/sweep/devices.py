@@ -1,5 +1,6 @@
 """Members and neurons shared over devices by JAX's shardings: a mesh with the axes "member" and "neuron"."""
 
+from dataclasses import dataclass
 from functools import partial
 from math import gcd
 from typing import Any
@@ -54,17 +55,32 @@ def on_all(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(placed, tree)
 
 
-def spread(tree: Any, mesh: Mesh | None, width: int) -> Any:
-    """Arrays of members, traced, shared by their first axis, and by their second where it is that of the units."""
-    if mesh is None:
-        return tree
+@dataclass(frozen=True)
+class Spread:
+    """Members of this width over the devices of a mesh."""
 
-    def placed(leaf: jax.Array) -> jax.Array:
-        units = leaf.ndim > 1 and leaf.shape[1] == width and splits_neurons(mesh)
-        spec = PartitionSpec("member", "neuron") if units else PartitionSpec("member")
-        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+    mesh: Mesh | None
+    width: int
 
-    return jax.tree.map(placed, tree)
+    def spread(self, tree: Any) -> Any:
+        """Arrays of members, traced, shared by their first axis, and by their second where it is that of the units."""
+        if self.mesh is None:
+            return tree
+        every, units = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in (("member",), ("member", "neuron")))
+
+        def placed(leaf: jax.Array) -> jax.Array:
+            has_units = leaf.ndim > 1 and leaf.shape[1] == self.width and splits_neurons(self.mesh)
+            return jax.lax.with_sharding_constraint(leaf, units if has_units else every)
+
+        return jax.tree.map(placed, tree)
+
+    def to_host(self, tree: Any) -> Any:
+        """Arrays in NumPy, those of other processes too."""
+        return to_host(tree)
+
+    def agreed(self, number: int) -> int:
+        """The first process's number, on every process."""
+        return agreed(number)
 
 
 def to_host(tree: Any) -> Any:

@@ -17,6 +17,9 @@ from lazynet.sweep.store import RunFolder
 from lazynet.sweep.study import Rates, Study
 from lazynet.training.keys import member_key
 
+# JAX lets go of no program by itself, and those of a width take about 20 MB; beyond so many widths all are let go.
+COMPILED = 8
+
 
 def deadline_of(max_seconds: float | None, out: str | Path | None) -> float:
     """When the time is over, on the clock `time.monotonic`."""
@@ -47,7 +50,8 @@ def all_cells(
     part, parts = shard or (1, 1)
     mine = list(enumerate(packs))[part - 1 :: parts]
     cells = []
-    prepared: tuple[int, Prepared] | None = None
+    prepared: dict[tuple, Prepared] = {}
+    compiled: set[tuple] = set()
     with Progress(sum(_units(study, pack) for _, pack in mine), len(mine), shown and is_first()) as bar:
         for number, pack in mine:
             cell = None if run is None else run.get(number)
@@ -57,10 +61,17 @@ def all_cells(
                 if agreed(time.monotonic() >= deadline):
                     raise OutOfTime
                 point = study.points[pack.point]
-                if prepared is None or prepared[0] != pack.point:
-                    prepared = pack.point, prepare(point.network, point.data, point.training)
+                if len(compiled | {(pack.width, point.of_kernel)}) > COMPILED:
+                    jax.clear_caches()
+                    compiled.clear()
+                compiled.add((pack.width, point.of_kernel))
+                # Neither learning rates nor labels change how members step.
+                alike = point.of_kernel, point.training
+                if alike not in prepared:
+                    prepared = {key: value for key, value in prepared.items() if key[0] == point.of_kernel}
+                    prepared[alike] = prepare(point.network, point.data, point.training)
                 cell = _computed(
-                    study, pack, number, rates[pack.point][pack.width], limits, prepared[1], run, bar, deadline
+                    study, pack, number, rates[pack.point][pack.width], limits, prepared[alike], run, bar, deadline
                 )
                 if run is not None:
                     run.put(number, cell)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 
 from lazynet.data import Dataset
 from lazynet.kernels import average_ntk
@@ -25,7 +24,7 @@ from lazynet.measures import (
 )
 from lazynet.networks import Linearized, TwoLayer, weights
 from lazynet.precision import float64
-from lazynet.sweep.devices import agreed, mesh_for, on_all, padded, splits_neurons, spread, to_host
+from lazynet.sweep.devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.sweep.settings import Measures, Training, examples
 from lazynet.training import NEVER, AutodiffPath, Checkpoint, HiddenPath, Member, choose_path, get_optimizer, simulate
 from lazynet.training.keys import batch_key, start_key
@@ -100,7 +99,7 @@ class Predictions:
 
 
 class Prepared(NamedTuple):
-    """How members of every width step, the arrays (float64, on the host) that all of them share, and ||X||_2."""
+    """How members of every width step, what all of them share of the inputs (float64, on the host), and ||X||_2."""
 
     path: Any
     arrays: dict[str, np.ndarray]
@@ -108,11 +107,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(network: TwoLayer, data: Dataset, training: Training) -> Prepared:
-    """The path that trains this family on this data: the same for every width."""
-    x, y = data.x_train, data.y_train
+    """The path that trains this family on these inputs: the same for every width, learning rate and label."""
+    x = data.x_train
     with narrow_products(data.n_train):
         path = choose_path(network, training.loss, training.optimizer, training.batch_size, x, path=training.path)
-        return Prepared(path, path.share(x, y), float(np.linalg.norm(x, 2)))
+        return Prepared(path, path.share(x), float(np.linalg.norm(x, 2)))
 
 
 def train_members(
@@ -136,11 +135,12 @@ def train_members(
     with arithmetic(training.dtype):
         shared = on_all(_share(prepared.arrays, data, learning_rate, training.dtype), mesh)
         numbers = on_all(jax.random.key_data(jnp.stack(every)), mesh)
-        members = _members(network, measure, numbers, shared, mesh)
+        layout = Spread(mesh, network.width)
+        members = _members(network, measure, numbers, shared, layout)
         report = _times(on_steps, len(keys))
         steps, stop = training.snapshot_steps, training.stop
-        outcome = simulate(path, measure, members, shared, steps, report, checkpoint, stop, agreed, to_host)
-        trained = to_host((members.variables, *outcome))
+        outcome = simulate(path, measure, members, shared, steps, report, checkpoint, stop, layout)
+        trained = layout.to_host((members.variables, *outcome))
     found = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], trained))
     if network.symmetric:
         # What is there is the rounding of a sum that cancels.
@@ -156,7 +156,7 @@ def train_linearized(
     linear = Linearized(network)
     path = AutodiffPath(linear, training.loss, get_optimizer(training.optimizer), training.batch_size)
     with arithmetic(training.dtype):
-        shared = _share(path.share(data.x_train, data.y_train), data, learning_rate, training.dtype)
+        shared = _share(path.share(data.x_train), data, learning_rate, training.dtype)
         records = []
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
@@ -177,23 +177,22 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
     return np.minimum(trained.diverged_at, at_snapshot)
 
 
-@partial(jax.jit, static_argnames=("network", "measure", "mesh"))
-def _members(
-    network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[str, Array], mesh: Mesh | None
-) -> Member:
+@partial(jax.jit, static_argnames=("network", "measure", "layout"))
+def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
     """The members whose keys have these numbers at their start, where they are to be."""
 
     def one(key: Array) -> Member:
         return Member(dict(network.init(start_key(key), shared["x"])), batch_key(key), None)
 
-    keys = spread(jax.random.wrap_key_data(numbers), mesh, network.width)
-    members = spread(jax.vmap(one)(keys), mesh, network.width)
+    keys = layout.spread(jax.random.wrap_key_data(numbers))
+    members = layout.spread(jax.vmap(one)(keys))
     context = jax.vmap(lambda variables: measure.context(variables, shared))(members.variables)
-    return members._replace(context=spread(context, mesh, network.width))
+    return members._replace(context=layout.spread(context))
 
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
-    every = {**arrays, "x_test": data.x_test, "y_test": data.y_test, "learning_rate": learning_rate}
+    labels = {"y": data.y_train, "y_test": data.y_test}
+    every = {**arrays, **labels, "x_test": data.x_test, "learning_rate": learning_rate}
     return {name: jnp.asarray(value, dtype) for name, value in every.items()}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import groupby, product
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +33,11 @@ class Study(NamedTuple):
 
     @property
     def packs(self) -> list[Pack]:
-        """Every cell, points one after the other."""
+        """Every cell: one kernel after the other, and width by width those points that share compiled programs."""
         return [
             Pack(number, width, pack)
-            for number, point in enumerate(self.points)
-            for width in self.widths
+            for _, alike in groupby(enumerate(self.points), key=lambda numbered: numbered[1].of_kernel)
+            for width, (number, point) in product(self.widths, list(alike))
             for pack in packs_of(self.seeds, point.network.clone(width=width), point.data)
         ]
 

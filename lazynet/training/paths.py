@@ -40,8 +40,8 @@ class Member(NamedTuple):
 class Path(Protocol):
     """The three pure functions of a training path, and the data it needs."""
 
-    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays that members share, computed once on the host in float64."""
+    def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """What members share of the inputs, computed once on the host in float64."""
         ...
 
     def start(self, member: Member, shared: Shared) -> State:
@@ -74,9 +74,9 @@ class AutodiffPath:
     optimizer: Optimizer
     batch_size: int | None = None
 
-    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs and targets as they are."""
-        return {"x": x, "y": y}
+    def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs as they are."""
+        return {"x": x}
 
     def start(self, member: Member, shared: Shared) -> State:
         """Parameters and the optimiser's own state."""
@@ -130,12 +130,12 @@ class HiddenPath:
     network: TwoLayer
     blocks: bool = True
 
-    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs, targets, and the inputs in their row space with its basis (d, rank) where the rank is below d."""
+    def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs, and the inputs in their row space with its basis (d, rank) where the rank is below d."""
         basis = row_space(x)
         if basis.shape[1] == x.shape[1]:
-            return {"x": x, "y": y, "rows": x}
-        return {"x": x, "y": y, "rows": x @ basis, "basis": basis}
+            return {"x": x, "rows": x}
+        return {"x": x, "rows": x @ basis, "basis": basis}
 
     def start(self, member: Member, shared: Shared) -> State:
         """Weights in the row space and slopes of each block, and outputs."""
@@ -198,9 +198,9 @@ class PreactivationPath(HiddenPath):
     The sum of G is kept, so that W = W_0 - eta c (sum G) X can be read whenever it is wanted.
     """
 
-    def share(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs, targets and the Gram matrix of the inputs."""
-        return {"x": x, "y": y, "gram": x @ x.T}
+    def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs and their Gram matrix."""
+        return {"x": x, "gram": x @ x.T}
 
     def start(self, member: Member, shared: Shared) -> State:
         """Pre-activations, the sum of G and slopes of each block, and outputs."""

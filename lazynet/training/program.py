@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -78,6 +79,40 @@ class Checkpoint(Protocol):
         ...
 
 
+@runtime_checkable
+class Layout(Protocol):
+    """Where the arrays of members are; equal layouts are one, so that they share a compiled program."""
+
+    def spread(self, tree: Any) -> Any:
+        """Traced arrays, stacked over members along their first axis, where they belong."""
+        ...
+
+    def to_host(self, tree: Any) -> Any:
+        """Arrays in NumPy, wherever they are."""
+        ...
+
+    def agreed(self, number: int) -> int:
+        """What all processes take that share members."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneDevice:
+    """Everything is where JAX puts it."""
+
+    def spread(self, tree: Any) -> Any:
+        """As they are."""
+        return tree
+
+    def to_host(self, tree: Any) -> Any:
+        """Arrays in NumPy."""
+        return jax.tree.map(np.asarray, tree)
+
+    def agreed(self, number: int) -> int:
+        """As it is."""
+        return number
+
+
 class Outcome(NamedTuple):
     """A trained pack: final variables (members, ...), records (members, snapshots, ...) and divergence (members,).
 
@@ -110,8 +145,7 @@ def simulate(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
     stop: Stop | None = None,
-    agreed: Callable[[int], int] = lambda steps: steps,
-    to_host: Callable[[Any], Any] = lambda tree: jax.tree.map(np.asarray, tree),
+    layout: Layout = OneDevice(),
 ) -> Outcome:
     """Train members, stacked along their first axis, and measure them at the snapshots.
 
@@ -124,10 +158,9 @@ def simulate(
         on_steps: told how many steps were done, after each call.
         checkpoint: where to keep what is unfinished, and to go on from; no digit depends on it.
         stop: when a member stops, and keeps its state.
-        agreed: of the number of steps in a call, which follows the clock, what all processes take that share members.
-        to_host: brings arrays to NumPy, wherever they are.
+        layout: where members are.
     """
-    carry = _start(path, members, shared)
+    carry = _start(path, members, shared, layout)
     records: list[dict[str, np.ndarray]] = []
     root_sums: list[np.ndarray] = []
     done, limit = 0, 1
@@ -141,20 +174,20 @@ def simulate(
                 checkpoint.save(done, _packed(carry, records, root_sums, done))
             last = min(wanted, done + limit)
             begin = time.perf_counter()
-            carry, record = _advance(path, measure, carry, members, shared, done, last, last == wanted, stop)
+            carry, record = _advance(path, measure, carry, members, shared, done, last, last == wanted, stop, layout)
             jax.block_until_ready(carry)
             if last > done:
-                limit = agreed(max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin))))
+                limit = layout.agreed(max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin))))
                 on_steps(last - done)
             done = last
             if done == wanted:
                 break
-        records.append({name: np.asarray(value, np.float64) for name, value in to_host(record).items()})
-        root_sums.append(np.sum([np.asarray(part, np.float64) for part in to_host(carry.root_sum)], axis=0))
+        records.append({name: np.asarray(value, np.float64) for name, value in layout.to_host(record).items()})
+        root_sums.append(np.sum([np.asarray(part, np.float64) for part in layout.to_host(carry.root_sum)], axis=0))
     stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
     stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
     variables = _read(path, carry, members, shared)
-    return Outcome(variables, stacked, *to_host((carry.diverged_at, carry.stopped_at)))
+    return Outcome(variables, stacked, *layout.to_host((carry.diverged_at, carry.stopped_at)))
 
 
 def _packed(
@@ -176,6 +209,8 @@ def _unpacked(
         # Numbers that NumPy does not know, such as bfloat16, come back as bytes.
         values = jnp.asarray(kept[f"carry/{i:03d}"].view(_numbers(leaf).dtype))
         leaves[i] = jax.random.wrap_key_data(values) if _is_key(leaf) else values
+        if len(leaf.sharding.device_set) > 1:
+            leaves[i] = jax.device_put(leaves[i], leaf.sharding)
     names = [name for name in kept if name.startswith("records/")]
     root_sums = list(kept["root_sums"])
     records = [{name.removeprefix("records/"): kept[name][i] for name in names} for i in range(len(root_sums))]
@@ -191,13 +226,13 @@ def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-@partial(jax.jit, static_argnames="path")
-def _start(path: Path, members: Member, shared: Shared) -> Carry:
+@partial(jax.jit, static_argnames=("path", "layout"))
+def _start(path: Path, members: Member, shared: Shared, layout: Layout) -> Carry:
     def one(member: Member) -> Carry:
         zero, never = jnp.zeros_like(shared["learning_rate"]), jnp.full((), NEVER, jnp.int32)
         return Carry(path.start(member, shared), zero, never, never, zero, jnp.zeros_like(never), (zero, zero))
 
-    return jax.vmap(one)(members)
+    return layout.spread(jax.vmap(one)(members))
 
 
 @partial(jax.jit, static_argnames="path")
@@ -205,7 +240,7 @@ def _read(path: Path, carry: Carry, members: Member, shared: Shared) -> Variable
     return jax.vmap(lambda state, member: path.read(state, member, shared))(carry.state, members)
 
 
-@partial(jax.jit, static_argnames=("path", "measure", "stop"), donate_argnames="carry")
+@partial(jax.jit, static_argnames=("path", "measure", "stop", "layout"), donate_argnames="carry")
 def _advance(
     path: Path,
     measure: Measure,
@@ -215,7 +250,8 @@ def _advance(
     first: Array | int,
     last: Array | int,
     wanted: Array | bool,
-    stop: Stop | None = None,
+    stop: Stop | None,
+    layout: Layout,
 ) -> tuple[Carry, dict[str, Array]]:
     """Steps first .. last - 1 of every member, and the measures after them where they are wanted.
 
@@ -256,7 +292,8 @@ def _advance(
             )
         return carry, jax.lax.cond(wanted, measured, nothing, carry.state)
 
-    return jax.vmap(one)(carry, members)
+    carry, record = jax.vmap(one)(carry, members)
+    return layout.spread(carry), record
 
 
 def _met(stop: Stop, loss: Array, gradient: Array, since: Array) -> Array:

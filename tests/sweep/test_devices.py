@@ -134,7 +134,7 @@ def test_members_that_fill_devices_up_are_padded():
 
 
 @pytest.mark.parametrize("seeds", [2, 1], ids=["member", "neuron"])
-def test_every_device_has_its_share(seeds, monkeypatch):
+def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     monkeypatch.setattr(devices, "NEURONS", 32)
     data, network = lz.load_dataset("digits", n_train=16, n_test=6), lz.TwoLayer(width=64)
     seen, simulate = [], members.simulate
@@ -147,10 +147,12 @@ def test_every_device_has_its_share(seeds, monkeypatch):
     monkeypatch.setattr(members, "simulate", looked_at)
     training = Training(5, 3, lz.losses.get_loss("squared"), "sgd", None, "float32", "hidden")
     keys = [member_key(64, seed) for seed in range(seeds)]
-    members.train_members(network, data, keys, training, 0.01, members.prepare(network, data, training))
+    with jax.log_compiles():
+        members.train_members(network, data, keys, training, 0.01, members.prepare(network, data, training))
     ((path, shapes),) = seen
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
     assert path == HiddenPath(network, blocks=seeds == 2)
+    assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
 
 
 def test_text_goes_to_every_process_as_it_is():

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import lazynet as lz
-from lazynet.sweep import packing
+from lazynet.sweep import engine, packing
 from lazynet.sweep.packing import carried_bytes, measured_bytes, packs_of, step_bytes
 
 DATA = lz.load_dataset("digits", n_train=24, n_test=10)
@@ -114,3 +114,30 @@ def test_an_accelerator_is_bounded_by_its_memory(measured, monkeypatch):
     monkeypatch.setattr(packing, "device_memory", lambda devices: 2**33)
     assert carried_bytes() == 2**33 // 8
     assert not measured[0]
+
+
+def test_a_width_is_compiled_once_and_let_go_of_beyond_so_many(monkeypatch, caplog):
+    held, clear = [], jax.clear_caches
+
+    def compiled():
+        return caplog.text.count("Finished XLA compilation of jit(_advance)")
+
+    def cleared():
+        clear()
+        held.append(compiled())
+
+    def sweep(widths):
+        # A measure of its own is a program of its own.
+        own = {"first": lambda variables, variables_0, data: data.y_train[0]}
+        axes = {"learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]}
+        with jax.log_compiles():
+            caplog.clear()
+            lz.sweep(lz.TwoLayer(width=8), DATA, widths, 2, 3, measures=own, **axes)
+        return compiled()
+
+    monkeypatch.setattr(jax, "clear_caches", cleared)
+    monkeypatch.setattr(engine, "COMPILED", 2)
+    assert sweep([8, 10]) == 2
+    assert held == []
+    assert sweep([8, 10, 12, 14, 16]) == 5
+    assert held == [2, 4]

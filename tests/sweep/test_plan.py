@@ -43,8 +43,8 @@ def test_operations_of_a_step_are_those_that_xla_counts(path, train):
     y = np.ones(n, "float32")
     network = lz.TwoLayer(width=width, train=train)
     chosen = choose_path(network, get_loss("squared"), "sgd", None, x, path)
-    arrays = chosen.share(x, y)
-    shared = {name: jnp.asarray(value) for name, value in arrays.items()} | {"learning_rate": jnp.ones(())}
+    arrays = chosen.share(x)
+    shared = {name: jnp.asarray(value) for name, value in arrays.items()} | {"y": y, "learning_rate": jnp.ones(())}
     member = Member(dict(network.init(jax.random.key(0), x)), jax.random.key(1), None)
     state = chosen.start(member, shared)
     step = jax.jit(lambda state, member, shared: chosen.step(state, member, shared, jnp.asarray(0))[:2])

@@ -36,7 +36,7 @@ def members(network, keys, x, dtype="float64", change=lambda variables, i: varia
 
 
 def share(path, x, y, learning_rate, dtype="float64"):
-    arrays = {**path.share(x, y), "learning_rate": learning_rate}
+    arrays = {**path.share(x), "y": y, "learning_rate": learning_rate}
     return {name: jnp.asarray(value, dtype) for name, value in arrays.items()}
 
 
