@@ -15,8 +15,9 @@ from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
 from lazynet.precision import host_float64
-from lazynet.sweep.members import Prepared, Trained, first_diverged, train_members
+from lazynet.sweep.members import Trained, first_diverged, train_members
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
+from lazynet.sweep.prepared import Prepared
 from lazynet.sweep.settings import Training
 from lazynet.training import Checkpoint
 
@@ -57,7 +58,9 @@ def compute_cell(
     """Train members of one width and set them beside their predictions."""
     trained = train_members(network, data, keys, training, learning_rate, prepared, on_steps, checkpoint)
     with narrow_products(data.y_train.size):
-        return _beside_predictions(network, data, keys, training, learning_rate, prepared, limit, trained)
+        return _beside_predictions(
+            network, prepared.seen(data), keys, training, learning_rate, prepared, limit, trained
+        )
 
 
 def _beside_predictions(

@@ -10,7 +10,7 @@ from lazynet.sweep.cells import Cell, compute_cell
 from lazynet.sweep.checkpoint import Budget, OutOfTime
 from lazynet.sweep.devices import agreed, is_first
 from lazynet.sweep.limits import Limits
-from lazynet.sweep.members import Prepared, prepare
+from lazynet.sweep.prepared import Prepared, prepare
 from lazynet.sweep.progress import Progress
 from lazynet.sweep.result import Pack
 from lazynet.sweep.store import RunFolder

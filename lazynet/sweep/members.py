@@ -13,7 +13,6 @@ from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.kernels import average_ntk
-from lazynet.kernels.threads import narrow_products
 from lazynet.measures import (
     activation_flips,
     displacement,
@@ -25,8 +24,9 @@ from lazynet.measures import (
 from lazynet.networks import Linearized, TwoLayer, weights
 from lazynet.precision import float64
 from lazynet.sweep.devices import Spread, mesh_for, on_all, padded, splits_neurons
+from lazynet.sweep.prepared import Prepared
 from lazynet.sweep.settings import Measures, Training, examples
-from lazynet.training import NEVER, AutodiffPath, Checkpoint, HiddenPath, Member, choose_path, get_optimizer, simulate
+from lazynet.training import NEVER, AutodiffPath, Checkpoint, HiddenPath, Member, get_optimizer, simulate
 from lazynet.training.keys import batch_key, start_key
 from lazynet.typing import Variables
 
@@ -41,6 +41,13 @@ class Trained(NamedTuple):
     stopped_at: np.ndarray
 
 
+class Start(NamedTuple):
+    """The norm of a member's parameters at the start, and the empirical kernel there."""
+
+    norm: Array
+    kernel: Array
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What is measured of a two-layer network on the device, at each snapshot; `own` are a user's measures."""
@@ -49,9 +56,9 @@ class Snapshot:
     own: Measures = ()
     sharpness: bool = False
 
-    def context(self, variables: Variables, shared: dict[str, Array]) -> Array:
-        """The empirical kernel at the start, which drift compares with."""
-        return self._kernel(variables, shared["x"])
+    def context(self, variables: Variables, norm: Array, shared: dict[str, Array]) -> Start:
+        """What is known of the start."""
+        return Start(norm, self._kernel(variables, shared["x"]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
@@ -71,10 +78,10 @@ class Snapshot:
             "train_prediction": self.network.apply(variables, x),
             "test_prediction": self.network.apply(variables, shared["x_test"]),
             "displacement": moved,
-            "relative_displacement": moved / parameter_norm(start["params"]),
+            "relative_displacement": moved / member.context.norm,
             "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
             "activation_flips": activation_flips(weights(variables, "hidden"), weights(start, "hidden"), x),
-            "kernel_drift": relative_distance(self._kernel(variables, x), member.context),
+            "kernel_drift": relative_distance(self._kernel(variables, x), member.context.kernel),
             **more,
         }
 
@@ -98,22 +105,6 @@ class Predictions:
         }
 
 
-class Prepared(NamedTuple):
-    """How members of every width step, what all of them share of the inputs (float64, on the host), and ||X||_2."""
-
-    path: Any
-    arrays: dict[str, np.ndarray]
-    norm: float
-
-
-def prepare(network: TwoLayer, data: Dataset, training: Training) -> Prepared:
-    """The path that trains this family on these inputs: the same for every width, learning rate and label."""
-    x = data.x_train
-    with narrow_products(data.n_train):
-        path = choose_path(network, training.loss, training.optimizer, training.batch_size, x, path=training.path)
-        return Prepared(path, path.share(x), float(np.linalg.norm(x, 2)))
-
-
 def train_members(
     network: TwoLayer,
     data: Dataset,
@@ -127,6 +118,7 @@ def train_members(
     """Train one member for each key side by side, all of this network's width, and measure them."""
     mesh = mesh_for(len(keys), network.width)
     path, measure = replace(prepared.path, network=network), Snapshot(network, training.measures, training.sharpness)
+    data = prepared.seen(data)
     if splits_neurons(mesh) and isinstance(path, HiddenPath):
         # Blocks of units would lie across devices.
         path = replace(path, blocks=False)
@@ -181,13 +173,20 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
     """The members whose keys have these numbers at their start, where they are to be."""
 
+    span = shared.get("span")
+
     def one(key: Array) -> Member:
-        return Member(dict(network.init(start_key(key), shared["x"])), batch_key(key), None)
+        variables = dict(network.init(start_key(key), shared["x"] if span is None else span.T))
+        norm = parameter_norm(variables["params"])
+        if span is not None:
+            variables = {
+                group: {name: array @ span if name == "hidden" else array for name, array in arrays.items()}
+                for group, arrays in variables.items()
+            }
+        return Member(variables, batch_key(key), measure.context(variables, norm, shared))
 
     keys = layout.spread(jax.random.wrap_key_data(numbers))
-    members = layout.spread(jax.vmap(one)(keys))
-    context = jax.vmap(lambda variables: measure.context(variables, shared))(members.variables)
-    return members._replace(context=layout.spread(context))
+    return layout.spread(jax.vmap(one)(keys))
 
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:

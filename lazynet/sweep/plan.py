@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.kernels import kernel_job
@@ -13,9 +14,10 @@ from lazynet.kernels.storage import WORKING, choose_storage
 from lazynet.networks import TwoLayer, at_width
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.sweep.axes import Point
-from lazynet.sweep.members import Prepared, arithmetic, prepare
+from lazynet.sweep.members import arithmetic
 from lazynet.sweep.packing import packs_of
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
+from lazynet.sweep.prepared import Prepared, prepare
 from lazynet.sweep.study import Study
 from lazynet.training import AutodiffPath, Member, get_optimizer
 
@@ -68,11 +70,13 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
         path = replace(prepared.path, network=at_this)
         pack = len(packs_of(seeds, at_this, data)[0])
         variables, state = _bytes(at_this, path, prepared, training.dtype)
+        # Weights are drawn of all features, whatever of them is kept.
+        drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
         linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
         return Job(
             f"Training {members} networks of width {width}",
             {
-                "variables": 2 * pack * variables,
+                "variables": max(2 * pack * variables, drawn),
                 "states": pack * state,
                 "kernels of networks": own,
                 "infinite-width kernels": limits,

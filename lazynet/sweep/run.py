@@ -12,7 +12,8 @@ from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.sweep.cells import network_variables
 from lazynet.sweep.limits import default_learning_rate
-from lazynet.sweep.members import prepare, train_members
+from lazynet.sweep.members import train_members
+from lazynet.sweep.prepared import prepare
 from lazynet.sweep.result import STATUS, outcome
 from lazynet.sweep.settings import Training, as_json, named, sweep_settings
 from lazynet.training import Stop
@@ -106,7 +107,7 @@ def train(
         lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
         learning_rate = default_learning_rate(network, data, lambda_max, key)
     rate = at_width(learning_rate, network.width)
-    trained = train_members(network, data, [key], training, rate, prepare(network, data, training))
+    trained = train_members(network, data, [key], training, rate, prepare(network, data, training, by_span=False))
     variables, diverged_at = network_variables(network, data, trained, training)
     table: dict[str, tuple] = {}
     for name, values in variables.items():

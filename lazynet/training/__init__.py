@@ -1,6 +1,6 @@
 """Training: what the finite network does, as pure functions of a key."""
 
-from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath
+from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath, row_space
 from lazynet.training.program import NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
 
@@ -19,6 +19,7 @@ __all__ = [
     "choose_path",
     "get_optimizer",
     "is_plain_descent",
+    "row_space",
     "simulate",
     "snapshot_steps",
 ]

@@ -15,6 +15,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.sweep import devices, members
+from lazynet.sweep.prepared import prepare
 from lazynet.sweep.settings import Training
 from lazynet.training import HiddenPath
 from lazynet.training.keys import member_key
@@ -148,7 +149,7 @@ def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     training = Training(5, 3, lz.losses.get_loss("squared"), "sgd", None, "float32", "hidden")
     keys = [member_key(64, seed) for seed in range(seeds)]
     with jax.log_compiles():
-        members.train_members(network, data, keys, training, 0.01, members.prepare(network, data, training))
+        members.train_members(network, data, keys, training, 0.01, prepare(network, data, training, by_span=False))
     ((path, shapes),) = seen
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
     assert path == HiddenPath(network, blocks=seeds == 2)

@@ -3,12 +3,15 @@
 import io
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 import lazynet as lz
+from lazynet.sweep import engine
+from lazynet.sweep.prepared import prepare
 from lazynet.training import snapshot_steps
 from lazynet.training.keys import member_key
 
@@ -189,3 +192,52 @@ def test_a_very_wide_network_follows_its_linearisation_and_the_kernel():
         for part in ("train", "test"):
             gap = float(result[f"{name}_{part}"].max())
             assert 1e-5 < gap < 0.01 * float(result.target_rms), (name, part, gap)
+
+
+@pytest.mark.parametrize(
+    ("network", "dtype", "more"),
+    [
+        (lz.TwoLayer(width=32), "float64", {"sharpness": True}),
+        (lz.TwoLayer(width=32), "float32", {}),
+        (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
+        (lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5), "float64", {}),
+    ],
+)
+def test_the_space_that_inputs_span_is_all_that_a_network_sees(network, dtype, more, monkeypatch):
+    def sweep(by_span):
+        prepared = []
+
+        def prepare_here(*arguments):
+            prepared.append(prepare(*arguments, by_span=by_span))
+            return prepared[-1]
+
+        monkeypatch.setattr(engine, "prepare", prepare_here)
+        data = lz.load_dataset("digits", n_train=20, n_test=7)
+        if network.outputs == 2:
+            data = replace(data, y_train=np.eye(2)[data.y_train.astype(int)], y_test=np.eye(2)[data.y_test.astype(int)])
+        data = replace(data, x_test=np.concatenate([data.x_test[:6], data.x_train[:1]]))
+        found = lz.sweep(network, data, [network.width], 2, 30, dtype=dtype, **more)
+        (only,) = prepared
+        return found, only.arrays
+
+    (spanned, arrays), (whole, _) = sweep(True), sweep(False)
+    # The last test row is a training row.
+    assert arrays["span"].shape == (64, 26)
+    assert arrays["x"].shape == (20, 26)
+    for name, values in whole.data_vars.items():
+        size = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+        few = 1 / (32 * 20) if name == "activation_flips" else 0.0
+        near = 1e-12 if dtype == "float64" else 3e-3 if name == "kernel_drift" else 1e-5
+        np.testing.assert_allclose(spanned[name], values, rtol=0, atol=near * max(size, 1.0) + few, err_msg=name)
+
+
+def test_a_measure_sees_all_features():
+    seen = []
+
+    def rows(variables, variables_0, data):
+        seen.append((variables["params"]["hidden"].shape, data.x_test.shape))
+        return variables["params"]["hidden"][0, :3]
+
+    data = lz.load_dataset("digits", n_train=20, n_test=7)
+    lz.sweep(lz.TwoLayer(width=4), data, [4], 1, 3, measures={"rows": rows})
+    assert set(seen) == {((4, 64), (7, 64))}
