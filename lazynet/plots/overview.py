@@ -5,7 +5,7 @@ import numpy as np
 from lazynet.plots.limit import plot_limit
 from lazynet.plots.modes import plot_modes
 from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
-from lazynet.theory import Verdict, check_one_point, reduce_steps, settings_of, verify
+from lazynet.theory import Verdict, at_one_point, reduce_steps, settings_of, verify
 from lazynet.typing import Axes, Figure, Result
 
 GAPS = {
@@ -55,7 +55,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         return plot_limit(result)
     if "mode" in result.dims:
         return plot_modes(result)
-    check_one_point(result)
+    result = at_one_point(result)
     verdict = verify(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 8.6), layout="constrained")

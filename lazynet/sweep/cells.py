@@ -16,6 +16,7 @@ from lazynet.measures import rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
 from lazynet.precision import host_float64
 from lazynet.sweep.members import Trained, first_diverged, train_members
+from lazynet.sweep.names import GAPS
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.prepared import Prepared
 from lazynet.sweep.settings import Training
@@ -92,7 +93,7 @@ def _beside_predictions(
     for name, values in variables.items():
         if values.ndim >= 2:
             known = _without_diverged(values, steps, diverged_at)
-            variables[name] = _held(known, steps, trained.stopped_at) if "_gap_" in name else known
+            variables[name] = _held(known, steps, trained.stopped_at) if name in GAPS else known
     limit_variables |= {name: np.asarray(value) for name, value in numbers.items()}
     return Cell(variables, limit_variables, diverged_at, trained.stopped_at)
 

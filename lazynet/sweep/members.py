@@ -26,7 +26,16 @@ from lazynet.precision import float64
 from lazynet.sweep.devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.sweep.prepared import Prepared
 from lazynet.sweep.settings import Measures, Training, examples
-from lazynet.training import NEVER, AutodiffPath, Checkpoint, HiddenPath, Member, get_optimizer, simulate
+from lazynet.training import (
+    DIVERGED_RATIO,
+    NEVER,
+    AutodiffPath,
+    Checkpoint,
+    HiddenPath,
+    Member,
+    get_optimizer,
+    simulate,
+)
 from lazynet.training.keys import batch_key, start_key
 from lazynet.typing import Variables
 
@@ -164,7 +173,8 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
     """The step at which each member had diverged, seen in the scan or at a snapshot; NEVER where it had not."""
-    broken = ~np.isfinite(loss)
+    # No step looks at the loss after the last one.
+    broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
     return np.minimum(trained.diverged_at, at_snapshot)
 

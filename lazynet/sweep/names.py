@@ -6,6 +6,9 @@ BY_WIDTH = ("learning_rate", *SCALES)
 # The axes on which the kernel of infinite width depends.
 OF_KERNEL = ("activation", *SCALES, "n_train")
 
+# Distances of two predictions, of which those of the kernel go on where a member has stopped.
+GAPS = tuple(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel") for part in ("train", "test"))
+
 MEANING = {
     "train_loss": "loss of the network on the training set",
     "test_loss": "loss of the network on the test set",
@@ -18,7 +21,7 @@ MEANING = {
     "activation_flips": "share of pre-activation signs that differ from the start",
     "kernel_drift": "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
     "sharpness": "largest eigenvalue of the empirical kernel of all outputs",
-    "relative_learning_rate": "learning rate over 2 / sharpness",
+    "relative_learning_rate": "learning rate over 2 / sharpness, the limit of plain descent on the squared loss",
     "linearization_gap_train": "RMS of f - f_lin on the training set",
     "linearization_gap_test": "RMS of f - f_lin on the test set",
     "start_gap_train": "RMS of f_lin - infinite-width prediction on the training set",

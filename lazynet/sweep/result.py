@@ -126,7 +126,7 @@ def _of_limit(of_width: list[Cell], one_kernel: bool, one_limit: bool) -> dict[s
 def _over_axes(parts: list[Values | None], axes: dict[str, list], on: tuple[str, ...]) -> Values:
     """One variable at all points, with those axes that it depends on after width, seed and step.
 
-    Where it does not exist it is NaN; an axis that it does not depend on is left where it does.
+    Where it does not exist it is NaN; an axis on which neither it nor its existence depends is left out.
     """
     like = next(part for part in parts if part is not None)
     missing = np.full_like(like.values, np.nan, dtype=np.float64)
@@ -134,12 +134,14 @@ def _over_axes(parts: list[Values | None], axes: dict[str, list], on: tuple[str,
     values = np.stack([missing if part is None else part.values for part in parts])
     values = values.reshape((*sizes, *like.values.shape))
     exists = np.reshape([part is not None for part in parts], sizes)
+    kept: list[str] = []
     for i, name in reversed(list(enumerate(axes))):
         if name not in on:
-            others = tuple(j for j in range(exists.ndim) if j != i)
-            there = int(np.argmax(exists.any(axis=others)))
-            values, exists = values.take(there, axis=i), exists.take(there, axis=i)
-    kept = [name for name in axes if name in on]
+            alike = np.all(exists == exists.take([0], axis=i))
+            if alike:
+                values, exists = values.take(0, axis=i), exists.take(0, axis=i)
+                continue
+        kept.insert(0, name)
     common = sum(dim in ("width", "seed", "step") for dim in like.dims)
     places = range(common, common + len(kept))
     dims = (*like.dims[:common], *kept, *like.dims[common:])

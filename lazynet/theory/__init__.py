@@ -3,7 +3,7 @@
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
-from lazynet.theory.points import check_one_point, points, settings_of
+from lazynet.theory.points import at_one_point, points, settings_of
 from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verdicts_json, verify
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "Scaling",
     "StepFit",
     "Verdict",
-    "check_one_point",
+    "at_one_point",
     "fit_exponent",
     "inequalities",
     "judge",

@@ -7,20 +7,36 @@ from typing import Any
 
 from lazynet.typing import Result
 
+FULL_BATCH = [
+    *(f"kernel_{part}_{score}" for part in ("train", "test") for score in ("loss", "error")),
+    *(f"{gap}_gap_{part}" for gap in ("start", "kernel") for part in ("train", "test")),
+    "linearised_displacement",
+    "lemma_bound",
+    "path_bound",
+]
+
 
 def axes_of(result: Result) -> list[str]:
     """The axes besides width and seed that a result still has."""
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 
-def check_one_point(result: Result) -> None:
-    """Refuse a result of several learning rates, scales and so on, which no exponent in the width describes."""
+def at_one_point(result: Result) -> Result:
+    """The result of a single learning rate, scale and so on, without what does not exist there.
+
+    Raises:
+        ValueError: if it has several of them, which no exponent in the width describes.
+    """
     axes = axes_of(result)
     if axes:
         one = ", ".join(f"{name}={result[name].values[0].item()!r}" for name in axes)
         raise ValueError(
             f"The result has the axes {', '.join(axes)}; take one point of them, such as result.sel({one})."
         )
+    # Mini-batches beside the full batch: kernel descent follows the latter alone.
+    if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
+        return result.drop_vars(FULL_BATCH, errors="ignore")
+    return result
 
 
 def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:

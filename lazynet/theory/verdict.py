@@ -12,7 +12,7 @@ from lazynet.networks import ACTIVATIONS
 from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, Status, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
-from lazynet.theory.points import check_one_point, points, settings_of
+from lazynet.theory.points import at_one_point, points, settings_of
 from lazynet.theory.table import print_verdict
 from lazynet.typing import DataArray, Result
 
@@ -161,7 +161,7 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     """
     if not 0 < band < np.inf:
         raise ValueError(f"band is {band}, but must be positive and finite.")
-    check_one_point(result)
+    result = at_one_point(result)
     rows = tuple(
         _row(result, prediction, band)
         for prediction in predicted_exponents(scaling_of(result))

@@ -1,10 +1,11 @@
 """Training: what the finite network does, as pure functions of a key."""
 
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath, row_space
-from lazynet.training.program import NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
+from lazynet.training.program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
 
 __all__ = [
+    "DIVERGED_RATIO",
     "NEVER",
     "OPTIMIZERS",
     "PATHS",

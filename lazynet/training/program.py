@@ -25,7 +25,9 @@ DIVERGED_RATIO = 1e12
 
 
 class Stop(NamedTuple):
-    """When a member stops before its last step.
+    """When a member stops before its last step, as it was when a criterion was first met.
+
+    With mini-batches, loss and gradient are those that a step computes: of its batch.
 
     Attributes:
         loss: once the loss is at most this.
@@ -270,10 +272,12 @@ def _advance(
             root_sum = total + term, term - ((total + term) - total)
             better = (t == 0) | (loss < (1 - PLATEAU) * carry.best)
             best, best_at = jnp.where(better, loss, carry.best), jnp.where(better, t, carry.best_at)
-            stopped_at = carry.stopped_at
-            if stop is not None:
-                stopped_at = jnp.where(_met(stop, loss, gradient, t - best_at), t + 1, stopped_at)
-            return Carry(state, limit, diverged_at, stopped_at, best, best_at, root_sum)
+            stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
+            if stop is None:
+                return stepped
+            # What was looked at is the state before the step, which is then not taken.
+            met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
+            return jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
 
         def measured(state: State) -> dict[str, Array]:
             return measure(path.read(state, member, shared), member, shared)
@@ -286,7 +290,7 @@ def _advance(
         else:
             # Of members side by side, those that have stopped keep what they carry until the last one has.
             _, carry = jax.lax.while_loop(
-                lambda at: (at[0] < last) & (at[1].stopped_at == NEVER),
+                lambda at: (at[0] < last) & (at[1].stopped_at == NEVER) & (at[1].diverged_at == NEVER),
                 lambda at: (at[0] + 1, step(*at)),
                 (first, carry),
             )

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +50,10 @@ def test_members_stop_where_a_loop_would_break(path):
         (lz.Stop(gradient=float(np.min(norms[:31])) * 1.0001), norms <= np.min(norms[:31]) * 1.0001),
     ):
         run = lz.train(NETWORK, DATA, member_key(8, 0), 60, path=path, stop=stop)
-        expected = int(np.argmax(met)) + 1
+        expected = int(np.argmax(met))
         assert run.status == "stopped"
         assert int(run.snapshots.stopped_step) == expected < 60
-        # The state after that many steps stays.
+        # The state that meets it stays.
         np.testing.assert_allclose(run.variables["params"]["hidden"], free.snapshots.weights[expected], rtol=1e-5)
         late = run.snapshots.sel(step=run.snapshots.step >= expected)
         assert (late.train_loss == late.train_loss[-1]).all()
@@ -77,9 +78,9 @@ def test_a_plateau_is_so_many_steps_without_a_fall():
             best, best_at = loss, step
         if step - best_at >= 3:
             break
-    assert int(train(rate, lz.Stop(plateau=3)).stopped_step) == step + 1 == 133
+    assert int(train(rate, lz.Stop(plateau=3)).stopped_step) == step == 132
     # What falls by less than a thousandth in all of them stops after them.
-    assert int(train(1e-7, lz.Stop(plateau=7)).stopped_step) == 8
+    assert int(train(1e-7, lz.Stop(plateau=7)).stopped_step) == 7
     assert int(train(rate, lz.Stop(plateau=300)).stopped_step) == 400
 
 
@@ -205,3 +206,33 @@ def test_the_time_of_a_sweep_is_over_on_the_clock(tmp_path):
     with pytest.raises(checkpoint.OutOfTime):
         late.save(3, {"a": np.ones(2)})
     assert late.load()["a"].tolist() == [1, 1]
+
+
+def test_what_stopped_has_met_its_criterion():
+    """A step of momentum at a large rate may rise again: the state that was looked at is the one that stays."""
+    network = lz.TwoLayer(width=64, symmetric=False)
+    more = {"learning_rate": 0.25, "optimizer": "momentum", "snapshots": 9}
+    result = lz.sweep(network, DATA, [64], 4, 200, stop=lz.Stop(loss=0.5), **more)
+    assert (result.status == 2).all()
+    assert (result.train_loss.isel(step=-1) <= 0.5 * (1 + 1e-5)).all()
+    still = lz.sweep(network, DATA, [64], 2, 5, stop=lz.Stop(loss=1e9), **more)
+    assert (still.stopped_step == 0).all()
+    assert (still.displacement == 0).all()
+
+
+def test_what_diverges_does_not_stop():
+    network = lz.TwoLayer(width=64, symmetric=False, activation="softplus", train="readout")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for stop in (lz.Stop(plateau=10), None):
+            result = lz.sweep(network, DATA, [64], 2, 300, snapshots=4, learning_rate=30.0, stop=stop)
+            assert (result.status == 1).all()
+            late = result.sel(step=result.step >= result.stopped_step.max())
+            assert late.sizes["step"] > 1
+            for name in ("train_loss", "kernel_gap_train", "linearization_gap_train"):
+                assert np.isnan(late[name]).all(), name
+            diverged = int(result.stopped_step.max())
+        # The loss after the last step is looked at too.
+        last = lz.sweep(network, DATA, [64], 2, diverged, snapshots=2, learning_rate=30.0)
+    assert (last.status == 1).all()
+    assert np.isnan(last.train_loss.isel(step=-1)).all()
