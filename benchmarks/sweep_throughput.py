@@ -13,7 +13,7 @@ import lazynet as lz
 from benchmarks.timing import Report, Timing, interleaved, show_table
 from lazynet.kernels import neural_tangents
 from lazynet.losses import squared
-from lazynet.sweep.members import arithmetic
+from lazynet.precision import arithmetic
 from lazynet.sweep.packing import packs_of
 from lazynet.training import Member, choose_path, simulate, snapshot_steps
 from lazynet.training.keys import batch_key, member_key, start_key

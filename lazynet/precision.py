@@ -1,7 +1,7 @@
 """The one place that switches to float64: kernels, solves and predictions run inside these contexts."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import jax
 
@@ -27,6 +27,11 @@ def host_float64() -> Iterator[None]:
         on_host = nullcontext()
     with float64(), on_host:
         yield
+
+
+def arithmetic(dtype: str) -> AbstractContextManager:
+    """The precision that training runs in: full-precision products in the dtype asked for, float32 or float64."""
+    return float64() if dtype == "float64" else jax.default_matmul_precision("highest")
 
 
 def float64_devices() -> list[jax.Device]:

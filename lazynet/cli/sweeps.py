@@ -71,7 +71,7 @@ class Sweep:
     resume: bool = False
     """Go on with the sweep in --out where it was stopped; start it where there is none."""
     shard: str | None = None
-    """k/N: compute only every N-th cell from the k-th on, beside other processes on the same --out; see merge."""
+    """k/N: compute only the k-th of N shares of the cells, beside other processes on the same --out; see merge."""
     check: bool = False
     """End with exit code 1 when an "equal" row or an inequality fails."""
     json: bool = False

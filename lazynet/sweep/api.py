@@ -85,8 +85,8 @@ def sweep(
         out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
         resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be
             the same; the result is, bit for bit, that of one that was never stopped.
-        shard: (k, N), to compute only every N-th cell from the k-th on and store it in `out`, which all N shards share
-            and may find begun; `lazynet.merge` puts the result together, and this returns None.
+        shard: (k, N), to compute only the k-th of N shares of the cells and store them in `out`, which all N share and
+            may find begun; `lazynet.merge` puts the result together, and this returns None.
         max_seconds: the time after which to end, with what was done stored in `out`.
         progress: whether to show progress on a terminal.
 

@@ -1,6 +1,7 @@
 """The loop over the cells of a sweep: those that are stored are read, the others computed and stored."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,13 +48,15 @@ def all_cells(
     Raises:
         OutOfTime: if the deadline is over.
     """
-    part, parts = shard or (1, 1)
-    mine = list(enumerate(packs))[part - 1 :: parts]
+    units = [_units(study, pack) for pack in packs]
+    mine = share_of(units, shard or (1, 1))
+    dtype = study.points[0].training.dtype
     cells = []
     prepared: dict[tuple, Prepared] = {}
     compiled: set[tuple] = set()
-    with Progress(sum(_units(study, pack) for _, pack in mine), len(mine), shown and is_first()) as bar:
-        for number, pack in mine:
+    with Progress(sum(units[number] for number in mine), len(mine), dtype, shown and is_first()) as bar:
+        for number in mine:
+            pack = packs[number]
             cell = None if run is None else run.get(number)
             stored = cell is not None
             # What the first process has read is nobody's work.
@@ -77,9 +80,21 @@ def all_cells(
                     run.put(number, cell)
             if cell is not None:
                 losses = cell.variables["train_loss"][:, -1].tolist()
-                bar.finished(_units(study, pack) if stored else 0, pack.width, pack.seeds, losses)
+                bar.finished(units[number] if stored else 0, pack.width, pack.seeds, losses)
                 cells.append(cell)
     return cells
+
+
+def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
+    """The cells of shard k of N: those that take most first, each goes to the shard that has least to do."""
+    part, parts = shard
+    loads, mine = [0] * parts, []
+    for number in sorted(range(len(units)), key=lambda number: -units[number]):
+        least = loads.index(min(loads))
+        loads[least] += units[number]
+        if least == part - 1:
+            mine.append(number)
+    return sorted(mine)
 
 
 def _computed(
@@ -96,7 +111,9 @@ def _computed(
     point = study.points[pack.point]
     network = point.network.clone(width=pack.width)
     limits.check_rate(point, pack.width, rate)
-    flops = replace(prepared.path, network=network).operations(prepared.arrays)
+    # Of members that stop nobody knows how many steps were taken.
+    stops = point.training.stop is not None
+    flops = None if stops else replace(prepared.path, network=network).operations(prepared.arrays)
     # Of members on several hosts no process has all.
     alone = jax.process_count() == 1
     kept = Budget(run.checkpoint(number), deadline) if run is not None and alone else None

@@ -1,7 +1,6 @@
 """Training a pack of members of one width, which share one compiled program."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from lazynet.measures import (
     sharpness,
 )
 from lazynet.networks import Linearized, TwoLayer, weights
-from lazynet.precision import float64
+from lazynet.precision import arithmetic
 from lazynet.sweep.devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.sweep.prepared import Prepared
 from lazynet.sweep.settings import Measures, Training, examples
@@ -164,11 +163,6 @@ def train_linearized(
             members = Member(linear.at(start), batch_key(key)[None], None)
             records.append(simulate(path, Predictions(linear), members, shared, training.snapshot_steps).records)
     return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
-
-
-def arithmetic(dtype: str) -> AbstractContextManager:
-    """The precision that training runs in: full-precision products in the dtype asked for."""
-    return float64() if dtype == "float64" else jax.default_matmul_precision("highest")
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:

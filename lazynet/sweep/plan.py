@@ -13,8 +13,8 @@ from lazynet.kernels.solve import RANK
 from lazynet.kernels.storage import WORKING, choose_storage
 from lazynet.networks import TwoLayer, at_width
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
+from lazynet.precision import arithmetic
 from lazynet.sweep.axes import Point
-from lazynet.sweep.members import arithmetic
 from lazynet.sweep.packing import packs_of
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
 from lazynet.sweep.prepared import Prepared, prepare

@@ -11,14 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.precision import arithmetic
+
 SIDE = 2048
 
 
 class Progress:
     """A bar that says how many cells are done, how fast they are, how long it takes, and the best and worst network."""
 
-    def __init__(self, total: int, cells: int, shown: bool = True) -> None:
-        """A bar of this total of units of work and these cells, hidden where stderr is not a terminal."""
+    def __init__(self, total: int, cells: int, dtype: str, shown: bool = True) -> None:
+        """A bar of this total of units of work in a dtype and these cells, hidden where stderr is not a terminal."""
+        self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
         self._shown = shown and sys.stderr.isatty()
         self._ends: tuple[Member, Member] | None = None
@@ -34,7 +37,7 @@ class Progress:
                 progress.TaskProgressColumn(),
                 progress.TimeRemainingColumn(),
             )
-            self._product = product_rate()
+            self._product = product_rate(self._dtype)
             self._bar = progress.Progress(*columns, console=console.Console(stderr=True), transient=True)
             self._task = self._bar.add_task("starting", total=self._total)
             self._bar.start()
@@ -47,8 +50,8 @@ class Progress:
         if self._shown:
             self._bar.stop()
 
-    def of_cell(self, width: int, units: int, flops: float) -> Callable[[int], None]:
-        """A function that is told of steps of members of this width, each so many units and operations."""
+    def of_cell(self, width: int, units: int, flops: float | None) -> Callable[[int], None]:
+        """A function that is told of steps of members of this width, each so many units and operations, if known."""
         begun: float | None = None
         steps_since = 0
 
@@ -61,7 +64,7 @@ class Progress:
             # Until the first report the program was compiled.
             if begun is None:
                 begun = now
-            else:
+            elif flops is not None:
                 steps_since += steps
                 rate = self._rate(flops * steps_since / (now - begun))
             self._bar.update(self._task, advance=units * steps, description=self._said(f"width {width}{rate}"))
@@ -103,10 +106,10 @@ class Member(NamedTuple):
         return f"{self.loss:.2g} (width {self.width}, seed {self.seed})"
 
 
-def product_rate() -> float:
+def product_rate(dtype: str) -> float:
     """Operations a second of the devices' own product of two 2048 x 2048 matrices, all of them together."""
-    with jax.default_matmul_precision("highest"):
-        a = jnp.ones((SIDE, SIDE), "float32")
+    with arithmetic(dtype):
+        a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
         for _ in range(4):
             begin = time.perf_counter()

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,13 +111,19 @@ class Training:
                 return measure(variables, variables, examples(shared))
 
             try:
-                found[name] = jnp.shape(jax.eval_shape(measured, jax.random.key(0), shared))
+                made = jax.eval_shape(measured, jax.random.key(0), shared)
             except Exception as error:
                 said = str(error).partition("\n")[0]
                 raise ValueError(f"measures[{name!r}] cannot be traced by JAX to one array: {said}") from error
+            kind = getattr(made, "dtype", None)
+            if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
+                raise ValueError(f"measures[{name!r}] gives {made}, but must give one array of real numbers.")
+            found[name] = made.shape
         return found
 
     def _check_stop(self) -> None:
+        if not isinstance(self.stop, Stop | None):
+            raise ValueError(f"stop is {self.stop!r}, but must be a lazynet.Stop.")
         stop = self.stop or Stop()
         for name in ("loss", "gradient"):
             value = getattr(stop, name)
@@ -125,8 +133,14 @@ class Training:
             check_count("stop.plateau", stop.plateau)
 
 
-def named(measures: Mapping[str, Callable] | None) -> Measures:
-    """A user's measures as the settings have them."""
+def named(measures: Any) -> Measures:
+    """A user's measures as the settings have them.
+
+    Raises:
+        ValueError: if they are not functions by name.
+    """
+    if not isinstance(measures, Mapping | None) or not all(map(callable, (measures or {}).values())):
+        raise ValueError(f"measures is {measures!r}, but must give functions by their names.")
     return tuple((measures or {}).items())
 
 
@@ -138,7 +152,7 @@ def examples(shared: dict[str, Any]) -> Dataset:
     return data
 
 
-def check_count(name: str, value: int) -> None:
+def check_count(name: str, value: Any) -> None:
     """Refuse what is not a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
@@ -167,7 +181,7 @@ def check_widths(widths: Sequence[int] | int, network: TwoLayer, learning_rate: 
     return ordered
 
 
-def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Seeds 0 .. seeds - 1, or those given.
 
     Raises:
@@ -176,10 +190,11 @@ def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds)
         return tuple(range(seeds))
-    chosen = tuple(int(seed) for seed in seeds)
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ValueError(f"seeds is {list(seeds)}, but must be a number or a list of different seeds from 0 on.")
-    return chosen
+    chosen = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    whole = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)
+    if not chosen or not whole or len(set(chosen)) < len(chosen) or not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds is {seeds}, but must be a number or a list of different whole numbers from 0 on.")
+    return tuple(map(int, chosen))
 
 
 def check_new_folder(out: str | Path | None, resume: bool = False) -> None:
@@ -197,13 +212,15 @@ def check_new_folder(out: str | Path | None, resume: bool = False) -> None:
         raise ValueError(f"out is {str(out)!r}, but no folder can be made in {str(above)!r}; name another place.")
 
 
-def check_shard(shard: tuple[int, int] | None, out: str | Path | None) -> None:
+def check_shard(shard: Any, out: str | Path | None) -> None:
     """Refuse a share that is none, or that nobody could put together."""
     if shard is None:
         return
-    part, parts = shard
-    if not 1 <= part <= parts:
-        raise ValueError(f"shard is {part}/{parts}, but must be k/N with k from 1 to N.")
+    pair = isinstance(shard, tuple | list) and len(shard) == 2 and all(isinstance(part, int) for part in shard)
+    if not pair:
+        raise ValueError(f"shard is {shard!r}, but must be (k, N), two whole numbers.")
+    if not 1 <= shard[0] <= shard[1]:
+        raise ValueError(f"shard is {shard[0]}/{shard[1]}, but must be k/N with k from 1 to N.")
     if out is None:
         raise ValueError("shard is set, but out names no folder where the shards meet.")
 
@@ -230,7 +247,7 @@ def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more:
 
 
 def tried(training: Training, network: TwoLayer, data: Dataset) -> dict[str, list[float]]:
-    """What an optimiser, a loss and measures that are functions do, to six digits: names do not tell them apart.
+    """What an optimiser, a loss and measures that are functions do, to some digits: names do not tell them apart.
 
     Raises:
         ValueError: if the optimiser cannot be tried on two arrays.
@@ -253,14 +270,16 @@ def tried(training: Training, network: TwoLayer, data: Dataset) -> dict[str, lis
     found["loss_tried"] = [float(f"{float(training.loss(0.3 * y + shift, y)):.6g}") for shift in (-0.5, 0.1, 2.0)]
     if training.measures:
         x, y, x_test, y_test = (
-            jnp.asarray(array[:8], "float32") for array in (data.x_train, data.y_train, data.x_test, data.y_test)
+            jnp.asarray(array, "float32") for array in (data.x_train, data.y_train, data.x_test, data.y_test)
         )
         shared = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
         start = dict(network.init(jax.random.key(0), x))
         moved = {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
         for name, measure in training.measures:
-            values = np.ravel(measure(moved, start, examples(shared)))[:8]
-            found[f"measure_{name}_tried"] = [float(f"{value:.6g}") for value in values]
+            values = np.ravel(np.asarray(measure(moved, start, examples(shared)), np.float64))
+            # The first few, and two sums in which every one has its part.
+            sums = (values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7))
+            found[f"measure_{name}_tried"] = [float(f"{value:.5g}") for value in (*values[:4], *sums)]
     return found
 
 
@@ -283,4 +302,9 @@ def as_json(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     """What JSON can say of a NumPy number or a function."""
-    return value.item() if isinstance(value, np.generic) else getattr(value, "__name__", repr(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, partial):
+        return [_plain(value.func), *value.args, value.keywords]
+    # The address of an object in memory says nothing.
+    return getattr(value, "__name__", re.sub(r" at 0x[0-9a-f]+", "", repr(value)))

@@ -110,13 +110,14 @@ def study_of(
     points = points_of(network.clone(width=ordered[-1]), data, training, axes, single)
     for point in points:
         point.training.check(point.network, point.data, point.learning_rate)
-    expected = training.shapes(points[0].network, points[0].data)
+    expected = training.shapes(points[0].network.clone(width=ordered[0]), points[0].data)
     for point in points:
         for width in ordered:
             shapes = training.shapes(point.network.clone(width=width), point.data)
             if shapes != expected:
+                at = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measures give arrays of shapes {expected}, but {shapes} at width {width}; they must not differ."
+                    f"measures give arrays of shapes {expected}, but {shapes} at {at}; they must not differ."
                 )
     return Study(data, ordered, chosen, axes, points, single)
 

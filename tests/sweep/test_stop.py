@@ -127,7 +127,7 @@ def test_measures_that_results_cannot_have_are_refused(tmp_path):
 
     for wrong, pattern in (
         (of(lambda v, v0, data: float(jnp.sum(data.y_train))), r"measures\['mine'\] cannot be traced"),
-        (of(hidden), "but {'mine': .*} at width 8; they must not differ"),
+        (of(hidden), "but {'mine': .*} at width=16; they must not differ"),
         (of(hidden, "train_loss"), "measures has 'train_loss', but"),
         ({"stop": lz.Stop(loss=-1.0)}, "stop.loss is -1.0, but must be positive"),
         ({"stop": lz.Stop(plateau=0)}, "stop.plateau is 0, but must be a whole number"),
@@ -236,3 +236,43 @@ def test_what_diverges_does_not_stop():
         last = lz.sweep(network, DATA, [64], 2, diverged, snapshots=2, learning_rate=30.0)
     assert (last.status == 1).all()
     assert np.isnan(last.train_loss.isel(step=-1)).all()
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda v, v0, data: {"a": data.y_train},
+        lambda v, v0, data: None,
+        lambda v, v0, data: jax.random.key(0),
+        lambda v, v0, data: data.y_train.astype(complex),
+    ],
+)
+def test_what_is_no_array_of_real_numbers_is_no_measure(measure):
+    with pytest.raises(ValueError, match=r"measures\['mine'\] gives .*, but must give one array of real numbers"):
+        sweep(3, measures={"mine": measure})
+
+
+def test_measures_that_look_like_a_gap_or_ask_for_all_examples(tmp_path):
+    each = jnp.arange(16.0)
+    own = {
+        "my_gap_vector": lambda v, v0, data: v["params"]["hidden"].sum(0),
+        "of_each": lambda v, v0, data: each @ data.y_train,
+    }
+    result = sweep(30, [8], measures=own, stop=lz.Stop(loss=4.0), out=tmp_path / "run")
+    assert result.my_gap_vector.shape == (1, 3, result.sizes["step"], 64)
+    assert (result["of_each"] == float(np.arange(16.0) @ DATA.y_train)).all()
+    # A measure that differs from another in its last entries only is another one.
+    changed = own | {"my_gap_vector": lambda v, v0, data: v["params"]["hidden"].sum(0).at[-1].multiply(2)}
+    with pytest.raises(ValueError, match="there measure_my_gap_vector_tried is"):
+        sweep(30, [8], measures=changed, stop=lz.Stop(loss=4.0), out=tmp_path / "run", resume=True)
+
+
+def test_an_optimiser_from_a_partial_function_is_known_again(tmp_path):
+    from functools import partial
+
+    more = {"optimizer": partial(optax.sgd, momentum=0.9), "learning_rate": 0.01, "out": tmp_path / "run"}
+    first = sweep(3, [8], **more)
+    assert json.loads(first.attrs["settings"])["optimizer"] == ["sgd", {"momentum": 0.9}]
+    more["optimizer"] = partial(lambda rate, **settings: optax.sgd(rate, **settings), momentum=0.9)
+    more["optimizer"].func.__name__ = "sgd"
+    xr.testing.assert_equal(sweep(3, [8], resume=True, **more), first)
