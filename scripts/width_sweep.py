@@ -34,7 +34,10 @@ def connect(arguments: list[str]) -> list[str]:
     if given:
         jax.distributed.initialize(given[0], int(given[1]), int(given[2]))
     else:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError:
+            sys.exit("--hosts alone is for SLURM, MPI and Cloud TPU, none of which is here; name the hosts")
     return arguments[:at] + arguments[at + 1 + len(given) :]
 
 

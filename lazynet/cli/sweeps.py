@@ -12,7 +12,7 @@ import lazynet as lz
 from lazynet.cli.common import FAILED_CHECK, INTERRUPTED, OUT_OF_TIME, Source, print_json, print_plan
 from lazynet.losses import get_loss
 from lazynet.sweep import RunFolder, check_new_folder, write_figures
-from lazynet.sweep.devices import is_first
+from lazynet.sweep.devices import is_first, together
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.settings import Training
 from lazynet.sweep.study import study_of
@@ -82,8 +82,9 @@ class Sweep:
     def run(self) -> int:
         """Run the sweep; the exit code."""
         shard = _parse_shard(self.shard)
-        if is_first():
-            check_new_folder(self.out, self.resume or shard is not None)
+        with together():
+            if is_first():
+                check_new_folder(self.out, self.resume or shard is not None)
         source = self.data
         data = lz.load_dataset(source.dataset, source.classes, max(self.n_train), source.n_test)
         network = lz.TwoLayer(width=max(self.widths, default=2), outputs=data.outputs, train=self.train)
@@ -173,7 +174,7 @@ class Status:
         print(f"{status.finished} of {status.cells} cells are stored whole, {status.damaged} more are damaged.")
         if status.running:
             print("A process is at work on it.")
-        elif not status.result:
+        elif status.finished < status.cells or not status.result:
             print("Nothing is at work on it; the command that began it goes on with it if it is given --resume.")
         else:
             print("It is finished.")

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer
 from lazynet.sweep.checkpoint import OutOfTime
-from lazynet.sweep.devices import agreed_text, is_first
+from lazynet.sweep.devices import agreed_text, is_first, together
 from lazynet.sweep.engine import all_cells, deadline_of
 from lazynet.sweep.limits import Limits
 from lazynet.sweep.plan import sweep_jobs
@@ -131,21 +131,27 @@ def sweep(
     }
     study = study_of(network, data, widths, seeds, training, given)
     check_shard(shard, out)
-    if is_first():
-        check_new_folder(out, resume or shard is not None)
+    with together():
+        if is_first():
+            check_new_folder(out, resume or shard is not None)
     deadline = deadline_of(max_seconds, out)
     for job in sweep_jobs(study):
         job.check()
     begun = time.time()
-    with open_run(out, study.asked(), resume, shard) if out is not None and is_first() else nullcontext() as run:
+    with ExitStack() as stack:
+        run = None
+        with together():
+            if out is not None and is_first():
+                run = stack.enter_context(open_run(out, study.asked(), resume, shard))
         limits = Limits()
         rates = (run and run.settings and rates_of(run.settings)) or [
             limits.rates(point, study.widths) for point in study.points
         ]
         settings, record = study.record(rates)
-        if run is not None:
-            # Of shards that begin at once, the first one's hold for all.
-            record = run.begin(record)
+        with together():
+            if run is not None:
+                # Of shards that begin at once, the first one's hold for all.
+                record = run.begin(record)
         record = json.loads(agreed_text(json.dumps(record)))
         rates = rates_of(record)
         packs = [Pack(*pack) for pack in record["engine"]["packs"]]
@@ -183,7 +189,7 @@ def merge(out: str | Path) -> Result:
     """
     begun = time.time()
     with finished_run(out) as run:
-        found = [run.get(number) for number in range(len(run.packs))]
+        found = [run.read(number) for number in range(len(run.packs))]
         missing = [number for number, cell in enumerate(found) if cell is None]
         if missing:
             raise ValueError(

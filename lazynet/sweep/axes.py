@@ -47,7 +47,9 @@ def split_axes(given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
     single: dict[str, Any] = {}
     for name in AXES:
         value = given[name]
-        if not isinstance(value, list | tuple | range | np.ndarray):
+        if isinstance(value, np.ndarray | jax.Array):
+            value = np.asarray(value).tolist()
+        if not isinstance(value, list | tuple | range):
             single[name] = value
             continue
         values = [_label(name, one) for one in value]

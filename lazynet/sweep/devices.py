@@ -1,5 +1,7 @@
 """Members and neurons shared over devices by JAX's shardings: a mesh with the axes "member" and "neuron"."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
@@ -116,6 +118,24 @@ def agreed_text(text: str) -> str:
     here = np.zeros(agreed(len(content)), np.uint8)
     here[: len(content)] = content[: len(here)]
     return _broadcast(here).tobytes().decode()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What the first process refuses in here all refuse, where they would else wait for it."""
+    if jax.process_count() == 1:
+        yield
+        return
+    said = ""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        said = str(error) or repr(error)
+        raise
+    finally:
+        heard = agreed_text(said)
+    if heard:
+        raise ValueError(heard)
 
 
 def _broadcast(array: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,6 +27,8 @@ Settings = dict[str, Any]
 # Parts of settings.json that the settings of a result do not have.
 OWN = ("engine", "asked", "versions")
 LOCK = "lock"
+# Times that a lock is asked for, and seconds between them.
+ATTEMPTS, PAUSE = 10, 0.05
 
 
 class Status(NamedTuple):
@@ -61,7 +64,7 @@ class RunFolder:
         self.path, self._asked = Path(path), asked
         self._cells, self._file = self.path / "cells", self.path / "settings.json"
         self.settings = self._read() if self._file.exists() else {}
-        self._files = {int(file.name.partition("-")[0]): file for file in self._cells.glob("*-*.npz")}
+        self._files = {int(file.name[:6]): file for file in self._cells.glob(f"{'[0-9]' * 6}-*.npz")}
 
     def _read(self) -> Settings:
         try:
@@ -120,20 +123,26 @@ class RunFolder:
         """The point, the width and the seeds of each cell; none where no sweep was begun."""
         return [Pack(*pack) for pack in self.settings.get("engine", {}).get("packs", [])]
 
+    def read(self, number: int) -> Cell | None:
+        """A cell that was stored whole."""
+        file = self._files.get(number)
+        return None if file is None else read_cell(file)
+
     def get(self, number: int) -> Cell | None:
         """A cell that was stored; one that is damaged is taken away."""
-        file = self._files.get(number)
-        if file is None:
-            return None
-        cell = read_cell(file)
-        if cell is None:
+        cell, file = self.read(number), self._files.get(number)
+        if cell is None and file is not None:
             warnings.warn(f"{file.name} in {str(self._cells)!r} is damaged, and is computed again.", stacklevel=4)
             file.unlink()
         return cell
 
     def put(self, number: int, cell: Cell) -> None:
         """Store a finished cell."""
-        arrays: dict[str, Any] = {"diverged_at": cell.diverged_at, "stopped_at": cell.stopped_at}
+        arrays: dict[str, Any] = {
+            "number": np.asarray(number),
+            "diverged_at": cell.diverged_at,
+            "stopped_at": cell.stopped_at,
+        }
         for group in ("variables", "limit_variables"):
             arrays |= {f"{group}/{name}": values for name, values in getattr(cell, group).items()}
         stream = io.BytesIO()
@@ -161,12 +170,14 @@ class RunFolder:
 
 
 def read_cell(file: Path) -> Cell | None:
-    """The cell in this file, None where its bytes are not those that were written."""
+    """The cell in this file, None where its bytes are not those that were written, or those of another cell."""
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != file.stem.partition("-")[2]:
         return None
     groups: dict[str, dict[str, np.ndarray]] = {"variables": {}, "limit_variables": {}}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if int(arrays["number"]) != int(file.name[:6]):
+            return None
         for name in arrays.files:
             group, _, variable = name.partition("/")
             if variable:
@@ -307,18 +318,27 @@ def _write(file: Path, content: bytes, link: bool = False) -> None:
 def _locked(file: Path, shared: bool = False) -> Iterator[None]:
     """Hold a lock, which the system lets go of when the process ends, however it ends."""
     with open(file, "a") as lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another process is at work on {str(file.parent)!r}; wait for it, or name another folder."
-            ) from None
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise ValueError(
+                        f"Another process is at work on {str(file.parent)!r}; wait for it, or name another folder."
+                    ) from None
+                # Who only looks whether it is held holds it for a moment.
+                time.sleep(PAUSE)
         yield
 
 
 def _is_locked(file: Path) -> bool:
-    try:
-        with _locked(file):
-            return False
-    except ValueError:
-        return True
+    """Whether a process holds a lock, found out without writing anything."""
+    if not file.exists():
+        return False
+    with open(file) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

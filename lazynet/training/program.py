@@ -1,6 +1,7 @@
 """The compiled program that trains a pack of members, and the loop that calls it about once a second."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -167,7 +168,9 @@ def simulate(
     root_sums: list[np.ndarray] = []
     done, limit = 0, 1
     kept = None if checkpoint is None else checkpoint.load()
-    if kept is not None:
+    if kept is not None and not _fits(kept, carry):
+        warnings.warn("A checkpoint is of another number of devices, and its cell begins anew.", stacklevel=2)
+    elif kept is not None:
         carry, records, root_sums, done = _unpacked(kept, carry)
         on_steps(done)
     for wanted in map(int, snapshots[len(records) :]):
@@ -201,6 +204,12 @@ def _packed(
         "root_sums": np.stack(root_sums),
         "done": np.asarray(done),
     }
+
+
+def _fits(kept: dict[str, np.ndarray], like: Carry) -> bool:
+    """Whether a checkpoint has the arrays of this state: units that are shared over devices are in no blocks."""
+    shapes = {f"carry/{i:03d}": _numbers(leaf).shape for i, leaf in enumerate(jax.tree.leaves(like))}
+    return shapes == {name: array.shape for name, array in kept.items() if name.startswith("carry/")}
 
 
 def _unpacked(

@@ -89,6 +89,20 @@ def test_the_script_for_several_hosts(tmp_path):
     result = xr.load_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf")
     alone = lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=16, n_test=6), [8], 4, 5, progress=False)
     np.testing.assert_allclose(result.train_loss, alone.train_loss, rtol=1e-5)
+    # What the first host refuses none of them waits for.
+    processes = [
+        subprocess.Popen(
+            [*script, "--hosts", address, "2", str(host), *flags],
+            cwd=tmp_path,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host in (0, 1)
+    ]
+    said = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert all("lazynet: out is 'run', which exists already" in text for text in said)
     refused = subprocess.run([*script, "--hosts", address, "two", "0"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert "--hosts takes nothing, or the address of the first host" in refused.stderr

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -367,6 +368,47 @@ def test_shards_meet_in_a_folder(whole, computed, tmp_path):
         sweep(tmp_path / "run", shard=(4, 3))
     with pytest.raises(ValueError, match="where the shards meet"):
         sweep(None, shard=(1, 3))
+
+
+def test_shards_have_about_as_much_to_do():
+    units = [1, 1, 1, 1, 4, 4, 16, 16, 64, 64]
+    shares = [engine.share_of(units, (k, 3)) for k in (1, 2, 3)]
+    assert sorted(number for share in shares for number in share) == list(range(10))
+    assert [sum(units[number] for number in share) for share in shares] == [64, 64, 44]
+    assert engine.share_of(units, (1, 1)) == list(range(10))
+    assert engine.share_of(units[:2], (3, 3)) == []
+
+
+def test_cells_that_changed_places_are_damaged(whole, computed, tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    first, second = sorted((out / "cells").glob("00000[12]-*"))
+    content = first.read_bytes()
+    first.unlink()
+    first.with_name(f"{second.name[:6]}{first.name[6:]}").write_bytes(content)
+    second.rename(second.with_name(f"{first.name[:6]}{second.name[6:]}"))
+    (out / "cells" / "notes-of-mine.npz").write_bytes(b"")
+    assert RunFolder(out).status()[:3] == (1, 2, 3)
+    with pytest.raises(ValueError, match="lacks 2 of 3 cells"):
+        lz.merge(out)
+    assert RunFolder(out).status()[:3] == (1, 2, 3)
+    computed.clear()
+    with pytest.warns(UserWarning, match="is damaged, and is computed again"):
+        assert_same(sweep(out, resume=True), whole)
+    assert computed == [(16, 2), (16, 2)]
+
+
+def test_who_looks_at_a_folder_keeps_nobody_away(tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    (out / "lock").unlink()
+    assert not RunFolder(out).status().running
+    assert not (out / "lock").exists()
+    with open(out / "lock", "a") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        assert RunFolder(out).status().running
+        threading.Timer(2 * store.PAUSE, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        sweep(out, resume=True)
 
 
 def test_the_packing_of_the_first_shard_holds_for_all(whole, monkeypatch, tmp_path):

@@ -23,6 +23,7 @@ from lazynet.training import (
     Member,
     PreactivationPath,
     get_optimizer,
+    paths,
     program,
     simulate,
     snapshot_steps,
@@ -291,3 +292,33 @@ def test_wide_networks_follow_their_kernel(key):
         gaps.append(np.sqrt(np.mean((outcome.records["f"] - predicted) ** 2)))
     # 16 times the width, a quarter of the gap; four members leave it within a factor of two.
     assert 2 < gaps[0] / gaps[1] < 8
+
+
+def test_a_checkpoint_of_other_arrays_is_left_alone(monkeypatch, key):
+    """Units that are shared over devices are in no blocks, and a job may go on with other devices."""
+    monkeypatch.setattr(paths, "BLOCK", 64)
+    kept = {}
+
+    class InMemory:
+        def __init__(self, stored):
+            self.stored = stored
+
+        def load(self):
+            return self.stored
+
+        def due(self):
+            return self.stored is None
+
+        def save(self, step, arrays):
+            kept.update(arrays)
+
+    blocks, whole = HiddenPath(NETWORK), HiddenPath(NETWORK, blocks=False)
+    pack, shared = members(NETWORK, [key], X, "float32"), share(blocks, X, Y, 0.1, "float32")
+    measure, steps = Everything(NETWORK), np.array([0, 2, 9])
+    first = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(None))
+    assert 0 < kept["done"] < 9
+    with pytest.warns(UserWarning, match="of another number of devices, and its cell begins anew"):
+        other = simulate(whole, measure, pack, shared, steps, checkpoint=InMemory(dict(kept)))
+    np.testing.assert_allclose(other.records["f"], first.records["f"], rtol=1e-5, atol=1e-6)
+    again = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(dict(kept)))
+    np.testing.assert_array_equal(again.records["f"], first.records["f"])
