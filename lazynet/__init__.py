@@ -3,7 +3,7 @@
 from lazynet import losses
 from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, sphere
 from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
-from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator
+from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator, label_projections
 from lazynet.networks import TwoLayer
 from lazynet.plots import plot
 from lazynet.sweep import Run, merge, mode_residuals, predict, sweep, train
@@ -29,6 +29,7 @@ __all__ = [
     "kernel_flow",
     "kernel_operator",
     "label_noise",
+    "label_projections",
     "load_dataset",
     "losses",
     "merge",

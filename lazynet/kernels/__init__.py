@@ -8,7 +8,7 @@ from lazynet.kernels.empirical import average_ntk, empirical_ntk
 from lazynet.kernels.krylov import Error, largest_eigenvalue
 from lazynet.kernels.operators import CrossOperator, KernelOperator
 from lazynet.kernels.solve import complexity, solve
-from lazynet.kernels.spectrum import Inverse, Spectrum, same_rows, spectrum
+from lazynet.kernels.spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
 from lazynet.kernels.storage import kernel_job, kernel_operator
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Error",
     "Inverse",
     "KernelOperator",
+    "LabelProjections",
     "SpectralDensity",
     "Spectrum",
     "analytic_kernel",
@@ -25,6 +26,7 @@ __all__ = [
     "empirical_ntk",
     "kernel_job",
     "kernel_operator",
+    "label_projections",
     "largest_eigenvalue",
     "neural_tangents",
     "same_rows",

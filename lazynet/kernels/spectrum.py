@@ -28,6 +28,13 @@ class Spectrum(NamedTuple):
     vectors: Float[np.ndarray, "n n"]
 
 
+class LabelProjections(NamedTuple):
+    """Eigenvalues (n,) from the largest on, and |v_i' y| of each eigenvector, shaped as the targets."""
+
+    values: Float[np.ndarray, " n"]
+    projections: Float[np.ndarray, "n *k"]
+
+
 def tiles(n: int, size: int) -> list[slice]:
     """n rows in slices of `size`, and what is left."""
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
@@ -96,6 +103,33 @@ def spectrum(k: SquareKernel) -> Spectrum:
     """
     check_memory(f"Finding all eigenvectors of a kernel of {len(k)} rows", eigenvectors_bytes(len(k)))
     return Spectrum(*scipy.linalg.eigh(check_kernel(k), driver="evd", check_finite=False))
+
+
+def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:
+    """How much of the targets each eigenvector of a kernel carries (Arora et al. 2019, Figure 1 b and d).
+
+    Descent learns the part along v_i as (1 - eta lambda_i)^step, so labels are learned soon where large projections
+    stand at large eigenvalues.
+
+    Args:
+        k: kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`.
+        y: targets, (n,) or (n, k).
+
+    Returns:
+        LabelProjections(values, projections) in NumPy float64. Within an eigenspace of several dimensions its basis,
+        and so their division, is arbitrary.
+
+    Raises:
+        ValueError: if k is not a finite symmetric matrix, y does not fit it, or the memory does not suffice.
+
+    >>> import numpy as np
+    >>> import lazynet as lz
+    >>> lz.label_projections(np.diag([1.0, 3.0]), np.array([2.0, -1.0]))
+    LabelProjections(values=array([3., 1.]), projections=array([1., 2.]))
+    """
+    targets = check_targets(y, len(k.values) if isinstance(k, Spectrum) else len(k))
+    values, vectors = k if isinstance(k, Spectrum) else spectrum(k)
+    return LabelProjections(values[::-1].copy(), np.abs(vectors.T @ targets)[::-1].copy())
 
 
 def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:

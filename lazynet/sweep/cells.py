@@ -20,6 +20,7 @@ from lazynet.sweep.names import GAPS
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.prepared import Prepared
 from lazynet.sweep.settings import Training
+from lazynet.theory import neuron_movement_bound
 from lazynet.training import Checkpoint
 
 MOVEMENT = (
@@ -218,8 +219,7 @@ def _bounds(
     if network.train != "hidden" or network.readout != "sign":
         return {}
     factor = output_factor(network) * ACTIVATIONS[network.activation].lipschitz * np.sqrt(network.outputs)
-    norms = np.linalg.norm(data.x_train, axis=1)
-    lemma = 4 * np.sqrt(np.sum(norms**2)) * residual_norm[:, 0] / lambda_min
+    lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
     # The loss is half the squared residual.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
     path = learning_rate * norm * residual_sum

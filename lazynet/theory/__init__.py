@@ -1,5 +1,13 @@
 """Theory: predicted exponents, fits with intervals, bounds, and the verdict."""
 
+from lazynet.theory.bounds import (
+    concentration_bound,
+    flips_bound,
+    generalization_bound,
+    neuron_movement_bound,
+    power_bound,
+    rademacher_bound,
+)
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
@@ -15,11 +23,17 @@ __all__ = [
     "StepFit",
     "Verdict",
     "at_one_point",
+    "concentration_bound",
     "fit_exponent",
+    "flips_bound",
+    "generalization_bound",
     "inequalities",
     "judge",
+    "neuron_movement_bound",
     "points",
+    "power_bound",
     "predicted_exponents",
+    "rademacher_bound",
     "reduce_steps",
     "settings_of",
     "verdicts_json",

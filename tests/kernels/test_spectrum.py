@@ -123,3 +123,22 @@ def test_kernels_symmetric_only_to_float32_are_taken():
     rounded = k + 1e-7 * np.triu(np.ones_like(k), 1)
     y = targets(30)
     np.testing.assert_allclose(lz.complexity(rounded, y), lz.complexity(k, y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_projections_of_labels_carry_all_of_them(outputs):
+    x = unit_rows(30, 6)
+    k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
+    y = targets(30, outputs)
+    values, projections = lz.label_projections(k, y)
+    assert projections.shape == y.shape
+    assert (np.diff(values) <= 0).all()
+    # The residual of descent, whose square the projections divide by modes.
+    path = lz.kernel_descent(k, y, learning_rate=0.1, steps=[0, 1, 7, 400])
+    for step, train in zip(path.step, path.train, strict=True):
+        decay = (1 - 0.1 * values) ** (2 * int(step))
+        assert np.sum((train - y) ** 2) == pytest.approx(decay @ np.sum(projections.reshape(30, -1) ** 2, axis=1))
+    again = lz.label_projections(spectrum(k), y)
+    assert all(np.array_equal(one, other) for one, other in zip(again, (values, projections), strict=True))
+    with unchecked(), pytest.raises(ValueError, match=r"y has shape \(29,"):
+        lz.label_projections(k, y[:29])

@@ -1,0 +1,117 @@
+"""Bounds of Arora et al. 2019 against what they bound."""
+
+import jax
+import numpy as np
+import pytest
+from reference import unit_rows
+
+import lazynet as lz
+from lazynet.theory import (
+    concentration_bound,
+    flips_bound,
+    generalization_bound,
+    neuron_movement_bound,
+    power_bound,
+    rademacher_bound,
+)
+
+KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
+
+
+def test_movement_of_neurons_stays_below_its_bound():
+    data = lz.load_dataset("digits", n_train=16, n_test=4)
+    result = lz.sweep(lz.TwoLayer(width=2), data, [64, 256], 2, 40)
+    for width in (64, 256):
+        at = result.sel(width=width, seed=0)
+        bound = neuron_movement_bound(16, width, float(at.residual_norm[0]), float(at.lambda_min))
+        assert float(at.lemma_bound) == pytest.approx(bound, rel=1e-12)
+        assert (at.max_neuron_displacement <= bound).all()
+    assert neuron_movement_bound(16, 64, 1.0, 0.0) == np.inf
+
+
+@pytest.mark.parametrize("kappa", [0.1, 1.0])
+def test_units_within_a_radius_of_zero_may_flip(kappa):
+    x = unit_rows(1, 5)[0]
+    near = np.abs(kappa * np.random.default_rng(0).normal(size=(200_000, 5)) @ x)
+    for radius in (0.02, 0.3, 1.0):
+        assert np.mean(near <= radius) == pytest.approx(flips_bound(radius, kappa), abs=5e-3)
+        assert flips_bound(radius, kappa) <= 2 * radius / (np.sqrt(2 * np.pi) * kappa)
+
+
+def test_a_start_concentrates_as_its_bound_says(key):
+    n, width, delta = 6, 128, 0.2
+    x = unit_rows(n, 4)
+    network = lz.TwoLayer(width=width, symmetric=False)
+    starts = [dict(network.init(one, x.astype("float32"))) for one in jax.random.split(key, 100)]
+    errors = np.array([np.linalg.norm(lz.empirical_ntk(network, start, x) - KERNEL(x)) for start in starts])
+    bound = concentration_bound(x @ x.T, width, delta)
+    assert np.mean(errors > bound) <= delta
+    # Hoeffding and all pairs at once cost some factor, but no order.
+    assert bound < 8 * errors.mean()
+    assert concentration_bound(x @ x.T, 4 * width, delta) == pytest.approx(bound / 2)
+
+
+def test_random_labels_fit_no_better_than_rademacher_says(key):
+    n, width, movement = 40, 4096, 2.5
+    x = unit_rows(n, 10)
+    network = lz.TwoLayer(width=width, symmetric=False)
+    k = lz.empirical_ntk(network, dict(network.init(key, x.astype("float32"))), x)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(2000, n))
+    # sup over ||W - W(0)|| <= B of (1/n) sum_i e_i <z_i, W - W(0)> is (B/n) ||sum_i e_i z_i||.
+    found = movement / n * np.mean(np.sqrt(np.einsum("si,ij,sj->s", signs, k, signs)))
+    bound = rademacher_bound(n, width, movement, radius=0.0)
+    assert 0.6 * bound < found < bound
+    wider = rademacher_bound(n, width, movement, radius=0.01, init_scale=0.5)
+    assert wider == pytest.approx(bound + 4e-4 * 64 + 0.01 * np.sqrt(2 * np.log(40)))
+
+
+def test_the_population_loss_is_rarely_above_its_bound():
+    n, share, delta = 50, 0.3, 0.1
+    losses = np.random.default_rng(0).random((4000, n)) < share
+    # A class of one function, whose complexity is zero.
+    bounds = np.array([generalization_bound(mean, 0.0, n, delta) for mean in losses.mean(axis=1)])
+    assert np.mean(share > bounds) <= delta
+    assert generalization_bound(0.2, 0.1, 10**9) == pytest.approx(0.4, abs=1e-3)
+
+
+@pytest.mark.parametrize("dim", [3, 6])
+def test_what_can_be_learned_has_a_norm_below_its_bound(dim):
+    rng = np.random.default_rng(dim)
+    x = rng.normal(size=(300, dim))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    k = KERNEL(x)
+    beta, gamma = rng.normal(size=(2, dim))
+    beta, gamma = beta / np.linalg.norm(beta), 0.7 * gamma / np.linalg.norm(gamma)
+
+    def norm(y):
+        return np.sqrt(len(y) / 2) * lz.complexity(k, y)
+
+    for power in (1, 2, 4, 6):
+        assert norm(-2 * (x @ beta) ** power) <= power_bound([(-2.0, 1.0, power)])
+    assert norm((x @ beta) + 0.5 * (x @ gamma) ** 4) <= power_bound([(1.0, 1.0, 1), (0.5, 0.7, 4)])
+    a = rng.normal(size=(dim, dim))
+    a += a.T
+    trace_norm = np.abs(np.linalg.eigvalsh(a)).sum()
+    form = power_bound((value, 1.0, 2) for value in np.linalg.eigvalsh(a))
+    assert form == pytest.approx(6 * trace_norm)
+    assert norm(np.einsum("ni,ij,nj->n", x, a, x)) <= form
+    # cos(z) - 1 = sum_j (-1)^j z^(2j) / (2j)!, whose bound is 3 b sinh(b).
+    factorials = np.cumprod(np.arange(1, 31, dtype=float))
+    cosine = power_bound(((-1) ** j / factorials[2 * j - 1], 0.7, 2 * j) for j in range(1, 15))
+    assert cosine == pytest.approx(3 * 0.7 * np.sinh(0.7))
+    assert norm(np.cos(x @ gamma) - 1) <= cosine
+
+
+def test_odd_powers_have_no_bound():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    norms = [np.sqrt(n / 2) * lz.complexity(KERNEL(x[:n]), x[:n, 0] ** 3) for n in (100, 400)]
+    # It grows with the number of examples.
+    assert norms[1] > 1.5 * norms[0]
+    for power in (0, 3, -2):
+        with pytest.raises(ValueError, match=f"a power is {power}, but must be 1 or even"):
+            power_bound([(1.0, 1.0, power)])
+    for bound in (lambda d: concentration_bound(np.eye(2), 3, d), lambda d: rademacher_bound(1, 1, 1.0, 1.0, delta=d)):
+        with pytest.raises(ValueError, match=r"delta is 1\.5, but must be a probability"):
+            bound(1.5)
