@@ -1,4 +1,4 @@
-"""The command line: `lazynet sweep`, `merge`, `status`, `predict`, `complexity` and `data`."""
+"""The command line: `lazynet sweep`, `merge`, `status`, `predict`, `complexity`, `reproduce` and `data`."""
 
 import contextlib
 import hashlib
@@ -17,6 +17,7 @@ import lazynet as lz
 from lazynet.cli.common import BAD_INPUT, INTERRUPTED
 from lazynet.cli.datasets import DataCommand
 from lazynet.cli.limits import Complexity, Predict
+from lazynet.cli.papers import Reproduce
 from lazynet.cli.sweeps import Merge, Status, Sweep
 from lazynet.data.files import cache_folder
 
@@ -30,6 +31,7 @@ Command = (
     | Annotated[Status, tyro.conf.subcommand("status", prefix_name=False)]
     | Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
     | Annotated[Complexity, tyro.conf.subcommand("complexity", prefix_name=False)]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
     | Annotated[DataCommand, tyro.conf.subcommand("data", prefix_name=False)]
 )
 

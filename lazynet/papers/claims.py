@@ -1,0 +1,74 @@
+"""What a paper says, checked: claims, each with the number that decides it, and what a reproduction hands back."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from lazynet.typing import Figure
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement, and what was measured of it.
+
+    Attributes:
+        name: where it stands in the paper, and on which data.
+        statement: what is claimed.
+        measured: the number that decides.
+        relation: "<=" or ">=".
+        limit: what the number is compared with.
+        note: what has to be said with it.
+    """
+
+    name: str
+    statement: str
+    measured: float
+    relation: Literal["<=", ">="]
+    limit: float
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was measured agrees with the claim; what is no number does not."""
+        return bool(self.measured <= self.limit if self.relation == "<=" else self.measured >= self.limit)
+
+    def __str__(self) -> str:
+        """The claim in one line."""
+        said = f"{'holds' if self.holds else 'FAILS'}  {self.name}: {self.statement}"
+        return f"{said}: {self.measured:.4g} {self.relation} {self.limit:.4g}{self.note and f' ({self.note})'}"
+
+
+class Reproduction(NamedTuple):
+    """What a paper's module gives.
+
+    Attributes:
+        claims: everything that was checked.
+        numbers: what was measured beside it, by name; JSON can say it.
+        figures: matplotlib figures by name.
+    """
+
+    claims: list[Claim]
+    numbers: dict[str, Any]
+    figures: dict[str, Figure]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim holds."""
+        return all(claim.holds for claim in self.claims)
+
+    def summary(self) -> dict[str, Any]:
+        """Claims and numbers, for summary.json; what is not a number is null."""
+        claims = [{**asdict(claim), "holds": claim.holds} for claim in self.claims]
+        return plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
+
+
+def plain(value: Any) -> Any:
+    """Arrays and NumPy numbers as JSON has them."""
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,25 @@
+"""What the figures of papers have in common."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lazynet.plots.style import SETTINGS
+
+
+def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes side by side."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(6.2 * count, 4.6), layout="constrained")
+        axes = figure.subplots(1, count, squeeze=False)[0]
+        figure.suptitle(title, fontweight="bold")
+    return figure, list(axes)
+
+
+def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
+    """Name just these values on a logarithmic axis."""
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.minorticks_off()
