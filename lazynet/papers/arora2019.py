@@ -6,7 +6,7 @@ bounds how it generalises (Theorem 5.1), which is small for what is linear or an
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ ASYMPTOTIC = {
     *(("digits", "true"), ("digits", "random")),
     *(("mnist", "random"), ("cifar10", "true"), ("cifar10", "random")),
 }
+CURVES_WIDTH = 4096
 PORTIONS = np.linspace(0, 1, 11)
 
 
@@ -40,7 +41,8 @@ class Size(NamedTuple):
     """How much is computed."""
 
     datasets: tuple[str, ...]
-    n_train: int  # of the networks
+    n_curves: int  # of the networks of Figure 1
+    n_train: int  # of the networks that the exponents are of
     widths: tuple[int, ...]
     seeds: int
     steps: int
@@ -53,20 +55,11 @@ class Size(NamedTuple):
 
 
 SMALL = Size(
-    ("mnist", "cifar10"),
-    32,
-    (1024, 4096, 16384, 65536),
-    8,
-    1000,
-    2000,
-    1000,
-    5,
-    (250, 500, 1000, 2000, 4000),
-    (3, 5, 10),
-    3,
+    *(("mnist", "cifar10"), 128, 32, (1024, 4096, 16384, 65536), 8, 1000),
+    *(2000, 1000, 5, (250, 500, 1000, 2000, 4000), (3, 5, 10), 3),
 )
 SIZES = {
-    "tiny": Size(("digits",), 8, (1024, 4096, 16384), 4, 100, 240, 100, 2, (125, 250, 500), (3,), 2),
+    "tiny": Size(("digits",), 32, 8, (1024, 4096, 16384), 4, 100, 240, 100, 2, (125, 250, 500), (3,), 2),
     "small": SMALL,
     "paper": SMALL._replace(n_kernel=10_000, n_test=2000, samples=5),
 }
@@ -79,13 +72,11 @@ def reproduce(size: str, tell: Callable[[str], None] = lambda stage: None) -> Re
     numbers: dict[str, Any] = {}
     figures: dict[str, Figure] = {}
     for name in chosen.datasets:
-        few = lz.load_dataset(name, n_train=chosen.n_train, n_test=chosen.n_test)
-        sweeps = {}
-        for label, data in labelled(few).items():
-            tell(f"Networks on {name}, {label} labels")
-            sweeps[label] = lz.sweep(NETWORK, data, chosen.widths, chosen.seeds, chosen.steps, progress=False)
-        claims += [*order_of_losses(name, sweeps), *speed(name, sweeps), *movement(name, sweeps)]
-        figures[f"speed_{name}"] = draw_speed(name, sweeps)
+        tell(f"Networks on {name}")
+        curves = sweeps_of(name, chosen.n_curves, [CURVES_WIDTH], chosen)
+        sweeps = sweeps_of(name, chosen.n_train, chosen.widths, chosen)
+        claims += [*order_of_losses(name, curves), *speed(name, sweeps), *movement(name, sweeps)]
+        figures[f"speed_{name}"] = draw_speed(name, curves, sweeps)
         tell(f"The kernel of {chosen.n_kernel} images of {name}")
         many = lz.load_dataset(name, n_train=chosen.n_kernel, n_test=chosen.n_test)
         noisy = noise(many, chosen.draws)
@@ -107,6 +98,14 @@ def labelled(data: lz.Dataset) -> dict[str, lz.Dataset]:
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}
+
+
+def sweeps_of(name: str, n: int, widths: Sequence[int], size: Size) -> dict[str, Result]:
+    """Networks beside their kernel on n images, for each kind of labels."""
+    every = labelled(lz.load_dataset(name, n_train=n, n_test=8))
+    return {
+        label: lz.sweep(NETWORK, data, widths, size.seeds, size.steps, progress=False) for label, data in every.items()
+    }
 
 
 def order_of_losses(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
@@ -239,24 +238,21 @@ def spectrum_of(data: lz.Dataset, labels: dict[str, np.ndarray], figures: dict[s
     return {str(index): float(values[index]) for index in (0, 100, 1000, len(values) - 1) if index < len(values)}
 
 
-def draw_speed(name: str, sweeps: dict[str, Result]) -> Figure:
-    """Figure 1 (a, c), with Theorem 4.1 dashed, and beside it the gap between the two."""
+def draw_speed(name: str, curves: dict[str, Result], sweeps: dict[str, Result]) -> Figure:
+    """Figure 1 (a, c), with Theorem 4.1 dashed, and beside it the gap between the two against the width."""
     figure, (loss, gap) = panels(2, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
+    for label, result in curves.items():
+        only = result.isel(width=0)
+        n = json.loads(result.attrs["settings"])["n_train"]
+        losses, color = only.train_loss / n, COLORS[label]
+        loss.fill_between(only.step, losses.min("seed"), losses.max("seed"), color=color, alpha=0.3)
+        loss.plot(only.step, losses.mean("seed"), color=color, label=f"{label} labels")
+        loss.plot(only.step, only.kernel_train_loss / n, color="black", **THEORY)
+        flips = float(only.activation_flips.isel(step=-1).mean())
+        title = f"n = {n}, width {CURVES_WIDTH}: {flips:.1%} of signs flip ({label} labels)"
+    loss.set(xscale="symlog", xlabel="step", ylabel="loss / n", title=title)
     for label, result in sweeps.items():
-        n, widest = float(json.loads(result.attrs["settings"])["n_train"]), result.isel(width=-1)
-        losses = widest.train_loss / n
-        loss.fill_between(result.step, losses.min("seed"), losses.max("seed"), color=COLORS[label], alpha=0.3)
-        loss.plot(result.step, losses.mean("seed"), color=COLORS[label], label=f"{label} labels")
-        loss.plot(result.step, result.kernel_train_loss / n, color="black", **THEORY)
-        means = gaps(result).mean("seed")
-        gap.loglog(result.width, means, "o-", color=COLORS[label], label=f"{label} labels")
-    flips = max(float(result.activation_flips.isel(width=-1, step=-1).mean()) for result in sweeps.values())
-    loss.set(
-        xscale="symlog",
-        xlabel="step",
-        ylabel="loss / n",
-        title=f"Width {int(result.width[-1])}: {flips:.1%} of signs flip",
-    )
+        gap.loglog(result.width, gaps(result).mean("seed"), "o-", color=COLORS[label], label=f"{label} labels")
     gap.set(xlabel="width", ylabel="largest gap to Theorem 4.1")
     ticks(gap, result.width.values)
     loss.legend()

@@ -20,11 +20,8 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def sweeps(data):
-    return {
-        label: lz.sweep(arora2019.NETWORK, labelled, TINY.widths, TINY.seeds, TINY.steps)
-        for label, labelled in arora2019.labelled(data).items()
-    }
+def sweeps():
+    return arora2019.sweeps_of("digits", TINY.n_train, TINY.widths, TINY)
 
 
 @pytest.fixture(scope="module")
