@@ -17,7 +17,7 @@ import numpy as np
 import scipy.stats
 
 import lazynet as lz
-from lazynet.kernels import Inverse, spectrum
+from lazynet.kernels import Inverse, LabelProjections, spectrum
 from lazynet.papers.claims import Claim, Reproduction
 from lazynet.papers.figures import panels, ticks
 from lazynet.plots.style import BLUE, GREEN, THEORY, VERMILION
@@ -34,6 +34,8 @@ ASYMPTOTIC = {
     *(("mnist", "random"), ("cifar10", "true"), ("cifar10", "random")),
 }
 CURVES_WIDTH = 4096
+# The powers that Theorem 6.1 is about, of those up to 6.
+COVERED = (1, 2, 4, 6)
 PORTIONS = np.linspace(0, 1, 11)
 
 
@@ -83,8 +85,10 @@ def reproduce(size: str, tell: Callable[[str], None] = lambda stage: None) -> Re
         claims += list(trend(name, noisy))
         numbers[f"noise_{name}"] = noisy._asdict()
         figures[f"noise_{name}"] = draw_noise(name, noisy)
-        projections = {"true": many.y_train, "random": lz.label_noise(many.y_train, 1.0, jax.random.key(0))}
-        numbers[f"eigenvalues_{name}"] = spectrum_of(many, projections, figures)
+        found = projections(many)
+        values = found["true"].values
+        numbers[f"eigenvalues_{name}"] = {i: values[i] for i in (0, 100, 1000, len(values) - 1) if i < len(values)}
+        figures[f"projections_{name}"] = draw_projections(name, found)
     tell("Powers on the sphere")
     norms = powers(chosen)
     claims += list(learnable(chosen, norms))
@@ -210,7 +214,7 @@ def learnable(size: Size, norms: dict[tuple[int, int], list[float]]) -> Iterator
     n = np.array(size.n_powers, float)
     for (d, p), values in norms.items():
         place, growth = f"Theorem 6.1, d = {d}, p = {p}", float(np.log(values[-1] / values[-2]) / np.log(n[-1] / n[-2]))
-        if p == 1 or p % 2 == 0:
+        if p in COVERED:
             bound = power_bound([(1.0, 1.0, p)])
             note = f"exponent in n at the end {growth:.3f}"
             yield Claim(place, "sqrt(y' H^-1 y) over its bound 3 p", max(values) / bound, "<=", 1.0, note)
@@ -222,34 +226,39 @@ def learnable(size: Size, norms: dict[tuple[int, int], list[float]]) -> Iterator
             yield Claim(place, "exponent in n of an odd power, which no bound covers", whole, ">=", 0.5)
 
 
-def spectrum_of(data: lz.Dataset, labels: dict[str, np.ndarray], figures: dict[str, Figure]) -> dict[str, Any]:
-    """Figure 1 (b, d): eigenvalues, and what part of the labels stands at each; some of them for the summary."""
-    found = {name: lz.label_projections(KERNEL(data.x_train), y) for name, y in labels.items()}
-    figure, (axes,) = panels(1, f"Figure 1 (b, d): {data.n_train} images of {data.name}")
-    for name, (_, projections) in found.items():
-        axes.plot(projections, ".", markersize=2, color=COLORS[name], label=f"|v' y|, {name} labels")
+def projections(data: lz.Dataset) -> dict[str, LabelProjections]:
+    """Figure 1 (b, d): eigenvalues, and what part of true and of random labels stands at each."""
+    modes = spectrum(KERNEL(data.x_train))
+    random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
+    return {"true": lz.label_projections(modes, data.y_train), "random": lz.label_projections(modes, random)}
+
+
+def draw_projections(name: str, found: dict[str, LabelProjections]) -> Figure:
+    """Figure 1 (b, d), its axes cut where the paper's are."""
     values = found["true"].values
+    figure, (axes,) = panels(1, f"Figure 1 (b, d): {len(values)} images of {name}")
+    for label, of_label in found.items():
+        axes.plot(of_label.projections, ".", markersize=2, color=COLORS[label], label=f"|v' y|, {label} labels")
     axes.set(xlabel="eigenvector, from the largest eigenvalue on", ylabel="projection of the labels", ylim=(0, 10))
     right = axes.twinx()
     right.plot(values, color="black", label="eigenvalue")
     right.set(ylabel="eigenvalue", ylim=(0, 1))
     axes.legend(loc="upper right", markerscale=4)
-    figures[f"projections_{data.name}"] = figure
-    return {str(index): float(values[index]) for index in (0, 100, 1000, len(values) - 1) if index < len(values)}
+    return figure
 
 
 def draw_speed(name: str, curves: dict[str, Result], sweeps: dict[str, Result]) -> Figure:
     """Figure 1 (a, c), with Theorem 4.1 dashed, and beside it the gap between the two against the width."""
     figure, (loss, gap) = panels(2, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
+    n = json.loads(curves["worst"].attrs["settings"])["n_train"]
+    flips = float(curves["worst"].activation_flips.isel(step=-1).mean())
+    title = f"n = {n}, width {CURVES_WIDTH}: {flips:.1%} of signs flip (worst labels)"
     for label, result in curves.items():
         only = result.isel(width=0)
-        n = json.loads(result.attrs["settings"])["n_train"]
         losses, color = only.train_loss / n, COLORS[label]
         loss.fill_between(only.step, losses.min("seed"), losses.max("seed"), color=color, alpha=0.3)
         loss.plot(only.step, losses.mean("seed"), color=color, label=f"{label} labels")
         loss.plot(only.step, only.kernel_train_loss / n, color="black", **THEORY)
-        flips = float(only.activation_flips.isel(step=-1).mean())
-        title = f"n = {n}, width {CURVES_WIDTH}: {flips:.1%} of signs flip ({label} labels)"
     loss.set(xscale="symlog", xlabel="step", ylabel="loss / n", title=title)
     for label, result in sweeps.items():
         gap.loglog(result.width, gaps(result).mean("seed"), "o-", color=COLORS[label], label=f"{label} labels")
@@ -280,7 +289,7 @@ def draw_powers(size: Size, norms: dict[tuple[int, int], list[float]]) -> Figure
     for axes, d in zip(every, size.dims, strict=True):
         for p in range(1, 7):
             axes.loglog(size.n_powers, norms[d, p], "o-", color=colors[p - 1], label=f"p = {p}")
-            if p == 1 or p % 2 == 0:
+            if p in COVERED:
                 axes.axhline(power_bound([(1.0, 1.0, p)]), color=colors[p - 1], **THEORY)
         axes.set(xlabel="n", ylabel="sqrt(y' H^-1 y)", title=f"y = (b'x)^p on the sphere, d = {d}; dashed: 3 p")
         ticks(axes, size.n_powers)

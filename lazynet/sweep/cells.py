@@ -219,6 +219,7 @@ def _bounds(
     if network.train != "hidden" or network.readout != "sign":
         return {}
     factor = output_factor(network) * ACTIVATIONS[network.activation].lipschitz * np.sqrt(network.outputs)
+    # The factor has 1 / sqrt(m) in it.
     lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
     # The loss is half the squared residual.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]

@@ -176,7 +176,6 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 @partial(jax.jit, static_argnames=("network", "measure", "layout"))
 def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
     """The members whose keys have these numbers at their start, where they are to be."""
-
     span = shared.get("span")
 
     def one(key: Array) -> Member:

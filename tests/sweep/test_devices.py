@@ -64,16 +64,15 @@ def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, on_o
             assert_agree(one, many, dtype)
 
 
-def test_the_script_for_several_hosts(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    script = [sys.executable, SCRIPT.parents[2] / "scripts" / "width_sweep.py"]
-    flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "4", "--steps", "5", "--out", "run"]
-    processes = [
+WIDTH_SWEEP = [sys.executable, SCRIPT.parents[2] / "scripts" / "width_sweep.py"]
+
+
+def hosts(address, flags, folder):
+    """The script on two hosts of this machine."""
+    return [
         subprocess.Popen(
-            [*script, "--hosts", address, "2", str(host), *flags],
-            cwd=tmp_path,
+            [*WIDTH_SWEEP, "--hosts", address, "2", str(host), *flags],
+            cwd=folder,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,6 +80,14 @@ def test_the_script_for_several_hosts(tmp_path):
         )
         for host in (0, 1)
     ]
+
+
+def test_the_script_for_several_hosts(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "4", "--steps", "5", "--out", "run"]
+    processes = hosts(address, flags, tmp_path)
     (first, told), (other, _) = (process.communicate(timeout=200) for process in processes)
     assert [process.returncode for process in processes] == [0, 0], told
     assert "4 x cpu on 2 hosts" in told
@@ -90,20 +97,11 @@ def test_the_script_for_several_hosts(tmp_path):
     alone = lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=16, n_test=6), [8], 4, 5, progress=False)
     np.testing.assert_allclose(result.train_loss, alone.train_loss, rtol=1e-5)
     # What the first host refuses none of them waits for.
-    processes = [
-        subprocess.Popen(
-            [*script, "--hosts", address, "2", str(host), *flags],
-            cwd=tmp_path,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for host in (0, 1)
-    ]
+    processes = hosts(address, flags, tmp_path)
     said = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert all("lazynet: out is 'run', which exists already" in text for text in said)
-    refused = subprocess.run([*script, "--hosts", address, "two", "0"], capture_output=True, text=True)
+    refused = subprocess.run([*WIDTH_SWEEP, "--hosts", address, "two", "0"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert "--hosts takes nothing, or the address of the first host" in refused.stderr
 
