@@ -1,9 +1,10 @@
 """The data set that every other room takes: training and test rows with their targets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float
 
 from lazynet.data.checks import check_rows, check_targets
@@ -82,6 +83,21 @@ class Dataset:
     def outputs(self) -> int:
         """Number of targets of a row: 1 when y has one dimension."""
         return 1 if self.y_train.ndim == 1 else self.y_train.shape[1]
+
+    def in_span(self) -> "Dataset":
+        """The same examples in an orthonormal basis of the space that all rows span, in float64.
+
+        Inner products stay as they are, and with them kernels and the distribution of networks whose weights are drawn
+        from N(0, kappa^2 I); a network draws and trains fewer weights where there are fewer rows than features.
+
+        >>> import numpy as np
+        >>> data = Dataset(np.eye(2, 1000), [1, -1])
+        >>> data.in_span().dim
+        2
+        """
+        rows = np.concatenate([self.x_train, self.x_test])
+        seen = rows @ scipy.linalg.orth(rows.T)
+        return replace(self, x_train=seen[: self.n_train], x_test=seen[self.n_train :])
 
 
 def unit_rows(x: Any, name: str = "x") -> Float[np.ndarray, "n d"]:

@@ -1,7 +1,7 @@
 """What a paper says, checked: claims, each with the number that decides it, and what a reproduction hands back."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,8 +39,9 @@ class Claim:
         return f"{said}: {self.measured:.4g} {self.relation} {self.limit:.4g}{self.note and f' ({self.note})'}"
 
 
-class Reproduction(NamedTuple):
-    """What a paper's module gives.
+@dataclass
+class Reproduction:
+    """What a paper's module gives, added to part by part.
 
     Attributes:
         claims: everything that was checked.
@@ -48,9 +49,9 @@ class Reproduction(NamedTuple):
         figures: matplotlib figures by name.
     """
 
-    claims: list[Claim]
-    numbers: dict[str, Any]
-    figures: dict[str, Figure]
+    claims: list[Claim] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -67,8 +68,8 @@ def plain(value: Any) -> Any:
     """Arrays and NumPy numbers as JSON has them."""
     if isinstance(value, dict):
         return {str(name): plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,6 +1,7 @@
 """What the figures of papers have in common."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -8,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazynet.plots.style import SETTINGS
+
+# What a paper's own figure shows, read off it.
+PUBLISHED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 7, "zorder": 6}
 
 
 def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:

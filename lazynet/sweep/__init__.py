@@ -3,10 +3,10 @@
 from lazynet.sweep.api import merge, sweep
 from lazynet.sweep.limit import predict
 from lazynet.sweep.modes import mode_residuals
-from lazynet.sweep.progress import Stages
+from lazynet.sweep.progress import Stages, product_rate
 from lazynet.sweep.run import Run, train
 from lazynet.sweep.settings import check_new_folder
-from lazynet.sweep.store import RunFolder, write_figures, write_run
+from lazynet.sweep.store import RunFolder, write_figures, write_file, write_run
 
 __all__ = [
     "Run",
@@ -16,8 +16,10 @@ __all__ = [
     "merge",
     "mode_residuals",
     "predict",
+    "product_rate",
     "sweep",
     "train",
     "write_figures",
+    "write_file",
     "write_run",
 ]

@@ -125,7 +125,9 @@ def train_members(
 ) -> Trained:
     """Train one member for each key side by side, all of this network's width, and measure them."""
     mesh = mesh_for(len(keys), network.width)
-    path, measure = replace(prepared.path, network=network), Snapshot(network, training.measures, training.sharpness)
+    # Only the start knows its scale, so that networks of all scales share the program that trains them.
+    trains = network.clone(init_scale=1.0)
+    path, measure = replace(prepared.path, network=trains), Snapshot(trains, training.measures, training.sharpness)
     data = prepared.seen(data)
     if splits_neurons(mesh) and isinstance(path, HiddenPath):
         # Blocks of units would lie across devices.
@@ -178,8 +180,10 @@ def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[
     """The members whose keys have these numbers at their start, where they are to be."""
     span = shared.get("span")
 
-    def one(key: Array) -> Member:
-        variables = dict(network.init(start_key(key), shared["x"] if span is None else span.T))
+    def drawn(key: Array) -> Variables:
+        return dict(network.init(start_key(key), shared["x"] if span is None else span.T))
+
+    def one(key: Array, variables: Variables) -> Member:
         norm = parameter_norm(variables["params"])
         if span is not None:
             variables = {
@@ -189,7 +193,9 @@ def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[
         return Member(variables, batch_key(key), measure.context(variables, norm, shared))
 
     keys = layout.spread(jax.random.wrap_key_data(numbers))
-    return layout.spread(jax.vmap(one)(keys))
+    # Drawn one after the other where they are all on one device, which compiles in a third of the time.
+    variables = jax.lax.map(drawn, keys) if layout.mesh is None else jax.vmap(drawn)(keys)
+    return layout.spread(jax.vmap(one)(keys, variables))
 
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:

@@ -87,7 +87,7 @@ class RunFolder:
             content = json.dumps({**record, "hash": _hash(record)}, indent=1) + "\n"
             # The packing of the one that is first holds for all.
             with suppress(FileExistsError):
-                _write(self._file, content.encode(), link=True)
+                write_file(self._file, content.encode(), link=True)
             self.settings = self._read()
         self.check(json.loads(self._asked))
         if self.settings["engine"]["keys"] != record["engine"]["keys"]:
@@ -149,7 +149,7 @@ class RunFolder:
         np.savez(stream, **arrays)
         content = stream.getvalue()
         self._cells.mkdir(exist_ok=True)
-        _write(self._cells / f"{number:06d}-{hashlib.sha256(content).hexdigest()}.npz", content)
+        write_file(self._cells / f"{number:06d}-{hashlib.sha256(content).hexdigest()}.npz", content)
         self.checkpoint(number).clear()
 
     def checkpoint(self, number: int) -> CellCheckpoint:
@@ -158,8 +158,8 @@ class RunFolder:
 
     def finish(self, result: Result) -> None:
         """Write the result and what theory says of it."""
-        _write(self.path / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
-        _write(self.path / "verdict.json", (verdicts_json(result) + "\n").encode())
+        write_file(self.path / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
+        write_file(self.path / "verdict.json", (verdicts_json(result) + "\n").encode())
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
@@ -285,14 +285,14 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=200)
-        _write(folder / f"{name}.png", stream.getvalue())
+        write_file(folder / f"{name}.png", stream.getvalue())
 
 
 def _hash(settings: Settings) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _write(file: Path, content: bytes, link: bool = False) -> None:
+def write_file(file: Path, content: bytes, link: bool = False) -> None:
     """Write a file so that it is there whole or not at all, even if the power goes.
 
     Raises:

@@ -5,13 +5,16 @@ from lazynet.theory.bounds import (
     flips_bound,
     generalization_bound,
     neuron_movement_bound,
+    population_bound,
     power_bound,
     rademacher_bound,
+    unseen_share,
 )
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
 from lazynet.theory.points import at_one_point, points, settings_of
+from lazynet.theory.speed import speed_gap
 from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verdicts_json, verify
 
 __all__ = [
@@ -31,11 +34,14 @@ __all__ = [
     "judge",
     "neuron_movement_bound",
     "points",
+    "population_bound",
     "power_bound",
     "predicted_exponents",
     "rademacher_bound",
     "reduce_steps",
     "settings_of",
+    "speed_gap",
+    "unseen_share",
     "verdicts_json",
     "verify",
 ]

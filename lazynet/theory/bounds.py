@@ -66,7 +66,14 @@ def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> floa
 
 
 def rademacher_bound(
-    n: int, width: int, movement: float, radius: float, init_scale: float = 1.0, delta: float = 0.05
+    n: int,
+    width: int,
+    movement: float | int,
+    radius: float | int,
+    init_scale: float = 1.0,
+    delta: float = 0.05,
+    *,
+    symmetric: bool = False,
 ) -> float:
     """Lemma 5.4: the empirical Rademacher complexity of networks near a start is at most this.
 
@@ -80,13 +87,15 @@ def rademacher_bound(
         radius: R.
         init_scale: kappa.
         delta: the probability that the bound fails.
+        symmetric: whether units are in pairs of the same start. Then m / 2 of them are independent, which the first
+            term counts; in the last one sqrt(log(2 / delta)) is needed, and there is sqrt(2) of that.
 
     >>> round(rademacher_bound(1000, 100_000, movement=3.0, radius=0.0), 3)
     0.073
     """
     _check_probability(delta)
     log = np.log(2 / delta)
-    features = movement / np.sqrt(2 * n) * (1 + (2 * log / width) ** 0.25)
+    features = movement / np.sqrt(2 * n) * (1 + (2 * log / (width / 2 if symmetric else width)) ** 0.25)
     return float(features + 2 * radius**2 * np.sqrt(width) / init_scale + radius * np.sqrt(2 * log))
 
 
@@ -101,6 +110,71 @@ def generalization_bound(train_loss: float, rademacher: float, n: int, delta: fl
     """
     _check_probability(delta)
     return float(train_loss + 2 * rademacher + 3 * np.sqrt(np.log(2 / delta) / (2 * n)))
+
+
+def population_bound(
+    train_loss: float,
+    n: int,
+    movement: float | int,
+    delta: float = 0.05,
+    *,
+    width: int | None = None,
+    radius: float | int = 0.0,
+    init_scale: float = 1.0,
+    symmetric: bool = False,
+) -> float:
+    """Theorem 5.1 with its constants: a bound on the population loss from the movement that was measured.
+
+    `generalization_bound` with `rademacher_bound` asks for radii that do not depend on the sample. Here it holds at
+    once for all whole B, the one that fails with the share 1 / (B (B + 1)) of delta, and for all R that are powers of
+    2, with 1 / (3 (|log2 R| + 1)^2) of that; what was measured is rounded up to one of them.
+
+    Args:
+        train_loss: mean over training examples of a loss in [0, 1] that is 1-Lipschitz in the prediction.
+        n: training examples.
+        movement: ||W(k) - W(0)||_F; in the limit of width and time it is sqrt(y' H^-1 y).
+        delta: the probability that the bound fails, half of it over the start, half over the sample.
+        width: m; left out, the limit of infinite width.
+        radius: max_r ||w_r(k) - w_r(0)||.
+        init_scale: kappa.
+        symmetric: whether units are in pairs of the same start.
+
+    Returns:
+        The bound; of 1 or more it is vacuous.
+
+    >>> round(population_bound(0.0, 10_000, 27.0), 3)
+    0.443
+    """
+    _check_probability(delta)
+    ball = max(1, int(np.ceil(movement)))
+    share = delta / 2 / (ball * (ball + 1))
+    if width is None:
+        return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
+    if radius > 0:
+        power = int(np.ceil(np.log2(radius)))
+        radius, share = 2.0**power, share / (3 * (abs(power) + 1) ** 2)
+    near = rademacher_bound(n, width, ball, radius, init_scale, share, symmetric=symmetric)
+    return generalization_bound(train_loss, near, n, share)
+
+
+def unseen_share(power: int, dim: int) -> float:
+    """How much of (beta'x)^p the kernel cannot learn on the sphere: root mean square, over that of the function.
+
+    Without a bias the kernel has of odd functions only the linear ones (Basri et al. 2019), so that of an odd power all
+    is left but its projection on beta'x; of even powers nothing is. With E z^2k = prod_j<k (2 j + 1) / (d + 2 j) of a
+    coordinate z the share is sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^2p)).
+
+    >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)
+    (0.4, 0.0)
+    """
+    if power < 2 or power % 2 == 0:
+        return 0.0
+
+    def moment(order: int) -> float:
+        steps = np.arange(order // 2)
+        return float(np.prod((2 * steps + 1) / (dim + 2 * steps)))
+
+    return float(np.sqrt(1 - moment(power + 1) ** 2 / (moment(2) * moment(2 * power))))
 
 
 def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:

@@ -102,3 +102,15 @@ def test_unit_rows_leaves_its_argument_alone():
 def test_unit_rows_names_a_zero_row():
     with pytest.raises(ValueError, match="points must have no zero row, got zeros in row 1: remove that row"):
         unit_rows([[1, 2], [0, 0]], "points")
+
+
+def test_a_span_keeps_inner_products():
+    rng = np.random.default_rng(0)
+    data = Dataset(rng.normal(size=(4, 50)), [1, -1, 1, -1], rng.normal(size=(3, 50)), [1, 1, -1], name="mine")
+    seen = data.in_span()
+    assert (seen.dim, seen.name, seen.n_train, seen.n_test) == (7, "mine", 4, 3)
+    for part, other in ((data.x_train, seen.x_train), (data.x_test, seen.x_test)):
+        np.testing.assert_allclose(other @ seen.x_train.T, part @ data.x_train.T, atol=1e-12)
+    np.testing.assert_array_equal(seen.y_test, data.y_test)
+    # Two rows along one line are in a space of one dimension.
+    assert Dataset([[1.0, 2.0], [2.0, 4.0]], [1, -1]).in_span().dim == 1

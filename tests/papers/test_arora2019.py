@@ -1,6 +1,7 @@
 """The claims of Arora et al. 2019 at the smallest size, and that each fails when it is broken on purpose."""
 
 import json
+import sys
 from dataclasses import replace
 
 import jax
@@ -9,80 +10,132 @@ import pytest
 
 import lazynet as lz
 from lazynet import cli
-from lazynet.papers import Claim, arora2019
+from lazynet.papers import Claim, Reproduction, arora2019, du2018
+from lazynet.papers import arora2019_functions as functions
+from lazynet.papers.arora2019_sizes import SIZES, jobs
+from lazynet.papers.work import Work
+from lazynet.theory import speed_gap, unseen_share
 
-TINY = arora2019.SIZES["tiny"]
+TINY = SIZES["tiny"]
 
 
 @pytest.fixture(scope="module")
 def data():
-    return lz.load_dataset("digits", n_train=TINY.n_train, n_test=TINY.n_test)
+    return arora2019.labelled(arora2019.images("digits", TINY.speed.n))
 
 
 @pytest.fixture(scope="module")
-def sweeps():
-    return arora2019.sweeps_of("digits", TINY.n_train, TINY.widths, TINY)
+def sweeps(data):
+    return {kind: lz.sweep(arora2019.NETWORK, labelled, *TINY.speed[1:]) for kind, labelled in data.items()}
+
+
+@pytest.fixture(scope="module")
+def scales(data):
+    return lz.sweep(arora2019.NETWORK, data["true"], *TINY.scales[1:], init_scale=list(arora2019.KAPPAS))
 
 
 @pytest.fixture(scope="module")
 def norms():
-    return arora2019.powers(TINY)
+    return functions.norms_of(TINY.functions)
 
 
 def broken(claims):
     return [f"{claim.name}: {claim.statement}" for claim in claims if not claim.holds]
 
 
-def test_labels_are_learned_in_their_order(sweeps):
-    assert broken(arora2019.order_of_losses("digits", sweeps)) == []
-    exchanged = sweeps | {"true": sweeps["random"], "random": sweeps["true"]}
+def test_labels_are_learned_in_their_order():
+    n, *how = TINY.curves
+    every = arora2019.labelled(arora2019.images("digits", n))
+    curves = {
+        kind: lz.sweep(arora2019.NETWORK, labelled, *how, init_scale=[1.0, 0.01]) for kind, labelled in every.items()
+    }
+    assert broken(arora2019.order_of_losses("digits", curves)) == []
+    exchanged = curves | {"true": curves["random"], "random": curves["true"]}
     assert broken(arora2019.order_of_losses("digits", exchanged)) == [
-        "Figure 1, digits: true labels are learned before random ones"
+        f"Figure 1, digits, kappa = {kappa}: true labels are learned before random ones" for kappa in ("1", "0.01")
     ]
 
 
 def test_networks_follow_theorem_4_1(data, sweeps):
     assert broken(arora2019.speed("digits", sweeps)) == []
     other = {}
-    for label, labelled in arora2019.labelled(data).items():
-        k, result = 1.1 * arora2019.KERNEL(data.x_train), sweeps[label]
+    for kind, labelled in data.items():
+        k, result = 1.1 * arora2019.KERNEL(labelled.x_train), sweeps[kind]
         path = lz.kernel_descent(
             k, labelled.y_train, learning_rate=float(result.learning_rate[0]), steps=result.step.values
         )
         loss = 0.5 * np.sum((path.train - labelled.y_train) ** 2, axis=1)
         # The prediction as the sweep has it, but of another kernel.
-        other[label] = result.assign(kernel_train_loss=("step", loss))
+        other[kind] = result.assign(kernel_train_loss=("step", loss))
     assert broken(arora2019.speed("digits", other)) == [
-        f"Theorem 4.1, digits, {label} labels: exponent of the gap in the width" for label in ("true", "random")
+        f"Theorem 4.1, digits, {kind} labels: exponent of the gap in the width" for kind in ("true", "random")
     ]
+
+
+def test_where_widths_are_too_small_the_gap_has_to_fall(scales):
+    gap = speed_gap(scales)
+    claim = arora2019.not_asymptotic("digits", gap.sel(init_scale=1.0), gap.sel(init_scale=0.01))
+    assert claim.holds
+    means = gap.sel(init_scale=0.01).mean("seed").values
+    exponent = np.log(means[1] / means[0]) / np.log(4)
+    assert claim.note == f"exponent {exponent:.2f}, not asymptotic at these widths"
+    growing = gap.sel(init_scale=1.0).assign_coords(width=gap.width.values[::-1]).sortby("width")
+    assert not arora2019.not_asymptotic("digits", growing).holds
+
+
+def test_the_kernel_is_right_longer_about_wider_networks():
+    found = arora2019.last_steps("digits", TINY.modes)
+    assert found["last_step"].shape == (2, len(TINY.modes.widths), TINY.modes.n)
+    assert broken(arora2019.held("digits", found)) == []
+    assert len(broken(arora2019.held("digits", found | {"last_step": found["last_step"][:, ::-1]}))) == 2
+    # By hand, of random labels and the narrowest network.
+    labelled = arora2019.labelled(arora2019.images("digits", TINY.modes.n))["random"]
+    k, y = arora2019.KERNEL(labelled.x_train), labelled.y_train
+    values, vectors = np.linalg.eigh(k)
+    steps = []
+    for seed in range(TINY.modes.seeds):
+        width = TINY.modes.widths[0]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), width), seed)
+        run = lz.train(lz.TwoLayer(width=width), labelled, key, TINY.modes.steps)
+        own = (y - run.snapshots.train_prediction.values) @ vectors[:, 0]
+        kernel = (1 - values[0] / values[-1]) ** run.snapshots.step.values * (vectors[:, 0] @ y)
+        wrong = abs(own - kernel) > 0.02 * max(abs(vectors[:, 0] @ y), np.linalg.norm(y) / np.sqrt(len(y)))
+        until = np.argmax(wrong) if wrong.any() else len(wrong)
+        steps.append(run.snapshots.step.values[until - 1])
+    assert found["last_step"][1, 0, -1] == np.median(steps)
 
 
 def test_movement_is_that_of_the_lemmas(sweeps):
     assert broken(arora2019.movement("digits", sweeps)) == []
-    doubled = {label: result.assign(displacement=2 * result.displacement) for label, result in sweeps.items()}
+    doubled = {kind: result.assign(displacement=2 * result.displacement) for kind, result in sweeps.items()}
     assert [claim.partition(",")[0] for claim in broken(arora2019.movement("digits", doubled))] == ["Lemma 5.3"] * 2
     far = {
-        label: result.assign(max_neuron_displacement=1e4 * result.max_neuron_displacement)
-        for label, result in sweeps.items()
+        kind: result.assign(max_neuron_displacement=1e4 * result.max_neuron_displacement)
+        for kind, result in sweeps.items()
     }
     assert [claim.partition(",")[0] for claim in broken(arora2019.movement("digits", far))] == ["Lemma C.1"] * 2
     still = {
-        label: result.assign(
+        kind: result.assign(
             kernel_drift=0 * result.kernel_drift + 1,
             initial_kernel_error=0 * result.initial_kernel_error + 1,
             activation_flips=0 * result.activation_flips + 1,
         )
-        for label, result in sweeps.items()
+        for kind, result in sweeps.items()
     }
     assert len(broken(arora2019.movement("digits", still))) == 6
+
+
+def test_more_signs_flip_the_smaller_the_start_is(scales):
+    assert arora2019.flips_fall("digits", scales).holds
+    assert not arora2019.flips_fall("digits", scales.isel(init_scale=slice(None, None, -1))).holds
 
 
 def test_noise_and_the_bound_go_together():
     data = lz.load_dataset("digits", n_train=TINY.n_kernel, n_test=TINY.n_test)
     noisy = arora2019.noise(data, TINY.draws)
-    assert broken(arora2019.trend("digits", noisy)) == []
+    assert broken(arora2019.generalization("digits", data.n_train, noisy)) == []
     kernel = arora2019.KERNEL
-    assert noisy.complexity[0] == pytest.approx(lz.complexity(kernel(data.x_train), data.y_train), rel=1e-9)
+    assert noisy["complexity"][0] == pytest.approx(lz.complexity(kernel(data.x_train), data.y_train), rel=1e-9)
     # What descent comes to.
     path = lz.kernel_descent(
         kernel(data.x_train),
@@ -91,30 +144,89 @@ def test_noise_and_the_bound_go_together():
         steps=[10**9],
         k_test=kernel(data.x_test, data.x_train),
     )
-    assert noisy.l1[0] == pytest.approx(np.mean(np.abs(path.test[0] - data.y_test)), rel=1e-6)
+    assert noisy["l1"][0] == pytest.approx(np.mean(np.abs(path.test[0] - data.y_test)), rel=1e-6)
     key_train, key_test = jax.random.split(jax.random.key(0))
     halves = [lz.label_noise(y, 0.5, key) for y, key in ((data.y_train, key_train), (data.y_test, key_test))]
     one = arora2019.noise(data, 1)
-    assert one.complexity[5] == pytest.approx(lz.complexity(kernel(data.x_train), halves[0]), rel=1e-9)
-    assert one.error[5] == pytest.approx(np.mean(np.sign(half_fit(kernel, data, halves[0])) != halves[1]))
-    backwards = arora2019.Noise(noisy.complexity[::-1], noisy.l1, noisy.error)
-    assert "Figure 2, digits: rank correlation of complexity and test error" in broken(
-        arora2019.trend("digits", backwards)
-    )
-    worse = arora2019.Noise(noisy.complexity, noisy.l1, noisy.error + 2)
-    assert "Theorem 5.1, digits: test error over its bound, true labels" in broken(arora2019.trend("digits", worse))
+    assert one["complexity"][5] == pytest.approx(lz.complexity(kernel(data.x_train), halves[0]), rel=1e-9)
+    assert one["error"][5] == pytest.approx(np.mean(np.sign(half_fit(kernel, data, halves[0])) != halves[1]))
+    backwards = noisy | {"complexity": noisy["complexity"][::-1]}
+    assert broken(arora2019.generalization("digits", data.n_train, backwards)) == [
+        "Figure 2, digits, kernel of 240 images: rank correlation of complexity and test error"
+    ]
+    worse = noisy | {"error": noisy["error"] + 10}
+    assert broken(arora2019.generalization("digits", data.n_train, worse)) == [
+        "Theorem 5.1, digits: test error over its bound with constants",
+        "Theorem 5.1, digits, true labels: test error over the leading term",
+    ]
 
 
 def half_fit(kernel, data, y):
     return kernel(data.x_test, data.x_train) @ np.linalg.solve(kernel(data.x_train), y)
 
 
+def test_networks_are_trained_and_tested_on_the_same_noise():
+    size = TINY.noisy._replace(seeds=1, widths=(128,), steps=40)
+    found = arora2019.noisy_networks("digits", size)
+    noisy = arora2019.with_noise(arora2019.images("digits", size.n, n_test=200), 0.5, 0)
+    one = lz.sweep(lz.TwoLayer(width=2), noisy, [128], 1, 40)
+    assert found["error"][5] == float(one.test_error[0, 0, -1])
+    assert found["complexity"][5] == pytest.approx(float(one.complexity))
+    assert found["kernel_error"][5] == float(one.kernel_test_error[-1])
+    assert found["error"][0] < 0.1 < 0.3 < found["error"][-1]
+    assert not arora2019.tracked("digits", found | {"error": found["error"][::-1]}, 0.9).holds
+
+
+def test_the_papers_own_figures_are_compared_with(monkeypatch):
+    noisy = {"complexity": np.array([0.38, *[5.0] * 4, 5.70, *[6.0] * 4, 6.59])}
+    values = np.zeros(10_000)
+    values[[1000, 9999]] = 0.159, 0.0156
+    assert broken(arora2019.published("mnist", noisy, {"values": values})) == []
+    assert len(list(arora2019.published("mnist", noisy, {"values": values}))) == 5
+    off = {"complexity": 1.03 * noisy["complexity"]}
+    assert len(broken(arora2019.published("mnist", off, {"values": 0.96 * values}))) == 5
+    # Of fewer images they say nothing.
+    assert list(arora2019.published("mnist", noisy, {"values": values[:2000]})) == []
+
+
 def test_powers_are_learned_or_not(norms):
-    assert broken(arora2019.learnable(TINY, norms)) == []
-    exchanged = {(d, p): norms[d, {3: 4, 4: 3}.get(p, p)] for d, p in norms}
-    names = " ".join(broken(arora2019.learnable(TINY, exchanged)))
+    assert broken(functions.powers(TINY.functions, norms["powers"])) == []
+    exchanged = norms["powers"][:, :, [0, 1, 3, 2, 4, 5]]
+    names = " ".join(broken(functions.powers(TINY.functions, exchanged)))
     assert "p = 4: sqrt(y' H^-1 y) over its bound" in names
     assert "p = 3: exponent in n of an odd power" in names
+
+
+def test_sums_of_powers_are_below_the_sums_of_bounds(norms):
+    assert broken(functions.sums(TINY.functions, norms["sums"])) == []
+    assert len(broken(functions.sums(TINY.functions, 10 * norms["sums"]))) == len(functions.SUMS)
+    x = lz.sphere(50, 0, 5, jax.random.key(1)).x_train
+    series = {
+        "x1 + x2^2 - x3^4 / 2": [(x[:, 0], 1.0), (x[:, 1], 1.0), (x[:, 2], -0.5)],
+        "x1 x2": [((x[:, 0] + x[:, 1]) / np.sqrt(2), 0.5), ((x[:, 0] - x[:, 1]) / np.sqrt(2), -0.5)],
+    }
+    for name, (of, terms) in functions.SUMS.items():
+        # Of one variable, the signs alternate from term to term.
+        start = -1.0 if name.startswith("cos") else 1.0
+        parts = series.get(name, [(x[:, 0], start * (-1.0) ** i) for i in range(len(terms))])
+        found = sum(np.sign(alpha) * size * z**p for (z, alpha), (size, _, p) in zip(parts, terms, strict=True))
+        np.testing.assert_allclose(of(x), found, atol=1e-14)
+
+
+def test_networks_do_not_learn_odd_powers():
+    size = TINY.functions._replace(width=256, steps=100)
+    errors = {p: functions.error_of(p, size, Work("arora2019", "tiny")) for p in (1, 2, 3)}
+    assert broken(functions.learned(errors)) == []
+    assert errors[3] > 0.95 * unseen_share(3, functions.DIM)
+    assert len(broken(functions.learned({1: errors[3], 2: errors[3], 3: errors[1]}))) == 3
+
+
+def test_figure_1_of_du_et_al():
+    data = lz.sphere(60, 8, 60, jax.random.key(0))
+    result = lz.sweep(lz.TwoLayer(width=2), data, [64, 256, 2048], 1, du2018.EPOCHS)
+    assert broken(du2018.claims(result)) == []
+    backwards = result.assign_coords(width=result.width.values[::-1]).sortby("width")
+    assert len(broken(du2018.claims(backwards))) == 4
 
 
 def test_a_claim_that_is_no_number_fails():
@@ -126,6 +238,21 @@ def test_a_claim_that_is_no_number_fails():
     assert str(replace(claim, relation=">=", note="")) == "FAILS  Theorem 1: a thing: 0.5 >= 1"
 
 
+def test_what_a_size_takes():
+    networks, kernels, *_ = jobs("tiny")
+    n = TINY.n_kernel
+    assert kernels.flops == {"eigenvectors": 9 * n**3, "inverse": n**3 / 3}
+    assert networks.flops["speed"] == 3 * 2 * 8**2 * (1024 + 4096 + 16384) * 4 * 100
+    assert "accelerator" in jobs("paper")[-1].name
+    assert len(jobs("small")) == 3
+
+
+FIGURES = {f"{name}_digits" for name in ("speed", "movement", "modes", "noise", "projections")} | {
+    "functions",
+    "du2018",
+}
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--check", "--out", str(out)]) == 0
@@ -133,17 +260,53 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["passed"]
     assert [summary["paper"], summary["size"]] == ["arora2019", "tiny"]
-    assert len(summary["claims"]) == sum(line.startswith("holds  ") for line in lines) > 20
-    assert {file.stem for file in (out / "figures").iterdir()} == {
-        "speed_digits",
-        "projections_digits",
-        "noise_digits",
-        "powers",
-    }
+    assert len(summary["claims"]) == sum(line.startswith("holds  ") for line in lines) > 40
+    assert {file.stem for file in (out / "figures").iterdir()} == FIGURES
     assert cli.main(["reproduce", "arora2019", "--out", str(out)]) == 2
     assert "which exists already" in capsys.readouterr().err
-    monkeypatch.setattr(arora2019, "reproduce", lambda size, tell: arora2019.Reproduction(failing, {"a": np.nan}, {}))
+    assert cli.main(["reproduce", "arora2019", "--size", "small", "--out", str(out), "--resume"]) == 2
+    assert "name a new folder" in capsys.readouterr().err
+    # What is there is not computed again.
+    for module, name in ((arora2019, "last_steps"), (arora2019, "noise"), (functions, "norms_of")):
+        monkeypatch.delattr(module, name)
+    monkeypatch.setattr(sys.modules["lazynet.sweep.engine"], "compute_cell", None)
+    assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--out", str(out), "--resume", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["claims"] == summary["claims"]
+    assert again["numbers"] == summary["numbers"]
+
+
+def test_a_claim_that_fails_ends_the_command_with_1(capsys, monkeypatch):
     failing = [Claim("Theorem 1", "a thing", 2.0, "<=", 1.0)]
+    monkeypatch.setattr(arora2019, "reproduce", lambda size, work: Reproduction(failing, {"a": np.array(np.nan)}))
     assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--check", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["passed"], said["numbers"]) == (False, {"a": None})
+    assert cli.main(["reproduce", "arora2019", "--size", "tiny"]) == 0
+    assert "0 of 1 claims hold" in capsys.readouterr().out
+
+
+def test_the_paper_size_says_what_it_takes(capsys, monkeypatch):
+    def interrupted(size, work):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arora2019, "reproduce", interrupted)
+    assert cli.main(["reproduce", "arora2019", "--size", "paper"]) == 130
+    said = capsys.readouterr().err
+    assert "min or more" in said
+    assert "which ask for an accelerator" in said
+    assert "days or more" in said
+    assert cli.main(["reproduce", "arora2019", "--size", "small", "--plan"]) == 0
+    assert "Kernels of 2000 images" in capsys.readouterr().out
+
+
+def test_an_interrupted_reproduction_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupted(size, work):
+        work.arrays("part", lambda: {"a": np.ones(3)})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arora2019, "reproduce", interrupted)
+    out = tmp_path / "run"
+    assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--out", str(out)]) == 130
+    assert f"--resume goes on with {out}" in capsys.readouterr().err
+    assert (out / "parts" / "part.npz").exists()

@@ -350,7 +350,7 @@ def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        store._write(tmp_path / "file", b"content")
+        store.write_file(tmp_path / "file", b"content")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from numpy.polynomial import Legendre
 from reference import unit_rows
+from scipy.special import roots_jacobi
 
 import lazynet as lz
 from lazynet.theory import (
@@ -11,8 +13,10 @@ from lazynet.theory import (
     flips_bound,
     generalization_bound,
     neuron_movement_bound,
+    population_bound,
     power_bound,
     rademacher_bound,
+    unseen_share,
 )
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
@@ -72,6 +76,54 @@ def test_the_population_loss_is_rarely_above_its_bound():
     bounds = np.array([generalization_bound(mean, 0.0, n, delta) for mean in losses.mean(axis=1)])
     assert np.mean(share > bounds) <= delta
     assert generalization_bound(0.2, 0.1, 10**9) == pytest.approx(0.4, abs=1e-3)
+
+
+def test_the_bound_of_measured_movement_holds_for_all_radii_at_once():
+    n, delta = 1000, 0.1
+    balls = np.arange(1, 2001)
+    bounds = np.array([population_bound(0.25, n, ball - 0.5, delta) for ball in balls])
+    # What is left of each is 3 sqrt(log(2 / share) / (2 n)), and the shares have half of delta together.
+    shares = 2 * np.exp(-2 * n * ((bounds - 0.25 - 2 * balls / np.sqrt(2 * n)) / 3) ** 2)
+    assert np.sum(shares) == pytest.approx(delta / 2 * (1 - 1 / 2001))
+    # A network: 2.5 is rounded up to 3, and 0.3 to 2^-1.
+    share = delta / 2 / 12 / (3 * 2**2)
+    for symmetric in (False, True):
+        near = rademacher_bound(n, 4096, 3, 0.5, 0.1, share, symmetric=symmetric)
+        found = population_bound(0.0, n, 2.5, delta, width=4096, radius=0.3, init_scale=0.1, symmetric=symmetric)
+        assert found == pytest.approx(generalization_bound(0.0, near, n, share))
+    steps = np.arange(-1000, 1001)
+    assert np.sum(1 / (3 * (np.abs(steps) + 1) ** 2)) < 1
+    # Still units add nothing but the random start.
+    still = population_bound(0.0, n, 3.0, delta, width=10**12)
+    assert still == pytest.approx(population_bound(0.0, n, 3.0, delta), rel=0.01)
+
+
+def test_pairs_of_units_count_as_one():
+    one = rademacher_bound(100, 512, 2.0, 0.0)
+    assert rademacher_bound(100, 1024, 2.0, 0.0, symmetric=True) == pytest.approx(one)
+    radius = rademacher_bound(100, 1024, 2.0, 0.1) - rademacher_bound(100, 1024, 2.0, 0.0)
+    pairs = rademacher_bound(100, 1024, 2.0, 0.1, symmetric=True) - one
+    assert pairs == pytest.approx(radius)
+
+
+@pytest.mark.parametrize("dim", [3, 6])
+@pytest.mark.parametrize("power", range(1, 8))
+def test_what_of_a_power_the_kernel_does_not_see(power, dim):
+    # A coordinate z of a point on the sphere has the density (1 - z^2)^((d - 3) / 2).
+    z, weights = roots_jacobi(40, (dim - 3) / 2, (dim - 3) / 2)
+    y = z**power
+    left = y - z * np.sum(weights * y * z) / np.sum(weights * z**2) if power % 2 else 0 * z
+    expected = np.sqrt(np.sum(weights * left**2) / np.sum(weights * y**2))
+    assert unseen_share(power, dim) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_kernel_has_no_odd_harmonics_but_the_linear_ones():
+    # Funk and Hecke: the eigenvalue of a harmonic of degree k on the sphere in three dimensions.
+    t, weights = np.polynomial.legendre.leggauss(2000)
+    values = t * (np.pi - np.arccos(t)) / (2 * np.pi)
+    found = [np.sum(weights * values * Legendre.basis(k)(t)) for k in range(8)]
+    assert np.allclose(found[3::2], 0, atol=1e-12)
+    assert (np.abs([found[k] for k in (0, 1, 2, 4, 6)]) > 1e-4).all()
 
 
 @pytest.mark.parametrize("dim", [3, 6])

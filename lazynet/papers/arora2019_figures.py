@@ -1,0 +1,180 @@
+"""The figures of Arora et al. 2019, with what the paper's own show beside them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from lazynet.papers.figures import PUBLISHED, panels, ticks
+from lazynet.papers.work import Arrays
+from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
+from lazynet.theory import flips_bound, power_bound, speed_gap
+from lazynet.typing import Axes, Figure, Result
+
+COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
+# Read off the paper's figures, of 10,000 images: Figure 2 by tenths of random labels, eigenvalues by index.
+PAPER_NOISE = {
+    "mnist": {
+        "l1": (0.017, 0.358, 0.515, 0.677, 0.769, 0.868, 0.926, 0.997, 1.027, 1.033, 1.042),
+        "error": (0.001, 0.064, 0.126, 0.210, 0.290, 0.356, 0.403, 0.452, 0.469, 0.485, 0.477),
+        "complexity": (0.38, 2.89, 3.97, 4.71, 5.27, 5.70, 6.04, 6.28, 6.45, 6.56, 6.59),
+    }
+}
+INDICES = (200, 300, 500, 1000, 2000, 3000, 5000, 8000, 9000, 9999)
+PAPER_EIGENVALUES = {
+    "mnist": dict(zip(INDICES, (1.02, 0.62, 0.337, 0.159, 0.088, 0.067, 0.048, 0.032, 0.026, 0.0156), strict=True)),
+    "cifar10": dict(zip(INDICES, (0.64, 0.40, 0.226, 0.117, 0.071, 0.056, 0.042, 0.027, 0.021, 0.0078), strict=True)),
+}
+
+
+def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
+    """Figure 1 (a, c), with Theorem 4.1 dashed, and beside it the gap between the two against the width."""
+    figure, (*losses, gap) = panels(3, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
+    width, kappas = int(curves["true"].width[0]), curves["true"].init_scale.values
+    for axes, kappa in zip(losses, kappas, strict=True):
+        flips = []
+        for kind, result in curves.items():
+            only = result.isel(width=0).sel(init_scale=kappa)
+            _draw_band(axes, only.step, only.train_loss / n, COLORS[kind], f"{kind} labels")
+            axes.plot(only.step, only.kernel_train_loss / n, color="black", **THEORY)
+            flips.append(float(only.activation_flips.isel(step=-1).mean()))
+        title = f"n = {n}, width {width}, kappa = {kappa:g}: {min(flips):.0%} to {max(flips):.0%} of signs flip"
+        axes.set(xscale="symlog", xlabel="step", ylabel="loss / n", title=title, ylim=(0, None))
+    losses[0].legend(title="dashed: Theorem 4.1")
+    for kind, result in sweeps.items():
+        gap.loglog(result.width, speed_gap(result).mean("seed"), "o-", color=COLORS[kind], label=f"{kind} labels")
+    small = scales.isel(init_scale=-1)
+    label = f"true labels, kappa = {float(small.init_scale):g}"
+    gap.loglog(small.width, speed_gap(small).mean("seed"), "s:", color=COLORS["true"], label=label)
+    gap.set(xlabel="width", ylabel="largest gap to Theorem 4.1")
+    ticks(gap, sweeps["true"].width.values)
+    gap.legend()
+    return figure
+
+
+def _draw_band(axes: Axes, x: Any, values: Any, color: str, label: str) -> None:
+    """The mean over seeds, and all seeds as a band."""
+    axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3)
+    axes.plot(x, values.mean("seed"), color=color, label=label)
+
+
+def draw_movement(name: str, result: Result, scales: Result) -> Figure:
+    """Movement beside its bounds, the change of the kernel, and flips against the scale of the start."""
+    figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
+    end = result.isel(step=-1)
+    largest = end.max_neuron_displacement.mean("seed")
+    moved.loglog(end.width, end.displacement.mean("seed"), "o-", color=BLUE, label="all weights")
+    moved.axhline(float(end.linearised_displacement.mean()), color=BLUE, **THEORY)
+    moved.loglog(end.width, largest, "s-", color=VERMILION, label="the unit that moves most")
+    moved.loglog(end.width, end.lemma_bound.mean("seed"), color=VERMILION, **THEORY)
+    moved.set(xlabel="width", ylabel="movement", title="dashed: linearised network, Lemma C.1")
+    for quantity, label, color in (
+        ("kernel_drift", "kernel, from its start (C.2)", ORANGE),
+        ("initial_kernel_error", "start, from the limit (C.3)", PURPLE),
+    ):
+        kernel.loglog(end.width, end[quantity].mean("seed"), "o-", color=color, label=label)
+    kernel.set(xlabel="width", ylabel="relative distance")
+    for axes in (moved, kernel):
+        ticks(axes, end.width.values)
+    last, kappas = scales.isel(step=-1), scales.init_scale.values
+    for width, color in zip(last.width.values, width_colors(last.sizes["width"]), strict=True):
+        of_width = last.sel(width=width).mean("seed")
+        flips.loglog(kappas, of_width.activation_flips, "o-", color=color, label=f"width {width}")
+        radii = zip(of_width.max_neuron_displacement.values, kappas, strict=True)
+        flips.loglog(
+            kappas, [flips_bound(float(radius), float(kappa)) for radius, kappa in radii], color=color, **THEORY
+        )
+    flips.set(xlabel="kappa", ylabel="share of signs that flip", title="dashed: what the movement allows")
+    for axes in (moved, kernel, flips):
+        axes.legend()
+    return figure
+
+
+def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
+    """The last step to which the kernel is right about each mode, by width."""
+    figure, every = panels(
+        len(modes["last_step"]), f"Theorem 4.1 by eigenvector on {name}: the last step that it is right"
+    )
+    index = np.arange(1, len(modes["learned"]) + 1)
+    for axes, kind, of_kind in zip(every, COLORS, modes["last_step"], strict=False):
+        for width, color, last in zip(modes["widths"], width_colors(len(of_kind)), of_kind, strict=True):
+            axes.plot(index, last, "o-", color=color, label=f"width {width}", linewidth=1)
+        axes.plot(index, np.minimum(modes["learned"], steps), color="black", label="learned", **THEORY)
+        axes.set(xlabel="mode, from the largest eigenvalue on", ylabel="step", title=f"{kind} labels")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.legend()
+    return figure
+
+
+def draw_noise(name: str, n: int, size: Sequence[Any], limit: Arrays, networks: Arrays) -> Figure:
+    """Figure 2: test errors on the left axis, the complexity on the right one; and of finite networks."""
+    figure, (left, right) = panels(2, f"Figure 2: random labels in {name}")
+    shown = PAPER_NOISE.get(name, {})
+    for axes, found, errors in (
+        (left, limit, {"l1": "l1 test error", "error": "0-1 test error"}),
+        (right, networks, {"error": "0-1 test error", "kernel_error": "of the kernel at the same step"}),
+    ):
+        twin = axes.twinx()
+        parts = [
+            (axes, part, label, color) for (part, label), color in zip(errors.items(), (BLUE, VERMILION), strict=True)
+        ]
+        for where, part, label, color in (*parts, (twin, "complexity", "complexity (right axis)", GREEN)):
+            where.plot(found["portion"], found[part], "o-" if where is axes else "^--", color=color, label=label)
+            if axes is left and part in shown:
+                where.plot(found["portion"], shown[part], **(PUBLISHED | {"color": color}))
+        axes.set(xlabel="portion of random labels", ylabel="test error", ylim=(0, None))
+        twin.set(ylabel="sqrt(2 y' H^-1 y / n)", ylim=(0, None))
+        twin.grid(False)
+        axes.legend(
+            handles=[*axes.get_lines()[:: 2 if axes is left and shown else 1], twin.get_lines()[0]], loc="lower right"
+        )
+    left.set_title(f"kernel limit, n = {n}" + ("; crosses: the paper's, n = 10000" if shown else ""))
+    right.set_title(f"networks of width {size[1][-1]}, n = {size[0]}, step {size[3]}")
+    return figure
+
+
+def draw_projections(name: str, found: Arrays) -> Figure:
+    """Figure 1 (b, d), its axes cut where the paper's are."""
+    values = found["values"]
+    figure, (axes,) = panels(1, f"Figure 1 (b, d): {len(values)} images of {name}")
+    for kind, projections in zip(COLORS, found["projections"], strict=False):
+        axes.plot(projections, ".", markersize=2, color=COLORS[kind], label=f"|v' y|, {kind} labels")
+    axes.set(xlabel="eigenvector, from the largest eigenvalue on", ylabel="projection of the labels", ylim=(0, 10))
+    twin = axes.twinx()
+    twin.plot(values, color="black", label="eigenvalue")
+    shown = {i: value for i, value in PAPER_EIGENVALUES.get(name, {}).items() if len(values) > max(INDICES)}
+    if shown:
+        twin.plot(list(shown), list(shown.values()), label="the paper's", **PUBLISHED)
+    twin.set(ylabel="eigenvalue", ylim=(0, 1))
+    twin.grid(False)
+    figure.legend(loc="outside lower center", ncols=4, markerscale=3)
+    return figure
+
+
+def draw_functions(
+    n: Sequence[int],
+    dims: Sequence[int],
+    covered: Sequence[int],
+    norms: np.ndarray,
+    errors: dict[int, float],
+    shares: dict[int, float],
+) -> Figure:
+    """Section 6: the norm of powers against n, with its bound dashed where there is one, and errors of networks."""
+    figure, (*every, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, norms.shape[2]))
+    for axes, d, of_dim in zip(every, dims, norms, strict=True):
+        for p, (color, values) in enumerate(zip(colors, of_dim.T, strict=True), start=1):
+            axes.loglog(n, values, "o-", color=color, label=f"p = {p}")
+            if p in covered:
+                axes.axhline(power_bound([(1.0, 1.0, p)]), color=color, **THEORY)
+        axes.set(xlabel="n", ylabel="sqrt(y' H^-1 y)", title=f"y = (b'x)^p on the sphere, d = {d}; dashed: 3 p")
+        ticks(axes, n)
+        axes.legend(ncols=2)
+    fits.bar(list(errors), list(errors.values()), color=[colors[p - 1] for p in errors])
+    for p, share in shares.items():
+        fits.plot([p - 0.4, p + 0.4], [share, share], color="black", **THEORY)
+    fits.set(
+        xlabel="p", ylabel="test error / size of the target", title="networks; dashed: what the kernel does not see"
+    )
+    return figure
