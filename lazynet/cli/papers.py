@@ -46,7 +46,7 @@ class Reproduce:
             print(_estimate(module.jobs(self.size)), file=sys.stderr)
         try:
             with Stages(shown=not self.json) as stages:
-                work = Work(self.paper, self.size, self.out, lambda part: stages.tell(part, 0.0))
+                work = Work(self.paper, self.size, self.out, stages.tell)
                 found = module.reproduce(self.size, work)
         except KeyboardInterrupt:
             if self.out is None:

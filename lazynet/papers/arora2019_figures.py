@@ -49,7 +49,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
     gap.loglog(small.width, speed_gap(small).mean("seed"), "s:", color=COLORS["true"], label=label)
     gap.set(xlabel="width", ylabel="largest gap to Theorem 4.1")
     ticks(gap, sweeps["true"].width.values)
-    gap.legend()
+    gap.legend(loc="lower left")
     return figure
 
 
@@ -66,6 +66,7 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
     largest = end.max_neuron_displacement.mean("seed")
     moved.loglog(end.width, end.displacement.mean("seed"), "o-", color=BLUE, label="all weights")
     moved.axhline(float(end.linearised_displacement.mean()), color=BLUE, **THEORY)
+    moved.axhline(float(end.label_norm), color=BLUE, linestyle=":", label="sqrt(y' H^-1 y)")
     moved.loglog(end.width, largest, "s-", color=VERMILION, label="the unit that moves most")
     moved.loglog(end.width, end.lemma_bound.mean("seed"), color=VERMILION, **THEORY)
     moved.set(xlabel="width", ylabel="movement", title="dashed: linearised network, Lemma C.1")
@@ -99,7 +100,7 @@ def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
     index = np.arange(1, len(modes["learned"]) + 1)
     for axes, kind, of_kind in zip(every, COLORS, modes["last_step"], strict=False):
         for width, color, last in zip(modes["widths"], width_colors(len(of_kind)), of_kind, strict=True):
-            axes.plot(index, last, "o-", color=color, label=f"width {width}", linewidth=1)
+            axes.plot(index, last, "o", color=color, label=f"width {width}", alpha=0.8)
         axes.plot(index, np.minimum(modes["learned"], steps), color="black", label="learned", **THEORY)
         axes.set(xlabel="mode, from the largest eigenvalue on", ylabel="step", title=f"{kind} labels")
         axes.set_yscale("symlog", linthresh=1)

@@ -17,7 +17,7 @@ from lazynet.theory import power_bound, unseen_share
 POWERS = range(1, 7)
 COVERED = (1, 2, 4, 6)  # by Theorem 6.1
 TRAINED = (1, 2, 3, 4, 5)  # by finite networks
-POINTS, DIM = 512, 3  # that these are trained on
+POINTS, DIM = 256, 3  # that these are trained on
 
 
 class Size(NamedTuple):

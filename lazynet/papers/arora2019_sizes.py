@@ -44,7 +44,7 @@ SMALL = Size(
     many=Networks(256, (1024, 4096), 2, 500),
     modes=Networks(32, (1024, 4096, 16384), 3, 500),
     scales=Networks(32, (1024, 4096, 16384), 2, 500),
-    noisy=Networks(128, (2048,), 3, 500),
+    noisy=Networks(128, (2048,), 5, 500),
     n_kernel=2000,
     n_test=1000,
     draws=5,
@@ -57,13 +57,13 @@ SIZES = {
         curves=Networks(8, (1024,), 4, 100),
         speed=Networks(8, (1024, 4096, 16384), 4, 100),
         many=Networks(32, (256, 1024), 2, 100),
-        modes=Networks(8, (256, 1024), 2, 100),
+        modes=Networks(8, (256, 4096), 2, 100),
         scales=Networks(8, (1024, 4096), 4, 100),
         noisy=Networks(32, (512,), 2, 100),
         n_kernel=240,
         n_test=100,
         draws=2,
-        functions=functions.Size((125, 250, 500), (3,), samples=2, width=1024, steps=300),
+        functions=functions.Size((125, 250, 500), (3,), samples=2, width=1024, steps=200),
         du2018=du2018.Size(100, (128, 1024)),
     ),
     "small": SMALL,
@@ -104,7 +104,9 @@ def jobs(size: str) -> list[Job]:
         {"kernel": 3 * 8 * powers.n[-1] ** 2},
         {"inverse": powers.samples * len(powers.dims) * cubes},
     )
-    found = [Job("Networks", {}, trained), kernels, norms]
+    widest = [part.n * max(part.widths) for part in (chosen.curves, chosen.speed, chosen.many)]
+    states = 3 * 4 * max(chosen.du2018.n * max(chosen.du2018.widths), *widest)
+    found = [Job("Networks", {"state of one": states}, trained), kernels, norms]
     if size == "paper":
         steps = {name: 3 * 4.0 * PAPER_N**2 * d * steps for name, (d, steps) in PAPER_NETWORKS.items()}
         found.append(Job("Not done: the paper's own networks, which ask for an accelerator", {}, steps))

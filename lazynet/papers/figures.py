@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +25,10 @@ def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
-    """Name just these values on a logarithmic axis."""
+    """Name just these values on a logarithmic x-axis, and more than powers of ten on a short y-axis."""
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and high < 100 * low:
+        axes.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))

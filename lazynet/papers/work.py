@@ -1,6 +1,7 @@
 """What a reproduction has computed: kept in its folder, so that one that was stopped goes on."""
 
 import contextlib
+import hashlib
 import io
 import json
 import zipfile
@@ -33,26 +34,28 @@ class Work:
         tell: Callable[[str], None] = lambda part: None,
     ) -> None:
         """Keep what is computed in this folder, or nowhere; `tell` hears of each part."""
-        self._folder, self._tell = folder, tell
+        self._folder, self._tell, self._told = folder, tell, 0
         if folder is None:
             return
-        settings = {"paper": paper, "size": size, **{name: version(name) for name in ("lazynet", "jax")}}
+        # Arrays carry no settings of their own: those of another code are not taken for those of this one.
+        sources = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+        settings = {"paper": paper, "size": size, "code": hashlib.sha256(sources).hexdigest()[:16]}
+        settings |= {name: version(name) for name in ("lazynet", "jax")}
         file = folder / "settings.json"
         if file.exists() and (found := json.loads(file.read_text())) != settings:
             raise ValueError(f"out is {str(folder)!r}, which holds {found}, not {settings}; name a new folder.")
-        (folder / "parts").mkdir(parents=True, exist_ok=True)
-        write_file(file, json.dumps(settings).encode())
+        self._settings = json.dumps(settings).encode()
 
     def sweep(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
         """`lazynet.sweep`, cell by cell."""
-        self._tell(name)
+        self._begin(name)
         if self._folder is not None:
             more |= {"out": self._folder / "parts" / name, "resume": True}
         return lz.sweep(network, data, *args, progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """Arrays that a function returns."""
-        self._tell(name)
+        self._begin(name)
         if self._folder is None:
             return compute()
         file = self._folder / "parts" / f"{name}.npz"
@@ -66,3 +69,11 @@ class Work:
         save(stream, **found)
         write_file(file, stream.getvalue())
         return found
+
+    def _begin(self, name: str) -> None:
+        """Say what begins, and make the folder for it."""
+        self._told += 1
+        self._tell(f"{self._told}. {name}")
+        if self._folder is not None and self._told == 1:
+            (self._folder / "parts").mkdir(parents=True, exist_ok=True)
+            write_file(self._folder / "settings.json", self._settings)

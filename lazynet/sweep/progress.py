@@ -148,7 +148,8 @@ class Stages:
         if self._shown:
             self._status.stop()
 
-    def tell(self, stage: str, amount: float) -> None:
-        """Show a stage, and the share (below 1) or the number of products that is done of it."""
+    def tell(self, stage: str, amount: float | None = None) -> None:
+        """Show a stage, and the share (below 1) or the number of products that is done of it, if known."""
         if self._shown:
-            self._status.update(f"{stage}: {amount:.0%}" if amount <= 1 else f"{stage}: {amount:.0f} products")
+            done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"
+            self._status.update(stage + done)

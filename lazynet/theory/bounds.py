@@ -27,7 +27,7 @@ def neuron_movement_bound(n: float | int, width: int, residual_norm: Any, lambda
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
-    return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min) if lambda_min != 0 else np.inf
+    return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min) if lambda_min > 0 else np.inf
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
@@ -88,7 +88,7 @@ def rademacher_bound(
         init_scale: kappa.
         delta: the probability that the bound fails.
         symmetric: whether units are in pairs of the same start. Then m / 2 of them are independent, which the first
-            term counts; in the last one sqrt(log(2 / delta)) is needed, and there is sqrt(2) of that.
+            term counts. The other two hold as they are: a unit whose sign flips adds R, and not the paper's 2 R.
 
     >>> round(rademacher_bound(1000, 100_000, movement=3.0, radius=0.0), 3)
     0.073
@@ -119,7 +119,7 @@ def population_bound(
     delta: float = 0.05,
     *,
     width: int | None = None,
-    radius: float | int = 0.0,
+    radius: float | int | None = None,
     init_scale: float = 1.0,
     symmetric: bool = False,
 ) -> float:
@@ -135,25 +135,34 @@ def population_bound(
         movement: ||W(k) - W(0)||_F; in the limit of width and time it is sqrt(y' H^-1 y).
         delta: the probability that the bound fails, half of it over the start, half over the sample.
         width: m; left out, the limit of infinite width.
-        radius: max_r ||w_r(k) - w_r(0)||.
+        radius: max_r ||w_r(k) - w_r(0)||, given together with the width.
         init_scale: kappa.
         symmetric: whether units are in pairs of the same start.
 
     Returns:
         The bound; of 1 or more it is vacuous.
 
+    Raises:
+        ValueError: if delta is no probability, the movement is negative or infinite, or width and radius are not given
+            together or do not fit the movement.
+
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
     0.443
     """
     _check_probability(delta)
+    if not 0 <= movement < np.inf:
+        raise ValueError(f"movement is {movement}, but must be finite and not negative.")
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))
-    if width is None:
+    if width is None and radius is None:
         return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
-    if radius > 0:
-        power = int(np.ceil(np.log2(radius)))
-        radius, share = 2.0**power, share / (3 * (abs(power) + 1) ** 2)
-    near = rademacher_bound(n, width, ball, radius, init_scale, share, symmetric=symmetric)
+    if width is None or radius is None:
+        raise ValueError("width and radius must be given together, for the bound of a network needs both.")
+    if not movement / np.sqrt(width) * (1 - 1e-6) <= radius < np.inf or radius == 0:
+        raise ValueError(f"radius is {radius}, but of {width} units that move {movement} one moves further.")
+    power = int(np.ceil(np.log2(radius)))
+    share /= 3 * (abs(power) + 1) ** 2
+    near = rademacher_bound(n, width, ball, 2.0**power, init_scale, share, symmetric=symmetric)
     return generalization_bound(train_loss, near, n, share)
 
 

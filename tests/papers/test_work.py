@@ -1,9 +1,12 @@
 """What a reproduction keeps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import lazynet as lz
+from lazynet.papers import work
 from lazynet.papers.work import Work
 
 CALLS: list[int] = []
@@ -21,10 +24,10 @@ def no_calls():
 
 def test_without_a_folder_everything_is_computed():
     told = []
-    work = Work("paper", "tiny", tell=told.append)
+    kept = Work("paper", "tiny", tell=told.append)
     for _ in range(2):
-        np.testing.assert_array_equal(work.arrays("part", computed)["a"], [0, 1, 2])
-    assert (len(CALLS), told) == (2, ["part", "part"])
+        np.testing.assert_array_equal(kept.arrays("part", computed)["a"], [0, 1, 2])
+    assert (len(CALLS), told) == (2, ["1. part", "2. part"])
 
 
 def test_a_part_is_computed_once(tmp_path):
@@ -39,9 +42,9 @@ def test_a_damaged_part_is_computed_again(tmp_path, damage):
     Work("paper", "tiny", tmp_path).arrays("part", computed)
     file = tmp_path / "parts" / "part.npz"
     file.write_bytes(damage(file.read_bytes()))
-    work = Work("paper", "tiny", tmp_path)
+    kept = Work("paper", "tiny", tmp_path)
     for _ in range(2):
-        np.testing.assert_array_equal(work.arrays("part", computed)["a"], [0, 1, 2])
+        np.testing.assert_array_equal(kept.arrays("part", computed)["a"], [0, 1, 2])
     assert len(CALLS) == 2
 
 
@@ -53,6 +56,19 @@ def test_sweeps_are_kept_by_cell(tmp_path):
 
 
 def test_another_reproduction_is_refused(tmp_path):
-    Work("paper", "tiny", tmp_path)
+    begun = Work("paper", "tiny", tmp_path / "run")
+    # A reproduction that finds no data leaves nothing behind.
+    assert not (tmp_path / "run").exists()
+    begun.arrays("part", computed)
+    Work("paper", "tiny", tmp_path / "run")
     with pytest.raises(ValueError, match="name a new folder"):
-        Work("paper", "small", tmp_path)
+        Work("paper", "small", tmp_path / "run")
+
+
+def test_arrays_of_another_code_are_refused(tmp_path, monkeypatch):
+    Work("paper", "tiny", tmp_path).arrays("part", computed)
+    source = Path(work.__file__).parent / "claims.py"
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + b"#" if file == source else read(file))
+    with pytest.raises(ValueError, match="name a new folder"):
+        Work("paper", "tiny", tmp_path)

@@ -141,3 +141,11 @@ def test_a_width_is_compiled_once_and_let_go_of_beyond_so_many(monkeypatch, capl
     assert held == []
     assert sweep([8, 10, 12, 14, 16]) == 5
     assert held == [2, 4]
+
+
+def test_starts_of_all_scales_share_a_program(caplog):
+    # A measure of its own is a program of its own.
+    own = {"last": lambda variables, variables_0, data: data.y_train[-1]}
+    with jax.log_compiles():
+        lz.sweep(lz.TwoLayer(width=8), DATA, [8], 2, 3, measures=own, init_scale=[0.1, 0.5, 1.0])
+    assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1

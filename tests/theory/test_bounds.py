@@ -31,6 +31,7 @@ def test_movement_of_neurons_stays_below_its_bound():
         assert float(at.lemma_bound) == pytest.approx(bound, rel=1e-12)
         assert (at.max_neuron_displacement <= bound).all()
     assert neuron_movement_bound(16, 64, 1.0, 0.0) == np.inf
+    assert neuron_movement_bound(16, 64, 1.0, -1e-18) == np.inf
 
 
 @pytest.mark.parametrize("kappa", [0.1, 1.0])
@@ -93,9 +94,23 @@ def test_the_bound_of_measured_movement_holds_for_all_radii_at_once():
         assert found == pytest.approx(generalization_bound(0.0, near, n, share))
     steps = np.arange(-1000, 1001)
     assert np.sum(1 / (3 * (np.abs(steps) + 1) ** 2)) < 1
-    # Still units add nothing but the random start.
-    still = population_bound(0.0, n, 3.0, delta, width=10**12)
-    assert still == pytest.approx(population_bound(0.0, n, 3.0, delta), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"movement": -1.0}, "movement is -1.0"),
+        ({"movement": np.inf}, "movement is inf"),
+        ({"delta": 1.0}, "delta is 1.0"),
+        ({"width": 100}, "width and radius"),
+        ({"radius": 1.0}, "width and radius"),
+        ({"width": 100, "radius": 0.1}, "radius is 0.1"),
+        ({"width": 100, "radius": np.inf}, "radius is inf"),
+    ],
+)
+def test_movement_that_cannot_be_is_refused(wrong, named):
+    with pytest.raises(ValueError, match=named):
+        population_bound(**({"train_loss": 0.0, "n": 100, "movement": 2.0} | wrong))
 
 
 def test_pairs_of_units_count_as_one():
