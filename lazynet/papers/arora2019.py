@@ -40,8 +40,7 @@ MODE_GAP = 0.02  # of a mode at the start, or of the average one: here the kerne
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
     """Compute figures and claims at one of SIZES; `work` keeps what has been computed."""
-    chosen, work = SIZES[size], work or Work("arora2019", size)
-    found = Reproduction()
+    chosen, work, found = SIZES[size], work or Work("arora2019", size), Reproduction()
     # What is missing is missed before work starts.
     data = {name: lz.load_dataset(name, n_train=chosen.n_kernel, n_test=chosen.n_test) for name in chosen.datasets}
     for name in chosen.datasets:
@@ -107,7 +106,8 @@ def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
     for kappa in curves["true"].init_scale.values:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
         for (soon, late), (before, after) in zip(pairwise(LABELS), pairwise(losses), strict=True):
-            place, statement = f"Figure 1, {name}, kappa = {kappa:g}", f"{soon} labels are not ahead of {late} ones"
+            place = f"Figure 1, {name}, kappa = {kappa:g}"
+            statement = f"share of snapshots at which {soon} labels are not ahead of {late} ones"
             yield Claim(place, statement, float((before >= after).mean()), "<=", 0.0)
 
 

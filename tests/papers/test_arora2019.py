@@ -52,7 +52,8 @@ def test_labels_are_learned_in_their_order():
     assert broken(arora2019.order_of_losses("digits", curves)) == []
     exchanged = curves | {"true": curves["random"], "random": curves["true"]}
     assert broken(arora2019.order_of_losses("digits", exchanged)) == [
-        f"Figure 1, digits, kappa = {kappa}: true labels are not ahead of random ones" for kappa in ("1", "0.01")
+        f"Figure 1, digits, kappa = {kappa}: share of snapshots at which true labels are not ahead of random ones"
+        for kappa in ("1", "0.01")
     ]
 
 
