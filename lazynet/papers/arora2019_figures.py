@@ -149,7 +149,7 @@ def draw_projections(name: str, found: Arrays) -> Figure:
         twin.plot(list(shown), list(shown.values()), label="the paper's", **PUBLISHED)
     twin.set(ylabel="eigenvalue", ylim=(0, 1))
     twin.grid(False)
-    figure.legend(loc="outside lower center", ncols=4, markerscale=3)
+    figure.legend(loc="outside lower center", ncols=2, markerscale=2)
     return figure
 
 

@@ -79,6 +79,9 @@ def draw(result: Result) -> Figure:
             axes.plot(result.step, values.mean("seed"), color=color, label=str(width))
         axes.set(xlabel="epoch", ylabel=label)
     every[0].set_yscale("log")
-    every[0].set_ylim(FITTED * float(result.train_loss.isel(step=0).mean()), None)
+    # Below is what float32 cannot tell from zero.
+    losses = result.train_loss.mean("seed").max("width")
+    least = FITTED * float(losses[0])
+    every[0].set(ylim=(least, None), xlim=(0, float(losses.step[losses > least].max())))
     every[0].legend(title="width")
     return figure

@@ -31,4 +31,5 @@ def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     low, high = axes.get_ylim()
     if axes.get_yscale() == "log" and high < 100 * low:
         axes.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 5)))
-        axes.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        for of_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            of_ticks(mpl.ticker.FormatStrFormatter("%g"))
