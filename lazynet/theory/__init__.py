@@ -12,6 +12,7 @@ from lazynet.theory.bounds import (
 )
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
+from lazynet.theory.generalization import population_bounds
 from lazynet.theory.inequalities import Inequality, inequalities
 from lazynet.theory.points import at_one_point, points, settings_of
 from lazynet.theory.speed import speed_gap
@@ -35,6 +36,7 @@ __all__ = [
     "neuron_movement_bound",
     "points",
     "population_bound",
+    "population_bounds",
     "power_bound",
     "predicted_exponents",
     "rademacher_bound",

@@ -14,7 +14,7 @@ from lazynet.papers import Claim, Reproduction, arora2019, du2018
 from lazynet.papers import arora2019_functions as functions
 from lazynet.papers.arora2019_sizes import SIZES, jobs
 from lazynet.papers.work import Work
-from lazynet.theory import speed_gap, unseen_share
+from lazynet.theory import population_bounds, speed_gap, unseen_share
 
 TINY = SIZES["tiny"]
 
@@ -139,10 +139,13 @@ def test_more_signs_flip_the_smaller_the_start_is(scales):
     assert not arora2019.flips_fall("digits", scales.isel(init_scale=slice(None, None, -1))).holds
 
 
+FINITE = {"error": np.array([0.5]), "bound": np.array([20.0])}
+
+
 def test_noise_and_the_bound_go_together():
     data = lz.load_dataset("digits", n_train=TINY.n_kernel, n_test=TINY.n_test)
     noisy = arora2019.noise(data, TINY.draws)
-    assert broken(arora2019.generalization("digits", data.n_train, noisy)) == []
+    assert broken(arora2019.generalization("digits", data.n_train, noisy, FINITE)) == []
     kernel = arora2019.KERNEL
     assert noisy["complexity"][0] == pytest.approx(lz.complexity(kernel(data.x_train), data.y_train), rel=1e-9)
     # What descent comes to.
@@ -157,19 +160,24 @@ def test_noise_and_the_bound_go_together():
     key_train, key_test = jax.random.split(jax.random.key(0))
     # Where it is not vacuous the bound can be broken.
     small = noisy | {"complexity": noisy["complexity"] / 100}
-    over = next(claim for claim in arora2019.generalization("digits", 10**6, small) if "bound" in claim.statement)
+    over = next(
+        claim for claim in arora2019.generalization("digits", 10**6, small, FINITE) if "bound" in claim.statement
+    )
     assert "vacuous for 0 of 11" in over.note
     assert not over.holds
     halves = [lz.label_noise(y, 0.5, key) for y, key in ((data.y_train, key_train), (data.y_test, key_test))]
+    assert broken(arora2019.generalization("digits", data.n_train, noisy, {"error": 1.0, "bound": 0.9})) == [
+        "Theorem 5.1, digits, networks: test error over its bound"
+    ]
     one = arora2019.noise(data, 1)
     assert one["complexity"][5] == pytest.approx(lz.complexity(kernel(data.x_train), halves[0]), rel=1e-9)
     assert one["error"][5] == pytest.approx(np.mean(np.sign(half_fit(kernel, data, halves[0])) != halves[1]))
     backwards = noisy | {"complexity": noisy["complexity"][::-1]}
-    assert broken(arora2019.generalization("digits", data.n_train, backwards)) == [
+    assert broken(arora2019.generalization("digits", data.n_train, backwards, FINITE)) == [
         "Figure 2, digits, kernel of 240 images: rank correlation of complexity and test error"
     ]
     worse = noisy | {"error": noisy["error"] + 10}
-    assert broken(arora2019.generalization("digits", data.n_train, worse)) == [
+    assert broken(arora2019.generalization("digits", data.n_train, worse, FINITE)) == [
         "Theorem 5.1, digits: test error over its bound with constants",
     ]
 
@@ -186,6 +194,7 @@ def test_networks_are_trained_and_tested_on_the_same_noise():
     assert found["error"][5] == float(one.test_error[0, 0, -1])
     assert found["complexity"][5] == pytest.approx(float(one.complexity))
     assert found["kernel_error"][5] == float(one.kernel_test_error[-1])
+    assert found["bound"][5] == float(population_bounds(one, arora2019.DELTA)[0, 0, -1])
     assert found["error"][0] < 0.1 < 0.3 < found["error"][-1]
     assert not arora2019.tracked("digits", found | {"error": found["error"][::-1]}, 0.9).holds
 
