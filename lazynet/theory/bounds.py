@@ -27,7 +27,10 @@ def neuron_movement_bound(n: float | int, width: int, residual_norm: Any, lambda
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
-    return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min) if lambda_min > 0 else np.inf
+    # One that is not a number, of a kernel that is known to be singular, stays so.
+    if lambda_min <= 0:
+        return np.full(np.shape(residual_norm), np.inf)
+    return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min)
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
@@ -147,7 +150,7 @@ def population_bound(
             together or do not fit the movement.
 
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
-    0.443
+    0.452
     """
     _check_probability(delta)
     if not 0 <= movement < np.inf:

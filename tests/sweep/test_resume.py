@@ -328,7 +328,7 @@ def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_pa
 
 
 def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
-    out, write = tmp_path / "run", store._write
+    out, write = tmp_path / "run", store.write_file
 
     def full(file, content, **options):
         if "000002" in file.name:
@@ -336,11 +336,11 @@ def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
             raise OSError(28, "No space left on device")
         write(file, content, **options)
 
-    monkeypatch.setattr(store, "_write", full)
+    monkeypatch.setattr(store, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
         sweep(out)
     assert RunFolder(out).status()[:3] == (2, 0, 3)
-    monkeypatch.setattr(store, "_write", write)
+    monkeypatch.setattr(store, "write_file", write)
     assert_same(sweep(out, resume=True), whole)
 
 
