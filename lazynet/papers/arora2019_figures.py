@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from lazynet.papers.arora2019_published import INDICES, PAPER_EIGENVALUES, PAPER_NOISE
 from lazynet.papers.figures import PUBLISHED, panels, ticks
 from lazynet.papers.work import Arrays
 from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
@@ -13,19 +14,6 @@ from lazynet.theory import flips_bound, power_bound, speed_gap
 from lazynet.typing import Axes, Figure, Result
 
 COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
-# Read off the paper's figures, of 10,000 images: Figure 2 by tenths of random labels, eigenvalues by index.
-PAPER_NOISE = {
-    "mnist": {
-        "l1": (0.017, 0.358, 0.515, 0.677, 0.769, 0.868, 0.926, 0.997, 1.027, 1.033, 1.042),
-        "error": (0.001, 0.064, 0.126, 0.210, 0.290, 0.356, 0.403, 0.452, 0.469, 0.485, 0.477),
-        "complexity": (0.38, 2.89, 3.97, 4.71, 5.27, 5.70, 6.04, 6.28, 6.45, 6.56, 6.59),
-    }
-}
-INDICES = (200, 300, 500, 1000, 2000, 3000, 5000, 8000, 9000, 9999)
-PAPER_EIGENVALUES = {
-    "mnist": dict(zip(INDICES, (1.02, 0.62, 0.337, 0.159, 0.088, 0.067, 0.048, 0.032, 0.026, 0.0156), strict=True)),
-    "cifar10": dict(zip(INDICES, (0.64, 0.40, 0.226, 0.117, 0.071, 0.056, 0.042, 0.027, 0.021, 0.0078), strict=True)),
-}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:

@@ -4,11 +4,8 @@ from typing import NamedTuple
 
 from lazynet.papers import arora2019_functions as functions
 from lazynet.papers import du2018
+from lazynet.papers.arora2019_published import PAPER_N, PAPER_NETWORKS
 from lazynet.plan import Job, eigenvectors_bytes, eigenvectors_flops
-
-PAPER_N = 10_000  # images, and units
-# Coordinates of an image, and the steps that the paper's Figure 1 shows.
-PAPER_NETWORKS = {"mnist": (784, 1_000_000), "cifar10": (3072, 300_000)}
 
 
 class Networks(NamedTuple):

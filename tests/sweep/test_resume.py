@@ -1,11 +1,9 @@
 """Sweeps that are stopped, damaged or taken for another one, and go on."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,52 +13,16 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from stored import DATA, assert_same, sweep
 
 import lazynet as lz
 from lazynet import cli
 from lazynet.sweep import RunFolder, checkpoint, engine, limits, packing, store, study
 from lazynet.training import program
 
-DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 API = sys.modules["lazynet.sweep.api"]
-HOST = {"start_time", "device", "git_revision"}
 
-
-@pytest.fixture(autouse=True)
-def small_packs(monkeypatch):
-    """One cell of four members at width 8, two of two at width 16."""
-    monkeypatch.setattr(packing, "carried_bytes", lambda: 2 * 4 * 16 * 80)
-
-
-def sweep(out, resume=False, **more):
-    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 12, out=out, resume=resume, **more)
-
-
-def assert_same(one, other):
-    xr.testing.assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
-    assert {k: v for k, v in one.attrs.items() if k not in HOST} == {
-        k: v for k, v in other.attrs.items() if k not in HOST
-    }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "carried_bytes", lambda: 2 * 4 * 16 * 80)
-        return sweep(tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """The members of each cell that is computed."""
-    seen, compute = [], engine.compute_cell
-
-    def counted(network, data, keys, *rest):
-        seen.append((network.width, len(keys)))
-        return compute(network, data, keys, *rest)
-
-    monkeypatch.setattr(engine, "compute_cell", counted)
-    return seen
+pytestmark = pytest.mark.usefixtures("small_packs")
 
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
@@ -233,20 +195,6 @@ def test_optimisers_and_losses_of_one_name_are_told_apart(tmp_path):
         sweep(tmp_path / "run", resume=True, **of(power=4))
 
 
-def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
-    limits = API.Limits
-
-    def late():
-        """While this one finds its kernels another one begins."""
-        monkeypatch.setattr(API, "Limits", limits)
-        sweep(tmp_path / "run", shard=(1, 2), optimizer="momentum")
-        return limits()
-
-    monkeypatch.setattr(API, "Limits", late)
-    with pytest.raises(ValueError, match="there optimizer is 'momentum', and now it is 'sgd'"):
-        sweep(tmp_path / "run", shard=(2, 2))
-
-
 def test_settings_that_were_changed_are_refused(tmp_path):
     sweep(tmp_path / "run")
     file = tmp_path / "run" / "settings.json"
@@ -264,13 +212,6 @@ def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
     with pytest.raises(ValueError, match="holds members with other keys"):
         sweep(tmp_path / "run", resume=True)
-
-
-def test_shards_of_another_division_are_kept_away(tmp_path):
-    with open(tmp_path / "lock-1-of-3", "a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another number of shards: lock-1-of-3 is held"):
-            sweep(tmp_path, shard=(1, 2))
 
 
 def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path):
@@ -319,14 +260,6 @@ def test_what_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_path):
     assert (tmp_path / "mine").exists()
 
 
-def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_path):
-    with open(tmp_path / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another process is at work on"):
-            sweep(tmp_path, resume=True)
-    assert computed == []
-
-
 def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
     out, write = tmp_path / "run", store.write_file
 
@@ -354,31 +287,6 @@ def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_shards_meet_in_a_folder(whole, computed, tmp_path):
-    for k in (3, 1, 2):
-        with pytest.raises(ValueError, match=r"cells, the first of them number|holds no sweep"):
-            lz.merge(tmp_path / "run")
-        assert sweep(tmp_path / "run", shard=(k, 3)) is None
-    assert computed == [(16, 2), (8, 4), (16, 2)]
-    assert_same(lz.merge(tmp_path / "run"), whole)
-    # A shard that is run once more has nothing to do, and what was there is merged again.
-    assert sweep(tmp_path / "run", shard=(1, 3)) is None
-    assert len(computed) == 3
-    with pytest.raises(ValueError, match="shard is 4/3"):
-        sweep(tmp_path / "run", shard=(4, 3))
-    with pytest.raises(ValueError, match="where the shards meet"):
-        sweep(None, shard=(1, 3))
-
-
-def test_shards_have_about_as_much_to_do():
-    units = [1, 1, 1, 1, 4, 4, 16, 16, 64, 64]
-    shares = [engine.share_of(units, (k, 3)) for k in (1, 2, 3)]
-    assert sorted(number for share in shares for number in share) == list(range(10))
-    assert [sum(units[number] for number in share) for share in shares] == [64, 64, 44]
-    assert engine.share_of(units, (1, 1)) == list(range(10))
-    assert engine.share_of(units[:2], (3, 3)) == []
-
-
 def test_cells_that_changed_places_are_damaged(whole, computed, tmp_path):
     out = tmp_path / "run"
     sweep(out)
@@ -396,39 +304,6 @@ def test_cells_that_changed_places_are_damaged(whole, computed, tmp_path):
     with pytest.warns(UserWarning, match="is damaged, and is computed again"):
         assert_same(sweep(out, resume=True), whole)
     assert computed == [(16, 2), (16, 2)]
-
-
-def test_who_looks_at_a_folder_keeps_nobody_away(tmp_path):
-    out = tmp_path / "run"
-    sweep(out)
-    (out / "lock").unlink()
-    assert not RunFolder(out).status().running
-    assert not (out / "lock").exists()
-    with open(out / "lock", "a") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
-        assert RunFolder(out).status().running
-        threading.Timer(2 * store.PAUSE, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
-        sweep(out, resume=True)
-
-
-def test_the_packing_of_the_first_shard_holds_for_all(whole, monkeypatch, tmp_path):
-    sweep(tmp_path / "run", shard=(1, 2))
-    monkeypatch.setattr(packing, "carried_bytes", lambda: 2**30)
-    sweep(tmp_path / "run", shard=(2, 2))
-    assert_same(lz.merge(tmp_path / "run"), whole)
-
-
-def test_shards_keep_others_away(tmp_path):
-    with open(tmp_path / "lock", "a") as lock, open(tmp_path / "lock-1-of-2", "a") as own:
-        for held in (lock, own):
-            fcntl.flock(held, fcntl.LOCK_SH)
-        # The same shard twice, and a sweep of its own.
-        for more in ({"shard": (1, 2)}, {"resume": True}):
-            with pytest.raises(ValueError, match="Another process is at work on"):
-                sweep(tmp_path, **more)
-        assert sweep(tmp_path, shard=(2, 2)) is None
-        with pytest.raises(ValueError, match="Another process is at work on"):
-            lz.merge(tmp_path)
 
 
 FLAGS = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "32", "--seeds", "2", "--steps", "20", "--json"]
