@@ -59,10 +59,10 @@ def on_all(tree: Any, mesh: Mesh | None) -> Any:
 
 @dataclass(frozen=True)
 class Spread:
-    """Members of this width over the devices of a mesh."""
+    """Members over the devices of a mesh; axes of these lengths are those of units, all of them or a block."""
 
     mesh: Mesh | None
-    width: int
+    units: frozenset[int]
 
     def spread(self, tree: Any) -> Any:
         """Arrays of members, traced, shared by their first axis, and by their second where it is that of the units."""
@@ -71,7 +71,7 @@ class Spread:
         every, units = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in (("member",), ("member", "neuron")))
 
         def placed(leaf: jax.Array) -> jax.Array:
-            has_units = leaf.ndim > 1 and leaf.shape[1] == self.width and splits_neurons(self.mesh)
+            has_units = leaf.ndim > 1 and leaf.shape[1] in self.units and splits_neurons(self.mesh)
             return jax.lax.with_sharding_constraint(leaf, units if has_units else every)
 
         return jax.tree.map(placed, tree)

@@ -32,6 +32,8 @@ from lazynet.training import (
     Checkpoint,
     HiddenPath,
     Member,
+    Path,
+    Units,
     get_optimizer,
     simulate,
 )
@@ -58,9 +60,9 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is measured of a two-layer network on the device, at each snapshot; `own` are a user's measures."""
+    """What is measured on the device at each snapshot, of a path's two-layer network; `own` are a user's measures."""
 
-    network: TwoLayer
+    path: Path
     own: Measures = ()
     sharpness: bool = False
 
@@ -70,21 +72,21 @@ class Snapshot:
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
-        start, x = member.variables, shared["x"]
+        start, x, network = member.variables, shared["x"], self.path.network
         moved = displacement(variables["params"], start["params"])
         more = {name: measure(variables, start, examples(shared)) for name, measure in self.own}
         if self.sharpness:
             fixed = {name: value for name, value in variables.items() if name != "params"}
 
             def outputs(params: Any) -> Any:
-                return self.network.apply({**fixed, "params": params}, x)
+                return network.apply({**fixed, "params": params}, x)
 
             more["sharpness"] = sharpness(outputs, variables["params"])
             more["relative_learning_rate"] = shared["learning_rate"] * more["sharpness"] / 2
-        units = "readout" if self.network.train == "readout" else "hidden"
+        units = "readout" if network.train == "readout" else "hidden"
         return {
-            "train_prediction": self.network.apply(variables, x),
-            "test_prediction": self.network.apply(variables, shared["x_test"]),
+            "train_prediction": self.path.outputs(variables, x),
+            "test_prediction": self.path.outputs(variables, shared["x_test"]),
             "displacement": moved,
             "relative_displacement": moved / member.context.norm,
             "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
@@ -94,7 +96,7 @@ class Snapshot:
         }
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
-        network = self.network
+        network = self.path.network
         signs = network.readout == "sign" and network.train == "hidden"
         return average_ntk(network, variables, x, by_counting=signs and network.activation == "relu")
 
@@ -127,17 +129,17 @@ def train_members(
     mesh = mesh_for(len(keys), network.width)
     # Only the start knows its scale, so that networks of all scales share the program that trains them.
     trains = network.clone(init_scale=1.0)
-    path, measure = replace(prepared.path, network=trains), Snapshot(trains, training.measures, training.sharpness)
+    path, units = replace(prepared.path, network=trains), Units(mesh if splits_neurons(mesh) else None)
+    if isinstance(path, HiddenPath):
+        path = replace(path, units=units)
+    measure = Snapshot(path, training.measures, training.sharpness)
     data = prepared.seen(data)
-    if splits_neurons(mesh) and isinstance(path, HiddenPath):
-        # Blocks of units would lie across devices.
-        path = replace(path, blocks=False)
     # What fills devices up is thrown away.
     every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]
     with arithmetic(training.dtype):
         shared = on_all(_share(prepared.arrays, data, learning_rate, training.dtype), mesh)
         numbers = on_all(jax.random.key_data(jnp.stack(every)), mesh)
-        layout = Spread(mesh, network.width)
+        layout = Spread(mesh, units.lengths(network.width))
         members = _members(network, measure, numbers, shared, layout)
         report = _times(on_steps, len(keys))
         steps, stop = training.snapshot_steps, training.stop

@@ -3,6 +3,7 @@
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath, row_space
 from lazynet.training.program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
+from lazynet.training.units import Units
 
 __all__ = [
     "DIVERGED_RATIO",
@@ -17,6 +18,7 @@ __all__ = [
     "Path",
     "PreactivationPath",
     "Stop",
+    "Units",
     "choose_path",
     "get_optimizer",
     "is_plain_descent",

@@ -6,7 +6,6 @@ they need of the data comes in as arguments, never closed over.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -17,15 +16,13 @@ from jax import Array
 
 from lazynet.losses import Loss
 from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.training.units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
 Optimizer = Callable[[float | Array], optax.GradientTransformation]
 State = Any
 # Arrays that all members share: at least "x" (n, d), "y" and the scalar "learning_rate".
 Shared = dict[str, Array]
-
-# Units to a block, unless there were more blocks than that.
-BLOCK, MOST_BLOCKS = 1024, 16
 
 
 class Member(NamedTuple):
@@ -38,7 +35,12 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Path(Protocol):
-    """The three pure functions of a training path, and the data it needs."""
+    """The pure functions of a training path, and the data it needs."""
+
+    @property
+    def network(self) -> Any:
+        """What is trained."""
+        ...
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """What members share of the inputs, computed once on the host in float64."""
@@ -54,6 +56,10 @@ class Path(Protocol):
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The network's variables at this state."""
+        ...
+
+    def outputs(self, variables: Variables, x: Array) -> Array:
+        """The network's outputs, (n,) or (n, k)."""
         ...
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
@@ -101,6 +107,10 @@ class AutodiffPath:
         """The variables with the trained parameters in place."""
         return {**member.variables, "params": state[0]}
 
+    def outputs(self, variables: Variables, x: Array) -> Array:
+        """As the network applies itself."""
+        return self.network.apply(variables, x)
+
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """Forward 2 B d m, and as many for the gradient of hidden weights: of two-layer networks."""
         n, d = arrays["x"].shape
@@ -123,12 +133,12 @@ class HiddenPath:
 
     With r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, c = alpha / sqrt(m). The slopes at
     pre-activations Z = W X' are kept, so that a step costs two matrix products. Units are in blocks, each of which is
-    done with while it is in the cache, unless units are shared over devices. Inputs of rank below d are rotated to
-    their row space, which leaves Z and the movement as they are.
+    done with while it is in the cache. Inputs of rank below d are rotated to their row space, which leaves Z and the
+    movement as they are.
     """
 
     network: TwoLayer
-    blocks: bool = True
+    units: Units = ONE_DEVICE
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs, and the inputs in their row space with its basis (d, rank) where the rank is below d."""
@@ -139,28 +149,48 @@ class HiddenPath:
 
     def start(self, member: Member, shared: Shared) -> State:
         """Weights in the row space and slopes of each block, and outputs."""
-        hidden = self._blocks(self._rotated(member, shared))
-        return hidden, *self._forward([block @ shared["rows"].T for block in hidden], member)
+
+        def begin(hidden: Array, readout: Array, rows: Array) -> tuple:
+            blocks = self._blocks(hidden)
+            return blocks, *self._forward([block @ rows.T for block in blocks], readout)
+
+        of_units = self._rotated(member, shared), weights(member.variables, "readout")
+        hidden, slopes, terms = self.units.each(begin, of_units, (shared["rows"],))
+        return hidden, slopes, self._sum(terms)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """One step of descent."""
+
+        def descend(hidden: Any, slopes: Any, readout: Array, residual: Array, rows: Array, rate: Array) -> tuple:
+            gradient = [g @ rows for g in self._back(slopes, readout, residual)]
+            hidden = [block - rate * g for block, g in zip(hidden, gradient, strict=True)]
+            forward = self._forward([block @ rows.T for block in hidden], readout)
+            return hidden, *forward, jnp.stack([jnp.sum(g**2) for g in gradient])
+
         hidden, slopes, f = state
-        rows, rate = shared["rows"], self._rate(shared)
         residual = f - _outputs_first(shared["y"])
-        back = self._back(slopes, member, residual)
-        gradient = [g @ rows for g in back]
-        hidden = [block - rate * g for block, g in zip(hidden, gradient, strict=True)]
-        state = hidden, *self._forward([block @ rows.T for block in hidden], member)
+        of_units, whole = (hidden, slopes, weights(member.variables, "readout")), (residual, shared["rows"])
+        hidden, slopes, terms, squares = self.units.each(descend, of_units, (*whole, self._rate(shared)))
         # Where nobody asks for it the compiler leaves it out.
-        square = output_factor(self.network) ** 2 * _sum(jnp.sum(g**2) for g in gradient)
-        return state, 0.5 * jnp.sum(residual**2), square
+        square = output_factor(self.network) ** 2 * jnp.sum(squares)
+        return (hidden, slopes, self._sum(terms)), 0.5 * jnp.sum(residual**2), square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables, with the movement rotated back."""
-        hidden = jnp.concatenate(state[0])
+        hidden = self.units.each(jnp.concatenate, (state[0],), ())
         if "basis" in shared:
             hidden = member.variables["params"]["hidden"] + (hidden - self._rotated(member, shared)) @ shared["basis"].T
         return {**member.variables, "params": {"hidden": hidden}}
+
+    def outputs(self, variables: Variables, x: Array) -> Array:
+        """As training sums them up, block after block."""
+
+        def forward(hidden: Array, readout: Array, x: Array) -> Array:
+            return self._forward([block @ x.T for block in self._blocks(hidden)], readout)[1]
+
+        of_units = weights(variables, "hidden"), weights(variables, "readout")
+        f = self._sum(self.units.each(forward, of_units, (x,))).T
+        return f[:, 0] if self.network.outputs == 1 else f
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """4 n rank m."""
@@ -171,24 +201,29 @@ class HiddenPath:
         return hidden @ shared["basis"] if "basis" in shared else hidden
 
     def _blocks(self, units: AnyArray) -> list[Array]:
-        """Units in blocks that a cache holds, not too many to compile: separate arrays, which a step need not copy."""
-        return jnp.array_split(units, min(MOST_BLOCKS, ceil(len(units) / BLOCK)) if self.blocks else 1)
+        return self.units.split(units, self.network.width)
 
     def _rate(self, shared: Shared) -> Array:
         return shared["learning_rate"] * output_factor(self.network)
 
-    def _forward(self, z: list[Array], member: Member) -> tuple[list[Array], Array]:
-        """Slopes of each block, and outputs (k, n): in this order their product takes a tenth of the time on a CPU."""
-        values, slopes = zip(*(value_and_slope(self.network.activation, block) for block in z), strict=True)
-        readout = self._blocks(weights(member.variables, "readout"))
-        f = output_factor(self.network) * sum(a.T @ block for a, block in zip(readout, values, strict=True))
-        # Those of relu are 0 or 1, and in a byte each they take a quarter of the memory's time.
-        return [block.astype(bool) if self.network.activation == "relu" else block for block in slopes], f
+    def _sum(self, terms: Array) -> Array:
+        """Outputs (k, n) from those of each block."""
+        return output_factor(self.network) * self.units.total(terms)
 
-    def _back(self, slopes: list[Array], member: Member, residual: Array) -> list[Array]:
+    def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:
+        """Slopes of each block, and its part of the outputs (blocks, k, n).
+
+        In this order the product with the readout takes a tenth of the time on a CPU.
+        """
+        values, slopes = zip(*(value_and_slope(self.network.activation, block) for block in z), strict=True)
+        terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
+        # Those of relu are 0 or 1, and in a byte each they take a quarter of the memory's time.
+        return [block.astype(bool) if self.network.activation == "relu" else block for block in slopes], terms
+
+    def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
         """G of each block."""
-        readout = self._blocks(weights(member.variables, "readout"))
-        return [block.astype(residual.dtype) * (a @ residual) for block, a in zip(slopes, readout, strict=True)]
+        blocks = zip(slopes, self._blocks(readout), strict=True)
+        return [block.astype(residual.dtype) * (a @ residual) for block, a in blocks]
 
 
 @dataclass(frozen=True)
@@ -204,24 +239,39 @@ class PreactivationPath(HiddenPath):
 
     def start(self, member: Member, shared: Shared) -> State:
         """Pre-activations, the sum of G and slopes of each block, and outputs."""
-        z = [block @ shared["x"].T for block in self._blocks(weights(member.variables, "hidden"))]
-        return z, [jnp.zeros_like(block) for block in z], *self._forward(z, member)
+
+        def begin(hidden: Array, readout: Array, x: Array) -> tuple:
+            z = [block @ x.T for block in self._blocks(hidden)]
+            return z, [jnp.zeros_like(block) for block in z], *self._forward(z, readout)
+
+        of_units = weights(member.variables, "hidden"), weights(member.variables, "readout")
+        z, total, slopes, terms = self.units.each(begin, of_units, (shared["x"],))
+        return z, total, slopes, self._sum(terms)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """One step of descent."""
-        z, total, slopes, f = state
-        gram, rate = shared["gram"], self._rate(shared)
+
+        def descend(
+            z: Any, total: Any, slopes: Any, readout: Array, residual: Array, gram: Array, rate: Array
+        ) -> tuple:
+            back = self._back(slopes, readout, residual)
+            moved = [g @ gram for g in back]
+            z = [block - rate * move for block, move in zip(z, moved, strict=True)]
+            total = [block + g for block, g in zip(total, back, strict=True)]
+            squares = jnp.stack([jnp.sum(g * m) for g, m in zip(back, moved, strict=True)])
+            return z, total, *self._forward(z, readout), squares
+
+        *of_units, f = state
         residual = f - _outputs_first(shared["y"])
-        back = self._back(slopes, member, residual)
-        moved = [g @ gram for g in back]
-        z = [block - rate * move for block, move in zip(z, moved, strict=True)]
-        total = [block + g for block, g in zip(total, back, strict=True)]
-        square = output_factor(self.network) ** 2 * _sum(jnp.sum(g * m) for g, m in zip(back, moved, strict=True))
-        return (z, total, *self._forward(z, member)), 0.5 * jnp.sum(residual**2), square
+        of_units, whole = (*of_units, weights(member.variables, "readout")), (residual, shared["gram"])
+        *of_units, terms, squares = self.units.each(descend, of_units, (*whole, self._rate(shared)))
+        square = output_factor(self.network) ** 2 * jnp.sum(squares)
+        return (*of_units, self._sum(terms)), 0.5 * jnp.sum(residual**2), square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables, from the start and the sum of G."""
-        hidden = member.variables["params"]["hidden"] - self._rate(shared) * (jnp.concatenate(state[1]) @ shared["x"])
+        total = self.units.each(jnp.concatenate, (state[1],), ())
+        hidden = member.variables["params"]["hidden"] - self._rate(shared) * (total @ shared["x"])
         return {**member.variables, "params": {"hidden": hidden}}
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:

@@ -207,7 +207,7 @@ def _packed(
 
 
 def _fits(kept: dict[str, np.ndarray], like: Carry) -> bool:
-    """Whether a checkpoint has the arrays of this state: units that are shared over devices are in no blocks."""
+    """Whether a checkpoint has the arrays of this state: units shared over devices are in other blocks."""
     shapes = {f"carry/{i:03d}": _numbers(leaf).shape for i, leaf in enumerate(jax.tree.leaves(like))}
     return shapes == {name: array.shape for name, array in kept.items() if name.startswith("carry/")}
 

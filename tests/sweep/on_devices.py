@@ -20,13 +20,13 @@ def sweeps(dtype):
     more = {"dtype": dtype, "learning_rate": 0.05, "progress": False}
     yield lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 40, **more)
     yield lz.sweep(lz.TwoLayer(width=8), DATA, [16], 3, 40, **more)
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [256], 1, 20, **more)
+    yield lz.sweep(lz.TwoLayer(width=8), DATA, [8192], 1, 20, **more)
 
 
 if __name__ == "__main__":
     from lazynet.sweep import devices as shared
 
-    shared.NEURONS = 32
+    shared.NEURONS = 1024
     for dtype in dtypes:
         for i, result in enumerate(sweeps(dtype)):
             if result is not None:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 from reference import ACTIVATIONS, targets, unit_rows
 from simulations import descend, low_rank_rows, share, train
 from tolerance import assert_close
@@ -11,8 +12,9 @@ from tolerance import assert_close
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, choose_path, paths
+from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, Units, choose_path, units
 from lazynet.training.paths import row_space
+from lazynet.training.units import MOST_BLOCKS
 
 SNAPSHOTS = [0, 1, 17, 50]
 
@@ -76,7 +78,7 @@ def test_every_path_is_the_plain_loop(path, inputs, activation, outputs, key):
 @pytest.mark.parametrize("path", ["hidden", "preactivation"])
 def test_division_into_blocks_does_not_show(path, width, key, monkeypatch):
     """One small block, one unit more in some than in others, two, and as many as there may be."""
-    monkeypatch.setattr(paths, "BLOCK", 32)
+    monkeypatch.setattr(units, "BLOCK", 32)
     network, x, y, rate = case("tall", "relu", 3, width)
     start, outcome = train(every_path(network)[path], network, [key], x, y, rate, [0, 5])
     f, w, _ = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, [0, 5])
@@ -114,13 +116,23 @@ def test_row_space():
 
 def test_blocks_of_units():
     for width, number in ((1, 1), (1024, 1), (1025, 2), (1500, 2), (5000, 5), (2**14, 16), (2**15 + 3, 16)):
-        units = np.arange(width)[:, None]
-        blocks = HiddenPath(TwoLayer(width=2))._blocks(units)
-        np.testing.assert_array_equal(np.concatenate(blocks), units)
-        assert len(blocks) == number
+        blocks = Units().split(np.arange(width)[:, None], width)
+        np.testing.assert_array_equal(np.concatenate(blocks)[:, 0], np.arange(width))
+        assert len(blocks) == Units().blocks(width) == number
         assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
-        (whole,) = HiddenPath(TwoLayer(width=2), blocks=False)._blocks(units)
-        np.testing.assert_array_equal(whole, units)
+        assert Units().lengths(width) == {width, *map(len, blocks)}
+
+
+def test_blocks_of_a_network_that_is_split_are_those_of_one_that_is_not():
+    for devices, width, number in ((2, 2**14, 8), (8, 2**18, 2), (16, 2**16, 1), (3, 3 * 2**12, 4), (32, 2**20, 1)):
+        shared = Units(Mesh(np.array(jax.devices()[:1] * devices).reshape(1, devices), ("member", "neuron")))
+        here = np.arange(width // devices)
+        blocks = shared.split(here, width)
+        np.testing.assert_array_equal(np.concatenate(blocks), here)
+        assert len(blocks) == shared.blocks(width) == number
+        assert shared.lengths(width) == {width, *(devices * len(block) for block in blocks)}
+        if devices * number <= MOST_BLOCKS:
+            assert {len(block) for block in blocks} == {len(block) for block in Units().split(np.arange(width), width)}
 
 
 @pytest.mark.parametrize(

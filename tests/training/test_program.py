@@ -22,11 +22,12 @@ from lazynet.training import (
     HiddenPath,
     Member,
     PreactivationPath,
+    Units,
     get_optimizer,
-    paths,
     program,
     simulate,
     snapshot_steps,
+    units,
 )
 
 N, D = 8, 5
@@ -295,8 +296,13 @@ def test_wide_networks_follow_their_kernel(key):
 
 
 def test_a_checkpoint_of_other_arrays_is_left_alone(monkeypatch, key):
-    """Units that are shared over devices are in no blocks, and a job may go on with other devices."""
-    monkeypatch.setattr(paths, "BLOCK", 64)
+    """Units that are shared over devices are in other blocks, and a job may go on with other devices."""
+
+    class Whole(Units):
+        def blocks(self, width):
+            return 1
+
+    monkeypatch.setattr(units, "BLOCK", 64)
     kept = {}
 
     class InMemory:
@@ -312,7 +318,7 @@ def test_a_checkpoint_of_other_arrays_is_left_alone(monkeypatch, key):
         def save(self, step, arrays):
             kept.update(arrays)
 
-    blocks, whole = HiddenPath(NETWORK), HiddenPath(NETWORK, blocks=False)
+    blocks, whole = HiddenPath(NETWORK), HiddenPath(NETWORK, Whole())
     pack, shared = members(NETWORK, [key], X, "float32"), share(blocks, X, Y, 0.1, "float32")
     measure, steps = Everything(NETWORK), np.array([0, 2, 9])
     first = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(None))
