@@ -1,7 +1,17 @@
 """lazynet tells, with numbers, whether an over-parameterised neural network is in the kernel (lazy) regime."""
 
 from lazynet import losses
-from lazynet.data import Dataset, gaussian_mixture, label_noise, load_dataset, sphere
+from lazynet.data import (
+    Dataset,
+    Separation,
+    gaussian_mixture,
+    label_noise,
+    load_dataset,
+    mixture,
+    separation,
+    sphere,
+    xor,
+)
 from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
 from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator, label_projections
 from lazynet.networks import TwoLayer
@@ -16,6 +26,7 @@ __all__ = [
     "Dataset",
     "Ensemble",
     "Run",
+    "Separation",
     "Stop",
     "Trajectory",
     "TwoLayer",
@@ -33,11 +44,14 @@ __all__ = [
     "load_dataset",
     "losses",
     "merge",
+    "mixture",
     "mode_residuals",
     "plot",
     "predict",
+    "separation",
     "sphere",
     "sweep",
     "train",
     "verify",
+    "xor",
 ]

@@ -20,8 +20,9 @@ from lazynet.sweep import Stages, check_new_folder, product_rate, write_figures,
 class Reproduce:
     """Compute the figures of a paper and check what it claims."""
 
-    paper: tyro.conf.Positional[Literal["arora2019"]]
-    """Which paper: arora2019 (Arora, Du, Hu, Li and Wang, Fine-Grained Analysis)."""
+    paper: tyro.conf.Positional[Literal["arora2019", "li2018"]]
+    """Which paper: arora2019 (Arora, Du, Hu, Li and Wang, Fine-Grained Analysis), li2018 (Li and Liang, SGD on
+    Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
     """tiny takes below a minute and no files, small some ten minutes on two cores, paper has the paper's n."""
     out: Path | None = None

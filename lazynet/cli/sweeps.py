@@ -64,6 +64,10 @@ class Sweep:
     """A network stops once its loss has not fallen by a thousandth in so many steps."""
     sharpness: bool = False
     """Measure the largest eigenvalue of the empirical kernel, and the learning rate over 2 over it."""
+    compare: bool = True
+    """Set networks beside their linearisations and the limit of infinite width."""
+    measured: int | None = None
+    """How many training examples measures look at; with --no-compare, for sets that are too large for a kernel."""
     max_seconds: float | None = None
     """End after this time with what was done stored in --out, and exit code 3; --resume goes on."""
     out: Path | None = None
@@ -101,7 +105,11 @@ class Sweep:
         stop = None if criteria == (None, None, None) else lz.Stop(*criteria)
         if self.plan:
             loss = get_loss("squared")
-            training = Training(self.steps, self.snapshots, loss, self.optimizer, None, self.dtype, "auto", stop)
+            training = Training(
+                *(self.steps, self.snapshots, loss, self.optimizer, None, self.dtype, "auto", stop),
+                compare=self.compare,
+                measured=self.measured,
+            )
             return print_plan(sweep_jobs(study_of(network, data, self.widths, self.seeds, training, axes)), self.json)
         try:
             result = lz.sweep(
@@ -116,6 +124,8 @@ class Sweep:
                 dtype=self.dtype,
                 stop=stop,
                 sharpness=self.sharpness,
+                compare=self.compare,
+                measured=self.measured,
                 max_seconds=self.max_seconds,
                 out=self.out,
                 resume=self.resume,

@@ -12,7 +12,7 @@ from lazynet.data.dataset import Dataset, unit_rows
 from lazynet.data.labels import class_targets
 
 
-def _normal(key: jax.Array, *shape: int) -> np.ndarray:
+def normal(key: jax.Array, *shape: int) -> np.ndarray:
     """Draw standard normals in float32, so that the precision setting changes nothing, as float64."""
     return np.asarray(jax.random.normal(key, shape, dtype=jnp.float32)).astype(np.float64)
 
@@ -51,12 +51,12 @@ def sphere(
 
     def part(key: jax.Array, n: int) -> tuple[np.ndarray, Any]:
         key_points, key_targets = jax.random.split(key)
-        x = unit_rows(_normal(key_points, n, dim))
+        x = unit_rows(normal(key_points, n, dim))
         if callable(targets):
             return x, targets(x)
         if targets == "signs":
             return x, np.where(np.asarray(jax.random.bernoulli(key_targets, shape=(n,))), 1.0, -1.0)
-        return x, _normal(key_targets, n)
+        return x, normal(key_targets, n)
 
     key_train, key_test = jax.random.split(check_key(key))
     x_train, y_train = part(key_train, n_train)
@@ -98,13 +98,13 @@ def gaussian_mixture(n_train: Any, n_test: Any, dim: Any, key: Any, components: 
     if not isinstance(spread, int | float | np.number) or not 0 <= spread < np.inf:
         raise ValueError(f"spread must be a finite number of at least 0, got {spread!r}")
     key_centres, key_train, key_test = jax.random.split(check_key(key), 3)
-    centres = unit_rows(_normal(key_centres, components, dim))
+    centres = unit_rows(normal(key_centres, components, dim))
 
     def part(key: jax.Array, n: int) -> tuple[np.ndarray, np.ndarray]:
         key_classes, key_noise = jax.random.split(key)
         balanced = jnp.arange(n, dtype=jnp.int32) % jnp.int32(components)
         classes = np.asarray(jax.random.permutation(key_classes, balanced))
-        noise = spread / np.sqrt(dim) * _normal(key_noise, n, dim)
+        noise = spread / np.sqrt(dim) * normal(key_noise, n, dim)
         return unit_rows(centres[classes] + noise), class_targets(classes, components)
 
     x_train, y_train = part(key_train, n_train)

@@ -2,17 +2,28 @@
 
 from lazynet.measures.gaps import relative_distance, rms, zero_one_error
 from lazynet.measures.modes import residual_modes
-from lazynet.measures.movement import activation_flips, displacement, max_neuron_displacement, parameter_norm
+from lazynet.measures.movement import (
+    activation_flips,
+    coupled_neurons,
+    displacement,
+    max_neuron_displacement,
+    parameter_norm,
+)
 from lazynet.measures.sharpness import sharpness
+from lazynet.measures.spectrum import effective_rank, leading_values, singular_values
 
 __all__ = [
     "activation_flips",
+    "coupled_neurons",
     "displacement",
+    "effective_rank",
+    "leading_values",
     "max_neuron_displacement",
     "parameter_norm",
     "relative_distance",
     "residual_modes",
     "rms",
     "sharpness",
+    "singular_values",
     "zero_one_error",
 ]

@@ -28,6 +28,20 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
 def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
     """Share of the pairs (unit, example) whose pre-activation w_r . x_i has another sign than at the start.
 
-    Du et al. 2018, section 5, Figure 1(b); a pre-activation of exactly zero counts as not positive.
+    Du et al. 2018, section 5, Figure 1(b), and the coupling of Li and Liang 2018, section 7; a pre-activation of
+    exactly zero counts as not positive.
     """
-    return jnp.mean(((x @ w.T > 0) != (x @ start.T > 0)).astype(w.dtype))
+    return jnp.mean(_flipped(w, start, x).astype(w.dtype))
+
+
+def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
+    """Share of the units r whose w_r . x_i has the sign of the start on every example.
+
+    Of relu networks these are the units whose gradient on these examples is the pseudo-gradient, with the patterns of
+    the start, whatever the outputs are: Li and Liang 2018, Lemma 5.1, there for one example to a component.
+    """
+    return jnp.mean(~jnp.any(_flipped(w, start, x), axis=0), dtype=w.dtype)
+
+
+def _flipped(w: AnyArray, start: AnyArray, x: AnyArray) -> Array:
+    return (x @ w.T > 0) != (x @ start.T > 0)

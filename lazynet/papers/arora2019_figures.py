@@ -7,11 +7,11 @@ import matplotlib as mpl
 import numpy as np
 
 from lazynet.papers.arora2019_published import INDICES, PAPER_EIGENVALUES, PAPER_NOISE
-from lazynet.papers.figures import PUBLISHED, panels, ticks
+from lazynet.papers.figures import PUBLISHED, band, panels, ticks
 from lazynet.papers.work import Arrays
 from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
 from lazynet.theory import flips_bound, power_bound, speed_gap
-from lazynet.typing import Axes, Figure, Result
+from lazynet.typing import Figure, Result
 
 COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
@@ -24,7 +24,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
         flips = []
         for kind, result in curves.items():
             only = result.isel(width=0).sel(init_scale=kappa)
-            _draw_band(axes, only.step, only.train_loss / n, COLORS[kind], f"{kind} labels")
+            band(axes, only.step, only.train_loss / n, COLORS[kind], f"{kind} labels")
             axes.plot(only.step, only.kernel_train_loss / n, color="black", **THEORY)
             flips.append(float(only.activation_flips.isel(step=-1).mean()))
         title = f"n = {n}, width {width}, kappa = {kappa:g}: {min(flips):.0%} to {max(flips):.0%} of signs flip"
@@ -40,12 +40,6 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
     theory = losses[0].plot([], [], color="black", label="Theorem 4.1", **THEORY)
     figure.legend(handles=[*gap.get_lines(), *theory], loc="outside lower center", ncols=5)
     return figure
-
-
-def _draw_band(axes: Axes, x: Any, values: Any, color: str, label: str) -> None:
-    """The mean over seeds, and all seeds as a band."""
-    axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3)
-    axes.plot(x, values.mean("seed"), color=color, label=label)
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:

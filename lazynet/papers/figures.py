@@ -15,13 +15,19 @@ from lazynet.plots.style import SETTINGS
 PUBLISHED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 7, "zorder": 6}
 
 
-def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes side by side."""
+def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes to a row, row by row."""
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(6.2 * count, 4.6), layout="constrained")
-        axes = figure.subplots(1, count, squeeze=False)[0]
+        figure = Figure(figsize=(6.2 * count, 4.6 * rows), layout="constrained")
+        axes = figure.subplots(rows, count, squeeze=False).ravel()
         figure.suptitle(title, fontweight="bold")
     return figure, list(axes)
+
+
+def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -> None:
+    """The mean over seeds, and all seeds as a band."""
+    axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3, linewidth=0)
+    axes.plot(x, values.mean("seed"), color=color, label=label, **line)
 
 
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:

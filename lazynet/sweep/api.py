@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer
@@ -17,7 +19,7 @@ from lazynet.sweep.limits import Limits
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import Pack, assemble
-from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard, named
+from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard, chosen, named
 from lazynet.sweep.store import finished_run, open_run
 from lazynet.sweep.study import rates_of, study_of
 from lazynet.training import Stop
@@ -40,12 +42,14 @@ def sweep(
     activation: str | Sequence[str] | None = None,
     init_scale: Scale | Sequence[float] | None = None,
     output_scale: Scale | Sequence[float] | None = None,
-    snapshots: int = 20,
+    snapshots: int | Sequence[int] | np.ndarray = 20,
     dtype: str = "float32",
     path: str = "auto",
     stop: Stop | None = None,
     measures: Mapping[str, Callable] | None = None,
     sharpness: bool = False,
+    compare: bool = True,
+    measured: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     shard: tuple[int, int] | None = None,
@@ -76,12 +80,15 @@ def sweep(
         activation: as in `lazynet.TwoLayer`, as are the next two; that of `network` when left out.
         init_scale: kappa.
         output_scale: alpha.
-        snapshots: about how many log-spaced snapshots to take.
+        snapshots: as in `lazynet.train`.
         dtype: "float32" or "float64".
         path: as in `lazynet.train`.
         stop: when a member stops before its last step: it keeps its last values, and a gap that of the last snapshot.
         measures: as in `lazynet.train`; of one shape at all widths.
         sharpness: as in `lazynet.train`.
+        compare: whether to set networks beside their linearisations and the limit of infinite width. Without it nothing
+            of the size n_train x n_train is computed but kernel_drift.
+        measured: as in `lazynet.train`, for training sets that are too large for a kernel; only without `compare`.
         out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
         resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be
             the same; the result is, bit for bit, that of one that was never stopped.
@@ -118,7 +125,18 @@ def sweep(
     {'width': 2, 'seed': 2, 'step': 11}
     """
     training = Training(
-        steps, snapshots, get_loss(loss), optimizer, None, dtype, path, stop, named(measures), sharpness
+        steps,
+        chosen(snapshots),
+        get_loss(loss),
+        optimizer,
+        None,
+        dtype,
+        path,
+        stop,
+        named(measures),
+        sharpness,
+        compare,
+        measured,
     )
     given = {
         "activation": activation,

@@ -77,10 +77,11 @@ def _beside_predictions(
 ) -> Cell:
     """Trained members and what they are compared with."""
     variables, diverged_at = network_variables(network, data, trained, training)
-    linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
-    variables |= _gaps("linearization_gap", trained.records, linear, data)
     limit_variables: dict[str, np.ndarray] = {}
     numbers: dict[str, float] = {}
+    if training.compare:
+        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
+        variables |= _gaps("linearization_gap", trained.records, linear, data)
     if limit is not None:
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
@@ -120,7 +121,7 @@ def network_variables(
     network: TwoLayer, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Losses, errors and movement (members, step), NaN from the step on at which a member had diverged."""
-    steps = training.snapshot_steps
+    steps, data = training.snapshot_steps, training.seen_by_measures(data)
     variables = scores(trained.records, data, training.loss, network.symmetric)
     residual = trained.records["train_prediction"] - data.y_train
     variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))

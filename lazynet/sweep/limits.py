@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lazynet.data import Dataset
+from lazynet.kernels import analytic_kernel, largest_eigenvalue
 from lazynet.networks import TwoLayer, at_width
 from lazynet.sweep.axes import Point
 from lazynet.sweep.predictions import (
@@ -30,7 +31,9 @@ class Limits:
         self._warned: set[str] = set()
 
     def at(self, point: Point, width: int) -> Limit | None:
-        """The kernel of infinite width, None for a family that has none."""
+        """The kernel of infinite width, None for a family that has none, and where nothing is compared with it."""
+        if not point.training.compare:
+            return None
         network, data = point.network.clone(width=width), point.data
         scales = (at_width(scale, width) for scale in (network.init_scale, network.output_scale))
         key = (network.activation, *scales, data.n_train)
@@ -47,10 +50,9 @@ class Limits:
         """The learning rate at each width: as given, or one default for all, from the largest width."""
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
-        limit, key = self.at(point, widths[-1]), member_key(widths[-1], 0)
+        network, limit = point.network.clone(width=widths[-1]), self.at(point, widths[-1])
         lambda_max = None if limit is None else limit.lambda_max
-        network = point.network.clone(width=widths[-1])
-        return dict.fromkeys(widths, default_learning_rate(network, point.data, lambda_max, key))
+        return dict.fromkeys(widths, default_learning_rate(network, point.data, member_key(widths[-1], 0), lambda_max))
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
         """Warn, once in a sweep, of a learning rate at which descent on the kernel diverges."""
@@ -60,8 +62,11 @@ class Limits:
             warn_of_learning_rate(limit, width, rate)
 
 
-def default_learning_rate(network: TwoLayer, data: Dataset, lambda_max: float | None, key: Array) -> float:
-    """1 / lambda_max of the analytic kernel, or of the empirical one where there is none."""
+def default_learning_rate(network: TwoLayer, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
+    """1 / lambda_max of the analytic kernel, known or not, or of the empirical one where there is none."""
+    kernel = analytic_kernel(network)
+    if lambda_max is None and kernel is not None:
+        lambda_max = largest_eigenvalue(kernel(data.x_train))
     if lambda_max is not None:
         return 1 / lambda_max
     variables = dict(network.init(start_key(key), jnp.asarray(data.x_train, "float32")))

@@ -60,21 +60,25 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is measured on the device at each snapshot, of a path's two-layer network; `own` are a user's measures."""
+    """What is measured on the device at each snapshot, of a path's two-layer network.
+
+    `own` are a user's measures; `measured` is the number of training examples to look at, if not at all.
+    """
 
     path: Path
     own: Measures = ()
     sharpness: bool = False
+    measured: int | None = None
 
     def context(self, variables: Variables, norm: Array, shared: dict[str, Array]) -> Start:
         """What is known of the start."""
-        return Start(norm, self._kernel(variables, shared["x"]))
+        return Start(norm, self._kernel(variables, shared["x"][: self.measured]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
-        start, x, network = member.variables, shared["x"], self.path.network
+        start, x, network = member.variables, shared["x"][: self.measured], self.path.network
         moved = displacement(variables["params"], start["params"])
-        more = {name: measure(variables, start, examples(shared)) for name, measure in self.own}
+        more = {name: measure(variables, start, examples(shared, self.measured)) for name, measure in self.own}
         if self.sharpness:
             fixed = {name: value for name, value in variables.items() if name != "params"}
 
@@ -132,7 +136,7 @@ def train_members(
     path, units = replace(prepared.path, network=trains), Units(mesh if splits_neurons(mesh) else None)
     if isinstance(path, HiddenPath):
         path = replace(path, units=units)
-    measure = Snapshot(path, training.measures, training.sharpness)
+    measure = Snapshot(path, training.measures, training.sharpness, training.measured)
     data = prepared.seen(data)
     # What fills devices up is thrown away.
     every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lazynet.data import Dataset
 from lazynet.data.files import cache_folder
 from lazynet.networks import TwoLayer
 from lazynet.plan import device_memory
@@ -30,14 +29,14 @@ WITHIN = 0.9
 SHARE, HELD = 0.5, 4
 
 
-def packs_of(seeds: Sequence[int], network: TwoLayer, data: Dataset) -> list[list[int]]:
+def packs_of(seeds: Sequence[int], network: TwoLayer, n: int, d: int) -> list[list[int]]:
     """Equal packs, so that one program serves them all: the largest divisor of the members that the machine carries.
 
-    Every device gets a member in any case.
+    Every device gets a member in any case. A step looks at n examples of d features.
     """
     sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
     if len(sizes) > 1:
-        each, most = step_bytes(network, data.n_train, data.dim), carried_bytes()
+        each, most = step_bytes(network, n, d), carried_bytes()
         sizes = [size for size in sizes if size <= jax.device_count() or size * each <= most]
     return [list(seeds[i : i + sizes[-1]]) for i in range(0, len(seeds), sizes[-1])]
 

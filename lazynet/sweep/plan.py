@@ -55,20 +55,21 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
     network, data, training = point.network, point.data, point.training
     widths, seeds = study.widths, study.seeds
     n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
+    seen, snapshots = training.measured or n, len(training.snapshot_steps)
     scales = {(at_width(network.init_scale, width), at_width(network.output_scale, width)) for width in widths}
-    limits = len(scales) * 8 * (n * rows + n**2)
+    limits = len(scales) * 8 * (n * rows + n**2) if training.compare else 0
     first = Job(
         f"Diagonalising the infinite-width kernel of {n} training rows",
         {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
         {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
     )
-    descends = training.plain and size <= LARGEST_EIGENPROBLEM
-    own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * n**2
+    descends = training.compare and training.plain and size <= LARGEST_EIGENPROBLEM
+    own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * seen**2
 
     def of_width(width: int) -> Job:
         at_this = network.clone(width=width)
         path = replace(prepared.path, network=at_this)
-        pack = len(packs_of(seeds, at_this, data)[0])
+        pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
         variables, state = _bytes(at_this, path, prepared, training.dtype)
         # Weights are drawn of all features, whatever of them is kept.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
@@ -83,14 +84,17 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
             },
             {
                 "training": members * training.steps * path.operations(prepared.arrays),
-                "kernels": members * len(training.snapshot_steps) * 2.0 * n**2 * width,
+                "predictions": members * snapshots * 2.0 * (seen + data.n_test) * data.dim * width,
+                "kernels": members * snapshots * 2.0 * seen**2 * width,
                 "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
                 # The network and its derivative along the movement.
-                "linearised": 0.0 if descends else 2 * members * training.steps * linear.operations(prepared.arrays),
+                "linearised": 0.0
+                if descends or not training.compare
+                else 2 * members * training.steps * linear.operations(prepared.arrays),
             },
         )
 
-    return [first, *(of_width(width) for width in widths)]
+    return [*([first] if training.compare else []), *map(of_width, widths)]
 
 
 def _bytes(network: TwoLayer, path: Any, prepared: Prepared, dtype: str) -> tuple[int, int]:

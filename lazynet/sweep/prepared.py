@@ -43,7 +43,8 @@ def prepare(network: TwoLayer, data: Dataset, training: Training, *, by_span: bo
     arrays: dict[str, np.ndarray] = {}
     x = data.x_train
     with narrow_products(data.n_train):
-        norm = float(np.linalg.norm(x, 2))
+        # Only a bound on plain descent asks for it.
+        norm = float(np.linalg.norm(x, 2)) if training.plain and training.compare else np.nan
         if by_span and training.plain and not training.measures and data.n_train + data.n_test < data.dim:
             arrays["span"] = row_space(np.concatenate([x, data.x_test]))
             x = x @ arrays["span"]

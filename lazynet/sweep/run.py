@@ -1,13 +1,13 @@
 """`lz.train`: one network, measured on the way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from lazynet.data import Dataset
-from lazynet.kernels import analytic_kernel, largest_eigenvalue
 from lazynet.losses import Loss, get_loss
 from lazynet.networks import Scale, TwoLayer, at_width
 from lazynet.sweep.cells import network_variables
@@ -15,7 +15,7 @@ from lazynet.sweep.limits import default_learning_rate
 from lazynet.sweep.members import train_members
 from lazynet.sweep.prepared import prepare
 from lazynet.sweep.result import STATUS, outcome
-from lazynet.sweep.settings import Training, as_json, named, sweep_settings
+from lazynet.sweep.settings import Training, as_json, chosen, named, sweep_settings
 from lazynet.training import Stop
 from lazynet.typing import Variables
 
@@ -54,12 +54,13 @@ def train(
     loss: str | Loss = "squared",
     optimizer: str | Callable = "sgd",
     batch_size: int | None = None,
-    snapshots: int = 20,
+    snapshots: int | Sequence[int] | np.ndarray = 20,
     dtype: str = "float32",
     path: str = "auto",
     stop: Stop | None = None,
     measures: Mapping[str, Callable] | None = None,
     sharpness: bool = False,
+    measured: int | None = None,
 ) -> Run:
     """Train one network and measure it on the way.
 
@@ -74,7 +75,8 @@ def train(
         optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", or a function of the
             learning rate that returns an optax optimiser.
         batch_size: examples to a batch; all of them when left out.
-        snapshots: about how many log-spaced snapshots to take.
+        snapshots: about how many log-spaced snapshots to take, or the steps at which to take them; the first and the
+            last step are always among them.
         dtype: "float32" or "float64".
         path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden" and "preactivation"
             force one.
@@ -84,6 +86,8 @@ def train(
         sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and beside it
             relative_learning_rate, the learning rate over 2 / sharpness; plain descent on the squared loss is stable
             where it is below 1.
+        measured: how many of the training examples, from the first on, measures look at; all of them when left out.
+            train_loss and the like are then those of these examples.
 
     Returns:
         Run; measures are float64 whatever the dtype of training.
@@ -100,13 +104,22 @@ def train(
     import xarray
 
     training = Training(
-        steps, snapshots, get_loss(loss), optimizer, batch_size, dtype, path, stop, named(measures), sharpness
+        steps,
+        chosen(snapshots),
+        get_loss(loss),
+        optimizer,
+        batch_size,
+        dtype,
+        path,
+        stop,
+        named(measures),
+        sharpness,
+        compare=False,
+        measured=measured,
     )
     training.check(network, data, learning_rate)
     if learning_rate is None:
-        kernel = analytic_kernel(network)
-        lambda_max = None if kernel is None else largest_eigenvalue(kernel(data.x_train))
-        learning_rate = default_learning_rate(network, data, lambda_max, key)
+        learning_rate = default_learning_rate(network, data, key)
     rate = at_width(learning_rate, network.width)
     trained = train_members(network, data, [key], training, rate, prepare(network, data, training, by_span=False))
     variables, diverged_at = network_variables(network, data, trained, training)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ class Training:
     """How every member is trained; the arguments are those of `lazynet.sweep`."""
 
     steps: int
-    snapshots: int
+    snapshots: int | tuple[int, ...]
     loss: Loss
     optimizer: str | Callable
     batch_size: int | None
@@ -44,6 +44,8 @@ class Training:
     stop: Stop | None = None
     measures: Measures = ()
     sharpness: bool = False
+    compare: bool = True
+    measured: int | None = None
 
     @property
     def plain(self) -> bool:
@@ -63,8 +65,8 @@ class Training:
         """
         check_count("width", network.width)
         get_optimizer(self.optimizer)
-        for name in ("steps", "snapshots"):
-            check_count(name, getattr(self, name))
+        check_count("steps", self.steps)
+        self._check_snapshots()
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}.")
         whole = isinstance(self.batch_size, int | np.integer)
@@ -90,6 +92,7 @@ class Training:
         if self.path != "auto":
             choose_path(network, self.loss, self.optimizer, self.batch_size, data.x_train, path=self.path)
         self._check_stop()
+        self._check_measured(data)
         for name, _ in self.measures:
             if not name.isidentifier() or name in RESERVED:
                 raise ValueError(f"measures has {name!r}, but a name must be an identifier that results do not have.")
@@ -101,6 +104,7 @@ class Training:
         Raises:
             ValueError: if one cannot be traced.
         """
+        data = self.seen_by_measures(data)
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
         shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
         found = {}
@@ -121,6 +125,34 @@ class Training:
             found[name] = made.shape
         return found
 
+    def seen_by_measures(self, data: Dataset) -> Dataset:
+        """The data with those training examples that measures look at."""
+        if self.measured is None:
+            return data
+        return replace(data, x_train=data.x_train[: self.measured], y_train=data.y_train[: self.measured])
+
+    def _check_snapshots(self) -> None:
+        if not isinstance(self.snapshots, tuple):
+            check_count("snapshots", self.snapshots)
+            return
+        wrong = [step for step in self.snapshots if not isinstance(step, int) or not 0 <= step <= self.steps]
+        if wrong:
+            raise ValueError(
+                f"snapshots has {wrong[0]!r}, but every step must be a whole number from 0 to {self.steps}."
+            )
+
+    def _check_measured(self, data: Dataset) -> None:
+        if self.measured is None:
+            return
+        check_count("measured", self.measured)
+        if self.measured > data.n_train:
+            raise ValueError(f"measured is {self.measured}, but must be at most n_train = {data.n_train}.")
+        if self.compare:
+            raise ValueError(
+                f"measured is {self.measured}, but networks are compared with their kernels on all training examples; "
+                "take compare=False."
+            )
+
     def _check_stop(self) -> None:
         if not isinstance(self.stop, Stop | None):
             raise ValueError(f"stop is {self.stop!r}, but must be a lazynet.Stop.")
@@ -131,6 +163,13 @@ class Training:
                 raise ValueError(f"stop.{name} is {value}, but must be positive and finite.")
         if stop.plateau is not None:
             check_count("stop.plateau", stop.plateau)
+
+
+def chosen(snapshots: Any) -> Any:
+    """How many snapshots, or their steps, as the settings have them."""
+    if isinstance(snapshots, Iterable) and not isinstance(snapshots, str):
+        return tuple(step.item() if isinstance(step, np.generic) else step for step in snapshots)
+    return snapshots
 
 
 def named(measures: Any) -> Measures:
@@ -144,11 +183,11 @@ def named(measures: Any) -> Measures:
     return tuple((measures or {}).items())
 
 
-def examples(shared: dict[str, Any]) -> Dataset:
+def examples(shared: dict[str, Any], measured: int | None = None) -> Dataset:
     """The data that members share, as traced arrays, for a user's measure."""
     data = object.__new__(Dataset)
     for field, name in (("x_train", "x"), ("y_train", "y"), ("x_test", "x_test"), ("y_test", "y_test")):
-        object.__setattr__(data, field, shared[name])
+        object.__setattr__(data, field, shared[name][:measured] if name in ("x", "y") else shared[name])
     return data
 
 
@@ -242,6 +281,8 @@ def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more:
         "stop": None if training.stop is None else training.stop._asdict(),
         "measures": [name for name, _ in training.measures],
         "sharpness": training.sharpness,
+        "compare": training.compare,
+        "measured": training.measured,
         **more,
     }
 
@@ -269,6 +310,7 @@ def tried(training: Training, network: TwoLayer, data: Dataset) -> dict[str, lis
     y = jnp.cos(jnp.arange(8.0 * data.outputs)).reshape(8, *data.y_train.shape[1:])
     found["loss_tried"] = [float(f"{float(training.loss(0.3 * y + shift, y)):.6g}") for shift in (-0.5, 0.1, 2.0)]
     if training.measures:
+        data = training.seen_by_measures(data)
         x, y, x_test, y_test = (
             jnp.asarray(array, "float32") for array in (data.x_train, data.y_train, data.x_test, data.y_test)
         )

@@ -38,7 +38,12 @@ class Study(NamedTuple):
             Pack(number, width, pack)
             for _, alike in groupby(enumerate(self.points), key=lambda numbered: numbered[1].of_kernel)
             for width, (number, point) in product(self.widths, list(alike))
-            for pack in packs_of(self.seeds, point.network.clone(width=width), point.data)
+            for pack in packs_of(
+                self.seeds,
+                point.network.clone(width=width),
+                point.training.batch_size or point.data.n_train,
+                point.data.dim,
+            )
         ]
 
     @property

@@ -85,14 +85,16 @@ class AutodiffPath:
         return {"x": x}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Parameters and the optimiser's own state."""
+        """Parameters, the optimiser's own state, and with mini-batches the order of examples in this epoch."""
         params = member.variables["params"]
-        return params, self.optimizer(shared["learning_rate"]).init(params)
+        state = params, self.optimizer(shared["learning_rate"]).init(params)
+        return state if self.batch_size is None else (*state, jnp.zeros(len(shared["x"]), jnp.int32))
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """One step of the optimiser."""
-        params, memory = state
-        x, y, scale = self._batch(member.key, shared, t)
+        params, memory = state[:2]
+        order = tuple(self._order(epoch, member.key, t) for epoch in state[2:])
+        x, y, scale = self._batch(shared, t, *order)
 
         def objective(params: Any) -> Array:
             return self.loss(self.network.apply({**member.variables, "params": params}, x), y)
@@ -101,7 +103,7 @@ class AutodiffPath:
         gradient = jax.tree.map(lambda g: scale * g, gradient)
         update, memory = self.optimizer(shared["learning_rate"]).update(gradient, memory, params)
         square = _sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))
-        return (optax.apply_updates(params, update), memory), scale * loss, square
+        return (optax.apply_updates(params, update), memory, *order), scale * loss, square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
         """The variables with the trained parameters in place."""
@@ -116,15 +118,23 @@ class AutodiffPath:
         n, d = arrays["x"].shape
         return (2.0 if self.network.train == "readout" else 4.0) * (self.batch_size or n) * d * self.network.width
 
-    def _batch(self, key: Array, shared: Shared, t: Array) -> tuple[Array, Array, float]:
+    def _order(self, order: Array, key: Array, t: Array) -> Array:
+        """The order of examples in the epoch of step t, drawn where one begins: a sort, which few steps can afford."""
+        n = len(order)
+        batches = n // (self.batch_size or n)
+
+        def drawn() -> Array:
+            return jax.random.permutation(jax.random.fold_in(key, t // batches), n).astype(order.dtype)
+
+        return jax.lax.cond(t % batches == 0, drawn, lambda: order)
+
+    def _batch(self, shared: Shared, t: Array, order: Array | None = None) -> tuple[Array, Array, float]:
         x, y = shared["x"], shared["y"]
-        if self.batch_size is None:
+        if order is None or self.batch_size is None:
             return x, y, 1.0
-        n = x.shape[0]
-        batches = n // self.batch_size
-        order = jax.random.permutation(jax.random.fold_in(key, t // batches), n)
-        rows = jax.lax.dynamic_slice_in_dim(order, (t % batches) * self.batch_size, self.batch_size)
-        return x[rows], y[rows], n / self.batch_size if self.loss.reduction == "sum" else 1.0
+        n, size = x.shape[0], self.batch_size
+        rows = jax.lax.dynamic_slice_in_dim(order, (t % (n // size)) * size, size)
+        return x[rows], y[rows], n / size if self.loss.reduction == "sum" else 1.0
 
 
 @dataclass(frozen=True)

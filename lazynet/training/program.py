@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -133,10 +133,10 @@ class Outcome(NamedTuple):
 NEVER = np.iinfo(np.int32).max
 
 
-def snapshot_steps(steps: int, snapshots: int) -> np.ndarray:
-    """Steps at which measures are taken: the rounded logspace from 1 to `steps`, with 0 and `steps`."""
-    grid = np.round(np.logspace(0, np.log10(steps), snapshots)).astype(np.int64)
-    return np.unique(np.concatenate([[0], grid, [steps]]))
+def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
+    """Steps at which measures are taken, with 0 and `steps`: those named, or the rounded logspace from 1 to `steps`."""
+    spread = np.round(np.logspace(0, np.log10(steps), snapshots)) if isinstance(snapshots, int) else snapshots
+    return np.unique([0, *np.asarray(spread).tolist(), steps]).astype(np.int64)
 
 
 def simulate(

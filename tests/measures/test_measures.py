@@ -105,3 +105,47 @@ def test_residual_modes(outputs):
             # The sign of an eigenvector is free.
             assert_close(np.abs(modes[s, i]), np.abs(vectors[:, j] @ (y - u[s])))
     assert_close(np.sum(modes**2, axis=1), np.sum((y - u) ** 2, axis=1))
+
+
+@DTYPES
+def test_coupled_neurons_are_those_whose_gradient_is_the_pseudo_gradient(dtype):
+    """Li and Liang 2018, Lemma 5.1: the gradient of softmax cross-entropy with the patterns of the start."""
+    m, d, k, n = 200, 4, 3, 6
+    start, x, a = normal(m, d), normal(n, d, seed=1), normal(m, k, seed=2)
+    w, y = start + 0.2 * normal(m, d, seed=3), np.eye(k)[np.arange(n) % k]
+
+    def loss(w, patterns):
+        f = jnp.where(patterns, x @ w.T, 0.0) @ a
+        return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(f), axis=1))
+
+    with float64():
+        outward = (np.asarray(jax.nn.softmax(jnp.asarray(np.maximum(x @ w.T, 0) @ a))) - y) / n
+        true, pseudo = (((outward @ a.T) * (x @ at.T > 0)).T @ x for at in (w, start))
+        # The outer factor by hand agrees with autodiff.
+        np.testing.assert_allclose(true, jax.grad(loss)(jnp.asarray(w), x @ w.T > 0), atol=1e-12)
+        expected = np.mean(np.all(np.isclose(true, pseudo, rtol=1e-12, atol=0), axis=1))
+    assert 0.2 < expected < 0.9
+    assert_close(run(measures.coupled_neurons, dtype, w, start, x), expected)
+    assert run(measures.coupled_neurons, dtype, w, w, x) == 1
+    assert run(measures.coupled_neurons, dtype, w, -w, x) == 0
+
+
+def test_singular_values_and_how_many_lead():
+    u, _ = np.linalg.qr(normal(30, 6))
+    v, _ = np.linalg.qr(normal(8, 6, seed=1))
+    known = np.array([9.0, 7.0, 5.0, 0.1, 0.05, 0.04])
+    found = measures.singular_values(u @ np.diag(known) @ v.T)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, [*known, 0, 0], atol=1e-14)
+    np.testing.assert_allclose(measures.singular_values((u @ np.diag(known) @ v.T).T), found, atol=1e-14)
+    assert measures.leading_values(found) == 3
+    # A drop into rounding is none.
+    assert measures.leading_values(np.array([1.0, 0.5, 0.2, 1e-9])) == 2
+    assert measures.leading_values(np.ones(1)) == 1
+
+
+def test_effective_rank():
+    assert measures.effective_rank(np.array([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3)
+    p = np.array([0.7, 0.2, 0.1])
+    assert measures.effective_rank(10 * p) == pytest.approx(np.prod(p**-p))
+    assert measures.effective_rank(np.array([5.0])) == 1

@@ -22,7 +22,7 @@ EACH = step_bytes(lz.TwoLayer(width=16), 24, 64)
 def test_packs_are_equal_and_no_larger_than_is_carried(members, carried, size, monkeypatch):
     monkeypatch.setattr(packing, "carried_bytes", lambda: int(carried * EACH))
     seeds = list(range(3, 3 + members))
-    packs = packs_of(seeds, lz.TwoLayer(width=16), DATA)
+    packs = packs_of(seeds, lz.TwoLayer(width=16), DATA.n_train, DATA.dim)
     assert [seed for pack in packs for seed in pack] == seeds
     assert {len(pack) for pack in packs} == {size}
 
@@ -31,7 +31,7 @@ def test_every_device_has_a_member(monkeypatch):
     monkeypatch.setattr(packing, "carried_bytes", lambda: 0)
     for count, size in ((1, 1), (2, 2), (4, 3), (8, 6)):
         monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        assert {len(pack) for pack in packs_of(range(6), lz.TwoLayer(width=16), DATA)} == {size}
+        assert {len(pack) for pack in packs_of(range(6), lz.TwoLayer(width=16), DATA.n_train, DATA.dim)} == {size}
 
 
 def test_the_measurement_is_short_and_finds_one_of_its_packs():

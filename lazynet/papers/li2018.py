@@ -1,0 +1,183 @@
+"""Li and Liang 2018: Learning Overparameterized Neural Networks via SGD on Structured Data (arXiv 1808.01204).
+
+A two-layer relu network with softmax cross-entropy, its hidden layer trained by SGD with eta ~ 1 / m, learns a mixture
+of separated components in a number of steps that does not depend on its width m (Theorem 4.1), because most patterns
+stay those of the start (Lemma 5.1, the coupling): movement over the start and the share of patterns that change fall
+like m^(-1/2), and what training adds to the weights has the rank of the data, k classes times l components.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+import lazynet as lz
+from lazynet.measures import effective_rank, leading_values, singular_values
+from lazynet.networks import weights
+from lazynet.papers import li2018_figures as figures
+from lazynet.papers import li2018_structure
+from lazynet.papers.claims import Claim, Reproduction
+from lazynet.papers.li2018_setting import LEARNED, MOVED, NETWORK, SGD, drawn, evenly, exponent, first_step
+from lazynet.papers.li2018_sizes import BATCH, IMAGES_BATCH, IMAGES_ETA, SIZES, Mixture, Size, jobs
+from lazynet.papers.work import Arrays, Work
+from lazynet.training.keys import member_key
+from lazynet.typing import Result
+
+__all__ = ["SIZES", "jobs", "reproduce"]
+
+LEVEL = 0.1  # below which the paper calls coupling and relative distance small
+BAND, IMAGES_BAND = 0.05, 0.06  # of their exponents around -1/2
+SNAPSHOTS = 10
+IMAGES_SGD = SGD | {"learning_rate": IMAGES_ETA, "batch_size": IMAGES_BATCH}
+
+
+def reproduce(size: str, work: Work | None = None) -> Reproduction:
+    """Compute figures and claims at one of SIZES; `work` keeps what has been computed."""
+    chosen, work, found = SIZES[size], work or Work("li2018", size), Reproduction()
+    # What is missing is missed before work starts.
+    images = lz.load_dataset(chosen.images.name, tuple(range(10)), chosen.images.n, chosen.images.n_test)
+    clusters(chosen, work, found)
+    li2018_structure.add_to(found, work, chosen)
+    ten_classes(images, chosen, work, found)
+    return found
+
+
+def clusters(size: Size, work: Work, found: Reproduction) -> None:
+    """Figure 1, Theorem 4.1 and the claims of section 7 on a mixture."""
+    data, (widths, seeds, steps) = drawn(size.data), size.networks
+    network, place = NETWORK.clone(outputs=size.data.classes), "Figure 1"
+
+    def sweep(name: str, steps: int, snapshots: range, measured: int | None = None) -> Result:
+        more = {"snapshots": snapshots, "measured": measured, "compare": False}
+        return work.sweep(name, network, data, widths, seeds, steps, **more, **SGD)
+
+    result = sweep("mixture", steps, evenly(steps, SNAPSHOTS))
+    early = sweep("mixture-early", size.early, range(size.early + 1), BATCH)
+    wide = [width for width in widths if width >= size.wide]
+    spectra = {
+        kind: work.arrays(f"spectra-{kind}", partial(spectra_of, drawn(size.data, unit=kind == "unit"), wide, steps))
+        for kind in ("unit", "raw")
+    }
+    found.claims += [
+        *learned(place, result, early),
+        *slopes(place, result, MOVED, BAND),
+        *levels(place, result.sel(width=wide)),
+        *rank(place, size.data, spectra),
+        verdict("the mixture", result, lazy=True),
+    ]
+    found.numbers["mixture"] = ends(result) | {
+        "steps to 99%": first_step(early.test_error).transpose("width", "seed").values,
+        "effective rank": {kind: ranks(one) for kind, one in spectra.items()},
+    }
+    found.figures["mixture"] = figures.draw_mixture(result, early, size.data, spectra)
+
+
+def ends(result: Result) -> dict[str, np.ndarray]:
+    """What is measured after the last step, as means over seeds, by width."""
+    variables = {**MOVED, "kernel drift": "kernel_drift", "test error": "test_error"}
+    means = {name: result[variable].isel(step=-1).mean("seed").values for name, variable in variables.items()}
+    return {"widths": result.width.values, **means}
+
+
+def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
+    """Theorem 4.1: everything is learned, and in as many steps at every width."""
+    end = 1 - result.test_error.isel(step=-1)
+    yield Claim(f"{place} (a)", "least test accuracy at the end", float(end.min(skipna=False)), ">=", LEARNED)
+    needed = first_step(early.test_error).mean("seed", skipna=False)
+    note = f"{', '.join(f'{steps:.1f}' for steps in needed.values)} by width"
+    spread = float(needed.max(skipna=False) / needed.min(skipna=False))
+    yield Claim(f"{place} (a)", "steps to 99% test accuracy, most over least of the widths", spread, "<=", 1.5, note)
+    slope = abs(float(np.polyfit(np.log(needed.width.values), np.log(needed.values), 1)[0]))
+    yield Claim(f"{place} (a)", "exponent of these steps in the width, its size", slope, "<=", 0.15)
+
+
+def slopes(place: str, result: Result, moved: dict[str, str], band: float) -> Iterator[Claim]:
+    """Sections 5 and 6: patterns that change, and movement over the start, fall like m^(-1/2)."""
+    for name, variable in moved.items():
+        found = exponent(result[variable].isel(step=-1))
+        yield Claim(
+            f"{place}, {name}", "exponent in the width, from -1/2", abs(found + 0.5), "<=", band, f"{found:.3f}"
+        )
+
+
+def levels(place: str, wide: Result) -> Iterator[Claim]:
+    """Section 7: both are small."""
+    for name, variable in MOVED.items():
+        most = float(wide[variable].isel(step=-1).mean("seed").max(skipna=False))
+        note = f"from width {int(wide.width[0])} on"
+        yield Claim(f"{place}, {name}", "at the end, most of the widths", most, "<=", LEVEL, note)
+
+
+def verdict(place: str, result: Result, lazy: bool) -> Claim:
+    """Whether networks are lazy at these settings: slopes as in theory, and levels that are small in the widest."""
+    said, last = lz.verify(result), {name: result[variable].isel(step=-1) for name, variable in MOVED.items()}
+    small = all(said.levels[variable] <= LEVEL for variable in MOVED.values())
+    falls = all(exponent(values) <= -0.4 for values in last.values())
+    found = small and falls and said.diverged == 0
+    words = [f"{name} {float(values.mean('seed')[-1]):.3g} ~ m^{exponent(values):.2f}" for name, values in last.items()]
+    why = "" if found else "; levels are not small" if falls else "; not all slopes are those of theory"
+    note = f"{'lazy' if found else 'not lazy'} at width {said.widths[-1]}: {', '.join(words)}{why}"
+    statement = f"{'lazy' if lazy else 'not lazy'} by slopes and levels, 1 for yes"
+    return Claim(f"Verdict, {place}", statement, float(found == lazy), ">=", 1.0, note)
+
+
+def spectra_of(data: lz.Dataset, widths: list[int], steps: int, settings: dict = SGD) -> Arrays:
+    """Singular values of the update and of the weights after the last step, (width, index), of seed 0."""
+    found: dict[str, list[np.ndarray]] = {"update": [], "weights": []}
+    for width in widths:
+        network = NETWORK.clone(width=width, outputs=data.outputs)
+        run = lz.train(network, data, member_key(width, 0), steps, snapshots=1, measured=BATCH, **settings)
+        now, start = (weights(variables, "hidden") for variables in (run.variables, run.variables_0))
+        found["update"].append(singular_values(now - start))
+        found["weights"].append(singular_values(now))
+    return {"widths": np.array(widths), **{name: np.stack(values) for name, values in found.items()}}
+
+
+def rank(place: str, data: Mixture, spectra: dict[str, Arrays]) -> Iterator[Claim]:
+    """Section 6: what training adds has the rank k l of the data, and the weights show nothing of it."""
+    count = data.classes * data.components
+    drops = {
+        (kind, part): values[part][:, count - 1] / values[part][:, count]
+        for kind, values in spectra.items()
+        for part in ("update", "weights")
+    }
+    note = f"by width {words(drops['unit', 'update'])}; of raw inputs {words(drops['raw', 'update'])}"
+    least, most = float(drops["unit", "update"].min()), float(drops["unit", "weights"].max())
+    statement = f"drop of singular values from {count} to {count + 1}"
+    yield Claim(f"{place} (d), update", f"{statement}, least of the widths", least, ">=", 40.0, note)
+    yield Claim(f"{place} (d), weights", f"{statement}, most of the widths", most, "<=", 1.2)
+    off = max(abs(leading_values(values) - count) for values in spectra["unit"]["update"])
+    yield Claim(f"{place} (d), update", f"number of leading singular values, from k l = {count}", off, "<=", 0)
+
+
+def words(values: np.ndarray) -> str:
+    """Numbers one after the other."""
+    return ", ".join(f"{value:.1f}" for value in values)
+
+
+def ranks(spectra: Arrays) -> dict[str, list[float]]:
+    """Effective ranks by width."""
+    return {part: [effective_rank(values) for values in spectra[part]] for part in ("update", "weights")}
+
+
+def ten_classes(data: lz.Dataset, size: Size, work: Work, found: Reproduction) -> None:
+    """Figure 2: images of ten classes, where the trends are the same and the levels are not."""
+    (widths, seeds, steps), name = size.on_images, size.images.name
+    network, place = NETWORK.clone(outputs=10), f"Figure 2, {name}"
+    more = {"snapshots": evenly(steps, SNAPSHOTS), "measured": size.images.measured, "compare": False}
+    result = work.sweep(name, network, data, widths, seeds, steps, **more, **IMAGES_SGD)
+    shown = [width for width in widths if width <= 4000][-1:]
+    spectra = work.arrays(f"spectra-{name}", lambda: spectra_of(data, shown, steps, IMAGES_SGD))
+    accuracy = 1 - result.test_error.isel(step=-1).mean("seed")
+    distance = {"relative distance": MOVED["relative distance"]}
+    found.claims += [
+        Claim(f"{place} (a)", "least test accuracy of the widths", float(accuracy.min(skipna=False)), ">=", 0.9),
+        Claim(f"{place} (a)", "most less least", float(accuracy.max() - accuracy.min()), "<=", 0.03),
+        *slopes(place, result, distance, IMAGES_BAND),
+        verdict(f"{name} at eta = {IMAGES_ETA:g} / m", result, lazy=False),
+    ]
+    found.numbers[name] = ends(result) | {
+        "exponent of coupling": exponent(result.activation_flips.isel(step=-1)),
+        "effective rank": ranks(spectra),
+    }
+    found.figures[name] = figures.draw_images(name, result, spectra)

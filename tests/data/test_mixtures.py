@@ -1,0 +1,172 @@
+import re
+from itertools import combinations
+
+import jax
+import numpy as np
+import pytest
+
+from lazynet.data import Dataset, Separation, is_labels, mixture, separation, xor
+
+
+def distances(a, b):
+    return np.sqrt(np.sum((a[:, None] - b[None, :]) ** 2, axis=2))
+
+
+def brute(data, clusters):
+    """delta and diameter from all pairs, `clusters` naming each training row's component."""
+    label = data.y_train.argmax(axis=1)
+    every = distances(data.x_train, data.x_train)
+    delta = every[label[:, None] != label[None, :]].min()
+    return delta, every[clusters[:, None] == clusters[None, :]].max()
+
+
+def nearest(data, centres):
+    return distances(data.x_train, centres).argmin(axis=1)
+
+
+def test_the_papers_mixture(key):
+    """Norms of centres and noise, and the scaling to unit norm."""
+    raw = mixture(2000, 50, 400, key, 5, 2, unit=False)
+    centres = mixture(10, 0, 400, key, 5, 2, sigma=0.0, unit=False).x_train
+    # Chi-squared: the norm of 400 normals of variance sigma_0^2 / 400 is sigma_0 up to 1 / sqrt(800).
+    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 5, rtol=6 / np.sqrt(800))
+    noise = raw.x_train - centres[nearest(raw, centres)]
+    assert np.mean(np.sum(noise**2, axis=1)) == pytest.approx(1, rel=6 * np.sqrt(2 / (2000 * 400)))
+    assert abs(np.mean(noise**4) / np.mean(noise**2) ** 2 - 3) < 0.05
+    np.testing.assert_array_equal(np.bincount(nearest(raw, centres)), 200)
+    unit = mixture(2000, 50, 400, key, 5, 2)
+    np.testing.assert_allclose(unit.x_train, raw.x_train / np.linalg.norm(raw.x_train, axis=1)[:, None], rtol=1e-12)
+    assert unit.name == "mixture"
+    assert (unit.outputs, unit.n_test) == (5, 50)
+    assert is_labels(unit.y_train)
+
+
+def test_components_of_a_class_are_its_own(key):
+    data = mixture(60, 0, 50, key, 3, 2, sigma=0.0)
+    at = [np.unique(data.x_train[data.y_train.argmax(axis=1) == label].round(9), axis=0) for label in range(3)]
+    assert [len(centres) for centres in at] == [2, 2, 2]
+    assert len(np.unique(np.concatenate(at), axis=0)) == 6
+
+
+@pytest.mark.parametrize(
+    ("classes", "components", "delta", "lambda_"), [(3, 2, 1.0, 0.1), (2, 1, 1.3, 0.05), (4, 3, 0.5, 0.4)]
+)
+def test_separation_is_exact(classes, components, delta, lambda_, key):
+    centres = mixture(classes * components, 0, 30, key, classes, components, delta=delta, lambda_=lambda_ * 0).x_train
+    data = mixture(600, 7, 30, key, classes, components, delta=delta, lambda_=lambda_)
+    np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)
+    # Without a diameter the centres themselves are delta apart.
+    between = [np.linalg.norm(a - b) for a, b in combinations(centres, 2)]
+    np.testing.assert_allclose(between, delta, rtol=1e-6)
+    found, (least, widest) = separation(data, components), brute(data, by_linkage(data, components))
+    assert found.delta == pytest.approx(least, rel=1e-12)
+    assert found.diameter == pytest.approx(widest, rel=1e-12)
+    assert found.delta >= delta
+    assert found.diameter <= lambda_ * delta * (1 + 1e-12)
+    # Two of a hundred or more points come near to the ends of a cap.
+    assert found.diameter > 0.7 * lambda_ * delta
+    assert found.holds == (found.lambda_ <= 1 / (8 * components))
+
+
+def by_linkage(data, components):
+    """Components by distance: points nearer than half of the least distance of classes belong together."""
+    every = distances(data.x_train, data.x_train)
+    label = data.y_train.argmax(axis=1)
+    limit = every[label[:, None] != label[None, :]].min() * 0.8
+    return np.argmax(every < limit, axis=1)
+
+
+def test_two_caps_of_two_points_reach_the_ends(key):
+    """At its largest, the angle between two points of a cap is twice its radius, and between two caps delta's."""
+    data = mixture(20_000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
+    found = separation(data, 1)
+    assert 0.8 <= found.delta < 0.81
+    assert 0.39 < found.diameter <= 0.4 * (1 + 1e-12)
+
+
+def test_xor_is_not_linearly_separable(key):
+    data = xor(400, 100, key, diameter=0.1)
+    np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)
+    label = data.y_train.argmax(axis=1)
+    np.testing.assert_array_equal(label, (abs(data.x_train[:, 1]) > abs(data.x_train[:, 0])).astype(int))
+    for rows in (data.x_train[label == 0], data.x_train[label == 1]):
+        assert rows.min() < -0.99
+        assert rows.max() > 0.99
+    found = separation(data, 2)
+    assert 0.09 < found.diameter <= 0.1
+    assert found.delta >= 2 * np.sin(np.pi / 4 - np.arcsin(0.05))
+    # The paper's 1/10 is more than 1 / (8 l) allows, as its footnote has it.
+    assert not found.holds
+    assert separation(xor(400, 100, key, diameter=0.08), 2).holds
+    centres = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    assert distances(data.x_train, centres).min(axis=1).max() <= 0.05 * (1 + 1e-3)
+
+
+def test_without_components_every_example_is_one():
+    data = Dataset([[1, 0], [0.9, 0.1], [0, 1], [0, 0.9]], [1, 1, -1, -1])
+    found = separation(data)
+    assert found == Separation(delta=found.delta, diameter=0.0, components=2)
+    assert (found.lambda_, found.holds) == (0, True)
+    assert found.delta == pytest.approx(np.hypot(0.9, 0.8))
+    same = separation(Dataset([[1, 0], [1, 0]], [1, -1]), components=1)
+    assert (same.delta, same.lambda_, same.holds) == (0, np.inf, False)
+
+
+def test_delta_is_that_of_all_pairs_however_many(monkeypatch):
+    rng = np.random.default_rng(0)
+    data = Dataset(rng.normal(size=(200, 5)), np.sign(rng.normal(size=200)))
+    every = distances(data.x_train, data.x_train)[data.y_train[:, None] != data.y_train[None, :]]
+    for pairs in (2**24, 900, 1):
+        monkeypatch.setattr("lazynet.data.mixtures.PAIRS", pairs)
+        assert separation(data).delta == pytest.approx(every.min(), rel=1e-12)
+    # Close to each other and far from zero, where squares lose their digits.
+    near = Dataset([[1e4, 1e-4], [1e4, 0], [1e4, 1]], [1, -1, 1])
+    assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda n, key: mixture(20, n, 30, key), lambda n, key: xor(20, n, key)])
+def test_points_depend_on_the_key_alone(make, key):
+    data, again = make(5, key), make(9, key)
+    np.testing.assert_array_equal(data.x_train, again.x_train)
+    np.testing.assert_array_equal(data.y_train, again.y_train)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(data.x_test, make(5, key).x_test)
+    assert (data.x_train != make(5, jax.random.fold_in(key, 1)).x_train).any()
+    assert not np.isin(data.x_test, data.x_train).any()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"classes": 1}, "classes must be a whole number of at least 2, got 1"),
+        ({"components": 0}, "components must be a whole number of at least 1, got 0"),
+        ({"sigma": -1}, "sigma must be a finite number from 0 on, got -1"),
+        ({"sigma_0": 0}, "sigma_0 must be a finite positive number, got 0"),
+        ({"lambda_": 0.1}, "lambda_ is 0.1, but is a multiple of delta, which is left out: give delta too"),
+        ({"delta": 1.0, "sigma": 1.0}, "delta is given, and then sigma, sigma_0 and unit have no meaning"),
+        ({"delta": 1.0, "unit": False}, "delta is given, and then sigma, sigma_0 and unit have no meaning"),
+        ({"delta": 1.5}, "delta = 1.5 and lambda_ = 0 need an angle above 90 degrees between components"),
+        ({"delta": 1.0, "lambda_": 2.5}, "delta = 1 and lambda_ = 2.5 need an angle above 90 degrees"),
+        ({"delta": 1.0, "dim": 20}, "dim must be at least 21 for 20 components delta apart, got 20"),
+    ],
+)
+def test_bad_mixtures(more, said, key):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        mixture(20, 5, key=key, **{"dim": 30} | more)
+
+
+def test_bad_xor_and_separation(key):
+    with pytest.raises(ValueError, match=re.escape("diameter must be below sqrt(2)")):
+        xor(10, 5, key, diameter=1.5)
+    with pytest.raises(ValueError, match="data must have labels as targets"):
+        separation(Dataset(np.eye(3), [1, 2, 3]))
+    with pytest.raises(ValueError, match="data must have examples of at least two classes, got one"):
+        separation(Dataset(np.eye(3), [1, 1, 1]))
+
+
+def test_classes_that_are_too_large_are_not_clustered(monkeypatch):
+    monkeypatch.setattr("lazynet.data.mixtures.CLUSTERED", 2)
+    data = Dataset(np.eye(4), [1, 1, 1, -1])
+    assert separation(data).components == 3
+    with pytest.raises(ValueError, match="a class has 3 examples, and at most 2 can be clustered: take fewer"):
+        separation(data, components=1)

@@ -1,0 +1,245 @@
+"""The claims of Li and Liang 2018 at the smallest size, and that each fails when it is broken on purpose."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet import cli
+from lazynet.papers import li2018
+from lazynet.papers import li2018_structure as structure
+from lazynet.papers.li2018_setting import MOVED, SGD, drawn, evenly, first_step
+from lazynet.papers.li2018_sizes import BATCH, SIZES, jobs
+from lazynet.training.keys import batch_key, member_key
+
+TINY = SIZES["tiny"]
+DATA = drawn(TINY.data)
+NETWORK = li2018.NETWORK.clone(outputs=TINY.data.classes)
+
+
+def sweep(data, steps, **more):
+    widths, seeds, _ = TINY.networks
+    return lz.sweep(NETWORK, data, widths, seeds, steps, compare=False, progress=False, **SGD | more)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return sweep(DATA, TINY.networks.steps, snapshots=evenly(TINY.networks.steps, 10))
+
+
+@pytest.fixture(scope="module")
+def early():
+    return sweep(DATA, TINY.early, snapshots=range(TINY.early + 1), measured=BATCH)
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    return {
+        kind: li2018.spectra_of(drawn(TINY.data, unit=kind == "unit"), [1000], TINY.networks.steps)
+        for kind in ("unit", "raw")
+    }
+
+
+def broken(claims):
+    return [f"{claim.name}: {claim.statement}" for claim in claims if not claim.holds]
+
+
+def reversed_widths(result):
+    return result.assign_coords(width=result.width.values[::-1]).sortby("width")
+
+
+def test_the_papers_scale_is_ours(key):
+    """w ~ N(0, I / m) without 1 / sqrt(m) and eta = c / m, against v = sqrt(m) w, 1 / sqrt(m) and eta = c."""
+    m, c, steps = 64, 3.0, 12
+    data = drawn(TINY.data)
+    network = NETWORK.clone(width=m)
+    run = lz.train(
+        network, data, key, steps, learning_rate=c, loss="softmax", batch_size=BATCH, dtype="float64", measured=5
+    )
+    v, a = (np.asarray(run.variables_0[group][name]) for group, name in (("params", "hidden"), ("fixed", "readout")))
+    # Their start is drawn with standard deviation 1 / sqrt(m).
+    w = v / np.sqrt(m)
+    assert abs(w.std() * np.sqrt(m) - 1) < 6 / np.sqrt(2 * w.size)
+    labels = data.y_train.argmax(axis=1)
+    batches = len(labels) // BATCH
+    for t in range(steps):
+        order = jax.random.permutation(jax.random.fold_in(batch_key(key), t // batches), len(labels))
+        rows = np.asarray(order)[(t % batches) * BATCH : (t % batches + 1) * BATCH]
+        x, hidden = data.x_train[rows], data.x_train[rows] @ w.T
+        f = np.maximum(hidden, 0) @ a
+        o = np.exp(f - f.max(axis=1, keepdims=True))
+        o /= o.sum(axis=1, keepdims=True)
+        # Their section 3: [sum_(i != y) a_(i,r) o_i - a_(y,r) sum_(i != y) o_i] 1{w_r x >= 0} x.
+        outward = o - np.eye(o.shape[1])[labels[rows]]
+        w = w - c / m * ((outward @ a.T) * (hidden >= 0)).T @ x / BATCH
+    np.testing.assert_allclose(run.variables["params"]["hidden"] / np.sqrt(m), w, rtol=0, atol=1e-12)
+    moved, size = (np.linalg.norm(d) for d in (w - v / np.sqrt(m), v / np.sqrt(m)))
+    np.testing.assert_allclose(run.snapshots.relative_displacement[-1], moved / size, rtol=1e-12)
+    test = np.maximum(data.x_test @ w.T, 0) @ a
+    np.testing.assert_allclose(run.snapshots.test_prediction[-1], test, atol=1e-11)
+
+
+def test_everything_is_learned_in_as_many_steps(result, early):
+    assert broken(li2018.learned("F", result, early)) == []
+    assert broken(li2018.learned("F", result.assign(test_error=result.test_error + 0.02), early)) == [
+        "F (a): least test accuracy at the end"
+    ]
+    # A network twice as wide that takes longer.
+    slower = early.test_error.where(early.width < 4000, early.test_error.shift(step=4).fillna(1))
+    assert broken(li2018.learned("F", result, early.assign(test_error=slower))) == [
+        "F (a): steps to 99% test accuracy, most over least of the widths",
+        "F (a): exponent of these steps in the width, its size",
+    ]
+    # One that never learns.
+    never = early.assign(test_error=early.test_error.where(early.width < 4000, 0.5))
+    assert len(broken(li2018.learned("F", result, never))) == 2
+
+
+def test_the_first_step_is_that_of_the_accuracy(early):
+    found = first_step(early.test_error)
+    for width in early.width.values:
+        for seed in early.seed.values:
+            accuracy = 1 - early.test_error.sel(width=width, seed=seed).values
+            assert found.sel(width=width, seed=seed) == np.flatnonzero(accuracy >= 0.99)[0]
+    assert np.isnan(first_step(early.test_error * 0 + 0.5)).all()
+
+
+def test_movement_falls_like_the_root_of_the_width_and_is_small(result):
+    wide = result.sel(width=[1000, 4000])
+    assert broken([*li2018.slopes("F", result, MOVED, li2018.BAND), *li2018.levels("F", wide)]) == []
+    for quantity, name in (("activation_flips", "coupling"), ("relative_displacement", "relative distance")):
+        steeper = result.assign({quantity: result[quantity] * result.width**-0.06})
+        assert broken(li2018.slopes("F", steeper, MOVED, li2018.BAND)) == [
+            f"F, {name}: exponent in the width, from -1/2"
+        ]
+        larger = wide.assign({quantity: 3 * wide[quantity]})
+        assert broken(li2018.levels("F", larger)) == [f"F, {name}: at the end, most of the widths"]
+
+
+def test_the_verdict_is_of_slopes_and_levels(result):
+    claim = li2018.verdict("here", result, lazy=True)
+    assert claim.holds
+    assert claim.note.startswith("lazy at width 4000: coupling 0.0")
+    assert not li2018.verdict("here", result, lazy=False).holds
+    large = result.assign(relative_displacement=10 * result.relative_displacement)
+    claim = li2018.verdict("here", large, lazy=False)
+    assert claim.holds
+    assert claim.note.endswith("levels are not small")
+    # Levels are those of the widest: with the widths exchanged they are small, but slopes are wrong.
+    grows = reversed_widths(0.3 * result)
+    claim = li2018.verdict("here", grows.assign_attrs(result.attrs), lazy=False)
+    assert claim.holds
+    assert claim.note.endswith("not all slopes are those of theory")
+
+
+def test_the_update_has_the_rank_of_the_data(spectra):
+    assert broken(li2018.rank("F", TINY.data, spectra)) == []
+    unit = spectra["unit"]
+    count = TINY.data.classes * TINY.data.components
+    tail = np.arange(unit["update"].shape[1]) >= count
+    filled = unit | {"update": np.where(tail, 30 * unit["update"], unit["update"])}
+    assert broken(li2018.rank("F", TINY.data, spectra | {"unit": filled}))[0] == (
+        "F (d), update: drop of singular values from 6 to 7, least of the widths"
+    )
+    peaked = unit | {"weights": np.where(tail, unit["weights"], 1.3 * unit["weights"])}
+    assert broken(li2018.rank("F", TINY.data, spectra | {"unit": peaked})) == [
+        "F (d), weights: drop of singular values from 6 to 7, most of the widths"
+    ]
+    fewer = unit | {"update": np.where(np.arange(tail.size) < 2, 1e4 * unit["update"], unit["update"])}
+    assert broken(li2018.rank("F", TINY.data, spectra | {"unit": fewer})) == [
+        "F (d), update: number of leading singular values, from k l = 6"
+    ]
+
+
+def test_singular_values_are_those_of_the_trained_network(spectra):
+    settings = {**SGD, "snapshots": 1}
+    run = lz.train(NETWORK.clone(width=1000), DATA, member_key(1000, 0), TINY.networks.steps, **settings)
+    now, start = (np.asarray(v["params"]["hidden"], np.float64) for v in (run.variables, run.variables_0))
+    squares = np.linalg.eigvalsh((now - start).T @ (now - start))[::-1]
+    np.testing.assert_allclose(spectra["unit"]["update"][0][:6], np.sqrt(squares[:6]), rtol=1e-5)
+    np.testing.assert_allclose(np.sum(spectra["unit"]["weights"][0] ** 2), np.sum(now**2), rtol=1e-5)
+
+
+def test_poorer_structure_takes_more():
+    def at(steps, moved):
+        error = np.where(np.arange(11) < steps, 1.0, 0.0)[None, None]
+        import xarray
+
+        coords = {"step": np.arange(11)}
+        values = np.full((1, 1, 11), moved)
+        return xarray.Dataset(
+            {
+                "test_error": (("width", "seed", "step"), error),
+                "relative_displacement": (("width", "seed", "step"), values),
+            },
+            coords=coords,
+        )
+
+    rich, poor = at(3, 0.1), at(6, 0.2)
+    assert broken(structure.poorer("k l", {1: rich, 2: poor})) == []
+    assert len(broken(structure.poorer("k l", {1: poor, 2: rich}))) == 2
+    assert broken(structure.poorer("k l", {1: rich, 2: at(6, 0.1)})) == [
+        "Section 6, k l: relative distance, poorest over richest structure"
+    ]
+    assert structure.steps_of(at(99, 0.1).test_error) == 10
+    # Neither learned nor told apart.
+    assert not all(claim.holds for claim in structure.poorer("k l", {1: at(99, 0.1), 2: at(99, 0.2)}))
+
+
+def test_separation_is_that_of_the_assumption():
+    apart = drawn(TINY.data, delta=1.0, lambda_=1 / 16)
+    assert broken(structure.separated(2, apart, DATA)) == []
+    wide = drawn(TINY.data, delta=1.0, lambda_=0.2)
+    assert broken(structure.separated(2, wide, DATA)) == [
+        "Assumption A1, exact separation: lambda, to be at most 1 / (8 l)"
+    ]
+    near = drawn(TINY.data, delta=0.5, lambda_=1 / 16)
+    assert broken(structure.separated(2, near, DATA)) == [
+        "Assumption A1, exact separation: least distance of two classes"
+    ]
+
+
+def test_no_line_separates_the_crossed_classes():
+    data = lz.xor(50, 0, jax.random.key(1))
+    assert structure.crossing(data).holds
+    # A line does, once one of the four is gone.
+    three = data.x_train[:, 1] > -0.5
+    assert not structure.crossing(replace(data, x_train=data.x_train[three], y_train=data.y_train[three])).holds
+
+
+def test_uncoupled_units_fall_with_the_width():
+    data = drawn(TINY.data._replace(n=60), sigma=0.0)
+    result = sweep(data, 100, measures={"coupled": structure.coupled}, snapshots=2)
+    assert structure.coupling(result).holds
+    assert not structure.coupling(reversed_widths(result)).holds
+    assert not structure.coupling(result.assign(coupled=result.coupled * 0 + 0.5)).holds
+
+
+def test_the_command(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["reproduce", "li2018", "--size", "tiny", "--check", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["passed"]
+    count = len(summary["claims"])
+    assert f"{count} of {count} claims hold" in said
+    verdicts = {claim["name"]: claim["note"] for claim in summary["claims"] if claim["name"].startswith("Verdict")}
+    assert verdicts["Verdict, the mixture"].startswith("lazy at width 4000")
+    assert verdicts["Verdict, digits at eta = 4000 / m"].startswith("not lazy at width 16000")
+    assert summary["numbers"]["digits"]["exponent of coupling"] > -0.4
+    assert {path.name for path in (out / "figures").iterdir()} >= {"mixture.png", "structure.png", "digits.png"}
+    assert cli.main(["reproduce", "li2018", "--size", "tiny", "--resume", "--json", "--out", str(out)]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["claims"] == summary["claims"]
+
+
+def test_what_a_size_takes(capsys):
+    assert cli.main(["reproduce", "li2018", "--size", "paper", "--plan"]) == 0
+    assert "mnist" in capsys.readouterr().out
+    hours = {size: sum(sum(job.flops.values()) for job in jobs(size)) for size in SIZES}
+    # 4 B d m operations a step of every network on MNIST are most of it.
+    assert hours["paper"] == pytest.approx(4 * 64 * 784 * 63_000 * 20_000 * 5, rel=0.05)
+    assert hours["tiny"] < hours["small"] / 30
