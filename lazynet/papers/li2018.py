@@ -17,7 +17,7 @@ from lazynet.networks import weights
 from lazynet.papers import li2018_figures as figures
 from lazynet.papers import li2018_structure
 from lazynet.papers.claims import Claim, Reproduction
-from lazynet.papers.li2018_setting import LEARNED, MOVED, NETWORK, SGD, drawn, evenly, exponent, first_step
+from lazynet.papers.li2018_setting import LEARNED, MEASURED, MOVED, NETWORK, SGD, drawn, evenly, exponent, first_step
 from lazynet.papers.li2018_sizes import BATCH, IMAGES_BATCH, IMAGES_ETA, SIZES, Mixture, Size, jobs
 from lazynet.papers.work import Arrays, Work
 from lazynet.training.keys import member_key
@@ -47,11 +47,11 @@ def clusters(size: Size, work: Work, found: Reproduction) -> None:
     data, (widths, seeds, steps) = drawn(size.data), size.networks
     network, place = NETWORK.clone(outputs=size.data.classes), "Figure 1"
 
-    def sweep(name: str, steps: int, snapshots: range, measured: int | None = None) -> Result:
+    def sweep(name: str, steps: int, snapshots: range, measured: int) -> Result:
         more = {"snapshots": snapshots, "measured": measured, "compare": False}
         return work.sweep(name, network, data, widths, seeds, steps, **more, **SGD)
 
-    result = sweep("mixture", steps, evenly(steps, SNAPSHOTS))
+    result = sweep("mixture", steps, evenly(steps, SNAPSHOTS), MEASURED)
     early = sweep("mixture-early", size.early, range(size.early + 1), BATCH)
     wide = [width for width in widths if width >= size.wide]
     spectra = {

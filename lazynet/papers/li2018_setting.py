@@ -13,6 +13,7 @@ NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
 # What the paper calls them, and what a result does.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
+MEASURED = 200  # training examples that measures look at
 LEARNED = 0.99  # the accuracy that counts as learned
 
 

@@ -14,13 +14,12 @@ from lazynet.measures import coupled_neurons
 from lazynet.networks import weights
 from lazynet.papers import li2018_figures as figures
 from lazynet.papers.claims import Claim, Reproduction
-from lazynet.papers.li2018_setting import LEARNED, NETWORK, SGD, drawn, evenly, exponent, first_step
+from lazynet.papers.li2018_setting import LEARNED, MEASURED, NETWORK, SGD, drawn, evenly, exponent, first_step
 from lazynet.papers.li2018_sizes import BATCH, Size
 from lazynet.papers.work import Work
 from lazynet.typing import DataArray, Result, Variables
 
 SNAPSHOTS = 40
-MEASURED = 200  # examples
 MEMORISING = 8  # times as many steps for random labels
 
 
