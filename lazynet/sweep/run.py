@@ -78,8 +78,8 @@ def train(
         snapshots: about how many log-spaced snapshots to take, or the steps at which to take them; the first and the
             last step are always among them.
         dtype: "float32" or "float64".
-        path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden" and "preactivation"
-            force one.
+        path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden", "preactivation" and
+            "delayed" force one.
         stop: when to stop before the last step.
         measures: more of them by name, each a function (variables, variables_0, data) -> array that JAX can trace, of
             variables now and at the start and of a `Dataset` of traced arrays.

@@ -1,5 +1,6 @@
 """Training: what the finite network does, as pure functions of a key."""
 
+from lazynet.training.delayed import DelayedPath
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath, row_space
 from lazynet.training.program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
@@ -12,6 +13,7 @@ __all__ = [
     "PATHS",
     "AutodiffPath",
     "Checkpoint",
+    "DelayedPath",
     "HiddenPath",
     "Member",
     "Outcome",

@@ -1,6 +1,7 @@
 """Where every random number comes from: one key for each (width, seed), one fold for each use."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
@@ -29,3 +30,8 @@ def noise_key() -> Array:
 def subsample_key() -> Array:
     """The key that chooses examples of a data set: those of a smaller number are among those of a larger one."""
     return jax.random.fold_in(jax.random.key(0), SUBSAMPLE)
+
+
+def epoch_order(key: Array, epoch: Array, n: int) -> Array:
+    """The order (n,) of examples in an epoch, int32."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), n).astype(jnp.int32)

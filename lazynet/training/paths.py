@@ -16,6 +16,7 @@ from jax import Array
 
 from lazynet.losses import Loss
 from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.training.keys import epoch_order
 from lazynet.training.units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
@@ -120,13 +121,8 @@ class AutodiffPath:
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """The order of examples in the epoch of step t, drawn where one begins: a sort, which few steps can afford."""
-        n = len(order)
-        batches = n // (self.batch_size or n)
-
-        def drawn() -> Array:
-            return jax.random.permutation(jax.random.fold_in(key, t // batches), n).astype(order.dtype)
-
-        return jax.lax.cond(t % batches == 0, drawn, lambda: order)
+        batches = len(order) // (self.batch_size or len(order))
+        return jax.lax.cond(t % batches == 0, lambda: epoch_order(key, t // batches, len(order)), lambda: order)
 
     def _batch(self, shared: Shared, t: Array, order: Array | None = None) -> tuple[Array, Array, float]:
         x, y = shared["x"], shared["y"]

@@ -8,6 +8,7 @@ import optax
 
 from lazynet.losses import Loss, squared
 from lazynet.networks import TwoLayer
+from lazynet.training.delayed import LEAST, DelayedPath, steps_of_block
 from lazynet.training.paths import AutodiffPath, HiddenPath, Optimizer, Path, PreactivationPath, row_space
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -20,7 +21,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optax.rmsprop,
     "lion": optax.lion,
 }
-PATHS = ("auto", "autodiff", "hidden", "preactivation")
+PATHS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 
 
 def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
@@ -51,6 +52,7 @@ def choose_path(
     batch_size: int | None,
     x: np.ndarray,
     path: str = "auto",
+    stops: bool = False,
 ) -> Path:
     """The path with the fewest operations, or the one asked for.
 
@@ -60,20 +62,29 @@ def choose_path(
         optimizer: a name or a function of the learning rate.
         batch_size: None for the full batch.
         x: training inputs (n, d), whose rank decides.
-        path: "auto", or "autodiff", "hidden", "preactivation" to force one.
+        path: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
+        stops: whether members may stop, each at its own step, which has no blocks of steps.
 
     Raises:
         ValueError: if the path is unknown or cannot train this network.
     """
     if path not in PATHS:
         raise ValueError(f"path is {path!r}, but must be one of {', '.join(PATHS)}.")
-    plain = (
-        is_plain_descent(loss, optimizer, batch_size) and isinstance(network, TwoLayer) and network.train == "hidden"
-    )
+    descends = optimizer in ("sgd", optax.sgd) and isinstance(network, TwoLayer) and network.train == "hidden"
+    plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if path in ("hidden", "preactivation") and not plain:
         raise ValueError(
             f"path is {path!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
             "layer of a TwoLayer; take path='auto'."
+        )
+    if batch_size is not None and descends:
+        blocks = steps_of_block(x.shape[1], batch_size) >= LEAST and not stops
+        if path == "delayed" or (path == "auto" and blocks):
+            return DelayedPath(network, loss, batch_size)
+    elif path == "delayed":
+        raise ValueError(
+            f"path is {path!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
+            "TwoLayer; take path='auto'."
         )
     if path == "autodiff" or not plain:
         return AutodiffPath(network, loss, get_optimizer(optimizer), batch_size)

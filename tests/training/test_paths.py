@@ -173,6 +173,9 @@ def test_only_plain_descent_is_written_by_hand(case):
     for forced in ("hidden", "preactivation"):
         with pytest.raises(ValueError, match=f"path is '{forced}', but that one is only for plain full-batch descent"):
             choose_path(*settings, X, path=forced)
+    if case != "batches":
+        with pytest.raises(ValueError, match="path is 'delayed', but that one is only for plain descent on mini-batch"):
+            choose_path(*settings, X, path="delayed")
     for path in ("auto", "autodiff"):
         chosen = choose_path(*settings, X, path=path)
         assert type(chosen) is AutodiffPath

@@ -1,0 +1,136 @@
+"""Mini-batches with weights that are written once in several steps, against steps one by one."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from reference import SLOPE, VALUE, targets, unit_rows
+from simulations import Everything, members, share, train
+from tolerance import assert_close
+
+import lazynet as lz
+from lazynet import losses
+from lazynet.networks import TwoLayer
+from lazynet.precision import float64
+from lazynet.training import AutodiffPath, DelayedPath, Stop, choose_path, simulate
+from lazynet.training.delayed import steps_of_block
+
+# Blocks of 5 steps, epochs of 7: a block of 5 and one of 2; the examples modulo B are left out.
+N, D, SIZE = 23, 60, 3
+X = unit_rows(N, D)
+STEPS = [0, 1, 4, 5, 6, 7, 8, 16, 30]
+CASES = {
+    "squared": (losses.squared(), 1, "relu"),
+    "softmax": (losses.softmax(), 4, "tanh"),
+    "sum": (losses.softmax("sum"), 3, "relu"),
+    "logistic": (losses.logistic(), 1, "erf"),
+}
+
+
+def problem(case):
+    loss, outputs, activation = CASES[case]
+    network = TwoLayer(
+        width=20, outputs=outputs, activation=activation, readout="gaussian", symmetric=False, output_scale=1.7
+    )
+    y = targets(N, outputs)
+    if loss.name == "logistic":
+        y = np.sign(y)
+    elif loss.name == "softmax":
+        y = np.eye(outputs)[np.arange(N) % outputs] - 1 / outputs
+    return network, loss, y
+
+
+def test_these_have_blocks_that_end_with_the_epoch():
+    assert (steps_of_block(D, SIZE), N // SIZE, N % SIZE) == (5, 7, 2)
+    assert steps_of_block(784, 64) == 3
+    assert steps_of_block(10, 16) == 1
+
+
+@pytest.mark.parametrize("size", [SIZE, 15, N], ids=["blocks", "blocks of one", "an epoch a step"])
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_autodiff_step_by_step(case, size, key):
+    network, loss, y = problem(case)
+    keys = list(jax.random.split(key))
+    rate = 0.05 if loss.reduction == "sum" else 2.0
+    _, one = train(AutodiffPath(network, loss, optax.sgd, size), network, keys, X, y, rate, STEPS)
+    _, other = train(DelayedPath(network, loss, size), network, keys, X, y, rate, STEPS)
+    moved = np.linalg.norm(one.records["hidden"][0, -1] - one.records["hidden"][0, 0])
+    assert moved > 0.3
+    for name in ("hidden", "f", "loss_root_sum"):
+        np.testing.assert_allclose(other.records[name], one.records[name], rtol=0, atol=1e-11)
+
+
+def test_it_is_the_plain_loop(key):
+    network, loss, y = problem("squared")
+    start, outcome = train(DelayedPath(network, loss, SIZE), network, [key], X, y, 0.2, STEPS)
+    w, a = (np.asarray(start[group][name][0]) for group, name in (("params", "hidden"), ("fixed", "readout")))
+    c, seen = 1.7 / np.sqrt(20), []
+    for t in range(STEPS[-1] + 1):
+        if t in STEPS:
+            seen.append(w)
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, t // 7), N))
+        rows = order[t % 7 * SIZE : (t % 7 + 1) * SIZE]
+        z = X[rows] @ w.T
+        residual = c * VALUE["relu"](z) @ a - y[rows, None]
+        w = w - 0.2 * c * N / SIZE * ((residual @ a.T) * SLOPE["relu"](z)).T @ X[rows]
+    np.testing.assert_allclose(outcome.records["hidden"][0], seen, rtol=0, atol=1e-11)
+
+
+def test_float32(key):
+    network, loss, y = problem("softmax")
+    x = X.astype(np.float32).astype(np.float64)
+    _, single = train(DelayedPath(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float32")
+    _, double = train(DelayedPath(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float64")
+    assert_close(single.records["hidden"][0], double.records["hidden"][0], dtype="float32", ulps=64 + 30 * 16)
+
+
+def test_steps_that_are_called_one_by_one_are_those_of_one_call(key):
+    """Measures in the middle of a block change nothing."""
+    network, loss, y = problem("softmax")
+    _, every = train(DelayedPath(network, loss, SIZE), network, [key], X, y, 2.0, range(31), "float32")
+    _, some = train(DelayedPath(network, loss, SIZE), network, [key], X, y, 2.0, [0, 30], "float32")
+    np.testing.assert_array_equal(every.records["hidden"][:, [0, -1]], some.records["hidden"])
+
+
+def test_the_gradient_is_that_of_autodiff(key):
+    """Its norm is what a criterion of `Stop` looks at."""
+    network, loss, y = problem("softmax")
+    stopped = []
+    for path in (AutodiffPath(network, loss, optax.sgd, SIZE), DelayedPath(network, loss, SIZE)):
+        with float64():
+            pack = members(network, list(jax.random.split(key)), X)
+            stop = Stop(gradient=0.05)
+            outcome = simulate(path, Everything(network), pack, share(path, X, y, 2.0), np.array([0, 400]), stop=stop)
+        stopped.append((outcome.stopped_at.tolist(), outcome.records["hidden"]))
+    assert stopped[0][0] == stopped[1][0]
+    assert 0 < max(stopped[0][0]) < 400
+    np.testing.assert_allclose(stopped[0][1], stopped[1][1], rtol=0, atol=1e-10)
+
+
+def test_it_is_chosen_where_blocks_are_long():
+    network, loss = TwoLayer(width=4, outputs=3), losses.softmax()
+    wide, narrow = unit_rows(40, 64), unit_rows(40, 60)
+    assert choose_path(network, loss, "sgd", 4, wide) == DelayedPath(network, loss, 4)
+    assert choose_path(network, loss, optax.sgd, 4, wide) == DelayedPath(network, loss, 4)
+    others = [
+        choose_path(network, loss, "sgd", 4, narrow),
+        choose_path(network, loss, "sgd", 4, wide, stops=True),
+        choose_path(network, loss, "sgd", 4, wide, path="autodiff"),
+        choose_path(network, loss, "adam", 4, wide),
+        choose_path(network.clone(train="both"), loss, "sgd", 4, wide),
+    ]
+    assert {type(path) for path in others} == {AutodiffPath}
+    assert type(choose_path(network, loss, "sgd", 4, narrow, path="delayed")) is DelayedPath
+
+
+def test_a_sweep_takes_it():
+    """With members side by side."""
+    data = lz.mixture(40, 20, 64, jax.random.key(0), 3, 2)
+    network = TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
+    settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "compare": False, "progress": False}
+    found = [
+        lz.sweep(network, data, [16, 32], 3, 25, path=path, dtype="float64", **settings)
+        for path in ("auto", "autodiff")
+    ]
+    for name in ("train_loss", "test_loss", "displacement", "kernel_drift"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)
