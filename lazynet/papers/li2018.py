@@ -17,7 +17,18 @@ from lazynet.networks import weights
 from lazynet.papers import li2018_figures as figures
 from lazynet.papers import li2018_structure
 from lazynet.papers.claims import Claim, Reproduction
-from lazynet.papers.li2018_setting import LEARNED, MEASURED, MOVED, NETWORK, SGD, drawn, evenly, exponent, first_step
+from lazynet.papers.li2018_setting import (
+    LEARNED,
+    MEASURED,
+    MOVED,
+    NETWORK,
+    SGD,
+    drawn,
+    evenly,
+    exponent,
+    first_step,
+    fitted,
+)
 from lazynet.papers.li2018_sizes import BATCH, IMAGES_BATCH, IMAGES_ETA, SIZES, Mixture, Size, jobs
 from lazynet.papers.work import Arrays, Work
 from lazynet.training.keys import member_key
@@ -47,12 +58,13 @@ def clusters(size: Size, work: Work, found: Reproduction) -> None:
     data, (widths, seeds, steps) = drawn(size.data), size.networks
     network, place = NETWORK.clone(outputs=size.data.classes), "Figure 1"
 
-    def sweep(name: str, steps: int, snapshots: range, measured: int) -> Result:
-        more = {"snapshots": snapshots, "measured": measured, "compare": False}
+    def sweep(name: str, steps: int, snapshots: range) -> Result:
+        # The same for both, so that they share compiled programs.
+        more = {"snapshots": snapshots, "measured": MEASURED, "compare": False}
         return work.sweep(name, network, data, widths, seeds, steps, **more, **SGD)
 
-    result = sweep("mixture", steps, evenly(steps, SNAPSHOTS), MEASURED)
-    early = sweep("mixture-early", size.early, range(size.early + 1), BATCH)
+    result = sweep("mixture", steps, evenly(steps, SNAPSHOTS))
+    early = sweep("mixture-early", size.early, range(size.early + 1))
     wide = [width for width in widths if width >= size.wide]
     spectra = {
         kind: work.arrays(f"spectra-{kind}", partial(spectra_of, drawn(size.data, unit=kind == "unit"), wide, steps))
@@ -94,10 +106,9 @@ def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
 def slopes(place: str, result: Result, moved: dict[str, str], band: float) -> Iterator[Claim]:
     """Sections 5 and 6: patterns that change, and movement over the start, fall like m^(-1/2)."""
     for name, variable in moved.items():
-        found = exponent(result[variable].isel(step=-1))
-        yield Claim(
-            f"{place}, {name}", "exponent in the width, from -1/2", abs(found + 0.5), "<=", band, f"{found:.3f}"
-        )
+        fit = fitted(result[variable].isel(step=-1))
+        off, note = abs(fit.exponent + 0.5), f"{fit.exponent:.3f} in [{fit.low:.3f}, {fit.high:.3f}]"
+        yield Claim(f"{place}, {name}", "exponent in the width, from -1/2", off, "<=", band, note)
 
 
 def levels(place: str, wide: Result) -> Iterator[Claim]:

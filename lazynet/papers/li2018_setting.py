@@ -6,14 +6,14 @@ import jax
 
 import lazynet as lz
 from lazynet.papers.li2018_sizes import BATCH, ETA, Mixture
-from lazynet.theory import fit_exponent
+from lazynet.theory import Fit, fit_exponent
 from lazynet.typing import DataArray
 
 NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
 # What the paper calls them, and what a result does.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
-MEASURED = 200  # training examples that measures look at
+MEASURED = 100  # training examples that measures look at
 LEARNED = 0.99  # the accuracy that counts as learned
 
 
@@ -28,9 +28,14 @@ def evenly(steps: int, snapshots: int) -> range:
     return range(0, steps + 1, max(1, steps // snapshots))
 
 
+def fitted(values: DataArray) -> Fit:
+    """The exponent in the width of the mean over seeds, with its interval."""
+    return fit_exponent(values.width.values, values.transpose("width", "seed").values)
+
+
 def exponent(values: DataArray) -> float:
-    """The exponent in the width of the mean over seeds."""
-    return fit_exponent(values.width.values, values.transpose("width", "seed").values).exponent
+    """The exponent alone."""
+    return fitted(values).exponent
 
 
 def first_step(error: DataArray) -> DataArray:
