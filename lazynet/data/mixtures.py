@@ -44,7 +44,7 @@ def mixture(
     the centres have equal inner products, and points a uniform angle to theirs.
 
     Args:
-        n_train: number of training points, at least 1.
+        n_train: number of training points, at least classes * components.
         n_test: number of test points, at least 0.
         dim: number of features, at least 1; with `delta` at least classes * components + 1.
         key: a key of jax.random.
@@ -100,7 +100,7 @@ def xor(n_train: Any, n_test: Any, key: Any, diameter: Any = 0.1) -> Dataset:
     are `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where they are balls).
 
     Args:
-        n_train: number of training points, at least 1.
+        n_train: number of training points, at least 4.
         n_test: number of test points, at least 0.
         key: a key of jax.random.
         diameter: of a component, at least 0 and below sqrt(2), where the arcs meet.
@@ -144,8 +144,9 @@ def _simplex(key: jax.Array, count: int, dim: int, delta: float, ratio: float) -
         )
     frame, _ = np.linalg.qr(normal(key, dim, count + 1))
     common, own = frame[:, :1], frame[:, 1:]
-    cosine = max(np.cos(angle), 0.0)
-    return (np.sqrt(cosine) * common + np.sqrt(1 - cosine) * own).T, float(np.arcsin(diameter / 2))
+    # sin(angle / 2) keeps the digits that 1 - cos(angle) loses.
+    centres = np.sqrt(max(np.cos(angle), 0.0)) * common + np.sqrt(2) * np.sin(angle / 2) * own
+    return centres.T, float(np.arcsin(diameter / 2))
 
 
 def _in_caps(radius: float) -> Noise:
@@ -173,7 +174,8 @@ def _drawn(
         return noise(key_noise, centres[component]), np.eye(classes)[component * classes // len(centres)] - 1 / classes
 
     key_train, key_test = jax.random.split(key)
-    train = part(key_train, check_count("n_train", n_train, 1))
+    # Each component has a point at least.
+    train = part(key_train, check_count("n_train", n_train, len(centres)))
     test = part(key_test, check_count("n_test", n_test, 0))
     return Dataset(*train, *test, name=name)
 
@@ -209,6 +211,9 @@ class Separation:
 def separation(data: Dataset, components: Any = None) -> Separation:
     """Measure how far the training examples of different classes are apart, and how large their components are.
 
+    Of what examples are drawn from, this delta is an upper bound and this diameter a lower one: in many dimensions no
+    two of them are at opposite ends of a component.
+
     Args:
         data: with labels as targets; examples are measured as they are, the paper's have unit norm.
         components: components l of a class, which are found by complete linkage; left out, every example is a
@@ -226,6 +231,8 @@ def separation(data: Dataset, components: Any = None) -> Separation:
     >>> round(found.delta, 2), round(found.diameter, 2), found.holds
     (2.0, 0.1, True)
     """
+    if not isinstance(data, Dataset):
+        raise ValueError(f"data must be a lazynet.Dataset, got {type(data).__name__}")
     if not is_labels(data.y_train):
         raise ValueError("data must have labels as targets, +1 and -1 or rows of one-hot minus 1/k, got other values")
     y = data.y_train

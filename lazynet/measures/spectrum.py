@@ -30,9 +30,13 @@ def leading_values(values: Float[AnyArray, " r"]) -> int:
 def effective_rank(values: Float[AnyArray, " r"]) -> float:
     """exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j (Roy and Vetterli 2007, definition 1): from 1 to r.
 
+    NaN where all are zero.
+
     >>> round(effective_rank(np.array([3.0, 3.0, 0.0])), 6)
     2.0
     """
     values = np.asarray(values, np.float64)
+    if not values.any():
+        return np.nan
     p = values[values > 0] / values.sum()
     return float(np.exp(-np.sum(p * np.log(p))))

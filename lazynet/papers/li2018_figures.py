@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.papers.figures import PUBLISHED, band, panels, ticks
-from lazynet.papers.li2018_setting import MOVED, first_step
+from lazynet.papers.li2018_setting import LEVEL, MOVED, exponent, first_step, moved, steps_of
 from lazynet.papers.li2018_sizes import Mixture
 from lazynet.papers.work import Arrays
 from lazynet.plots.style import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
@@ -17,6 +17,8 @@ PAPER_ENDS = {
     "coupling": (0.0653, 0.0469, 0.0340, 0.0246, 0.0173, 0.0123, 0.0087),
     "relative distance": (0.0386, 0.0276, 0.0198, 0.0140, 0.0099, 0.0070, 0.0050),
 }
+# Figure 2 (a): accuracy of width 1000 by step.
+PAPER_ACCURACY = {2000: 0.906, 10_000: 0.932, 18_000: 0.940}
 PAPER_DATA = Mixture(1000, 1000, 10, 2)
 ROUNDING = 1e-7  # of singular values, of which smaller ones say nothing
 
@@ -24,18 +26,17 @@ ROUNDING = 1e-7  # of singular values, of which smaller ones say nothing
 def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str, Arrays]) -> Figure:
     """Figure 1: accuracy, coupling, relative distance and singular values, and what the widths have at the end."""
     title = f"Figure 1: {data.classes} classes of {data.components} components in {data.dim} dimensions"
-    figure, (accuracy, *moved, widths, unit, raw) = panels(3, title, rows=2)
+    figure, (accuracy, *moving, widths, unit, raw) = panels(3, title, rows=2)
     by_width(accuracy, early, lambda one: 1 - one.test_error, "test accuracy")
     needed = first_step(early.test_error)
     accuracy.set_title(f"(a) 99% after {float(needed.min()):.0f} to {float(needed.max()):.0f} steps at all widths")
-    for letter, axes, (name, variable) in zip("bc", moved, MOVED.items(), strict=True):
-        by_width(axes, result, lambda one, variable=variable: one[variable], name)
-        axes.set_title(f"({letter})")
+    accuracy.legend(title="width")
+    draw_moved(moving, result)
     against_width(widths, result, data == PAPER_DATA)
     for axes, kind in ((unit, "unit"), (raw, "raw")):
         spectrum(axes, spectra[kind], data.classes * data.components)
-        axes.set_title(f"(d) {kind} inputs; dashed: k l = {data.classes * data.components}")
-    accuracy.legend(title="width")
+        seeds = spectra[kind]["update"].shape[1]
+        axes.set_title(f"(d) {kind} inputs, {seeds} seed{'s' * (seeds > 1)}; dashed: k l")
     return figure
 
 
@@ -46,32 +47,46 @@ def by_width(axes: Axes, result: Result, of: Any, label: str) -> None:
     axes.set(xlabel="step", ylabel=label, ylim=(0, None))
 
 
+def draw_moved(panels: list[Axes], result: Result) -> None:
+    """Coupling and relative distance against the step, with the level that the paper calls small."""
+    for letter, axes, (name, variable) in zip("bc", panels, MOVED.items(), strict=True):
+        by_width(axes, result, lambda one, variable=variable: one[variable], name)
+        axes.axhline(LEVEL, color="black", **THEORY)
+        end = result[variable].isel(step=-1).mean("seed")
+        ends = f"{float(end[0]):.2g} to {float(end[-1]):.2g} by width"
+        axes.set_title(f"({letter}) {ends}; dashed: {LEVEL:g}")
+
+
 def against_width(axes: Axes, result: Result, published: bool) -> None:
     """Coupling, relative distance and the change of the kernel at the end, with the slope of theory."""
     shown = {**MOVED, "change of the kernel": "kernel_drift"}
+    axes.set(xscale="log", yscale="log")
     for (name, variable), color in zip(shown.items(), (BLUE, VERMILION, GREEN), strict=True):
         end = result[variable].isel(step=-1)
-        axes.set(xscale="log", yscale="log")
-        band(axes, end.width, end, color, name, marker="o")
-        power_law(axes, end.width.values, float(np.exp(np.log(end.mean("seed")).mean())), -0.5, color)
+        band(axes, end.width, end, color, f"{name}, m^{exponent(end):.2f}", marker="o")
         if published and name in PAPER_ENDS:
             common = [width in end.width.values for width in PAPER_WIDTHS]
-            axes.plot(np.array(PAPER_WIDTHS)[common], np.array(PAPER_ENDS[name])[common], **PUBLISHED)
-    if published:
-        axes.plot([], [], label="the paper's, at its step 390", **PUBLISHED)
+            paper = np.array(PAPER_ENDS[name])[common]
+            label = f"{name} in the paper, at its step 390"
+            axes.plot(np.array(PAPER_WIDTHS)[common], paper, label=label, **PUBLISHED | {"color": color})
+    first = result.relative_displacement.isel(step=-1)
+    power_law(axes, first.width.values, float(np.exp(np.log(first.mean("seed")).mean())), -0.5, "black")
     axes.set(xlabel="width", title="at the last step; dashed: m^(-1/2)")
     ticks(axes, result.width.values)
     axes.legend()
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Singular values of the update at each width, and of the weights at the last."""
+    """Singular values of the update at each width, with seeds as a band, and of the weights at the last."""
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
-        seen = update[update > ROUNDING * update[0]]
-        drop = "" if count is None else f", drop {update[count - 1] / update[count]:.1f}"
-        axes.loglog(1 + np.arange(len(seen)), seen, ".-", color=color, label=f"update, width {width}{drop}")
-    weights = spectra["weights"][-1]
+        mean = update.mean(axis=0)
+        seen = mean > ROUNDING * mean[0]
+        index = 1 + np.flatnonzero(seen)
+        drop = "" if count is None else f", drop {mean[count - 1] / mean[count]:.1f}"
+        axes.fill_between(index, *(part(update, axis=0)[seen] for part in (np.min, np.max)), color=color, alpha=0.3)
+        axes.loglog(index, mean[seen], ".-", color=color, label=f"update, width {width}{drop}")
+    weights = spectra["weights"][-1].mean(axis=0)
     axes.loglog(1 + np.arange(len(weights)), weights, color=BLUE, linestyle=":", label=f"weights, width {widths[-1]}")
     if count is not None:
         axes.axvline(count + 0.5, color="black", **THEORY)
@@ -81,16 +96,22 @@ def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
 
 def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
     """Figure 2: accuracy, coupling, relative distance and singular values, and what the widths have at the end."""
-    figure, (test, *moved, widths, values, train) = panels(3, f"Figure 2: {name}, ten classes", rows=2)
+    figure, (test, *moving, widths, values, train) = panels(3, f"Figure 2: {name}, ten classes", rows=2)
     for axes, part in ((test, "test"), (train, "train")):
         by_width(axes, result, lambda one, part=part: 1 - one[f"{part}_error"], f"{part} accuracy")
-    test.set_title("(a)")
-    for letter, axes, (quantity, variable) in zip("bc", moved, MOVED.items(), strict=True):
-        by_width(axes, result, lambda one, variable=variable: one[variable], quantity)
-        axes.set_title(f"({letter})")
+        end = 1 - result[f"{part}_error"].isel(step=-1).mean("seed")
+        axes.set(title=f"{float(end.min()):.3f} to {float(end.max()):.3f} at the end", xscale="symlog")
+    test.set_title(f"(a) {test.get_title()}")
+    shown = [step for step in PAPER_ACCURACY if name == "mnist" and step <= result.step[-1]]
+    if shown:
+        values_shown = [PAPER_ACCURACY[step] for step in shown]
+        test.plot(shown, values_shown, label="1000 in the paper", **PUBLISHED)
+    draw_moved(moving, result)
+    for axes in moving:
+        axes.set_xscale("symlog")
     against_width(widths, result, False)
     spectrum(values, spectra)
-    values.set_title("(d)")
+    values.set_title("(d) seed 0")
     test.legend(title="width")
     return figure
 
@@ -101,28 +122,41 @@ def draw_structure(
     labels: dict[str, Result],
     exact: Result,
 ) -> Figure:
-    """Accuracy by variance and by number of clusters, random labels, and the coupling of Lemma 5.1."""
-    figure, (by_sigma, by_clusters, random, coupled) = panels(
-        2, "Sections 4 to 6: poorer structure, and the coupling", rows=2
+    """Accuracy, steps and movement by variance and by number of clusters, random labels, and Lemma 5.1."""
+    figure, every = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
+    by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = every
+    panels_of: Any = (
+        (by_sigma, against_sigma, variance, "sigma"),
+        (by_clusters, against_clusters, clusters, "k, l"),
     )
-    panels_of: Any = ((by_sigma, variance, "sigma"), (by_clusters, clusters, "k, l"))
-    for axes, results, what in panels_of:
-        for (at, result), color in zip(results.items(), width_colors(len(results)), strict=True):
-            moved = float(result.relative_displacement.isel(step=-1).mean())
-            label = f"{str(at).strip('()')}: {moved:.3f}"
-            band(axes, result.step, 1 - result.test_error.isel(width=0), color, label)
-        axes.set(xscale="symlog", xlabel="step", ylabel="test accuracy", ylim=(0, None))
-        axes.legend(title=f"{what}: relative distance")
+    for accuracy, against, results, what in panels_of:
+        names = [str(at).strip("()") for at in results]
+        for name, result, color in zip(names, results.values(), width_colors(len(results)), strict=True):
+            band(accuracy, result.step, 1 - result.test_error.isel(width=0), color, name)
+        accuracy.set(xscale="symlog", xlabel="step", ylabel="test accuracy", ylim=(0, None))
+        accuracy.set_title("the poorer the structure, the later")
+        accuracy.legend(title=what)
+        for label, of, color in (
+            ("steps to 99%", lambda result: steps_of(result.test_error), BLUE),
+            ("relative distance", moved, VERMILION),
+        ):
+            values = np.array([of(result) for result in results.values()])
+            against.plot(range(len(values)), values / values[0], "o-", color=color, label=f"{label}, {values[0]:.3g}")
+        against.set(xlabel=what, ylabel="over the richest structure", yscale="log", title="steps and movement")
+        against.set_xticks(range(len(names)), names)
+        against.legend(title="and of the richest")
     for kind, color in (("true", BLUE), ("random", VERMILION)):
         only = labels[kind].isel(width=0)
         band(random, only.step, 1 - only.train_error, color, f"{kind} labels")
-        band(random, only.step, only.relative_displacement, color, f"{kind}, relative distance", linestyle=":")
-    random.set(xscale="symlog", xlabel="step", ylabel="training accuracy", ylim=(0, None))
+        band(random, only.step, only.relative_displacement, color, f"{kind} labels, relative distance", linestyle=":")
+    random.set(xscale="symlog", xlabel="step", ylabel="training accuracy; relative distance", ylim=(0, None))
+    random.set_title("random labels are learned later and move weights more")
     random.legend()
     lost = -np.log(exact.coupled.isel(step=-1))
     coupled.set(xscale="log", yscale="log")
     band(coupled, lost.width, lost, GREEN, "", marker="o")
     power_law(coupled, lost.width.values, float(np.exp(np.log(lost.mean("seed")).mean())), -0.5, GREEN)
-    coupled.set(xlabel="width", ylabel="-log(share of coupled units)", title="Lemma 5.1, sigma = 0; dashed: m^(-1/2)")
+    coupled.set(xlabel="width", ylabel="-log(share of coupled units)")
+    coupled.set_title(f"Lemma 5.1, sigma = 0: m^{exponent(lost):.2f}; dashed: m^(-1/2)")
     ticks(coupled, lost.width.values)
     return figure

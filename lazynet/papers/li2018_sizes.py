@@ -66,7 +66,7 @@ SMALL = Size(
 SIZES = {
     "tiny": Size(
         data=Mixture(200, 200, 3, 2),
-        networks=Networks((250, 1000, 4000), 3, 100),
+        networks=Networks((500, 4000), 3, 100),
         early=12,
         wide=1000,
         varied=Networks((1000,), 2, 100),
@@ -74,7 +74,7 @@ SIZES = {
         structures=((3, 1), (3, 4)),
         memorised=60,
         images=Images("digits", 1000, 200, 400, IMAGES_BATCH),
-        on_images=Networks((1000, 4000, 16_000), 3, 100),
+        on_images=Networks((1000, 16_000), 3, 100),
     ),
     "small": SMALL,
     "paper": SMALL._replace(

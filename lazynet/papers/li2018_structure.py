@@ -7,19 +7,30 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.optimize
+import scipy.stats
 from jax import Array
 
 import lazynet as lz
-from lazynet.measures import coupled_neurons
+from lazynet.measures import coupled_neurons, leading_values
 from lazynet.networks import weights
 from lazynet.papers import li2018_figures as figures
 from lazynet.papers.claims import Claim, Reproduction
-from lazynet.papers.li2018_setting import LEARNED, MEASURED, NETWORK, SGD, drawn, evenly, exponent, first_step
-from lazynet.papers.li2018_sizes import BATCH, Size
+from lazynet.papers.li2018_setting import (
+    LEARNED,
+    MEASURED,
+    NETWORK,
+    SGD,
+    drawn,
+    exponent,
+    moved,
+    spectra_of,
+    steps_of,
+)
+from lazynet.papers.li2018_sizes import BATCH, Mixture, Size
 from lazynet.papers.work import Work
-from lazynet.typing import DataArray, Result, Variables
+from lazynet.typing import Result, Variables
 
-SNAPSHOTS = 40
+SNAPSHOTS = 60  # at logarithmic distances
 MEMORISING = 8  # times as many steps for random labels
 
 
@@ -30,19 +41,19 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
     def sweep(name: str, data: lz.Dataset, times: int = 1, measured: int | None = MEASURED, **own: Any) -> Result:
         widths, seeds, steps = varied
         network, seen = NETWORK.clone(outputs=data.outputs), min(measured or data.n_train, data.n_train)
-        given: dict[str, Any] = {
-            "steps": times * steps,
-            "snapshots": evenly(times * steps, SNAPSHOTS),
-            "measured": seen,
-        }
+        given: dict[str, Any] = {"steps": times * steps, "snapshots": SNAPSHOTS, "measured": seen}
         given |= {"widths": widths, "seeds": seeds, "compare": False, **SGD, **own}
         return work.sweep(name, network, data, **given)
 
-    variance = {sigma: sweep(f"sigma-{sigma:g}", drawn(mixture, sigma=sigma)) for sigma in size.variances}
-    clusters = {
-        (classes, parts): sweep(f"k-{classes}-l-{parts}", drawn(mixture._replace(classes=classes, components=parts)))
+    structures = {
+        (classes, parts): mixture._replace(classes=classes, components=parts)
         for classes, parts in sorted(size.structures, key=lambda structure: structure[0] * structure[1])
     }
+    variance = {sigma: sweep(f"sigma-{sigma:g}", drawn(mixture, sigma=sigma)) for sigma in size.variances}
+    clusters = {at: sweep(f"k-{at[0]}-l-{at[1]}", drawn(one)) for at, one in structures.items()}
+    leading = work.arrays(
+        "leading", lambda: {"count": np.array([leading_of(one, size) for one in structures.values()])}
+    )
     few = drawn(mixture._replace(n=size.memorised))
     random = replace(few, y_train=lz.label_noise(few.y_train, 1.0, jax.random.key(1)))
     labels = {
@@ -50,11 +61,10 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
     }
     apart = drawn(mixture, delta=1.0, lambda_=1 / (8 * mixture.components))
     crossed = lz.xor(200, 200, jax.random.key(0))
-    once = drawn(mixture, n_train=varied.steps * BATCH)
     easy = {
         "exactly separated components": sweep("separated", apart),
         "XOR in the plane": sweep("xor", crossed),
-        "one pass over the data": sweep("one-pass", once),
+        "one pass over the data": sweep("one-pass", drawn(mixture, n_train=varied.steps * BATCH)),
     }
     centres = drawn(mixture._replace(n=10 * mixture.classes * mixture.components), sigma=0.0)
     widths, seeds, _ = size.networks
@@ -63,6 +73,7 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
     found.claims += [
         *poorer("sigma", variance),
         *poorer("k l", clusters),
+        leads(structures, leading["count"]),
         *memorised(labels),
         *separated(mixture.components, apart, drawn(mixture)),
         *learned(easy),
@@ -81,41 +92,46 @@ def coupled(variables: Variables, start: Variables, data: lz.Dataset) -> Array:
     return coupled_neurons(weights(variables, "hidden"), weights(start, "hidden"), data.x_train)
 
 
-def moved(result: Result) -> float:
-    """The relative distance at the end."""
-    return float(result.relative_displacement.isel(step=-1).mean())
-
-
-def steps_of(error: DataArray) -> float:
-    """The steps to LEARNED as a mean, where all of them are too few the number of all."""
-    return float(first_step(error).fillna(error.step[-1]).mean())
-
-
 def numbers(result: Result) -> dict[str, float]:
     """What is measured at the end."""
     return {
         "relative distance": moved(result),
-        "coupling": float(result.activation_flips.isel(step=-1).mean()),
-        "steps to 99%": steps_of(result.test_error),
+        "coupling": float(result.activation_flips.isel(step=-1).mean(skipna=False)),
+        "steps to 99%": steps_of(result.train_error),
     }
 
 
 def poorer(what: str, results: dict[Any, Result]) -> Iterator[Claim]:
     """Section 6: the poorer the structure, the more steps are needed, and the farther weights move."""
-    place, every = f"Section 6, {what}", list(results.values())
-    first, *_, last = results
+    place, (first, *_, last), every = f"Section 6, {what}", results, list(results.values())
     for name, of_one in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
         values = [of_one(result) for result in every]
         note = f"{first} to {last}: {', '.join(f'{value:.3g}' for value in values)}"
         yield Claim(place, f"{name}, poorest over richest structure", values[-1] / values[0], ">=", 1.2, note)
+        order = float(scipy.stats.spearmanr(np.arange(len(values)), values).statistic)
+        yield Claim(place, f"{name}, rank correlation with {what}", order, ">=", 0.9)
+
+
+def leading_of(data: Mixture, size: Size) -> int:
+    """How many singular values of the update lead, of one network."""
+    width, steps = size.varied.widths[-1], size.varied.steps
+    return leading_values(spectra_of(drawn(data), [width], 1, steps)["update"][0, 0])
+
+
+def leads(structures: dict[tuple[int, int], Mixture], counts: np.ndarray) -> Claim:
+    """Section 6: the update has as many leading singular values as there are components, however many."""
+    expected = np.array([classes * parts for classes, parts in structures])
+    note = f"{', '.join(map(str, counts.tolist()))} of k l = {', '.join(map(str, expected.tolist()))}"
+    off = float(np.max(abs(counts - expected)))
+    return Claim("Section 6, update", "leading singular values, furthest from k l", off, "<=", 0.0, note)
 
 
 def memorised(labels: dict[str, Result]) -> Iterator[Claim]:
-    """Random labels of the same inputs take more steps and more movement, and teach nothing."""
+    """Random labels of the same inputs take more steps and more movement."""
     place = "Section 4, random labels"
     steps = {kind: steps_of(result.train_error) for kind, result in labels.items()}
     more = moved(labels["random"]) / moved(labels["true"])
-    fitted = 1 - float(labels["random"].train_error.isel(step=-1).mean())
+    fitted = 1 - float(labels["random"].train_error.isel(step=-1).mean(skipna=False))
     yield Claim(place, "training accuracy at the end", fitted, ">=", 0.95)
     note = f"{steps['random']:.0f} and {steps['true']:.0f}"
     yield Claim(
@@ -130,7 +146,8 @@ def separated(components: int, apart: lz.Dataset, paper: lz.Dataset) -> Iterator
     said = "holds" if own.holds else "does not hold"
     note = f"of the paper's own mixture {own.lambda_:.3f}, so that A1 {said} there; delta {own.delta:.2f}"
     limit = 1 / (8 * components)
-    yield Claim("Assumption A1, exact separation", "lambda, to be at most 1 / (8 l)", exact.lambda_, "<=", limit, note)
+    statement = "lambda of the examples, to be at most 1 / (8 l)"
+    yield Claim("Assumption A1, exact separation", statement, exact.lambda_, "<=", limit, note)
     yield Claim("Assumption A1, exact separation", "least distance of two classes", exact.delta, ">=", 1 - 1e-6)
 
 
@@ -148,7 +165,7 @@ def crossing(data: lz.Dataset) -> Claim:
     rows = np.concatenate([-sign * data.x_train, -sign, np.ones_like(sign)], axis=1)
     bounds = [(-1, 1)] * (data.dim + 1) + [(None, None)]
     best = scipy.optimize.linprog([*np.zeros(data.dim + 1), -1], rows, np.zeros(len(rows)), bounds=bounds)
-    return Claim("Appendix C, XOR in the plane", "largest margin of a line", float(-best.fun), "<=", 1e-9)
+    return Claim("Appendix C, XOR in the plane", "largest margin of a line", abs(float(best.fun)), "<=", 1e-9)
 
 
 def coupling(exact: Result) -> Claim:
@@ -158,7 +175,7 @@ def coupling(exact: Result) -> Claim:
     proportional to the movement is not the share that is lost but -log of the one that is left.
     """
     left = exact.coupled.isel(step=-1)
-    found = exponent(-np.log(left))
-    note = f"{found:.3f}; coupled {', '.join(f'{share:.3f}' for share in left.mean('seed').values)} by width"
+    found, shares = exponent(-np.log(left)), ", ".join(f"{share:.3f}" for share in left.mean("seed").values)
+    note = f"{found:.3f}; of 1 - share {exponent(1 - left):.3f}; shares {shares} by width"
     statement = "exponent of -log(share of coupled units) in the width, from -1/2"
     return Claim("Lemma 5.1, sigma = 0", statement, abs(found + 0.5), "<=", 0.1, note)

@@ -38,7 +38,7 @@ class Work:
         if folder is None:
             return
         # Arrays carry no settings of their own: those of another code are not taken for those of this one.
-        sources = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+        sources = b"".join(file.read_bytes() for file in sorted(Path(lz.__file__).parent.rglob("*.py")))
         settings = {"paper": paper, "size": size, "code": hashlib.sha256(sources).hexdigest()[:16]}
         settings |= {name: version(name) for name in ("lazynet", "jax")}
         file = folder / "settings.json"

@@ -87,7 +87,7 @@ def sweep(
         measures: as in `lazynet.train`; of one shape at all widths.
         sharpness: as in `lazynet.train`.
         compare: whether to set networks beside their linearisations and the limit of infinite width. Without it nothing
-            of the size n_train x n_train is computed but kernel_drift.
+            of the size n_train x n_train is computed but kernel_drift, and a learning rate that is left out.
         measured: as in `lazynet.train`, for training sets that are too large for a kernel; only without `compare`.
         out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
         resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be

@@ -92,7 +92,7 @@ class Training:
         if self.path != "auto":
             choose_path(network, self.loss, self.optimizer, self.batch_size, data.x_train, path=self.path)
         self._check_stop()
-        self._check_measured(data)
+        self._check_measured(data, learning_rate)
         for name, _ in self.measures:
             if not name.isidentifier() or name in RESERVED:
                 raise ValueError(f"measures has {name!r}, but a name must be an identifier that results do not have.")
@@ -135,13 +135,15 @@ class Training:
         if not isinstance(self.snapshots, tuple):
             check_count("snapshots", self.snapshots)
             return
-        wrong = [step for step in self.snapshots if not isinstance(step, int) or not 0 <= step <= self.steps]
+        wrong = [step for step in self.snapshots if type(step) is not int or not 0 <= step <= self.steps]
         if wrong:
             raise ValueError(
                 f"snapshots has {wrong[0]!r}, but every step must be a whole number from 0 to {self.steps}."
             )
 
-    def _check_measured(self, data: Dataset) -> None:
+    def _check_measured(self, data: Dataset, learning_rate: Scale | None) -> None:
+        if not isinstance(self.compare, bool):
+            raise ValueError(f"compare is {self.compare!r}, but must be True or False.")
         if self.measured is None:
             return
         check_count("measured", self.measured)
@@ -151,6 +153,11 @@ class Training:
             raise ValueError(
                 f"measured is {self.measured}, but networks are compared with their kernels on all training examples; "
                 "take compare=False."
+            )
+        if learning_rate is None:
+            raise ValueError(
+                f"learning_rate is left out, but its default takes the kernel of all training examples, where measured "
+                f"is {self.measured}; give a learning rate."
             )
 
     def _check_stop(self) -> None:
@@ -167,6 +174,8 @@ class Training:
 
 def chosen(snapshots: Any) -> Any:
     """How many snapshots, or their steps, as the settings have them."""
+    if isinstance(snapshots, np.ndarray | np.generic):
+        snapshots = snapshots.tolist()
     if isinstance(snapshots, Iterable) and not isinstance(snapshots, str):
         return tuple(step.item() if isinstance(step, np.generic) else step for step in snapshots)
     return snapshots

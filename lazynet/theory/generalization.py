@@ -28,7 +28,8 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         The bound over width, seed and step; of 1 or more it is vacuous.
 
     Raises:
-        ValueError: if the networks are not those of the theorem, or the result has further axes.
+        ValueError: if the networks are not those of the theorem, measures looked at some of the training examples
+            only, or the result has further axes.
 
     >>> import lazynet as lz
     >>> from lazynet.theory import population_bounds
@@ -45,6 +46,8 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         raise ValueError(
             f"The theorem is about {MODEL} and the squared loss, but the sweep has {other or settings['loss']}."
         )
+    if settings["measured"] is not None:
+        raise ValueError(f"The loss of all training examples is needed, but the sweep measured {settings['measured']}.")
     n = settings["n_train"]
 
     def bound(loss: float, movement: float, radius: float, width: Any) -> float:

@@ -4,6 +4,7 @@ from itertools import combinations
 import jax
 import numpy as np
 import pytest
+from unchecked import unchecked
 
 from lazynet.data import Dataset, Separation, is_labels, mixture, separation, xor
 
@@ -84,6 +85,11 @@ def test_two_caps_of_two_points_reach_the_ends(key):
     assert 0.39 < found.diameter <= 0.4 * (1 + 1e-12)
 
 
+def test_small_distances_keep_their_digits(key):
+    rows = mixture(3, 0, 10, key, 3, 1, delta=1e-7).x_train
+    np.testing.assert_allclose([np.linalg.norm(a - b) for a, b in combinations(rows, 2)], 1e-7, rtol=1e-6)
+
+
 def test_xor_is_not_linearly_separable(key):
     data = xor(400, 100, key, diameter=0.1)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)
@@ -147,17 +153,20 @@ def test_points_depend_on_the_key_alone(make, key):
         ({"delta": 1.0, "unit": False}, "delta is given, and then sigma, sigma_0 and unit have no meaning"),
         ({"delta": 1.5}, "delta = 1.5 and lambda_ = 0 need an angle above 90 degrees between components"),
         ({"delta": 1.0, "lambda_": 2.5}, "delta = 1 and lambda_ = 2.5 need an angle above 90 degrees"),
+        ({"n_train": 19}, "n_train must be a whole number of at least 20, got 19"),
         ({"delta": 1.0, "dim": 20}, "dim must be at least 21 for 20 components delta apart, got 20"),
     ],
 )
 def test_bad_mixtures(more, said, key):
     with pytest.raises(ValueError, match=re.escape(said)):
-        mixture(20, 5, key=key, **{"dim": 30} | more)
+        mixture(**{"n_train": 20, "n_test": 5, "dim": 30, "key": key} | more)
 
 
 def test_bad_xor_and_separation(key):
     with pytest.raises(ValueError, match=re.escape("diameter must be below sqrt(2)")):
         xor(10, 5, key, diameter=1.5)
+    with unchecked(), pytest.raises(ValueError, match=re.escape("data must be a lazynet.Dataset, got ndarray")):
+        separation(np.eye(3), 1)
     with pytest.raises(ValueError, match="data must have labels as targets"):
         separation(Dataset(np.eye(3), [1, 2, 3]))
     with pytest.raises(ValueError, match="data must have examples of at least two classes, got one"):

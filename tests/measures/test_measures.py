@@ -149,3 +149,4 @@ def test_effective_rank():
     p = np.array([0.7, 0.2, 0.1])
     assert measures.effective_rank(10 * p) == pytest.approx(np.prod(p**-p))
     assert measures.effective_rank(np.array([5.0])) == 1
+    assert np.isnan(measures.effective_rank(np.zeros(3)))

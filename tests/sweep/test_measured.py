@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 from tolerance import assert_close
@@ -9,10 +10,12 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.sweep.names import GAPS
+from lazynet.theory import population_bounds
 
 DATA = lz.load_dataset("digits", tuple(range(10)), n_train=60, n_test=20)
 NETWORK = lz.TwoLayer(width=2, outputs=10, readout="gaussian", symmetric=False)
 SGD = {"learning_rate": 1.0, "loss": "softmax", "batch_size": 8, "progress": False}
+TRAINED = {name: value for name, value in SGD.items() if name != "progress"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def test_measures_look_at_the_first_examples(compared):
         DATA,
         lz.training.keys.member_key(32, 1),
         20,
-        **{name: value for name, value in SGD.items() if name != "progress"},
+        **TRAINED,
     )
     f, y = run.snapshots.train_prediction.values[:, :12], DATA.y_train[:12]
     errors = np.mean(f.argmax(axis=-1) != y.argmax(axis=-1), axis=-1)
@@ -83,6 +86,22 @@ def test_snapshots_at_chosen_steps(compared):
         np.testing.assert_array_equal(chosen[name], common[name])
 
 
+@pytest.mark.parametrize("four", [np.int64(4), np.array(4)])
+def test_a_number_of_snapshots_may_be_numpys(four):
+    with unchecked():
+        steps = lz.train(NETWORK.clone(width=8), DATA, jax.random.key(0), 8, **TRAINED, snapshots=four).snapshots.step
+    assert steps.values.tolist() == [0, 1, 2, 4, 8]
+
+
+def test_a_bound_asks_for_all_examples():
+    more = {"learning_rate": 0.1, "compare": False, "progress": False}
+    digits = lz.load_dataset("digits", n_train=32, n_test=8)
+    bound = population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, **more))
+    assert np.isfinite(bound).all()
+    with pytest.raises(ValueError, match="The loss of all training examples is needed, but the sweep measured 8"):
+        population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measured=8, **more))
+
+
 def test_a_stored_sweep_of_chosen_steps_goes_on(tmp_path):
     more = {"snapshots": range(0, 21, 5), "compare": False, "measured": 9, "out": tmp_path / "run", "resume": True}
     first, again = (lz.sweep(NETWORK, DATA, [16], 2, 20, **more, **SGD) for _ in range(2))
@@ -105,6 +124,9 @@ def test_nothing_of_the_size_of_the_data_is_planned(monkeypatch):
     ("more", "said"),
     [
         ({"measured": 5}, "measured is 5, but networks are compared with their kernels on all training examples"),
+        ({"measured": 5, "compare": False, "learning_rate": None, "loss": "squared"}, "learning_rate is left out, but"),
+        ({"compare": "no"}, "compare is 'no', but must be True or False."),
+        ({"snapshots": [True]}, "snapshots has True, but every step must be a whole number from 0 to 20."),
         ({"measured": 61, "compare": False}, "measured is 61, but must be at most n_train = 60."),
         ({"measured": 0, "compare": False}, "measured is 0, but must be a whole number of at least 1."),
         ({"snapshots": [3, 21]}, "snapshots has 21, but every step must be a whole number from 0 to 20."),
