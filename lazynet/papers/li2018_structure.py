@@ -31,7 +31,7 @@ from lazynet.papers.work import Work
 from lazynet.typing import Result, Variables
 
 SNAPSHOTS = 60  # at logarithmic distances
-MEMORISING = 8  # times as many steps for random labels
+MEMORISING = 16  # times as many steps for random labels
 
 
 def add_to(found: Reproduction, work: Work, size: Size) -> None:
