@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 
 from lazynet.papers.figures import PUBLISHED, band, panels, ticks
@@ -73,7 +75,8 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
     power_law(axes, first.width.values, float(np.exp(np.log(first.mean("seed")).mean())), -0.5, "black")
     axes.set(xlabel="width", title="at the last step; dashed: m^(-1/2)")
     ticks(axes, result.width.values)
-    axes.legend()
+    # Below the panel, where it hides no curve.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
@@ -100,7 +103,8 @@ def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
     for axes, part in ((test, "test"), (train, "train")):
         by_width(axes, result, lambda one, part=part: 1 - one[f"{part}_error"], f"{part} accuracy")
         end = 1 - result[f"{part}_error"].isel(step=-1).mean("seed")
-        axes.set(title=f"{float(end.min()):.3f} to {float(end.max()):.3f} at the end", xscale="symlog")
+        title = f"{float(end.min()):.3f} to {float(end.max()):.3f} at the end"
+        axes.set(title=title, xscale="symlog", xlim=(0, result.step[-1]))
     test.set_title(f"(a) {test.get_title()}")
     shown = [step for step in PAPER_ACCURACY if name == "mnist" and step <= result.step[-1]]
     if shown:
@@ -108,7 +112,7 @@ def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
         test.plot(shown, values_shown, label="1000 in the paper", **PUBLISHED)
     draw_moved(moving, result)
     for axes in moving:
-        axes.set_xscale("symlog")
+        axes.set(xscale="symlog", xlim=(0, result.step[-1]))
     against_width(widths, result, False)
     spectrum(values, spectra)
     values.set_title("(d) seed 0")
@@ -144,6 +148,8 @@ def draw_structure(
             against.plot(range(len(values)), values / values[0], "o-", color=color, label=f"{label}, {values[0]:.3g}")
         against.set(xlabel=what, ylabel="over the richest structure", yscale="log", title="steps and movement")
         against.set_xticks(range(len(names)), names)
+        for set_formatter in (against.yaxis.set_major_formatter, against.yaxis.set_minor_formatter):
+            set_formatter(mpl.ticker.FormatStrFormatter("%g"))
         against.legend(title="and of the richest")
     for kind, color in (("true", BLUE), ("random", VERMILION)):
         only = labels[kind].isel(width=0)
@@ -151,7 +157,7 @@ def draw_structure(
         band(random, only.step, only.relative_displacement, color, f"{kind} labels, relative distance", linestyle=":")
     random.set(xscale="symlog", xlabel="step", ylabel="training accuracy; relative distance", ylim=(0, None))
     random.set_title("random labels are learned later and move weights more")
-    random.legend()
+    random.legend(loc="upper left")
     lost = -np.log(exact.coupled.isel(step=-1))
     coupled.set(xscale="log", yscale="log")
     band(coupled, lost.width, lost, GREEN, "", marker="o")
