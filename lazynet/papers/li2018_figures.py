@@ -22,6 +22,8 @@ PAPER_ENDS = {
 # Figure 2 (a): accuracy of width 1000 by step.
 PAPER_ACCURACY = {2000: 0.906, 10_000: 0.932, 18_000: 0.940}
 PAPER_DATA = Mixture(1000, 1000, 10, 2)
+# Where a legend hides no curve.
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
 ROUNDING = 1e-7  # of singular values, of which smaller ones say nothing
 
 
@@ -75,8 +77,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
     power_law(axes, first.width.values, float(np.exp(np.log(first.mean("seed")).mean())), -0.5, "black")
     axes.set(xlabel="width", title="at the last step; dashed: m^(-1/2)")
     ticks(axes, result.width.values)
-    # Below the panel, where it hides no curve.
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    axes.legend(**BELOW)
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
@@ -157,7 +158,7 @@ def draw_structure(
         band(random, only.step, only.relative_displacement, color, f"{kind} labels, relative distance", linestyle=":")
     random.set(xscale="symlog", xlabel="step", ylabel="training accuracy; relative distance", ylim=(0, None))
     random.set_title("random labels are learned later and move weights more")
-    random.legend(loc="upper left")
+    random.legend(**BELOW)
     lost = -np.log(exact.coupled.isel(step=-1))
     coupled.set(xscale="log", yscale="log")
     band(coupled, lost.width, lost, GREEN, "", marker="o")
