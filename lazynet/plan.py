@@ -19,11 +19,13 @@ class Job(NamedTuple):
         name: what a refusal calls it.
         bytes: that it must hold at the same time, by what they are for.
         flops: floating-point operations of its large parts, by what they are for.
+        share: of the rate of a large matrix product, about, at which they run.
     """
 
     name: str
     bytes: dict[str, int]
     flops: dict[str, float]
+    share: float = 1.0
 
     def __str__(self) -> str:
         """One line, with the parts in brackets."""

@@ -75,6 +75,6 @@ def _estimate(jobs: list[Job]) -> str:
     rate = product_rate("float32")
     lines = []
     for job in jobs:
-        hours = sum(job.flops.values()) / rate / 3600
+        hours = sum(job.flops.values()) / (job.share * rate) / 3600
         lines.append(f"{job}: {hours * 60:.0f} min or more" if hours < 10 else f"{job}: {hours / 24:.0f} days or more")
     return "\n".join([*lines, f"on this machine, whose matrix product does {rate / 1e9:.0f} GFLOP/s"])

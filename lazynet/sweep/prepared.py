@@ -48,8 +48,5 @@ def prepare(network: TwoLayer, data: Dataset, training: Training, *, by_span: bo
         if by_span and training.plain and not training.measures and data.n_train + data.n_test < data.dim:
             arrays["span"] = row_space(np.concatenate([x, data.x_test]))
             x = x @ arrays["span"]
-        path = choose_path(
-            *(network, training.loss, training.optimizer, training.batch_size, x, training.path),
-            stops=training.stop is not None,
-        )
+        path = choose_path(network, training.loss, training.optimizer, training.batch_size, x, path=training.path)
         return Prepared(path, arrays | path.share(x), norm)

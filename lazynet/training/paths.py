@@ -120,10 +120,7 @@ class AutodiffPath:
         return (2.0 if self.network.train == "readout" else 4.0) * (self.batch_size or n) * d * self.network.width
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
-        """The order of examples in the epoch of step t, drawn where one begins: a sort, which few steps can afford.
-
-        Members that may stop each have a step of their own, and it is then sorted at every one of them.
-        """
+        """The order of examples in the epoch of step t, drawn where one begins: a sort, which few steps can afford."""
         batches = len(order) // (self.batch_size or len(order))
         return jax.lax.cond(t % batches == 0, lambda: epoch_order(key, t // batches, len(order)), lambda: order)
 

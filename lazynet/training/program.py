@@ -270,43 +270,52 @@ def _advance(
     """
     first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
 
-    def one(carry: Carry, member: Member) -> tuple[Carry, dict[str, Array]]:
-        def step(t: Array, carry: Carry) -> Carry:
-            state, loss, gradient = path.step(carry.state, member, shared, t)
-            limit = jnp.where(t == 0, DIVERGED_RATIO * (loss + 1), carry.loss_limit)
-            healthy = jnp.isfinite(loss) & (loss <= limit)
-            diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
-            total, rest = carry.root_sum
-            term = jnp.sqrt(loss) + rest
-            root_sum = total + term, term - ((total + term) - total)
-            better = (t == 0) | (loss < (1 - PLATEAU) * carry.best)
-            best, best_at = jnp.where(better, loss, carry.best), jnp.where(better, t, carry.best_at)
-            stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
-            if stop is None:
-                return stepped
-            # What was looked at is the state before the step, which is then not taken.
-            met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
-            return jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
-
-        def measured(state: State) -> dict[str, Array]:
-            return measure(path.read(state, member, shared), member, shared)
-
-        def nothing(state: State) -> dict[str, Array]:
-            return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state))
-
+    def step(t: Array, carry: Carry, member: Member) -> Carry:
+        state, loss, gradient = path.step(carry.state, member, shared, t)
+        limit = jnp.where(t == 0, DIVERGED_RATIO * (loss + 1), carry.loss_limit)
+        healthy = jnp.isfinite(loss) & (loss <= limit)
+        diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
+        total, rest = carry.root_sum
+        term = jnp.sqrt(loss) + rest
+        root_sum = total + term, term - ((total + term) - total)
+        better = (t == 0) | (loss < (1 - PLATEAU) * carry.best)
+        best, best_at = jnp.where(better, loss, carry.best), jnp.where(better, t, carry.best_at)
+        stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
         if stop is None:
-            carry = jax.lax.fori_loop(first, last, step, carry)
-        else:
-            # Of members side by side, those that have stopped keep what they carry until the last one has.
-            _, carry = jax.lax.while_loop(
-                lambda at: (at[0] < last) & (at[1].stopped_at == NEVER) & (at[1].diverged_at == NEVER),
-                lambda at: (at[0] + 1, step(*at)),
-                (first, carry),
-            )
-        return carry, jax.lax.cond(wanted, measured, nothing, carry.state)
+            return stepped
+        # What was looked at is the state before the step, which is then not taken.
+        met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
+        stepped = jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
+        # Those that have stopped keep what they carry until the last one has.
+        return jax.tree.map(partial(jnp.where, _goes_on(carry)), stepped, carry)
 
-    carry, record = jax.vmap(one)(carry, members)
+    def one(carry: Carry, member: Member) -> Carry:
+        return jax.lax.fori_loop(first, last, lambda t, carry: step(t, carry, member), carry)
+
+    def measured(state: State, member: Member) -> dict[str, Array]:
+        return measure(path.read(state, member, shared), member, shared)
+
+    def nothing(state: State, member: Member) -> dict[str, Array]:
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state, member))
+
+    if stop is None:
+        carry = jax.vmap(one)(carry, members)
+    else:
+        # The step is one for all members, so that what a path does at some steps only is done at no others.
+        _, carry = jax.lax.while_loop(
+            lambda at: (at[0] < last) & jnp.any(_goes_on(at[1])),
+            lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),
+            (first, carry),
+        )
+    record = jax.vmap(lambda carry, member: jax.lax.cond(wanted, measured, nothing, carry.state, member))(
+        carry, members
+    )
     return layout.spread(carry), record
+
+
+def _goes_on(carry: Carry) -> Array:
+    """Whether a member has neither stopped nor diverged."""
+    return (carry.stopped_at == NEVER) & (carry.diverged_at == NEVER)
 
 
 def _met(stop: Stop, loss: Array, gradient: Array, since: Array) -> Array:

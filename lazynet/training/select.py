@@ -52,7 +52,6 @@ def choose_path(
     batch_size: int | None,
     x: np.ndarray,
     path: str = "auto",
-    stops: bool = False,
 ) -> Path:
     """The path with the fewest operations, or the one asked for.
 
@@ -63,7 +62,6 @@ def choose_path(
         batch_size: None for the full batch.
         x: training inputs (n, d), whose rank decides.
         path: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
-        stops: whether members may stop, each at its own step, which has no blocks of steps.
 
     Raises:
         ValueError: if the path is unknown or cannot train this network.
@@ -78,8 +76,7 @@ def choose_path(
             "layer of a TwoLayer; take path='auto'."
         )
     if batch_size is not None and descends:
-        blocks = steps_of_block(x.shape[1], batch_size) >= LEAST and not stops
-        if path == "delayed" or (path == "auto" and blocks):
+        if path == "delayed" or (path == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
             return DelayedPath(network, loss, batch_size)
     elif path == "delayed":
         raise ValueError(

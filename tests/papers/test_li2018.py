@@ -10,10 +10,12 @@ import xarray as xr
 
 import lazynet as lz
 from lazynet import cli
+from lazynet.cli import papers
 from lazynet.papers import li2018
 from lazynet.papers import li2018_structure as structure
 from lazynet.papers.li2018_setting import MEASURED, MOVED, SGD, drawn, evenly, first_step, spectra_of
 from lazynet.papers.li2018_sizes import BATCH, SIZES, jobs
+from lazynet.plan import Job
 from lazynet.training.keys import batch_key, member_key
 
 TINY = SIZES["tiny"]
@@ -271,7 +273,14 @@ def test_the_command(tmp_path, capsys):
 def test_what_a_size_takes(capsys):
     assert cli.main(["reproduce", "li2018", "--size", "paper", "--plan"]) == 0
     assert "mnist" in capsys.readouterr().out
+    assert {job.share for job in jobs("paper")} == {1 / 3}
     hours = {size: sum(sum(job.flops.values()) for job in jobs(size)) for size in SIZES}
     # 4 B d m operations a step of every network on MNIST are most of it.
     assert hours["paper"] == pytest.approx(4 * 64 * 784 * 63_000 * 20_000 * 5, rel=0.05)
     assert hours["tiny"] < hours["small"] / 30
+
+
+def test_the_estimate_is_of_what_a_job_reaches(monkeypatch):
+    monkeypatch.setattr(papers, "product_rate", lambda dtype: 1e9)
+    job = Job("A job", {}, {"steps": 60e9}, 0.25)
+    assert "4 min or more" in papers._estimate([job])

@@ -114,7 +114,6 @@ def test_it_is_chosen_where_blocks_are_long():
     assert choose_path(network, loss, optax.sgd, 4, wide) == DelayedPath(network, loss, 4)
     others = [
         choose_path(network, loss, "sgd", 4, narrow),
-        choose_path(network, loss, "sgd", 4, wide, stops=True),
         choose_path(network, loss, "sgd", 4, wide, path="autodiff"),
         choose_path(network, loss, "adam", 4, wide),
         choose_path(network.clone(train="both"), loss, "sgd", 4, wide),
