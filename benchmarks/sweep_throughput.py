@@ -156,7 +156,7 @@ def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
     every = starts(given, network)
     packs = []
-    for seeds in packs_of(range(given.seeds), network, data):
+    for seeds in packs_of(range(given.seeds), network, data.n_train, data.dim):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(every[seed] for seed in seeds))
         keys = jnp.stack([batch_key(member_key(network.width, seed)) for seed in seeds])
         packs.append(Member(stacked, keys, None))

@@ -256,7 +256,8 @@ def test_descent_is_the_linearised_network(key):
 
         @jax.jit
         def step(state, t):
-            return path.step(state, member, shared, t)[0], path._batch(key, numbers, t)[0]
+            state = path.step(state, member, shared, t)[0]
+            return state, path._batch(numbers, t, state[-1])[0]
 
         state, order = path.start(member, shared), []
         start = np.asarray(path.network.apply(path.read(state, member, shared), jnp.asarray(x)))
