@@ -21,11 +21,10 @@ from lazynet.papers import arora2019_functions as functions
 from lazynet.papers import du2018
 from lazynet.papers.arora2019_published import PAPER_EIGENVALUES, PAPER_N, PAPER_NOISE
 from lazynet.papers.arora2019_sizes import SIZES, Networks, Size, jobs
-from lazynet.papers.claims import Claim, Reproduction
+from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.work import Arrays, Work
 from lazynet.theory import (
     concentration_bound,
-    fit_exponent,
     flips_bound,
     population_bound,
     population_bounds,
@@ -130,11 +129,6 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
     if other is not None:
         note = f"at kappa = {float(other.init_scale):g} it is {beside:.2f}; {note}"
     return Claim(f"Theorem 4.1, {place}", "gap of the widest networks over the narrowest", fall, "<=", 1.0, note)
-
-
-def exponent(values: DataArray) -> float:
-    """The exponent in the width of the mean over seeds."""
-    return fit_exponent(values.width.values, values.transpose("width", "seed").values).exponent
 
 
 def last_steps(name: str, size: Networks) -> Arrays:

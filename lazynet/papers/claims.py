@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lazynet.typing import Figure
+from lazynet.theory import Fit, fit_exponent
+from lazynet.typing import DataArray, Figure
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,16 @@ class Reproduction:
         """Claims and numbers, for summary.json; what is not a number is null."""
         claims = [{**asdict(claim), "holds": claim.holds} for claim in self.claims]
         return plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
+
+
+def fitted(values: DataArray) -> Fit:
+    """The exponent in the width of the mean over seeds, with its interval."""
+    return fit_exponent(values.width.values, values.transpose("width", "seed").values)
+
+
+def exponent(values: DataArray) -> float:
+    """The exponent alone."""
+    return fitted(values).exponent
 
 
 def plain(value: Any) -> Any:

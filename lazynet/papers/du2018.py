@@ -11,11 +11,10 @@ import jax
 import numpy as np
 
 import lazynet as lz
-from lazynet.papers.claims import Claim, Reproduction
+from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.figures import panels
 from lazynet.papers.work import Work
 from lazynet.plots.style import width_colors
-from lazynet.theory import fit_exponent
 from lazynet.typing import Figure, Result
 
 EPOCHS = 100
@@ -42,8 +41,7 @@ def claims(result: Result) -> Iterator[Claim]:
     """Figure 1: everything improves with the width."""
     end = result.isel(step=-1)
     for panel, quantity in (("b", "activation_flips"), ("c", "max_neuron_displacement")):
-        values = end[quantity].transpose("width", "seed")
-        found = fit_exponent(values.width.values, values.values).exponent
+        found = exponent(end[quantity])
         yield Claim(f"Du et al. 2018, Figure 1 ({panel})", f"exponent of {quantity} in the width", found, "<=", -0.4)
     losses = result.train_loss.mean("seed").transpose("width", "step").values
     # Below is what float32 cannot tell from zero.

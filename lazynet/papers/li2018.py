@@ -15,7 +15,7 @@ import lazynet as lz
 from lazynet.measures import effective_rank, leading_values
 from lazynet.papers import li2018_figures as figures
 from lazynet.papers import li2018_structure
-from lazynet.papers.claims import Claim, Reproduction
+from lazynet.papers.claims import Claim, Reproduction, exponent, fitted
 from lazynet.papers.li2018_setting import (
     LEARNED,
     LEVEL,
@@ -25,9 +25,7 @@ from lazynet.papers.li2018_setting import (
     SGD,
     drawn,
     evenly,
-    exponent,
     first_step,
-    fitted,
     spectra_of,
 )
 from lazynet.papers.li2018_sizes import IMAGES_BATCH, IMAGES_ETA, SIZES, Mixture, Size, jobs
@@ -97,7 +95,7 @@ def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
     end = 1 - result.test_error.isel(step=-1)
     yield Claim(f"{place} (a)", "least test accuracy at the end", float(end.min(skipna=False)), ">=", LEARNED)
     needed = first_step(early.test_error).mean("seed", skipna=False)
-    note = f"{', '.join(f'{steps:.1f}' for steps in needed.values)} by width"
+    note = f"{words(needed.values)} by width"
     spread = float(needed.max(skipna=False) / needed.min(skipna=False))
     yield Claim(f"{place} (a)", "steps to 99% test accuracy, most over least of the widths", spread, "<=", 1.5, note)
     slope = abs(float(np.polyfit(np.log(needed.width.values), np.log(needed.values), 1)[0]))

@@ -5,9 +5,11 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
+import scipy.stats
 
+from lazynet.papers.claims import exponent
 from lazynet.papers.figures import PUBLISHED, band, panels, ticks
-from lazynet.papers.li2018_setting import LEVEL, MOVED, exponent, first_step, moved, steps_of
+from lazynet.papers.li2018_setting import LEVEL, MOVED, first_step, moved, steps_of
 from lazynet.papers.li2018_sizes import Mixture
 from lazynet.papers.work import Arrays
 from lazynet.plots.style import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
@@ -74,7 +76,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
             label = f"{name} in the paper, at its step 390"
             axes.plot(np.array(PAPER_WIDTHS)[common], paper, label=label, **PUBLISHED | {"color": color})
     first = result.relative_displacement.isel(step=-1)
-    power_law(axes, first.width.values, float(np.exp(np.log(first.mean("seed")).mean())), -0.5, "black")
+    power_law(axes, first.width.values, scipy.stats.gmean(first.mean("seed").values), -0.5, "black")
     axes.set(xlabel="width", title="at the last step; dashed: m^(-1/2)")
     ticks(axes, result.width.values)
     axes.legend(**BELOW)
@@ -162,7 +164,7 @@ def draw_structure(
     lost = -np.log(exact.coupled.isel(step=-1))
     coupled.set(xscale="log", yscale="log")
     band(coupled, lost.width, lost, GREEN, "", marker="o")
-    power_law(coupled, lost.width.values, float(np.exp(np.log(lost.mean("seed")).mean())), -0.5, GREEN)
+    power_law(coupled, lost.width.values, scipy.stats.gmean(lost.mean("seed").values), -0.5, GREEN)
     coupled.set(xlabel="width", ylabel="-log(share of coupled units)")
     coupled.set_title(f"Lemma 5.1, sigma = 0: m^{exponent(lost):.2f}; dashed: m^(-1/2)")
     ticks(coupled, lost.width.values)

@@ -10,7 +10,6 @@ from lazynet.measures import singular_values
 from lazynet.networks import weights
 from lazynet.papers.li2018_sizes import BATCH, ETA, Mixture
 from lazynet.papers.work import Arrays
-from lazynet.theory import Fit, fit_exponent
 from lazynet.training.keys import member_key
 from lazynet.typing import DataArray, Result
 
@@ -32,16 +31,6 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
 def evenly(steps: int, snapshots: int) -> range:
     """So many steps at equal distances, and 0."""
     return range(0, steps + 1, max(1, steps // snapshots))
-
-
-def fitted(values: DataArray) -> Fit:
-    """The exponent in the width of the mean over seeds, with its interval."""
-    return fit_exponent(values.width.values, values.transpose("width", "seed").values)
-
-
-def exponent(values: DataArray) -> float:
-    """The exponent alone."""
-    return fitted(values).exponent
 
 
 def first_step(error: DataArray) -> DataArray:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from lazynet.plan import Job
 
-# In the paper's scale eta is 10 / m and 4000 / m, of weights that start as N(0, I / m): see `lazynet.TwoLayer`.
+# In the paper's scale eta is 10 / m and 4000 / m, of weights that start as N(0, I / m).
 ETA, BATCH = 10.0, 16
 IMAGES_ETA, IMAGES_BATCH = 4000.0, 64
 # Of the rate of a large product: batches are narrow, and wide networks are larger than a cache.
@@ -35,7 +35,6 @@ class Images(NamedTuple):
     n: int
     measured: int
     n_test: int
-    batch: int
 
 
 class Size(NamedTuple):
@@ -62,7 +61,7 @@ SMALL = Size(
     variances=(0.0, 1.0, 2.0, 4.0, 8.0),
     structures=((2, 2), (5, 2), (10, 1), (10, 2), (10, 4), (10, 8), (20, 2)),
     memorised=200,
-    images=Images("mnist", 60_000, 1000, 2000, IMAGES_BATCH),
+    images=Images("mnist", 60_000, 1000, 2000),
     on_images=Networks((500, 1000, 2000, 4000), 3, 1000),
 )
 SIZES = {
@@ -75,7 +74,7 @@ SIZES = {
         variances=(0.0, 4.0),
         structures=((3, 1), (3, 4)),
         memorised=60,
-        images=Images("digits", 1000, 200, 400, IMAGES_BATCH),
+        images=Images("digits", 1000, 200, 400),
         on_images=Networks((1000, 16_000), 3, 100),
     ),
     "small": SMALL,
@@ -100,7 +99,7 @@ def jobs(size: str) -> list[Job]:
     }
     features = 784 if images.name == "mnist" else 64
     widest = 4 * max(max(chosen.networks.widths) * data.dim, max(chosen.on_images.widths) * features)
-    trained = {"training": _steps(chosen.on_images, images.batch, features)}
+    trained = {"training": _steps(chosen.on_images, IMAGES_BATCH, features)}
     return [
         Job("Mixtures", {"weights, their gradient and the start": 3 * widest}, synthetic, SHARE),
         Job(images.name, {"images": 12 * images.n * features}, trained, SHARE),

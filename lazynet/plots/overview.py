@@ -61,8 +61,12 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         figure = Figure(figsize=(11, 8.6), layout="constrained")
         (loss, gaps), (movement, exponents) = figure.subplots(2, 2)
         _draw_loss(loss, result)
-        _draw_against_width(gaps, result, verdict, GAPS)
-        gaps.set(title="Gaps between network and kernel", ylabel="RMS training gap, maximum over steps")
+        if any(gap in result for gap in GAPS):
+            _draw_against_width(gaps, result, verdict, GAPS)
+            gaps.set(title="Gaps between network and kernel", ylabel="RMS training gap, maximum over steps")
+        else:
+            gaps.set_axis_off()
+            gaps.set_title("Not compared with the kernel")
         _draw_against_width(movement, result, verdict, MOVEMENTS)
         movement.set(title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (unit rows: no unit)")
         _draw_exponents(exponents, result, verdict)
@@ -95,7 +99,11 @@ def _draw_loss(axes: Axes, result: Result) -> None:
         predicted = predicted.mean("seed") if "seed" in predicted.dims else predicted
         for i, curve in enumerate(np.atleast_2d(predicted.values)):
             axes.plot(later.step, curve, color="black", label="" if i else "kernel", **THEORY)
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title="Networks beside their kernel")
+    beside = " beside their kernel" if "kernel_train_loss" in later else ""
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title=f"Networks{beside}")
+    measured = settings_of(result).get("measured")
+    if measured is not None:
+        axes.set_ylabel(f"training loss, on {measured} examples")
     axes.legend(title="width", ncols=2)
 
 

@@ -19,7 +19,7 @@ from lazynet.sweep.limits import Limits
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.result import Pack, assemble
-from lazynet.sweep.settings import Training, as_json, check_new_folder, check_shard, chosen, named
+from lazynet.sweep.settings import Training, as_json, as_snapshots, check_new_folder, check_shard, named
 from lazynet.sweep.store import finished_run, open_run
 from lazynet.sweep.study import rates_of, study_of
 from lazynet.training import Stop
@@ -126,7 +126,7 @@ def sweep(
     """
     training = Training(
         steps,
-        chosen(snapshots),
+        as_snapshots(snapshots),
         get_loss(loss),
         optimizer,
         None,

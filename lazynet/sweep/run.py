@@ -15,7 +15,7 @@ from lazynet.sweep.limits import default_learning_rate
 from lazynet.sweep.members import train_members
 from lazynet.sweep.prepared import prepare
 from lazynet.sweep.result import STATUS, outcome
-from lazynet.sweep.settings import Training, as_json, chosen, named, sweep_settings
+from lazynet.sweep.settings import Training, as_json, as_snapshots, named, sweep_settings
 from lazynet.training import Stop
 from lazynet.typing import Variables
 
@@ -105,7 +105,7 @@ def train(
 
     training = Training(
         steps,
-        chosen(snapshots),
+        as_snapshots(snapshots),
         get_loss(loss),
         optimizer,
         batch_size,

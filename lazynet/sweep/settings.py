@@ -92,7 +92,7 @@ class Training:
         if self.path != "auto":
             choose_path(network, self.loss, self.optimizer, self.batch_size, data.x_train, path=self.path)
         self._check_stop()
-        self._check_measured(data, learning_rate)
+        self._check_comparison(data, learning_rate)
         for name, _ in self.measures:
             if not name.isidentifier() or name in RESERVED:
                 raise ValueError(f"measures has {name!r}, but a name must be an identifier that results do not have.")
@@ -141,7 +141,7 @@ class Training:
                 f"snapshots has {wrong[0]!r}, but every step must be a whole number from 0 to {self.steps}."
             )
 
-    def _check_measured(self, data: Dataset, learning_rate: Scale | None) -> None:
+    def _check_comparison(self, data: Dataset, learning_rate: Scale | None) -> None:
         if not isinstance(self.compare, bool):
             raise ValueError(f"compare is {self.compare!r}, but must be True or False.")
         if self.measured is None:
@@ -172,7 +172,7 @@ class Training:
             check_count("stop.plateau", stop.plateau)
 
 
-def chosen(snapshots: Any) -> Any:
+def as_snapshots(snapshots: Any) -> Any:
     """How many snapshots, or their steps, as the settings have them."""
     if isinstance(snapshots, np.ndarray | np.generic):
         snapshots = snapshots.tolist()

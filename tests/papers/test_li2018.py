@@ -206,7 +206,7 @@ def test_poorer_structure_takes_more():
         f"{place}steps to 99%, poorest over richest structure",
         f"{place}steps to 99%, rank correlation with k l",
     ]
-    assert np.isnan(structure.numbers(never.assign(activation_flips=never.test_error))["steps to 99%"])
+    assert np.isnan(structure.numbers(never.assign(activation_flips=never.test_error))["steps to 99% test accuracy"])
 
 
 def test_the_update_leads_with_as_many_as_there_are_components():

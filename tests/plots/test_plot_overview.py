@@ -137,3 +137,11 @@ def test_zeros_and_diverged_widths_leave_no_trace(result):
     for axes in figure.axes:
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
         assert max(map(abs, figure.axes[3].get_ylim())) < 100
+
+
+def test_networks_that_were_not_compared_have_no_empty_axes():
+    more = {"learning_rate": 0.1, "compare": False, "measured": 8, "progress": False}
+    loss, gaps, *_ = lz.plot(lz.sweep(lz.TwoLayer(width=8), DATA, [8, 32], 2, 5, **more)).axes
+    assert not gaps.axison
+    assert gaps.get_title() == "Not compared with the kernel"
+    assert (loss.get_title(), loss.get_ylabel()) == ("Networks", "training loss, on 8 examples")

@@ -20,7 +20,7 @@ def sweeps(dtype):
     more = {"dtype": dtype, "learning_rate": 0.05, "progress": False}
     yield lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 40, **more)
     yield lz.sweep(lz.TwoLayer(width=8), DATA, [16], 3, 40, **more)
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [8192], 1, 20, **more)
+    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16_384], 1, 20, **more)
 
 
 if __name__ == "__main__":
