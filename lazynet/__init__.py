@@ -13,8 +13,25 @@ from lazynet.data import (
     xor,
 )
 from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
-from lazynet.kernels import analytic_kernel, complexity, empirical_ntk, kernel_operator, label_projections
-from lazynet.networks import TwoLayer
+from lazynet.kernels import (
+    analytic_kernel,
+    complexity,
+    empirical_ntk,
+    kernel_operator,
+    label_projections,
+    monte_carlo_kernel,
+)
+from lazynet.networks import (
+    ConvNet,
+    DeepReLU,
+    Parametrization,
+    ThreeLayer,
+    TwoLayer,
+    from_flax,
+    from_functions,
+    from_nnx,
+    from_stax,
+)
 from lazynet.plots import plot
 from lazynet.sweep import Run, merge, mode_residuals, predict, sweep, train
 from lazynet.theory import Verdict, verify
@@ -23,17 +40,25 @@ from lazynet.training import Stop
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConvNet",
     "Dataset",
+    "DeepReLU",
     "Ensemble",
+    "Parametrization",
     "Run",
     "Separation",
     "Stop",
+    "ThreeLayer",
     "Trajectory",
     "TwoLayer",
     "Verdict",
     "analytic_kernel",
     "complexity",
     "empirical_ntk",
+    "from_flax",
+    "from_functions",
+    "from_nnx",
+    "from_stax",
     "gaussian_mixture",
     "kernel_descent",
     "kernel_ensemble",
@@ -46,6 +71,7 @@ __all__ = [
     "merge",
     "mixture",
     "mode_residuals",
+    "monte_carlo_kernel",
     "plot",
     "predict",
     "separation",

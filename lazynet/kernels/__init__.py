@@ -1,11 +1,13 @@
 """Kernels: analytic and empirical tangent kernels, their spectra, and the one door to neural-tangents."""
 
-from lazynet.kernels.analytic import analytic_kernel
+from lazynet.kernels.analytic import limit_key
 from lazynet.kernels.dense import dense_operator
 from lazynet.kernels.density import SpectralDensity, spectral_density
 from lazynet.kernels.door import neural_tangents
 from lazynet.kernels.empirical import average_ntk, empirical_ntk
+from lazynet.kernels.families import analytic_kernel
 from lazynet.kernels.krylov import Error, largest_eigenvalue
+from lazynet.kernels.monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
 from lazynet.kernels.operators import CrossOperator, KernelOperator
 from lazynet.kernels.solve import complexity, solve
 from lazynet.kernels.spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
@@ -17,6 +19,7 @@ __all__ = [
     "Inverse",
     "KernelOperator",
     "LabelProjections",
+    "MonteCarloKernel",
     "SpectralDensity",
     "Spectrum",
     "analytic_kernel",
@@ -28,9 +31,13 @@ __all__ = [
     "kernel_operator",
     "label_projections",
     "largest_eigenvalue",
+    "layer_kernels",
+    "limit_key",
+    "monte_carlo_kernel",
     "neural_tangents",
     "same_rows",
     "solve",
     "spectral_density",
     "spectrum",
+    "whole",
 ]

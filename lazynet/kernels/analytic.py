@@ -1,7 +1,7 @@
 """The neural tangent kernel of a network of infinite width, found by the network's type."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Num
 
 from lazynet.kernels.dual import tangent_dual
-from lazynet.networks import TwoLayer, at_width
+from lazynet.networks import SingleHidden, TwoLayer, at_width
 
 
 @functools.singledispatch
@@ -50,6 +50,18 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
     return None
 
 
+@functools.singledispatch
+def limit_key(network: Any) -> Hashable:
+    """What tells networks of one family with another kernel of infinite width apart; at least all there is."""
+    return network
+
+
+@limit_key.register(SingleHidden)
+def _of_scales(network: SingleHidden) -> Hashable:
+    scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
+    return (network.activation, *scales)
+
+
 @analytic_kernel.register(TwoLayer)
 def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 n2"]]:
     kappa = at_width(network.init_scale, network.width)
@@ -61,17 +73,29 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
         dtype: str = "float64",
     ) -> np.ndarray:
         """K(x1, x2), NumPy (n1, n2)."""
-        if dtype not in ("float64", "float32"):
-            raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
-        x1 = _rows(x1, "x1", dtype)
-        x2 = None if x2 is None else _rows(x2, "x2", dtype)
-        if x2 is not None and x1.shape[1] != x2.shape[1]:
-            raise ValueError(f"x1 has rows of length {x1.shape[1]} and x2 of length {x2.shape[1]}; they must agree.")
+        x1, x2 = check_pair(x1, x2, dtype)
         result = tangent_dual(network.train, network.activation, x1, x2, kappa)
         result *= alpha**2
         return result
 
     return kernel
+
+
+def check_pair(
+    x1: Array | np.ndarray, x2: Array | np.ndarray | None, dtype: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both sides of a kernel in the dtype that it is asked for in, or the reason why they cannot be.
+
+    Raises:
+        ValueError: as `analytic_kernel` says.
+    """
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+    x1 = _rows(x1, "x1", dtype)
+    x2 = None if x2 is None else _rows(x2, "x2", dtype)
+    if x2 is not None and x1.shape[1] != x2.shape[1]:
+        raise ValueError(f"x1 has rows of length {x1.shape[1]} and x2 of length {x2.shape[1]}; they must agree.")
+    return x1, x2
 
 
 def _rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarray, "n d"]:

@@ -67,7 +67,15 @@ def hermite_functions(terms: int, scale: float) -> tuple[Float[np.ndarray, " nod
 def hermite_sum(
     u1: Float[Array, "n1 d"], a1: Float[Array, "n1 terms"], u2: Float[Array, "n2 d"], a2: Float[Array, "n2 terms"]
 ) -> Float[Array, "n1 n2"]:
-    """sum_k a1_ik a2_jk rho_ij^k for the cosines rho of unit rows, by Horner's rule."""
+    """sum_k a1_ik a2_jk rho_ij^k for the cosines rho of unit rows."""
+    return hermite_series(u1 @ u2.T, a1, a2)
+
+
+@jax.jit
+def hermite_series(
+    rho: Float[Array, "n1 n2"], a1: Float[Array, "n1 terms"], a2: Float[Array, "n2 terms"]
+) -> Float[Array, "n1 n2"]:
+    """sum_k a1_ik a2_jk rho_ij^k, by Horner's rule."""
     a2_by_term = a2.T
 
     def row(cosines_and_coefficients: tuple[Array, Array]) -> Array:
@@ -79,4 +87,4 @@ def hermite_sum(
         return jax.lax.scan(horner, jax.numpy.zeros_like(rho), (a, a2_by_term), reverse=True)[0]
 
     # A few rows at a time stay in cache over all the terms.
-    return jax.lax.map(row, (u1 @ u2.T, a1), batch_size=32)
+    return jax.lax.map(row, (rho, a1), batch_size=32)

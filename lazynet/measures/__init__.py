@@ -4,16 +4,21 @@ from lazynet.measures.gaps import relative_distance, rms, zero_one_error
 from lazynet.measures.modes import residual_modes
 from lazynet.measures.movement import (
     activation_flips,
+    array_displacements,
+    array_norms,
     coupled_neurons,
     displacement,
     max_neuron_displacement,
     parameter_norm,
+    sign_changes,
 )
 from lazynet.measures.sharpness import sharpness
 from lazynet.measures.spectrum import effective_rank, leading_values, singular_values
 
 __all__ = [
     "activation_flips",
+    "array_displacements",
+    "array_norms",
     "coupled_neurons",
     "displacement",
     "effective_rank",
@@ -24,6 +29,7 @@ __all__ = [
     "residual_modes",
     "rms",
     "sharpness",
+    "sign_changes",
     "singular_values",
     "zero_one_error",
 ]

@@ -20,6 +20,16 @@ def displacement(params: Any, start: Any) -> Array:
     return parameter_norm(jax.tree.map(lambda now, before: now - before, params, start))
 
 
+def array_norms(params: Any) -> Float[Array, " arrays"]:
+    """The Frobenius norm of each trained array."""
+    return jnp.stack([jnp.sqrt(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(params)])
+
+
+def array_displacements(params: Any, start: Any) -> Float[Array, " arrays"]:
+    """||W_l - W_l(0)|| of each trained array (Lee et al. 2019, Figure 1)."""
+    return array_norms(jax.tree.map(lambda now, before: now - before, params, start))
+
+
 def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"]) -> Array:
     """max_r ||w_r - w_r(0)||, the left side of Arora et al. 2019, Lemma C.1."""
     return jnp.sqrt(jnp.max(jnp.sum((w - start) ** 2, axis=1)))
@@ -31,7 +41,14 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
     Du et al. 2018, section 5, Figure 1(b), and the coupling of Li and Liang 2018, section 7; a pre-activation of
     exactly zero counts as not positive.
     """
-    return jnp.mean(_flipped(w, start, x).astype(w.dtype))
+    return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
+
+
+def sign_changes(now: list[Array], before: list[Array]) -> Array:
+    """Share of the pre-activations of all layers together whose sign is another than before."""
+    total = sum(z.size for z in now)
+    shares = [jnp.mean(((z > 0) != (z0 > 0)).astype(z.dtype)) for z, z0 in zip(now, before, strict=True)]
+    return sum((z.size / total * share for z, share in zip(now, shares, strict=True)), jnp.zeros_like(shares[0]))
 
 
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:

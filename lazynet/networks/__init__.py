@@ -1,17 +1,52 @@
 """Networks: flax modules that follow the protocol `width, outputs, clone, init, apply`."""
 
 from lazynet.networks.activations import ACTIVATIONS, Activation, value_and_slope
+from lazynet.networks.adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
+from lazynet.networks.conv import ConvNet, patches
+from lazynet.networks.deep import DeepReLU, ThreeLayer
 from lazynet.networks.linearized import Linearized
-from lazynet.networks.two_layer import Scale, TwoLayer, at_width, output_factor, weights
+from lazynet.networks.parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
+from lazynet.networks.protocol import (
+    check_network,
+    described,
+    forward_cost,
+    layer_names,
+    learning_rate_exponent,
+    parameter_bytes,
+    preactivations,
+    starts_at_zero,
+)
+from lazynet.networks.two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
 
 __all__ = [
     "ACTIVATIONS",
+    "PARAMETRIZATIONS",
     "Activation",
+    "Adapted",
+    "ConvNet",
+    "DeepReLU",
     "Linearized",
+    "Parametrization",
     "Scale",
+    "SingleHidden",
+    "ThreeLayer",
     "TwoLayer",
     "at_width",
+    "check_network",
+    "described",
+    "forward_cost",
+    "from_flax",
+    "from_functions",
+    "from_nnx",
+    "from_stax",
+    "get_parametrization",
+    "layer_names",
+    "learning_rate_exponent",
     "output_factor",
+    "parameter_bytes",
+    "patches",
+    "preactivations",
+    "starts_at_zero",
     "value_and_slope",
     "weights",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
-from lazynet.networks import Scale, TwoLayer
+from lazynet.networks import Scale
 from lazynet.sweep.checkpoint import OutOfTime
 from lazynet.sweep.devices import agreed_text, is_first, together
 from lazynet.sweep.engine import all_cells, deadline_of
@@ -27,7 +27,7 @@ from lazynet.typing import Result
 
 
 def sweep(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     widths: Sequence[int],
     seeds: int | Sequence[int] = 8,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lazynet.data import Dataset, label_noise
-from lazynet.networks import Scale, TwoLayer
+from lazynet.networks import Scale, described
 from lazynet.sweep.names import OF_KERNEL
 from lazynet.sweep.settings import Training, check_count
 from lazynet.training.keys import noise_key, subsample_key
@@ -26,7 +26,7 @@ class Point(NamedTuple):
     """
 
     labels: dict[str, Any]
-    network: TwoLayer
+    network: Any
     data: Dataset
     training: Training
     learning_rate: Scale | None
@@ -66,7 +66,7 @@ def split_axes(given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
 
 
 def points_of(
-    network: TwoLayer, data: Dataset, training: Training, axes: dict[str, list], single: dict[str, Any]
+    network: Any, data: Dataset, training: Training, axes: dict[str, list], single: dict[str, Any]
 ) -> list[Point]:
     """All points, the last axis fastest.
 
@@ -77,13 +77,16 @@ def points_of(
 
 
 def _points(
-    network: TwoLayer, data: Dataset, training: Training, axes: dict[str, list], single: dict[str, Any]
+    network: Any, data: Dataset, training: Training, axes: dict[str, list], single: dict[str, Any]
 ) -> Iterator[Point]:
     found: dict[tuple[int | None, float], Dataset] = {}
     for values in product(*axes.values()):
         labels = dict(zip(axes, values, strict=True))
         at = single | labels
         family = {name: at[name] for name in OF_KERNEL[:3] if at[name] is not None}
+        for name in family:
+            if not hasattr(network, name):
+                raise ValueError(f"{name} is given, but a network from {described(network)} has none; leave it out.")
         examples = at["n_train"], at["label_noise"]
         if examples not in found:
             found[examples] = _data_of(data, *examples)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from lazynet.data import Dataset, is_labels
 from lazynet.kernels.threads import narrow_products
 from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
-from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor
+from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor, starts_at_zero
 from lazynet.precision import host_float64
 from lazynet.sweep.members import Trained, first_diverged, train_members
 from lazynet.sweep.names import GAPS
@@ -23,13 +23,6 @@ from lazynet.sweep.settings import Training
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import Checkpoint
 
-MOVEMENT = (
-    "displacement",
-    "relative_displacement",
-    "max_neuron_displacement",
-    "activation_flips",
-    "kernel_drift",
-)
 # A large learning rate makes members and predictions overflow, which the result says better than NumPy's warning.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 
@@ -47,7 +40,7 @@ class Cell(NamedTuple):
 
 @DIVERGENCE
 def compute_cell(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     keys: list[Array],
     training: Training,
@@ -66,7 +59,7 @@ def compute_cell(
 
 
 def _beside_predictions(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     keys: list[Array],
     training: Training,
@@ -118,16 +111,15 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 
 @DIVERGENCE
 def network_variables(
-    network: TwoLayer, data: Dataset, trained: Trained, training: Training
+    network: Any, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Losses, errors and movement (members, step), NaN from the step on at which a member had diverged."""
     steps, data = training.snapshot_steps, training.seen_by_measures(data)
-    variables = scores(trained.records, data, training.loss, network.symmetric)
+    variables = scores(trained.records, data, training.loss, starts_at_zero(network))
     residual = trained.records["train_prediction"] - data.y_train
     variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
-    own = [name for name, _ in training.measures]
-    ready = ["sharpness", "relative_learning_rate"] if training.sharpness else []
-    variables |= {name: trained.records[name] for name in (*MOVEMENT, *ready, *own)}
+    known = ("train_prediction", "test_prediction", "loss_root_sum")
+    variables |= {name: values for name, values in trained.records.items() if name not in known}
     diverged_at = first_diverged(trained, variables["train_loss"], steps)
     return {name: _without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
 
@@ -183,10 +175,10 @@ def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], d
 
 
 def _limit_predictions(
-    network: TwoLayer, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
+    network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Predictions of the limit for each member, and the scores of the limit: (step,) where all start from zero."""
-    members = 1 if network.symmetric else len(trained.diverged_at)
+    members = 1 if starts_at_zero(network) else len(trained.diverged_at)
     steps, paths, moved = training.snapshot_steps, [], []
     for i in range(members):
         f0, f0_test = starts(network, trained, i)
@@ -196,13 +188,13 @@ def _limit_predictions(
         "train_prediction": np.stack([path.train for path in paths]),
         "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
     }
-    found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, network.symmetric).items()}
+    found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, starts_at_zero(network)).items()}
     found["linearised_displacement"] = np.stack(moved)
-    return predicted, {name: v[0] for name, v in found.items()} if network.symmetric else found
+    return predicted, {name: v[0] for name, v in found.items()} if starts_at_zero(network) else found
 
 
 def _bounds(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     trained: Trained,
     lambda_min: float,
@@ -217,7 +209,7 @@ def _bounds(
     with ||X||_2 <= sqrt(n) and the geometric decay of theory it is Lemma C.1 of Arora et al. 2019,
     4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min), times alpha L sqrt(k).
     """
-    if network.train != "hidden" or network.readout != "sign":
+    if not isinstance(network, TwoLayer) or network.train != "hidden" or network.readout != "sign":
         return {}
     factor = output_factor(network) * ACTIVATIONS[network.activation].lipschitz * np.sqrt(network.outputs)
     # The factor has 1 / sqrt(m) in it.

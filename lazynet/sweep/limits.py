@@ -1,13 +1,14 @@
 """The infinite-width kernels of a sweep, computed when they are asked for, and the default learning rates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from lazynet.data import Dataset
-from lazynet.kernels import analytic_kernel, largest_eigenvalue
-from lazynet.networks import TwoLayer, at_width
+from lazynet.kernels import analytic_kernel, largest_eigenvalue, limit_key
+from lazynet.networks import at_width, learning_rate_exponent
 from lazynet.sweep.axes import Point
 from lazynet.sweep.predictions import (
     Limit,
@@ -35,8 +36,7 @@ class Limits:
         if not point.training.compare:
             return None
         network, data = point.network.clone(width=width), point.data
-        scales = (at_width(scale, width) for scale in (network.init_scale, network.output_scale))
-        key = (network.activation, *scales, data.n_train)
+        key = (limit_key(network), data.n_train)
         if key not in self._found:
             while sum(limit.nbytes for limit in self._found.values() if limit is not None) > KEPT:
                 self._found.pop(next(iter(self._found)))
@@ -47,12 +47,24 @@ class Limits:
         return self._found[key]
 
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
-        """The learning rate at each width: as given, or one default for all, from the largest width."""
+        """The learning rate at each width: as given, or one default for all, from the largest width.
+
+        Where learning rates go as a power of the width by the parametrisation, defaults do.
+        """
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
-        network, limit = point.network.clone(width=widths[-1]), self.at(point, widths[-1])
-        lambda_max = None if limit is None else limit.lambda_max
-        return dict.fromkeys(widths, default_learning_rate(network, point.data, member_key(widths[-1], 0), lambda_max))
+
+        def stable(width: int) -> float:
+            network, limit = point.network.clone(width=width), self.at(point, width)
+            lambda_max = None if limit is None else limit.lambda_max
+            return default_learning_rate(network, point.data, member_key(width, 0), lambda_max)
+
+        power = learning_rate_exponent(point.network)
+        if not power:
+            return dict.fromkeys(widths, stable(widths[-1]))
+        # As the parametrisation asks, and as large as none of the widths forbids.
+        factor = min(stable(width) * width**power for width in widths)
+        return {width: factor * width**-power for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
         """Warn, once in a sweep, of a learning rate at which descent on the kernel diverges."""
@@ -62,7 +74,7 @@ class Limits:
             warn_of_learning_rate(limit, width, rate)
 
 
-def default_learning_rate(network: TwoLayer, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
+def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
     """1 / lambda_max of the analytic kernel, known or not, or of the empirical one where there is none."""
     kernel = analytic_kernel(network)
     if lambda_max is None and kernel is not None:

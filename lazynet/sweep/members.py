@@ -11,16 +11,18 @@ import numpy as np
 from jax import Array
 
 from lazynet.data import Dataset
-from lazynet.kernels import average_ntk
+from lazynet.kernels import average_ntk, layer_kernels
 from lazynet.measures import (
-    activation_flips,
+    array_displacements,
+    array_norms,
     displacement,
     max_neuron_displacement,
     parameter_norm,
     relative_distance,
     sharpness,
+    sign_changes,
 )
-from lazynet.networks import Linearized, TwoLayer, weights
+from lazynet.networks import Linearized, TwoLayer, preactivations, starts_at_zero, weights
 from lazynet.precision import arithmetic
 from lazynet.sweep.devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.sweep.prepared import Prepared
@@ -52,15 +54,16 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The norm of a member's parameters at the start, and the empirical kernel there."""
+    """The norm of a member's parameters at the start, that of each array, and the empirical kernel (parts, n, n)."""
 
     norm: Array
+    norms: Array
     kernel: Array
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is measured on the device at each snapshot, of a path's two-layer network.
+    """What is measured on the device at each snapshot, of a path's network.
 
     `own` are a user's measures; `measured` is the number of training examples to look at, if not at all.
     """
@@ -70,9 +73,9 @@ class Snapshot:
     sharpness: bool = False
     measured: int | None = None
 
-    def context(self, variables: Variables, norm: Array, shared: dict[str, Array]) -> Start:
+    def context(self, variables: Variables, norms: tuple[Array, Array], shared: dict[str, Array]) -> Start:
         """What is known of the start."""
-        return Start(norm, self._kernel(variables, shared["x"][: self.measured]))
+        return Start(*norms, self._kernel(variables, shared["x"][: self.measured]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
@@ -87,22 +90,39 @@ class Snapshot:
 
             more["sharpness"] = sharpness(outputs, variables["params"])
             more["relative_learning_rate"] = shared["learning_rate"] * more["sharpness"] / 2
-        units = "readout" if network.train == "readout" else "hidden"
+        known: Start = member.context
+        if isinstance(network, TwoLayer):
+            units = "readout" if network.train == "readout" else "hidden"
+            more["max_neuron_displacement"] = max_neuron_displacement(weights(variables, units), weights(start, units))
+        now, before = (preactivations(network, at, x) for at in (variables, start))
+        if now is not None and before is not None:
+            more["activation_flips"] = sign_changes(now, before)
+        kernel = self._kernel(variables, x)
+        if len(known.norms) > 1:
+            arrays = array_displacements(variables["params"], start["params"])
+            more["layer_displacement"] = arrays
+            # A bias may start at zero, and is then no part of anything.
+            more["layer_relative_displacement"] = jnp.where(known.norms > 0, arrays / known.norms, jnp.nan)
+        if len(kernel) > 1:
+            more["layer_kernel_drift"] = jax.vmap(relative_distance)(kernel, known.kernel)
         return {
             "train_prediction": self.path.outputs(variables, x),
             "test_prediction": self.path.outputs(variables, shared["x_test"]),
             "displacement": moved,
-            "relative_displacement": moved / member.context.norm,
-            "max_neuron_displacement": max_neuron_displacement(weights(variables, units), weights(start, units)),
-            "activation_flips": activation_flips(weights(variables, "hidden"), weights(start, "hidden"), x),
-            "kernel_drift": relative_distance(self._kernel(variables, x), member.context.kernel),
+            "relative_displacement": moved / known.norm,
+            "kernel_drift": relative_distance(jnp.sum(kernel, axis=0), jnp.sum(known.kernel, axis=0)),
             **more,
         }
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
+        """The empirical kernel by trained array, (arrays, n, n), or the whole of it as (1, n, n)."""
         network = self.path.network
+        if not isinstance(network, TwoLayer):
+            parts, arrays = layer_kernels(network, variables, x), len(jax.tree.leaves(variables["params"]))
+            nothing = jnp.zeros((len(x), len(x)), x.dtype)
+            return jnp.stack([parts.get(place, nothing) for place in range(arrays)])
         signs = network.readout == "sign" and network.train == "hidden"
-        return average_ntk(network, variables, x, by_counting=signs and network.activation == "relu")
+        return average_ntk(network, variables, x, by_counting=signs and network.activation == "relu")[None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +140,7 @@ class Predictions:
 
 
 def train_members(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     keys: Sequence[Array],
     training: Training,
@@ -132,7 +152,7 @@ def train_members(
     """Train one member for each key side by side, all of this network's width, and measure them."""
     mesh = mesh_for(len(keys), network.width)
     # Only the start knows its scale, so that networks of all scales share the program that trains them.
-    trains = network.clone(init_scale=1.0)
+    trains = network.clone(init_scale=1.0) if hasattr(network, "init_scale") else network
     path, units = replace(prepared.path, network=trains), Units(mesh if splits_neurons(mesh) else None)
     if isinstance(path, HiddenPath):
         path = replace(path, units=units)
@@ -150,7 +170,7 @@ def train_members(
         outcome = simulate(path, measure, members, shared, steps, report, checkpoint, stop, layout)
         trained = layout.to_host((members.variables, *outcome))
     found = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], trained))
-    if network.symmetric:
+    if starts_at_zero(network):
         # What is there is the rounding of a sum that cancels.
         for name in ("train_prediction", "test_prediction"):
             found.records[name][:, 0] = 0
@@ -158,7 +178,7 @@ def train_members(
 
 
 def train_linearized(
-    network: TwoLayer, data: Dataset, trained: Trained, keys: Sequence[Array], training: Training, learning_rate: float
+    network: Any, data: Dataset, trained: Trained, keys: Sequence[Array], training: Training, learning_rate: float
 ) -> dict[str, np.ndarray]:
     """Predictions of the members linearised at their starts, trained with the same optimiser, loss and batches."""
     linear = Linearized(network)
@@ -182,7 +202,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
 
 @partial(jax.jit, static_argnames=("network", "measure", "layout"))
-def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
+def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
     """The members whose keys have these numbers at their start, where they are to be."""
     span = shared.get("span")
 
@@ -190,13 +210,13 @@ def _members(network: TwoLayer, measure: Snapshot, numbers: Array, shared: dict[
         return dict(network.init(start_key(key), shared["x"] if span is None else span.T))
 
     def one(key: Array, variables: Variables) -> Member:
-        norm = parameter_norm(variables["params"])
+        norms = parameter_norm(variables["params"]), array_norms(variables["params"])
         if span is not None:
             variables = {
                 group: {name: array @ span if name == "hidden" else array for name, array in arrays.items()}
                 for group, arrays in variables.items()
             }
-        return Member(variables, batch_key(key), measure.context(variables, norm, shared))
+        return Member(variables, batch_key(key), measure.context(variables, norms, shared))
 
     keys = layout.spread(jax.random.wrap_key_data(numbers))
     # Drawn one after the other where they are all on one device, which compiles in a third of the time.

@@ -9,6 +9,9 @@ OF_KERNEL = ("activation", *SCALES, "n_train")
 # Distances of two predictions, of which those of the kernel go on where a member has stopped.
 GAPS = tuple(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel") for part in ("train", "test"))
 
+# What is known of each trained array, over the dimension `layer`.
+OF_LAYERS = ("layer_displacement", "layer_relative_displacement", "layer_kernel_drift")
+
 MEANING = {
     "train_loss": "loss of the network on the training set",
     "test_loss": "loss of the network on the test set",
@@ -20,6 +23,9 @@ MEANING = {
     "max_neuron_displacement": "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
     "activation_flips": "share of pre-activation signs that differ from the start",
     "kernel_drift": "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
+    "layer_displacement": "Frobenius norm of W - W(0) of each trained array",
+    "layer_relative_displacement": "layer_displacement over the norm of W(0)",
+    "layer_kernel_drift": "norm(K_t - K_0) / norm(K_0) of what each trained array adds to the empirical kernel",
     "sharpness": "largest eigenvalue of the empirical kernel of all outputs",
     "relative_learning_rate": "learning rate over 2 / sharpness, the limit of plain descent on the squared loss",
     "linearization_gap_train": "RMS of f - f_lin on the training set",
@@ -49,6 +55,7 @@ RESERVED = {
     "width",
     "seed",
     "step",
+    "layer",
     "status",
     "stopped_step",
     "activation",

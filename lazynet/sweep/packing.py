@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.data.files import cache_folder
-from lazynet.networks import TwoLayer
+from lazynet.networks import TwoLayer, forward_cost, parameter_bytes
 from lazynet.plan import device_memory
 from lazynet.training import HiddenPath, Member
 from lazynet.typing import Variables
@@ -29,7 +30,7 @@ WITHIN = 0.9
 SHARE, HELD = 0.5, 4
 
 
-def packs_of(seeds: Sequence[int], network: TwoLayer, n: int, d: int) -> list[list[int]]:
+def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
     """Equal packs, so that one program serves them all: the largest divisor of the members that the machine carries.
 
     Every device gets a member in any case. A step looks at n examples of d features.
@@ -41,9 +42,11 @@ def packs_of(seeds: Sequence[int], network: TwoLayer, n: int, d: int) -> list[li
     return [list(seeds[i : i + sizes[-1]]) for i in range(0, len(seeds), sizes[-1])]
 
 
-def step_bytes(network: TwoLayer, n: int, d: int) -> int:
-    """Bytes that a step of one member goes through: weights and pre-activations."""
-    return 4 * network.width * (n + d)
+def step_bytes(network: Any, n: int, d: int) -> int:
+    """Bytes that a step of one member goes through: weights, and what is computed of them for n examples."""
+    if isinstance(network, TwoLayer):
+        return 4 * network.width * (n + d)
+    return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
 
 
 def carried_bytes() -> int:

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.kernels import kernel_job
+from lazynet.kernels import analytic_kernel, kernel_job, limit_key
 from lazynet.kernels.krylov import COLUMNS, SEEING
 from lazynet.kernels.solve import RANK
 from lazynet.kernels.storage import WORKING, choose_storage
-from lazynet.networks import TwoLayer, at_width
+from lazynet.networks import TwoLayer, forward_cost
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.sweep.axes import Point
@@ -56,8 +56,9 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
     widths, seeds = study.widths, study.seeds
     n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
     seen, snapshots = training.measured or n, len(training.snapshot_steps)
-    scales = {(at_width(network.init_scale, width), at_width(network.output_scale, width)) for width in widths}
-    limits = len(scales) * 8 * (n * rows + n**2) if training.compare else 0
+    scales = {limit_key(network.clone(width=width)) for width in widths}
+    has_limit = training.compare and analytic_kernel(network) is not None
+    limits = len(scales) * 8 * (n * rows + n**2) if has_limit else 0
     first = Job(
         f"Diagonalising the infinite-width kernel of {n} training rows",
         {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
@@ -71,21 +72,24 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
         path = replace(prepared.path, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
         variables, state = _bytes(at_this, path, prepared, training.dtype)
+        # Each trained array has its own, at the start and now.
+        parts = 0 if isinstance(network, TwoLayer) else 2 * len(study.layers) * 8 * seen**2
         # Weights are drawn of all features, whatever of them is kept.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
         linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
+        measured = members * snapshots
         return Job(
             f"Training {members} networks of width {width}",
             {
                 "variables": max(2 * pack * variables, drawn),
                 "states": pack * state,
-                "kernels of networks": own,
+                "kernels of networks": own + pack * parts,
                 "infinite-width kernels": limits,
             },
             {
                 "training": members * training.steps * path.operations(prepared.arrays),
-                "predictions": members * snapshots * 2.0 * (seen + data.n_test) * data.dim * width,
-                "kernels": members * snapshots * 2.0 * seen**2 * width,
+                "predictions": measured * forward_cost(at_this, seen + data.n_test, data.dim)[0],
+                "kernels": measured * kernel_operations(at_this, seen, data.dim),
                 "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
                 # The network and its derivative along the movement.
                 "linearised": 0.0
@@ -94,10 +98,18 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
             },
         )
 
-    return [*([first] if training.compare else []), *map(of_width, widths)]
+    return [*([first] if has_limit else []), *map(of_width, widths)]
 
 
-def _bytes(network: TwoLayer, path: Any, prepared: Prepared, dtype: str) -> tuple[int, int]:
+def kernel_operations(network: Any, n: int, d: int) -> float:
+    """Those of the empirical kernel of n rows: of slopes, or of the gradients of each output and their products."""
+    if isinstance(network, TwoLayer):
+        return 2.0 * n**2 * network.width
+    gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
+    return gradients + 2.0 * n**2 * network.outputs * network.width
+
+
+def _bytes(network: Any, path: Any, prepared: Prepared, dtype: str) -> tuple[int, int]:
     """What a member's variables and its state take."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from lazynet.dynamics import Trajectory, kernel_descent, linearised_displacement
 from lazynet.dynamics.modes import EXACT
 from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
 from lazynet.kernels.threads import in_threads, narrow_products
-from lazynet.networks import TwoLayer
+from lazynet.networks import starts_at_zero
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.sweep.members import Trained, train_linearized
 from lazynet.sweep.settings import Training
@@ -64,7 +64,7 @@ class Limit:
         }
 
 
-def limit_of(network: TwoLayer, data: Dataset) -> Limit | None:
+def limit_of(network: Any, data: Dataset) -> Limit | None:
     """The infinite-width kernel of this network on this data, None for a family that has none."""
     kernel = analytic_kernel(network)
     if kernel is None:
@@ -95,7 +95,7 @@ def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
     )
 
 
-def largest_empirical_eigenvalue(network: TwoLayer, variables: Variables, data: Dataset) -> float:
+def largest_empirical_eigenvalue(network: Any, variables: Variables, data: Dataset) -> float:
     """lambda_max of the empirical kernel on the training set, where there is no analytic one."""
     return float(spectrum(empirical_ntk(network, variables, data.x_train)).values[-1])
 
@@ -121,7 +121,7 @@ def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps:
 
 
 def linearized_members(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     trained: Trained,
     keys: list,
@@ -169,9 +169,9 @@ def linearized_members(
     return predictions, np.array(errors)
 
 
-def starts(network: TwoLayer, trained: Trained, member: int) -> tuple[Any, Any]:
+def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
     """Train and test predictions of a member at its start: exactly zero where the start is symmetric."""
-    if network.symmetric:
+    if starts_at_zero(network):
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
 

@@ -31,7 +31,7 @@ class Prepared(NamedTuple):
         return replace(data, x_train=data.x_train @ span, x_test=data.x_test @ span)
 
 
-def prepare(network: TwoLayer, data: Dataset, training: Training, *, by_span: bool = True) -> Prepared:
+def prepare(network: Any, data: Dataset, training: Training, *, by_span: bool = True) -> Prepared:
     """The path that trains this family on these inputs.
 
     Args:
@@ -45,7 +45,13 @@ def prepare(network: TwoLayer, data: Dataset, training: Training, *, by_span: bo
     with narrow_products(data.n_train):
         # Only a bound on plain descent asks for it.
         norm = float(np.linalg.norm(x, 2)) if training.plain and training.compare else np.nan
-        if by_span and training.plain and not training.measures and data.n_train + data.n_test < data.dim:
+        if (
+            by_span
+            and isinstance(network, TwoLayer)
+            and training.plain
+            and not training.measures
+            and data.n_train + data.n_test < data.dim
+        ):
             arrays["span"] = row_space(np.concatenate([x, data.x_test]))
             x = x @ arrays["span"]
         path = choose_path(network, training.loss, training.optimizer, training.batch_size, x, path=training.path)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazynet.sweep.cells import Cell, join_cells
-from lazynet.sweep.names import BY_WIDTH, MEANING, OF_KERNEL, SCALES
+from lazynet.sweep.names import BY_WIDTH, MEANING, OF_KERNEL, OF_LAYERS, SCALES
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
@@ -62,6 +62,8 @@ def assemble(cells: Sequence[Cell], settings: dict[str, Any]) -> Result:
         **axes,
         **{name: table.pop(name) for name in (*BY_WIDTH, "target_rms") if name in table},
     }
+    if "layer" in {dim for values in table.values() for dim in values.dims}:
+        coords["layer"] = settings["layers"]
     result = xarray.Dataset(table, coords=coords)
     for name, meaning in MEANING.items():
         if name in result:
@@ -73,8 +75,9 @@ def assemble(cells: Sequence[Cell], settings: dict[str, Any]) -> Result:
 def _tables(cells: Sequence[Cell], settings: dict[str, Any]) -> list[dict[str, Values]]:
     """What is known at each point, over width, seed and step."""
     widths, points = settings["widths"], settings["engine"]["points"]
-    one = {name: all(len(set(point["by_width"][name].values())) == 1 for point in points) for name in BY_WIDTH}
-    one_kernel = one["init_scale"] and one["output_scale"]
+    known = [name for name in BY_WIDTH if name in points[0]["by_width"]]
+    one_rate = all(len(set(point["by_width"]["learning_rate"].values())) == 1 for point in points)
+    one_kernel = all(point["one_kernel"] for point in points)
     of_place: dict[tuple[int, int], list[Cell]] = {}
     for cell, (point, width, _) in zip(cells, settings["engine"]["packs"], strict=True):
         of_place.setdefault((point, width), []).append(cell)
@@ -82,9 +85,9 @@ def _tables(cells: Sequence[Cell], settings: dict[str, Any]) -> list[dict[str, V
     for i, point in enumerate(points):
         of_width = [join_cells(of_place[i, width]) for width in widths]
         table = _of_members(of_width, settings["steps"])
-        table |= _of_limit(of_width, one_kernel, one_kernel and one["learning_rate"])
+        table |= _of_limit(of_width, one_kernel, one_kernel and one_rate)
         table["target_rms"] = Values((), np.asarray(point["target_rms"]))
-        for name in BY_WIDTH:
+        for name in known:
             table[name] = Values(("width",), np.array([point["by_width"][name][str(width)] for width in widths]))
         tables.append(table)
     return tables
@@ -95,7 +98,7 @@ def _of_members(of_width: list[Cell], steps: int) -> dict[str, Values]:
     table = {}
     for name in of_width[0].variables:
         values = np.stack([cell.variables[name] for cell in of_width])
-        own = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
+        own = ("layer",) if name in OF_LAYERS else tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
         table[name] = Values((*("width", "seed", "step")[: values.ndim], *own), values)
     diverged_at, stopped_at = (np.stack([getattr(c, name) for c in of_width]) for name in ("diverged_at", "stopped_at"))
     status, stopped = outcome(diverged_at, stopped_at, steps)

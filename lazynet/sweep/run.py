@@ -9,7 +9,7 @@ from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.losses import Loss, get_loss
-from lazynet.networks import Scale, TwoLayer, at_width
+from lazynet.networks import Scale, at_width, check_network
 from lazynet.sweep.cells import network_variables
 from lazynet.sweep.limits import default_learning_rate
 from lazynet.sweep.members import train_members
@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 
 def train(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     key: Array,
     steps: int = 1000,
@@ -117,6 +117,7 @@ def train(
         compare=False,
         measured=measured,
     )
+    check_network(network, data.x_train)
     training.check(network, data, learning_rate)
     if learning_rate is None:
         learning_rate = default_learning_rate(network, data, key)

@@ -18,7 +18,7 @@ import optax
 from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
 from lazynet.losses import Loss, squared
-from lazynet.networks import Scale, TwoLayer, at_width
+from lazynet.networks import Adapted, Scale, at_width, described, layer_names
 from lazynet.sweep.names import RESERVED
 from lazynet.training import Stop, choose_path, get_optimizer, is_plain_descent, snapshot_steps
 
@@ -206,7 +206,7 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
 
 
-def check_widths(widths: Sequence[int] | int, network: TwoLayer, learning_rate: Scale | None) -> tuple[int, ...]:
+def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale | None) -> tuple[int, ...]:
     """Widths in ascending order; every one of them makes a network.
 
     Raises:
@@ -273,12 +273,12 @@ def check_shard(shard: Any, out: str | Path | None) -> None:
         raise ValueError("shard is set, but out names no folder where the shards meet.")
 
 
-def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more: Any) -> dict[str, Any]:
+def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any) -> dict[str, Any]:
     """All settings of a sweep."""
     return {
         **limit_settings(network, data),
-        "readout": network.readout,
-        "symmetric": network.symmetric,
+        **_fields(network, "readout", "symmetric", "depth", "bias_scale", "filter_size", "stride", "image"),
+        "layers": layers(network, data),
         "steps": training.steps,
         "snapshots": training.snapshots,
         "loss": training.loss.name,
@@ -296,13 +296,17 @@ def sweep_settings(network: TwoLayer, data: Dataset, training: Training, **more:
     }
 
 
-def tried(training: Training, network: TwoLayer, data: Dataset) -> dict[str, list[float]]:
+def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
     """What an optimiser, a loss and measures that are functions do, to some digits: names do not tell them apart.
 
     Raises:
         ValueError: if the optimiser cannot be tried on two arrays.
     """
     found: dict[str, list[float]] = {}
+    if isinstance(network, Adapted):
+        rows = jnp.asarray(data.x_train[:4], "float32")
+        outputs = np.ravel(network.apply(network.init(jax.random.key(0), rows), rows))
+        found["network_tried"] = [float(f"{value:.5g}") for value in outputs.tolist()]
     if callable(training.optimizer):
         optimizer = training.optimizer(0.1)
         params: Any = {"hidden": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "readout": jnp.ones((3, 1))}
@@ -334,7 +338,7 @@ def tried(training: Training, network: TwoLayer, data: Dataset) -> dict[str, lis
     return found
 
 
-def limit_settings(network: TwoLayer, data: Dataset) -> dict[str, Any]:
+def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
     """What the network of infinite width and the data are."""
     return {
         "dataset": data.name,
@@ -342,8 +346,20 @@ def limit_settings(network: TwoLayer, data: Dataset) -> dict[str, Any]:
         "n_train": data.n_train,
         "n_test": data.n_test,
         "dim": data.dim,
-        **{name: getattr(network, name) for name in ("outputs", "activation", "train", "init_scale", "output_scale")},
+        "network": described(network),
+        **_fields(network, "outputs", "activation", "train", "init_scale", "output_scale", "parametrization"),
     }
+
+
+def _fields(network: Any, *names: str) -> dict[str, Any]:
+    """Those of these fields that the network has."""
+    return {name: getattr(network, name) for name in names if hasattr(network, name)}
+
+
+def layers(network: Any, data: Dataset) -> list[str]:
+    """The names of its trained arrays."""
+    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(data.x_train.shape, "float32"))
+    return layer_names(made["params"])
 
 
 def as_json(settings: dict[str, Any]) -> str:

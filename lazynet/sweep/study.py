@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.networks import TwoLayer, at_width
+from lazynet.kernels import limit_key
+from lazynet.networks import at_width, check_network
 from lazynet.sweep.axes import Point, points_of, split_axes
 from lazynet.sweep.names import SCALES
 from lazynet.sweep.packing import packs_of
 from lazynet.sweep.result import Pack
-from lazynet.sweep.settings import Training, as_json, check_seeds, check_widths, sweep_settings, tried
+from lazynet.sweep.settings import Training, as_json, check_seeds, check_widths, layers, sweep_settings, tried
 from lazynet.sweep.store import Settings, fingerprint
 from lazynet.training.keys import member_key
 
@@ -47,6 +48,11 @@ class Study(NamedTuple):
         ]
 
     @property
+    def layers(self) -> list[str]:
+        """The names of trained arrays."""
+        return layers(self.points[0].network, self.data)
+
+    @property
     def given_rates(self) -> Rates | None:
         """The learning rate at each width, where one was given."""
         given = self.single.get("learning_rate")
@@ -66,7 +72,7 @@ class Study(NamedTuple):
         scales = self._scales(self.points[0])
         return as_json(
             self.settings(self.given_rates)
-            | {name: scales[name] for name in SCALES if name not in self.axes}
+            | {name: values for name, values in scales.items() if name not in self.axes}
             | tried(self.points[0].training, self.points[0].network.clone(width=self.widths[0]), data)
             | {"data": digits}
         )
@@ -80,6 +86,7 @@ class Study(NamedTuple):
                     "labels": point.labels,
                     "by_width": {"learning_rate": of_point, **self._scales(point)},
                     "target_rms": float(np.sqrt(np.mean(point.data.y_train**2))),
+                    "one_kernel": len({limit_key(point.network.clone(width=width)) for width in self.widths}) == 1,
                 }
                 for point, of_point in zip(self.points, rates, strict=True)
             ],
@@ -90,12 +97,14 @@ class Study(NamedTuple):
 
     def _scales(self, point: Point) -> dict[str, dict[int, float]]:
         return {
-            name: {width: at_width(getattr(point.network, name), width) for width in self.widths} for name in SCALES
+            name: {width: at_width(getattr(point.network, name), width) for width in self.widths}
+            for name in SCALES
+            if hasattr(point.network, name)
         }
 
 
 def study_of(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     widths: Sequence[int],
     seeds: int | Sequence[int],
@@ -107,6 +116,7 @@ def study_of(
     Raises:
         ValueError: naming the argument, what came and what is allowed.
     """
+    check_network(network, data.x_train)
     axes, single = split_axes(given)
     rates = axes.get("learning_rate") or [single["learning_rate"]]
     for rate in rates:

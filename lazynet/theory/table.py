@@ -23,7 +23,9 @@ def print_verdict(verdict: "Verdict") -> str:
         lines.append(heading)
         for row, line in zip(verdict.rows, rows, strict=True):
             lines += [line, f"  {row.note}"] if row.note else [line]
-    if len(verdict.rows) <= 1:
+    if not verdict.rows:
+        lines.append("nothing is predicted: the network does not say its parametrization")
+    elif len(verdict.rows) == 1:
         lines.append("no other exponent is predicted for this parametrisation or optimiser")
     if verdict.inequalities:
         table = [

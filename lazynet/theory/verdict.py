@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.networks import ACTIVATIONS
+from lazynet.networks import ACTIVATIONS, get_parametrization
 from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, Status, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
@@ -48,7 +48,7 @@ class Row:
     """One predicted exponent beside the measured one.
 
     Attributes:
-        quantity: variable of the result.
+        quantity: variable of the result, with the layer in brackets where it is of one.
         relation: "equal", or "at most" for decay at least as fast.
         predicted: exponent of the width in theory.
         fitted: exponent over all widths, with its 95% interval low to high.
@@ -164,8 +164,8 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     result = at_one_point(result)
     rows = tuple(
         _row(result, prediction, band)
-        for prediction in predicted_exponents(scaling_of(result))
-        if prediction.quantity in result
+        for prediction in _predictions(result)
+        if prediction.quantity.partition("[")[0] in result
     )
     levels = dict(_levels(result))
     widths = tuple(map(int, result.width.values))
@@ -181,24 +181,41 @@ def verdicts_json(result: Result) -> str:
     )
 
 
-def scaling_of(result: Result) -> Scaling:
-    """The exponents of the parametrisation, from the scales at each width."""
+def _predictions(result: Result) -> list[Prediction]:
+    scaling = scaling_of(result)
+    return [] if scaling is None else predicted_exponents(scaling)
+
+
+def scaling_of(result: Result) -> Scaling | None:
+    """The exponents of the parametrisation, from the scales at each width; None of a network that did not say them."""
     settings = settings_of(result)
     widths = result.width.values
+    own = settings.get("network", "TwoLayer").startswith("from_")
+    known = settings.get("parametrization", None if own else "ntk")
+    if known is None:
+        return None
 
     def exponent(scale: str) -> float:
+        if scale not in result.coords:
+            return 0.0
         # One number where the scale was an axis of the sweep.
         values = np.broadcast_to(result[scale].values, widths.shape)
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
+    init = exponent("init_scale")
     return Scaling(
-        exponent("init_scale"),
+        init,
         exponent("output_scale"),
         exponent("learning_rate"),
-        settings["symmetric"],
-        ACTIVATIONS[settings["activation"]].homogeneous,
-        settings["train"],
+        settings.get("symmetric", False),
+        # Of a network of one's own nobody knows the activation, nor which array is which.
+        not own and ACTIVATIONS[settings["activation"]].homogeneous and not (settings.get("bias_scale") and init),
+        settings.get("train", "both"),
         settings["optimizer"] in PROPORTIONAL,
+        get_parametrization(known),
+        settings.get("depth", 2 if own else 1),
+        # With one hidden layer all of them have the same exponent.
+        tuple(result.layer.values.tolist()) if "depth" in settings and "layer" in result.coords else (),
     )
 
 
@@ -215,7 +232,10 @@ def is_gap(quantity: Any) -> bool:
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
-    values, widths = result[prediction.quantity], result.width.values
+    name, _, layer = prediction.quantity.partition("[")
+    values, widths = result[name], result.width.values
+    if layer:
+        values = values.sel(layer=layer.removesuffix("]"))
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
         members = values.transpose("width", "seed").values

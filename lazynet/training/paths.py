@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.networks import TwoLayer, forward_cost, output_factor, value_and_slope, weights
 from lazynet.training.keys import epoch_order
 from lazynet.training.units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
@@ -115,9 +115,15 @@ class AutodiffPath:
         return self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Forward 2 B d m, and as many for the gradient of hidden weights: of two-layer networks."""
+        """Those of the outputs, as many for the gradient of weights, and again for what goes on to lower layers.
+
+        A two-layer network has no lower layer, and without hidden weights to train nothing to go back for.
+        """
         n, d = arrays["x"].shape
-        return (2.0 if self.network.train == "readout" else 4.0) * (self.batch_size or n) * d * self.network.width
+        forward = forward_cost(self.network, self.batch_size or n, d)[0]
+        if isinstance(self.network, TwoLayer):
+            return (1.0 if self.network.train == "readout" else 2.0) * forward
+        return 3.0 * forward
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """The order of examples in the epoch of step t, drawn where one begins: a sort, which few steps can afford."""

@@ -1,0 +1,212 @@
+"""Kernels of deep and convolutional networks: against neural-tangents, Monte Carlo and Jacobians."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import unit_rows
+
+import lazynet as lz
+from lazynet.kernels import neural_tangents
+from lazynet.kernels.covariance import covariance_dual
+from lazynet.networks import ACTIVATIONS, PARAMETRIZATIONS
+from lazynet.precision import float64
+
+TRAINED = ("hidden", "readout", "both")
+LAYERS = {"relu": "Relu", "erf": "Erf", "gelu": "Gelu"}
+
+
+def rows():
+    """Unit rows, and others of which one is a multiple of one of them and one equal to another."""
+    x1, x2 = unit_rows(6, 7), unit_rows(4, 7, seed=1)
+    x2[0], x2[1] = 1.3 * x1[0], x1[2]
+    return x1, x2
+
+
+def jacobian_kernel(network, variables, x1, x2):
+    """J J' averaged over outputs, by jax.jacrev, and what each array adds."""
+
+    def jacobian(x):
+        def outputs(params):
+            return network.apply({**variables, "params": params}, x).reshape(len(x), -1)
+
+        return jax.tree.map(lambda j: j.reshape(*j.shape[:2], -1), jax.jacrev(outputs)(variables["params"]))
+
+    return jax.tree.map(lambda a, b: jnp.einsum("ick,jck->ij", a, b) / a.shape[1], jacobian(x1), jacobian(x2))
+
+
+def by_neural_tangents(activation, depth, kappa, d, x1, x2):
+    """NNGP and NTK of the same network, in which hidden weights are rescaled by kappa."""
+    stax = neural_tangents().stax
+    layers = []
+    for layer in range(depth):
+        # neural-tangents divides by sqrt(d).
+        width = kappa * (d**0.5 if layer == 0 else 1)
+        layers += [stax.Dense(1, W_std=width), getattr(stax, LAYERS[activation])()]
+    kernel = stax.serial(*layers, stax.Dense(1))[2]
+    with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        found = kernel(x1, x2, ("nngp", "ntk"))
+        return np.asarray(found.nngp), np.asarray(found.ntk)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("activation", LAYERS)
+def test_deep_kernels_are_those_of_neural_tangents(activation, depth):
+    x1, x2 = rows()
+    nngp, ntk = by_neural_tangents(activation, depth, 1.3, 7, x1, x2)
+    # Theirs has kappa^2 on hidden layers, and of parallel relu rows an angle that is some 1e-8 off.
+    expected = {"readout": nngp, "hidden": (ntk - nngp) / 1.3**2, "both": nngp + (ntk - nngp) / 1.3**2}
+    for train in TRAINED:
+        network = lz.DeepReLU(width=2, depth=depth, activation=activation, train=train, init_scale=1.3)
+        found = lz.analytic_kernel(network)(x1, x2)
+        tolerance = 3e-8 if activation == "relu" else 1e-12
+        np.testing.assert_allclose(found, expected[train], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_depth_one_is_the_two_layer_network(activation):
+    x1, x2 = rows()
+    for train in TRAINED:
+        deep = lz.DeepReLU(2, 1, activation=activation, train=train, init_scale=1.3, output_scale=0.7)
+        two = lz.TwoLayer(2, activation=activation, train=train, init_scale=1.3, output_scale=0.7)
+        np.testing.assert_allclose(lz.analytic_kernel(deep)(x1, x2), lz.analytic_kernel(two)(x1, x2), atol=1e-11)
+
+
+def test_relu_on_equal_rows_is_exact():
+    """With kappa^2 = 2 every layer keeps the norm, and its slope dual is 1: K(x, x) = (depth + 2) / 2 for unit rows."""
+    x = unit_rows(20, 5)
+    for depth in (1, 2, 5):
+        k = lz.analytic_kernel(lz.DeepReLU(2, depth))(x)
+        np.testing.assert_allclose(np.diagonal(k), depth / 2 + 1, rtol=1e-14)
+        assert np.array_equal(k, k.T)
+        again = lz.analytic_kernel(lz.DeepReLU(2, depth))(x, x.copy())
+        np.testing.assert_allclose(again, k, atol=1e-14)
+
+
+def moments(activation, covariance):
+    """The duals by Gauss-Hermite quadrature in two independent directions, exact for smooth activations."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+    weights = weights / weights.sum()
+    factor = np.linalg.cholesky(covariance)
+    u, v = factor[0, 0] * nodes[:, None] + 0 * nodes, factor[1, 0] * nodes[:, None] + factor[1, 1] * nodes
+    function = {"tanh": np.tanh, "softplus": lambda z: np.logaddexp(0, z)}[activation]
+    slope = {"tanh": lambda z: 1 / np.cosh(z) ** 2, "softplus": lambda z: 1 / (1 + np.exp(-z))}[activation]
+    return [weights @ (f(u) * f(v)) @ weights for f in (function, slope)]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_duals_of_covariances_against_quadrature(activation):
+    variance1, variance2 = np.array([0.3, 1.0]), np.array([0.8, 0.5])
+    covariance = np.array([[0.2, -0.3], [0.7, 0.1]])
+    found = covariance_dual(activation, covariance, variance1, variance2)
+    for i in range(2):
+        for j in range(2):
+            pair = np.array([[variance1[i], covariance[i, j]], [covariance[i, j], variance2[j]]])
+            np.testing.assert_allclose([found.value[i, j], found.slope[i, j]], moments(activation, pair), atol=1e-9)
+    for i, variance in enumerate(variance1):
+        same = covariance_dual(activation, np.full((1, 1), variance), *2 * [np.full(1, variance)])
+        np.testing.assert_allclose(found.variance1[i], same.value[0, 0], rtol=1e-11)
+
+
+def test_a_row_of_zeros_has_no_slope_under_relu():
+    found = covariance_dual("relu", np.zeros((1, 2)), np.zeros(1), np.array([0.0, 1.0]))
+    assert not found.value.any()
+    assert not found.slope.any()
+
+
+def check(network, starts=100, sides=rows):
+    x1, x2 = sides()
+    expected = lz.analytic_kernel(network)(x1, x2)
+    found = lz.monte_carlo_kernel(network, x1, x2, starts=starts)
+    scale = np.abs(expected).max()
+    assert np.all(found.standard_error < 0.03 * scale)
+    assert np.all(np.abs(found.kernel - expected) < 5 * found.standard_error + 1e-6 * scale)
+
+
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_every_parametrization_has_the_kernel_of_its_own_width(parametrization, train):
+    scales = {"bias_scale": 0.3, "output_scale": 1.7, "init_scale": 1.4}
+    check(lz.DeepReLU(512, 3, train=train, parametrization=parametrization, outputs=2, **scales))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "softplus"])
+def test_deep_kernels_of_other_activations_are_means(activation):
+    check(lz.DeepReLU(512, 4, activation=activation, bias_scale=0.3))
+
+
+def test_three_layer_kernel_is_a_mean():
+    check(lz.ThreeLayer(512))
+    check(lz.ThreeLayer(512, train="readout"))
+
+
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("options", [{"filter_size": 3}, {"filter_size": 2, "image": (3, 2), "stride": 1}], ids=str)
+def test_convolutional_kernels_are_means(options, train):
+    def sides():
+        x1, x2 = unit_rows(4, 6), unit_rows(3, 6, seed=1)
+        # A patch of zeros, as at the rim of images.
+        x1[0, :3] = x2[1, 2:5] = 0
+        return x1, x2
+
+    for activation in ("relu", "tanh"):
+        check(lz.ConvNet(512, activation=activation, train=train, symmetric=False, **options), 60, sides)
+
+
+def test_blocks_of_patches_give_the_whole_kernel(monkeypatch):
+    network, x1, x2 = lz.ConvNet(2, filter_size=3), unit_rows(9, 8), unit_rows(5, 8, seed=1)
+    whole = [lz.analytic_kernel(network)(x1), lz.analytic_kernel(network)(x1, x2)]
+    monkeypatch.setattr("lazynet.kernels.families.PAIRS", 200)
+    for found, expected in zip(
+        [lz.analytic_kernel(network)(x1), lz.analytic_kernel(network)(x1, x2)], whole, strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+NETWORKS = [
+    lz.DeepReLU(6, 3, 2, "tanh", bias_scale=0.2),
+    lz.DeepReLU(6, 2, parametrization="standard"),
+    lz.ThreeLayer(6),
+    lz.ConvNet(6, 2, "tanh", "both", filter_size=3, readout="gaussian", symmetric=False),
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
+def test_empirical_kernels_are_those_of_jacobians_layer_by_layer(network):
+    with float64():
+        x1, x2 = (jnp.asarray(x) for x in rows())
+        variables = dict(network.init(jax.random.key(0), x1))
+        expected = {name: np.asarray(k) for name, k in jacobian_kernel(network, variables, x1, x2).items()}
+    parts = lz.empirical_ntk(network, variables, np.asarray(x1), np.asarray(x2), parts=True)
+    assert sorted(parts) == sorted(expected)
+    for name, part in parts.items():
+        np.testing.assert_allclose(part, expected[name], rtol=1e-10, atol=1e-12)
+    found = lz.empirical_ntk(network, variables, np.asarray(x1), np.asarray(x2))
+    np.testing.assert_allclose(found, sum(expected.values()), rtol=1e-10, atol=1e-12)
+
+
+def test_float32_is_the_rounded_kernel_and_bad_rows_are_refused():
+    for network in (lz.DeepReLU(2), lz.ConvNet(2), lz.from_flax(lambda m: None, kernel=lambda a, b=None: a @ a.T)):
+        kernel = lz.analytic_kernel(network)
+        x = rows()[0]
+        k = kernel(x, dtype="float32")
+        assert k.dtype == np.float32
+        np.testing.assert_allclose(k, kernel(x.astype(np.float32)), rtol=1e-6, atol=1e-6)
+        with pytest.raises(ValueError, match=r"x1\[1\] is zero"):
+            kernel(np.eye(3, 7) * np.array([[1.0], [0.0], [1.0]]))
+
+
+def test_one_start_has_no_standard_error():
+    with pytest.raises(ValueError, match="starts is 1"):
+        lz.monte_carlo_kernel(lz.TwoLayer(4), rows()[0], starts=1)
+
+
+def test_monte_carlo_is_the_mean_of_empirical_kernels():
+    network, done = lz.DeepReLU(8, 2), []
+    x = rows()[0].astype(np.float32)
+    found = lz.monte_carlo_kernel(network, x, starts=5, key=jax.random.key(7), progress=done.append)
+    assert done == [1, 2, 3, 4, 5]
+    keys = [jax.random.fold_in(jax.random.key(7), i) for i in range(5)]
+    each = np.stack([lz.empirical_ntk(network, dict(network.init(key, jnp.asarray(x))), x) for key in keys])
+    np.testing.assert_allclose(found.kernel, each.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.standard_error, each.std(axis=0, ddof=1) / 5**0.5, rtol=1e-4, atol=1e-6)

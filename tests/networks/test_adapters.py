@@ -1,0 +1,154 @@
+"""A user's own networks, in flax, NNX, stax and as functions."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tolerance import assert_close
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.kernels import neural_tangents
+from lazynet.networks import check_network
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 7)), "float32")
+KEY = jax.random.key(3)
+
+
+class Perceptron(nnx.Module):
+    def __init__(self, width, rngs, *layers):
+        self.first = nnx.Linear(7, width, rngs=rngs)
+        self.more = nnx.List(layers)
+        self.last = nnx.Linear(width, 2, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.first(x))
+        for layer in self.more:
+            x = layer(x)
+        return self.last(x)
+
+
+def linen(width, *layers, outputs=2):
+    return nn.Sequential([nn.Dense(width), *layers, nn.relu, nn.Dense(outputs)])
+
+
+def stax(width):
+    layers = neural_tangents().stax
+    return layers.serial(layers.Dense(width, b_std=0.1), layers.Relu(), layers.Dense(2, b_std=0.1))
+
+
+def functions(**options):
+    def init(key, x, width):
+        return [jax.random.normal(key, (width, x.shape[1])), jnp.ones((width, 2))]
+
+    return lz.from_functions(init, lambda params, x: jnp.tanh(x @ params[0].T) @ params[1], outputs=2, **options)
+
+
+FAMILIES = {
+    "flax": lambda **options: lz.from_flax(linen, outputs=2, **options),
+    "nnx": lambda **options: lz.from_nnx(Perceptron, outputs=2, **options),
+    "stax": lambda **options: lz.from_stax(stax, outputs=2, **options),
+    "functions": functions,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_network_of_ones_own_follows_the_protocol(family):
+    network = FAMILIES[family](width=16)
+    assert (network.width, network.outputs) == (16, 2)
+    wide = network.clone(width=32)
+    sizes = [sum(a.size for a in jax.tree.leaves(net.init(KEY, X))) for net in (network, wide)]
+    assert sizes[0] < sizes[1]
+    variables = network.init(KEY, X)
+    assert list(variables) == ["params"]
+    f = network.apply(variables, X)
+    assert f.shape == (5, 2)
+    # Another key is another start, the same key the same, traced or not.
+    other = network.init(jax.random.key(4), X)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (variables, other)), strict=True))
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(network.init)(KEY, X), variables)
+    assert_close(jax.jit(network.apply)(variables, X), f)
+    scaled = FAMILIES[family](width=16, output_scale=lambda m: m / 8.0)
+    assert_close(scaled.apply(variables, X), 2 * f)
+    assert hash(network) == hash(network.clone(width=16))
+    assert network == network.clone(width=16)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_starts_are_those_of_float32_in_float64(family):
+    network = FAMILIES[family](width=16)
+    with jax.enable_x64(True):
+        wide = network.init(KEY, jnp.asarray(np.asarray(X, np.float64)))
+        assert {a.dtype for a in jax.tree.leaves(wide)} == {np.dtype("float64")}
+        assert network.apply(wide, jnp.asarray(np.asarray(X, np.float64))).dtype == np.float64
+    if family in ("flax", "nnx"):
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.float32(a), b), wide, network.init(KEY, X))
+
+
+def test_flax_and_nnx_modules_are_what_they_are_alone():
+    network = lz.from_flax(linen, width=16, outputs=2)
+    variables = network.init(KEY, X)
+    assert_close(network.apply(variables, X), linen(16).apply(variables, X))
+    module = Perceptron(16, nnx.Rngs(0))
+    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    assert_close(FAMILIES["nnx"](width=16).apply({"params": params}, X), module(X))
+
+
+def test_the_kernel_of_stax_is_that_of_neural_tangents():
+    network = lz.from_stax(stax, outputs=2, output_scale=3.0)
+    x = np.asarray(X, np.float64)
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        expected = 9 * np.asarray(stax(1)[2](x, x[:2], "ntk"))
+    found = lz.analytic_kernel(network)(x, x[:2])
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    mean = lz.monte_carlo_kernel(network.clone(width=1024), X, X[:2], starts=40)
+    assert np.all(np.abs(mean.kernel - found) < 5 * mean.standard_error)
+
+
+def test_a_kernel_that_is_given_is_used():
+    network = lz.from_flax(linen, kernel=lambda x1, x2=None: x1 @ (x1 if x2 is None else x2).T, output_scale=2.0)
+    np.testing.assert_allclose(lz.analytic_kernel(network)(X, X[:2]), 4 * np.float64(X) @ np.float64(X[:2]).T)
+    assert lz.analytic_kernel(lz.from_flax(linen)) is None
+    wrong = lz.from_flax(linen, kernel=lambda x1, x2=None: x1)
+    with pytest.raises(ValueError, match=r"\(5, 7\), but must be \(5, 5\)"):
+        lz.analytic_kernel(wrong)(X)
+
+
+def use(network):
+    return network.apply(network.init(KEY, X), X)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: lz.from_flax(lambda m: linen(m, nn.BatchNorm(use_running_average=False)), outputs=2), "batch_stats"),
+        (lambda: lz.from_flax(lambda m: linen(m, nn.Dropout(0.5, deterministic=False)), outputs=2), "dropout"),
+        (lambda: lz.from_flax(lambda m: nn.relu and nn.Sequential([nn.relu])), "no parameters"),
+        (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.Dropout(0.5, rngs=rngs)), outputs=2), "Rng"),
+        (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.BatchNorm(m, rngs=rngs)), outputs=2), "BatchStat"),
+        (lambda: lz.from_nnx(lambda m: Perceptron(m, nnx.Rngs(0))), r"make\(width, rngs\)"),
+        (lambda: lz.from_flax(linen), "take outputs=2"),
+        (lambda: lz.from_flax(linen, outputs=0), "outputs is 0"),
+        (lambda: lz.from_flax(linen, parametrization="ntp"), "must be one of"),
+    ],
+)
+def test_what_is_not_supported_is_said(make, said):
+    with unchecked(), pytest.raises(ValueError, match=said):
+        use(make())
+
+
+def test_rows_that_see_each_other_are_refused():
+    def normalised(params, x):
+        z = x @ params
+        return (z - z.mean(axis=0)) / z.std(axis=0)
+
+    network = lz.from_functions(lambda key, x, width: jax.random.normal(key, (7,)), normalised)
+    with pytest.raises(ValueError, match="batch norm"):
+        check_network(network, X)
+    with pytest.raises(ValueError, match="from_flax"):
+        check_network(linen(8), X)
+    with pytest.raises(ValueError, match="fails on rows of 7 features"):
+        check_network(lz.from_functions(lambda key, x, width: jnp.ones(3), lambda params, x: x @ params), X)
+    check_network(lz.from_flax(linen, outputs=2), X)

@@ -1,0 +1,157 @@
+"""Deep and convolutional networks against the same formulas in NumPy, and their starts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+from tolerance import assert_close
+
+import lazynet as lz
+from lazynet.networks import PARAMETRIZATIONS, preactivations
+
+X = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+FUNCTIONS = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "erf": special.erf}
+
+
+def start(network, x=X, seed=0):
+    return dict(network.init(jax.random.key(seed), jnp.asarray(x)))
+
+
+def arrays_of(variables):
+    return {name: np.asarray(a, np.float64) for part in variables.values() for name, a in part.items()}
+
+
+@pytest.mark.parametrize("train", ["hidden", "readout", "both"])
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_deep_network_is_its_formula(activation, parametrization, train):
+    m, (first, middle, last) = 6, PARAMETRIZATIONS[parametrization].forward
+    scales = {"init_scale": 1.3, "output_scale": lambda m: 0.7 * m, "bias_scale": 0.4}
+    network = lz.DeepReLU(m, 3, 2, activation, train, parametrization=parametrization, **scales)
+    variables = start(network)
+    a = arrays_of(variables)
+    hidden, readout = ["hidden_1", "hidden_2", "hidden_3"], ["readout"]
+    trained = {"hidden": hidden, "readout": readout, "both": hidden + readout}
+    assert sorted(variables["params"]) == trained[train]
+    h, entering = X.astype(np.float64), []
+    for layer, power in ((1, first), (2, middle), (3, middle)):
+        entering.append(m**-power * h @ a[f"hidden_{layer}"].T + a[f"bias_{layer}"])
+        h = FUNCTIONS[activation](entering[-1])
+    expected = 0.7 * m * m**-last * h @ a["readout"]
+    assert_close(network.apply(variables, X), expected, dtype="float32")
+    for found, z in zip(preactivations(network, variables, jnp.asarray(X)), entering, strict=True):
+        assert_close(found, z, dtype="float32")
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_starts_have_the_variances_of_the_parametrization(parametrization):
+    m, exponents = 300, PARAMETRIZATIONS[parametrization].init
+    a = arrays_of(start(lz.DeepReLU(m, 2, 40, bias_scale=0.5, init_scale=1.7, parametrization=parametrization)))
+    scales = {"hidden_1": 1.7, "hidden_2": 1.7, "readout": 1.0, "bias_1": 0.5, "bias_2": 0.5}
+    places = {"hidden_1": 0, "bias_1": 0, "readout": 2}
+    for name, scale in scales.items():
+        std = scale * m ** -exponents[places.get(name, 1)]
+        # The standard error of a standard deviation of N draws is 1 / sqrt(2 N) of it.
+        assert abs(a[name].std() / std - 1) < 5 / np.sqrt(2 * a[name].size), name
+
+
+def test_the_start_is_the_same_in_both_dtypes():
+    network = lz.DeepReLU(8, 2)
+    narrow = start(network)
+    with jax.enable_x64(True):
+        wide = start(network, X.astype(np.float64))
+        assert {leaf.dtype for leaf in jax.tree.leaves(wide)} == {np.dtype("float64")}
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a, np.float64), b), narrow, wide)
+
+
+def test_relu_networks_of_one_function_in_three_parametrizations():
+    """What a draw gives depends on a + b alone; what is trained does not."""
+    outputs = {}
+    for name in ("ntk", "standard", "maximal-update"):
+        network = lz.DeepReLU(16, 3, parametrization=name)
+        outputs[name] = np.asarray(network.apply(start(network), X))
+    assert_close(outputs["standard"], outputs["ntk"], dtype="float32")
+    # a + b of the readout is 1 there, and 1/2 in the others.
+    assert_close(16**0.5 * outputs["maximal-update"], outputs["ntk"], dtype="float32")
+
+
+def test_three_layer_network_of_allen_zhu():
+    network = lz.ThreeLayer(64, outputs=2)
+    variables = start(network)
+    a, x = arrays_of(variables), X.astype(np.float64)
+    assert sorted(variables["params"]) == ["hidden_1", "hidden_2"]
+    n = np.maximum(x @ a["hidden_1"].T + a["bias_1"], 0) @ a["hidden_2"].T
+    assert_close(network.apply(variables, X), np.maximum(n + a["bias_2"], 0) @ a["readout"], dtype="float32")
+    assert abs(a["hidden_2"].std() * 8 - 1) < 0.1
+    assert abs(a["readout"].std() - 1) < 0.3
+    assert sorted(start(network.clone(train="readout"))["params"]) == ["readout"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"depth": 0}, "depth is 0"),
+        ({"bias_scale": -1.0}, "bias_scale is -1.0"),
+        ({"parametrization": "ntp"}, "must be one of ntk, standard"),
+        ({"parametrization": lz.Parametrization((0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "three numbers"),
+        ({"activation": "selu"}, "activation is 'selu'"),
+        ({"init_scale": 0.0}, "init_scale is 0.0"),
+        ({"width": 0}, "width is 0"),
+    ],
+)
+def test_what_is_no_deep_network_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        lz.DeepReLU(**{"width": 4, **changes})
+
+
+def test_a_three_layer_network_has_three_layers():
+    with pytest.raises(ValueError, match="take DeepReLU"):
+        lz.ThreeLayer(4, depth=3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("image", [None, (4, 3), (2, 3, 2)])
+def test_convolution_is_that_of_jax(image, stride):
+    r = 3 if image is None else 2
+    network = lz.ConvNet(
+        6, filter_size=r, stride=stride, image=image, outputs=2, activation="tanh", train="both", symmetric=False
+    )
+    variables = start(network)
+    w, readout = (variables["params"][name] for name in ("hidden", "readout"))
+    height, width, channels = (12, 1, 1) if image is None else (*image, 1)[:3]
+    tall = (r, 1) if image is None else (r, r)
+    # Patches are (rows, columns, channels) in rows of an image, or channels first: one order for all filters.
+    filters = w.reshape(6, *tall, channels) if channels == 1 else jnp.moveaxis(w.reshape(6, channels, *tall), 1, -1)
+    z = jax.lax.conv_general_dilated(
+        jnp.asarray(X).reshape(5, height, width, channels),
+        jnp.moveaxis(filters, 0, -1),
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    expected = jnp.tanh(z).mean(axis=(1, 2)) @ readout / 6**0.5
+    assert_close(network.apply(variables, X), expected)
+
+
+def test_a_convolution_of_one_patch_is_a_two_layer_network():
+    conv, dense = lz.ConvNet(8, filter_size=12), lz.TwoLayer(8)
+    moved = jax.tree.map(lambda a: a * jnp.linspace(0.5, 1.5, len(a), dtype=a.dtype)[:, None], start(conv))
+    assert_close(conv.apply(moved, X), dense.apply(moved, X))
+    assert np.abs(np.asarray(dense.apply(moved, X))).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"filter_size": 0}, "filter_size is 0"),
+        ({"stride": 0}, "stride is 0"),
+        ({"image": (2, 2)}, "sides of at least filter_size = 3"),
+        ({"image": (4,)}, "must be"),
+        ({"image": (4, 4)}, "which has 16"),
+        ({"filter_size": 13}, "a row must have a patch"),
+    ],
+)
+def test_what_is_no_convolutional_network_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        start(lz.ConvNet(**{"width": 4, **changes}))
