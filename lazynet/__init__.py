@@ -31,6 +31,8 @@ from lazynet.networks import (
     from_functions,
     from_nnx,
     from_stax,
+    linearize,
+    quadratic,
 )
 from lazynet.plots import plot
 from lazynet.sweep import Run, merge, mode_residuals, predict, sweep, train
@@ -66,6 +68,7 @@ __all__ = [
     "kernel_operator",
     "label_noise",
     "label_projections",
+    "linearize",
     "load_dataset",
     "losses",
     "merge",
@@ -74,6 +77,7 @@ __all__ = [
     "monte_carlo_kernel",
     "plot",
     "predict",
+    "quadratic",
     "separation",
     "sphere",
     "sweep",

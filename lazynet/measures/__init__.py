@@ -1,6 +1,6 @@
 """Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
 
-from lazynet.measures.gaps import relative_distance, rms, zero_one_error
+from lazynet.measures.gaps import relative_distance, rms, taylor_gap, zero_one_error
 from lazynet.measures.modes import residual_modes
 from lazynet.measures.movement import (
     activation_flips,
@@ -31,5 +31,6 @@ __all__ = [
     "sharpness",
     "sign_changes",
     "singular_values",
+    "taylor_gap",
     "zero_one_error",
 ]

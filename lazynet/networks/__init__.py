@@ -4,7 +4,7 @@ from lazynet.networks.activations import ACTIVATIONS, Activation, value_and_slop
 from lazynet.networks.adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
 from lazynet.networks.conv import ConvNet, patches
 from lazynet.networks.deep import DeepReLU, ThreeLayer
-from lazynet.networks.linearized import Linearized
+from lazynet.networks.expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks.parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks.protocol import (
     check_network,
@@ -25,8 +25,10 @@ __all__ = [
     "Adapted",
     "ConvNet",
     "DeepReLU",
+    "Expansion",
     "Linearized",
     "Parametrization",
+    "Quadratic",
     "Scale",
     "SingleHidden",
     "ThreeLayer",
@@ -42,10 +44,12 @@ __all__ = [
     "get_parametrization",
     "layer_names",
     "learning_rate_exponent",
+    "linearize",
     "output_factor",
     "parameter_bytes",
     "patches",
     "preactivations",
+    "quadratic",
     "starts_at_zero",
     "value_and_slope",
     "weights",

@@ -49,6 +49,7 @@ def sweep(
     measures: Mapping[str, Callable] | None = None,
     sharpness: bool = False,
     compare: bool = True,
+    quadratic: bool = False,
     measured: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -88,6 +89,8 @@ def sweep(
         sharpness: as in `lazynet.train`.
         compare: whether to set networks beside their linearisations and the limit of infinite width. Without it nothing
             of the size n_train x n_train is computed but kernel_drift, and a learning rate that is left out.
+        quadratic: whether to train each network's Taylor polynomial of order 2 at its start too, with the same steps,
+            for quadratic_gap_train and _test; it takes some four times as long as the network itself.
         measured: as in `lazynet.train`, for training sets that are too large for a kernel; only without `compare`.
         out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
         resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be
@@ -102,7 +105,7 @@ def sweep(
         init_scale, output_scale, n_train, learning_rate, batch_size, label_noise. Of the networks: train_loss,
         test_loss, train_error, test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement,
         activation_flips, kernel_drift, status, stopped_step, initial_kernel_error. Beside the predictions:
-        linearization_gap, start_gap and kernel_gap, each _train and _test. Of the limit: kernel_train_loss,
+        linearization_gap, start_gap, kernel_gap and quadratic_gap, each _train and _test. Of the limit: kernel_train_loss,
         kernel_test_loss, kernel_train_error, kernel_test_error, linearised_displacement, lambda_min, lambda_max,
         label_norm, complexity, each over those axes on which it depends. Bounds on max_neuron_displacement: lemma_bound
         (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a diverged member is NaN from its
@@ -137,6 +140,7 @@ def sweep(
         sharpness,
         compare,
         measured,
+        quadratic,
     )
     given = {
         "activation": activation,

@@ -13,9 +13,9 @@ from lazynet.data import Dataset, is_labels
 from lazynet.kernels.threads import narrow_products
 from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
-from lazynet.networks import ACTIVATIONS, TwoLayer, output_factor, starts_at_zero
+from lazynet.networks import ACTIVATIONS, Quadratic, TwoLayer, output_factor, starts_at_zero
 from lazynet.precision import host_float64
-from lazynet.sweep.members import Trained, first_diverged, train_members
+from lazynet.sweep.members import Trained, first_diverged, train_members, train_polynomials
 from lazynet.sweep.names import GAPS
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.prepared import Prepared
@@ -75,6 +75,9 @@ def _beside_predictions(
     if training.compare:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
+    if training.quadratic:
+        parabola = train_polynomials(Quadratic(network), data, trained, keys, training, learning_rate)
+        variables |= _gaps("quadratic_gap", trained.records, parabola, data)
     if limit is not None:
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors

@@ -177,19 +177,23 @@ def train_members(
     return found
 
 
-def train_linearized(
-    network: Any, data: Dataset, trained: Trained, keys: Sequence[Array], training: Training, learning_rate: float
+def train_polynomials(
+    polynomial: Linearized,
+    data: Dataset,
+    trained: Trained,
+    keys: Sequence[Array],
+    training: Training,
+    learning_rate: float,
 ) -> dict[str, np.ndarray]:
-    """Predictions of the members linearised at their starts, trained with the same optimiser, loss and batches."""
-    linear = Linearized(network)
-    path = AutodiffPath(linear, training.loss, get_optimizer(training.optimizer), training.batch_size)
+    """Predictions of a Taylor polynomial of the members at their starts, trained as they were: steps, loss, batches."""
+    path = AutodiffPath(polynomial, training.loss, get_optimizer(training.optimizer), training.batch_size)
     with arithmetic(training.dtype):
         shared = _share(path.share(data.x_train), data, learning_rate, training.dtype)
         records = []
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
-            members = Member(linear.at(start), batch_key(key)[None], None)
-            records.append(simulate(path, Predictions(linear), members, shared, training.snapshot_steps).records)
+            members = Member(polynomial.at(start), batch_key(key)[None], None)
+            records.append(simulate(path, Predictions(polynomial), members, shared, training.snapshot_steps).records)
     return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
 
 

@@ -7,7 +7,9 @@ BY_WIDTH = ("learning_rate", *SCALES)
 OF_KERNEL = ("activation", *SCALES, "n_train")
 
 # Distances of two predictions, of which those of the kernel go on where a member has stopped.
-GAPS = tuple(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel") for part in ("train", "test"))
+GAPS = tuple(
+    f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel", "quadratic") for part in ("train", "test")
+)
 
 # What is known of each trained array, over the dimension `layer`.
 OF_LAYERS = ("layer_displacement", "layer_relative_displacement", "layer_kernel_drift")
@@ -34,6 +36,8 @@ MEANING = {
     "start_gap_test": "RMS of f_lin - infinite-width prediction on the test set",
     "kernel_gap_train": "RMS of f - infinite-width prediction on the training set",
     "kernel_gap_test": "RMS of f - infinite-width prediction on the test set",
+    "quadratic_gap_train": "RMS of f - the trained Taylor polynomial of order 2 on the training set",
+    "quadratic_gap_test": "RMS of f - the trained Taylor polynomial of order 2 on the test set",
     "initial_kernel_error": "norm(K_0 - K) / norm(K)",
     "lemma_bound": "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
     "path_bound": "bound on max_neuron_displacement from the network's own residuals",

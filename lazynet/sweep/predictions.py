@@ -14,9 +14,9 @@ from lazynet.dynamics import Trajectory, kernel_descent, linearised_displacement
 from lazynet.dynamics.modes import EXACT
 from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
 from lazynet.kernels.threads import in_threads, narrow_products
-from lazynet.networks import starts_at_zero
+from lazynet.networks import Linearized, starts_at_zero
 from lazynet.plan import check_memory, eigenvectors_bytes
-from lazynet.sweep.members import Trained, train_linearized
+from lazynet.sweep.members import Trained, train_polynomials
 from lazynet.sweep.settings import Training
 from lazynet.typing import Variables
 
@@ -160,7 +160,7 @@ def linearized_members(
             found += in_threads(predicted, [(i, kernel(i)) for i in members[first : first + together]])
     paths, errors = zip(*found, strict=True)
     if not descend:
-        return train_linearized(network, data, trained, keys, training, learning_rate), np.array(errors)
+        return train_polynomials(Linearized(network), data, trained, keys, training, learning_rate), np.array(errors)
     snapshots = len(training.snapshot_steps)
     predictions = {
         "train_prediction": np.stack([path.train.reshape(snapshots, *data.y_train.shape) for path in paths]),

@@ -46,6 +46,7 @@ class Training:
     sharpness: bool = False
     compare: bool = True
     measured: int | None = None
+    quadratic: bool = False
 
     @property
     def plain(self) -> bool:
@@ -142,8 +143,11 @@ class Training:
             )
 
     def _check_comparison(self, data: Dataset, learning_rate: Scale | None) -> None:
-        if not isinstance(self.compare, bool):
-            raise ValueError(f"compare is {self.compare!r}, but must be True or False.")
+        for name in ("compare", "quadratic"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
+        if self.quadratic and not self.compare:
+            raise ValueError("quadratic is set, but compare=False sets networks beside nothing; leave one of them out.")
         if self.measured is None:
             return
         check_count("measured", self.measured)
@@ -292,6 +296,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any)
         "sharpness": training.sharpness,
         "compare": training.compare,
         "measured": training.measured,
+        "quadratic": training.quadratic,
         **more,
     }
 

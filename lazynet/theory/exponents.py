@@ -25,6 +25,7 @@ class Scaling(NamedTuple):
         parametrization: powers of the width in front of weights and at their start.
         depth: number of hidden layers.
         layers: names of trained arrays for which to predict each its own movement.
+        quadratic: whether to predict the gap to Taylor polynomials of order 2.
     """
 
     init: float
@@ -37,6 +38,7 @@ class Scaling(NamedTuple):
     parametrization: Parametrization = PARAMETRIZATIONS["ntk"]
     depth: int = 1
     layers: tuple[str, ...] = ()
+    quadratic: bool = False
 
 
 class Prediction(NamedTuple):
@@ -125,6 +127,11 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
             Prediction("kernel_drift", "at most", change),
             *[Prediction(f"linearization_gap_{part}", "at most", change + learned) for part in ("train", "test")],
         ]
+        if scaling.quadratic:
+            # Signs of relu flip whatever the order of the polynomial.
+            order = 1 if scaling.homogeneous else 2
+            gaps = (f"quadratic_gap_{part}" for part in ("train", "test"))
+            predictions += [Prediction(gap, "at most", order * change + learned) for gap in gaps]
         total = max(of_start, change + learned)
     predictions += [Prediction(f"start_gap_{part}", "at most", of_start) for part in ("train", "test")]
     predictions += [Prediction(f"kernel_gap_{part}", "at most", total) for part in ("train", "test")]

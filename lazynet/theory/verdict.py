@@ -29,6 +29,8 @@ LEVELS = (
     "start_gap_test",
     "kernel_gap_train",
     "kernel_gap_test",
+    "quadratic_gap_train",
+    "quadratic_gap_test",
 )
 
 
@@ -216,6 +218,7 @@ def scaling_of(result: Result) -> Scaling | None:
         settings.get("depth", 2 if own else 1),
         # With one hidden layer all of them have the same exponent.
         tuple(result.layer.values.tolist()) if "depth" in settings and "layer" in result.coords else (),
+        "quadratic_gap_train" in result and not own,
     )
 
 

@@ -1,0 +1,24 @@
+"""A flax network of one's own, here a convolutional one, through a sweep and its verdict."""
+
+import flax.linen as nn
+
+import lazynet as lz
+
+
+class Convolutional(nn.Module):
+    """One convolution, its average over the image, and a readout, as flax starts them."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        """Outputs (n, 1) of rows of 64 pixels."""
+        features = nn.relu(nn.Conv(self.width, (3, 3))(x.reshape(-1, 8, 8, 1)))
+        return nn.Dense(1)(features.mean(axis=(1, 2)))
+
+
+if __name__ == "__main__":
+    data = lz.load_dataset("digits", classes=(0, 1), n_train=64, n_test=32)
+    network = lz.from_flax(Convolutional, parametrization="standard")
+    result = lz.sweep(network, data, widths=[64, 256, 1024], seeds=4, steps=100)
+    print(lz.verify(result))

@@ -1,0 +1,26 @@
+"""An NNX network of one's own, here a perceptron of two hidden layers, through a sweep and its verdict."""
+
+from flax import nnx
+
+import lazynet as lz
+
+
+class Perceptron(nnx.Module):
+    """Two hidden layers, as NNX starts them."""
+
+    def __init__(self, width, rngs):
+        """Draw all layers from rngs."""
+        self.first = nnx.Linear(64, width, rngs=rngs)
+        self.second = nnx.Linear(width, width, rngs=rngs)
+        self.readout = nnx.Linear(width, 1, rngs=rngs)
+
+    def __call__(self, x):
+        """Outputs (n, 1) of rows (n, 64)."""
+        return self.readout(nnx.relu(self.second(nnx.relu(self.first(x)))))
+
+
+if __name__ == "__main__":
+    data = lz.load_dataset("digits", classes=(0, 1), n_train=64, n_test=32)
+    network = lz.from_nnx(Perceptron, parametrization="standard")
+    result = lz.sweep(network, data, widths=[64, 128, 256, 512], seeds=4, steps=100)
+    print(lz.verify(result))

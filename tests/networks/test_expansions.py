@@ -1,0 +1,154 @@
+"""Taylor polynomials of networks against Jacobians and Hessians, and how far networks are from them."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import ACTIVATIONS, TRAINED
+from tolerance import assert_close
+
+import lazynet as lz
+from lazynet.measures import taylor_gap
+from lazynet.networks import Linearized, Quadratic, TwoLayer, preactivations
+from lazynet.precision import float64
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_apply_is_the_first_order_taylor_sum(activation, train, outputs, key):
+    network = TwoLayer(width=10, outputs=outputs, activation=activation, train=train, symmetric=False)
+    rng = np.random.default_rng(0)
+    with float64():
+        x = jnp.asarray(rng.normal(size=(6, 4)))
+        variables = dict(network.init(key, x))
+        move = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), variables["params"])
+        f0 = network.apply(variables, x)
+        jacobian = jax.jacrev(lambda params: network.apply({**variables, "params": params}, x))(variables["params"])
+        expected = np.asarray(f0) + sum(
+            np.tensordot(np.asarray(jacobian[name]), np.asarray(move[name]), 2) for name in move
+        )
+        linear = Linearized(network)
+        at = linear.at(variables)
+        assert_close(linear.apply(at, x), f0, ulps=0)
+        moved = {**at, "params": jax.tree.map(jnp.add, at["params"], move)}
+        found = np.asarray(linear.apply(moved, x))
+        assert found.shape == f0.shape
+        assert_close(found, expected)
+        # The movement is so large that the network itself is elsewhere, unless it is linear in what is trained.
+        far = np.abs(np.asarray(network.apply({**variables, "params": moved["params"]}, x)) - expected).max()
+    assert (far > 1e-3) == (train != "readout")
+
+
+def test_the_collection_that_is_fixed_is_kept(key):
+    network = TwoLayer(width=4, train="hidden")
+    variables = dict(network.init(key, jnp.ones((2, 3))))
+    at = Linearized(network).at(variables)
+    assert set(at) == {"params", "fixed", "origin"}
+    assert set(at["origin"]) == {"hidden"}
+
+
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "relu"])
+def test_order_two_is_the_taylor_sum_with_the_hessian(activation, train, key):
+    network = TwoLayer(width=6, outputs=2, activation=activation, train=train, symmetric=False)
+    rng = np.random.default_rng(0)
+    with float64():
+        x = jnp.asarray(rng.normal(size=(4, 3)))
+        variables = dict(network.init(key, x))
+        flat, unravel = jax.flatten_util.ravel_pytree(variables["params"])
+        move = jnp.asarray(rng.normal(size=flat.shape))
+
+        def outputs(flat):
+            return network.apply({**variables, "params": unravel(flat)}, x)
+
+        jacobian, hessian = jax.jacrev(outputs)(flat), jax.hessian(outputs)(flat)
+        expected = outputs(flat) + jacobian @ move + 0.5 * jnp.einsum("ncij,i,j->nc", hessian, move, move)
+        parabola = Quadratic(network)
+        at = {**parabola.at(variables), "params": unravel(flat + move)}
+        assert_close(parabola.apply(at, x), expected, ulps=256)
+        second = np.abs(np.asarray(expected - outputs(flat) - jacobian @ move)).max()
+    # relu has no second derivative, and a readout none at all: what is left is the product of both layers' movements.
+    assert (second > 1e-6) == (train == "both" or (train == "hidden" and activation != "relu"))
+
+
+def test_the_quadratic_model_of_relu_has_the_pseudo_network_of_allen_zhu(key):
+    """Its second order is a D_v V' D_w W' x with the signs of the start (section 6.2), computed here in NumPy."""
+    network = lz.ThreeLayer(width=20, outputs=2)
+    rng = np.random.default_rng(1)
+    with float64():
+        x = jnp.asarray(rng.normal(size=(5, 4)))
+        variables = dict(network.init(key, x))
+        move = {name: jnp.asarray(rng.normal(size=leaf.shape)) for name, leaf in variables["params"].items()}
+        moved = jax.tree.map(jnp.add, variables["params"], move)
+        one, two = (
+            np.asarray(polynomial.apply({**polynomial.at(variables), "params": moved}, x))
+            for polynomial in (Linearized(network), Quadratic(network))
+        )
+        z1, z2 = (np.asarray(z) for z in preactivations(network, variables, x))
+    w, v, a = np.asarray(move["hidden_1"]), np.asarray(move["hidden_2"]), np.asarray(variables["fixed"]["readout"])
+    pseudo = ((z2 > 0) * (((z1 > 0) * (np.asarray(x) @ w.T)) @ v.T)) @ a
+    assert_close(two - one, pseudo, ulps=1024)
+    assert np.abs(pseudo).max() > 0.1
+
+
+def slow_descent(network, steps=20_000):
+    """Gaps of the network to its polynomials at its own parameters, along one slow path of training."""
+    data = lz.load_dataset("digits", n_train=64, n_test=16)
+    rate = 0.01 / np.linalg.eigvalsh(lz.analytic_kernel(network)(data.x_train))[-1]
+    measures = {
+        f"gap_{order}": lambda now, start, data, order=order: taylor_gap(network, now, start, data.x_train, order)
+        for order in (1, 2)
+    }
+    options = {"learning_rate": rate, "dtype": "float64", "measures": measures, "snapshots": 30}
+    run = lz.train(network, data, jax.random.key(0), steps, **options)
+    path = run.snapshots.isel(step=slice(1, None))
+    moved = np.log(path.displacement.values)
+    # From the first step until most of the loss is gone.
+    assert path.displacement.values[-1] > 100 * path.displacement.values[0]
+    assert path.train_loss.values[-1] < 0.02 * path.train_loss.values[0]
+    return [np.polyfit(moved, np.log(path[f"gap_{order}"].values), 1)[0] for order in (1, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_gaps_along_a_path_are_of_second_and_third_order_in_the_movement(activation):
+    network = lz.TwoLayer(width=256, activation=activation, train="both", symmetric=False)
+    linear, second = slow_descent(network)
+    assert linear == pytest.approx(2, abs=0.2)
+    assert second == pytest.approx(3, abs=0.2)
+    # The symmetric start cancels the second order.
+    linear, second = slow_descent(network.clone(symmetric=True))
+    assert linear == pytest.approx(3, abs=0.2)
+    assert second == pytest.approx(3, abs=0.2)
+
+
+def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
+    data = lz.load_dataset("digits", n_train=12, n_test=5)
+    network = lz.DeepReLU(width=16, depth=2, activation="tanh")
+    start = network.init(jax.random.key(5), jnp.asarray(data.x_train, "float32"))
+    options = {"learning_rate": 0.05, "dtype": "float64", "snapshots": 5}
+    linear = lz.linearize(network, start)
+    run = lz.train(linear, data, jax.random.key(0), 100, **options)
+    k0 = lz.empirical_ntk(network, start, np.concatenate([data.x_train, data.x_test]), data.x_train)
+    f0 = np.asarray(network.apply(start, jnp.asarray(data.x_train, "float32")), np.float64)
+    path = lz.kernel_descent(k0[:12], data.y_train, learning_rate=0.05, steps=run.snapshots.step.values, f0=f0)
+    np.testing.assert_allclose(run.snapshots.train_prediction, path.train, atol=2e-6)
+    assert np.abs(run.snapshots.train_prediction[-1] - run.snapshots.train_prediction[0]).max() > 0.1
+    assert float(run.snapshots.kernel_drift[-1]) < 1e-12
+    # Another model, which is nearer to the network.
+    both = [
+        lz.train(model, data, jax.random.key(0), 100, **options) for model in (lz.quadratic(network, start), linear)
+    ]
+    trained = lz.train(_started(network, start), data, jax.random.key(0), 100, **options)
+    gaps = [np.abs(one.snapshots.train_prediction - trained.snapshots.train_prediction).max() for one in both]
+    assert gaps[0] < 0.3 * gaps[1]
+    with pytest.raises(ValueError, match="their width 16"):
+        linear.clone(width=32)
+
+
+def _started(network, start):
+    return lz.from_functions(
+        lambda key, x, width: start["params"], lambda params, x: network.apply({"params": params}, x), width=16
+    )
