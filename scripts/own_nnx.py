@@ -22,5 +22,5 @@ class Perceptron(nnx.Module):
 if __name__ == "__main__":
     data = lz.load_dataset("digits", classes=(0, 1), n_train=64, n_test=32)
     network = lz.from_nnx(Perceptron, parametrization="standard")
-    result = lz.sweep(network, data, widths=[64, 128, 256, 512], seeds=4, steps=100)
+    result = lz.sweep(network, data, widths=[64, 256, 1024], seeds=4, steps=50)
     print(lz.verify(result))
