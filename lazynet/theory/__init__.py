@@ -10,6 +10,7 @@ from lazynet.theory.bounds import (
     rademacher_bound,
     unseen_share,
 )
+from lazynet.theory.corrections import Correction, fit_correction, seeds_needed
 from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.generalization import population_bounds
@@ -19,6 +20,7 @@ from lazynet.theory.speed import speed_gap
 from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verdicts_json, verify
 
 __all__ = [
+    "Correction",
     "Fit",
     "Inequality",
     "Prediction",
@@ -28,6 +30,7 @@ __all__ = [
     "Verdict",
     "at_one_point",
     "concentration_bound",
+    "fit_correction",
     "fit_exponent",
     "flips_bound",
     "generalization_bound",
@@ -41,6 +44,7 @@ __all__ = [
     "predicted_exponents",
     "rademacher_bound",
     "reduce_steps",
+    "seeds_needed",
     "settings_of",
     "speed_gap",
     "unseen_share",

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lazynet.theory.corrections import Correction, seeds_needed
+
 if TYPE_CHECKING:
     from lazynet.theory.verdict import Row, Verdict
 
@@ -27,6 +29,10 @@ def print_verdict(verdict: "Verdict") -> str:
         lines.append("nothing is predicted: the network does not say its parametrization")
     elif len(verdict.rows) == 1:
         lines.append("no other exponent is predicted for this parametrisation or optimiser")
+    if verdict.corrections:
+        lines += ["", f"Exponents at infinite width, of a m^p (1 + b m^-1/2), and seeds for +-{verdict.band:g}"]
+        table = [_correction(*each, verdict.seeds, verdict.band) for each in verdict.corrections.items()]
+        lines += _columns([("quantity", "p", "95% interval", "b", "seeds"), *table])
     if verdict.inequalities:
         table = [
             (i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note)
@@ -47,6 +53,14 @@ def _row(row: "Row") -> tuple[str, ...]:
     interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
     last = f"{row.by_step[-1].fitted:+.3f}" if row.by_step else "-"
     return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, last, held
+
+
+def _correction(name: str, found: Correction, seeds: int, band: float) -> tuple[str, ...]:
+    if math.isnan(found.low):
+        return name, f"{found.exponent:+.3f}", "none", f"{found.correction:+.3g}", "unknown"
+    interval = f"[{found.low:+.2f}, {found.high:+.2f}]"
+    needed = str(seeds_needed(found, seeds, band))
+    return name, f"{found.exponent:+.3f}", interval, f"{found.correction:+.3g}", needed
 
 
 def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.networks import ACTIVATIONS, get_parametrization
+from lazynet.theory.corrections import Correction, fit_correction
 from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, Status, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
@@ -95,6 +96,7 @@ class Verdict:
         widths: of the sweep.
         seeds: how many.
         diverged: how many members diverged; a row that lost one of them is never said to hold.
+        corrections: the exponent of each row at infinite width, fitted with a correction to scaling, where asked for.
 
     >>> import lazynet as lz
     >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
@@ -108,6 +110,7 @@ class Verdict:
     widths: tuple[int, ...]
     seeds: int
     diverged: int = 0
+    corrections: dict[str, Correction] | None = None
 
     @property
     def passed(self) -> bool:
@@ -126,16 +129,31 @@ class Verdict:
                 return row
         raise KeyError(f"The verdict has no row {quantity!r}; it has {', '.join(row.quantity for row in self.rows)}.")
 
+    def correction(self, quantity: str) -> Correction:
+        """The exponent of this row at infinite width.
+
+        Raises:
+            KeyError: if theory predicts nothing for it, or no corrections were asked for.
+        """
+        if self.corrections is None or quantity not in self.corrections:
+            raise KeyError(f"The verdict has no correction for {quantity!r}; verify takes corrections=True.")
+        return self.corrections[quantity]
+
     def to_json(self) -> str:
         """The verdict as JSON, null for what could not be computed."""
-        return json.dumps(_without_nan(asdict(self) | {"passed": self.passed}), indent=2)
+        content = asdict(self) | {"passed": self.passed}
+        if self.corrections is None:
+            del content["corrections"]
+        else:
+            content["corrections"] = {name: found._asdict() for name, found in self.corrections.items()}
+        return json.dumps(_without_nan(content), indent=2)
 
     def __str__(self) -> str:
         """The verdict as a table for people."""
         return print_verdict(self)
 
 
-def verify(result: Result, band: float = BAND) -> Verdict:
+def verify(result: Result, band: float = BAND, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
     Every exponent is fitted on the seed mean over all widths, with a 95% interval from a bootstrap over seeds, at every
@@ -148,6 +166,8 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     Args:
         result: of `lazynet.sweep`.
         band: how far a measured exponent may lie from the predicted one, positive.
+        corrections: whether to fit a m^p (1 + b m^(-1/2)) to each row too, at its own reduction, for the exponent p at
+            infinite width (`lazynet.theory.fit_correction`); it takes at least 4 widths. Statuses stay those of slopes.
 
     Returns:
         Verdict.
@@ -171,8 +191,20 @@ def verify(result: Result, band: float = BAND) -> Verdict:
     )
     levels = dict(_levels(result))
     widths = tuple(map(int, result.width.values))
+    found = {row.quantity: _correction(result, row.quantity) for row in rows} if corrections else None
     diverged = int((result.status == 1).sum()) if "status" in result else 0
-    return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged)
+    return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged, found)
+
+
+def _correction(result: Result, quantity: str) -> Correction:
+    values = reduce_steps(quantity_of(result, quantity)).transpose("width", "seed").values
+    return fit_correction(result.width.values, values)
+
+
+def quantity_of(result: Result, quantity: str) -> DataArray:
+    """A variable of the result by its name in a row, where one layer's has the layer in brackets."""
+    name, _, layer = quantity.partition("[")
+    return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
 
 def verdicts_json(result: Result) -> str:
@@ -235,10 +267,7 @@ def is_gap(quantity: Any) -> bool:
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
-    name, _, layer = prediction.quantity.partition("[")
-    values, widths = result[name], result.width.values
-    if layer:
-        values = values.sel(layer=layer.removesuffix("]"))
+    values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
         members = values.transpose("width", "seed").values
