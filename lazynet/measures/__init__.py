@@ -1,6 +1,7 @@
 """Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
 
 from lazynet.measures.gaps import relative_distance, rms, taylor_gap, zero_one_error
+from lazynet.measures.kernel import current_kernel, kernel_distance, kernel_velocity, label_alignment
 from lazynet.measures.modes import residual_modes
 from lazynet.measures.movement import (
     activation_flips,
@@ -20,8 +21,12 @@ __all__ = [
     "array_displacements",
     "array_norms",
     "coupled_neurons",
+    "current_kernel",
     "displacement",
     "effective_rank",
+    "kernel_distance",
+    "kernel_velocity",
+    "label_alignment",
     "leading_values",
     "max_neuron_displacement",
     "parameter_norm",

@@ -1,0 +1,65 @@
+"""Distance, velocity and alignment of kernels, on kernels where they are known and along training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.measures import current_kernel, kernel_distance, kernel_velocity, label_alignment
+
+
+def test_distance_is_one_minus_the_cosine():
+    k = np.diag([1.0, 2.0])
+    assert float(kernel_distance(k, 3 * k)) == pytest.approx(0, abs=1e-6)
+    assert float(kernel_distance(k, np.array([[0.0, 1.0], [1.0, 0.0]]))) == pytest.approx(1)
+    turned = np.array([[1.0, 1.0], [1.0, 2.0]])
+    assert float(kernel_distance(k, turned)) == pytest.approx(1 - 5 / np.sqrt(5 * 7), rel=1e-6)
+
+
+def test_velocity_of_a_kernel_that_turns_evenly():
+    """A rotation by w t in the plane of two orthogonal kernels: S = 1 - cos(w dt)."""
+    one, two = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
+    times = np.array([0.0, 1.0, 3.0, 3.5])
+    kernels = np.array([(2 + t) * (np.cos(0.2 * t) * one + np.sin(0.2 * t) * two) for t in times])
+    steps = np.diff(times)
+    np.testing.assert_allclose(kernel_velocity(kernels, times), (1 - np.cos(0.2 * steps)) / steps, rtol=1e-10)
+
+
+def test_alignment_is_one_for_the_kernel_of_the_labels():
+    y = np.array([1.0, -1.0, 1.0])
+    assert float(label_alignment(np.outer(y, y), y)) == pytest.approx(1)
+    # Of the identity it is 1 / sqrt(n), whatever the labels.
+    assert float(label_alignment(np.eye(3), y)) == pytest.approx(3**-0.5)
+    several = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert float(label_alignment(2 * several @ several.T, several)) == pytest.approx(1)
+
+
+def test_kernels_on_the_way_are_the_empirical_ones_and_training_aligns_them():
+    data = lz.load_dataset("digits", n_train=16, n_test=4)
+    # Far from lazy: a small output scale.
+    network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.1)
+    run = lz.train(network, data, jax.random.key(0), 300, measures={"kernel": current_kernel(network)}, snapshots=6)
+    kernels = run.snapshots.kernel.values
+    for variables, k in ((run.variables_0, kernels[0]), (run.variables, kernels[-1])):
+        np.testing.assert_allclose(k, lz.empirical_ntk(network, variables, data.x_train), rtol=1e-4, atol=1e-6)
+    before, after = (float(label_alignment(k, data.y_train)) for k in (kernels[0], kernels[-1]))
+    assert after > before + 0.1
+    velocity = kernel_velocity(kernels, run.snapshots.step.values.astype(float))
+    assert velocity.shape == (len(kernels) - 1,)
+    assert velocity.max() > 0
+
+
+def test_the_after_kernel_is_that_of_the_network_linearised_where_training_has_come():
+    """Fort et al. 2020: freeze the kernel at step t and train on; descent with it is the same thing."""
+    data = lz.load_dataset("digits", n_train=16, n_test=4)
+    network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.3)
+    options = {"learning_rate": 0.2, "dtype": "float64", "snapshots": 4}
+    run = lz.train(network, data, jax.random.key(0), 50, **options)
+    on = lz.train(lz.linearize(network, run.variables), data, jax.random.key(0), 100, **options)
+    k = lz.empirical_ntk(network, run.variables, data.x_train)
+    f = run.snapshots.train_prediction.values[-1]
+    path = lz.kernel_descent(k, data.y_train, learning_rate=0.2, steps=on.snapshots.step.values, f0=f)
+    np.testing.assert_allclose(on.snapshots.train_prediction, path.train, atol=1e-9)
+    assert np.abs(path.train[-1] - f).max() > 0.05
+    assert jnp.isfinite(on.snapshots.train_loss.values).all()
