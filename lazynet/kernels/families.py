@@ -76,8 +76,8 @@ def _of_deep(network: DeepReLU) -> Hashable:
 
 @limit_key.register(Adapted)
 def _of_given(network: Adapted) -> Hashable:
-    """A kernel that came with a network is the same at all widths, but for alpha; so is that of stax in its limit."""
-    return at_width(network.output_scale, network.width)
+    """A kernel that was given is the same at all widths but for alpha; stax builds one of each width."""
+    return at_width(network.output_scale, network.width), network.width if network.kind == "stax" else None
 
 
 @analytic_kernel.register(ConvNet)

@@ -8,6 +8,7 @@ from lazynet.networks.expansions import Expansion, Linearized, Quadratic, linear
 from lazynet.networks.parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks.protocol import (
     check_network,
+    check_widths_differ,
     described,
     forward_cost,
     layer_names,
@@ -35,6 +36,7 @@ __all__ = [
     "TwoLayer",
     "at_width",
     "check_network",
+    "check_widths_differ",
     "described",
     "forward_cost",
     "from_flax",

@@ -59,6 +59,14 @@ class Adapted:
     def init(self, key: Array, x: AnyArray) -> Variables:
         """Its parameters at the start, drawn in float32 and cast to the dtype of x."""
         params = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
+        leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+        if not leaves:
+            raise ValueError("The network has no parameters, so that there is nothing to train.")
+        for path, leaf in leaves:
+            dtype = jnp.asarray(leaf).dtype
+            if not jnp.issubdtype(dtype, jnp.floating):
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise ValueError(f"The network has {dtype} at {name!r} of its parameters, but must have floats.")
         return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), params)}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
@@ -98,7 +106,8 @@ def from_flax(
         output_scale: alpha, which outputs are multiplied by: a number or a function of the width.
         parametrization: how it scales with the width, "ntk", "standard" (flax's own layers), ... or a
             `lazynet.Parametrization`, for the verdict's predictions; left out, nothing is predicted.
-        kernel: the kernel of infinite width, a function (x1, x2=None) -> (n1, n2), where one is known.
+        kernel: the kernel of infinite width, a function (x1, x2=None) -> (n1, n2), where one is known; the same at all
+            widths, so that the parametrization must be one of such kernels.
 
     Returns:
         A network as every part of lazynet takes it.
@@ -113,16 +122,16 @@ def from_flax(
     (5,)
     """
 
+    _check_make(make, nn.Module)
+
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        variables = make(width).init(key, x)
+        variables = _made(make, nn.Module, width).init(key, x)
         _refuse_state([name for name in variables if name != "params"])
-        if "params" not in variables:
-            raise ValueError("The flax module has no parameters, so that there is nothing to train.")
-        return variables["params"]
+        return variables.get("params", {})
 
     def forward(params: Any, x: AnyArray, width: int) -> Any:
         try:
-            return make(width).apply({"params": params}, x)
+            return _made(make, nn.Module, width).apply({"params": params}, x)
         except flax.errors.InvalidRngError as error:
             raise ValueError(f"The module draws random numbers (dropout?), which is not supported: {WHY}.") from error
 
@@ -166,10 +175,12 @@ def from_nnx(
     """
     from flax import nnx
 
-    if not _takes_two(make):
-        raise ValueError(
-            "make takes one argument, but must be make(width, rngs), because modules draw when they are built."
-        )
+    _check_make(make, nnx.Module)
+    if not (_takes(make, 0, 0) or _takes(make, 0, rngs=0)):
+        raise ValueError("make must be make(width, rngs), because NNX modules draw their start when they are built.")
+
+    def built(width: int, rngs: Any) -> Any:
+        return _made(make, nnx.Module, width, rngs) if _takes(make, 0, 0) else _made(make, nnx.Module, width, rngs=rngs)
 
     def parts_of(module: Any) -> tuple[Any, Any, Any]:
         """What the module is, its parameters, and all other state."""
@@ -178,14 +189,14 @@ def from_nnx(
         return definition, params, rest
 
     def split(width: int, key: Any) -> tuple[Any, Any]:
-        definition, params, rest = parts_of(make(width, nnx.Rngs(key)))
+        definition, params, rest = parts_of(built(width, nnx.Rngs(key)))
         _refuse_state(sorted({type(leaf).__name__ for leaf in jax.tree.leaves(rest, is_leaf=_is_variable)}))
         return definition, params
 
     @functools.cache
     def abstract(width: int) -> tuple[Any, Any]:
         """What the module is but for the numbers in it."""
-        made = nnx.eval_shape(lambda: make(width, nnx.Rngs(0)))
+        made = nnx.eval_shape(lambda: built(width, nnx.Rngs(0)))
         return parts_of(made)[:2]
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
@@ -232,14 +243,22 @@ def from_stax(
     (5, 5)
     """
 
+    def layer(width: int) -> tuple[Callable, Callable, Callable]:
+        made = make(width)
+        if not (isinstance(made, tuple) and len(made) == 3):
+            raise ValueError(
+                "make must give (init_fn, apply_fn, kernel_fn), as the layers of neural-tangents' stax do."
+            )
+        return made
+
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        return make(width)[0](key, x.shape)[1]
+        return layer(width)[0](key, x.shape)[1]
 
     def forward(params: Any, x: AnyArray, width: int) -> Any:
-        return make(width)[1](params, x)
+        return layer(width)[1](params, x)
 
     def kernel(width: int) -> Callable[..., Any]:
-        function = make(width)[2]
+        function = layer(width)[2]
         return lambda x1, x2=None: function(x1, x2, "ntk")
 
     return Adapted("stax", start, forward, kernel, width, outputs, output_scale, parametrization)
@@ -286,7 +305,13 @@ def from_functions(
 
 
 def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable[..., Any]] | None:
-    return None if kernel is None else lambda width: kernel
+    if kernel is None:
+        return None
+    if not (_takes(kernel, 0) and _takes(kernel, 0, 0)):
+        raise ValueError(
+            "kernel must be a function (x1, x2=None) of two sets of rows, the second of which may be left out."
+        )
+    return lambda width: kernel
 
 
 def _refuse_state(found: list[str]) -> None:
@@ -294,10 +319,30 @@ def _refuse_state(found: list[str]) -> None:
         raise ValueError(f"The module has {', '.join(found)} beside its parameters, which is not supported: {WHY}.")
 
 
-def _takes_two(function: Callable[..., Any]) -> bool:
-    """Whether a function can be called with two arguments by position."""
+def _check_make(make: Any, kind: type) -> None:
+    """Refuse a module where a function is asked for that makes one."""
+    if isinstance(make, kind) or not callable(make):
+        raise ValueError(
+            f"make is a {type(make).__name__}, but must be a function of the width that builds the network."
+        )
+
+
+def _made(make: Callable[..., Any], kind: type, *arguments: Any, **named: Any) -> Any:
+    """What `make` builds, if it is such a module."""
+    module = make(*arguments, **named)
+    if not isinstance(module, kind):
+        wanted = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+        raise ValueError(f"make gives a {type(module).__name__}, but must give a {wanted}; is it of another library?")
+    return module
+
+
+def _takes(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
+    """Whether a function, or the class of a module, can be called so."""
+    # The metaclass of modules hides what their own __init__ takes beside itself.
+    if isinstance(function, type):
+        function, arguments = function.__init__, (None, *arguments)
     try:
-        inspect.signature(function).bind(0, 0)
+        inspect.signature(function).bind(*arguments, **named)
     except TypeError:
         return False
     return True

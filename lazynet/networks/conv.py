@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from lazynet.networks.activations import ACTIVATIONS
-from lazynet.networks.two_layer import SingleHidden, output_factor, weights
+from lazynet.networks.two_layer import SingleHidden, check_fields, output_factor, weights
 from lazynet.typing import AnyArray, Variables
 
 
@@ -42,10 +42,11 @@ class ConvNet(SingleHidden):
 
     def __post_init__(self) -> None:
         """Refuse what is not a network before flax sees it."""
-        for name in ("filter_size", "stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if self.image is not None and (len(self.image) not in (2, 3) or min(self.image[:2]) < self.filter_size):
+        check_fields(self)
+        whole = self.image is None or all(isinstance(side, int) and side > 0 for side in self.image)
+        if self.image is not None and not (
+            whole and len(self.image) in (2, 3) and min(self.image[:2]) >= self.filter_size
+        ):
             raise ValueError(
                 f"image is {self.image}, but must be (height, width) or (height, width, channels) with sides of at "
                 f"least filter_size = {self.filter_size}."

@@ -61,8 +61,6 @@ class DeepReLU(nn.Module):
     def __post_init__(self) -> None:
         """Refuse what is not a network before flax sees it."""
         check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS)
-        if self.depth < 1:
-            raise ValueError(f"depth is {self.depth}, but must be at least 1.")
         if not 0 <= self.bias_scale < float("inf"):
             raise ValueError(f"bias_scale is {self.bias_scale}, but must be finite and not negative.")
         get_parametrization(self.parametrization)

@@ -1,5 +1,6 @@
 """Powers of the width in front of weights, at their start and in the learning rate."""
 
+import math
 from typing import NamedTuple
 
 Exponents = tuple[float, float, float]
@@ -14,7 +15,8 @@ class Parametrization(NamedTuple):
     Attributes:
         forward: a_l.
         init: b_l.
-        learning_rate: c, where a sweep is left to choose the learning rate.
+        learning_rate: c, where a sweep is left to choose the learning rate and output_scale is a number; where it is a
+            function of the width, learning rates fall with its square besides.
 
     >>> import lazynet as lz
     >>> lz.Parametrization(forward=(0.0, 0.5, 0.5), init=(0.0, 0.0, 0.0), learning_rate=0.0).forward
@@ -34,8 +36,8 @@ PARAMETRIZATIONS = {
     "maximal-update": Parametrization((-0.5, 0.0, 0.5), (0.5, 0.5, 0.5), 0.0),
     # Allen-Zhu, Li and Liang 2018, section 4: hidden weights N(0, 1 / m), readout N(0, 1), no factors.
     "allen-zhu": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.0), 1.0),
-    # Chen, Cao, Zou and Gu 2019, section 2, with output_scale m^alpha; c is 2 alpha, here of alpha = 1/2.
-    "chen": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), 1.0),
+    # Chen, Cao, Zou and Gu 2019, section 2, with output_scale m^alpha, so that learning rates go as m^(-2 alpha).
+    "chen": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), 0.0),
 }
 
 
@@ -57,9 +59,10 @@ def get_parametrization(parametrization: str | Parametrization) -> Parametrizati
         found = Parametrization(tuple(map(float, forward)), tuple(map(float, init)), float(rate))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         found = None
-    if found is None or len(found.forward) != 3 or len(found.init) != 3:
+    numbers = () if found is None else (*found.forward, *found.init, found.learning_rate)
+    if found is None or len(found.forward) != 3 or len(found.init) != 3 or not all(map(math.isfinite, numbers)):
         raise ValueError(
             f"parametrization is {parametrization!r}, but must be a name or a lazynet.Parametrization with three "
-            "numbers in forward, three in init and one learning_rate."
+            "finite numbers in forward, three in init and one learning_rate."
         )
     return found

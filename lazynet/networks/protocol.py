@@ -1,6 +1,7 @@
 """What sweeps ask of a network besides `init` and `apply`, found by its type."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,10 +42,10 @@ def _of_convolution(network: ConvNet, variables: Variables, x: AnyArray) -> list
     return [patch_preactivations(network, variables, x)]
 
 
-def learning_rate_exponent(network: Any) -> float:
-    """c of the network's parametrisation, with learning rates that go as m^(-c); 0 where none is known."""
+def learning_rate_exponent(network: Any) -> float | None:
+    """c of the network's parametrisation, with learning rates that go as m^(-c); None where there is none."""
     known = getattr(network, "parametrization", None)
-    return 0.0 if known is None else get_parametrization(known).learning_rate
+    return None if known is None else get_parametrization(known).learning_rate
 
 
 def described(network: Any) -> str:
@@ -89,7 +90,7 @@ def check_network(network: Any, x: AnyArray) -> None:
         return
     rows = jnp.asarray(x[:3], "float32")
     try:
-        variables = jax.jit(network.init)(jax.random.key(0), rows)
+        variables, other = (jax.jit(network.init)(jax.random.key(seed), rows) for seed in (0, 1))
         outputs = jax.jit(network.apply)
         f, alone = outputs(variables, rows), [outputs(variables, row[None]) for row in rows]
     except ValueError:
@@ -100,9 +101,29 @@ def check_network(network: Any, x: AnyArray) -> None:
     gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
     if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
         raise ValueError(
-            "The network gives another output for a row when others stand beside it (batch norm?), or none that is "
-            "finite; a tangent kernel is that of a function of one row."
+            "The network gives another output for a row when others stand beside it (batch norm?), or when it is built "
+            "anew, or none that is finite; a tangent kernel is that of one function of one row."
         )
+    starts = zip(*map(jax.tree.leaves, (variables, other)), strict=True)
+    if all(bool(jnp.array_equal(a, b)) for a, b in starts):
+        raise ValueError(
+            "The network starts from the same parameters whatever the key, so that seeds are all the same."
+        )
+
+
+def check_widths_differ(network: Any, widths: Sequence[int], x: AnyArray) -> None:
+    """Refuse a network of one's own that is the same at two widths.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if isinstance(network, Adapted) and len(widths) > 1:
+        sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]
+        if sizes[0] == sizes[1]:
+            raise ValueError(
+                f"The network has as many parameters at width {widths[0]} as at width {widths[-1]}; does it leave its "
+                "width out of account?"
+            )
 
 
 def layer_names(params: Any) -> list[str]:

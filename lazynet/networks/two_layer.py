@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -33,9 +34,10 @@ def check_fields(network: Any, **choices: Iterable[str]) -> None:
     for name, allowed in choices.items():
         if getattr(network, name) not in allowed:
             raise ValueError(f"{name} is {getattr(network, name)!r}, but must be one of {', '.join(allowed)}.")
-    for name in ("width", "outputs"):
-        if getattr(network, name) < 1:
-            raise ValueError(f"{name} is {getattr(network, name)}, but must be at least 1.")
+    for name in ("width", "outputs", "depth", "filter_size", "stride"):
+        value = getattr(network, name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1, a whole number.")
     for name in ("init_scale", "output_scale"):
         value = at_width(getattr(network, name, 1.0), network.width)
         if not 0 < value < float("inf"):

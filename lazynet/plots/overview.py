@@ -1,17 +1,20 @@
 """One figure that tells the story of a sweep."""
 
+from typing import Any
+
 import numpy as np
 
 from lazynet.plots.limit import plot_limit
 from lazynet.plots.modes import plot_modes
 from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
-from lazynet.theory import Verdict, at_one_point, reduce_steps, settings_of, verify
+from lazynet.theory import Verdict, at_one_point, quantity_of, reduce_steps, settings_of, verify
 from lazynet.typing import Axes, Figure, Result
 
 GAPS = {
     "kernel_gap_train": ("to the kernel", BLUE, "o"),
     "start_gap_train": ("of the random start", ORANGE, "s"),
     "linearization_gap_train": ("of the movement", GREEN, "^"),
+    "quadratic_gap_train": ("to second order", PURPLE, "D"),
 }
 MOVEMENTS = {
     "displacement": ("displacement", BLUE, "o"),
@@ -20,6 +23,9 @@ MOVEMENTS = {
     "relative_displacement": ("relative", ORANGE, "s"),
     "kernel_drift": ("kernel drift", GREEN, "^"),
 }
+
+# Of more layers than that the first are drawn.
+LAYERS = 6
 
 
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
@@ -67,7 +73,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         else:
             gaps.set_axis_off()
             gaps.set_title("Not compared with the kernel")
-        _draw_against_width(movement, result, verdict, MOVEMENTS)
+        _draw_against_width(movement, result, verdict, _movements(result))
         movement.set(title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (unit rows: no unit)")
         _draw_exponents(exponents, result, verdict)
         figure.suptitle(_finding(result, verdict), fontsize=13, fontweight="bold")
@@ -80,11 +86,35 @@ def _finding(result: Result, verdict: Verdict) -> str:
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
     tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)
     lost = f"; {verdict.diverged} members diverged" if verdict.diverged else ""
-    flips = verdict.levels["activation_flips"]
+    name, what = "activation_flips", "of signs flipped"
+    if name not in verdict.levels:
+        name, what = "kernel_drift", "of the kernel changed"
     return (
-        f"{settings['activation']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
-        f"predicted exponents {tally or 'none'};\n{flips:.1%} of signs flipped at width {verdict.widths[-1]}{lost}"
+        f"{_family(settings)} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
+        f"predicted exponents {tally or 'none'};\n{verdict.levels[name]:.1%} {what} at width {verdict.widths[-1]}{lost}"
     )
+
+
+def _family(settings: dict[str, Any]) -> str:
+    """The network in a title: its activation, its kind where it is not a two-layer network."""
+    kind = settings.get("network", "TwoLayer")
+    if kind == "TwoLayer":
+        return settings["activation"]
+    depth = f" of depth {settings['depth']}" if "depth" in settings else ""
+    return f"{kind}{depth}, {settings['activation']}," if "activation" in settings else f"Network {kind}"
+
+
+def _movements(result: Result) -> dict[str, tuple[str, str, str]]:
+    """What the movement panel shows; of networks with several layers the relative displacement of each."""
+    if "layer_relative_displacement" not in result or settings_of(result).get("network", "TwoLayer") == "TwoLayer":
+        return MOVEMENTS
+    layers = result.layer.values.tolist()[:LAYERS]
+    colors, markers = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
+    shown = {
+        f"layer_relative_displacement[{name}]": (f"{name}, relative", color, marker)
+        for name, color, marker in zip(layers, colors, markers, strict=False)
+    }
+    return shown | {name: MOVEMENTS[name] for name in ("activation_flips", "kernel_drift")}
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
@@ -114,9 +144,9 @@ def _draw_against_width(
     widths = result.width.values
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in quantities.items():
-        if quantity not in result:
+        if quantity.partition("[")[0] not in result:
             continue
-        values = reduce_steps(result[quantity])
+        values = reduce_steps(quantity_of(result, quantity))
         values = values.where(values < DRAWN)
         mean = values.mean("seed")
         if not mean.max() > 0:

@@ -1,5 +1,6 @@
 """A cell of a sweep: a pack of members of one width trained, set beside their predictions, and turned into rows."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from lazynet.sweep.settings import Training
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import Checkpoint
 
+# What rounding may add to a residual that does not shrink.
+GROWTH = 1e-6
 # A large learning rate makes members and predictions overflow, which the result says better than NumPy's warning.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 
@@ -74,6 +77,7 @@ def _beside_predictions(
     numbers: dict[str, float] = {}
     if training.compare:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
+        linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
     if training.quadratic:
         parabola = train_polynomials(Quadratic(network), data, trained, keys, training, learning_rate)
@@ -174,6 +178,30 @@ def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], d
         f"{name}_{part}": np.asarray(rms(one[f"{part}_prediction"] - other[f"{part}_prediction"], y.ndim))
         for part, y in parts.items()
         if len(y)
+    }
+
+
+def _without_growing(
+    linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
+) -> dict[str, np.ndarray]:
+    """Predictions of linearised members, NaN of those whose residual grows: of them the learning rate is no descent.
+
+    Plain descent on a quadratic loss shrinks every mode below eta = 2 / lambda_max(K_0), and some mode grows above it.
+    """
+    if not training.plain:
+        return linear
+    residual = linear["train_prediction"] - data.y_train
+    norms = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
+    grows = ~np.all(norms <= norms[:, :1] * (1 + GROWTH), axis=1)
+    if not grows.any():
+        return linear
+    warnings.warn(
+        f"The linearisations of {grows.sum()} members of width {width} diverge, for the learning rate is above the "
+        "limit 2 / lambda_max of their own kernels; gaps to them are NaN.",
+        stacklevel=2,
+    )
+    return {
+        name: np.where(grows.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values) for name, values in linear.items()
     }
 
 

@@ -60,11 +60,12 @@ class Limits:
             return default_learning_rate(network, point.data, member_key(width, 0), lambda_max)
 
         power = learning_rate_exponent(point.network)
-        if not power:
+        if power is None:
             return dict.fromkeys(widths, stable(widths[-1]))
         # As the parametrisation asks, and as large as none of the widths forbids.
-        factor = min(stable(width) * width**power for width in widths)
-        return {width: factor * width**-power for width in widths}
+        falls = {width: width**-power / at_width(point.network.output_scale, width) ** 2 for width in widths}
+        factor = min(stable(width) / falls[width] for width in widths)
+        return {width: factor * falls[width] for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
         """Warn, once in a sweep, of a learning rate at which descent on the kernel diverges."""
@@ -79,7 +80,12 @@ def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: f
     kernel = analytic_kernel(network)
     if lambda_max is None and kernel is not None:
         lambda_max = largest_eigenvalue(kernel(data.x_train))
-    if lambda_max is not None:
-        return 1 / lambda_max
-    variables = dict(network.init(start_key(key), jnp.asarray(data.x_train, "float32")))
-    return 1 / largest_empirical_eigenvalue(network, variables, data)
+    if lambda_max is None:
+        variables = dict(network.init(start_key(key), jnp.asarray(data.x_train, "float32")))
+        lambda_max = largest_empirical_eigenvalue(network, variables, data)
+    if not 0 < lambda_max < float("inf"):
+        raise ValueError(
+            f"learning_rate is left out, but the largest eigenvalue of the kernel is {lambda_max:g} at width "
+            f"{network.width}, so that there is no default; give one, or another start."
+        )
+    return 1 / lambda_max

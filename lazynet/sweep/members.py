@@ -104,7 +104,8 @@ class Snapshot:
             # A bias may start at zero, and is then no part of anything.
             more["layer_relative_displacement"] = jnp.where(known.norms > 0, arrays / known.norms, jnp.nan)
         if len(kernel) > 1:
-            more["layer_kernel_drift"] = jax.vmap(relative_distance)(kernel, known.kernel)
+            there = jnp.any(known.kernel != 0, axis=(1, 2))
+            more["layer_kernel_drift"] = jnp.where(there, jax.vmap(relative_distance)(kernel, known.kernel), jnp.nan)
         return {
             "train_prediction": self.path.outputs(variables, x),
             "test_prediction": self.path.outputs(variables, shared["x_test"]),

@@ -17,6 +17,7 @@ import optax
 
 from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
+from lazynet.kernels import analytic_kernel
 from lazynet.losses import Loss, squared
 from lazynet.networks import Adapted, Scale, at_width, described, layer_names
 from lazynet.sweep.names import RESERVED
@@ -312,6 +313,10 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         rows = jnp.asarray(data.x_train[:4], "float32")
         outputs = np.ravel(network.apply(network.init(jax.random.key(0), rows), rows))
         found["network_tried"] = [float(f"{value:.5g}") for value in outputs.tolist()]
+        kernel = analytic_kernel(network)
+        if kernel is not None:
+            entries = np.ravel(kernel(data.x_train[:4])).tolist()
+            found["kernel_tried"] = [float(f"{value:.5g}") for value in entries]
     if callable(training.optimizer):
         optimizer = training.optimizer(0.1)
         params: Any = {"hidden": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "readout": jnp.ones((3, 1))}

@@ -17,7 +17,7 @@ from lazynet.theory.generalization import population_bounds
 from lazynet.theory.inequalities import Inequality, inequalities
 from lazynet.theory.points import at_one_point, points, settings_of
 from lazynet.theory.speed import speed_gap
-from lazynet.theory.verdict import Row, StepFit, Verdict, reduce_steps, verdicts_json, verify
+from lazynet.theory.verdict import Row, StepFit, Verdict, quantity_of, reduce_steps, verdicts_json, verify
 
 __all__ = [
     "Correction",
@@ -42,6 +42,7 @@ __all__ = [
     "population_bounds",
     "power_bound",
     "predicted_exponents",
+    "quantity_of",
     "rademacher_bound",
     "reduce_steps",
     "seeds_needed",

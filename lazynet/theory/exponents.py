@@ -135,7 +135,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         total = max(of_start, change + learned)
     predictions += [Prediction(f"start_gap_{part}", "at most", of_start) for part in ("train", "test")]
     predictions += [Prediction(f"kernel_gap_{part}", "at most", total) for part in ("train", "test")]
-    return predictions + start
+    # Sums of exponents carry rounding.
+    return [each._replace(exponent=round(each.exponent, 9) + 0.0) for each in predictions + start]
 
 
 def layers_of(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:
@@ -159,7 +160,7 @@ def layers_of(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:
         place = min(i, 1)
         # The norm of what enters: that of a row, which is fixed, or of m units.
         norm = entering[i - 1] + 0.5 if i else 0.0
-        arrays["hidden" if scaling.depth == 1 else f"hidden_{i + 1}"] = Layer(
+        arrays[f"hidden_{i + 1}"] = Layer(
             gradient=-forward[place] + signal[i] + 0.5 + norm,
             start=scaling.init - start[place] + (1.0 if i else 0.5),
             change=-2 * forward[place] + signal[i] + 2 * norm - entering[i],

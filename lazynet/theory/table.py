@@ -26,7 +26,10 @@ def print_verdict(verdict: "Verdict") -> str:
         for row, line in zip(verdict.rows, rows, strict=True):
             lines += [line, f"  {row.note}"] if row.note else [line]
     if not verdict.rows:
-        lines.append("nothing is predicted: the network does not say its parametrization")
+        lines.append(
+            "nothing is predicted: the network does not say its parametrization, or theory knows too little of this "
+            "one, its learning rate or the optimiser"
+        )
     elif len(verdict.rows) == 1:
         lines.append("no other exponent is predicted for this parametrisation or optimiser")
     if verdict.corrections:

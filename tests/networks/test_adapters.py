@@ -152,3 +152,43 @@ def test_rows_that_see_each_other_are_refused():
     with pytest.raises(ValueError, match="fails on rows of 7 features"):
         check_network(lz.from_functions(lambda key, x, width: jnp.ones(3), lambda params, x: x @ params), X)
     check_network(lz.from_flax(linen, outputs=2), X)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: lz.from_flax(linen(8)), "must be a function of the width"),
+        (lambda: lz.from_flax(lambda m: nnx.Linear(7, m, rngs=nnx.Rngs(0))), "must give a flax Module"),
+        (lambda: lz.from_nnx(lambda m, rngs: linen(m)), "must give a flax Module"),
+        (lambda: lz.from_stax(lambda m: stax(m)[:2]), "init_fn, apply_fn, kernel_fn"),
+        (lambda: lz.from_functions(lambda key, x, width: {}, lambda params, x: x[:, 0]), "no parameters"),
+        (lambda: lz.from_functions(lambda key, x, width: jnp.arange(3), lambda params, x: x[:, 0]), "int32"),
+        (
+            lambda: lz.from_functions(
+                lambda key, x, width: {"a": [x[0].astype("complex64")]}, lambda params, x: x[:, 0]
+            ),
+            "'a/0'",
+        ),
+        (lambda: lz.from_flax(linen, kernel=lambda x: x @ x.T), "two sets of rows"),
+    ],
+)
+def test_slips_are_said_in_one_sentence(make, said):
+    with unchecked(), pytest.raises(ValueError, match=said):
+        use(make())
+
+
+def test_rngs_may_be_a_keyword():
+    class Keyword(nnx.Module):
+        def __init__(self, width, *, rngs):
+            self.layer = nnx.Linear(7, width, rngs=rngs)
+
+        def __call__(self, x):
+            return self.layer(x)[:, 0]
+
+    assert use(lz.from_nnx(Keyword)).shape == (5,)
+
+
+def test_a_start_that_leaves_its_key_out_of_account_is_refused():
+    network = lz.from_functions(lambda key, x, width: jnp.ones((7,)), lambda params, x: x @ params)
+    with pytest.raises(ValueError, match="whatever the key"):
+        check_network(network, np.asarray(X))

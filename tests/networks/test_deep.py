@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 from tolerance import assert_close
+from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.networks import PARAMETRIZATIONS, preactivations
@@ -94,14 +95,17 @@ def test_three_layer_network_of_allen_zhu():
         ({"depth": 0}, "depth is 0"),
         ({"bias_scale": -1.0}, "bias_scale is -1.0"),
         ({"parametrization": "ntp"}, "must be one of ntk, standard"),
-        ({"parametrization": lz.Parametrization((0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "three numbers"),
+        ({"parametrization": lz.Parametrization((0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "three finite numbers"),
         ({"activation": "selu"}, "activation is 'selu'"),
         ({"init_scale": 0.0}, "init_scale is 0.0"),
         ({"width": 0}, "width is 0"),
+        ({"depth": 2.5}, "depth is 2.5"),
+        ({"depth": True}, "depth is True"),
+        ({"parametrization": lz.Parametrization((np.nan, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "finite numbers"),
     ],
 )
 def test_what_is_no_deep_network_is_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
+    with unchecked(), pytest.raises(ValueError, match=said):
         lz.DeepReLU(**{"width": 4, **changes})
 
 
@@ -148,10 +152,12 @@ def test_a_convolution_of_one_patch_is_a_two_layer_network():
         ({"stride": 0}, "stride is 0"),
         ({"image": (2, 2)}, "sides of at least filter_size = 3"),
         ({"image": (4,)}, "must be"),
+        ({"image": (4, 3, 0)}, "must be"),
+        ({"filter_size": 2.5}, "filter_size is 2.5"),
         ({"image": (4, 4)}, "which has 16"),
         ({"filter_size": 13}, "a row must have a patch"),
     ],
 )
 def test_what_is_no_convolutional_network_is_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
+    with unchecked(), pytest.raises(ValueError, match=said):
         start(lz.ConvNet(**{"width": 4, **changes}))

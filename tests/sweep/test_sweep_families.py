@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import lazynet as lz
+from lazynet.kernels import neural_tangents
 from lazynet.networks import preactivations
 from lazynet.sweep import predictions
-from lazynet.training.keys import member_key
+from lazynet.training.keys import member_key, start_key
 
 DATA = lz.load_dataset("digits", n_train=12, n_test=5)
 TWO = lz.TwoLayer(width=8, activation="tanh", train="both", symmetric=False)
@@ -169,3 +170,101 @@ def test_members_of_deep_networks_do_not_depend_on_each_other():
         "hidden_2": (16, 16),
         "readout": (16, 1),
     }
+
+
+def test_a_network_that_leaves_its_width_out_of_account_is_refused():
+    same = lz.from_functions(
+        lambda key, x, width: jax.random.normal(key, (x.shape[1],)), lambda params, x: jnp.tanh(x @ params)
+    )
+    with pytest.raises(ValueError, match="as many parameters at width 8 as at width 16"):
+        lz.sweep(same, DATA, [8, 16], seeds=1, steps=2)
+    lz.sweep(same, DATA, [8], seeds=1, steps=2)
+
+
+def test_a_kernel_of_stax_is_that_of_each_width():
+    stax = neural_tangents().stax
+
+    def make(width):
+        options = {"parameterization": "standard", "b_std": None}
+        return stax.serial(stax.Dense(width, **options), stax.Relu(), stax.Dense(1, **options))
+
+    network = lz.from_stax(make, parametrization="standard")
+    result = lz.sweep(network, DATA, [16, 256], seeds=2, steps=2, snapshots=2)
+    for i, width in enumerate((16, 256)):
+        k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
+        assert float(result.lambda_max[i]) == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
+    assert float(result.lambda_max[1] / result.lambda_max[0]) > 4
+    assert result.initial_kernel_error.values.max() < 1
+
+
+def test_another_kernel_is_refused_on_resume(tmp_path):
+    options = {"widths": [8], "seeds": 1, "steps": 3, "learning_rate": 0.01, "out": tmp_path / "run"}
+    one, two = (own(kernel=lambda a, b=None, c=c: c * a @ (a if b is None else b).T) for c in (1, 2))
+    lz.sweep(one, DATA, **options)
+    with pytest.raises(ValueError, match="kernel_tried"):
+        lz.sweep(two, DATA, **options, resume=True)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
+    network = lz.DeepReLU(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
+    result = lz.sweep(network, DATA, [64, 512], seeds=3, steps=30, snapshots=3)
+    first, last_rate = (float(rate) for rate in result.learning_rate.broadcast_like(result.width))
+    assert first / last_rate == pytest.approx(8 ** (2 * power))
+    assert last(result, "train_loss").max() < 0.05 * result.train_loss.isel(step=0).values.min()
+    assert len(lz.verify(result).rows) > 5
+
+
+def test_one_hidden_layer_is_deep_enough():
+    result = lz.sweep(lz.DeepReLU(width=8, depth=1), DATA, [64, 256, 1024], seeds=4, steps=20, snapshots=3)
+    rows = {row.quantity: row for row in lz.verify(result).rows}
+    for name in ("hidden_1", "readout"):
+        assert rows[f"layer_relative_displacement[{name}]"].predicted == -0.5
+        assert rows[f"layer_relative_displacement[{name}]"].fitted == pytest.approx(-0.5, abs=0.15)
+
+
+def test_linearisations_that_diverge_are_not_compared_with():
+    """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
+    network = lz.ThreeLayer(width=8)
+    highest = np.linalg.eigvalsh(lz.analytic_kernel(network.clone(width=16))(DATA.x_train))[-1]
+    options = {"seeds": 6, "steps": 600, "snapshots": 4, "learning_rate": 1.7 / highest}
+    with pytest.warns(UserWarning, match="members of width 16 diverge"):
+        result = lz.sweep(network, DATA, [16], **options)
+    grows = []
+    for seed in range(6):
+        variables = dict(
+            network.clone(width=16).init(start_key(member_key(16, seed)), jnp.asarray(DATA.x_train, "float32"))
+        )
+        own_highest = np.linalg.eigvalsh(lz.empirical_ntk(network.clone(width=16), variables, DATA.x_train))[-1]
+        grows.append(1.7 / highest > 2 / own_highest)
+    assert 0 < sum(grows) < 6
+    assert np.isnan(last(result, "linearization_gap_train")[0]).tolist() == grows
+
+
+def test_a_kernel_of_zero_has_no_default_learning_rate():
+    dead = lz.from_functions(
+        lambda key, x, width: {"a": jnp.zeros((width,)), "w": 1e-3 * jax.random.normal(key, (width, x.shape[1]))},
+        lambda params, x: (x @ params["w"].T) @ params["a"] * 0.0,
+    )
+    with pytest.raises(ValueError, match="so that there is no default"):
+        lz.sweep(dead, DATA, [8], seeds=1, steps=2)
+
+
+def test_layers_without_a_kernel_at_the_start_have_no_drift():
+    network = lz.from_functions(
+        lambda key, x, width: {"a": jnp.zeros((width,)), "w": jax.random.normal(key, (width, x.shape[1]))},
+        lambda params, x: jnp.tanh(x @ params["w"].T) @ params["a"],
+    )
+    result = lz.sweep(network, DATA, [8], seeds=2, steps=5, learning_rate=0.01)
+    assert np.isnan(last(result, "layer_kernel_drift")[..., 1]).all()
+    assert np.isfinite(last(result, "layer_kernel_drift")[..., 0]).all()
+    assert np.isnan(last(result, "layer_relative_displacement")[..., 0]).all()
+
+
+@pytest.mark.parametrize("network", [own(), lz.DeepReLU(width=8, depth=2)], ids=["own", "deep"])
+def test_every_network_has_its_picture(network):
+    result = lz.sweep(network, DATA, [8, 16], seeds=2, steps=10, learning_rate=0.01, quadratic=True)
+    figure = lz.plot(result)
+    said = [text.get_text() for axes in figure.axes[:3] for text in axes.get_legend().get_texts()]
+    assert any("to second order" in text for text in said)
+    assert any(text.startswith("readout, relative") for text in said)
