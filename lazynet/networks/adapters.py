@@ -235,6 +235,9 @@ def from_stax(
     Returns:
         A network as every part of lazynet takes it. Mind that stax trains rescaled weights.
 
+    Raises:
+        ValueError: when the network is first used, if `make` gives no such three functions.
+
     >>> import jax, lazynet as lz
     >>> from lazynet.kernels import neural_tangents
     >>> stax = neural_tangents().stax
@@ -287,6 +290,10 @@ def from_functions(
 
     Returns:
         A network as every part of lazynet takes it.
+
+    Raises:
+        ValueError: if `kernel` does not take one and two sets of rows; when the network is first used, if it has no
+            parameters, or some that are no floats.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):

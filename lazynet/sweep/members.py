@@ -98,7 +98,7 @@ class Snapshot:
         if now is not None and before is not None:
             more["activation_flips"] = sign_changes(now, before)
         kernel = self._kernel(variables, x)
-        if len(known.norms) > 1:
+        if len(known.norms) > 1 and not isinstance(network, TwoLayer):
             arrays = array_displacements(variables["params"], start["params"])
             more["layer_displacement"] = arrays
             # A bias may start at zero, and is then no part of anything.
