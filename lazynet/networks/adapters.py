@@ -346,10 +346,11 @@ def _made(make: Callable[..., Any], kind: type, *arguments: Any, **named: Any) -
 def _takes(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
     """Whether a function, or the class of a module, can be called so."""
     # The metaclass of modules hides what their own __init__ takes beside itself.
+    called: Any = function
     if isinstance(function, type):
-        function, arguments = function.__init__, (None, *arguments)
+        called, arguments = called.__init__, (None, *arguments)
     try:
-        inspect.signature(function).bind(*arguments, **named)
+        inspect.signature(called).bind(*arguments, **named)
     except TypeError:
         return False
     return True

@@ -106,6 +106,9 @@ def linearize(network: Any, variables: Variables) -> Expansion:
         A network for `lz.train` and the like, which starts at these variables. What full-batch descent makes of it on
         the squared loss is `lz.kernel_descent` with the empirical kernel there.
 
+    Raises:
+        ValueError: if the variables have no "params".
+
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
     >>> network = lz.TwoLayer(width=64)
@@ -113,7 +116,7 @@ def linearize(network: Any, variables: Variables) -> Expansion:
     >>> bool(lz.train(linear, data, jax.random.key(0), steps=10).snapshots.kernel_drift[-1] < 1e-5)
     True
     """
-    return Expansion(Linearized(network), variables)
+    return _expansion(Linearized(network), variables)
 
 
 def quadratic(network: Any, variables: Variables) -> Expansion:
@@ -127,9 +130,18 @@ def quadratic(network: Any, variables: Variables) -> Expansion:
         A network for `lz.train` and the like, which starts at these variables. Of relu networks with two trained layers
         its second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018.
 
+    Raises:
+        ValueError: if the variables have no "params".
+
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, activation="tanh"), jax.numpy.ones((5, 3))
     >>> lz.quadratic(network, network.init(jax.random.key(0), x)).outputs
     1
     """
-    return Expansion(Quadratic(network), variables)
+    return _expansion(Quadratic(network), variables)
+
+
+def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
+    if "params" not in variables:
+        raise ValueError(f"variables has {', '.join(map(repr, variables))}, but must have 'params'.")
+    return Expansion(polynomial, variables)

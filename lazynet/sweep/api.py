@@ -107,13 +107,13 @@ def sweep(
         activation_flips, kernel_drift, status, stopped_step, initial_kernel_error. Beside the predictions:
         linearization_gap, start_gap, kernel_gap and quadratic_gap, each _train and _test. Of the limit:
         kernel_train_loss, kernel_test_loss, kernel_train_error, kernel_test_error, linearised_displacement, lambda_min,
-        lambda_max, label_norm, complexity, each over those axes on which it depends. Of other networks than `TwoLayer` with
-        several trained arrays, over `layer` too: layer_displacement, layer_relative_displacement, layer_kernel_drift. Bounds on
-        max_neuron_displacement: lemma_bound (Arora et al. 2019, Lemma C.1) and path_bound. Everything is float64; a
-        diverged member is NaN from its stopped_step on. What only full-batch descent has is NaN at other batch sizes
-        beside it. On several hosts (see
-        `jax.distributed`) the first process reads, writes and returns the result, the others None. Beyond eight widths
-        compiled programs are let go by `jax.clear_caches`, yours too, for memory would grow with every width.
+        lambda_max, label_norm, complexity, each over those axes on which it depends. Of other networks than `TwoLayer`
+        with several trained arrays, over `layer` too: layer_displacement, layer_relative_displacement,
+        layer_kernel_drift. Bounds on max_neuron_displacement: lemma_bound (Arora et al. 2019, Lemma C.1) and
+        path_bound. Everything is float64; a diverged member is NaN from its stopped_step on. What only full-batch
+        descent has is NaN at other batch sizes beside it. On several hosts (see `jax.distributed`) the first process
+        reads, writes and returns the result, the others None. Beyond eight widths compiled programs are let go by
+        `jax.clear_caches`, yours too, for memory would grow with every width.
 
     Raises:
         ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work

@@ -77,7 +77,9 @@ def _beside_predictions(
     numbers: dict[str, float] = {}
     if training.compare:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
-        linear = _without_growing(linear, data, training, network.width)
+        # Deep kernels of one width differ so much that some members' own are above what their limit allows for.
+        if not isinstance(network, TwoLayer):
+            linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
     if training.quadratic:
         parabola = train_polynomials(Quadratic(network), data, trained, keys, training, learning_rate)

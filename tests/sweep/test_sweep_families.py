@@ -37,7 +37,8 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
     found = lz.sweep(own(kernel=lz.analytic_kernel(TWO), parametrization="ntk"), DATA, **options)
     # Those that ask what a unit or a pre-activation is are not there.
     assert set(expected.data_vars) - set(found.data_vars) == {"max_neuron_displacement", "activation_flips"}
-    assert set(found.data_vars) - set(expected.data_vars) == {"layer_kernel_drift"}
+    layered = {"layer_kernel_drift", "layer_displacement", "layer_relative_displacement"}
+    assert set(found.data_vars) - set(expected.data_vars) == layered
     for name in set(found.data_vars) & set(expected.data_vars):
         np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-8, atol=1e-10, err_msg=name)
     assert found.layer.values.tolist() == ["hidden", "readout"]
