@@ -7,8 +7,8 @@ from lazynet.networks.deep import DeepReLU, ThreeLayer
 from lazynet.networks.expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks.parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks.protocol import (
+    check_members_differ,
     check_network,
-    check_widths_differ,
     described,
     forward_cost,
     layer_names,
@@ -35,8 +35,8 @@ __all__ = [
     "ThreeLayer",
     "TwoLayer",
     "at_width",
+    "check_members_differ",
     "check_network",
-    "check_widths_differ",
     "described",
     "forward_cost",
     "from_flax",

@@ -90,7 +90,7 @@ def check_network(network: Any, x: AnyArray) -> None:
         return
     rows = jnp.asarray(x[:3], "float32")
     try:
-        variables, other = (jax.jit(network.init)(jax.random.key(seed), rows) for seed in (0, 1))
+        variables = jax.jit(network.init)(jax.random.key(0), rows)
         outputs = jax.jit(network.apply)
         f, alone = outputs(variables, rows), [outputs(variables, row[None]) for row in rows]
     except ValueError:
@@ -104,20 +104,24 @@ def check_network(network: Any, x: AnyArray) -> None:
             "The network gives another output for a row when others stand beside it (batch norm?), or when it is built "
             "anew, or none that is finite; a tangent kernel is that of one function of one row."
         )
-    starts = zip(*map(jax.tree.leaves, (variables, other)), strict=True)
-    if all(bool(jnp.array_equal(a, b)) for a, b in starts):
-        raise ValueError(
-            "The network starts from the same parameters whatever the key, so that seeds are all the same."
-        )
 
 
-def check_widths_differ(network: Any, widths: Sequence[int], x: AnyArray) -> None:
-    """Refuse a network of one's own that is the same at two widths.
+def check_members_differ(network: Any, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
+    """Refuse a network of one's own that is the same at two widths or for two seeds, where there are several.
 
     Raises:
-        ValueError: naming them.
+        ValueError: with the reason.
     """
-    if isinstance(network, Adapted) and len(widths) > 1:
+    if not isinstance(network, Adapted):
+        return
+    if len(seeds) > 1:
+        rows = jnp.asarray(x[:3], "float32")
+        starts = (jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), rows)) for seed in (0, 1))
+        if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
+            raise ValueError(
+                "The network starts from the same parameters whatever the key, so that seeds are all the same."
+            )
+    if len(widths) > 1:
         sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]
         if sizes[0] == sizes[1]:
             raise ValueError(

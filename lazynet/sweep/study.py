@@ -10,7 +10,7 @@ import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.kernels import limit_key
-from lazynet.networks import at_width, check_network, check_widths_differ
+from lazynet.networks import at_width, check_members_differ, check_network
 from lazynet.sweep.axes import Point, points_of, split_axes
 from lazynet.sweep.names import SCALES
 from lazynet.sweep.packing import packs_of
@@ -121,8 +121,8 @@ def study_of(
     rates = axes.get("learning_rate") or [single["learning_rate"]]
     for rate in rates:
         ordered = check_widths(widths, network, rate)
-    check_widths_differ(network, ordered, data.x_train)
     chosen = check_seeds(seeds)
+    check_members_differ(network, ordered, chosen, data.x_train)
     points = points_of(network.clone(width=ordered[-1]), data, training, axes, single)
     for point in points:
         point.training.check(point.network, point.data, point.learning_rate)

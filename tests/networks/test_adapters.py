@@ -11,7 +11,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.kernels import neural_tangents
-from lazynet.networks import check_network
+from lazynet.networks import check_members_differ, check_network
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 7)), "float32")
 KEY = jax.random.key(3)
@@ -191,4 +191,6 @@ def test_rngs_may_be_a_keyword():
 def test_a_start_that_leaves_its_key_out_of_account_is_refused():
     network = lz.from_functions(lambda key, x, width: jnp.ones((7,)), lambda params, x: x @ params)
     with pytest.raises(ValueError, match="whatever the key"):
-        check_network(network, np.asarray(X))
+        check_members_differ(network, [64], [0, 1], np.asarray(X))
+    check_members_differ(network, [64], [0], np.asarray(X))
+    check_network(network, np.asarray(X))
