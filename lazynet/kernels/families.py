@@ -67,7 +67,7 @@ def _of_deep(network: DeepReLU) -> Hashable:
     """The width is left out where the kernel does not depend on it."""
     forward, init, _ = get_parametrization(network.parametrization)
     scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
-    # The powers of m in `_deep_kernel`, but for those of the first layer's place among middle ones.
+    # The powers of m in `_deep_kernel`, as long as each of their exponents is zero.
     powers = {-2 * forward[0], -2 * init[0], 1 - 2 * forward[2], -2 * init[2]}
     if network.depth > 1:
         powers |= {1 - 2 * forward[1], -2 * init[1]}

@@ -121,7 +121,6 @@ def from_flax(
     >>> network.apply(network.init(jax.random.key(0), x), x).shape
     (5,)
     """
-
     _check_make(make, nn.Module)
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
@@ -188,11 +187,6 @@ def from_nnx(
         params, rest = nnx.split_state(state, nnx.Param, ...)
         return definition, params, rest
 
-    def split(width: int, key: Any) -> tuple[Any, Any]:
-        definition, params, rest = parts_of(built(width, nnx.Rngs(key)))
-        _refuse_state(sorted({type(leaf).__name__ for leaf in jax.tree.leaves(rest, is_leaf=_is_variable)}))
-        return definition, params
-
     @functools.cache
     def abstract(width: int) -> tuple[Any, Any]:
         """What the module is but for the numbers in it."""
@@ -200,7 +194,10 @@ def from_nnx(
         return parts_of(made)[:2]
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        return nnx.to_pure_dict(split(width, key)[1])
+        _, params, rest = parts_of(built(width, nnx.Rngs(key)))
+        state = jax.tree.leaves(rest, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+        _refuse_state(sorted({type(leaf).__name__ for leaf in state}))
+        return nnx.to_pure_dict(params)
 
     def forward(params: Any, x: AnyArray, width: int) -> Any:
         definition, state = abstract(width)
@@ -208,9 +205,6 @@ def from_nnx(
         state = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(definition, state)(x)
-
-    def _is_variable(leaf: Any) -> bool:
-        return isinstance(leaf, nnx.Variable)
 
     return Adapted("nnx", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
 

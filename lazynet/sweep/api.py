@@ -70,7 +70,8 @@ def sweep(
         seeds: a number, for 0 .. seeds - 1, or a list of seeds.
         steps: number of steps.
         learning_rate: eta, one number for all widths or a function of the width; left out, 1 / lambda_max of the
-            analytic kernel (squared loss only).
+            analytic kernel at the largest width, or of the empirical one of seed 0 where there is none; of networks
+            with a parametrization as many powers of the width as it asks for, nowhere above that (squared loss only).
         loss: as in `lazynet.train`.
         optimizer: as in `lazynet.train`.
         batch_size: examples to a batch; all of them when left out.

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, lar
 from lazynet.kernels.krylov import check_tolerance
 from lazynet.kernels.storage import check_storage
 from lazynet.measures import zero_one_error
-from lazynet.networks import TwoLayer
 from lazynet.sweep.provenance import provenance
 from lazynet.sweep.settings import as_json, check_count, check_new_folder, limit_settings
 from lazynet.sweep.store import write_run
@@ -34,7 +34,7 @@ COMPLEXITY_TOLERANCE = 1e-3
 
 
 def predict(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     *,
     steps: int = 100_000,
@@ -126,7 +126,7 @@ def predict(
 
 
 def check_prediction(
-    network: TwoLayer,
+    network: Any,
     data: Dataset,
     steps: int,
     snapshots: int,

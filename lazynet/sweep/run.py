@@ -69,8 +69,8 @@ def train(
         data: on what.
         key: a jax random key; the member (width, seed) of a sweep has fold_in(fold_in(key(0), width), seed).
         steps: number of steps.
-        learning_rate: eta, a number or a function of the width; left out, 1 / lambda_max of the analytic kernel
-            (squared loss only).
+        learning_rate: eta, a number or a function of the width; left out, 1 / lambda_max of the analytic kernel,
+            or of the empirical one at the start where there is none (squared loss only).
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", or a function of the
             learning rate that returns an optax optimiser.

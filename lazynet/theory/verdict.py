@@ -10,7 +10,7 @@ import numpy as np
 
 from lazynet.networks import ACTIVATIONS, get_parametrization
 from lazynet.theory.corrections import Correction, fit_correction
-from lazynet.theory.exponents import Prediction, Relation, Scaling, predicted_exponents
+from lazynet.theory.exponents import ROUNDING, Prediction, Relation, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, Status, fit_exponent, judge
 from lazynet.theory.inequalities import Inequality, inequalities
 from lazynet.theory.points import at_one_point, points, settings_of
@@ -236,14 +236,14 @@ def scaling_of(result: Result) -> Scaling | None:
         values = np.broadcast_to(result[scale].values, widths.shape)
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
-    init = exponent("init_scale")
+    init, biased = exponent("init_scale"), bool(settings.get("bias_scale"))
     return Scaling(
         init,
         exponent("output_scale"),
         exponent("learning_rate"),
         settings.get("symmetric", False),
         # Of a network of one's own nobody knows the activation, nor which array is which.
-        not own and ACTIVATIONS[settings["activation"]].homogeneous and not (settings.get("bias_scale") and init),
+        not own and ACTIVATIONS[settings["activation"]].homogeneous and not (biased and abs(init) > ROUNDING),
         settings.get("train", "both"),
         settings["optimizer"] in PROPORTIONAL,
         get_parametrization(known),

@@ -90,7 +90,7 @@ def test_trained_and_diagonalised_linearisations_of_a_deep_network_agree(monkeyp
     monkeypatch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
     trained = lz.sweep(network, DATA, **options)
     for name in ("linearization_gap_train", "linearization_gap_test", "start_gap_test", "initial_kernel_error"):
-        assert last(by_kernel, name).min() > 1e-4 if "step" in by_kernel[name].dims else True
+        assert by_kernel[name].values.max() > 1e-4
         np.testing.assert_allclose(trained[name], by_kernel[name], rtol=1e-6, atol=1e-10)
 
 
@@ -110,14 +110,14 @@ def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
 
 def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
     network = lz.DeepReLU(width=8, depth=2, parametrization="standard", activation="tanh", init_scale=1.0)
-    result = lz.sweep(network, DATA, [128, 256, 512], seeds=3, steps=30, snapshots=4)
+    result = lz.sweep(network, DATA, [128, 512, 2048], seeds=3, steps=30, snapshots=4)
     losses = last(result, "train_loss").mean(axis=1)
     assert losses.max() / losses.min() < 1.6
     verdict = lz.verify(result)
     for name, predicted in (("hidden_1", -1.5), ("hidden_2", -1.0), ("readout", -0.5)):
         row = verdict.row(f"layer_relative_displacement[{name}]")
         assert row.predicted == pytest.approx(predicted)
-        assert row.fitted == pytest.approx(predicted, abs=0.25)
+        assert row.fitted == pytest.approx(predicted, abs=0.15)
 
 
 def test_the_network_of_lee_moves_as_they_say():
@@ -269,3 +269,12 @@ def test_every_network_has_its_picture(network):
     said = [text.get_text() for axes in figure.axes[:3] for text in axes.get_legend().get_texts()]
     assert any("to second order" in text for text in said)
     assert any(text.startswith("readout, relative") for text in said)
+
+
+def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_their_own():
+    """Pre-activations of "chen" shrink as m^(-1/2), and so do biases: under relu that is a matter of units."""
+    network = lz.DeepReLU(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
+    result = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
+    assert len(lz.verify(result).rows) > 1
+    scaled = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2, init_scale=lambda m: m**-0.25)
+    assert lz.verify(scaled).rows == ()
