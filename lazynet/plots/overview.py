@@ -162,7 +162,9 @@ def _draw_against_width(
     _label_widths(axes, widths)
     if axes.lines:
         _room_above(axes, 0.3)
-        axes.legend(title="fitted exponent; dashed: predicted", loc="upper right", ncols=1 + (len(axes.lines) > 8))
+        # Of more than that a single column would reach down to the lines.
+        entries = len(axes.get_legend_handles_labels()[0])
+        axes.legend(title="fitted exponent; dashed: predicted", loc="upper right", ncols=1 + (entries > 3))
 
 
 def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
