@@ -35,7 +35,7 @@ from lazynet.networks import (
     quadratic,
 )
 from lazynet.plots import plot
-from lazynet.sweep import Run, merge, mode_residuals, predict, sweep, train
+from lazynet.sweep import Run, laziness_map, merge, mode_residuals, predict, sweep, train
 from lazynet.theory import Verdict, verify
 from lazynet.training import Stop
 
@@ -68,6 +68,7 @@ __all__ = [
     "kernel_operator",
     "label_noise",
     "label_projections",
+    "laziness_map",
     "linearize",
     "load_dataset",
     "losses",

@@ -31,6 +31,18 @@ def test_a_network_of_ones_own_goes_through_a_sweep_and_its_verdict(name):
 
 
 @pytest.mark.slow
+def test_the_map_of_the_digits_says_where_kernels_begin_to_move(tmp_path):
+    flags = ["--widths", "64", "256", "--scales", "0.1", "1", "10", "--seeds", "3"]
+    said = run("laziness_map.py", *flags, "--out", tmp_path)
+    assert said.count("boundary exponent") == 2
+    assert said.count("not fitted, and no points: ") == 2
+    both, _ = said.split("Trained: hidden")
+    exponent = float(both.partition("boundary exponent ")[2].split()[0])
+    assert -0.7 < exponent < -0.3
+    assert {path.name for path in tmp_path.iterdir()} == {"both", "both.png", "hidden", "hidden.png"}
+
+
+@pytest.mark.slow
 def test_kernels_of_deep_networks_agree_with_means():
     lines = run("deep_kernels.py", "--depths", "1", "2", "--widths", "512").splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["1", "512", "200"], ["2", "512", "200"]]

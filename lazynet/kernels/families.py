@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 
 from lazynet.kernels.analytic import analytic_kernel, check_pair, limit_key
 from lazynet.kernels.covariance import covariance_dual
-from lazynet.networks import Adapted, ConvNet, DeepReLU, at_width, get_parametrization, patches
+from lazynet.networks import Adapted, Centred, ConvNet, DeepReLU, at_width, get_parametrization, patches
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray
@@ -133,6 +133,12 @@ def _given_kernel(network: Adapted) -> Kernel | None:
         return _finished(alpha**2 * found, x2, dtype)
 
     return kernel
+
+
+@analytic_kernel.register(Centred)
+def _kernel_of_centred(network: Centred) -> Kernel | None:
+    """That of the network: what does not depend on parameters has no gradient."""
+    return analytic_kernel(network.network)
 
 
 def _float64_pair(x1: Rows, x2: Rows | None, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -2,6 +2,7 @@
 
 from lazynet.networks.activations import ACTIVATIONS, Activation, value_and_slope
 from lazynet.networks.adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
+from lazynet.networks.centred import Centred
 from lazynet.networks.conv import ConvNet, patches
 from lazynet.networks.deep import DeepReLU, ThreeLayer
 from lazynet.networks.expansions import Expansion, Linearized, Quadratic, linearize, quadratic
@@ -24,6 +25,7 @@ __all__ = [
     "PARAMETRIZATIONS",
     "Activation",
     "Adapted",
+    "Centred",
     "ConvNet",
     "DeepReLU",
     "Expansion",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lazynet.networks.adapters import Adapted
+from lazynet.networks.centred import Centred
 from lazynet.networks.conv import ConvNet, patch_preactivations
 from lazynet.networks.deep import DeepReLU, hidden_preactivations
 from lazynet.networks.parametrization import get_parametrization
@@ -37,6 +38,11 @@ def _of_deep(network: DeepReLU, variables: Variables, x: AnyArray) -> list[Array
     return hidden_preactivations(network, variables, x)
 
 
+@preactivations.register(Centred)
+def _of_centred(network: Centred, variables: Variables, x: AnyArray) -> list[Array] | None:
+    return preactivations(network.network, variables, x)
+
+
 @preactivations.register(ConvNet)
 def _of_convolution(network: ConvNet, variables: Variables, x: AnyArray) -> list[Array]:
     return [patch_preactivations(network, variables, x)]
@@ -50,6 +56,8 @@ def learning_rate_exponent(network: Any) -> float | None:
 
 def described(network: Any) -> str:
     """What a person calls this network."""
+    if isinstance(network, Centred):
+        return described(network.network)
     return f"from_{network.kind}" if isinstance(network, Adapted) else type(network).__name__
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynet.plots.laziness import plot_laziness
 from lazynet.plots.limit import plot_limit
 from lazynet.plots.modes import plot_modes
 from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
@@ -32,13 +33,14 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     """Draw a sweep: loss beside the kernel's, gaps and movement against width, and fitted exponents against step.
 
     Of a prediction, its losses on true and on random labels and its test error; of the modes of a residual, what is
-    left of them and until which step the kernel is right about each.
+    left of them and until which step the kernel is right about each; of a laziness map, kernel change and test error
+    over width and output scale, with the boundary, and against the control parameter.
 
     Measurement is solid with seeds as a band (from the smallest to the largest), theory is dashed. Gaps are their
     maximum over snapshots, movement is that of the last step.
 
     Args:
-        result: of `lazynet.sweep`, `lazynet.predict` or `lazynet.mode_residuals`.
+        result: of `lazynet.sweep`, `lazynet.predict`, `lazynet.mode_residuals` or `lazynet.laziness_map`.
         verdict: of the result of a sweep; made here when left out.
 
     Returns:
@@ -57,6 +59,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    if "boundary" in result:
+        return plot_laziness(result)
     if "labels" in result.dims:
         return plot_limit(result)
     if "mode" in result.dims:

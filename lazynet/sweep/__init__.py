@@ -1,6 +1,7 @@
 """Sweeps: members over widths and seeds, beside their predictions, in one labelled result."""
 
 from lazynet.sweep.api import merge, sweep
+from lazynet.sweep.laziness import laziness_map
 from lazynet.sweep.limit import predict
 from lazynet.sweep.modes import mode_residuals
 from lazynet.sweep.progress import Stages, product_rate
@@ -13,6 +14,7 @@ __all__ = [
     "RunFolder",
     "Stages",
     "check_new_folder",
+    "laziness_map",
     "merge",
     "mode_residuals",
     "predict",

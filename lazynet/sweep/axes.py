@@ -12,6 +12,7 @@ from lazynet.data import Dataset, label_noise
 from lazynet.networks import Scale, described
 from lazynet.sweep.names import OF_KERNEL
 from lazynet.sweep.settings import Training, check_count
+from lazynet.training import FLOW
 from lazynet.training.keys import noise_key, subsample_key
 
 # In the order of the result's dims; points of one kernel are neighbours.
@@ -35,6 +36,12 @@ class Point(NamedTuple):
     def of_kernel(self) -> tuple:
         """What tells apart the points with another kernel of infinite width."""
         return tuple(self.labels.get(name) for name in OF_KERNEL)
+
+    @property
+    def of_program(self) -> tuple:
+        """What tells apart the points whose members are trained by other programs: to a flow alpha is an argument."""
+        given = () if self.training.optimizer != FLOW else ("output_scale",)
+        return tuple(self.labels.get(name) for name in OF_KERNEL if name not in given)
 
 
 def split_axes(given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:

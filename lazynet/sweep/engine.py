@@ -64,10 +64,10 @@ def all_cells(
                 if agreed(time.monotonic() >= deadline):
                     raise OutOfTime
                 point = study.points[pack.point]
-                if len(compiled | {(pack.width, point.of_kernel)}) > COMPILED:
+                if len(compiled | {(pack.width, point.of_program)}) > COMPILED:
                     jax.clear_caches()
                     compiled.clear()
-                compiled.add((pack.width, point.of_kernel))
+                compiled.add((pack.width, point.of_program))
                 # Neither learning rates nor labels change how members step.
                 alike = point.of_kernel, point.training
                 if alike not in prepared:

@@ -22,7 +22,7 @@ from lazynet.measures import (
     sharpness,
     sign_changes,
 )
-from lazynet.networks import Linearized, TwoLayer, preactivations, starts_at_zero, weights
+from lazynet.networks import Linearized, TwoLayer, at_width, preactivations, starts_at_zero, weights
 from lazynet.precision import arithmetic
 from lazynet.sweep.devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.sweep.prepared import Prepared
@@ -32,6 +32,7 @@ from lazynet.training import (
     NEVER,
     AutodiffPath,
     Checkpoint,
+    FlowPath,
     HiddenPath,
     Member,
     Path,
@@ -107,8 +108,8 @@ class Snapshot:
             there = jnp.any(known.kernel != 0, axis=(1, 2))
             more["layer_kernel_drift"] = jnp.where(there, jax.vmap(relative_distance)(kernel, known.kernel), jnp.nan)
         return {
-            "train_prediction": self.path.outputs(variables, x),
-            "test_prediction": self.path.outputs(variables, shared["x_test"]),
+            "train_prediction": self.path.outputs(variables, x, shared),
+            "test_prediction": self.path.outputs(variables, shared["x_test"], shared),
             "displacement": moved,
             "relative_displacement": moved / known.norm,
             "kernel_drift": relative_distance(jnp.sum(kernel, axis=0), jnp.sum(known.kernel, axis=0)),
@@ -152,6 +153,9 @@ def train_members(
 ) -> Trained:
     """Train one member for each key side by side, all of this network's width, and measure them."""
     mesh = mesh_for(len(keys), network.width)
+    alpha = 1.0
+    if isinstance(prepared.path, FlowPath) and hasattr(network, "output_scale"):
+        alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
     # Only the start knows its scale, so that networks of all scales share the program that trains them.
     trains = network.clone(init_scale=1.0) if hasattr(network, "init_scale") else network
     path, units = replace(prepared.path, network=trains), Units(mesh if splits_neurons(mesh) else None)
@@ -162,7 +166,8 @@ def train_members(
     # What fills devices up is thrown away.
     every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]
     with arithmetic(training.dtype):
-        shared = on_all(_share(prepared.arrays, data, learning_rate, training.dtype), mesh)
+        scalars = {"learning_rate": learning_rate, "output_scale": alpha}
+        shared = on_all(_share(prepared.arrays, data, scalars, training.dtype), mesh)
         numbers = on_all(jax.random.key_data(jnp.stack(every)), mesh)
         layout = Spread(mesh, units.lengths(network.width))
         members = _members(network, measure, numbers, shared, layout)
@@ -189,7 +194,7 @@ def train_polynomials(
     """Predictions of a Taylor polynomial of the members at their starts, trained as they were: steps, loss, batches."""
     path = AutodiffPath(polynomial, training.loss, get_optimizer(training.optimizer), training.batch_size)
     with arithmetic(training.dtype):
-        shared = _share(path.share(data.x_train), data, learning_rate, training.dtype)
+        shared = _share(path.share(data.x_train), data, {"learning_rate": learning_rate}, training.dtype)
         records = []
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
@@ -229,9 +234,9 @@ def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, 
     return layout.spread(jax.vmap(one)(keys, variables))
 
 
-def _share(arrays: dict[str, np.ndarray], data: Dataset, learning_rate: float, dtype: str) -> dict[str, Array]:
+def _share(arrays: dict[str, np.ndarray], data: Dataset, scalars: dict[str, float], dtype: str) -> dict[str, Array]:
     labels = {"y": data.y_train, "y_test": data.y_test}
-    every = {**arrays, **labels, "x_test": data.x_test, "learning_rate": learning_rate}
+    every = {**arrays, **labels, "x_test": data.x_test, **scalars}
     return {name: jnp.asarray(value, dtype) for name, value in every.items()}
 
 

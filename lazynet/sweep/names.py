@@ -28,6 +28,7 @@ MEANING = {
     "layer_displacement": "Frobenius norm of W - W(0) of each trained array",
     "layer_relative_displacement": "layer_displacement over the norm of W(0)",
     "layer_kernel_drift": "norm(K_t - K_0) / norm(K_0) of what each trained array adds to the empirical kernel",
+    "time": "sum of the steps of a gradient flow",
     "sharpness": "largest eigenvalue of the empirical kernel of all outputs",
     "relative_learning_rate": "learning rate over 2 / sharpness, the limit of plain descent on the squared loss",
     "linearization_gap_train": "RMS of f - f_lin on the training set",

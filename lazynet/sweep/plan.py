@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from lazynet.data import Dataset
 from lazynet.kernels import analytic_kernel, kernel_job, limit_key
@@ -19,7 +20,7 @@ from lazynet.sweep.packing import packs_of
 from lazynet.sweep.predictions import LARGEST_EIGENPROBLEM
 from lazynet.sweep.prepared import Prepared, prepare
 from lazynet.sweep.study import Study
-from lazynet.training import AutodiffPath, Member, get_optimizer
+from lazynet.training import AutodiffPath, Member
 
 PRODUCTS = 60  # with the kernel of images, about, for predictions and complexity together
 
@@ -71,12 +72,13 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
         at_this = network.clone(width=width)
         path = replace(prepared.path, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
-        variables, state = _bytes(at_this, path, prepared, training.dtype)
+        variables, state = _bytes(at_this, path, prepared, data.y_train.shape, training.dtype)
         # Each trained array has its own, at the start and now.
         parts = 0 if isinstance(network, TwoLayer) else 2 * len(study.layers) * 8 * seen**2
         # Weights are drawn of all features, whatever of them is kept.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
-        linear = AutodiffPath(at_this, training.loss, get_optimizer(training.optimizer), training.batch_size)
+        # As many operations with any optimiser.
+        linear = AutodiffPath(at_this, training.loss, optax.sgd, training.batch_size)
         measured = members * snapshots
         return Job(
             f"Training {members} networks of width {width}",
@@ -109,7 +111,7 @@ def kernel_operations(network: Any, n: int, d: int) -> float:
     return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
-def _bytes(network: Any, path: Any, prepared: Prepared, dtype: str) -> tuple[int, int]:
+def _bytes(network: Any, path: Any, prepared: Prepared, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
     """What a member's variables and its state take."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
@@ -118,7 +120,8 @@ def _bytes(network: Any, path: Any, prepared: Prepared, dtype: str) -> tuple[int
 
     with arithmetic(dtype):
         shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in prepared.arrays.items()}
-        shared["learning_rate"] = jax.ShapeDtypeStruct((), dtype)
+        shared |= {name: jax.ShapeDtypeStruct((), dtype) for name in ("learning_rate", "output_scale")}
+        shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
         trees = jax.eval_shape(start, jax.random.key(0), shared)
     variables, state = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in trees)
     return variables, state

@@ -72,8 +72,10 @@ def train(
         learning_rate: eta, a number or a function of the width; left out, 1 / lambda_max of the analytic kernel,
             or of the empirical one at the start where there is none (squared loss only).
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", or a function of the
-            learning rate that returns an optax optimiser.
+        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", a function of the
+            learning rate that returns an optax optimiser, or "flow" for full-batch gradient flow: Euler steps as long
+            as they lower the loss and move no training output by more than 1% of the RMS of the targets (Geiger et al.
+            2019), with the first that is tried the learning rate. `time` is then measured too.
         batch_size: examples to a batch; all of them when left out.
         snapshots: about how many log-spaced snapshots to take, or the steps at which to take them; the first and the
             last step are always among them.

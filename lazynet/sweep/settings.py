@@ -19,9 +19,9 @@ from lazynet.data import Dataset
 from lazynet.dynamics import check_learning_rate
 from lazynet.kernels import analytic_kernel
 from lazynet.losses import Loss, squared
-from lazynet.networks import Adapted, Scale, at_width, described, layer_names
+from lazynet.networks import Adapted, Centred, Scale, at_width, described, layer_names
 from lazynet.sweep.names import RESERVED
-from lazynet.training import Stop, choose_path, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.training import FLOW, PATHS, Stop, choose_path, get_optimizer, is_plain_descent, snapshot_steps
 
 # A user's measures, by name: f(variables, variables_0, data) -> array.
 Measures = tuple[tuple[str, Callable], ...]
@@ -66,7 +66,7 @@ class Training:
             ValueError: naming the argument, what came and what is allowed.
         """
         check_count("width", network.width)
-        get_optimizer(self.optimizer)
+        self._check_optimizer()
         check_count("steps", self.steps)
         self._check_snapshots()
         if self.dtype not in DTYPES:
@@ -132,6 +132,20 @@ class Training:
         if self.measured is None:
             return data
         return replace(data, x_train=data.x_train[: self.measured], y_train=data.y_train[: self.measured])
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer != FLOW:
+            get_optimizer(self.optimizer)
+            return
+        # Steps of a flow have lengths of their own: no other one goes beside it, and no stability limit is theirs.
+        asked = {"batch_size": self.batch_size, "compare": self.compare, "sharpness": self.sharpness}
+        allowed = {"batch_size": None, "compare": False, "sharpness": False, "path": PATHS[0]}
+        for name, value in (asked | {"path": self.path}).items():
+            if value != allowed[name]:
+                raise ValueError(
+                    f"optimizer is {FLOW!r}, whose full-batch steps have lengths of their own, but {name} is "
+                    f"{value!r}; take {name}={allowed[name]!r}."
+                )
 
     def _check_snapshots(self) -> None:
         if not isinstance(self.snapshots, tuple):
@@ -282,7 +296,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any)
     """All settings of a sweep."""
     return {
         **limit_settings(network, data),
-        **_fields(network, "readout", "symmetric", "depth", "bias_scale", "filter_size", "stride", "image"),
+        **_fields(network, "readout", "symmetric", "depth", "bias_scale", "filter_size", "stride", "image", "centred"),
         "layers": layers(network, data),
         "steps": training.steps,
         "snapshots": training.snapshots,
@@ -309,6 +323,7 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         ValueError: if the optimiser cannot be tried on two arrays.
     """
     found: dict[str, list[float]] = {}
+    network = network.network if isinstance(network, Centred) else network
     if isinstance(network, Adapted):
         rows = jnp.asarray(data.x_train[:4], "float32")
         outputs = np.ravel(network.apply(network.init(jax.random.key(0), rows), rows))

@@ -34,10 +34,10 @@ class Study(NamedTuple):
 
     @property
     def packs(self) -> list[Pack]:
-        """Every cell: one kernel after the other, and width by width those points that share compiled programs."""
+        """Every cell: what shares a kernel or a program together, width by width."""
         return [
             Pack(number, width, pack)
-            for _, alike in groupby(enumerate(self.points), key=lambda numbered: numbered[1].of_kernel)
+            for _, alike in groupby(enumerate(self.points), key=lambda numbered: numbered[1].of_program)
             for width, (number, point) in product(self.widths, list(alike))
             for pack in packs_of(
                 self.seeds,

@@ -15,11 +15,20 @@ from lazynet.theory.exponents import Prediction, Scaling, predicted_exponents
 from lazynet.theory.fits import Fit, fit_exponent, judge
 from lazynet.theory.generalization import population_bounds
 from lazynet.theory.inequalities import Inequality, inequalities
+from lazynet.theory.laziness import (
+    Boundary,
+    bracket,
+    collapse_spread,
+    fit_boundary,
+    sharpest_collapse,
+    why_steeper,
+)
 from lazynet.theory.points import at_one_point, points, settings_of
 from lazynet.theory.speed import speed_gap
-from lazynet.theory.verdict import Row, StepFit, Verdict, quantity_of, reduce_steps, verdicts_json, verify
+from lazynet.theory.verdict import Row, StepFit, Verdict, quantity_of, reduce_steps, scaling_of, verdicts_json, verify
 
 __all__ = [
+    "Boundary",
     "Correction",
     "Fit",
     "Inequality",
@@ -29,7 +38,10 @@ __all__ = [
     "StepFit",
     "Verdict",
     "at_one_point",
+    "bracket",
+    "collapse_spread",
     "concentration_bound",
+    "fit_boundary",
     "fit_correction",
     "fit_exponent",
     "flips_bound",
@@ -45,10 +57,13 @@ __all__ = [
     "quantity_of",
     "rademacher_bound",
     "reduce_steps",
+    "scaling_of",
     "seeds_needed",
     "settings_of",
+    "sharpest_collapse",
     "speed_gap",
     "unseen_share",
     "verdicts_json",
     "verify",
+    "why_steeper",
 ]

@@ -51,13 +51,18 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
         return Fit(float(exponent), np.nan, np.nan, float(local))
     random = np.random.default_rng(0)
     drawn = np.stack([row[random.integers(len(row), size=(RESAMPLES, len(row)))].mean(axis=1) for row in rows])
-    # All seeds of a draw may be zero: its exponent is infinite or unknown, and widens the interval without bound.
+    # All seeds of a draw may be zero: its exponent is infinite or unknown.
     with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = _slope(widths, drawn)
-    tail, unknown = (1 - CONFIDENCE) / 2, np.isnan(slopes)
-    low = np.quantile(np.where(unknown, -np.inf, slopes), tail, method="nearest")
-    high = np.quantile(np.where(unknown, np.inf, slopes), 1 - tail, method="nearest")
+        low, high = interval(_slope(widths, drawn))
     return Fit(float(exponent), float(low), float(high), float(local))
+
+
+def interval(draws: Float[np.ndarray, "... r"]) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5 and 97.5 percentile of bootstrap draws along the last axis; one that is NaN widens it without bound."""
+    tail, unknown = (1 - CONFIDENCE) / 2, np.isnan(draws)
+    low = np.quantile(np.where(unknown, -np.inf, draws), tail, axis=-1, method="nearest")
+    high = np.quantile(np.where(unknown, np.inf, draws), 1 - tail, axis=-1, method="nearest")
+    return np.asarray(low), np.asarray(high)
 
 
 def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status:

@@ -19,7 +19,7 @@ from lazynet.typing import DataArray, Result
 
 BAND = 0.1
 # Optimisers, by name, whose steps are proportional to the gradient.
-PROPORTIONAL = ("sgd", "momentum", "nesterov")
+PROPORTIONAL = ("sgd", "momentum", "nesterov", "flow")
 LEVELS = (
     "activation_flips",
     "kernel_drift",

@@ -1,19 +1,22 @@
 """Training: what the finite network does, as pure functions of a key."""
 
 from lazynet.training.delayed import DelayedPath
+from lazynet.training.flow import FlowPath
 from lazynet.training.paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath, row_space
 from lazynet.training.program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
-from lazynet.training.select import OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
+from lazynet.training.select import FLOW, OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
 from lazynet.training.units import Units
 
 __all__ = [
     "DIVERGED_RATIO",
+    "FLOW",
     "NEVER",
     "OPTIMIZERS",
     "PATHS",
     "AutodiffPath",
     "Checkpoint",
     "DelayedPath",
+    "FlowPath",
     "HiddenPath",
     "Member",
     "Outcome",

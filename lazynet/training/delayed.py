@@ -78,7 +78,11 @@ class DelayedPath:
         """The variables, with the steps of this block."""
         return {**member.variables, "params": {"hidden": self._moved(state, shared)}}
 
-    def outputs(self, variables: Variables, x: Array) -> Array:
+    def known(self, state: State) -> dict[str, Array]:
+        """Nothing."""
+        return {}
+
+    def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
         """As the network applies itself."""
         f: Any = self.network.apply(variables, x)
         return f

@@ -59,7 +59,11 @@ class Path(Protocol):
         """The network's variables at this state."""
         ...
 
-    def outputs(self, variables: Variables, x: Array) -> Array:
+    def known(self, state: State) -> dict[str, Array]:
+        """What the path itself knows of this state, by the names of the result."""
+        ...
+
+    def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
         """The network's outputs, (n,) or (n, k)."""
         ...
 
@@ -110,7 +114,11 @@ class AutodiffPath:
         """The variables with the trained parameters in place."""
         return {**member.variables, "params": state[0]}
 
-    def outputs(self, variables: Variables, x: Array) -> Array:
+    def known(self, state: State) -> dict[str, Array]:
+        """Nothing."""
+        return {}
+
+    def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
         """As the network applies itself."""
         return self.network.apply(variables, x)
 
@@ -194,7 +202,11 @@ class HiddenPath:
             hidden = member.variables["params"]["hidden"] + (hidden - self._rotated(member, shared)) @ shared["basis"].T
         return {**member.variables, "params": {"hidden": hidden}}
 
-    def outputs(self, variables: Variables, x: Array) -> Array:
+    def known(self, state: State) -> dict[str, Array]:
+        """Nothing."""
+        return {}
+
+    def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
         """As training sums them up, block after block."""
 
         def forward(hidden: Array, readout: Array, x: Array) -> Array:

@@ -293,7 +293,7 @@ def _advance(
         return jax.lax.fori_loop(first, last, lambda t, carry: step(t, carry, member), carry)
 
     def measured(state: State, member: Member) -> dict[str, Array]:
-        return measure(path.read(state, member, shared), member, shared)
+        return measure(path.read(state, member, shared), member, shared) | path.known(state)
 
     def nothing(state: State, member: Member) -> dict[str, Array]:
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state, member))

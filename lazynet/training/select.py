@@ -9,6 +9,7 @@ import optax
 from lazynet.losses import Loss, squared
 from lazynet.networks import TwoLayer
 from lazynet.training.delayed import LEAST, DelayedPath, steps_of_block
+from lazynet.training.flow import FlowPath
 from lazynet.training.paths import AutodiffPath, HiddenPath, Optimizer, Path, PreactivationPath, row_space
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -21,6 +22,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optax.rmsprop,
     "lion": optax.lion,
 }
+# Not an optimiser of optax: the lengths of its steps follow the outputs.
+FLOW = "flow"
 PATHS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 
 
@@ -34,8 +37,8 @@ def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
         return optimizer
     if optimizer not in OPTIMIZERS:
         raise ValueError(
-            f"optimizer is {optimizer!r}, but must be one of {', '.join(OPTIMIZERS)} or a function of the learning "
-            "rate that returns an optax optimiser."
+            f"optimizer is {optimizer!r}, but must be one of {', '.join((*OPTIMIZERS, FLOW))} or a function of the "
+            "learning rate that returns an optax optimiser."
         )
     return OPTIMIZERS[optimizer]
 
@@ -58,7 +61,7 @@ def choose_path(
     Args:
         network: what is trained.
         loss: its loss.
-        optimizer: a name or a function of the learning rate.
+        optimizer: a name or a function of the learning rate; "flow" has one path.
         batch_size: None for the full batch.
         x: training inputs (n, d), whose rank decides.
         path: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
@@ -68,6 +71,8 @@ def choose_path(
     """
     if path not in PATHS:
         raise ValueError(f"path is {path!r}, but must be one of {', '.join(PATHS)}.")
+    if optimizer == FLOW:
+        return FlowPath(network, loss)
     descends = optimizer in ("sgd", optax.sgd) and isinstance(network, TwoLayer) and network.train == "hidden"
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if path in ("hidden", "preactivation") and not plain:

@@ -1,0 +1,118 @@
+"""One figure of a laziness map: where kernels move, and what that does to the test error."""
+
+from typing import Any
+
+import numpy as np
+
+from lazynet.plots.style import SETTINGS, THEORY, width_colors
+from lazynet.theory import settings_of
+from lazynet.typing import Axes, Figure, Result
+
+
+def plot_laziness(result: Result) -> Figure:
+    """Draw kernel change and test error over width and output scale, and against the control parameter.
+
+    The boundary is drawn with its 95% intervals, its predicted slope dashed. Cells are means over the seeds that fit;
+    one without any is grey.
+
+    Args:
+        result: of `lazynet.laziness_map`.
+
+    Returns:
+        A matplotlib Figure, not shown and not saved.
+    """
+    import matplotlib as mpl
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    means = result[["kernel_change", "test_error"]].mean("seed")
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(11.5, 8.8), layout="constrained")
+        (change_map, error_map), (change, error) = figure.subplots(2, 2)
+        norm = LogNorm() if (means.kernel_change > 0).any() else None
+        _draw_map(change_map, result, means.kernel_change, "kernel change", norm=norm, cmap="viridis")
+        _draw_map(error_map, result, 100 * means.test_error, "test error, %", cmap="cividis")
+        change_map.set_title("Relative change of the kernel")
+        error_map.set_title("Error on the test set")
+        _draw_collapse(change, result, result.kernel_change, 1.0)
+        change.axhline(result.attrs["change"], color="black", linewidth=1, linestyle=":")
+        change.set(yscale="log", ylabel="relative kernel change", title=_collapse(result))
+        _draw_collapse(error, result, result.test_error, 100.0)
+        error.set(ylabel="misclassified, %", title="Test error, bands from seed to seed")
+        change.legend(title="width", ncols=2)
+        figure.suptitle(_finding(result), fontsize=13, fontweight="bold")
+    return figure
+
+
+def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -> None:
+    widths, scales = result.width.values.astype(float), result.output_scale.values
+    axes.set_facecolor("lightgrey")
+    axes.grid(visible=False)
+    drawn = axes.pcolormesh(_edges(widths), _edges(scales), values.transpose("output_scale", "width"), **how)
+    axes.figure.colorbar(drawn, ax=axes, label=label)
+    known = np.isfinite(result.boundary.values)
+    if known.any():
+        at, boundary = widths[known], result.boundary.values[known]
+        low, high = (np.abs(result[f"boundary_{end}"].values[known] - boundary) for end in ("low", "high"))
+        # The interval of a single seed has no end to draw.
+        ends = np.where(np.isfinite([low, high]), [low, high], 0)
+        style: dict[str, Any] = {
+            "color": "white",
+            "markeredgecolor": "black",
+            "ecolor": "black",
+            "marker": "o",
+            "markersize": 6,
+        }
+        axes.errorbar(at, boundary, ends, label=f"change {result.attrs['change']:g}", linestyle="none", **style)
+        predicted = result.attrs["boundary_exponent_predicted"]
+        if np.isfinite(predicted):
+            anchor, middle = np.exp(np.mean(np.log(boundary))), np.exp(np.mean(np.log(at)))
+            line = anchor * (widths / middle) ** predicted
+            axes.plot(widths, line, color="white", label=f"slope {predicted:g}", **THEORY)
+        legend = axes.legend(loc="lower left", frameon=True, facecolor="grey", framealpha=0.7, edgecolor="none")
+        for text in legend.get_texts():
+            text.set_color("white")
+    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="output scale α")
+    axes.set_xticks(widths, [f"{width:g}" for width in widths])
+    axes.minorticks_off()
+
+
+def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
+    for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
+        one, control = factor * values.sel(width=width), result.control.sel(width=width)
+        mean = one.mean("seed")
+        axes.plot(control, mean, color=color, marker=".", label=str(width))
+        axes.fill_between(control, one.min("seed"), one.max("seed"), color=color, alpha=0.15, linewidth=0)
+    power = result.attrs["control_exponent"]
+    name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
+    axes.set(xscale="log", xlabel=f"control parameter {name}")
+
+
+def _collapse(result: Result) -> str:
+    spread = result.attrs["collapse_spread"]
+    if not np.isfinite(spread):
+        return "Kernel change"
+    return f"Kernel change: widths within a factor {np.exp(spread):.2f} (RMS)"
+
+
+def _finding(result: Result) -> str:
+    settings, told = settings_of(result), result.attrs
+    n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
+    head = (
+        f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained to {settings['fitted']:.0%} of the loss:"
+    )
+    if not np.isfinite(told["boundary_exponent"]):
+        return f"{head}\nno boundary at kernel change {told['change']:g} within these output scales"
+    interval = f"[{told['boundary_exponent_low']:+.2f}, {told['boundary_exponent_high']:+.2f}]"
+    what = f"the kernel changes by {told['change']:g} at α ~ m^{told['boundary_exponent']:.2f}"
+    lost = int((result.status != 0).sum())
+    return f"{head}\n{what} {interval}{f'; {lost} networks do not fit' if lost else ''}"
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Edges of cells about these places, half-way between their logs."""
+    logs = np.log(centres)
+    if len(logs) == 1:
+        return np.exp(logs[0] + np.array([-0.5, 0.5]))
+    middle = (logs[1:] + logs[:-1]) / 2
+    return np.exp(np.concatenate([[2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]]]))

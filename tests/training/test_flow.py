@@ -1,0 +1,115 @@
+"""Gradient flow against the kernel's own flow, and against diffrax."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.precision import float64
+from lazynet.training import program
+from lazynet.training.flow import MOVE
+
+DATA = lz.load_dataset("digits", n_train=16, n_test=6)
+FLOW = {"optimizer": "flow", "steps": 400, "snapshots": [1, 10, 40, 100, 200]}
+
+
+def flowed(network, **options):
+    return lz.train(network, DATA, jax.random.key(0), **{**FLOW, **options})
+
+
+def times(run):
+    return run.snapshots.time.values
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
+    network = lz.TwoLayer(width=1024, train="both", output_scale=50.0)
+    run = flowed(network, dtype=dtype)
+    x = np.concatenate([DATA.x_train, DATA.x_test])
+    k = lz.empirical_ntk(network, run.variables_0, x, DATA.x_train)
+    path = lz.kernel_flow(k[:16], DATA.y_train, times=times(run), k_test=k[16:])
+    assert times(run)[-1] * np.linalg.eigvalsh(k[:16])[-1] > 20
+    np.testing.assert_allclose(run.snapshots.train_prediction, path.train, atol=3 * MOVE)
+    np.testing.assert_allclose(run.snapshots.test_prediction, path.test, atol=3 * MOVE)
+
+
+@pytest.mark.parametrize("network", [lz.TwoLayer(16, activation="tanh", train="both"), lz.DeepReLU(24, 2)])
+def test_a_network_that_learns_features_follows_the_ordinary_differential_equation(network):
+    network = network.clone(output_scale=0.3)
+    run = flowed(network, dtype="float64")
+    assert run.snapshots.kernel_drift[-1] > 0.3
+    with float64():
+        x, y = jnp.asarray(DATA.x_train), jnp.asarray(DATA.y_train)
+        fixed = {name: value for name, value in run.variables_0.items() if name != "params"}
+
+        def loss(params):
+            return 0.5 * jnp.sum((network.apply({**fixed, "params": params}, x) - y) ** 2)
+
+        def slope(t, params, args):
+            return jax.tree.map(jnp.negative, jax.grad(loss)(params))
+
+        params = jax.tree.map(jnp.asarray, run.variables_0["params"])
+        controller = diffrax.PIDController(rtol=1e-4, atol=1e-6)
+        end = float(times(run)[-1])
+        solved = diffrax.diffeqsolve(
+            diffrax.ODETerm(slope),
+            diffrax.Tsit5(),
+            0.0,
+            end,
+            None,
+            params,
+            stepsize_controller=controller,
+            max_steps=50_000,
+        )
+        exact = jax.tree.map(lambda leaf: np.asarray(leaf[-1]), solved.ys)
+    for name, expected in exact.items():
+        moved = np.linalg.norm(expected - run.variables_0["params"][name])
+        assert np.linalg.norm(run.variables["params"][name] - expected) < 0.04 * moved
+
+
+def test_no_step_moves_an_output_further_than_the_rule_says_and_each_one_that_is_taken_lowers_the_loss():
+    run = flowed(lz.TwoLayer(64, train="both", output_scale=0.1), steps=60, snapshots=range(61))
+    f, loss = run.snapshots.train_prediction.values, run.snapshots.train_loss.values
+    moves, taken = np.abs(np.diff(f, axis=0)).max(axis=1), np.diff(times(run)) > 0
+    assert moves.max() <= MOVE * (1 + 1e-3)
+    assert taken.sum() > 30
+    assert (~taken).any()
+    assert (np.diff(loss)[taken] < 0).all()
+    assert (moves[~taken] < 1e-6).all()
+
+
+def test_output_scales_share_a_program_and_are_each_their_own():
+    scales = [0.1, 1.0, 10.0]
+    options = {"seeds": 2, "compare": False, **FLOW, "steps": 50, "snapshots": [50]}
+    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, [16], output_scale=scales, **options)
+    programs = program._advance._cache_size()
+    for scale in scales:
+        alone = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, [16], **options)
+        for name in ("train_loss", "test_loss", "kernel_drift", "time"):
+            np.testing.assert_array_equal(result[name].sel(output_scale=scale), alone[name])
+    assert program._advance._cache_size() == programs
+    assert len(set(result.train_loss.isel(width=0, seed=0, step=-1).values.tolist())) == 3
+
+
+def test_a_network_without_a_gradient_stands_still():
+    # Both of its units are silent on every row, whose entries are not negative.
+    network = lz.from_functions(
+        lambda key, x, width: {"w": -jnp.abs(jax.random.normal(key, (width, x.shape[1])))},
+        lambda params, x: jnp.sum(jax.nn.relu(x @ params["w"].T), axis=1),
+        width=2,
+    )
+    run = flowed(network, learning_rate=0.1, steps=5000, snapshots=3, stop=lz.Stop(gradient=1e-15))
+    assert run.status == "stopped"
+    assert int(run.snapshots.stopped_step) == 0
+    run = flowed(network, learning_rate=0.1, steps=5000, snapshots=3)
+    assert np.isfinite(run.snapshots.train_loss).all()
+    assert (run.snapshots.displacement == 0).all()
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+def test_other_losses_flow_too(loss):
+    run = flowed(lz.TwoLayer(64), loss=loss, learning_rate=1.0)
+    assert run.snapshots.train_loss[-1] < 0.5 * run.snapshots.train_loss[0]
+    assert (np.diff(run.snapshots.train_loss) <= 0).all()
