@@ -35,7 +35,7 @@ from lazynet.networks import (
     quadratic,
 )
 from lazynet.plots import plot
-from lazynet.sweep import Run, laziness_map, merge, mode_residuals, predict, sweep, train
+from lazynet.sweep import Run, laziness_map, line_ensemble, merge, mode_residuals, predict, sweep, train
 from lazynet.theory import Verdict, verify
 from lazynet.training import Stop
 
@@ -69,6 +69,7 @@ __all__ = [
     "label_noise",
     "label_projections",
     "laziness_map",
+    "line_ensemble",
     "linearize",
     "load_dataset",
     "losses",

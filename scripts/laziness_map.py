@@ -24,7 +24,9 @@ def told(result):
         print(f"{scale:9.4g}  " + "  ".join(f"{cell:>15}" for cell in cells))
     lost = [f"{int((result.status == i).sum())} {name}" for i, name in enumerate(names(result)) if i]
     print(f"not fitted, and no points: {', '.join(lost)}")
-    for width, *values in zip(result.width.values, result.boundary, result.boundary_low, result.boundary_high):
+    for width, *values in zip(
+        result.width.values, result.boundary, result.boundary_low, result.boundary_high, strict=True
+    ):
         scale, low, high = map(float, values)
         print(f"boundary at width {width:5}: alpha = {scale:.4f} [{low:.4f}, {high:.4f}]")
     a = result.attrs

@@ -12,8 +12,9 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from lazynet.dynamics.laws import over_eigenvalue
+from lazynet.dynamics.laws import descent_growth, descent_residual, over_eigenvalue
 from lazynet.dynamics.modes import check_not_negative
+from lazynet.dynamics.prediction import check_learning_rate
 from lazynet.kernels import KernelOperator, Spectrum, spectrum
 from lazynet.kernels.spectrum import check_kernel, check_targets
 from lazynet.plan import available_memory, check_fits
@@ -50,6 +51,7 @@ def kernel_ensemble(
     times: Sequence[float] | np.ndarray,
     start_covariance: Float[AnyArray, "rows rows"],
     k_test: Float[AnyArray, "n_test n"] | None = None,
+    learning_rate: float | None = None,
 ) -> Ensemble:
     """Mean and covariance over random starts of infinitely wide networks under gradient flow on the squared loss.
 
@@ -57,7 +59,8 @@ def kernel_ensemble(
     A y and the covariance S_test,test + A S A' - A S_train,test - (A S_train,test)'; on the training set they are
     (I - exp(-tK)) y and exp(-tK) S exp(-tK). Lee et al. 2019, section 2.3.2, here for the sum over examples of half
     the squared error. At infinite time this is the NTK posterior, and where only the readout is trained, so that
-    K = S, it is the NNGP posterior: the Bayesian one.
+    K = S, it is the NNGP posterior: the Bayesian one. Under full-batch descent at learning rate eta exp(-tK) is
+    (I - eta K)^(t / eta).
 
     A `TwoLayer` network with `symmetric=False` has S = `analytic_kernel(network.clone(train="readout"))`. With a
     symmetric start its outputs begin at zero: they have no spread, and `kernel_flow` says all.
@@ -69,13 +72,14 @@ def kernel_ensemble(
             Modes whose eigenvalue is zero to rounding are never learned, not in the limit either.
         start_covariance: S of the training rows followed by the test rows, (n + n_test, n + n_test).
         k_test: kernel between test and training inputs, (n_test, n).
+        learning_rate: of descent, whose `times` are eta times whole numbers of steps; flow when left out.
 
     Returns:
         Ensemble of NumPy float64 arrays.
 
     Raises:
-        ValueError: if shapes do not fit, a time is negative, a kernel or S is not a finite symmetric matrix or has a
-            negative eigenvalue, or the memory does not suffice.
+        ValueError: if shapes do not fit, a time is negative or between two steps, a kernel or S is not a finite
+            symmetric matrix or has a negative eigenvalue, or the memory does not suffice.
 
     >>> import numpy as np, lazynet as lz
     >>> s = np.array([[1.0, 0.6], [0.6, 1.0]])  # one training row, one test row
@@ -88,6 +92,7 @@ def kernel_ensemble(
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or not times.size or not (times >= 0).all():
         raise ValueError("times must be a list of times that are not negative; inf is the limit.")
+    steps = None if learning_rate is None else _whole_steps(times, learning_rate)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     test = np.zeros((0, n)) if k_test is None else np.asarray(k_test, np.float64)
@@ -107,7 +112,10 @@ def kernel_ensemble(
     check_not_negative(k.values)
     check_not_negative(scipy.linalg.eigvalsh(start, check_finite=False), "start_covariance")
 
-    left, learned, inverse = _shares(k.values, times)
+    if learning_rate is not None and steps is not None:
+        left, learned, inverse = _shares_of_descent(k.values, learning_rate, steps)
+    else:
+        left, learned, inverse = _shares(k.values, times)
     images = test @ k.vectors
     weights = (k.vectors.T @ y).reshape(1, n, -1)
     train_mean = (k.vectors @ (learned[..., None] * weights)).reshape(len(times), *y.shape)
@@ -137,6 +145,27 @@ def _shares(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarr
     exponent[endless] = np.where(values > rounding, np.inf, 0)
     learned = -np.expm1(-exponent)
     return np.exp(-exponent), learned, over_eigenvalue(learned, values, finite)
+
+
+def _whole_steps(times: np.ndarray, learning_rate: float) -> np.ndarray:
+    """The steps of descent at these times."""
+    check_learning_rate(learning_rate)
+    if not np.isfinite(times).all():
+        raise ValueError("times must be finite for descent; leave learning_rate out for the limit.")
+    steps = np.round(times / learning_rate)
+    if not np.allclose(steps * learning_rate, times, rtol=1e-9, atol=0):
+        raise ValueError("times must be learning_rate times whole numbers of steps.")
+    return steps.astype(np.int64)
+
+
+def _shares_of_descent(
+    values: np.ndarray, learning_rate: float, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of descent: (1 - eta lambda)^k, with its sign, what is learned, and the latter over lambda."""
+    values = np.maximum(values, 0)
+    learned = descent_growth(values, learning_rate, steps)
+    left = descent_residual(values, learning_rate, steps, 0.0)
+    return left, learned, over_eigenvalue(learned, values, learning_rate * steps)
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from lazynet.kernels.monte_carlo import MonteCarloKernel, layer_kernels, monte_c
 from lazynet.kernels.operators import CrossOperator, KernelOperator
 from lazynet.kernels.solve import complexity, solve
 from lazynet.kernels.spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
+from lazynet.kernels.start import start_covariance
 from lazynet.kernels.storage import kernel_job, kernel_operator
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "solve",
     "spectral_density",
     "spectrum",
+    "start_covariance",
     "whole",
 ]

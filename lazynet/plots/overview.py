@@ -6,6 +6,7 @@ import numpy as np
 
 from lazynet.plots.laziness import plot_laziness
 from lazynet.plots.limit import plot_limit
+from lazynet.plots.line import plot_line
 from lazynet.plots.modes import plot_modes
 from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
 from lazynet.theory import Verdict, at_one_point, quantity_of, reduce_steps, settings_of, verify
@@ -34,13 +35,15 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     Of a prediction, its losses on true and on random labels and its test error; of the modes of a residual, what is
     left of them and until which step the kernel is right about each; of a laziness map, kernel change and test error
-    over width and output scale, with the boundary, and against the control parameter.
+    over width and output scale, with the boundary, and against the control parameter; of an ensemble on a line, its
+    bands and its gap to the limit.
 
     Measurement is solid with seeds as a band (from the smallest to the largest), theory is dashed. Gaps are their
     maximum over snapshots, movement is that of the last step.
 
     Args:
-        result: of `lazynet.sweep`, `lazynet.predict`, `lazynet.mode_residuals` or `lazynet.laziness_map`.
+        result: of `lazynet.sweep`, `lazynet.predict`, `lazynet.mode_residuals`, `lazynet.laziness_map` or
+            `lazynet.line_ensemble`.
         verdict: of the result of a sweep; made here when left out.
 
     Returns:
@@ -61,6 +64,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     if "boundary" in result:
         return plot_laziness(result)
+    if "place" in result.dims:
+        return plot_line(result)
     if "labels" in result.dims:
         return plot_limit(result)
     if "mode" in result.dims:

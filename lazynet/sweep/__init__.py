@@ -3,6 +3,7 @@
 from lazynet.sweep.api import merge, sweep
 from lazynet.sweep.laziness import laziness_map
 from lazynet.sweep.limit import predict
+from lazynet.sweep.line import line_ensemble
 from lazynet.sweep.modes import mode_residuals
 from lazynet.sweep.progress import Stages, product_rate
 from lazynet.sweep.run import Run, train
@@ -15,6 +16,7 @@ __all__ = [
     "Stages",
     "check_new_folder",
     "laziness_map",
+    "line_ensemble",
     "merge",
     "mode_residuals",
     "predict",

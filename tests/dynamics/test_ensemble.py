@@ -261,3 +261,41 @@ def test_covariances_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(ensemble, "available_memory", lambda: 1000)
     with pytest.raises(ValueError, match="An ensemble of 3 rows at 100 times takes"):
         lz.kernel_ensemble(np.eye(3), np.ones(3), times=np.ones(100), start_covariance=np.eye(3))
+
+
+def test_descent_step_by_step():
+    """Outputs are linear in the start: each column of a square root of S goes through plain iteration."""
+    k, k_test, start = problem()
+    y, rate, steps = targets(N), 0.7 / np.linalg.eigvalsh(problem()[0])[-1], [0, 1, 2, 7, 400]
+    found = lz.kernel_ensemble(
+        k, y, times=rate * np.array(steps), start_covariance=start, k_test=k_test, learning_rate=rate
+    )
+    values, vectors = np.linalg.eigh(start)
+    # The columns of the root, and a start of zero with the targets for the mean.
+    f = np.column_stack([vectors * np.sqrt(np.maximum(values, 0)), np.zeros(N + N_TEST)])
+    goal = np.column_stack([np.zeros((N, N + N_TEST)), y])
+    both, place = np.concatenate([k, k_test]), 0
+    for step in range(steps[-1] + 1):
+        if step == steps[place]:
+            root = f[:, :-1]
+            np.testing.assert_allclose(found.train_mean[place], f[:N, -1], atol=1e-10)
+            np.testing.assert_allclose(found.test_mean[place], f[N:, -1], atol=1e-10)
+            np.testing.assert_allclose(found.train_covariance[place], root[:N] @ root[:N].T, atol=1e-10)
+            np.testing.assert_allclose(found.test_covariance[place], root[N:] @ root[N:].T, atol=1e-10)
+            place += 1
+        f = f - rate * both @ (f[:N] - goal)
+    assert place == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": [0.15]}, "times must be learning_rate times whole numbers of steps"),
+        ({"times": [np.inf]}, "times must be finite for descent"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ],
+)
+def test_bad_steps_of_descent_are_refused(change, message):
+    arguments = {"k": np.eye(2), "y": np.ones(2), "times": [0.1], "learning_rate": 0.1, "start_covariance": np.eye(2)}
+    with pytest.raises(ValueError, match=message):
+        lz.kernel_ensemble(**{**arguments, **change})

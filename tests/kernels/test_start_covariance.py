@@ -1,0 +1,43 @@
+"""The covariance of outputs at the start against draws of networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.kernels import start_covariance
+from lazynet.networks import Centred
+
+X = np.random.default_rng(0).normal(size=(3, 6))
+STARTS = 4000
+
+NETWORKS = {
+    "two layers": lz.TwoLayer(256, symmetric=False, output_scale=1.5, init_scale=0.7),
+    "a Gaussian readout": lz.TwoLayer(256, symmetric=False, readout="gaussian", activation="tanh"),
+    "three layers": lz.DeepReLU(256, 2, init_scale=1.2, bias_scale=0.4),
+    "standard": lz.DeepReLU(256, 2, parametrization="standard"),
+    "allen-zhu": lz.ThreeLayer(256),
+    "mean field": lz.DeepReLU(256, 1, parametrization="mean-field"),
+    "a convolution": lz.ConvNet(256, filter_size=3, symmetric=False),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_is_the_covariance_of_draws(name):
+    network, x = NETWORKS[name], jnp.asarray(X, "float32")
+    keys = jax.random.split(jax.random.key(0), STARTS)
+    f = jax.lax.map(lambda key: network.apply(network.init(key, x), x), keys, batch_size=100)
+    f = np.asarray(f, np.float64)
+    expected = start_covariance(network)(X)
+    error = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / STARTS)
+    # Finite width adds terms of order 1 / m.
+    assert (np.abs(f.T @ f / STARTS - expected) < 4 * error + 0.02 * np.abs(expected).max()).all()
+    assert np.linalg.eigvalsh(expected)[0] > -1e-12
+
+
+def test_networks_that_start_at_zero_have_none_and_of_some_nobody_knows_it():
+    for network in (lz.TwoLayer(8), Centred(lz.DeepReLU(8))):
+        np.testing.assert_array_equal(start_covariance(network)(X), np.zeros((3, 3)))
+    own = lz.from_functions(lambda key, x, width: jnp.ones((x.shape[1],)), lambda params, x: x @ params)
+    assert start_covariance(own) is None
