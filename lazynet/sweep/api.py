@@ -50,6 +50,7 @@ def sweep(
     sharpness: bool = False,
     compare: bool = True,
     quadratic: bool = False,
+    regression: bool = False,
     measured: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -92,6 +93,8 @@ def sweep(
             of the size n_train x n_train is computed but kernel_drift, and a learning rate that is left out.
         quadratic: whether to train each network's Taylor polynomial of order 2 at its start too, with the same steps,
             for quadratic_gap_train and _test; it takes some four times as long as the network itself.
+        regression: whether to measure errors of kernel regression on the test set, with each network's own kernel at
+            the start and at the end and with that of infinite width; of labels only.
         measured: as in `lazynet.train`, for training sets that are too large for a kernel; only without `compare`.
         out: a new folder for settings.json, cells/ with what is finished, and in the end result.nc and verdict.json.
         resume: whether `out` may exist: then only those cells are computed that are not stored there. The sweep must be
@@ -111,10 +114,12 @@ def sweep(
         lambda_max, label_norm, complexity, each over those axes on which it depends. Of other networks than `TwoLayer`
         with several trained arrays, over `layer` too: layer_displacement, layer_relative_displacement,
         layer_kernel_drift. Bounds on max_neuron_displacement: lemma_bound (Arora et al. 2019, Lemma C.1) and
-        path_bound. Everything is float64; a diverged member is NaN from its stopped_step on. What only full-batch
-        descent has is NaN at other batch sizes beside it. On several hosts (see `jax.distributed`) the first process
-        reads, writes and returns the result, the others None. Beyond eight widths compiled programs are let go by
-        `jax.clear_caches`, yours too, for memory would grow with every width.
+        path_bound. With `regression` test_kernel_drift, of the block of the empirical kernel between test and training
+        set at the end, and regression_error_start, _end and _limit (K_T is that of the last step), each with _low and
+        _high, its 95% binomial interval. Everything is float64; a diverged member is NaN from its stopped_step on. What
+        only full-batch descent has is NaN at other batch sizes beside it. On several hosts (see `jax.distributed`) the
+        first process reads, writes and returns the result, the others None. Beyond eight widths compiled programs are
+        let go by `jax.clear_caches`, yours too, for memory would grow with every width.
 
     Raises:
         ValueError: if an argument is not as described, `out` is a folder of another sweep or another process is at work
@@ -144,6 +149,7 @@ def sweep(
         compare,
         measured,
         quadratic,
+        regression,
     )
     given = {
         "activation": activation,

@@ -20,6 +20,7 @@ from lazynet.sweep.members import Trained, first_diverged, train_members, train_
 from lazynet.sweep.names import GAPS
 from lazynet.sweep.predictions import Limit, limit_displacement, limit_trajectory, linearized_members, starts
 from lazynet.sweep.prepared import Prepared
+from lazynet.sweep.regression import regression_of_limit, regression_of_members
 from lazynet.sweep.settings import Training
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import Checkpoint
@@ -93,6 +94,9 @@ def _beside_predictions(
             variables |= _gaps("kernel_gap", trained.records, predicted, data)
             lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
             variables |= _bounds(network, data, trained, lambda_min, learning_rate, residual_norm, prepared.norm)
+    if training.regression:
+        variables |= regression_of_members(network, data, trained)
+        limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
     steps = training.snapshot_steps
     for name, values in variables.items():
         if values.ndim >= 2:

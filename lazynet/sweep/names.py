@@ -39,6 +39,12 @@ MEANING = {
     "kernel_gap_test": "RMS of f - infinite-width prediction on the test set",
     "quadratic_gap_train": "RMS of f - the trained Taylor polynomial of order 2 on the training set",
     "quadratic_gap_test": "RMS of f - the trained Taylor polynomial of order 2 on the test set",
+    "test_kernel_drift": "norm(K_T - K_0) / norm(K_0) of the empirical kernel of test with training rows, at the end",
+    **{
+        f"regression_error_{kernel}{end}": f"{what}error of regression with {name} on the test set"
+        for kernel, name in {"start": "K_0", "end": "K_T", "limit": "K of infinite width"}.items()
+        for end, what in {"": "", "_low": "lower 95% end of the ", "_high": "upper 95% end of the "}.items()
+    },
     "initial_kernel_error": "norm(K_0 - K) / norm(K)",
     "lemma_bound": "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
     "path_bound": "bound on max_neuron_displacement from the network's own residuals",

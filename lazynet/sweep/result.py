@@ -28,6 +28,7 @@ OF = {
     **dict.fromkeys(("lambda_min", "lambda_max", "learning_rate"), OF_KERNEL),
     **dict.fromkeys(("label_norm", "complexity"), LABELS),
     **{f"kernel_{part}_{score}": DESCENT for part in ("train", "test") for score in ("loss", "error")},
+    **{f"regression_error_limit{end}": LABELS for end in ("", "_low", "_high")},
     "linearised_displacement": DESCENT,
     "target_rms": ("n_train", "label_noise"),
     **dict.fromkeys(SCALES, ()),

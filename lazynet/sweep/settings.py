@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lazynet.data import Dataset
+from lazynet.data import Dataset, is_labels
 from lazynet.dynamics import check_learning_rate
 from lazynet.kernels import analytic_kernel
 from lazynet.losses import Loss, squared
@@ -48,6 +48,7 @@ class Training:
     compare: bool = True
     measured: int | None = None
     quadratic: bool = False
+    regression: bool = False
 
     @property
     def plain(self) -> bool:
@@ -158,16 +159,20 @@ class Training:
             )
 
     def _check_comparison(self, data: Dataset, learning_rate: Scale | None) -> None:
-        for name in ("compare", "quadratic"):
+        for name in ("compare", "quadratic", "regression"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
         if self.quadratic and not self.compare:
             raise ValueError("quadratic is set, but compare=False sets networks beside nothing; leave one of them out.")
+        if self.regression and not (data.n_test and is_labels(data.y_train)):
+            raise ValueError("regression is set, but counts errors on test labels, of which this data set has none.")
         if self.measured is None:
             return
         check_count("measured", self.measured)
         if self.measured > data.n_train:
             raise ValueError(f"measured is {self.measured}, but must be at most n_train = {data.n_train}.")
+        if self.regression:
+            raise ValueError("regression is set, but takes all training examples; leave measured out.")
         if self.compare:
             raise ValueError(
                 f"measured is {self.measured}, but networks are compared with their kernels on all training examples; "
@@ -312,6 +317,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any)
         "compare": training.compare,
         "measured": training.measured,
         "quadratic": training.quadratic,
+        "regression": training.regression,
         **more,
     }
 

@@ -1,5 +1,6 @@
 """Theory: predicted exponents, fits with intervals, bounds, and the verdict."""
 
+from lazynet.theory.binomial import binomial_interval
 from lazynet.theory.bounds import (
     concentration_bound,
     flips_bound,
@@ -38,6 +39,7 @@ __all__ = [
     "StepFit",
     "Verdict",
     "at_one_point",
+    "binomial_interval",
     "bracket",
     "collapse_spread",
     "concentration_bound",
