@@ -20,6 +20,7 @@ from lazynet.theory import (
     bracket,
     collapse_spread,
     fit_boundary,
+    mean_of_known,
     predicted_exponents,
     scaling_of,
     sharpest_collapse,
@@ -223,7 +224,7 @@ def _bisection(setting: Setting, result: Result, change: float) -> list[dict[int
         middle: dict[int, float] = {}
         for width in result.width.values.tolist():
             scales, changes = _curve(result, found, width)
-            between = bracket(scales, _seed_mean(changes), change)
+            between = bracket(scales, mean_of_known(changes), change)
             if between is not None and width not in given_up:
                 middle[width] = sqrt(between[0] * between[1])
         if not middle:
@@ -254,13 +255,6 @@ def _curve(
     return scales[order], changes[order]
 
 
-def _seed_mean(changes: np.ndarray) -> np.ndarray:
-    """Means over the last axis of what is known, NaN where nothing is."""
-    known = np.isfinite(changes)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, changes, 0).sum(axis=-1) / known.sum(axis=-1))
-
-
 def _with_boundary(
     result: Result, grid: Result, tried: list[dict[int, tuple[float, np.ndarray]]], change: float
 ) -> Result:
@@ -277,7 +271,7 @@ def _with_boundary(
         )
     predicted = _predicted_exponent(grid)
     power = -predicted if np.isfinite(predicted) else -boundary.fit.exponent
-    scales, means = result.output_scale.values, _seed_mean(result.kernel_change.values)
+    scales, means = result.output_scale.values, mean_of_known(result.kernel_change.values)
     seeds = result.sizes["seed"]
     shape = len(widths), len(tried)
     tried_scale, tried_change = np.full(shape, np.nan), np.full((*shape, seeds), np.nan)

@@ -21,6 +21,7 @@ from lazynet.theory.laziness import (
     bracket,
     collapse_spread,
     fit_boundary,
+    mean_of_known,
     sharpest_collapse,
     why_steeper,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "generalization_bound",
     "inequalities",
     "judge",
+    "mean_of_known",
     "neuron_movement_bound",
     "points",
     "population_bound",

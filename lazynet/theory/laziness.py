@@ -25,6 +25,13 @@ class Boundary(NamedTuple):
     fit: Fit
 
 
+def mean_of_known(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
+    """Means over the last axis of those that have a value, NaN where none has."""
+    known = np.isfinite(changes)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, changes, 0).sum(axis=-1) / known.sum(axis=-1))
+
+
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
     """The two neighbouring scales, ascending, between which the change falls below a level for the last time.
 
@@ -60,11 +67,13 @@ def fit_boundary(
     """
     random = np.random.default_rng(0)
     place = np.array(
-        [_crossing(s, _mean(change[:, None, :]), level)[0] for s, change in zip(scales, changes, strict=True)]
+        [_crossing(s, mean_of_known(change[:, None, :]), level)[0] for s, change in zip(scales, changes, strict=True)]
     )
     drawn = np.stack(
         [
-            _crossing(s, _mean(change[:, random.integers(change.shape[1], size=(RESAMPLES, change.shape[1]))]), level)
+            _crossing(
+                s, mean_of_known(change[:, random.integers(change.shape[1], size=(RESAMPLES, change.shape[1]))]), level
+            )
             for s, change in zip(scales, changes, strict=True)
         ]
     )
@@ -131,13 +140,6 @@ def why_steeper(settings: dict[str, Any]) -> str:
         "add m^(-3/4) alpha^(-1/2), whose own boundary goes as m^(-3/2), so that at small changes the boundary is "
         "steeper than m^(-1/2)"
     )
-
-
-def _mean(changes: np.ndarray) -> np.ndarray:
-    """Means (a, draws) over seeds (a, draws, s) that have a value."""
-    known = np.isfinite(changes)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, changes, 0).sum(axis=-1) / known.sum(axis=-1)
 
 
 def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
