@@ -16,7 +16,6 @@ class Centred:
     """
 
     network: Any
-    symmetric: ClassVar[bool] = True
     centred: ClassVar[bool] = True
 
     def __getattr__(self, name: str) -> Any:

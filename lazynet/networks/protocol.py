@@ -19,7 +19,7 @@ from lazynet.typing import AnyArray, Variables
 
 def starts_at_zero(network: Any) -> bool:
     """Whether all outputs are zero at the start, but for rounding."""
-    return bool(getattr(network, "symmetric", False))
+    return isinstance(network, Centred) or bool(getattr(network, "symmetric", False))
 
 
 @functools.singledispatch

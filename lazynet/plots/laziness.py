@@ -13,7 +13,7 @@ def plot_laziness(result: Result) -> Figure:
     """Draw kernel change and test error over width and output scale, and against the control parameter.
 
     The boundary is drawn with its 95% intervals, its predicted slope dashed. Cells are means over the seeds that fit;
-    one without any is grey.
+    one where fewer than half fit is grey.
 
     Args:
         result: of `lazynet.laziness_map`.
@@ -25,18 +25,20 @@ def plot_laziness(result: Result) -> Figure:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    means = result[["kernel_change", "test_error"]].mean("seed")
+    most = (result.status == 0).mean("seed") >= 0.5
+    means = result[["kernel_change", "test_error"]].mean("seed").where(most)
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11.5, 8.8), layout="constrained")
         (change_map, error_map), (change, error) = figure.subplots(2, 2)
-        norm = LogNorm() if (means.kernel_change > 0).any() else None
+        moves = bool((means.kernel_change > 0).any())
+        norm = LogNorm() if moves else None
         _draw_map(change_map, result, means.kernel_change, "kernel change", norm=norm, cmap="viridis")
-        _draw_map(error_map, result, 100 * means.test_error, "test error, %", cmap="cividis")
+        _draw_map(error_map, result, 100 * means.test_error, "test error, %", cmap="plasma")
         change_map.set_title("Relative change of the kernel")
         error_map.set_title("Error on the test set")
         _draw_collapse(change, result, result.kernel_change, 1.0)
         change.axhline(result.attrs["change"], color="black", linewidth=1, linestyle=":")
-        change.set(yscale="log", ylabel="relative kernel change", title=_collapse(result))
+        change.set(yscale="log" if moves else "linear", ylabel="relative kernel change", title=_collapse(result))
         _draw_collapse(error, result, result.test_error, 100.0)
         error.set(ylabel="misclassified, %", title="Test error, bands from seed to seed")
         change.legend(title="width", ncols=2)
@@ -48,14 +50,24 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
     widths, scales = result.width.values.astype(float), result.output_scale.values
     axes.set_facecolor("lightgrey")
     axes.grid(visible=False)
+    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="output scale α")
+    axes.set_xticks(widths, [f"{width:g}" for width in widths])
+    axes.minorticks_off()
+    bottom, top = _edges(scales)[[0, -1]]
+    if not np.isfinite(values).any():
+        axes.set_xlim(*_edges(widths)[[0, -1]])
+        axes.set_ylim(bottom, top)
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
+        return
     drawn = axes.pcolormesh(_edges(widths), _edges(scales), values.transpose("output_scale", "width"), **how)
     axes.figure.colorbar(drawn, ax=axes, label=label)
     known = np.isfinite(result.boundary.values)
     if known.any():
         at, boundary = widths[known], result.boundary.values[known]
-        low, high = (np.abs(result[f"boundary_{end}"].values[known] - boundary) for end in ("low", "high"))
-        # The interval of a single seed has no end to draw.
-        ends = np.where(np.isfinite([low, high]), [low, high], 0)
+        # An interval without an end goes on to the edge; that of a single seed is none.
+        low = np.fmin(boundary, np.maximum(result.boundary_low.values[known], bottom))
+        high = np.fmax(boundary, np.minimum(result.boundary_high.values[known], top))
+        ends = [boundary - low, high - boundary]
         style: dict[str, Any] = {
             "color": "white",
             "markeredgecolor": "black",
@@ -65,16 +77,12 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
         }
         axes.errorbar(at, boundary, ends, label=f"change {result.attrs['change']:g}", linestyle="none", **style)
         predicted = result.attrs["boundary_exponent_predicted"]
-        if np.isfinite(predicted):
+        if np.isfinite(predicted) and known.sum() > 1:
             anchor, middle = np.exp(np.mean(np.log(boundary))), np.exp(np.mean(np.log(at)))
             line = anchor * (widths / middle) ** predicted
-            axes.plot(widths, line, color="white", label=f"slope {predicted:g}", **THEORY)
-        legend = axes.legend(loc="lower left", frameon=True, facecolor="grey", framealpha=0.7, edgecolor="none")
-        for text in legend.get_texts():
-            text.set_color("white")
-    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="output scale α")
-    axes.set_xticks(widths, [f"{width:g}" for width in widths])
-    axes.minorticks_off()
+            axes.plot(widths, line, color="white", label=f"predicted slope {predicted:g}", **THEORY)
+        axes.set_ylim(bottom, top)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=True, facecolor="lightgrey")
 
 
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
@@ -86,6 +94,8 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
     power = result.attrs["control_exponent"]
     name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
     axes.set(xscale="log", xlabel=f"control parameter {name}")
+    # Where nothing fits there is no line to take limits from.
+    axes.set_xlim(0.7 * float(result.control.min()), 1.4 * float(result.control.max()))
 
 
 def _collapse(result: Result) -> str:
@@ -102,8 +112,10 @@ def _finding(result: Result) -> str:
         f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained to {settings['fitted']:.0%} of the loss:"
     )
     if not np.isfinite(told["boundary_exponent"]):
-        return f"{head}\nno boundary at kernel change {told['change']:g} within these output scales"
+        found = "no boundary" if result.boundary.isnull().all() else "a boundary of one width alone"
+        return f"{head}\n{found} at kernel change {told['change']:g} within these output scales"
     interval = f"[{told['boundary_exponent_low']:+.2f}, {told['boundary_exponent_high']:+.2f}]"
+    interval = interval if np.isfinite(told["boundary_exponent_low"]) else "(one seed)"
     what = f"the kernel changes by {told['change']:g} at α ~ m^{told['boundary_exponent']:.2f}"
     lost = int((result.status != 0).sum())
     return f"{head}\n{what} {interval}{f'; {lost} networks do not fit' if lost else ''}"

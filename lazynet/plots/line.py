@@ -13,7 +13,8 @@ PANELS = 4
 
 
 def plot_line(result: Result) -> Figure:
-    """Draw mean and two standard deviations of the widest networks at some steps, and the gap to the limit by width.
+    """Draw mean and two standard deviations of the widest networks at some steps, and the gap to the limit by width,
+    split into bias and variance with two standard errors; a squared bias that is not positive is left out.
 
     Networks are solid with a band, the limit of infinite width is dashed, ends of the line are dotted.
 
@@ -80,12 +81,17 @@ def _draw_gap(axes: Axes, result: Result) -> None:
         values = last[name].values
         known = values > 0
         if known.any():
-            axes.plot(
-                widths[known], values[known], color=color, marker=marker, label=f"{label}; dashed: m^{exponent:g}"
-            )
+            errors = 2 * last[f"{name}_error"].values[known] if f"{name}_error" in last else None
+            style: dict[str, Any] = {"color": color, "marker": marker, "capsize": 3}
+            axes.errorbar(widths[known], values[known], errors, label=f"{label}; dashed: m^{exponent:g}", **style)
             power_law(axes, widths[known], float(np.exp(np.log(values[known]).mean())), exponent, color)
     axes.set(xscale="log", yscale="log", xlabel="width", title=f"Gap² to the limit, step {int(last.step)}")
     axes.set_xticks(widths, [str(width) for width in widths])
     axes.minorticks_off()
-    if axes.lines:
+    smallest = [
+        float(values.where(values > 0).min()) for values in (last[name] for name in lines) if (values > 0).any()
+    ]
+    if smallest:
+        # The bar of what is not resolved goes down to zero.
+        axes.set_ylim(bottom=min(smallest) / 5)
         axes.legend()

@@ -17,11 +17,11 @@ from lazynet.sweep.api import sweep
 from lazynet.sweep.settings import check_count, check_new_folder, check_seeds, check_widths
 from lazynet.sweep.store import write_file
 from lazynet.theory import (
+    boundary_exponent,
     bracket,
     collapse_spread,
     fit_boundary,
-    mean_of_known,
-    predicted_exponents,
+    mean_of_most,
     scaling_of,
     sharpest_collapse,
     why_steeper,
@@ -135,7 +135,7 @@ def laziness_map(
         steps: the largest number of steps.
         dtype: "float32" or "float64".
         out: a new folder, for the sweeps that it takes and for result.nc.
-        resume: whether `out` may exist: then only what is not stored there is computed.
+        resume: whether `out` may exist: then only what is not stored there is computed, also with another `change`.
         progress: whether to show progress on a terminal.
 
     Returns:
@@ -143,11 +143,12 @@ def laziness_map(
         dead: at a standstill above the loss that fits), train_loss, stopped_step, and of networks that fit
         kernel_change, test_loss, test_error, relative_displacement, time and, where it is known, activation_flips; NaN
         of others. Over width: boundary, boundary_low, boundary_high; over width and `round`: tried_scale and, with
-        seed, tried_change. Means over seeds are those of networks that fit. The coordinate `control` is m^p alpha with
-        p the attribute `control_exponent`, minus the predicted exponent of the boundary (minus the fitted one where
-        nothing is predicted). Other attributes: `change`; boundary_exponent with _low, _high (95%) and _predicted;
-        collapse_spread, the RMS of the log of the change about the mean curve over m^p alpha, and collapse_exponent,
-        the p where it is least; `reason`, why the boundary is steeper than predicted, where one knows.
+        seed, tried_change. Where fewer than half of the networks fit there is no point of the boundary. The coordinate
+        `control` is m^p alpha with p the attribute `control_exponent`, minus the predicted exponent of the boundary
+        (minus the fitted one where nothing is predicted, 0 where there is none). Other attributes: `change`;
+        boundary_exponent with _low, _high (95%) and _predicted; collapse_spread, the RMS of the log of the change about
+        the mean curve over m^p alpha, and collapse_exponent, the p where it is least; `reason`, why the boundary is
+        steeper than predicted, where one knows.
 
     Raises:
         ValueError: if an argument is not as described, before any work starts.
@@ -164,15 +165,15 @@ def laziness_map(
     check_network(network, data.x_train)
     scales = _checked_scales(network, output_scales)
     for name, value, top in (("change", change, np.inf), ("fitted", fitted, 1.0)):
-        if not 0 < value < top:
+        if not (isinstance(value, int | float) and 0 < value < top):
             limit = "positive and finite" if top == np.inf else "between 0 and 1"
-            raise ValueError(f"{name} is {value}, but must be {limit}.")
+            raise ValueError(f"{name} is {value!r}, but must be {limit}.")
     if jax.process_count() > 1:
         raise ValueError("laziness_map decides between sweeps and runs on one host; shard a sweep of your own instead.")
     check_count("steps", steps)
     ordered, chosen = check_widths(widths, network, None), check_seeds(seeds)
     check_members_differ(network, ordered, chosen, data.x_train)
-    check_new_folder(out, resume)
+    _check_folder(out, resume)
     stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
     if not stop.loss:
         raise ValueError("All targets are zero, which a network fits at its start; there is nothing to learn.")
@@ -181,8 +182,8 @@ def laziness_map(
     setting = Setting(family, data, chosen, steps, stop, dtype, folder, resume, progress)
     grid = setting.trained(ordered, scales, "map")
     result = _on_grid(setting, grid)
-    tried = _bisection(setting, result, change)
-    result = _with_boundary(result, grid, tried, change)
+    tried, given_up = _bisection(setting, result, change)
+    result = _with_boundary(result, grid, tried, given_up, change)
     settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
     steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
     result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": why_steeper(settings) if steeper else ""}
@@ -195,7 +196,10 @@ def _checked_scales(network: Any, output_scales: Sequence[float]) -> list[float]
     """Scales in ascending order."""
     if not hasattr(network, "output_scale"):
         raise ValueError(f"A map needs a network with an output_scale, which {described(network)} has not.")
-    scales = sorted(float(scale) for scale in np.ravel(np.asarray(output_scales, float)))
+    try:
+        scales = sorted(float(scale) for scale in output_scales)
+    except (TypeError, ValueError):
+        scales = []
     if len(set(scales)) < 2 or len(set(scales)) < len(scales) or not all(0 < scale < np.inf for scale in scales):
         raise ValueError(f"output_scales is {output_scales}, but must be at least two different positive numbers.")
     return scales
@@ -213,8 +217,21 @@ def _on_grid(setting: Setting, grid: Result) -> Result:
     return result
 
 
-def _bisection(setting: Setting, result: Result, change: float) -> list[dict[int, tuple[float, np.ndarray]]]:
-    """Of each round the scale that was tried at each width, halving its bracket, and the change of each seed there."""
+def _check_folder(out: str | Path | None, resume: bool) -> None:
+    check_new_folder(out, resume)
+    if out is None or not Path(out).is_dir():
+        return
+    if any(Path(out).iterdir()) and not (Path(out) / "map").is_dir():
+        raise ValueError(f"out is {str(out)!r}, which holds something else than a map; name a new folder.")
+
+
+def _bisection(
+    setting: Setting, result: Result, change: float
+) -> tuple[list[dict[int, tuple[float, np.ndarray]]], set[int]]:
+    """Of each round the scale that was tried at each width, halving its bracket, and the change of each seed there.
+
+    Beside them the widths that were given up, for most networks in the middle of their brackets do not fit.
+    """
     grid = result.output_scale.values
     widest = max(b / a for a, b in pairwise(grid.tolist()))
     rounds = max(0, ceil(log2(log(widest) / log(NEAR))))
@@ -224,16 +241,17 @@ def _bisection(setting: Setting, result: Result, change: float) -> list[dict[int
         middle: dict[int, float] = {}
         for width in result.width.values.tolist():
             scales, changes = _curve(result, found, width)
-            between = bracket(scales, mean_of_known(changes), change)
+            between = bracket(scales, mean_of_most(changes), change)
             if between is not None and width not in given_up:
                 middle[width] = sqrt(between[0] * between[1])
         if not middle:
             break
-        at = setting.trained(list(middle), _of_width(middle), f"boundary-{number}")
+        # Another change has another boundary on the same map.
+        at = setting.trained(list(middle), _of_width(middle), f"boundary-{change:g}-{number}")
         values = at.kernel_drift.where(setting.status(at) == 0)
         found.append({width: (middle[width], values.sel(width=width).values) for width in middle})
-        given_up |= {width for width, (_, changes) in found[-1].items() if not np.isfinite(changes).any()}
-    return found
+        given_up |= {width for width, (_, changes) in found[-1].items() if np.isnan(mean_of_most(changes))}
+    return found, given_up
 
 
 def _of_width(scales: dict[int, float]) -> Scale:
@@ -256,22 +274,29 @@ def _curve(
 
 
 def _with_boundary(
-    result: Result, grid: Result, tried: list[dict[int, tuple[float, np.ndarray]]], change: float
+    result: Result,
+    grid: Result,
+    tried: list[dict[int, tuple[float, np.ndarray]]],
+    given_up: set[int],
+    change: float,
 ) -> Result:
     """The boundary, its exponent, and how well curves of all widths collapse."""
     widths = result.width.values
     curves = [_curve(result, tried, width) for width in widths.tolist()]
-    boundary = fit_boundary(widths, [scales for scales, _ in curves], [changes for _, changes in curves], change)
+    known = [changes * (np.nan if width in given_up else 1) for width, (_, changes) in zip(widths, curves, strict=True)]
+    boundary = fit_boundary(widths, [scales for scales, _ in curves], known, change)
     missing = [str(width) for width, scale in zip(widths, boundary.scale, strict=True) if np.isnan(scale)]
     if missing:
+        count = [f"{int((result.status == i).sum())} {name}" for i, name in enumerate(STATUS)]
         warnings.warn(
             f"The kernel change does not come down through {change:g} within output_scales at widths "
-            f"{', '.join(missing)}; they have no boundary.",
+            f"{', '.join(missing)}, which have no boundary; of the networks {', '.join(count)}.",
             stacklevel=3,
         )
-    predicted = _predicted_exponent(grid)
-    power = -predicted if np.isfinite(predicted) else -boundary.fit.exponent
-    scales, means = result.output_scale.values, mean_of_known(result.kernel_change.values)
+    predicted = boundary_exponent(scaling_of(grid.isel(output_scale=0)))
+    # Where nothing is known of the width it is left out.
+    power = float(next((-p for p in (predicted, boundary.fit.exponent) if np.isfinite(p)), 0.0))
+    scales, means = result.output_scale.values, mean_of_most(result.kernel_change.values)
     seeds = result.sizes["seed"]
     shape = len(widths), len(tried)
     tried_scale, tried_change = np.full(shape, np.nan), np.full((*shape, seeds), np.nan)
@@ -301,10 +326,3 @@ def _with_boundary(
         "collapse_exponent": sharpest_collapse(widths, scales, means, power),
     }
     return result
-
-
-def _predicted_exponent(grid: Result) -> float:
-    """That of the kernel change in the width at one output scale: as alpha divides it, that of the boundary too."""
-    scaling = scaling_of(grid.isel(output_scale=0))
-    rows = [] if scaling is None else predicted_exponents(scaling)
-    return next((row.exponent for row in rows if row.quantity == "kernel_drift"), np.nan)

@@ -1,6 +1,7 @@
 """`lz.line_ensemble`: many networks on a line between two inputs, beside the distribution that the kernel predicts."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from lazynet.dynamics import kernel_descent, kernel_ensemble
 from lazynet.kernels import start_covariance
 from lazynet.losses import squared
 from lazynet.networks import Scale
+from lazynet.sweep.cells import DIVERGENCE
 from lazynet.sweep.limits import Limits
 from lazynet.sweep.members import Trained, train_members
 from lazynet.sweep.plan import sweep_jobs
@@ -34,10 +36,13 @@ MEANING = {
     "gap_squared": "mean square over networks and places of f - infinite-width prediction from the network's own start",
     "gap_bias_squared": "what of gap_squared all networks share, without bias",
     "gap_variance": "what of gap_squared differs from network to network, without bias",
+    "gap_bias_squared_error": "standard error of gap_bias_squared",
+    "gap_variance_error": "standard error of gap_variance",
     "place": "a of the input a x_1 + (1 - a) x_2",
 }
 
 
+@DIVERGENCE
 def line_ensemble(
     network: Any,
     data: Dataset,
@@ -76,11 +81,15 @@ def line_ensemble(
         `xarray.Dataset` over width, seed, step, place and, where there are several, output: prediction; without seed
         mean and deviation; over step and place, and over width where the limit depends on it, kernel_mean and
         kernel_deviation, the latter without output. Over width and step, averaged over places: gap_squared and its two
-        parts, each an unbiased estimate over seeds, so that gap_bias_squared may be negative where it is small. What
-        no kernel is known of is absent.
+        parts, gap_bias_squared and gap_variance, each an unbiased estimate over seeds, so that the former may be
+        negative where it is small, with the standard error that the jackknife gives (gap_bias_squared_error,
+        gap_variance_error; from three seeds on). What no kernel is known of is absent.
 
     Raises:
         ValueError: if an argument is not as described, before any work starts.
+
+    Warns:
+        UserWarning: if networks diverge, which makes what is said of all of them NaN.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=0)
@@ -92,8 +101,7 @@ def line_ensemble(
     import xarray
 
     begun = time.time()
-    at = np.linspace(-2, 3, 51) if places is None else np.asarray(places, np.float64)
-    line = _line(data, ends, at)
+    line, at = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
     training = Training(steps, as_snapshots(snapshots), squared(), "sgd", None, dtype, "auto")
     study = study_of(network, line, widths, seeds, training, _no_axes(learning_rate))
     if len(study.seeds) < 2:
@@ -116,6 +124,11 @@ def line_ensemble(
             found[pack.width].append(_members(line, trained, limit, rates[pack.width], training))
             losses = np.sum((trained.records["train_prediction"][:, -1] - line.y_train) ** 2 / 2, axis=-1)
             bar.finished(0, pack.width, pack.seeds, np.ravel(losses)[: len(keys)].tolist())
+    for width, parts in found.items():
+        lost = sum(int((~np.isfinite(part["prediction"][:, -1].reshape(len(part["prediction"]), -1))).any(axis=1).sum())
+                   for part in parts)  # fmt: skip
+        if lost:
+            warnings.warn(f"{lost} of {len(study.seeds)} networks of width {width} diverged.", stacklevel=2)
     outputs = ("output",) if line.y_train.ndim > 1 else ()
     coords = {"width": list(study.widths), "seed": list(study.seeds), "step": training.snapshot_steps, "place": at}
     result = xarray.Dataset(_table(found, outputs) | _bands(study, limits, rates, outputs), coords=coords)
@@ -132,16 +145,22 @@ def _no_axes(learning_rate: Scale | None) -> dict[str, Any]:
     return dict.fromkeys(names) | {"learning_rate": learning_rate, "label_noise": 0.0}
 
 
-def _line(data: Dataset, ends: Any, places: np.ndarray) -> Dataset:
-    """The data with the inputs on the line as its test rows."""
-    rows = np.asarray(ends, np.float64)
+def _line(data: Dataset, ends: Any, places: Any) -> tuple[Dataset, np.ndarray]:
+    """The data with the inputs on the line as its test rows, and their places."""
+    try:
+        rows, places = np.asarray(ends, np.float64), np.asarray(places, np.float64)
+    except ValueError:
+        raise ValueError(f"ends and places must be numbers, but ends is {ends!r}, or places are none.") from None
     if rows.shape != (2, data.dim) or not np.isfinite(rows).all():
         raise ValueError(f"ends has shape {rows.shape}, but must be two finite inputs of {data.dim} features.")
     if places.ndim != 1 or not len(places) or not np.isfinite(places).all():
         raise ValueError("places must be a list of numbers.")
     inputs = places[:, None] * rows[0] + (1 - places[:, None]) * rows[1]
+    zero = ~inputs.any(axis=1)
+    if zero.any():
+        raise ValueError(f"places has {places[zero][0]:g}, where the input is zero, of which there is no kernel.")
     # Nobody knows targets there, and nothing looks at them.
-    return replace(data, x_test=inputs, y_test=np.zeros((len(places), *data.y_train.shape[1:])))
+    return replace(data, x_test=inputs, y_test=np.zeros((len(places), *data.y_train.shape[1:]))), places
 
 
 def _members(
@@ -178,11 +197,24 @@ def _table(found: dict[int, list[dict[str, np.ndarray]]], outputs: tuple[str, ..
     }
     if "gap" in one:
         gap = one["gap"].reshape(*f.shape[:3], -1)
-        square, variance = (gap**2).mean(axis=(1, 3)), gap.var(axis=1, ddof=1).mean(axis=-1)
-        # The square of the mean over S seeds is too large by variance / S, the mean square is right.
-        parts = {"gap_squared": square, "gap_bias_squared": square - variance, "gap_variance": variance}
+        bias, variance = _split(gap)
+        parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
+        seeds = gap.shape[1]
+        if seeds > 2:
+            without = [_split(np.delete(gap, i, axis=1)) for i in range(seeds)]
+            for name, values in zip(("gap_bias_squared", "gap_variance"), zip(*without, strict=True), strict=True):
+                parts[f"{name}_error"] = np.sqrt((seeds - 1) * np.var(values, axis=0))
         table |= {name: (("width", "step"), values) for name, values in parts.items()}
     return table
+
+
+def _split(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared bias and variance over seeds of gaps (width, seed, step, place), means over places, without bias.
+
+    The square of the mean over S seeds is too large by variance / S, the mean square is right.
+    """
+    variance = gap.var(axis=1, ddof=1).mean(axis=-1)
+    return (gap**2).mean(axis=(1, 3)) - variance, variance
 
 
 def _bands(study: Study, limits: Limits, rates: dict[int, float], outputs: tuple[str, ...]) -> dict[str, tuple]:

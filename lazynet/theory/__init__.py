@@ -18,10 +18,11 @@ from lazynet.theory.generalization import population_bounds
 from lazynet.theory.inequalities import Inequality, inequalities
 from lazynet.theory.laziness import (
     Boundary,
+    boundary_exponent,
     bracket,
     collapse_spread,
     fit_boundary,
-    mean_of_known,
+    mean_of_most,
     sharpest_collapse,
     why_steeper,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Verdict",
     "at_one_point",
     "binomial_interval",
+    "boundary_exponent",
     "bracket",
     "collapse_spread",
     "concentration_bound",
@@ -51,7 +53,7 @@ __all__ = [
     "generalization_bound",
     "inequalities",
     "judge",
-    "mean_of_known",
+    "mean_of_most",
     "neuron_movement_bound",
     "points",
     "population_bound",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Num
 
+from lazynet.theory.exponents import ROUNDING, Scaling, layers_of, predicted_exponents
 from lazynet.theory.fits import RESAMPLES, Fit, interval
 
 # Places between the smallest and the largest common value at which curves are compared.
@@ -25,11 +26,16 @@ class Boundary(NamedTuple):
     fit: Fit
 
 
-def mean_of_known(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
-    """Means over the last axis of those that have a value, NaN where none has."""
+def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
+    """Means over the last axis of those that have a value, NaN where fewer than half have one.
+
+    A few survivors are no sample of all.
+    """
     known = np.isfinite(changes)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, changes, 0).sum(axis=-1) / known.sum(axis=-1))
+    count = known.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, changes, 0).sum(axis=-1) / count
+    return np.where(2 * count >= changes.shape[-1], mean, np.nan)
 
 
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
@@ -67,12 +73,12 @@ def fit_boundary(
     """
     random = np.random.default_rng(0)
     place = np.array(
-        [_crossing(s, mean_of_known(change[:, None, :]), level)[0] for s, change in zip(scales, changes, strict=True)]
+        [_crossing(s, mean_of_most(change[:, None, :]), level)[0] for s, change in zip(scales, changes, strict=True)]
     )
     drawn = np.stack(
         [
             _crossing(
-                s, mean_of_known(change[:, random.integers(change.shape[1], size=(RESAMPLES, change.shape[1]))]), level
+                s, mean_of_most(change[:, random.integers(change.shape[1], size=(RESAMPLES, change.shape[1]))]), level
             )
             for s, change in zip(scales, changes, strict=True)
         ]
@@ -91,7 +97,7 @@ def collapse_spread(
 ) -> float:
     """How far curves of the change over m^exponent alpha lie apart: RMS over widths of the log about their mean.
 
-    Compared where all widths have values; NaN where there is no such place.
+    Compared where all widths have values; NaN where there is no such place, and of one width.
 
     Args:
         widths: (w,).
@@ -103,7 +109,7 @@ def collapse_spread(
     for width, change in zip(widths, changes, strict=True):
         known = np.isfinite(change) & (change > 0)
         curves.append((np.log(scales[known]) + exponent * np.log(width), np.log(change[known])))
-    if any(len(at) < 2 for at, _ in curves):
+    if len(curves) < 2 or any(len(at) < 2 for at, _ in curves):
         return np.nan
     first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
     if not first < last:
@@ -125,15 +131,34 @@ def sharpest_collapse(
     return float(candidates[np.nanargmin(spreads)]) if np.isfinite(spreads).any() else np.nan
 
 
+def boundary_exponent(scaling: Scaling | None) -> float:
+    """The exponent in the width of the output scale at which the kernel changes by a given share; NaN if unknown.
+
+    To first order the relative change is m^p / alpha, with p that of `kernel_drift` at a fixed alpha, and is of order
+    one at alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Further orders would come first where the readout moves by
+    more of itself than the kernel does, as in the standard parametrisation with one hidden layer.
+    """
+    rows = [] if scaling is None else predicted_exponents(scaling)
+    change = next((row.exponent for row in rows if row.quantity == "kernel_drift"), np.nan)
+    if scaling is None or np.isnan(change):
+        return np.nan
+    if scaling.train == "both":
+        readout = layers_of(scaling)[2]["readout"]
+        if scaling.learning_rate + readout.gradient - readout.start > change + ROUNDING:
+            return np.nan
+    return change
+
+
 def why_steeper(settings: dict[str, Any]) -> str:
     """Why a boundary is steeper than predicted, from the settings of a sweep; nothing where one does not know.
 
-    With the hidden layer alone trained, the kernel of relu is a sum over units of products of slopes, 0 or 1, and
-    changes where they flip. A share of order m^(-1/2) / alpha of them does. What flips at random adds up as its square
-    root, (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2) of the kernel, which is at a level where
-    alpha ~ m^(-3/2). It is the larger part where the change is small.
+    With the hidden layer of two alone trained, the kernel of relu is a sum over units of products of slopes, 0 or 1,
+    and changes where they flip. A share of order m^(-1/2) / alpha of them does. What flips at random adds up as its
+    square root, (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2) of the kernel, which is at a level where alpha ~
+    m^(-3/2). It is the larger part where the change is small.
     """
-    if settings.get("train") != "hidden" or settings.get("activation") != "relu":
+    two_layers = settings.get("network", "TwoLayer") == "TwoLayer"
+    if not two_layers or settings.get("train") != "hidden" or settings.get("activation") != "relu":
         return ""
     return (
         "with the hidden layer alone trained a relu kernel changes by flipped signs alone; those that flip at random "
@@ -145,12 +170,20 @@ def why_steeper(settings: dict[str, Any]) -> str:
 def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
     """The log of the scale where each column of means (a, draws) is at the level, NaN where none is."""
     found = np.full(means.shape[1], np.nan)
-    for i, mean in enumerate(means.T):
-        between = bracket(scales, mean, level)
+    # Draws of networks all of which fit are done at once: there are thousands of them.
+    whole = np.isfinite(means).all(axis=0)
+    falls = (means[:-1] >= level) & (means[1:] < level) & whole & (means[-1] < level)
+    at = np.flatnonzero(falls.any(axis=0))
+    lower = len(scales) - 2 - np.argmax(falls[::-1, at], axis=0)
+    x, y = np.log(scales), np.log(np.where(means > 0, means, np.finfo(float).tiny))
+    share = (y[lower, at] - np.log(level)) / (y[lower, at] - y[lower + 1, at])
+    found[at] = x[lower] + share * (x[lower + 1] - x[lower])
+    for i in np.flatnonzero(~whole):
+        between = bracket(scales, means[:, i], level)
         if between is not None:
-            at = np.searchsorted(scales, between)
+            ends = np.searchsorted(scales, between)
             # Descending in the change, as np.interp wants it ascending.
-            found[i] = np.interp(-np.log(level), -np.log(mean[at]), np.log(between))
+            found[i] = np.interp(-np.log(level), -y[ends, i], np.log(between))
     return found
 
 

@@ -183,6 +183,8 @@ def verify(result: Result, band: float = BAND, *, corrections: bool = False) -> 
     """
     if not 0 < band < np.inf:
         raise ValueError(f"band is {band}, but must be positive and finite.")
+    if "boundary" in result or "place" in result.dims:
+        raise ValueError("A verdict is of the result of lazynet.sweep, which a map or an ensemble on a line is not.")
     result = at_one_point(result)
     rows = tuple(
         _row(result, prediction, band)
@@ -241,7 +243,7 @@ def scaling_of(result: Result) -> Scaling | None:
         init,
         exponent("output_scale"),
         exponent("learning_rate"),
-        settings.get("symmetric", False),
+        settings.get("symmetric", False) or settings.get("centred", False),
         # Of a network of one's own nobody knows the activation, nor which array is which.
         not own and ACTIVATIONS[settings["activation"]].homogeneous and not (biased and abs(init) > ROUNDING),
         settings.get("train", "both"),

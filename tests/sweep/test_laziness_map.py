@@ -1,5 +1,6 @@
 """Maps of small networks: both regimes, the boundary, networks that do not fit, folders, pictures."""
 
+import io
 import json
 import warnings
 
@@ -96,11 +97,35 @@ def test_a_boundary_that_is_steeper_is_told_why():
 
 
 def test_networks_that_have_no_time_to_fit_are_unfinished():
-    with pytest.warns(UserWarning, match=r"not come down through 0.3 within output_scales at widths 64; they have no"):
+    with pytest.warns(
+        UserWarning, match=r"at widths 64, which have no boundary; of the networks 0 fitted, 6 unfinished"
+    ):
         found = lz.laziness_map(BOTH, DATA, [64], [0.1, 10.0], steps=3, **OPTIONS)
     assert (found.status == 1).all()
     assert np.isnan(found.attrs["boundary_exponent"])
-    assert "no boundary at kernel change 0.3" in lz.plot(found).get_suptitle()
+    assert "no boundary at kernel change 0.3" in drawn(lz.plot(found)).get_suptitle()
+
+
+def drawn(figure):
+    """What is wrong with a picture, matplotlib says when it draws it."""
+    figure.savefig(io.BytesIO(), dpi=40)
+    return figure
+
+
+def test_maps_without_test_rows_or_without_a_change_are_drawn():
+    alone = lz.Dataset(DATA.x_train, DATA.y_train)
+    found = lz.laziness_map(BOTH, alone, [64, 256], SCALES, **OPTIONS)
+    assert found.test_error.isnull().all()
+    assert "α ~ m^" in drawn(lz.plot(found)).get_suptitle()
+    with pytest.warns(UserWarning, match="of the networks 8 fitted, 0 unfinished, 0 diverged, 0 dead"):
+        still = lz.laziness_map(
+            BOTH.clone(train="readout"), DATA, [64, 256], [0.1, 1.0], seeds=2, fitted=0.5, progress=False
+        )
+    assert (still.kernel_change == 0).all()
+    drawn(lz.plot(still))
+    one = lz.laziness_map(BOTH, DATA, [64], [0.1, 30.0], seeds=1, progress=False)
+    assert "a boundary of one width alone" in drawn(lz.plot(one)).get_suptitle()
+    assert np.isnan(one.attrs["collapse_spread"])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +136,8 @@ def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network)
         warnings.simplefilter("ignore", UserWarning)
         found = lz.laziness_map(network, DATA, [64], [0.3, 3.0, 30.0, 300.0], **OPTIONS)
     assert (found.status == 0).all()
+    settings = json.loads(found.attrs["settings"])
+    assert (settings["centred"], settings.get("symmetric", False)) == (True, False)
     change = found.kernel_change.mean("seed").isel(width=0)
     # Nothing cancels the first order here: the change of lazy networks goes as 1 / alpha (Geiger et al. 2019).
     assert float(np.log(change[-1] / change[-2]) / np.log(10)) == pytest.approx(-1, abs=0.15)
@@ -149,7 +176,7 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, foun
     monkeypatch.setattr(laziness, "sweep", dies)
     with pytest.raises(KeyboardInterrupt):
         lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
-    assert calls == ["map", "boundary-1", "boundary-2"]
+    assert calls == ["map", "boundary-0.3-1", "boundary-0.3-2"]
     with pytest.raises(ValueError, match="exists already; name a new folder"):
         lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
     before = (out / "map" / "result.nc").stat().st_mtime_ns, sorted((out / "map" / "cells").iterdir())
@@ -164,10 +191,22 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, foun
         assert json.loads(stored.attrs["settings"])["change"] == 0.3
     with pytest.raises(ValueError, match=r"another sweep|settings"):
         lz.laziness_map(BOTH, DATA, [64, 256], SCALES, out=out, resume=True, **OPTIONS)
+    # Another change is another boundary of the same map, which is read.
+    monkeypatch.undo()
+    other = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, change=0.1, out=out, resume=True, **OPTIONS)
+    assert other.kernel_change.identical(found.kernel_change)
+    assert (other.boundary > found.boundary).all()
+    with pytest.raises(ValueError, match="which holds something else than a map"):
+        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out / "map" / "cells", resume=True, **OPTIONS)
+
+
+def test_a_map_has_no_verdict(found):
+    with pytest.raises(ValueError, match=r"A verdict is of the result of lazynet\.sweep"):
+        lz.verify(found)
 
 
 def test_the_picture_says_what_was_found(found):
-    figure = lz.plot(found)
+    figure = drawn(lz.plot(found))
     assert f"α ~ m^{found.attrs['boundary_exponent']:.2f}" in figure.get_suptitle()
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     assert len(panels) == 4
@@ -180,6 +219,8 @@ BAD = {
     "a scale twice": ({"output_scales": [1.0, 1.0]}, "output_scales is"),
     "a negative scale": ({"output_scales": [-1.0, 1.0]}, "output_scales is"),
     "no change": ({"change": 0.0}, "change is 0.0, but must be positive"),
+    "no number": ({"change": "x"}, "change is 'x', but must be positive"),
+    "no scales": ({"output_scales": "abc"}, "output_scales is abc, but must be at least two"),
     "all of the loss": ({"fitted": 1.0}, "fitted is 1.0, but must be between 0 and 1"),
     "no steps": ({"steps": 0}, "steps is 0"),
     "no widths": ({"widths": []}, "widths is empty"),

@@ -84,6 +84,35 @@ def test_the_split_is_right_on_average():
     assert np.mean([t["gap_variance"][1] for t in found]) == pytest.approx(0.49, abs=0.02)
 
 
+def test_standard_errors_are_those_of_many_ensembles():
+    from lazynet.sweep import line
+
+    random = np.random.default_rng(2)
+    tables = []
+    for _ in range(400):
+        # Of each seed a gap that all places share, and one of its own.
+        gap = 0.3 + 0.5 * random.normal(size=(40, 1, 1)) + 0.5 * random.normal(size=(40, 1, 6))
+        tables.append(line._table({8: [{"prediction": gap, "gap": gap}]}, ()))
+    for name in ("gap_bias_squared", "gap_variance"):
+        found = np.std([table[name][1] for table in tables])
+        assert np.mean([table[f"{name}_error"][1] for table in tables]) == pytest.approx(found, rel=0.15)
+
+
+def test_networks_that_diverge_are_told_of():
+    options = {"seeds": 2, "steps": 200, "places": [0.5], "progress": False}
+    with (
+        pytest.warns(UserWarning, match="above the limit 2 / lambda_max"),
+        pytest.warns(UserWarning, match="2 of 2 networks of width 16 diverged"),
+    ):
+        found = lz.line_ensemble(NETWORK, DATA, ENDS, [16], learning_rate=50.0, **options)
+    assert not np.isfinite(found["mean"].sel(step=200)).any()
+
+
+def test_an_ensemble_has_no_verdict(found):
+    with pytest.raises(ValueError, match="an ensemble on a line is not"):
+        lz.verify(found)
+
+
 def test_a_symmetric_start_is_certain_in_the_limit_and_several_outputs_have_their_own_means():
     data = lz.load_dataset("digits", classes=(0, 1, 2), n_train=12, n_test=0)
     options = {"seeds": 6, "steps": 10, "places": [0.0, 1.0], "progress": False}
@@ -116,6 +145,8 @@ def test_the_picture_has_a_panel_for_each_step_and_the_gap(found):
 BAD = {
     "one end": ({"ends": ENDS[:1]}, r"ends has shape \(1, 64\), but must be two finite inputs of 64 features"),
     "no number": ({"ends": ENDS * np.nan}, "ends has shape"),
+    "no numbers": ({"ends": "ab"}, "ends and places must be numbers, but ends is 'ab'"),
+    "through zero": ({"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]}, "places has 0.5, where the input is zero"),
     "no place": ({"places": []}, "places must be a list of numbers"),
     "one network": ({"seeds": 1}, "seeds names one network, but a mean and a deviation need at least two"),
     "no steps": ({"steps": 0}, "steps is 0"),

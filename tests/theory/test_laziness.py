@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from lazynet.theory import bracket, collapse_spread, fit_boundary, sharpest_collapse, why_steeper
+from lazynet.networks import get_parametrization
+from lazynet.theory import (
+    Scaling,
+    boundary_exponent,
+    bracket,
+    collapse_spread,
+    fit_boundary,
+    mean_of_most,
+    sharpest_collapse,
+    why_steeper,
+)
 
 WIDTHS = np.array([64, 128, 256, 512, 1024, 2048])
 SCALES = 2.0 ** np.arange(-9, 5)
@@ -83,3 +93,42 @@ def test_a_steeper_boundary_is_explained_where_signs_alone_flip():
     assert not why_steeper({"train": "both", "activation": "relu"})
     assert not why_steeper({"train": "hidden", "activation": "tanh"})
     assert not why_steeper({})
+    assert not why_steeper({"train": "hidden", "activation": "relu", "network": "DeepReLU"})
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "train", "expected"),
+    [
+        ("ntk", 1, "both", -0.5),
+        ("ntk", 1, "hidden", -0.5),
+        ("ntk", 3, "both", -0.5),
+        ("mean-field", 1, "both", 0.0),
+        ("maximal-update", 2, "both", 0.0),
+        # The readout moves by more of itself than the kernel does; found is -1, not the -3/2 of first order.
+        ("standard", 1, "both", np.nan),
+        # No kernel changes.
+        ("ntk", 1, "readout", np.nan),
+    ],
+)
+def test_the_exponent_of_a_boundary_follows_from_the_parametrisation(name, depth, train, expected):
+    parametrization = get_parametrization(name)
+    # Rates as 1 / lambda_max, by which what is learned in a step does not depend on the width.
+    rates = {"standard": -1.0}.get(name, parametrization.learning_rate * -1.0)
+    scaling = Scaling(0.0, 0.0, rates, True, True, train, True, parametrization, depth, (), False)
+    np.testing.assert_equal(boundary_exponent(scaling), expected)
+
+
+def test_a_boundary_is_predicted_of_no_network_that_is_not_known():
+    assert np.isnan(boundary_exponent(None))
+
+
+def test_means_are_of_half_at_least():
+    nan = np.nan
+    means = mean_of_most(np.array([[1.0, 2, 3, 4], [1, 2, nan, nan], [5, nan, nan, nan], [nan] * 4]))
+    np.testing.assert_array_equal(means, [2.5, 1.5, nan, nan])
+
+
+def test_one_width_collapses_on_nothing():
+    means = changes(0.5).mean(axis=-1)[:1]
+    assert np.isnan(collapse_spread(WIDTHS[:1], SCALES, means, 0.5))
+    assert np.isnan(sharpest_collapse(WIDTHS[:1], SCALES, means, 0.5))
