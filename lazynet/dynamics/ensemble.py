@@ -92,7 +92,7 @@ def kernel_ensemble(
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or not times.size or not (times >= 0).all():
         raise ValueError("times must be a list of times that are not negative; inf is the limit.")
-    steps = None if learning_rate is None else _whole_steps(times, learning_rate)
+    descent = None if learning_rate is None else (learning_rate, _whole_steps(times, learning_rate))
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     test = np.zeros((0, n)) if k_test is None else np.asarray(k_test, np.float64)
@@ -112,10 +112,8 @@ def kernel_ensemble(
     check_not_negative(k.values)
     check_not_negative(scipy.linalg.eigvalsh(start, check_finite=False), "start_covariance")
 
-    if learning_rate is not None and steps is not None:
-        left, learned, inverse = _shares_of_descent(k.values, learning_rate, steps)
-    else:
-        left, learned, inverse = _shares(k.values, times)
+    shares = _shares(k.values, times) if descent is None else _shares_of_descent(k.values, *descent)
+    left, learned, inverse = shares
     images = test @ k.vectors
     weights = (k.vectors.T @ y).reshape(1, n, -1)
     train_mean = (k.vectors @ (learned[..., None] * weights)).reshape(len(times), *y.shape)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.plots.style import SETTINGS, THEORY, width_colors
-from lazynet.theory import settings_of
+from lazynet.plots.style import SETTINGS, THEORY, label_widths, width_colors
+from lazynet.theory import mean_of_most, settings_of
 from lazynet.typing import Axes, Figure, Result
 
 
@@ -25,15 +25,14 @@ def plot_laziness(result: Result) -> Figure:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    most = (result.status == 0).mean("seed") >= 0.5
-    means = result[["kernel_change", "test_error"]].mean("seed").where(most)
+    means = {name: _mean(result[name]) for name in ("kernel_change", "test_error")}
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11.5, 8.8), layout="constrained")
         (change_map, error_map), (change, error) = figure.subplots(2, 2)
-        moves = bool((means.kernel_change > 0).any())
+        moves = bool((means["kernel_change"] > 0).any())
         norm = LogNorm() if moves else None
-        _draw_map(change_map, result, means.kernel_change, "kernel change", norm=norm, cmap="viridis")
-        _draw_map(error_map, result, 100 * means.test_error, "test error, %", cmap="plasma")
+        _draw_map(change_map, result, means["kernel_change"], "kernel change", norm=norm, cmap="viridis")
+        _draw_map(error_map, result, 100 * means["test_error"], "test error, %", cmap="plasma")
         change_map.set_title("Relative change of the kernel")
         error_map.set_title("Error on the test set")
         _draw_collapse(change, result, result.kernel_change, 1.0)
@@ -46,13 +45,17 @@ def plot_laziness(result: Result) -> Figure:
     return figure
 
 
+def _mean(values: Any) -> Any:
+    """Means over seeds where most of them fit."""
+    return values.isel(seed=0, drop=True).copy(data=mean_of_most(values.transpose(..., "seed").values))
+
+
 def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -> None:
     widths, scales = result.width.values.astype(float), result.output_scale.values
     axes.set_facecolor("lightgrey")
     axes.grid(visible=False)
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="output scale α")
-    axes.set_xticks(widths, [f"{width:g}" for width in widths])
-    axes.minorticks_off()
+    label_widths(axes, widths)
     bottom, top = _edges(scales)[[0, -1]]
     if not np.isfinite(values).any():
         axes.set_xlim(*_edges(widths)[[0, -1]])
@@ -88,8 +91,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         one, control = factor * values.sel(width=width), result.control.sel(width=width)
-        mean = one.mean("seed")
-        axes.plot(control, mean, color=color, marker=".", label=str(width))
+        axes.plot(control, _mean(one), color=color, marker=".", label=str(width))
         axes.fill_between(control, one.min("seed"), one.max("seed"), color=color, alpha=0.15, linewidth=0)
     power = result.attrs["control_exponent"]
     name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"

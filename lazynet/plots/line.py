@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.plots.style import BLUE, GREEN, ORANGE, SETTINGS, THEORY, power_law
+from lazynet.plots.style import BLUE, GREEN, ORANGE, SETTINGS, THEORY, label_widths, power_law
 from lazynet.typing import Axes, Figure, Result
 
 # Steps that are drawn at most, the last among them.
@@ -13,10 +13,10 @@ PANELS = 4
 
 
 def plot_line(result: Result) -> Figure:
-    """Draw mean and two standard deviations of the widest networks at some steps, and the gap to the limit by width,
-    split into bias and variance with two standard errors; a squared bias that is not positive is left out.
+    """Draw mean and two standard deviations of the widest networks at some steps, and the gap to the limit by width.
 
-    Networks are solid with a band, the limit of infinite width is dashed, ends of the line are dotted.
+    Networks are solid with a band, the limit of infinite width is dashed, ends of the line are dotted. The gap is split
+    into variance and squared bias with two standard errors; a squared bias that is not positive is left out.
 
     Args:
         result: of `lazynet.line_ensemble`; of several outputs the first is drawn.
@@ -86,8 +86,7 @@ def _draw_gap(axes: Axes, result: Result) -> None:
             axes.errorbar(widths[known], values[known], errors, label=f"{label}; dashed: m^{exponent:g}", **style)
             power_law(axes, widths[known], float(np.exp(np.log(values[known]).mean())), exponent, color)
     axes.set(xscale="log", yscale="log", xlabel="width", title=f"Gap² to the limit, step {int(last.step)}")
-    axes.set_xticks(widths, [str(width) for width in widths])
-    axes.minorticks_off()
+    label_widths(axes, widths)
     smallest = [
         float(values.where(values > 0).min()) for values in (last[name] for name in lines) if (values > 0).any()
     ]

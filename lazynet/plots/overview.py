@@ -8,7 +8,19 @@ from lazynet.plots.laziness import plot_laziness
 from lazynet.plots.limit import plot_limit
 from lazynet.plots.line import plot_line
 from lazynet.plots.modes import plot_modes
-from lazynet.plots.style import BLUE, DRAWN, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
+from lazynet.plots.style import (
+    BLUE,
+    DRAWN,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SETTINGS,
+    THEORY,
+    VERMILION,
+    label_widths,
+    power_law,
+    width_colors,
+)
 from lazynet.theory import Verdict, at_one_point, quantity_of, reduce_steps, settings_of, verify
 from lazynet.typing import Axes, Figure, Result
 
@@ -168,7 +180,7 @@ def _draw_against_width(
             anchor = float(np.exp(np.log(mean.values[drawn]).mean()))
             power_law(axes, widths[drawn], anchor, row.predicted, color)
     axes.set(xscale="log", yscale="log", xlabel="width")
-    _label_widths(axes, widths)
+    label_widths(axes, widths)
     if axes.lines:
         _room_above(axes, 0.3)
         # Of more than that a single column would reach down to the lines.
@@ -205,11 +217,3 @@ def _room_above(axes: Axes, share: float) -> None:
     low, high = axes.transAxes.inverted().transform(axes.transData.transform([[1, y] for y in axes.get_ylim()]))[:, 1]
     top = low + (high - low) / (1 - share)
     axes.set_ylim(top=axes.transData.inverted().transform(axes.transAxes.transform([0, top]))[1])
-
-
-def _label_widths(axes: Axes, widths: np.ndarray) -> None:
-    from matplotlib.ticker import NullFormatter, NullLocator
-
-    axes.set_xticks(widths, [str(width) for width in widths])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -38,3 +38,12 @@ def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, co
     middle = np.exp(np.mean(np.log(widths)))
     ends = np.array([widths[0], widths[-1]], float)
     axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)
+
+
+def label_widths(axes: Axes, widths: np.ndarray) -> None:
+    """A tick for each width on a logarithmic axis, and no other."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    axes.set_xticks(widths, [str(int(width)) for width in widths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())

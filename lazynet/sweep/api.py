@@ -18,8 +18,9 @@ from lazynet.sweep.engine import all_cells, deadline_of
 from lazynet.sweep.limits import Limits
 from lazynet.sweep.plan import sweep_jobs
 from lazynet.sweep.provenance import provenance
+from lazynet.sweep.record import as_json
 from lazynet.sweep.result import Pack, assemble
-from lazynet.sweep.settings import Training, as_json, as_snapshots, check_new_folder, check_shard, named
+from lazynet.sweep.settings import Training, as_snapshots, check_new_folder, check_shard, named
 from lazynet.sweep.store import finished_run, open_run
 from lazynet.sweep.study import rates_of, study_of
 from lazynet.training import Stop

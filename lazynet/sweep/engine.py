@@ -48,7 +48,7 @@ def all_cells(
     Raises:
         OutOfTime: if the deadline is over.
     """
-    units = [_units(study, pack) for pack in packs]
+    units = [units_of(study, pack) for pack in packs]
     mine = share_of(units, shard or (1, 1))
     dtype = study.points[0].training.dtype
     cells = []
@@ -130,7 +130,7 @@ def _computed(
     )
 
 
-def _units(study: Study, pack: Pack) -> int:
+def units_of(study: Study, pack: Pack) -> int:
     """What a cell takes, about, against the others: units times examples times steps of its members."""
     point = study.points[pack.point]
     return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)

@@ -60,6 +60,10 @@ MEANING = {
 OF_FITTED = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
 
 
+# Of each width the scale that was tried in a round of the bisection, and the change of each seed there.
+Round = dict[int, tuple[float, np.ndarray]]
+
+
 class Setting(NamedTuple):
     """What all sweeps of a map share."""
 
@@ -182,8 +186,8 @@ def laziness_map(
     setting = Setting(family, data, chosen, steps, stop, dtype, folder, resume, progress)
     grid = setting.trained(ordered, scales, "map")
     result = _on_grid(setting, grid)
-    tried, given_up = _bisection(setting, result, change)
-    result = _with_boundary(result, grid, tried, given_up, change)
+    tried = _bisection(setting, result, change)
+    result = _with_boundary(result, grid, tried, change)
     settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
     steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
     result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": why_steeper(settings) if steeper else ""}
@@ -225,24 +229,18 @@ def _check_folder(out: str | Path | None, resume: bool) -> None:
         raise ValueError(f"out is {str(out)!r}, which holds something else than a map; name a new folder.")
 
 
-def _bisection(
-    setting: Setting, result: Result, change: float
-) -> tuple[list[dict[int, tuple[float, np.ndarray]]], set[int]]:
-    """Of each round the scale that was tried at each width, halving its bracket, and the change of each seed there.
-
-    Beside them the widths that were given up, for most networks in the middle of their brackets do not fit.
-    """
+def _bisection(setting: Setting, result: Result, change: float) -> list[Round]:
+    """The rounds that halve the bracket of each width, as far as most networks in its middle fit."""
     grid = result.output_scale.values
     widest = max(b / a for a, b in pairwise(grid.tolist()))
     rounds = max(0, ceil(log2(log(widest) / log(NEAR))))
-    found: list[dict[int, tuple[float, np.ndarray]]] = []
-    given_up: set[int] = set()
+    found: list[Round] = []
     for number in range(1, rounds + 1):
         middle: dict[int, float] = {}
         for width in result.width.values.tolist():
             scales, changes = _curve(result, found, width)
             between = bracket(scales, mean_of_most(changes), change)
-            if between is not None and width not in given_up:
+            if between is not None and width not in _given_up(found):
                 middle[width] = sqrt(between[0] * between[1])
         if not middle:
             break
@@ -250,8 +248,12 @@ def _bisection(
         at = setting.trained(list(middle), _of_width(middle), f"boundary-{change:g}-{number}")
         values = at.kernel_drift.where(setting.status(at) == 0)
         found.append({width: (middle[width], values.sel(width=width).values) for width in middle})
-        given_up |= {width for width, (_, changes) in found[-1].items() if np.isnan(mean_of_most(changes))}
-    return found, given_up
+    return found
+
+
+def _given_up(tried: list[Round]) -> set[int]:
+    """The widths in the middle of whose brackets most networks do not fit."""
+    return {width for each in tried for width, (_, changes) in each.items() if np.isnan(mean_of_most(changes))}
 
 
 def _of_width(scales: dict[int, float]) -> Scale:
@@ -261,9 +263,7 @@ def _of_width(scales: dict[int, float]) -> Scale:
     return middle_of_bracket
 
 
-def _curve(
-    result: Result, found: list[dict[int, tuple[float, np.ndarray]]], width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _curve(result: Result, found: list[Round], width: int) -> tuple[np.ndarray, np.ndarray]:
     """All scales (a,) that were trained at a width, ascending, and the changes there, (a, s)."""
     more = [tried[width] for tried in found if width in tried]
     scales = np.array([*result.output_scale.values, *(scale for scale, _ in more)])
@@ -273,15 +273,9 @@ def _curve(
     return scales[order], changes[order]
 
 
-def _with_boundary(
-    result: Result,
-    grid: Result,
-    tried: list[dict[int, tuple[float, np.ndarray]]],
-    given_up: set[int],
-    change: float,
-) -> Result:
+def _with_boundary(result: Result, grid: Result, tried: list[Round], change: float) -> Result:
     """The boundary, its exponent, and how well curves of all widths collapse."""
-    widths = result.width.values
+    widths, given_up = result.width.values, _given_up(tried)
     curves = [_curve(result, tried, width) for width in widths.tolist()]
     known = [changes * (np.nan if width in given_up else 1) for width, (_, changes) in zip(widths, curves, strict=True)]
     boundary = fit_boundary(widths, [scales for scales, _ in curves], known, change)
@@ -297,9 +291,8 @@ def _with_boundary(
     # Where nothing is known of the width it is left out.
     power = float(next((-p for p in (predicted, boundary.fit.exponent) if np.isfinite(p)), 0.0))
     scales, means = result.output_scale.values, mean_of_most(result.kernel_change.values)
-    seeds = result.sizes["seed"]
     shape = len(widths), len(tried)
-    tried_scale, tried_change = np.full(shape, np.nan), np.full((*shape, seeds), np.nan)
+    tried_scale, tried_change = np.full(shape, np.nan), np.full((*shape, result.sizes["seed"]), np.nan)
     for number, of_width in enumerate(tried):
         for width, (scale, changes) in of_width.items():
             place = int(np.flatnonzero(widths == width)[0])

@@ -15,7 +15,8 @@ from lazynet.kernels.krylov import check_tolerance
 from lazynet.kernels.storage import check_storage
 from lazynet.measures import zero_one_error
 from lazynet.sweep.provenance import provenance
-from lazynet.sweep.settings import as_json, check_count, check_new_folder, limit_settings
+from lazynet.sweep.record import as_json, limit_settings
+from lazynet.sweep.settings import check_count, check_new_folder
 from lazynet.sweep.store import write_run
 from lazynet.training.keys import noise_key
 from lazynet.typing import Result

@@ -14,7 +14,9 @@ from lazynet.dynamics import kernel_descent, kernel_ensemble
 from lazynet.kernels import start_covariance
 from lazynet.losses import squared
 from lazynet.networks import Scale
+from lazynet.sweep.axes import AXES
 from lazynet.sweep.cells import DIVERGENCE
+from lazynet.sweep.engine import units_of
 from lazynet.sweep.limits import Limits
 from lazynet.sweep.members import Trained, train_members
 from lazynet.sweep.plan import sweep_jobs
@@ -22,7 +24,8 @@ from lazynet.sweep.predictions import Limit
 from lazynet.sweep.prepared import prepare
 from lazynet.sweep.progress import Progress
 from lazynet.sweep.provenance import provenance
-from lazynet.sweep.settings import Training, as_json, as_snapshots
+from lazynet.sweep.record import as_json
+from lazynet.sweep.settings import Training, as_snapshots
 from lazynet.sweep.study import Study, study_of
 from lazynet.training.keys import member_key
 from lazynet.typing import Result
@@ -103,7 +106,8 @@ def line_ensemble(
     begun = time.time()
     line, at = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
     training = Training(steps, as_snapshots(snapshots), squared(), "sgd", None, dtype, "auto")
-    study = study_of(network, line, widths, seeds, training, _no_axes(learning_rate))
+    alone = dict.fromkeys(AXES) | {"learning_rate": learning_rate, "label_noise": 0.0}
+    study = study_of(network, line, widths, seeds, training, alone)
     if len(study.seeds) < 2:
         raise ValueError("seeds names one network, but a mean and a deviation need at least two.")
     for job in sweep_jobs(study):
@@ -113,7 +117,7 @@ def line_ensemble(
     prepared = prepare(point.network, line, training)
     found: dict[int, list[dict[str, np.ndarray]]] = {width: [] for width in study.widths}
     packs = study.packs
-    units = [pack.width * line.n_train * steps * len(pack.seeds) for pack in packs]
+    units = [units_of(study, pack) for pack in packs]
     with Progress(sum(units), len(packs), dtype, progress) as bar:
         for pack in packs:
             of_width, limit = point.network.clone(width=pack.width), limits.at(point, pack.width)
@@ -124,25 +128,19 @@ def line_ensemble(
             found[pack.width].append(_members(line, trained, limit, rates[pack.width], training))
             losses = np.sum((trained.records["train_prediction"][:, -1] - line.y_train) ** 2 / 2, axis=-1)
             bar.finished(0, pack.width, pack.seeds, np.ravel(losses)[: len(keys)].tolist())
-    for width, parts in found.items():
-        lost = sum(int((~np.isfinite(part["prediction"][:, -1].reshape(len(part["prediction"]), -1))).any(axis=1).sum())
-                   for part in parts)  # fmt: skip
-        if lost:
-            warnings.warn(f"{lost} of {len(study.seeds)} networks of width {width} diverged.", stacklevel=2)
     outputs = ("output",) if line.y_train.ndim > 1 else ()
     coords = {"width": list(study.widths), "seed": list(study.seeds), "step": training.snapshot_steps, "place": at}
     result = xarray.Dataset(_table(found, outputs) | _bands(study, limits, rates, outputs), coords=coords)
+    lost = (~np.isfinite(result.prediction.isel(step=-1))).any(["place", *outputs]).sum("seed")
+    for width, count in zip(study.widths, lost.values.tolist(), strict=True):
+        if count:
+            warnings.warn(f"{count} of {len(study.seeds)} networks of width {width} diverged.", stacklevel=2)
     for name, meaning in MEANING.items():
         if name in result.variables:
             result[name].attrs["long_name"] = meaning
     settings = study.settings(rates) | {"ends": np.asarray(ends, float).tolist()}
     result.attrs |= provenance(as_json(settings), dtype, begun)
     return result
-
-
-def _no_axes(learning_rate: Scale | None) -> dict[str, Any]:
-    names = ("activation", "init_scale", "output_scale", "n_train", "learning_rate", "batch_size")
-    return dict.fromkeys(names) | {"learning_rate": learning_rate, "label_noise": 0.0}
 
 
 def _line(data: Dataset, ends: Any, places: Any) -> tuple[Dataset, np.ndarray]:

@@ -14,8 +14,9 @@ from lazynet.sweep.cells import network_variables
 from lazynet.sweep.limits import default_learning_rate
 from lazynet.sweep.members import train_members
 from lazynet.sweep.prepared import prepare
+from lazynet.sweep.record import as_json, sweep_settings
 from lazynet.sweep.result import STATUS, outcome
-from lazynet.sweep.settings import Training, as_json, as_snapshots, named, sweep_settings
+from lazynet.sweep.settings import Training, as_snapshots, named
 from lazynet.training import Stop
 from lazynet.typing import Variables
 

@@ -14,8 +14,9 @@ from lazynet.networks import at_width, check_members_differ, check_network
 from lazynet.sweep.axes import Point, points_of, split_axes
 from lazynet.sweep.names import SCALES
 from lazynet.sweep.packing import packs_of
+from lazynet.sweep.record import as_json, layers, sweep_settings, tried
 from lazynet.sweep.result import Pack
-from lazynet.sweep.settings import Training, as_json, check_seeds, check_widths, layers, sweep_settings, tried
+from lazynet.sweep.settings import Training, check_seeds, check_widths
 from lazynet.sweep.store import Settings, fingerprint
 from lazynet.training.keys import member_key
 

@@ -9,8 +9,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.networks import forward_cost
-from lazynet.training.paths import Member, Shared, State
+from lazynet.training.paths import Member, Shared, State, gradient_operations
 from lazynet.typing import AnyArray, Variables
 
 # No step moves an output by more than this share of the targets' RMS; the next is longer, or this one is tried again.
@@ -23,8 +22,9 @@ class FlowPath:
     """Euler steps of d theta / dt = -grad L, of any network and loss, with the rule of Geiger et al. 2019 (1906.08034).
 
     A step is taken if it lowers the loss and moves no training output by more than MOVE times the RMS of the targets;
-    the first that is tried is the learning rate. One that is not taken counts as a step too. The rule holds the size
-    of steps below the stability limit 2 / lambda_max of the current kernel, whatever becomes of the kernel.
+    the first that is tried is the learning rate. One that is not taken counts as a step too. Descent far beyond the
+    stability limit 2 / lambda_max of the current kernel raises the loss, so that steps stay about that limit, whatever
+    becomes of the kernel.
 
     What is trained is alpha f with alpha among the shared arrays, so that all alpha have one program; `network` itself
     has none.
@@ -69,8 +69,8 @@ class FlowPath:
         return shared["output_scale"] * self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Those of the outputs, as many for the gradient of weights, and again for what goes on to lower layers."""
-        return 3.0 * forward_cost(self.network, *arrays["x"].shape)[0]
+        """Those of the gradient."""
+        return gradient_operations(self.network, *arrays["x"].shape)
 
     def _descent(self, params: Any, member: Member, shared: Shared) -> tuple[Array, Array, Any]:
         """Loss, outputs and gradient."""

@@ -123,15 +123,9 @@ class AutodiffPath:
         return self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Those of the outputs, as many for the gradient of weights, and again for what goes on to lower layers.
-
-        A two-layer network has no lower layer, and without hidden weights to train nothing to go back for.
-        """
+        """Those of the gradient on a batch."""
         n, d = arrays["x"].shape
-        forward = forward_cost(self.network, self.batch_size or n, d)[0]
-        if isinstance(self.network, TwoLayer):
-            return (1.0 if self.network.train == "readout" else 2.0) * forward
-        return 3.0 * forward
+        return gradient_operations(self.network, self.batch_size or n, d)
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """The order of examples in the epoch of step t, drawn where one begins: a sort, which few steps can afford."""
@@ -301,6 +295,17 @@ class PreactivationPath(HiddenPath):
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """2 n^2 m."""
         return 2.0 * arrays["gram"].size * self.network.width
+
+
+def gradient_operations(network: Any, n: int, d: int) -> float:
+    """Those of the outputs, as many for the gradient of weights, and again for what goes on to lower layers.
+
+    A two-layer network has no lower layer, and without hidden weights to train nothing to go back for.
+    """
+    forward = forward_cost(network, n, d)[0]
+    if isinstance(network, TwoLayer):
+        return (1.0 if network.train == "readout" else 2.0) * forward
+    return 3.0 * forward
 
 
 def _sum(terms: Iterable[Array]) -> Array:

@@ -50,12 +50,12 @@ def test_the_limit_is_the_ensemble_of_its_kernels(found):
     rate = json.loads(found.attrs["settings"])["learning_rate"]["64"]
     line = found.place.values[:, None] * ENDS[0] + (1 - found.place.values[:, None]) * ENDS[1]
     kernel = lz.analytic_kernel(NETWORK)
-    k, y, f0 = kernel(DATA.x_train), DATA.y_train, np.random.default_rng(0)
+    k, y, random = kernel(DATA.x_train), DATA.y_train, np.random.default_rng(0)
     mean = lz.kernel_descent(k, y, learning_rate=rate, steps=[0, 3, 30, 100], k_test=kernel(line, DATA.x_train)).test
     np.testing.assert_allclose(found.kernel_mean, mean, atol=1e-9)
     # And by draws of the start.
     start = start_covariance(NETWORK)(np.concatenate([DATA.x_train, line]))
-    draws = f0.multivariate_normal(np.zeros(len(start)), start, size=500, method="eigh")
+    draws = random.multivariate_normal(np.zeros(len(start)), start, size=500, method="eigh")
     ends = lz.kernel_descent(
         *(k, np.repeat(y[:, None], 500, axis=1)), learning_rate=rate, steps=[100], k_test=kernel(line, DATA.x_train),
         f0=draws[:, :16].T, f0_test=draws[:, 16:].T,
@@ -131,7 +131,9 @@ def test_where_no_kernel_is_known_there_are_networks_alone():
     )
     found = lz.line_ensemble(own, DATA, ENDS, [16], seeds=3, steps=5, places=[0.5], progress=False)
     assert set(found.data_vars) == {"prediction", "mean", "deviation"}
-    assert "own" not in lz.plot(found).get_suptitle()
+    drawn = {line.get_label() for axes in lz.plot(found).axes for line in axes.lines}
+    assert "networks" in drawn
+    assert "infinite width" not in drawn
 
 
 def test_the_picture_has_a_panel_for_each_step_and_the_gap(found):

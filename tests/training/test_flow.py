@@ -8,8 +8,7 @@ import pytest
 
 import lazynet as lz
 from lazynet.precision import float64
-from lazynet.training import program
-from lazynet.training.flow import MOVE
+from lazynet.training.flow import MOVE, FlowPath
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 FLOW = {"optimizer": "flow", "steps": 400, "snapshots": [1, 10, 40, 100, 200]}
@@ -80,16 +79,28 @@ def test_no_step_moves_an_output_further_than_the_rule_says_and_each_one_that_is
     assert (moves[~taken] < 1e-6).all()
 
 
-def test_output_scales_share_a_program_and_are_each_their_own():
-    scales = [0.1, 1.0, 10.0]
-    options = {"seeds": 2, "compare": False, **FLOW, "steps": 50, "snapshots": [50]}
-    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, [16], output_scale=scales, **options)
-    programs = program._advance._cache_size()
+def test_output_scales_share_a_program_and_are_each_their_own(monkeypatch):
+    traced, descent = [], FlowPath._descent
+
+    def noted(self, params, member, shared):
+        traced.append(self.network.output_scale)
+        return descent(self, params, member, shared)
+
+    monkeypatch.setattr(FlowPath, "_descent", noted)
+    scales = [0.1, 0.5, 10.0]
+    # No other test has this width.
+    options = {"widths": [18], "seeds": 2, "compare": False, **FLOW, "steps": 50, "snapshots": [50]}
+    one_by_one = {}
     for scale in scales:
-        alone = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, [16], **options)
+        one_by_one[scale] = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, **options)
+        # The first one traces what trains, without any scale; the others only shapes, for the plan.
+        assert set(traced) == ({scale, 1.0} if scale == scales[0] else {scale})
+        traced.clear()
+    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, output_scale=scales, **options)
+    assert 1.0 not in traced
+    for scale, alone in one_by_one.items():
         for name in ("train_loss", "test_loss", "kernel_drift", "time"):
             np.testing.assert_array_equal(result[name].sel(output_scale=scale), alone[name])
-    assert program._advance._cache_size() == programs
     assert len(set(result.train_loss.isel(width=0, seed=0, step=-1).values.tolist())) == 3
 
 
