@@ -1,6 +1,6 @@
 """Kernels of deep networks of infinite width against means over random starts, at growing depth and width.
 
-The largest networks have 268 million weights; the whole takes about ten minutes on two cores.
+The largest networks have 268 million weights; the whole takes ten to fifteen minutes on two cores.
 """
 
 import argparse
