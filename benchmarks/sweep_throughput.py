@@ -11,12 +11,12 @@ from jax import Array
 
 import lazynet as lz
 from benchmarks.timing import Report, Timing, interleaved, show_table
+from lazynet.experiment._packing import packs_of
 from lazynet.kernels import neural_tangents
 from lazynet.losses import squared
 from lazynet.precision import arithmetic
-from lazynet.sweep.packing import packs_of
 from lazynet.training import Member, choose_path, simulate, snapshot_steps
-from lazynet.training.keys import batch_key, member_key, start_key
+from lazynet.training._keys import batch_key, member_key, start_key
 
 
 class Problem(NamedTuple):

@@ -34,9 +34,13 @@ from lazynet.networks import (
     linearize,
     quadratic,
 )
-from lazynet.plots import plot
-from lazynet.sweep import Run, laziness_map, line_ensemble, merge, mode_residuals, predict, sweep, train
-from lazynet.theory import Verdict, verify
+from lazynet.studies.infinite_width import predict
+from lazynet.studies.laziness_map import laziness_map
+from lazynet.studies.line_ensemble import line_ensemble
+from lazynet.studies.mode_residuals import mode_residuals
+from lazynet.studies.sweep import Verdict, merge, sweep, verify
+from lazynet.studies.sweep._figure import plot
+from lazynet.studies.train import Run, train
 from lazynet.training import Stop
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ with install_import_hook("lazynet", "beartype.beartype"):
 import jax
 import pytest
 
-from lazynet.sweep import packing
+from lazynet.experiment import _packing as packing
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

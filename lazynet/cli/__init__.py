@@ -14,12 +14,12 @@ import jax
 import tyro
 
 import lazynet as lz
-from lazynet.cli.common import BAD_INPUT, INTERRUPTED
-from lazynet.cli.datasets import DataCommand
-from lazynet.cli.limits import Complexity, Predict
-from lazynet.cli.papers import Reproduce
-from lazynet.cli.sweeps import Merge, Status, Sweep
-from lazynet.data.files import cache_folder
+from lazynet.cli._common import BAD_INPUT, INTERRUPTED
+from lazynet.cli._datasets import DataCommand
+from lazynet.cli._limits import Complexity, Predict
+from lazynet.cli._papers import Reproduce
+from lazynet.cli._sweeps import Merge, Status, Sweep
+from lazynet.data._files import cache_folder
 
 # What bad input raises; anything else is a defect and shows its traceback.
 EXPECTED_ERRORS = (ValueError, OSError)

@@ -1,14 +1,14 @@
 """Data: real and synthetic sets, targets, label noise, and the files they are read from."""
 
-from lazynet.data.catalogue import list_datasets
-from lazynet.data.dataset import Dataset, unit_rows
-from lazynet.data.fetch import fetch_dataset
-from lazynet.data.files import DATASETS
-from lazynet.data.labels import is_labels, parse_classes
-from lazynet.data.load import load_dataset
-from lazynet.data.mixtures import Separation, mixture, separation, xor
-from lazynet.data.noise import label_noise
-from lazynet.data.synthetic import gaussian_mixture, sphere
+from lazynet.data._catalogue import list_datasets
+from lazynet.data._dataset import Dataset, unit_rows
+from lazynet.data._fetch import fetch_dataset
+from lazynet.data._files import DATASETS
+from lazynet.data._labels import is_labels, parse_classes
+from lazynet.data._load import load_dataset
+from lazynet.data._mixtures import Separation, mixture, separation, xor
+from lazynet.data._noise import label_noise
+from lazynet.data._synthetic import gaussian_mixture, sphere
 
 __all__ = [
     "DATASETS",

@@ -1,10 +1,10 @@
 """Dynamics: what a kernel predicts of training."""
 
-from lazynet.dynamics.ensemble import Ensemble, kernel_ensemble
-from lazynet.dynamics.laws import linearised_displacement
-from lazynet.dynamics.prediction import check_learning_rate, kernel_descent, kernel_flow
-from lazynet.dynamics.regression import kernel_regression
-from lazynet.dynamics.trajectory import Trajectory
+from lazynet.dynamics._ensemble import Ensemble, kernel_ensemble
+from lazynet.dynamics._laws import linearised_displacement
+from lazynet.dynamics._prediction import check_learning_rate, kernel_descent, kernel_flow
+from lazynet.dynamics._regression import kernel_regression
+from lazynet.dynamics._trajectory import Trajectory
 
 __all__ = [
     "Ensemble",

@@ -1,18 +1,18 @@
 """Kernels: analytic and empirical tangent kernels, their spectra, and the one door to neural-tangents."""
 
-from lazynet.kernels.analytic import limit_key
-from lazynet.kernels.dense import dense_operator
-from lazynet.kernels.density import SpectralDensity, spectral_density
-from lazynet.kernels.door import neural_tangents
-from lazynet.kernels.empirical import average_ntk, empirical_ntk
-from lazynet.kernels.families import analytic_kernel
-from lazynet.kernels.krylov import Error, largest_eigenvalue
-from lazynet.kernels.monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
-from lazynet.kernels.operators import CrossOperator, KernelOperator
-from lazynet.kernels.solve import complexity, solve
-from lazynet.kernels.spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
-from lazynet.kernels.start import start_covariance
-from lazynet.kernels.storage import kernel_job, kernel_operator
+from lazynet.kernels._analytic import limit_key
+from lazynet.kernels._dense import dense_operator
+from lazynet.kernels._density import SpectralDensity, spectral_density
+from lazynet.kernels._door import neural_tangents
+from lazynet.kernels._empirical import average_ntk, empirical_ntk
+from lazynet.kernels._families import analytic_kernel
+from lazynet.kernels._krylov import Error, largest_eigenvalue
+from lazynet.kernels._monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
+from lazynet.kernels._operators import CrossOperator, KernelOperator
+from lazynet.kernels._solve import complexity, solve
+from lazynet.kernels._spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
+from lazynet.kernels._start import start_covariance
+from lazynet.kernels._storage import kernel_job, kernel_operator
 
 __all__ = [
     "CrossOperator",

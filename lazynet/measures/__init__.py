@@ -1,9 +1,9 @@
 """Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
 
-from lazynet.measures.gaps import relative_distance, rms, taylor_gap, zero_one_error
-from lazynet.measures.kernel import current_kernel, kernel_distance, kernel_velocity, label_alignment
-from lazynet.measures.modes import residual_modes
-from lazynet.measures.movement import (
+from lazynet.measures._gaps import relative_distance, rms, taylor_gap, zero_one_error
+from lazynet.measures._kernel import current_kernel, kernel_distance, kernel_velocity, label_alignment
+from lazynet.measures._modes import residual_modes
+from lazynet.measures._movement import (
     activation_flips,
     array_displacements,
     array_norms,
@@ -13,8 +13,8 @@ from lazynet.measures.movement import (
     parameter_norm,
     sign_changes,
 )
-from lazynet.measures.sharpness import sharpness
-from lazynet.measures.spectrum import effective_rank, leading_values, singular_values
+from lazynet.measures._sharpness import sharpness
+from lazynet.measures._spectrum import effective_rank, leading_values, singular_values
 
 __all__ = [
     "activation_flips",

@@ -1,13 +1,13 @@
 """Networks: flax modules that follow the protocol `width, outputs, clone, init, apply`."""
 
-from lazynet.networks.activations import ACTIVATIONS, Activation, value_and_slope
-from lazynet.networks.adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
-from lazynet.networks.centred import Centred
-from lazynet.networks.conv import ConvNet, patches
-from lazynet.networks.deep import DeepReLU, ThreeLayer
-from lazynet.networks.expansions import Expansion, Linearized, Quadratic, linearize, quadratic
-from lazynet.networks.parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
-from lazynet.networks.protocol import (
+from lazynet.networks._activations import ACTIVATIONS, Activation, value_and_slope
+from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
+from lazynet.networks._centred import Centred
+from lazynet.networks._conv import ConvNet, patches
+from lazynet.networks._deep import DeepReLU, ThreeLayer
+from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
+from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
+from lazynet.networks._protocol import (
     check_members_differ,
     check_network,
     described,
@@ -18,7 +18,7 @@ from lazynet.networks.protocol import (
     preactivations,
     starts_at_zero,
 )
-from lazynet.networks.two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
+from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
 
 __all__ = [
     "ACTIVATIONS",

@@ -23,14 +23,9 @@ from lazynet.papers.arora2019_published import PAPER_EIGENVALUES, PAPER_N, PAPER
 from lazynet.papers.arora2019_sizes import SIZES, Networks, Size, jobs
 from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.work import Arrays, Work
-from lazynet.theory import (
-    concentration_bound,
-    flips_bound,
-    population_bound,
-    population_bounds,
-    speed_gap,
-)
-from lazynet.training.keys import member_key
+from lazynet.studies.sweep import population_bounds, speed_gap
+from lazynet.theory import concentration_bound, flips_bound, population_bound
+from lazynet.training._keys import member_key
 from lazynet.typing import DataArray, Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]

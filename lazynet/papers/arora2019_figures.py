@@ -9,8 +9,9 @@ import numpy as np
 from lazynet.papers.arora2019_published import INDICES, PAPER_EIGENVALUES, PAPER_NOISE
 from lazynet.papers.figures import PUBLISHED, band, panels, ticks
 from lazynet.papers.work import Arrays
-from lazynet.plots.style import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
-from lazynet.theory import flips_bound, power_bound, speed_gap
+from lazynet.studies._style import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
+from lazynet.studies.sweep import speed_gap
+from lazynet.theory import flips_bound, power_bound
 from lazynet.typing import Figure, Result
 
 COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}

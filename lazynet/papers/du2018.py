@@ -14,7 +14,7 @@ import lazynet as lz
 from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.figures import panels
 from lazynet.papers.work import Work
-from lazynet.plots.style import width_colors
+from lazynet.studies._style import width_colors
 from lazynet.typing import Figure, Result
 
 EPOCHS = 100

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lazynet.plots.style import SETTINGS
+from lazynet.studies._style import SETTINGS
 
 # What a paper's own figure shows, read off it.
 PUBLISHED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 7, "zorder": 6}

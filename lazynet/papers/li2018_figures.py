@@ -12,7 +12,7 @@ from lazynet.papers.figures import PUBLISHED, band, panels, ticks
 from lazynet.papers.li2018_setting import LEVEL, MOVED, first_step, moved, steps_of
 from lazynet.papers.li2018_sizes import Mixture
 from lazynet.papers.work import Arrays
-from lazynet.plots.style import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
+from lazynet.studies._style import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
 from lazynet.typing import Axes, Figure, Result
 
 # Figure 1 (b, c) at step 390, of widths 500 to 32,000, as read off the paper: its own time runs slower than its eta.

@@ -10,7 +10,7 @@ from lazynet.measures import singular_values
 from lazynet.networks import weights
 from lazynet.papers.li2018_sizes import BATCH, ETA, Mixture
 from lazynet.papers.work import Arrays
-from lazynet.training.keys import member_key
+from lazynet.training._keys import member_key
 from lazynet.typing import DataArray, Result
 
 NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import lazynet as lz
-from lazynet.sweep import write_file
+from lazynet.execution._store import write_file
 from lazynet.typing import Result
 
 Arrays = dict[str, np.ndarray]

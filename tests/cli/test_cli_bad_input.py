@@ -50,7 +50,7 @@ def no_training(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("training was started")
 
-    monkeypatch.setattr(sys.modules["lazynet.sweep.cells"], "train_members", refuse)
+    monkeypatch.setattr(sys.modules["lazynet.experiment._cell"], "train_members", refuse)
 
 
 def refused(capsys, *arguments):

@@ -196,14 +196,14 @@ def test_the_module_is_a_program():
 def test_the_sweep_module_is_found_by_name():
     """`lazynet.sweep` is the function; the package of that name stays importable."""
     assert callable(lz.sweep)
-    assert importlib.import_module("lazynet.sweep.api").sweep is lz.sweep
+    assert importlib.import_module("lazynet.studies.sweep._api").sweep is lz.sweep
 
 
 def test_complexity_of_more_than_can_be_factored(capsys, monkeypatch):
     found = []
     for most in (200, 199):
-        monkeypatch.setattr("lazynet.cli.limits.FACTORED", most)
-        monkeypatch.setattr(sys.modules["lazynet.kernels.solve"], "FACTORED", most)
+        monkeypatch.setattr("lazynet.cli._limits.FACTORED", most)
+        monkeypatch.setattr(sys.modules["lazynet.kernels._solve"], "FACTORED", most)
         assert cli.main(["complexity", "--n-train", "200", "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out))
         monkeypatch.setattr("scipy.linalg.cho_factor", None)

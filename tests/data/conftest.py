@@ -3,7 +3,7 @@
 import pytest
 from data_files import Tiny
 
-from lazynet.data import files
+from lazynet.data import _files as files
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def bare_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "DEBIAN", tmp_path / "debian")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     refused = {name: f"http://127.0.0.1:9/{name}/" for name in ("mnist", "fashion-mnist")}
-    monkeypatch.setattr("lazynet.data.fetch.ADDRESSES", refused)
+    monkeypatch.setattr("lazynet.data._fetch.ADDRESSES", refused)
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from data_files import IDX_NAMES, Tiny, write
 
-from lazynet.data import fetch_dataset, files, load_dataset
+from lazynet.data import _files as files
+from lazynet.data import fetch_dataset, load_dataset
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -54,7 +55,7 @@ def test_files_are_fetched_decompressed_and_found(published, bare_machine, tiny,
 
 
 def test_loading_fetches_what_is_nowhere(published, bare_machine, monkeypatch):
-    monkeypatch.setattr("lazynet.data.fetch.ADDRESSES", {"mnist": published[1] + "/"})
+    monkeypatch.setattr("lazynet.data._fetch.ADDRESSES", {"mnist": published[1] + "/"})
     data = load_dataset("mnist", (4, 6))
     assert data.n_test == 4
     assert (bare_machine / "cache/lazynet/mnist").is_dir()

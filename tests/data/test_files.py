@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from data_files import IDX_NAMES, Tiny, cifar_bytes, idx_bytes, tiny_images, write
 
-from lazynet.data import files, list_datasets, load_dataset
+from lazynet.data import _files as files
+from lazynet.data import list_datasets, load_dataset
 
 ALL = range(10)
 
@@ -95,7 +96,7 @@ def test_every_name_of_the_cifar_files(bare_machine, below, train, test):
 
 
 def test_cifar_is_not_fetched(bare_machine, monkeypatch):
-    monkeypatch.setattr("lazynet.data.load.fetch_dataset", lambda name: pytest.fail("fetched"))
+    monkeypatch.setattr("lazynet.data._load.fetch_dataset", lambda name: pytest.fail("fetched"))
     with pytest.raises(
         FileNotFoundError, match=r"^cifar10 was not found: put data_batch_1\.bin to .*LAZYNET_DATA$"
     ) as caught:

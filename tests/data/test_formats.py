@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from data_files import cifar_bytes, idx_bytes, tiny_images, write
 
-from lazynet.data.formats import read_cifar10, read_idx
+from lazynet.data._formats import read_cifar10, read_idx
 
 IMAGES = tiny_images(6, (4, 3), seed=0)
 IDX = idx_bytes(IMAGES)  # 16 + 72 bytes

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lazynet.data import is_labels, label_noise, parse_classes
-from lazynet.data.labels import class_indices, class_targets
+from lazynet.data._labels import class_indices, class_targets
 
 EVEN, ODD = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
 

@@ -123,7 +123,7 @@ def test_delta_is_that_of_all_pairs_however_many(monkeypatch):
     data = Dataset(rng.normal(size=(200, 5)), np.sign(rng.normal(size=200)))
     every = distances(data.x_train, data.x_train)[data.y_train[:, None] != data.y_train[None, :]]
     for pairs in (2**24, 900, 1):
-        monkeypatch.setattr("lazynet.data.mixtures.PAIRS", pairs)
+        monkeypatch.setattr("lazynet.data._mixtures.PAIRS", pairs)
         assert separation(data).delta == pytest.approx(every.min(), rel=1e-12)
     # Close to each other and far from zero, where squares lose their digits.
     near = Dataset([[1e4, 1e-4], [1e4, 0], [1e4, 1]], [1, -1, 1])
@@ -174,7 +174,7 @@ def test_bad_xor_and_separation(key):
 
 
 def test_classes_that_are_too_large_are_not_clustered(monkeypatch):
-    monkeypatch.setattr("lazynet.data.mixtures.CLUSTERED", 2)
+    monkeypatch.setattr("lazynet.data._mixtures.CLUSTERED", 2)
     data = Dataset(np.eye(4), [1, 1, 1, -1])
     assert separation(data).components == 3
     with pytest.raises(ValueError, match="a class has 3 examples, and at most 2 can be clustered: take fewer"):

@@ -12,7 +12,7 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.dynamics import ensemble
+from lazynet.dynamics import _ensemble as ensemble
 from lazynet.kernels import kernel_operator, neural_tangents, spectrum
 from lazynet.precision import float64
 

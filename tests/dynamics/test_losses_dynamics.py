@@ -12,7 +12,8 @@ from scipy.special import expit, softmax
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.dynamics import coefficients, flow
+from lazynet.dynamics import _coefficients as coefficients
+from lazynet.dynamics import _flow as flow
 from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, neural_tangents, spectrum
 from lazynet.losses import Loss, hinge, logistic, squared
 from lazynet.networks import Linearized

@@ -10,8 +10,9 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.dynamics import modes
-from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, krylov, spectrum
+from lazynet.dynamics import _modes as modes
+from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, spectrum
+from lazynet.kernels import _krylov as krylov
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 

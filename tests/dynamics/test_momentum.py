@@ -8,7 +8,7 @@ from problems import kernel_with
 from tolerance import assert_close
 
 import lazynet as lz
-from lazynet.dynamics.laws import Law, descent_growth
+from lazynet.dynamics._laws import Law, descent_growth
 
 STEPS = np.array([0, 1, 2, 3, 10, 100, 1000, 10_000])
 

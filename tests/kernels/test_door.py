@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazynet.kernels import door
-from lazynet.kernels.door import NAMES, neural_tangents, resolve
+from lazynet.kernels import _door as door
+from lazynet.kernels._door import NAMES, neural_tangents, resolve
 
 
 def in_fresh_process(program, *folders):

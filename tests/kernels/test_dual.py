@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazynet.kernels import dual, hermite
-from lazynet.kernels.dual import gaussian_dual
+from lazynet.kernels import _dual as dual
+from lazynet.kernels import _hermite as hermite
+from lazynet.kernels._dual import gaussian_dual
 from lazynet.precision import float64
 
 ACTIVATIONS = ["relu", "erf", "tanh", "gelu", "softplus"]

@@ -8,7 +8,7 @@ from reference import unit_rows
 
 import lazynet as lz
 from lazynet.kernels import neural_tangents
-from lazynet.kernels.covariance import covariance_dual
+from lazynet.kernels._covariance import covariance_dual
 from lazynet.networks import ACTIVATIONS, PARAMETRIZATIONS
 from lazynet.precision import float64
 
@@ -156,7 +156,7 @@ def test_convolutional_kernels_are_means(options, train):
 def test_blocks_of_patches_give_the_whole_kernel(monkeypatch):
     network, x1, x2 = lz.ConvNet(2, filter_size=3), unit_rows(9, 8), unit_rows(5, 8, seed=1)
     whole = [lz.analytic_kernel(network)(x1), lz.analytic_kernel(network)(x1, x2)]
-    monkeypatch.setattr("lazynet.kernels.families.PAIRS", 200)
+    monkeypatch.setattr("lazynet.kernels._families.PAIRS", 200)
     for found, expected in zip(
         [lz.analytic_kernel(network)(x1), lz.analytic_kernel(network)(x1, x2)], whole, strict=True
     ):

@@ -8,9 +8,9 @@ import pytest
 from tolerance import assert_close
 from unchecked import unchecked
 
-from lazynet.kernels import halves
-from lazynet.kernels.halves import ROWS, half_products
-from lazynet.kernels.threads import in_threads
+from lazynet.kernels import _halves as halves
+from lazynet.kernels._halves import ROWS, half_products
+from lazynet.kernels._threads import in_threads
 
 RNG = np.random.default_rng(0)
 

@@ -11,8 +11,9 @@ from reference import unit_rows
 from tolerance import assert_close
 
 import lazynet as lz
-from lazynet.kernels import dense_operator, kernel_operator, largest_eigenvalue, solve
-from lazynet.kernels.krylov import Lanczos, with_random_columns
+from lazynet.kernels import _solve as solve
+from lazynet.kernels import dense_operator, kernel_operator, largest_eigenvalue
+from lazynet.kernels._krylov import Lanczos, with_random_columns
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
@@ -198,6 +199,6 @@ def test_a_matrix_too_large_to_be_factored_is_solved_by_products(monkeypatch):
     x, y = unit_rows(300, 10), np.sign(np.random.default_rng(1).normal(size=300))
     k = KERNEL(x)
     expected = lz.complexity(k, y)
-    monkeypatch.setattr(sys.modules["lazynet.kernels.solve"], "FACTORED", 299)
+    monkeypatch.setattr(sys.modules["lazynet.kernels._solve"], "FACTORED", 299)
     monkeypatch.setattr("scipy.linalg.cho_factor", None)
     assert abs(lz.complexity(k, y, tolerance=1e-8) - expected) <= 1e-8 * expected

@@ -13,8 +13,8 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.kernels import blockwise
-from lazynet.kernels.tracing import trace, uses
+from lazynet.kernels import _blockwise as blockwise
+from lazynet.kernels._tracing import trace, uses
 from lazynet.networks import Linearized
 from lazynet.precision import float64
 

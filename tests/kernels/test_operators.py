@@ -11,7 +11,9 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet import plan
-from lazynet.kernels import CrossOperator, dense_operator, operators, storage
+from lazynet.kernels import CrossOperator, dense_operator
+from lazynet.kernels import _operators as operators
+from lazynet.kernels import _storage as storage
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 N = 23
@@ -44,7 +46,7 @@ def test_an_operator_is_its_matrix(dtype, storage):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
     """On the host, and shared by the devices as accelerators share it."""
-    monkeypatch.setattr("lazynet.kernels.dense._stays_on_host", lambda matrix: on_host)
+    monkeypatch.setattr("lazynet.kernels._dense._stays_on_host", lambda matrix: on_host)
     whole = KERNEL(unit_rows(N, 5)).astype(dtype)
     k = dense_operator(whole)
     assert k.storage == ("memory" if on_host else "devices")
@@ -59,7 +61,7 @@ def test_the_number_of_devices_does_not_show(dtype, monkeypatch):
     x, y = unit_rows(60, 5), np.random.default_rng(1).normal(size=60)
     found = []
     for count in (1, 2):
-        monkeypatch.setattr("lazynet.kernels.dense.float64_devices", lambda count=count: jax.local_devices()[:count])
+        monkeypatch.setattr("lazynet.kernels._dense.float64_devices", lambda count=count: jax.local_devices()[:count])
         k = lz.kernel_operator(KERNEL, x, dtype=dtype, storage="devices")
         assert len({panel.device for panel in k._panels}) == count
         found.append(lz.kernel_flow(k, y, times=[0.1, 1.0, 10.0], method="krylov", tolerance=1e-3).train)

@@ -8,7 +8,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.kernels import Inverse, largest_eigenvalue, same_rows, spectrum
-from lazynet.kernels.spectrum import DIRECT
+from lazynet.kernels._spectrum import DIRECT
 
 
 def solve_longdouble(k, y):

@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from lazynet.kernels.threads import FEW, narrow_products
+from lazynet.kernels._threads import FEW, narrow_products
 
 
 def blas_threads():

@@ -14,7 +14,8 @@ from lazynet.papers import Claim, Reproduction, arora2019, du2018
 from lazynet.papers import arora2019_functions as functions
 from lazynet.papers.arora2019_sizes import SIZES, jobs
 from lazynet.papers.work import Work
-from lazynet.theory import population_bounds, speed_gap, unseen_share
+from lazynet.studies.sweep import population_bounds, speed_gap
+from lazynet.theory import unseen_share
 
 TINY = SIZES["tiny"]
 
@@ -292,7 +293,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     # What is there is not computed again.
     for module, name in ((arora2019, "last_steps"), (arora2019, "noise"), (functions, "norms_of")):
         monkeypatch.delattr(module, name)
-    monkeypatch.setattr(sys.modules["lazynet.sweep.engine"], "compute_cell", None)
+    monkeypatch.setattr(sys.modules["lazynet.execution._runner"], "compute_cell", None)
     assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--out", str(out), "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["claims"] == summary["claims"]

@@ -10,13 +10,13 @@ import xarray as xr
 
 import lazynet as lz
 from lazynet import cli
-from lazynet.cli import papers
+from lazynet.cli import _papers as papers
 from lazynet.papers import li2018
 from lazynet.papers import li2018_structure as structure
 from lazynet.papers.li2018_setting import MEASURED, MOVED, SGD, drawn, evenly, first_step, spectra_of
 from lazynet.papers.li2018_sizes import BATCH, SIZES, jobs
 from lazynet.plan import Job
-from lazynet.training.keys import batch_key, member_key
+from lazynet.training._keys import batch_key, member_key
 
 TINY = SIZES["tiny"]
 DATA = drawn(TINY.data)

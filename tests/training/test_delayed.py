@@ -13,7 +13,7 @@ from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
 from lazynet.training import AutodiffPath, DelayedPath, Stop, choose_path, simulate
-from lazynet.training.delayed import steps_of_block
+from lazynet.training._delayed import steps_of_block
 
 # Blocks of 5 steps, epochs of 7: a block of 5 and one of 2; the examples modulo B are left out.
 N, D, SIZE = 23, 60, 3

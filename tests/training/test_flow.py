@@ -8,7 +8,7 @@ import pytest
 
 import lazynet as lz
 from lazynet.precision import float64
-from lazynet.training.flow import MOVE, FlowPath
+from lazynet.training._flow import MOVE, FlowPath
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 FLOW = {"optimizer": "flow", "steps": 400, "snapshots": [1, 10, 40, 100, 200]}

@@ -12,9 +12,10 @@ from tolerance import assert_close
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, Units, choose_path, units
-from lazynet.training.paths import row_space
-from lazynet.training.units import MOST_BLOCKS
+from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, Units, choose_path
+from lazynet.training import _units as units
+from lazynet.training._paths import row_space
+from lazynet.training._units import MOST_BLOCKS
 
 SNAPSHOTS = [0, 1, 17, 50]
 

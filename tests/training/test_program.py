@@ -24,11 +24,11 @@ from lazynet.training import (
     PreactivationPath,
     Units,
     get_optimizer,
-    program,
     simulate,
     snapshot_steps,
-    units,
 )
+from lazynet.training import _program as program
+from lazynet.training import _units as units
 
 N, D = 8, 5
 X, Y = unit_rows(N, D), targets(N)

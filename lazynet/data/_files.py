@@ -1,0 +1,116 @@
+"""Where the files of the real data sets are looked for."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lazynet.data._formats import read_bytes
+
+DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10")
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+# sha256 of the uncompressed files: compressed ones differ from one mirror to the next. In the order of IDX_FILES.
+CHECKSUMS = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion-mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+DEBIAN = Path("/usr/share/datasets")  # dataset-fashion-mnist puts its files in fashion-mnist/ there
+
+
+class Files(NamedTuple):
+    """The files of one data set: images and labels for IDX, one or more batches for CIFAR-10."""
+
+    folder: Path
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+def check_name(name: Any, allowed: tuple[str, ...] = DATASETS, hint: str = "") -> None:
+    """Raise ValueError when `name` is not one of the `allowed` data sets."""
+    if name not in allowed:
+        raise ValueError(f"name must be one of {', '.join(allowed)}, got {name!r}{hint}")
+
+
+def cache_folder() -> Path:
+    """Return the user's cache, where fetched data sets are kept."""
+    import pooch
+
+    return Path(pooch.os_cache("lazynet"))
+
+
+def base_folders(root: Any = None) -> list[Path]:
+    """Return the folders to look in, in order: only `root` when it is given."""
+    if root is not None:
+        return [Path(root).expanduser()]
+    environment = os.environ.get("LAZYNET_DATA")
+    first = [Path(environment).expanduser()] if environment else []
+    return [*first, DEBIAN, cache_folder()]
+
+
+def file_names(name: str) -> str:
+    """Say which files a data set has, for an error message."""
+    if name == "cifar10":
+        return "data_batch_1.bin to data_batch_5.bin and test_batch.bin, or train.bin and test.bin (also .gz)"
+    return ", ".join(IDX_FILES) + f" of {name} itself (also .gz)"
+
+
+def _existing(folder: Path, names: list[str]) -> tuple[Path, ...]:
+    """Return the files with these names, plain or gzipped, or nothing unless all are there."""
+    found = []
+    for name in names:
+        variants = [name, name + ".gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"]
+        present = [folder / variant for variant in variants if (folder / variant).is_file()]
+        if not present:
+            return ()
+        found.append(present[0])
+    return tuple(found)
+
+
+def _is_other(name: str, test_labels: Path) -> bool:
+    """Tell whether files are those of the other data set, which has the same file names."""
+    try:
+        digest = hashlib.sha256(read_bytes(test_labels)).hexdigest()
+    except ValueError:
+        return False  # a broken file is reported when it is read
+    return any(digest == checksums[3] for other, checksums in CHECKSUMS.items() if other != name)
+
+
+def _in_folder(name: str, folder: Path) -> Files | None:
+    if name == "cifar10":
+        batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
+        for inside in (folder, folder / "cifar-10-batches-bin"):
+            for train_names, test_name in ((batches, "test_batch.bin"), (["train.bin"], "test.bin")):
+                train, test = _existing(inside, train_names), _existing(inside, [test_name])
+                if train and test:
+                    return Files(inside, train, test)
+        return None
+    paths = _existing(folder, list(IDX_FILES))
+    return Files(folder, paths[:2], paths[2:]) if paths and not _is_other(name, paths[3]) else None
+
+
+def find_files(name: str, root: Any = None) -> Files | None:
+    """Return the files of "mnist", "fashion-mnist" or "cifar10" in the first folder that has them all, else None.
+
+    Each base folder is tried with `name` below it, and by itself.
+    """
+    for base in base_folders(root):
+        for folder in (base / name, base):
+            found = _in_folder(name, folder)
+            if found:
+                return found
+    return None

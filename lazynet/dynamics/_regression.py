@@ -1,0 +1,40 @@
+"""Kernel regression without a ridge: what training with a kernel ends at."""
+
+import numpy as np
+from jaxtyping import Float
+
+from lazynet.kernels import Spectrum, spectrum
+from lazynet.kernels._spectrum import check_targets
+from lazynet.typing import AnyArray, SquareKernel, Targets
+
+
+def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyArray, "n_test n"]) -> np.ndarray:
+    """The predictor K_test K^+ y, to which `kernel_flow` and stable `kernel_descent` from 0 go (Jacot et al. 2018).
+
+    Modes whose eigenvalue is zero to rounding are never learned, and K^+ leaves them out.
+
+    Args:
+        k: kernel on the training set (n, n), or its `lazynet.kernels._spectrum`.
+        y: targets (n,) or (n, k).
+        k_test: kernel between test and training inputs, (n_test, n).
+
+    Returns:
+        Predictions (n_test,) or (n_test, k), NumPy float64.
+
+    Raises:
+        ValueError: if shapes do not fit, or the kernel is not a finite symmetric matrix.
+
+    >>> import numpy as np
+    >>> kernel_regression(np.diag([2.0, 1.0]), np.ones(2), np.array([[1.0, 1.0]]))
+    array([1.5])
+    """
+    if not isinstance(k, Spectrum):
+        k = spectrum(k)
+    y, test = check_targets(y, len(k.values)), np.asarray(k_test, np.float64)
+    if test.ndim != 2 or test.shape[1] != len(y):
+        raise ValueError(f"k_test has shape {test.shape}, but must be a matrix (n_test, {len(y)}).")
+    rounding = len(k.values) * np.finfo(float).eps * np.abs(k.values).max()
+    learned = k.values > rounding
+    vectors = k.vectors[:, learned]
+    modes = vectors.T @ y.reshape(len(y), -1) / k.values[learned, None]
+    return (test @ (vectors @ modes)).reshape(len(test), *y.shape[1:])

@@ -1,0 +1,1 @@
+"""Execution: one runner that reads what is stored, computes the rest and stores it."""

@@ -1,0 +1,1 @@
+"""Experiments: what is asked, the grid of points, and the arrays of one cell."""

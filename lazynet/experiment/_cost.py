@@ -1,0 +1,140 @@
+"""What sweeps and predictions take, before they start: the bytes they cannot do without, and their operations."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from lazynet.data import Dataset
+from lazynet.experiment._grid import Point
+from lazynet.experiment._packing import packs_of
+from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
+from lazynet.experiment._shared_inputs import Prepared, prepare
+from lazynet.experiment._study import Study
+from lazynet.kernels import analytic_kernel, kernel_job, limit_key
+from lazynet.kernels._krylov import COLUMNS, SEEING
+from lazynet.kernels._solve import RANK
+from lazynet.kernels._storage import WORKING, choose_storage
+from lazynet.networks import TwoLayer, forward_cost
+from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
+from lazynet.precision import arithmetic
+from lazynet.training import AutodiffPath, Member
+
+PRODUCTS = 60  # with the kernel of images, about, for predictions and complexity together
+
+
+def sweep_jobs(study: Study) -> list[Job]:
+    """What the infinite-width kernels take, and each width beside them, over all points of the other axes.
+
+    Bytes are those that are held at the same time whatever the compiler does, at the point that takes most: the
+    variables of one pack at the start and at the end, the state that a step hands on, the kernels. Operations are those
+    of matrix products and eigenproblems.
+    """
+    prepared: dict[tuple, Prepared] = {}
+    jobs = []
+    for point in study.points:
+        # Neither learning rates nor labels change how members step.
+        alike = point.network, point.data.n_train, point.training
+        if alike not in prepared:
+            prepared[alike] = prepare(point.network, point.data, point.training)
+        jobs.append(_jobs_at(point, study, prepared[alike]))
+    return [_together(list(of_points)) for of_points in zip(*jobs, strict=True)]
+
+
+def _together(jobs: list[Job]) -> Job:
+    """Jobs that are done one after the other, under the name of the largest."""
+    largest = max(jobs, key=lambda job: sum(job.bytes.values()))
+    flops = {name: sum(job.flops[name] for job in jobs) for name in largest.flops}
+    if len(jobs) == 1:
+        return largest
+    return Job(f"{largest.name}, at each of {len(jobs)} points", largest.bytes, flops)
+
+
+def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
+    network, data, training = point.network, point.data, point.training
+    widths, seeds = study.widths, study.seeds
+    n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
+    seen, snapshots = training.measured or n, len(training.snapshot_steps)
+    scales = {limit_key(network.clone(width=width)) for width in widths}
+    has_limit = training.compare and analytic_kernel(network) is not None
+    limits = len(scales) * 8 * (n * rows + n**2) if has_limit else 0
+    first = Job(
+        f"Diagonalising the infinite-width kernel of {n} training rows",
+        {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
+        {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
+    )
+    descends = training.compare and training.plain and size <= LARGEST_EIGENPROBLEM
+    own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * seen**2
+
+    def of_width(width: int) -> Job:
+        at_this = network.clone(width=width)
+        path = replace(prepared.path, network=at_this)
+        pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
+        variables, state = _bytes(at_this, path, prepared, data.y_train.shape, training.dtype)
+        # Each trained array has its own, at the start and now.
+        parts = 0 if isinstance(network, TwoLayer) else 2 * len(study.layers) * 8 * seen**2
+        # Weights are drawn of all features, whatever of them is kept.
+        drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
+        # As many operations with any optimiser.
+        linear = AutodiffPath(at_this, training.loss, optax.sgd, training.batch_size)
+        measured = members * snapshots
+        return Job(
+            f"Training {members} networks of width {width}",
+            {
+                "variables": max(2 * pack * variables, drawn),
+                "states": pack * state,
+                "kernels of networks": own + pack * parts,
+                "infinite-width kernels": limits,
+            },
+            {
+                "training": members * training.steps * path.operations(prepared.arrays),
+                "predictions": measured * forward_cost(at_this, seen + data.n_test, data.dim)[0],
+                "kernels": measured * kernel_operations(at_this, seen, data.dim),
+                "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
+                # The network and its derivative along the movement.
+                "linearised": 0.0
+                if descends or not training.compare
+                else 2 * members * training.steps * linear.operations(prepared.arrays),
+            },
+        )
+
+    return [*([first] if has_limit else []), *map(of_width, widths)]
+
+
+def kernel_operations(network: Any, n: int, d: int) -> float:
+    """Those of the empirical kernel of n rows: of slopes, or of the gradients of each output and their products."""
+    if isinstance(network, TwoLayer):
+        return 2.0 * n**2 * network.width
+    gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
+    return gradients + 2.0 * n**2 * network.outputs * network.width
+
+
+def _bytes(network: Any, path: Any, prepared: Prepared, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
+    """What a member's variables and its state take."""
+
+    def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
+        variables = dict(network.init(key, shared["x"]))
+        return variables, path.start(Member(variables, key, None), shared)
+
+    with arithmetic(dtype):
+        shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in prepared.arrays.items()}
+        shared |= {name: jax.ShapeDtypeStruct((), dtype) for name in ("learning_rate", "output_scale")}
+        shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
+        trees = jax.eval_shape(start, jax.random.key(0), shared)
+    variables, state = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in trees)
+    return variables, state
+
+
+def predict_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
+    """What `lazynet.predict` takes: the kernel, and products with it."""
+    n = data.n_train
+    storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
+    kernel = kernel_job(n, data.dim, dtype, storage)
+    # True and random labels of every output, and the random columns beside them.
+    columns = max(COLUMNS, 2 * data.outputs + SEEING)
+    held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
+    anew = sum(kernel.flops.values()) if storage == "none" else 0.0
+    products = {"products": PRODUCTS * 2.0 * n**2 * columns, "entries anew": PRODUCTS * anew}
+    return [kernel, Job(f"About {PRODUCTS} products with {columns} vectors each", held, products)]

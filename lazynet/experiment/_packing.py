@@ -1,0 +1,116 @@
+"""How many members of one width run side by side: as many as the cache carries, which is measured once a machine."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lazynet.data._files import cache_folder
+from lazynet.networks import TwoLayer, forward_cost, parameter_bytes
+from lazynet.plan import device_memory
+from lazynet.training import HiddenPath, Member
+from lazynet.typing import Variables
+
+FILE = "packing.json"
+# What is measured: members of this width on n rows of d features, so many at once, and how many steps of the most.
+WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
+# The largest pack counts that is no more than a tenth slower than the quickest.
+WITHIN = 0.9
+# On an accelerator members share half of its memory; each holds its variables, its state and its measures.
+SHARE, HELD = 0.5, 4
+
+
+def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
+    """Equal packs, so that one program serves them all: the largest divisor of the members that the machine carries.
+
+    Every device gets a member in any case. A step looks at n examples of d features.
+    """
+    sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
+    if len(sizes) > 1:
+        each, most = step_bytes(network, n, d), carried_bytes()
+        sizes = [size for size in sizes if size <= jax.device_count() or size * each <= most]
+    return [list(seeds[i : i + sizes[-1]]) for i in range(0, len(seeds), sizes[-1])]
+
+
+def step_bytes(network: Any, n: int, d: int) -> int:
+    """Bytes that a step of one member goes through: weights, and what is computed of them for n examples."""
+    if isinstance(network, TwoLayer):
+        return 4 * network.width * (n + d)
+    return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
+
+
+def carried_bytes() -> int:
+    """Bytes that the members of a pack may go through in a step."""
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        return int(SHARE * device_memory(devices)) * jax.process_count() // HELD
+    return _remembered(cache_folder() / FILE, machine())
+
+
+def machine() -> str:
+    """What a measurement holds for."""
+    return f"{jax.local_devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}"
+
+
+@cache
+def _remembered(file: Path, on: str) -> int:
+    """What was measured on such a machine before, or is measured now and kept where that can be."""
+    known: dict[str, int] = {}
+    with suppress(OSError, ValueError):
+        read = json.loads(file.read_text())
+        known = {name: value for name, value in read.items() if type(value) is int} if type(read) is dict else {}
+    if known.get(on, 0) <= 0:
+        known[on] = measured_bytes()
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False) as draft:
+                json.dump(known, draft, indent=1)
+            os.replace(draft.name, file)
+    return known[on]
+
+
+def measured_bytes() -> int:
+    """What a step of the largest pack goes through that trains about as many members a second as any; takes seconds."""
+    network = TwoLayer(width=WIDTH)
+    path = HiddenPath(network)
+    with jax.default_matmul_precision("highest"):
+        x = jnp.linspace(-1.0, 1.0, N * D, dtype="float32").reshape(N, D)
+        shared = {"x": x, "rows": x, "y": x[:, 0], "learning_rate": jnp.zeros((), "float32")}
+        key = jax.random.key(0)
+        member = jax.tree.map(np.asarray, dict(jax.jit(network.init)(key, x)))
+        members = {
+            size: jax.tree.map(lambda leaf, size=size: np.broadcast_to(leaf, (size, *leaf.shape)), member)
+            for size in PACKS
+        }
+        seconds = dict.fromkeys(PACKS, float("inf"))
+        # In turns, the first of which compiles.
+        for _ in range(4):
+            for size in PACKS:
+                begin = time.perf_counter()
+                jax.block_until_ready(_steps(path, members[size], key, shared, STEPS * max(PACKS) // size))
+                seconds[size] = min(seconds[size], time.perf_counter() - begin)
+    best = min(seconds.values())
+    return step_bytes(network, N, D) * max(size for size in PACKS if WITHIN * seconds[size] <= best)
+
+
+@partial(jax.jit, static_argnames="path")
+def _steps(path: HiddenPath, variables: Variables, key: Array, shared: dict[str, Array], steps: Array | int) -> Array:
+    def one(variables: Variables) -> Array:
+        member = Member(variables, key, None)
+
+        def step(t: Array, state: tuple) -> tuple:
+            return path.step(state, member, shared, t)[0]
+
+        return jax.lax.fori_loop(0, steps, step, path.start(member, shared))[-1]
+
+    return jax.vmap(one)(variables)

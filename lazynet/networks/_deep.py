@@ -1,0 +1,145 @@
+"""Fully connected networks of any depth in any parametrisation, as flax modules."""
+
+from collections.abc import Callable, Iterator
+from math import sqrt
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._parametrization import Parametrization, get_parametrization
+from lazynet.networks._two_layer import TRAINED_PARTS, Scale, at_width, check_fields, weights
+from lazynet.typing import AnyArray, Variables
+
+
+class DeepReLU(nn.Module):
+    """Network of `depth` hidden layers, h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l), f = alpha m^(-a) V' h_depth.
+
+    Entries of W_l are drawn from N(0, (kappa m^(-b_l))^2) and those of V from N(0, m^(-2 b)), with the exponents of the
+    parametrisation; the trained variables are what is drawn. With "ntk", sigma = relu and kappa^2 = 2, the default, it
+    is the network of Lee et al. 2019, section 2.1, on rows times sqrt(d), for like `TwoLayer` it does not divide by
+    sqrt(d). With "chen" and output_scale m^alpha it is that of Chen et al. 2019, section 2, where depth + 1 is their L.
+
+    Args:
+        width: number of units m of each hidden layer, at least 1.
+        depth: number of hidden layers, at least 1.
+        outputs: number of outputs k, at least 1.
+        activation: as in `TwoLayer`.
+        train: the trained part, "hidden" (all W_l), "readout" (V) or "both".
+        init_scale: kappa, positive: a number or a function of the width.
+        output_scale: alpha, positive: a number or a function of the width.
+        bias_scale: b_l ~ N(0, (bias_scale m^(-b_l))^2) is drawn at the start and not trained; 0 for none.
+        parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
+
+    `init(key, x)` gives "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,) over its
+    collections "params" and "fixed", drawn in float32 and cast to the dtype of x; `apply(variables, x)` gives (n,) for
+    one output and (n, k) for more.
+
+    Raises:
+        ValueError: if an argument is outside what is listed here.
+
+    >>> import jax, lazynet as lz
+    >>> network = lz.DeepReLU(width=64, depth=2)
+    >>> variables = network.init(jax.random.key(0), jax.numpy.ones((5, 3)))
+    >>> {name: array.shape for name, array in variables["params"].items()}
+    {'hidden_1': (64, 3), 'hidden_2': (64, 64), 'readout': (64, 1)}
+    """
+
+    width: int
+    depth: int = 3
+    outputs: int = 1
+    activation: str = "relu"
+    train: str = "both"
+    init_scale: Scale = sqrt(2)
+    output_scale: Scale = 1.0
+    bias_scale: float = 0.0
+    parametrization: str | Parametrization = "ntk"
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a network before flax sees it."""
+        check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS)
+        if not 0 <= self.bias_scale < float("inf"):
+            raise ValueError(f"bias_scale is {self.bias_scale}, but must be finite and not negative.")
+        get_parametrization(self.parametrization)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+        """Outputs of the network, (n,) or (n, k)."""
+        exponents, kappa = get_parametrization(self.parametrization), at_width(self.init_scale, self.width)
+        arrays, entering = {}, x.shape[1]
+        for layer in range(1, self.depth + 1):
+            std = self.width ** -exponents.init[min(layer, 2) - 1]
+            trained = self.train != "readout"
+            arrays[f"hidden_{layer}"] = self._array(f"hidden_{layer}", trained, kappa * std, (self.width, entering), x)
+            if self.bias_scale:
+                arrays[f"bias_{layer}"] = self._array(f"bias_{layer}", False, self.bias_scale * std, (self.width,), x)
+            entering = self.width
+        std = self.width ** -exponents.init[2]
+        arrays["readout"] = self._array("readout", self.train != "hidden", std, (self.width, self.outputs), x)
+        *_, last = preactivations_of(self, arrays, x)
+        f = output_multiplier(self) * (ACTIVATIONS[self.activation].function(last) @ arrays["readout"])
+        return f[:, 0] if self.outputs == 1 else f
+
+    def _array(self, name: str, trained: bool, std: float, shape: tuple[int, ...], x: AnyArray) -> AnyArray:
+        def draw(key: Array) -> Array:
+            drawn = jax.random.normal(key, shape, jnp.float32)
+            # The barrier keeps a compiler from merging the factor, which would change a bit of the start.
+            return (std * jax.lax.optimization_barrier(drawn)).astype(x.dtype)
+
+        if trained:
+            return self.param(name, draw)
+        return self.variable("fixed", name, lambda: draw(self.make_rng("params"))).value
+
+
+class ThreeLayer(DeepReLU):
+    """The three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: `DeepReLU` with other defaults.
+
+    f(x) = sum_i a_i relu(n_i(x) + b_2i), n_i = sum_j v_ij relu(w_j . x + b_1j), with m1 = m2 = m; W, V and both b start
+    as N(0, 1 / m) and a as N(0, 1). W and V are trained (train="hidden"), or a alone ("readout"); b never is. Its
+    tangent kernel grows as m, so that learning rates fall as 1 / m.
+
+    >>> import jax, lazynet as lz
+    >>> network = lz.ThreeLayer(width=64)
+    >>> sorted(network.init(jax.random.key(0), jax.numpy.ones((5, 3)))["fixed"])
+    ['bias_1', 'bias_2', 'readout']
+    """
+
+    depth: int = 2
+    train: str = "hidden"
+    init_scale: Scale = 1.0
+    bias_scale: float = 1.0
+    parametrization: str | Parametrization = "allen-zhu"
+
+    def __post_init__(self) -> None:
+        """Refuse another depth."""
+        if self.depth != 2:
+            raise ValueError(f"depth is {self.depth}, but a ThreeLayer has two hidden layers; take DeepReLU.")
+        super().__post_init__()
+
+
+def output_multiplier(network: DeepReLU) -> float:
+    """The factor alpha m^(-a) in front of the last sum."""
+    forward = get_parametrization(network.parametrization).forward
+    return at_width(network.output_scale, network.width) * network.width ** -forward[2]
+
+
+def preactivations_of(network: DeepReLU, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
+    """m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, (n, m)."""
+    forward, h = get_parametrization(network.parametrization).forward, x
+    activation: Callable[[AnyArray], Array] = ACTIVATIONS[network.activation].function
+    for layer in range(1, network.depth + 1):
+        z = network.width ** -forward[min(layer, 2) - 1] * (h @ arrays[f"hidden_{layer}"].T)
+        if network.bias_scale:
+            z = z + arrays[f"bias_{layer}"][None, :]
+        yield z
+        h = activation(z)
+
+
+def hidden_preactivations(network: DeepReLU, variables: Variables, x: AnyArray) -> list[Array]:
+    """Pre-activations (n, m) of each hidden layer at these variables."""
+    names = [*variables["params"], *variables.get("fixed", {})]
+    return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))

@@ -1,0 +1,150 @@
+"""The two-layer network of the theory, as a flax module."""
+
+from collections.abc import Callable, Iterable
+from math import sqrt
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from lazynet.networks._activations import ACTIVATIONS
+from lazynet.typing import AnyArray, Variables
+
+Scale = float | int | Callable[[int], float]
+
+TRAINED_PARTS = ("hidden", "readout", "both")
+READOUTS = ("sign", "gaussian")
+
+
+def at_width(scale: Scale, width: int) -> float:
+    """The value of a scale, which is a number or a function of the width, at this width."""
+    return float(scale(width) if callable(scale) else scale)
+
+
+def check_fields(network: Any, **choices: Iterable[str]) -> None:
+    """Refuse a width, a number of outputs or scales that no network has, and names that are not among the choices.
+
+    Raises:
+        ValueError: naming the field, what came and what is allowed.
+    """
+    for name, allowed in choices.items():
+        if getattr(network, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(network, name)!r}, but must be one of {', '.join(allowed)}.")
+    for name in ("width", "outputs", "depth", "filter_size", "stride"):
+        value = getattr(network, name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1, a whole number.")
+    for name in ("init_scale", "output_scale"):
+        value = at_width(getattr(network, name, 1.0), network.width)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value} at width {network.width}, but must be positive and finite.")
+
+
+class SingleHidden(nn.Module):
+    """What networks of one hidden layer share: their fields, which `TwoLayer` explains, and how they start."""
+
+    width: int
+    outputs: int = 1
+    activation: str = "relu"
+    train: str = "hidden"
+    init_scale: Scale = 1.0
+    output_scale: Scale = 1.0
+    readout: str = "sign"
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a network before flax sees it."""
+        check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS, readout=READOUTS)
+        if self.symmetric and self.width % 2:
+            raise ValueError(
+                f"width is {self.width}, but the symmetric start needs an even one; take {self.width + 1} or "
+                "symmetric=False."
+            )
+        super().__post_init__()
+
+    def _weights(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """Hidden weights (m, columns of x) and readout (m, k), drawn where they are not given."""
+        hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
+        return hidden, self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))
+
+    def _array(self, name: str, trained: bool, draw: Callable[[Array], Array]) -> AnyArray:
+        if trained:
+            return self.param(name, draw)
+        return self.variable("fixed", name, lambda: draw(self.make_rng("params"))).value
+
+    def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
+        drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
+        # The barrier keeps a compiler from merging the two factors, which would change a bit of the start.
+        hidden = at_width(self.init_scale, self.width) * jax.lax.optimization_barrier(drawn)
+        return self._mirror(hidden, hidden).astype(x.dtype)
+
+    def _draw_readout(self, key: Array, x: AnyArray) -> Array:
+        shape = (self._free_units, self.outputs)
+        if self.readout == "sign":
+            # Not jax.random.rademacher, whose signs depend on whether float64 is on.
+            readout = jnp.where(jax.random.bernoulli(key, jnp.float32(0.5), shape), 1.0, -1.0)
+        else:
+            readout = jax.random.normal(key, shape, jnp.float32)
+        return self._mirror(readout, -readout).astype(x.dtype)
+
+    @property
+    def _free_units(self) -> int:
+        return self.width // 2 if self.symmetric else self.width
+
+    def _mirror(self, first: Array, second: Array) -> Array:
+        return jnp.concatenate([first, second]) if self.symmetric else first
+
+
+class TwoLayer(SingleHidden):
+    """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
+
+    Arora et al. 2019, section 3.1, where alpha = 1 and sigma = relu. The start is w_r ~ N(0, kappa^2 I) and a_r = +-1
+    or N(0, 1). The trained variables are the w_r and a_r themselves; they are drawn in float32 and cast to the dtype
+    of the inputs that `init` is given. relu'(0) is jax's 0, where theirs is 1.
+
+    Args:
+        width: number of hidden units m, at least 1; even with a symmetric start.
+        outputs: number of outputs k, at least 1.
+        activation: "relu", "erf", "tanh", "gelu" (exact) or "softplus".
+        train: the trained part, "hidden" (w), "readout" (a) or "both". What is trained lies in the collection
+            "params", the rest in "fixed".
+        init_scale: kappa, positive: a number or a function of the width.
+        output_scale: alpha, positive: a number or a function of the width.
+        readout: how a is drawn, "sign" or "gaussian".
+        symmetric: whether the second half of the units copies the first with opposite readout, so that f = 0 at the
+            start. It cancels terms of second order in the movement.
+
+    `init(key, x)` gives {"hidden": (m, d), "readout": (m, k)} over its collections; `apply(variables, x)` gives (n,)
+    for one output and (n, k) for more, in the dtype of the variables.
+
+    Raises:
+        ValueError: if an argument is outside what is listed here.
+
+    >>> import jax, lazynet as lz
+    >>> network = lz.TwoLayer(width=64)
+    >>> variables = network.init(jax.random.key(0), jax.numpy.ones((5, 3)))
+    >>> network.apply(variables, jax.numpy.ones((5, 3))).shape
+    (5,)
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+        """Outputs of the network, (n,) or (n, k)."""
+        hidden, readout = self._weights(x)
+        activation = ACTIVATIONS[self.activation].function
+        f = output_factor(self) * (activation(x @ hidden.T) @ readout)
+        return f[:, 0] if self.outputs == 1 else f
+
+
+def output_factor(network: SingleHidden) -> float:
+    """The factor alpha / sqrt(m) in front of the sum over units."""
+    return at_width(network.output_scale, network.width) / sqrt(network.width)
+
+
+def weights(variables: Variables, name: str) -> AnyArray:
+    """The array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
+    return variables["params"][name] if name in variables["params"] else variables["fixed"][name]

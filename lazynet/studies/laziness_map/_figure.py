@@ -1,0 +1,133 @@
+"""One figure of a laziness map: where kernels move, and what that does to the test error."""
+
+from typing import Any
+
+import numpy as np
+
+from lazynet.studies._style import SETTINGS, THEORY, label_widths, width_colors
+from lazynet.studies.laziness_map._boundary import mean_of_most
+from lazynet.studies.sweep._points import settings_of
+from lazynet.typing import Axes, Figure, Result
+
+
+def plot_laziness(result: Result) -> Figure:
+    """Draw kernel change and test error over width and output scale, and against the control parameter.
+
+    The boundary is drawn with its 95% intervals, its predicted slope dashed. Cells are means over the seeds that fit;
+    one where fewer than half fit is grey.
+
+    Args:
+        result: of `lazynet.laziness_map`.
+
+    Returns:
+        A matplotlib Figure, not shown and not saved.
+    """
+    import matplotlib as mpl
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    means = {name: _mean(result[name]) for name in ("kernel_change", "test_error")}
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(11.5, 8.8), layout="constrained")
+        (change_map, error_map), (change, error) = figure.subplots(2, 2)
+        moves = bool((means["kernel_change"] > 0).any())
+        norm = LogNorm() if moves else None
+        _draw_map(change_map, result, means["kernel_change"], "kernel change", norm=norm, cmap="viridis")
+        _draw_map(error_map, result, 100 * means["test_error"], "test error, %", cmap="plasma")
+        change_map.set_title("Relative change of the kernel")
+        error_map.set_title("Error on the test set")
+        _draw_collapse(change, result, result.kernel_change, 1.0)
+        change.axhline(result.attrs["change"], color="black", linewidth=1, linestyle=":")
+        change.set(yscale="log" if moves else "linear", ylabel="relative kernel change", title=_collapse(result))
+        _draw_collapse(error, result, result.test_error, 100.0)
+        error.set(ylabel="misclassified, %", title="Test error, bands from seed to seed")
+        change.legend(title="width", ncols=2)
+        figure.suptitle(_finding(result), fontsize=13, fontweight="bold")
+    return figure
+
+
+def _mean(values: Any) -> Any:
+    """Means over seeds where most of them fit."""
+    return values.isel(seed=0, drop=True).copy(data=mean_of_most(values.transpose(..., "seed").values))
+
+
+def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -> None:
+    widths, scales = result.width.values.astype(float), result.output_scale.values
+    axes.set_facecolor("lightgrey")
+    axes.grid(visible=False)
+    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="output scale α")
+    label_widths(axes, widths)
+    bottom, top = _edges(scales)[[0, -1]]
+    if not np.isfinite(values).any():
+        axes.set_xlim(*_edges(widths)[[0, -1]])
+        axes.set_ylim(bottom, top)
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
+        return
+    drawn = axes.pcolormesh(_edges(widths), _edges(scales), values.transpose("output_scale", "width"), **how)
+    axes.figure.colorbar(drawn, ax=axes, label=label)
+    known = np.isfinite(result.boundary.values)
+    if known.any():
+        at, boundary = widths[known], result.boundary.values[known]
+        # An interval without an end goes on to the edge; that of a single seed is none.
+        low = np.fmin(boundary, np.maximum(result.boundary_low.values[known], bottom))
+        high = np.fmax(boundary, np.minimum(result.boundary_high.values[known], top))
+        ends = [boundary - low, high - boundary]
+        style: dict[str, Any] = {
+            "color": "white",
+            "markeredgecolor": "black",
+            "ecolor": "black",
+            "marker": "o",
+            "markersize": 6,
+        }
+        axes.errorbar(at, boundary, ends, label=f"change {result.attrs['change']:g}", linestyle="none", **style)
+        predicted = result.attrs["boundary_exponent_predicted"]
+        if np.isfinite(predicted) and known.sum() > 1:
+            anchor, middle = np.exp(np.mean(np.log(boundary))), np.exp(np.mean(np.log(at)))
+            line = anchor * (widths / middle) ** predicted
+            axes.plot(widths, line, color="white", label=f"predicted slope {predicted:g}", **THEORY)
+        axes.set_ylim(bottom, top)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=True, facecolor="lightgrey")
+
+
+def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
+    for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
+        one, control = factor * values.sel(width=width), result.control.sel(width=width)
+        axes.plot(control, _mean(one), color=color, marker=".", label=str(width))
+        axes.fill_between(control, one.min("seed"), one.max("seed"), color=color, alpha=0.15, linewidth=0)
+    power = result.attrs["control_exponent"]
+    name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
+    axes.set(xscale="log", xlabel=f"control parameter {name}")
+    # Where nothing fits there is no line to take limits from.
+    axes.set_xlim(0.7 * float(result.control.min()), 1.4 * float(result.control.max()))
+
+
+def _collapse(result: Result) -> str:
+    spread = result.attrs["collapse_spread"]
+    if not np.isfinite(spread):
+        return "Kernel change"
+    return f"Kernel change: widths within a factor {np.exp(spread):.2f} (RMS)"
+
+
+def _finding(result: Result) -> str:
+    settings, told = settings_of(result), result.attrs
+    n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
+    head = (
+        f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained to {settings['fitted']:.0%} of the loss:"
+    )
+    if not np.isfinite(told["boundary_exponent"]):
+        found = "no boundary" if result.boundary.isnull().all() else "a boundary of one width alone"
+        return f"{head}\n{found} at kernel change {told['change']:g} within these output scales"
+    interval = f"[{told['boundary_exponent_low']:+.2f}, {told['boundary_exponent_high']:+.2f}]"
+    interval = interval if np.isfinite(told["boundary_exponent_low"]) else "(one seed)"
+    what = f"the kernel changes by {told['change']:g} at α ~ m^{told['boundary_exponent']:.2f}"
+    lost = int((result.status != 0).sum())
+    return f"{head}\n{what} {interval}{f'; {lost} networks do not fit' if lost else ''}"
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Edges of cells about these places, half-way between their logs."""
+    logs = np.log(centres)
+    if len(logs) == 1:
+        return np.exp(logs[0] + np.array([-0.5, 0.5]))
+    middle = (logs[1:] + logs[:-1]) / 2
+    return np.exp(np.concatenate([[2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]]]))

@@ -1,0 +1,85 @@
+"""Bounds of theory beside what they bound, with the ratio that says how far they are from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lazynet.studies.sweep._points import settings_of
+from lazynet.theory._fits import Status
+from lazynet.typing import DataArray, Result
+
+# A linearised network bounds the displacement up to terms that vanish with the width.
+DISPLACEMENT_FACTOR = 1.05
+SMALLEST_WIDTH = 256
+VACUOUS = 100
+# The path bound is an equality on a single example, and what it bounds carries the rounding of float32.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """left <= right, at the place of the sweep where they come nearest.
+
+    Attributes:
+        name: what is bounded by what.
+        left: measured.
+        right: the bound.
+        ratio: right / left, the smallest over the sweep.
+        status: "holds", "fails", or "undecided" where a side cannot be computed.
+    """
+
+    name: str
+    left: float
+    right: float
+    ratio: float
+    status: Status
+
+    @property
+    def note(self) -> str:
+        """The word "vacuous" for a bound that says nothing of use."""
+        return "vacuous" if self.ratio > VACUOUS else ""
+
+
+def inequalities(result: Result) -> Iterator[Inequality]:
+    """The inequalities that apply to a sweep.
+
+    (i) displacement at each snapshot <= 1.05 times the exact linearised value, as a seed mean at widths from 256, of
+        networks of one hidden layer;
+    (ii) Arora et al. 2019, Lemma C.1: max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min);
+    (iii) the same left side <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)|| on the network's own residuals.
+    Bounds of the second and third kind carry the factors of another activation or scale (see `lazynet.sweep`).
+    """
+    moving = result.isel(step=slice(1, None))
+    # In deeper networks kernels of these widths are further from their limit than the factor allows for.
+    if "linearised_displacement" in result and settings_of(result).get("network", "TwoLayer") == "TwoLayer":
+        wide = moving.sel(width=result.width >= SMALLEST_WIDTH)
+        expected = wide.linearised_displacement
+        expected = expected.mean("seed") if "seed" in expected.dims else expected
+        yield _compare(
+            f"displacement <= {DISPLACEMENT_FACTOR} linearised_displacement (widths >= {SMALLEST_WIDTH})",
+            wide.displacement.mean("seed"),
+            DISPLACEMENT_FACTOR * expected,
+        )
+    for bound, name in (
+        ("lemma_bound", "max_neuron_displacement <= Lemma C.1 of Arora et al. 2019"),
+        ("path_bound", "max_neuron_displacement <= path bound on its own residuals"),
+    ):
+        if bound in result:
+            yield _compare(name, moving.max_neuron_displacement, moving[bound])
+
+
+def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
+    """The inequality where the ratio of its sides is smallest; members that diverged (NaN on the left) are left out."""
+    import xarray
+
+    measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))
+    known = np.isfinite(measured)
+    measured, bound = measured[known], bound[known]
+    if not measured.size or not np.isfinite(bound).all():
+        return Inequality(name, np.nan, np.nan, np.nan, "undecided")
+    # Nothing moved: any bound holds, with no ratio to speak of.
+    ratio = np.divide(bound, measured, out=np.full_like(bound, np.inf), where=measured > 0)
+    nearest = int(np.argmin(ratio))
+    status: Status = "holds" if (measured <= (1 + ROUNDING) * bound).all() else "fails"
+    return Inequality(name, float(measured[nearest]), float(bound[nearest]), float(ratio[nearest]), status)

@@ -1,0 +1,96 @@
+"""Which path trains a network: by the floating-point operations of a step."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optax
+
+from lazynet.losses import Loss, squared
+from lazynet.networks import TwoLayer
+from lazynet.training._delayed import LEAST, DelayedPath, steps_of_block
+from lazynet.training._flow import FlowPath
+from lazynet.training._paths import AutodiffPath, HiddenPath, Optimizer, Path, PreactivationPath, row_space
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+    "lion": optax.lion,
+}
+# Not an optimiser of optax: the lengths of its steps follow the outputs.
+FLOW = "flow"
+PATHS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
+
+
+def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
+    """The function of a learning rate that makes an optimiser, from its name or as given.
+
+    Raises:
+        ValueError: if there is no optimiser of this name.
+    """
+    if callable(optimizer):
+        return optimizer
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer is {optimizer!r}, but must be one of {', '.join((*OPTIMIZERS, FLOW))} or a function of the "
+            "learning rate that returns an optax optimiser."
+        )
+    return OPTIMIZERS[optimizer]
+
+
+def is_plain_descent(loss: Loss, optimizer: str | Optimizer, batch_size: int | None) -> bool:
+    """Whether training is full-batch gradient descent on the squared loss."""
+    return loss == squared() and optimizer in ("sgd", optax.sgd) and batch_size is None
+
+
+def choose_path(
+    network: Any,
+    loss: Loss,
+    optimizer: str | Optimizer,
+    batch_size: int | None,
+    x: np.ndarray,
+    path: str = "auto",
+) -> Path:
+    """The path with the fewest operations, or the one asked for.
+
+    Args:
+        network: what is trained.
+        loss: its loss.
+        optimizer: a name or a function of the learning rate; "flow" has one path.
+        batch_size: None for the full batch.
+        x: training inputs (n, d), whose rank decides.
+        path: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
+
+    Raises:
+        ValueError: if the path is unknown or cannot train this network.
+    """
+    if path not in PATHS:
+        raise ValueError(f"path is {path!r}, but must be one of {', '.join(PATHS)}.")
+    if optimizer == FLOW:
+        return FlowPath(network, loss)
+    descends = optimizer in ("sgd", optax.sgd) and isinstance(network, TwoLayer) and network.train == "hidden"
+    plain = descends and is_plain_descent(loss, optimizer, batch_size)
+    if path in ("hidden", "preactivation") and not plain:
+        raise ValueError(
+            f"path is {path!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
+            "layer of a TwoLayer; take path='auto'."
+        )
+    if batch_size is not None and descends:
+        if path == "delayed" or (path == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
+            return DelayedPath(network, loss, batch_size)
+    elif path == "delayed":
+        raise ValueError(
+            f"path is {path!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
+            "TwoLayer; take path='auto'."
+        )
+    if path == "autodiff" or not plain:
+        return AutodiffPath(network, loss, get_optimizer(optimizer), batch_size)
+    # Operations a step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
+    cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
+    chosen = cheaper if path == "auto" else path
+    return PreactivationPath(network) if chosen == "preactivation" else HiddenPath(network)

@@ -1,0 +1,178 @@
+"""Members and neurons shared over devices and hosts, against one device."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from on_devices import sweeps
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.experiment import _devices as devices
+from lazynet.experiment import _members as members
+from lazynet.experiment._shared_inputs import prepare
+from lazynet.experiment._spec import Training
+from lazynet.training import HiddenPath, Units
+from lazynet.training._keys import member_key
+from lazynet.training._units import BLOCK
+
+DTYPES = ("float64", "float32")
+SCRIPT = Path(__file__).with_name("on_devices.py")
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "mesh_for", lambda members, width: None)
+        return {dtype: list(sweeps(dtype)) for dtype in DTYPES}
+
+
+def run(out, devices_each, hosts, dtypes):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, *map(str, (out, devices_each, host, hosts, port, *dtypes))],
+            env={**environment, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for host in range(hosts)
+    ]
+    for process in processes:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    return {dtype: [xr.load_dataset(out / f"{dtype}-{i}.nc", engine="h5netcdf") for i in range(3)] for dtype in dtypes}
+
+
+@pytest.mark.parametrize(
+    ("devices_each", "hosts", "dtypes"),
+    [(8, 1, DTYPES), (4, 2, DTYPES[:1])],
+    ids=["eight devices", "two hosts of four"],
+)
+def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, on_one_device, tmp_path):
+    found = run(tmp_path, devices_each, hosts, dtypes)
+    for dtype in dtypes:
+        for one, many in zip(on_one_device[dtype], found[dtype], strict=True):
+            assert_agree(one, many, dtype)
+
+
+WIDTH_SWEEP = [sys.executable, SCRIPT.parents[2] / "scripts" / "width_sweep.py"]
+
+
+def hosts(address, flags, folder):
+    """The script on two hosts of this machine."""
+    return [
+        subprocess.Popen(
+            [*WIDTH_SWEEP, "--hosts", address, "2", str(host), *flags],
+            cwd=folder,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host in (0, 1)
+    ]
+
+
+def test_the_script_for_several_hosts(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "4", "--steps", "5", "--out", "run"]
+    processes = hosts(address, flags, tmp_path)
+    (first, told), (other, _) = (process.communicate(timeout=200) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert "4 x cpu on 2 hosts" in told
+    assert "Written to run" in first
+    assert all(line.startswith("[Gloo]") for line in other.splitlines())
+    result = xr.load_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf")
+    alone = lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=16, n_test=6), [8], 4, 5, progress=False)
+    np.testing.assert_allclose(result.train_loss, alone.train_loss, rtol=1e-5)
+    # What the first host refuses none of them waits for.
+    processes = hosts(address, flags, tmp_path)
+    said = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert all("lazynet: out is 'run', which exists already" in text for text in said)
+    refused = subprocess.run([*WIDTH_SWEEP, "--hosts", address, "two", "0"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--hosts takes nothing, or the address of the first host" in refused.stderr
+
+
+def assert_agree(one, many, dtype):
+    assert set(one) == set(many)
+    for name in one:
+        a, b = one[name].values.astype(float), many[name].values
+        if dtype == "float32" and name == "activation_flips":
+            # Pre-activations near zero.
+            assert np.abs(a - b).max() <= 10 / (16 * one.width.values.min())
+        elif dtype == "float32" and name == "kernel_drift":
+            assert np.abs(a - b).max() <= 1e-3
+        else:
+            # Small products may round as the compiler likes, and gaps are differences of numbers of the targets' size;
+            # the network that is split has large ones, and its sums the same digits wherever the units are.
+            scale = np.maximum(np.abs(a), 1.0 if "_gap_" in name and one.width[0] < BLOCK else 0.0)
+            assert (np.abs(a - b) <= (1e-9 if dtype == "float64" else 1e-4) * scale).all(), name
+
+
+def test_neurons_and_members_are_where_they_should_be(monkeypatch):
+    eight = list(range(8))
+    monkeypatch.setattr(jax, "devices", lambda: eight)
+    monkeypatch.setattr(devices, "Mesh", lambda array, names: dict(zip(names, array.shape, strict=True)))
+    with unchecked():
+        assert devices.mesh_for(8, 64) == {"member": 8, "neuron": 1}
+        assert devices.mesh_for(24, 2**20) == {"member": 8, "neuron": 1}
+        assert devices.mesh_for(6, 64) == {"member": 6, "neuron": 1}
+        assert devices.mesh_for(4, 2**15) == {"member": 4, "neuron": 2}
+        assert devices.mesh_for(1, 2**15) == {"member": 1, "neuron": 8}
+        assert devices.mesh_for(1, 2**15 - 1) is None
+        assert devices.mesh_for(1, 2**10) is None
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        assert devices.mesh_for(6, 64) == {"member": 8, "neuron": 1}
+        monkeypatch.setattr(jax, "devices", lambda: eight[:1])
+        assert devices.mesh_for(6, 64) is None
+
+
+def test_members_that_fill_devices_up_are_padded():
+    assert devices.padded(5, None) == 5
+    mesh = devices.mesh_for(2, 64)
+    assert mesh.shape["member"] == 2
+    assert [devices.padded(n, mesh) for n in (1, 2, 3)] == [2, 2, 4]
+
+
+@pytest.mark.parametrize("seeds", [2, 1], ids=["member", "neuron"])
+def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
+    monkeypatch.setattr(devices, "NEURONS", 32)
+    data, network = lz.load_dataset("digits", n_train=16, n_test=6), lz.TwoLayer(width=64)
+    seen, simulate = [], members.simulate
+
+    def looked_at(path, measure, pack, *rest):
+        layout = rest[-1]
+        hidden = pack.variables["params"]["hidden"]
+        seen.append((path, layout, {shard.device: shard.data.shape for shard in hidden.addressable_shards}))
+        return simulate(path, measure, pack, *rest)
+
+    monkeypatch.setattr(members, "simulate", looked_at)
+    training = Training(5, 3, lz.losses.get_loss("squared"), "sgd", None, "float32", "hidden")
+    keys = [member_key(64, seed) for seed in range(seeds)]
+    with jax.log_compiles():
+        members.train_members(network, data, keys, training, 0.01, prepare(network, data, training, by_span=False))
+    ((path, layout, shapes),) = seen
+    assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
+    assert path == HiddenPath(network, Units(None if seeds == 2 else layout.mesh))
+    assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
+
+
+def test_text_goes_to_every_process_as_it_is():
+    assert devices.agreed_text('{"α": 1}') == '{"α": 1}'
+    assert devices.agreed(7) == 7
+    assert devices.is_first()

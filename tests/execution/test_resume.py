@@ -1,0 +1,373 @@
+"""Sweeps that are stopped, damaged or taken for another one, and go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from stored import DATA, assert_same, sweep
+
+import lazynet as lz
+from lazynet import cli
+from lazynet.execution import _checkpoint as checkpoint
+from lazynet.execution import _runner as engine
+from lazynet.execution import _store as store
+from lazynet.execution._store import RunFolder
+from lazynet.experiment import _limits as limits
+from lazynet.experiment import _packing as packing
+from lazynet.experiment import _study as study
+from lazynet.training import _program as program
+
+API = sys.modules["lazynet.studies.sweep._api"]
+
+pytestmark = pytest.mark.usefixtures("small_packs")
+
+
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_what_is_stored_is_not_computed_again(finished, whole, computed, monkeypatch, tmp_path):
+    out, put = tmp_path / "run", RunFolder.put
+
+    def stop(self, number, cell):
+        if number == finished:
+            raise KeyboardInterrupt
+        put(self, number, cell)
+
+    monkeypatch.setattr(RunFolder, "put", stop)
+    if finished < 3:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(out)
+    else:
+        sweep(out)
+    assert RunFolder(out).status()._asdict() == {
+        "finished": finished,
+        "damaged": 0,
+        "cells": 3,
+        "running": False,
+        "result": finished == 3,
+    }
+    monkeypatch.setattr(RunFolder, "put", put)
+    computed.clear()
+    assert_same(sweep(out, resume=True), whole)
+    assert computed == [(8, 4), (16, 2), (16, 2)][finished:]
+
+
+def noisy(eta):
+    """Descent with noise; its state is a random key."""
+
+    def update(gradient, key, params=None):
+        key, drawn = jax.random.split(key)
+        return jax.tree.map(lambda g: -eta * (g + jax.random.normal(drawn, g.shape, g.dtype)), gradient), key
+
+    return optax.GradientTransformation(lambda params: jax.random.key(0), update)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"optimizer": "momentum", "batch_size": 5},
+        # A state with a random key in it.
+        {"optimizer": noisy},
+    ],
+)
+def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_path):
+    """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
+    more = {**more, "dtype": dtype, "learning_rate": 0.05}
+    whole = sweep(tmp_path / "whole", **more)
+    out, advance, calls = tmp_path / "run", program._advance, []
+
+    def counted(path, measure, carry, members, shared, first, last, *rest):
+        # Linearised networks are trained after their cell's own.
+        if isinstance(path.network, lz.TwoLayer):
+            if len(calls) == stop_at:
+                raise KeyboardInterrupt
+            calls.append((path.network.width, first, last))
+        return advance(path, measure, carry, members, shared, first, last, *rest)
+
+    monkeypatch.setattr(program, "_advance", counted)
+    # One step to a call.
+    monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    stop_at = 13 + 7
+    with pytest.raises(KeyboardInterrupt):
+        sweep(out, **more)
+    assert calls[-1] == (16, 5, 6)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["000001"]
+    calls.clear()
+    assert_same(sweep(out, resume=True, **more), whole)
+    # What was saved last was the state before the call that was not made.
+    assert calls[0] == (16, 6, 7)
+    assert sum(last - first for _, first, last in calls) == 6 + 12
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
+    data, save, saved = lz.Dataset(DATA.x_train, DATA.y_train), checkpoint.CellCheckpoint.save, []
+
+    def stop(self, step, arrays):
+        save(self, step, arrays)
+        saved.append(step)
+        if saved == [*range(6)]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.CellCheckpoint, "save", stop)
+    arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 2, "steps": 12}
+    with pytest.raises(KeyboardInterrupt):
+        lz.sweep(**arguments, out=tmp_path / "run")
+    assert_same(lz.sweep(**arguments, out=tmp_path / "run", resume=True), lz.sweep(**arguments))
+    assert saved == [*range(6), *range(5, 12)]
+
+
+def test_a_resumed_sweep_keeps_its_packs(whole, computed, monkeypatch, tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    next((out / "cells").glob("000002-*")).unlink()
+    computed.clear()
+    monkeypatch.setattr(packing, "carried_bytes", lambda: 2**30)
+    assert_same(sweep(out, resume=True), whole)
+    assert computed == [(16, 2)]
+
+
+def test_a_folder_that_is_not_there_is_begun(whole, tmp_path):
+    assert_same(sweep(tmp_path / "new", resume=True), whole)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "empty"])
+def test_a_damaged_cell_is_found_and_computed_again(damage, whole, computed, tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    file = next((out / "cells").glob("000001-*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes({"flipped": bytes(content), "short": content[:-3], "empty": b""}[damage])
+    assert RunFolder(out).status()[:2] == (2, 1)
+    computed.clear()
+    with pytest.warns(UserWarning, match=r"000001-.* is damaged, and is computed again"):
+        assert_same(sweep(out, resume=True), whole)
+    assert computed == [(16, 2)]
+    assert RunFolder(out).status()[:2] == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 13}, "there steps is 12, and now it is 13"),
+        ({"learning_rate": 0.1}, "there learning_rate is None"),
+        ({"widths": [8, 16, 32]}, r"there widths is \[8, 16\]"),
+        ({"network": lz.TwoLayer(width=8, output_scale=np.sqrt)}, "there output_scale is"),
+        (
+            {"optimizer": lambda eta: optax.adam(eta), "learning_rate": 0.1},
+            "there learning_rate is None|there optimizer",
+        ),
+        (
+            {"data": lz.Dataset(DATA.x_train, -DATA.y_train, DATA.x_test, DATA.y_test, "digits", [0, 1])},
+            "data are others",
+        ),
+    ],
+)
+def test_another_sweep_is_refused(change, said, computed, tmp_path):
+    out = tmp_path / "run"
+    arguments = {"network": lz.TwoLayer(width=8), "data": DATA, "widths": [8, 16], "seeds": 4, "steps": 12}
+    lz.sweep(**arguments, out=out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    computed.clear()
+    with pytest.raises(ValueError, match=f"belongs to another sweep: .*{said}"):
+        lz.sweep(**{**arguments, **change}, out=out, resume=True)
+    assert computed == []
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_optimisers_and_losses_of_one_name_are_told_apart(tmp_path):
+    def of(optimizer=lambda eta: optax.sgd(eta), power=2):
+        loss = lz.losses.Loss("mine", lambda f, y: jnp.abs(f - y) ** power, "sum")
+        return {"optimizer": optimizer, "loss": loss, "learning_rate": 0.01}
+
+    sweep(tmp_path / "run", **of())
+    sweep(tmp_path / "run", resume=True, **of(lambda eta: optax.sgd(eta)))
+    with pytest.raises(ValueError, match="there optimizer_tried is"):
+        sweep(tmp_path / "run", resume=True, **of(lambda eta: optax.adam(eta)))
+    with pytest.raises(ValueError, match="there loss_tried is"):
+        sweep(tmp_path / "run", resume=True, **of(power=4))
+
+
+def test_settings_that_were_changed_are_refused(tmp_path):
+    sweep(tmp_path / "run")
+    file = tmp_path / "run" / "settings.json"
+    for content in (file.read_text().replace('"steps": 12', '"steps": 13'), file.read_text()[:100], "[]"):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"settings.json' is damaged or was changed"):
+            sweep(tmp_path / "run", resume=True)
+
+
+def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
+    sweep(tmp_path / "run")
+    monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})
+    with pytest.warns(UserWarning, match="was begun with other versions"):
+        sweep(tmp_path / "run", resume=True)
+    monkeypatch.setattr(study, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
+    with pytest.raises(ValueError, match="holds members with other keys"):
+        sweep(tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path):
+    kept = checkpoint.CellCheckpoint(tmp_path / "000001")
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "none": np.zeros((2, 0))}
+    for step in (3, 5):
+        kept.save(step, arrays)
+    assert [path.name for path in (tmp_path / "000001").iterdir()] == ["5"]
+    assert all(np.array_equal(kept.load()[name], values) for name, values in arrays.items())
+    for file in (tmp_path / "000001").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="is damaged, and its cell begins anew"):
+        assert kept.load() is None
+    assert kept.load() is None
+
+    def full():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_checkpointer", full)
+    with pytest.warns(UserWarning, match="could not be written: No space left"):
+        kept.save(7, arrays)
+
+
+def test_folders_that_are_no_sweep_are_refused(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else than a sweep"):
+        sweep(tmp_path, resume=True)
+    with pytest.raises(ValueError, match="out names no folder"):
+        sweep(None, resume=True)
+    with pytest.raises(ValueError, match="exists already; name a new folder"):
+        sweep(tmp_path)
+
+
+def test_what_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_path):
+    def fail(*_):
+        raise ValueError("no kernel")
+
+    monkeypatch.setattr(limits, "limit_of", fail)
+    with pytest.raises(ValueError, match="no kernel"):
+        sweep(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="no kernel"):
+        sweep(tmp_path / "mine", resume=True)
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
+    out, write = tmp_path / "run", store.write_file
+
+    def full(file, content, **options):
+        if "000002" in file.name:
+            # As a disk that fills up: some of the draft is written.
+            raise OSError(28, "No space left on device")
+        write(file, content, **options)
+
+    monkeypatch.setattr(store, "write_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        sweep(out)
+    assert RunFolder(out).status()[:3] == (2, 0, 3)
+    monkeypatch.setattr(store, "write_file", write)
+    assert_same(sweep(out, resume=True), whole)
+
+
+def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
+    def fail(handle):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        store.write_file(tmp_path / "file", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_that_changed_places_are_damaged(whole, computed, tmp_path):
+    out = tmp_path / "run"
+    sweep(out)
+    first, second = sorted((out / "cells").glob("00000[12]-*"))
+    content = first.read_bytes()
+    first.unlink()
+    first.with_name(f"{second.name[:6]}{first.name[6:]}").write_bytes(content)
+    second.rename(second.with_name(f"{first.name[:6]}{second.name[6:]}"))
+    (out / "cells" / "notes-of-mine.npz").write_bytes(b"")
+    assert RunFolder(out).status()[:3] == (1, 2, 3)
+    with pytest.raises(ValueError, match="lacks 2 of 3 cells"):
+        lz.merge(out)
+    assert RunFolder(out).status()[:3] == (1, 2, 3)
+    computed.clear()
+    with pytest.warns(UserWarning, match="is damaged, and is computed again"):
+        assert_same(sweep(out, resume=True), whole)
+    assert computed == [(16, 2), (16, 2)]
+
+
+FLAGS = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "32", "--seeds", "2", "--steps", "20", "--json"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_no_finished_cell(tmp_path):
+    """What goes on after kill -9 ends as what was never stopped."""
+    command = [sys.executable, "-m", "lazynet.cli", "sweep", *FLAGS]
+    once = subprocess.run([*command, "--out", "once"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert once.returncode == 0, once.stderr
+    run = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*command, "--out", "killed", "--resume"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(run.glob("cells/*.npz")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = {path.name: path.stat().st_mtime_ns for path in run.glob("cells/*.npz")}
+    done = subprocess.run(
+        [*command, "--out", "killed", "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    now = {path.name: path.stat().st_mtime_ns for path in run.glob("cells/*.npz")}
+    assert kept.items() <= now.items()
+    files = (folder / "result.nc" for folder in (tmp_path / "once", run))
+    assert_same(*(xr.load_dataset(file, engine="h5netcdf") for file in files))
+
+
+def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    out = str(tmp_path / "run")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    # Before anything is begun.
+    with monkeypatch.context() as patch:
+        patch.setattr(API, "Limits", stop)
+        assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
+    assert capsys.readouterr().err == "lazynet: interrupted; nothing was written\n"
+    assert not Path(out).exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "compute_cell", stop)
+        assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "0 of 3 cells are stored" in line
+    assert "--resume goes on" in line
+    assert cli.main(["status", out]) == 0
+    assert "is given --resume" in capsys.readouterr().out
+    # While the figure is drawn everything else is written.
+    with monkeypatch.context() as patch:
+        patch.setattr(lz, "plot", stop)
+        assert cli.main(["sweep", *FLAGS, "--out", out, "--resume"]) == 130
+    assert "3 of 3 cells are stored" in capsys.readouterr().err
+    assert cli.main(["sweep", *FLAGS, "--out", out, "--resume"]) == 0
+    capsys.readouterr()
+    assert cli.main(["status", out, "--json"]) == 0
+    assert '"finished": 3, "damaged": 0, "cells": 3, "running": false, "result": true' in capsys.readouterr().out
+    assert (Path(out) / "figures" / "sweep.png").exists()
+    assert cli.main(["status", str(tmp_path)]) == 2

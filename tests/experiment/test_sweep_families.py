@@ -1,0 +1,280 @@
+"""Sweeps of deep networks and of a user's own, against the two-layer network and against quantities by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.experiment import _reference as predictions
+from lazynet.kernels import neural_tangents
+from lazynet.networks import preactivations
+from lazynet.training._keys import member_key, start_key
+
+DATA = lz.load_dataset("digits", n_train=12, n_test=5)
+TWO = lz.TwoLayer(width=8, activation="tanh", train="both", symmetric=False)
+
+
+def own(network=TWO, kernel=None, **options):
+    """A lazynet network as a user would bring it."""
+
+    def init(key, x, width):
+        return network.clone(width=width).init(key, x)["params"]
+
+    def apply(params, x):
+        return network.clone(width=len(params["readout"])).apply({"params": params}, x)
+
+    return lz.from_functions(init, apply, kernel, **options)
+
+
+def last(result, name):
+    return result[name].isel(step=-1).values
+
+
+def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
+    options = {"widths": [8, 16], "seeds": 2, "steps": 30, "snapshots": 4, "dtype": "float64", "learning_rate": 0.05}
+    expected = lz.sweep(TWO, DATA, **options)
+    found = lz.sweep(own(kernel=lz.analytic_kernel(TWO), parametrization="ntk"), DATA, **options)
+    # Those that ask what a unit or a pre-activation is are not there.
+    assert set(expected.data_vars) - set(found.data_vars) == {"max_neuron_displacement", "activation_flips"}
+    layered = {"layer_kernel_drift", "layer_displacement", "layer_relative_displacement"}
+    assert set(found.data_vars) - set(expected.data_vars) == layered
+    for name in set(found.data_vars) & set(expected.data_vars):
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-8, atol=1e-10, err_msg=name)
+    assert found.layer.values.tolist() == ["hidden", "readout"]
+    rows = {row.quantity: (row.predicted, row.relation) for row in lz.verify(found).rows}
+    assert rows["kernel_drift"] == (pytest.approx(-0.5), "at most")
+    nobody_knows = lz.verify(lz.sweep(own(), DATA, **options))
+    assert nobody_knows.rows == ()
+    assert "nothing is predicted" in str(nobody_knows)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lz.DeepReLU(width=8, depth=2, activation="tanh", outputs=2),
+        lz.ConvNet(width=8, image=(8, 8), stride=2, outputs=2, train="both", symmetric=False),
+    ],
+    ids=["deep", "convolutional"],
+)
+def test_what_is_measured_of_layers_is_what_it_says(network):
+    data = lz.load_dataset("digits", classes=(0, 1, 2), n_train=12, n_test=5)
+    data = lz.Dataset(data.x_train, data.y_train[:, :2], data.x_test, data.y_test[:, :2])
+    key = member_key(8, 3)
+    run = lz.train(network, data, key, steps=20, learning_rate=0.05, snapshots=[20], dtype="float64")
+    now, start, x = run.variables, run.variables_0, data.x_train
+    names = sorted(start["params"])
+    moved = [np.linalg.norm(now["params"][name] - start["params"][name]) for name in names]
+    at_end = run.snapshots.isel(step=-1)
+    np.testing.assert_allclose(at_end.layer_displacement, moved, rtol=1e-10)
+    norms = [np.linalg.norm(start["params"][name]) for name in names]
+    np.testing.assert_allclose(at_end.layer_relative_displacement, np.divide(moved, norms), rtol=1e-10)
+    np.testing.assert_allclose(at_end.displacement, np.linalg.norm(moved), rtol=1e-10)
+    k, k_0 = (lz.empirical_ntk(network, variables, x, parts=True) for variables in (now, start))
+    drifts = [np.linalg.norm(k[name] - k_0[name]) / np.linalg.norm(k_0[name]) for name in names]
+    np.testing.assert_allclose(at_end.layer_kernel_drift, drifts, rtol=1e-8)
+    whole, whole_0 = sum(k.values()), sum(k_0.values())
+    np.testing.assert_allclose(
+        at_end.kernel_drift, np.linalg.norm(whole - whole_0) / np.linalg.norm(whole_0), rtol=1e-8
+    )
+    before, after = (preactivations(network, variables, jnp.asarray(x)) for variables in (start, now))
+    flips = np.concatenate([np.ravel((a > 0) != (b > 0)) for a, b in zip(before, after, strict=True)])
+    assert flips.any()
+    np.testing.assert_allclose(at_end.activation_flips, flips.mean(), rtol=1e-12)
+
+
+def test_trained_and_diagonalised_linearisations_of_a_deep_network_agree(monkeypatch):
+    options = {"widths": [16], "seeds": 2, "steps": 25, "snapshots": 4, "dtype": "float64"}
+    network = lz.DeepReLU(width=16, depth=2)
+    by_kernel = lz.sweep(network, DATA, **options)
+    monkeypatch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
+    trained = lz.sweep(network, DATA, **options)
+    for name in ("linearization_gap_train", "linearization_gap_test", "start_gap_test", "initial_kernel_error"):
+        assert by_kernel[name].values.max() > 1e-4
+        np.testing.assert_allclose(trained[name], by_kernel[name], rtol=1e-6, atol=1e-10)
+
+
+def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
+    for network, falls in ((lz.ThreeLayer(width=8), True), (lz.DeepReLU(width=8, depth=2), False)):
+        result = lz.sweep(network, DATA, [16, 64], seeds=1, steps=2, snapshots=2)
+        rates = [float(rate) for rate in result.learning_rate.broadcast_like(result.width)]
+        assert rates[0] / rates[1] == pytest.approx(4.0 if falls else 1.0)
+        assert result.lambda_max.dims == (("width",) if falls else ())
+        for i, width in enumerate((16, 64)):
+            k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
+            highest = float(result.lambda_max[i] if falls else result.lambda_max)
+            assert highest == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
+            # As large as no width forbids.
+            assert rates[i] * highest < 1 + 1e-9
+
+
+def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
+    network = lz.DeepReLU(width=8, depth=2, parametrization="standard", activation="tanh", init_scale=1.0)
+    result = lz.sweep(network, DATA, [128, 512, 2048], seeds=3, steps=30, snapshots=4)
+    losses = last(result, "train_loss").mean(axis=1)
+    assert losses.max() / losses.min() < 1.6
+    verdict = lz.verify(result)
+    for name, predicted in (("hidden_1", -1.5), ("hidden_2", -1.0), ("readout", -0.5)):
+        row = verdict.row(f"layer_relative_displacement[{name}]")
+        assert row.predicted == pytest.approx(predicted)
+        assert row.fitted == pytest.approx(predicted, abs=0.15)
+
+
+def test_the_network_of_lee_moves_as_they_say():
+    """Lee et al. 2019, Figure 1: first and last layer by m^(-1/2) of themselves, the middle ones by 1 / m."""
+    result = lz.sweep(lz.DeepReLU(width=8, depth=3), DATA, [64, 256, 1024], seeds=4, steps=60, snapshots=6)
+    verdict = lz.verify(result)
+    middle = {f"layer_relative_displacement[hidden_{i}]": -1.0 for i in (2, 3)}
+    ends = {f"layer_relative_displacement[{name}]": -0.5 for name in ("hidden_1", "readout")}
+    for name, predicted in (middle | ends).items():
+        row = verdict.row(name)
+        assert (row.relation, row.predicted) == ("equal", pytest.approx(predicted))
+        assert row.fitted == pytest.approx(predicted, abs=0.15)
+    assert verdict.row("kernel_drift").fitted < -0.4
+    assert verdict.row("initial_kernel_error").fitted == pytest.approx(-0.5, abs=0.2)
+
+
+def test_a_stored_sweep_of_ones_own_goes_on_and_another_network_is_refused(tmp_path):
+    options = {"widths": [8, 16], "seeds": 2, "steps": 5, "learning_rate": 0.01, "out": tmp_path / "run"}
+    first = lz.sweep(own(), DATA, **options)
+    for cell in (tmp_path / "run" / "cells").iterdir():
+        if cell.name.startswith("000001"):
+            cell.unlink()
+    again = lz.sweep(own(), DATA, **options, resume=True)
+    assert first.identical(again.assign_attrs(first.attrs))
+    with pytest.raises(ValueError, match="network_tried"):
+        lz.sweep(own(TWO.clone(activation="erf")), DATA, **options, resume=True)
+
+
+def test_what_a_network_does_not_have_is_no_axis():
+    with pytest.raises(ValueError, match="init_scale is given, but a network from from_functions has none"):
+        lz.sweep(own(), DATA, [8], seeds=1, steps=2, init_scale=[0.5, 1.0])
+    grid = lz.sweep(own(), DATA, [8], seeds=1, steps=2, output_scale=[0.5, 1.0], learning_rate=0.01)
+    assert grid.kernel_drift.dims == ("width", "seed", "step", "output_scale")
+    with pytest.raises(ValueError, match="has no width"):
+        lz.sweep(jnp.tanh, DATA, [8], seeds=1, steps=2)
+
+
+def test_members_of_deep_networks_do_not_depend_on_each_other():
+    options = {"steps": 10, "snapshots": 3, "learning_rate": 0.05, "dtype": "float64"}
+    network = lz.DeepReLU(width=8, depth=2)
+    both = lz.sweep(network, DATA, [8, 16], seeds=2, **options)
+    alone = lz.sweep(network, DATA, [16], seeds=[1], **options)
+    for name in ("train_loss", "layer_displacement", "kernel_gap_train"):
+        np.testing.assert_allclose(alone[name].values[0, 0], both[name].values[1, 1], rtol=1e-12, atol=1e-13)
+    run = lz.train(
+        network.clone(width=16), DATA, member_key(16, 1), 10, **{k: v for k, v in options.items() if k != "steps"}
+    )
+    np.testing.assert_allclose(run.snapshots.train_loss, both.train_loss.values[1, 1], rtol=1e-12)
+    assert jax.tree.map(jnp.shape, run.variables["params"]) == {
+        "hidden_1": (16, 64),
+        "hidden_2": (16, 16),
+        "readout": (16, 1),
+    }
+
+
+def test_a_network_that_leaves_its_width_out_of_account_is_refused():
+    same = lz.from_functions(
+        lambda key, x, width: jax.random.normal(key, (x.shape[1],)), lambda params, x: jnp.tanh(x @ params)
+    )
+    with pytest.raises(ValueError, match="as many parameters at width 8 as at width 16"):
+        lz.sweep(same, DATA, [8, 16], seeds=1, steps=2)
+    lz.sweep(same, DATA, [8], seeds=1, steps=2)
+
+
+def test_a_kernel_of_stax_is_that_of_each_width():
+    stax = neural_tangents().stax
+
+    def make(width):
+        options = {"parameterization": "standard", "b_std": None}
+        return stax.serial(stax.Dense(width, **options), stax.Relu(), stax.Dense(1, **options))
+
+    network = lz.from_stax(make, parametrization="standard")
+    result = lz.sweep(network, DATA, [16, 256], seeds=2, steps=2, snapshots=2)
+    for i, width in enumerate((16, 256)):
+        k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
+        assert float(result.lambda_max[i]) == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
+    assert float(result.lambda_max[1] / result.lambda_max[0]) > 4
+    assert result.initial_kernel_error.values.max() < 1
+
+
+def test_another_kernel_is_refused_on_resume(tmp_path):
+    options = {"widths": [8], "seeds": 1, "steps": 3, "learning_rate": 0.01, "out": tmp_path / "run"}
+    one, two = (own(kernel=lambda a, b=None, c=c: c * a @ (a if b is None else b).T) for c in (1, 2))
+    lz.sweep(one, DATA, **options)
+    with pytest.raises(ValueError, match="kernel_tried"):
+        lz.sweep(two, DATA, **options, resume=True)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
+    network = lz.DeepReLU(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
+    result = lz.sweep(network, DATA, [64, 512], seeds=3, steps=30, snapshots=3)
+    first, last_rate = (float(rate) for rate in result.learning_rate.broadcast_like(result.width))
+    assert first / last_rate == pytest.approx(8 ** (2 * power))
+    assert last(result, "train_loss").max() < 0.05 * result.train_loss.isel(step=0).values.min()
+    assert len(lz.verify(result).rows) > 5
+
+
+def test_one_hidden_layer_is_deep_enough():
+    result = lz.sweep(lz.DeepReLU(width=8, depth=1), DATA, [64, 256, 1024], seeds=4, steps=20, snapshots=3)
+    rows = {row.quantity: row for row in lz.verify(result).rows}
+    for name in ("hidden_1", "readout"):
+        assert rows[f"layer_relative_displacement[{name}]"].predicted == -0.5
+        assert rows[f"layer_relative_displacement[{name}]"].fitted == pytest.approx(-0.5, abs=0.15)
+
+
+def test_linearisations_that_diverge_are_not_compared_with():
+    """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
+    network = lz.ThreeLayer(width=8)
+    highest = np.linalg.eigvalsh(lz.analytic_kernel(network.clone(width=16))(DATA.x_train))[-1]
+    options = {"seeds": 6, "steps": 600, "snapshots": 4, "learning_rate": 1.7 / highest}
+    with pytest.warns(UserWarning, match="members of width 16 diverge"):
+        result = lz.sweep(network, DATA, [16], **options)
+    grows = []
+    for seed in range(6):
+        variables = dict(
+            network.clone(width=16).init(start_key(member_key(16, seed)), jnp.asarray(DATA.x_train, "float32"))
+        )
+        own_highest = np.linalg.eigvalsh(lz.empirical_ntk(network.clone(width=16), variables, DATA.x_train))[-1]
+        grows.append(1.7 / highest > 2 / own_highest)
+    assert 0 < sum(grows) < 6
+    assert np.isnan(last(result, "linearization_gap_train")[0]).tolist() == grows
+
+
+def test_a_kernel_of_zero_has_no_default_learning_rate():
+    dead = lz.from_functions(
+        lambda key, x, width: {"a": jnp.zeros((width,)), "w": 1e-3 * jax.random.normal(key, (width, x.shape[1]))},
+        lambda params, x: (x @ params["w"].T) @ params["a"] * 0.0,
+    )
+    with pytest.raises(ValueError, match="so that there is no default"):
+        lz.sweep(dead, DATA, [8], seeds=1, steps=2)
+
+
+def test_layers_without_a_kernel_at_the_start_have_no_drift():
+    network = lz.from_functions(
+        lambda key, x, width: {"a": jnp.zeros((width,)), "w": jax.random.normal(key, (width, x.shape[1]))},
+        lambda params, x: jnp.tanh(x @ params["w"].T) @ params["a"],
+    )
+    result = lz.sweep(network, DATA, [8], seeds=2, steps=5, learning_rate=0.01)
+    assert np.isnan(last(result, "layer_kernel_drift")[..., 1]).all()
+    assert np.isfinite(last(result, "layer_kernel_drift")[..., 0]).all()
+    assert np.isnan(last(result, "layer_relative_displacement")[..., 0]).all()
+
+
+@pytest.mark.parametrize("network", [own(), lz.DeepReLU(width=8, depth=2)], ids=["own", "deep"])
+def test_every_network_has_its_picture(network):
+    result = lz.sweep(network, DATA, [8, 16], seeds=2, steps=10, learning_rate=0.01, quadratic=True)
+    figure = lz.plot(result)
+    said = [text.get_text() for axes in figure.axes[:3] for text in axes.get_legend().get_texts()]
+    assert any("to second order" in text for text in said)
+    assert any(text.startswith("readout, relative") for text in said)
+
+
+def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_their_own():
+    """Pre-activations of "chen" shrink as m^(-1/2), and so do biases: under relu that is a matter of units."""
+    network = lz.DeepReLU(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
+    result = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
+    assert len(lz.verify(result).rows) > 1
+    scaled = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2, init_scale=lambda m: m**-0.25)
+    assert lz.verify(scaled).rows == ()

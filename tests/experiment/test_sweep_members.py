@@ -1,0 +1,243 @@
+"""Members do not know of each other, and those that diverge are recorded and left behind."""
+
+import io
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.execution import _runner as engine
+from lazynet.experiment._shared_inputs import prepare
+from lazynet.training import snapshot_steps
+from lazynet.training._keys import member_key
+
+DATA = lz.load_dataset("digits", n_train=24, n_test=10)
+# Linear in its parameters, so that descent diverges just where the rate is above 2 / lambda_max(K_0) of the member.
+LINEAR = lz.TwoLayer(width=8, train="readout")
+
+
+def test_a_member_does_not_depend_on_the_others():
+    """The same in a sweep of more widths and seeds; in float64, because another packing rounds otherwise."""
+    network = lz.TwoLayer(width=16)
+    rate = 0.05
+    whole = lz.sweep(network, DATA, [32, 16], 2, 40, learning_rate=rate, dtype="float64")
+    alone = lz.sweep(network, DATA, [16], [1], 40, learning_rate=rate, dtype="float64")
+    for name in alone:
+        one, other = alone[name].values, whole.sel(width=[16], seed=[1])[name].values
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12, err_msg=name)
+    assert whole.width.values.tolist() == [16, 32]
+    seeds = whole.train_loss.isel(step=-1).values
+    assert len(np.unique(seeds)) == seeds.size
+
+
+def test_the_start_is_the_same_in_both_dtypes():
+    network = lz.TwoLayer(width=16, init_scale=0.7, readout="gaussian", train="both")
+    runs = [lz.train(network, DATA, member_key(16, 3), 1, dtype=dtype) for dtype in ("float32", "float64")]
+    starts = [jax.tree.leaves(run.variables_0) for run in runs]
+    for one, other in zip(*starts, strict=True):
+        assert (one.dtype, other.dtype) == (np.float32, np.float64)
+        np.testing.assert_array_equal(np.asarray(one, np.float64), np.asarray(other))
+
+
+@contextmanager
+def quiet():
+    """Without the warning of a large learning rate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def thresholds():
+    """2 / lambda_max of K_0 for seeds 0 .. 7."""
+    from lazynet.training._keys import start_key
+
+    found = []
+    for seed in range(8):
+        variables = dict(jax.jit(LINEAR.init)(start_key(member_key(8, seed)), DATA.x_train.astype("float32")))
+        found.append(2 / np.linalg.eigvalsh(lz.empirical_ntk(LINEAR, variables, DATA.x_train))[-1])
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def partly_diverged():
+    limits = thresholds()
+    order = np.argsort(limits)
+    # Between the fourth and the fifth threshold: four members diverge.
+    rate = float(np.sqrt(limits[order[3]] * limits[order[4]]))
+    gone, well = sorted(map(int, order[:4])), sorted(map(int, order[4:]))
+    with quiet():
+        result = lz.sweep(LINEAR, DATA, [8], 8, 3000, learning_rate=rate, dtype="float64")
+    return result, rate, gone, well
+
+
+def test_members_above_their_own_limit_diverge(partly_diverged):
+    result, _, gone, well = partly_diverged
+    status = result.status.sel(width=8)
+    assert (status.sel(seed=gone) == 1).all()
+    assert (status.sel(seed=well) == 0).all()
+    assert result.status.attrs["flag_meanings"].split()[1] == "diverged"
+    assert (result.stopped_step.sel(seed=well) == 3000).all()
+
+
+def test_a_diverged_member_is_nan_from_its_stopped_step_on(partly_diverged):
+    result, _, gone, well = partly_diverged
+    for name in result:
+        if result[name].dims != ("width", "seed", "step"):
+            continue
+        for seed in gone:
+            stopped = int(result.stopped_step.sel(width=8, seed=seed))
+            assert 1 < stopped <= 3000
+            values = result[name].sel(width=8, seed=seed)
+            assert np.isnan(values.sel(step=result.step >= stopped)).all(), name
+            assert not np.isnan(values.sel(step=result.step < stopped)).any(), name
+        # The limit itself diverges at this rate, and gaps to it with it.
+        if not name.startswith(("start_gap", "kernel_gap")):
+            assert np.isfinite(result[name].sel(seed=well)).all(), name
+
+
+def test_members_beside_a_diverged_one_keep_their_bits(partly_diverged):
+    """Another seed in the place of a diverged one changes nothing, in the same packing."""
+    _, rate, gone, well = partly_diverged
+    with quiet():
+        beside_diverged = lz.sweep(LINEAR, DATA, [8], [gone[0], well[0]], 3000, learning_rate=rate)
+        beside_another = lz.sweep(LINEAR, DATA, [8], [well[1], well[0]], 3000, learning_rate=rate)
+    assert int(beside_diverged.status.sum()) == 1
+    assert int(beside_another.status.sum()) == 0
+    for name in beside_diverged:
+        if "seed" in beside_diverged[name].dims:
+            one, other = (result[name].sel(seed=well[0]).values for result in (beside_diverged, beside_another))
+            np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def test_the_verdict_and_the_figure_of_a_sweep_with_diverged_members(partly_diverged):
+    result = partly_diverged[0]
+    verdict = lz.verify(result)
+    assert str(verdict)
+    assert np.isfinite(verdict.levels["relative_displacement"])
+    lz.plot(result, verdict).savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_learning_rate_far_too_large_is_a_warning_that_names_the_limit(dtype):
+    limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
+    with pytest.warns(UserWarning, match=rf"learning_rate is 1000 .* 2 / lambda_max = {limit:.6g}") as caught:
+        result = lz.sweep(LINEAR, DATA, [8], 2, 300, learning_rate=1000.0, dtype=dtype)
+    assert len(caught) == 1
+    assert (result.status == 1).all()
+    verdict = lz.verify(result)
+    assert not [row for row in verdict.rows if row.status != "undecided" and row.reduction != "start"]
+    lz.plot(result, verdict).savefig(io.BytesIO())
+    run = lz.train(LINEAR, DATA, member_key(8, 0), 300, learning_rate=1000.0, dtype=dtype)
+    assert run.status == "diverged"
+    assert int(run.snapshots.stopped_step) == int(result.stopped_step[0, 0])
+
+
+def test_a_learning_rate_too_large_at_one_width_only_is_a_warning():
+    """The narrowest width is above its limit, the widest is not."""
+    with pytest.warns(UserWarning, match="at width 8, above the limit"):
+        lz.sweep(LINEAR, DATA, [8, 16], 1, 2, learning_rate=lambda m: 10.0 if m == 8 else 0.01)
+
+
+def test_a_learning_rate_just_below_the_limit_is_no_warning():
+    limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
+    lz.sweep(LINEAR, DATA, [8], 1, 2, learning_rate=0.999 * limit)
+    with pytest.warns(UserWarning, match="above the limit"):
+        lz.sweep(LINEAR, DATA, [8], 1, 2, learning_rate=1.001 * limit)
+
+
+def rows_with(extra):
+    x = np.concatenate([DATA.x_train[:10], extra])
+    return lz.Dataset(x, np.where(np.arange(len(x)) % 2 == 0, 1.0, -1.0))
+
+
+@pytest.mark.parametrize(
+    ("activation", "sign", "kind"), [("relu", 1, "identical"), ("erf", -1, "antipodal"), ("tanh", -1, "antipodal")]
+)
+def test_a_kernel_without_an_inverse_is_named_by_complexity_and_warned_of_in_a_sweep(activation, sign, kind):
+    data = rows_with(sign * DATA.x_train[3:4])
+    network = lz.TwoLayer(width=16, activation=activation)
+    with pytest.raises(ValueError, match=rf"rows 3 and 10 are {kind}"):
+        lz.complexity(lz.analytic_kernel(network)(data.x_train), data.y_train)
+    with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind} to it"):
+        result = lz.sweep(network, data, [256], 1, 5)
+    for name in ("lambda_min", "label_norm", "complexity"):
+        assert np.isnan(result[name])
+    assert np.isfinite(result.linearised_displacement).all()
+    statuses = {i.name: i.status for i in lz.verify(result).inequalities}
+    assert next(status for name, status in statuses.items() if "Lemma" in name) == "undecided"
+    assert next(status for name, status in statuses.items() if "path" in name) == "holds"
+
+
+def test_antipodal_rows_are_nothing_to_relu():
+    data = rows_with(-DATA.x_train[3:4])
+    assert np.isfinite(lz.complexity(lz.analytic_kernel(lz.TwoLayer(width=16))(data.x_train), data.y_train))
+
+
+def test_snapshots_of_a_run_are_those_of_a_sweep():
+    run = lz.train(LINEAR, DATA, member_key(8, 0), 50, snapshots=6)
+    assert run.snapshots.step.values.tolist() == snapshot_steps(50, 6).tolist()
+
+
+@pytest.mark.slow
+def test_a_very_wide_network_follows_its_linearisation_and_the_kernel():
+    """Width 2^16 on digits 0/1, n = 256: both gaps below 1% of the targets' RMS, which is 1, at every snapshot."""
+    data = lz.load_dataset("digits", n_train=256, n_test=100)
+    result = lz.sweep(lz.TwoLayer(width=2**16), data, [2**16], 1, 200, snapshots=8)
+    assert (result.train_error.isel(step=-1) == 0).all()
+    for name in ("linearization_gap", "kernel_gap"):
+        for part in ("train", "test"):
+            gap = float(result[f"{name}_{part}"].max())
+            assert 1e-5 < gap < 0.01 * float(result.target_rms), (name, part, gap)
+
+
+@pytest.mark.parametrize(
+    ("network", "dtype", "more"),
+    [
+        (lz.TwoLayer(width=32), "float64", {"sharpness": True}),
+        (lz.TwoLayer(width=32), "float32", {}),
+        (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
+        (lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5), "float64", {}),
+    ],
+)
+def test_the_space_that_inputs_span_is_all_that_a_network_sees(network, dtype, more, monkeypatch):
+    def sweep(by_span):
+        prepared = []
+
+        def prepare_here(*arguments):
+            prepared.append(prepare(*arguments, by_span=by_span))
+            return prepared[-1]
+
+        monkeypatch.setattr(engine, "prepare", prepare_here)
+        data = lz.load_dataset("digits", n_train=20, n_test=7)
+        if network.outputs == 2:
+            data = replace(data, y_train=np.eye(2)[data.y_train.astype(int)], y_test=np.eye(2)[data.y_test.astype(int)])
+        data = replace(data, x_test=np.concatenate([data.x_test[:6], data.x_train[:1]]))
+        found = lz.sweep(network, data, [network.width], 2, 30, dtype=dtype, **more)
+        (only,) = prepared
+        return found, only.arrays
+
+    (spanned, arrays), (whole, _) = sweep(True), sweep(False)
+    # The last test row is a training row.
+    assert arrays["span"].shape == (64, 26)
+    assert arrays["x"].shape == (20, 26)
+    for name, values in whole.data_vars.items():
+        size = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+        few = 1 / (32 * 20) if name == "activation_flips" else 0.0
+        near = 1e-12 if dtype == "float64" else 3e-3 if name == "kernel_drift" else 1e-5
+        np.testing.assert_allclose(spanned[name], values, rtol=0, atol=near * max(size, 1.0) + few, err_msg=name)
+
+
+def test_a_measure_sees_all_features():
+    seen = []
+
+    def rows(variables, variables_0, data):
+        seen.append((variables["params"]["hidden"].shape, data.x_test.shape))
+        return variables["params"]["hidden"][0, :3]
+
+    data = lz.load_dataset("digits", n_train=20, n_test=7)
+    lz.sweep(lz.TwoLayer(width=4), data, [4], 1, 3, measures={"rows": rows})
+    assert set(seen) == {((4, 64), (7, 64))}

@@ -1,0 +1,57 @@
+"""Theorem 5.1 of Arora et al. 2019 for the networks of a sweep."""
+
+import numpy as np
+import pytest
+
+import lazynet as lz
+from lazynet.studies.sweep import population_bounds
+from lazynet.theory import population_bound
+
+DATA = lz.load_dataset("digits", n_train=32, n_test=50)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_bound_of_a_sweep_is_that_of_each_network(symmetric):
+    network = lz.TwoLayer(width=2, init_scale=0.5, symmetric=symmetric)
+    result = lz.sweep(network, DATA, [64, 256], 2, 20)
+    found = population_bounds(result, 0.1)
+    assert found.dims == ("width", "seed", "step")
+    assert (found > result.test_error).all()
+    one = result.sel(width=256, seed=1).isel(step=-1)
+    expected = population_bound(
+        min(1.0, float(one.residual_norm) / np.sqrt(32)),
+        32,
+        float(one.displacement),
+        0.1,
+        width=256,
+        radius=float(one.max_neuron_displacement),
+        init_scale=0.5,
+        symmetric=symmetric,
+    )
+    assert float(found.sel(width=256, seed=1)[-1]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_training_loss_in_it_is_no_smaller_than_the_true_one(key):
+    run = lz.train(lz.TwoLayer(width=256), DATA, key, 20)
+    far = np.minimum(1, np.abs(run.snapshots.train_prediction.values - DATA.y_train)).mean(axis=1)
+    assert (far <= np.minimum(1, np.sqrt(2 * run.snapshots.train_loss.values / 32)) + 1e-6).all()
+
+
+def test_a_diverged_network_has_no_bound():
+    with pytest.warns(UserWarning, match="learning_rate is"):
+        result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 1, 50, learning_rate=1e8)
+    assert np.isnan(population_bounds(result).values[0, 0, -1])
+
+
+@pytest.mark.parametrize("network", [{"activation": "tanh"}, {"train": "both"}, {"output_scale": 2.0}])
+def test_other_networks_are_refused(network):
+    result = lz.sweep(lz.TwoLayer(width=2, **network), DATA, [8], 1, 3)
+    with pytest.raises(ValueError, match=next(iter(network))):
+        population_bounds(result)
+
+
+def test_several_points_are_refused():
+    result = lz.sweep(lz.TwoLayer(width=2), DATA, [8], 1, 3, init_scale=[0.5, 1.0])
+    with pytest.raises(ValueError, match="take one point"):
+        population_bounds(result)
+    assert population_bounds(result.sel(init_scale=0.5)).dims == ("width", "seed", "step")

@@ -1,0 +1,88 @@
+"""`lazynet.predict` against kernel matrices and plain iteration."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from reference import unit_rows
+from unchecked import unchecked
+
+import lazynet as lz
+
+
+@pytest.fixture(scope="module")
+def data():
+    return lz.load_dataset("digits", n_train=120, n_test=60)
+
+
+@pytest.mark.parametrize("classes", [(0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_losses_errors_and_complexity(dtype, classes):
+    data = lz.load_dataset("digits", classes, n_train=90, n_test=60)
+    network = lz.TwoLayer(width=2, outputs=data.outputs)
+    result = lz.predict(network, data, steps=300, snapshots=10, dtype=dtype)
+    kernel = lz.analytic_kernel(network)
+    k, k_test = kernel(data.x_train), kernel(data.x_test, data.x_train)
+    eta = 1 / np.linalg.eigvalsh(k)[-1]
+    assert abs(float(result.lambda_max) * eta - 1) < 1e-6
+    u, v = np.zeros_like(data.y_train), np.zeros_like(data.y_test)
+    for step in range(301):
+        if step in result.step:
+            at = result.sel(step=step)
+            assert abs(float(at.train_loss.sel(labels="true")) - 0.5 * np.sum((u - data.y_train) ** 2)) < 1e-3
+            assert abs(float(at.test_loss) - 0.5 * np.sum((v - data.y_test) ** 2)) < 1e-3
+            if step:
+                wrong = v * data.y_test <= 0 if v.ndim == 1 else v.argmax(1) != data.y_test.argmax(1)
+                assert float(at.test_error) == wrong.mean()
+        u, v = u - eta * k @ (u - data.y_train), v - eta * k_test @ (u - data.y_train)
+    expected = lz.complexity(k, data.y_train)
+    assert abs(float(result.complexity.sel(labels="true")) / expected - 1) < 1e-3
+    # The same number of random labels is harder to fit, and chance before any step.
+    assert float(result.complexity.sel(labels="random")) > 1.5 * expected
+    assert (result.train_loss.sel(labels="random")[1:] > result.train_loss.sel(labels="true")[1:]).all()
+    assert np.allclose(result.train_error.sel(step=0), 1 - 1 / len(classes))
+    assert result.attrs["resolved_loss"] > 0
+
+
+def test_what_is_written(tmp_path, data):
+    result = lz.predict(lz.TwoLayer(width=2), data, steps=50, out=tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["result.nc", "settings.json"]
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (settings["dataset"], settings["n_train"], settings["storage"]) == ("digits", 120, "memory")
+    assert settings["learning_rate"] == pytest.approx(1 / float(result.lambda_max))
+
+
+def test_no_test_set_no_test_error(data):
+    alone = lz.Dataset(data.x_train, data.y_train, data.x_test[:0], data.y_test[:0], name="alone")
+    result = lz.predict(lz.TwoLayer(width=2), alone, steps=20)
+    assert "test_error" not in result
+    assert len(lz.plot(result).axes) == 1
+
+
+def test_the_figure_has_both_curves(data):
+    figure = lz.plot(lz.predict(lz.TwoLayer(width=2), data, steps=100))
+    loss, error = figure.axes
+    names = [line.get_label() for line in loss.lines]
+    assert sum("true labels" in name for name in names) == sum("random labels" in name for name in names) == 1
+    assert len(error.lines) == 1
+
+
+def test_bad_input_starts_no_work(data, tmp_path, monkeypatch):
+    def no_work(*args, **options):
+        raise AssertionError("work was started")
+
+    monkeypatch.setattr(sys.modules["lazynet.studies.infinite_width._api"], "kernel_operator", no_work)
+    network = lz.TwoLayer(width=2)
+    for options, message in (
+        ({"steps": 0}, "steps is 0"),
+        ({"snapshots": 0}, "snapshots is 0"),
+        ({"learning_rate": -1.0}, "positive and finite"),
+        ({"tolerance": 0.0}, "tolerance is 0.0"),
+        ({"out": tmp_path}, "exists"),
+    ):
+        with unchecked(), pytest.raises((ValueError, FileExistsError), match=message):
+            lz.predict(network, data, **options)
+    x = unit_rows(8, 3)
+    with pytest.raises(ValueError, match="no labels"):
+        lz.predict(network, lz.Dataset(x, np.arange(8.0), x, np.arange(8.0), name="numbers"))

@@ -1,0 +1,266 @@
+"""Maps of small networks: both regimes, the boundary, networks that do not fit, folders, pictures."""
+
+import io
+import json
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.networks import Centred
+from lazynet.studies.laziness_map import _api as laziness
+
+DATA = lz.load_dataset("digits", classes=(1, 8), n_train=24, n_test=40)
+BOTH = lz.TwoLayer(width=2, train="both")
+SCALES = [0.03, 0.3, 3.0, 30.0]
+OPTIONS = {"seeds": 3, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return lz.laziness_map(BOTH, DATA, [512, 64], SCALES[::-1], **OPTIONS)
+
+
+def test_small_scales_learn_features_and_large_ones_are_lazy(found):
+    assert (found.status == 0).all()
+    assert (found.train_loss <= 0.01 * 12 * (1 + 1e-6)).all()
+    assert found.width.values.tolist() == [64, 512]
+    assert found.output_scale.values.tolist() == SCALES
+    change = found.kernel_change.mean("seed")
+    assert (change.diff("output_scale") < 0).all()
+    assert (change.sel(output_scale=0.03) > 2).all()
+    assert (change.sel(output_scale=30) < 0.02).all()
+    # Where features are learned the change goes as 1 / (sqrt(m) alpha), Geiger et al. 2019 with one hidden layer.
+    slope = np.log(change.sel(output_scale=0.3) / change.sel(output_scale=0.03)) / np.log(10)
+    assert -1.3 < slope.sel(width=64) < -0.8
+    np.testing.assert_allclose(found.control, np.sqrt([[64], [512]]) * np.array(SCALES))
+    assert ((found.test_error >= 0) & (found.test_error <= 1)).all()
+
+
+def test_networks_at_the_boundary_change_their_kernels_by_what_it_says(found):
+    scales = dict(zip(found.width.values.tolist(), found.boundary.values.tolist(), strict=True))
+    assert (found.boundary_low <= found.boundary).all()
+    assert (found.boundary <= found.boundary_high).all()
+    stop = lz.Stop(loss=0.01 * 12)
+    # Straight from a sweep, without what a map does.
+    result = lz.sweep(
+        *(BOTH, DATA, [64, 512]), seeds=3, steps=20_000, optimizer="flow", compare=False, stop=stop, snapshots=2,
+        output_scale=lambda width: scales[width],
+    )  # fmt: skip
+    np.testing.assert_allclose(result.kernel_drift.isel(step=-1).mean("seed"), 0.3, rtol=0.02)
+    exponent = np.log(scales[512] / scales[64]) / np.log(8)
+    assert found.attrs["boundary_exponent"] == pytest.approx(exponent)
+    assert found.attrs["boundary_exponent"] == pytest.approx(-0.5, abs=0.2)
+    assert found.attrs["boundary_exponent_predicted"] == -0.5
+    assert np.exp(found.attrs["collapse_spread"]) < 2
+    # Each round halves what is left, in logs, of a bracket of a factor of ten.
+    assert found.sizes["round"] == 6
+    assert (np.abs(np.log(found.tried_scale[:, -1] / found.boundary)) < np.log(10) / 2**5).all()
+
+
+def test_descent_at_a_small_step_finds_the_same_change(found):
+    """Plain descent at a constant rate, without anything of a flow."""
+    network = BOTH.clone(width=64, output_scale=0.3)
+    x = jnp.asarray(DATA.x_train, "float32")
+    largest = np.linalg.eigvalsh(lz.empirical_ntk(network, network.init(jax.random.key(0), x), x))[-1]
+    for seed, expected in enumerate(found.kernel_change.sel(width=64, output_scale=0.3).values):
+        result = lz.sweep(
+            *(BOTH, DATA, [64]), seeds=[seed], steps=20_000, learning_rate=0.02 / largest, output_scale=0.3,
+            compare=False, stop=lz.Stop(loss=0.01 * 12), snapshots=2,
+        )  # fmt: skip
+        assert int(result.status[0, 0]) == 2
+        assert float(result.kernel_drift[0, 0, -1]) == pytest.approx(expected, rel=0.03)
+
+
+def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
+    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [2, 256], [0.03, 30.0], **OPTIONS)
+    narrow = found.sel(width=2)
+    assert (narrow.status == 3).any()
+    lost = found.status != 0
+    assert (found.train_loss.where(lost) > 0.12).sum() == lost.sum()
+    for name in ("kernel_change", "test_error", "activation_flips", "time"):
+        np.testing.assert_array_equal(found[name].isnull(), lost)
+    assert np.isfinite(found.boundary.sel(width=256))
+    assert found.status.attrs["flag_meanings"] == "fitted unfinished diverged dead"
+    assert found.attrs["reason"] == ""
+
+
+def test_a_boundary_that_is_steeper_is_told_why():
+    """Narrow networks of hidden weights alone, where flips of single units are what changes the kernel."""
+    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [64, 1024], SCALES, change=0.08, seeds=4, progress=False)
+    assert found.attrs["boundary_exponent"] < -0.6
+    assert "m^(-3/2)" in found.attrs["reason"]
+
+
+def test_networks_that_have_no_time_to_fit_are_unfinished():
+    with pytest.warns(
+        UserWarning, match=r"at widths 64, which have no boundary; of the networks 0 fitted, 6 unfinished"
+    ):
+        found = lz.laziness_map(BOTH, DATA, [64], [0.1, 10.0], steps=3, **OPTIONS)
+    assert (found.status == 1).all()
+    assert np.isnan(found.attrs["boundary_exponent"])
+    assert "no boundary at kernel change 0.3" in drawn(lz.plot(found)).get_suptitle()
+
+
+def drawn(figure):
+    """What is wrong with a picture, matplotlib says when it draws it."""
+    figure.savefig(io.BytesIO(), dpi=40)
+    return figure
+
+
+def test_maps_without_test_rows_or_without_a_change_are_drawn():
+    alone = lz.Dataset(DATA.x_train, DATA.y_train)
+    found = lz.laziness_map(BOTH, alone, [64], [0.1, 30.0], seeds=1, progress=False)
+    assert found.test_error.isnull().all()
+    assert np.isfinite(found.boundary).all()
+    assert np.isnan(
+        [*found.boundary_low.values, found.attrs["collapse_spread"], found.attrs["collapse_exponent"]]
+    ).all()
+    assert "a boundary of one width alone" in drawn(lz.plot(found)).get_suptitle()
+    with pytest.warns(UserWarning, match="of the networks 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
+        still = lz.laziness_map(
+            BOTH.clone(train="readout"), DATA, [64], [0.1, 1.0], seeds=2, fitted=0.5, progress=False
+        )
+    assert (still.kernel_change == 0).all()
+    drawn(lz.plot(still))
+
+
+@pytest.mark.parametrize(
+    "network", [lz.TwoLayer(8, activation="tanh", train="both", symmetric=False), lz.DeepReLU(8, 2, activation="tanh")]
+)
+def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = lz.laziness_map(network, DATA, [64], [0.3, 3.0, 30.0, 300.0], **OPTIONS)
+    assert (found.status == 0).all()
+    settings = json.loads(found.attrs["settings"])
+    assert (settings["centred"], settings.get("symmetric", False)) == (True, False)
+    change = found.kernel_change.mean("seed").isel(width=0)
+    # Nothing cancels the first order here: the change of lazy networks goes as 1 / alpha (Geiger et al. 2019).
+    assert float(np.log(change[-1] / change[-2]) / np.log(10)) == pytest.approx(-1, abs=0.15)
+    alone = lz.train(
+        *(Centred(network.clone(width=64, output_scale=3.0)), DATA), jax.random.fold_in(
+            jax.random.fold_in(jax.random.key(0), 64), 1), 20_000, optimizer="flow", stop=lz.Stop(loss=0.12),
+    )  # fmt: skip
+    expected = found.kernel_change.sel(width=64, output_scale=3.0, seed=1)
+    assert float(alone.snapshots.kernel_drift[-1]) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_a_network_of_ones_own_is_mapped_too():
+    own = lz.from_functions(
+        lambda key, x, width: BOTH.clone(width=width, symmetric=False).init(key, x)["params"],
+        lambda params, x: BOTH.clone(width=len(params["readout"]), symmetric=False).apply({"params": params}, x),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = lz.laziness_map(own, DATA, [32, 64], [0.3, 30.0], seeds=2, progress=False)
+        expected = lz.laziness_map(BOTH.clone(symmetric=False), DATA, [64], [0.3, 30.0], seeds=2, progress=False)
+    np.testing.assert_allclose(found.kernel_change.sel(width=[64]), expected.kernel_change, rtol=0.06)
+    # Of it nobody knows what is predicted.
+    assert np.isnan(found.attrs["boundary_exponent_predicted"])
+    assert found.attrs["control_exponent"] == pytest.approx(-found.attrs["boundary_exponent"])
+
+
+def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, found):
+    out, calls, sweep = tmp_path / "map", [], laziness.sweep
+
+    def dies(*args, **options):
+        calls.append(options["out"].name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return sweep(*args, **options)
+
+    monkeypatch.setattr(laziness, "sweep", dies)
+    with pytest.raises(KeyboardInterrupt):
+        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
+    assert calls == ["map", "boundary-0.3-1", "boundary-0.3-2"]
+    with pytest.raises(ValueError, match="exists already; name a new folder"):
+        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
+    before = (out / "map" / "result.nc").stat().st_mtime_ns, sorted((out / "map" / "cells").iterdir())
+    again = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, resume=True, **OPTIONS)
+    assert sorted((out / "map" / "cells").iterdir()) == before[1]
+    again.attrs.pop("start_time")
+    assert again.drop_attrs().identical(found.drop_attrs())
+    import xarray
+
+    with xarray.open_dataset(out / "result.nc", engine="h5netcdf") as stored:
+        assert stored.drop_attrs().identical(found.drop_attrs())
+        assert json.loads(stored.attrs["settings"])["change"] == 0.3
+    with pytest.raises(ValueError, match=r"another sweep|settings"):
+        lz.laziness_map(BOTH, DATA, [64, 256], SCALES, out=out, resume=True, **OPTIONS)
+    # Another change is another boundary of the same map, which is read.
+    monkeypatch.undo()
+    other = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, change=0.1, out=out, resume=True, **OPTIONS)
+    assert other.kernel_change.identical(found.kernel_change)
+    assert (other.boundary > found.boundary).all()
+    with pytest.raises(ValueError, match="which holds something else than a map"):
+        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out / "map" / "cells", resume=True, **OPTIONS)
+
+
+def test_a_map_has_no_verdict(found):
+    with pytest.raises(ValueError, match=r"A verdict is of the result of lazynet\.sweep"):
+        lz.verify(found)
+
+
+def test_the_picture_says_what_was_found(found):
+    figure = drawn(lz.plot(found))
+    assert f"α ~ m^{found.attrs['boundary_exponent']:.2f}" in figure.get_suptitle()
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert len(panels) == 4
+    assert panels[2].get_xlabel() == "control parameter √m α"
+    assert len(panels[2].lines) == 3
+
+
+BAD = {
+    "one scale": ({"output_scales": [1.0]}, "output_scales is .*, but must be at least two different positive numbers"),
+    "a scale twice": ({"output_scales": [1.0, 1.0]}, "output_scales is"),
+    "a negative scale": ({"output_scales": [-1.0, 1.0]}, "output_scales is"),
+    "no change": ({"change": 0.0}, "change is 0.0, but must be positive"),
+    "no number": ({"change": "x"}, "change is 'x', but must be positive"),
+    "no scales": ({"output_scales": "abc"}, "output_scales is abc, but must be at least two"),
+    "all of the loss": ({"fitted": 1.0}, "fitted is 1.0, but must be between 0 and 1"),
+    "no steps": ({"steps": 0}, "steps is 0"),
+    "no widths": ({"widths": []}, "widths is empty"),
+    "no seeds": ({"seeds": 0}, "seeds is 0"),
+    "odd width": ({"widths": [17]}, "width is 17"),
+    "unknown dtype": ({"dtype": "float16"}, "dtype is 'float16'"),
+    "resume of nothing": ({"resume": True}, "resume is set, but out names no folder"),
+    "no network": ({"network": "relu"}, "network is a str"),
+    "targets of another shape": (
+        {"data": lz.load_dataset("digits", classes=(0, 1, 2), n_train=16, n_test=6)},
+        "network has 1 outputs",
+    ),
+    "an expansion": (
+        {"network": lz.linearize(BOTH, BOTH.init(jax.random.key(0), jnp.ones((2, 64))))},
+        "needs a network with an output_scale, which Expansion has not",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_in_a_sentence(case, tmp_path):
+    change, pattern = BAD[case]
+    given = {"network": BOTH, "data": DATA, "widths": [16], "output_scales": SCALES} | change
+    out = {} if case == "resume of nothing" else {"out": tmp_path / "new"}
+    with pytest.raises(ValueError, match=pattern) as raised, unchecked():
+        lz.laziness_map(**given, **out)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "pattern"),
+    [
+        ({}, "compare is True; take compare=False"),
+        ({"compare": False, "batch_size": 4}, "batch_size is 4; take batch_size=None"),
+        ({"compare": False, "sharpness": True}, "sharpness is True; take sharpness=False"),
+        ({"compare": False, "path": "hidden"}, "path is 'hidden'; take path='auto'"),
+    ],
+)
+def test_what_a_flow_cannot_have_is_refused(asked, pattern):
+    with pytest.raises(ValueError, match=rf"optimizer is 'flow'.* but {pattern}"):
+        lz.sweep(BOTH, DATA, [16], optimizer="flow", **asked)

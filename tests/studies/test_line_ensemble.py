@@ -1,0 +1,165 @@
+"""Networks on a line: their distribution beside that of the limit, and the split of the gap."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.kernels import start_covariance
+
+DATA = lz.load_dataset("digits", n_train=16, n_test=4)
+ENDS = DATA.x_train[:2]
+NETWORK = lz.DeepReLU(64, 2, activation="tanh", init_scale=1.2)
+SEEDS = 80
+
+
+@pytest.fixture(scope="module")
+def found():
+    options = {"places": np.linspace(-2, 3, 11), "snapshots": [3, 30], "progress": False}
+    return lz.line_ensemble(NETWORK, DATA, ENDS, [256, 64], seeds=SEEDS, steps=100, **options)
+
+
+def test_wide_networks_are_distributed_as_the_limit_says(found):
+    wide = found.sel(width=256)
+    error = wide.deviation / np.sqrt(SEEDS)
+    assert (np.abs(wide["mean"] - found.kernel_mean) < 4 * error + 0.02).all()
+    # Standard deviations of 80 draws are right to 8%, and places are not independent.
+    ratio = (wide.deviation / found.kernel_deviation).mean("place")
+    np.testing.assert_allclose(ratio, 1, atol=0.2)
+    assert found["mean"].sel(width=256, step=100, place=1.0) == pytest.approx(DATA.y_train[0], abs=0.3)
+    assert found["mean"].sel(width=256, step=100, place=0.0) == pytest.approx(DATA.y_train[1], abs=0.3)
+
+
+def test_predictions_are_those_of_single_networks(found):
+    data = lz.Dataset(DATA.x_train, DATA.y_train, found.place.values[:, None] * ENDS[0] +
+                      (1 - found.place.values[:, None]) * ENDS[1], np.zeros(11))  # fmt: skip
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 64), 7)
+    rate = json.loads(found.attrs["settings"])["learning_rate"]["64"]
+    run = lz.train(NETWORK, data, key, 100, learning_rate=rate, snapshots=[3, 30])
+    expected = found.prediction.sel(width=64, seed=7)
+    np.testing.assert_allclose(run.snapshots.test_prediction, expected, atol=1e-5)
+    # The mean and the deviation are over these.
+    np.testing.assert_allclose(found["mean"], found.prediction.mean("seed"), atol=1e-12)
+    np.testing.assert_allclose(found.deviation, found.prediction.std("seed", ddof=1), atol=1e-12)
+
+
+def test_the_limit_is_the_ensemble_of_its_kernels(found):
+    rate = json.loads(found.attrs["settings"])["learning_rate"]["64"]
+    line = found.place.values[:, None] * ENDS[0] + (1 - found.place.values[:, None]) * ENDS[1]
+    kernel = lz.analytic_kernel(NETWORK)
+    k, y, random = kernel(DATA.x_train), DATA.y_train, np.random.default_rng(0)
+    mean = lz.kernel_descent(k, y, learning_rate=rate, steps=[0, 3, 30, 100], k_test=kernel(line, DATA.x_train)).test
+    np.testing.assert_allclose(found.kernel_mean, mean, atol=1e-9)
+    # And by draws of the start.
+    start = start_covariance(NETWORK)(np.concatenate([DATA.x_train, line]))
+    draws = random.multivariate_normal(np.zeros(len(start)), start, size=500, method="eigh")
+    ends = lz.kernel_descent(
+        *(k, np.repeat(y[:, None], 500, axis=1)), learning_rate=rate, steps=[100], k_test=kernel(line, DATA.x_train),
+        f0=draws[:, :16].T, f0_test=draws[:, 16:].T,
+    ).test[-1]  # fmt: skip
+    np.testing.assert_allclose(np.std(ends, axis=1), found.kernel_deviation.sel(step=100), rtol=0.15)
+
+
+def test_the_gap_is_split_over_seeds(found):
+    np.testing.assert_allclose(found.gap_squared, found.gap_bias_squared + found.gap_variance)
+    assert (found.gap_squared.sel(step=0) < 1e-12).all()
+    late = found.sel(step=100)
+    # Of order 1 / m the one, of order 1 / m^2 the other (Geiger et al. 2019; Dyer and Gur-Ari 2019).
+    slope = np.log(late.gap_variance.sel(width=256) / late.gap_variance.sel(width=64)) / np.log(4)
+    assert -1.4 < float(slope) < -0.7
+    assert (late.gap_bias_squared < 0.3 * late.gap_variance).all()
+
+
+def test_the_split_is_right_on_average():
+    """Of draws whose bias and variance are known."""
+    from lazynet.studies.line_ensemble import _api as line
+
+    random = np.random.default_rng(1)
+    gaps = 0.3 + 0.7 * random.normal(size=(4000, 5, 1, 2))
+    found = [line._table({8: [{"prediction": gap, "gap": gap}]}, ()) for gap in gaps]
+    assert np.mean([t["gap_bias_squared"][1] for t in found]) == pytest.approx(0.09, abs=0.02)
+    assert np.mean([t["gap_variance"][1] for t in found]) == pytest.approx(0.49, abs=0.02)
+
+
+def test_standard_errors_are_those_of_many_ensembles():
+    from lazynet.studies.line_ensemble import _api as line
+
+    random = np.random.default_rng(2)
+    tables = []
+    for _ in range(400):
+        # Of each seed a gap that all places share, and one of its own.
+        gap = 0.3 + 0.5 * random.normal(size=(40, 1, 1)) + 0.5 * random.normal(size=(40, 1, 6))
+        tables.append(line._table({8: [{"prediction": gap, "gap": gap}]}, ()))
+    for name in ("gap_bias_squared", "gap_variance"):
+        found = np.std([table[name][1] for table in tables])
+        assert np.mean([table[f"{name}_error"][1] for table in tables]) == pytest.approx(found, rel=0.15)
+
+
+def test_networks_that_diverge_are_told_of():
+    options = {"seeds": 2, "steps": 200, "places": [0.5], "progress": False}
+    with (
+        pytest.warns(UserWarning, match="above the limit 2 / lambda_max"),
+        pytest.warns(UserWarning, match="2 of 2 networks of width 16 diverged"),
+    ):
+        found = lz.line_ensemble(NETWORK, DATA, ENDS, [16], learning_rate=50.0, **options)
+    assert not np.isfinite(found["mean"].sel(step=200)).any()
+
+
+def test_an_ensemble_has_no_verdict(found):
+    with pytest.raises(ValueError, match="an ensemble on a line is not"):
+        lz.verify(found)
+
+
+def test_a_symmetric_start_is_certain_in_the_limit_and_several_outputs_have_their_own_means():
+    data = lz.load_dataset("digits", classes=(0, 1, 2), n_train=12, n_test=0)
+    options = {"seeds": 6, "steps": 10, "places": [0.0, 1.0], "progress": False}
+    found = lz.line_ensemble(lz.TwoLayer(64, outputs=3), data, data.x_train[:2], [64], **options)
+    assert (found.kernel_deviation == 0).all()
+    assert found.kernel_mean.dims == ("step", "place", "output")
+    assert found.prediction.dims == ("width", "seed", "step", "place", "output")
+    assert (found.prediction.sel(step=0) == 0).all()
+    assert len(lz.plot(found).axes) == 4
+
+
+def test_where_no_kernel_is_known_there_are_networks_alone():
+    own = lz.from_functions(
+        lambda key, x, width: {"w": jax.random.normal(key, (width, x.shape[1]))},
+        lambda params, x: jax.numpy.sum(jax.numpy.tanh(x @ params["w"].T), axis=1) / len(params["w"]) ** 0.5,
+    )
+    found = lz.line_ensemble(own, DATA, ENDS, [16], seeds=3, steps=5, places=[0.5], progress=False)
+    assert set(found.data_vars) == {"prediction", "mean", "deviation"}
+    drawn = {line.get_label() for axes in lz.plot(found).axes for line in axes.lines}
+    assert "networks" in drawn
+    assert "infinite width" not in drawn
+
+
+def test_the_picture_has_a_panel_for_each_step_and_the_gap(found):
+    figure = lz.plot(found)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [title for title in titles if title.startswith("step")] == ["step 0", "step 3", "step 30", "step 100"]
+    assert any(title.startswith("Gap") for title in titles)
+    assert "80 networks of width 256" in figure.get_suptitle()
+
+
+BAD = {
+    "one end": ({"ends": ENDS[:1]}, r"ends has shape \(1, 64\), but must be two finite inputs of 64 features"),
+    "no number": ({"ends": ENDS * np.nan}, "ends has shape"),
+    "no numbers": ({"ends": "ab"}, "ends and places must be numbers, but ends is 'ab'"),
+    "through zero": ({"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]}, "places has 0.5, where the input is zero"),
+    "no place": ({"places": []}, "places must be a list of numbers"),
+    "one network": ({"seeds": 1}, "seeds names one network, but a mean and a deviation need at least two"),
+    "no steps": ({"steps": 0}, "steps is 0"),
+    "no widths": ({"widths": []}, "widths is empty"),
+    "outputs": ({"network": lz.TwoLayer(8, outputs=2)}, "network has 2 outputs"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_in_a_sentence(case):
+    change, pattern = BAD[case]
+    given = {"network": NETWORK, "data": DATA, "ends": ENDS, "widths": [8], "seeds": 2, "steps": 5} | change
+    with pytest.raises(ValueError, match=pattern), unchecked():
+        lz.line_ensemble(**given)

@@ -1,0 +1,344 @@
+"""Every variable of a sweep against descent, kernels and formulas written out in NumPy."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import SLOPE, VALUE
+
+import lazynet as lz
+from lazynet.precision import float64
+from lazynet.training._keys import member_key, start_key
+
+STEPS, WIDTHS, SEEDS = 30, (16, 32), (0, 1)
+DATA = lz.load_dataset("digits", n_train=24, n_test=10)
+THREE = lz.load_dataset("digits", classes=(0, 1, 2), n_train=18, n_test=8)
+GAPS = ("linearization_gap", "start_gap", "kernel_gap")
+KERNEL = ("train_loss", "test_loss", "train_error", "test_error")
+CASES = {
+    "relu": (lz.TwoLayer(width=16), DATA),
+    "own start": (lz.TwoLayer(width=16, symmetric=False, activation="erf", readout="gaussian", init_scale=0.7), DATA),
+    "three outputs": (lz.TwoLayer(width=16, outputs=3, activation="tanh", output_scale=1.5), THREE),
+    "readout": (lz.TwoLayer(width=16, train="readout", activation="softplus", symmetric=False), DATA),
+    "both": (lz.TwoLayer(width=16, train="both", activation="gelu", outputs=3, symmetric=False), THREE),
+}
+
+
+class Reference:
+    """Descent of one member in NumPy, with every quantity of the result at every step."""
+
+    def __init__(self, network, data, width, seed, rate):
+        network = network.clone(width=width)
+        with float64():
+            # Compiled, as in a sweep: one by one XLA rounds sqrt(2) kappa differently in the last bit.
+            variables = dict(jax.jit(network.init)(start_key(member_key(width, seed)), jnp.asarray(data.x_train)))
+            k0 = lz.empirical_ntk(network, variables, data.x_train, data.x_train, outputs="all")
+            k0_test = lz.empirical_ntk(network, variables, data.x_test, data.x_train, outputs="all")
+        both = {**variables["params"], **variables.get("fixed", {})}
+        self.network, self.data = network, data
+        self.w0, self.a0 = np.asarray(both["hidden"], np.float64), np.asarray(both["readout"], np.float64)
+        self.c = float(network.output_scale) / np.sqrt(width)
+        y, n = data.y_train.reshape(data.n_train, -1), data.n_train
+        k, kernel = y.shape[1], lz.analytic_kernel(network)
+        limit, limit_test = kernel(data.x_train), kernel(data.x_test, data.x_train)
+        w, a = self.w0.copy(), self.a0.copy()
+        f0, f0_test = self.predict(w, a, data.x_train), self.predict(w, a, data.x_test)
+        own, own_test, lim, lim_test = f0, f0_test, f0, f0_test
+        moved = np.zeros_like(f0)  # sum over steps of eta times the limit's residual
+        path, self.rows = 0.0, []
+        for _ in range(STEPS + 1):
+            f, f_test = self.predict(w, a, data.x_train), self.predict(w, a, data.x_test)
+            residual = f - y
+            self.rows.append(self.measure(w, a, f, f_test, own, own_test, lim, lim_test))
+            self.rows[-1] |= {
+                "linearised_displacement": np.sqrt(np.sum(moved * (limit @ moved))),
+                "path_bound": rate * self.c * path * np.linalg.norm(data.x_train, 2) * np.sqrt(k),
+                "kernel_drift": np.linalg.norm(self.kernel(w, a) - self.kernel(self.w0, self.a0))
+                / np.linalg.norm(self.kernel(self.w0, self.a0)),
+            }
+            path += np.linalg.norm(residual)
+            gw, ga = self.gradient(w, a, residual)
+            w, a = w - rate * gw, a - rate * ga
+            r_own, r_lim = (own - y).reshape(-1), lim - y
+            own = own - rate * (k0.reshape(n * k, n * k) @ r_own).reshape(n, k)
+            own_test = own_test - rate * (k0_test.reshape(-1, n * k) @ r_own).reshape(-1, k)
+            moved = moved + rate * r_lim
+            lim, lim_test = lim - rate * limit @ r_lim, lim_test - rate * limit_test @ r_lim
+        average = np.einsum("icjc->ij", k0) / k
+        self.initial_kernel_error = np.linalg.norm(average - limit) / np.linalg.norm(limit)
+        values = np.linalg.eigvalsh(limit)
+        slope = {"tanh": 1.0, "erf": 2 / np.sqrt(np.pi), "relu": 1.0, "gelu": 1.1289041451851548, "softplus": 1.0}
+        self.lemma = 4 * np.sqrt(n) * np.linalg.norm(f0 - y) / values[0] * self.c * np.sqrt(k)
+        self.lemma *= slope[network.activation]
+        self.limit = {
+            "lambda_min": values[0],
+            "lambda_max": values[-1],
+            "label_norm": np.sqrt(np.sum(y * np.linalg.solve(limit, y))),
+            "complexity": lz.complexity(limit, data.y_train),
+        }
+        for row in self.rows:
+            row["path_bound"] *= slope[network.activation]
+
+    def predict(self, w, a, x):
+        return self.c * VALUE[self.network.activation](x @ w.T) @ a
+
+    def gradient(self, w, a, residual):
+        x, z = self.data.x_train, self.data.x_train @ w.T
+        gw = self.c * ((residual @ a.T) * SLOPE[self.network.activation](z)).T @ x
+        ga = self.c * VALUE[self.network.activation](z).T @ residual
+        train = self.network.train
+        return (gw if train != "readout" else 0 * w), (ga if train != "hidden" else 0 * a)
+
+    def kernel(self, w, a):
+        x, z = self.data.x_train, self.data.x_train @ w.T
+        slope, value = SLOPE[self.network.activation](z), VALUE[self.network.activation](z)
+        hidden = (x @ x.T) * ((slope * np.mean(a**2, axis=1)) @ slope.T)
+        train = self.network.train
+        return self.c**2 * ((hidden if train != "readout" else 0) + (value @ value.T if train != "hidden" else 0))
+
+    def measure(self, w, a, f, f_test, own, own_test, lim, lim_test):
+        data, train = self.data, self.network.train
+        trained = [(w, self.w0)] * (train != "readout") + [(a, self.a0)] * (train != "hidden")
+        moved = np.sqrt(sum(np.sum((now - start) ** 2) for now, start in trained))
+        unit, unit_0 = trained[0]
+        x = data.x_train
+        found = {
+            "displacement": moved,
+            "relative_displacement": moved / np.sqrt(sum(np.sum(start**2) for _, start in trained)),
+            "max_neuron_displacement": np.max(np.linalg.norm(unit - unit_0, axis=1)),
+            "activation_flips": np.mean((x @ w.T > 0) != (x @ self.w0.T > 0)),
+        }
+        parts = (("train", data.y_train, f, own, lim), ("test", data.y_test, f_test, own_test, lim_test))
+        for part, y, f, own, lim in parts:
+            y = y.reshape(len(y), -1)
+            for name, one, other in zip(GAPS, (f, own, f), (own, lim, lim), strict=True):
+                found[f"{name}_{part}"] = np.sqrt(np.mean((one - other) ** 2))
+            for prefix, g in (("", f), ("kernel_", lim)):
+                found[f"{prefix}{part}_loss"] = 0.5 * np.sum((g - y) ** 2)
+                wrong = y * g <= 0 if y.shape[1] == 1 else np.argmax(g, 1) != np.argmax(y, 1)
+                found[f"{prefix}{part}_error"] = np.mean(wrong)
+        found["residual_norm"] = np.sqrt(2 * found["train_loss"])
+        return found
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "_"))
+def case(request):
+    network, data = CASES[request.param]
+    widths = WIDTHS if request.param == "relu" else WIDTHS[:1]
+    result = lz.sweep(network, data, widths, len(SEEDS), STEPS, dtype="float64")
+    rate = float(result.learning_rate[0])
+    return network, data, result, {(m, s): Reference(network, data, m, s, rate) for m in widths for s in SEEDS}
+
+
+def test_values(case):
+    """Each variable at each width, seed and snapshot equals the reference's to rounding."""
+    network, data, result, references = case
+    assert float(result.learning_rate[0]) == pytest.approx(1 / float(result.lambda_max), rel=1e-14)
+    names = [name for name in result if "step" in result[name].dims]
+    assert len(names) >= 21
+    for (m, s), reference in references.items():
+        member = result.sel(width=m, seed=s) if "seed" in result.dims else result.sel(width=m)
+        for name in names:
+            for step in result.step.values:
+                expected = reference.rows[step][name]
+                if name.endswith("_error") and step == 0 and network.symmetric:
+                    expected = 1 - 1 / max(2, data.outputs)
+                found = float(member[name].sel(step=step))
+                assert found == pytest.approx(expected, rel=1e-8, abs=1e-10), (name, m, s, step)
+        assert float(member.initial_kernel_error) == pytest.approx(reference.initial_kernel_error, rel=1e-10)
+        for name, expected in reference.limit.items():
+            assert float(result[name]) == pytest.approx(expected, rel=1e-7), name
+        if "lemma_bound" in result:
+            assert float(member.lemma_bound) == pytest.approx(reference.lemma, rel=1e-7)
+
+
+def test_names_dims_and_dtypes(case):
+    network, _, result, _ = case
+    member, cell = ("width", "seed", "step"), ("width", "seed")
+    parts = ("train", "test")
+    expected = {
+        **{f"{part}_{what}": member for part in parts for what in ("loss", "error")},
+        **{name: member for name in ("residual_norm", "displacement", "relative_displacement")},
+        **{name: member for name in ("max_neuron_displacement", "activation_flips", "kernel_drift")},
+        **{f"{gap}_{part}": member for gap in GAPS for part in parts},
+        **dict.fromkeys(("initial_kernel_error", "status", "stopped_step"), cell),
+        **{f"kernel_{name}": ("step",) if network.symmetric else member for name in KERNEL},
+        "linearised_displacement": ("step",) if network.symmetric else member,
+        **dict.fromkeys(("lambda_min", "lambda_max", "label_norm", "complexity"), ()),
+    }
+    if network.train == "hidden" and network.readout == "sign":
+        expected |= {"path_bound": member, "lemma_bound": cell}
+    assert {name: result[name].dims for name in result} == expected
+    for name in result:
+        wanted = {"status": np.int8, "stopped_step": np.int64}.get(name, np.float64)
+        assert result[name].dtype == wanted, name
+        assert result[name].attrs.get("long_name") or name in ("status", "stopped_step")
+    assert result.width.values.tolist() == list(WIDTHS[: result.sizes["width"]])
+    assert result.seed.values.tolist() == list(SEEDS)
+    assert (result.status == 0).all()
+    assert (result.stopped_step == STEPS).all()
+
+
+def test_gaps_obey_the_triangle_inequality(case):
+    result = case[2]
+    for part in ("train", "test"):
+        total = result[f"linearization_gap_{part}"] + result[f"start_gap_{part}"]
+        assert (result[f"kernel_gap_{part}"] <= total + 1e-12).all()
+        assert (result[f"kernel_gap_{part}"] >= abs(total - 2 * result[f"start_gap_{part}"]) - 1e-12).all()
+
+
+def test_attributes_are_strings_and_numbers(case):
+    attrs = case[2].attrs
+    assert all(isinstance(value, str | float | int) for value in attrs.values())
+    for name in ("jax", "flax", "optax", "neural_tangents", "lazynet"):
+        assert attrs[f"{name}_version"][0].isdigit()
+    assert attrs["dtype"] == "float64"
+    assert attrs["precision"] == "highest"
+    assert float(case[2].target_rms) == pytest.approx(np.sqrt(np.mean(case[1].y_train ** 2)))
+
+
+@pytest.mark.parametrize(("steps", "snapshots"), [(1000, 20), (30, 20), (1, 5), (7, 1)])
+def test_snapshots_are_rounded_log_spaced_steps(steps, snapshots):
+    from lazynet.training import snapshot_steps
+
+    expected = {0, steps, *(round(10 ** (np.log10(steps) * i / max(1, snapshots - 1))) for i in range(snapshots))}
+    assert snapshot_steps(steps, snapshots).tolist() == sorted(expected)
+
+
+@pytest.fixture(scope="module")
+def parameter_route():
+    """The same sweep with the linearised networks trained in their parameters."""
+    network = lz.TwoLayer(width=16, outputs=3, activation="erf", train="both", symmetric=False)
+    with pytest.MonkeyPatch.context() as patch:
+        direct = lz.sweep(network, THREE, [16], 2, 20, dtype="float64")
+        # `lazynet.sweep` is the function, so the module has to be asked for by name.
+        predictions = importlib.import_module("lazynet.experiment._reference")
+        patch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
+        kernels = []
+        patch.setattr(predictions, "_own_descent", lambda *args: kernels.append(args))
+        trained = lz.sweep(network, THREE, [16], 2, 20, dtype="float64")
+        assert not kernels
+    return direct, trained
+
+
+def test_linearised_in_parameters_is_kernel_descent(parameter_route):
+    direct, trained = parameter_route
+    assert float(direct.linearization_gap_train.max()) > 1e-3
+    for name in direct:
+        np.testing.assert_allclose(trained[name], direct[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "momentum"},
+        # The steps of adam have the learning rate's length, which must fall with the width.
+        {"optimizer": "adam", "learning_rate": lambda m: 0.1 / m},
+        {"loss": "logistic"},
+        {"batch_size": 7},
+    ],
+    ids=["momentum", "adam", "logistic", "batches"],
+)
+def test_other_training_has_no_limit_but_a_linearisation(settings):
+    """Dynamics does not know these, so what needs it is absent; the linearised network takes the same steps."""
+    # Optax's adam relies on JAX's own promotion of dtypes.
+    with jax.numpy_dtype_promotion("standard"):
+        result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **{"learning_rate": 0.002} | settings)
+    for name in result:
+        assert not name.startswith(("kernel_gap", "start_gap", "kernel_train", "kernel_test")), name
+    assert "linearised_displacement" not in result
+    assert not {"path_bound", "lemma_bound"} & set(result)
+    assert "initial_kernel_error" in result
+    moved = float(np.sqrt(np.mean(result.residual_norm.isel(step=0) ** 2)) / np.sqrt(DATA.n_train))
+    gap = result.linearization_gap_train.isel(seed=0, step=-1).values
+    # The gap falls with the width, and stays far below what was to be learned; another order of batches would not.
+    assert 0 < gap[1] < 0.5 * gap[0]
+    assert gap[1] < 0.005 * moved
+
+
+def test_softmax_loss_and_its_linearisation():
+    result = lz.sweep(lz.TwoLayer(width=16, outputs=3), THREE, [1024], 1, 10, learning_rate=0.5, loss="softmax")
+    assert float(result.train_loss[0, 0, 0]) == pytest.approx(np.log(3), rel=1e-6)
+    assert float(result.train_loss[0, 0, -1]) < 1.0
+    assert float(result.linearization_gap_train.max()) < 0.01
+
+
+def test_without_test_rows():
+    result = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, DATA.y_train), [16], 1, 5)
+    with_test = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5)
+    assert np.isnan(result.test_loss).all()
+    assert not [name for name in result if name.endswith("gap_test")]
+    np.testing.assert_allclose(result.train_loss, with_test.train_loss, rtol=1e-6)
+    assert lz.verify(result).row("displacement").quantity == "displacement"
+
+
+def test_errors_of_targets_that_are_no_labels_are_unknown():
+    data = lz.Dataset(DATA.x_train, 0.7 * DATA.y_train, DATA.x_test, DATA.y_test)
+    result = lz.sweep(lz.TwoLayer(width=16), data, [16], 1, 5)
+    for name in ("train_error", "test_error", "kernel_train_error", "kernel_test_error"):
+        assert np.isnan(result[name]).all(), name
+    assert np.isfinite(result.train_loss).all()
+
+
+def test_scales_that_depend_on_the_width():
+    """Each width has its own kernel and rate, as if it were swept alone with numbers."""
+    network = lz.TwoLayer(width=16, output_scale=lambda m: 2 * m**-0.25, init_scale=lambda m: m**0.1)
+
+    def rate(m):
+        return 0.01 * m**0.5
+
+    result = lz.sweep(network, DATA, WIDTHS, 2, STEPS, learning_rate=rate, dtype="float64")
+    assert result.lambda_max.dims == ("width",)
+    assert result.kernel_train_loss.dims == ("width", "step")
+    for m in WIDTHS:
+        fixed = lz.TwoLayer(width=m, output_scale=2 * m**-0.25, init_scale=m**0.1)
+        alone = lz.sweep(fixed, DATA, [m], 2, STEPS, learning_rate=rate(m), dtype="float64")
+        assert alone.kernel_train_loss.dims == ("step",)
+        for name in alone:
+            one, other = result[name].sel(width=m).values, alone[name].values
+            np.testing.assert_allclose(one, other.reshape(one.shape), rtol=1e-10, atol=1e-12, err_msg=name)
+    for scale, value in (("learning_rate", rate), ("output_scale", network.output_scale)):
+        np.testing.assert_allclose(result[scale], [value(m) for m in WIDTHS])
+
+
+def test_label_noise_is_one_draw_for_all_members():
+    from lazynet.training._keys import noise_key
+
+    noisy = lz.label_noise(DATA.y_train, 0.5, noise_key())
+    assert (noisy != DATA.y_train).any()
+    by_hand = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, noisy, DATA.x_test, DATA.y_test), [16], 1, 5)
+    drawn = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5, label_noise=0.5)
+    for name in by_hand:
+        np.testing.assert_array_equal(drawn[name], by_hand[name])
+
+
+def test_wide_network_follows_what_theory_predicts_for_every_part():
+    """At width 16384 the gaps are far below those at width 64: the three predictions are those of this network."""
+    network = lz.TwoLayer(width=64, activation="erf", train="both", symmetric=False)
+    result = lz.sweep(network, DATA, [64, 16384], 1, 20)
+    for name in (f"{gap}_{part}" for gap in GAPS for part in ("train", "test")):
+        narrow, wide = result[name].isel(seed=0).max("step").values
+        assert wide < narrow / 4, name
+
+
+def test_train_is_the_sweeps_member():
+    sweep = lz.sweep(lz.TwoLayer(width=16), DATA, [32], 3, STEPS, dtype="float64")
+    run = lz.train(lz.TwoLayer(width=32), DATA, member_key(32, 1), STEPS, dtype="float64")
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 32), 1)
+    again = lz.train(lz.TwoLayer(width=32), DATA, key, STEPS, dtype="float64")
+    assert run.status == "finished"
+    assert int(run.snapshots.stopped_step) == STEPS
+    member = sweep.sel(width=32, seed=1)
+    for name in run.snapshots:
+        if name in sweep:
+            np.testing.assert_allclose(run.snapshots[name], member[name], rtol=1e-12, atol=1e-13, err_msg=name)
+        np.testing.assert_array_equal(run.snapshots[name], again.snapshots[name])
+    network = lz.TwoLayer(width=32)
+    with float64():
+        last = np.asarray(network.apply(run.variables, jnp.asarray(DATA.x_test)))
+        first = np.asarray(network.apply(run.variables_0, jnp.asarray(DATA.x_test)))
+    np.testing.assert_allclose(run.snapshots.test_prediction[-1], last, atol=1e-13)
+    np.testing.assert_allclose(run.snapshots.test_prediction[0], first, atol=1e-13)
+    assert run.snapshots.train_prediction.shape == (len(sweep.step), DATA.n_train)
