@@ -34,7 +34,7 @@ def run(
         widths: numbers of hidden units.
         seeds: networks to a row.
         steps: steps of gradient descent.
-        snapshots: about how many snapshots to take, over which the gaps are maximised.
+        snapshots: about how many snapshots to take, over which the gaps are maximized.
         n_train: training examples, of classes 0 and 1.
         n_test: test examples.
         budget: seconds after which no further row starts.
@@ -48,7 +48,7 @@ def run(
     here = {record.name for record in list_datasets() if record.available}
     notes = [
         "Gaps are RMS over examples, over the RMS of the targets: seed mean at the worst snapshot. gap, test: from the "
-        "kernel's prediction, on training and test set. lin gap: from the network's own linearisation, training set.",
+        "kernel's prediction, on training and test set. lin gap: from the network's own linearization, training set.",
         "K0 err: relative error of the kernel at the start. moved: relative displacement at the end.",
         "compile: lowering and XLA; run: the rest of the sweep, prediction and measures included.",
     ]

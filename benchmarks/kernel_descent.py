@@ -24,7 +24,7 @@ def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], Any]:
-    """Predictions by neural-tangents: both sets of labels as two outputs, so that it diagonalises once."""
+    """Predictions by neural-tangents: both sets of labels as two outputs, so that it diagonalizes once."""
     predict = neural_tangents().predict
 
     def call() -> np.ndarray:

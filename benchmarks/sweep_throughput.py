@@ -15,7 +15,7 @@ from lazynet.experiment._packing import packs_of
 from lazynet.kernels import neural_tangents
 from lazynet.losses import squared
 from lazynet.precision import arithmetic
-from lazynet.training import Member, choose_path, simulate, snapshot_steps
+from lazynet.training import Member, choose_stepper, simulate, snapshot_steps
 from lazynet.training._keys import batch_key, member_key, start_key
 
 
@@ -128,7 +128,7 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
         f_train, f_test = apply(params, fixed, x), apply(params, fixed, x_test)
         k_0 = ntk(params, fixed, x, None)
         found: dict[str, Any] = {
-            "linearised": predictions(k_0, ntk(params, fixed, x_test, x), f_train, f_test),
+            "linearized": predictions(k_0, ntk(params, fixed, x_test, x), f_train, f_test),
             "limit": predictions(*limit, f_train, f_test),
         }
         drift, path = [], []
@@ -150,7 +150,7 @@ def nothing(variables: Any, member: Member, shared: dict[str, Array]) -> dict[st
 def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[], list[Any]]:
     """Every member trained by lazynet in the packs of a sweep; the trained parameters."""
     data = given.data
-    chosen = choose_path(network, squared(), "sgd", None, data.x_train, path)
+    chosen = choose_stepper(network, squared(), "sgd", None, data.x_train, path)
     arrays = {"x": data.x_train, "rows": data.x_train} if path == "hidden" else chosen.share(data.x_train)
     arrays |= {"y": data.y_train, "learning_rate": given.learning_rate}
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}

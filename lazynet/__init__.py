@@ -1,4 +1,4 @@
-"""lazynet tells, with numbers, whether an over-parameterised neural network is in the kernel (lazy) regime."""
+"""lazynet tells, with numbers, whether an over-parameterized neural network is in the kernel (lazy) regime."""
 
 from lazynet import losses
 from lazynet.data import (
@@ -22,8 +22,8 @@ from lazynet.kernels import (
     monte_carlo_kernel,
 )
 from lazynet.networks import (
+    MLP,
     ConvNet,
-    DeepReLU,
     Parametrization,
     ThreeLayer,
     TwoLayer,
@@ -46,9 +46,9 @@ from lazynet.training import Stop
 __version__ = "0.1.0"
 
 __all__ = [
+    "MLP",
     "ConvNet",
     "Dataset",
-    "DeepReLU",
     "Ensemble",
     "Parametrization",
     "Run",

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     worst = 0.0
     for depth in flags.depths:
         for width in flags.widths:
-            network = lz.DeepReLU(width=width, depth=depth)
+            network = lz.MLP(width=width, depth=depth)
             expected = lz.analytic_kernel(network)(x)
             found = lz.monte_carlo_kernel(network, x, starts=STARTS if width <= BEYOND else FEWER)
             share = np.max(found.standard_error / expected)

@@ -66,7 +66,7 @@ class Sweep:
     sharpness: bool = False
     """Measure the largest eigenvalue of the empirical kernel, and the learning rate over 2 over it."""
     compare: bool = True
-    """Whether networks are set beside their linearisations and the limit of infinite width."""
+    """Whether networks are set beside their linearizations and the limit of infinite width."""
     measured: int | None = None
     """How many training examples measures look at; with --no-compare, for sets that are too large for a kernel."""
     max_seconds: float | None = None

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from lazynet.data._files import DATASETS, find_files
 
 DESCRIPTIONS = {
-    "digits": "1,797 grey 8x8 images of digits, bundled with scikit-learn",
-    "mnist": "60,000 + 10,000 grey 28x28 images of digits, fetched on first use",
-    "fashion-mnist": "60,000 + 10,000 grey 28x28 images of clothes, fetched on first use",
-    "cifar10": "50,000 + 10,000 colour 32x32 images, read from a folder",
+    "digits": "1,797 gray 8x8 images of digits, bundled with scikit-learn",
+    "mnist": "60,000 + 10,000 gray 28x28 images of digits, fetched on first use",
+    "fashion-mnist": "60,000 + 10,000 gray 28x28 images of clothes, fetched on first use",
+    "cifar10": "50,000 + 10,000 color 32x32 images, read from a folder",
 }
 
 

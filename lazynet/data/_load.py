@@ -99,7 +99,7 @@ def load_dataset(
         root: the folder with the files, or with a folder `name` that has them.
 
     Returns:
-        A `Dataset` in float64: rows of unit norm, not centred; targets +1 for the first and -1 for the second of
+        A `Dataset` in float64: rows of unit norm, not centered; targets +1 for the first and -1 for the second of
         two classes, (n,), and one-hot minus 1/k, (n, k), for k > 2 classes.
 
     Raises:

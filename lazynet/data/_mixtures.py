@@ -37,11 +37,11 @@ def mixture(
 ) -> Dataset:
     """Return points of several classes, each of which has several components, all of them equally frequent.
 
-    Component i of kl has the centre mu_i with coordinates N(0, sigma_0^2 / dim), and its points are
+    Component i of kl has the center mu_i with coordinates N(0, sigma_0^2 / dim), and its points are
     N(mu_i, (sigma^2 / dim) I), scaled to unit norm if `unit` (Li and Liang 2018, section 7 and assumption A2). Their
     components of classes are as far apart as chance has it. With `delta` they are exactly separated instead (assumption
     A1): each component is a cap of the unit sphere of diameter lambda_ * delta, and any two caps are delta apart;
-    the centres have equal inner products, and points a uniform angle to theirs.
+    the centers have equal inner products, and points a uniform angle to theirs.
 
     Args:
         n_train: number of training points, at least classes * components.
@@ -51,14 +51,14 @@ def mixture(
         classes: number of classes k, at least 2.
         components: number of components l of a class, at least 1.
         sigma: root mean square norm of the noise, at least 0; 1 when left out.
-        sigma_0: root mean square norm of the centres, positive; 5 when left out.
+        sigma_0: root mean square norm of the centers, positive; 5 when left out.
         unit: whether points are scaled to unit norm; with `delta` they always have it.
         delta: distance of two components, positive; instead of sigma and sigma_0.
         lambda_: diameter of a component over delta, at least 0; 0 when left out. Only with delta.
 
     Returns:
         A `Dataset` named "mixture", in random order; targets (n, k) of one-hot minus 1/k, for two classes as well.
-        Centres and training points do not depend on n_test, nor centres on n_train or sigma.
+        Centers and training points do not depend on n_test, nor centers on n_train or sigma.
 
     Raises:
         ValueError: an argument is not as above, or so many components that far apart do not fit on the sphere at
@@ -73,30 +73,30 @@ def mixture(
         check_count(name, value, least)
         for name, value, least in (("dim", dim, 1), ("classes", classes, 2), ("components", components, 1))
     )
-    key_centres, key_points = jax.random.split(check_key(key))
+    key_centers, key_points = jax.random.split(check_key(key))
     if delta is None:
         if lambda_ is not None:
             raise ValueError(f"lambda_ is {lambda_!r}, but is a multiple of delta, which is left out: give delta too")
         spread = _number("sigma", 1.0 if sigma is None else sigma)
         size = _number("sigma_0", 5.0 if sigma_0 is None else sigma_0, positive=True)
-        centres = size / np.sqrt(dim) * normal(key_centres, classes * components, dim)
+        centers = size / np.sqrt(dim) * normal(key_centers, classes * components, dim)
 
-        def noisy(key: jax.Array, centre: np.ndarray) -> np.ndarray:
-            points = centre + spread / np.sqrt(dim) * normal(key, *centre.shape)
+        def noisy(key: jax.Array, center: np.ndarray) -> np.ndarray:
+            points = center + spread / np.sqrt(dim) * normal(key, *center.shape)
             return unit_rows(points) if unit else points
 
-        return _drawn(n_train, n_test, key_points, centres, classes, noisy, "mixture")
+        return _drawn(n_train, n_test, key_points, centers, classes, noisy, "mixture")
     if sigma is not None or sigma_0 is not None or not unit:
         raise ValueError("delta is given, and then sigma, sigma_0 and unit have no meaning: leave them out")
     apart, ratio = _number("delta", delta, positive=True), _number("lambda_", 0.0 if lambda_ is None else lambda_)
-    centres, radius = _simplex(key_centres, classes * components, dim, apart, ratio)
-    return _drawn(n_train, n_test, key_points, centres, classes, _in_caps(radius), "mixture")
+    centers, radius = _simplex(key_centers, classes * components, dim, apart, ratio)
+    return _drawn(n_train, n_test, key_points, centers, classes, _in_caps(radius), "mixture")
 
 
 def xor(n_train: Any, n_test: Any, key: Any, diameter: Any = 0.1) -> Dataset:
     """Return points of two classes in the plane that no line separates: those about +-e_1, and those about +-e_2.
 
-    Each of the four components is an arc of the unit circle, with the centre in its middle and so long that its ends
+    Each of the four components is an arc of the unit circle, with the center in its middle and so long that its ends
     are `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where they are balls).
 
     Args:
@@ -118,8 +118,8 @@ def xor(n_train: Any, n_test: Any, key: Any, diameter: Any = 0.1) -> Dataset:
     size = _number("diameter", diameter)
     if size >= np.sqrt(2):
         raise ValueError(f"diameter must be below sqrt(2), where the components meet, got {diameter!r}")
-    centres = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    return _drawn(n_train, n_test, check_key(key), centres, 2, _in_caps(np.arcsin(size / 2)), "xor")
+    centers = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    return _drawn(n_train, n_test, check_key(key), centers, 2, _in_caps(np.arcsin(size / 2)), "xor")
 
 
 def _number(name: str, value: Any, positive: bool = False) -> float:
@@ -132,7 +132,7 @@ def _number(name: str, value: Any, positive: bool = False) -> float:
 
 
 def _simplex(key: jax.Array, count: int, dim: int, delta: float, ratio: float) -> tuple[np.ndarray, float]:
-    """Centres (count, dim) of caps that are delta apart, at equal angles in a random frame, and the caps' radius."""
+    """Centers (count, dim) of caps that are delta apart, at equal angles in a random frame, and the caps' radius."""
     if dim < count + 1:
         raise ValueError(f"dim must be at least {count + 1} for {count} components delta apart, got {dim}")
     diameter = ratio * delta
@@ -145,37 +145,37 @@ def _simplex(key: jax.Array, count: int, dim: int, delta: float, ratio: float) -
     frame, _ = np.linalg.qr(normal(key, dim, count + 1))
     common, own = frame[:, :1], frame[:, 1:]
     # sin(angle / 2) keeps the digits that 1 - cos(angle) loses.
-    centres = np.sqrt(max(np.cos(angle), 0.0)) * common + np.sqrt(2) * np.sin(angle / 2) * own
-    return centres.T, float(np.arcsin(diameter / 2))
+    centers = np.sqrt(max(np.cos(angle), 0.0)) * common + np.sqrt(2) * np.sin(angle / 2) * own
+    return centers.T, float(np.arcsin(diameter / 2))
 
 
 def _in_caps(radius: float) -> Noise:
-    """Points of the unit sphere at a uniform angle of at most `radius` to their centres."""
+    """Points of the unit sphere at a uniform angle of at most `radius` to their centers."""
 
-    def drawn(key: jax.Array, centre: np.ndarray) -> np.ndarray:
+    def drawn(key: jax.Array, center: np.ndarray) -> np.ndarray:
         key_angle, key_direction = jax.random.split(key)
-        angle = radius * np.asarray(jax.random.uniform(key_angle, (len(centre), 1), jnp.float32)).astype(np.float64)
-        toward = normal(key_direction, *centre.shape)
-        toward -= np.sum(toward * centre, axis=1, keepdims=True) * centre
-        return np.cos(angle) * centre + np.sin(angle) * unit_rows(toward)
+        angle = radius * np.asarray(jax.random.uniform(key_angle, (len(center), 1), jnp.float32)).astype(np.float64)
+        toward = normal(key_direction, *center.shape)
+        toward -= np.sum(toward * center, axis=1, keepdims=True) * center
+        return np.cos(angle) * center + np.sin(angle) * unit_rows(toward)
 
     return drawn
 
 
 def _drawn(
-    n_train: Any, n_test: Any, key: jax.Array, centres: np.ndarray, classes: int, noise: Noise, name: str
+    n_train: Any, n_test: Any, key: jax.Array, centers: np.ndarray, classes: int, noise: Noise, name: str
 ) -> Dataset:
     """As many points of each component, but for one, in random order; components of a class stand side by side."""
 
     def part(key: jax.Array, n: int) -> tuple[np.ndarray, np.ndarray]:
         key_order, key_noise = jax.random.split(key)
-        balanced = jnp.arange(n, dtype=jnp.int32) % jnp.int32(len(centres))
+        balanced = jnp.arange(n, dtype=jnp.int32) % jnp.int32(len(centers))
         component = np.asarray(jax.random.permutation(key_order, balanced))
-        return noise(key_noise, centres[component]), np.eye(classes)[component * classes // len(centres)] - 1 / classes
+        return noise(key_noise, centers[component]), np.eye(classes)[component * classes // len(centers)] - 1 / classes
 
     key_train, key_test = jax.random.split(key)
     # Each component has a point at least.
-    train = part(key_train, check_count("n_train", n_train, len(centres)))
+    train = part(key_train, check_count("n_train", n_train, len(centers)))
     test = part(key_test, check_count("n_test", n_test, 0))
     return Dataset(*train, *test, name=name)
 

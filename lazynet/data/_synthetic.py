@@ -68,9 +68,9 @@ def sphere(
 
 
 def gaussian_mixture(n_train: Any, n_test: Any, dim: Any, key: Any, components: Any = 2, spread: Any = 0.5) -> Dataset:
-    """Return points around random class centres on the unit sphere.
+    """Return points around random class centers on the unit sphere.
 
-    A point of class j is `x = u / ||u||` with `u = c_j + spread * g / sqrt(dim)`, where the centre `c_j` is uniform
+    A point of class j is `x = u / ||u||` with `u = c_j + spread * g / sqrt(dim)`, where the center `c_j` is uniform
     on the unit sphere and `g ~ N(0, I)`, so that the noise has root mean square norm `spread` in every dimension.
     The classes are balanced, equally frequent up to one example, and in random order.
 
@@ -80,7 +80,7 @@ def gaussian_mixture(n_train: Any, n_test: Any, dim: Any, key: Any, components: 
         dim: number of features, at least 1.
         key: a key of jax.random.
         components: number of classes, at least 2.
-        spread: root mean square norm of the noise next to centres of norm 1, finite and at least 0.
+        spread: root mean square norm of the noise next to centers of norm 1, finite and at least 0.
 
     Returns:
         A `Dataset` named "gaussian-mixture" with unit rows; targets +1 and -1, (n,), for two classes, one-hot minus
@@ -97,15 +97,15 @@ def gaussian_mixture(n_train: Any, n_test: Any, dim: Any, key: Any, components: 
     dim, components = check_count("dim", dim, 1), check_count("components", components, 2)
     if not isinstance(spread, int | float | np.number) or not 0 <= spread < np.inf:
         raise ValueError(f"spread must be a finite number of at least 0, got {spread!r}")
-    key_centres, key_train, key_test = jax.random.split(check_key(key), 3)
-    centres = unit_rows(normal(key_centres, components, dim))
+    key_centers, key_train, key_test = jax.random.split(check_key(key), 3)
+    centers = unit_rows(normal(key_centers, components, dim))
 
     def part(key: jax.Array, n: int) -> tuple[np.ndarray, np.ndarray]:
         key_classes, key_noise = jax.random.split(key)
         balanced = jnp.arange(n, dtype=jnp.int32) % jnp.int32(components)
         classes = np.asarray(jax.random.permutation(key_classes, balanced))
         noise = spread / np.sqrt(dim) * normal(key_noise, n, dim)
-        return unit_rows(centres[classes] + noise), class_targets(classes, components)
+        return unit_rows(centers[classes] + noise), class_targets(classes, components)
 
     x_train, y_train = part(key_train, n_train)
     x_test, y_test = part(key_test, n_test)

@@ -1,7 +1,7 @@
 """Dynamics: what a kernel predicts of training."""
 
 from lazynet.dynamics._ensemble import Ensemble, kernel_ensemble
-from lazynet.dynamics._laws import linearised_displacement
+from lazynet.dynamics._laws import linearized_displacement
 from lazynet.dynamics._prediction import check_learning_rate, kernel_descent, kernel_flow
 from lazynet.dynamics._regression import kernel_regression
 from lazynet.dynamics._trajectory import Trajectory
@@ -14,5 +14,5 @@ __all__ = [
     "kernel_ensemble",
     "kernel_flow",
     "kernel_regression",
-    "linearised_displacement",
+    "linearized_displacement",
 ]

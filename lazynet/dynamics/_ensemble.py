@@ -1,4 +1,4 @@
-"""Mean and covariance over initialisations of what infinitely wide networks predict, at every time of training.
+"""Mean and covariance over initializations of what infinitely wide networks predict, at every time of training.
 
 In the limit of infinite width the outputs at the start are a Gaussian process, and the flow that follows is linear in
 them: f_t = f_0 + A(t) (y - f_0(train)), A(t) = K_test K^-1 (I - exp(-tK)), so that f_t is Gaussian too. On the training
@@ -22,7 +22,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Ensemble(NamedTuple):
-    """Mean and covariance of predictions over initialisations at s times, NumPy float64.
+    """Mean and covariance of predictions over initializations at s times, NumPy float64.
 
     Attributes:
         time: (s,).

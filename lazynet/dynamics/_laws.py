@@ -152,8 +152,8 @@ def _sign(k: np.ndarray) -> np.ndarray:
 
 
 @may_diverge
-def linearised_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
-    """Distance that the parameters of the linearised network move in k steps, (s,).
+def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
+    """Distance that the parameters of the linearized network move in k steps, (s,).
 
     sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i): the norm of eta Z r summed over steps (Arora et
     al. 2019, section 5.2, where k goes to infinity and the value to sqrt(y' K^-1 y)).

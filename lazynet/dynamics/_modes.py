@@ -1,4 +1,4 @@
-"""Which modes of the kernel a residual excites: all of them by diagonalising, or the few that matter by Lanczos.
+"""Which modes of the kernel a residual excites: all of them by diagonalizing, or the few that matter by Lanczos.
 
 A Krylov basis predicts a residual r~(t) that obeys r~' = -K r~ up to a defect along the next block of the basis, known
 from the coordinates of r~ alone. Kernel dynamics never amplify (eta lambda <= 2), so the error at time t is at most the

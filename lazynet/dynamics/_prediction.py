@@ -2,7 +2,7 @@
 
 With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor d_i: descent
 has d_i(k) = (1 - eta lambda_i)^k, flow has d_i(t) = exp(-t lambda_i) (Arora et al. 2019, Theorem 4.1; Lee et al. 2019,
-section 2.2, here for the sum over examples of half the squared error). Small kernels are diagonalised; of a large one
+section 2.2, here for the sum over examples of half the squared error). Small kernels are diagonalized; of a large one
 the Lanczos process finds the few modes that r_0 excites (see `lazynet.dynamics._modes`). Other losses and mini-batches
 couple the modes: see `lazynet.dynamics._coefficients`.
 """

@@ -113,7 +113,7 @@ def _computed(
     limits.check_rate(point, pack.width, rate)
     # Of members that stop nobody knows how many steps were taken.
     stops = point.training.stop is not None
-    flops = None if stops else replace(prepared.path, network=network).operations(prepared.arrays)
+    flops = None if stops else replace(prepared.stepper, network=network).operations(prepared.arrays)
     # Of members on several hosts no process has all.
     alone = jax.process_count() == 1
     kept = Budget(run.checkpoint(number), deadline) if run is not None and alone else None

@@ -190,7 +190,7 @@ def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], d
 def _without_growing(
     linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
 ) -> dict[str, np.ndarray]:
-    """Predictions of linearised members, NaN of those whose residual grows: of them the learning rate is no descent.
+    """Predictions of linearized members, NaN of those whose residual grows: of them the learning rate is no descent.
 
     Plain descent on a quadratic loss shrinks every mode below eta = 2 / lambda_max(K_0), and some mode grows above it.
     """
@@ -202,7 +202,7 @@ def _without_growing(
     if not grows.any():
         return linear
     warnings.warn(
-        f"The linearisations of {grows.sum()} members of width {width} diverge, for the learning rate is above the "
+        f"The linearizations of {grows.sum()} members of width {width} diverge, for the learning rate is above the "
         "limit 2 / lambda_max of their own kernels; gaps to them are NaN.",
         stacklevel=2,
     )
@@ -226,7 +226,7 @@ def _limit_predictions(
         "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
     }
     found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, starts_at_zero(network)).items()}
-    found["linearised_displacement"] = np.stack(moved)
+    found["linearized_displacement"] = np.stack(moved)
     return predicted, {name: v[0] for name, v in found.items()} if starts_at_zero(network) else found
 
 

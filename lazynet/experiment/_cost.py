@@ -20,7 +20,7 @@ from lazynet.kernels._storage import WORKING, choose_storage
 from lazynet.networks import TwoLayer, forward_cost
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
-from lazynet.training import AutodiffPath, Member
+from lazynet.training import AutodiffStepper, Member
 
 PRODUCTS = 60  # with the kernel of images, about, for predictions and complexity together
 
@@ -61,7 +61,7 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
     has_limit = training.compare and analytic_kernel(network) is not None
     limits = len(scales) * 8 * (n * rows + n**2) if has_limit else 0
     first = Job(
-        f"Diagonalising the infinite-width kernel of {n} training rows",
+        f"Diagonalizing the infinite-width kernel of {n} training rows",
         {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
         {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
     )
@@ -70,15 +70,15 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
 
     def of_width(width: int) -> Job:
         at_this = network.clone(width=width)
-        path = replace(prepared.path, network=at_this)
+        stepper = replace(prepared.stepper, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
-        variables, state = _bytes(at_this, path, prepared, data.y_train.shape, training.dtype)
+        variables, state = _bytes(at_this, stepper, prepared, data.y_train.shape, training.dtype)
         # Each trained array has its own, at the start and now.
         parts = 0 if isinstance(network, TwoLayer) else 2 * len(study.layers) * 8 * seen**2
         # Weights are drawn of all features, whatever of them is kept.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
-        # As many operations with any optimiser.
-        linear = AutodiffPath(at_this, training.loss, optax.sgd, training.batch_size)
+        # As many operations with any optimizer.
+        linear = AutodiffStepper(at_this, training.loss, optax.sgd, training.batch_size)
         measured = members * snapshots
         return Job(
             f"Training {members} networks of width {width}",
@@ -89,12 +89,12 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
                 "infinite-width kernels": limits,
             },
             {
-                "training": members * training.steps * path.operations(prepared.arrays),
+                "training": members * training.steps * stepper.operations(prepared.arrays),
                 "predictions": measured * forward_cost(at_this, seen + data.n_test, data.dim)[0],
                 "kernels": measured * kernel_operations(at_this, seen, data.dim),
                 "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
                 # The network and its derivative along the movement.
-                "linearised": 0.0
+                "linearized": 0.0
                 if descends or not training.compare
                 else 2 * members * training.steps * linear.operations(prepared.arrays),
             },
@@ -111,12 +111,12 @@ def kernel_operations(network: Any, n: int, d: int) -> float:
     return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
-def _bytes(network: Any, path: Any, prepared: Prepared, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
+def _bytes(network: Any, stepper: Any, prepared: Prepared, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
     """What a member's variables and its state take."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))
-        return variables, path.start(Member(variables, key, None), shared)
+        return variables, stepper.start(Member(variables, key, None), shared)
 
     with arithmetic(dtype):
         shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in prepared.arrays.items()}

@@ -15,7 +15,7 @@ from lazynet.networks import Scale, described
 from lazynet.training import FLOW
 from lazynet.training._keys import noise_key, subsample_key
 
-# In the order of the result's dims; points of one kernel are neighbours.
+# In the order of the result's dims; points of one kernel are neighbors.
 AXES = (*OF_KERNEL, "learning_rate", "batch_size", "label_noise")
 WHOLE = ("n_train", "batch_size")
 
@@ -48,7 +48,7 @@ def split_axes(given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
     """Axes that were given as several values, in the order of AXES, and the single values of all others.
 
     Raises:
-        ValueError: if a list is empty, repeats a value or holds what an axis cannot be labelled with.
+        ValueError: if a list is empty, repeats a value or holds what an axis cannot be labeled with.
     """
     axes: dict[str, list] = {}
     single: dict[str, Any] = {}

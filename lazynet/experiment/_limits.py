@@ -49,7 +49,7 @@ class Limits:
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
         """The learning rate at each width: as given, or one default for all, from the largest width.
 
-        Where learning rates go as a power of the width by the parametrisation, defaults do.
+        Where learning rates go as a power of the width by the parametrization, defaults do.
         """
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
@@ -62,7 +62,7 @@ class Limits:
         power = learning_rate_exponent(point.network)
         if power is None:
             return dict.fromkeys(widths, stable(widths[-1]))
-        # As the parametrisation asks, and as large as none of the widths forbids.
+        # As the parametrization asks, and as large as none of the widths forbids.
         falls = {width: width**-power / at_width(point.network.output_scale, width) ** 2 for width in widths}
         factor = min(stable(width) / falls[width] for width in widths)
         return {width: factor * falls[width] for width in widths}

@@ -30,12 +30,12 @@ from lazynet.precision import arithmetic
 from lazynet.training import (
     DIVERGED_RATIO,
     NEVER,
-    AutodiffPath,
+    AutodiffStepper,
     Checkpoint,
-    FlowPath,
-    HiddenPath,
+    FlowStepper,
+    HiddenStepper,
     Member,
-    Path,
+    Stepper,
     Units,
     get_optimizer,
     simulate,
@@ -64,12 +64,12 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is measured on the device at each snapshot, of a path's network.
+    """What is measured on the device at each snapshot, of a stepper's network.
 
     `own` are a user's measures; `measured` is the number of training examples to look at, if not at all.
     """
 
-    path: Path
+    stepper: Stepper
     own: Measures = ()
     sharpness: bool = False
     measured: int | None = None
@@ -80,7 +80,7 @@ class Snapshot:
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
         """Predictions and movement, by the names of the result."""
-        start, x, network = member.variables, shared["x"][: self.measured], self.path.network
+        start, x, network = member.variables, shared["x"][: self.measured], self.stepper.network
         moved = displacement(variables["params"], start["params"])
         more = {name: measure(variables, start, examples(shared, self.measured)) for name, measure in self.own}
         if self.sharpness:
@@ -90,7 +90,7 @@ class Snapshot:
                 return network.apply({**fixed, "params": params}, x)
 
             more["sharpness"] = sharpness(outputs, variables["params"])
-            more["relative_learning_rate"] = shared["learning_rate"] * more["sharpness"] / 2
+            more["learning_rate_over_stability_limit"] = shared["learning_rate"] * more["sharpness"] / 2
         known: Start = member.context
         if isinstance(network, TwoLayer):
             units = "readout" if network.train == "readout" else "hidden"
@@ -108,8 +108,8 @@ class Snapshot:
             there = jnp.any(known.kernel != 0, axis=(1, 2))
             more["layer_kernel_drift"] = jnp.where(there, jax.vmap(relative_distance)(kernel, known.kernel), jnp.nan)
         return {
-            "train_prediction": self.path.outputs(variables, x, shared),
-            "test_prediction": self.path.outputs(variables, shared["x_test"], shared),
+            "train_prediction": self.stepper.outputs(variables, x, shared),
+            "test_prediction": self.stepper.outputs(variables, shared["x_test"], shared),
             "displacement": moved,
             "relative_displacement": moved / known.norm,
             "kernel_drift": relative_distance(jnp.sum(kernel, axis=0), jnp.sum(known.kernel, axis=0)),
@@ -118,7 +118,7 @@ class Snapshot:
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
         """The empirical kernel by trained array, (arrays, n, n), or the whole of it as (1, n, n)."""
-        network = self.path.network
+        network = self.stepper.network
         if not isinstance(network, TwoLayer):
             parts, arrays = layer_kernels(network, variables, x), len(jax.tree.leaves(variables["params"]))
             nothing = jnp.zeros((len(x), len(x)), x.dtype)
@@ -154,14 +154,14 @@ def train_members(
     """Train one member for each key side by side, all of this network's width, and measure them."""
     mesh = mesh_for(len(keys), network.width)
     alpha = 1.0
-    if isinstance(prepared.path, FlowPath) and hasattr(network, "output_scale"):
+    if isinstance(prepared.stepper, FlowStepper) and hasattr(network, "output_scale"):
         alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
     # Only the start knows its scale, so that networks of all scales share the program that trains them.
     trains = network.clone(init_scale=1.0) if hasattr(network, "init_scale") else network
-    path, units = replace(prepared.path, network=trains), Units(mesh if splits_neurons(mesh) else None)
-    if isinstance(path, HiddenPath):
-        path = replace(path, units=units)
-    measure = Snapshot(path, training.measures, training.sharpness, training.measured)
+    stepper, units = replace(prepared.stepper, network=trains), Units(mesh if splits_neurons(mesh) else None)
+    if isinstance(stepper, HiddenStepper):
+        stepper = replace(stepper, units=units)
+    measure = Snapshot(stepper, training.measures, training.sharpness, training.measured)
     data = prepared.seen(data)
     # What fills devices up is thrown away.
     every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]
@@ -173,7 +173,7 @@ def train_members(
         members = _members(network, measure, numbers, shared, layout)
         report = _times(on_steps, len(keys))
         steps, stop = training.snapshot_steps, training.stop
-        outcome = simulate(path, measure, members, shared, steps, report, checkpoint, stop, layout)
+        outcome = simulate(stepper, measure, members, shared, steps, report, checkpoint, stop, layout)
         trained = layout.to_host((members.variables, *outcome))
     found = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], trained))
     if starts_at_zero(network):
@@ -192,14 +192,14 @@ def train_polynomials(
     learning_rate: float,
 ) -> dict[str, np.ndarray]:
     """Predictions of a Taylor polynomial of the members at their starts, trained as they were: steps, loss, batches."""
-    path = AutodiffPath(polynomial, training.loss, get_optimizer(training.optimizer), training.batch_size)
+    stepper = AutodiffStepper(polynomial, training.loss, get_optimizer(training.optimizer), training.batch_size)
     with arithmetic(training.dtype):
-        shared = _share(path.share(data.x_train), data, {"learning_rate": learning_rate}, training.dtype)
+        shared = _share(stepper.share(data.x_train), data, {"learning_rate": learning_rate}, training.dtype)
         records = []
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
             members = Member(polynomial.at(start), batch_key(key)[None], None)
-            records.append(simulate(path, Predictions(polynomial), members, shared, training.snapshot_steps).records)
+            records.append(simulate(stepper, Predictions(polynomial), members, shared, training.snapshot_steps).records)
     return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
 
 

@@ -18,7 +18,7 @@ from jax import Array
 from lazynet.data._files import cache_folder
 from lazynet.networks import TwoLayer, forward_cost, parameter_bytes
 from lazynet.plan import device_memory
-from lazynet.training import HiddenPath, Member
+from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
@@ -82,7 +82,7 @@ def _remembered(file: Path, on: str) -> int:
 def measured_bytes() -> int:
     """What a step of the largest pack goes through that trains about as many members a second as any; takes seconds."""
     network = TwoLayer(width=WIDTH)
-    path = HiddenPath(network)
+    stepper = HiddenStepper(network)
     with jax.default_matmul_precision("highest"):
         x = jnp.linspace(-1.0, 1.0, N * D, dtype="float32").reshape(N, D)
         shared = {"x": x, "rows": x, "y": x[:, 0], "learning_rate": jnp.zeros((), "float32")}
@@ -97,20 +97,22 @@ def measured_bytes() -> int:
         for _ in range(4):
             for size in PACKS:
                 begin = time.perf_counter()
-                jax.block_until_ready(_steps(path, members[size], key, shared, STEPS * max(PACKS) // size))
+                jax.block_until_ready(_steps(stepper, members[size], key, shared, STEPS * max(PACKS) // size))
                 seconds[size] = min(seconds[size], time.perf_counter() - begin)
     best = min(seconds.values())
     return step_bytes(network, N, D) * max(size for size in PACKS if WITHIN * seconds[size] <= best)
 
 
-@partial(jax.jit, static_argnames="path")
-def _steps(path: HiddenPath, variables: Variables, key: Array, shared: dict[str, Array], steps: Array | int) -> Array:
+@partial(jax.jit, static_argnames="stepper")
+def _steps(
+    stepper: HiddenStepper, variables: Variables, key: Array, shared: dict[str, Array], steps: Array | int
+) -> Array:
     def one(variables: Variables) -> Array:
         member = Member(variables, key, None)
 
         def step(t: Array, state: tuple) -> tuple:
-            return path.step(state, member, shared, t)[0]
+            return stepper.step(state, member, shared, t)[0]
 
-        return jax.lax.fori_loop(0, steps, step, path.start(member, shared))[-1]
+        return jax.lax.fori_loop(0, steps, step, stepper.start(member, shared))[-1]
 
     return jax.vmap(one)(variables)

@@ -14,14 +14,14 @@ import optax
 from lazynet.data import Dataset
 from lazynet.experiment._spec import Training, examples
 from lazynet.kernels import analytic_kernel
-from lazynet.networks import Adapted, Centred, described, layer_names
+from lazynet.networks import Adapted, Centered, described, layer_names
 
 
 def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any) -> dict[str, Any]:
     """All settings of a sweep."""
     return {
         **limit_settings(network, data),
-        **_fields(network, "readout", "symmetric", "depth", "bias_scale", "filter_size", "stride", "image", "centred"),
+        **_fields(network, "readout", "symmetric", "depth", "bias_scale", "filter_size", "stride", "image", "centered"),
         "layers": layers(network, data),
         "steps": training.steps,
         "snapshots": training.snapshots,
@@ -30,7 +30,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any)
         "optimizer": training.optimizer,
         "batch_size": training.batch_size,
         "dtype": training.dtype,
-        "path": training.path,
+        "stepper": training.stepper,
         "stop": None if training.stop is None else training.stop._asdict(),
         "measures": [name for name, _ in training.measures],
         "sharpness": training.sharpness,
@@ -43,13 +43,13 @@ def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any)
 
 
 def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
-    """What an optimiser, a loss and measures that are functions do, to some digits: names do not tell them apart.
+    """What an optimizer, a loss and measures that are functions do, to some digits: names do not tell them apart.
 
     Raises:
-        ValueError: if the optimiser cannot be tried on two arrays.
+        ValueError: if the optimizer cannot be tried on two arrays.
     """
     found: dict[str, list[float]] = {}
-    network = network.network if isinstance(network, Centred) else network
+    network = network.network if isinstance(network, Centered) else network
     if isinstance(network, Adapted):
         rows = jnp.asarray(data.x_train[:4], "float32")
         outputs = np.ravel(network.apply(network.init(jax.random.key(0), rows), rows))

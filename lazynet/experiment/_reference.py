@@ -1,4 +1,4 @@
-"""What theory predicts for the members of a sweep: the infinite-width limit, and each member linearised."""
+"""What theory predicts for the members of a sweep: the infinite-width limit, and each member linearized."""
 
 import os
 import warnings
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.dynamics import Trajectory, kernel_descent, linearised_displacement
+from lazynet.dynamics import Trajectory, kernel_descent, linearized_displacement
 from lazynet.dynamics._modes import EXACT
 from lazynet.experiment._members import Trained, train_polynomials
 from lazynet.experiment._spec import Training
@@ -20,13 +20,13 @@ from lazynet.networks import Linearized, starts_at_zero
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import Variables
 
-# Up to this many predictions (n k) a member's kernel is diagonalised; beyond it its linearisation is trained.
+# Up to this many predictions (n k) a member's kernel is diagonalized; beyond it its linearization is trained.
 LARGEST_EIGENPROBLEM = 4096
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The kernel of infinite width on a data set: on the training set, between test and training set, diagonalised."""
+    """The kernel of infinite width on a data set: on the training set, between test and training set, diagonalized."""
 
     train: np.ndarray
     test: np.ndarray
@@ -116,8 +116,8 @@ def limit_trajectory(
 
 
 def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any) -> np.ndarray:
-    """The exact displacement of the linearised limit, at each of the steps."""
-    return linearised_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
+    """The exact displacement of the linearized limit, at each of the steps."""
+    return linearized_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
 
 
 def linearized_members(
@@ -129,10 +129,10 @@ def linearized_members(
     training: Training,
     learning_rate: float,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Predictions (members, snapshots, ...) of each member linearised at its start, and its ||K_0 - K|| / ||K||.
+    """Predictions (members, snapshots, ...) of each member linearized at its start, and its ||K_0 - K|| / ||K||.
 
     Kernel descent with the member's K_0 where training is plain and the eigenproblem is small enough; otherwise the
-    linearised network is trained itself, which is the same thing and takes longer.
+    linearized network is trained itself, which is the same thing and takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM

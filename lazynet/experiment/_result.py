@@ -1,4 +1,4 @@
-"""The labelled result of a sweep: one `xarray.Dataset` over width, seed and step."""
+"""The labeled result of a sweep: one `xarray.Dataset` over width, seed and step."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ OF = {
     **dict.fromkeys(("label_norm", "complexity"), LABELS),
     **{f"kernel_{part}_{score}": DESCENT for part in ("train", "test") for score in ("loss", "error")},
     **{f"regression_error_limit{end}": LABELS for end in ("", "_low", "_high")},
-    "linearised_displacement": DESCENT,
+    "linearized_displacement": DESCENT,
     "target_rms": ("n_train", "label_noise"),
     **dict.fromkeys(SCALES, ()),
 }

@@ -9,7 +9,7 @@ from lazynet.data import Dataset
 from lazynet.experiment._spec import Training
 from lazynet.kernels._threads import narrow_products
 from lazynet.networks import TwoLayer
-from lazynet.training import choose_path, row_space
+from lazynet.training import choose_stepper, row_space
 
 
 class Prepared(NamedTuple):
@@ -19,7 +19,7 @@ class Prepared(NamedTuple):
     fewer inputs than features nothing else of a start is ever seen, and nothing else moves.
     """
 
-    path: Any
+    stepper: Any
     arrays: dict[str, np.ndarray]
     norm: float
 
@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(network: Any, data: Dataset, training: Training, *, by_span: bool = True) -> Prepared:
-    """The path that trains this family on these inputs.
+    """The stepper that trains this family on these inputs.
 
     Args:
         network: the family.
@@ -54,5 +54,7 @@ def prepare(network: Any, data: Dataset, training: Training, *, by_span: bool = 
         ):
             arrays["span"] = row_space(np.concatenate([x, data.x_test]))
             x = x @ arrays["span"]
-        path = choose_path(network, training.loss, training.optimizer, training.batch_size, x, path=training.path)
-        return Prepared(path, arrays | path.share(x), norm)
+        stepper = choose_stepper(
+            network, training.loss, training.optimizer, training.batch_size, x, stepper=training.stepper
+        )
+        return Prepared(stepper, arrays | stepper.share(x), norm)

@@ -16,7 +16,7 @@ from lazynet.dynamics import check_learning_rate
 from lazynet.losses import Loss, squared
 from lazynet.measures._catalogue import RESERVED
 from lazynet.networks import Scale, at_width
-from lazynet.training import FLOW, PATHS, Stop, choose_path, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.training import FLOW, STEPPERS, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
 
 # A user's measures, by name: f(variables, variables_0, data) -> array.
 Measures = tuple[tuple[str, Callable], ...]
@@ -36,7 +36,7 @@ class Training:
     optimizer: str | Callable
     batch_size: int | None
     dtype: str
-    path: str
+    stepper: str
     stop: Stop | None = None
     measures: Measures = ()
     sharpness: bool = False
@@ -87,8 +87,8 @@ class Training:
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
-        if self.path != "auto":
-            choose_path(network, self.loss, self.optimizer, self.batch_size, data.x_train, path=self.path)
+        if self.stepper != "auto":
+            choose_stepper(network, self.loss, self.optimizer, self.batch_size, data.x_train, stepper=self.stepper)
         self._check_stop()
         self._check_comparison(data, learning_rate)
         for name, _ in self.measures:
@@ -134,7 +134,7 @@ class Training:
             get_optimizer(self.optimizer)
             return
         # Nothing goes beside a flow step by step, and no stability limit is that of its steps.
-        for name, allowed in {"batch_size": None, "compare": False, "sharpness": False, "path": PATHS[0]}.items():
+        for name, allowed in {"batch_size": None, "compare": False, "sharpness": False, "stepper": STEPPERS[0]}.items():
             if getattr(self, name) != allowed:
                 raise ValueError(
                     f"optimizer is {FLOW!r}, whose full-batch steps have lengths of their own, but {name} is "

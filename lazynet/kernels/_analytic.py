@@ -24,8 +24,8 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
     which for relu, the hidden layer alone, kappa = alpha = 1 and unit rows is x.x' (pi - arccos(x.x')) / (2 pi): the
     H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), through the arc-cosine kernels of Cho and Saul 2009.
-    With several outputs the kernel is the same for each of them. That of `DeepReLU` and `ThreeLayer` is the recursion
-    of Jacot, Gabriel and Hongler 2018, Theorem 1, with the powers of the width that their parametrisation has, at the
+    With several outputs the kernel is the same for each of them. That of `MLP` and `ThreeLayer` is the recursion
+    of Jacot, Gabriel and Hongler 2018, Theorem 1, with the powers of the width that their parametrization has, at the
     network's own; that of `ConvNet` the mean of the two-layer kernel over pairs of patches; that of `from_stax` is
     neural-tangents', and that of other networks of one's own what came with them. A further family registers its type
     with `analytic_kernel.register`.
@@ -37,7 +37,7 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
         A function `kernel(x1, x2=None, dtype="float64")` of rows (n1, d) and (n2, d) in any real dtype. Its result is a
         NumPy array (n1, n2) of that dtype, exactly symmetric without `x2`, which then is `x1`. That of `TwoLayer` is
         computed in the dtype and filled block by block, without another of its size and with half of the work without
-        `x2`; others are computed in float64, `DeepReLU` with some matrices of the result's size beside it.
+        `x2`; others are computed in float64, `MLP` with some matrices of the result's size beside it.
 
     Raises:
         ValueError: by the function, if rows are not a matrix, not finite, zero, of norms whose squares the dtype does

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 
 from lazynet.kernels._analytic import analytic_kernel, check_pair, limit_key
 from lazynet.kernels._covariance import covariance_dual
-from lazynet.networks import Adapted, Centred, ConvNet, DeepReLU, at_width, get_parametrization, patches
+from lazynet.networks import MLP, Adapted, Centered, ConvNet, at_width, get_parametrization, patches
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray
@@ -22,9 +22,9 @@ HELD = 8
 PAIRS = 2**21
 
 
-@analytic_kernel.register(DeepReLU)
-def _deep_kernel(network: DeepReLU) -> Kernel:
-    """Jacot, Gabriel and Hongler 2018, Theorem 1, with the factors of any parametrisation at the network's own width.
+@analytic_kernel.register(MLP)
+def _deep_kernel(network: MLP) -> Kernel:
+    """Jacot, Gabriel and Hongler 2018, Theorem 1, with the factors of any parametrization at the network's own width.
 
     With E and E' for the expectations over sigma and sigma' at covariance S_l = s_l^2 E_(l-1) + b_l^2, where s_l^2 is
     the sum of the variances of effective weights m^(-a_l) w_l that enter a unit, the tangent kernel of z_l is
@@ -62,8 +62,8 @@ def _deep_kernel(network: DeepReLU) -> Kernel:
     return kernel
 
 
-@limit_key.register(DeepReLU)
-def _of_deep(network: DeepReLU) -> Hashable:
+@limit_key.register(MLP)
+def _of_deep(network: MLP) -> Hashable:
     """The width is left out where the kernel does not depend on it."""
     forward, init, _ = get_parametrization(network.parametrization)
     scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
@@ -135,8 +135,8 @@ def _given_kernel(network: Adapted) -> Kernel | None:
     return kernel
 
 
-@analytic_kernel.register(Centred)
-def _kernel_of_centred(network: Centred) -> Kernel | None:
+@analytic_kernel.register(Centered)
+def _kernel_of_centered(network: Centered) -> Kernel | None:
     """That of the network: what does not depend on parameters has no gradient."""
     return analytic_kernel(network.network)
 

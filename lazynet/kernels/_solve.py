@@ -30,7 +30,7 @@ UNSEEN = 0.03  # share of its typical size below which a component of a random v
 def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float = 1e-5) -> float:
     """The complexity measure sqrt(2 y' K^-1 y / n); with several outputs sqrt(2 tr(Y' K^-1 Y) / n).
 
-    Arora et al. 2019, equation (10), the leading term of their generalisation bound.
+    Arora et al. 2019, equation (10), the leading term of their generalization bound.
 
     Args:
         k: kernel on the training set, (n, n), or a `lazynet.kernel_operator`.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lazynet.kernels._analytic import analytic_kernel
-from lazynet.networks import Centred, DeepReLU, SingleHidden, get_parametrization
+from lazynet.networks import MLP, Centered, SingleHidden, get_parametrization
 from lazynet.typing import AnyArray
 
 Covariance = Callable[[Float[AnyArray, "n d"]], Float[np.ndarray, "n n"]]
@@ -42,13 +42,13 @@ def _of_single_hidden(network: SingleHidden) -> Covariance | None:
     return _nothing if network.symmetric else _of_readout(network, 1.0)
 
 
-@start_covariance.register(DeepReLU)
-def _of_deep(network: DeepReLU) -> Covariance | None:
+@start_covariance.register(MLP)
+def _of_deep(network: MLP) -> Covariance | None:
     return _of_readout(network, network.width ** (-2 * get_parametrization(network.parametrization).init[2]))
 
 
-@start_covariance.register(Centred)
-def _of_centred(network: Centred) -> Covariance:
+@start_covariance.register(Centered)
+def _of_centered(network: Centered) -> Covariance:
     return _nothing
 
 

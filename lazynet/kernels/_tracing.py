@@ -177,7 +177,7 @@ def _scales(step: Step, position: int, varying: set[int]) -> tuple[tuple[str, Va
         return None
     other = step.inputs[1 - position]
     if step.name in ("add", "sub"):
-        # What is added is the same for every example, as in W - W_0 of a linearised network.
+        # What is added is the same for every example, as in W - W_0 of a linearized network.
         return () if isinstance(other, Literal) or other not in varying else None
     is_factor = step.given[1 - position].size == 1 and (step.name, position) != ("div", 1)
     return ((step.name, other),) if is_factor else None

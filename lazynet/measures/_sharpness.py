@@ -15,7 +15,7 @@ def sharpness(outputs: Callable[[Any], Array], params: Any) -> Array:
     """lambda_max of J J', J the Jacobian of all outputs of all examples in the parameters: a scalar.
 
     Full-batch descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2; without
-    the part of the Hessian that vanishes with the residual). Lanczos with full reorthogonalisation, never above the
+    the part of the Hessian that vanishes with the residual). Lanczos with full reorthogonalization, never above the
     true value but for rounding; each of its products runs the network forward and backward once.
 
     Args:

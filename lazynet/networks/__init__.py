@@ -2,9 +2,9 @@
 
 from lazynet.networks._activations import ACTIVATIONS, Activation, value_and_slope
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
-from lazynet.networks._centred import Centred
+from lazynet.networks._centered import Centered
 from lazynet.networks._conv import ConvNet, patches
-from lazynet.networks._deep import DeepReLU, ThreeLayer
+from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks._protocol import (
@@ -22,12 +22,12 @@ from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width,
 
 __all__ = [
     "ACTIVATIONS",
+    "MLP",
     "PARAMETRIZATIONS",
     "Activation",
     "Adapted",
-    "Centred",
+    "Centered",
     "ConvNet",
-    "DeepReLU",
     "Expansion",
     "Linearized",
     "Parametrization",

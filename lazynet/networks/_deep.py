@@ -1,4 +1,4 @@
-"""Fully connected networks of any depth in any parametrisation, as flax modules."""
+"""Fully connected networks of any depth in any parametrization, as flax modules."""
 
 from collections.abc import Callable, Iterator
 from math import sqrt
@@ -15,11 +15,11 @@ from lazynet.networks._two_layer import TRAINED_PARTS, Scale, at_width, check_fi
 from lazynet.typing import AnyArray, Variables
 
 
-class DeepReLU(nn.Module):
+class MLP(nn.Module):
     """Network of `depth` hidden layers, h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l), f = alpha m^(-a) V' h_depth.
 
     Entries of W_l are drawn from N(0, (kappa m^(-b_l))^2) and those of V from N(0, m^(-2 b)), with the exponents of the
-    parametrisation; the trained variables are what is drawn. With "ntk", sigma = relu and kappa^2 = 2, the default, it
+    parametrization; the trained variables are what is drawn. With "ntk", sigma = relu and kappa^2 = 2, the default, it
     is the network of Lee et al. 2019, section 2.1, on rows times sqrt(d), for like `TwoLayer` it does not divide by
     sqrt(d). With "chen" and output_scale m^alpha it is that of Chen et al. 2019, section 2, where depth + 1 is their L.
 
@@ -42,7 +42,7 @@ class DeepReLU(nn.Module):
         ValueError: if an argument is outside what is listed here.
 
     >>> import jax, lazynet as lz
-    >>> network = lz.DeepReLU(width=64, depth=2)
+    >>> network = lz.MLP(width=64, depth=2)
     >>> variables = network.init(jax.random.key(0), jax.numpy.ones((5, 3)))
     >>> {name: array.shape for name, array in variables["params"].items()}
     {'hidden_1': (64, 3), 'hidden_2': (64, 64), 'readout': (64, 1)}
@@ -95,8 +95,8 @@ class DeepReLU(nn.Module):
         return self.variable("fixed", name, lambda: draw(self.make_rng("params"))).value
 
 
-class ThreeLayer(DeepReLU):
-    """The three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: `DeepReLU` with other defaults.
+class ThreeLayer(MLP):
+    """The three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: `MLP` with other defaults.
 
     f(x) = sum_i a_i relu(n_i(x) + b_2i), n_i = sum_j v_ij relu(w_j . x + b_1j), with m1 = m2 = m; W, V and both b start
     as N(0, 1 / m) and a as N(0, 1). W and V are trained (train="hidden"), or a alone ("readout"); b never is. Its
@@ -117,17 +117,17 @@ class ThreeLayer(DeepReLU):
     def __post_init__(self) -> None:
         """Refuse another depth."""
         if self.depth != 2:
-            raise ValueError(f"depth is {self.depth}, but a ThreeLayer has two hidden layers; take DeepReLU.")
+            raise ValueError(f"depth is {self.depth}, but a ThreeLayer has two hidden layers; take MLP.")
         super().__post_init__()
 
 
-def output_multiplier(network: DeepReLU) -> float:
+def output_multiplier(network: MLP) -> float:
     """The factor alpha m^(-a) in front of the last sum."""
     forward = get_parametrization(network.parametrization).forward
     return at_width(network.output_scale, network.width) * network.width ** -forward[2]
 
 
-def preactivations_of(network: DeepReLU, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
+def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
     """m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, (n, m)."""
     forward, h = get_parametrization(network.parametrization).forward, x
     activation: Callable[[AnyArray], Array] = ACTIVATIONS[network.activation].function
@@ -139,7 +139,7 @@ def preactivations_of(network: DeepReLU, arrays: dict[str, AnyArray], x: AnyArra
         h = activation(z)
 
 
-def hidden_preactivations(network: DeepReLU, variables: Variables, x: AnyArray) -> list[Array]:
+def hidden_preactivations(network: MLP, variables: Variables, x: AnyArray) -> list[Array]:
     """Pre-activations (n, m) of each hidden layer at these variables."""
     names = [*variables["params"], *variables.get("fixed", {})]
     return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))

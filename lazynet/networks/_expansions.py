@@ -96,7 +96,7 @@ class Expansion:
 
 
 def linearize(network: Any, variables: Variables) -> Expansion:
-    """The network linearised in its trained parameters at these variables: a model of its own, of the same kernel.
+    """The network linearized in its trained parameters at these variables: a model of its own, of the same kernel.
 
     Args:
         network: anything with `width`, `outputs` and `apply(variables, x)`.

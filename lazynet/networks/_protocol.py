@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from lazynet.networks._adapters import Adapted
-from lazynet.networks._centred import Centred
+from lazynet.networks._centered import Centered
 from lazynet.networks._conv import ConvNet, patch_preactivations
-from lazynet.networks._deep import DeepReLU, hidden_preactivations
+from lazynet.networks._deep import MLP, hidden_preactivations
 from lazynet.networks._parametrization import get_parametrization
 from lazynet.networks._two_layer import TwoLayer, weights
 from lazynet.typing import AnyArray, Variables
@@ -19,7 +19,7 @@ from lazynet.typing import AnyArray, Variables
 
 def starts_at_zero(network: Any) -> bool:
     """Whether all outputs are zero at the start, but for rounding."""
-    return isinstance(network, Centred) or bool(getattr(network, "symmetric", False))
+    return isinstance(network, Centered) or bool(getattr(network, "symmetric", False))
 
 
 @functools.singledispatch
@@ -33,13 +33,13 @@ def _of_two_layer(network: TwoLayer, variables: Variables, x: AnyArray) -> list[
     return [jnp.asarray(x @ weights(variables, "hidden").T)]
 
 
-@preactivations.register(DeepReLU)
-def _of_deep(network: DeepReLU, variables: Variables, x: AnyArray) -> list[Array]:
+@preactivations.register(MLP)
+def _of_deep(network: MLP, variables: Variables, x: AnyArray) -> list[Array]:
     return hidden_preactivations(network, variables, x)
 
 
-@preactivations.register(Centred)
-def _of_centred(network: Centred, variables: Variables, x: AnyArray) -> list[Array] | None:
+@preactivations.register(Centered)
+def _of_centered(network: Centered, variables: Variables, x: AnyArray) -> list[Array] | None:
     return preactivations(network.network, variables, x)
 
 
@@ -49,14 +49,14 @@ def _of_convolution(network: ConvNet, variables: Variables, x: AnyArray) -> list
 
 
 def learning_rate_exponent(network: Any) -> float | None:
-    """c of the network's parametrisation, with learning rates that go as m^(-c); None where there is none."""
+    """c of the network's parametrization, with learning rates that go as m^(-c); None where there is none."""
     known = getattr(network, "parametrization", None)
     return None if known is None else get_parametrization(known).learning_rate
 
 
 def described(network: Any) -> str:
     """What a person calls this network."""
-    if isinstance(network, Centred):
+    if isinstance(network, Centered):
         return described(network.network)
     return f"from_{network.kind}" if isinstance(network, Adapted) else type(network).__name__
 

@@ -2,7 +2,7 @@
 
 A two-layer relu network whose hidden layer is trained learns the part of its labels along the eigenvector v_i of the
 kernel H as (1 - eta lambda_i)^k (Theorem 4.1), so that true labels are learned sooner than random ones; and y' H^-1 y
-bounds how it generalises (Theorem 5.1), which is small for what is linear or an even power (Theorem 6.1).
+bounds how it generalizes (Theorem 5.1), which is small for what is linear or an even power (Theorem 6.1).
 """
 
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def networks(name: str, size: Size, work: Work, found: Reproduction) -> None:
 
     def sweep(part: str, kind: str, **more: Any) -> Result:
         n, *how = getattr(size, part)
-        return work.sweep(f"{part}-{name}-{kind}", NETWORK, labelled(images(name, n))[kind], *how, **more)
+        return work.sweep(f"{part}-{name}-{kind}", NETWORK, labeled(images(name, n))[kind], *how, **more)
 
     curves = {kind: sweep("curves", kind, init_scale=[KAPPAS[0], KAPPAS[-1]]) for kind in LABELS}
     sweeps = {kind: sweep("speed", kind) for kind in LABELS}
@@ -90,7 +90,7 @@ def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
-def labelled(data: lz.Dataset) -> dict[str, lz.Dataset]:
+def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
     """The data with true and random labels, and with the eigenvector of lambda_min, which is learned last."""
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
@@ -132,7 +132,7 @@ def last_steps(name: str, size: Networks) -> Arrays:
     modes, kinds = spectrum(KERNEL(data.x_train)), LABELS[:2]
     found = np.zeros((len(kinds), len(size.widths), size.seeds, size.n))
     for i, kind in enumerate(kinds):
-        of_kind = labelled(data)[kind]
+        of_kind = labeled(data)[kind]
         for j, width in enumerate(size.widths):
             for seed in range(size.seeds):
                 run = lz.train(NETWORK.clone(width=width), of_kind, member_key(width, seed), size.steps)
@@ -171,8 +171,8 @@ def movement(name: str, x: np.ndarray, sweeps: dict[str, Result]) -> Iterator[Cl
         note = f"the bound is {float((bound / radius).min()):.0f} times too large"
         worst = float((radius / bound).max())
         yield Claim(f"Lemma C.1, {place}", "movement of a unit over its bound", worst, "<=", 1.0, note)
-        off = float(abs(end.displacement / end.linearised_displacement - 1).mean("seed")[-1])
-        yield Claim(f"Lemma 5.3, {place}", "movement, from that of the linearised limit", off, "<=", 0.05)
+        off = float(abs(end.displacement / end.linearized_displacement - 1).mean("seed")[-1])
+        yield Claim(f"Lemma 5.3, {place}", "movement, from that of the linearized limit", off, "<=", 0.05)
         over = (end.displacement / end.label_norm).mean("seed").values
         note = f"by width {', '.join(f'{value:.3f}' for value in over)}"
         yield Claim(f"Lemma 5.3, {place}", "movement of the widest over sqrt(y' H^-1 y)", over[-1], "<=", 1.05, note)
@@ -192,7 +192,7 @@ def flips_fall(name: str, scales: Result) -> Claim:
     return Claim(f"Lemma C.2, {name}", "share of flips at kappa over that at kappa / 10", most, "<=", 1.0, note)
 
 
-# Section 5: how well networks generalise.
+# Section 5: how well networks generalize.
 
 
 def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, found: Reproduction) -> None:

@@ -37,7 +37,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
     gap.loglog(small.width, speed_gap(small).mean("seed"), "s:", color=COLORS["true"], label=label)
     gap.set(xlabel="width", ylabel="largest gap to Theorem 4.1")
     ticks(gap, sweeps["true"].width.values)
-    # The curves of the left panels have the colours of the right one.
+    # The curves of the left panels have the colors of the right one.
     theory = losses[0].plot([], [], color="black", label="Theorem 4.1", **THEORY)
     figure.legend(handles=[*gap.get_lines(), *theory], loc="outside lower center", ncols=5)
     return figure
@@ -49,11 +49,11 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")
     moved.loglog(end.width, end.displacement.mean("seed"), "o-", color=BLUE, label="all weights")
-    moved.axhline(float(end.linearised_displacement.mean()), color=BLUE, **THEORY)
+    moved.axhline(float(end.linearized_displacement.mean()), color=BLUE, **THEORY)
     moved.axhline(float(end.label_norm), color=BLUE, linestyle=":", label="sqrt(y' H^-1 y)")
     moved.loglog(end.width, largest, "s-", color=VERMILION, label="the unit that moves most")
     moved.loglog(end.width, end.lemma_bound.mean("seed"), color=VERMILION, **THEORY)
-    moved.set(xlabel="width", ylabel="movement", title="dashed: linearised network, Lemma C.1")
+    moved.set(xlabel="width", ylabel="movement", title="dashed: linearized network, Lemma C.1")
     for quantity, label, color in (
         ("kernel_drift", "kernel, from its start (C.2)", ORANGE),
         ("initial_kernel_error", "start, from the limit (C.3)", PURPLE),

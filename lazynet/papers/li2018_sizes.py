@@ -47,7 +47,7 @@ class Size(NamedTuple):
     varied: Networks  # on other data
     variances: tuple[float, ...]
     structures: tuple[tuple[int, int], ...]  # k and l
-    memorised: int  # examples with random labels
+    memorized: int  # examples with random labels
     images: Images
     on_images: Networks  # of Figure 2
 
@@ -60,7 +60,7 @@ SMALL = Size(
     varied=Networks((1000,), 2, 200),
     variances=(0.0, 1.0, 2.0, 4.0, 8.0),
     structures=((2, 2), (5, 2), (10, 1), (10, 2), (10, 4), (10, 8), (20, 2)),
-    memorised=200,
+    memorized=200,
     images=Images("mnist", 60_000, 1000, 2000),
     on_images=Networks((500, 1000, 2000, 4000), 3, 1000),
 )
@@ -73,7 +73,7 @@ SIZES = {
         varied=Networks((1000,), 2, 100),
         variances=(0.0, 4.0),
         structures=((3, 1), (3, 4)),
-        memorised=60,
+        memorized=60,
         images=Images("digits", 1000, 200, 400),
         on_images=Networks((1000, 16_000), 3, 100),
     ),

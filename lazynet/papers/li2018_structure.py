@@ -30,7 +30,7 @@ from lazynet.papers.work import Work
 from lazynet.typing import Result, Variables
 
 SNAPSHOTS = 60  # at logarithmic distances
-MEMORISING = 16  # times as many steps for random labels
+MEMORIZING = 16  # times as many steps for random labels
 
 
 def add_to(found: Reproduction, work: Work, size: Size) -> None:
@@ -53,10 +53,10 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
     leading = work.arrays(
         "leading", lambda: {"count": np.array([leading_of(one, size) for one in structures.values()])}
     )
-    few = drawn(mixture._replace(n=size.memorised))
+    few = drawn(mixture._replace(n=size.memorized))
     random = replace(few, y_train=lz.label_noise(few.y_train, 1.0, jax.random.key(1)))
     labels = {
-        kind: sweep(f"labels-{kind}", data, MEMORISING, None) for kind, data in (("true", few), ("random", random))
+        kind: sweep(f"labels-{kind}", data, MEMORIZING, None) for kind, data in (("true", few), ("random", random))
     }
     apart = drawn(mixture, delta=1.0, lambda_=1 / (8 * mixture.components))
     crossed = lz.xor(200, 200, jax.random.key(0))
@@ -65,15 +65,15 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
         "XOR in the plane": sweep("xor", crossed),
         "one pass over the data": sweep("one-pass", drawn(mixture, n_train=varied.steps * BATCH)),
     }
-    centres = drawn(mixture._replace(n=10 * mixture.classes * mixture.components), sigma=0.0)
+    centers = drawn(mixture._replace(n=10 * mixture.classes * mixture.components), sigma=0.0)
     widths, seeds, _ = size.networks
     own: dict[str, Any] = {"widths": widths, "seeds": seeds, "snapshots": 1, "measures": {"coupled": coupled}}
-    exact = sweep("centres", centres, measured=None, **own)
+    exact = sweep("centers", centers, measured=None, **own)
     found.claims += [
         *poorer("sigma", variance),
         *poorer("k l", clusters),
         leads(structures, leading["count"]),
-        *memorised(labels),
+        *memorized(labels),
         *separated(mixture.components, apart, drawn(mixture)),
         *learned(easy),
         crossing(crossed),
@@ -126,7 +126,7 @@ def leads(structures: dict[tuple[int, int], Mixture], counts: np.ndarray) -> Cla
     return Claim("Section 6, update", "leading singular values, furthest from k l", off, "<=", 0.0, note)
 
 
-def memorised(labels: dict[str, Result]) -> Iterator[Claim]:
+def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
     """Random labels of the same inputs take more steps and more movement."""
     place = "Section 4, random labels"
     steps = {kind: steps_of(result.train_error) for kind, result in labels.items()}

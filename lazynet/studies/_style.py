@@ -1,4 +1,4 @@
-"""Colours and lines that every figure shares: theory dashed over measurement solid."""
+"""Colors and lines that every figure shares: theory dashed over measurement solid."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from lazynet.typing import Axes
 
-# Okabe and Ito's colours, which people with colour-blindness can tell apart.
+# Okabe and Ito's colors, which people with color-blindness can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 SETTINGS: Any = {
     "font.size": 12,
@@ -27,7 +27,7 @@ THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 
 
 
 def width_colors(count: int) -> np.ndarray:
-    """One colour for each width, from dark (narrow) to light (wide)."""
+    """One color for each width, from dark (narrow) to light (wide)."""
     import matplotlib as mpl
 
     return mpl.colormaps["viridis"](np.linspace(0, 0.9, count))

@@ -1,4 +1,4 @@
-"""Predicted exponents in the width, from the exponents of the parametrisation."""
+"""Predicted exponents in the width, from the exponents of the parametrization."""
 
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ class Scaling(NamedTuple):
 
     Attributes:
         init: exponent of init_scale, kappa ~ m^init.
-        output: exponent of output_scale, alpha ~ m^output; 0 is the NTK parametrisation, -1/2 mean field.
+        output: exponent of output_scale, alpha ~ m^output; 0 is the NTK parametrization, -1/2 mean field.
         learning_rate: exponent of eta.
         symmetric: whether the network starts at f = 0.
         homogeneous: whether the activation is positively homogeneous, as relu is.
@@ -66,7 +66,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     Write s, a and k for the exponents of eta, alpha and kappa, and r for that of the residual: 0, or that of f_0 where
     that is larger and f_0 is not cancelled. A trained array with ||df/dW|| ~ m^g moves by m^(s + g + r), and the
     network learns m^(s + 2 g + r) in a step, for the largest g of all (`layers_of` gives them). In the NTK
-    parametrisation all g are a, so that with one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
+    parametrization all g are a, so that with one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
     s = a = k = r = 0)
 
         ||W - W_0|| ~ m^(s + a + r),  over ||W_0|| ~ kappa sqrt(m d),  and ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2),

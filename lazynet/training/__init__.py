@@ -1,10 +1,10 @@
 """Training: what the finite network does, as pure functions of a key."""
 
-from lazynet.training._delayed import DelayedPath
-from lazynet.training._flow import FlowPath
-from lazynet.training._paths import AutodiffPath, HiddenPath, Member, Path, PreactivationPath, row_space
+from lazynet.training._delayed import DelayedStepper
+from lazynet.training._flow import FlowStepper
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
-from lazynet.training._select import FLOW, OPTIMIZERS, PATHS, choose_path, get_optimizer, is_plain_descent
+from lazynet.training._select import FLOW, OPTIMIZERS, STEPPERS, choose_stepper, get_optimizer, is_plain_descent
+from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Stepper, row_space
 from lazynet.training._units import Units
 
 __all__ = [
@@ -12,19 +12,19 @@ __all__ = [
     "FLOW",
     "NEVER",
     "OPTIMIZERS",
-    "PATHS",
-    "AutodiffPath",
+    "STEPPERS",
+    "AutodiffStepper",
     "Checkpoint",
-    "DelayedPath",
-    "FlowPath",
-    "HiddenPath",
+    "DelayedStepper",
+    "FlowStepper",
+    "HiddenStepper",
     "Member",
     "Outcome",
-    "Path",
-    "PreactivationPath",
+    "PreactivationStepper",
+    "Stepper",
     "Stop",
     "Units",
-    "choose_path",
+    "choose_stepper",
     "get_optimizer",
     "is_plain_descent",
     "row_space",

@@ -11,7 +11,7 @@ from jax import Array
 from lazynet.losses import Loss
 from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
 from lazynet.training._keys import epoch_order
-from lazynet.training._paths import Member, Shared, State
+from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
 # Examples of a block over features, so that the correction is small beside the products with all features; blocks of
@@ -25,13 +25,13 @@ def steps_of_block(d: int, batch_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class DelayedPath:
+class DelayedStepper:
     """Plain descent of any loss in the hidden weights on mini-batches, with weights that move once in several steps.
 
     With G_s the gradient in the pre-activations of batch X_s, weights after step t of a block are
     W - eta sum_s G_s X_s, so that a batch sees W X_t' - eta sum_s G_s X_s X_t'. Weights, which no cache holds, are thus
     read and written once a block: products with a block's rows are one, and what steps add is corrected by the Gram
-    matrix of these rows. Batches are those of `AutodiffPath`.
+    matrix of these rows. Batches are those of `AutodiffStepper`.
     """
 
     network: TwoLayer

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.training._paths import Member, Shared, State, gradient_operations
+from lazynet.training._steppers import Member, Shared, State, gradient_operations
 from lazynet.typing import AnyArray, Variables
 
 # No step moves an output by more than this share of the targets' RMS; the next is longer, or this one is tried again.
@@ -18,7 +18,7 @@ LONGER, SHORTER = 1.1, 0.5
 
 
 @dataclass(frozen=True)
-class FlowPath:
+class FlowStepper:
     """Euler steps of d theta / dt = -grad L, of any network and loss, with the rule of Geiger et al. 2019 (1906.08034).
 
     A step is taken if it lowers the loss and moves no training output by more than MOVE times the RMS of the targets;

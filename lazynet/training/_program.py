@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lazynet.training._paths import Member, Path, Shared, State
+from lazynet.training._steppers import Member, Shared, State, Stepper
 from lazynet.typing import Variables
 
 Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
@@ -48,7 +48,7 @@ class Stop(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What goes from step to step: the path's state, the loss that counts as divergence, and the step it came at.
+    """What goes from step to step: the stepper's state, the loss that counts as divergence, and the step it came at.
 
     `stopped_at` is the number of steps after which a member has stopped; `best` the least loss that was clearly below
     the one before it, and `best_at` its step. `root_sum` is the sum of sqrt(loss) and what its rounding has left out
@@ -140,7 +140,7 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
 
 def simulate(
-    path: Path,
+    stepper: Stepper,
     measure: Measure,
     members: Member,
     shared: Shared,
@@ -153,17 +153,17 @@ def simulate(
     """Train members, stacked along their first axis, and measure them at the snapshots.
 
     Args:
-        path: how a member steps.
+        stepper: how a member steps.
         measure: (variables, member, shared) -> dict of arrays, taken on the device in the same program.
         members: their variables, keys and contexts, stacked.
-        shared: the path's data, and "learning_rate".
+        shared: the stepper's data, and "learning_rate".
         snapshots: ascending steps, the first of which is 0.
         on_steps: told how many steps were done, after each call.
         checkpoint: where to keep what is unfinished, and to go on from; no digit depends on it.
         stop: when a member stops, and keeps its state.
         layout: where members are.
     """
-    carry = _start(path, members, shared, layout)
+    carry = _start(stepper, members, shared, layout)
     records: list[dict[str, np.ndarray]] = []
     root_sums: list[np.ndarray] = []
     done, limit = 0, 1
@@ -179,7 +179,7 @@ def simulate(
                 checkpoint.save(done, _packed(carry, records, root_sums, done))
             last = min(wanted, done + limit)
             begin = time.perf_counter()
-            carry, record = _advance(path, measure, carry, members, shared, done, last, last == wanted, stop, layout)
+            carry, record = _advance(stepper, measure, carry, members, shared, done, last, last == wanted, stop, layout)
             jax.block_until_ready(carry)
             if last > done:
                 limit = layout.agreed(max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin))))
@@ -191,7 +191,7 @@ def simulate(
         root_sums.append(np.sum([np.asarray(part, np.float64) for part in layout.to_host(carry.root_sum)], axis=0))
     stacked = {name: np.stack([record[name] for record in records], axis=1) for name in records[0]}
     stacked["loss_root_sum"] = np.stack(root_sums, axis=1)
-    variables = _read(path, carry, members, shared)
+    variables = _read(stepper, carry, members, shared)
     return Outcome(variables, stacked, *layout.to_host((carry.diverged_at, carry.stopped_at)))
 
 
@@ -229,7 +229,7 @@ def _unpacked(
 
 
 def _numbers(leaf: Array) -> Array:
-    """A leaf as numbers, which the keys that some optimisers hold are not."""
+    """A leaf as numbers, which the keys that some optimizers hold are not."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
@@ -237,23 +237,23 @@ def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-@partial(jax.jit, static_argnames=("path", "layout"))
-def _start(path: Path, members: Member, shared: Shared, layout: Layout) -> Carry:
+@partial(jax.jit, static_argnames=("stepper", "layout"))
+def _start(stepper: Stepper, members: Member, shared: Shared, layout: Layout) -> Carry:
     def one(member: Member) -> Carry:
         zero, never = jnp.zeros_like(shared["learning_rate"]), jnp.full((), NEVER, jnp.int32)
-        return Carry(path.start(member, shared), zero, never, never, zero, jnp.zeros_like(never), (zero, zero))
+        return Carry(stepper.start(member, shared), zero, never, never, zero, jnp.zeros_like(never), (zero, zero))
 
     return layout.spread(jax.vmap(one)(members))
 
 
-@partial(jax.jit, static_argnames="path")
-def _read(path: Path, carry: Carry, members: Member, shared: Shared) -> Variables:
-    return jax.vmap(lambda state, member: path.read(state, member, shared))(carry.state, members)
+@partial(jax.jit, static_argnames="stepper")
+def _read(stepper: Stepper, carry: Carry, members: Member, shared: Shared) -> Variables:
+    return jax.vmap(lambda state, member: stepper.read(state, member, shared))(carry.state, members)
 
 
-@partial(jax.jit, static_argnames=("path", "measure", "stop", "layout"), donate_argnames="carry")
+@partial(jax.jit, static_argnames=("stepper", "measure", "stop", "layout"), donate_argnames="carry")
 def _advance(
-    path: Path,
+    stepper: Stepper,
     measure: Measure,
     carry: Carry,
     members: Member,
@@ -271,7 +271,7 @@ def _advance(
     first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
 
     def step(t: Array, carry: Carry, member: Member) -> Carry:
-        state, loss, gradient = path.step(carry.state, member, shared, t)
+        state, loss, gradient = stepper.step(carry.state, member, shared, t)
         limit = jnp.where(t == 0, DIVERGED_RATIO * (loss + 1), carry.loss_limit)
         healthy = jnp.isfinite(loss) & (loss <= limit)
         diverged_at = jnp.where(healthy, carry.diverged_at, jnp.minimum(carry.diverged_at, t))
@@ -293,7 +293,7 @@ def _advance(
         return jax.lax.fori_loop(first, last, lambda t, carry: step(t, carry, member), carry)
 
     def measured(state: State, member: Member) -> dict[str, Array]:
-        return measure(path.read(state, member, shared), member, shared) | path.known(state)
+        return measure(stepper.read(state, member, shared), member, shared) | stepper.known(state)
 
     def nothing(state: State, member: Member) -> dict[str, Array]:
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state, member))
@@ -301,7 +301,7 @@ def _advance(
     if stop is None:
         carry = jax.vmap(one)(carry, members)
     else:
-        # The step is one for all members, so that what a path does at some steps only is done at no others.
+        # The step is one for all members, so that what a stepper does at some steps only is done at no others.
         _, carry = jax.lax.while_loop(
             lambda at: (at[0] < last) & jnp.any(_goes_on(at[1])),
             lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),

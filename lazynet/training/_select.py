@@ -1,4 +1,4 @@
-"""Which path trains a network: by the floating-point operations of a step."""
+"""Which stepper trains a network: by the floating-point operations of a step."""
 
 from functools import partial
 from typing import Any
@@ -8,9 +8,16 @@ import optax
 
 from lazynet.losses import Loss, squared
 from lazynet.networks import TwoLayer
-from lazynet.training._delayed import LEAST, DelayedPath, steps_of_block
-from lazynet.training._flow import FlowPath
-from lazynet.training._paths import AutodiffPath, HiddenPath, Optimizer, Path, PreactivationPath, row_space
+from lazynet.training._delayed import LEAST, DelayedStepper, steps_of_block
+from lazynet.training._flow import FlowStepper
+from lazynet.training._steppers import (
+    AutodiffStepper,
+    HiddenStepper,
+    Optimizer,
+    PreactivationStepper,
+    Stepper,
+    row_space,
+)
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": optax.sgd,
@@ -22,23 +29,23 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optax.rmsprop,
     "lion": optax.lion,
 }
-# Not an optimiser of optax: the lengths of its steps follow the outputs.
+# Not an optimizer of optax: the lengths of its steps follow the outputs.
 FLOW = "flow"
-PATHS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
+STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 
 
 def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """The function of a learning rate that makes an optimiser, from its name or as given.
+    """The function of a learning rate that makes an optimizer, from its name or as given.
 
     Raises:
-        ValueError: if there is no optimiser of this name.
+        ValueError: if there is no optimizer of this name.
     """
     if callable(optimizer):
         return optimizer
     if optimizer not in OPTIMIZERS:
         raise ValueError(
             f"optimizer is {optimizer!r}, but must be one of {', '.join((*OPTIMIZERS, FLOW))} or a function of the "
-            "learning rate that returns an optax optimiser."
+            "learning rate that returns an optax optimizer."
         )
     return OPTIMIZERS[optimizer]
 
@@ -48,49 +55,49 @@ def is_plain_descent(loss: Loss, optimizer: str | Optimizer, batch_size: int | N
     return loss == squared() and optimizer in ("sgd", optax.sgd) and batch_size is None
 
 
-def choose_path(
+def choose_stepper(
     network: Any,
     loss: Loss,
     optimizer: str | Optimizer,
     batch_size: int | None,
     x: np.ndarray,
-    path: str = "auto",
-) -> Path:
-    """The path with the fewest operations, or the one asked for.
+    stepper: str = "auto",
+) -> Stepper:
+    """The stepper with the fewest operations, or the one asked for.
 
     Args:
         network: what is trained.
         loss: its loss.
-        optimizer: a name or a function of the learning rate; "flow" has one path.
+        optimizer: a name or a function of the learning rate; "flow" has one stepper.
         batch_size: None for the full batch.
         x: training inputs (n, d), whose rank decides.
-        path: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
+        stepper: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
 
     Raises:
-        ValueError: if the path is unknown or cannot train this network.
+        ValueError: if the stepper is unknown or cannot train this network.
     """
-    if path not in PATHS:
-        raise ValueError(f"path is {path!r}, but must be one of {', '.join(PATHS)}.")
+    if stepper not in STEPPERS:
+        raise ValueError(f"stepper is {stepper!r}, but must be one of {', '.join(STEPPERS)}.")
     if optimizer == FLOW:
-        return FlowPath(network, loss)
+        return FlowStepper(network, loss)
     descends = optimizer in ("sgd", optax.sgd) and isinstance(network, TwoLayer) and network.train == "hidden"
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
-    if path in ("hidden", "preactivation") and not plain:
+    if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"path is {path!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
-            "layer of a TwoLayer; take path='auto'."
+            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
+            "layer of a TwoLayer; take stepper='auto'."
         )
     if batch_size is not None and descends:
-        if path == "delayed" or (path == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
-            return DelayedPath(network, loss, batch_size)
-    elif path == "delayed":
+        if stepper == "delayed" or (stepper == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
+            return DelayedStepper(network, loss, batch_size)
+    elif stepper == "delayed":
         raise ValueError(
-            f"path is {path!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
-            "TwoLayer; take path='auto'."
+            f"stepper is {stepper!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
+            "TwoLayer; take stepper='auto'."
         )
-    if path == "autodiff" or not plain:
-        return AutodiffPath(network, loss, get_optimizer(optimizer), batch_size)
+    if stepper == "autodiff" or not plain:
+        return AutodiffStepper(network, loss, get_optimizer(optimizer), batch_size)
     # Operations a step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
-    chosen = cheaper if path == "auto" else path
-    return PreactivationPath(network) if chosen == "preactivation" else HiddenPath(network)
+    chosen = cheaper if stepper == "auto" else stepper
+    return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

@@ -9,8 +9,8 @@ from lazynet.data._formats import read_cifar10, read_idx
 
 IMAGES = tiny_images(6, (4, 3), seed=0)
 IDX = idx_bytes(IMAGES)  # 16 + 72 bytes
-COLOURS, LABELS = tiny_images(3, (3072,), seed=1), np.array([9, 0, 3], np.uint8)
-CIFAR = cifar_bytes(COLOURS, LABELS)
+COLORS, LABELS = tiny_images(3, (3072,), seed=1), np.array([9, 0, 3], np.uint8)
+CIFAR = cifar_bytes(COLORS, LABELS)
 
 
 @pytest.mark.parametrize("name", ["images", "images.gz"])
@@ -23,7 +23,7 @@ def test_idx_round_trip(tmp_path, name):
 @pytest.mark.parametrize("name", ["batch.bin", "batch.bin.gz"])
 def test_cifar_round_trip_keeps_the_order_of_the_pixels(tmp_path, name):
     images, labels = read_cifar10(str(write(tmp_path / name, CIFAR)))
-    np.testing.assert_array_equal(images, COLOURS)
+    np.testing.assert_array_equal(images, COLORS)
     np.testing.assert_array_equal(labels, LABELS)
 
 
@@ -58,7 +58,7 @@ def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
         (CIFAR + b"\0", "expected 3073 bytes for each example, such as 9219, found 9220"),
         (CIFAR[:100], "expected 3073 bytes for each example, such as 3073, found 100"),
         (b"", "expected 3073 bytes for each example, such as 3073, found 0"),
-        (cifar_bytes(COLOURS, [1, 2, 10]), "must hold labels from 0 to 9, but example 2 has the label 10"),
+        (cifar_bytes(COLORS, [1, 2, 10]), "must hold labels from 0 to 9, but example 2 has the label 10"),
     ],
     ids=["one byte short", "one byte more", "part of an example", "empty", "label"],
 )

@@ -21,20 +21,20 @@ def brute(data, clusters):
     return delta, every[clusters[:, None] == clusters[None, :]].max()
 
 
-def nearest(data, centres):
-    return distances(data.x_train, centres).argmin(axis=1)
+def nearest(data, centers):
+    return distances(data.x_train, centers).argmin(axis=1)
 
 
 def test_the_papers_mixture(key):
-    """Norms of centres and noise, and the scaling to unit norm."""
+    """Norms of centers and noise, and the scaling to unit norm."""
     raw = mixture(2000, 50, 400, key, 5, 2, unit=False)
-    centres = mixture(10, 0, 400, key, 5, 2, sigma=0.0, unit=False).x_train
+    centers = mixture(10, 0, 400, key, 5, 2, sigma=0.0, unit=False).x_train
     # Chi-squared: the norm of 400 normals of variance sigma_0^2 / 400 is sigma_0 up to 1 / sqrt(800).
-    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 5, rtol=6 / np.sqrt(800))
-    noise = raw.x_train - centres[nearest(raw, centres)]
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 5, rtol=6 / np.sqrt(800))
+    noise = raw.x_train - centers[nearest(raw, centers)]
     assert np.mean(np.sum(noise**2, axis=1)) == pytest.approx(1, rel=6 * np.sqrt(2 / (2000 * 400)))
     assert abs(np.mean(noise**4) / np.mean(noise**2) ** 2 - 3) < 0.05
-    np.testing.assert_array_equal(np.bincount(nearest(raw, centres)), 200)
+    np.testing.assert_array_equal(np.bincount(nearest(raw, centers)), 200)
     unit = mixture(2000, 50, 400, key, 5, 2)
     np.testing.assert_allclose(unit.x_train, raw.x_train / np.linalg.norm(raw.x_train, axis=1)[:, None], rtol=1e-12)
     assert unit.name == "mixture"
@@ -45,7 +45,7 @@ def test_the_papers_mixture(key):
 def test_components_of_a_class_are_its_own(key):
     data = mixture(60, 0, 50, key, 3, 2, sigma=0.0)
     at = [np.unique(data.x_train[data.y_train.argmax(axis=1) == label].round(9), axis=0) for label in range(3)]
-    assert [len(centres) for centres in at] == [2, 2, 2]
+    assert [len(centers) for centers in at] == [2, 2, 2]
     assert len(np.unique(np.concatenate(at), axis=0)) == 6
 
 
@@ -53,11 +53,11 @@ def test_components_of_a_class_are_its_own(key):
     ("classes", "components", "delta", "lambda_"), [(3, 2, 1.0, 0.1), (2, 1, 1.3, 0.05), (4, 3, 0.5, 0.4)]
 )
 def test_separation_is_exact(classes, components, delta, lambda_, key):
-    centres = mixture(classes * components, 0, 30, key, classes, components, delta=delta, lambda_=lambda_ * 0).x_train
+    centers = mixture(classes * components, 0, 30, key, classes, components, delta=delta, lambda_=lambda_ * 0).x_train
     data = mixture(600, 7, 30, key, classes, components, delta=delta, lambda_=lambda_)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)
-    # Without a diameter the centres themselves are delta apart.
-    between = [np.linalg.norm(a - b) for a, b in combinations(centres, 2)]
+    # Without a diameter the centers themselves are delta apart.
+    between = [np.linalg.norm(a - b) for a, b in combinations(centers, 2)]
     np.testing.assert_allclose(between, delta, rtol=1e-6)
     found, (least, widest) = separation(data, components), brute(data, by_linkage(data, components))
     assert found.delta == pytest.approx(least, rel=1e-12)
@@ -104,8 +104,8 @@ def test_xor_is_not_linearly_separable(key):
     # The paper's 1/10 is more than 1 / (8 l) allows, as its footnote has it.
     assert not found.holds
     assert separation(xor(400, 100, key, diameter=0.08), 2).holds
-    centres = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-    assert distances(data.x_train, centres).min(axis=1).max() <= 0.05 * (1 + 1e-3)
+    centers = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    assert distances(data.x_train, centers).min(axis=1).max() <= 0.05 * (1 + 1e-3)
 
 
 def test_without_components_every_example_is_one():

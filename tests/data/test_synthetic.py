@@ -57,29 +57,29 @@ def test_mixture_of_two_is_balanced_and_spreads_as_said(key):
     assert data.name == "gaussian-mixture"
     assert data.y_train.sum() == 1
     assert is_labels(data.y_train)
-    # In random order: neighbours agree as often as not.
+    # In random order: neighbors agree as often as not.
     assert abs(np.mean(data.y_train[1:] * data.y_train[:-1])) < 6 / np.sqrt(N)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-14)
     for sign in (-1, 1):
         rows = data.x_train[data.y_train == sign]
-        centre = rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0))
+        center = rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0))
         # Scaling to unit norm removes the radial part: 7/8 of spread^2 is left, up to order spread^4.
-        tangent = rows / (rows @ centre)[:, None] - centre
+        tangent = rows / (rows @ center)[:, None] - center
         assert np.mean(np.sum(tangent**2, axis=1)) == pytest.approx(0.3**2 * 7 / 8, rel=0.1)
 
 
-def test_mixture_without_spread_sits_on_its_centres(key):
+def test_mixture_without_spread_sits_on_its_centers(key):
     data = gaussian_mixture(12, 6, 20, key, components=3, spread=0)
     assert data.y_train.shape == (12, 3)
     assert is_labels(data.y_train)
     np.testing.assert_array_equal((data.y_train > 0).sum(axis=0), 4)
     np.testing.assert_array_equal((data.y_test > 0).sum(axis=0), 2)
-    centres = [data.x_train[data.y_train.argmax(axis=1) == label] for label in range(3)]
-    for label, rows in enumerate(centres):
+    centers = [data.x_train[data.y_train.argmax(axis=1) == label] for label in range(3)]
+    for label, rows in enumerate(centers):
         np.testing.assert_allclose(rows, np.broadcast_to(rows[0], rows.shape), atol=1e-15)
         test_rows = data.x_test[data.y_test.argmax(axis=1) == label]
         np.testing.assert_allclose(test_rows, np.broadcast_to(rows[0], test_rows.shape), atol=1e-15)
-    assert np.abs(centres[0][0] - centres[1][0]).max() > 0.01
+    assert np.abs(centers[0][0] - centers[1][0]).max() > 0.01
 
 
 @pytest.mark.parametrize("make", [sphere, gaussian_mixture])

@@ -1,4 +1,4 @@
-"""Means and covariances over initialisations against neural-tangents, against training in weight space and networks."""
+"""Means and covariances over initializations against neural-tangents, against training in weight space and networks."""
 
 from typing import NamedTuple
 

@@ -18,7 +18,7 @@ from lazynet.kernels import CrossOperator, dense_operator, kernel_operator, neur
 from lazynet.losses import Loss, hinge, logistic, squared
 from lazynet.networks import Linearized
 from lazynet.precision import float64
-from lazynet.training import AutodiffPath, Member
+from lazynet.training import AutodiffStepper, Member
 
 # Three times for every flow, because another number of them is another compilation.
 N, N_TEST = 20, 6
@@ -243,12 +243,12 @@ def test_division_into_calls_does_not_show(monkeypatch):
     assert len(seen) > 10
 
 
-def test_descent_is_the_linearised_network(key):
+def test_descent_is_the_linearized_network(key):
     """Trained by the library's own training path, whose order of batches is read off by letting it batch numbers."""
     network, loss, batch_size, steps = lz.TwoLayer(width=64, symmetric=False), logistic("sum"), 6, 30
     x = unit_rows(N + N_TEST, 5)
     y = np.random.default_rng(0).choice([-1.0, 1.0], size=N)
-    path = AutodiffPath(Linearized(network), loss, lambda rate: optax.sgd(rate, 0.5), batch_size)
+    path = AutodiffStepper(Linearized(network), loss, lambda rate: optax.sgd(rate, 0.5), batch_size)
     with float64():
         variables = dict(network.init(key, jnp.asarray(x)))
         member = Member(path.network.at(variables), key, None)

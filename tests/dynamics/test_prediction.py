@@ -12,7 +12,7 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.dynamics import linearised_displacement
+from lazynet.dynamics import linearized_displacement
 from lazynet.kernels import neural_tangents, spectrum
 from lazynet.precision import float64
 
@@ -101,7 +101,7 @@ def test_a_learning_rate_that_diverges_is_no_error():
     np.testing.assert_allclose(path.train[:3], train[[0, 1, 50]], rtol=1e-10, atol=1e-10)
     assert not np.isfinite(path.train[3]).any()
     assert not np.isfinite(path.test[3]).any()
-    moved = linearised_displacement(spectrum(k), y, rate, np.array([1, 100_000]))
+    moved = linearized_displacement(spectrum(k), y, rate, np.array([1, 100_000]))
     assert_close(moved[0], rate * np.sqrt(y @ k @ y))
     assert not np.isfinite(moved[1])
 
@@ -189,7 +189,7 @@ print("done")
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("features", [5, 40])
-def test_displacement_of_the_linearised_weights(features, outputs):
+def test_displacement_of_the_linearized_weights(features, outputs):
     """theta <- theta - eta J' (J theta + f0 - y) with K = J J', singular where J has fewer columns than rows."""
     jacobian = np.random.default_rng(0).normal(size=(N, features)) / 3
     k = jacobian @ jacobian.T
@@ -202,14 +202,14 @@ def test_displacement_of_the_linearised_weights(features, outputs):
             theta = theta - rate * jacobian.T @ (jacobian @ theta + f0 - y)
             norms.append(np.linalg.norm(theta))
         steps = np.array([0, 1, 10, 300])
-        found = linearised_displacement(spectrum(k), y - f0, rate, steps)
+        found = linearized_displacement(spectrum(k), y - f0, rate, steps)
         np.testing.assert_allclose(found, np.array(norms)[steps], rtol=1e-9, atol=1e-12)
 
 
 def test_displacement_ends_at_the_norm_of_the_label():
     k, _ = kernels()
     y = targets(N)
-    found = linearised_displacement(spectrum(k), y, 1 / np.linalg.eigvalsh(k)[-1], np.array([10**7]))
+    found = linearized_displacement(spectrum(k), y, 1 / np.linalg.eigvalsh(k)[-1], np.array([10**7]))
     np.testing.assert_allclose(found, np.sqrt(y @ np.linalg.solve(k, y)), rtol=1e-10)
 
 

@@ -18,7 +18,7 @@ from lazynet.experiment import _devices as devices
 from lazynet.experiment import _members as members
 from lazynet.experiment._shared_inputs import prepare
 from lazynet.experiment._spec import Training
-from lazynet.training import HiddenPath, Units
+from lazynet.training import HiddenStepper, Units
 from lazynet.training._keys import member_key
 from lazynet.training._units import BLOCK
 
@@ -168,7 +168,7 @@ def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
         members.train_members(network, data, keys, training, 0.01, prepare(network, data, training, by_span=False))
     ((path, layout, shapes),) = seen
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
-    assert path == HiddenPath(network, Units(None if seeds == 2 else layout.mesh))
+    assert path == HiddenStepper(network, Units(None if seeds == 2 else layout.mesh))
     assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
 
 

@@ -86,7 +86,7 @@ def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_p
     out, advance, calls = tmp_path / "run", program._advance, []
 
     def counted(path, measure, carry, members, shared, first, last, *rest):
-        # Linearised networks are trained after their cell's own.
+        # Linearized networks are trained after their cell's own.
         if isinstance(path.network, lz.TwoLayer):
             if len(calls) == stop_at:
                 raise KeyboardInterrupt
@@ -188,7 +188,7 @@ def test_another_sweep_is_refused(change, said, computed, tmp_path):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_optimisers_and_losses_of_one_name_are_told_apart(tmp_path):
+def test_optimizers_and_losses_of_one_name_are_told_apart(tmp_path):
     def of(optimizer=lambda eta: optax.sgd(eta), power=2):
         loss = lz.losses.Loss("mine", lambda f, y: jnp.abs(f - y) ** power, "sum")
         return {"optimizer": optimizer, "loss": loss, "learning_rate": 0.01}

@@ -54,7 +54,7 @@ def test_the_limit_has_the_axes_on_which_it_depends():
     axes = ("n_train", "learning_rate", "label_noise")
     assert result.kernel_drift.dims == (*MEMBER, *axes)
     assert result.status.dims == ("width", "seed", *axes)
-    assert result.kernel_test_error.dims == result.linearised_displacement.dims == ("step", *axes)
+    assert result.kernel_test_error.dims == result.linearized_displacement.dims == ("step", *axes)
     assert result.lambda_min.dims == ("n_train",)
     assert result.complexity.dims == result.target_rms.dims == ("n_train", "label_noise")
     kernel = lz.analytic_kernel(lz.TwoLayer(width=8))

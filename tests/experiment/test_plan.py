@@ -16,33 +16,33 @@ from lazynet.experiment._spec import Training
 from lazynet.experiment._study import study_of
 from lazynet.losses import get_loss
 from lazynet.plan import Job
-from lazynet.training import Member, choose_path
+from lazynet.training import Member, choose_stepper
 
 DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
 
 
 def trained(**more):
     settings = {"steps": 10, "snapshots": 5, "loss": get_loss("squared"), "optimizer": "sgd", "batch_size": None}
-    return Training(**{**settings, "dtype": "float32", "path": "auto", **more})
+    return Training(**{**settings, "dtype": "float32", "stepper": "auto", **more})
 
 
 ONE_POINT = dict.fromkeys(AXES) | {"label_noise": 0.0, "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
-    ("path", "train"),
+    ("stepper", "train"),
     [
         ("hidden", "hidden"),
         ("preactivation", "hidden"),
         *(("autodiff", part) for part in ("hidden", "readout", "both")),
     ],
 )
-def test_operations_of_a_step_are_those_that_xla_counts(path, train):
+def test_operations_of_a_step_are_those_that_xla_counts(stepper, train):
     n, d, width = 96, 40, 1024
     x = np.random.default_rng(0).normal(size=(n, d)).astype("float32")
     y = np.ones(n, "float32")
     network = lz.TwoLayer(width=width, train=train)
-    chosen = choose_path(network, get_loss("squared"), "sgd", None, x, path)
+    chosen = choose_stepper(network, get_loss("squared"), "sgd", None, x, stepper)
     arrays = chosen.share(x)
     shared = {name: jnp.asarray(value) for name, value in arrays.items()} | {"y": y, "learning_rate": jnp.ones(())}
     member = Member(dict(network.init(jax.random.key(0), x)), jax.random.key(1), None)
@@ -82,13 +82,13 @@ def test_operations_at_several_points_add_up_and_bytes_are_the_most():
     assert both.name.endswith("at each of 2 points")
 
 
-def test_doubles_other_losses_and_optimisers_and_scales():
+def test_doubles_other_losses_and_optimizers_and_scales():
     (_, single), (_, double) = (jobs([128], dtype=dtype) for dtype in ("float32", "float64"))
     assert double.bytes["variables"] == 2 * single.bytes["variables"]
     _, logistic = jobs([128], loss=get_loss("logistic"))
-    # Nothing is diagonalised: the linearised network is trained too.
+    # Nothing is diagonalized: the linearized network is trained too.
     assert logistic.flops["eigenvectors"] == 0
-    assert logistic.flops["linearised"] == 2 * logistic.flops["training"] > 0
+    assert logistic.flops["linearized"] == 2 * logistic.flops["training"] > 0
     assert logistic.bytes["kernels of networks"] == 8 * 64**2
     # Weights, their two moments and the number of steps.
     _, adam = jobs([128], optimizer="adam")

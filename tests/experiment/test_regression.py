@@ -43,7 +43,7 @@ def error_by_hand(k, data):
     [
         (lz.TwoLayer(64, train="both", activation="tanh", output_scale=0.3), DATA),
         (lz.TwoLayer(64, train="both", activation="tanh", outputs=3, symmetric=False), THREE),
-        (lz.DeepReLU(32, 2, activation="erf"), DATA),
+        (lz.MLP(32, 2, activation="erf"), DATA),
     ],
 )
 def test_errors_and_drift_are_those_of_kernels_by_hand(network, data):

@@ -42,14 +42,14 @@ def gradient_norms(run, network, data):
 
 @pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
 def test_members_stop_where_a_loop_would_break(path):
-    free = lz.train(NETWORK, DATA, member_key(8, 0), 60, snapshots=400, path=path, measures={"weights": hidden})
+    free = lz.train(NETWORK, DATA, member_key(8, 0), 60, snapshots=400, stepper=path, measures={"weights": hidden})
     losses, norms = free.snapshots.train_loss.values, gradient_norms(free, NETWORK, DATA)
     assert free.snapshots.sizes["step"] == 61
     for stop, met in (
         (lz.Stop(loss=float(losses[20]) * 1.0001), losses <= losses[20] * 1.0001),
         (lz.Stop(gradient=float(np.min(norms[:31])) * 1.0001), norms <= np.min(norms[:31]) * 1.0001),
     ):
-        run = lz.train(NETWORK, DATA, member_key(8, 0), 60, path=path, stop=stop)
+        run = lz.train(NETWORK, DATA, member_key(8, 0), 60, stepper=path, stop=stop)
         expected = int(np.argmax(met))
         assert run.status == "stopped"
         assert int(run.snapshots.stopped_step) == expected < 60
@@ -155,7 +155,9 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_kernel(outputs, dtype):
             k = lz.empirical_ntk(network, variables, data.x_train, outputs="all").reshape(20 * outputs, -1)
             expected = np.linalg.eigvalsh(k)[-1]
             assert float(found) == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-10)
-        np.testing.assert_allclose(run.snapshots.relative_learning_rate, 0.03 * run.snapshots.sharpness / 2, rtol=1e-6)
+        np.testing.assert_allclose(
+            run.snapshots.learning_rate_over_stability_limit, 0.03 * run.snapshots.sharpness / 2, rtol=1e-6
+        )
 
 
 def test_sharpness_of_few_examples_and_of_equal_eigenvalues():
@@ -267,7 +269,7 @@ def test_measures_that_look_like_a_gap_or_ask_for_all_examples(tmp_path):
         sweep(30, [8], measures=changed, stop=lz.Stop(loss=4.0), out=tmp_path / "run", resume=True)
 
 
-def test_an_optimiser_from_a_partial_function_is_known_again(tmp_path):
+def test_an_optimizer_from_a_partial_function_is_known_again(tmp_path):
     from functools import partial
 
     more = {"optimizer": partial(optax.sgd, momentum=0.9), "learning_rate": 0.01, "out": tmp_path / "run"}

@@ -14,11 +14,14 @@ INF, NAN = float("inf"), float("nan")
 
 # What is wrong, and the pattern of the sentence.
 BAD = {
-    "unknown optimiser": ({"optimizer": "sgdd"}, r"optimizer is 'sgdd', but must be one of sgd, "),
+    "unknown optimizer": ({"optimizer": "sgdd"}, r"optimizer is 'sgdd', but must be one of sgd, "),
     "unknown dtype": ({"dtype": "float16"}, r"dtype is 'float16', but must be one of float32, float64"),
     "unknown loss": ({"loss": "absolute"}, r"loss is 'absolute', but must be one of squared, "),
-    "unknown path": ({"path": "fast"}, r"path is 'fast', but must be one of auto, "),
-    "path of another optimiser": ({"path": "hidden", "optimizer": "adam", "learning_rate": 0.1}, "path is 'hidden'"),
+    "unknown path": ({"stepper": "fast"}, r"stepper is 'fast', but must be one of auto, "),
+    "path of another optimizer": (
+        {"stepper": "hidden", "optimizer": "adam", "learning_rate": 0.1},
+        "stepper is 'hidden'",
+    ),
     "no width": ({"widths": []}, "widths is empty"),
     "width zero": ({"widths": [16, 0]}, "width is 0, but must be a whole number of at least 1"),
     "negative width": ({"widths": [-2]}, "width is -2"),

@@ -52,7 +52,7 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
 @pytest.mark.parametrize(
     "network",
     [
-        lz.DeepReLU(width=8, depth=2, activation="tanh", outputs=2),
+        lz.MLP(width=8, depth=2, activation="tanh", outputs=2),
         lz.ConvNet(width=8, image=(8, 8), stride=2, outputs=2, train="both", symmetric=False),
     ],
     ids=["deep", "convolutional"],
@@ -83,9 +83,9 @@ def test_what_is_measured_of_layers_is_what_it_says(network):
     np.testing.assert_allclose(at_end.activation_flips, flips.mean(), rtol=1e-12)
 
 
-def test_trained_and_diagonalised_linearisations_of_a_deep_network_agree(monkeypatch):
+def test_trained_and_diagonalized_linearizations_of_a_deep_network_agree(monkeypatch):
     options = {"widths": [16], "seeds": 2, "steps": 25, "snapshots": 4, "dtype": "float64"}
-    network = lz.DeepReLU(width=16, depth=2)
+    network = lz.MLP(width=16, depth=2)
     by_kernel = lz.sweep(network, DATA, **options)
     monkeypatch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
     trained = lz.sweep(network, DATA, **options)
@@ -95,7 +95,7 @@ def test_trained_and_diagonalised_linearisations_of_a_deep_network_agree(monkeyp
 
 
 def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
-    for network, falls in ((lz.ThreeLayer(width=8), True), (lz.DeepReLU(width=8, depth=2), False)):
+    for network, falls in ((lz.ThreeLayer(width=8), True), (lz.MLP(width=8, depth=2), False)):
         result = lz.sweep(network, DATA, [16, 64], seeds=1, steps=2, snapshots=2)
         rates = [float(rate) for rate in result.learning_rate.broadcast_like(result.width)]
         assert rates[0] / rates[1] == pytest.approx(4.0 if falls else 1.0)
@@ -109,7 +109,7 @@ def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
 
 
 def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
-    network = lz.DeepReLU(width=8, depth=2, parametrization="standard", activation="tanh", init_scale=1.0)
+    network = lz.MLP(width=8, depth=2, parametrization="standard", activation="tanh", init_scale=1.0)
     result = lz.sweep(network, DATA, [128, 512, 2048], seeds=3, steps=30, snapshots=4)
     losses = last(result, "train_loss").mean(axis=1)
     assert losses.max() / losses.min() < 1.6
@@ -122,7 +122,7 @@ def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
 
 def test_the_network_of_lee_moves_as_they_say():
     """Lee et al. 2019, Figure 1: first and last layer by m^(-1/2) of themselves, the middle ones by 1 / m."""
-    result = lz.sweep(lz.DeepReLU(width=8, depth=3), DATA, [64, 256, 1024], seeds=4, steps=60, snapshots=6)
+    result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 256, 1024], seeds=4, steps=60, snapshots=6)
     verdict = lz.verify(result)
     middle = {f"layer_relative_displacement[hidden_{i}]": -1.0 for i in (2, 3)}
     ends = {f"layer_relative_displacement[{name}]": -0.5 for name in ("hidden_1", "readout")}
@@ -157,7 +157,7 @@ def test_what_a_network_does_not_have_is_no_axis():
 
 def test_members_of_deep_networks_do_not_depend_on_each_other():
     options = {"steps": 10, "snapshots": 3, "learning_rate": 0.05, "dtype": "float64"}
-    network = lz.DeepReLU(width=8, depth=2)
+    network = lz.MLP(width=8, depth=2)
     both = lz.sweep(network, DATA, [8, 16], seeds=2, **options)
     alone = lz.sweep(network, DATA, [16], seeds=[1], **options)
     for name in ("train_loss", "layer_displacement", "kernel_gap_train"):
@@ -208,7 +208,7 @@ def test_another_kernel_is_refused_on_resume(tmp_path):
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
 def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
-    network = lz.DeepReLU(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
+    network = lz.MLP(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
     result = lz.sweep(network, DATA, [64, 512], seeds=3, steps=30, snapshots=3)
     first, last_rate = (float(rate) for rate in result.learning_rate.broadcast_like(result.width))
     assert first / last_rate == pytest.approx(8 ** (2 * power))
@@ -217,14 +217,14 @@ def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
 
 
 def test_one_hidden_layer_is_deep_enough():
-    result = lz.sweep(lz.DeepReLU(width=8, depth=1), DATA, [64, 256, 1024], seeds=4, steps=20, snapshots=3)
+    result = lz.sweep(lz.MLP(width=8, depth=1), DATA, [64, 256, 1024], seeds=4, steps=20, snapshots=3)
     rows = {row.quantity: row for row in lz.verify(result).rows}
     for name in ("hidden_1", "readout"):
         assert rows[f"layer_relative_displacement[{name}]"].predicted == -0.5
         assert rows[f"layer_relative_displacement[{name}]"].fitted == pytest.approx(-0.5, abs=0.15)
 
 
-def test_linearisations_that_diverge_are_not_compared_with():
+def test_linearizations_that_diverge_are_not_compared_with():
     """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
     network = lz.ThreeLayer(width=8)
     highest = np.linalg.eigvalsh(lz.analytic_kernel(network.clone(width=16))(DATA.x_train))[-1]
@@ -262,7 +262,7 @@ def test_layers_without_a_kernel_at_the_start_have_no_drift():
     assert np.isnan(last(result, "layer_relative_displacement")[..., 0]).all()
 
 
-@pytest.mark.parametrize("network", [own(), lz.DeepReLU(width=8, depth=2)], ids=["own", "deep"])
+@pytest.mark.parametrize("network", [own(), lz.MLP(width=8, depth=2)], ids=["own", "deep"])
 def test_every_network_has_its_picture(network):
     result = lz.sweep(network, DATA, [8, 16], seeds=2, steps=10, learning_rate=0.01, quadratic=True)
     figure = lz.plot(result)
@@ -273,7 +273,7 @@ def test_every_network_has_its_picture(network):
 
 def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_their_own():
     """Pre-activations of "chen" shrink as m^(-1/2), and so do biases: under relu that is a matter of units."""
-    network = lz.DeepReLU(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
+    network = lz.MLP(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
     result = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
     assert len(lz.verify(result).rows) > 1
     scaled = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2, init_scale=lambda m: m**-0.25)

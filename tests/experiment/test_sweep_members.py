@@ -166,7 +166,7 @@ def test_a_kernel_without_an_inverse_is_named_by_complexity_and_warned_of_in_a_s
         result = lz.sweep(network, data, [256], 1, 5)
     for name in ("lambda_min", "label_norm", "complexity"):
         assert np.isnan(result[name])
-    assert np.isfinite(result.linearised_displacement).all()
+    assert np.isfinite(result.linearized_displacement).all()
     statuses = {i.name: i.status for i in lz.verify(result).inequalities}
     assert next(status for name, status in statuses.items() if "Lemma" in name) == "undecided"
     assert next(status for name, status in statuses.items() if "path" in name) == "holds"
@@ -183,7 +183,7 @@ def test_snapshots_of_a_run_are_those_of_a_sweep():
 
 
 @pytest.mark.slow
-def test_a_very_wide_network_follows_its_linearisation_and_the_kernel():
+def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
     """Width 2^16 on digits 0/1, n = 256: both gaps below 1% of the targets' RMS, which is 1, at every snapshot."""
     data = lz.load_dataset("digits", n_train=256, n_test=100)
     result = lz.sweep(lz.TwoLayer(width=2**16), data, [2**16], 1, 200, snapshots=8)

@@ -22,7 +22,7 @@ class Perceptron(nn.Module):
 
 
 class Residual(nn.Module):
-    """A skip around a recomputed layer, normalisations, and inputs that enter twice."""
+    """A skip around a recomputed layer, normalizations, and inputs that enter twice."""
 
     @nn.compact
     def __call__(self, x):

@@ -57,7 +57,7 @@ def test_deep_kernels_are_those_of_neural_tangents(activation, depth):
     # Theirs has kappa^2 on hidden layers, and of parallel relu rows an angle that is some 1e-8 off.
     expected = {"readout": nngp, "hidden": (ntk - nngp) / 1.3**2, "both": nngp + (ntk - nngp) / 1.3**2}
     for train in TRAINED:
-        network = lz.DeepReLU(width=2, depth=depth, activation=activation, train=train, init_scale=1.3)
+        network = lz.MLP(width=2, depth=depth, activation=activation, train=train, init_scale=1.3)
         found = lz.analytic_kernel(network)(x1, x2)
         tolerance = 3e-8 if activation == "relu" else 1e-12
         np.testing.assert_allclose(found, expected[train], rtol=tolerance, atol=tolerance)
@@ -67,7 +67,7 @@ def test_deep_kernels_are_those_of_neural_tangents(activation, depth):
 def test_depth_one_is_the_two_layer_network(activation):
     x1, x2 = rows()
     for train in TRAINED:
-        deep = lz.DeepReLU(2, 1, activation=activation, train=train, init_scale=1.3, output_scale=0.7)
+        deep = lz.MLP(2, 1, activation=activation, train=train, init_scale=1.3, output_scale=0.7)
         two = lz.TwoLayer(2, activation=activation, train=train, init_scale=1.3, output_scale=0.7)
         np.testing.assert_allclose(lz.analytic_kernel(deep)(x1, x2), lz.analytic_kernel(two)(x1, x2), atol=1e-11)
 
@@ -76,10 +76,10 @@ def test_relu_on_equal_rows_is_exact():
     """With kappa^2 = 2 every layer keeps the norm, and its slope dual is 1: K(x, x) = (depth + 2) / 2 for unit rows."""
     x = unit_rows(20, 5)
     for depth in (1, 2, 5):
-        k = lz.analytic_kernel(lz.DeepReLU(2, depth))(x)
+        k = lz.analytic_kernel(lz.MLP(2, depth))(x)
         np.testing.assert_allclose(np.diagonal(k), depth / 2 + 1, rtol=1e-14)
         assert np.array_equal(k, k.T)
-        again = lz.analytic_kernel(lz.DeepReLU(2, depth))(x, x.copy())
+        again = lz.analytic_kernel(lz.MLP(2, depth))(x, x.copy())
         np.testing.assert_allclose(again, k, atol=1e-14)
 
 
@@ -127,12 +127,12 @@ def check(network, starts=100, sides=rows):
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_every_parametrization_has_the_kernel_of_its_own_width(parametrization, train):
     scales = {"bias_scale": 0.3, "output_scale": 1.7, "init_scale": 1.4}
-    check(lz.DeepReLU(512, 3, train=train, parametrization=parametrization, outputs=2, **scales))
+    check(lz.MLP(512, 3, train=train, parametrization=parametrization, outputs=2, **scales))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "softplus"])
 def test_deep_kernels_of_other_activations_are_means(activation):
-    check(lz.DeepReLU(512, 4, activation=activation, bias_scale=0.3))
+    check(lz.MLP(512, 4, activation=activation, bias_scale=0.3))
 
 
 def test_three_layer_kernel_is_a_mean():
@@ -164,8 +164,8 @@ def test_blocks_of_patches_give_the_whole_kernel(monkeypatch):
 
 
 NETWORKS = [
-    lz.DeepReLU(6, 3, 2, "tanh", bias_scale=0.2),
-    lz.DeepReLU(6, 2, parametrization="standard"),
+    lz.MLP(6, 3, 2, "tanh", bias_scale=0.2),
+    lz.MLP(6, 2, parametrization="standard"),
     lz.ThreeLayer(6),
     lz.ConvNet(6, 2, "tanh", "both", filter_size=3, readout="gaussian", symmetric=False),
 ]
@@ -186,7 +186,7 @@ def test_empirical_kernels_are_those_of_jacobians_layer_by_layer(network):
 
 
 def test_float32_is_the_rounded_kernel_and_bad_rows_are_refused():
-    for network in (lz.DeepReLU(2), lz.ConvNet(2), lz.from_flax(lambda m: None, kernel=lambda a, b=None: a @ a.T)):
+    for network in (lz.MLP(2), lz.ConvNet(2), lz.from_flax(lambda m: None, kernel=lambda a, b=None: a @ a.T)):
         kernel = lz.analytic_kernel(network)
         x = rows()[0]
         k = kernel(x, dtype="float32")
@@ -202,7 +202,7 @@ def test_one_start_has_no_standard_error():
 
 
 def test_monte_carlo_is_the_mean_of_empirical_kernels():
-    network, done = lz.DeepReLU(8, 2), []
+    network, done = lz.MLP(8, 2), []
     x = rows()[0].astype(np.float32)
     found = lz.monte_carlo_kernel(network, x, starts=5, key=jax.random.key(7), progress=done.append)
     assert done == [1, 2, 3, 4, 5]

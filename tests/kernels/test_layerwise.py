@@ -109,7 +109,7 @@ def test_modules(name):
     network, shape, general = MODULES[name]
     x = rows(5, *shape)
     variables = drawn(network, x)
-    # flax's normalisation mixes dtypes.
+    # flax's normalization mixes dtypes.
     with jax.numpy_dtype_promotion("standard"):
         check(network, variables, x)
         taken = dense(network.apply, variables, x)
@@ -257,7 +257,7 @@ def test_float32():
     assert not jax.config.jax_enable_x64
 
 
-def test_a_linearised_network_has_the_kernel_of_its_origin():
+def test_a_linearized_network_has_the_kernel_of_its_origin():
     network, x = Perceptron(outputs=2), rows(4, 5)
     linear, start = Linearized(network), drawn(network, x)
     at = linear.at(start)

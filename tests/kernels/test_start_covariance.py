@@ -7,7 +7,7 @@ import pytest
 
 import lazynet as lz
 from lazynet.kernels import start_covariance
-from lazynet.networks import Centred
+from lazynet.networks import Centered
 
 X = np.random.default_rng(0).normal(size=(3, 6))
 STARTS = 4000
@@ -15,10 +15,10 @@ STARTS = 4000
 NETWORKS = {
     "two layers": lz.TwoLayer(256, symmetric=False, output_scale=1.5, init_scale=0.7),
     "a Gaussian readout": lz.TwoLayer(256, symmetric=False, readout="gaussian", activation="tanh"),
-    "three layers": lz.DeepReLU(256, 2, init_scale=1.2, bias_scale=0.4),
-    "standard": lz.DeepReLU(256, 2, parametrization="standard"),
+    "three layers": lz.MLP(256, 2, init_scale=1.2, bias_scale=0.4),
+    "standard": lz.MLP(256, 2, parametrization="standard"),
     "allen-zhu": lz.ThreeLayer(256),
-    "mean field": lz.DeepReLU(256, 1, parametrization="mean-field"),
+    "mean field": lz.MLP(256, 1, parametrization="mean-field"),
     "a convolution": lz.ConvNet(256, filter_size=3, symmetric=False),
 }
 
@@ -37,7 +37,7 @@ def test_it_is_the_covariance_of_draws(name):
 
 
 def test_networks_that_start_at_zero_have_none_and_of_some_nobody_knows_it():
-    for network in (lz.TwoLayer(8), Centred(lz.DeepReLU(8))):
+    for network in (lz.TwoLayer(8), Centered(lz.MLP(8))):
         np.testing.assert_array_equal(start_covariance(network)(X), np.zeros((3, 3)))
     own = lz.from_functions(lambda key, x, width: jnp.ones((x.shape[1],)), lambda params, x: x @ params)
     assert start_covariance(own) is None

@@ -36,7 +36,7 @@ def cases():
         "squared, several outputs": (wide, hot, 0.5 * np.sum((wide - hot) ** 2, axis=1), wide - hot),
         "logistic": (f, y, np.log1p(np.exp(-y * f)), -y * special.expit(-y * f)),
         "softmax": (wide, hot, *softmax),
-        "softmax, centred targets": (wide, hot - 1 / OUTPUTS, *softmax),
+        "softmax, centered targets": (wide, hot - 1 / OUTPUTS, *softmax),
         "hinge": (f, y, np.maximum(0, 1 - y * f), np.where(y * f < 1, -y, 0.0)),
     }
 

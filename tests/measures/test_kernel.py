@@ -50,7 +50,7 @@ def test_kernels_on_the_way_are_the_empirical_ones_and_training_aligns_them():
     assert velocity.max() > 0
 
 
-def test_the_after_kernel_is_that_of_the_network_linearised_where_training_has_come():
+def test_the_after_kernel_is_that_of_the_network_linearized_where_training_has_come():
     """Fort et al. 2020: freeze the kernel at step t and train on; descent with it is the same thing."""
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.3)

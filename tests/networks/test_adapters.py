@@ -140,11 +140,11 @@ def test_what_is_not_supported_is_said(make, said):
 
 
 def test_rows_that_see_each_other_are_refused():
-    def normalised(params, x):
+    def normalized(params, x):
         z = x @ params
         return (z - z.mean(axis=0)) / z.std(axis=0)
 
-    network = lz.from_functions(lambda key, x, width: jax.random.normal(key, (7,)), normalised)
+    network = lz.from_functions(lambda key, x, width: jax.random.normal(key, (7,)), normalized)
     with pytest.raises(ValueError, match="batch norm"):
         check_network(network, X)
     with pytest.raises(ValueError, match="from_flax"):

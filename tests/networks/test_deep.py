@@ -29,7 +29,7 @@ def arrays_of(variables):
 def test_deep_network_is_its_formula(activation, parametrization, train):
     m, (first, middle, last) = 6, PARAMETRIZATIONS[parametrization].forward
     scales = {"init_scale": 1.3, "output_scale": lambda m: 0.7 * m, "bias_scale": 0.4}
-    network = lz.DeepReLU(m, 3, 2, activation, train, parametrization=parametrization, **scales)
+    network = lz.MLP(m, 3, 2, activation, train, parametrization=parametrization, **scales)
     variables = start(network)
     a = arrays_of(variables)
     hidden, readout = ["hidden_1", "hidden_2", "hidden_3"], ["readout"]
@@ -48,7 +48,7 @@ def test_deep_network_is_its_formula(activation, parametrization, train):
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_starts_have_the_variances_of_the_parametrization(parametrization):
     m, exponents = 300, PARAMETRIZATIONS[parametrization].init
-    a = arrays_of(start(lz.DeepReLU(m, 2, 40, bias_scale=0.5, init_scale=1.7, parametrization=parametrization)))
+    a = arrays_of(start(lz.MLP(m, 2, 40, bias_scale=0.5, init_scale=1.7, parametrization=parametrization)))
     scales = {"hidden_1": 1.7, "hidden_2": 1.7, "readout": 1.0, "bias_1": 0.5, "bias_2": 0.5}
     places = {"hidden_1": 0, "bias_1": 0, "readout": 2}
     for name, scale in scales.items():
@@ -58,7 +58,7 @@ def test_starts_have_the_variances_of_the_parametrization(parametrization):
 
 
 def test_the_start_is_the_same_in_both_dtypes():
-    network = lz.DeepReLU(8, 2)
+    network = lz.MLP(8, 2)
     narrow = start(network)
     with jax.enable_x64(True):
         wide = start(network, X.astype(np.float64))
@@ -70,7 +70,7 @@ def test_relu_networks_of_one_function_in_three_parametrizations():
     """What a draw gives depends on a + b alone; what is trained does not."""
     outputs = {}
     for name in ("ntk", "standard", "maximal-update"):
-        network = lz.DeepReLU(16, 3, parametrization=name)
+        network = lz.MLP(16, 3, parametrization=name)
         outputs[name] = np.asarray(network.apply(start(network), X))
     assert_close(outputs["standard"], outputs["ntk"], dtype="float32")
     # a + b of the readout is 1 there, and 1/2 in the others.
@@ -106,11 +106,11 @@ def test_three_layer_network_of_allen_zhu():
 )
 def test_what_is_no_deep_network_is_refused(changes, said):
     with unchecked(), pytest.raises(ValueError, match=said):
-        lz.DeepReLU(**{"width": 4, **changes})
+        lz.MLP(**{"width": 4, **changes})
 
 
 def test_a_three_layer_network_has_three_layers():
-    with pytest.raises(ValueError, match="take DeepReLU"):
+    with pytest.raises(ValueError, match="take MLP"):
         lz.ThreeLayer(4, depth=3)
 
 

@@ -126,7 +126,7 @@ def test_gaps_along_a_path_are_of_second_and_third_order_in_the_movement(activat
 
 def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     data = lz.load_dataset("digits", n_train=12, n_test=5)
-    network = lz.DeepReLU(width=128, depth=2, activation="tanh")
+    network = lz.MLP(width=128, depth=2, activation="tanh")
     start = network.init(jax.random.key(5), jnp.asarray(data.x_train, "float32"))
     options = {"learning_rate": 0.05, "dtype": "float64", "snapshots": 5}
     linear = lz.linearize(network, start)

@@ -22,12 +22,12 @@ TINY = SIZES["tiny"]
 
 @pytest.fixture(scope="module")
 def data():
-    return arora2019.labelled(arora2019.images("digits", TINY.speed.n))
+    return arora2019.labeled(arora2019.images("digits", TINY.speed.n))
 
 
 @pytest.fixture(scope="module")
 def sweeps(data):
-    return {kind: lz.sweep(arora2019.NETWORK, labelled, *TINY.speed[1:]) for kind, labelled in data.items()}
+    return {kind: lz.sweep(arora2019.NETWORK, labeled, *TINY.speed[1:]) for kind, labeled in data.items()}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def broken(claims):
 
 def test_labels_are_learned_in_their_order():
     n, *how = TINY.curves
-    every = arora2019.labelled(arora2019.images("digits", n))
+    every = arora2019.labeled(arora2019.images("digits", n))
     curves = {
-        kind: lz.sweep(arora2019.NETWORK, labelled, *how, init_scale=[1.0, 0.01]) for kind, labelled in every.items()
+        kind: lz.sweep(arora2019.NETWORK, labeled, *how, init_scale=[1.0, 0.01]) for kind, labeled in every.items()
     }
     assert broken(arora2019.order_of_losses("digits", curves)) == []
     exchanged = curves | {"true": curves["random"], "random": curves["true"]}
@@ -61,12 +61,12 @@ def test_labels_are_learned_in_their_order():
 def test_networks_follow_theorem_4_1(data, sweeps):
     assert broken(arora2019.speed("digits", sweeps)) == []
     other = {}
-    for kind, labelled in data.items():
-        k, result = 1.1 * arora2019.KERNEL(labelled.x_train), sweeps[kind]
+    for kind, labeled in data.items():
+        k, result = 1.1 * arora2019.KERNEL(labeled.x_train), sweeps[kind]
         path = lz.kernel_descent(
-            k, labelled.y_train, learning_rate=float(result.learning_rate[0]), steps=result.step.values
+            k, labeled.y_train, learning_rate=float(result.learning_rate[0]), steps=result.step.values
         )
-        loss = 0.5 * np.sum((path.train - labelled.y_train) ** 2, axis=1)
+        loss = 0.5 * np.sum((path.train - labeled.y_train) ** 2, axis=1)
         # The prediction as the sweep has it, but of another kernel.
         other[kind] = result.assign(kernel_train_loss=("step", loss))
     assert broken(arora2019.speed("digits", other)) == [
@@ -96,14 +96,14 @@ def test_the_kernel_is_right_longer_about_wider_networks(monkeypatch):
     monkeypatch.undo()
     assert "digits, random labels: t* of the widest" in " ".join(broken(arora2019.held("digits", other)))
     # By hand, of random labels and the narrowest network.
-    labelled = arora2019.labelled(arora2019.images("digits", TINY.modes.n))["random"]
-    k, y = arora2019.KERNEL(labelled.x_train), labelled.y_train
+    labeled = arora2019.labeled(arora2019.images("digits", TINY.modes.n))["random"]
+    k, y = arora2019.KERNEL(labeled.x_train), labeled.y_train
     values, vectors = np.linalg.eigh(k)
     steps = []
     for seed in range(TINY.modes.seeds):
         width = TINY.modes.widths[0]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), width), seed)
-        run = lz.train(lz.TwoLayer(width=width), labelled, key, TINY.modes.steps)
+        run = lz.train(lz.TwoLayer(width=width), labeled, key, TINY.modes.steps)
         own = (y - run.snapshots.train_prediction.values) @ vectors[:, 0]
         kernel = (1 - values[0] / values[-1]) ** run.snapshots.step.values * (vectors[:, 0] @ y)
         wrong = abs(own - kernel) > 0.02 * max(abs(vectors[:, 0] @ y), np.linalg.norm(y) / np.sqrt(len(y)))

@@ -218,9 +218,9 @@ def test_the_update_leads_with_as_many_as_there_are_components():
 
 def test_random_labels_take_more():
     true, random = networks_that_learn_after(1, 0.1), networks_that_learn_after(8, 0.2)
-    assert broken(structure.memorised({"true": true, "random": random})) == []
-    assert len(broken(structure.memorised({"true": random, "random": true}))) == 2
-    assert len(broken(structure.memorised({"true": true, "random": networks_that_learn_after(99, 0.2)}))) == 2
+    assert broken(structure.memorized({"true": true, "random": random})) == []
+    assert len(broken(structure.memorized({"true": random, "random": true}))) == 2
+    assert len(broken(structure.memorized({"true": true, "random": networks_that_learn_after(99, 0.2)}))) == 2
 
 
 def test_separation_is_that_of_the_assumption():

@@ -93,7 +93,7 @@ def test_a_steeper_boundary_is_explained_where_signs_alone_flip():
     assert not why_steeper({"train": "both", "activation": "relu"})
     assert not why_steeper({"train": "hidden", "activation": "tanh"})
     assert not why_steeper({})
-    assert not why_steeper({"train": "hidden", "activation": "relu", "network": "DeepReLU"})
+    assert not why_steeper({"train": "hidden", "activation": "relu", "network": "MLP"})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_steeper_boundary_is_explained_where_signs_alone_flip():
         ("ntk", 1, "readout", np.nan),
     ],
 )
-def test_the_exponent_of_a_boundary_follows_from_the_parametrisation(name, depth, train, expected):
+def test_the_exponent_of_a_boundary_follows_from_the_parametrization(name, depth, train, expected):
     parametrization = get_parametrization(name)
     # Rates as 1 / lambda_max, by which what is learned in a step does not depend on the width.
     rates = {"standard": -1.0}.get(name, parametrization.learning_rate * -1.0)

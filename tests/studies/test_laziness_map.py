@@ -11,7 +11,7 @@ import pytest
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.networks import Centred
+from lazynet.networks import Centered
 from lazynet.studies.laziness_map import _api as laziness
 
 DATA = lz.load_dataset("digits", classes=(1, 8), n_train=24, n_test=40)
@@ -130,7 +130,7 @@ def test_maps_without_test_rows_or_without_a_change_are_drawn():
 
 
 @pytest.mark.parametrize(
-    "network", [lz.TwoLayer(8, activation="tanh", train="both", symmetric=False), lz.DeepReLU(8, 2, activation="tanh")]
+    "network", [lz.TwoLayer(8, activation="tanh", train="both", symmetric=False), lz.MLP(8, 2, activation="tanh")]
 )
 def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network):
     with warnings.catch_warnings():
@@ -138,12 +138,12 @@ def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network)
         found = lz.laziness_map(network, DATA, [64], [0.3, 3.0, 30.0, 300.0], **OPTIONS)
     assert (found.status == 0).all()
     settings = json.loads(found.attrs["settings"])
-    assert (settings["centred"], settings.get("symmetric", False)) == (True, False)
+    assert (settings["centered"], settings.get("symmetric", False)) == (True, False)
     change = found.kernel_change.mean("seed").isel(width=0)
     # Nothing cancels the first order here: the change of lazy networks goes as 1 / alpha (Geiger et al. 2019).
     assert float(np.log(change[-1] / change[-2]) / np.log(10)) == pytest.approx(-1, abs=0.15)
     alone = lz.train(
-        *(Centred(network.clone(width=64, output_scale=3.0)), DATA), jax.random.fold_in(
+        *(Centered(network.clone(width=64, output_scale=3.0)), DATA), jax.random.fold_in(
             jax.random.fold_in(jax.random.key(0), 64), 1), 20_000, optimizer="flow", stop=lz.Stop(loss=0.12),
     )  # fmt: skip
     expected = found.kernel_change.sel(width=64, output_scale=3.0, seed=1)
@@ -258,7 +258,7 @@ def test_bad_input_is_refused_in_a_sentence(case, tmp_path):
         ({}, "compare is True; take compare=False"),
         ({"compare": False, "batch_size": 4}, "batch_size is 4; take batch_size=None"),
         ({"compare": False, "sharpness": True}, "sharpness is True; take sharpness=False"),
-        ({"compare": False, "path": "hidden"}, "path is 'hidden'; take path='auto'"),
+        ({"compare": False, "stepper": "hidden"}, "stepper is 'hidden'; take stepper='auto'"),
     ],
 )
 def test_what_a_flow_cannot_have_is_refused(asked, pattern):

@@ -12,7 +12,7 @@ from lazynet.kernels import start_covariance
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=4)
 ENDS = DATA.x_train[:2]
-NETWORK = lz.DeepReLU(64, 2, activation="tanh", init_scale=1.2)
+NETWORK = lz.MLP(64, 2, activation="tanh", init_scale=1.2)
 SEEDS = 80
 
 

@@ -29,7 +29,7 @@ def legend(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_four_labelled_axes(figure):
+def test_four_labeled_axes(figure):
     figure.savefig(io.BytesIO())
     assert len(figure.axes) == 4
     for axes in figure.axes:

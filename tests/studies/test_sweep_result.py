@@ -53,7 +53,7 @@ class Reference:
             residual = f - y
             self.rows.append(self.measure(w, a, f, f_test, own, own_test, lim, lim_test))
             self.rows[-1] |= {
-                "linearised_displacement": np.sqrt(np.sum(moved * (limit @ moved))),
+                "linearized_displacement": np.sqrt(np.sum(moved * (limit @ moved))),
                 "path_bound": rate * self.c * path * np.linalg.norm(data.x_train, 2) * np.sqrt(k),
                 "kernel_drift": np.linalg.norm(self.kernel(w, a) - self.kernel(self.w0, self.a0))
                 / np.linalg.norm(self.kernel(self.w0, self.a0)),
@@ -165,7 +165,7 @@ def test_names_dims_and_dtypes(case):
         **{f"{gap}_{part}": member for gap in GAPS for part in parts},
         **dict.fromkeys(("initial_kernel_error", "status", "stopped_step"), cell),
         **{f"kernel_{name}": ("step",) if network.symmetric else member for name in KERNEL},
-        "linearised_displacement": ("step",) if network.symmetric else member,
+        "linearized_displacement": ("step",) if network.symmetric else member,
         **dict.fromkeys(("lambda_min", "lambda_max", "label_norm", "complexity"), ()),
     }
     if network.train == "hidden" and network.readout == "sign":
@@ -209,7 +209,7 @@ def test_snapshots_are_rounded_log_spaced_steps(steps, snapshots):
 
 @pytest.fixture(scope="module")
 def parameter_route():
-    """The same sweep with the linearised networks trained in their parameters."""
+    """The same sweep with the linearized networks trained in their parameters."""
     network = lz.TwoLayer(width=16, outputs=3, activation="erf", train="both", symmetric=False)
     with pytest.MonkeyPatch.context() as patch:
         direct = lz.sweep(network, THREE, [16], 2, 20, dtype="float64")
@@ -223,7 +223,7 @@ def parameter_route():
     return direct, trained
 
 
-def test_linearised_in_parameters_is_kernel_descent(parameter_route):
+def test_linearized_in_parameters_is_kernel_descent(parameter_route):
     direct, trained = parameter_route
     assert float(direct.linearization_gap_train.max()) > 1e-3
     for name in direct:
@@ -241,14 +241,14 @@ def test_linearised_in_parameters_is_kernel_descent(parameter_route):
     ],
     ids=["momentum", "adam", "logistic", "batches"],
 )
-def test_other_training_has_no_limit_but_a_linearisation(settings):
-    """Dynamics does not know these, so what needs it is absent; the linearised network takes the same steps."""
+def test_other_training_has_no_limit_but_a_linearization(settings):
+    """Dynamics does not know these, so what needs it is absent; the linearized network takes the same steps."""
     # Optax's adam relies on JAX's own promotion of dtypes.
     with jax.numpy_dtype_promotion("standard"):
         result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **{"learning_rate": 0.002} | settings)
     for name in result:
         assert not name.startswith(("kernel_gap", "start_gap", "kernel_train", "kernel_test")), name
-    assert "linearised_displacement" not in result
+    assert "linearized_displacement" not in result
     assert not {"path_bound", "lemma_bound"} & set(result)
     assert "initial_kernel_error" in result
     moved = float(np.sqrt(np.mean(result.residual_norm.isel(step=0) ** 2)) / np.sqrt(DATA.n_train))
@@ -258,7 +258,7 @@ def test_other_training_has_no_limit_but_a_linearisation(settings):
     assert gap[1] < 0.005 * moved
 
 
-def test_softmax_loss_and_its_linearisation():
+def test_softmax_loss_and_its_linearization():
     result = lz.sweep(lz.TwoLayer(width=16, outputs=3), THREE, [1024], 1, 10, learning_rate=0.5, loss="softmax")
     assert float(result.train_loss[0, 0, 0]) == pytest.approx(np.log(3), rel=1e-6)
     assert float(result.train_loss[0, 0, -1]) < 1.0

@@ -30,7 +30,7 @@ def made(**changes):
     members |= {name: values for name, values in changes.items() if np.ndim(values) == 3}
     table = {name: (("width", "seed", "step"), values) for name, values in members.items()}
     table["initial_kernel_error"] = (("width", "seed"), power(-0.5, seed=50)[..., 1])
-    table["linearised_displacement"] = ("step", np.array([0, 1.1, 1.1, 1.1]))
+    table["linearized_displacement"] = ("step", np.array([0, 1.1, 1.1, 1.1]))
     table["lemma_bound"] = (("width", "seed"), np.full((3, SEEDS), 200.0))
     table["path_bound"] = (("width", "seed", "step"), np.full((3, SEEDS, 4), 1.0))
     table |= {name: value for name, value in changes.items() if np.ndim(value) != 3}
@@ -188,7 +188,7 @@ def named(result, word):
 
 @pytest.mark.parametrize(
     ("word", "bound"),
-    [("linearised", "linearised_displacement"), ("Lemma", "lemma_bound"), ("path", "path_bound")],
+    [("linearized", "linearized_displacement"), ("Lemma", "lemma_bound"), ("path", "path_bound")],
 )
 def test_a_bound_below_the_measurement_fails(word, bound):
     result = made()
@@ -205,7 +205,7 @@ def test_a_bound_below_the_measurement_fails(word, bound):
 
 @pytest.mark.parametrize(
     ("word", "bound"),
-    [("linearised", "linearised_displacement"), ("Lemma", "lemma_bound"), ("path", "path_bound")],
+    [("linearized", "linearized_displacement"), ("Lemma", "lemma_bound"), ("path", "path_bound")],
 )
 def test_real_bounds_hold_and_shrunk_ones_fail(word, bound, real):
     found = named(real, word)
@@ -231,14 +231,14 @@ def test_first_inequality_is_for_seed_means_at_widths_from_256():
     """One seed or a narrow width may exceed what the mean at 256 may not."""
     values = power(0.0)
     values[:, 0] *= 1.2
-    assert named(made(displacement=values), "linearised").status == "holds"
+    assert named(made(displacement=values), "linearized").status == "holds"
     values = power(0.0)
     values[1, :, 2] = 1.1 * 1.05 * 1.01
-    found = named(made(displacement=values), "linearised")
+    found = named(made(displacement=values), "linearized")
     assert found.status == "fails"
     assert found.right == pytest.approx(1.1 * 1.05)
     narrow = made(displacement=values)
-    assert named(narrow.assign_coords(width=[64, 128, 255]), "linearised").status == "undecided"
+    assert named(narrow.assign_coords(width=[64, 128, 255]), "linearized").status == "undecided"
 
 
 def test_vacuous_is_more_than_a_hundred():

@@ -1,4 +1,4 @@
-"""Predicted exponents: those of the theorems, and those that sweeps of other parametrisations show."""
+"""Predicted exponents: those of the theorems, and those that sweeps of other parametrizations show."""
 
 import jax
 import numpy as np

@@ -35,16 +35,16 @@ def members(network, keys, x, dtype="float64", change=lambda variables, i: varia
     return Member(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), jnp.stack(keys), None)
 
 
-def share(path, x, y, learning_rate, dtype="float64"):
-    arrays = {**path.share(x), "y": y, "learning_rate": learning_rate}
+def share(stepper, x, y, learning_rate, dtype="float64"):
+    arrays = {**stepper.share(x), "y": y, "learning_rate": learning_rate}
     return {name: jnp.asarray(value, dtype) for name, value in arrays.items()}
 
 
-def train(path, network, keys, x, y, learning_rate, snapshots, dtype="float64", change=lambda v, i: v, measure=None):
+def train(stepper, network, keys, x, y, learning_rate, snapshots, dtype="float64", change=lambda v, i: v, measure=None):
     with float64() if dtype == "float64" else jax.default_matmul_precision("highest"):
         pack = members(network, keys, x, dtype, change)
-        shared = share(path, x, y, learning_rate, dtype)
-        outcome = simulate(path, measure or Everything(network), pack, shared, np.asarray(snapshots))
+        shared = share(stepper, x, y, learning_rate, dtype)
+        outcome = simulate(stepper, measure or Everything(network), pack, shared, np.asarray(snapshots))
         return jax.tree.map(np.asarray, pack.variables), outcome
 
 

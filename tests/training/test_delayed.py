@@ -12,7 +12,7 @@ import lazynet as lz
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffPath, DelayedPath, Stop, choose_path, simulate
+from lazynet.training import AutodiffStepper, DelayedStepper, Stop, choose_stepper, simulate
 from lazynet.training._delayed import steps_of_block
 
 # Blocks of 5 steps, epochs of 7: a block of 5 and one of 2; the examples modulo B are left out.
@@ -52,8 +52,8 @@ def test_it_is_autodiff_step_by_step(case, size, key):
     network, loss, y = problem(case)
     keys = list(jax.random.split(key))
     rate = 0.05 if loss.reduction == "sum" else 2.0
-    _, one = train(AutodiffPath(network, loss, optax.sgd, size), network, keys, X, y, rate, STEPS)
-    _, other = train(DelayedPath(network, loss, size), network, keys, X, y, rate, STEPS)
+    _, one = train(AutodiffStepper(network, loss, optax.sgd, size), network, keys, X, y, rate, STEPS)
+    _, other = train(DelayedStepper(network, loss, size), network, keys, X, y, rate, STEPS)
     moved = np.linalg.norm(one.records["hidden"][0, -1] - one.records["hidden"][0, 0])
     assert moved > 0.3
     for name in ("hidden", "f", "loss_root_sum"):
@@ -62,7 +62,7 @@ def test_it_is_autodiff_step_by_step(case, size, key):
 
 def test_it_is_the_plain_loop(key):
     network, loss, y = problem("squared")
-    start, outcome = train(DelayedPath(network, loss, SIZE), network, [key], X, y, 0.2, STEPS)
+    start, outcome = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 0.2, STEPS)
     w, a = (np.asarray(start[group][name][0]) for group, name in (("params", "hidden"), ("fixed", "readout")))
     c, seen = 1.7 / np.sqrt(20), []
     for t in range(STEPS[-1] + 1):
@@ -79,16 +79,16 @@ def test_it_is_the_plain_loop(key):
 def test_float32(key):
     network, loss, y = problem("softmax")
     x = X.astype(np.float32).astype(np.float64)
-    _, single = train(DelayedPath(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float32")
-    _, double = train(DelayedPath(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float64")
+    _, single = train(DelayedStepper(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float32")
+    _, double = train(DelayedStepper(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float64")
     assert_close(single.records["hidden"][0], double.records["hidden"][0], dtype="float32", ulps=64 + 30 * 16)
 
 
 def test_steps_that_are_called_one_by_one_are_those_of_one_call(key):
     """Measures in the middle of a block change nothing."""
     network, loss, y = problem("softmax")
-    _, every = train(DelayedPath(network, loss, SIZE), network, [key], X, y, 2.0, range(31), "float32")
-    _, some = train(DelayedPath(network, loss, SIZE), network, [key], X, y, 2.0, [0, 30], "float32")
+    _, every = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 2.0, range(31), "float32")
+    _, some = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 2.0, [0, 30], "float32")
     np.testing.assert_array_equal(every.records["hidden"][:, [0, -1]], some.records["hidden"])
 
 
@@ -96,11 +96,13 @@ def test_the_gradient_is_that_of_autodiff(key):
     """Its norm is what a criterion of `Stop` looks at."""
     network, loss, y = problem("softmax")
     stopped = []
-    for path in (AutodiffPath(network, loss, optax.sgd, SIZE), DelayedPath(network, loss, SIZE)):
+    for stepper in (AutodiffStepper(network, loss, optax.sgd, SIZE), DelayedStepper(network, loss, SIZE)):
         with float64():
             pack = members(network, list(jax.random.split(key)), X)
             stop = Stop(gradient=0.05)
-            outcome = simulate(path, Everything(network), pack, share(path, X, y, 2.0), np.array([0, 400]), stop=stop)
+            outcome = simulate(
+                stepper, Everything(network), pack, share(stepper, X, y, 2.0), np.array([0, 400]), stop=stop
+            )
         stopped.append((outcome.stopped_at.tolist(), outcome.records["hidden"]))
     assert stopped[0][0] == stopped[1][0]
     assert 0 < max(stopped[0][0]) < 400
@@ -110,16 +112,16 @@ def test_the_gradient_is_that_of_autodiff(key):
 def test_it_is_chosen_where_blocks_are_long():
     network, loss = TwoLayer(width=4, outputs=3), losses.softmax()
     wide, narrow = unit_rows(40, 64), unit_rows(40, 60)
-    assert choose_path(network, loss, "sgd", 4, wide) == DelayedPath(network, loss, 4)
-    assert choose_path(network, loss, optax.sgd, 4, wide) == DelayedPath(network, loss, 4)
+    assert choose_stepper(network, loss, "sgd", 4, wide) == DelayedStepper(network, loss, 4)
+    assert choose_stepper(network, loss, optax.sgd, 4, wide) == DelayedStepper(network, loss, 4)
     others = [
-        choose_path(network, loss, "sgd", 4, narrow),
-        choose_path(network, loss, "sgd", 4, wide, path="autodiff"),
-        choose_path(network, loss, "adam", 4, wide),
-        choose_path(network.clone(train="both"), loss, "sgd", 4, wide),
+        choose_stepper(network, loss, "sgd", 4, narrow),
+        choose_stepper(network, loss, "sgd", 4, wide, stepper="autodiff"),
+        choose_stepper(network, loss, "adam", 4, wide),
+        choose_stepper(network.clone(train="both"), loss, "sgd", 4, wide),
     ]
-    assert {type(path) for path in others} == {AutodiffPath}
-    assert type(choose_path(network, loss, "sgd", 4, narrow, path="delayed")) is DelayedPath
+    assert {type(stepper) for stepper in others} == {AutodiffStepper}
+    assert type(choose_stepper(network, loss, "sgd", 4, narrow, stepper="delayed")) is DelayedStepper
 
 
 def test_a_sweep_takes_it():
@@ -128,8 +130,8 @@ def test_a_sweep_takes_it():
     network = TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
     settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "compare": False, "progress": False}
     found = [
-        lz.sweep(network, data, [16, 32], 3, 25, path=path, dtype="float64", **settings)
-        for path in ("auto", "autodiff")
+        lz.sweep(network, data, [16, 32], 3, 25, stepper=stepper, dtype="float64", **settings)
+        for stepper in ("auto", "autodiff")
     ]
     for name in ("train_loss", "test_loss", "displacement", "kernel_drift"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)

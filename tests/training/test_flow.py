@@ -8,7 +8,7 @@ import pytest
 
 import lazynet as lz
 from lazynet.precision import float64
-from lazynet.training._flow import MOVE, FlowPath
+from lazynet.training._flow import MOVE, FlowStepper
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 FLOW = {"optimizer": "flow", "steps": 400, "snapshots": [1, 10, 40, 100, 200]}
@@ -28,13 +28,13 @@ def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     run = flowed(network, dtype=dtype)
     x = np.concatenate([DATA.x_train, DATA.x_test])
     k = lz.empirical_ntk(network, run.variables_0, x, DATA.x_train)
-    path = lz.kernel_flow(k[:16], DATA.y_train, times=times(run), k_test=k[16:])
+    stepper = lz.kernel_flow(k[:16], DATA.y_train, times=times(run), k_test=k[16:])
     assert times(run)[-1] * np.linalg.eigvalsh(k[:16])[-1] > 20
-    np.testing.assert_allclose(run.snapshots.train_prediction, path.train, atol=3 * MOVE)
-    np.testing.assert_allclose(run.snapshots.test_prediction, path.test, atol=3 * MOVE)
+    np.testing.assert_allclose(run.snapshots.train_prediction, stepper.train, atol=3 * MOVE)
+    np.testing.assert_allclose(run.snapshots.test_prediction, stepper.test, atol=3 * MOVE)
 
 
-@pytest.mark.parametrize("network", [lz.TwoLayer(16, activation="tanh", train="both"), lz.DeepReLU(24, 2)])
+@pytest.mark.parametrize("network", [lz.TwoLayer(16, activation="tanh", train="both"), lz.MLP(24, 2)])
 def test_a_network_that_learns_features_follows_the_ordinary_differential_equation(network):
     network = network.clone(output_scale=0.3)
     run = flowed(network, dtype="float64")
@@ -80,13 +80,13 @@ def test_no_step_moves_an_output_further_than_the_rule_says_and_each_one_that_is
 
 
 def test_output_scales_share_a_program_and_are_each_their_own(monkeypatch):
-    traced, descent = [], FlowPath._descent
+    traced, descent = [], FlowStepper._descent
 
     def noted(self, params, member, shared):
         traced.append(self.network.output_scale)
         return descent(self, params, member, shared)
 
-    monkeypatch.setattr(FlowPath, "_descent", noted)
+    monkeypatch.setattr(FlowStepper, "_descent", noted)
     scales = [0.1, 0.5, 10.0]
     # No other test has this width.
     options = {"widths": [18], "seeds": 2, "compare": False, **FLOW, "steps": 50, "snapshots": [50]}

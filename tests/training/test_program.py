@@ -1,4 +1,4 @@
-"""The compiled program: packs, calls, traces, divergence, batches, optimisers."""
+"""The compiled program: packs, calls, traces, divergence, batches, optimizers."""
 
 from dataclasses import dataclass, replace
 
@@ -18,10 +18,10 @@ from lazynet.precision import float64
 from lazynet.training import (
     NEVER,
     OPTIMIZERS,
-    AutodiffPath,
-    HiddenPath,
+    AutodiffStepper,
+    HiddenStepper,
     Member,
-    PreactivationPath,
+    PreactivationStepper,
     Units,
     get_optimizer,
     simulate,
@@ -33,12 +33,12 @@ from lazynet.training import _units as units
 N, D = 8, 5
 X, Y = unit_rows(N, D), targets(N)
 NETWORK = TwoLayer(width=256, activation="tanh")
-PATHS = {
-    "autodiff": AutodiffPath(NETWORK, losses.squared(), optax.sgd),
-    "hidden": HiddenPath(NETWORK),
-    "preactivation": PreactivationPath(NETWORK),
+STEPPERS = {
+    "autodiff": AutodiffStepper(NETWORK, losses.squared(), optax.sgd),
+    "hidden": HiddenStepper(NETWORK),
+    "preactivation": PreactivationStepper(NETWORK),
 }
-EVERY_PATH = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+EVERY_PATH = pytest.mark.parametrize("stepper", STEPPERS.values(), ids=STEPPERS)
 
 
 def test_snapshot_steps():
@@ -53,25 +53,25 @@ def test_snapshot_steps():
 
 
 @EVERY_PATH
-def test_one_trace_whatever_the_data_and_the_steps(path, key):
+def test_one_trace_whatever_the_data_and_the_steps(stepper, key):
     measure = Everything(NETWORK)
     before = program._advance._cache_size()
-    train(path, NETWORK, [key, key], X, Y, 0.3, [0, 3, 4, 20], "float32", measure=measure)
+    train(stepper, NETWORK, [key, key], X, Y, 0.3, [0, 3, 4, 20], "float32", measure=measure)
     traced = measure.traces
     assert program._advance._cache_size() == before + 1
     keys = list(jax.random.split(key))
-    train(path, NETWORK, keys, unit_rows(N, D, seed=5), -Y, 0.1, [0, 1, 2, 30, 31], "float32", measure=measure)
+    train(stepper, NETWORK, keys, unit_rows(N, D, seed=5), -Y, 0.1, [0, 1, 2, 30, 31], "float32", measure=measure)
     assert measure.traces == traced
     assert program._advance._cache_size() == before + 1
-    # An equal path is the same program.
-    train(type(path)(**vars(path)), NETWORK, keys, X, Y, 0.1, [0, 1], "float32", measure=measure)
+    # An equal stepper is the same program.
+    train(type(stepper)(**vars(stepper)), NETWORK, keys, X, Y, 0.1, [0, 1], "float32", measure=measure)
     assert measure.traces == traced
 
 
 @EVERY_PATH
-def test_calls_do_not_show(path, key, monkeypatch):
+def test_calls_do_not_show(stepper, key, monkeypatch):
     """The time that a call takes decides how many steps the next one does, and nothing else."""
-    run = lambda: train(path, NETWORK, [key], X, Y, 0.3, [0, 5, 60], "float32")[1]  # noqa: E731
+    run = lambda: train(stepper, NETWORK, [key], X, Y, 0.3, [0, 5, 60], "float32")[1]  # noqa: E731
     outcomes = [run()]
     monkeypatch.setattr(program, "CALL_SECONDS", 1e-12)
     outcomes.append(run())
@@ -87,18 +87,18 @@ def test_progress_counts_every_step(key, monkeypatch):
     told = []
     with jax.default_matmul_precision("highest"):
         pack = members(NETWORK, [key], X, "float32")
-        shared = share(PATHS["hidden"], X, Y, 0.1, "float32")
+        shared = share(STEPPERS["hidden"], X, Y, 0.1, "float32")
         monkeypatch.setattr(program, "CALL_SECONDS", 1e-12)
-        simulate(PATHS["hidden"], Everything(NETWORK), pack, shared, np.array([0, 2, 9]), told.append)
+        simulate(STEPPERS["hidden"], Everything(NETWORK), pack, shared, np.array([0, 2, 9]), told.append)
     assert told == [1] * 9
 
 
 @EVERY_PATH
-def test_a_pack_is_its_members(path, key):
+def test_a_pack_is_its_members(stepper, key):
     keys = list(jax.random.split(key, 3))
-    start, pack = train(path, NETWORK, keys, X, Y, 0.3, [0, 10, 100])
+    start, pack = train(stepper, NETWORK, keys, X, Y, 0.3, [0, 10, 100])
     for i in range(3):
-        _, alone = train(path, NETWORK, keys[i : i + 1], X, Y, 0.3, [0, 10, 100])
+        _, alone = train(stepper, NETWORK, keys[i : i + 1], X, Y, 0.3, [0, 10, 100])
         for name in ("f", "hidden"):
             np.testing.assert_allclose(pack.records[name][i], alone.records[name][0], rtol=0, atol=2e-14)
     assert np.abs(start["params"]["hidden"][0] - start["params"]["hidden"][1]).max() > 0.1
@@ -114,7 +114,7 @@ def test_a_member_that_diverges_is_flagged_and_harms_no_other(name, dtype, key):
     """A readout sqrt(20) times as large makes the kernel and so the largest eigenvalue 20 times as large."""
     keys = list(jax.random.split(key, 3))
     network = TwoLayer(width=256, activation="relu")
-    path = replace(PATHS[name], network=network)
+    stepper = replace(STEPPERS[name], network=network)
     rate = 1 / np.linalg.eigvalsh(lz.analytic_kernel(network)(X))[-1]
 
     def louder(variables, i):
@@ -122,8 +122,8 @@ def test_a_member_that_diverges_is_flagged_and_harms_no_other(name, dtype, key):
         return {**variables, "fixed": {"readout": factor * variables["fixed"]["readout"]}}
 
     snapshots = [0, 1, 20, 150]
-    _, healthy = train(path, network, keys, X, Y, rate, snapshots, dtype)
-    _, broken = train(path, network, keys, X, Y, rate, snapshots, dtype, louder)
+    _, healthy = train(stepper, network, keys, X, Y, rate, snapshots, dtype)
+    _, broken = train(stepper, network, keys, X, Y, rate, snapshots, dtype, louder)
     np.testing.assert_array_equal(healthy.diverged_at, [NEVER] * 3)
     for i in (0, 2):
         assert broken.diverged_at[i] == NEVER
@@ -133,7 +133,7 @@ def test_a_member_that_diverges_is_flagged_and_harms_no_other(name, dtype, key):
     assert 1 < step < 150
     # Again, to see the losses before the step that was flagged and before the one ahead of it.
     last = [0, step - 1, step]
-    _, alone = train(path, network, keys, X, Y, rate, last, dtype, louder)
+    _, alone = train(stepper, network, keys, X, Y, rate, last, dtype, louder)
     loss = 0.5 * np.sum((alone.records["f"][1] - Y) ** 2, axis=1)
     assert loss[1] <= 1e12 * (loss[0] + 1)
     assert not loss[2] <= 1e12 * (loss[0] + 1) or np.isclose(loss[2], 1e12 * (loss[0] + 1), rtol=1e-3)
@@ -142,16 +142,16 @@ def test_a_member_that_diverges_is_flagged_and_harms_no_other(name, dtype, key):
 
 def test_a_loss_that_is_not_finite_has_diverged(key):
     network = TwoLayer(width=4)
-    path = AutodiffPath(network, losses.Loss("infinite", lambda f, y: f * 0 + jnp.inf), optax.sgd)
-    _, outcome = train(path, network, [key], X, Y, 0.1, [0, 2])
+    stepper = AutodiffStepper(network, losses.Loss("infinite", lambda f, y: f * 0 + jnp.inf), optax.sgd)
+    _, outcome = train(stepper, network, [key], X, Y, 0.1, [0, 2])
     assert outcome.diverged_at[0] == 0
 
 
 def test_sum_of_root_losses_in_float32_is_kept_exactly(key):
     """Twenty thousand terms of one size; a plain float32 sum is some 1e-5 off."""
     network = TwoLayer(width=2)
-    path = AutodiffPath(network, losses.Loss("constant", lambda f, y: 0 * f + 0.1 / N), optax.sgd)
-    _, outcome = train(path, network, [key], X, Y, 0.1, [0, 1, 20_000], "float32")
+    stepper = AutodiffStepper(network, losses.Loss("constant", lambda f, y: 0 * f + 0.1 / N), optax.sgd)
+    _, outcome = train(stepper, network, [key], X, Y, 0.1, [0, 1, 20_000], "float32")
     one = outcome.records["loss_root_sum"][0, 1]
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0], [0, one, 20_000 * one], rtol=3e-8)
 
@@ -171,10 +171,10 @@ def parameters(variables, member, shared):
 def batches(key, n, size, steps, reduction="sum", dtype="float32"):
     """theta before and after each step on targets of 1 from 0, (steps + 1, n)."""
     loss = losses.Loss("own", losses.squared().per_example, reduction)
-    path = AutodiffPath(Coordinates(), loss, optax.sgd, size)
+    stepper = AutodiffStepper(Coordinates(), loss, optax.sgd, size)
     pack = Member({"params": {"theta": jnp.zeros((1, n), dtype)}}, key[None], None)
-    shared = share(path, np.eye(n), np.ones(n), 0.25, dtype)
-    seen = simulate(path, parameters, pack, shared, np.arange(steps + 1))
+    shared = share(stepper, np.eye(n), np.ones(n), 0.25, dtype)
+    seen = simulate(stepper, parameters, pack, shared, np.arange(steps + 1))
     return seen.records["theta"][0]
 
 
@@ -212,10 +212,10 @@ def test_the_gradient_of_a_batch_is_scaled(reduction, factor, key):
 
 def test_the_loss_of_a_batch_is_scaled_too(key):
     """So that it estimates the loss of the full batch."""
-    path = AutodiffPath(Coordinates(), losses.squared(), optax.sgd, 4)
+    stepper = AutodiffStepper(Coordinates(), losses.squared(), optax.sgd, 4)
     pack = Member({"params": {"theta": jnp.zeros((1, 10))}}, key[None], None)
-    shared = share(path, np.eye(10), np.ones(10), 0.1, "float32")
-    seen = simulate(path, lambda variables, member, shared: {}, pack, shared, np.array([0, 1]))
+    shared = share(stepper, np.eye(10), np.ones(10), 0.1, "float32")
+    seen = simulate(stepper, lambda variables, member, shared: {}, pack, shared, np.array([0, 1]))
     np.testing.assert_allclose(seen.records["loss_root_sum"][0], [0, np.sqrt(0.5 * 10)], rtol=1e-6)
 
 
@@ -223,13 +223,13 @@ def test_the_loss_of_a_batch_is_scaled_too(key):
     ("optimizer", "loss", "train_part"),
     [("momentum", "squared", "hidden"), ("adam", "squared", "both"), ("adam", "logistic", "readout")],
 )
-def test_optimisers_are_plain_optax(optimizer, loss, train_part, key):
+def test_optimizers_are_plain_optax(optimizer, loss, train_part, key):
     network = TwoLayer(width=32, activation="gelu", train=train_part, symmetric=False)
     loss = losses.get_loss(loss)
-    path = AutodiffPath(network, loss, get_optimizer(optimizer))
+    stepper = AutodiffStepper(network, loss, get_optimizer(optimizer))
     # optax's own adam mixes dtypes.
     with jax.numpy_dtype_promotion("standard"):
-        start, outcome = train(path, network, [key], X, Y, 0.05, [0, 1, 30])
+        start, outcome = train(stepper, network, [key], X, Y, 0.05, [0, 1, 30])
     plain = {"momentum": optax.sgd(0.05, momentum=0.9), "adam": optax.adam(0.05)}[optimizer]
     with float64(), jax.numpy_dtype_promotion("standard"):
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), start)
@@ -246,7 +246,7 @@ def test_optimisers_are_plain_optax(optimizer, loss, train_part, key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0, -1], root_sum, rtol=1e-10)
 
 
-def test_optimisers_by_name():
+def test_optimizers_by_name():
     for name in OPTIMIZERS:
         step = get_optimizer(name)(0.1)
         with jax.numpy_dtype_promotion("standard"):
@@ -256,24 +256,24 @@ def test_optimisers_by_name():
 
 
 @pytest.mark.parametrize(("activation", "train_part"), [("relu", "hidden"), ("tanh", "readout"), ("gelu", "both")])
-def test_the_linearised_network_is_kernel_descent(activation, train_part, key):
+def test_the_linearized_network_is_kernel_descent(activation, train_part, key):
     """With K_0 from the network's own f_0, on training and on test rows."""
     network = TwoLayer(width=24, activation=activation, train=train_part, symmetric=False, output_scale=1.3)
     x_test = unit_rows(6, D, seed=4)
     linear = Linearized(network)
-    path = AutodiffPath(linear, losses.squared(), optax.sgd)
+    stepper = AutodiffStepper(linear, losses.squared(), optax.sgd)
     with float64():
         start = dict(network.init(key, jnp.asarray(X)))
         pack = jax.tree.map(lambda leaf: leaf[None], Member(linear.at(start), key, None))
         f0, f0_test = (np.asarray(network.apply(start, jnp.asarray(x))) for x in (X, x_test))
         k, k_test = lz.empirical_ntk(network, start, X), lz.empirical_ntk(network, start, x_test, X)
         rate, snapshots = 1 / np.linalg.eigvalsh(k)[-1], np.array([0, 1, 10, 200])
-        shared = {**share(path, X, Y, rate), "x_test": jnp.asarray(x_test)}
+        shared = {**share(stepper, X, Y, rate), "x_test": jnp.asarray(x_test)}
 
         def measure(variables, member, shared):
             return {name: linear.apply(variables, shared[name]) for name in ("x", "x_test")}
 
-        seen = simulate(path, measure, pack, shared, snapshots).records
+        seen = simulate(stepper, measure, pack, shared, snapshots).records
     arguments = {"learning_rate": rate, "steps": snapshots, "f0": f0, "k_test": k_test, "f0_test": f0_test}
     expected = lz.kernel_descent(k, Y, **arguments)
     assert np.abs(f0).max() > 0.1
@@ -289,7 +289,7 @@ def test_wide_networks_follow_their_kernel(key):
     gaps = []
     for width in (256, 256 * 16):
         network = TwoLayer(width=width)
-        _, outcome = train(HiddenPath(network), network, list(jax.random.split(key, 4)), X, Y, rate, snapshots)
+        _, outcome = train(HiddenStepper(network), network, list(jax.random.split(key, 4)), X, Y, rate, snapshots)
         gaps.append(np.sqrt(np.mean((outcome.records["f"] - predicted) ** 2)))
     # 16 times the width, a quarter of the gap; four members leave it within a factor of two.
     assert 2 < gaps[0] / gaps[1] < 8
@@ -318,7 +318,7 @@ def test_a_checkpoint_of_other_arrays_is_left_alone(monkeypatch, key):
         def save(self, step, arrays):
             kept.update(arrays)
 
-    blocks, whole = HiddenPath(NETWORK), HiddenPath(NETWORK, Whole())
+    blocks, whole = HiddenStepper(NETWORK), HiddenStepper(NETWORK, Whole())
     pack, shared = members(NETWORK, [key], X, "float32"), share(blocks, X, Y, 0.1, "float32")
     measure, steps = Everything(NETWORK), np.array([0, 2, 9])
     first = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(None))

@@ -107,7 +107,7 @@ def predict(
         tolerance=tolerance,
         progress=lambda m, error: tell("predictions", float(m)),
     )
-    result = _labelled(data, random, path, at, inverse.forms * (np.nan if inverse.singular else 1.0))
+    result = _labeled(data, random, path, at, inverse.forms * (np.nan if inverse.singular else 1.0))
     result["lambda_max"] = lambda_max
     # The error is relative to the norm of both sets of labels together.
     result.attrs["resolved_loss"] = float(0.5 * path.error.total**2 * np.sum(y**2))
@@ -151,7 +151,7 @@ def check_prediction(
     return kernel
 
 
-def _labelled(data: Dataset, random: np.ndarray, path: Trajectory, step: np.ndarray, forms: np.ndarray) -> Result:
+def _labeled(data: Dataset, random: np.ndarray, path: Trajectory, step: np.ndarray, forms: np.ndarray) -> Result:
     """Losses, errors and complexity; outputs of the true and of the random labels take turns in the predictions."""
     import xarray
 

@@ -14,7 +14,7 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.execution._store import write_file
 from lazynet.experiment._spec import check_count, check_new_folder, check_seeds, check_widths
-from lazynet.networks import Centred, Scale, check_members_differ, check_network, described, starts_at_zero
+from lazynet.networks import Centered, Scale, check_members_differ, check_network, described, starts_at_zero
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -30,7 +30,7 @@ from lazynet.training import Stop
 from lazynet.typing import Result
 
 STATUS = ("fitted", "unfinished", "diverged", "dead")
-# Neighbouring scales between which the boundary is not looked for any further: the change is smooth there.
+# Neighboring scales between which the boundary is not looked for any further: the change is smooth there.
 NEAR = 1.05
 # Below any gradient but that of a network none of whose units is active any more.
 NO_GRADIENT = 1e-15
@@ -119,11 +119,11 @@ def laziness_map(
     resume: bool = False,
     progress: bool = True,
 ) -> Result:
-    """Map how far kernels move and how well networks generalise over width m and output scale alpha.
+    """Map how far kernels move and how well networks generalize over width m and output scale alpha.
 
     Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until it is a small share
     of its first value (Chizat, Oyallon and Bach 2019; Geiger et al. 2019), by gradient flow as
-    `lazynet.sweep(..., optimizer="flow")` has it. In the NTK parametrisation sqrt(m) alpha decides: where it is large
+    `lazynet.sweep(..., optimizer="flow")` has it. In the NTK parametrization sqrt(m) alpha decides: where it is large
     the network is lazy, where it is small it learns features, and the boundary goes as alpha ~ m^(-1/2). At each width
     it is bracketed by `output_scales` and found by bisection, with `lazynet.sweep` at every round.
 
@@ -181,7 +181,7 @@ def laziness_map(
     stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
     if not stop.loss:
         raise ValueError("All targets are zero, which a network fits at its start; there is nothing to learn.")
-    family = network if starts_at_zero(network) else Centred(network)
+    family = network if starts_at_zero(network) else Centered(network)
     folder = None if out is None else Path(out)
     setting = Setting(family, data, chosen, steps, stop, dtype, folder, resume, progress)
     grid = setting.trained(ordered, scales, "map")

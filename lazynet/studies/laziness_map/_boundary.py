@@ -39,7 +39,7 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
 
 
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
-    """The two neighbouring scales, ascending, between which the change falls below a level for the last time.
+    """The two neighboring scales, ascending, between which the change falls below a level for the last time.
 
     A scale without a value (NaN) is left out; None where the change is not above the level and then below it.
     """
@@ -136,7 +136,7 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 
     To first order the relative change is m^p / alpha, with p that of `kernel_drift` at a fixed alpha, and is of order
     one at alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Further orders would come first where the readout moves by
-    more of itself than the kernel does, as in the standard parametrisation with one hidden layer.
+    more of itself than the kernel does, as in the standard parametrization with one hidden layer.
     """
     rows = [] if scaling is None else predicted_exponents(scaling)
     change = next((row.exponent for row in rows if row.quantity == "kernel_drift"), np.nan)

@@ -14,7 +14,7 @@ def plot_laziness(result: Result) -> Figure:
     """Draw kernel change and test error over width and output scale, and against the control parameter.
 
     The boundary is drawn with its 95% intervals, its predicted slope dashed. Cells are means over the seeds that fit;
-    one where fewer than half fit is grey.
+    one where fewer than half fit is gray.
 
     Args:
         result: of `lazynet.laziness_map`.
@@ -53,7 +53,7 @@ def _mean(values: Any) -> Any:
 
 def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -> None:
     widths, scales = result.width.values.astype(float), result.output_scale.values
-    axes.set_facecolor("lightgrey")
+    axes.set_facecolor("lightgray")
     axes.grid(visible=False)
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="output scale α")
     label_widths(axes, widths)
@@ -86,7 +86,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
             line = anchor * (widths / middle) ** predicted
             axes.plot(widths, line, color="white", label=f"predicted slope {predicted:g}", **THEORY)
         axes.set_ylim(bottom, top)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=True, facecolor="lightgrey")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=True, facecolor="lightgray")
 
 
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
@@ -124,9 +124,9 @@ def _finding(result: Result) -> str:
     return f"{head}\n{what} {interval}{f'; {lost} networks do not fit' if lost else ''}"
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def _edges(centers: np.ndarray) -> np.ndarray:
     """Edges of cells about these places, half-way between their logs."""
-    logs = np.log(centres)
+    logs = np.log(centers)
     if len(logs) == 1:
         return np.exp(logs[0] + np.array([-0.5, 0.5]))
     middle = (logs[1:] + logs[:-1]) / 2

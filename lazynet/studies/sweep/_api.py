@@ -46,7 +46,7 @@ def sweep(
     output_scale: Scale | Sequence[float] | None = None,
     snapshots: int | Sequence[int] | np.ndarray = 20,
     dtype: str = "float32",
-    path: str = "auto",
+    stepper: str = "auto",
     stop: Stop | None = None,
     measures: Mapping[str, Callable] | None = None,
     sharpness: bool = False,
@@ -87,11 +87,11 @@ def sweep(
         output_scale: alpha.
         snapshots: as in `lazynet.train`.
         dtype: "float32" or "float64".
-        path: as in `lazynet.train`.
+        stepper: as in `lazynet.train`.
         stop: when a member stops before its last step: it keeps its last values, and a gap that of the last snapshot.
         measures: as in `lazynet.train`; of one shape at all widths.
         sharpness: as in `lazynet.train`.
-        compare: whether to set networks beside their linearisations and the limit of infinite width. Without it nothing
+        compare: whether to set networks beside their linearizations and the limit of infinite width. Without it nothing
             of the size n_train x n_train is computed but kernel_drift, and a learning rate that is left out.
         quadratic: whether to train each network's Taylor polynomial of order 2 at its start too, with the same steps,
             for quadratic_gap_train and _test; it takes some four times as long as the network itself.
@@ -112,7 +112,7 @@ def sweep(
         test_loss, train_error, test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement,
         activation_flips, kernel_drift, status, stopped_step, initial_kernel_error. Beside the predictions:
         linearization_gap, start_gap, kernel_gap and quadratic_gap, each _train and _test. Of the limit:
-        kernel_train_loss, kernel_test_loss, kernel_train_error, kernel_test_error, linearised_displacement, lambda_min,
+        kernel_train_loss, kernel_test_loss, kernel_train_error, kernel_test_error, linearized_displacement, lambda_min,
         lambda_max, label_norm, complexity, each over those axes on which it depends. Of other networks than `TwoLayer`
         with several trained arrays, over `layer` too: layer_displacement, layer_relative_displacement,
         layer_kernel_drift. Bounds on max_neuron_displacement: lemma_bound (Arora et al. 2019, Lemma C.1) and
@@ -144,7 +144,7 @@ def sweep(
         optimizer,
         None,
         dtype,
-        path,
+        stepper,
         stop,
         named(measures),
         sharpness,

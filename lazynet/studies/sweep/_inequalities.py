@@ -9,7 +9,7 @@ from lazynet.studies.sweep._points import settings_of
 from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
-# A linearised network bounds the displacement up to terms that vanish with the width.
+# A linearized network bounds the displacement up to terms that vanish with the width.
 DISPLACEMENT_FACTOR = 1.05
 SMALLEST_WIDTH = 256
 VACUOUS = 100
@@ -44,7 +44,7 @@ class Inequality:
 def inequalities(result: Result) -> Iterator[Inequality]:
     """The inequalities that apply to a sweep.
 
-    (i) displacement at each snapshot <= 1.05 times the exact linearised value, as a seed mean at widths from 256, of
+    (i) displacement at each snapshot <= 1.05 times the exact linearized value, as a seed mean at widths from 256, of
         networks of one hidden layer;
     (ii) Arora et al. 2019, Lemma C.1: max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min);
     (iii) the same left side <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)|| on the network's own residuals.
@@ -52,12 +52,12 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     """
     moving = result.isel(step=slice(1, None))
     # In deeper networks kernels of these widths are further from their limit than the factor allows for.
-    if "linearised_displacement" in result and settings_of(result).get("network", "TwoLayer") == "TwoLayer":
+    if "linearized_displacement" in result and settings_of(result).get("network", "TwoLayer") == "TwoLayer":
         wide = moving.sel(width=result.width >= SMALLEST_WIDTH)
-        expected = wide.linearised_displacement
+        expected = wide.linearized_displacement
         expected = expected.mean("seed") if "seed" in expected.dims else expected
         yield _compare(
-            f"displacement <= {DISPLACEMENT_FACTOR} linearised_displacement (widths >= {SMALLEST_WIDTH})",
+            f"displacement <= {DISPLACEMENT_FACTOR} linearized_displacement (widths >= {SMALLEST_WIDTH})",
             wide.displacement.mean("seed"),
             DISPLACEMENT_FACTOR * expected,
         )

@@ -10,7 +10,7 @@ from lazynet.typing import Result
 FULL_BATCH = [
     *(f"kernel_{part}_{score}" for part in ("train", "test") for score in ("loss", "error")),
     *(f"{gap}_gap_{part}" for gap in ("start", "kernel") for part in ("train", "test")),
-    "linearised_displacement",
+    "linearized_displacement",
     "lemma_bound",
     "path_bound",
 ]

@@ -28,10 +28,10 @@ def print_verdict(verdict: "Verdict") -> str:
     if not verdict.rows:
         lines.append(
             "nothing is predicted: the network does not say its parametrization, or theory knows too little of this "
-            "one, its learning rate or the optimiser"
+            "one, its learning rate or the optimizer"
         )
     elif len(verdict.rows) == 1:
-        lines.append("no other exponent is predicted for this parametrisation or optimiser")
+        lines.append("no other exponent is predicted for this parametrization or optimizer")
     if verdict.corrections:
         lines += ["", f"Exponents at infinite width, of a m^p (1 + b m^-1/2), and seeds for +-{verdict.band:g}"]
         table = [_correction(*each, verdict.seeds, verdict.band) for each in verdict.corrections.items()]

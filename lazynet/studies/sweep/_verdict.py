@@ -18,7 +18,7 @@ from lazynet.theory._fits import Fit, Status, fit_exponent, judge
 from lazynet.typing import DataArray, Result
 
 BAND = 0.1
-# Optimisers, by name, whose steps are proportional to the gradient.
+# Optimizers, by name, whose steps are proportional to the gradient.
 PROPORTIONAL = ("sgd", "momentum", "nesterov", "flow")
 LEVELS = (
     "activation_flips",
@@ -223,7 +223,7 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """The exponents of the parametrisation, from the scales at each width; None of a network that did not say them."""
+    """The exponents of the parametrization, from the scales at each width; None of a network that did not say them."""
     settings = settings_of(result)
     widths = result.width.values
     own = settings.get("network", "TwoLayer").startswith("from_")
@@ -243,7 +243,7 @@ def scaling_of(result: Result) -> Scaling | None:
         init,
         exponent("output_scale"),
         exponent("learning_rate"),
-        settings.get("symmetric", False) or settings.get("centred", False),
+        settings.get("symmetric", False) or settings.get("centered", False),
         # Of a network of one's own nobody knows the activation, nor which array is which.
         not own and ACTIVATIONS[settings["activation"]].homogeneous and not (biased and abs(init) > ROUNDING),
         settings.get("train", "both"),

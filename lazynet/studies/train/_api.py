@@ -57,7 +57,7 @@ def train(
     batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray = 20,
     dtype: str = "float32",
-    path: str = "auto",
+    stepper: str = "auto",
     stop: Stop | None = None,
     measures: Mapping[str, Callable] | None = None,
     sharpness: bool = False,
@@ -74,20 +74,20 @@ def train(
             or of the empirical one at the start where there is none (squared loss only).
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", a function of the
-            learning rate that returns an optax optimiser, or "flow" for full-batch gradient flow: Euler steps as long
+            learning rate that returns an optax optimizer, or "flow" for full-batch gradient flow: Euler steps as long
             as they lower the loss and move no training output by more than 1% of the RMS of the targets (Geiger et al.
             2019), with the first that is tried the learning rate. `time` is then measured too.
         batch_size: examples to a batch; all of them when left out.
         snapshots: about how many log-spaced snapshots to take, or the steps at which to take them; the first and the
             last step are always among them.
         dtype: "float32" or "float64".
-        path: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden", "preactivation" and
+        stepper: "auto" takes the quickest way of computing the same numbers; "autodiff", "hidden", "preactivation" and
             "delayed" force one.
         stop: when to stop before the last step.
         measures: more of them by name, each a function (variables, variables_0, data) -> array that JAX can trace, of
             variables now and at the start and of a `Dataset` of traced arrays.
         sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and beside it
-            relative_learning_rate, the learning rate over 2 / sharpness; plain descent on the squared loss is stable
+            learning_rate_over_stability_limit, the learning rate over 2 / sharpness; plain descent on the squared loss is stable
             where it is below 1.
         measured: how many of the training examples, from the first on, measures look at; all of them when left out.
             train_loss and the like are then those of these examples.
@@ -113,7 +113,7 @@ def train(
         optimizer,
         batch_size,
         dtype,
-        path,
+        stepper,
         stop,
         named(measures),
         sharpness,

@@ -1,6 +1,6 @@
-"""How a member takes one step: any optimiser and loss by autodiff, or plain descent written out by hand.
+"""How a member takes one step: any optimizer and loss by autodiff, or plain descent written out by hand.
 
-A path turns variables into a state, steps the state, and reads variables back. Its methods are pure and traced; what
+A stepper turns variables into a state, steps the state, and reads variables back. Its methods are pure and traced; what
 they need of the data comes in as arguments, never closed over.
 """
 
@@ -35,8 +35,8 @@ class Member(NamedTuple):
 
 
 @runtime_checkable
-class Path(Protocol):
-    """The pure functions of a training path, and the data it needs."""
+class Stepper(Protocol):
+    """The pure functions of a training stepper, and the data it needs."""
 
     @property
     def network(self) -> Any:
@@ -60,7 +60,7 @@ class Path(Protocol):
         ...
 
     def known(self, state: State) -> dict[str, Array]:
-        """What the path itself knows of this state, by the names of the result."""
+        """What the stepper itself knows of this state, by the names of the result."""
         ...
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
@@ -73,8 +73,8 @@ class Path(Protocol):
 
 
 @dataclass(frozen=True)
-class AutodiffPath:
-    """Any network, loss and optax optimiser, on the full batch or on mini-batches.
+class AutodiffStepper:
+    """Any network, loss and optax optimizer, on the full batch or on mini-batches.
 
     A mini-batch is a part of a permutation drawn anew for each epoch; the n modulo B examples that do not fill a batch
     are left out of that epoch. The gradient of a summed loss is scaled by n / B.
@@ -90,13 +90,13 @@ class AutodiffPath:
         return {"x": x}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Parameters, the optimiser's own state, and with mini-batches the order of examples in this epoch."""
+        """Parameters, the optimizer's own state, and with mini-batches the order of examples in this epoch."""
         params = member.variables["params"]
         state = params, self.optimizer(shared["learning_rate"]).init(params)
         return state if self.batch_size is None else (*state, jnp.zeros(len(shared["x"]), jnp.int32))
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """One step of the optimiser."""
+        """One step of the optimizer."""
         params, memory = state[:2]
         order = tuple(self._order(epoch, member.key, t) for epoch in state[2:])
         x, y, scale = self._batch(shared, t, *order)
@@ -142,7 +142,7 @@ class AutodiffPath:
 
 
 @dataclass(frozen=True)
-class HiddenPath:
+class HiddenStepper:
     """Plain full-batch descent of the squared loss in the hidden weights, with the gradient written out.
 
     With r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, c = alpha / sqrt(m). The slopes at
@@ -245,7 +245,7 @@ class HiddenPath:
 
 
 @dataclass(frozen=True)
-class PreactivationPath(HiddenPath):
+class PreactivationStepper(HiddenStepper):
     """The same descent on pre-activations, Z <- Z - eta c G X X', at 2 n^2 m a step: cheaper where 2 rank > n.
 
     The sum of G is kept, so that W = W_0 - eta c (sum G) X can be read whenever it is wanted.

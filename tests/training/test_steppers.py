@@ -12,9 +12,9 @@ from tolerance import assert_close
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffPath, HiddenPath, Member, PreactivationPath, Units, choose_path
+from lazynet.training import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Units, choose_stepper
 from lazynet.training import _units as units
-from lazynet.training._paths import row_space
+from lazynet.training._steppers import row_space
 from lazynet.training._units import MOST_BLOCKS
 
 SNAPSHOTS = [0, 1, 17, 50]
@@ -22,9 +22,9 @@ SNAPSHOTS = [0, 1, 17, 50]
 
 def every_path(network):
     return {
-        "autodiff": AutodiffPath(network, losses.squared(), optax.sgd),
-        "hidden": HiddenPath(network),
-        "preactivation": PreactivationPath(network),
+        "autodiff": AutodiffStepper(network, losses.squared(), optax.sgd),
+        "hidden": HiddenStepper(network),
+        "preactivation": PreactivationStepper(network),
     }
 
 
@@ -61,10 +61,10 @@ def test_the_cases_cover_every_activation():
 
 
 @pytest.mark.parametrize(("inputs", "activation", "outputs"), CASES)
-@pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
-def test_every_path_is_the_plain_loop(path, inputs, activation, outputs, key):
+@pytest.mark.parametrize("stepper", ["autodiff", "hidden", "preactivation"])
+def test_every_path_is_the_plain_loop(stepper, inputs, activation, outputs, key):
     network, x, y, rate = case(inputs, activation, outputs)
-    start, outcome = train(every_path(network)[path], network, [key], x, y, rate, SNAPSHOTS)
+    start, outcome = train(every_path(network)[stepper], network, [key], x, y, rate, SNAPSHOTS)
     first = jax.tree.map(lambda leaf: leaf[0], start)
     f, w, root_sum = descend(network, first, x, y, rate, SNAPSHOTS)
     assert np.linalg.norm(f[-1] - f[0]) > 0.5
@@ -76,19 +76,19 @@ def test_every_path_is_the_plain_loop(path, inputs, activation, outputs, key):
 
 
 @pytest.mark.parametrize("width", [2, 509, 60, 18 * 32])
-@pytest.mark.parametrize("path", ["hidden", "preactivation"])
-def test_division_into_blocks_does_not_show(path, width, key, monkeypatch):
+@pytest.mark.parametrize("stepper", ["hidden", "preactivation"])
+def test_division_into_blocks_does_not_show(stepper, width, key, monkeypatch):
     """One small block, one unit more in some than in others, two, and as many as there may be."""
     monkeypatch.setattr(units, "BLOCK", 32)
     network, x, y, rate = case("tall", "relu", 3, width)
-    start, outcome = train(every_path(network)[path], network, [key], x, y, rate, [0, 5])
+    start, outcome = train(every_path(network)[stepper], network, [key], x, y, rate, [0, 5])
     f, w, _ = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, [0, 5])
     np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
-def test_float32(path, key):
+@pytest.mark.parametrize("stepper", ["autodiff", "hidden", "preactivation"])
+def test_float32(stepper, key):
     """From the same start as in float64.
 
     One step adds a few rounding errors to f, which descent then carries on without making them larger: fifty steps
@@ -96,7 +96,7 @@ def test_float32(path, key):
     """
     network, x, y, rate = case("low rank", "tanh", 1, 2048)
     x = x.astype(np.float32).astype(np.float64)
-    start, single = train(every_path(network)[path], network, [key], x, y, rate, SNAPSHOTS, "float32")
+    start, single = train(every_path(network)[stepper], network, [key], x, y, rate, SNAPSHOTS, "float32")
     f, w, root_sum = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, SNAPSHOTS)
     assert single.variables["params"]["hidden"].dtype == np.float32
     assert_close(single.records["f"][0], f, dtype="float32", ulps=64 + 50 * 16)
@@ -139,19 +139,19 @@ def test_blocks_of_a_network_that_is_split_are_those_of_one_that_is_not():
 @pytest.mark.parametrize(
     ("n", "d", "rank", "expected"),
     [
-        (10, 4, 4, HiddenPath),  # 2 n^2 = 200 against 4 n rank = 160
-        (10, 5, 5, HiddenPath),  # equal
-        (10, 6, 6, PreactivationPath),
-        (10, 30, 10, PreactivationPath),
-        (10, 30, 5, HiddenPath),
-        (10, 30, 6, PreactivationPath),
+        (10, 4, 4, HiddenStepper),  # 2 n^2 = 200 against 4 n rank = 160
+        (10, 5, 5, HiddenStepper),  # equal
+        (10, 6, 6, PreactivationStepper),
+        (10, 30, 10, PreactivationStepper),
+        (10, 30, 5, HiddenStepper),
+        (10, 30, 6, PreactivationStepper),
     ],
 )
 def test_the_path_with_the_fewest_operations(n, d, rank, expected):
     x = low_rank_rows(n, d, rank)
-    chosen = choose_path(TwoLayer(width=4), losses.squared(), "sgd", None, x)
+    chosen = choose_stepper(TwoLayer(width=4), losses.squared(), "sgd", None, x)
     assert type(chosen) is expected
-    assert type(choose_path(TwoLayer(width=4), losses.squared(), optax.sgd, None, x)) is expected
+    assert type(choose_stepper(TwoLayer(width=4), losses.squared(), optax.sgd, None, x)) is expected
 
 
 X = unit_rows(4, 3)
@@ -160,7 +160,7 @@ NOT_PLAIN = {
     "loss": (TwoLayer(width=4), losses.logistic(), "sgd", None),
     "mean": (TwoLayer(width=4), MEAN_SQUARED, "sgd", None),
     "momentum": (TwoLayer(width=4), losses.squared(), "momentum", None),
-    "own optimiser": (TwoLayer(width=4), losses.squared(), lambda rate: optax.sgd(rate, 0.5), None),
+    "own optimizer": (TwoLayer(width=4), losses.squared(), lambda rate: optax.sgd(rate, 0.5), None),
     "batches": (TwoLayer(width=4), losses.squared(), "sgd", 2),
     "readout": (TwoLayer(width=4, train="readout"), losses.squared(), "sgd", None),
     "both": (TwoLayer(width=4, train="both"), losses.squared(), "sgd", None),
@@ -172,36 +172,44 @@ NOT_PLAIN = {
 def test_only_plain_descent_is_written_by_hand(case):
     settings = NOT_PLAIN[case]
     for forced in ("hidden", "preactivation"):
-        with pytest.raises(ValueError, match=f"path is '{forced}', but that one is only for plain full-batch descent"):
-            choose_path(*settings, X, path=forced)
+        with pytest.raises(
+            ValueError, match=f"stepper is '{forced}', but that one is only for plain full-batch descent"
+        ):
+            choose_stepper(*settings, X, stepper=forced)
     if case != "batches":
-        with pytest.raises(ValueError, match="path is 'delayed', but that one is only for plain descent on mini-batch"):
-            choose_path(*settings, X, path="delayed")
-    for path in ("auto", "autodiff"):
-        chosen = choose_path(*settings, X, path=path)
-        assert type(chosen) is AutodiffPath
+        with pytest.raises(
+            ValueError, match="stepper is 'delayed', but that one is only for plain descent on mini-batch"
+        ):
+            choose_stepper(*settings, X, stepper="delayed")
+    for stepper in ("auto", "autodiff"):
+        chosen = choose_stepper(*settings, X, stepper=stepper)
+        assert type(chosen) is AutodiffStepper
         assert chosen.loss is settings[1]
         assert chosen.batch_size == settings[3]
 
 
 def test_a_path_may_be_asked_for():
     plain = TwoLayer(width=4), losses.squared(), "sgd", None, X
-    for name, expected in (("autodiff", AutodiffPath), ("hidden", HiddenPath), ("preactivation", PreactivationPath)):
-        assert type(choose_path(*plain, path=name)) is expected
-    with pytest.raises(ValueError, match="path is 'fast', but must be one of auto, autodiff, hidden, preactivation"):
-        choose_path(*plain, path="fast")
+    for name, expected in (
+        ("autodiff", AutodiffStepper),
+        ("hidden", HiddenStepper),
+        ("preactivation", PreactivationStepper),
+    ):
+        assert type(choose_stepper(*plain, stepper=name)) is expected
+    with pytest.raises(ValueError, match="stepper is 'fast', but must be one of auto, autodiff, hidden, preactivation"):
+        choose_stepper(*plain, stepper="fast")
     with pytest.raises(ValueError, match="optimizer is 'SGD', but must be one of sgd, momentum"):
-        choose_path(TwoLayer(width=4), losses.squared(), "SGD", None, X)
+        choose_stepper(TwoLayer(width=4), losses.squared(), "SGD", None, X)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_the_start_is_read_back(inputs, key):
     """At step 0 the rotation to the row space leaves nothing behind."""
     network, x, y, rate = case(inputs, "relu", 1, 256)
-    for path in every_path(network).values():
+    for stepper in every_path(network).values():
         with float64():
             member = Member(dict(network.init(key, x)), key, None)
-            shared = share(path, x, y, rate)
-            back = path.read(path.start(member, shared), member, shared)
+            shared = share(stepper, x, y, rate)
+            back = stepper.read(stepper.start(member, shared), member, shared)
             np.testing.assert_array_equal(back["params"]["hidden"], member.variables["params"]["hidden"])
             np.testing.assert_array_equal(back["fixed"]["readout"], member.variables["fixed"]["readout"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.networks import Centred, described, preactivations, starts_at_zero
+from lazynet.networks import Centered, described, preactivations, starts_at_zero
 
 X = jax.random.normal(jax.random.key(1), (6, 4))
 OWN = lz.from_functions(
@@ -17,31 +17,33 @@ OWN = lz.from_functions(
 
 
 @pytest.mark.parametrize(
-    "network", [lz.TwoLayer(8, symmetric=False, outputs=2), lz.DeepReLU(8, 2), lz.ConvNet(8, filter_size=2), OWN]
+    "network", [lz.TwoLayer(8, symmetric=False, outputs=2), lz.MLP(8, 2), lz.ConvNet(8, filter_size=2), OWN]
 )
 def test_it_starts_at_zero_and_moves_as_the_network_does(network):
-    centred = Centred(network)
-    variables = centred.init(jax.random.key(0), X)
-    assert starts_at_zero(centred)
-    np.testing.assert_array_equal(centred.apply(variables, X), 0 * network.apply(network.init(jax.random.key(0), X), X))
+    centered = Centered(network)
+    variables = centered.init(jax.random.key(0), X)
+    assert starts_at_zero(centered)
+    np.testing.assert_array_equal(
+        centered.apply(variables, X), 0 * network.apply(network.init(jax.random.key(0), X), X)
+    )
     moved = {**variables, "params": jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])}
     own = {name: value for name, value in moved.items() if name != "origin"}
     start = network.init(jax.random.key(0), X)
     expected = network.apply(own, X) - network.apply(start, X)
-    np.testing.assert_allclose(centred.apply(moved, X), expected, atol=1e-6)
+    np.testing.assert_allclose(centered.apply(moved, X), expected, atol=1e-6)
     np.testing.assert_allclose(
-        lz.empirical_ntk(centred, variables, X), lz.empirical_ntk(network, start, X), rtol=1e-5, atol=1e-6
+        lz.empirical_ntk(centered, variables, X), lz.empirical_ntk(network, start, X), rtol=1e-5, atol=1e-6
     )
-    wider = centred.clone(width=16, output_scale=2.0)
+    wider = centered.clone(width=16, output_scale=2.0)
     assert (wider.width, wider.outputs, wider.network) == (16, network.outputs, network.clone(width=16, output_scale=2))
-    assert described(centred) == described(network)
-    now, before = preactivations(centred, moved, X), preactivations(network, own, X)
+    assert described(centered) == described(network)
+    now, before = preactivations(centered, moved, X), preactivations(network, own, X)
     assert (now is None) == (before is None)
     if now is not None:
         np.testing.assert_array_equal(now[0], before[0])
 
 
 def test_its_kernel_of_infinite_width_is_that_of_the_network():
-    network = lz.DeepReLU(8, 2)
-    np.testing.assert_array_equal(lz.analytic_kernel(Centred(network))(X), lz.analytic_kernel(network)(X))
-    assert lz.analytic_kernel(Centred(OWN)) is None
+    network = lz.MLP(8, 2)
+    np.testing.assert_array_equal(lz.analytic_kernel(Centered(network))(X), lz.analytic_kernel(network)(X))
+    assert lz.analytic_kernel(Centered(OWN)) is None

@@ -9,14 +9,14 @@ from lazynet.typing import AnyArray, Variables
 
 
 @dataclass(frozen=True)
-class Centred:
+class Centered:
     """f(x; theta) - f(x; theta_0), with theta_0 in the collection "origin": zero at the start, of the same kernel.
 
     Whatever else is asked of it the network answers.
     """
 
     network: Any
-    centred: ClassVar[bool] = True
+    centered: ClassVar[bool] = True
 
     def __getattr__(self, name: str) -> Any:
         """That of the network."""
@@ -25,7 +25,7 @@ class Centred:
             raise AttributeError(name)
         return getattr(self.network, name)
 
-    def clone(self, **changes: Any) -> "Centred":
+    def clone(self, **changes: Any) -> "Centered":
         """Of the network with these changes."""
         return replace(self, network=self.network.clone(**changes))
 
