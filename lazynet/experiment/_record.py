@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.experiment._spec import Training, examples
@@ -53,7 +54,8 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         rows = jnp.asarray(data.x_train[:4], "float32")
         outputs = np.ravel(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))
         found["network_tried"] = [float(f"{value:.5g}") for value in outputs.tolist()]
-        kernel = analytic_kernel(network)
+        # Without predictions a kernel need not exist.
+        kernel = analytic_kernel(network) if training.compare else None
         if kernel is not None:
             entries = np.ravel(kernel(data.x_train[:4])).tolist()
             found["kernel_tried"] = [float(f"{value:.5g}") for value in entries]
@@ -88,8 +90,12 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
 
 
 def _moved(start: Variables) -> Variables:
-    """Variables at some distance from their start."""
-    return {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
+    """Variables at some distance from their start, where units that start alike differ."""
+
+    def moved(leaf: Array) -> Array:
+        return leaf + 0.1 * jnp.cos(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))
+
+    return {**start, "params": jax.tree.map(moved, start["params"])}
 
 
 def traits_record(network: Any) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
     Raises:
         ValueError: by the function, if rows are not a matrix, not finite, zero, of norms whose squares the dtype does
-            not hold, or of different lengths in `x1` and `x2`; for tanh and softplus also if kappa * norm(x) is too
-            large for the series.
+            not hold, or of different lengths in `x1` and `x2`; for activations without a closed form also if kappa *
+            norm(x) is too large for their Hermite series, or a function of the user's is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz

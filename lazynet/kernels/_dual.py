@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
 from lazynet.kernels._hermite import hermite_coefficients, hermite_sum
+from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
@@ -18,13 +19,15 @@ BLOCK = 1024  # rows of a block: bounds what is held besides the result to some 
 PAIRS = 2**22  # numbers held at a time where pairs of rows are compared one by one
 # From this cosine on an angle is taken from the rows themselves, where its error would else show: see below.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu"}  # the layers of neural-tangents that have one
+CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # the layers of neural-tangents that have one
 
 Rows = tuple[np.ndarray, ...]
+# (a, b) of a z + b relu(z).
+ReluParts = tuple[float, float]
 
 
 def gaussian_dual(
-    activation: str,
+    activation: str | Function,
     x1: Float[np.ndarray, "n1 d"],
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
@@ -32,11 +35,11 @@ def gaussian_dual(
 ) -> Float[np.ndarray, "n1 n2"]:
     """E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I), or with `derivative` E[sigma'(w.x) sigma'(w.x')].
 
-    relu, erf and gelu in closed form (Cho and Saul 2009; Williams 1997; Tsuchida et al. 2021, arXiv:2002.08517), other
-    activations by their Hermite series.
+    relu, leaky_relu, abs, erf, gelu and sin have closed forms (Cho and Saul 2009; Williams 1997; Tsuchida et al. 2021,
+    arXiv:2002.08517), other activations a Hermite series.
 
     Args:
-        activation: a name in `lazynet.networks.ACTIVATIONS`.
+        activation: a name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         x1: rows x, float64, none of them zero.
         x2: rows x'; left out, it is `x1`, and the result is exactly symmetric.
         init_scale: kappa, positive.
@@ -46,7 +49,8 @@ def gaussian_dual(
         NumPy float64 (n1, n2); the error is below 1e-11 times the larger of 1 and the entry.
 
     Raises:
-        ValueError: where the Hermite series needs more than 8192 terms, because `init_scale * norm(x)` is too large.
+        ValueError: if the Hermite series needs more than 8192 terms, because `init_scale * norm(x)` is too large or the
+            function is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -57,7 +61,7 @@ def gaussian_dual(
 
 def tangent_dual(
     part: str,
-    activation: str,
+    activation: str | Function,
     x1: Float[np.ndarray, "n1 d"],
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
@@ -71,12 +75,13 @@ def tangent_dual(
     # neural-tangents mixes dtypes and ranks; the caller may have forbidden that.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         both = [x1] if x2 is None else [x1, x2]
+        known, layer = get_activation(activation), closed_form_layer(activation)
         block: Callable[..., Callable[[], np.ndarray]]
-        if activation == "relu":
-            block = functools.partial(_relu_block, part, init_scale)
+        if known.relu_parts is not None:
+            block = functools.partial(_relu_block, part, known.relu_parts, init_scale)
             rows: list[Rows] = [(x,) for x in both]
-        elif activation in CLOSED_FORMS:
-            block = functools.partial(_closed_form_block, activation, part, init_scale)
+        elif layer is not None:
+            block = functools.partial(_closed_form_block, layer, part, init_scale)
             rows = [(x,) for x in both]
         else:
             # The series is taken in float64, and only what it gives is rounded.
@@ -142,11 +147,17 @@ def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
     return gram * duals[0] + sum(duals[1:])
 
 
+def closed_form_layer(activation: str | Function) -> str | None:
+    """Name of the layer of neural-tangents that has the closed form of an activation; None if no layer has it."""
+    known = get_activation(activation)
+    return CLOSED_FORMS.get(known.name) if known.is_named else None
+
+
 @functools.cache
-def _closed_form(activation: str, part: str) -> Callable[..., Array]:
-    """The compiled closed form of neural-tangents."""
+def _closed_form(name: str, part: str) -> Callable[..., Array]:
+    """The compiled closed form of a layer of neural-tangents."""
     stax = neural_tangents().stax
-    layer = getattr(stax, CLOSED_FORMS[activation])()[2]
+    layer = getattr(stax, name)()[2]
 
     def dual(x1: Array, x2: Array, init_scale: Array) -> Array:
         # W_std^2 = d undoes neural-tangents' division of x.x' by d.
@@ -160,9 +171,9 @@ def _closed_form(activation: str, part: str) -> Callable[..., Array]:
 
 
 def _closed_form_block(
-    activation: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray
+    name: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray
 ) -> Callable[[], np.ndarray]:
-    return functools.partial(np.asarray, _closed_form(activation, part)(x1, x2, init_scale))
+    return functools.partial(np.asarray, _closed_form(name, part)(x1, x2, init_scale))
 
 
 @functools.cache
@@ -178,9 +189,9 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
     return tuple(np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _arc_cosine(part: str, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """The relu dual from cosines, and which pairs are nearly parallel.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
+    """The dual of a z + b relu(z) from cosines, and which pairs are nearly parallel.
 
     A polynomial for the angle costs next to nothing beside the product; XLA's arctan2 costs as much as all of it.
     """
@@ -195,29 +206,43 @@ def _arc_cosine(part: str, init_scale: Array, x1: Array, x2: Array) -> tuple[Arr
     slope = jax.numpy.where(cosine < 0, angle, 0.5 - angle)
     sine = jax.numpy.sqrt((1 - size) * (1 + size))
     parallel = size > 1 - NEARLY_PARALLEL[x1.dtype.name]
-    return _of_part(part, init_scale, norm1[:, None] * norm2[None, :], gram, sine, slope), parallel
+    return _of_part(part, relu_parts, init_scale, norm1[:, None] * norm2[None, :], gram, sine, slope), parallel
 
 
-def _of_part(part: str, init_scale: Any, norms: Any, gram: Any, sine: Any, slope: Any) -> Any:
-    """Cho and Saul 2009, the kernels of order 0 and 1: slopes E[sigma' sigma'] = (pi - angle) / (2 pi) are given."""
+def _of_part(part: str, relu_parts: ReluParts, init_scale: Any, norms: Any, gram: Any, sine: Any, slope: Any) -> Any:
+    """Cho and Saul 2009, the kernels of order 0 and 1, with the slopes E[relu' relu'] = (pi - angle) / (2 pi) given.
+
+    For a z + b relu(z), whose cross terms are E[u relu(v)] = E[u v] / 2, slopes are a (a + b) + b^2 E[relu' relu'].
+    """
+    a, b = relu_parts
+    if relu_parts != (0.0, 1.0):
+        slope, sine = a * (a + b) + b**2 * slope, b**2 * sine
     hidden = gram * slope
     readout = init_scale**2 * (norms * sine / (2 * np.pi) + hidden)
     return {"slope": slope, "hidden": hidden, "readout": readout, "both": hidden + readout}[part]
 
 
-def _relu_block(part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Callable[[], np.ndarray]:
-    dual, parallel = _arc_cosine(part, init_scale, x1, x2)
+def _relu_block(
+    part: str, relu_parts: ReluParts, init_scale: float, x1: np.ndarray, x2: np.ndarray
+) -> Callable[[], np.ndarray]:
+    dual, parallel = _arc_cosine(part, relu_parts, init_scale, x1, x2)
 
     def wait() -> np.ndarray:
         result = np.array(dual)
-        _correct_nearly_parallel(result, np.asarray(parallel), part, init_scale, x1, x2)
+        _correct_nearly_parallel(result, np.asarray(parallel), part, relu_parts, init_scale, x1, x2)
         return result
 
     return wait
 
 
 def _correct_nearly_parallel(
-    result: np.ndarray, parallel: np.ndarray, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray
+    result: np.ndarray,
+    parallel: np.ndarray,
+    part: str,
+    relu_parts: ReluParts,
+    init_scale: float,
+    x1: np.ndarray,
+    x2: np.ndarray,
 ) -> None:
     """Recompute in place the relu entries of nearly parallel rows, where relu has a kink in the angle.
 
@@ -235,4 +260,4 @@ def _correct_nearly_parallel(
         u1, u2 = x1[i] / norm1[i, None], x2[j] / norm2[j, None]
         angle = 2 * np.arctan2(np.linalg.norm(u1 - u2, axis=1), np.linalg.norm(u1 + u2, axis=1))
         norms, slope = norm1[i] * norm2[j], (np.pi - angle) / (2 * np.pi)
-        result[i, j] = _of_part(part, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope)
+        result[i, j] = _of_part(part, relu_parts, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope)

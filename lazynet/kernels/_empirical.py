@@ -175,7 +175,7 @@ def _cast(a: AnyArray, dtype: str) -> Array:
 
 def _counts(network: Network, variables: Variables) -> bool:
     """Whether the hidden part is a count: slopes are 0 or 1 and all readouts are +1 or -1."""
-    return hidden_layer_of(network).binary_slopes and bool(np.all(np.abs(weights(variables, "readout")) == 1))
+    return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
 @partial(jax.jit, static_argnames=("network", "by_counting"))

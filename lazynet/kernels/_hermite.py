@@ -7,53 +7,73 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.networks import value_and_slope
+from lazynet.networks import Function, get_activation, value_and_slope
 
 MAX_TERMS = 8192
 MAX_SCALE = 64.0  # far above what MAX_TERMS can represent; spares the work of finding that out
 REACH = 13.0  # sqrt(phi(13)) is 3e-19
 TAIL = 1e-12
+FINEST = 8  # nodes of a function's quadrature, in multiples of what the known activations need
 
 
 def hermite_coefficients(
-    activation: str, scales: Float[np.ndarray, " n"], derivative: bool
+    activation: str | Function, scales: Float[np.ndarray, " n"], derivative: bool
 ) -> Float[np.ndarray, "n terms"]:
     """Coefficients a_k(s) = E[sigma(s z) h_k(z)] for each scale s, z ~ N(0, 1), h_k orthonormal Hermite polynomials.
 
     With them E[sigma(s z) sigma(s' z')] = sum_k a_k(s) a_k(s') rho^k for corr(z, z') = rho (Mehler's formula; Daniely,
     Frostig and Singer 2016). By Parseval's identity what the terms leave out is at most E[sigma(s z)^2] minus
     sum_k a_k(s)^2; the number of terms is doubled until that is below 1e-12 of E[sigma(s z)^2]. `derivative` takes
-    sigma' for sigma. To be called inside `lazynet.precision.float64()`.
+    sigma' for sigma. A function whose spectrum is unknown is integrated on more nodes until coefficients agree with
+    those on twice as many. To be called inside `lazynet.precision.float64()`.
 
     Raises:
-        ValueError: if 8192 terms are too few, because a scale is too large.
+        ValueError: if 8192 terms are too few, because a scale is too large or the function is not smooth.
     """
     distinct, index = np.unique(scales, return_inverse=True)
-    terms = 64
-    while terms <= MAX_TERMS and distinct[-1] <= MAX_SCALE:
-        z, basis = hermite_functions(terms, distinct[-1])
+
+    def on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients, and E[sigma(s z)^2]."""
+        z, basis = hermite_functions(terms, distinct[-1], nodes)
         step = z[1] - z[0]
         values = np.asarray(value_and_slope(activation, distinct[:, None] * z)[derivative]) * basis[0]
-        coefficients = step * values @ basis.T
-        total = step * np.sum(values**2, axis=1)
+        return step * values @ basis.T, step * np.sum(values**2, axis=1)
+
+    name, is_named = get_activation(activation).name, get_activation(activation).is_named
+    terms, nodes = 64, 1
+    while terms <= MAX_TERMS and nodes <= FINEST and distinct[-1] <= MAX_SCALE:
+        coefficients, total = on(nodes)
+        if not is_named:
+            change = np.sum((on(2 * nodes)[0] - coefficients) ** 2, axis=1)
+            if not np.all(change <= TAIL**2 * total):
+                nodes *= 2
+                continue
         if np.all(np.abs(total - np.sum(coefficients**2, axis=1)) <= TAIL * total):
             return coefficients[index]
         terms *= 2
+    if is_named:
+        raise ValueError(
+            f"init_scale times the largest norm of a row is {distinct[-1]:.3g}, which is too large for the kernel of "
+            f"{name} at full accuracy ({MAX_TERMS} terms); scale the rows to unit norm or take a smaller init_scale."
+        )
     raise ValueError(
-        f"init_scale times the largest norm of a row is {distinct[-1]:.3g}, which is too large for the kernel of "
-        f"{activation} at full accuracy ({MAX_TERMS} terms); scale the rows to unit norm or take a smaller init_scale."
+        f"activation must be smooth and finite for its kernel of infinite width, got {name}, whose Hermite series does "
+        f"not converge in {MAX_TERMS} terms where init_scale times the largest norm of a row is {distinct[-1]:.3g}. "
+        "Leave predictions out, or scale the rows to unit norm."
     )
 
 
-def hermite_functions(terms: int, scale: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
+def hermite_functions(
+    terms: int, scale: float, density: int = 1
+) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
     """Equidistant nodes z and h_k(z) sqrt(phi(z)) at them, which unlike h_k itself stays of order 1.
 
     The trapezoid rule converges exponentially here. Its frequency 2 pi / step has to exceed sqrt(terms), the
     frequency of the last function, by the bandwidth of sigma(scale z) sqrt(phi(z)): the pole i pi / 2 of tanh, the
     nearest of all, makes its spectrum fall as exp(-pi w / (2 scale)), below 1e-17 at w = 25 scale. The number of nodes
-    is a power of two, so that few shapes are ever compiled.
+    is a power of two, so that few shapes are ever compiled. `density` multiplies the number of nodes.
     """
-    frequency = math.sqrt(terms) + 25.0 * scale + 25.0
+    frequency = density * (math.sqrt(terms) + 25.0 * scale + 25.0)
     z = np.linspace(-REACH, REACH, 2 ** math.ceil(math.log2(2 * REACH * frequency / (2 * math.pi) + 1)))
     basis = np.empty((terms, z.size))
     basis[0] = np.exp(-(z**2) / 4) / (2 * math.pi) ** 0.25

@@ -240,7 +240,7 @@ class HiddenStepper:
         values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
         # Those of relu are 0 or 1, and in a byte each they take a quarter of the memory's time.
-        return [block.astype(bool) if self._layer.binary_slopes else block for block in slopes], terms
+        return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
         """G of each block."""
