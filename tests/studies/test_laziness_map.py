@@ -226,10 +226,10 @@ BAD = {
     "no steps": ({"steps": 0}, "steps is 0"),
     "no widths": ({"widths": []}, "widths is empty"),
     "no seeds": ({"seeds": 0}, "seeds is 0"),
-    "odd width": ({"widths": [17]}, "width is 17"),
+    "odd width": ({"widths": [17]}, "symmetric start, got 17"),
     "unknown dtype": ({"dtype": "float16"}, "dtype is 'float16'"),
     "resume of nothing": ({"resume": True}, "resume is set, but out names no folder"),
-    "no network": ({"network": "relu"}, "network is a str"),
+    "no network": ({"network": "relu"}, "network must have width, .* got a str"),
     "targets of another shape": (
         {"data": lz.load_dataset("digits", classes=(0, 1, 2), n_train=16, n_test=6)},
         "network has 1 outputs",

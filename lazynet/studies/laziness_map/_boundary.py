@@ -160,7 +160,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
     if not settings["traits"]["kernel_of_signs"]:
         return ""
     return (
-        "with the hidden layer alone trained a relu kernel changes by flipped signs alone; those that flip at random "
+        "with the hidden layer alone trained the kernel changes by flipped signs alone; those that flip at random "
         "add m^(-3/4) alpha^(-1/2), whose own boundary goes as m^(-3/2), so that at small changes the boundary is "
         "steeper than m^(-1/2), to which it comes back as m grows"
     )
