@@ -18,8 +18,7 @@ from lazynet.experiment._shared_inputs import Prepared
 from lazynet.experiment._spec import Training
 from lazynet.kernels._threads import narrow_products
 from lazynet.losses import Loss
-from lazynet.measures import rms, zero_one_error
-from lazynet.measures._catalogue import GAPS
+from lazynet.measures import catalogue, rms, zero_one_error
 from lazynet.networks import ACTIVATIONS, Quadratic, TwoLayer, output_factor, starts_at_zero
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
@@ -97,11 +96,11 @@ def _beside_predictions(
     if training.regression:
         variables |= regression_of_members(network, data, trained)
         limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
-    steps = training.snapshot_steps
+    steps, held = training.snapshot_steps, {quantity.name for quantity in catalogue().values() if quantity.held}
     for name, values in variables.items():
         if values.ndim >= 2:
             known = _without_diverged(values, steps, diverged_at)
-            variables[name] = _held(known, steps, trained.stopped_at) if name in GAPS else known
+            variables[name] = _held(known, steps, trained.stopped_at) if name in held else known
     limit_variables |= {name: np.asarray(value) for name, value in numbers.items()}
     return Cell(variables, limit_variables, diverged_at, trained.stopped_at)
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from lazynet.data import Dataset, label_noise
 from lazynet.experiment._spec import Training, check_count
-from lazynet.measures._catalogue import OF_KERNEL
 from lazynet.networks import Scale, described
 from lazynet.training import FLOW
 from lazynet.training._keys import noise_key, subsample_key
 
+# The axes on which the kernel of infinite width depends.
+OF_KERNEL = ("activation", "init_scale", "output_scale", "n_train")
 # In the order of the result's dims; points of one kernel are neighbors.
 AXES = (*OF_KERNEL, "learning_rate", "batch_size", "label_noise")
 WHOLE = ("n_train", "batch_size")

@@ -16,11 +16,13 @@ from lazynet.experiment._shared_inputs import Prepared
 from lazynet.experiment._spec import Measures, Training, examples
 from lazynet.kernels import average_ntk, layer_kernels
 from lazynet.measures import (
+    Quantity,
     array_displacements,
     array_norms,
     displacement,
     max_neuron_displacement,
     parameter_norm,
+    registered,
     relative_distance,
     sharpness,
     sign_changes,
@@ -66,13 +68,16 @@ class Start(NamedTuple):
 class Snapshot:
     """What is measured on the device at each snapshot, of a stepper's network.
 
-    `own` are a user's measures; `measured` is the number of training examples to look at, if not at all.
+    `own` are a user's measures; `measured` is the number of training examples to look at, if not at all. `quantities`
+    are those from outside the package; `network` is the network that they are given, with the scales of its point.
     """
 
     stepper: Stepper
     own: Measures = ()
     sharpness: bool = False
     measured: int | None = None
+    quantities: tuple[Quantity, ...] = ()
+    network: Any = None
 
     def context(self, variables: Variables, norms: tuple[Array, Array], shared: dict[str, Array]) -> Start:
         """What is known of the start."""
@@ -82,7 +87,10 @@ class Snapshot:
         """Predictions and movement, by the names of the result."""
         start, x, network = member.variables, shared["x"][: self.measured], self.stepper.network
         moved = displacement(variables["params"], start["params"])
-        more = {name: measure(variables, start, examples(shared, self.measured)) for name, measure in self.own}
+        data = examples(shared, self.measured) if self.own or self.quantities else None
+        more = {name: measure(variables, start, data) for name, measure in self.own}
+        for quantity in self.quantities:
+            more[quantity.name] = quantity.measured(self.network, variables, start, data)
         if self.sharpness:
             fixed = {name: value for name, value in variables.items() if name != "params"}
 
@@ -153,6 +161,9 @@ def train_members(
 ) -> Trained:
     """Train one member for each key side by side, all of this network's width, and measure them."""
     mesh = mesh_for(len(keys), network.width)
+    quantities = registered()
+    # Without quantities, programs are shared among the scales of all points.
+    point_network = network if quantities else None
     alpha = 1.0
     if isinstance(prepared.stepper, FlowStepper) and hasattr(network, "output_scale"):
         alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
@@ -161,7 +172,7 @@ def train_members(
     stepper, units = replace(prepared.stepper, network=trains), Units(mesh if splits_neurons(mesh) else None)
     if isinstance(stepper, HiddenStepper):
         stepper = replace(stepper, units=units)
-    measure = Snapshot(stepper, training.measures, training.sharpness, training.measured)
+    measure = Snapshot(stepper, training.measures, training.sharpness, training.measured, quantities, point_network)
     data = prepared.seen(data)
     # What fills devices up is thrown away.
     every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import optax
 from lazynet.data import Dataset
 from lazynet.experiment._spec import Training, examples
 from lazynet.kernels import analytic_kernel
+from lazynet.measures import registered
 from lazynet.networks import Adapted, Centered, described, layer_names
 
 
@@ -73,7 +75,9 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         found["optimizer_tried"] = [float(f"{value:.6g}") for leaf in jax.tree.leaves(params) for value in leaf.ravel()]
     y = jnp.cos(jnp.arange(8.0 * data.outputs)).reshape(8, *data.y_train.shape[1:])
     found["loss_tried"] = [float(f"{float(training.loss(0.3 * y + shift, y)):.6g}") for shift in (-0.5, 0.1, 2.0)]
-    if training.measures:
+    measures: list[tuple[str, Callable]] = list(training.measures)
+    measures += [(quantity.name, partial(quantity.measured, network)) for quantity in registered()]
+    if measures:
         data = training.seen_by_measures(data)
         x, y, x_test, y_test = (
             jnp.asarray(array, "float32") for array in (data.x_train, data.y_train, data.x_test, data.y_test)
@@ -81,7 +85,7 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         shared = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
         start = dict(network.init(jax.random.key(0), x))
         moved = {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
-        for name, measure in training.measures:
+        for name, measure in measures:
             values = np.ravel(np.asarray(measure(moved, start, examples(shared)), np.float64))
             # The first few, and two sums in which every one has its part.
             sums = (values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7))

@@ -8,6 +8,7 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.experiment._spec import Training
 from lazynet.kernels._threads import narrow_products
+from lazynet.measures import registered
 from lazynet.networks import TwoLayer
 from lazynet.training import choose_stepper, row_space
 
@@ -49,7 +50,7 @@ def prepare(network: Any, data: Dataset, training: Training, *, by_span: bool = 
             by_span
             and isinstance(network, TwoLayer)
             and training.plain
-            and not training.measures
+            and not (training.measures or registered())
             and data.n_train + data.n_test < data.dim
         ):
             arrays["span"] = row_space(np.concatenate([x, data.x_test]))

@@ -14,7 +14,7 @@ import numpy as np
 from lazynet.data import Dataset, is_labels
 from lazynet.dynamics import check_learning_rate
 from lazynet.losses import Loss, squared
-from lazynet.measures._catalogue import RESERVED
+from lazynet.measures import reserved_names
 from lazynet.networks import Scale, at_width
 from lazynet.training import FLOW, STEPPERS, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
 
@@ -92,7 +92,7 @@ class Training:
         self._check_stop()
         self._check_comparison(data, learning_rate)
         for name, _ in self.measures:
-            if not name.isidentifier() or name in RESERVED:
+            if not name.isidentifier() or name in reserved_names():
                 raise ValueError(f"measures has {name!r}, but a name must be an identifier that results do not have.")
         self.shapes(network, data)
 

@@ -15,7 +15,7 @@ from lazynet.experiment._record import as_json, fingerprint, layers, sweep_setti
 from lazynet.experiment._result import Pack
 from lazynet.experiment._spec import Training, check_seeds, check_widths
 from lazynet.kernels import limit_key
-from lazynet.measures._catalogue import SCALES
+from lazynet.measures import settings_by_width
 from lazynet.networks import at_width, check_members_differ, check_network
 from lazynet.training._keys import member_key
 
@@ -99,7 +99,7 @@ class Study(NamedTuple):
     def _scales(self, point: Point) -> dict[str, dict[int, float]]:
         return {
             name: {width: at_width(getattr(point.network, name), width) for width in self.widths}
-            for name in SCALES
+            for name in settings_by_width()
             if hasattr(point.network, name)
         }
 

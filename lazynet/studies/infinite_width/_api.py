@@ -17,19 +17,11 @@ from lazynet.experiment._spec import check_count, check_new_folder
 from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, largest_eigenvalue, solve
 from lazynet.kernels._krylov import check_tolerance
 from lazynet.kernels._storage import check_storage
-from lazynet.measures import zero_one_error
+from lazynet.measures import label_result, zero_one_error
 from lazynet.training._keys import noise_key
 from lazynet.typing import Result
 
 LABELS = ("true", "random")
-MEANING = {
-    "train_loss": "loss of the infinite-width prediction on the training set",
-    "train_error": "share of misclassified training examples",
-    "test_loss": "loss of the infinite-width prediction on the test set",
-    "test_error": "share of misclassified test examples",
-    "complexity": "sqrt(2 y' K^-1 y / n)",
-    "lambda_max": "largest eigenvalue of K on the training set",
-}
 # Of the complexity; that of the predictions is what `kernel_descent` takes.
 COMPLEXITY_TOLERANCE = 1e-3
 
@@ -109,6 +101,7 @@ def predict(
     )
     result = _labeled(data, random, path, at, inverse.forms * (np.nan if inverse.singular else 1.0))
     result["lambda_max"] = lambda_max
+    label_result(result, "infinite_width")
     # The error is relative to the norm of both sets of labels together.
     result.attrs["resolved_loss"] = float(0.5 * path.error.total**2 * np.sum(y**2))
     result.attrs |= {"prediction_error": list(path.error), "complexity_error": [part / 2 for part in inverse.error]}
@@ -171,11 +164,7 @@ def _labeled(data: Dataset, random: np.ndarray, path: Trajectory, step: np.ndarr
         table["test_error"] = ("step", _errors(f, targets, step))
     squares = np.sum(forms.reshape(-1, 2), axis=0)
     table["complexity"] = ("labels", np.sqrt(2 * squares / data.n_train))
-    result = xarray.Dataset(table, coords={"labels": list(LABELS), "step": step})
-    for name, meaning in MEANING.items():
-        if name in result:
-            result[name].attrs["long_name"] = meaning
-    return result
+    return xarray.Dataset(table, coords={"labels": list(LABELS), "step": step})
 
 
 def _errors(f: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -26,23 +26,10 @@ from lazynet.experiment._spec import Training, as_snapshots
 from lazynet.experiment._study import Study, study_of
 from lazynet.kernels import start_covariance
 from lazynet.losses import squared
+from lazynet.measures import label_result
 from lazynet.networks import Scale
 from lazynet.training._keys import member_key
 from lazynet.typing import Result
-
-MEANING = {
-    "prediction": "output of each network",
-    "mean": "mean over networks",
-    "deviation": "standard deviation over networks",
-    "kernel_mean": "mean over networks of infinite width",
-    "kernel_deviation": "standard deviation over networks of infinite width",
-    "gap_squared": "mean square over networks and places of f - infinite-width prediction from the network's own start",
-    "gap_bias_squared": "what of gap_squared all networks share, without bias",
-    "gap_variance": "what of gap_squared differs from network to network, without bias",
-    "gap_bias_squared_error": "standard error of gap_bias_squared",
-    "gap_variance_error": "standard error of gap_variance",
-    "place": "a of the input a x_1 + (1 - a) x_2",
-}
 
 
 @DIVERGENCE
@@ -135,9 +122,7 @@ def line_ensemble(
     for width, count in zip(study.widths, lost.values.tolist(), strict=True):
         if count:
             warnings.warn(f"{count} of {len(study.seeds)} networks of width {width} diverged.", stacklevel=2)
-    for name, meaning in MEANING.items():
-        if name in result.variables:
-            result[name].attrs["long_name"] = meaning
+    label_result(result, "line_ensemble")
     settings = study.settings(rates) | {"ends": np.asarray(ends, float).tolist()}
     result.attrs |= provenance(as_json(settings), dtype, begun)
     return result
