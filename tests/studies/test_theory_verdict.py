@@ -116,7 +116,7 @@ def test_the_band_decides():
 
 @pytest.mark.parametrize("band", [0.0, -0.1, np.nan, np.inf])
 def test_a_band_must_be_positive_and_finite(band):
-    with pytest.raises(ValueError, match="^band must be positive and finite"):
+    with pytest.raises(ValueError, match=r"^band must be positive and finite"):
         lz.verify(made(), band=band)
 
 
