@@ -1,5 +1,5 @@
-"""Prediction of training at infinite width on a whole data set."""
+"""Training at infinite width on a whole data set."""
 
-from lazynet.studies.infinite_width._api import predict
+from lazynet.studies.infinite_width._api import infinite_width
 
-__all__ = ["predict"]
+__all__ = ["infinite_width"]
