@@ -21,6 +21,7 @@ from lazynet.kernels import (
     label_projections,
     monte_carlo_kernel,
 )
+from lazynet.measures import Quantity, register_quantity
 from lazynet.networks import (
     MLP,
     ConvNet,
@@ -34,12 +35,12 @@ from lazynet.networks import (
     linearize,
     quadratic,
 )
+from lazynet.studies._dispatch import plot, verify
 from lazynet.studies.infinite_width import predict
 from lazynet.studies.laziness_map import laziness_map
 from lazynet.studies.line_ensemble import line_ensemble
 from lazynet.studies.mode_residuals import mode_residuals
-from lazynet.studies.sweep import Verdict, merge, sweep, verify
-from lazynet.studies.sweep._figure import plot
+from lazynet.studies.sweep import Verdict, merge, sweep
 from lazynet.studies.train import Run, train
 from lazynet.training import Stop
 
@@ -51,6 +52,7 @@ __all__ = [
     "Dataset",
     "Ensemble",
     "Parametrization",
+    "Quantity",
     "Run",
     "Separation",
     "Stop",
@@ -84,6 +86,7 @@ __all__ = [
     "plot",
     "predict",
     "quadratic",
+    "register_quantity",
     "separation",
     "sphere",
     "sweep",

@@ -3,6 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from lazynet.training import snapshot_steps
+
 
 class Pack(NamedTuple):
     """The members that one call of a program trains: the number of their point, their width and their seeds."""
@@ -48,6 +52,11 @@ class Record:
     points: tuple[PointRecord, ...]
     packs: tuple[Pack, ...]
     keys: dict[int, list[list[int]]]
+
+    @property
+    def snapshot_steps(self) -> np.ndarray:
+        """The steps at which members are measured."""
+        return snapshot_steps(self.settings["steps"], self.settings["snapshots"])
 
     @property
     def rates(self) -> list[dict[int, float]]:

@@ -15,21 +15,18 @@ import optax
 
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
+from lazynet.experiment._members import own_measures
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
 from lazynet.networks import layer_names, traits
 from lazynet.training import Optimizer
+from lazynet.typing import Variables
 
 
 def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str, Any]:
     """Return the settings of the network, the data and the training."""
-    scaling = traits(network).scaling
     return {
         **limit_settings(network, data),
-        "starts_at_zero": traits(network).starts_at_zero,
-        "near_limit": traits(network).near_limit,
-        "title": traits(network).title,
-        "scaling": None if scaling is None else scaling._asdict(),
         "layers": layer_names_of(network, data),
         "steps": training.steps,
         "snapshots": training.snapshots,
@@ -57,6 +54,19 @@ def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
         "dim": data.dim,
         "network": traits(network).name,
         **{name: getattr(network, name) for name in traits(network).fields},
+        "traits": traits_record(network),
+    }
+
+
+def traits_record(network: Any) -> dict[str, Any]:
+    """Return the facts about a network that the verdict and the figure of its result need, as plain JSON."""
+    facts = traits(network)
+    return {
+        "title": facts.title,
+        "starts_at_zero": facts.starts_at_zero,
+        "near_limit": facts.near_limit,
+        "kernel_of_signs": facts.kernel_of_signs,
+        "scaling": None if facts.scaling is None else facts.scaling._asdict(),
     }
 
 
@@ -99,7 +109,7 @@ def _network_values(network: Any, data: Dataset) -> dict[str, list[float]]:
     if not traits(network).custom:
         return {}
     rows = jnp.asarray(data.x_train[:4], "float32")
-    values = {"network_values": _rounded(network.apply(network.init(jax.random.key(0), rows), rows))}
+    values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
     kernel = analytic_kernel(network)
     return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
 
@@ -129,20 +139,24 @@ def _loss_values(training: Training, data: Dataset) -> dict[str, list[float]]:
 
 
 def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
-    if not training.measure.own:
+    if not own_measures(training):
         return {}
     data = training.measured_data(data)
     arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
     shared = {name: jnp.asarray(array, "float32") for name, array in arrays.items()}
     start = dict(network.init(jax.random.key(0), shared["x"]))
-    moved = {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
     result = {}
-    for name, measure in training.measure.own.items():
-        values = np.ravel(np.asarray(measure(network, moved, start, examples(shared)), np.float64))
+    for name, measure in own_measures(training):
+        values = np.ravel(np.asarray(measure(network, _moved(start), start, examples(shared)), np.float64))
         # The first entries, and two sums to which every entry contributes.
         sums = [values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7)]
         result[f"measure_{name}_values"] = _rounded(np.array([*values[:4], *sums]))
     return result
+
+
+def _moved(start: Variables) -> Variables:
+    """Return variables at some distance from their start."""
+    return {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
 
 
 def _rounded(values: Any, digits: int = 5) -> list[float]:

@@ -15,11 +15,18 @@ from lazynet.experiment._arguments import check_seeds, check_widths
 from lazynet.experiment._grid import Axis, Point, check_not_twice, make_axes, points_of
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._record import Pack, PointRecord, Record
-from lazynet.experiment._settings import as_json, fingerprint, function_values, layer_names_of, sweep_settings
+from lazynet.experiment._settings import (
+    as_json,
+    fingerprint,
+    function_values,
+    layer_names_of,
+    sweep_settings,
+    traits_record,
+)
 from lazynet.experiment._training import Training
 from lazynet.kernels import limit_key
-from lazynet.measures import BY_WIDTH, SCALES
-from lazynet.networks import Scale, at_width, check_members_differ, check_network
+from lazynet.measures import settings_by_width
+from lazynet.networks import Scale, at_width, check_members_differ, check_network, traits
 from lazynet.training._keys import member_key
 
 Rates = dict[int, float]
@@ -83,6 +90,9 @@ class Spec:
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
         settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
+        # One record for each point, if they differ.
+        records = [traits_record(point.network) for point in self.points]
+        settings["traits"] = records[0] if all(record == records[0] for record in records) else records
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
     def request(self) -> str:
@@ -130,7 +140,9 @@ class Spec:
 
     def _scales(self, point: Point) -> dict[str, Rates]:
         return {
-            name: _by_width(getattr(point.network, name), self.widths) for name in SCALES if hasattr(point.network, name)
+            name: _by_width(getattr(point.network, name), self.widths)
+            for name in settings_by_width()
+            if name in traits(point.network).fields
         }
 
 

@@ -37,7 +37,7 @@ def made(**changes):
     scales = {name: ("width", np.ones(3)) for name in ("init_scale", "output_scale", "learning_rate")}
     result = xr.Dataset(table, coords={"width": WIDTHS, "seed": range(SEEDS), "step": STEPS, **scales})
     settings = {"symmetric": True, "activation": "relu", "train": "hidden", "optimizer": "sgd"}
-    result.attrs = {"settings": json.dumps(settings)}
+    result.attrs = {"kind": "sweep", "settings": json.dumps(settings)}
     return result.assign_coords(target_rms=2.0)
 
 
@@ -116,7 +116,7 @@ def test_the_band_decides():
 
 @pytest.mark.parametrize("band", [0.0, -0.1, np.nan, np.inf])
 def test_a_band_must_be_positive_and_finite(band):
-    with pytest.raises(ValueError, match=r"^band is .* must be positive and finite"):
+    with pytest.raises(ValueError, match="^band must be positive and finite"):
         lz.verify(made(), band=band)
 
 

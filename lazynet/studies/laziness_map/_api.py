@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
+from enum import IntEnum
 from itertools import pairwise
 from math import ceil, log, log2, sqrt
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.execution._store import write_file
+from lazynet.experiment._result import MemberStatus, flags
 from lazynet.experiment._spec import check_count, check_new_folder, check_seeds, check_widths
+from lazynet.measures import label_result
 from lazynet.networks import Centered, Scale, check_members_differ, check_network, described, starts_at_zero
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
@@ -29,7 +32,6 @@ from lazynet.studies.sweep._verdict import scaling_of
 from lazynet.training import Stop
 from lazynet.typing import Result
 
-STATUS = ("fitted", "unfinished", "diverged", "dead")
 # Neighboring scales between which the boundary is not looked for any further: the change is smooth there.
 NEAR = 1.05
 # Below any gradient but that of a network none of whose units is active any more.
@@ -40,28 +42,21 @@ STILL = 1000
 # An exponent that lies further below its prediction is told why, as far as one knows.
 BAND = 0.1
 
-MEANING = {
-    "kernel_change": "norm(K_T - K_0) / norm(K_0) of the empirical kernel, once the network fits",
-    "train_loss": "loss at the end",
-    "test_loss": "test loss, once the network fits",
-    "test_error": "share of misclassified test examples, once the network fits",
-    "activation_flips": "share of pre-activation signs that differ from the start, once the network fits",
-    "relative_displacement": "norm of params - params(0) over the norm of params(0), once the network fits",
-    "time": "time of the gradient flow at the end",
-    "stopped_step": "number of steps at the end",
-    "boundary": "output scale at which the mean kernel change is the one asked for",
-    "boundary_low": "lower end of its 95% interval over seeds",
-    "boundary_high": "upper end of its 95% interval over seeds",
-    "tried_scale": "output scale of each round of the bisection",
-    "tried_change": "kernel_change there",
-    "control": "control parameter m^p alpha in which curves of all widths should be one",
-}
 # What a member that does not fit has none of.
 OF_FITTED = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
 
 
 # Of each width the scale that was tried in a round of the bisection, and the change of each seed there.
 Round = dict[int, tuple[float, np.ndarray]]
+
+
+class MapStatus(IntEnum):
+    """Codes of the variable `status`: how the training of a network ended."""
+
+    FITTED = 0
+    UNFINISHED = 1
+    DIVERGED = 2
+    DEAD = 3
 
 
 class Setting(NamedTuple):
@@ -97,11 +92,12 @@ class Setting(NamedTuple):
         ).isel(step=-1)
 
     def status(self, result: Result) -> Result:
-        """How members ended, as places in STATUS."""
+        """Return the `MapStatus` of each member."""
         # The loss that was looked at in training, in its dtype, is this one to rounding.
         fits = result.train_loss <= (1 + 1e-3) * float(self.stop.loss or 0)
-        ended = np.where(result.status == 1, 2, np.where(result.status == 2, 3, 1))
-        return result.status.copy(data=np.where(fits, 0, ended).astype(np.int8))
+        stopped = np.where(result.status == MemberStatus.STOPPED, MapStatus.DEAD, MapStatus.UNFINISHED)
+        ended = np.where(result.status == MemberStatus.DIVERGED, MapStatus.DIVERGED, stopped)
+        return result.status.copy(data=np.where(fits, MapStatus.FITTED, ended).astype(np.int8))
 
 
 def laziness_map(
@@ -191,6 +187,7 @@ def laziness_map(
     settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
     steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
     result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": why_steeper(settings) if steeper else ""}
+    label_result(result, "laziness_map")
     if folder is not None:
         write_file(folder / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
     return result
@@ -215,9 +212,11 @@ def _on_grid(setting: Setting, grid: Result) -> Result:
     status = setting.status(named)
     result = named[[name for name in (*OF_FITTED, "train_loss", "stopped_step") if name in named]]
     result = result.drop_vars([name for name in result.coords if name not in result.dims])
-    result = result.assign({name: result[name].where(status == 0) for name in OF_FITTED if name in result})
+    result = result.assign(
+        {name: result[name].where(status == MapStatus.FITTED) for name in OF_FITTED if name in result}
+    )
     result["status"] = status.variable
-    result["status"].attrs = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
+    result["status"].attrs = flags(MapStatus)
     return result
 
 
@@ -246,7 +245,7 @@ def _bisection(setting: Setting, result: Result, change: float) -> list[Round]:
             break
         # Another change has another boundary on the same map.
         at = setting.trained(list(middle), _of_width(middle), f"boundary-{change:g}-{number}")
-        values = at.kernel_drift.where(setting.status(at) == 0)
+        values = at.kernel_drift.where(setting.status(at) == MapStatus.FITTED)
         found.append({width: (middle[width], values.sel(width=width).values) for width in middle})
     return found
 
@@ -281,7 +280,7 @@ def _with_boundary(result: Result, grid: Result, tried: list[Round], change: flo
     boundary = fit_boundary(widths, [scales for scales, _ in curves], known, change)
     missing = [str(width) for width, scale in zip(widths, boundary.scale, strict=True) if np.isnan(scale)]
     if missing:
-        count = [f"{int((result.status == i).sum())} {name}" for i, name in enumerate(STATUS)]
+        count = [f"{int((result.status == code).sum())} {code.name.lower()}" for code in MapStatus]
         warnings.warn(
             f"The kernel change does not come down through {change:g} within output_scales at widths "
             f"{', '.join(missing)}, which have no boundary; of the networks {', '.join(count)}.",
@@ -305,9 +304,6 @@ def _with_boundary(result: Result, grid: Result, tried: list[Round], change: flo
         tried_scale=(("width", "round"), tried_scale),
         tried_change=(("width", "round", "seed"), tried_change),
     )
-    for name, meaning in MEANING.items():
-        if name in result:
-            result[name].attrs = {"long_name": meaning}
     result.attrs = {
         "change": change,
         "control_exponent": power,

@@ -3,6 +3,6 @@
 from lazynet.studies.sweep._api import merge, sweep
 from lazynet.studies.sweep._population_bounds import population_bounds
 from lazynet.studies.sweep._speed_gap import speed_gap
-from lazynet.studies.sweep._verdict import Verdict, verify
+from lazynet.studies.sweep._verdict import Verdict
 
-__all__ = ["Verdict", "merge", "population_bounds", "speed_gap", "sweep", "verify"]
+__all__ = ["Verdict", "merge", "population_bounds", "speed_gap", "sweep"]

@@ -12,7 +12,7 @@ from lazynet.experiment._cell import network_variables
 from lazynet.experiment._limits import default_learning_rate
 from lazynet.experiment._members import train_members
 from lazynet.experiment._record import as_json, sweep_settings
-from lazynet.experiment._result import STATUS, outcome
+from lazynet.experiment._result import MemberStatus, outcome
 from lazynet.experiment._shared_inputs import prepare
 from lazynet.experiment._spec import Training, as_snapshots, named
 from lazynet.losses import Loss, get_loss
@@ -140,5 +140,5 @@ def train(
         jax.tree.map(lambda leaf: leaf[0], trained.variables),
         jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
         xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)}),
-        STATUS[status[0]],
+        MemberStatus(status[0]).name.lower(),
     )
