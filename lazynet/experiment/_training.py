@@ -144,6 +144,17 @@ class Training:
         """The steps at which members are measured."""
         return snapshot_steps(self.steps, self.snapshots)
 
+    def alone(self) -> "Training":
+        """Return the training of a single network, without predictions.
+
+        Raises:
+            ValueError: if the measure compares the network with a prediction that a sweep alone makes.
+        """
+        for name in ("quadratic", "regression"):
+            if getattr(self.measure, name):
+                raise ValueError(f"measure.{name} must be False for a single network, got True.")
+        return replace(self, measure=replace(self.measure, predictions=False))
+
     def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
         """Refuse a training that cannot run on this network and these data.
 
