@@ -7,20 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazynet.experiment._cell import Cell, join_cells
+from lazynet.experiment._record import Record
 from lazynet.measures import catalogue, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
-
-# The part of a sweep that an axis varies; every other axis is a field of the network.
-SOURCES = {"n_train": "inputs", "label_noise": "labels", "learning_rate": "learning_rate", "batch_size": "training"}
-
-
-class Pack(NamedTuple):
-    """A cell: the number of its point, its width and its seeds."""
-
-    point: int
-    width: int
-    seeds: list[int]
 
 
 class MemberStatus(IntEnum):
@@ -38,15 +28,18 @@ class Values(NamedTuple):
     values: np.ndarray
 
 
-def assemble(cells: Sequence[Cell], settings: dict[str, Any]) -> Result:
-    """Join all cells of a sweep, in their order, into one data set; settings are those of settings.json."""
+def assemble(cells: Sequence[Cell], record: Record) -> Result:
+    """Join all cells of a sweep, in the order of the record's packs, into one labeled data set."""
     import xarray
 
-    axes, tables = settings.get("axes", {}), _tables(cells, settings)
+    settings = record.settings
+    axes, tables = settings.get("axes", {}), _tables(cells, record)
     # A single learning rate for all points does not vary over the axes.
     constant = ("learning_rate",) if settings["learning_rate"] is not None else ()
     table = {
-        name: _over_axes([table.get(name) for table in tables], axes, () if name in constant else _own_axes(name, axes))
+        name: _over_axes(
+            [table.get(name) for table in tables], axes, () if name in constant else _own_axes(name, record.axes)
+        )
         for name in dict.fromkeys(name for table in tables for name in table)
         if name not in axes
     }
@@ -82,33 +75,45 @@ def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tupl
     return status, np.where(diverged, diverged_at, np.where(stopped, stopped_at, steps)).astype(np.int64)
 
 
-def _own_axes(name: str, axes: dict[str, list]) -> tuple[str, ...]:
+def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
     """Return the axes on which a variable depends; a measure of one's own depends on all."""
     quantity = catalogue().get(name)
     if quantity is None:
-        return tuple(axes)
-    return tuple(axis for axis in axes if SOURCES.get(axis, "network") in quantity.depends_on)
+        return tuple(sources)
+    return tuple(axis for axis, source in sources.items() if source in quantity.depends_on)
 
 
-def _tables(cells: Sequence[Cell], settings: dict[str, Any]) -> list[dict[str, Values]]:
+def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
     """Return the variables of each point over width, seed and step."""
-    widths, points = settings["widths"], settings["engine"]["points"]
-    by_width = [name for name in settings_by_width() if name in points[0]["by_width"]]
-    one_rate = all(len(set(point["by_width"]["learning_rate"].values())) == 1 for point in points)
-    one_kernel = all(point["one_kernel"] for point in points)
+    widths, points, layers = record.settings["widths"], record.points, record.settings["layers"]
+    by_width = [name for name in settings_by_width() if name in points[0].by_width]
+    one_rate = all(len(set(point.by_width["learning_rate"])) == 1 for point in points)
+    one_kernel = all(point.one_kernel for point in points)
     cells_at: dict[tuple[int, int], list[Cell]] = {}
-    for cell, (point, width, _) in zip(cells, settings["engine"]["packs"], strict=True):
-        cells_at.setdefault((point, width), []).append(cell)
+    for cell, pack in zip(cells, record.packs, strict=True):
+        cells_at.setdefault((pack.point, pack.width), []).append(cell)
     tables = []
     for i, point in enumerate(points):
         cells_by_width = [join_cells(cells_at[i, width]) for width in widths]
-        table = _member_variables(cells_by_width, settings["steps"])
+        table = _member_variables(cells_by_width, record.settings["steps"])
         table |= _limit_variables(cells_by_width, one_kernel, one_kernel and one_rate)
-        table["target_rms"] = Values((), np.asarray(point["target_rms"]))
-        for name in by_width:
-            table[name] = Values(("width",), np.array([point["by_width"][name][str(width)] for width in widths]))
-        tables.append(table)
+        table["target_rms"] = Values((), np.asarray(point.target_rms))
+        table |= {name: Values(("width",), np.array(point.by_width[name])) for name in by_width}
+        tables.append({name: _on_layers(values, point.layers, layers) for name, values in table.items()})
     return tables
+
+
+def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Values:
+    """Return values over all layers of the study, NaN in those that the network of this point does not have."""
+    if "layer" not in values.dims or list(own) == list(layers):
+        return values
+    axis = values.dims.index("layer")
+    shape = list(values.values.shape)
+    shape[axis] = len(layers)
+    result = np.full(shape, np.nan)
+    places = [layers.index(name) for name in own]
+    np.moveaxis(result, axis, 0)[places] = np.moveaxis(values.values, axis, 0)
+    return Values(values.dims, result)
 
 
 def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:

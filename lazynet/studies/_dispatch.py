@@ -1,8 +1,10 @@
-"""`lz.verify` and `lz.plot`: the verdict and the figure of a result of any study, by the kind of the result."""
+"""`lz.verify`, `lz.plot` and `lz.merge_shards`: the functions of every study, by the kind of its result."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lazynet.execution import assemble_shards
 from lazynet.typing import Figure, Result
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ FIGURES = {
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
 }
 VERDICTS = {"sweep": ("lazynet.studies.sweep._verdict", "verify_sweep")}
+OUTPUTS = {
+    kind: (f"lazynet.studies.{kind}._study", "OUTPUT") for kind in ("sweep", "infinite_width", "line_ensemble")
+}
 
 
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
@@ -98,6 +103,31 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     if verdict is not None:
         raise ValueError(f"verdict must be None for a result of kind {kind}, got {type(verdict).__name__}.")
     return draw(result)
+
+
+def merge_shards(out: str | Path) -> Result:
+    """Assemble the result of a study from the cells that its shards have stored in a folder.
+
+    The result and its verdict are written to the folder.
+
+    Args:
+        out: the folder of all shards.
+
+    Returns:
+        The result of the same study without shards.
+
+    Raises:
+        ValueError: if the folder holds no study, a process works on it, or a cell is missing or damaged.
+
+    >>> import tempfile, lazynet as lz
+    >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
+    >>> for k in (1, 2):
+    ...     folder = lz.RunFolder(out, shard=(k, 2))
+    ...     lz.sweep(lz.TwoLayer(width=16), data, widths=[16, 32], seeds=2, steps=10, out=folder)
+    >>> dict(lz.merge_shards(out).train_loss.sizes)
+    {'width': 2, 'seed': 2, 'step': 11}
+    """
+    return assemble_shards(out, lambda kind: _load(OUTPUTS[kind]))
 
 
 def _kind_of(result: Result) -> str:

@@ -1,0 +1,132 @@
+"""The optimizer of a training: a name with its settings, made into an optax transformation."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+from jax import Array
+
+TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+    "lion": optax.lion,
+}
+# Gradient flow is no optax transformation: its steps adapt to the outputs of the network.
+FLOW = "flow"
+OPTIMIZERS = (*TRANSFORMATIONS, FLOW)
+# These decay the weights apart from the gradient, as optax does.
+DECOUPLED = ("adamw", "lion")
+STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer by name, with its settings.
+
+    Args:
+        name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow: Euler steps
+            that lower the loss and move no training output by more than 1% of the RMS of the targets (Geiger et al.
+            2019). A flow starts with the learning rate as its step size; `time` is then measured too.
+        momentum: mu of `v <- mu v + grad L`, `theta <- theta - eta v`, at least 0 and below 1; of "sgd" only.
+        nesterov: whether to use Nesterov's form of the momentum.
+        weight_decay: w of the term w theta that is added to the gradient before the momentum; "adamw" and "lion" decay
+            the weights apart from the gradient. None takes optax's default: 1e-4 for "adamw", 1e-3 for "lion", else 0.
+        schedule: a function of the step that JAX can trace; it returns the factor on the learning rate at that step.
+        stepper: how to compute a step: "auto" takes the fastest of those that give the same numbers; "autodiff",
+            "hidden", "preactivation" and "delayed" force one.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> heavy = lz.Optimizer("sgd", momentum=0.9)
+    >>> lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10, optimizer=heavy).status
+    'finished'
+    """
+
+    name: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float | None = None
+    schedule: Callable[[Array], Array] | None = None
+    stepper: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no optimizer has."""
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.name!r}.")
+        if self.stepper not in STEPPERS:
+            raise ValueError(f"stepper must be one of {', '.join(STEPPERS)}, got {self.stepper!r}.")
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+            raise ValueError(f"momentum must be a number from 0 to below 1, got {self.momentum!r}.")
+        if not isinstance(self.nesterov, bool):
+            raise ValueError(f"nesterov must be True or False, got {self.nesterov!r}.")
+        decay = self.weight_decay
+        if decay is not None and not (_is_number(decay) and 0 <= decay < math.inf):
+            raise ValueError(f"weight_decay must be a finite number of at least 0, got {decay!r}.")
+        if self.schedule is not None and not callable(self.schedule):
+            raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' takes a momentum.")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov must be False without a momentum, got True.")
+        if self.name == FLOW:
+            for setting in ("weight_decay", "schedule"):
+                if getattr(self, setting):
+                    raise ValueError(f"{setting} must be left out for 'flow', got {getattr(self, setting)!r}.")
+            if self.stepper != "auto":
+                raise ValueError(f"stepper must be 'auto' for 'flow', got {self.stepper!r}.")
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether this is gradient flow, which has a stepper of its own."""
+        return self.name == FLOW
+
+    @property
+    def is_descent(self) -> bool:
+        """Whether a step is theta <- theta - eta grad L, with one eta."""
+        return self.name == "sgd" and not self.momentum and not self.weight_decay and self.schedule is None
+
+    def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:
+        """Return the optax transformation with this learning rate."""
+        rate: Any = learning_rate
+        if self.schedule is not None:
+            schedule = self.schedule
+            rate = lambda step: learning_rate * schedule(step)  # noqa: E731
+        settings: dict[str, Any] = {}
+        if self.momentum:
+            settings |= {"momentum": self.momentum, "nesterov": self.nesterov}
+        if self.weight_decay is not None and self.name in DECOUPLED:
+            settings["weight_decay"] = self.weight_decay
+        transformation = TRANSFORMATIONS[self.name](rate, **settings)
+        if self.weight_decay and self.name not in DECOUPLED:
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), transformation)
+        return transformation
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTransformation]":
+    """Return an `Optimizer`, from its name or as given, or a user's function of the learning rate.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if isinstance(optimizer, str):
+        return Optimizer(optimizer)
+    if optimizer is optax.sgd:
+        return Optimizer("sgd")
+    if callable(optimizer):
+        return optimizer
+    raise ValueError(
+        f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate that "
+        f"returns an optax optimizer, got {optimizer!r}."
+    )
