@@ -8,7 +8,12 @@ GRID, ROUND = ("width", "output_scale", "seed"), ("width", "round")
 add(
     "laziness_map",
     *(catalogue()[name] for name in ("width", "seed", "step", "init_scale", "target_rms")),
-    Quantity("learning_rate", "learning rate eta, the first step size of the gradient flow", dims=("width", "output_scale"), coordinate=True),
+    Quantity(
+        "learning_rate",
+        "learning rate eta, the first step size of the gradient flow",
+        dims=("width", "output_scale"),
+        coordinate=True,
+    ),
     Quantity("output_scale", "factor alpha in front of the output", dims=("output_scale",), coordinate=True),
     Quantity("control", "control parameter m^p alpha", dims=("width", "output_scale"), coordinate=True),
     Quantity("status", "how the training of a network ended", "", dims=GRID),

@@ -122,9 +122,9 @@ def _draw_loss(axes: Axes, result: Result) -> None:
             axes.plot(later.step, curve, color="black", label="" if i else "kernel", **THEORY)
     title = "Networks and their kernel" if "kernel_train_loss" in later else "Networks"
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title=title)
-    measured = settings_of(result).get("measured")
-    if measured is not None:
-        axes.set_ylabel(f"training loss, on {measured} examples")
+    rows = settings_of(result)["measure"]["rows"]
+    if rows is not None:
+        axes.set_ylabel(f"training loss, on {rows} examples")
     axes.legend(title="width", ncols=2)
 
 
