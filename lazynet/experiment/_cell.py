@@ -20,7 +20,7 @@ from lazynet.kernels._threads import narrow_products
 from lazynet.losses import Loss
 from lazynet.measures import rms, zero_one_error
 from lazynet.measures._catalogue import GAPS
-from lazynet.networks import ACTIVATIONS, Quadratic, TwoLayer, output_factor, starts_at_zero
+from lazynet.networks import Quadratic, traits
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import Checkpoint
@@ -79,7 +79,7 @@ def _beside_predictions(
     if training.compare:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
         # Deep kernels of one width differ so much that some members' own are above what their limit allows for.
-        if not isinstance(network, TwoLayer):
+        if not traits(network).near_limit:
             linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
     if training.quadratic:
@@ -128,7 +128,7 @@ def network_variables(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Losses, errors and movement (members, step), NaN from the step on at which a member had diverged."""
     steps, data = training.snapshot_steps, training.seen_by_measures(data)
-    variables = scores(trained.records, data, training.loss, starts_at_zero(network))
+    variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
     residual = trained.records["train_prediction"] - data.y_train
     variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
     known = ("train_prediction", "test_prediction", "loss_root_sum")
@@ -215,7 +215,8 @@ def _limit_predictions(
     network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Predictions of the limit for each member, and the scores of the limit: (step,) where all start from zero."""
-    members = 1 if starts_at_zero(network) else len(trained.diverged_at)
+    starts_at_zero = traits(network).starts_at_zero
+    members = 1 if starts_at_zero else len(trained.diverged_at)
     steps, paths, moved = training.snapshot_steps, [], []
     for i in range(members):
         f0, f0_test = starts(network, trained, i)
@@ -225,9 +226,9 @@ def _limit_predictions(
         "train_prediction": np.stack([path.train for path in paths]),
         "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
     }
-    found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, starts_at_zero(network)).items()}
+    found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, starts_at_zero).items()}
     found["linearized_displacement"] = np.stack(moved)
-    return predicted, {name: v[0] for name, v in found.items()} if starts_at_zero(network) else found
+    return predicted, {name: v[0] for name, v in found.items()} if starts_at_zero else found
 
 
 def _bounds(
@@ -246,9 +247,9 @@ def _bounds(
     with ||X||_2 <= sqrt(n) and the geometric decay of theory it is Lemma C.1 of Arora et al. 2019,
     4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min), times alpha L sqrt(k).
     """
-    if not isinstance(network, TwoLayer) or network.train != "hidden" or network.readout != "sign":
+    factor = traits(network).neuron_gradient
+    if factor is None:
         return {}
-    factor = output_factor(network) * ACTIVATIONS[network.activation].lipschitz * np.sqrt(network.outputs)
     # The factor has 1 / sqrt(m) in it.
     lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
     # The loss is half the squared residual.

@@ -17,7 +17,7 @@ from lazynet.kernels import analytic_kernel, kernel_job, limit_key
 from lazynet.kernels._krylov import COLUMNS, SEEING
 from lazynet.kernels._solve import RANK
 from lazynet.kernels._storage import WORKING, choose_storage
-from lazynet.networks import TwoLayer, forward_cost
+from lazynet.networks import forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member
@@ -74,7 +74,7 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
         variables, state = _bytes(at_this, stepper, prepared, data.y_train.shape, training.dtype)
         # Each trained array has its own, at the start and now.
-        parts = 0 if isinstance(network, TwoLayer) else 2 * len(study.layers) * 8 * seen**2
+        parts = 0 if traits(network).hidden_layer is not None else 2 * len(study.layers) * 8 * seen**2
         # Weights are drawn of all features, whatever of them is kept.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
         # As many operations with any optimizer.
@@ -101,14 +101,6 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
         )
 
     return [*([first] if has_limit else []), *map(of_width, widths)]
-
-
-def kernel_operations(network: Any, n: int, d: int) -> float:
-    """Those of the empirical kernel of n rows: of slopes, or of the gradients of each output and their products."""
-    if isinstance(network, TwoLayer):
-        return 2.0 * n**2 * network.width
-    gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
-    return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
 def _bytes(network: Any, stepper: Any, prepared: Prepared, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from lazynet.data import Dataset, label_noise
 from lazynet.experiment._spec import Training, check_count
 from lazynet.measures._catalogue import OF_KERNEL
-from lazynet.networks import Scale, described
+from lazynet.networks import Scale, traits
 from lazynet.training import FLOW
 from lazynet.training._keys import noise_key, subsample_key
 
@@ -91,9 +91,10 @@ def _points(
         labels = dict(zip(axes, values, strict=True))
         at = single | labels
         family = {name: at[name] for name in OF_KERNEL[:3] if at[name] is not None}
+        known = traits(network)
         for name in family:
-            if not hasattr(network, name):
-                raise ValueError(f"{name} is given, but a network from {described(network)} has none; leave it out.")
+            if name not in known.fields:
+                raise ValueError(f"{name} is given, but a network from {known.name} has none; leave it out.")
         examples = at["n_train"], at["label_noise"]
         if examples not in found:
             found[examples] = _data_of(data, *examples)

@@ -16,7 +16,7 @@ from lazynet.experiment._reference import (
     warn_of_singular_kernel,
 )
 from lazynet.kernels import analytic_kernel, largest_eigenvalue, limit_key
-from lazynet.networks import at_width, learning_rate_exponent
+from lazynet.networks import at_width, traits
 from lazynet.training._keys import member_key, start_key
 
 # Bytes of kernels that are kept for the points and widths that come later.
@@ -59,11 +59,13 @@ class Limits:
             lambda_max = None if limit is None else limit.lambda_max
             return default_learning_rate(network, point.data, member_key(width, 0), lambda_max)
 
-        power = learning_rate_exponent(point.network)
+        known = traits(point.network)
+        power = known.learning_rate_exponent
         if power is None:
             return dict.fromkeys(widths, stable(widths[-1]))
         # As the parametrization asks, and as large as none of the widths forbids.
-        falls = {width: width**-power / at_width(point.network.output_scale, width) ** 2 for width in widths}
+        scale = point.network.output_scale if "output_scale" in known.fields else 1.0
+        falls = {width: width**-power / at_width(scale, width) ** 2 for width in widths}
         factor = min(stable(width) / falls[width] for width in widths)
         return {width: factor * falls[width] for width in widths}
 

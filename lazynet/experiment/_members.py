@@ -25,7 +25,7 @@ from lazynet.measures import (
     sharpness,
     sign_changes,
 )
-from lazynet.networks import Linearized, TwoLayer, at_width, preactivations, starts_at_zero, weights
+from lazynet.networks import Linearized, at_width, traits
 from lazynet.precision import arithmetic
 from lazynet.training import (
     DIVERGED_RATIO,
@@ -91,15 +91,13 @@ class Snapshot:
 
             more["sharpness"] = sharpness(outputs, variables["params"])
             more["learning_rate_over_stability_limit"] = shared["learning_rate"] * more["sharpness"] / 2
-        known: Start = member.context
-        if isinstance(network, TwoLayer):
-            units = "readout" if network.train == "readout" else "hidden"
-            more["max_neuron_displacement"] = max_neuron_displacement(weights(variables, units), weights(start, units))
-        now, before = (preactivations(network, at, x) for at in (variables, start))
-        if now is not None and before is not None:
-            more["activation_flips"] = sign_changes(now, before)
+        known, facts = member.context, traits(network)
+        if facts.neurons is not None:
+            more["max_neuron_displacement"] = max_neuron_displacement(facts.neurons(variables), facts.neurons(start))
+        if facts.preactivations is not None:
+            more["activation_flips"] = sign_changes(facts.preactivations(variables, x), facts.preactivations(start, x))
         kernel = self._kernel(variables, x)
-        if len(known.norms) > 1 and not isinstance(network, TwoLayer):
+        if len(known.norms) > 1 and facts.hidden_layer is None:
             arrays = array_displacements(variables["params"], start["params"])
             more["layer_displacement"] = arrays
             # A bias may start at zero, and is then no part of anything.
@@ -119,12 +117,13 @@ class Snapshot:
     def _kernel(self, variables: Variables, x: Array) -> Array:
         """The empirical kernel by trained array, (arrays, n, n), or the whole of it as (1, n, n)."""
         network = self.stepper.network
-        if not isinstance(network, TwoLayer):
+        layer = traits(network).hidden_layer
+        if layer is None:
             parts, arrays = layer_kernels(network, variables, x), len(jax.tree.leaves(variables["params"]))
             nothing = jnp.zeros((len(x), len(x)), x.dtype)
             return jnp.stack([parts.get(place, nothing) for place in range(arrays)])
-        signs = network.readout == "sign" and network.train == "hidden"
-        return average_ntk(network, variables, x, by_counting=signs and network.activation == "relu")[None]
+        by_counting = layer.signs and layer.train == "hidden" and layer.binary_slopes
+        return average_ntk(network, variables, x, by_counting=by_counting)[None]
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,12 @@ def train_members(
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train one member for each key side by side, all of this network's width, and measure them."""
-    mesh = mesh_for(len(keys), network.width)
+    mesh, facts = mesh_for(len(keys), network.width), traits(network)
     alpha = 1.0
-    if isinstance(prepared.stepper, FlowStepper) and hasattr(network, "output_scale"):
+    if isinstance(prepared.stepper, FlowStepper) and "output_scale" in facts.fields:
         alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
-    # Only the start knows its scale, so that networks of all scales share the program that trains them.
-    trains = network.clone(init_scale=1.0) if hasattr(network, "init_scale") else network
+    # Networks that differ in their start alone share the program that trains them.
+    trains = network.clone(**dict.fromkeys(facts.start_fields, 1.0))
     stepper, units = replace(prepared.stepper, network=trains), Units(mesh if splits_neurons(mesh) else None)
     if isinstance(stepper, HiddenStepper):
         stepper = replace(stepper, units=units)
@@ -176,7 +175,7 @@ def train_members(
         outcome = simulate(stepper, measure, members, shared, steps, report, checkpoint, stop, layout)
         trained = layout.to_host((members.variables, *outcome))
     found = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], trained))
-    if starts_at_zero(network):
+    if facts.starts_at_zero:
         # What is there is the rounding of a sum that cancels.
         for name in ("train_prediction", "test_prediction"):
             found.records[name][:, 0] = 0

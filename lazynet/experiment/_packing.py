@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.data._files import cache_folder
-from lazynet.networks import TwoLayer, forward_cost, parameter_bytes
+from lazynet.networks import step_bytes, timing_network
 from lazynet.plan import device_memory
 from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
@@ -40,13 +40,6 @@ def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[in
         each, most = step_bytes(network, n, d), carried_bytes()
         sizes = [size for size in sizes if size <= jax.device_count() or size * each <= most]
     return [list(seeds[i : i + sizes[-1]]) for i in range(0, len(seeds), sizes[-1])]
-
-
-def step_bytes(network: Any, n: int, d: int) -> int:
-    """Bytes that a step of one member goes through: weights, and what is computed of them for n examples."""
-    if isinstance(network, TwoLayer):
-        return 4 * network.width * (n + d)
-    return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
 
 
 def carried_bytes() -> int:
@@ -81,7 +74,7 @@ def _remembered(file: Path, on: str) -> int:
 
 def measured_bytes() -> int:
     """What a step of the largest pack goes through that trains about as many members a second as any; takes seconds."""
-    network = TwoLayer(width=WIDTH)
+    network = timing_network(WIDTH)
     stepper = HiddenStepper(network)
     with jax.default_matmul_precision("highest"):
         x = jnp.linspace(-1.0, 1.0, N * D, dtype="float32").reshape(N, D)

@@ -14,14 +14,14 @@ import optax
 from lazynet.data import Dataset
 from lazynet.experiment._spec import Training, examples
 from lazynet.kernels import analytic_kernel
-from lazynet.networks import Adapted, Centered, described, layer_names
+from lazynet.networks import layer_names, traits
+from lazynet.typing import Variables
 
 
 def sweep_settings(network: Any, data: Dataset, training: Training, **more: Any) -> dict[str, Any]:
     """All settings of a sweep."""
     return {
         **limit_settings(network, data),
-        **_fields(network, "readout", "symmetric", "depth", "bias_scale", "filter_size", "stride", "image", "centered"),
         "layers": layers(network, data),
         "steps": training.steps,
         "snapshots": training.snapshots,
@@ -49,10 +49,9 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         ValueError: if the optimizer cannot be tried on two arrays.
     """
     found: dict[str, list[float]] = {}
-    network = network.network if isinstance(network, Centered) else network
-    if isinstance(network, Adapted):
+    if traits(network).custom:
         rows = jnp.asarray(data.x_train[:4], "float32")
-        outputs = np.ravel(network.apply(network.init(jax.random.key(0), rows), rows))
+        outputs = np.ravel(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))
         found["network_tried"] = [float(f"{value:.5g}") for value in outputs.tolist()]
         kernel = analytic_kernel(network)
         if kernel is not None:
@@ -80,13 +79,29 @@ def tried(training: Training, network: Any, data: Dataset) -> dict[str, list[flo
         )
         shared = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
         start = dict(network.init(jax.random.key(0), x))
-        moved = {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
         for name, measure in training.measures:
-            values = np.ravel(np.asarray(measure(moved, start, examples(shared)), np.float64))
+            values = np.ravel(np.asarray(measure(_moved(start), start, examples(shared)), np.float64))
             # The first few, and two sums in which every one has its part.
             sums = (values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7))
             found[f"measure_{name}_tried"] = [float(f"{value:.5g}") for value in (*values[:4], *sums)]
     return found
+
+
+def _moved(start: Variables) -> Variables:
+    """Variables at some distance from their start."""
+    return {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
+
+
+def traits_record(network: Any) -> dict[str, Any]:
+    """The facts about a network that a verdict or a figure of its result needs, as plain JSON."""
+    known = traits(network)
+    return {
+        "title": known.title,
+        "starts_at_zero": known.starts_at_zero,
+        "near_limit": known.near_limit,
+        "kernel_of_signs": known.kernel_of_signs,
+        "scaling": None if known.scaling is None else known.scaling._asdict(),
+    }
 
 
 def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
@@ -97,8 +112,9 @@ def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
         "n_train": data.n_train,
         "n_test": data.n_test,
         "dim": data.dim,
-        "network": described(network),
-        **_fields(network, "outputs", "activation", "train", "init_scale", "output_scale", "parametrization"),
+        "network": traits(network).name,
+        **{name: getattr(network, name) for name in traits(network).fields},
+        "traits": traits_record(network),
     }
 
 
@@ -109,11 +125,6 @@ def fingerprint(*arrays: np.ndarray) -> str:
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _fields(network: Any, *names: str) -> dict[str, Any]:
-    """Those of these fields that the network has."""
-    return {name: getattr(network, name) for name in names if hasattr(network, name)}
 
 
 def layers(network: Any, data: Dataset) -> list[str]:

@@ -16,7 +16,7 @@ from lazynet.experiment._members import Trained, train_polynomials
 from lazynet.experiment._spec import Training
 from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
 from lazynet.kernels._threads import in_threads, narrow_products
-from lazynet.networks import Linearized, starts_at_zero
+from lazynet.networks import Linearized, traits
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import Variables
 
@@ -171,7 +171,7 @@ def linearized_members(
 
 def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
     """Train and test predictions of a member at its start: exactly zero where the start is symmetric."""
-    if starts_at_zero(network):
+    if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
 

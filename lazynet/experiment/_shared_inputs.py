@@ -8,7 +8,7 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.experiment._spec import Training
 from lazynet.kernels._threads import narrow_products
-from lazynet.networks import TwoLayer
+from lazynet.networks import traits
 from lazynet.training import choose_stepper, row_space
 
 
@@ -47,7 +47,7 @@ def prepare(network: Any, data: Dataset, training: Training, *, by_span: bool = 
         norm = float(np.linalg.norm(x, 2)) if training.plain and training.compare else np.nan
         if (
             by_span
-            and isinstance(network, TwoLayer)
+            and traits(network).hidden_layer is not None
             and training.plain
             and not training.measures
             and data.n_train + data.n_test < data.dim

@@ -11,12 +11,12 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point, points_of, split_axes
 from lazynet.experiment._packing import packs_of
-from lazynet.experiment._record import as_json, fingerprint, layers, sweep_settings, tried
+from lazynet.experiment._record import as_json, fingerprint, layers, sweep_settings, traits_record, tried
 from lazynet.experiment._result import Pack
 from lazynet.experiment._spec import Training, check_seeds, check_widths
 from lazynet.kernels import limit_key
 from lazynet.measures._catalogue import SCALES
-from lazynet.networks import at_width, check_members_differ, check_network
+from lazynet.networks import at_width, check_members_differ, check_network, traits
 from lazynet.training._keys import member_key
 
 Settings = dict[str, Any]
@@ -64,6 +64,10 @@ class Study(NamedTuple):
         network, data, training = self.points[0].network, self.points[0].data, self.points[0].training
         more = {"widths": self.widths, "seeds": self.seeds, "label_noise": self.single.get("label_noise")}
         settings = sweep_settings(network, data, training, **more, learning_rate=learning_rate)
+        # One record for each point, if they differ.
+        records = [traits_record(point.network) for point in self.points]
+        alike = all(record == records[0] for record in records)
+        settings["traits"] = records[0] if alike else records
         return settings | ({"axes": self.axes, **self.axes} if self.axes else {})
 
     def asked(self) -> str:
@@ -100,7 +104,7 @@ class Study(NamedTuple):
         return {
             name: {width: at_width(getattr(point.network, name), width) for width in self.widths}
             for name in SCALES
-            if hasattr(point.network, name)
+            if name in traits(point.network).fields
         }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from lazynet.losses import Loss, squared
-from lazynet.networks import TwoLayer
+from lazynet.networks import traits
 from lazynet.training._delayed import LEAST, DelayedStepper, steps_of_block
 from lazynet.training._flow import FlowStepper
 from lazynet.training._steppers import (
@@ -80,12 +80,13 @@ def choose_stepper(
         raise ValueError(f"stepper is {stepper!r}, but must be one of {', '.join(STEPPERS)}.")
     if optimizer == FLOW:
         return FlowStepper(network, loss)
-    descends = optimizer in ("sgd", optax.sgd) and isinstance(network, TwoLayer) and network.train == "hidden"
+    layer = traits(network).hidden_layer
+    descends = optimizer in ("sgd", optax.sgd) and layer is not None and layer.train == "hidden"
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
-            "layer of a TwoLayer; take stepper='auto'."
+            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the "
+            "hidden layer of a two-layer network; take stepper='auto'."
         )
     if batch_size is not None and descends:
         if stepper == "delayed" or (stepper == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
@@ -93,7 +94,7 @@ def choose_stepper(
     elif stepper == "delayed":
         raise ValueError(
             f"stepper is {stepper!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
-            "TwoLayer; take stepper='auto'."
+            "two-layer network; take stepper='auto'."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, get_optimizer(optimizer), batch_size)

@@ -18,6 +18,7 @@ from lazynet.kernels import CrossOperator, analytic_kernel, kernel_operator, lar
 from lazynet.kernels._krylov import check_tolerance
 from lazynet.kernels._storage import check_storage
 from lazynet.measures import zero_one_error
+from lazynet.networks import traits
 from lazynet.training._keys import noise_key
 from lazynet.typing import Result
 
@@ -147,7 +148,7 @@ def check_prediction(
         raise ValueError("predict compares labels with random ones, but the targets of this data set are no labels.")
     kernel = analytic_kernel(network)
     if kernel is None:
-        raise ValueError(f"{type(network).__name__} has no analytic kernel, so there is nothing to predict with.")
+        raise ValueError(f"{traits(network).name} has no analytic kernel, so there is nothing to predict with.")
     return kernel
 
 

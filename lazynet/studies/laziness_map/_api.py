@@ -14,7 +14,7 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.execution._store import write_file
 from lazynet.experiment._spec import check_count, check_new_folder, check_seeds, check_widths
-from lazynet.networks import Centered, Scale, check_members_differ, check_network, described, starts_at_zero
+from lazynet.networks import Centered, Scale, check_members_differ, check_network, traits
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -181,7 +181,7 @@ def laziness_map(
     stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
     if not stop.loss:
         raise ValueError("All targets are zero, which a network fits at its start; there is nothing to learn.")
-    family = network if starts_at_zero(network) else Centered(network)
+    family = network if traits(network).starts_at_zero else Centered(network)
     folder = None if out is None else Path(out)
     setting = Setting(family, data, chosen, steps, stop, dtype, folder, resume, progress)
     grid = setting.trained(ordered, scales, "map")
@@ -198,8 +198,8 @@ def laziness_map(
 
 def _checked_scales(network: Any, output_scales: Sequence[float]) -> list[float]:
     """Scales in ascending order."""
-    if not hasattr(network, "output_scale"):
-        raise ValueError(f"A map needs a network with an output_scale, which {described(network)} has not.")
+    if "output_scale" not in traits(network).fields:
+        raise ValueError(f"A map needs a network with an output_scale, which {traits(network).name} has not.")
     try:
         scales = sorted(float(scale) for scale in output_scales)
     except (TypeError, ValueError):

@@ -1,7 +1,5 @@
 """One figure that tells the story of a sweep."""
 
-from typing import Any
-
 import numpy as np
 
 from lazynet.studies._style import (
@@ -112,23 +110,14 @@ def _finding(result: Result, verdict: Verdict) -> str:
     if name not in verdict.levels:
         name, what = "kernel_drift", "of the kernel changed"
     return (
-        f"{_family(settings)} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
+        f"{settings['traits']['title']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
         f"predicted exponents {tally or 'none'};\n{verdict.levels[name]:.1%} {what} at width {verdict.widths[-1]}{lost}"
     )
 
 
-def _family(settings: dict[str, Any]) -> str:
-    """The network in a title: its activation, its kind where it is not a two-layer network."""
-    kind = settings.get("network", "TwoLayer")
-    if kind == "TwoLayer":
-        return settings["activation"]
-    depth = f" of depth {settings['depth']}" if "depth" in settings else ""
-    return f"{kind}{depth}, {settings['activation']}," if "activation" in settings else f"Network {kind}"
-
-
 def _movements(result: Result) -> dict[str, tuple[str, str, str]]:
     """What the movement panel shows; of networks with several layers the relative displacement of each."""
-    if "layer_relative_displacement" not in result or settings_of(result).get("network", "TwoLayer") == "TwoLayer":
+    if "layer_relative_displacement" not in result:
         return MOVEMENTS
     layers = result.layer.values.tolist()[:LAYERS]
     colors, markers = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
