@@ -64,7 +64,9 @@ class Progress:
     def advance(self, units: int, name: str, rate: float | None) -> None:
         """Show units of work that a task has done, and its floating-point operations a second."""
         if self._shown:
-            text = "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
+            text = (
+                "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
+            )
             self._bar.update(self._task, advance=units, description=self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:

@@ -118,12 +118,16 @@ class Store:
     def check(self) -> None:
         """Refuse to resume another study."""
         if self.kind != self._kind:
-            raise ValueError(f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which holds a {self.kind}.")
+            raise ValueError(
+                f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which holds a {self.kind}."
+            )
         before, now = self.content["request"], self._request
         for name in sorted(now.keys() | before.keys(), key=lambda name: (name in DERIVED, name)):
             if now.get(name) != before.get(name):
                 difference = (
-                    "its data differ" if name == "data" else f"its {name} is {before.get(name)!r}, not {now.get(name)!r}"
+                    "its data differ"
+                    if name == "data"
+                    else f"its {name} is {before.get(name)!r}, not {now.get(name)!r}"
                 )
                 raise ValueError(
                     f"out must be the folder of this study, got {str(self.path)!r}, which holds another one: {difference}."

@@ -72,7 +72,13 @@ class Record:
     def from_json(cls, values: dict[str, Any]) -> "Record":
         """Return the record that `to_json` wrote."""
         points = (
-            PointRecord(**{**point, "by_width": {k: tuple(v) for k, v in point["by_width"].items()}, "layers": tuple(point["layers"])})
+            PointRecord(
+                **{
+                    **point,
+                    "by_width": {k: tuple(v) for k, v in point["by_width"].items()},
+                    "layers": tuple(point["layers"]),
+                }
+            )
             for point in values["points"]
         )
         return cls(

@@ -111,9 +111,7 @@ class InfiniteWidth:
         """True and random labels, which alternate in the last axis."""
         return np.stack([self.data.y_train, self._random], axis=-1).reshape(self.data.n_train, -1)
 
-    def _complexity(
-        self, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]
-    ) -> Arrays:
+    def _complexity(self, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]) -> Arrays:
         inverse = solve(
             self._operator(progress),
             self._targets,
@@ -127,9 +125,7 @@ class InfiniteWidth:
             "singular": np.asarray(inverse.singular),
         }
 
-    def _predictions(
-        self, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]
-    ) -> Arrays:
+    def _predictions(self, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]) -> Arrays:
         data, k, y = self.data, self._operator(progress), self._targets
         lambda_max = largest_eigenvalue(k)
         eta = 1 / lambda_max if self.learning_rate is None else self.learning_rate

@@ -307,9 +307,7 @@ def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, fl
 
 def _given_up(rounds: list[Round]) -> set[int]:
     """Return the widths at which most networks do not fit in the middle of the bracket."""
-    return {
-        width for by_width in rounds for width, (_, changes) in by_width.items() if np.isnan(mean_of_most(changes))
-    }
+    return {width for by_width in rounds for width, (_, changes) in by_width.items() if np.isnan(mean_of_most(changes))}
 
 
 def _scale_by_width(scales: dict[int, float]) -> Scale:
