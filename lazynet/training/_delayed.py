@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.networks import Network, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
@@ -34,7 +34,7 @@ class DelayedStepper:
     matrix of these rows. Batches are those of `AutodiffStepper`.
     """
 
-    network: TwoLayer
+    network: Network
     loss: Loss
     batch_size: int
 
@@ -63,8 +63,9 @@ class DelayedStepper:
             return jax.lax.dynamic_slice_in_dim(a, place, size, axis)
 
         own, y = of_batch(x, 0), shared["y"][of_batch(rows, 0)]
-        values, slopes = value_and_slope(self.network.activation, of_batch(z, 1) - rate * (back @ (x @ own.T)))
-        a, factor = weights(member.variables, "readout"), output_factor(self.network)
+        layer = hidden_layer_of(self.network)
+        values, slopes = value_and_slope(layer.activation, of_batch(z, 1) - rate * (back @ (x @ own.T)))
+        a, factor = weights(member.variables, "readout"), layer.factor
         scale = n / size if self.loss.reduction == "sum" else 1.0
         loss, outward = jax.value_and_grad(lambda f: scale * self.loss(f.T.reshape(y.shape), y))(
             factor * (a.T @ values)

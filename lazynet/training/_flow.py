@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.training._steppers import Member, Shared, State, gradient_operations
+from lazynet.networks import gradient_operations
+from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import AnyArray, Variables
 
 # No step moves an output by more than this share of the targets' RMS; the next is longer, or this one is tried again.

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.losses import Loss, squared
-from lazynet.networks import TwoLayer
+from lazynet.networks import traits
 from lazynet.training._delayed import LEAST, DelayedStepper, steps_of_block
 from lazynet.training._flow import FlowStepper
 from lazynet.training._optimizer import Optimizer
@@ -34,13 +34,13 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
         return AutodiffStepper(network, loss, optimizer, batch_size)
     if optimizer.is_flow:
         return FlowStepper(network, loss)
-    stepper = optimizer.stepper
-    descends = optimizer.is_descent and isinstance(network, TwoLayer) and network.train == "hidden"
+    stepper, layer = optimizer.stepper, traits(network).hidden_layer
+    descends = optimizer.is_descent and layer is not None and layer.train == "hidden"
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
-            "layer of a TwoLayer; take stepper='auto'."
+            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the "
+            "hidden layer of a two-layer network; take stepper='auto'."
         )
     if batch_size is not None and descends:
         if stepper == "delayed" or (stepper == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
@@ -48,7 +48,7 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
     elif stepper == "delayed":
         raise ValueError(
             f"stepper is {stepper!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
-            "TwoLayer; take stepper='auto'."
+            "two-layer network; take stepper='auto'."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)

@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.networks import TwoLayer, forward_cost, output_factor, value_and_slope, weights
+from lazynet.networks import HiddenLayer, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
 from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
@@ -151,7 +151,7 @@ class HiddenStepper:
     movement as they are.
     """
 
-    network: TwoLayer
+    network: Network
     units: Units = ONE_DEVICE
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -186,7 +186,7 @@ class HiddenStepper:
         of_units, whole = (hidden, slopes, weights(member.variables, "readout")), (residual, shared["rows"])
         hidden, slopes, terms, squares = self.units.each(descend, of_units, (*whole, self._rate(shared)))
         # Where nobody asks for it the compiler leaves it out.
-        square = output_factor(self.network) ** 2 * jnp.sum(squares)
+        square = self._layer.factor**2 * jnp.sum(squares)
         return (hidden, slopes, self._sum(terms)), 0.5 * jnp.sum(residual**2), square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
@@ -214,6 +214,10 @@ class HiddenStepper:
         """4 n rank m."""
         return 4.0 * arrays["rows"].size * self.network.width
 
+    @property
+    def _layer(self) -> HiddenLayer:
+        return hidden_layer_of(self.network)
+
     def _rotated(self, member: Member, shared: Shared) -> AnyArray:
         hidden = weights(member.variables, "hidden")
         return hidden @ shared["basis"] if "basis" in shared else hidden
@@ -222,21 +226,21 @@ class HiddenStepper:
         return self.units.split(units, self.network.width)
 
     def _rate(self, shared: Shared) -> Array:
-        return shared["learning_rate"] * output_factor(self.network)
+        return shared["learning_rate"] * self._layer.factor
 
     def _sum(self, terms: Array) -> Array:
         """Outputs (k, n) from those of each block."""
-        return output_factor(self.network) * self.units.total(terms)
+        return self._layer.factor * self.units.total(terms)
 
     def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:
         """Slopes of each block, and its part of the outputs (blocks, k, n).
 
         In this order the product with the readout takes a tenth of the time on a CPU.
         """
-        values, slopes = zip(*(value_and_slope(self.network.activation, block) for block in z), strict=True)
+        values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
         # Those of relu are 0 or 1, and in a byte each they take a quarter of the memory's time.
-        return [block.astype(bool) if self.network.activation == "relu" else block for block in slopes], terms
+        return [block.astype(bool) if self._layer.binary_slopes else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
         """G of each block."""
@@ -283,7 +287,7 @@ class PreactivationStepper(HiddenStepper):
         residual = f - _outputs_first(shared["y"])
         of_units, whole = (*of_units, weights(member.variables, "readout")), (residual, shared["gram"])
         *of_units, terms, squares = self.units.each(descend, of_units, (*whole, self._rate(shared)))
-        square = output_factor(self.network) ** 2 * jnp.sum(squares)
+        square = self._layer.factor**2 * jnp.sum(squares)
         return (*of_units, self._sum(terms)), 0.5 * jnp.sum(residual**2), square
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
@@ -295,17 +299,6 @@ class PreactivationStepper(HiddenStepper):
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """2 n^2 m."""
         return 2.0 * arrays["gram"].size * self.network.width
-
-
-def gradient_operations(network: Any, n: int, d: int) -> float:
-    """Those of the outputs, as many for the gradient of weights, and again for what goes on to lower layers.
-
-    A two-layer network has no lower layer, and without hidden weights to train nothing to go back for.
-    """
-    forward = forward_cost(network, n, d)[0]
-    if isinstance(network, TwoLayer):
-        return (1.0 if network.train == "readout" else 2.0) * forward
-    return 3.0 * forward
 
 
 def _sum(terms: Iterable[Array]) -> Array:

@@ -341,7 +341,7 @@ def test_a_flow_that_goes_too_far_is_refused(monkeypatch):
 
 
 BOTH = {
-    "loss name": ({"loss": "cubic"}, "loss is 'cubic', but must be one of squared, logistic"),
+    "loss name": ({"loss": "cubic"}, "loss must be one of squared, logistic"),
     "softmax": ({"loss": "softmax"}, r"y has shape \(4,\), which the softmax loss does not take"),
     "logistic": (
         {"loss": "logistic", "y": np.ones((4, 2))},

@@ -16,7 +16,7 @@ INF, NAN = float("inf"), float("nan")
 BAD = {
     "unknown optimizer": ({"optimizer": "sgdd"}, r"optimizer is 'sgdd', but must be one of sgd, "),
     "unknown dtype": ({"dtype": "float16"}, r"dtype is 'float16', but must be one of float32, float64"),
-    "unknown loss": ({"loss": "absolute"}, r"loss is 'absolute', but must be one of squared, "),
+    "unknown loss": ({"loss": "absolute"}, "loss must be one of squared, "),
     "unknown path": ({"stepper": "fast"}, r"stepper is 'fast', but must be one of auto, "),
     "path of another optimizer": (
         {"stepper": "hidden", "optimizer": "adam", "learning_rate": 0.1},

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet.experiment._record import traits_record
 from lazynet.theory import fit_exponent, judge
 
 WIDTHS, STEPS, SEEDS = np.array([256, 1024, 4096]), np.array([0, 1, 10, 100]), 8
@@ -36,7 +37,7 @@ def made(**changes):
     table |= {name: value for name, value in changes.items() if np.ndim(value) != 3}
     scales = {name: ("width", np.ones(3)) for name in ("init_scale", "output_scale", "learning_rate")}
     result = xr.Dataset(table, coords={"width": WIDTHS, "seed": range(SEEDS), "step": STEPS, **scales})
-    settings = {"symmetric": True, "activation": "relu", "train": "hidden", "optimizer": "sgd"}
+    settings = {"traits": traits_record(lz.TwoLayer(width=2)), "optimizer": "sgd", "proportional": True}
     result.attrs = {"kind": "sweep", "settings": json.dumps(settings)}
     return result.assign_coords(target_rms=2.0)
 

@@ -53,6 +53,6 @@ def _finding(result: Result, settings: dict) -> str:
         least = "at least " if true < floor else ""
         compared = f"the loss on true labels is {least}{random / max(true, floor):.3g} times below that on random ones"
     return (
-        f"The kernel of {settings['activation']} on {settings['dataset']}, n = {n}: after "
+        f"The kernel of {settings['traits']['title']} on {settings['dataset']}, n = {n}: after "
         f"{int(result.step[-1])} steps\n{compared}{error}"
     )

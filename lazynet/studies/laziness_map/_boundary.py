@@ -157,8 +157,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
     square root, (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2) of the kernel, which is at a level where alpha ~
     m^(-3/2). It is the larger part where the change is small.
     """
-    two_layers = settings.get("network", "TwoLayer") == "TwoLayer"
-    if not two_layers or settings.get("train") != "hidden" or settings.get("activation") != "relu":
+    if not settings["traits"]["kernel_of_signs"]:
         return ""
     return (
         "with the hidden layer alone trained a relu kernel changes by flipped signs alone; those that flip at random "

@@ -38,7 +38,7 @@ def _finding(result: Result) -> str:
     stayed = result.last_step_held.values == result.step.values[-1]
     squares = _start(result) ** 2
     title = (
-        f"{settings['activation']} of width {settings['width']} on {settings['dataset']}, n = {len(stayed)}:\n"
+        f"{settings['traits']['title']} of width {settings['width']} on {settings['dataset']}, n = {len(stayed)}:\n"
         f"{stayed.sum()} of {len(stayed)} modes stay within {result.attrs['tolerance']:.0%} of the kernel to step "
         f"{int(result.step[-1])}"
     )

@@ -1,6 +1,6 @@
 """The figure of a sweep: losses, gaps, movement and fitted exponents."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,18 +78,9 @@ def _finding(result: Result, verdict: Verdict) -> str:
         name, share = "kernel_drift", "of the kernel changed"
     moved = f"{verdict.levels[name]:.1%} {share} at width {verdict.widths[-1]}"
     return (
-        f"{_family(settings)} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
+        f"{settings['traits']['title']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
         f"predicted exponents {tally or 'none'};\n{moved}{lost}"
     )
-
-
-def _family(settings: dict[str, Any]) -> str:
-    """Return the network of the title: its activation, and its family unless it is the two-layer network."""
-    kind = settings.get("network", "TwoLayer")
-    if kind == "TwoLayer":
-        return settings["activation"]
-    depth = f" of depth {settings['depth']}" if "depth" in settings else ""
-    return f"{kind}{depth}, {settings['activation']}," if "activation" in settings else f"Network {kind}"
 
 
 def _curves(result: Result, panel: str) -> dict[str, Curve]:

@@ -46,14 +46,13 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     """Yield the inequalities that apply to a sweep.
 
     (i) displacement at each snapshot <= 1.05 times the exact linearized value, as a seed mean at widths from 256, of
-        networks of one hidden layer;
+        networks whose kernels are near their limit there;
     (ii) Arora et al. 2019, Lemma C.1: max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min);
     (iii) the same left side <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)|| on the network's own residuals.
     Bounds of the second and third kind carry the factors of another activation or scale (see `lazynet.sweep`).
     """
     moving = result.isel(step=slice(1, None))
-    # In deeper networks kernels of these widths are further from their limit than the factor allows for.
-    if "linearized_displacement" in result and settings_of(result).get("network", "TwoLayer") == "TwoLayer":
+    if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
         wide = moving.sel(width=result.width >= SMALLEST_WIDTH)
         expected = wide.linearized_displacement
         expected = expected.mean("seed") if "seed" in expected.dims else expected

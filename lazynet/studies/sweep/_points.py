@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from lazynet.measures import catalogue
 from lazynet.typing import Result
 
@@ -43,6 +45,12 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """Return the settings of a result, with the value of each axis that has a single value."""
+    """Return the settings of a result, with the value of each axis that has a single value, and that point's traits."""
     settings = json.loads(result.attrs["settings"])
-    return settings | {name: result[name].item() for name in settings.get("axes", {}) if not result[name].ndim}
+    axes = settings.get("axes", {})
+    chosen = {name: result[name].item() for name in axes if not result[name].ndim}
+    if isinstance(settings["traits"], list) and len(chosen) == len(axes):
+        place = [values.index(chosen[name]) for name, values in axes.items()]
+        number = np.ravel_multi_index(place, [len(values) for values in axes.values()])
+        settings["traits"] = settings["traits"][number]
+    return settings | chosen

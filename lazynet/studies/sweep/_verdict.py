@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.experiment._result import MemberStatus
+from lazynet.experiment import MemberStatus
 from lazynet.measures import Quantity, catalogue, registered
-from lazynet.networks import ACTIVATIONS, get_parametrization
+from lazynet.networks import LayerScaling, get_parametrization
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of
 from lazynet.studies.sweep._rows import Row, StepFit
@@ -155,13 +155,12 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """The exponents of the parametrization, from the scales at each width; None of a network that did not say them."""
+    """Exponents of the layers and of the scales at each width; None for a network without exponents of its layers."""
     settings = settings_of(result)
-    widths = result.width.values
-    own = settings.get("network", "TwoLayer").startswith("from_")
-    known = settings.get("parametrization", None if own else "ntk")
+    widths, known = result.width.values, settings["traits"]["scaling"]
     if known is None:
         return None
+    layers = LayerScaling(**known)
 
     def exponent(scale: str) -> float:
         if scale not in result.coords:
@@ -170,21 +169,19 @@ def scaling_of(result: Result) -> Scaling | None:
         values = np.broadcast_to(result[scale].values, widths.shape)
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
-    init, biased = exponent("init_scale"), bool(settings.get("bias_scale"))
+    init = exponent("init_scale")
     return Scaling(
         init,
         exponent("output_scale"),
         exponent("learning_rate"),
-        settings.get("symmetric", False) or settings.get("centered", False),
-        # Of a network of one's own nobody knows the activation, nor which array is which.
-        not own and ACTIVATIONS[settings["activation"]].homogeneous and not (biased and abs(init) > ROUNDING),
-        settings.get("train", "both"),
+        settings["traits"]["starts_at_zero"],
+        bool(layers.homogeneous) and not (layers.biased and abs(init) > ROUNDING),
+        layers.train,
         settings["optimizer"] in PROPORTIONAL,
-        get_parametrization(known),
-        settings.get("depth", 2 if own else 1),
-        # With one hidden layer all of them have the same exponent.
-        tuple(result.layer.values.tolist()) if "depth" in settings and "layer" in result.coords else (),
-        "quadratic_gap_train" in result and not own,
+        get_parametrization(layers.parametrization),
+        layers.depth,
+        tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
+        "quadratic_gap_train" in result and layers.homogeneous is not None,
     )
 
 
