@@ -70,7 +70,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
 
 
 def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
-    """Return the inequality where the ratio of its sides is smallest, without members that diverged (NaN on the left)."""
+    """Return the inequality where the ratio of its sides is smallest; members that diverged do not count."""
     import xarray
 
     measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))
