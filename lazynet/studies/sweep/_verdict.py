@@ -15,14 +15,12 @@ from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of
 from lazynet.studies.sweep._rows import Row, StepFit
 from lazynet.studies.sweep._table import corrections_text, exponents_text, inequalities_text, levels_text
-from lazynet.theory._corrections import Correction, fit_correction
-from lazynet.theory._exponents import ROUNDING, Prediction, Scaling, predicted_exponents
-from lazynet.theory._fits import Fit, Status, fit_exponent, judge
+from lazynet.theory import Correction, Fit, Prediction, Scaling, fit_correction, fit_exponent, judge, predicted_exponents
+from lazynet.theory._exponents import ROUNDING
+from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
 BAND = 0.1
-# Optimizers, by name, whose steps are proportional to the gradient.
-PROPORTIONAL = ("sgd", "momentum", "nesterov", "flow")
 # Snapshots at which a reduction takes its value.
 STEPS = {"start": 0, "last": -1}
 
@@ -177,7 +175,7 @@ def scaling_of(result: Result) -> Scaling | None:
         settings["traits"]["starts_at_zero"],
         bool(layers.homogeneous) and not (layers.biased and abs(init) > ROUNDING),
         layers.train,
-        settings["optimizer"] in PROPORTIONAL,
+        settings["proportional"],
         get_parametrization(layers.parametrization),
         layers.depth,
         tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
