@@ -36,7 +36,12 @@ PACK_BYTES = 2**16
 
 # Names of 0.1.0 and what replaces them, in the names of arrays and in recorded text. A key is either one part of a
 # name, between slashes, or a whole name, which starts with that of its study.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "linearised_displacement": "linearized_displacement",
+    "relative_learning_rate": "learning_rate_over_stability_limit",
+    "centred": "centered",
+    "DeepReLU": "MLP",
+}
 
 
 def main() -> int:
@@ -114,7 +119,9 @@ def compare(before: Arrays, after: Arrays) -> int:
         for name in before.keys() & after.keys()
         if (difference := difference_of(before[name], after[name])) is not None
     }
-    missing, additional = before.keys() - after.keys(), after.keys() - before.keys()
+    # Settings and other attributes may come and go; those on both sides must agree.
+    missing = {name for name in before.keys() - after.keys() if "attrs" not in name.split("/")}
+    additional = {name for name in after.keys() - before.keys() if "attrs" not in name.split("/")}
     for name in sorted(differing):
         print(f"differs     {name}: {differing[name]}")
     for name in sorted(missing):

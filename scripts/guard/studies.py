@@ -19,9 +19,9 @@ from flax import nnx
 
 import lazynet as lz
 import lazynet.measures
-from lazynet.data.files import cache_folder
+from lazynet.data import cache_folder
+from lazynet.experiment._packing import FILE, machine
 from lazynet.kernels import neural_tangents
-from lazynet.sweep.packing import FILE, machine
 
 WIDTHS = [16, 64]
 
@@ -47,10 +47,15 @@ def swept(network: Any, data: lz.Dataset, widths: Any = WIDTHS, seeds: Any = 3, 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         arrays = of_dataset(lz.sweep(network, data, widths, seeds, steps, out=out, **options))
-        packs = json.loads((out / "settings.json").read_text())["engine"]["packs"]
+        packs = json.loads((out / "settings.json").read_text())["record"]["packs"]
         arrays |= prefixed("verdict", of_json(out / "verdict.json"))
     arrays["packs/point_and_width"] = as_array([pack[:2] for pack in packs])
     return arrays | prefixed("packs/seeds", of_tree({i: as_array(pack[2]) for i, pack in enumerate(packs)}))
+
+
+def stepped(stepper: str) -> lz.Optimizer:
+    """Return plain descent by this stepper."""
+    return lz.Optimizer("sgd", stepper=stepper)
 
 
 def of_run(run: lz.Run) -> Arrays:
@@ -73,7 +78,7 @@ def hidden() -> Arrays:
 
 def rotated() -> Arrays:
     """Descent in the row space of the inputs, with the diagnostics of the sharpness."""
-    return swept(lz.TwoLayer(width=16), digits(), path="hidden", sharpness=True)
+    return swept(lz.TwoLayer(width=16), digits(), optimizer=stepped("hidden"), measure=lz.Measure(sharpness=True))
 
 
 def preactivation() -> Arrays:
@@ -84,7 +89,7 @@ def preactivation() -> Arrays:
 
 def autodiff() -> Arrays:
     """Plain descent by differentiation."""
-    return swept(lz.TwoLayer(width=16, activation="tanh"), digits(), path="autodiff")
+    return swept(lz.TwoLayer(width=16, activation="tanh"), digits(), optimizer=stepped("autodiff"))
 
 
 def both() -> Arrays:
@@ -99,12 +104,12 @@ def readout() -> Arrays:
 
 def delayed() -> Arrays:
     """Mini-batches in the hidden layer, weights moved once in several steps."""
-    return swept(lz.TwoLayer(width=16), digits(), steps=15, batch_size=3, path="delayed")
+    return swept(lz.TwoLayer(width=16), digits(), steps=15, batch_size=3, optimizer=stepped("delayed"))
 
 
 def batches() -> Arrays:
     """Batch sizes as an axis, with that of all examples."""
-    return swept(lz.TwoLayer(width=16), digits(), [32], 2, batch_size=[8, 24])
+    return swept(lz.TwoLayer(width=16), digits(), [32], 2, axes={"batch_size": [8, 24]})
 
 
 def float64() -> Arrays:
@@ -114,8 +119,8 @@ def float64() -> Arrays:
         digits(),
         seeds=2,
         dtype="float64",
-        output_scale=[0.5, 2.0],
-        sharpness=True,
+        axes={"output_scale": [0.5, 2.0]},
+        measure=lz.Measure(sharpness=True),
     )
 
 
@@ -132,7 +137,9 @@ def hinge() -> Arrays:
 
 def momentum() -> Arrays:
     """Momentum on the squared loss."""
-    return swept(lz.TwoLayer(width=16, init_scale=0.5), digits(), optimizer="momentum", learning_rate=0.05)
+    return swept(
+        lz.TwoLayer(width=16, init_scale=0.5), digits(), optimizer=lz.Optimizer("sgd", momentum=0.9), learning_rate=0.05
+    )
 
 
 def softmax() -> Arrays:
@@ -154,51 +161,55 @@ def stop() -> Arrays:
 
 def diverged() -> Arrays:
     """Learning rates, at the larger of which members diverge."""
-    return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=40, learning_rate=[0.05, 4.0])
+    return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=40, axes={"learning_rate": [0.05, 4.0]})
 
 
 def axes() -> Arrays:
     """Learning rates, label noise and numbers of examples as axes."""
-    options = {"learning_rate": [0.05, 0.1], "label_noise": [0.0, 0.5], "n_train": [12, 24]}
+    options = {"axes": {"n_train": [12, 24], "learning_rate": [0.05, 0.1], "label_noise": [0.0, 0.5]}}
     return swept(lz.TwoLayer(width=16), digits(), seeds=2, steps=8, **options)
 
 
 def activations() -> Arrays:
     """Activations and initial scales as axes."""
-    return swept(lz.TwoLayer(width=16), digits(), [32], 2, 8, activation=["relu", "gelu"], init_scale=[0.5, 1.0])
+    return swept(
+        lz.TwoLayer(width=16), digits(), [32], 2, 8, axes={"activation": ["relu", "gelu"], "init_scale": [0.5, 1.0]}
+    )
 
 
 def mean_field() -> Arrays:
     """Scales as functions of the width."""
-    options = {"output_scale": lambda m: m**-0.5, "learning_rate": lambda m: 0.02 * m}
-    return swept(lz.TwoLayer(width=16, train="both"), digits(), **options)
+    network = lz.TwoLayer(width=16, train="both", output_scale=lambda m: m**-0.5)
+    return swept(network, digits(), learning_rate=lambda m: 0.02 * m)
 
 
 def own_measures() -> Arrays:
     """Measures from the caller and from lazynet, at chosen steps."""
     network = lz.TwoLayer(width=16)
 
-    def largest(variables: Any, variables_0: Any, data: Any) -> jax.Array:
+    def largest(network: Any, variables: Any, variables_0: Any, data: Any) -> jax.Array:
         return jnp.max(jnp.abs(variables["params"]["hidden"] - variables_0["params"]["hidden"]), axis=0)
 
-    measures = {"largest": largest, "kernel": lazynet.measures.current_kernel(network)}
-    return swept(network, digits(n_train=12), [16], 4, 12, snapshots=range(0, 13, 4), measures=measures)
+    measure = lz.Measure(own={"largest": largest, "kernel": lazynet.measures.current_kernel})
+    return swept(network, digits(n_train=12), [16], 4, 12, snapshots=range(0, 13, 4), measure=measure)
 
 
 def second_order() -> Arrays:
     """Taylor polynomials of order 2 and kernel regression."""
     network = lz.TwoLayer(width=16, train="both", activation="tanh", symmetric=False)
-    return swept(network, digits(), quadratic=True, regression=True)
+    return swept(network, digits(), measure=lz.Measure(quadratic=True, regression=True))
 
 
 def alone() -> Arrays:
     """No comparison with kernels, measures of some of the examples."""
-    return swept(lz.TwoLayer(width=16), digits(), compare=False, measured=10, learning_rate=0.1, batch_size=8)
+    measure = lz.Measure(predictions=False, rows=10)
+    return swept(lz.TwoLayer(width=16), digits(), measure=measure, learning_rate=0.1, batch_size=8)
 
 
 def flow() -> Arrays:
     """Gradient flow."""
-    return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=30, optimizer="flow", compare=False)
+    network, measure = lz.TwoLayer(width=16, train="both"), lz.Measure(predictions=False)
+    return swept(network, digits(), seeds=2, steps=30, optimizer="flow", measure=measure)
 
 
 def shards() -> Arrays:
@@ -206,9 +217,9 @@ def shards() -> Arrays:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         for k in (1, 2):
-            options = {"snapshots": 4, "progress": False, "out": out, "shard": (k, 2)}
+            options = {"snapshots": 4, "progress": False, "out": lz.RunFolder(out, shard=(k, 2))}
             lz.sweep(lz.TwoLayer(width=16), digits(), WIDTHS, 4, 10, **options)
-        return of_dataset(lz.merge(out))
+        return of_dataset(lz.merge_shards(out))
 
 
 # Sweeps of other networks.
@@ -216,12 +227,12 @@ def shards() -> Arrays:
 
 def deep() -> Arrays:
     """Three hidden layers, with kernel regression."""
-    return swept(lz.DeepReLU(width=16, depth=3), digits(), seeds=2, regression=True)
+    return swept(lz.MLP(width=16, depth=3), digits(), seeds=2, measure=lz.Measure(regression=True))
 
 
 def maximal_update() -> Arrays:
     """Three classes, biases and another parametrization."""
-    network = lz.DeepReLU(16, depth=2, outputs=3, activation="tanh", bias_scale=0.1, parametrization="maximal-update")
+    network = lz.MLP(16, depth=2, outputs=3, activation="tanh", bias_scale=0.1, parametrization="maximal-update")
     return swept(network, digits(0, 1, 2), seeds=2, steps=8)
 
 
@@ -297,8 +308,9 @@ def verdict() -> Arrays:
 
 def deep_verdict() -> Arrays:
     """The text of a verdict by layers."""
-    network = lz.DeepReLU(width=16, depth=2)
-    result = lz.sweep(network, digits(n_train=12), [16, 32], 2, 8, snapshots=4, quadratic=True, progress=False)
+    network = lz.MLP(width=16, depth=2)
+    measure = lz.Measure(quadratic=True)
+    result = lz.sweep(network, digits(n_train=12), [16, 32], 2, 8, snapshots=4, measure=measure, progress=False)
     return of_dataset(result) | of_text(str(lz.verify(result)))
 
 
@@ -311,14 +323,14 @@ def laziness_map() -> Arrays:
     options = {"seeds": 2, "fitted": 0.2, "steps": 2000, "progress": False}
     both_layers = lz.laziness_map(lz.TwoLayer(width=16, train="both"), data, WIDTHS, scales, change=0.3, **options)
     network = lz.TwoLayer(width=16, activation="tanh", symmetric=False)
-    centred = lz.laziness_map(network, data, [16], scales[1:], change=0.1, **options)
-    return prefixed("both", of_dataset(both_layers)) | prefixed("centred", of_dataset(centred))
+    centered = lz.laziness_map(network, data, [16], scales[1:], change=0.1, **options)
+    return prefixed("both", of_dataset(both_layers)) | prefixed("centered", of_dataset(centered))
 
 
 def line_ensemble() -> Arrays:
     """Networks between two inputs beside the ensemble of infinite width."""
     data = digits(n_train=12, n_test=0)
-    network = lz.DeepReLU(width=16, depth=2, activation="tanh", init_scale=1.5**0.5)
+    network = lz.MLP(width=16, depth=2, activation="tanh", init_scale=1.5**0.5)
     places = np.linspace(-1.0, 2.0, 7)
     options = {"seeds": 5, "steps": 10, "places": places, "progress": False}
     arrays = prefixed("deep", of_dataset(lz.line_ensemble(network, data, data.x_train[:2], WIDTHS, **options)))
@@ -331,15 +343,15 @@ def line_ensemble() -> Arrays:
 def predict() -> Arrays:
     """Kernel descent of a whole data set."""
     data = digits(n_train=64, n_test=20)
-    one = lz.predict(lz.TwoLayer(width=2), data, steps=1000, snapshots=10)
-    several = lz.predict(lz.DeepReLU(2, outputs=3), digits(0, 1, 2), steps=500, snapshots=5, dtype="float64")
+    one = lz.infinite_width(lz.TwoLayer(width=2), data, steps=1000, snapshots=10)
+    several = lz.infinite_width(lz.MLP(2, outputs=3), digits(0, 1, 2), steps=500, snapshots=5, dtype="float64")
     return prefixed("one", of_dataset(one)) | prefixed("several", of_dataset(several))
 
 
 def train() -> Arrays:
     """One network, and its residual by the modes of the kernels."""
     data, network = digits(), lz.TwoLayer(width=64)
-    run = lz.train(network, data, jax.random.key(3), 30, snapshots=8, sharpness=True)
+    run = lz.train(network, data, jax.random.key(3), 30, snapshots=8, measure=lz.Measure(sharpness=True))
     kernels = {
         "analytic": lz.analytic_kernel(network)(data.x_train),
         "empirical": lz.empirical_ntk(network, run.variables_0, data.x_train),
@@ -352,8 +364,9 @@ def train() -> Arrays:
 
 def train_outputs() -> Arrays:
     """One deep network of several outputs, by Nesterov momentum on mini-batches and by plain descent with its modes."""
-    data, network = digits(0, 1, 2), lz.DeepReLU(width=16, depth=2, outputs=3)
-    noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer="nesterov", learning_rate=0.01)
+    data, network = digits(0, 1, 2), lz.MLP(width=16, depth=2, outputs=3)
+    nesterov = lz.Optimizer("sgd", momentum=0.9, nesterov=True)
+    noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer=nesterov, learning_rate=0.01)
     plain = lz.train(network, data, jax.random.key(4), 12, snapshots=5, dtype="float64")
     modes = lz.mode_residuals(plain, lz.analytic_kernel(network)(data.x_train), data.y_train, tolerance=0.05)
     return prefixed("noisy", of_run(noisy)) | prefixed("plain", of_run(plain)) | prefixed("modes", of_dataset(modes))
@@ -385,7 +398,7 @@ def kernels() -> Arrays:
     networks = {
         "two": lz.TwoLayer(width=16, outputs=3, train="both", init_scale=1.5),
         "gelu": lz.TwoLayer(width=16, outputs=3, activation="gelu"),
-        "deep": lz.DeepReLU(width=16, depth=3, outputs=3, bias_scale=0.1),
+        "deep": lz.MLP(width=16, depth=3, outputs=3, bias_scale=0.1),
         "three": lz.ThreeLayer(width=16, outputs=3),
         "convolutional": lz.ConvNet(width=16, outputs=3, image=(8, 8), stride=2),
     }

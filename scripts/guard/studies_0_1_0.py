@@ -16,12 +16,12 @@ import numpy as np
 import optax
 from arrays import Arrays, as_array, of_dataset, of_json, of_text, of_tree, prefixed
 from flax import nnx
+from lazynet.data.files import cache_folder
+from lazynet.sweep.packing import FILE, machine
 
 import lazynet as lz
 import lazynet.measures
-from lazynet.data.files import cache_folder
 from lazynet.kernels import neural_tangents
-from lazynet.sweep.packing import FILE, machine
 
 WIDTHS = [16, 64]
 
