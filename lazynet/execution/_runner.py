@@ -112,10 +112,10 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
             if folder is not None and is_first():
                 store = stack.enter_context(open_store(folder, study.kind, study.request()))
         # All processes take the record of the first one.
-        record = study.begin({} if store is None else store.record)
+        record = json.loads(json.dumps(study.begin({} if store is None else store.record)))
         with together():
             if store is not None:
-                keys = [task.key for task in study.tasks(json.loads(json.dumps(record)))]
+                keys = [task.key for task in study.tasks(record)]
                 record = store.begin(record, keys)
         record = json.loads(agreed_text(json.dumps(record)))
         try:

@@ -1,6 +1,5 @@
 """How a network's kernel turns during training, and how well it fits the labels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels import layer_kernels, whole
+from lazynet.networks import Network
 from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
 
@@ -37,14 +37,13 @@ def label_alignment(k: SquareKernel, y: Targets) -> Array:
     return jnp.sum(k * gram) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(gram**2))
 
 
-def current_kernel(network: Any) -> Callable[[Variables, Variables, Any], Array]:
-    """A measure for `lz.train(..., measures=...)`: the empirical kernel (n, n) on the training set at each snapshot.
+def current_kernel(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
+    """Return the empirical kernel (n, n) on the training set, a measure for `lazynet.Measure(own=...)`.
 
     Args:
-        network: what is trained.
+        network: the network.
+        variables: the network's variables now.
+        variables_0: the network's variables at the start, which do not matter.
+        data: the examples, with rows x_train (n, d).
     """
-
-    def measure(variables: Variables, start: Variables, data: Any) -> Array:
-        return whole(layer_kernels(network, variables, data.x_train))
-
-    return measure
+    return whole(layer_kernels(network, variables, data.x_train))

@@ -3,6 +3,6 @@
 from lazynet.studies.sweep._api import sweep
 from lazynet.studies.sweep._population_bounds import population_bounds
 from lazynet.studies.sweep._speed_gap import speed_gap
-from lazynet.studies.sweep._verdict import Verdict
+from lazynet.studies.sweep._verdict import Verdict, scaling_of
 
-__all__ = ["Verdict", "population_bounds", "speed_gap", "sweep"]
+__all__ = ["Verdict", "population_bounds", "scaling_of", "speed_gap", "sweep"]

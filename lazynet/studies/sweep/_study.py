@@ -84,7 +84,7 @@ def _losses(pack: Pack, arrays: Arrays) -> dict[str, float]:
 def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
     plan = Record.from_json(record)
     result = assemble([Cell.from_arrays(cell) for cell in cells], plan)
-    result.attrs |= provenance(KIND, json.dumps(plan.settings), plan.settings["dtype"], record["begun"])
+    result.attrs |= provenance(json.dumps(plan.settings), plan.settings["dtype"], record["begun"])
     return result
 
 
