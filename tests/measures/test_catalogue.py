@@ -14,6 +14,7 @@ from lazynet.theory import Scaling, predicted_exponents
 
 # Inputs that span all features: networks see the same inputs with and without measures from outside.
 DATA = lz.load_dataset("digits", n_train=50, n_test=20)
+ALONE = lz.Measure(predictions=False)
 NETWORK = lz.TwoLayer(width=8, output_scale=2.0, init_scale=0.5)
 
 
@@ -44,12 +45,12 @@ def outside():
 
 
 def sweep(**options):
-    return lz.sweep(NETWORK, DATA, [64, 256], 3, 10, progress=False, **options)
+    return lz.sweep(NETWORK, DATA, [64, 256], 3, 10, snapshots=20, progress=False, **options)
 
 
 def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside):
     before = sweep().drop_vars("scaled_change")
-    result = sweep(init_scale=[0.5, 1.0])
+    result = sweep(axes={"init_scale": [0.5, 1.0]})
     assert registered() == (QUANTITY,)
     assert result.scaled_change.dims == ("width", "seed", "step", "init_scale")
     assert (result.scaled_change.long_name, result.scaled_change.units) == (QUANTITY.meaning, "1")
@@ -81,12 +82,11 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
 
 
 def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
-    options = {"out": tmp_path / "run", "progress": False}
-    lz.sweep(NETWORK, DATA, [8], 1, 3, **options)
+    lz.sweep(NETWORK, DATA, [8], 1, 3, out=tmp_path / "run", progress=False)
     unregister_quantity(QUANTITY.name)
     try:
         with pytest.raises(ValueError, match="belongs to another sweep"):
-            lz.sweep(NETWORK, DATA, [8], 1, 3, resume=True, **options)
+            lz.sweep(NETWORK, DATA, [8], 1, 3, out=lz.RunFolder(tmp_path / "run", resume=True), progress=False)
     finally:
         lz.register_quantity(QUANTITY)
 
@@ -100,7 +100,7 @@ def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
     )
     lz.register_quantity(means)
     try:
-        result = lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, compare=False, progress=False)
+        result = lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, measure=ALONE, progress=False)
         assert result.mean_weights.dims == ("width", "seed", "step", "feature")
         assert result.sizes["feature"] == DATA.dim
     finally:
@@ -108,7 +108,7 @@ def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
     lz.register_quantity(replace(means, dims=("width", "seed", "step")))
     try:
         with pytest.raises(ValueError, match=r"^measure of .* must return an array with 0 axes"):
-            lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, compare=False, progress=False)
+            lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, measure=ALONE, progress=False)
     finally:
         unregister_quantity("mean_weights")
 

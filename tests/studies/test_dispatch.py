@@ -21,7 +21,7 @@ def modes():
 
 RESULTS = {
     "sweep": lambda: lz.sweep(NETWORK, DATA, [8, 16], 2, 5, progress=False),
-    "infinite_width": lambda: lz.predict(NETWORK, DATA, steps=50),
+    "infinite_width": lambda: lz.infinite_width(NETWORK, DATA, steps=50, progress=False),
     "laziness_map": lambda: lz.laziness_map(
         NETWORK, DATA, [8, 16], [0.1, 10.0], 2, steps=50, change=1e-9, progress=False
     ),
