@@ -1,4 +1,4 @@
-"""Which stepper trains a network: by the floating-point operations of a step."""
+"""Choice of the stepper that trains a network with the fewest floating-point operations."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ import optax
 
 from lazynet.losses import Loss, squared
 from lazynet.networks import TwoLayer
-from lazynet.training._delayed import LEAST, DelayedStepper, steps_of_block
+from lazynet.training._delayed import MIN_BLOCK_STEPS, DelayedStepper, steps_per_block
 from lazynet.training._flow import FlowStepper
 from lazynet.training._steppers import (
     AutodiffStepper,
@@ -29,29 +29,35 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optax.rmsprop,
     "lion": optax.lion,
 }
-# Not an optimizer of optax: the lengths of its steps follow the outputs.
+# Gradient flow is not an optax optimizer, because its step size follows the outputs.
 FLOW = "flow"
 STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 
 
 def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """The function of a learning rate that makes an optimizer, from its name or as given.
+    """Return the optimizer of a name.
+
+    Args:
+        optimizer: one of OPTIMIZERS, or a function of the learning rate, which is returned unchanged.
+
+    Returns:
+        A function of the learning rate that returns an optax optimizer.
 
     Raises:
-        ValueError: if there is no optimizer of this name.
+        ValueError: If no optimizer has this name.
     """
     if callable(optimizer):
         return optimizer
     if optimizer not in OPTIMIZERS:
         raise ValueError(
-            f"optimizer is {optimizer!r}, but must be one of {', '.join((*OPTIMIZERS, FLOW))} or a function of the "
-            "learning rate that returns an optax optimizer."
+            f"optimizer must be one of {', '.join((*OPTIMIZERS, FLOW))} or a function of the learning rate that "
+            f"returns an optax optimizer, got {optimizer!r}."
         )
     return OPTIMIZERS[optimizer]
 
 
 def is_plain_descent(loss: Loss, optimizer: str | Optimizer, batch_size: int | None) -> bool:
-    """Whether training is full-batch gradient descent on the squared loss."""
+    """Return True if training is full-batch gradient descent of the squared loss."""
     return loss == squared() and optimizer in ("sgd", optax.sgd) and batch_size is None
 
 
@@ -63,41 +69,45 @@ def choose_stepper(
     x: np.ndarray,
     stepper: str = "auto",
 ) -> Stepper:
-    """The stepper with the fewest operations, or the one asked for.
+    """Return the stepper that trains a network with the fewest operations per step.
 
     Args:
-        network: what is trained.
-        loss: its loss.
-        optimizer: a name or a function of the learning rate; "flow" has one stepper.
-        batch_size: None for the full batch.
-        x: training inputs (n, d), whose rank decides.
-        stepper: "auto", or "autodiff", "hidden", "preactivation", "delayed" to force one.
+        network: network to train.
+        loss: loss to minimize.
+        optimizer: name, or function of the learning rate that returns an optax optimizer. Gradient flow, "flow", has
+            a stepper of its own.
+        batch_size: number of examples per step; None for the full batch.
+        x: training inputs (n, d); the choice depends on their shape and rank.
+        stepper: "auto" to choose the stepper by operations, or "autodiff", "hidden", "preactivation" or "delayed".
+
+    Returns:
+        The stepper.
 
     Raises:
-        ValueError: if the stepper is unknown or cannot train this network.
+        ValueError: If `stepper` or `optimizer` is unknown, or if the stepper cannot train this network.
     """
     if stepper not in STEPPERS:
-        raise ValueError(f"stepper is {stepper!r}, but must be one of {', '.join(STEPPERS)}.")
+        raise ValueError(f"stepper must be one of {', '.join(STEPPERS)}, got {stepper!r}.")
     if optimizer == FLOW:
         return FlowStepper(network, loss)
     descends = optimizer in ("sgd", optax.sgd) and isinstance(network, TwoLayer) and network.train == "hidden"
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the hidden "
-            "layer of a TwoLayer; take stepper='auto'."
+            f"stepper must be 'auto' or one that supports this training, got {stepper!r}. {stepper!r} supports only "
+            "plain full-batch descent of the squared loss in the hidden layer of a two-layer network."
         )
     if batch_size is not None and descends:
-        if stepper == "delayed" or (stepper == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
+        if stepper == "delayed" or (stepper == "auto" and steps_per_block(x.shape[1], batch_size) >= MIN_BLOCK_STEPS):
             return DelayedStepper(network, loss, batch_size)
     elif stepper == "delayed":
         raise ValueError(
-            f"stepper is {stepper!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
-            "TwoLayer; take stepper='auto'."
+            f"stepper must be 'auto' or one that supports this training, got {stepper!r}. {stepper!r} supports only "
+            "plain mini-batch descent in the hidden layer of a two-layer network."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, get_optimizer(optimizer), batch_size)
-    # Operations a step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
+    # Operations per step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
     chosen = cheaper if stepper == "auto" else stepper
     return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

@@ -14,13 +14,13 @@ INF, NAN = float("inf"), float("nan")
 
 # What is wrong, and the pattern of the sentence.
 BAD = {
-    "unknown optimizer": ({"optimizer": "sgdd"}, r"optimizer is 'sgdd', but must be one of sgd, "),
+    "unknown optimizer": ({"optimizer": "sgdd"}, "^optimizer must be"),
     "unknown dtype": ({"dtype": "float16"}, r"dtype is 'float16', but must be one of float32, float64"),
     "unknown loss": ({"loss": "absolute"}, r"loss is 'absolute', but must be one of squared, "),
-    "unknown path": ({"stepper": "fast"}, r"stepper is 'fast', but must be one of auto, "),
-    "path of another optimizer": (
+    "unknown stepper": ({"stepper": "fast"}, "^stepper must be one of"),
+    "stepper of another optimizer": (
         {"stepper": "hidden", "optimizer": "adam", "learning_rate": 0.1},
-        "stepper is 'hidden'",
+        "^stepper must be 'auto' or",
     ),
     "no width": ({"widths": []}, "widths is empty"),
     "width zero": ({"widths": [16, 0]}, "width is 0, but must be a whole number of at least 1"),
