@@ -36,10 +36,10 @@ BAD = {
     "broken steps": ({"steps": 2.5}, "steps is 2.5"),
     "no snapshots": ({"snapshots": 0}, "snapshots is 0"),
     **{
-        f"learning rate {rate}": ({"learning_rate": rate}, r"learning_rate is .*, but must be positive and finite")
+        f"learning rate {rate}": ({"learning_rate": rate}, "^learning_rate must be positive and finite")
         for rate in (0.0, -1.0, NAN, INF)
     },
-    "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "learning_rate is nan"),
+    "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "^learning_rate .* got nan"),
     "no learning rate for another loss": ({"loss": "logistic"}, "learning_rate is left out, but only the squared"),
     "half a batch": ({"batch_size": 2.5}, "batch_size is 2.5, but must be between 1 and n_train = 16"),
     "one width": ({"widths": 64}, "widths is 64, but must be a list of widths"),
@@ -63,7 +63,7 @@ BAD_AXES = {
         {"n_train": [4, 8], "batch_size": 6},
         "batch_size is 6, but must be between 1 and n_train = 4",
     ),
-    "a negative rate": ({"learning_rate": [0.1, -0.1]}, "learning_rate is -0.1"),
+    "a negative rate": ({"learning_rate": [0.1, -0.1]}, "^learning_rate must be positive and finite"),
     "one scale of several": ({"output_scale": [1.0, 0.0]}, "output_scale is 0.0 at width"),
 }
 
