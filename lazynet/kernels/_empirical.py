@@ -13,6 +13,7 @@ from lazynet.kernels._blockwise import Blockwise
 from lazynet.networks import Network, hidden_layer_of, traits, value_and_slope, weights
 from lazynet.plan import SMALL, available_memory
 from lazynet.precision import float64, host_float64
+from lazynet.programs import compiled
 from lazynet.typing import AnyArray, Variables
 
 
@@ -178,7 +179,7 @@ def _counts(network: Network, variables: Variables) -> bool:
     return hidden_layer_of(network).binary_slopes and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
-@partial(jax.jit, static_argnames=("network", "by_counting"))
+@compiled(static_argnames=("network", "by_counting"))
 def average_ntk(
     network: Network, variables: Variables, x1: Array, x2: Array | None = None, *, by_counting: bool = False
 ) -> Array:

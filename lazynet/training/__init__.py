@@ -1,4 +1,4 @@
-"""Training: what the finite network does, as pure functions of a key."""
+"""Training of finite networks: steppers, and one pure program that runs them."""
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper

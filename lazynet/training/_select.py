@@ -1,4 +1,4 @@
-"""Which stepper trains a network: by the floating-point operations of a step."""
+"""Choice of the stepper that trains a network with the fewest floating-point operations."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from lazynet.losses import Loss, squared
 from lazynet.networks import traits
-from lazynet.training._delayed import LEAST, DelayedStepper, steps_of_block
+from lazynet.training._delayed import MIN_BLOCK_STEPS, DelayedStepper, steps_per_block
 from lazynet.training._flow import FlowStepper
 from lazynet.training._optimizer import Optimizer
 from lazynet.training._steppers import AutodiffStepper, HiddenStepper, PreactivationStepper, Stepper, row_space
@@ -39,20 +39,20 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper is {stepper!r}, but that one is only for plain full-batch descent of the squared loss in the "
-            "hidden layer of a two-layer network; take stepper='auto'."
+            f"stepper must be 'auto' or one that supports this training, got {stepper!r}. {stepper!r} supports only "
+            "plain full-batch descent of the squared loss in the hidden layer of a two-layer network."
         )
     if batch_size is not None and descends:
-        if stepper == "delayed" or (stepper == "auto" and steps_of_block(x.shape[1], batch_size) >= LEAST):
+        if stepper == "delayed" or (stepper == "auto" and steps_per_block(x.shape[1], batch_size) >= MIN_BLOCK_STEPS):
             return DelayedStepper(network, loss, batch_size)
     elif stepper == "delayed":
         raise ValueError(
-            f"stepper is {stepper!r}, but that one is only for plain descent on mini-batches in the hidden layer of a "
-            "two-layer network; take stepper='auto'."
+            f"stepper must be 'auto' or one that supports this training, got {stepper!r}. {stepper!r} supports only "
+            "plain mini-batch descent in the hidden layer of a two-layer network."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)
-    # Operations a step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
+    # Operations per step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
     chosen = cheaper if stepper == "auto" else stepper
     return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

@@ -20,7 +20,7 @@ BAD = {
     "same class twice": ("--classes 3 3", "3 twice"),
     "same class in a group": ("--classes even 2", "2 twice"),
     "activation": ("--activation sine", "activation is 'sine'"),
-    "optimizer": ("--optimizer adammm", "optimizer is 'adammm'"),
+    "optimizer": ("--optimizer adammm", "optimizer must be one of"),
     "dtype": ("--dtype float16", "dtype is 'float16'"),
     "trained part": ("--train everything", "train is 'everything'"),
     "width below 1": ("--widths 16 0", "width is 0"),

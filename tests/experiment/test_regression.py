@@ -85,7 +85,7 @@ def test_modes_without_an_eigenvalue_are_left_out():
     y = np.arange(9.0)
     weights = np.linalg.lstsq(rows, y, rcond=None)[0]
     np.testing.assert_allclose(kernel_regression(k, y, k[:3]), rows[:3] @ weights, atol=1e-10)
-    with pytest.raises(ValueError, match=r"k_test has shape \(9, 3\)"), unchecked():
+    with pytest.raises(ValueError, match="k_test must be a matrix"), unchecked():
         kernel_regression(k, y, k[:, :3])
 
 

@@ -14,13 +14,13 @@ INF, NAN = float("inf"), float("nan")
 
 # What is wrong, and the pattern of the sentence.
 BAD = {
-    "unknown optimizer": ({"optimizer": "sgdd"}, r"optimizer is 'sgdd', but must be one of sgd, "),
+    "unknown optimizer": ({"optimizer": "sgdd"}, "^optimizer must be"),
     "unknown dtype": ({"dtype": "float16"}, r"dtype is 'float16', but must be one of float32, float64"),
-    "unknown loss": ({"loss": "absolute"}, "loss must be one of squared, "),
-    "unknown path": ({"stepper": "fast"}, r"stepper is 'fast', but must be one of auto, "),
-    "path of another optimizer": (
+    "unknown loss": ({"loss": "absolute"}, r"loss is 'absolute', but must be one of squared, "),
+    "unknown stepper": ({"stepper": "fast"}, "^stepper must be one of"),
+    "stepper of another optimizer": (
         {"stepper": "hidden", "optimizer": "adam", "learning_rate": 0.1},
-        "stepper is 'hidden'",
+        "^stepper must be 'auto' or",
     ),
     "no width": ({"widths": []}, "widths is empty"),
     "width zero": ({"widths": [16, 0]}, "width is 0, but must be a whole number of at least 1"),
@@ -36,10 +36,10 @@ BAD = {
     "broken steps": ({"steps": 2.5}, "steps is 2.5"),
     "no snapshots": ({"snapshots": 0}, "snapshots is 0"),
     **{
-        f"learning rate {rate}": ({"learning_rate": rate}, r"learning_rate is .*, but must be positive and finite")
+        f"learning rate {rate}": ({"learning_rate": rate}, "^learning_rate must be positive and finite")
         for rate in (0.0, -1.0, NAN, INF)
     },
-    "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "learning_rate is nan"),
+    "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "^learning_rate .* got nan"),
     "no learning rate for another loss": ({"loss": "logistic"}, "learning_rate is left out, but only the squared"),
     "half a batch": ({"batch_size": 2.5}, "batch_size is 2.5, but must be between 1 and n_train = 16"),
     "one width": ({"widths": 64}, "widths is 64, but must be a list of widths"),
@@ -63,7 +63,7 @@ BAD_AXES = {
         {"n_train": [4, 8], "batch_size": 6},
         "batch_size is 6, but must be between 1 and n_train = 4",
     ),
-    "a negative rate": ({"learning_rate": [0.1, -0.1]}, "learning_rate is -0.1"),
+    "a negative rate": ({"learning_rate": [0.1, -0.1]}, "^learning_rate must be positive and finite"),
     "one scale of several": ({"output_scale": [1.0, 0.0]}, "output_scale is 0.0 at width"),
 }
 

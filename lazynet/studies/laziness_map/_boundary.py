@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Num
 
-from lazynet.theory._exponents import ROUNDING, Scaling, layers_of, predicted_exponents
+from lazynet.theory._exponents import ROUNDING, Scaling, layer_exponents, predicted_exponents
 from lazynet.theory._fits import RESAMPLES, Fit, interval
 
 # Number of control parameters at which curves are compared.
@@ -149,7 +149,7 @@ def boundary_exponent(scaling: Scaling | None) -> float:
     if scaling is None or np.isnan(change):
         return np.nan
     if scaling.train == "both":
-        readout = layers_of(scaling)[2]["readout"]
+        readout = layer_exponents(scaling)[2]["readout"]
         if scaling.learning_rate + readout.gradient - readout.start > change + ROUNDING:
             return np.nan
     return change
