@@ -1,4 +1,4 @@
-"""Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
+"""Measures of the distance of a network from its start and from its predictions, one equation per function."""
 
 from lazynet.measures._gaps import relative_distance, rms, taylor_gap, zero_one_error
 from lazynet.measures._kernel import current_kernel, kernel_distance, kernel_velocity, label_alignment
