@@ -35,7 +35,7 @@ STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 
 
 def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """Return the optimizer of a name.
+    """Return the optimizer with a given name.
 
     Args:
         optimizer: one of OPTIMIZERS, or a function of the learning rate, which is returned unchanged.
@@ -44,7 +44,7 @@ def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
         A function of the learning rate that returns an optax optimizer.
 
     Raises:
-        ValueError: If no optimizer has this name.
+        ValueError: if no optimizer has this name.
     """
     if callable(optimizer):
         return optimizer
@@ -84,7 +84,7 @@ def choose_stepper(
         The stepper.
 
     Raises:
-        ValueError: If `stepper` or `optimizer` is unknown, or if the stepper cannot train this network.
+        ValueError: if `stepper` or `optimizer` is unknown, or if the stepper cannot train this network.
     """
     if stepper not in STEPPERS:
         raise ValueError(f"stepper must be one of {', '.join(STEPPERS)}, got {stepper!r}.")
