@@ -6,15 +6,20 @@ from lazynet.kernels._density import SpectralDensity, spectral_density
 from lazynet.kernels._door import neural_tangents
 from lazynet.kernels._empirical import average_ntk, empirical_ntk
 from lazynet.kernels._families import analytic_kernel
-from lazynet.kernels._krylov import Error, largest_eigenvalue
+from lazynet.kernels._krylov import COLUMNS, SEEING, Error, check_tolerance, largest_eigenvalue
 from lazynet.kernels._monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
 from lazynet.kernels._operators import CrossOperator, KernelOperator
-from lazynet.kernels._solve import complexity, solve
+from lazynet.kernels._solve import RANK, complexity, solve
 from lazynet.kernels._spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
 from lazynet.kernels._start import start_covariance
-from lazynet.kernels._storage import kernel_job, kernel_operator
+from lazynet.kernels._storage import WORKING, check_storage, choose_storage, kernel_job, kernel_operator
+from lazynet.kernels._threads import in_threads, narrow_products
 
 __all__ = [
+    "COLUMNS",
+    "RANK",
+    "SEEING",
+    "WORKING",
     "CrossOperator",
     "Error",
     "Inverse",
@@ -25,9 +30,13 @@ __all__ = [
     "Spectrum",
     "analytic_kernel",
     "average_ntk",
+    "check_storage",
+    "check_tolerance",
+    "choose_storage",
     "complexity",
     "dense_operator",
     "empirical_ntk",
+    "in_threads",
     "kernel_job",
     "kernel_operator",
     "label_projections",
@@ -35,6 +44,7 @@ __all__ = [
     "layer_kernels",
     "limit_key",
     "monte_carlo_kernel",
+    "narrow_products",
     "neural_tangents",
     "same_rows",
     "solve",

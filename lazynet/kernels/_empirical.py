@@ -10,9 +10,10 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from lazynet.kernels._blockwise import Blockwise
-from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.networks import Network, hidden_layer_of, traits, value_and_slope, weights
 from lazynet.plan import SMALL, available_memory
 from lazynet.precision import float64, host_float64
+from lazynet.programs import compiled
 from lazynet.typing import AnyArray, Variables
 
 
@@ -99,7 +100,7 @@ def empirical_ntk(
     arrays = dict(variables), x1, x2
     given = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
     inside = dtype or ("float32" if {a for a in given if _is_floating(a)} == {np.dtype("float32")} else "float64")
-    if isinstance(network, TwoLayer) and outputs == "average" and not parts:
+    if traits(network).hidden_layer is not None and outputs == "average" and not parts:
         needed = _average_bytes(network, *arrays, inside)
         if needed <= (_room(needed) if memory is None else memory):
             with host_float64() if inside == "float64" else float64():
@@ -159,7 +160,7 @@ def _is_floating(dtype: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
 
 
-def _average_bytes(network: TwoLayer, variables: Variables, x1: AnyArray, x2: AnyArray | None, dtype: str) -> int:
+def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: AnyArray | None, dtype: str) -> int:
     """Bytes that the average of a two-layer network takes at most besides the result."""
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     entries = (n1 + n2) * (3 * network.width + x1.shape[1]) + 3 * n1 * n2
@@ -173,25 +174,25 @@ def _cast(a: AnyArray, dtype: str) -> Array:
     return jnp.asarray(np.asarray(a, dtype))
 
 
-def _counts(network: TwoLayer, variables: Variables) -> bool:
+def _counts(network: Network, variables: Variables) -> bool:
     """Whether the hidden part is a count: slopes are 0 or 1 and all readouts are +1 or -1."""
-    return network.activation == "relu" and bool(np.all(np.abs(weights(variables, "readout")) == 1))
+    return hidden_layer_of(network).binary_slopes and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
-@partial(jax.jit, static_argnames=("network", "by_counting"))
+@compiled(static_argnames=("network", "by_counting"))
 def average_ntk(
-    network: TwoLayer, variables: Variables, x1: Array, x2: Array | None = None, *, by_counting: bool = False
+    network: Network, variables: Variables, x1: Array, x2: Array | None = None, *, by_counting: bool = False
 ) -> Array:
     """The empirical kernel averaged over outputs, (n1, n2), in the dtype of its arguments and traceable.
 
     With `by_counting`, right only where slopes are 0 or 1 and readouts +1 or -1, the sum over units is the number of
     those active on both inputs: the same numbers, on a CPU several times faster than the product.
     """
-    hidden, readout = weights(variables, "hidden"), weights(variables, "readout")
+    layer, hidden, readout = hidden_layer_of(network), weights(variables, "hidden"), weights(variables, "readout")
     power = jnp.sqrt(jnp.mean(readout**2, axis=1))[None, :]
 
     def features(x: Array) -> tuple[Array, Array, Array]:
-        return x, *value_and_slope(network.activation, x @ hidden.T)
+        return x, *value_and_slope(layer.activation, x @ hidden.T)
 
     def slope_products(a: Array, b: Array) -> Array:
         return _product(a * power, b * power)
@@ -201,16 +202,16 @@ def average_ntk(
 
     rows1, values1, slopes1 = features(x1)
     rows2, values2, slopes2 = (rows1, values1, slopes1) if x2 is None else features(x2)
-    if network.train == "readout":
-        return output_factor(network) ** 2 * _product(values1, values2)
+    if layer.train == "readout":
+        return layer.factor**2 * _product(values1, values2)
     if by_counting:
         slopes = jax.lax.platform_dependent(slopes1, slopes2, cpu=counted, default=slope_products)
     else:
         slopes = slope_products(slopes1, slopes2)
     kernel = (rows1 @ rows2.T) * slopes
-    if network.train == "both":
+    if layer.train == "both":
         kernel += _product(values1, values2)
-    return output_factor(network) ** 2 * kernel
+    return layer.factor**2 * kernel
 
 
 def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -> Int[Array, "n1 n2"]:

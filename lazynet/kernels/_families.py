@@ -77,7 +77,7 @@ def _of_deep(network: MLP) -> Hashable:
 @limit_key.register(Adapted)
 def _of_given(network: Adapted) -> Hashable:
     """A kernel that was given is the same at all widths but for alpha; stax builds one of each width."""
-    return at_width(network.output_scale, network.width), network.width if network.kind == "stax" else None
+    return at_width(network.output_scale, network.width), None if network.one_kernel else network.width
 
 
 @analytic_kernel.register(ConvNet)

@@ -1,7 +1,6 @@
 """The empirical tangent kernel of any differentiable network, from the inputs and gradients of its layers."""
 
 from collections.abc import Callable
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._tracing import Dense, evaluate, trace, uses
+from lazynet.programs import compiled
 from lazynet.typing import Variables
 
 
@@ -25,7 +25,7 @@ class Layer(NamedTuple):
     inputs: dict[int, Float[Array, "n _"] | None]
 
 
-@partial(jax.jit, static_argnames="network")
+@compiled(static_argnames="network")
 def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
     """What the kernel of these rows is made of; arrays go by their place among those of "params".
 
@@ -95,7 +95,7 @@ def _check_outputs(f: Any) -> Array:
     return jnp.ravel(f)
 
 
-@partial(jax.jit, static_argnames=("average", "parts"))
+@compiled(static_argnames=("average", "parts"))
 def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: bool) -> dict[int, Array]:
     """The kernel (n1, k, n2, k), or (n1, 1, n2, 1) of the average, by place of the array, or whole under 0."""
     blocks: dict[int, Array] = {}

@@ -1,6 +1,5 @@
 """Rotation of the kernel of a network during training, and its alignment with the labels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels import layer_kernels, whole
+from lazynet.networks import Network
 from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
 
@@ -67,19 +67,18 @@ def label_alignment(k: SquareKernel, y: Targets) -> Array:
     return jnp.sum(k * gram) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(gram**2))
 
 
-def current_kernel(network: Any) -> Callable[[Variables, Variables, Any], Array]:
-    """Return a measure that records the empirical kernel on the training set.
+def current_kernel(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
+    """Return the empirical kernel on the training set.
 
-    Pass it to `lz.train(..., measures=...)` to record the kernel at each snapshot.
+    Pass the function to `lazynet.Measure(own=...)` to record the kernel at each snapshot.
 
     Args:
-        network: network to train.
+        network: network to measure.
+        variables: current variables of the network.
+        variables_0: initial variables of the network, not used.
+        data: data set with training inputs `x_train`, (n, d).
 
     Returns:
-        Function `(variables, start, data) -> kernel` whose result has the shape (n, n).
+        Kernel, (n, n).
     """
-
-    def measure(variables: Variables, start: Variables, data: Any) -> Array:
-        return whole(layer_kernels(network, variables, data.x_train))
-
-    return measure
+    return whole(layer_kernels(network, variables, data.x_train))

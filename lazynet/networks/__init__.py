@@ -4,20 +4,19 @@ from lazynet.networks._activations import ACTIVATIONS, Activation, value_and_slo
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
 from lazynet.networks._centered import Centered
 from lazynet.networks._conv import ConvNet, patches
+from lazynet.networks._cost import (
+    forward_cost,
+    gradient_operations,
+    kernel_operations,
+    parameter_bytes,
+    step_bytes,
+    timing_network,
+)
 from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
-from lazynet.networks._protocol import (
-    check_members_differ,
-    check_network,
-    described,
-    forward_cost,
-    layer_names,
-    learning_rate_exponent,
-    parameter_bytes,
-    preactivations,
-    starts_at_zero,
-)
+from lazynet.networks._protocol import Network, check_members_differ, check_network, layer_names
+from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, setting_fields, traits
 from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
 
 __all__ = [
@@ -29,32 +28,39 @@ __all__ = [
     "Centered",
     "ConvNet",
     "Expansion",
+    "HiddenLayer",
+    "LayerScaling",
     "Linearized",
+    "Network",
     "Parametrization",
     "Quadratic",
     "Scale",
     "SingleHidden",
     "ThreeLayer",
+    "Traits",
     "TwoLayer",
     "at_width",
     "check_members_differ",
     "check_network",
-    "described",
     "forward_cost",
     "from_flax",
     "from_functions",
     "from_nnx",
     "from_stax",
     "get_parametrization",
+    "gradient_operations",
+    "hidden_layer_of",
+    "kernel_operations",
     "layer_names",
-    "learning_rate_exponent",
     "linearize",
     "output_factor",
     "parameter_bytes",
     "patches",
-    "preactivations",
     "quadratic",
-    "starts_at_zero",
+    "setting_fields",
+    "step_bytes",
+    "timing_network",
+    "traits",
     "value_and_slope",
     "weights",
 ]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lazynet.networks._parametrization import Parametrization, get_parametrization
+from lazynet.networks._traits import LayerScaling, Traits, traits
 from lazynet.networks._two_layer import Scale, at_width, check_fields
 from lazynet.typing import AnyArray, Variables
 
@@ -52,6 +53,11 @@ class Adapted:
         if self.parametrization is not None:
             get_parametrization(self.parametrization)
 
+    @property
+    def one_kernel(self) -> bool:
+        """True if the kernel is the same at all widths up to the output scale; stax builds one for each width."""
+        return self.kind != "stax"
+
     def clone(self, **changes: Any) -> "Adapted":
         """The network with other fields."""
         return replace(self, **changes)
@@ -85,6 +91,19 @@ class Adapted:
             raise ValueError(f"The network gives {found} for {len(x)} rows, but must give {expected}; {way}.")
         f = at_width(self.output_scale, self.width) * f
         return f.reshape(len(x)) if self.outputs == 1 else f
+
+
+@traits.register(Adapted)
+def _adapted_traits(network: Adapted) -> Traits:
+    exponents = None if network.parametrization is None else get_parametrization(network.parametrization)
+    return Traits(
+        name=f"from_{network.kind}",
+        title=f"Network from_{network.kind}",
+        fields=("outputs", "output_scale", "parametrization"),
+        learning_rate_exponent=None if exponents is None else exponents.learning_rate,
+        # Exponents of two hidden layers are those of any larger number.
+        scaling=None if exponents is None else LayerScaling(exponents, depth=2),
+    )
 
 
 def from_flax(

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from jax import Array
 
+from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
 
 
@@ -39,3 +40,16 @@ class Centered:
         now = {name: value for name, value in variables.items() if name != "origin"}
         f: Array = self.network.apply(now, x)
         return f - self.network.apply({**now, "params": variables["origin"]}, x)
+
+
+@traits.register(Centered)
+def _centered_traits(network: Centered) -> Traits:
+    known = traits(network.network)
+    return replace(
+        known,
+        fields=(*known.fields, "centered"),
+        starts_at_zero=True,
+        hidden_layer=None,
+        neurons=None,
+        neuron_gradient=None,
+    )

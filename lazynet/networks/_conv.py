@@ -1,5 +1,7 @@
 """The convolutional network of one layer with averaged readout, as a flax module."""
 
+from dataclasses import replace
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from lazynet.networks._activations import ACTIVATIONS
-from lazynet.networks._two_layer import SingleHidden, check_fields, output_factor, weights
+from lazynet.networks._traits import Traits, traits
+from lazynet.networks._two_layer import SingleHidden, check_fields, output_factor, single_hidden_traits, weights
 from lazynet.typing import AnyArray, Variables
 
 
@@ -86,6 +89,10 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
-def patch_preactivations(network: ConvNet, variables: Variables, x: AnyArray) -> Array:
-    """w_r . x_p of every filter and patch, (n, P, m)."""
-    return jnp.asarray(patches(network, x) @ weights(variables, "hidden").T)
+@traits.register(ConvNet)
+def _convolutional_traits(network: ConvNet) -> Traits:
+    def preactivations(variables: Variables, x: AnyArray) -> list[Array]:
+        """w_r . x_p for every filter and patch, (n, P, m)."""
+        return [jnp.asarray(patches(network, x) @ weights(variables, "hidden").T)]
+
+    return replace(single_hidden_traits(network), preactivations=preactivations)

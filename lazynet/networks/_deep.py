@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from lazynet.networks._activations import ACTIVATIONS
 from lazynet.networks._parametrization import Parametrization, get_parametrization
+from lazynet.networks._traits import LayerScaling, Traits, setting_fields, traits
 from lazynet.networks._two_layer import TRAINED_PARTS, Scale, at_width, check_fields, weights
 from lazynet.typing import AnyArray, Variables
 
@@ -139,7 +140,21 @@ def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) ->
         h = activation(z)
 
 
-def hidden_preactivations(network: MLP, variables: Variables, x: AnyArray) -> list[Array]:
-    """Pre-activations (n, m) of each hidden layer at these variables."""
-    names = [*variables["params"], *variables.get("fixed", {})]
-    return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))
+@traits.register(MLP)
+def _deep_traits(network: MLP) -> Traits:
+    def preactivations(variables: Variables, x: AnyArray) -> list[Array]:
+        names = [*variables["params"], *variables.get("fixed", {})]
+        return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))
+
+    name, parametrization = type(network).__name__, get_parametrization(network.parametrization)
+    homogeneous, biased = ACTIVATIONS[network.activation].homogeneous, bool(network.bias_scale)
+    return Traits(
+        name=name,
+        title=f"{name} of depth {network.depth}, {network.activation},",
+        fields=setting_fields(network),
+        start_fields=("init_scale",),
+        custom=False,
+        preactivations=preactivations,
+        learning_rate_exponent=parametrization.learning_rate,
+        scaling=LayerScaling(parametrization, network.depth, network.train, homogeneous, biased, named_layers=True),
+    )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
 
 
@@ -145,3 +146,8 @@ def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
     if "params" not in variables:
         raise ValueError(f"variables has {', '.join(map(repr, variables))}, but must have 'params'.")
     return Expansion(polynomial, variables)
+
+
+@traits.register(Expansion)
+def _expansion_traits(network: Expansion) -> Traits:
+    return Traits(name="Expansion", title="Network Expansion", custom=False)

@@ -1,92 +1,53 @@
-"""What sweeps ask of a network besides `init` and `apply`, found by its type."""
+"""The protocol that every network follows, and the checks that a sweep makes of it."""
 
-import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lazynet.networks._adapters import Adapted
-from lazynet.networks._centered import Centered
-from lazynet.networks._conv import ConvNet, patch_preactivations
-from lazynet.networks._deep import MLP, hidden_preactivations
-from lazynet.networks._parametrization import get_parametrization
-from lazynet.networks._two_layer import TwoLayer, weights
+from lazynet.networks._cost import parameter_bytes
+from lazynet.networks._traits import traits
 from lazynet.typing import AnyArray, Variables
 
 
-def starts_at_zero(network: Any) -> bool:
-    """Whether all outputs are zero at the start, but for rounding."""
-    return isinstance(network, Centered) or bool(getattr(network, "symmetric", False))
+@runtime_checkable
+class Network(Protocol):
+    """A network of any family: a pure function of its variables, with a width that `clone` changes."""
 
+    @property
+    def width(self) -> int:
+        """Number of units m of a hidden layer."""
+        ...
 
-@functools.singledispatch
-def preactivations(network: Any, variables: Variables, x: AnyArray) -> list[Array] | None:
-    """What enters the activations, (n, ...) for each hidden layer; None for a network of which nobody knows it."""
-    return None
+    @property
+    def outputs(self) -> int:
+        """Number of outputs k."""
+        ...
 
+    def clone(self, **changes: Any) -> "Network":
+        """Return the network with other fields."""
+        ...
 
-@preactivations.register(TwoLayer)
-def _of_two_layer(network: TwoLayer, variables: Variables, x: AnyArray) -> list[Array]:
-    return [jnp.asarray(x @ weights(variables, "hidden").T)]
+    def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
+        """Return the variables at the start in the dtype of x (n, d), with the trained arrays in "params"."""
+        ...
 
-
-@preactivations.register(MLP)
-def _of_deep(network: MLP, variables: Variables, x: AnyArray) -> list[Array]:
-    return hidden_preactivations(network, variables, x)
-
-
-@preactivations.register(Centered)
-def _of_centered(network: Centered, variables: Variables, x: AnyArray) -> list[Array] | None:
-    return preactivations(network.network, variables, x)
-
-
-@preactivations.register(ConvNet)
-def _of_convolution(network: ConvNet, variables: Variables, x: AnyArray) -> list[Array]:
-    return [patch_preactivations(network, variables, x)]
-
-
-def learning_rate_exponent(network: Any) -> float | None:
-    """c of the network's parametrization, with learning rates that go as m^(-c); None where there is none."""
-    known = getattr(network, "parametrization", None)
-    return None if known is None else get_parametrization(known).learning_rate
-
-
-def described(network: Any) -> str:
-    """What a person calls this network."""
-    if isinstance(network, Centered):
-        return described(network.network)
-    return f"from_{network.kind}" if isinstance(network, Adapted) else type(network).__name__
-
-
-def forward_cost(network: Any, n: int, d: int) -> tuple[float, int]:
-    """Operations of the outputs of n rows of d features, about, and bytes of what is computed on the way in float32."""
-    variables, x = _shapes(network, n, d)
-    if isinstance(network, TwoLayer):
-        return 2.0 * n * d * network.width, 4 * n * network.width
-    traced = jax.jit(lambda variables, x: network.apply(variables, x)).trace(variables, x)
-    cost = traced.lower().cost_analysis() or {}
-    made = [v.aval for equation in traced.jaxpr.jaxpr.eqns for v in equation.outvars]
-    return float(cost.get("flops", 0.0)), sum(4 * value.size for value in made)
-
-
-def parameter_bytes(network: Any, d: int) -> int:
-    """Bytes of all its variables in float32."""
-    return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d)[0]))
-
-
-def _shapes(network: Any, n: int, d: int) -> tuple[Any, Any]:
-    x = jax.ShapeDtypeStruct((n, d), "float32")
-    return dict(jax.eval_shape(network.init, jax.random.key(0), x)), x
+    def apply(self, variables: Variables, x: AnyArray, /) -> Any:
+        """Return the outputs as an array, (n,) for one output and (n, k) for more."""
+        ...
 
 
 def check_network(network: Any, x: AnyArray) -> None:
-    """Refuse what sweeps cannot train on rows like these (n, d), and a network whose rows see each other.
+    """Check that a network follows the protocol and that its outputs for each row depend on that row alone.
+
+    Args:
+        network: what a user passed as a network.
+        x: rows (n, d) to try it on, if it calls functions of the user's.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: if a part of the protocol is missing, the network fails on such rows, or rows are not independent.
     """
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:
@@ -94,7 +55,7 @@ def check_network(network: Any, x: AnyArray) -> None:
             f"network is a {type(network).__name__}, which has no {', '.join(missing)}; take one of lazynet's, or make "
             "one of your own by lazynet.from_flax, from_nnx, from_stax or from_functions."
         )
-    if not isinstance(network, Adapted):
+    if not traits(network).custom:
         return
     rows = jnp.asarray(x[:3], "float32")
     try:
@@ -114,13 +75,13 @@ def check_network(network: Any, x: AnyArray) -> None:
         )
 
 
-def check_members_differ(network: Any, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
-    """Refuse a network of one's own that is the same at two widths or for two seeds, where there are several.
+def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
+    """Check that a network of the user's differs between two widths and between two seeds, if there are several.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: if starts do not depend on the key, or the number of parameters does not depend on the width.
     """
-    if not isinstance(network, Adapted):
+    if not traits(network).custom:
         return
     if len(seeds) > 1:
         rows = jnp.asarray(x[:3], "float32")

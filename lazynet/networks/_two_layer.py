@@ -1,6 +1,7 @@
 """The two-layer network of the theory, as a flax module."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -12,6 +13,8 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._parametrization import PARAMETRIZATIONS
+from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, setting_fields, traits
 from lazynet.typing import AnyArray, Variables
 
 Scale = float | int | Callable[[int], float]
@@ -148,3 +151,40 @@ def output_factor(network: SingleHidden) -> float:
 def weights(variables: Variables, name: str) -> AnyArray:
     """The array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
+
+
+@traits.register(SingleHidden)
+def single_hidden_traits(network: SingleHidden) -> Traits:
+    """Facts that all networks with one hidden layer and these fields share."""
+    name, activation = type(network).__name__, ACTIVATIONS[network.activation]
+    return Traits(
+        name=name,
+        title=f"{name}, {network.activation},",
+        fields=setting_fields(network),
+        start_fields=("init_scale",),
+        custom=False,
+        starts_at_zero=network.symmetric,
+        scaling=LayerScaling(PARAMETRIZATIONS["ntk"], 1, network.train, activation.homogeneous),
+    )
+
+
+@traits.register(TwoLayer)
+def _two_layer_traits(network: TwoLayer) -> Traits:
+    def preactivations(variables: Variables, x: AnyArray) -> list[Array]:
+        return [jnp.asarray(x @ weights(variables, "hidden").T)]
+
+    def neurons(variables: Variables) -> AnyArray:
+        return weights(variables, "readout" if network.train == "readout" else "hidden")
+
+    relu, signs, factor = network.activation == "relu", network.readout == "sign", output_factor(network)
+    bound = factor * ACTIVATIONS[network.activation].lipschitz * sqrt(network.outputs)
+    return replace(
+        single_hidden_traits(network),
+        title=network.activation,
+        hidden_layer=HiddenLayer(network.activation, factor, network.train, signs, binary_slopes=relu),
+        preactivations=preactivations,
+        neurons=neurons,
+        neuron_gradient=bound if network.train == "hidden" and signs else None,
+        near_limit=True,
+        kernel_of_signs=relu and network.train == "hidden",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.losses import Loss
-from lazynet.networks import TwoLayer, output_factor, value_and_slope, weights
+from lazynet.networks import Network, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
@@ -40,7 +40,7 @@ class DelayedStepper:
         batch_size: number of examples per step, B.
     """
 
-    network: TwoLayer
+    network: Network
     loss: Loss
     batch_size: int
 
@@ -73,10 +73,9 @@ class DelayedStepper:
             return jax.lax.dynamic_slice_in_dim(array, offset, size, axis)
 
         x_batch, y_batch = batch_slice(x, 0), shared["y"][batch_slice(rows, 0)]
-        values, slopes = value_and_slope(
-            self.network.activation, batch_slice(z, 1) - rate * (gradients @ (x @ x_batch.T))
-        )
-        a, factor = weights(member.variables, "readout"), output_factor(self.network)
+        layer = hidden_layer_of(self.network)
+        values, slopes = value_and_slope(layer.activation, batch_slice(z, 1) - rate * (gradients @ (x @ x_batch.T)))
+        a, factor = weights(member.variables, "readout"), layer.factor
         scale = n / size if self.loss.reduction == "sum" else 1.0
         loss, outer_gradient = jax.value_and_grad(lambda f: scale * self.loss(f.T.reshape(y_batch.shape), y_batch))(
             factor * (a.T @ values)

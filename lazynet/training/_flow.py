@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import PyTree
 
 from lazynet.losses import Loss
-from lazynet.training._steppers import Member, Shared, State, gradient_operations
+from lazynet.networks import gradient_operations
+from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import AnyArray, Variables
 
 # Largest movement of an output in one step, as a fraction of the RMS of the targets.

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
+from lazynet.programs import compiled
 from lazynet.training._steppers import Member, Shared, State, Stepper
 from lazynet.typing import Variables
 
@@ -264,7 +265,7 @@ def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-@partial(jax.jit, static_argnames=("stepper", "layout"))
+@compiled(static_argnames=("stepper", "layout"))
 def _start(stepper: Stepper, members: Member, shared: Shared, layout: Layout) -> Carry:
     def start(member: Member) -> Carry:
         zero, never = jnp.zeros_like(shared["learning_rate"]), jnp.full((), NEVER, jnp.int32)
@@ -273,12 +274,12 @@ def _start(stepper: Stepper, members: Member, shared: Shared, layout: Layout) ->
     return layout.spread(jax.vmap(start)(members))
 
 
-@partial(jax.jit, static_argnames="stepper")
+@compiled(static_argnames="stepper")
 def _read(stepper: Stepper, carry: Carry, members: Member, shared: Shared) -> Variables:
     return jax.vmap(lambda state, member: stepper.read(state, member, shared))(carry.state, members)
 
 
-@partial(jax.jit, static_argnames=("stepper", "measure", "stop", "layout"), donate_argnames="carry")
+@compiled(static_argnames=("stepper", "measure", "stop", "layout"), donate_argnames="carry")
 def _advance(
     stepper: Stepper,
     measure: Measure,

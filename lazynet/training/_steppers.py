@@ -6,7 +6,7 @@ traced. They take data as arguments and never close over it, because a compiled 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from lazynet.losses import Loss
-from lazynet.networks import TwoLayer, forward_cost, output_factor, value_and_slope, weights
+from lazynet.networks import HiddenLayer, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
 from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
@@ -44,7 +44,9 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step."""
+    """Pure functions that train one member step by step; a frozen dataclass, so that `replace` changes its network."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def network(self) -> Any:
@@ -178,7 +180,7 @@ class HiddenStepper:
         units: partition of the hidden units into blocks.
     """
 
-    network: TwoLayer
+    network: Network
     units: Units = ONE_DEVICE
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -216,7 +218,7 @@ class HiddenStepper:
         replicated = residual, shared["rows"], self._rate(shared)
         hidden, slopes, terms, squares = self.units.apply(descend, unit_arrays, replicated)
         # The compiler drops the norm if no criterion uses it.
-        squared_norm = output_factor(self.network) ** 2 * jnp.sum(squares)
+        squared_norm = self._layer.factor**2 * jnp.sum(squares)
         return (hidden, slopes, self._sum(terms)), 0.5 * jnp.sum(residual**2), squared_norm
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
@@ -244,6 +246,10 @@ class HiddenStepper:
         """Return 4 n rank m."""
         return 4.0 * arrays["rows"].size * self.network.width
 
+    @property
+    def _layer(self) -> HiddenLayer:
+        return hidden_layer_of(self.network)
+
     def _rotated(self, member: Member, shared: Shared) -> AnyArray:
         hidden = weights(member.variables, "hidden")
         return hidden @ shared["basis"] if "basis" in shared else hidden
@@ -252,19 +258,19 @@ class HiddenStepper:
         return self.units.split(units, self.network.width)
 
     def _rate(self, shared: Shared) -> Array:
-        return shared["learning_rate"] * output_factor(self.network)
+        return shared["learning_rate"] * self._layer.factor
 
     def _sum(self, terms: Array) -> Array:
         """Outputs (k, n) from the terms of all blocks."""
-        return output_factor(self.network) * self.units.total(terms)
+        return self._layer.factor * self.units.total(terms)
 
     def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:
         """Slopes of each block, and its term of the outputs (blocks, k, n)."""
-        values, slopes = zip(*(value_and_slope(self.network.activation, block) for block in z), strict=True)
+        values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
         # On a CPU this product is ten times as fast as its transpose.
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
         # Slopes of relu are 0 or 1; as bytes they need a quarter of the memory traffic.
-        return [block.astype(bool) if self.network.activation == "relu" else block for block in slopes], terms
+        return [block.astype(bool) if self._layer.binary_slopes else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
         """Matrix G of each block."""
@@ -320,7 +326,7 @@ class PreactivationStepper(HiddenStepper):
         *unit_arrays, terms, squares = self.units.apply(
             descend, (*unit_arrays, weights(member.variables, "readout")), replicated
         )
-        squared_norm = output_factor(self.network) ** 2 * jnp.sum(squares)
+        squared_norm = self._layer.factor**2 * jnp.sum(squares)
         return (*unit_arrays, self._sum(terms)), 0.5 * jnp.sum(residual**2), squared_norm
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
@@ -332,18 +338,6 @@ class PreactivationStepper(HiddenStepper):
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """Return 2 n^2 m."""
         return 2.0 * arrays["gram"].size * self.network.width
-
-
-def gradient_operations(network: Any, n: int, d: int) -> float:
-    """Return the floating-point operations of one gradient.
-
-    The forward pass, the gradient of the weights and the backward pass to lower layers cost the same. A two-layer
-    network has no lower layer, and the gradient of its readout is cheap.
-    """
-    forward = forward_cost(network, n, d)[0]
-    if isinstance(network, TwoLayer):
-        return (1.0 if network.train == "readout" else 2.0) * forward
-    return 3.0 * forward
 
 
 def _sum(terms: Iterable[Array]) -> Array:

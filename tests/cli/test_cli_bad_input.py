@@ -40,7 +40,7 @@ BAD = {
     "label noise": ("--label-noise 1.5", "label_noise is 1.5"),
     "scale": ("--init-scale 0", "init_scale is 0"),
     "n_train": ("--n-train 100000", "n_train must be at most"),
-    "n_train below 1": ("--n-train 0", "n_train must be a whole number"),
+    "n_train below 1": ("--n-train 0", "n_train must be an integer"),
     "n_test": ("--n-test 100000", "n_test must be at most"),
 }
 

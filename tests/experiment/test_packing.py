@@ -10,7 +10,8 @@ import pytest
 import lazynet as lz
 from lazynet.execution import _runner as engine
 from lazynet.experiment import _packing as packing
-from lazynet.experiment._packing import carried_bytes, measured_bytes, packs_of, step_bytes
+from lazynet.experiment._packing import carried_bytes, measured_bytes, packs_of
+from lazynet.networks import step_bytes
 
 DATA = lz.load_dataset("digits", n_train=24, n_test=10)
 EACH = step_bytes(lz.TwoLayer(width=16), 24, 64)

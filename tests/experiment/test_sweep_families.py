@@ -8,7 +8,7 @@ import pytest
 import lazynet as lz
 from lazynet.experiment import _reference as predictions
 from lazynet.kernels import neural_tangents
-from lazynet.networks import preactivations
+from lazynet.networks import traits
 from lazynet.training._keys import member_key, start_key
 
 DATA = lz.load_dataset("digits", n_train=12, n_test=5)
@@ -46,7 +46,7 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
     assert rows["kernel_drift"] == (pytest.approx(-0.5), "at most")
     nobody_knows = lz.verify(lz.sweep(own(), DATA, **options))
     assert nobody_knows.rows == ()
-    assert "nothing is predicted" in str(nobody_knows)
+    assert "no exponent is predicted" in str(nobody_knows)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_measured_of_layers_is_what_it_says(network):
     np.testing.assert_allclose(
         at_end.kernel_drift, np.linalg.norm(whole - whole_0) / np.linalg.norm(whole_0), rtol=1e-8
     )
-    before, after = (preactivations(network, variables, jnp.asarray(x)) for variables in (start, now))
+    before, after = (traits(network).preactivations(variables, jnp.asarray(x)) for variables in (start, now))
     flips = np.concatenate([np.ravel((a > 0) != (b > 0)) for a, b in zip(before, after, strict=True)])
     assert flips.any()
     np.testing.assert_allclose(at_end.activation_flips, flips.mean(), rtol=1e-12)

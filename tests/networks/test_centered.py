@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.networks import Centered, described, preactivations, starts_at_zero
+from lazynet.networks import Centered, traits
 
 X = jax.random.normal(jax.random.key(1), (6, 4))
 OWN = lz.from_functions(
@@ -22,7 +22,7 @@ OWN = lz.from_functions(
 def test_it_starts_at_zero_and_moves_as_the_network_does(network):
     centered = Centered(network)
     variables = centered.init(jax.random.key(0), X)
-    assert starts_at_zero(centered)
+    assert traits(centered).starts_at_zero
     np.testing.assert_array_equal(
         centered.apply(variables, X), 0 * network.apply(network.init(jax.random.key(0), X), X)
     )
@@ -36,11 +36,11 @@ def test_it_starts_at_zero_and_moves_as_the_network_does(network):
     )
     wider = centered.clone(width=16, output_scale=2.0)
     assert (wider.width, wider.outputs, wider.network) == (16, network.outputs, network.clone(width=16, output_scale=2))
-    assert described(centered) == described(network)
-    now, before = preactivations(centered, moved, X), preactivations(network, own, X)
+    assert traits(centered).name == traits(network).name
+    now, before = traits(centered).preactivations, traits(network).preactivations
     assert (now is None) == (before is None)
     if now is not None:
-        np.testing.assert_array_equal(now[0], before[0])
+        np.testing.assert_array_equal(now(moved, X)[0], before(own, X)[0])
 
 
 def test_its_kernel_of_infinite_width_is_that_of_the_network():

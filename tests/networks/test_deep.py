@@ -9,7 +9,7 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.networks import PARAMETRIZATIONS, preactivations
+from lazynet.networks import PARAMETRIZATIONS, traits
 
 X = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
 FUNCTIONS = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "erf": special.erf}
@@ -41,7 +41,7 @@ def test_deep_network_is_its_formula(activation, parametrization, train):
         h = FUNCTIONS[activation](entering[-1])
     expected = 0.7 * m * m**-last * h @ a["readout"]
     assert_close(network.apply(variables, X), expected, dtype="float32")
-    for found, z in zip(preactivations(network, variables, jnp.asarray(X)), entering, strict=True):
+    for found, z in zip(traits(network).preactivations(variables, jnp.asarray(X)), entering, strict=True):
         assert_close(found, z, dtype="float32")
 
 

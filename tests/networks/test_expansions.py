@@ -10,7 +10,7 @@ from tolerance import assert_close
 
 import lazynet as lz
 from lazynet.measures import taylor_gap
-from lazynet.networks import Linearized, Quadratic, TwoLayer, preactivations
+from lazynet.networks import Linearized, Quadratic, TwoLayer, traits
 from lazynet.precision import float64
 
 
@@ -86,7 +86,7 @@ def test_the_quadratic_model_of_relu_has_the_pseudo_network_of_allen_zhu(key):
             np.asarray(polynomial.apply({**polynomial.at(variables), "params": moved}, x))
             for polynomial in (Linearized(network), Quadratic(network))
         )
-        z1, z2 = (np.asarray(z) for z in preactivations(network, variables, x))
+        z1, z2 = (np.asarray(z) for z in traits(network).preactivations(variables, x))
     w, v, a = np.asarray(move["hidden_1"]), np.asarray(move["hidden_2"]), np.asarray(variables["fixed"]["readout"])
     pseudo = ((z2 > 0) * (((z1 > 0) * (np.asarray(x) @ w.T)) @ v.T)) @ a
     assert_close(two - one, pseudo, ulps=1024)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from lazynet.networks import get_parametrization
+import lazynet as lz
+from lazynet.experiment._record import traits_record
+from lazynet.networks import Centered, get_parametrization
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -89,11 +91,14 @@ def test_curves_collapse_at_their_exponent_and_nowhere_else():
 
 
 def test_a_steeper_boundary_is_explained_where_signs_alone_flip():
-    assert "flip" in why_steeper({"train": "hidden", "activation": "relu"})
-    assert not why_steeper({"train": "both", "activation": "relu"})
-    assert not why_steeper({"train": "hidden", "activation": "tanh"})
-    assert not why_steeper({})
-    assert not why_steeper({"train": "hidden", "activation": "relu", "network": "MLP"})
+    def reason(network):
+        return why_steeper({"traits": traits_record(network)})
+
+    assert "flip" in reason(lz.TwoLayer(8))
+    assert "flip" in reason(Centered(lz.TwoLayer(8, symmetric=False)))
+    assert not reason(lz.TwoLayer(8, train="both"))
+    assert not reason(lz.TwoLayer(8, activation="tanh"))
+    assert not reason(lz.MLP(8, train="hidden"))
 
 
 @pytest.mark.parametrize(

@@ -201,11 +201,6 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, foun
         lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out / "map" / "cells", resume=True, **OPTIONS)
 
 
-def test_a_map_has_no_verdict(found):
-    with pytest.raises(ValueError, match=r"A verdict is of the result of lazynet\.sweep"):
-        lz.verify(found)
-
-
 def test_the_picture_says_what_was_found(found):
     figure = drawn(lz.plot(found))
     assert f"α ~ m^{found.attrs['boundary_exponent']:.2f}" in figure.get_suptitle()

@@ -108,11 +108,6 @@ def test_networks_that_diverge_are_told_of():
     assert not np.isfinite(found["mean"].sel(step=200)).any()
 
 
-def test_an_ensemble_has_no_verdict(found):
-    with pytest.raises(ValueError, match="an ensemble on a line is not"):
-        lz.verify(found)
-
-
 def test_a_symmetric_start_is_certain_in_the_limit_and_several_outputs_have_their_own_means():
     data = lz.load_dataset("digits", classes=(0, 1, 2), n_train=12, n_test=0)
     options = {"seeds": 6, "steps": 10, "places": [0.0, 1.0], "progress": False}

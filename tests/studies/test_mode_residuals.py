@@ -102,7 +102,13 @@ def made(predictions, steps, learning_rate=0.5):
 
     dims = ("step", "train_example", "output")[: np.ndim(predictions)]
     table = {"train_prediction": (dims, np.asarray(predictions, np.float32))}
-    settings = {"plain": True, "learning_rate": learning_rate, "activation": "relu", "width": 1, "dataset": "none"}
+    settings = {
+        "plain": True,
+        "learning_rate": learning_rate,
+        "traits": {"title": "relu"},
+        "width": 1,
+        "dataset": "none",
+    }
     return lz.Run(
         {}, {}, xarray.Dataset(table, coords={"step": steps}, attrs={"settings": json.dumps(settings)}), "finished"
     )

@@ -1,5 +1,6 @@
-"""Prediction of training at infinite width on a whole data set."""
+"""Training at infinite width on a whole data set."""
 
-from lazynet.studies.infinite_width._api import predict
+import lazynet.studies.infinite_width._quantities  # noqa: F401 (adds the quantities to the catalogue)
+from lazynet.studies.infinite_width._api import infinite_width
 
-__all__ = ["predict"]
+__all__ = ["infinite_width"]

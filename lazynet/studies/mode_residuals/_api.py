@@ -9,17 +9,9 @@ from lazynet.experiment._cell import DIVERGENCE
 from lazynet.kernels import Spectrum, spectrum
 from lazynet.kernels._krylov import check_tolerance
 from lazynet.kernels._spectrum import check_targets
-from lazynet.measures import residual_modes
+from lazynet.measures import label_result, residual_modes
 from lazynet.studies.train._api import Run
 from lazynet.typing import Result, SquareKernel, Targets
-
-MEANING = {
-    "residual": "v_i'(y - u) of the network",
-    "kernel_residual": "(1 - eta lambda_i)^step v_i'(y - u(0)), what the kernel predicts",
-    "eigenvalue": "lambda_i of the kernel on the training set",
-    "gap": "difference of the two, over the larger of the mode's and the average mode's size at the start",
-    "last_step_held": "last snapshot up to which the gap stays within the tolerance",
-}
 
 
 @DIVERGENCE
@@ -85,8 +77,7 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
     }
     attrs = {"tolerance": float(tolerance), "settings": run.snapshots.attrs["settings"]}
     result = xarray.Dataset(table, coords={"step": steps, "mode": np.arange(1, n + 1)}, attrs=attrs)
-    for name, meaning in MEANING.items():
-        result[name].attrs["long_name"] = meaning
+    label_result(result, "mode_residuals")
     return result
 
 

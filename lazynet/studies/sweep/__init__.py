@@ -1,8 +1,8 @@
 """Sweeps: networks over widths, seeds and other axes, with their predictions, verdict and figure."""
 
-from lazynet.studies.sweep._api import merge, sweep
+from lazynet.studies.sweep._api import sweep
 from lazynet.studies.sweep._population_bounds import population_bounds
 from lazynet.studies.sweep._speed_gap import speed_gap
-from lazynet.studies.sweep._verdict import Verdict, verify
+from lazynet.studies.sweep._verdict import Verdict, scaling_of
 
-__all__ = ["Verdict", "merge", "population_bounds", "speed_gap", "sweep", "verify"]
+__all__ = ["Verdict", "population_bounds", "scaling_of", "speed_gap", "sweep"]
