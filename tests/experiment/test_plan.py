@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lazynet.experiment._study import study_of
 
 import lazynet as lz
 from lazynet import cli, plan
 from lazynet.experiment._cost import predict_jobs, sweep_jobs
 from lazynet.experiment._grid import AXES
 from lazynet.experiment._spec import Training
-from lazynet.experiment._study import study_of
 from lazynet.losses import get_loss
 from lazynet.plan import Job
 from lazynet.training import Member, choose_stepper

@@ -167,7 +167,7 @@ def scaling_of(result: Result) -> Scaling | None:
     record = settings["traits"]["scaling"]
     if record is None:
         return None
-    layers = LayerScaling(**record)
+    layers = LayerScaling.from_json(record)
 
     def exponent(scale: str) -> float:
         if scale not in result.coords:
