@@ -9,7 +9,7 @@ from lazynet.kernels._families import analytic_kernel
 from lazynet.kernels._krylov import COLUMNS, SEEING, Error, check_tolerance, largest_eigenvalue
 from lazynet.kernels._monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
 from lazynet.kernels._operators import CrossOperator, KernelOperator
-from lazynet.kernels._solve import RANK, complexity, solve
+from lazynet.kernels._solve import FACTORED, RANK, complexity, complexity_and_smallest, solve
 from lazynet.kernels._spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
 from lazynet.kernels._start import start_covariance
 from lazynet.kernels._storage import WORKING, check_storage, choose_storage, kernel_job, kernel_operator
@@ -17,6 +17,7 @@ from lazynet.kernels._threads import in_threads, narrow_products
 
 __all__ = [
     "COLUMNS",
+    "FACTORED",
     "RANK",
     "SEEING",
     "WORKING",
@@ -34,6 +35,7 @@ __all__ = [
     "check_tolerance",
     "choose_storage",
     "complexity",
+    "complexity_and_smallest",
     "dense_operator",
     "empirical_ntk",
     "in_threads",
