@@ -42,7 +42,7 @@ class LimitCommand:
     dtype: str = "float32"
     """Precision of the kernel's entries: float32 or float64. Sums are always float64."""
     storage: OptionalText = None
-    """Storage of the kernel: memory, disk, or none to compute it anew for each product; by default what fits."""
+    """Storage of the kernel: memory, devices, disk, or none to recompute it for each product; by default what fits."""
     tolerance: OptionalFloat = None
     """Largest error of the predictions, relative to the norm of the targets; by default 1e-4, in float64 1e-5."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
