@@ -147,8 +147,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:
             raise ValueError(
-                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of them number {missing[0]}. Run its "
-                "shards again; they compute only the missing cells."
+                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of them number {missing[0]}. Run "
+                "its shards again; they compute only the missing cells."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))

@@ -262,8 +262,8 @@ def _without_growing(
     if not grows.any():
         return linear
     warnings.warn(
-        f"The linearizations of {grows.sum()} members of width {width} diverge: the learning rate exceeds 2 / lambda_max "
-        "of their kernels. Gaps to them are NaN.",
+        f"The linearizations of {grows.sum()} members of width {width} diverge: the learning rate exceeds "
+        "2 / lambda_max of their kernels. Gaps to them are NaN.",
         stacklevel=2,
     )
     return {
@@ -274,7 +274,7 @@ def _without_growing(
 def _limit_predictions(
     network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return predictions at infinite width for each member, and their scores, (step,) if all members start from zero."""
+    """Return predictions at infinite width for each member, and their scores, (step,) if all start from zero."""
     from_zero = traits(network).starts_at_zero
     members = 1 if from_zero else len(trained.diverged_at)
     steps, paths, moved = training.snapshot_steps, [], []

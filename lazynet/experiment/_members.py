@@ -139,7 +139,7 @@ class Snapshot:
         }
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
-        """Return the empirical kernel by trained array, (arrays, n, n), as a whole, (1, n, n), or not at all, (0, n, n)."""
+        """Return the empirical kernel: (arrays, n, n) by trained array, (1, n, n) as a sum, (0, n, n) if not wanted."""
         network = self.stepper.network
         layer = traits(network).hidden_layer
         if not self.kernel_drift:

@@ -187,7 +187,7 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return arrays of one shape at all points, got {expected}, and {shapes} at {place}."
+                    f"measure.own must return one shape at all points, got {expected}, but {shapes} at {place}."
                 )
 
 

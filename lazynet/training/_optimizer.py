@@ -127,6 +127,6 @@ def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTr
     if callable(optimizer):
         return optimizer
     raise ValueError(
-        f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate that "
-        f"returns an optax optimizer, got {optimizer!r}."
+        f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate "
+        f"that returns an optax optimizer, got {optimizer!r}."
     )

@@ -6,7 +6,7 @@ traced. They take data as arguments and never close over it, because a compiled 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,9 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step."""
+    """Pure functions that train one member step by step; a frozen dataclass, so that `replace` changes its network."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def network(self) -> Any:
