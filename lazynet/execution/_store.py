@@ -26,7 +26,7 @@ LOCK = "lock"
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
 # Settings that follow from others: they name a difference only if no other setting does.
-DERIVED = ("init_scale", "output_scale", "learning_rate", "data", "axes")
+DERIVED = ("scales", "rates", "learning_rate", "data", "axes")
 
 
 class Status(NamedTuple):
