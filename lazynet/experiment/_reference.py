@@ -16,7 +16,7 @@ from lazynet.data import Dataset
 from lazynet.dynamics import Trajectory, kernel_descent, linearized_displacement
 from lazynet.dynamics._modes import EXACT
 from lazynet.experiment._grid import Point
-from lazynet.experiment._members import Trained, train_polynomials
+from lazynet.experiment._members import CellCheckpoint, Trained, train_polynomials
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._training import Training
 from lazynet.kernels import (
@@ -145,6 +145,7 @@ def linearized_members(
     limit: Limit | None,
     training: Training,
     learning_rate: float,
+    checkpoint: CellCheckpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return predictions (members, snapshots, ...) of each member linearized at its start, and its ||K_0 - K|| / ||K||.
 
@@ -177,7 +178,9 @@ def linearized_members(
             results += in_threads(predicted, [(i, kernel(i)) for i in members[first : first + at_once]])
     paths, errors = zip(*results, strict=True)
     if not descend:
-        return train_polynomials(Linearized(network), data, trained, keys, training, learning_rate), np.array(errors)
+        polynomial = Linearized(network)
+        predictions = train_polynomials(polynomial, data, trained, keys, training, learning_rate, checkpoint)
+        return predictions, np.array(errors)
     snapshots = len(training.snapshot_steps)
     predictions = {
         "train_prediction": np.stack([path.train.reshape(snapshots, *data.y_train.shape) for path in paths]),

@@ -129,7 +129,7 @@ def test_nothing_of_the_size_of_the_data_is_planned(monkeypatch):
     """The kernel of all examples is refused only if it is needed."""
     monkeypatch.setattr("lazynet.plan.SMALL", 0)
     monkeypatch.setattr("lazynet.plan.available_memory", lambda: 40_000)
-    with pytest.raises(ValueError, match="Diagonalizing the infinite-width kernel of 60 training rows takes"):
+    with pytest.raises(ValueError, match="Diagonalizing the infinite-width kernel of 60 training rows"):
         lz.sweep(NETWORK, DATA, [16], 1, 2, **SGD)
     measure = lz.Measure(predictions=False, rows=5)
     assert lz.sweep(NETWORK, DATA, [16], 1, 2, measure=measure, **SGD).sizes["width"] == 1

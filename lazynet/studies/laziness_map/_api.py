@@ -176,8 +176,8 @@ def laziness_map(
         `xarray.Dataset`. Over width, output_scale and seed: status (fitted; unfinished after the last step; diverged;
         or dead, standing still above the loss that fits), train_loss, stopped_step, and kernel_change, test_loss,
         test_error, relative_displacement, time and, if it is known, activation_flips, which are NaN for networks that
-        do not fit. Over width: boundary, boundary_low and boundary_high, NaN if fewer than half of the networks fit. Over
-        width and `round`: tried_scale and, with seed, tried_change. The coordinate `control` is m^p alpha, with p the
+        do not fit. Over width: boundary, boundary_low and boundary_high, NaN if fewer than half of the networks fit.
+        Over width and `round`: tried_scale and, with seed, tried_change. The coordinate `control` is m^p alpha, p the
         attribute `control_exponent`: minus the predicted exponent of the boundary, or minus the fitted one if none is
         predicted, or 0. Further attributes: change; boundary_exponent with _low, _high (95%) and _predicted;
         collapse_spread, the RMS of the log of the change about the mean curve over m^p alpha; collapse_exponent, the p
