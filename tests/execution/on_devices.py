@@ -16,7 +16,7 @@ DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 
 def sweeps(dtype):
-    """Four members to share, three that no number of devices divides, and a network to split, which is wide enough for it."""
+    """Four members to share, three that no number of devices divides, and a network wide enough to split."""
     options = {"dtype": dtype, "learning_rate": 0.05, "progress": False}
     yield lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 40, **options)
     yield lz.sweep(lz.TwoLayer(width=8), DATA, [16], 3, 40, **options)

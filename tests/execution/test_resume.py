@@ -243,14 +243,14 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path
 
 def test_folders_of_other_things_are_refused(tmp_path):
     (tmp_path / "letter").write_text("dear")
-    with pytest.raises(ValueError, match="^out must be a new folder or the folder of this study"):
+    with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of this study"):
         resumed(tmp_path)
-    with pytest.raises(ValueError, match="^out must be a new folder, got"):
+    with pytest.raises(ValueError, match=r"^out must be a new folder, got"):
         sweep(tmp_path)
     ends, options = DATA.x_train[:2], {"seeds": 2, "steps": 2, "places": [0.5]}
     network = lz.TwoLayer(width=8, symmetric=False)
     lz.line_ensemble(network, DATA, ends, [8], out=tmp_path / "line", **options)
-    with pytest.raises(ValueError, match="^out must be the folder of a sweep, got .*line', which holds a line_ensemble"):
+    with pytest.raises(ValueError, match=r"^out must be the folder of a sweep, got .*, which holds a line_ensemble"):
         resumed(tmp_path / "line")
 
 

@@ -79,7 +79,9 @@ def test_measures_look_at_the_first_examples(compared):
 
 def test_one_network_looks_at_the_first_examples(key):
     whole, some = (
-        lz.train(NETWORK.clone(width=16), DATA, key, 5, learning_rate=1.0, loss="softmax", measure=lz.Measure(rows=rows))
+        lz.train(
+            NETWORK.clone(width=16), DATA, key, 5, learning_rate=1.0, loss="softmax", measure=lz.Measure(rows=rows)
+        )
         for rows in (None, 7)
     )
     assert some.snapshots.train_prediction.shape == (6, 7, 10)
@@ -109,7 +111,7 @@ def test_a_bound_needs_all_examples():
     bound = population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=ALONE, **options))
     assert np.isfinite(bound).all()
     measure = lz.Measure(predictions=False, rows=8)
-    with pytest.raises(ValueError, match="^result must have the loss of all training examples"):
+    with pytest.raises(ValueError, match=r"^result must have the loss of all training examples"):
         population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=measure, **options))
 
 
@@ -121,7 +123,7 @@ def test_a_stored_sweep_of_chosen_steps_is_resumed(tmp_path):
     first, again = sweep(9), sweep(9)
     assert first.step.values.tolist() == [0, 5, 10, 15, 20]
     assert first.drop_attrs().identical(again.drop_attrs())
-    with pytest.raises(ValueError, match="its measure is {.*'rows': 9"):
+    with pytest.raises(ValueError, match=r"its measure is {.*'rows': 9"):
         sweep(10)
 
 

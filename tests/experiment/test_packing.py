@@ -131,7 +131,10 @@ def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monke
         def first(network, variables, variables_0, data):
             return data.y_train[0]
 
-        axes, measure = {"learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]}, lz.Measure(False, own={"first": first})
+        axes, measure = (
+            {"learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]},
+            lz.Measure(False, own={"first": first}),
+        )
         with jax.log_compiles():
             caplog.clear()
             lz.sweep(lz.TwoLayer(width=8), DATA, widths, 2, 3, measure=measure, axes=axes)

@@ -129,7 +129,10 @@ def own(function, name="mine", **options):
 
 def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
     for options, message in (
-        (lambda: own(lambda n, v, v0, data: float(jnp.sum(data.y_train))), r"measure.own\['mine'\] must return an array"),
+        (
+            lambda: own(lambda n, v, v0, data: float(jnp.sum(data.y_train))),
+            r"measure.own\['mine'\] must return an array",
+        ),
         (lambda: own(hidden), "measure.own must return arrays of one shape at all points, got {'mine': .*width=16"),
         (lambda: own(hidden, "train_loss"), "measure.own must have identifiers .*, got 'train_loss'"),
         (lambda: {"stop": lz.Stop(loss=-1.0)}, "stop.loss must be positive and finite, got -1.0"),
