@@ -97,9 +97,7 @@ def test_a_boundary_that_is_steeper_is_told_why():
 
 
 def test_networks_that_have_no_time_to_fit_are_unfinished():
-    with pytest.warns(
-        UserWarning, match=r"at widths 64, which have no boundary. Networks: 0 fitted, 6 unfinished"
-    ):
+    with pytest.warns(UserWarning, match=r"at widths 64, which have no boundary. Networks: 0 fitted, 6 unfinished"):
         found = lz.laziness_map(BOTH, DATA, [64], [0.1, 10.0], steps=3, **OPTIONS)
     assert (found.status == 1).all()
     assert np.isnan(found.attrs["boundary_exponent"])

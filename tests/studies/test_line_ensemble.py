@@ -236,7 +236,10 @@ BAD = {
     "one end": ({"ends": ENDS[:1]}, r"^ends must be two finite inputs of 64 features, got shape \(1, 64\)"),
     "no number": ({"ends": ENDS * np.nan}, r"^ends must be two finite inputs"),
     "no numbers": ({"ends": "ab"}, r"^ends and places must be numbers, got ends = 'ab'"),
-    "through zero": ({"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]}, r"^places must avoid the zero input, .*got 0.5"),
+    "through zero": (
+        {"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]},
+        r"^places must avoid the zero input, .*got 0.5",
+    ),
     "no place": ({"places": []}, r"^places must be a list of finite numbers"),
     "one network": ({"seeds": 1}, r"^seeds must name at least two networks, .*got 1"),
     "no steps": ({"steps": 0}, r"^steps must be .*, got 0"),
