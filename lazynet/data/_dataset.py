@@ -58,8 +58,8 @@ class Dataset:
             raise ValueError("x_train must be an array with at least one row, got none.")
         y = check_targets("y_train", y_train, len(x))
         if (x_test is None) != (y_test is None):
-            given, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
-            raise ValueError(f"{missing} must be given together with {given}, got None. Pass both or neither.")
+            passed, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
+            raise ValueError(f"{missing} must be given together with {passed}, got None. Pass both or neither.")
         rows, targets = np.zeros((0, x.shape[1])), np.zeros((0, *y.shape[1:]))
         if x_test is not None:
             rows = check_rows("x_test", x_test)

@@ -24,7 +24,7 @@ from lazynet.typing import AnyArray, SquareKernel
 
 # Multiplications per call of a compiled program, about half a second, because a running program cannot be interrupted.
 CALL = 5e8
-# Largest number of steps per call; in small kernels the overhead of a step exceeds its multiplications.
+# Largest number of steps per call; for small kernels, overhead dominates the cost of a step.
 CALL_STEPS = 50_000
 CALL_STOPS = 256  # recorded steps per call
 

@@ -137,7 +137,7 @@ def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, 
     # Rounding of the entries may make an eigenvalue negative.
     values = np.maximum(values, 0)
     rounding = max(len(values) * np.finfo(float).eps * values.max(), np.finfo(float).tiny)
-    # At later times, rounding would decide how far an eigenvalue of zero is learned; they are treated as the limit.
+    # At such late times, rounding would decide whether modes with a zero eigenvalue are learned: use the limit.
     is_limit = times >= 1 / rounding
     finite = np.where(is_limit, 0, times)
     exponent = np.outer(finite, values)

@@ -15,7 +15,7 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
 STEPS = 100_000  # largest number of steps of a solution
-# Error allowed per step, relative to the movement: that of the first solution, the factor to the next, the smallest.
+# Error allowed per step, relative to the movement: first value, factor between solutions, smallest value.
 COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
 STAGES = 6  # products with K per step
 CALL_STEPS = 4096  # largest number of steps per call of the compiled program
@@ -79,7 +79,7 @@ def flow_coefficients(
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
             if previous is not None:
-                # Two solutions that took the same steps agree whatever their error.
+                # Two solutions with the same steps agree, however large their errors.
                 error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
             previous = solution
             # The other half of the tolerance is left for rounding.

@@ -12,7 +12,7 @@ allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 class Law(NamedTuple):
-    """Times of a prediction and the dynamics that leads to them.
+    """Dynamics of the modes, and the times at which to predict them.
 
     Attributes:
         time: times, (s,).
@@ -166,10 +166,10 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
 
     Args:
-        k: Spectrum of the kernel on the training set.
-        residual: Initial residual r_0 = y - f_0, (n,) or (n, k).
-        learning_rate: Learning rate eta.
-        steps: Steps, (s,) integers.
+        k: spectrum of the kernel on the training set.
+        residual: initial residual r_0 = y - f_0, (n,) or (n, k).
+        learning_rate: learning rate eta.
+        steps: steps, (s,) integers.
 
     Returns:
         Displacement at each step, (s,), NumPy float64; infinite or NaN where descent diverges.

@@ -185,7 +185,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
 
     Args:
         times: times, (s,).
-        limit: True if infinity is allowed.
+        limit: whether infinity is allowed.
 
     Raises:
         ValueError: if `times` is empty or not one-dimensional, or if a time is negative, NaN or, without `limit`,

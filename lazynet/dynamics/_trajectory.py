@@ -18,11 +18,11 @@ class Trajectory(NamedTuple):
     """Predictions of a kernel at s times, NumPy float64.
 
     Attributes:
-        time: Times, (s,); the learning rate times the step for descent.
-        train: Predictions on the training set, (s, n) or (s, n, k).
-        test: Predictions on the test set, (s, n_test) or (s, n_test, k); None without a test kernel.
-        step: Steps of descent, (s,) integers; None for flow.
-        error: Estimated error of `train`, the largest over time. It is relative to norm(y - f0) for closed forms, and
+        time: times, (s,); the learning rate times the step for descent.
+        train: predictions on the training set, (s, n) or (s, n, k).
+        test: predictions on the test set, (s, n_test) or (s, n_test, k); None without a test kernel.
+        step: steps of descent, (s,) integers; None for flow.
+        error: estimated error of `train`, the largest over time. It is relative to norm(y - f0) for closed forms, and
             to the largest norm(u - f0) for losses and mini-batches that are integrated step by step.
 
     >>> import numpy as np, lazynet as lz
@@ -57,7 +57,7 @@ def validated_problem(
     """Return the validated arguments of a prediction.
 
     Raises:
-        ValueError: If a shape does not match the kernel, or if an array is not finite.
+        ValueError: if a shape does not match the kernel, or if an array is not finite.
     """
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
@@ -72,7 +72,7 @@ def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | 
     """Return the test kernel, a matrix as NumPy float64.
 
     Raises:
-        ValueError: If it is not a finite matrix with n columns.
+        ValueError: if it is not a finite matrix with n columns.
     """
     if not isinstance(k_test, CrossOperator):
         k_test = np.asarray(k_test, np.float64)

@@ -15,8 +15,8 @@ class RunFolder:
 
     Args:
         path: the folder.
-        resume: whether the folder may exist. Then only those cells are computed that it does not hold. The study must be
-            the one that began it.
+        resume: whether the folder may exist. Then only the cells that it lacks are computed. The study must be the one
+            that began it.
         shard: (k, N), to compute the k-th of N shares of the cells. All N processes share the folder and may find it
             begun; each study then returns None, and `lazynet.merge_shards` assembles the result.
         max_seconds: time limit in seconds, after which the study stores its state and raises TimeoutError.

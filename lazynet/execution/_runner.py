@@ -20,9 +20,6 @@ from lazynet.typing import Result
 # JAX frees no program by itself, and the programs of one width take about 20 MB: beyond this many they are released.
 MOST_PROGRAMS = 8
 
-# Arrays of cells with smaller numbers in the same group, by their keys.
-Finished = dict[str, Arrays]
-
 
 class Task(NamedTuple):
     """The computation of one cell.
@@ -31,17 +28,17 @@ class Task(NamedTuple):
         key: name of the cell's file, unique in the study.
         name: name in the progress bar.
         units: work of the task relative to the others.
-        compute: function (progress, checkpoint, finished) -> arrays. It reports steps to the progress, may resume from
-            the checkpoint, and reads the arrays of earlier tasks of its group.
+        compute: function (progress, checkpoint) -> arrays. It reports steps to the progress, and may resume from the
+            checkpoint.
         program: key of the compiled programs that the task uses.
-        group: tasks of one group run in one shard, in their order; by default each task is its own group.
+        group: tasks of one group run in one shard; by default each task is its own group.
         losses: function of the arrays that returns the final loss of each member by its name, for the progress bar.
     """
 
     key: str
     name: str
     units: int
-    compute: Callable[[TaskProgress, Budget | None, Finished], Arrays]
+    compute: Callable[[TaskProgress, Budget | None], Arrays]
     program: Hashable = None
     group: str = ""
     losses: Callable[[Arrays], dict[str, float]] = lambda arrays: {}
@@ -147,8 +144,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:
             raise ValueError(
-                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of them number {missing[0]}. Run its "
-                "shards again; they compute only the missing cells."
+                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of them number {missing[0]}. Run "
+                "its shards again; they compute only the missing cells."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))
@@ -197,12 +194,10 @@ def _run_tasks(
     tasks = _tasks_of_shard(study.tasks(record), shard)
     compiled: set[Hashable] = set()
     cells: list[Arrays] = []
-    finished: dict[str, Finished] = {}
     with Progress(sum(task.units for task in tasks), len(tasks), study.dtype, progress and is_first()) as bar:
         for task in tasks:
             arrays = None if store is None else store.take(task.key)
             stored = arrays is not None
-            group = finished.setdefault(task.group, {}) if task.group else {}
             # The first process reads the stored cells; all processes skip them.
             if not agreed(stored):
                 if agreed(time.monotonic() >= deadline):
@@ -214,11 +209,10 @@ def _run_tasks(
                 # No process holds all members of a pack on several hosts, so that none can keep their state.
                 keep = store is not None and jax.process_count() == 1
                 budget = Budget(store.checkpoint(task.key), deadline) if store is not None and keep else None
-                arrays = task.compute(bar.of_task(task.name), budget, group)
+                arrays = task.compute(bar.of_task(task.name), budget)
                 if store is not None:
                     store.put(task.key, arrays)
             if arrays is not None:
                 bar.finished(task.units if stored else 0, task.name, task.losses(arrays))
                 cells.append(arrays)
-                group[task.key] = arrays
     return cells

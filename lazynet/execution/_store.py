@@ -26,7 +26,7 @@ LOCK = "lock"
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
 # Settings that follow from others: they name a difference only if no other setting does.
-DERIVED = ("init_scale", "output_scale", "learning_rate", "data", "axes")
+DERIVED = ("scales", "rates", "learning_rate", "data", "axes")
 
 
 class Status(NamedTuple):
@@ -129,9 +129,7 @@ class Store:
                     if name == "data"
                     else f"its {name} is {before.get(name)!r}, not {now.get(name)!r}"
                 )
-                raise ValueError(
-                    f"out must be the folder of this study, got {str(self.path)!r}, which holds another one: {difference}."
-                )
+                raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, where {difference}.")
 
     def read(self, key: str) -> Arrays | None:
         """Return the arrays of a cell, None if it is not stored whole."""

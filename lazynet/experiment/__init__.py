@@ -4,7 +4,7 @@ from lazynet.experiment._arguments import check_count, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of
 from lazynet.experiment._cost import check_memory_of, infinite_width_jobs, sweep_jobs
 from lazynet.experiment._devices import agreed, agreed_text, is_first, together
-from lazynet.experiment._members import Trained, train_members
+from lazynet.experiment._members import CellCheckpoint, Trained, train_members
 from lazynet.experiment._record import Pack, Record
 from lazynet.experiment._reference import References, default_learning_rate
 from lazynet.experiment._result import MemberStatus, assemble, flags, outcome
@@ -16,6 +16,7 @@ from lazynet.experiment._training import Measure, Training, make_training
 __all__ = [
     "DIVERGENCE",
     "Cell",
+    "CellCheckpoint",
     "Measure",
     "MemberStatus",
     "Pack",

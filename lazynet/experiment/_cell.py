@@ -13,7 +13,7 @@ from jax import Array
 
 from lazynet.data import Dataset, is_labels
 from lazynet.experiment._grid import Point
-from lazynet.experiment._members import Trained, first_diverged, train_members, train_polynomials
+from lazynet.experiment._members import CellCheckpoint, Trained, first_diverged, train_members, train_polynomials
 from lazynet.experiment._record import Pack
 from lazynet.experiment._reference import (
     Limit,
@@ -32,7 +32,6 @@ from lazynet.measures import catalogue, rms, zero_one_error
 from lazynet.networks import Quadratic, traits
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
-from lazynet.training import Checkpoint
 from lazynet.training._keys import member_key
 
 # A residual that does not shrink may grow by this share through rounding.
@@ -90,7 +89,7 @@ def units_of(spec: Spec, pack: Pack) -> int:
 
 
 def train_pack(
-    spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: Checkpoint | None
+    spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Trained:
     """Train the members of a pack.
 
@@ -116,16 +115,23 @@ def train_pack(
 
 @DIVERGENCE
 def compute_cell(
-    spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: Checkpoint | None
+    spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
     """Train the members of a pack and compare them with their predictions; the arguments are those of `train_pack`."""
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
-        return _with_predictions(point, pack, rate, references, trained)
+        return _with_predictions(point, pack, rate, references, trained, checkpoint)
 
 
-def _with_predictions(point: Point, pack: Pack, rate: float, references: References, trained: Trained) -> Cell:
+def _with_predictions(
+    point: Point,
+    pack: Pack,
+    rate: float,
+    references: References,
+    trained: Trained,
+    checkpoint: CellCheckpoint | None,
+) -> Cell:
     """Return trained members and their distance to their predictions."""
     network, training = point.network.clone(width=pack.width), point.training
     inputs, limit = references.inputs(point), references.limit(point, pack.width)
@@ -136,13 +142,13 @@ def _with_predictions(point: Point, pack: Pack, rate: float, references: Referen
     limit_variables: dict[str, np.ndarray] = {}
     numbers: dict[str, float] = {}
     if measure.predictions:
-        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, rate)
+        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, rate, checkpoint)
         # Kernels of some families vary so much that the limit's learning rate may be too large for single members.
         if not traits(network).near_limit:
             linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
     if measure.quadratic:
-        parabola = train_polynomials(Quadratic(network), data, trained, keys, training, rate)
+        parabola = train_polynomials(Quadratic(network), data, trained, keys, training, rate, checkpoint)
         variables |= _gaps("quadratic_gap", trained.records, parabola, data)
     if limit is not None:
         numbers = limit.numbers(data.y_train)
@@ -262,8 +268,8 @@ def _without_growing(
     if not grows.any():
         return linear
     warnings.warn(
-        f"The linearizations of {grows.sum()} members of width {width} diverge: the learning rate exceeds 2 / lambda_max "
-        "of their kernels. Gaps to them are NaN.",
+        f"The linearizations of {grows.sum()} members of width {width} diverge: the learning rate exceeds "
+        "2 / lambda_max of their kernels. Gaps to them are NaN.",
         stacklevel=2,
     )
     return {
@@ -274,7 +280,7 @@ def _without_growing(
 def _limit_predictions(
     network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return predictions at infinite width for each member, and their scores, (step,) if all members start from zero."""
+    """Return predictions at infinite width for each member, and their scores, (step,) if all start from zero."""
     from_zero = traits(network).starts_at_zero
     members = 1 if from_zero else len(trained.diverged_at)
     steps, paths, moved = training.snapshot_steps, [], []

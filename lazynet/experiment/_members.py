@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,15 @@ from lazynet.typing import Variables
 
 # Functions of one's own by name, hashable: (network, variables, variables_0, data) -> array.
 OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
+
+
+@runtime_checkable
+class CellCheckpoint(Checkpoint, Protocol):
+    """Storage for the state of an unfinished cell, with a part for each of its trainings."""
+
+    def part(self, name: str) -> "CellCheckpoint":
+        """Return the storage of one training within the cell."""
+        ...
 
 
 class Trained(NamedTuple):
@@ -139,7 +148,7 @@ class Snapshot:
         }
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
-        """Return the empirical kernel by trained array, (arrays, n, n), as a whole, (1, n, n), or not at all, (0, n, n)."""
+        """Return the empirical kernel: (arrays, n, n) by trained array, (1, n, n) as a sum, (0, n, n) if not wanted."""
         network = self.stepper.network
         layer = traits(network).hidden_layer
         if not self.kernel_drift:
@@ -236,8 +245,19 @@ def train_polynomials(
     keys: Sequence[Array],
     training: Training,
     learning_rate: float,
+    checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return predictions of the members' Taylor polynomials at their starts, trained with the members' own batches."""
+    """Return predictions of the members' Taylor polynomials at their starts, trained with the members' own batches.
+
+    Args:
+        polynomial: the polynomial of the family.
+        data: the data.
+        trained: the members.
+        keys: the key of each member.
+        training: how the members were trained.
+        learning_rate: eta.
+        checkpoint: where to keep an unfinished cell.
+    """
     stepper = AutodiffStepper(polynomial, training.loss, training.optimizer, training.batch_size)
     with arithmetic(training.dtype):
         shared = _share(stepper.share(data.x_train), data, {"learning_rate": learning_rate}, training.dtype)
@@ -245,7 +265,9 @@ def train_polynomials(
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
             members = Member(polynomial.at(start), batch_key(key)[None], None)
-            records.append(simulate(stepper, Predictions(polynomial), members, shared, training.snapshot_steps).records)
+            part = None if checkpoint is None else checkpoint.part(f"{type(polynomial).__name__}-{i}")
+            measure, steps = Predictions(polynomial), training.snapshot_steps
+            records.append(simulate(stepper, measure, members, shared, steps, checkpoint=part).records)
     return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
 
 

@@ -16,7 +16,7 @@ from lazynet.data import Dataset
 from lazynet.dynamics import Trajectory, kernel_descent, linearized_displacement
 from lazynet.dynamics._modes import EXACT
 from lazynet.experiment._grid import Point
-from lazynet.experiment._members import Trained, train_polynomials
+from lazynet.experiment._members import CellCheckpoint, Trained, train_polynomials
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._training import Training
 from lazynet.kernels import (
@@ -106,8 +106,8 @@ def warn_of_singular_kernel(limit: Limit) -> None:
 def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
     """Warn that descent on the kernel diverges at a learning rate."""
     warnings.warn(
-        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}: descent on the "
-        "kernel diverges.",
+        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}: descent on "
+        "the kernel diverges.",
         stacklevel=3,
     )
 
@@ -145,11 +145,12 @@ def linearized_members(
     limit: Limit | None,
     training: Training,
     learning_rate: float,
+    checkpoint: CellCheckpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return predictions (members, snapshots, ...) of each member linearized at its start, and its ||K_0 - K|| / ||K||.
 
-    Plain training with a small eigenproblem is kernel descent with the member's K_0. Otherwise the linearized network is
-    trained, which gives the same and takes longer.
+    Plain training with a small eigenproblem is kernel descent with the member's K_0. Otherwise the linearized network
+    is trained, which gives the same and takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -177,7 +178,9 @@ def linearized_members(
             results += in_threads(predicted, [(i, kernel(i)) for i in members[first : first + at_once]])
     paths, errors = zip(*results, strict=True)
     if not descend:
-        return train_polynomials(Linearized(network), data, trained, keys, training, learning_rate), np.array(errors)
+        polynomial = Linearized(network)
+        predictions = train_polynomials(polynomial, data, trained, keys, training, learning_rate, checkpoint)
+        return predictions, np.array(errors)
     snapshots = len(training.snapshot_steps)
     predictions = {
         "train_prediction": np.stack([path.train.reshape(snapshots, *data.y_train.shape) for path in paths]),
@@ -294,7 +297,7 @@ def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: f
         lambda_max = largest_empirical_eigenvalue(network, variables, data)
     if not 0 < lambda_max < float("inf"):
         raise ValueError(
-            f"learning_rate must be given if the kernel's largest eigenvalue is not positive and finite, got None at width "
-            f"{network.width}, where the eigenvalue is {lambda_max:g}."
+            f"learning_rate must be given if the kernel's largest eigenvalue is not positive and finite, got None at "
+            f"width {network.width}, where the eigenvalue is {lambda_max:g}."
         )
     return 1 / lambda_max

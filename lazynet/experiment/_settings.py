@@ -106,7 +106,8 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
 
 
 def _network_values(network: Any, data: Dataset) -> dict[str, list[float]]:
-    if not traits(network).custom:
+    facts = traits(network)
+    if not facts.custom and not any(callable(getattr(network, name)) for name in facts.fields):
         return {}
     rows = jnp.asarray(data.x_train[:4], "float32")
     values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
@@ -178,9 +179,9 @@ def layer_names_of(network: Any, data: Dataset) -> list[str]:
     return layer_names(made["params"])
 
 
-def as_json(settings: dict[str, Any]) -> str:
-    """Return settings as one JSON string, in which a function is its name."""
-    return json.dumps(settings, default=_plain)
+def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:
+    """Return settings as one JSON string, in which a function is its name; `canonical` sorts the keys."""
+    return json.dumps(settings, default=_plain, sort_keys=canonical)
 
 
 def _plain(value: Any) -> Any:

@@ -42,8 +42,8 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     Args:
         network: the family.
         data: the data.
-        training: how members are trained. Only plain descent moves weights along the inputs alone, and measures of one's
-            own see all features.
+        training: how members are trained. Only plain descent moves weights along the inputs alone, and measures of
+            one's own see all features.
         by_span: whether networks may see the inputs in the coordinates of their span.
     """
     arrays: dict[str, np.ndarray] = {}

@@ -97,17 +97,19 @@ class Spec:
 
     def request(self) -> str:
         """Return the request as canonical JSON, with fingerprints of the data and of what functions compute."""
-        data, point = self.data, self.points[0]
-        rates = [axis for axis in self.axes if axis.name == "learning_rate"]
-        given = rates[0].values[0] if rates else self.learning_rate
-        single = None if given is None or "learning_rate" in self.varied else _by_width(given, self.widths)
-        varied = self.varied
-        scales = {name: values for name, values in self._scales(point).items() if name not in varied}
+        data = self.data
+        rates = [
+            None if point.learning_rate is None else _by_width(point.learning_rate, self.widths)
+            for point in self.points
+        ]
+        scales = [self._scales(point) for point in self.points]
+        one_rate = rates[0] if all(rate == rates[0] for rate in rates) else None
         return as_json(
-            self.settings(single)
-            | scales
+            self.settings(one_rate)
+            | {"scales": scales[0] if all(scale == scales[0] for scale in scales) else scales, "rates": rates}
             | function_values(self.points, self.widths[0], data)
-            | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)}
+            | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)},
+            canonical=True,
         )
 
     def record(self, rates: list[Rates]) -> Record:
@@ -187,7 +189,7 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return arrays of one shape at all points, got {expected}, and {shapes} at {place}."
+                    f"measure.own must return one shape at all points, got {expected}, but {shapes} at {place}."
                 )
 
 

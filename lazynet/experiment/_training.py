@@ -170,7 +170,7 @@ class Training:
         self._check_outputs(network, data)
         if learning_rate is None and self.loss != squared():
             raise ValueError(
-                f"learning_rate must be given for the {self.loss.name} loss, got None. Only the squared loss has a default."
+                f"learning_rate must be given for the {self.loss.name} loss, got None. Only the squared loss has one."
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
@@ -224,7 +224,7 @@ class Training:
     def _check_outputs(self, network: Any, data: Dataset) -> None:
         if network.outputs != data.outputs:
             raise ValueError(
-                f"outputs of the network must be {data.outputs}, the number of targets in y_train, got {network.outputs}."
+                f"outputs of the network must be {data.outputs}, the number of targets, got {network.outputs}."
             )
         if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
             raise ValueError(f"y_train must have one target for the {self.loss.name} loss, got {data.outputs}.")
@@ -279,8 +279,8 @@ class Training:
             )
         if learning_rate is None:
             raise ValueError(
-                f"learning_rate must be given with measure.rows = {measure.rows}, got None. The default needs the kernel "
-                "of all training examples."
+                f"learning_rate must be given with measure.rows = {measure.rows}, got None. The default needs the "
+                "kernel of all training examples."
             )
 
 

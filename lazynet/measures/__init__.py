@@ -1,4 +1,4 @@
-"""Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
+"""Measures of the distance of a network from its start and from its predictions, one equation per function."""
 
 import lazynet.measures._sweep_quantities  # noqa: F401 (adds the quantities of a sweep to the catalogue)
 from lazynet.measures._catalogue import (

@@ -55,6 +55,12 @@ class LayerScaling(NamedTuple):
     biased: bool = False
     named_layers: bool = False
 
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "LayerScaling":
+        """Return the record that `_asdict` and JSON made a dictionary with lists."""
+        (a1, a2, a3), (b1, b2, b3), rate = record["parametrization"]
+        return cls(**{**record, "parametrization": Parametrization((a1, a2, a3), (b1, b2, b3), rate)})
+
 
 @dataclasses.dataclass(frozen=True)
 class Traits:

@@ -1,4 +1,4 @@
-"""Confidence intervals of error rates that were counted on a finite test set."""
+"""Confidence intervals of error rates on a finite test set."""
 
 import numpy as np
 import scipy.stats

@@ -58,7 +58,7 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
 
 
 def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> float:
-    """Return the bound of Lemma C.3 on the distance ||H(0) - H||_F of the initial from the infinite-width kernel.
+    """Return the bound of Lemma C.3 on the distance ||H(0) - H||_F between the initial and the limiting kernel.
 
     The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times a
     mean of m independent Bernoulli variables, which by Hoeffding's inequality deviates from its expectation by at most
@@ -108,7 +108,7 @@ def rademacher_bound(
         radius: largest displacement R of a unit.
         init_scale: initial scale kappa of the weights.
         delta: probability that the bound fails.
-        symmetric: True if the units start in identical pairs. Only m / 2 units are then independent, which enlarges
+        symmetric: whether the units start in identical pairs. Only m / 2 units are then independent, which enlarges
             the first term. The other terms still hold, because a flipped unit contributes R and the paper allows 2 R.
 
     Returns:
@@ -179,7 +179,7 @@ def population_bound(
         width: width m; defaults to the limit of infinite width.
         radius: largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
         init_scale: initial scale kappa of the weights.
-        symmetric: True if the units start in identical pairs.
+        symmetric: whether the units start in identical pairs.
 
     Returns:
         Bound on the population loss, vacuous if it is 1 or more.
@@ -213,7 +213,7 @@ def population_bound(
 
 
 def unseen_share(power: int, dim: int) -> float:
-    """Return the fraction of the function (beta . x)^p that the kernel cannot learn on the unit sphere.
+    """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can learn
     even powers completely, and of an odd power only the projection onto beta . x. With the moments

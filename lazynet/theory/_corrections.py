@@ -1,4 +1,4 @@
-"""Corrections to scaling: asymptotic exponents from moderate widths, and the number of seeds that they take."""
+"""Corrections to scaling: asymptotic exponents from moderate widths, and the number of seeds that they require."""
 
 from math import ceil
 from typing import NamedTuple

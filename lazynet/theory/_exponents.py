@@ -17,14 +17,14 @@ class Scaling(NamedTuple):
         init: exponent of the initial scale, kappa ~ m^init.
         output: exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
         learning_rate: exponent of the learning rate eta.
-        symmetric: True if the network starts at f = 0.
-        homogeneous: True if the activation is positively homogeneous, such as ReLU.
+        symmetric: whether the network starts at f = 0.
+        homogeneous: whether the activation is positively homogeneous, such as ReLU.
         train: trained part of the network, "hidden", "readout" or "both".
-        proportional: True if steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
+        proportional: whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
         parametrization: powers of the width that multiply the weights and their initial scale.
         depth: number of hidden layers.
         layers: names of the trained arrays whose displacements to predict separately.
-        quadratic: True to predict the gaps to Taylor polynomials of order 2.
+        quadratic: whether to predict the gaps to Taylor polynomials of order 2.
     """
 
     init: float
@@ -89,7 +89,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     ratio, and the kernel changes by that fraction, the largest relative change of any layer. Gaps between predictions
     are that change, or the fluctuations m^(-1/2) of the start, times the learned part.
 
-    These predictions are made from NTK to mean-field or maximal-update scaling, under three conditions:
+    The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
         The steps are proportional to gradients, and what they learn does not depend on m. If it decreases with m,
             learning stops in the limit, but widths that still learn are far from it. If it grows with m, descent
@@ -141,7 +141,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         predictions.append(Prediction(quantity, relation, layer_movement - trained[name].start))
     start_gap = learned - 0.5
     kernel_gap = start_gap
-    # A network with only a trained readout is linear in its parameters, without flips, drift or linearization gap.
+    # If only the readout is trained, the network is linear in its parameters and these quantities are zero.
     if change is not None:
         predictions += [
             Prediction("activation_flips", "at most", change),
@@ -149,14 +149,14 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
             *[Prediction(f"linearization_gap_{part}", "at most", change + learned) for part in ("train", "test")],
         ]
         if scaling.quadratic:
-            # Signs of ReLU flip for a polynomial of any order.
+            # A Taylor polynomial of any order misses the sign flips of ReLU.
             order = 1 if scaling.homogeneous else 2
             gaps = (f"quadratic_gap_{part}" for part in ("train", "test"))
             predictions += [Prediction(gap, "at most", order * change + learned) for gap in gaps]
         kernel_gap = max(start_gap, change + learned)
     predictions += [Prediction(f"start_gap_{part}", "at most", start_gap) for part in ("train", "test")]
     predictions += [Prediction(f"kernel_gap_{part}", "at most", kernel_gap) for part in ("train", "test")]
-    # Rounding removes errors of sums of exponents, and the addition removes negative zeros.
+    # Remove the rounding errors of the sums, and negative zeros.
     return [p._replace(exponent=round(p.exponent, 9) + 0.0) for p in predictions + start]
 
 

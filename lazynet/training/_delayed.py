@@ -30,8 +30,8 @@ class DelayedStepper:
 
     Let G_s be the gradient in the pre-activations of batch X_s. After step t of a block, the weights are
     W - eta sum_s G_s X_s, so the pre-activations of the next batch are W X_t' - eta sum_s G_s X_s X_t'. The weights
-    exceed every cache, so they are read and written once per block: a single product covers all rows of the block,
-    and the Gram matrix of these rows corrects it for the steps taken since. The batches are those of
+    do not fit in the cache, so they are read and written once per block: a single product covers all rows of the
+    block, and the Gram matrix of these rows corrects it for the steps taken since. The batches are those of
     `AutodiffStepper`.
 
     Attributes:
@@ -90,7 +90,7 @@ class DelayedStepper:
         return {**member.variables, "params": {"hidden": self._current_weights(state, shared)}}
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return no quantities."""
+        """Return an empty dictionary."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:

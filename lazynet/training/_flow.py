@@ -55,7 +55,7 @@ class FlowStepper:
         new_params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
         proposal = new_params, *self._descent(new_params, member, shared)
         _, new_loss, new_f, _ = proposal
-        # A loss of NaN compares as not lower, which rejects the step.
+        # Comparisons with NaN are false, so a step to a NaN loss is rejected.
         is_short = jnp.max(jnp.abs(new_f - f)) <= MAX_MOVE * jnp.sqrt(jnp.mean(shared["y"] ** 2))
         accepted = is_short & (new_loss < loss)
         squared_norm = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))

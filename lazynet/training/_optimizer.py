@@ -1,4 +1,4 @@
-"""The optimizer of a training: a name with its settings, made into an optax transformation."""
+"""Optimizers: a name with settings, from which an optax transformation is built."""
 
 import math
 from collections.abc import Callable
@@ -16,32 +16,35 @@ TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
     "lion": optax.lion,
 }
-# Gradient flow is no optax transformation: its steps adapt to the outputs of the network.
+# Gradient flow is not an optax transformation, because its step size follows the outputs of the network.
 FLOW = "flow"
 OPTIMIZERS = (*TRANSFORMATIONS, FLOW)
-# These decay the weights apart from the gradient, as optax does.
+# Optimizers whose weight decay is decoupled from the gradient.
 DECOUPLED = ("adamw", "lion")
 STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimizer by name, with its settings.
+    """An optimizer and its settings.
+
+    The learning rate is not part of the optimizer.
 
     Args:
-        name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow: Euler steps
-            that lower the loss and move no training output by more than 1% of the RMS of the targets (Geiger et al.
-            2019). A flow starts with the learning rate as its step size; `time` is then measured too.
-        momentum: mu of `v <- mu v + grad L`, `theta <- theta - eta v`, at least 0 and below 1; of "sgd" only.
-        nesterov: whether to use Nesterov's form of the momentum.
-        weight_decay: w of the term w theta that is added to the gradient before the momentum; "adamw" and "lion" decay
-            the weights apart from the gradient. None takes optax's default: 1e-4 for "adamw", 1e-3 for "lion", else 0.
-        schedule: a function of the step that JAX can trace; it returns the factor on the learning rate at that step.
-        stepper: how to compute a step: "auto" takes the fastest of those that give the same numbers; "autodiff",
-            "hidden", "preactivation" and "delayed" force one.
+        name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Flow takes
+            Euler steps that lower the loss and move no training output by more than 1% of the RMS of the targets
+            (Geiger et al. 2019). Its first step size is the learning rate, and results contain its `time`.
+        momentum: momentum mu of v <- mu v + grad L, theta <- theta - eta v, at least 0 and below 1; only for "sgd".
+        nesterov: whether to use Nesterov momentum.
+        weight_decay: factor w of the term w theta, which is added to the gradient before the momentum; for "adamw" and
+            "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for "lion" and to
+            0 for other optimizers.
+        schedule: function that maps the step to a factor of the learning rate; JAX must be able to trace it.
+        stepper: algorithm that computes a step: "auto" for the fastest one, or "autodiff", "hidden", "preactivation" or
+            "delayed". All of them agree up to rounding.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: if an argument is outside the range above.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -58,7 +61,7 @@ class Optimizer:
     stepper: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse settings that no optimizer has."""
+        """Check the settings."""
         if self.name not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.name!r}.")
         if self.stepper not in STEPPERS:
@@ -85,16 +88,16 @@ class Optimizer:
 
     @property
     def is_flow(self) -> bool:
-        """Whether this is gradient flow, which has a stepper of its own."""
+        """True for gradient flow, which has a stepper of its own."""
         return self.name == FLOW
 
     @property
     def is_descent(self) -> bool:
-        """Whether a step is theta <- theta - eta grad L, with one eta."""
+        """True if every step is theta <- theta - eta grad L with a constant eta."""
         return self.name == "sgd" and not self.momentum and not self.weight_decay and self.schedule is None
 
     def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:
-        """Return the optax transformation with this learning rate."""
+        """Return the optax transformation for a learning rate."""
         rate: Any = learning_rate
         if self.schedule is not None:
             schedule = self.schedule
@@ -115,10 +118,17 @@ def _is_number(value: Any) -> bool:
 
 
 def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTransformation]":
-    """Return an `Optimizer`, from its name or as given, or a user's function of the learning rate.
+    """Return the optimizer with a given name.
+
+    Args:
+        optimizer: one of OPTIMIZERS; or an `Optimizer` or a function of the learning rate that returns an optax
+            optimizer, which is returned unchanged.
+
+    Returns:
+        An `Optimizer` or a function of the learning rate.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if `optimizer` is none of these.
     """
     if isinstance(optimizer, str):
         return Optimizer(optimizer)
@@ -127,6 +137,6 @@ def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTr
     if callable(optimizer):
         return optimizer
     raise ValueError(
-        f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate that "
-        f"returns an optax optimizer, got {optimizer!r}."
+        f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate "
+        f"that returns an optax optimizer, got {optimizer!r}."
     )

@@ -21,9 +21,9 @@ Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
 # Target duration of a call to the device in seconds, because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
-# A loss counts as lower than the lowest so far if it is lower by more than this fraction.
+# Fraction by which a loss must fall below the lowest loss to count as progress.
 PLATEAU = 1e-3
-# A loss counts as diverged above this many times (1 + the first loss), or if it is not finite.
+# A loss above this many times (1 + the first loss) counts as diverged, as does a loss that is not finite.
 DIVERGED_RATIO = 1e12
 
 
@@ -34,9 +34,9 @@ class Stop(NamedTuple):
     that step. With mini-batches, the loss and the gradient are those of the batch.
 
     Attributes:
-        loss: Stop once the loss is at most this value.
-        gradient: Stop once the norm of the gradient is at most this value.
-        plateau: Stop after this many steps in which the loss has not fallen more than 0.1% below its lowest value.
+        loss: stop once the loss is at most this value.
+        gradient: stop once the norm of the gradient is at most this value.
+        plateau: stop after this many steps in which the loss has not fallen more than 0.1% below its lowest value.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -86,7 +86,7 @@ class Checkpoint(Protocol):
         ...
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Replace the saved arrays by those after the given number of steps."""
+        """Save the arrays after `step` steps, replacing those saved before."""
         ...
 
 
@@ -95,7 +95,7 @@ class Layout(Protocol):
     """Placement of the members' arrays on devices; equal layouts share a compiled program."""
 
     def spread(self, tree: PyTree) -> PyTree:
-        """Constrain traced arrays, stacked over members along their first axis, to their devices."""
+        """Place traced arrays, stacked over members along their first axis, on devices."""
         ...
 
     def to_host(self, tree: PyTree) -> PyTree:
@@ -103,7 +103,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return the number on which all processes that share the members agree."""
+        """Return the same number on all processes that share the members."""
         ...
 
 
@@ -257,7 +257,7 @@ def _unpack(
 
 
 def _raw(leaf: Array) -> Array:
-    """Array of numbers, also for the random keys that some optimizers hold."""
+    """Return the numbers behind an array of random keys, or any other array unchanged."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 

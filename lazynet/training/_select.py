@@ -13,19 +13,22 @@ from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Preactiva
 
 
 def is_plain_descent(loss: Loss, optimizer: Any, batch_size: int | None) -> bool:
-    """Return whether training is full-batch gradient descent on the squared loss."""
+    """Return True if training is full-batch gradient descent of the squared loss."""
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
 
 def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | None, x: np.ndarray) -> Stepper:
-    """Return the stepper with the fewest operations, or the one that the optimizer names.
+    """Return the stepper with the fewest operations per step, or the one that the optimizer names.
 
     Args:
-        network: the network to train.
-        loss: the loss.
-        optimizer: a `lazynet.Optimizer` or a function of the learning rate.
-        batch_size: examples in a batch, None for the full batch.
-        x: training inputs (n, d), whose rank decides.
+        network: network to train.
+        loss: loss to minimize.
+        optimizer: a `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
+        batch_size: number of examples per step; None for the full batch.
+        x: training inputs, (n, d); the choice depends on their shape and rank.
+
+    Returns:
+        The stepper.
 
     Raises:
         ValueError: if the stepper cannot train this network.

@@ -6,7 +6,7 @@ traced. They take data as arguments and never close over it, because a compiled 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
 Optimizer = Callable[[float | Array], optax.GradientTransformation]
+# State of a stepper, any pytree of arrays.
 State = Any
 # Arrays common to all members, among them "x" (n, d), "y" and the scalar "learning_rate".
 Shared = dict[str, Array]
@@ -43,7 +44,9 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step."""
+    """Pure functions that train one member step by step; a frozen dataclass, so that `replace` changes its network."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def network(self) -> Any:
@@ -136,7 +139,7 @@ class AutodiffStepper:
         return {**member.variables, "params": state[0]}
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return no quantities."""
+        """Return an empty dictionary."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
@@ -151,7 +154,7 @@ class AutodiffStepper:
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """Order of the examples in the epoch of step t."""
         batches = len(order) // (self.batch_size or len(order))
-        # A permutation takes a sort, which costs more than a small step, so it is drawn only when an epoch begins.
+        # Drawing a permutation takes a sort, which may cost more than a step, so draw it once per epoch.
         return jax.lax.cond(t % batches == 0, lambda: epoch_order(key, t // batches, len(order)), lambda: order)
 
     def _batch(self, shared: Shared, t: Array, order: Array | None = None) -> tuple[Array, Array, float]:
@@ -226,7 +229,7 @@ class HiddenStepper:
         return {**member.variables, "params": {"hidden": hidden}}
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return no quantities."""
+        """Return an empty dictionary."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
@@ -270,7 +273,7 @@ class HiddenStepper:
         return [block.astype(bool) if self._layer.binary_slopes else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
-        """The matrix G of each block."""
+        """Matrix G of each block."""
         blocks = zip(slopes, self._blocks(readout), strict=True)
         return [block.astype(residual.dtype) * (a @ residual) for block, a in blocks]
 

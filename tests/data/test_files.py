@@ -37,8 +37,8 @@ def test_the_order_of_the_places(bare_machine, monkeypatch):
     for seed, place in enumerate((cache, debian, environment, root)):
         tiny = Tiny(seed)
         tiny.save(place / "fashion-mnist")
-        given = root if place == root else None
-        assert_is(load_dataset("fashion-mnist", ALL, root=given), tiny)
+        argument = root if place == root else None
+        assert_is(load_dataset("fashion-mnist", ALL, root=argument), tiny)
         (record,) = (record for record in list_datasets() if record.name == "fashion-mnist")
         assert record.available
         assert record.path == (environment if place == root else place) / "fashion-mnist"

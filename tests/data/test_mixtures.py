@@ -59,14 +59,14 @@ def test_separation_is_exact(classes, components, delta, lambda_, key):
     # Without a diameter the centers themselves are delta apart.
     between = [np.linalg.norm(a - b) for a, b in combinations(centers, 2)]
     np.testing.assert_allclose(between, delta, rtol=1e-6)
-    found, (least, widest) = separation(data, components), from_all_pairs(data, by_distance(data))
-    assert found.delta == pytest.approx(least, rel=1e-12)
-    assert found.diameter == pytest.approx(widest, rel=1e-12)
-    assert found.delta >= delta
-    assert found.diameter <= lambda_ * delta * (1 + 1e-12)
+    measured, (least, widest) = separation(data, components), from_all_pairs(data, by_distance(data))
+    assert measured.delta == pytest.approx(least, rel=1e-12)
+    assert measured.diameter == pytest.approx(widest, rel=1e-12)
+    assert measured.delta >= delta
+    assert measured.diameter <= lambda_ * delta * (1 + 1e-12)
     # With a hundred or more points, two are near opposite ends of a cap.
-    assert found.diameter > 0.7 * lambda_ * delta
-    assert found.holds == (found.lambda_ <= 1 / (8 * components))
+    assert measured.diameter > 0.7 * lambda_ * delta
+    assert measured.holds == (measured.lambda_ <= 1 / (8 * components))
 
 
 def by_distance(data):
@@ -80,9 +80,9 @@ def by_distance(data):
 def test_two_caps_of_two_points_reach_the_ends(key):
     """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
     data = mixture(20_000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
-    found = separation(data, 1)
-    assert 0.8 <= found.delta < 0.81
-    assert 0.39 < found.diameter <= 0.4 * (1 + 1e-12)
+    measured = separation(data, 1)
+    assert 0.8 <= measured.delta < 0.81
+    assert 0.39 < measured.diameter <= 0.4 * (1 + 1e-12)
 
 
 def test_small_distances_keep_their_digits(key):
@@ -98,11 +98,11 @@ def test_xor_is_not_linearly_separable(key):
     for rows in (data.x_train[label == 0], data.x_train[label == 1]):
         assert rows.min() < -0.99
         assert rows.max() > 0.99
-    found = separation(data, 2)
-    assert 0.09 < found.diameter <= 0.1
-    assert found.delta >= 2 * np.sin(np.pi / 4 - np.arcsin(0.05))
+    measured = separation(data, 2)
+    assert 0.09 < measured.diameter <= 0.1
+    assert measured.delta >= 2 * np.sin(np.pi / 4 - np.arcsin(0.05))
     # A diameter of 1/10 exceeds 1 / (8 l), as a footnote of the paper notes.
-    assert not found.holds
+    assert not measured.holds
     assert separation(xor(400, 100, key, diameter=0.08), 2).holds
     centers = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
     assert distances(data.x_train, centers).min(axis=1).max() <= 0.05 * (1 + 1e-3)
@@ -110,10 +110,10 @@ def test_xor_is_not_linearly_separable(key):
 
 def test_without_components_every_example_is_one():
     data = Dataset([[1, 0], [0.9, 0.1], [0, 1], [0, 0.9]], [1, 1, -1, -1])
-    found = separation(data)
-    assert found == Separation(delta=found.delta, diameter=0.0, components=2)
-    assert (found.lambda_, found.holds) == (0, True)
-    assert found.delta == pytest.approx(np.hypot(0.9, 0.8))
+    measured = separation(data)
+    assert measured == Separation(delta=measured.delta, diameter=0.0, components=2)
+    assert (measured.lambda_, measured.holds) == (0, True)
+    assert measured.delta == pytest.approx(np.hypot(0.9, 0.8))
     same = separation(Dataset([[1, 0], [1, 0]], [1, -1]), components=1)
     assert (same.delta, same.lambda_, same.holds) == (0, np.inf, False)
 

@@ -122,7 +122,7 @@ def test_nothing_of_the_size_of_the_data_is_planned(monkeypatch):
     """What a kernel of all examples would take is refused only where it is asked for."""
     monkeypatch.setattr("lazynet.plan.SMALL", 0)
     monkeypatch.setattr("lazynet.plan.available_memory", lambda: 40_000)
-    with pytest.raises(ValueError, match="Diagonalizing the infinite-width kernel of 60 training rows takes"):
+    with pytest.raises(ValueError, match="Diagonalizing the infinite-width kernel of 60 training rows"):
         lz.sweep(NETWORK, DATA, [16], 1, 2, **SGD)
     assert lz.sweep(NETWORK, DATA, [16], 1, 2, compare=False, measured=5, **SGD).sizes["width"] == 1
 

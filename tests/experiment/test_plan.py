@@ -105,7 +105,7 @@ def test_a_sweep_that_does_not_fit_is_refused_before_work(monkeypatch):
     monkeypatch.setattr(
         sys.modules["lazynet.execution._runner"], "compute_cell", lambda *_: pytest.fail("work was started")
     )
-    with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 takes .* but 2\.15 GB of memory are"):
+    with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 needs .* but only 2\.15 GB is free"):
         lz.sweep(lz.TwoLayer(width=2), DIGITS, [64, 2**24], seeds=2, steps=10)
 
 

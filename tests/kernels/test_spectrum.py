@@ -12,7 +12,7 @@ from lazynet.kernels._spectrum import DIRECT
 
 
 def solve_longdouble(k, y):
-    """K^-1 y by Gauss-Jordan elimination in extended precision."""
+    """Compute K^-1 y by Gauss-Jordan elimination in extended precision."""
     work = np.concatenate([k, y.reshape(len(k), -1)], axis=1).astype(np.longdouble)
     for i in range(len(k)):
         work[i] /= work[i, i]
@@ -55,14 +55,14 @@ def test_rows_that_are_the_same_are_named():
     x[6] = x[2]
     relu, erf = (lz.analytic_kernel(lz.TwoLayer(width=2, activation=a)) for a in ("relu", "erf"))
     for kernel in (relu, erf):
-        with pytest.raises(ValueError, match="rows 2 and 6 are identical"):
+        with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6 that are identical"):
             lz.complexity(kernel(x), targets(8))
     x[6] = 2 * x[2]
-    with pytest.raises(ValueError, match="rows 2 and 6 are identical"):
+    with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6 that are identical"):
         lz.complexity(relu(x), targets(8))
     x[6] = -x[2]
     assert same_rows(erf(x)) == (2, 6, "antipodal")
-    with pytest.raises(ValueError, match="rows 2 and 6 are antipodal"):
+    with pytest.raises(ValueError, match="rows 2 and 6 that are antipodal"):
         lz.complexity(erf(x), targets(8))
     assert same_rows(relu(x)) is None
     y = targets(8)
@@ -81,18 +81,22 @@ def test_nearly_the_same_rows_are_not_called_the_same():
 @pytest.mark.parametrize(
     ("k", "y", "message"),
     [
-        (np.ones((2, 3)), np.ones(2), r"k has shape \(2, 3\), but must be a square matrix"),
-        (np.diag([1.0, np.nan]), np.ones(2), "k has NaN or infinite entries"),
-        (np.array([[1.0, 0.5], [0.4, 1.0]]), np.ones(2), "k differs from its transpose"),
-        (np.eye(2), np.ones(3), r"y has shape \(3,\), but the kernel asks for \(2,\) or \(2, k\)"),
-        (np.eye(2), np.array([1.0, np.inf]), "y has NaN or infinite entries"),
-        (np.array([[1.0, 0.5, 0.9], [0.5, 1, 0.1], [0.9, 0.1, -1.0]]), np.ones(3), "The kernel has no inverse"),
-        (np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [3.0, 3.0, 6.0]]), np.ones(3), "The kernel has no inverse"),
-        (np.zeros((2, 2)), np.ones(2), "The kernel has no inverse"),
-        (np.zeros((1, 1)), np.ones(1), "The kernel has no inverse"),
+        (np.ones((2, 3)), np.ones(2), "k must be a square matrix"),
+        (np.diag([1.0, np.nan]), np.ones(2), "k must be finite"),
+        (
+            np.array([[1.0, 0.5], [0.4, 1.0]]),
+            np.ones(2),
+            "k must be symmetric to 1.0e-05, got a matrix that differs from its transpose by 1.0e-01",
+        ),
+        (np.eye(2), np.ones(3), r"y must be an array of shape \(2,\) or \(2, k\) to fit the kernel"),
+        (np.eye(2), np.array([1.0, np.inf]), "y must be finite"),
+        (np.array([[1.0, 0.5, 0.9], [0.5, 1, 0.1], [0.9, 0.1, -1.0]]), np.ones(3), "k must be positive definite"),
+        (np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [3.0, 3.0, 6.0]]), np.ones(3), "k must be positive definite"),
+        (np.zeros((2, 2)), np.ones(2), "k must be positive definite"),
+        (np.zeros((1, 1)), np.ones(1), "k must be positive definite"),
     ],
 )
-def test_what_has_no_complexity_is_refused(k, y, message):
+def test_bad_kernels_and_targets_are_refused(k, y, message):
     with unchecked(), pytest.raises(ValueError, match=message):
         lz.complexity(k, y)
 
@@ -133,12 +137,12 @@ def test_projections_of_labels_carry_all_of_them(outputs):
     values, projections = lz.label_projections(k, y)
     assert projections.shape == y.shape
     assert (np.diff(values) <= 0).all()
-    # The residual of descent, whose square the projections divide by modes.
+    # The projections decompose the squared residual of descent into modes.
     path = lz.kernel_descent(k, y, learning_rate=0.1, steps=[0, 1, 7, 400])
     for step, train in zip(path.step, path.train, strict=True):
         decay = (1 - 0.1 * values) ** (2 * int(step))
         assert np.sum((train - y) ** 2) == pytest.approx(decay @ np.sum(projections.reshape(30, -1) ** 2, axis=1))
     again = lz.label_projections(spectrum(k), y)
-    assert all(np.array_equal(one, other) for one, other in zip(again, (values, projections), strict=True))
-    with unchecked(), pytest.raises(ValueError, match=r"y has shape \(29,"):
+    assert all(np.array_equal(a, b) for a, b in zip(again, (values, projections), strict=True))
+    with unchecked(), pytest.raises(ValueError, match="y must be an array of shape"):
         lz.label_projections(k, y[:29])

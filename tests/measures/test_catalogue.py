@@ -85,7 +85,7 @@ def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
     lz.sweep(NETWORK, DATA, [8], 1, 3, out=tmp_path / "run", progress=False)
     unregister_quantity(QUANTITY.name)
     try:
-        with pytest.raises(ValueError, match="belongs to another sweep"):
+        with pytest.raises(ValueError, match=r"^out must be the folder of this study"):
             lz.sweep(NETWORK, DATA, [8], 1, 3, out=lz.RunFolder(tmp_path / "run", resume=True), progress=False)
     finally:
         lz.register_quantity(QUANTITY)

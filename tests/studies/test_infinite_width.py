@@ -78,7 +78,7 @@ def test_bad_input_starts_no_work(data, tmp_path, monkeypatch):
         ({"steps": 0}, "steps is 0"),
         ({"snapshots": 0}, "snapshots is 0"),
         ({"learning_rate": -1.0}, "positive and finite"),
-        ({"tolerance": 0.0}, "tolerance is 0.0"),
+        ({"tolerance": 0.0}, "tolerance must be"),
         ({"out": tmp_path}, "exists"),
     ):
         with unchecked(), pytest.raises((ValueError, FileExistsError), match=message):

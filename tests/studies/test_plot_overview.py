@@ -106,7 +106,7 @@ def test_a_band_over_seeds(figure, result):
         {"widths": [32]},
         {"seeds": 1},
         {"train": "readout"},
-        {"optimizer": "momentum", "learning_rate": 0.01},
+        {"optimizer": lz.Optimizer("sgd", momentum=0.9), "learning_rate": 0.01},
         {"symmetric": False, "output_scale": lambda m: m**-0.25},
     ],
     ids=["one_width", "one_seed", "readout", "momentum", "own_start"],
@@ -140,7 +140,7 @@ def test_zeros_and_diverged_widths_leave_no_trace(result):
 
 
 def test_networks_that_were_not_compared_have_no_empty_axes():
-    more = {"learning_rate": 0.1, "compare": False, "measured": 8, "progress": False}
+    more = {"learning_rate": 0.1, "measure": lz.Measure(predictions=False, rows=8), "progress": False}
     loss, gaps, *_ = lz.plot(lz.sweep(lz.TwoLayer(width=8), DATA, [8, 32], 2, 5, **more)).axes
     assert not gaps.axison
     assert gaps.get_title() == "Not compared with the kernel"

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
-from lazynet.experiment._record import traits_record
+from lazynet.experiment._settings import traits_record
 from lazynet.theory import fit_exponent, judge
 
 WIDTHS, STEPS, SEEDS = np.array([256, 1024, 4096]), np.array([0, 1, 10, 100]), 8
@@ -281,6 +281,9 @@ def test_gaps_of_zero_targets_have_no_level():
 
 def test_withheld_predictions_are_said_to_be():
     result = made()
-    result.attrs["settings"] = result.attrs["settings"].replace("sgd", "adam")
+    result.attrs["settings"] = result.attrs["settings"].replace('"proportional": true', '"proportional": false')
     assert "no other exponent is predicted" in str(lz.verify(result))
+    decay = made()
+    decay.attrs["settings"] = json.dumps(json.loads(decay.attrs["settings"]) | {"weight_decay": 0.1})
+    assert [row.quantity for row in lz.verify(decay).rows] == ["initial_kernel_error"]
     assert "no other exponent" not in str(lz.verify(made()))

@@ -13,10 +13,9 @@ import numpy as np
 from lazynet.data import Dataset, label_noise
 from lazynet.dynamics import kernel_descent
 from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
-from lazynet.experiment import as_json, fingerprint, limit_settings
+from lazynet.experiment import CellCheckpoint, as_json, fingerprint, limit_settings
 from lazynet.kernels import CrossOperator, KernelOperator, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import label_result, zero_one_error
-from lazynet.training import Checkpoint
 from lazynet.training._keys import noise_key
 from lazynet.typing import Result
 
@@ -111,7 +110,7 @@ class InfiniteWidth:
         """True and random labels, which alternate in the last axis."""
         return np.stack([self.data.y_train, self._random], axis=-1).reshape(self.data.n_train, -1)
 
-    def _complexity(self, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]) -> Arrays:
+    def _complexity(self, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         inverse = solve(
             self._operator(progress),
             self._targets,
@@ -125,7 +124,7 @@ class InfiniteWidth:
             "singular": np.asarray(inverse.singular),
         }
 
-    def _predictions(self, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]) -> Arrays:
+    def _predictions(self, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         data, k, y = self.data, self._operator(progress), self._targets
         lambda_max = largest_eigenvalue(k)
         eta = 1 / lambda_max if self.learning_rate is None else self.learning_rate

@@ -150,11 +150,11 @@ def laziness_map(
 ) -> Any:
     """Map how far kernels move and how well networks generalize over width m and output scale alpha.
 
-    Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until a small share of the
-    first loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019), by the gradient flow of
-    `lazynet.Optimizer("flow")`. In the NTK parametrization sqrt(m) alpha decides: where it is large the network is lazy,
-    where it is small it learns features, and the boundary follows alpha ~ m^(-1/2). At each width `output_scales`
-    bracket the boundary, and bisection finds it.
+    Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until a small share of
+    the first loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019), by the gradient flow of
+    `lazynet.Optimizer("flow")`. In the NTK parametrization sqrt(m) alpha decides: where it is large the network is
+    lazy, where it is small it learns features, and the boundary follows alpha ~ m^(-1/2). At each width
+    `output_scales` bracket the boundary, and bisection finds it.
 
     Args:
         network: the family, with a field `output_scale`; its own width and output scale are replaced. The output at the
@@ -168,16 +168,16 @@ def laziness_map(
         steps: largest number of training steps.
         dtype: "float32" or "float64", of the training.
         out: a new folder, or a `lazynet.RunFolder`. It holds result.nc and a sweep in each subfolder. A map can be
-            resumed with another `change`. A shard computes its share of the networks at `output_scales`; the map resumed
-            without a shard then finds the boundary.
+            resumed with another `change`. A shard computes its share of the networks at `output_scales`; the map
+            resumed without a shard then finds the boundary.
         progress: whether to show progress on a terminal.
 
     Returns:
-        `xarray.Dataset`. Over width, output_scale and seed: status (fitted; unfinished after the last step; diverged; or
-        dead, standing still above the loss that fits), train_loss, stopped_step, and kernel_change, test_loss,
-        test_error, relative_displacement, time and, if it is known, activation_flips, which are NaN for networks that do
-        not fit. Over width: boundary, boundary_low and boundary_high, NaN if fewer than half of the networks fit. Over
-        width and `round`: tried_scale and, with seed, tried_change. The coordinate `control` is m^p alpha, with p the
+        `xarray.Dataset`. Over width, output_scale and seed: status (fitted; unfinished after the last step; diverged;
+        or dead, standing still above the loss that fits), train_loss, stopped_step, and kernel_change, test_loss,
+        test_error, relative_displacement, time and, if it is known, activation_flips, which are NaN for networks that
+        do not fit. Over width: boundary, boundary_low and boundary_high, NaN if fewer than half of the networks fit.
+        Over width and `round`: tried_scale and, with seed, tried_change. The coordinate `control` is m^p alpha, p the
         attribute `control_exponent`: minus the predicted exponent of the boundary, or minus the fitted one if none is
         predicted, or 0. Further attributes: change; boundary_exponent with _low, _high (95%) and _predicted;
         collapse_spread, the RMS of the log of the change about the mean curve over m^p alpha; collapse_exponent, the p
@@ -189,8 +189,8 @@ def laziness_map(
         TimeoutError: if the time limit of `out` is over; the map can be resumed.
 
     Warns:
-        UserWarning: if the change at some width is not above `change` at one of `output_scales` and below it at a larger
-            one.
+        UserWarning: if the change at some width is not above `change` at one of `output_scales` and below it at a
+            larger one.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=8)

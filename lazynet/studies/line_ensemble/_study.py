@@ -11,10 +11,9 @@ import numpy as np
 
 from lazynet.dynamics import kernel_descent, kernel_ensemble
 from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
-from lazynet.experiment import Pack, Record, References, Spec, Trained, as_json, train_pack, units_of
+from lazynet.experiment import CellCheckpoint, Pack, Record, References, Spec, Trained, as_json, train_pack, units_of
 from lazynet.kernels import start_covariance
 from lazynet.measures import label_result
-from lazynet.training import Checkpoint
 from lazynet.typing import Result
 
 KIND = "line_ensemble"
@@ -81,9 +80,7 @@ class LineEnsemble:
     def _line(self) -> dict[str, Any]:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
-    def _networks(
-        self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]
-    ) -> Arrays:
+    def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         """Return predictions and their gap to the limit from the networks' own starts, (members, step, place, ...)."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
@@ -94,13 +91,7 @@ class LineEnsemble:
             return arrays
         return arrays | {"gap": _gap(trained, line, limit, rate, training.snapshot_steps)}
 
-    def _limit(
-        self,
-        rates: dict[int, float],
-        progress: TaskProgress,
-        checkpoint: Checkpoint | None,
-        earlier: dict[str, Arrays],
-    ) -> Arrays:
+    def _limit(self, rates: dict[int, float], progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         """Return mean and standard deviation over networks of infinite width, (width, step, place, ...)."""
         point, bands = self.spec.points[0], []
         line = point.data

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
-from lazynet.experiment import Cell, Pack, Record, References, Spec, assemble, compute_cell, units_of
+from lazynet.experiment import Cell, CellCheckpoint, Pack, Record, References, Spec, assemble, compute_cell, units_of
 from lazynet.studies.sweep._verdict import verdicts_json
-from lazynet.training import Checkpoint
 from lazynet.typing import Result
 
 KIND = "sweep"
@@ -70,9 +69,7 @@ class SweepStudy:
             losses=partial(_losses, pack),
         )
 
-    def _compute(
-        self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: Checkpoint | None, earlier: dict[str, Arrays]
-    ) -> Arrays:
+    def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         return compute_cell(self.spec, pack, rate, self.references, progress.steps, checkpoint).to_arrays()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lazynet.experiment import MemberStatus
 from lazynet.measures import Quantity, catalogue, registered
-from lazynet.networks import LayerScaling, get_parametrization
+from lazynet.networks import LayerScaling, Parametrization, get_parametrization
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of
 from lazynet.studies.sweep._rows import Row, StepFit
@@ -162,17 +162,17 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Exponents of the layers and of the scales at each width; None for a network without exponents of its layers."""
-    settings = settings_of(result)
-    widths, known = result.width.values, settings["traits"]["scaling"]
-    if known is None:
+    """Return the exponents of a sweep's layers and scales, None for a network whose layers have no known exponents."""
+    settings, widths = settings_of(result), result.width.values
+    record = settings["traits"]["scaling"]
+    if record is None:
         return None
-    layers = LayerScaling(**known)
+    layers = LayerScaling(**record)
 
     def exponent(scale: str) -> float:
         if scale not in result.coords:
             return 0.0
-        # One number where the scale was an axis of the sweep.
+        # A scale that is an axis of the sweep has a single value for all widths.
         values = np.broadcast_to(result[scale].values, widths.shape)
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
@@ -184,8 +184,10 @@ def scaling_of(result: Result) -> Scaling | None:
         settings["traits"]["starts_at_zero"],
         bool(layers.homogeneous) and not (layers.biased and abs(init) > ROUNDING),
         layers.train,
-        settings["proportional"],
-        get_parametrization(layers.parametrization),
+        # The weight decay may be an axis, of which the record knows the first value.
+        settings["proportional"] and not settings.get("weight_decay"),
+        # The record holds lists, as JSON does.
+        get_parametrization(Parametrization(*layers.parametrization)),
         layers.depth,
         tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
         "quadratic_gap_train" in result and layers.homogeneous is not None,
