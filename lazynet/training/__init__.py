@@ -2,7 +2,7 @@
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
-from lazynet.training._optimizer import Optimizer, get_optimizer
+from lazynet.training._optimizer import OPTIMIZERS, Optimizer, get_optimizer
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training._select import choose_stepper, is_plain_descent
 from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Stepper, row_space
@@ -11,6 +11,7 @@ from lazynet.training._units import Units
 __all__ = [
     "DIVERGED_RATIO",
     "NEVER",
+    "OPTIMIZERS",
     "AutodiffStepper",
     "Checkpoint",
     "DelayedStepper",

@@ -1,6 +1,7 @@
 """Training at infinite width on a whole data set."""
 
 import lazynet.studies.infinite_width._quantities  # noqa: F401 (adds the quantities to the catalogue)
-from lazynet.studies.infinite_width._api import infinite_width
+from lazynet.studies.infinite_width._api import check_infinite_width, infinite_width
+from lazynet.studies.infinite_width._study import InfiniteWidth
 
-__all__ = ["infinite_width"]
+__all__ = ["InfiniteWidth", "check_infinite_width", "infinite_width"]
