@@ -101,7 +101,5 @@ def check_targets(name: str, value: object, rows: int) -> np.ndarray:
             "Flatten targets of one output with y.reshape(-1)."
         )
     if len(y) != rows:
-        raise ValueError(
-            f"{name} must be an array with one target for each of the {rows} inputs, got {len(y)} targets."
-        )
+        raise ValueError(f"{name} must have one target for each of the {rows} inputs, got {len(y)} targets.")
     return y

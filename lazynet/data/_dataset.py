@@ -55,7 +55,7 @@ class Dataset:
         """Convert the arrays to float64 and check them."""
         x = check_rows("x_train", x_train)
         if len(x) == 0:
-            raise ValueError("x_train must be an array with at least one row, got none.")
+            raise ValueError(f"x_train must have at least one row, got shape {x.shape}.")
         y = check_targets("y_train", y_train, len(x))
         if (x_test is None) != (y_test is None):
             passed, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")

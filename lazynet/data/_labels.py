@@ -69,11 +69,11 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
     entries = _as_tuple(classes.split() if isinstance(classes, str) else classes)
     groups = tuple(_parse_group(entry) for entry in entries)
     if len(groups) < 2:
-        raise ValueError(f"classes must be at least two classes, got {entries!r}.")
+        raise ValueError(f"classes must name at least two classes, got {entries!r}.")
     labels = [label for group in groups for label in group]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
-        raise ValueError(f"classes must be distinct labels, got {repeated[0]} twice in {entries!r}.")
+        raise ValueError(f"classes must name each label once, got {repeated[0]} twice in {entries!r}.")
     return groups
 
 

@@ -242,20 +242,20 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         raise ValueError(f"data must be a lazynet.Dataset, got {type(data).__name__}.")
     if not is_labels(data.y_train):
         raise ValueError(
-            "data must be a data set with labels as targets, +1 and -1 or rows of one-hot minus 1/k, got other values."
+            "data must have labels as targets (+1 and -1, or rows of one-hot minus 1/k), got other values."
         )
     y = data.y_train
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)
     rows_by_class = [data.x_train[class_of_row == label] for label in np.unique(class_of_row)]
     if len(rows_by_class) < 2:
-        raise ValueError("data must be a data set with examples of at least two classes, got one class.")
+        raise ValueError("data must have examples of at least two classes, got one class.")
     largest_class = max(map(len, rows_by_class))
     if components is None:
         return Separation(_class_distance(data.x_train, class_of_row), 0.0, largest_class)
     components = check_count("components", components, 1)
     if largest_class > CLUSTERED:
         raise ValueError(
-            f"data must be a data set with at most {CLUSTERED} examples per class, got {largest_class}. Use fewer "
+            f"data must have at most {CLUSTERED} examples per class, got {largest_class}. Use fewer "
             "examples, or leave out components."
         )
     diameter = max(_component_diameter(rows, components) for rows in rows_by_class)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -56,6 +56,7 @@ class Output(NamedTuple):
     files: Callable[[Result], dict[str, bytes]]
 
 
+@runtime_checkable
 class Study(Protocol):
     """The plan of a study, as the runner needs it."""
 

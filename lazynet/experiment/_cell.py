@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 GROUPS = ("variables", "limit_variables")
 
 
+@runtime_checkable
 class StepReports(Protocol):
     """A function that makes the report of a cell's steps from units of work and operations of a step."""
 

@@ -110,7 +110,7 @@ def check_pair(
     x1 = _check_rows(x1, "x1", dtype)
     x2 = None if x2 is None else _check_rows(x2, "x2", dtype)
     if x2 is not None and x1.shape[1] != x2.shape[1]:
-        raise ValueError(f"x2 must be rows of length {x1.shape[1]} like x1, got rows of length {x2.shape[1]}.")
+        raise ValueError(f"x2 must have rows of length {x1.shape[1]} like x1, got length {x2.shape[1]}.")
     return x1, x2
 
 
@@ -120,14 +120,14 @@ def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarra
     rows = np.asarray(x, dtype)
     for invalid, value in ((~np.isfinite(rows).all(axis=1), "NaN or infinity"), (~rows.any(axis=1), "zeros")):
         if invalid.any():
-            raise ValueError(f"{name} must be finite, nonzero rows, got {value} in row {np.argmax(invalid)}.")
+            raise ValueError(f"{name} must have finite, nonzero rows, got {value} in row {np.argmax(invalid)}.")
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
     invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares))
     if invalid.any():
         row = np.argmax(invalid)
         raise ValueError(
-            f"{name} must be rows whose squared norms are in the range of {dtype}, got a norm of "
+            f"{name} must have rows whose squared norms are representable in {dtype}, got a norm of "
             f"{np.linalg.norm(rows[row].astype(np.longdouble)):.3g} in row {row}. Rescale the rows."
         )
     return rows

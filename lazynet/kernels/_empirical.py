@@ -72,23 +72,23 @@ def empirical_ntk(
         network: Object with a function `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or the
             function itself. JAX must be able to trace it and differentiate it in reverse mode, and each output may
             depend only on its own row of x.
-        variables: Variables of the network, as returned by `network.init`. The kernel is with respect to the arrays in
+        variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
             "params".
         x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs.
         x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
         outputs: "average" for the average over outputs, "all" for all pairs of outputs.
         parts: Whether to return the contribution of each array in "params" instead of their sum.
-        dtype: Dtype of the computation and the result, "float64" or "float32". By default, the kernel is computed in
-            float32 if all inputs and variables are float32, otherwise in float64, and returned in float64.
-        memory: Limit in bytes for memory in addition to the result. Defaults to the free memory.
+        dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
+            float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
+        memory: Memory limit in bytes, not counting the result. Defaults to the free memory.
 
     Returns:
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) for "all". With `parts`, a dictionary of such arrays by path,
         such as "Dense_0/kernel", whose sum is the kernel.
 
     Raises:
-        ValueError: If an argument is invalid, or the kernel of a single pair of rows needs more memory. Raised before
-            any work starts.
+        ValueError: If an argument is invalid, or the kernel of a single pair of rows exceeds the memory limit. Raised
+            before any work starts.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, train="both"), jax.numpy.eye(3)
@@ -104,21 +104,24 @@ def empirical_ntk(
         check_dtype(dtype)
     _check_rows(x1, x2)
     arrays = dict(variables), x1, x2
-    given = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
-    inside = dtype or ("float32" if {a for a in given if _is_floating(a)} == {np.dtype("float32")} else "float64")
+    dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
+    all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
+    compute_dtype = dtype or ("float32" if all_float32 else "float64")
     if traits(network).hidden_layer is not None and outputs == "average" and not parts:
-        needed = _average_bytes(network, *arrays, inside)
+        needed = _average_bytes(network, *arrays, compute_dtype)
         if needed <= (_room(needed) if memory is None else memory):
-            with host_float64() if inside == "float64" else float64():
-                cast = jax.tree.map(partial(_cast, dtype=inside), arrays)
+            with host_float64() if compute_dtype == "float64" else float64():
+                cast = jax.tree.map(partial(_cast, dtype=compute_dtype), arrays)
                 kernel = np.asarray(average_ntk(network, *cast, by_counting=_counts(network, variables)))
             return kernel.astype(dtype or "float64", copy=False)
     free = available_memory() if memory is None else memory
     names = _names(network, variables)
-    precision = host_float64() if inside == "float64" else jax.default_matmul_precision("highest")
+    precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
     # The memory of a program is known only after compilation.
     with precision, jax.disable_jit(False):
-        build = Blockwise(network, jax.tree.map(partial(_floats_as, dtype=inside), dict(variables)), outputs, parts)
+        build = Blockwise(
+            network, jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables)), outputs, parts
+        )
         kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=free, dtype=dtype or "float64")
     if outputs == "average":
         kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}

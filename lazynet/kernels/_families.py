@@ -79,7 +79,7 @@ def _deep_key(network: MLP) -> Hashable:
 
 @limit_key.register(Adapted)
 def _adapted_key(network: Adapted) -> Hashable:
-    """Return a key with the width only if the kernel was built for that width, as those of stax are."""
+    """Return a key with the width only if the kernel was built for that width, as stax kernels are."""
     return at_width(network.output_scale, network.width), None if network.one_kernel else network.width
 
 
@@ -119,7 +119,7 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
 
 @analytic_kernel.register(Adapted)
 def _adapted_kernel(network: Adapted) -> Kernel | None:
-    """Return the kernel that was passed with the network, times alpha^2, or None without such a kernel."""
+    """Return the kernel that was passed with the network, times alpha^2, or None if there is no such kernel."""
     if network.kernel is None:
         return None
     unscaled, alpha = network.kernel(network.width), at_width(network.output_scale, network.width)
@@ -132,7 +132,7 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
         with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             values = np.array(unscaled(x1, x2), np.float64)
         if values.shape != shape:
-            raise ValueError(f"kernel must be a function that returns shape {shape} here, got shape {values.shape}.")
+            raise ValueError(f"kernel must return an array of shape {shape} for these rows, got shape {values.shape}.")
         return _rounded(alpha**2 * values, x2, dtype)
 
     return kernel

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from lazynet.kernels._threads import in_threads
 
 ROWS = 8  # rows whose sums are held in registers
-TOGETHER = 8  # vectors that each entry is multiplied with when it is read
+TOGETHER = 8  # vectors that each entry is multiplied by when it is read
 CHUNK = 2048  # columns per pass over the rows of a strip, few enough for their vectors and sums to stay in the cache
 STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
 LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and rows per lane of larger matrices
@@ -229,7 +229,7 @@ def _check(block: np.ndarray, right: np.ndarray, left: np.ndarray | None) -> Non
     rows = right if left is None else left
     if block.shape != (len(rows), len(right)) or rows.shape != (len(rows), right.shape[1]):
         shapes = f"{right.shape}" if left is None else f"{right.shape} and {rows.shape}"
-        raise ValueError(f"block must be of a shape that matches vectors of shape {shapes}, got shape {block.shape}.")
+        raise ValueError(f"block must have a shape that matches vectors of shape {shapes}, got shape {block.shape}.")
     if block.dtype not in (np.float64, np.float32):
         raise ValueError(f"block must be an array of float64 or float32, got {block.dtype.str}.")
     if block.size and block.strides[1] != block.itemsize:

@@ -23,7 +23,7 @@ class Layer(NamedTuple):
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
-        inputs: Vectors that each array is multiplied with, by the position of the array in "params"; None stands for 1.
+        inputs: Vectors that each array is multiplied by, by the position of the array in "params"; None stands for 1.
     """
 
     gradients: Float[Array, "n k _"]
@@ -84,7 +84,7 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
 
 
 def _inputs(use: Dense, read: Callable[[Any], Array], dtype: Any) -> Array | None:
-    """Return the vector that the array of a dense layer is multiplied with, including its scales; None stands for 1."""
+    """Return the vector that the array of a dense layer is multiplied by, including its scales; None stands for 1."""
     if use.input is None and not use.scales:
         return None
     inputs = jnp.ones(1, dtype) if use.input is None else jnp.ravel(read(use.input)).astype(dtype)
@@ -101,7 +101,7 @@ def function_of(network: Any) -> Callable[[Variables, Array], Array]:
 
 def _check_outputs(f: Any) -> Array:
     """Return the outputs of one row, shape (k,)."""
-    allowed = "network must be a function that returns floats of shape (1,) or (1, k) for one row"
+    allowed = "network must return floats of shape (1,) or (1, k) for one row"
     if not isinstance(f, Array):
         raise ValueError(f"{allowed}, got {type(f).__name__}.")
     if f.ndim not in (1, 2) or len(f) != 1 or not jnp.issubdtype(f.dtype, jnp.floating):

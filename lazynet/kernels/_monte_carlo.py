@@ -64,7 +64,7 @@ def monte_carlo_kernel(
     True
     """
     if starts < 2:
-        raise ValueError(f"starts must be at least 2, so that there is a standard error, got {starts}.")
+        raise ValueError(f"starts must be at least 2, got {starts}.")
     network = as_static(network)
     key = jax.random.key(0) if key is None else key
     rows1 = jnp.asarray(np.asarray(x1, np.float32))

@@ -80,11 +80,10 @@ def kernel_operator(
         block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
         shape = rows.stop - rows.start, columns.stop - columns.start
         if block.shape != shape:
-            raise ValueError(f"kernel must be a function that returns shape {shape} here, got shape {block.shape}.")
+            raise ValueError(f"kernel must return an array of shape {shape} for these rows, got shape {block.shape}.")
         if not np.isfinite(block).all():
             raise ValueError(
-                f"kernel must be a function that returns finite entries, got NaN or infinity in rows {rows.start} to "
-                f"{rows.stop - 1}."
+                f"kernel must return finite entries, got NaN or infinity in rows {rows.start} to {rows.stop - 1}."
             )
         return block
 

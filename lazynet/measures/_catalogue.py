@@ -56,8 +56,9 @@ class Quantity:
         by_layer: quantity that replaces it in the figure where the result has layers.
         coordinate: True for a coordinate of the result.
         measure: function(network, variables, variables_0, data) -> array, for quantities from outside the package. JAX
-            must be able to trace it. The arguments are the network, its variables now and at the start, and a
-            `lazynet.Dataset` of traced arrays. The array has one axis for each dimension after width, seed and step.
+            must be able to trace it. The arguments are the network, its variables now and at the start, and the
+            examples as traced arrays with the attributes x_train, y_train, x_test and y_test. The array has one axis
+            for each dimension after width, seed and step.
 
     >>> import lazynet as lz
     >>> lz.Quantity("largest_weight", "largest absolute value of a weight", panel="movement").reduction

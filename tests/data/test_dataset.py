@@ -11,7 +11,7 @@ from lazynet.data import Dataset, unit_rows
 X, Y = np.arange(1.0, 13.0).reshape(4, 3), np.array([1.0, -1.0, 1.0, -1.0])
 
 
-def test_a_users_arrays_are_converted_and_kept_as_they_are():
+def test_arrays_are_converted_but_not_rescaled():
     data = Dataset(X.tolist(), jnp.asarray([1, -1, 1, -1]), X[:2].astype(np.float32), [1, -1])
     for array in (data.x_train, data.y_train, data.x_test, data.y_test):
         assert type(array) is np.ndarray
@@ -58,8 +58,8 @@ def changed(array, index, value):
         (dict(x_train=changed(X, (2, 1), np.nan)), "x_train must be finite, got NaN or infinity at index (2, 1)."),
         (dict(y_train=changed(Y, 3, np.inf)), "y_train must be finite"),
         (dict(x_train=changed(X, 2, 0.0)), "x_train must have no zero rows, got zeros in row 2."),
-        (dict(x_train=X[:0], y_train=Y[:0]), "x_train must be an array with at least one row"),
-        (dict(y_train=Y[:3]), "y_train must be an array with one target for each of the 4 inputs, got 3 targets."),
+        (dict(x_train=X[:0], y_train=Y[:0]), "x_train must have at least one row"),
+        (dict(y_train=Y[:3]), "y_train must have one target for each of the 4 inputs, got 3 targets."),
         (dict(y_train=Y[:, None]), "y_train must be an array of shape (n,), or (n, k) with k >= 2, got shape (4, 1)."),
         (dict(y_train=np.ones((4, 2, 2))), "got shape (4, 2, 2)"),
         (dict(y_train=1.0), "got shape ()"),
@@ -70,12 +70,12 @@ def changed(array, index, value):
             dict(x_test=X, y_test=np.ones((4, 2))),
             "y_test must have as many outputs as y_train, of shape (4,), got (4, 2).",
         ),
-        (dict(x_test=X, y_test=Y[:1]), "y_test must be an array with one target for each"),
+        (dict(x_test=X, y_test=Y[:1]), "y_test must have one target for each"),
         (dict(x_test=changed(X, 1, 0.0), y_test=Y), "x_test must have no zero rows"),
         (dict(x_test=changed(X, 1, np.nan), y_test=Y), "x_test must be finite"),
     ],
 )
-def test_bad_arrays_are_named(arguments, message):
+def test_bad_arrays(arguments, message):
     with unchecked(), pytest.raises(ValueError, match=re.escape(message)):
         Dataset(**{"x_train": X, "y_train": Y, **arguments})
 

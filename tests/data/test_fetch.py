@@ -54,7 +54,7 @@ def test_files_are_fetched_decompressed_and_found(published, bare_machine, tiny,
     assert load_dataset("mnist").n_train == 8
 
 
-def test_loading_fetches_what_is_nowhere(published, bare_machine, monkeypatch):
+def test_loading_fetches_missing_files(published, bare_machine, monkeypatch):
     monkeypatch.setattr("lazynet.data._fetch.ADDRESSES", {"mnist": published[1] + "/"})
     data = load_dataset("mnist", (4, 6))
     assert data.n_test == 4
@@ -63,7 +63,7 @@ def test_loading_fetches_what_is_nowhere(published, bare_machine, monkeypatch):
         load_dataset("mnist", root=bare_machine / "other")
 
 
-def test_what_is_there_and_right_stays_and_what_is_wrong_is_replaced(published, tmp_path, tiny):
+def test_correct_files_are_kept_and_damaged_files_replaced(published, tmp_path, tiny):
     folder, address = published
     here = fetch_dataset("mnist", tmp_path / "here", address)
     for name in IDX_NAMES[:3]:
@@ -78,7 +78,7 @@ def test_what_is_there_and_right_stays_and_what_is_wrong_is_replaced(published, 
 @pytest.mark.parametrize(
     "sent", [gzip.compress(b"other"), gzip.compress(b"other")[:-3], b"no gzip"], ids=["checksum", "cut short", "plain"]
 )
-def test_a_wrong_download_is_refused_and_nothing_is_kept(published, tmp_path, sent):
+def test_a_damaged_download_is_discarded(published, tmp_path, sent):
     folder, address = published
     (folder / f"{IDX_NAMES[0]}.gz").write_bytes(sent)
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_a_wrong_download_is_refused_and_nothing_is_kept(published, tmp_path, se
     assert list((tmp_path / "here" / "mnist").iterdir()) == []
 
 
-def test_a_refused_download_loses_no_cached_file(published, tmp_path, tiny):
+def test_a_damaged_download_replaces_no_cached_file(published, tmp_path, tiny):
     folder, address = published
     here = tmp_path / "here" / "mnist"
     tiny.save(here)
@@ -107,7 +107,7 @@ def test_real_checksums_refuse_other_files(server, tmp_path):
             fetch_dataset(name, tmp_path, server[1])
 
 
-def test_a_failure_of_the_network_says_where_to_put_the_files(server, tmp_path):
+def test_a_network_failure_names_the_folder_for_the_files(server, tmp_path):
     missing = f"mnist could not be downloaded from {server[1]}/ to {tmp_path / 'mnist'} (HTTPError). Put train-images"
     with pytest.raises(FileNotFoundError, match=re.escape(missing)):
         fetch_dataset("mnist", tmp_path, server[1])
@@ -122,7 +122,7 @@ def test_other_sets_are_never_fetched(name, tmp_path):
         fetch_dataset(name, tmp_path)
 
 
-def test_checksums_are_those_of_real_files():
+def test_checksums_match_the_real_files():
     if "LAZYNET_DATA" not in os.environ:
         pytest.skip("needs real data: LAZYNET_DATA is not set")
     for name, checksums in files.CHECKSUMS.items():

@@ -31,7 +31,7 @@ def test_every_name_of_the_idx_files(bare_machine, tiny, below, suffix, rename):
     assert_is(load_dataset("mnist", ALL, root=bare_machine / "here"), tiny)
 
 
-def test_the_order_of_the_places(bare_machine, monkeypatch):
+def test_search_order_of_the_folders(bare_machine, monkeypatch):
     root, environment, debian, cache = (bare_machine / place for place in ("root", "env", "debian", "cache/lazynet"))
     monkeypatch.setenv("LAZYNET_DATA", str(environment))
     for seed, place in enumerate((cache, debian, environment, root)):
@@ -44,14 +44,14 @@ def test_the_order_of_the_places(bare_machine, monkeypatch):
         assert record.path == (environment if place == root else place) / "fashion-mnist"
 
 
-def test_a_place_with_a_file_missing_is_passed_over(bare_machine, monkeypatch, tiny):
+def test_incomplete_folders_are_skipped(bare_machine, monkeypatch, tiny):
     monkeypatch.setenv("LAZYNET_DATA", str(Tiny(5).save(bare_machine / "partial")))
     (bare_machine / "partial" / IDX_NAMES[3]).unlink()
     tiny.save(bare_machine / "debian" / "mnist")
     assert_is(load_dataset("mnist", ALL), tiny)
 
 
-def test_with_root_no_other_place_counts(bare_machine, tiny):
+def test_root_excludes_all_other_folders(bare_machine, tiny):
     tiny.save(bare_machine / "debian" / "mnist")
     with pytest.raises(FileNotFoundError, match="mnist was not found") as caught:
         load_dataset("mnist", root=bare_machine / "empty")
@@ -105,7 +105,7 @@ def test_cifar_is_not_fetched(bare_machine, monkeypatch):
     assert str(bare_machine / "cache" / "lazynet" / "cifar10") in str(caught.value)
 
 
-def test_what_is_listed_on_a_bare_machine(bare_machine):
+def test_list_without_any_files(bare_machine):
     records = {record.name: record for record in list_datasets()}
     assert [name for name, record in records.items() if record.available] == ["digits"]
     assert all(record.path is None for record in records.values())

@@ -43,10 +43,10 @@ def test_parse_classes(classes, groups):
         ((0, "1,"), "got ''"),
         ((0, ()), "got ()"),
         (7, "got 7"),
-        ((0,), "classes must be at least two classes, got (0,)."),
-        ("even", "classes must be at least two classes"),
-        ((), "classes must be at least two classes"),
-        ((0, 1, 0), "classes must be distinct labels, got 0 twice in (0, 1, 0)."),
+        ((0,), "classes must name at least two classes, got (0,)."),
+        ("even", "classes must name at least two classes"),
+        ((), "classes must name at least two classes"),
+        ((0, 1, 0), "classes must name each label once, got 0 twice in (0, 1, 0)."),
         (((0, 2), (2, 3)), "got 2 twice"),
         (((5, 5), 3), "got 5 twice"),
         (("even", 4), "got 4 twice"),
@@ -94,7 +94,7 @@ def signs(n):
     return np.where(np.arange(n) % 3 == 0, 1.0, -1.0)
 
 
-def test_all_labels_drawn_anew_are_uniform_and_forget_the_old_ones(key):
+def test_redrawn_labels_are_uniform_and_independent_of_the_old_ones(key):
     n = 20_000
     y = signs(n)
     noisy = label_noise(y, 1.0, key)
@@ -118,7 +118,7 @@ def test_a_portion_of_one_hot_labels(key, classes):
     assert np.bincount(drawn, minlength=classes).min() > 0.8 * len(drawn) / classes
 
 
-def test_exactly_that_many_examples_are_chosen(key):
+def test_exact_number_of_redrawn_labels(key):
     y = signs(1000)
     # Of the chosen ones, those drawn as -1 change when all were +1, the others when all were -1.
     for portion, chosen in ((0.1, 100), (0.3336, 334), (1, 1000)):

@@ -80,8 +80,8 @@ def test_groups_are_classes(classes):
     [
         (dict(name="imagenet"), "name must be one of digits, mnist, fashion-mnist, cifar10, got 'imagenet'"),
         (dict(classes=(0, 10)), "classes must be labels"),
-        (dict(classes=(0, 0)), "classes must be distinct labels"),
-        (dict(classes=(0,)), "classes must be at least two classes"),
+        (dict(classes=(0, 0)), "classes must name each label once"),
+        (dict(classes=(0,)), "classes must name at least two classes"),
         (dict(n_train=0), "n_train must be an integer >= 1, got 0."),
         (dict(n_train=10.0), "n_train must be an integer"),
         (dict(n_train=True), "n_train must be an integer"),
@@ -94,7 +94,7 @@ def test_bad_arguments_are_refused_before_anything_is_read(arguments, message, b
         load_dataset(**{"name": "mnist", "root": bare_machine / "nothing", **arguments})
 
 
-def test_more_examples_than_there_are(tiny, tmp_path):
+def test_more_examples_than_available(tiny, tmp_path):
     tiny.save(tmp_path)
     for images in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
         (tmp_path / images).write_bytes(b"arguments are checked before images are read")
@@ -105,7 +105,7 @@ def test_more_examples_than_there_are(tiny, tmp_path):
         load_dataset("mnist", n_train=8, n_test=5, root=tmp_path)
 
 
-def test_more_digits_than_there_are():
+def test_more_digits_than_available():
     count = int(np.isin(LABELS, (0, 1)).sum())
     with pytest.raises(ValueError, match=f"n_train must be at most {count}, .* in digits, got {count + 1}"):
         load_dataset("digits", n_train=count + 1)

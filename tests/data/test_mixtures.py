@@ -108,7 +108,7 @@ def test_xor_is_not_linearly_separable(key):
     assert distances(data.x_train, centers).min(axis=1).max() <= 0.05 * (1 + 1e-3)
 
 
-def test_without_components_every_example_is_one():
+def test_without_components_every_example_is_a_component():
     data = Dataset([[1, 0], [0.9, 0.1], [0, 1], [0, 0.9]], [1, 1, -1, -1])
     measured = separation(data)
     assert measured == Separation(delta=measured.delta, diameter=0.0, components=2)
@@ -118,7 +118,7 @@ def test_without_components_every_example_is_one():
     assert (same.delta, same.lambda_, same.holds) == (0, np.inf, False)
 
 
-def test_delta_is_that_of_all_pairs_however_many(monkeypatch):
+def test_delta_does_not_depend_on_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     data = Dataset(rng.normal(size=(200, 5)), np.sign(rng.normal(size=200)))
     every = distances(data.x_train, data.x_train)[data.y_train[:, None] != data.y_train[None, :]]
@@ -170,9 +170,9 @@ def test_bad_xor_and_separation(key):
         xor(10, 5, key, diameter=1.5)
     with unchecked(), pytest.raises(ValueError, match=r"data must be a lazynet\.Dataset"):
         separation(np.eye(3), 1)
-    with pytest.raises(ValueError, match="data must be a data set with labels as targets"):
+    with pytest.raises(ValueError, match="data must have labels as targets"):
         separation(Dataset(np.eye(3), [1, 2, 3]))
-    with pytest.raises(ValueError, match="data must be a data set with examples of at least two classes"):
+    with pytest.raises(ValueError, match="data must have examples of at least two classes"):
         separation(Dataset(np.eye(3), [1, 1, 1]))
 
 
@@ -180,5 +180,5 @@ def test_classes_that_are_too_large_are_not_clustered(monkeypatch):
     monkeypatch.setattr("lazynet.data._mixtures.CLUSTERED", 2)
     data = Dataset(np.eye(4), [1, 1, 1, -1])
     assert separation(data).components == 3
-    with pytest.raises(ValueError, match="data must be a data set with at most 2 examples per class, got 3"):
+    with pytest.raises(ValueError, match="data must have at most 2 examples per class, got 3"):
         separation(data, components=1)

@@ -53,7 +53,7 @@ def test_points_depend_on_the_key_alone(make, key):
     assert make(3, 0, 2, key).n_test == 0
 
 
-def test_mixture_of_two_is_balanced_and_spreads_as_said(key):
+def test_mixture_of_two_classes_is_balanced_and_has_the_given_spread(key):
     data = gaussian_mixture(N + 1, 10, 8, key, spread=0.3)
     assert data.name == "gaussian-mixture"
     assert data.y_train.sum() == 1

@@ -16,8 +16,7 @@ from unchecked import unchecked
 import lazynet as lz
 from lazynet.experiment import _devices as devices
 from lazynet.experiment import _members as members
-from lazynet.experiment._shared_inputs import prepare
-from lazynet.experiment._spec import Training
+from lazynet.experiment import make_training, share_inputs
 from lazynet.training import HiddenStepper, Units
 from lazynet.training._keys import member_key
 from lazynet.training._units import BLOCK
@@ -102,7 +101,7 @@ def test_the_script_for_several_hosts(tmp_path):
     processes = hosts(address, flags, tmp_path)
     said = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    assert all("lazynet: out is 'run', which exists already" in text for text in said)
+    assert all("out must be a new folder, got 'run'" in text for text in said)
     refused = subprocess.run([*WIDTH_SWEEP, "--hosts", address, "two", "0"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert "--hosts takes nothing, or the address of the first host" in refused.stderr
@@ -155,20 +154,29 @@ def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     data, network = lz.load_dataset("digits", n_train=16, n_test=6), lz.TwoLayer(width=64)
     seen, simulate = [], members.simulate
 
-    def looked_at(path, measure, pack, *rest):
+    def recorded(stepper, measure, pack, *rest):
         layout = rest[-1]
         hidden = pack.variables["params"]["hidden"]
-        seen.append((path, layout, {shard.device: shard.data.shape for shard in hidden.addressable_shards}))
-        return simulate(path, measure, pack, *rest)
+        seen.append((stepper, layout, {shard.device: shard.data.shape for shard in hidden.addressable_shards}))
+        return simulate(stepper, measure, pack, *rest)
 
-    monkeypatch.setattr(members, "simulate", looked_at)
-    training = Training(5, 3, lz.losses.get_loss("squared"), "sgd", None, "float32", "hidden")
+    monkeypatch.setattr(members, "simulate", recorded)
+    training = make_training(
+        5,
+        loss="squared",
+        optimizer=lz.Optimizer(stepper="hidden"),
+        batch_size=None,
+        snapshots=3,
+        stop=None,
+        measure=None,
+        dtype="float32",
+    )
     keys = [member_key(64, seed) for seed in range(seeds)]
     with jax.log_compiles():
-        members.train_members(network, data, keys, training, 0.01, prepare(network, data, training, by_span=False))
-    ((path, layout, shapes),) = seen
+        members.train_members(network, data, keys, training, 0.01, share_inputs(network, data, training, by_span=False))
+    ((stepper, layout, shapes),) = seen
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
-    assert path == HiddenStepper(network, Units(None if seeds == 2 else layout.mesh))
+    assert stepper == HiddenStepper(network, Units(None if seeds == 2 else layout.mesh))
     assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
 
 

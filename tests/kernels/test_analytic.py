@@ -108,7 +108,7 @@ def test_scales_that_depend_on_the_width():
     np.testing.assert_allclose(analytic_kernel(scaled)(x), 16 * analytic_kernel(plain)(x), rtol=1e-14)
 
 
-def test_what_does_not_change_the_kernel():
+def test_kernel_does_not_depend_on_outputs_or_start():
     x = unit_rows(5, 3)
     reference = analytic_kernel(TwoLayer(width=16))(x)
     for network in (TwoLayer(width=4, outputs=3), TwoLayer(width=5, readout="gaussian", symmetric=False)):
@@ -127,7 +127,7 @@ def test_symmetric_case(activation, train):
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
-def test_numpy_float64_whatever_comes_in(activation):
+def test_result_is_numpy_float64_for_any_input(activation):
     kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train="both"))
     x = unit_rows(4, 3).astype(np.float32)
     expected = kernel(x.astype(np.float64))
@@ -150,16 +150,20 @@ def test_a_family_without_a_kernel_gives_none():
         (np.ones(3), None, r"x1 must be a nonempty array of shape \(n, d\), got shape \(3,\)\."),
         (np.ones((0, 3)), None, "x1 must be a nonempty array"),
         (np.ones((2, 3)), np.ones((2, 3, 1)), "x2 must be a nonempty array"),
-        (np.ones((2, 3)), np.ones((2, 4)), "x2 must be rows of length 3 like x1, got rows of length 4"),
-        (np.array([[1.0, 2.0], [np.nan, 1.0]]), None, "x1 must be finite, nonzero rows, got NaN or infinity in row 1"),
-        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), "x2 must be finite"),
-        (np.array([[1.0], [2.0], [0.0]]), None, "x1 must be finite, nonzero rows, got zeros in row 2"),
+        (np.ones((2, 3)), np.ones((2, 4)), "x2 must have rows of length 3 like x1, got length 4"),
+        (
+            np.array([[1.0, 2.0], [np.nan, 1.0]]),
+            None,
+            "x1 must have finite, nonzero rows, got NaN or infinity in row 1",
+        ),
+        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), "x2 must have finite, nonzero rows"),
+        (np.array([[1.0], [2.0], [0.0]]), None, "x1 must have finite, nonzero rows, got zeros in row 2"),
         (
             np.array([[1.0], [1e-160]]),
             None,
-            "x1 must be rows whose squared norms are in the range of float64, got a norm of 1e-160 in row 1",
+            "x1 must have rows whose squared norms are representable in float64, got a norm of 1e-160 in row 1",
         ),
-        (np.ones((2, 1)), np.array([[1e160]]), "x2 must be rows whose squared norms"),
+        (np.ones((2, 1)), np.array([[1e160]]), "x2 must have rows whose squared norms"),
     ],
 )
 def test_bad_rows_are_refused(x1, x2, message):

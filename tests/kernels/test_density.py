@@ -25,7 +25,7 @@ def test_averages_over_all_eigenvalues(dtype):
     np.testing.assert_allclose(density.values[-3:], values[-3:], rtol=1e-5)
 
 
-def test_the_error_is_that_of_the_random_vectors_alone():
+def test_polynomials_have_only_the_error_of_the_random_vectors():
     k, _ = kernel_with(np.linspace(0.5, 1, 64))
     probes = np.random.default_rng(0).standard_normal((64, 8))
     probes /= np.linalg.norm(probes, axis=0)

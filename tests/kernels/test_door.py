@@ -40,7 +40,7 @@ def bound_by_neural_tangents(name):
 
 
 @pytest.mark.parametrize(("name", "source"), NAMES.items())
-def test_table_fits_the_installed_jax(name, source):
+def test_table_matches_the_installed_jax(name, source):
     intended = resolve(source)
     assert bound_by_neural_tangents(name) is intended
     # JAX lacks the name again after the import. If a version of JAX has the name, it must refer to the same object.
@@ -51,7 +51,7 @@ def test_table_fits_the_installed_jax(name, source):
     assert present is intended
 
 
-def test_public_homes_are_the_private_objects():
+def test_public_objects_are_the_private_ones():
     for name, source in NAMES.items():
         if source.startswith("jax.extend.core."):
             assert resolve(source) is resolve(f"jax._src.core.{name.rsplit('.', 1)[1]}")
@@ -100,7 +100,7 @@ def test_a_failed_import_removes_the_names(monkeypatch):
     assert not hasattr(jax.core, "Jaxpr")
 
 
-def test_an_import_by_the_user_is_taken_as_it_is(monkeypatch):
+def test_an_earlier_import_is_reused(monkeypatch):
     mine = ModuleType("neural_tangents")
     monkeypatch.setitem(sys.modules, "neural_tangents", mine)
     assert neural_tangents.__wrapped__() is mine

@@ -148,7 +148,7 @@ def test_symmetric_case(activation, derivative):
     assert np.linalg.eigvalsh(square)[0] > -1e-12
 
 
-def test_nothing_is_traced_again():
+def test_programs_are_traced_once():
     for seed in range(3):
         gaussian_dual("erf", rows(9, 4, seed=seed), init_scale=1.0 + seed)
         gaussian_dual("tanh", rows(9, 4, seed=seed) / 10)

@@ -149,7 +149,7 @@ def test_float32(activation, key):
         assert np.abs(single - double).max() > 1e-9
 
 
-def test_float32_inputs_are_computed_in_float32_and_handed_back_in_float64(key):
+def test_float32_inputs_are_computed_in_float32_and_returned_in_float64(key):
     network, x = lz.TwoLayer(width=64), rows(6, 4).astype(np.float32)
     variables = jax.tree.map(lambda a: np.asarray(a, np.float32), dict(network.init(key, jnp.asarray(x))))
     kernel = lz.empirical_ntk(network, variables, x)

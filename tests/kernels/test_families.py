@@ -51,7 +51,7 @@ def by_neural_tangents(activation, depth, kappa, d, x1, x2):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 @pytest.mark.parametrize("activation", LAYERS)
-def test_deep_kernels_are_those_of_neural_tangents(activation, depth):
+def test_deep_kernels_match_neural_tangents(activation, depth):
     x1, x2 = rows()
     nngp, ntk = by_neural_tangents(activation, depth, 1.3, 7, x1, x2)
     # Theirs has a factor kappa^2 on hidden layers, and for relu an error of about 1e-8 in the angle of parallel rows.
@@ -153,7 +153,7 @@ def test_convolutional_kernels_are_means(options, train):
         check(lz.ConvNet(512, activation=activation, train=train, symmetric=False, **options), 60, sides)
 
 
-def test_blocks_of_patches_give_the_whole_kernel(monkeypatch):
+def test_result_does_not_depend_on_blocks_of_patches(monkeypatch):
     network, x1, x2 = lz.ConvNet(2, filter_size=3), unit_rows(9, 8), unit_rows(5, 8, seed=1)
     unblocked = [lz.analytic_kernel(network)(x1), lz.analytic_kernel(network)(x1, x2)]
     monkeypatch.setattr("lazynet.kernels._families.PAIRS", 200)
@@ -172,7 +172,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
-def test_empirical_kernels_are_those_of_jacobians_layer_by_layer(network):
+def test_empirical_kernels_match_jacobians_layer_by_layer(network):
     with float64():
         x1, x2 = (jnp.asarray(x) for x in rows())
         variables = dict(network.init(jax.random.key(0), x1))
@@ -192,7 +192,7 @@ def test_float32_is_the_rounded_kernel_and_bad_rows_are_refused():
         k = kernel(x, dtype="float32")
         assert k.dtype == np.float32
         np.testing.assert_allclose(k, kernel(x.astype(np.float32)), rtol=1e-6, atol=1e-6)
-        with pytest.raises(ValueError, match="x1 must be finite, nonzero rows"):
+        with pytest.raises(ValueError, match="x1 must have finite, nonzero rows"):
             kernel(np.eye(3, 7) * np.array([[1.0], [0.0], [1.0]]))
 
 

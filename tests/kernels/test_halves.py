@@ -52,7 +52,7 @@ def test_many_lanes(monkeypatch):
 def test_invalid_blocks_are_refused():
     block, right, left = np.ones((9, 16)), np.ones((16, 2)), np.ones((9, 2))
     for arrays in ((block, right[1:], left), (block, right, left[1:]), (block, right, left[:, :1]), (block, right)):
-        with unchecked(), pytest.raises(ValueError, match="block must be of a shape that matches"):
+        with unchecked(), pytest.raises(ValueError, match="block must have a shape that matches"):
             half_products(*arrays)
     for entries in (block.astype(int), block.astype(">f8")):
         with unchecked(), pytest.raises(ValueError, match="block must be an array of float64 or float32"):

@@ -192,7 +192,7 @@ def test_largest_eigenvalue():
 
 
 @pytest.mark.parametrize("rank", [0, 50])
-def test_the_smallest_eigenvalue_comes_with_the_solution(rank):
+def test_smallest_eigenvalue_of_a_solution(rank):
     k = KERNEL(unit_rows(400, 6))
     smallest = np.linalg.eigvalsh(k)[0]
     solution = solve(dense_operator(k), np.ones(400), tolerance=1e-8, rank=rank).lambda_min

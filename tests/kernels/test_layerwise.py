@@ -146,7 +146,7 @@ def test_blocks(mixed, most, held, monkeypatch):
     assert_close(lz.empirical_ntk(apply, variables, x, x[:3]), average(expected)[:, :3])
 
 
-def test_a_symmetric_kernel_takes_half_of_the_products_and_is_so_however_they_round(mixed, monkeypatch):
+def test_a_symmetric_kernel_takes_half_of_the_products_and_is_exactly_symmetric(mixed, monkeypatch):
     apply, variables, x, expected = mixed
     monkeypatch.setattr(blockwise, "BLOCK", 2)
     calls = []
@@ -169,7 +169,7 @@ def test_a_symmetric_kernel_takes_half_of_the_products_and_is_so_however_they_ro
     np.testing.assert_array_equal(kernel, kernel.T)
 
 
-def test_memory_is_kept(mixed):
+def test_memory_limit_is_respected(mixed):
     apply, variables, x, expected = mixed
     with float64():
         blocks = blockwise.Blockwise(apply, jax.tree.map(jnp.asarray, variables), "all", False)
@@ -212,7 +212,7 @@ def test_too_little_memory_is_refused(mixed):
         lz.empirical_ntk(apply, variables, x, memory=100)
 
 
-def test_a_two_layer_network_goes_by_blocks_where_memory_is_short():
+def test_a_two_layer_network_is_computed_in_blocks_if_memory_is_short():
     network, x = lz.TwoLayer(width=512), rows(64, 6)
     variables = drawn(network, x)
     kernel = lz.empirical_ntk(network, variables, x)
@@ -222,7 +222,7 @@ def test_a_two_layer_network_goes_by_blocks_where_memory_is_short():
 
 
 @pytest.mark.parametrize("outputs", ["average", "all"])
-def test_parts_add_up_and_are_called_by_their_path(outputs):
+def test_parts_add_up_and_are_named_by_path(outputs):
     network, x = Perceptron(widths=(7,), outputs=2), rows(4, 5)
     variables = drawn(network, x)
     parts = lz.empirical_ntk(network, variables, x, parts=True, outputs=outputs)
@@ -295,7 +295,7 @@ def test_a_network_is_traced_once():
     [
         (
             lambda p, x: (x @ p["w"]).sum(),
-            r"network must be a function that returns floats .* got float64 of shape \(\)\.",
+            r"network must return floats .* got float64 of shape \(\)\.",
         ),
         (lambda p, x: (x @ p["w"])[None], r"got float64 of shape \(1, 1, 6\)"),
         (lambda p, x: (x @ p["w"]).astype(complex), r"got complex128 of shape \(1, 6\)"),

@@ -28,7 +28,7 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.parametrize("storage", ["memory", "disk", "devices", "none"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_an_operator_is_its_matrix(dtype, storage):
+def test_operator_equals_its_matrix(dtype, storage):
     x, v = unit_rows(N, 5), np.random.default_rng(1).normal(size=(N, 2))
     k = lz.kernel_operator(KERNEL, x, dtype=dtype, storage=storage)
     matrix = KERNEL(x)
@@ -68,13 +68,13 @@ def test_result_does_not_depend_on_the_number_of_devices(dtype, monkeypatch):
     assert_close(flows[0], flows[1], ulps=256)
 
 
-def test_what_does_not_fit_on_the_devices_is_refused(monkeypatch):
+def test_too_little_device_memory_is_refused(monkeypatch):
     monkeypatch.setattr(storage, "device_memory", lambda devices: 8 * N * N - 1)
     with pytest.raises(ValueError, match=r"A kernel of 23 rows in float64 .* needs .* GB of device memory"):
         lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="devices")
 
 
-def test_between_other_inputs():
+def test_cross_operator():
     x1, x2, v = unit_rows(9, 5), unit_rows(N, 5, seed=1), np.random.default_rng(1).normal(size=(N, 2))
     assert_close(CrossOperator(KERNEL, x1, x2, "float64").product(v), KERNEL(x1, x2) @ v)
 
@@ -91,13 +91,13 @@ def test_blocks_are_computed_once_or_each_time():
     assert len(calls) == 10  # four rows of blocks, the upper triangle
     stored.product(v)
     assert len(calls) == 10
-    anew = lz.kernel_operator(counted, x, storage="none")
+    recomputed = lz.kernel_operator(counted, x, storage="none")
     assert len(calls) == 10
-    anew.product(v)
+    recomputed.product(v)
     assert len(calls) == 20
 
 
-def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
+def test_too_large_kernels_go_to_disk_or_are_refused(monkeypatch):
     monkeypatch.setattr(storage, "WORKING", 0)
     x = unit_rows(N, 5)
     needed = plan.symmetric_bytes(N, 8, 7)
@@ -114,7 +114,7 @@ def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
         lz.kernel_operator(no_work, x, storage="memory", memory=needed - 1)
 
 
-def test_a_disk_that_is_full_is_refused(monkeypatch):
+def test_a_full_disk_is_refused(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(ValueError, match="of disk, but only"):
         lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="disk")
@@ -142,13 +142,9 @@ def test_bad_input():
         lz.kernel_operator(KERNEL, x, dtype="float16")
     with pytest.raises(ValueError, match="storage must be None or one of memory, disk, devices, none"):
         lz.kernel_operator(KERNEL, x, storage="cloud")
-    with pytest.raises(
-        ValueError, match=r"kernel must be a function that returns finite entries, got .* in rows 0 to 6"
-    ):
+    with pytest.raises(ValueError, match=r"kernel must return finite entries, got .* in rows 0 to 6"):
         lz.kernel_operator(lambda a, b=None, dtype=None: np.full((len(a), len(a if b is None else b)), np.nan), x)
-    with pytest.raises(
-        ValueError, match=r"kernel must be a function that returns shape \(7, 2\) here, got shape \(7, 7\)"
-    ):
+    with pytest.raises(ValueError, match=r"kernel must return an array of shape \(7, 2\)"):
         lz.kernel_operator(lambda a, b=None, dtype=None: a @ a.T, x, storage="none").product(np.ones((N, 1)))
     with unchecked(), pytest.raises(ValueError, match=r"v must be an array of shape \(23, k\)"):
         dense_operator(KERNEL(x)).product(np.ones((N - 1, 1)))
@@ -160,5 +156,5 @@ def test_bad_input():
         dense_operator(np.triu(np.ones((4, 4), np.float32)))
 
 
-def test_available_memory_is_some_and_no_more_than_the_machine_has():
+def test_available_memory_is_plausible():
     assert 1e6 < plan.available_memory() < 1e15

@@ -35,7 +35,7 @@ def test_complexity(n, outputs):
 
 
 def test_complexity_of_learnable_targets_is_bounded():
-    """Arora et al. 2019, Theorem 6.1: y = (b . x)^p has y' K^-1 y <= 9 p^2 |b|^2p, whatever n is."""
+    """Arora et al. 2019, Theorem 6.1: y = (b . x)^p has y' K^-1 y <= 9 p^2 |b|^2p, for any n."""
     beta = unit_rows(1, 5, seed=3)[0]
     for n in (20, 100):
         x = unit_rows(n, 5)
@@ -50,7 +50,7 @@ def test_complexity_is_in_float64_for_float32_labels():
     assert lz.complexity(k, y.astype(np.float32)) == lz.complexity(k, y)
 
 
-def test_rows_that_are_the_same_are_named():
+def test_errors_name_identical_and_antipodal_rows():
     x = unit_rows(8, 5)
     x[6] = x[2]
     relu, erf = (lz.analytic_kernel(lz.TwoLayer(width=2, activation=a)) for a in ("relu", "erf"))
@@ -69,7 +69,7 @@ def test_rows_that_are_the_same_are_named():
     assert_close(lz.complexity(relu(x), y), np.sqrt(y @ solve_longdouble(relu(x), y) / 4), ulps=1000)
 
 
-def test_nearly_the_same_rows_are_not_called_the_same():
+def test_nearly_identical_rows_are_accepted():
     """The kernel of rows at an angle of 1e-4 has a cosine 3e-5 below 1: an inverse exists."""
     x = unit_rows(8, 5)
     x[6] = x[2] + 1e-4 * unit_rows(1, 5, seed=5)[0]
@@ -121,7 +121,7 @@ def test_spectrum(n):
     assert_close(vectors.T @ vectors, np.eye(n))
 
 
-def test_kernels_symmetric_only_to_float32_are_taken():
+def test_kernels_symmetric_up_to_float32_are_accepted():
     x = unit_rows(30, 6)
     k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
     rounded = k + 1e-7 * np.triu(np.ones_like(k), 1)
@@ -130,7 +130,7 @@ def test_kernels_symmetric_only_to_float32_are_taken():
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_projections_of_labels_carry_all_of_them(outputs):
+def test_label_projections_decompose_the_residual(outputs):
     x = unit_rows(30, 6)
     k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
     y = targets(30, outputs)

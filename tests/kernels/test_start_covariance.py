@@ -24,7 +24,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_is_the_covariance_of_draws(name):
+def test_covariance_of_samples(name):
     network, x = NETWORKS[name], jnp.asarray(X, "float32")
     keys = jax.random.split(jax.random.key(0), STARTS)
     f = jax.lax.map(lambda key: network.apply(network.init(key, x), x), keys, batch_size=100)

@@ -93,6 +93,14 @@ def test_the_title_states_the_finding(figure, result):
     assert f"{verdict.levels['activation_flips']:.1%} of signs flipped at width 512" in title
 
 
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [(["activation_flips"], "of the kernel changed"), (["activation_flips", "kernel_drift"], "of the weights moved")],
+)
+def test_the_title_states_the_first_level_there_is(result, missing, words):
+    assert f"{words} at width 512" in lz.plot(result.drop_vars(missing)).get_suptitle()
+
+
 def test_a_band_over_seeds(figure, result):
     band = figure.axes[2].collections[0].get_datalim(figure.axes[2].transData)
     final = result.displacement.isel(step=-1)

@@ -21,6 +21,12 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.studies.sweep._verdict import Verdict, entry_of, quantity_of, reduce_steps, verify_sweep
 from lazynet.typing import Axes, Figure, Result
 
+# Levels that the title may state: it states the first one that the verdict has.
+CHANGES = {
+    "activation_flips": "of signs flipped",
+    "kernel_drift": "of the kernel changed",
+    "relative_displacement": "of the norm of the weights moved",
+}
 # Colors and markers of layers; further layers are not drawn.
 LAYER_COLORS, LAYER_MARKERS = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
 
@@ -73,10 +79,8 @@ def _finding(result: Result, verdict: Verdict) -> str:
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
     tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)
     lost = f"; {verdict.diverged} members diverged" if verdict.diverged else ""
-    name, share = "activation_flips", "of signs flipped"
-    if name not in verdict.levels:
-        name, share = "kernel_drift", "of the kernel changed"
-    moved = f"{verdict.levels[name]:.1%} {share} at width {verdict.widths[-1]}"
+    name = next(name for name in CHANGES if name in verdict.levels)
+    moved = f"{verdict.levels[name]:.1%} {CHANGES[name]} at width {verdict.widths[-1]}"
     return (
         f"{settings['traits']['title']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
         f"predicted exponents {tally or 'none'};\n{moved}{lost}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from lazynet.experiment import MemberStatus
 from lazynet.measures import Quantity, catalogue, registered
-from lazynet.networks import LayerScaling, Parametrization, get_parametrization
+from lazynet.networks import LayerScaling
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of
 from lazynet.studies.sweep._rows import Row, StepFit
@@ -167,7 +167,7 @@ def scaling_of(result: Result) -> Scaling | None:
     record = settings["traits"]["scaling"]
     if record is None:
         return None
-    layers = LayerScaling(**record)
+    layers = LayerScaling.from_json(record)
 
     def exponent(scale: str) -> float:
         if scale not in result.coords:
@@ -187,7 +187,7 @@ def scaling_of(result: Result) -> Scaling | None:
         # The weight decay may be an axis, of which the record knows the first value.
         settings["proportional"] and not settings.get("weight_decay"),
         # The record holds lists, as JSON does.
-        get_parametrization(Parametrization(*layers.parametrization)),
+        layers.parametrization,
         layers.depth,
         tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
         "quadratic_gap_train" in result and layers.homogeneous is not None,
