@@ -71,7 +71,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
 def test_commands_are_read_by_the_command_line(page, capsys):
     for program, *words in commands(page):
         if program == "lazynet":
-            assert cli._parse(words) is not None, capsys.readouterr().err
+            assert cli.parse(words) is not None, capsys.readouterr().err
         if [program, *words[:2]] == ["python", "-m", "benchmarks"] and words[2:]:
             assert words[2] in benchmarks.benchmarks()
 
