@@ -29,8 +29,9 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
     Returns:
         `xarray.Dataset`. Over `step` and `mode`, 1 to n from the largest eigenvalue down: residual and kernel_residual
         (with `output` for several outputs), and gap. Over `mode`: eigenvalue and last_step_held. The gap is the
-        distance of the two residuals over max(|v_i' r_0|, ||r_0|| / sqrt(n)), with r_0 the residual at the start: a mode
-        below the average size is measured by that size. Everything is float64; a diverged network is NaN or infinite.
+        distance of the two residuals over max(|v_i' r_0|, ||r_0|| / sqrt(n)), with r_0 the residual at the start: a
+        mode below the average size is measured by that size. Everything is float64; a diverged network is NaN or
+        infinite.
 
     Raises:
         ValueError: if the run was not trained by plain descent, shapes do not agree, the kernel is not a finite
