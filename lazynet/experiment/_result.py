@@ -12,7 +12,6 @@ from lazynet.measures import catalogue, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
-
 # The dimensions of members; others follow them.
 MEMBER = ("width", "seed", "step")
 
