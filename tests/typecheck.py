@@ -1,7 +1,7 @@
 """The type checker of the tests: beartype, for nested functions when they are first called.
 
 The import hook decorates nested functions whenever they are defined, which takes milliseconds each, also in threads.
-beartype catches warnings meanwhile, and two threads that do so at once leave the warnings of the process to the wrong one.
+beartype catches warnings meanwhile, and two threads that do so at once lose later warnings of the process.
 """
 
 import functools
