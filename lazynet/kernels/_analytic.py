@@ -75,8 +75,12 @@ def limit_key(network: Any) -> Hashable:
 
 @limit_key.register(SingleHidden)
 def _single_hidden_key(network: SingleHidden) -> Hashable:
-    scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
-    return (network.activation, *scales)
+    """Return the network at one width for all, with its scales as numbers."""
+    scales: dict[str, Any] = {
+        name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
+    }
+    # The symmetric start needs an even width.
+    return network.clone(width=2, **scales)
 
 
 @analytic_kernel.register(TwoLayer)

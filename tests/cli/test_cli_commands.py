@@ -86,7 +86,7 @@ def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
         assert word in shown
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.suffix != ".npz")
     assert found == ["cells", "figures", "figures/sweep.png", "lock", "result.nc", "settings.json", "verdict.json"]
-    settings = json.loads((out / "settings.json").read_text())
+    settings = json.loads((out / "settings.json").read_text())["record"]["settings"]
     assert settings["classes"] == [0, 1]
     assert settings["widths"] == [8, 16]
 

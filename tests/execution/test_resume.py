@@ -17,6 +17,7 @@ from packs import set_carried_bytes
 from stored import DATA, assert_same, resumed, sweep
 
 import lazynet as lz
+from lazynet import cli
 from lazynet.execution import Store
 from lazynet.execution import _checkpoint as checkpoint
 from lazynet.execution import _store as store
@@ -343,8 +344,6 @@ def test_a_killed_process_loses_no_finished_cell(tmp_path):
 
 
 def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
-    from lazynet import cli
-
     out = str(tmp_path / "run")
 
     def stop(*_):

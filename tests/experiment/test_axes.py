@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet import cli
 from lazynet.experiment import _reference as reference
 from lazynet.experiment import make_training
 from lazynet.experiment._grid import make_axes, points_of
@@ -230,8 +231,6 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
 
 
 def test_the_command_line_takes_several_values(tmp_path, capsys):
-    from lazynet import cli
-
     out = tmp_path / "run"
     flags = ["--n-train", "8", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "2", "--steps", "3"]
     rates = ["--learning-rate", "0.01", "0.02"]
