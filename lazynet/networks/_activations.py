@@ -1,4 +1,4 @@
-"""Activations with the facts that theory needs, by name or as functions of the user's."""
+"""Activations, by name or as functions, with the facts that theory needs."""
 
 import builtins
 import functools
@@ -44,7 +44,7 @@ class Activation(NamedTuple):
 
 
 def gelu(z: AnyArray) -> Array:
-    """z Phi(z) with the exact normal distribution function, not jax's default tanh approximation."""
+    """Return z Phi(z) with the exact normal distribution function, not jax's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
 
@@ -81,8 +81,8 @@ def get_activation(activation: str | Function) -> Activation:
     """Return an activation by its name, or a function with the facts that are known about it.
 
     Args:
-        activation: a name in `ACTIVATIONS` or an elementwise JAX function of one array. A function of JAX that has a
-            name there counts as that name.
+        activation: a name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions count as
+            the names of their activations, such as `jax.nn.relu` as "relu".
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
@@ -92,10 +92,10 @@ def get_activation(activation: str | Function) -> Activation:
 
 
 def check_activation(activation: Any) -> None:
-    """Refuse an activation that is neither a known name nor an elementwise JAX function.
+    """Check that an activation is a known name or an elementwise JAX function.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if it is neither.
     """
     allowed = f"one of {', '.join(ACTIVATIONS)} or an elementwise JAX function of one array"
     if isinstance(activation, str) and activation in ACTIVATIONS:
@@ -106,7 +106,7 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            f"activation must be hashable, got {activation!r}. Compiled programs are kept by it."
+            f"activation must be hashable, got {activation!r}. It is part of the key of compiled programs."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:
@@ -115,7 +115,7 @@ def check_activation(activation: Any) -> None:
 
 @functools.cache
 def _why_not_elementwise(function: Function) -> str:
-    """Why a function is not an elementwise function of JAX; empty if it is."""
+    """Return the reason why a function is not an elementwise JAX function, or an empty string if it is."""
     # Networks are built inside traced functions too.
     with jax.ensure_compile_time_eval():
         z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))
@@ -130,5 +130,5 @@ def _why_not_elementwise(function: Function) -> str:
 
 
 def value_and_slope(activation: str | Function, z: AnyArray) -> tuple[Array, Array]:
-    """sigma(z) and sigma'(z), elementwise; relu'(0) is jax's, which is 0."""
+    """Return sigma(z) and sigma'(z), elementwise; relu'(0) is 0, as in JAX."""
     return jax.jvp(get_activation(activation).function, (z,), (jnp.ones_like(z),))

@@ -1,4 +1,4 @@
-"""Facts about a network that other rooms ask for, in one record found by the network's type."""
+"""Facts about a network, in one record that each family registers for its type."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ class LayerScaling(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LayerScaling":
-        """Return the record that `_asdict` and JSON made a dictionary with lists."""
+        """Return the record from the JSON of its `_asdict()`."""
         (a1, a2, a3), (b1, b2, b3), rate = record["parametrization"]
         return cls(**{**record, "parametrization": Parametrization((a1, a2, a3), (b1, b2, b3), rate)})
 

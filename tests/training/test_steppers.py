@@ -62,6 +62,11 @@ CASES = [
     ("wide", "relu", 3),
     ("low rank", "gelu", 1),
     ("low rank", "softplus", 3),
+    ("tall", "leaky_relu", 1),
+    ("tall", "abs", 1),
+    ("wide", "sin", 3),
+    ("low rank", "sigmoid", 1),
+    ("wide", "silu", 1),
 ]
 
 
