@@ -2,6 +2,7 @@
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
+from lazynet.training._keys import batch_key, member_key, start_key
 from lazynet.training._optimizer import OPTIMIZERS, Optimizer, get_optimizer
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training._select import choose_stepper, is_plain_descent
@@ -24,10 +25,13 @@ __all__ = [
     "Stepper",
     "Stop",
     "Units",
+    "batch_key",
     "choose_stepper",
     "get_optimizer",
     "is_plain_descent",
+    "member_key",
     "row_space",
     "simulate",
     "snapshot_steps",
+    "start_key",
 ]
