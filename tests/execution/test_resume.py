@@ -67,14 +67,15 @@ def noisy(eta):
     return optax.GradientTransformation(lambda params: jax.random.key(0), update)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "options",
+    ("dtype", "options"),
     [
-        {},
-        {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5},
+        ("float64", {}),
+        pytest.param("float32", {}, marks=pytest.mark.slow),
+        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}),
         # A state with a random key in it.
-        {"optimizer": noisy},
+        pytest.param("float32", {"optimizer": noisy}, marks=pytest.mark.slow),
+        pytest.param("float64", {"optimizer": noisy}, marks=pytest.mark.slow),
     ],
 )
 def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tmp_path):
