@@ -48,8 +48,9 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, has rows that are zero, not finite
-            or of a norm whose square overflows or underflows, or if their rows differ in length. For tanh and softplus,
-            also raised if kappa * norm(x) is too large for the Hermite series.
+            or of a norm whose square overflows or underflows, or if their rows differ in length. For
+            activations without a closed form, also raised if kappa * norm(x) is too large for the Hermite series, or if
+            a function of the user's is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz

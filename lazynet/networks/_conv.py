@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._activations import get_activation
 from lazynet.networks._traits import Traits, traits
 from lazynet.networks._two_layer import SingleHidden, check_fields, output_factor, single_hidden_traits, weights
 from lazynet.typing import AnyArray, Variables
@@ -61,7 +61,7 @@ class ConvNet(SingleHidden):
         """Outputs of the network, (n,) or (n, k)."""
         seen = patches(self, x)
         hidden, readout = self._weights(seen[:, 0])
-        values = ACTIVATIONS[self.activation].function(seen @ hidden.T)
+        values = get_activation(self.activation).function(seen @ hidden.T)
         f = output_factor(self) * (jnp.mean(values, axis=1) @ readout)
         return f[:, 0] if self.outputs == 1 else f
 

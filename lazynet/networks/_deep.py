@@ -1,6 +1,6 @@
 """Fully connected networks of any depth in any parametrization, as flax modules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import sqrt
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, setting_fields, traits
 from lazynet.networks._two_layer import TRAINED_PARTS, Scale, at_width, check_fields, weights
@@ -52,7 +52,7 @@ class MLP(nn.Module):
     width: int
     depth: int = 3
     outputs: int = 1
-    activation: str = "relu"
+    activation: str | Function = "relu"
     train: str = "both"
     init_scale: Scale = sqrt(2)
     output_scale: Scale = 1.0
@@ -61,7 +61,8 @@ class MLP(nn.Module):
 
     def __post_init__(self) -> None:
         """Refuse what is not a network before flax sees it."""
-        check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS)
+        check_activation(self.activation)
+        check_fields(self, train=TRAINED_PARTS)
         if not 0 <= self.bias_scale < float("inf"):
             raise ValueError(f"bias_scale is {self.bias_scale}, but must be finite and not negative.")
         get_parametrization(self.parametrization)
@@ -82,7 +83,7 @@ class MLP(nn.Module):
         std = self.width ** -exponents.init[2]
         arrays["readout"] = self._array("readout", self.train != "hidden", std, (self.width, self.outputs), x)
         *_, last = preactivations_of(self, arrays, x)
-        f = output_multiplier(self) * (ACTIVATIONS[self.activation].function(last) @ arrays["readout"])
+        f = output_multiplier(self) * (get_activation(self.activation).function(last) @ arrays["readout"])
         return f[:, 0] if self.outputs == 1 else f
 
     def _array(self, name: str, trained: bool, std: float, shape: tuple[int, ...], x: AnyArray) -> AnyArray:
@@ -131,7 +132,7 @@ def output_multiplier(network: MLP) -> float:
 def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
     """m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, (n, m)."""
     forward, h = get_parametrization(network.parametrization).forward, x
-    activation: Callable[[AnyArray], Array] = ACTIVATIONS[network.activation].function
+    activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):
         z = network.width ** -forward[min(layer, 2) - 1] * (h @ arrays[f"hidden_{layer}"].T)
         if network.bias_scale:
@@ -147,14 +148,16 @@ def _deep_traits(network: MLP) -> Traits:
         return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))
 
     name, parametrization = type(network).__name__, get_parametrization(network.parametrization)
-    homogeneous, biased = ACTIVATIONS[network.activation].homogeneous, bool(network.bias_scale)
+    activation, biased = get_activation(network.activation), bool(network.bias_scale)
     return Traits(
         name=name,
-        title=f"{name} of depth {network.depth}, {network.activation},",
+        title=f"{name} of depth {network.depth}, {activation.name},",
         fields=setting_fields(network),
         start_fields=("init_scale",),
-        custom=False,
+        custom=not activation.is_named,
         preactivations=preactivations,
         learning_rate_exponent=parametrization.learning_rate,
-        scaling=LayerScaling(parametrization, network.depth, network.train, homogeneous, biased, named_layers=True),
+        scaling=LayerScaling(
+            parametrization, network.depth, network.train, activation.homogeneous, biased, named_layers=True
+        ),
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from lazynet.networks._activations import Function, get_activation
 from lazynet.networks._parametrization import Parametrization
 from lazynet.typing import AnyArray, Variables
 
@@ -25,14 +26,17 @@ class HiddenLayer(NamedTuple):
         factor: the factor in front of the sum over units.
         train: the trained part, "hidden", "readout" or "both".
         signs: True if the entries of the readout start at +1 or -1.
-        binary_slopes: True if sigma' is 0 or 1 everywhere.
     """
 
-    activation: str
+    activation: str | Function
     factor: float
     train: str
     signs: bool
-    binary_slopes: bool
+
+    @property
+    def binary_slope(self) -> bool:
+        """True if sigma' is 0 or 1 everywhere."""
+        return get_activation(self.activation).binary_slope
 
 
 class LayerScaling(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import PARAMETRIZATIONS
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, setting_fields, traits
 from lazynet.typing import AnyArray, Variables
@@ -52,7 +52,7 @@ class SingleHidden(nn.Module):
 
     width: int
     outputs: int = 1
-    activation: str = "relu"
+    activation: str | Function = "relu"
     train: str = "hidden"
     init_scale: Scale = 1.0
     output_scale: Scale = 1.0
@@ -61,7 +61,8 @@ class SingleHidden(nn.Module):
 
     def __post_init__(self) -> None:
         """Refuse what is not a network before flax sees it."""
-        check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS, readout=READOUTS)
+        check_activation(self.activation)
+        check_fields(self, train=TRAINED_PARTS, readout=READOUTS)
         if self.symmetric and self.width % 2:
             raise ValueError(
                 f"width is {self.width}, but the symmetric start needs an even one; take {self.width + 1} or "
@@ -112,7 +113,8 @@ class TwoLayer(SingleHidden):
     Args:
         width: number of hidden units m, at least 1; even with a symmetric start.
         outputs: number of outputs k, at least 1.
-        activation: "relu", "erf", "tanh", "gelu" (exact) or "softplus".
+        activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
+            "sigmoid" or "silu", or an elementwise JAX function of one array.
         train: the trained part, "hidden" (w), "readout" (a) or "both". What is trained lies in the collection
             "params", the rest in "fixed".
         init_scale: kappa, positive: a number or a function of the width.
@@ -138,7 +140,7 @@ class TwoLayer(SingleHidden):
     def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
         """Outputs of the network, (n,) or (n, k)."""
         hidden, readout = self._weights(x)
-        activation = ACTIVATIONS[self.activation].function
+        activation = get_activation(self.activation).function
         f = output_factor(self) * (activation(x @ hidden.T) @ readout)
         return f[:, 0] if self.outputs == 1 else f
 
@@ -156,13 +158,13 @@ def weights(variables: Variables, name: str) -> AnyArray:
 @traits.register(SingleHidden)
 def single_hidden_traits(network: SingleHidden) -> Traits:
     """Facts that all networks with one hidden layer and these fields share."""
-    name, activation = type(network).__name__, ACTIVATIONS[network.activation]
+    name, activation = type(network).__name__, get_activation(network.activation)
     return Traits(
         name=name,
-        title=f"{name}, {network.activation},",
+        title=f"{name}, {activation.name},",
         fields=setting_fields(network),
         start_fields=("init_scale",),
-        custom=False,
+        custom=not activation.is_named,
         starts_at_zero=network.symmetric,
         scaling=LayerScaling(PARAMETRIZATIONS["ntk"], 1, network.train, activation.homogeneous),
     )
@@ -176,15 +178,17 @@ def _two_layer_traits(network: TwoLayer) -> Traits:
     def neurons(variables: Variables) -> AnyArray:
         return weights(variables, "readout" if network.train == "readout" else "hidden")
 
-    relu, signs, factor = network.activation == "relu", network.readout == "sign", output_factor(network)
-    bound = factor * ACTIVATIONS[network.activation].lipschitz * sqrt(network.outputs)
+    activation, signs, factor = get_activation(network.activation), network.readout == "sign", output_factor(network)
+    bound = None
+    if network.train == "hidden" and signs and activation.lipschitz is not None:
+        bound = factor * activation.lipschitz * sqrt(network.outputs)
     return replace(
         single_hidden_traits(network),
-        title=network.activation,
-        hidden_layer=HiddenLayer(network.activation, factor, network.train, signs, binary_slopes=relu),
+        title=activation.name,
+        hidden_layer=HiddenLayer(network.activation, factor, network.train, signs),
         preactivations=preactivations,
         neurons=neurons,
-        neuron_gradient=bound if network.train == "hidden" and signs else None,
+        neuron_gradient=bound,
         near_limit=True,
-        kernel_of_signs=relu and network.train == "hidden",
+        kernel_of_signs=activation.binary_slope and network.train == "hidden",
     )

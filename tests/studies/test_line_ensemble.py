@@ -1,11 +1,6 @@
 """Networks on a line: their distribution and the limit's, the split of the gap, and run folders."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -198,38 +193,6 @@ def test_an_ensemble_that_runs_out_of_time_is_resumed(tmp_path):
     with pytest.raises(TimeoutError, match=r"the study resumes with resume=True"):
         line(lz.RunFolder(out, max_seconds=1e-6))
     xr.testing.assert_identical(line(lz.RunFolder(out, resume=True)).drop_attrs(), line().drop_attrs())
-
-
-KILLED = """
-import sys, lazynet as lz
-data = lz.load_dataset("digits", n_train=16, n_test=4)
-network = lz.TwoLayer(8, symmetric=False)
-folder = lz.RunFolder(sys.argv[1], resume=True)
-lz.line_ensemble(network, data, data.x_train[:2], [8, 16, 32], 4, 400, places=[0.0, 1.0], out=folder)
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_process_loses_no_finished_cell(tmp_path):
-    """An ensemble that is resumed after kill -9 equals one that was never stopped."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
-    def start(out):
-        return subprocess.Popen([sys.executable, "-c", KILLED, out], env=environment, stderr=subprocess.DEVNULL)
-
-    assert start(tmp_path / "once").wait(timeout=300) == 0
-    killed = tmp_path / "killed"
-    process = start(killed)
-    while process.poll() is None and not list(killed.glob("cells/*.npz")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    stored = {path.name: path.stat().st_mtime_ns for path in killed.glob("cells/*.npz")}
-    assert 0 < len(stored) < 4
-    assert start(killed).wait(timeout=300) == 0
-    assert stored.items() <= {path.name: path.stat().st_mtime_ns for path in killed.glob("cells/*.npz")}.items()
-    results = [xr.load_dataset(tmp_path / name / "result.nc", engine="h5netcdf") for name in ("once", "killed")]
-    xr.testing.assert_identical(*(result.drop_attrs() for result in results))
 
 
 BAD = {
