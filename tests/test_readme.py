@@ -19,17 +19,17 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = ("benchmarks", "docs", "lazynet", "scripts", "tests", ".ci")
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
 def blocks(page, language):
-    """Code blocks of one language: pairs of their text and of the words after the language."""
+    """Return the code blocks of one language: pairs of their text and of the words after the language."""
     fences = re.findall(r"^```(\w+)([^\n]*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     return [(text, words.split()) for name, words, text in fences if name == language]
 
 
 def prose(page):
-    """The page without its code blocks."""
+    """Return the page without its code blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -38,13 +38,13 @@ def inline_code(page):
 
 
 def commands(page):
-    """Commands of the sh blocks as lists of words."""
+    """Return the commands of the sh blocks as lists of words."""
     lines = [line for text, _ in blocks(page, "sh") for line in text.splitlines()]
     return [shlex.split(part) for line in lines for part in line.split("&&")]
 
 
 def anchors(page):
-    """The anchors that a page's headings have."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -67,7 +67,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
         assert (tmp_path / file).stat().st_size > 10_000
 
 
-@each_page
+@every_page
 def test_commands_are_read_by_the_command_line(page, capsys):
     for program, *words in commands(page):
         if program == "lazynet":
@@ -76,7 +76,7 @@ def test_commands_are_read_by_the_command_line(page, capsys):
             assert words[2] in benchmarks.benchmarks()
 
 
-@each_page
+@every_page
 def test_links_lead_to_pages_and_headings(page):
     for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
         file, _, heading = target.partition("#")
@@ -85,7 +85,7 @@ def test_links_lead_to_pages_and_headings(page):
         assert not heading or heading in anchors(path), target
 
 
-@each_page
+@every_page
 def test_files_that_are_named_exist(page):
     words = [word for code in inline_code(page) for word in code.split()]
     words += [word for command in commands(page) for word in command]
@@ -97,7 +97,7 @@ def test_files_that_are_named_exist(page):
             assert word in top, word
 
 
-@each_page
+@every_page
 def test_names_and_arguments_exist(page):
     for code in inline_code(page):
         for dotted in re.findall(r"\b(?:lz|lazynet)(?:\.\w+)+", code):
@@ -110,19 +110,19 @@ def test_names_and_arguments_exist(page):
 
 
 def value(dotted):
-    """The object of a name such as `lz.sweep` or `lazynet.theory.population_bound`."""
+    """Return the object of a name such as `lz.sweep` or `lazynet.theory.population_bound`."""
     first, *names = dotted.split(".")
     assert first == "lazynet" or names[0] in (*lz.__all__, "measures"), dotted
-    found = lz
+    result = lz
     for name in names:
-        if not hasattr(found, name):
-            importlib.import_module(f"{found.__name__}.{name}")
-        found = getattr(found, name)
-    return found
+        if not hasattr(result, name):
+            importlib.import_module(f"{result.__name__}.{name}")
+        result = getattr(result, name)
+    return result
 
 
 def calls(code):
-    """Calls of lazynet's functions in inline code that is Python."""
+    """Return the calls of lazynet's functions in inline code that is Python."""
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except SyntaxError:
