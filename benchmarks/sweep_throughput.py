@@ -217,8 +217,8 @@ def run(
         seeds: networks of each width.
         steps: steps of full-batch descent.
         snapshots: about how many snapshots the experiment takes.
-        stepper: of lazynet's training alone; "auto" is the quickest, "hidden" the plain one of 4 n d m operations a step,
-            without rotation to the row space or pre-activations.
+        stepper: of lazynet's training alone; "auto" is the fastest, "hidden" the plain one of 4 n d m operations a
+            step, without rotation to the row space or pre-activations.
         rounds: timed calls of each, after one that compiles.
         budget: seconds after which a width starts no further round.
     """

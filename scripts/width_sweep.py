@@ -29,8 +29,8 @@ def connect(arguments: list[str]) -> list[str]:
         given.append(word)
     if len(given) not in (0, 3) or (given and not (given[1].isdigit() and given[2].isdigit())):
         sys.exit(
-            "--hosts must have no values, or three: the address of the first host, the number of hosts and the number of "
-            "this host, from 0"
+            "--hosts must have no values, or three: the address of the first host, the number of hosts and the number "
+            "of this host, from 0"
         )
     if given:
         jax.distributed.initialize(given[0], int(given[1]), int(given[2]))
