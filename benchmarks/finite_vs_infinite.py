@@ -110,7 +110,7 @@ def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, s
         "linearization_gap_train": worst("linearization_gap_train"),
         "initial_kernel_error": float(result.initial_kernel_error.mean()),
         "relative_displacement": float(result.relative_displacement.isel(step=-1).mean(skipna=False)),
-        "diverged": int(np.sum(result.status == 1)),
+        "diverged": int(np.sum(result.status == result.status.flag_meanings.split().index("diverged"))),
         "seconds": seconds,
         "compile_seconds": sum(compiled),
         "run_seconds": seconds - sum(compiled),

@@ -1,6 +1,8 @@
 """A whole data set: seconds and memory of lazynet's predict, beside what neural-tangents' predict would take."""
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,22 +31,21 @@ def run(
         budget: seconds after which it is timed no further time.
     """
     data = lz.load_dataset(dataset, ("even", "odd"), n_train, n_test)
-    held, begin, ends = resident("VmRSS"), time.perf_counter(), dict[str, float]()
-
-    def progress(stage: str, amount: float) -> None:
-        ends[stage] = time.perf_counter() - begin
-
-    result = lz.predict(lz.TwoLayer(width=2), data, steps=steps, progress=progress)
-    seconds, peak = time.perf_counter() - begin, resident("VmHWM")
-    kernel_seconds, solve_seconds = ends["kernel"], ends["complexity"] - ends["kernel"]
+    held, begin, started = resident("VmRSS"), time.perf_counter(), time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        result = lz.infinite_width(lz.TwoLayer(width=2), data, steps=steps, out=out, progress=False)
+        seconds, peak = time.perf_counter() - begin, resident("VmHWM")
+        # The first cell, with the complexity, is written once the kernel is built.
+        (first,) = (out / "cells").glob("complexity-*.npz")
+        first_seconds = min(max(first.stat().st_mtime - started, 0.0), seconds)
     rows: list[dict[str, Any]] = [
         {
             "contender": "lazynet",
             "n": n_train,
             "scaled": None,
-            "kernel_seconds": kernel_seconds,
-            "complexity_seconds": solve_seconds,
-            "predictions_seconds": seconds - kernel_seconds - solve_seconds,
+            "kernel_and_complexity_seconds": first_seconds,
+            "predictions_seconds": seconds - first_seconds,
             "seconds": seconds,
             "peak_gb": None if held is None or peak is None else (peak - held) / 1e9,
             "complexity": result.complexity.values.tolist(),
@@ -57,7 +58,7 @@ def run(
     random = np.sign(np.random.default_rng(0).standard_normal(peer_n))
     y, times = np.stack([few.y_train, random], axis=1), result.step.values / float(result.lambda_max)
     call = peer(kernel(few.x_train), y, times[1:], "float32")
-    unknown = dict.fromkeys(("kernel_seconds", "complexity_seconds", "seconds", "peak_gb"))
+    unknown = dict.fromkeys(("kernel_and_complexity_seconds", "seconds", "peak_gb"))
     best = interleaved({"neural-tangents": call}, rounds=2, budget=budget)["neural-tangents"].best
     theirs = {**unknown, "contender": "neural-tangents"}
     rows.append({**theirs, "n": peer_n, "scaled": None, "predictions_seconds": best})
@@ -77,8 +78,7 @@ def show(report: Report) -> None:
         "contender": ("contender", ""),
         "n": ("n", "d"),
         "": ("scaled", ""),
-        "kernel": ("kernel_seconds", ".0f"),
-        "complexity": ("complexity_seconds", ".0f"),
+        "kernel, complexity": ("kernel_and_complexity_seconds", ".0f"),
         "predictions": ("predictions_seconds", ".1f"),
         "in all": ("seconds", ".0f"),
         "peak GB": ("peak_gb", ".1f"),

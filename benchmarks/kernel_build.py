@@ -9,8 +9,7 @@ from jax import Array
 
 import lazynet as lz
 from benchmarks.timing import Report, interleaved, peak_memory, show_table
-from lazynet.kernels import neural_tangents
-from lazynet.kernels._dual import BLOCK
+from lazynet.kernels import BLOCK, neural_tangents
 
 # Two correct kernels of unit rows in float32 are about 1e-7 apart, on the diagonal 1e-4 for neural-tangents' arccos.
 TOLERANCE = 1e-3

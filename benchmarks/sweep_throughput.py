@@ -11,12 +11,11 @@ from jax import Array
 
 import lazynet as lz
 from benchmarks.timing import Report, Timing, interleaved, show_table
-from lazynet.experiment._packing import packs_of
+from lazynet.experiment import packs_of
 from lazynet.kernels import neural_tangents
 from lazynet.losses import squared
 from lazynet.precision import arithmetic
-from lazynet.training import Member, choose_stepper, simulate, snapshot_steps
-from lazynet.training._keys import batch_key, member_key, start_key
+from lazynet.training import Member, batch_key, choose_stepper, member_key, simulate, snapshot_steps, start_key
 
 
 class Problem(NamedTuple):
@@ -147,11 +146,11 @@ def nothing(variables: Any, member: Member, shared: dict[str, Array]) -> dict[st
     return {}
 
 
-def training_ours(given: Problem, network: lz.TwoLayer, path: str) -> Callable[[], list[Any]]:
+def training_ours(given: Problem, network: lz.TwoLayer, stepper: str) -> Callable[[], list[Any]]:
     """Every member trained by lazynet in the packs of a sweep; the trained parameters."""
     data = given.data
-    chosen = choose_stepper(network, squared(), "sgd", None, data.x_train, path)
-    arrays = {"x": data.x_train, "rows": data.x_train} if path == "hidden" else chosen.share(data.x_train)
+    chosen = choose_stepper(network, squared(), lz.Optimizer("sgd", stepper=stepper), None, data.x_train)
+    arrays = {"x": data.x_train, "rows": data.x_train} if stepper == "hidden" else chosen.share(data.x_train)
     arrays |= {"y": data.y_train, "learning_rate": given.learning_rate}
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
     every = starts(given, network)
@@ -204,7 +203,7 @@ def run(
     seeds: int = 8,
     steps: int = 100,
     snapshots: int = 20,
-    path: str = "auto",
+    stepper: str = "auto",
     rounds: int = 5,
     budget: float = 300.0,
 ) -> Report:
@@ -218,8 +217,8 @@ def run(
         seeds: networks of each width.
         steps: steps of full-batch descent.
         snapshots: about how many snapshots the experiment takes.
-        path: of lazynet's training alone; "auto" is the quickest, "hidden" the plain one of 4 n d m operations a step,
-            without rotation to the row space or pre-activations.
+        stepper: of lazynet's training alone; "auto" is the fastest, "hidden" the plain one of 4 n d m operations a
+            step, without rotation to the row space or pre-activations.
         rounds: timed calls of each, after one that compiles.
         budget: seconds after which a width starts no further round.
     """
@@ -231,7 +230,7 @@ def run(
         network = lz.TwoLayer(width=width)
         if what == "training":
             contenders: dict[str, Callable[[], Any]] = {
-                "lazynet": training_ours(given, network, path),
+                "lazynet": training_ours(given, network, stepper),
                 "loop": training_peer(given, network),
                 "sgemm": sgemm(),
             }
@@ -252,7 +251,15 @@ def run(
         whole = interleaved({"lazynet": experiment_ours(given, widths, snapshots)}, rounds, budget)["lazynet"]
         rows += totals(rows, whole)
         notes.append("all: one sweep of all widths by lazynet, which has compiled them before; the sum of the loop's.")
-    settings = {"what": what, "widths": list(widths), "n": n, "d": d, "seeds": seeds, "steps": steps, "path": path}
+    settings = {
+        "what": what,
+        "widths": list(widths),
+        "n": n,
+        "d": d,
+        "seeds": seeds,
+        "steps": steps,
+        "stepper": stepper,
+    }
     return Report({**settings, "snapshots": snapshots, "rounds": rounds, "budget": budget}, "float32", rows, notes)
 
 

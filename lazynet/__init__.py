@@ -13,6 +13,8 @@ from lazynet.data import (
     xor,
 )
 from lazynet.dynamics import Ensemble, Trajectory, kernel_descent, kernel_ensemble, kernel_flow
+from lazynet.execution import RunFolder
+from lazynet.experiment import Measure
 from lazynet.kernels import (
     analytic_kernel,
     complexity,
@@ -21,6 +23,7 @@ from lazynet.kernels import (
     label_projections,
     monte_carlo_kernel,
 )
+from lazynet.measures import Quantity, register_quantity
 from lazynet.networks import (
     MLP,
     ConvNet,
@@ -34,14 +37,14 @@ from lazynet.networks import (
     linearize,
     quadratic,
 )
-from lazynet.studies.infinite_width import predict
+from lazynet.studies._dispatch import merge_shards, plot, verify
+from lazynet.studies.infinite_width import infinite_width
 from lazynet.studies.laziness_map import laziness_map
 from lazynet.studies.line_ensemble import line_ensemble
 from lazynet.studies.mode_residuals import mode_residuals
-from lazynet.studies.sweep import Verdict, merge, sweep, verify
-from lazynet.studies.sweep._figure import plot
+from lazynet.studies.sweep import Verdict, sweep
 from lazynet.studies.train import Run, train
-from lazynet.training import Stop
+from lazynet.training import Optimizer, Stop
 
 __version__ = "0.1.0"
 
@@ -50,8 +53,12 @@ __all__ = [
     "ConvNet",
     "Dataset",
     "Ensemble",
+    "Measure",
+    "Optimizer",
     "Parametrization",
+    "Quantity",
     "Run",
+    "RunFolder",
     "Separation",
     "Stop",
     "ThreeLayer",
@@ -66,6 +73,7 @@ __all__ = [
     "from_nnx",
     "from_stax",
     "gaussian_mixture",
+    "infinite_width",
     "kernel_descent",
     "kernel_ensemble",
     "kernel_flow",
@@ -77,13 +85,13 @@ __all__ = [
     "linearize",
     "load_dataset",
     "losses",
-    "merge",
+    "merge_shards",
     "mixture",
     "mode_residuals",
     "monte_carlo_kernel",
     "plot",
-    "predict",
     "quadratic",
+    "register_quantity",
     "separation",
     "sphere",
     "sweep",

@@ -1,4 +1,4 @@
-"""What a job takes, in bytes and operations, before it starts; and the one refusal of a job that cannot fit."""
+"""Memory and operations of a job, estimated before it starts, and the errors for jobs that do not fit."""
 
 import os
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 import jax
 
-# A look at what is free takes as long as a small kernel, and so many bytes are always there.
+# Bytes below which no check is made: reading how much memory is free takes as long as computing a small kernel.
 SMALL = 2**28
 
 
 class Job(NamedTuple):
-    """What a job takes, and for what.
+    """Memory and operations of a job.
 
     Attributes:
-        name: what a refusal calls it.
-        bytes: that it must hold at the same time, by what they are for.
-        flops: floating-point operations of its large parts, by what they are for.
-        share: of the rate of a large matrix product, about, at which they run.
+        name: Name of the job in error messages.
+        bytes: Bytes held at the same time, by purpose.
+        flops: Floating-point operations of the expensive parts, by purpose.
+        share: Approximate speed of these operations, as a fraction of the speed of a large matrix product.
     """
 
     name: str
@@ -28,125 +28,136 @@ class Job(NamedTuple):
     share: float = 1.0
 
     def __str__(self) -> str:
-        """One line, with the parts in brackets."""
-        memory = _with_parts({name: value / 1e9 for name, value in self.bytes.items()}, "GB")
-        work = _with_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
+        """Return one line with the totals and, in parentheses, their parts."""
+        memory = _total_and_parts({name: value / 1e9 for name, value in self.bytes.items()}, "GB")
+        work = _total_and_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
         return f"{self.name}: {memory}, {work}"
 
     def check(self) -> None:
-        """Refuse it if it needs more memory than is free.
+        """Raise an error if the job needs more memory than is free.
 
         Raises:
-            ValueError: with both numbers.
+            ValueError: If the job does not fit.
         """
         check_memory(self.name, sum(self.bytes.values()))
 
 
-def _with_parts(parts: dict[str, float], unit: str) -> str:
+def _total_and_parts(parts: dict[str, float], unit: str) -> str:
     listed = ", ".join(f"{name} {value:.3g}" for name, value in parts.items() if value)
     return f"{sum(parts.values()):.3g} {unit} ({listed})" if listed else f"0 {unit}"
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may still take: what the machine has free, or less where a limit is set."""
+    """Return the bytes of memory that this process may still allocate, within the machine's and the cgroup's limits."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        # Counts the page cache, which the system gives back when asked.
+        # MemAvailable includes the page cache, which the kernel frees on demand.
         with open("/proc/meminfo") as lines:
             fields = dict(line.split(":") for line in lines)
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         pass
-    return min(free, *_cgroup_room(free))
+    return min(free, _cgroup_memory(default=free))
 
 
-def _cgroup_room(otherwise: int) -> list[int]:
-    """What a container's or a scheduler's limit leaves."""
+def _cgroup_memory(default: int) -> int:
+    """Return the bytes left under the limit of a container or scheduler, or the default if there is no limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
         fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        # Files that were read or written count as used, and are given back when asked.
-        return [max(0, limit - used + int(fields["inactive_file"]))]
+        # The page cache counts as used memory, but the kernel frees it on demand.
+        return max(0, limit - used + int(fields["inactive_file"]))
     except (OSError, ValueError, KeyError):
-        return [otherwise]
+        return default
 
 
 def device_memory(devices: list[jax.Device]) -> int:
-    """Bytes that arrays shared evenly over these devices may still take; on a CPU half of what is available."""
+    """Return the free bytes for arrays shared evenly over the devices; on CPUs, half of the available memory."""
     stats = [device.memory_stats() or {} for device in devices]
-    if not all("bytes_limit" in each for each in stats):
+    if not all("bytes_limit" in device_stats for device_stats in stats):
         return available_memory() // 2
-    return len(devices) * min(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
+    return len(devices) * min(device_stats["bytes_limit"] - device_stats["bytes_in_use"] for device_stats in stats)
 
 
 def symmetric_bytes(n: int, itemsize: int, block: int) -> int:
-    """Bytes of the upper triangle of an n x n matrix in blocks of `block` rows."""
+    """Return the bytes of the upper triangle of an n x n matrix that is stored in blocks of `block` rows."""
     full, rest = divmod(n, block)
     sizes = [block] * full + [rest] * (rest > 0)
     return itemsize * sum(rows * sum(sizes[i:]) for i, rows in enumerate(sizes))
 
 
-def check_fits(what: str, needed: int, free: int, where: str = "memory") -> None:
-    """Refuse a job that needs more memory, or disk, than there is.
+def check_fits(name: str, needed: int, free: int, where: str = "memory") -> None:
+    """Raise an error if a job needs more memory or disk space than is free.
+
+    Args:
+        name: Name of the job, the subject of the error message.
+        needed: Bytes that the job needs.
+        free: Bytes that are free.
+        where: Resource that holds the bytes, such as "memory" or "disk".
 
     Raises:
-        ValueError: with both numbers.
+        ValueError: If `needed` exceeds `free`.
     """
     if needed > free:
-        raise ValueError(f"{what} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {where} are free for it.")
+        raise ValueError(f"{name} needs {needed / 1e9:.2f} GB of {where}, but only {free / 1e9:.2f} GB is free.")
 
 
-def check_memory(what: str, needed: int) -> None:
-    """Refuse a job that needs more memory than is free; what is always there is not looked up.
+def check_memory(name: str, needed: int) -> None:
+    """Raise an error if a job needs more memory than is free; small jobs always pass.
 
     Raises:
-        ValueError: with both numbers.
+        ValueError: If the job does not fit.
     """
     if needed > SMALL:
-        check_fits(what, needed, available_memory())
+        check_fits(name, needed, available_memory())
 
 
 def eigenvectors_bytes(n: int) -> int:
-    """Bytes that all eigenvectors of a float64 matrix of n rows take beside it: they and LAPACK's 2 n^2."""
+    """Return the bytes of all eigenvectors of an n x n float64 matrix, including the 2 n^2 numbers LAPACK works in."""
     return 3 * 8 * n**2
 
 
 def eigenvectors_flops(n: int) -> float:
-    """Operations of finding them, about 9 n^3 (Golub and Van Loan 2013, section 8.3.4)."""
+    """Return the operations of a full eigendecomposition, about 9 n^3 (Golub and Van Loan 2013, section 8.3.4)."""
     return 9.0 * n**3
 
 
 class Blocks(NamedTuple):
-    """How a matrix is computed: rows of a block, and how many blocks' features are held at a time."""
+    """Block size of a matrix computation: rows per block, and how many blocks of features stay in memory."""
 
     rows: int
     held: int
 
 
-def plan_blocks(what: str, n: int, most: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
-    """Blocks of n rows, of `most` rows at most, that fit into the memory that is free.
+def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
+    """Return the largest blocks of rows that fit into the free memory.
 
     Args:
-        what: the job, as a refusal names it.
-        n: number of rows.
-        most: rows of a block at most.
-        free: bytes that may be taken.
-        needed: for a number of rows to a block, the bytes taken beside what is held, and those held of each block.
+        name: Name of the job in error messages.
+        n: Number of rows.
+        max_rows: Largest number of rows per block.
+        free: Bytes that may be allocated.
+        needed: Function of the rows per block that returns two numbers of bytes: working memory, and features held for
+            each block.
+
+    Returns:
+        The rows per block and the number of blocks held.
 
     Raises:
-        ValueError: with both numbers, if blocks of one row do not fit.
+        ValueError: If blocks of one row do not fit.
     """
-    # Equal blocks: the last one is filled up.
-    rows = ceil(n / ceil(n / most))
-    beside, each = needed(rows)
-    if beside + ceil(n / rows) * each > free:
-        one, many = sum(needed(1)), beside + each
-        check_fits(what, one, free)
-        # Half is left for more blocks to hold. Bytes grow as rows or faster, and so lie below the line from 1 to here.
-        if many > one:
-            rows = min(rows, 1 + (free - one) // 2 * (rows - 1) // (many - one))
+    # All blocks have the same size; the last one is padded.
+    rows = ceil(n / ceil(n / max_rows))
+    working, per_block = needed(rows)
+    if working + ceil(n / rows) * per_block > free:
+        single_row, all_rows = sum(needed(1)), working + per_block
+        check_fits(name, single_row, free)
+        # Half of the memory is left for holding more blocks. Bytes grow at least linearly with the rows, so linear
+        # interpolation between one row and the present number never underestimates them.
+        if all_rows > single_row:
+            rows = min(rows, 1 + (free - single_row) // 2 * (rows - 1) // (all_rows - single_row))
         while rows > 1 and sum(needed(rows)) > free:
             rows //= 2
-        beside, each = needed(rows)
-    return Blocks(rows, min(ceil(n / rows), (free - beside) // each))
+        working, per_block = needed(rows)
+    return Blocks(rows, min(ceil(n / rows), (free - working) // per_block))

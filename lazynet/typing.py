@@ -1,4 +1,4 @@
-"""Shapes of arrays, written once: `n` examples, `d` features, `k` outputs, `m` width, `s` times or snapshots."""
+"""Type aliases. In shapes, `n` counts examples, `d` features, `k` outputs, `m` units and `s` times or snapshots."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from xarray import DataArray
     from xarray import Dataset as Result
 else:
-    # xarray and matplotlib load on first use, so that `import lazynet` does not wait for them.
+    # xarray and matplotlib are slow to import; `import lazynet` does not load them.
     Axes = DataArray = Figure = Result = Any
 
 AnyArray = Array | np.ndarray
+Integer = int | np.integer
+Real = float | int | np.floating | np.integer
 Targets = Float[AnyArray, " n"] | Float[AnyArray, "n k"]
 SquareKernel = Float[AnyArray, "n n"]
 Variables = dict[str, Any]
@@ -25,6 +27,8 @@ __all__ = [
     "Axes",
     "DataArray",
     "Figure",
+    "Integer",
+    "Real",
     "Result",
     "SquareKernel",
     "Targets",

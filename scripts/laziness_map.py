@@ -1,7 +1,7 @@
-"""Where the digits 1 and 8 are learned lazily, over width and output scale, and where kernels begin to move.
+"""Laziness maps of the digits 1 and 8 over width and output scale, and the boundary where kernels begin to move.
 
-Both layers trained, the boundary goes as m^(-1/2); the hidden layer alone, at a smaller change, more steeply. With its
-defaults it takes about five minutes on two cores.
+With both layers trained the boundary follows m^(-1/2). With the hidden layer alone trained it is steeper at small
+changes. The defaults take about five minutes on two cores.
 """
 
 import argparse
@@ -11,19 +11,19 @@ import numpy as np
 
 import lazynet as lz
 
-# What is trained, and the relative kernel change at the boundary.
+# The trained part, and the relative kernel change at the boundary.
 MAPS = {"both": 0.3, "hidden": 0.1}
 
 
-def told(result):
-    """The map as a table, and its boundary."""
+def print_map(result):
+    """Print the map as a table, and its boundary."""
     change, error = result.kernel_change.mean("seed"), 100 * result.test_error.mean("seed")
     print(f"{'alpha':>9}  " + "  ".join(f"{f'm = {width}':>15}" for width in result.width.values))
     for i, scale in enumerate(result.output_scale.values):
         cells = [f"{float(change[j, i]):8.3g} {float(error[j, i]):5.1f}%" for j in range(len(result.width))]
         print(f"{scale:9.4g}  " + "  ".join(f"{cell:>15}" for cell in cells))
     lost = [f"{int((result.status == i).sum())} {name}" for i, name in enumerate(names(result)) if i]
-    print(f"not fitted, and no points: {', '.join(lost)}")
+    print(f"not fitted, and left out: {', '.join(lost)}")
     for width, *values in zip(
         result.width.values, result.boundary, result.boundary_low, result.boundary_high, strict=True
     ):
@@ -38,11 +38,11 @@ def told(result):
         f"over m^{a['control_exponent']:g} alpha all widths are {spread}, closest over m^{a['collapse_exponent']:.2f}"
     )
     if a["reason"]:
-        print(f"why it is steeper: {a['reason']}")
+        print(f"reason for the steeper boundary: {a['reason']}")
 
 
 def names(result):
-    """What the codes of `status` mean."""
+    """Return the meanings of the codes of `status`."""
     return result.status.attrs["flag_meanings"].split()
 
 
@@ -56,9 +56,9 @@ if __name__ == "__main__":
     data = lz.load_dataset("digits", classes=(1, 8), n_train=64)
     for train, change in MAPS.items():
         network = lz.TwoLayer(width=64, train=train)
-        out = {} if flags.out is None else {"out": flags.out / train, "resume": True}
-        result = lz.laziness_map(network, data, flags.widths, flags.scales, flags.seeds, change=change, **out)
+        out = None if flags.out is None else lz.RunFolder(flags.out / train, resume=True)
+        result = lz.laziness_map(network, data, flags.widths, flags.scales, flags.seeds, change=change, out=out)
         print(f"\nTrained: {train}. Relative kernel change and test error, until 1% of the loss is left")
-        told(result)
+        print_map(result)
         if flags.out is not None:
             lz.plot(result).savefig(flags.out / f"{train}.png", dpi=150)

@@ -1,9 +1,9 @@
-"""A width sweep on every GPU or TPU of one machine or of several: `lazynet sweep`, begun on each of them.
+"""Run `lazynet sweep` on all GPUs or TPUs of one machine or of several.
 
     python scripts/width_sweep.py --widths 256 1024 4096 16384 --seeds 16 --out runs/wide --resume
 
-On one machine its devices share the networks. On several, run it on each with `--hosts`, which SLURM and Cloud TPU
-explain by themselves; elsewhere say where the first host listens, how many there are and which this one is:
+On one machine the devices share the networks. On several machines, start the script on each with `--hosts`. SLURM and
+Cloud TPU provide the addresses; elsewhere name the address of the first host, the number of hosts and this host:
 
     python scripts/width_sweep.py --hosts 10.0.0.1:1234 4 0 --widths 256 1024 4096 16384 --seeds 16 --out runs/wide
 
@@ -18,7 +18,7 @@ from lazynet import cli
 
 
 def connect(arguments: list[str]) -> list[str]:
-    """Take `--hosts [ADDRESS NUMBER THIS]` off the arguments and connect to the other hosts."""
+    """Connect to the hosts that `--hosts [ADDRESS NUMBER THIS]` names; return the other arguments."""
     if "--hosts" not in arguments:
         return arguments
     at = arguments.index("--hosts")
@@ -29,7 +29,8 @@ def connect(arguments: list[str]) -> list[str]:
         given.append(word)
     if len(given) not in (0, 3) or (given and not (given[1].isdigit() and given[2].isdigit())):
         sys.exit(
-            "--hosts takes nothing, or the address of the first host, how many there are and which this is, from 0"
+            "--hosts must have no values, or three: the address of the first host, the number of hosts and the number "
+            "of this host, from 0"
         )
     if given:
         jax.distributed.initialize(given[0], int(given[1]), int(given[2]))
@@ -37,7 +38,7 @@ def connect(arguments: list[str]) -> list[str]:
         try:
             jax.distributed.initialize()
         except ValueError:
-            sys.exit("--hosts alone is for SLURM, MPI and Cloud TPU, none of which is here; name the hosts")
+            sys.exit("--hosts must name the hosts outside of SLURM, MPI and Cloud TPU")
     return arguments[:at] + arguments[at + 1 + len(given) :]
 
 

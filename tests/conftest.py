@@ -1,15 +1,29 @@
 """Strict JAX under test: shapes are checked, dtypes and ranks are never promoted silently, warnings are errors."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# One compilation cache for the run: its workers and the processes that tests start inherit the variables.
+if "LAZYNET_TEST_CACHE" not in os.environ:
+    CACHE = tempfile.mkdtemp(prefix="lazynet-test-")
+    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+    os.environ |= {
+        "LAZYNET_TEST_CACHE": CACHE,
+        "JAX_COMPILATION_CACHE_DIR": CACHE + "/jax",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
 from jaxtyping import install_import_hook
 
-with install_import_hook("lazynet", "beartype.beartype"):
+with install_import_hook("lazynet", "typecheck.check_types"):
     import lazynet  # noqa: F401
 
 import jax

@@ -35,7 +35,7 @@ def test_the_map_of_the_digits_says_where_kernels_begin_to_move(tmp_path):
     flags = ["--widths", "64", "256", "--scales", "0.1", "1", "10", "--seeds", "3"]
     said = run("laziness_map.py", *flags, "--out", tmp_path)
     assert said.count("boundary exponent") == 2
-    assert said.count("not fitted, and no points: ") == 2
+    assert said.count("not fitted, and left out: ") == 2
     both, _ = said.split("Trained: hidden")
     exponent = float(both.partition("boundary exponent ")[2].split()[0])
     assert -0.7 < exponent < -0.3

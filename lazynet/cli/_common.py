@@ -1,54 +1,86 @@
-"""What commands share: flags of the data and of the network, exit codes, how things are printed."""
+"""Flags, exit codes and output that commands share."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 import lazynet as lz
+from lazynet.data import DATASETS
+from lazynet.execution import Store
+from lazynet.experiment import is_first, together
+from lazynet.networks import ACTIVATIONS
 from lazynet.plan import Job, available_memory
 
 FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
 
+def _default(text: str) -> str:
+    """Return the default of a flag for its help, empty for flags that are off or left out by default."""
+    return "" if text in ("None", "False", "True", "") else f"(default: {text})"
+
+
+def _type_of(metavar: str | None = None) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=_default)
+
+
+# Types of flags.
+Switch = Annotated[bool, _type_of()]
+OptionalInt = Annotated[int | None, _type_of("INT")]
+OptionalFloat = Annotated[float | None, _type_of("FLOAT")]
+OptionalText = Annotated[str | None, _type_of("STR")]
+OptionalPath = Annotated[Path | None, _type_of("PATH")]
+Ints = Annotated[tuple[int, ...], _type_of("INT ...")]
+Floats = Annotated[tuple[float, ...], _type_of("FLOAT ...")]
+
+
+def one_of(names: Any) -> str:
+    """Return the allowed values of a flag as text."""
+    *others, last = names
+    return f"one of {', '.join(others)} or {last}"
+
+
 @dataclass
 class Source:
-    """Which examples to take, but for how many of the training set."""
+    """Data set, classes and test examples."""
 
-    dataset: str = "digits"
-    """digits, mnist, fashion-mnist or cifar10."""
-    classes: tuple[str, ...] = ("0", "1")
-    """Labels to tell apart; several in a group as 0,2,4, or the words even and odd."""
-    n_test: int | None = None
-    """The first so many test examples of those classes."""
+    dataset: Annotated[str, tyro.conf.arg(help=f"Data set: {one_of(DATASETS)}.")] = "digits"
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
+    """Classes to tell apart. A class may be a group of labels, such as 0,2,4, or the words even and odd."""
+    n_test: OptionalInt = None
+    """Number of test examples, the first ones of these classes."""
 
 
 @dataclass
 class Data(Source):
-    """Which examples to take."""
+    """Data set, classes, training and test examples."""
 
-    n_train: int | None = None
-    """The first so many training examples of those classes."""
+    n_train: OptionalInt = None
+    """Number of training examples, the first ones of these classes; by default all of them."""
 
     def load(self) -> lz.Dataset:
-        """The data set asked for."""
+        """Return the data set."""
         return lz.load_dataset(self.dataset, self.classes, self.n_train, self.n_test)
 
 
 @dataclass
 class Network:
-    """Which two-layer network, but for its width."""
+    """Two-layer network of any width."""
 
-    activation: str = "relu"
-    """relu, erf, tanh, gelu or softplus."""
+    activation: Annotated[str, tyro.conf.arg(help=f"Activation: {one_of(ACTIVATIONS)}.")] = "relu"
     train: str = "hidden"
-    """Trained part: hidden, readout or both."""
+    """Trained layers: one of hidden, readout or both."""
     init_scale: float = 1.0
-    """kappa: hidden weights start as N(0, kappa^2)."""
+    """Scale kappa of the hidden weights, which start as N(0, kappa^2)."""
     output_scale: float = 1.0
-    """alpha: factor on the output."""
+    """Factor alpha on the output."""
 
-    def of_width(self, width: int, outputs: int) -> lz.TwoLayer:
-        """The network asked for."""
+    def at_width(self, width: int, outputs: int) -> lz.TwoLayer:
+        """Return the network of a width."""
         return lz.TwoLayer(
             width=width,
             outputs=outputs,
@@ -59,8 +91,76 @@ class Network:
         )
 
 
+@dataclass
+class Folder:
+    """Folder of the run."""
+
+    out: OptionalPath = None
+    """New folder for the results."""
+    resume: Switch = False
+    """Resume the run in --out, or start it if there is none."""
+    max_seconds: OptionalFloat = None
+    """Time limit in seconds, after which the run stores its state in --out and ends with exit code 3."""
+
+    def open(self, shard: tuple[int, int] | None = None) -> lz.RunFolder | None:
+        """Return the run folder, None without --out.
+
+        Raises:
+            ValueError: if the folder cannot be used.
+        """
+        if self.out is None:
+            for name, value in (("resume", self.resume), ("max_seconds", self.max_seconds), ("shard", shard)):
+                if value:
+                    raise ValueError(f"out must be a folder with {name}, got None.")
+            return None
+        folder = lz.RunFolder(self.out, self.resume, shard, self.max_seconds)
+        with together():
+            if is_first():
+                folder.check()
+        return folder
+
+
+class Stopped(Exception):
+    """End of a command before its work is done.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        """Make the error; the reason is the line on stderr."""
+        super().__init__(reason)
+        self.code = code
+
+
+@contextmanager
+def stoppable(out: Path | None) -> Iterator[None]:
+    """Report the progress of the run in a folder if the time limit or an interrupt ends it.
+
+    Raises:
+        Stopped: if the run can be resumed.
+    """
+    try:
+        yield
+    except TimeoutError:
+        raise Stopped(f"out of time; {progress_in(Path(out or '.'))}", OUT_OF_TIME) from None
+    except KeyboardInterrupt:
+        if out is None or not Store(out).keys:
+            raise
+        raise Stopped(f"interrupted; {progress_in(out)}", INTERRUPTED) from None
+
+
+def progress_in(out: Path) -> str:
+    """Return how far the run in a folder is, and what to do next."""
+    status = Store(out).status()
+    more = "" if status.result else ", and --resume continues the run"
+    if status.finished == status.cells and not status.result:
+        more = f", and lazynet merge {out} assembles the result"
+    return f"{status.finished} of {status.cells} cells are stored in {out}{more}"
+
+
 def print_plan(jobs: list[Job], as_json: bool) -> int:
-    """What the jobs take beside what is free; the exit code."""
+    """Print memory and operations of the jobs and the free memory; return the exit code."""
     if as_json:
         print_json(jobs=[job._asdict() for job in jobs], free_bytes=available_memory())
     else:
@@ -71,5 +171,5 @@ def print_plan(jobs: list[Job], as_json: bool) -> int:
 
 
 def print_json(**values: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object on stdout."""
     print(json.dumps(values))

@@ -1,23 +1,23 @@
-"""`lazynet data`: which data sets there are, and where."""
+"""`lazynet data`: the data sets and their files."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from lazynet.cli._common import print_json
+from lazynet.cli._common import Switch, print_json
 from lazynet.data import fetch_dataset, list_datasets
 
 
 @dataclass
 class ListData:
-    """List the data sets and where they were found."""
+    """List the data sets and where their files are."""
 
-    json: bool = False
+    json: Switch = False
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Print the table; the exit code."""
+        """Print the table; return the exit code."""
         records = list_datasets()
         if self.json:
             print_json(datasets=[{**record._asdict(), "path": record.path and str(record.path)} for record in records])
@@ -33,17 +33,17 @@ class FetchData:
     """Download a data set into the user's cache and check it."""
 
     name: tyro.conf.Positional[str]
-    """mnist or fashion-mnist."""
+    """Data set: mnist or fashion-mnist."""
 
     def run(self) -> int:
-        """Fetch; the exit code."""
+        """Fetch; return the exit code."""
         print(fetch_dataset(self.name))
         return 0
 
 
 @dataclass
 class DataCommand:
-    """The data sets that lazynet knows."""
+    """List data sets, or download one."""
 
     action: (
         Annotated[ListData, tyro.conf.subcommand("list", prefix_name=False)]
@@ -51,5 +51,5 @@ class DataCommand:
     )
 
     def run(self) -> int:
-        """Run the action; the exit code."""
+        """Run the action; return the exit code."""
         return self.action.run()

@@ -1,79 +1,76 @@
-"""`lazynet reproduce`: the figures and statements of a paper, computed and checked."""
+"""`lazynet reproduce`: the figures and claims of a paper, computed and checked."""
 
 import importlib
 import json
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from lazynet.cli._common import FAILED_CHECK, INTERRUPTED, print_json, print_plan
-from lazynet.execution._progress import Stages, product_rate
-from lazynet.execution._store import write_figures, write_file
-from lazynet.experiment._spec import check_new_folder
+import lazynet as lz
+from lazynet.cli._common import FAILED_CHECK, INTERRUPTED, OptionalPath, Stopped, Switch, print_json, print_plan
+from lazynet.execution import Stages, product_rate, write_figures, write_file
 from lazynet.papers.work import Work
 from lazynet.plan import Job
 
 
 @dataclass
 class Reproduce:
-    """Compute the figures of a paper and check what it claims."""
+    """Compute the figures of a paper and check its claims."""
 
     paper: tyro.conf.Positional[Literal["arora2019", "li2018"]]
-    """Which paper: arora2019 (Arora, Du, Hu, Li and Wang, Fine-Grained Analysis), li2018 (Li and Liang, SGD on
-    Structured Data)."""
+    """Paper: arora2019 (Arora et al., Fine-Grained Analysis) or li2018 (Li and Liang, SGD on Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
-    """tiny takes below a minute and no files, small some ten minutes on two cores, paper has the paper's n."""
-    out: Path | None = None
-    """New folder for summary.json, figures/ and what they are computed from."""
-    resume: bool = False
-    """Go on with a folder that was begun; one that does not exist is begun."""
-    plan: bool = False
-    """Print what it takes, and end."""
-    check: bool = False
-    """End with exit code 1 when a claim fails."""
-    json: bool = False
+    """Size: tiny takes a minute and no downloads, small ten minutes on two cores, paper the paper's data."""
+    out: OptionalPath = None
+    """New folder for summary.json, figures/ and the arrays behind them."""
+    resume: Switch = False
+    """Resume the reproduction in --out, or start it if there is none."""
+    plan: Switch = False
+    """Print the memory and operations that the reproduction needs, and end."""
+    check: Switch = False
+    """End with exit code 1 if a claim fails."""
+    json: Switch = False
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
-        """Reproduce; the exit code."""
-        check_new_folder(self.out, self.resume)
+        """Reproduce; return the exit code."""
+        if self.out is not None:
+            lz.RunFolder(self.out, self.resume).check()
         module = importlib.import_module(f"lazynet.papers.{self.paper}")
         if self.plan:
             return print_plan(module.jobs(self.size), self.json)
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         if self.size == "paper":
             print(_estimate(module.jobs(self.size)), file=sys.stderr)
         try:
             with Stages(shown=not self.json) as stages:
                 work = Work(self.paper, self.size, self.out, stages.tell)
-                found = module.reproduce(self.size, work)
+                reproduction = module.reproduce(self.size, work)
         except KeyboardInterrupt:
             if self.out is None:
                 raise
-            print(f"lazynet: interrupted; --resume goes on with {self.out}", file=sys.stderr)
-            return INTERRUPTED
-        summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begun, 1)}
-        summary |= found.summary()
+            raise Stopped(f"interrupted; --resume continues the reproduction in {self.out}", INTERRUPTED) from None
+        summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}
+        summary |= reproduction.summary()
         if self.out is not None:
             write_file(self.out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
-            write_figures(self.out, found.figures)
+            write_figures(self.out, reproduction.figures)
         if self.json:
             print_json(**summary)
         else:
-            print(*found.claims, sep="\n")
-            failed = sum(not claim.holds for claim in found.claims)
-            print(f"\n{len(found.claims) - failed} of {len(found.claims)} claims hold.")
+            claims, figures = reproduction.claims, reproduction.figures
+            print(*claims, sep="\n")
+            print(f"\n{sum(claim.holds for claim in claims)} of {len(claims)} claims hold.")
             if self.out is not None:
-                print(f"Written to {self.out}: summary.json, {len(found.figures)} figures")
-        return FAILED_CHECK if self.check and not found.passed else 0
+                print(f"Written to {self.out}: summary.json, {len(figures)} figures")
+        return FAILED_CHECK if self.check and not reproduction.passed else 0
 
 
 def _estimate(jobs: list[Job]) -> str:
-    """What a long reproduction takes on this machine, and what would ask for another one."""
+    """Return the least time of a long reproduction on this machine."""
     rate = product_rate("float32")
     lines = []
     for job in jobs:

@@ -1,219 +1,204 @@
-"""`lazynet sweep`, and what belongs to its folders: `merge` and `status`."""
+"""`lazynet sweep`, and the commands for the folder of a study: `merge` and `status`."""
 
-import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 import lazynet as lz
-from lazynet.cli._common import FAILED_CHECK, INTERRUPTED, OUT_OF_TIME, Source, print_json, print_plan
-from lazynet.execution._store import RunFolder, write_figures
-from lazynet.experiment._cost import sweep_jobs
-from lazynet.experiment._devices import is_first, together
-from lazynet.experiment._spec import Training, check_new_folder
-from lazynet.experiment._study import study_of
-from lazynet.losses import get_loss
-from lazynet.studies.sweep._points import points
-from lazynet.studies.sweep._verdict import verdicts_json
+from lazynet.cli._common import (
+    Floats,
+    Folder,
+    Ints,
+    OptionalFloat,
+    OptionalInt,
+    OptionalText,
+    Source,
+    Switch,
+    one_of,
+    print_json,
+    print_plan,
+    progress_in,
+    stoppable,
+)
+from lazynet.cli._reports import check_verdict, report
+from lazynet.execution import Store, run
+from lazynet.experiment import Spec, check_memory_of, is_first, make_spec, make_training, sweep_jobs
+from lazynet.networks import ACTIVATIONS
+from lazynet.studies.sweep import SweepStudy
+from lazynet.training import OPTIMIZERS
 
 
 @dataclass
 class Sweep:
-    """Train networks of growing width beside their kernel; print which predictions of the lazy regime hold.
+    """Train networks of several widths, compare them with their kernels, and print which predictions of theory hold.
 
-    Without flags it is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Flags that may have
-    several values other than widths make an axis of the result each, with a verdict at every combination.
+    Without flags this is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. A flag with several
+    values, other than --widths, adds an axis to the result; each combination of values has its own verdict.
     """
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
-    n_train: tuple[int, ...] = (256,)
-    """How many training examples of those classes: the first, and of these fewer at random where there are several."""
-    activation: tuple[str, ...] = ("relu",)
-    """relu, erf, tanh, gelu or softplus; one or several."""
+    n_train: Ints = (256,)
+    """Number of training examples, the first ones of these classes; several make an axis, drawn from the largest."""
+    activation: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="STR ...", help=f"Activation: {one_of(ACTIVATIONS)}; several make an axis."),
+    ] = ("relu",)
     train: str = "hidden"
-    """Trained part: hidden, readout or both."""
-    init_scale: tuple[float, ...] = (1.0,)
-    """kappa: hidden weights start as N(0, kappa^2); one or several."""
-    output_scale: tuple[float, ...] = (1.0,)
-    """alpha: factor on the output; one or several."""
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
+    """Trained layers: one of hidden, readout or both."""
+    init_scale: Floats = (1.0,)
+    """Scale kappa of the hidden weights, which start as N(0, kappa^2); several make an axis."""
+    output_scale: Floats = (1.0,)
+    """Factor alpha on the output; several make an axis."""
+    widths: Ints = (64, 128, 256, 512, 1024, 2048, 4096)
     """Numbers of hidden units."""
     seeds: int = 8
-    """Number of seeds, 0, 1, ..."""
+    """Number of seeds, which are counted from 0."""
     steps: int = 1000
     """Number of training steps."""
-    snapshots: int = 20
-    """About how many log-spaced steps to measure at."""
-    learning_rate: tuple[float, ...] = ()
-    """For the loss 1/2 sum (f - y)^2, one or several; 1 / lambda_max of the kernel when left out."""
-    label_noise: tuple[float, ...] = (0.0,)
-    """Share of the training labels that is drawn anew; one or several."""
-    batch_size: tuple[int, ...] = ()
-    """Examples to a batch, one or several; all of them when left out."""
-    optimizer: str = "sgd"
-    """sgd, momentum, nesterov, adam, adamw, adagrad, rmsprop or lion."""
+    snapshots: OptionalInt = None
+    """Number of log-spaced steps at which to measure; by default 20, or more for long training."""
+    learning_rate: Floats = ()
+    """Learning rate for the loss 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several make an axis."""
+    label_noise: Floats = (0.0,)
+    """Share of the training labels to draw at random; several make an axis."""
+    batch_size: Ints = ()
+    """Number of examples in a batch, by default all of them; several make an axis."""
+    optimizer: Annotated[str, tyro.conf.arg(help=f"Optimizer: {one_of(OPTIMIZERS)}.")] = "sgd"
+    momentum: Floats = (0.0,)
+    """Momentum of sgd, at least 0 and below 1; several make an axis."""
     dtype: str = "float32"
-    """float32 or float64, of training; kernels and predictions are always float64."""
-    stop_loss: float | None = None
-    """A network stops once its loss is at most this."""
-    stop_gradient: float | None = None
-    """A network stops once the norm of the gradient is at most this."""
-    stop_plateau: int | None = None
-    """A network stops once its loss has not fallen by a thousandth in so many steps."""
-    sharpness: bool = False
-    """Measure the largest eigenvalue of the empirical kernel, and the learning rate over 2 over it."""
-    compare: bool = True
-    """Whether networks are set beside their linearizations and the limit of infinite width."""
-    measured: int | None = None
-    """How many training examples measures look at; with --no-compare, for sets that are too large for a kernel."""
-    max_seconds: float | None = None
-    """End after this time with what was done stored in --out, and exit code 3; --resume goes on."""
-    out: Path | None = None
-    """New folder for settings.json, cells/, result.nc, verdict.json and figures/."""
-    resume: bool = False
-    """Go on with the sweep in --out where it was stopped; start it where there is none."""
-    shard: str | None = None
-    """k/N: compute only the k-th of N shares of the cells, beside other processes on the same --out; see merge."""
-    check: bool = False
-    """End with exit code 1 when an "equal" row or an inequality fails."""
-    json: bool = False
+    """Precision of the training: float32 or float64. Kernels and predictions are always float64."""
+    stop_loss: OptionalFloat = None
+    """Stop a network when its loss is at most this."""
+    stop_gradient: OptionalFloat = None
+    """Stop a network when the norm of its gradient is at most this."""
+    stop_plateau: OptionalInt = None
+    """Stop a network when its loss has not fallen by a thousandth in this many steps."""
+    sharpness: Switch = False
+    """Measure the largest eigenvalue of the empirical kernel, and the learning rate over its stability limit."""
+    compare: Switch = True
+    """Do not compare networks with their linearizations and with the limit of infinite width."""
+    measured: OptionalInt = None
+    """Number of training examples at which to measure, by default all of them; it needs --no-compare."""
+    folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
+    shard: OptionalText = None
+    """Compute only part k of N in --out, given as k/N; `lazynet merge` assembles the parts."""
+    check: Switch = False
+    """End with exit code 1 if an "equal" row or an inequality fails."""
+    json: Switch = False
     """Print one JSON object instead of tables."""
-    plan: bool = False
-    """Print what it takes at least, in memory and operations, and do nothing."""
+    plan: Switch = False
+    """Print the least memory and operations that the run needs, and end."""
 
     def run(self) -> int:
-        """Run the sweep; the exit code."""
-        shard = _parse_shard(self.shard)
-        with together():
-            if is_first():
-                check_new_folder(self.out, self.resume or shard is not None)
-        source = self.data
-        data = lz.load_dataset(source.dataset, source.classes, max(self.n_train), source.n_test)
-        network = lz.TwoLayer(width=max(self.widths, default=2), outputs=data.outputs, train=self.train)
-        axes: dict[str, Any] = {
-            "activation": self.activation,
-            "init_scale": self.init_scale,
-            "output_scale": self.output_scale,
-            "n_train": self.n_train,
-            "learning_rate": self.learning_rate or None,
-            "batch_size": self.batch_size or None,
-            "label_noise": self.label_noise,
-        }
-        criteria = self.stop_loss, self.stop_gradient, self.stop_plateau
-        stop = None if criteria == (None, None, None) else lz.Stop(*criteria)
+        """Run the sweep; return the exit code."""
+        shard, out = _parse_shard(self.shard), self.folder.out
+        folder = self.folder.open(shard)
+        spec = self.spec()
         if self.plan:
-            loss = get_loss("squared")
-            training = Training(
-                *(self.steps, self.snapshots, loss, self.optimizer, None, self.dtype, "auto", stop),
-                compare=self.compare,
-                measured=self.measured,
-            )
-            return print_plan(sweep_jobs(study_of(network, data, self.widths, self.seeds, training, axes)), self.json)
-        try:
-            result = lz.sweep(
-                network,
-                data,
-                self.widths,
-                self.seeds,
-                self.steps,
-                **axes,
-                optimizer=self.optimizer,
-                snapshots=self.snapshots,
-                dtype=self.dtype,
-                stop=stop,
-                sharpness=self.sharpness,
-                compare=self.compare,
-                measured=self.measured,
-                max_seconds=self.max_seconds,
-                out=self.out,
-                resume=self.resume,
-                shard=shard,
-            )
+            return print_plan(sweep_jobs(spec), self.json)
+        check_memory_of(spec)
+        with stoppable(out):
+            result = run(SweepStudy(spec), folder, progress=True)
             if not is_first():
                 return 0
-            if shard is not None and self.out is not None:
-                print(f"Shard {self.shard} is done; {_progress_of(self.out)}.")
+            if result is None:
+                assert out is not None  # only a shard has no result
+                print(f"Shard {self.shard} is done; {progress_in(out)}.")
                 return 0
-            return _report(result, self.out, self.json, self.check)
-        except TimeoutError:
-            print(f"lazynet: out of time; {_progress_of(Path(self.out or '.'))}", file=sys.stderr)
-            return OUT_OF_TIME
-        except KeyboardInterrupt:
-            if self.out is None or not RunFolder(self.out).packs:
-                raise
-            print(f"lazynet: interrupted; {_progress_of(self.out)}", file=sys.stderr)
-            return INTERRUPTED
+            return report(result, out, self.json, self.check)
+
+    def spec(self) -> Spec:
+        """Return the request of the sweep.
+
+        Raises:
+            ValueError: if a flag has a value that is not allowed.
+        """
+        source = self.data
+        axes: dict[str, list[Any]] = {}
+
+        def single(name: str) -> Any:
+            """Return the value of a flag; several values make an axis, and the default holds instead."""
+            values = getattr(self, name)
+            if len(values) == 1:
+                return values[0]
+            axes[name] = list(values)
+            return None
+
+        scales = {name: single(name) for name in ("activation", "init_scale", "output_scale")}
+        n_train, momentum = single("n_train"), single("momentum")
+        rate, size = (single(name) if getattr(self, name) else None for name in ("learning_rate", "batch_size"))
+        if self.label_noise != (0.0,):
+            axes["label_noise"] = list(self.label_noise)
+        data = lz.load_dataset(
+            source.dataset, source.classes, n_train or max(self.n_train, default=None), source.n_test
+        )
+        network = lz.TwoLayer(
+            width=max(self.widths, default=2),
+            outputs=data.outputs,
+            train=self.train,
+            **{name: value for name, value in scales.items() if value is not None},
+        )
+        criteria = self.stop_loss, self.stop_gradient, self.stop_plateau
+        training = make_training(
+            self.steps,
+            loss="squared",
+            optimizer=lz.Optimizer(self.optimizer, momentum or 0.0),
+            batch_size=size,
+            snapshots=self.snapshots,
+            stop=None if criteria == (None, None, None) else lz.Stop(*criteria),
+            measure=lz.Measure(predictions=self.compare, sharpness=self.sharpness, rows=self.measured),
+            dtype=self.dtype,
+        )
+        return make_spec(network, data, self.widths, self.seeds, training, rate, axes)
 
 
 @dataclass
 class Merge:
-    """Put the result of a sweep together from what its shards have stored in a folder."""
+    """Assemble the result of a study from the cells that its shards have stored in a folder."""
 
     folder: tyro.conf.Positional[Path]
-    """The folder, as --out named it."""
-    check: bool = False
-    """End with exit code 1 when an "equal" row or an inequality fails."""
-    json: bool = False
+    """Folder of the study, the --out of its shards."""
+    check: Switch = False
+    """End with exit code 1 if an "equal" row or an inequality fails."""
+    json: Switch = False
     """Print one JSON object instead of tables."""
 
     def run(self) -> int:
-        """Merge; the exit code."""
-        return _report(lz.merge(self.folder), self.folder, self.json, self.check)
+        """Merge; return the exit code."""
+        if self.check:
+            check_verdict(Store(self.folder).kind)
+        return report(lz.merge_shards(self.folder), self.folder, self.json, self.check)
 
 
 @dataclass
 class Status:
-    """Print how far the sweep in a folder is."""
+    """Print the progress of the study in a folder."""
 
     folder: tyro.conf.Positional[Path]
-    """The folder, as --out named it."""
-    json: bool = False
+    """Folder of the study, its --out."""
+    json: Switch = False
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Read and check what is stored; the exit code."""
-        found = RunFolder(self.folder)
-        if not found.packs:
-            raise ValueError(f"{str(self.folder)!r} holds no sweep.")
-        status = found.status()
+        """Read and check the stored cells; return the exit code."""
+        store = Store(self.folder)
+        if not store.keys:
+            raise ValueError(f"{str(self.folder)!r} holds no study.")
+        status = store.status()
         if self.json:
-            print_json(**status._asdict())
+            print_json(kind=store.kind, **status._asdict())
             return 0
-        print(f"{status.finished} of {status.cells} cells are stored whole, {status.damaged} more are damaged.")
+        print(f"{store.kind}: {status.finished} of {status.cells} cells are stored, {status.damaged} are damaged.")
         if status.running:
-            print("A process is at work on it.")
+            print("A process works on it.")
         elif status.finished < status.cells or not status.result:
-            print("Nothing is at work on it; the command that began it goes on with it if it is given --resume.")
+            print("No process works on it; run the same command again with --resume to continue.")
         else:
             print("It is finished.")
         return 0
-
-
-def _report(result: Any, out: Path | None, as_json: bool, check: bool) -> int:
-    """Print the verdict of a sweep at each point, and add its figures to its folder; the exit code."""
-    found = [(labels, lz.verify(at), at) for labels, at in points(result)]
-    if out is not None:
-        write_figures(out, {_name_of(labels): lz.plot(at, verdict) for labels, verdict, at in found})
-    if as_json:
-        settings, said = json.loads(result.attrs["settings"]), json.loads(verdicts_json(result))
-        print_json(settings=settings, verdict=said, out=None if out is None else str(out))
-    else:
-        for labels, verdict, _ in found:
-            if labels:
-                print(f"\n{', '.join(f'{name} = {value}' for name, value in labels.items())}")
-            print(verdict)
-        if out is not None:
-            figures = "figures/sweep.png" if len(found) == 1 else f"{len(found)} figures"
-            print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, {figures}")
-    return FAILED_CHECK if check and not all(verdict.passed for _, verdict, _ in found) else 0
-
-
-def _name_of(labels: dict[str, Any]) -> str:
-    """The name of the figure of a point."""
-    return "_".join(["sweep", *(f"{name}={value}" for name, value in labels.items())])
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -221,14 +206,5 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
         return None
     part, slash, parts = text.partition("/")
     if not (slash and part.isdigit() and parts.isdigit()):
-        raise ValueError(f"shard is {text!r}, but must be k/N, such as 3/16.")
+        raise ValueError(f"shard must be k/N, such as 3/16, got {text!r}.")
     return int(part), int(parts)
-
-
-def _progress_of(out: Path) -> str:
-    """How far a sweep is, and what to do next."""
-    status = RunFolder(out).status()
-    more = "" if status.result else ", and --resume goes on with it"
-    if status.finished == status.cells and not status.result:
-        more = f", and lazynet merge {out} puts them together"
-    return f"{status.finished} of {status.cells} cells are stored in {out}{more}"

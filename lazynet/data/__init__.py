@@ -1,9 +1,9 @@
-"""Data: real and synthetic sets, targets, label noise, and the files they are read from."""
+"""Data sets, real and synthetic: their targets, label noise, and the files of the real ones."""
 
-from lazynet.data._catalogue import list_datasets
+from lazynet.data._catalogue import DatasetRecord, list_datasets
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._fetch import fetch_dataset
-from lazynet.data._files import DATASETS
+from lazynet.data._files import DATASETS, cache_folder
 from lazynet.data._labels import is_labels, parse_classes
 from lazynet.data._load import load_dataset
 from lazynet.data._mixtures import Separation, mixture, separation, xor
@@ -13,7 +13,9 @@ from lazynet.data._synthetic import gaussian_mixture, sphere
 __all__ = [
     "DATASETS",
     "Dataset",
+    "DatasetRecord",
     "Separation",
+    "cache_folder",
     "fetch_dataset",
     "gaussian_mixture",
     "is_labels",

@@ -1,4 +1,4 @@
-"""What real data sets there are, and which are on this machine."""
+"""Catalogue of the real data sets."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,14 @@ DESCRIPTIONS = {
 
 
 class DatasetRecord(NamedTuple):
-    """One real data set: its name, whether it can be read now, the folder of its files (if any), what it is."""
+    """A real data set.
+
+    Attributes:
+        name: Name that `load_dataset` accepts.
+        available: Whether the data set can be loaded without a download.
+        path: Folder of its files, or None if it has no files or they are missing.
+        description: Size and source.
+    """
 
     name: str
     available: bool
@@ -23,7 +30,10 @@ class DatasetRecord(NamedTuple):
 
 
 def list_datasets() -> list[DatasetRecord]:
-    """Return a record of each real data set: name, available, path, description; nothing is read or fetched.
+    """List the real data sets, without reading or downloading any.
+
+    Returns:
+        A `DatasetRecord` for each data set: its name, whether it is available, the folder of its files, a description.
 
     >>> [record.name for record in list_datasets()]
     ['digits', 'mnist', 'fashion-mnist', 'cifar10']

@@ -1,72 +1,105 @@
-"""Checks of arguments that several functions of this room share."""
-
-from typing import Any
+"""Checks of the arguments that the functions of this package share."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 
-def check_count(argument: str, value: Any, least: int) -> int:
-    """Return `value` as an int that is at least `least`; ValueError naming `argument` otherwise."""
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or value < least:
-        raise ValueError(f"{argument} must be a whole number of at least {least}, got {value!r}")
+def check_count(name: str, value: object, minimum: int) -> int:
+    """Return an integer argument as an int.
+
+    Raises:
+        ValueError: If `value` is not an integer, or is below `minimum`.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
     return int(value)
 
 
-def check_key(key: Any) -> jax.Array:
-    """Return `key` if it is one jax.random key, typed or of the older uint32 kind; ValueError otherwise."""
-    if isinstance(key, jax.Array):
+def check_number(name: str, value: object, *, positive: bool = False, maximum: float = np.inf) -> float:
+    """Return a nonnegative real argument as a float.
+
+    Raises:
+        ValueError: If `value` is not a finite number, is negative (or zero, if `positive`), or exceeds `maximum`.
+    """
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        number = float(value)
+        if 0 <= number <= maximum and number < np.inf and not (positive and number == 0):
+            return number
+    if maximum < np.inf:
+        allowed = f"a number between 0 and {maximum:g}"
+    else:
+        allowed = f"a finite number {'> 0' if positive else '>= 0'}"
+    raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+
+
+def check_key(key: object) -> Array:
+    """Return a single JAX random key, typed or a raw uint32 array.
+
+    Raises:
+        ValueError: If `key` is not a single key.
+    """
+    if isinstance(key, Array):
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
         if typed or (key.dtype == jnp.uint32 and key.ndim == 1):
             return key
-    raise ValueError(f"key must be one key of jax.random, got {key!r}: write jax.random.key(0)")
+    raise ValueError(f"key must be a single JAX random key, got {key!r}. Create one with jax.random.key(0).")
 
 
-def check_array(argument: str, value: Any) -> np.ndarray:
-    """Return `value` as a float64 array of finite numbers; ValueError naming `argument` otherwise."""
+def check_array(name: str, value: object) -> np.ndarray:
+    """Return an array-like argument as a float64 array.
+
+    Raises:
+        ValueError: If `value` is not an array of finite real numbers.
+    """
     try:
         array = np.asarray(value)
         if np.iscomplexobj(array):
-            raise TypeError("these are complex")
+            raise TypeError("complex numbers")
         array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{argument} must be an array of real numbers, got {type(value).__name__}: {error}") from error
+        raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__} ({error}).") from error
     if not np.isfinite(array).all():
-        raise ValueError(
-            f"{argument} must be finite, got NaN or infinity at index {_first(~np.isfinite(array))}: remove that row"
-        )
+        raise ValueError(f"{name} must be finite, got NaN or infinity at index {_first_index(~np.isfinite(array))}.")
     return array
 
 
-def _first(mask: Any) -> Any:
-    """Return the index of the first True, as a plain int for one dimension."""
+def _first_index(mask: np.ndarray) -> int | tuple[int, ...]:
+    """Return the index of the first True: an int if the mask has one dimension, else a tuple."""
     index = tuple(int(i) for i in np.argwhere(mask)[0])
     return index[0] if len(index) == 1 else index
 
 
-def check_rows(argument: str, value: Any) -> np.ndarray:
-    """Return `value` as float64 rows, (n, d), none of them zero; ValueError naming `argument` otherwise."""
-    x = check_array(argument, value)
+def check_rows(name: str, value: object) -> np.ndarray:
+    """Return an array-like argument as float64 rows, shape (n, d).
+
+    Raises:
+        ValueError: If `value` is not a finite two-dimensional array, or has a zero row.
+    """
+    x = check_array(name, value)
     if x.ndim != 2:
         raise ValueError(
-            f"{argument} must be two-dimensional (n, d), got shape {x.shape}: reshape it to one row a point"
+            f"{name} must be an array of shape (n, d), got shape {x.shape}. Reshape it to one row per example."
         )
-    zero = ~x.any(axis=1)
-    if zero.any():
-        raise ValueError(f"{argument} must have no zero row, got zeros in row {_first(zero)}: remove that row")
+    zero_rows = np.flatnonzero(~x.any(axis=1))
+    if zero_rows.size:
+        raise ValueError(f"{name} must have no zero rows, got zeros in row {zero_rows[0]}.")
     return x
 
 
-def check_targets(argument: str, value: Any, rows: int) -> np.ndarray:
-    """Return `value` as float64 targets of `rows` rows; ValueError naming `argument` otherwise."""
-    y = check_array(argument, value)
+def check_targets(name: str, value: object, rows: int) -> np.ndarray:
+    """Return an array-like argument as float64 targets, shape (n,) or (n, k).
+
+    Raises:
+        ValueError: If `value` is not a finite array of such a shape with n equal to `rows`.
+    """
+    y = check_array(name, value)
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] < 2):
         raise ValueError(
-            f"{argument} must have shape (n,), or (n, k) with k of at least 2, got shape {y.shape}: "
-            "write one output as y.reshape(-1)"
+            f"{name} must be an array of shape (n,), or (n, k) with k >= 2, got shape {y.shape}. "
+            "Flatten targets of one output with y.reshape(-1)."
         )
     if len(y) != rows:
-        raise ValueError(f"{argument} must have one entry for each of the {rows} rows of its x, got {len(y)}")
+        raise ValueError(f"{name} must have one target for each of the {rows} inputs, got {len(y)} targets.")
     return y

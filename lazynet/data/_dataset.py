@@ -1,33 +1,34 @@
-"""The data set that every other room takes: training and test rows with their targets."""
+"""The `Dataset` class and the scaling of rows to unit norm."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from lazynet.data._checks import check_rows, check_targets
 
 
-# Field-wise equality of arrays is itself an array, so two data sets are equal only when they are the same object.
-@dataclass(frozen=True, eq=False)
+# eq=False: comparing fields would compare arrays elementwise, so data sets compare by identity.
+@dataclass(frozen=True, eq=False, init=False)
 class Dataset:
-    """Training and test examples, as float64 NumPy arrays that are checked when the data set is made.
+    """Training and test examples, stored as float64 NumPy arrays.
 
-    Anything array-like is taken. Rows are kept as they are, not rescaled: `unit_rows` does that. Arrays that are
-    float64 already are not copied.
+    Inputs are checked but not rescaled; use `unit_rows` for rows of unit norm. Float64 arrays are not copied.
 
     Args:
-        x_train: training rows, (n, d), n at least 1, finite, without a zero row.
-        y_train: training targets, (n,) or (n, k) with k of at least 2, finite.
-        x_test: test rows, (n_test, d); None for no test rows, then of shape (0, d).
-        y_test: test targets, (n_test,) or (n_test, k); None together with x_test.
-        name: what the data set is called in results.
-        classes: the labels behind the targets, a number or a list of them for each class, where there are any.
+        x_train: Training inputs, array-like of shape (n, d) with n >= 1, finite, without zero rows.
+        y_train: Training targets, array-like of shape (n,), or (n, k) with k >= 2, finite.
+        x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
+        y_test: Test targets, shape (n_test,) or (n_test, k). Must be given if and only if `x_test` is.
+        name: Name of the data set in results.
+        classes: Original label of each class, or list of labels if the class is a group. None if targets are not
+            class labels.
 
     Raises:
-        ValueError: an array is not as above; the sentence names the argument.
+        ValueError: If an array has a wrong shape, a value that is not finite or a zero row, or if only one of `x_test`
+            and `y_test` is given.
 
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), [1, -1, 1])
@@ -35,60 +36,70 @@ class Dataset:
     (3, 0, 3, 1)
     """
 
-    # Anything array-like comes in; once made, these are float64 NumPy arrays.
-    x_train: Any
-    y_train: Any
-    # None is replaced by arrays without rows before anyone can read it.
-    x_test: Any = None
-    y_test: Any = None
-    name: str = "custom"
-    classes: list[int | list[int]] | None = None
+    x_train: Float[np.ndarray, "n d"]
+    y_train: Float[np.ndarray, " n"] | Float[np.ndarray, "n k"]
+    x_test: Float[np.ndarray, "n_test d"]
+    y_test: Float[np.ndarray, " n_test"] | Float[np.ndarray, "n_test k"]
+    name: str
+    classes: list[int | list[int]] | None
 
-    def __post_init__(self) -> None:
-        """Convert to float64 and check."""
-        x_train = check_rows("x_train", self.x_train)
-        if len(x_train) == 0:
-            raise ValueError("x_train must have at least one row, got none")
-        y_train = check_targets("y_train", self.y_train, len(x_train))
-        if (self.x_test is None) != (self.y_test is None):
-            given, missing = ("y_test", "x_test") if self.x_test is None else ("x_test", "y_test")
-            raise ValueError(f"{missing} must be given together with {given}, got None: give both or neither")
-        x_test, y_test = np.zeros((0, x_train.shape[1])), np.zeros((0, *y_train.shape[1:]))
-        if self.x_test is not None:
-            x_test = check_rows("x_test", self.x_test)
-            y_test = check_targets("y_test", self.y_test, len(x_test))
-        if x_test.shape[1] != x_train.shape[1]:
-            raise ValueError(f"x_test must have the {x_train.shape[1]} columns of x_train, got {x_test.shape[1]}")
-        if y_test.shape[1:] != y_train.shape[1:]:
-            raise ValueError(f"y_test must be shaped like y_train, {y_train.shape}, but for n, got {y_test.shape}")
-        for field, array in {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}.items():
-            object.__setattr__(self, field, array)
+    def __init__(
+        self,
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+        name: str = "custom",
+        classes: list[int | list[int]] | None = None,
+    ) -> None:
+        """Convert the arrays to float64 and check them."""
+        x = check_rows("x_train", x_train)
+        if len(x) == 0:
+            raise ValueError(f"x_train must have at least one row, got shape {x.shape}.")
+        y = check_targets("y_train", y_train, len(x))
+        if (x_test is None) != (y_test is None):
+            passed, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
+            raise ValueError(f"{missing} must be given together with {passed}, got None. Pass both or neither.")
+        rows, targets = np.zeros((0, x.shape[1])), np.zeros((0, *y.shape[1:]))
+        if x_test is not None:
+            rows = check_rows("x_test", x_test)
+            targets = check_targets("y_test", y_test, len(rows))
+        if rows.shape[1] != x.shape[1]:
+            raise ValueError(f"x_test must have {x.shape[1]} columns like x_train, got {rows.shape[1]}.")
+        if targets.shape[1:] != y.shape[1:]:
+            raise ValueError(f"y_test must have as many outputs as y_train, of shape {y.shape}, got {targets.shape}.")
+        fields = {"x_train": x, "y_train": y, "x_test": rows, "y_test": targets, "name": name, "classes": classes}
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
 
     @property
     def n_train(self) -> int:
-        """Number of training rows."""
+        """Number of training examples."""
         return len(self.x_train)
 
     @property
     def n_test(self) -> int:
-        """Number of test rows, which may be 0."""
+        """Number of test examples, possibly 0."""
         return len(self.x_test)
 
     @property
     def dim(self) -> int:
-        """Number of features of a row."""
+        """Number of input features."""
         return self.x_train.shape[1]
 
     @property
     def outputs(self) -> int:
-        """Number of targets of a row: 1 when y has one dimension."""
+        """Number of targets per example: 1 if `y_train` has one dimension."""
         return 1 if self.y_train.ndim == 1 else self.y_train.shape[1]
 
     def in_span(self) -> "Dataset":
-        """The same examples in an orthonormal basis of the space that all rows span, in float64.
+        """Return the data set with inputs in an orthonormal basis of the span of all its rows.
 
-        Inner products stay as they are, and with them kernels and the distribution of networks whose weights are drawn
-        from N(0, kappa^2 I); a network draws and trains fewer weights where there are fewer rows than features.
+        Inner products are preserved, and so are kernels and the distribution of networks whose weights are drawn from
+        N(0, kappa^2 I). If there are fewer examples than features, networks on the new inputs have fewer weights.
+
+        Returns:
+            A `Dataset` whose `dim` is the rank of the training and test inputs together.
 
         >>> import numpy as np
         >>> data = Dataset(np.eye(2, 1000), [1, -1])
@@ -96,30 +107,30 @@ class Dataset:
         2
         """
         rows = np.concatenate([self.x_train, self.x_test])
-        seen = rows @ scipy.linalg.orth(rows.T)
-        return replace(self, x_train=seen[: self.n_train], x_test=seen[self.n_train :])
+        coordinates = rows @ scipy.linalg.orth(rows.T)
+        return replace(self, x_train=coordinates[: self.n_train], x_test=coordinates[self.n_train :])
 
 
-def unit_rows(x: Any, name: str = "x") -> Float[np.ndarray, "n d"]:
-    """Return the rows of `x` scaled to Euclidean norm 1, without centring.
+def unit_rows(x: ArrayLike, name: str = "x") -> Float[np.ndarray, "n d"]:
+    """Scale rows to unit Euclidean norm, without centering them.
 
     Args:
-        x: array-like, (n, d), any real dtype.
-        name: what an error calls the array.
+        x: Rows, array-like of shape (n, d) with any real dtype.
+        name: Name of the array in error messages.
 
     Returns:
-        A new float64 array, (n, d).
+        A new float64 array of shape (n, d).
 
     Raises:
-        ValueError: `x` is not a finite two-dimensional array, or one of its rows is zero.
+        ValueError: If `x` is not a finite two-dimensional array, or has a zero row.
 
     >>> unit_rows([[3, 4], [0, 2]])
     array([[0.6, 0.8],
            [0. , 1. ]])
     """
-    x = check_rows(name, x)
-    # A power of two, which rounds nothing, keeps the squares of very large or small rows in range.
-    largest = np.maximum(x.max(axis=1, initial=0), -x.min(axis=1, initial=0))
-    scaled = np.ldexp(x, -np.frexp(largest)[1][:, None])
+    rows = check_rows(name, x)
+    # Scaling by a power of two is exact and keeps the squares of very large or small rows in range.
+    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
+    scaled = np.ldexp(rows, -np.frexp(largest)[1][:, None])
     scaled /= np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
     return scaled

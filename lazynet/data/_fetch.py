@@ -4,7 +4,6 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from lazynet.data._files import CHECKSUMS, IDX_FILES, cache_folder, check_name
 from lazynet.data._formats import read_bytes
@@ -16,49 +15,58 @@ ADDRESSES = {
 
 
 def _fetch_file(address: str, target: Path, checksum: str) -> None:
-    """Put the decompressed file at `target`, in one step and only if its checksum is right."""
+    """Download a gzipped file and move it, decompressed, to `target` if its checksum is right.
+
+    Raises:
+        ValueError: If the download is not a gzip stream, or its checksum is wrong.
+    """
     import pooch
 
-    # Not pooch.retrieve: its known hash is of the compressed file, and it would move that file into place unchecked.
-    # A folder beside the target is on the same file system, where replacing is atomic.
+    # pooch.retrieve would check the hash of the compressed file, and move the decompressed file into place unchecked.
+    # os.replace is atomic only within a file system, so the temporary folder is a sibling of the target.
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         compressed, plain = Path(scratch) / f"{target.name}.gz", Path(scratch) / target.name
         pooch.HTTPDownloader()(address, str(compressed), None)
         try:
             content = read_bytes(compressed)
         except ValueError as error:
-            raise ValueError(f"{target.name} was refused: what {address} sent is no whole gzip stream") from error
+            raise ValueError(
+                f"The download of {target.name} from {address} was discarded, because it is not a complete gzip "
+                "stream. Try again, or download the file from elsewhere."
+            ) from error
         digest = hashlib.sha256(content).hexdigest()
         if digest != checksum:
             raise ValueError(
-                f"{target.name} was refused: its uncompressed sha256 must be {checksum}, but {address} sent {digest}"
+                f"The download of {target.name} from {address} was discarded, because the sha256 of the uncompressed "
+                f"file is {digest} instead of {checksum}. Try again, or download the file from elsewhere."
             )
         plain.write_bytes(content)
         os.replace(plain, target)
 
 
-def fetch_dataset(name: str, cache: Any = None, base_url: str | None = None) -> Path:
-    """Fetch the files of "mnist" or "fashion-mnist" that the cache lacks, and check them.
+def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_url: str | None = None) -> Path:
+    """Download the files of MNIST or Fashion-MNIST that are not in the cache yet.
 
-    The sha256 of the uncompressed bytes is checked before a file gets its name; files that are there and right stay.
+    The sha256 checksum of each uncompressed file is verified before the file is moved into place. Files that are
+    already there are kept if their checksums are right.
 
     Args:
         name: "mnist" or "fashion-mnist".
-        cache: the base folder, a folder `name` is made in it; the user's cache by default.
-        base_url: the address in front of the gzipped files' names; a public one by default.
+        cache: Folder in which the folder `name` is created. Defaults to the user's cache.
+        base_url: Address of the folder with the gzipped files. Defaults to a public mirror.
 
     Returns:
         The folder that holds the four uncompressed files.
 
     Raises:
-        ValueError: another name, or a file whose checksum is wrong (nothing is kept of it).
-        FileNotFoundError: the download failed; the sentence says where to put the files instead.
+        ValueError: If `name` is another data set, or a downloaded file is damaged; the file is then discarded.
+        FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")
     Traceback (most recent call last):
-    ValueError: name must be one of mnist, fashion-mnist, got 'digits': the others are never fetched
+    ValueError: name must be one of mnist, fashion-mnist, got 'digits'. Other data sets cannot be downloaded.
     """
-    check_name(name, tuple(ADDRESSES), ": the others are never fetched")
+    check_name(name, tuple(ADDRESSES), " Other data sets cannot be downloaded.")
     folder = (cache_folder() if cache is None else Path(cache).expanduser()) / name
     base = ADDRESSES[name] if base_url is None else base_url.rstrip("/") + "/"
     for file, checksum in zip(IDX_FILES, CHECKSUMS[name], strict=True):
@@ -68,9 +76,9 @@ def fetch_dataset(name: str, cache: Any = None, base_url: str | None = None) -> 
             if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == checksum:
                 continue
             _fetch_file(f"{base}{file}.gz", target, checksum)
-        except OSError as error:  # also what the network library raises
+        except OSError as error:  # includes the exceptions of requests
             raise FileNotFoundError(
-                f"{name} could not be fetched from {base} into {folder} ({type(error).__name__}): put "
-                f"{', '.join(IDX_FILES)} there yourself, or in a folder that LAZYNET_DATA names"
+                f"{name} could not be downloaded from {base} to {folder} ({type(error).__name__}). Put "
+                f"{', '.join(IDX_FILES)} into that folder, or into a folder named by LAZYNET_DATA."
             ) from error
     return folder

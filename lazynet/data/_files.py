@@ -1,9 +1,9 @@
-"""Where the files of the real data sets are looked for."""
+"""File names, checksums and locations of the real data sets."""
 
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lazynet.data._formats import read_bytes
 
@@ -14,7 +14,7 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-# sha256 of the uncompressed files: compressed ones differ from one mirror to the next. In the order of IDX_FILES.
+# sha256 of the uncompressed files, in the order of IDX_FILES. Compressed files differ between mirrors.
 CHECKSUMS = {
     "mnist": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -29,32 +29,40 @@ CHECKSUMS = {
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
-DEBIAN = Path("/usr/share/datasets")  # dataset-fashion-mnist puts its files in fashion-mnist/ there
+DEBIAN = Path("/usr/share/datasets")  # the Debian package dataset-fashion-mnist installs its files here
 
 
 class Files(NamedTuple):
-    """The files of one data set: images and labels for IDX, one or more batches for CIFAR-10."""
+    """Files of a data set: images and labels in the IDX format, or one or more batches of CIFAR-10."""
 
     folder: Path
     train: tuple[Path, ...]
     test: tuple[Path, ...]
 
 
-def check_name(name: Any, allowed: tuple[str, ...] = DATASETS, hint: str = "") -> None:
-    """Raise ValueError when `name` is not one of the `allowed` data sets."""
+def check_name(name: str, allowed: tuple[str, ...] = DATASETS, hint: str = "") -> None:
+    """Check the name of a data set.
+
+    Raises:
+        ValueError: If `name` is not among the `allowed` names; `hint` is appended to the message.
+    """
     if name not in allowed:
-        raise ValueError(f"name must be one of {', '.join(allowed)}, got {name!r}{hint}")
+        raise ValueError(f"name must be one of {', '.join(allowed)}, got {name!r}.{hint}")
 
 
 def cache_folder() -> Path:
-    """Return the user's cache, where fetched data sets are kept."""
+    """Return lazynet's folder in the user's cache.
+
+    >>> cache_folder().name
+    'lazynet'
+    """
     import pooch
 
     return Path(pooch.os_cache("lazynet"))
 
 
-def base_folders(root: Any = None) -> list[Path]:
-    """Return the folders to look in, in order: only `root` when it is given."""
+def base_folders(root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return the folders to search, in order; only `root` if it is given."""
     if root is not None:
         return [Path(root).expanduser()]
     environment = os.environ.get("LAZYNET_DATA")
@@ -63,54 +71,57 @@ def base_folders(root: Any = None) -> list[Path]:
 
 
 def file_names(name: str) -> str:
-    """Say which files a data set has, for an error message."""
+    """Return the file names of a data set as a phrase for error messages."""
     if name == "cifar10":
         return "data_batch_1.bin to data_batch_5.bin and test_batch.bin, or train.bin and test.bin (also .gz)"
     return ", ".join(IDX_FILES) + f" of {name} itself (also .gz)"
 
 
-def _existing(folder: Path, names: list[str]) -> tuple[Path, ...]:
-    """Return the files with these names, plain or gzipped, or nothing unless all are there."""
-    found = []
+def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
+    """Return the paths of the named files, plain or gzipped; an empty tuple if any file is missing."""
+    paths = []
     for name in names:
         variants = [name, name + ".gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"]
         present = [folder / variant for variant in variants if (folder / variant).is_file()]
         if not present:
             return ()
-        found.append(present[0])
-    return tuple(found)
+        paths.append(present[0])
+    return tuple(paths)
 
 
-def _is_other(name: str, test_labels: Path) -> bool:
-    """Tell whether files are those of the other data set, which has the same file names."""
+def _belongs_to_other_dataset(name: str, test_labels: Path) -> bool:
+    """Return whether the checksum is that of another data set, since MNIST and Fashion-MNIST share file names."""
     try:
         digest = hashlib.sha256(read_bytes(test_labels)).hexdigest()
     except ValueError:
-        return False  # a broken file is reported when it is read
+        return False  # a damaged file is reported when it is loaded
     return any(digest == checksums[3] for other, checksums in CHECKSUMS.items() if other != name)
 
 
-def _in_folder(name: str, folder: Path) -> Files | None:
+def _files_in_folder(name: str, folder: Path) -> Files | None:
     if name == "cifar10":
         batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
-        for inside in (folder, folder / "cifar-10-batches-bin"):
+        for location in (folder, folder / "cifar-10-batches-bin"):
             for train_names, test_name in ((batches, "test_batch.bin"), (["train.bin"], "test.bin")):
-                train, test = _existing(inside, train_names), _existing(inside, [test_name])
+                train, test = _existing_files(location, train_names), _existing_files(location, [test_name])
                 if train and test:
-                    return Files(inside, train, test)
+                    return Files(location, train, test)
         return None
-    paths = _existing(folder, list(IDX_FILES))
-    return Files(folder, paths[:2], paths[2:]) if paths and not _is_other(name, paths[3]) else None
+    paths = _existing_files(folder, list(IDX_FILES))
+    if not paths or _belongs_to_other_dataset(name, paths[3]):
+        return None
+    return Files(folder, paths[:2], paths[2:])
 
 
-def find_files(name: str, root: Any = None) -> Files | None:
-    """Return the files of "mnist", "fashion-mnist" or "cifar10" in the first folder that has them all, else None.
+def find_files(name: str, root: str | os.PathLike[str] | None = None) -> Files | None:
+    """Return the files of "mnist", "fashion-mnist" or "cifar10", or None if they are missing.
 
-    Each base folder is tried with `name` below it, and by itself.
+    In each base folder, the subfolder `name` is searched first, then the folder itself. The first folder with all files
+    of the data set is used.
     """
     for base in base_folders(root):
         for folder in (base / name, base):
-            found = _in_folder(name, folder)
-            if found:
-                return found
+            files = _files_in_folder(name, folder)
+            if files:
+                return files
     return None

@@ -1,93 +1,95 @@
-"""Labels: which classes are asked for, and the targets that stand for them."""
+"""Class labels: parsing of the requested classes, and the targets that encode them."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
-LABELS = range(10)  # every real data set here has the labels 0..9
+LABELS = range(10)  # labels of every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
+# A string names all classes at once; otherwise each entry is a label, a group of labels, or a string for either.
+Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 
-def _invalid(entry: Any) -> ValueError:
+
+def _invalid_class(entry: object) -> ValueError:
     return ValueError(
-        f"classes must hold labels from 0 to 9, groups of them, 'even' or 'odd', got {entry!r}: write for example "
-        "(0, 1), ((0, 2), (1, 3)) or ('even', 'odd')"
+        f"classes must be labels from 0 to 9, groups of labels, 'even' or 'odd', got {entry!r}. "
+        "Examples are (0, 1), ((0, 2), (1, 3)) and ('even', 'odd')."
     )
 
 
-def _label(value: Any) -> int:
+def _parse_label(value: object) -> int:
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value not in LABELS:
-        raise _invalid(value)
+        raise _invalid_class(value)
     return int(value)
 
 
-def _entries(value: Any) -> tuple[Any, ...]:
-    try:
-        return tuple(value)
-    except TypeError:
-        raise _invalid(value) from None
-
-
-def _group(entry: Any) -> tuple[int, ...]:
+def _parse_group(entry: object) -> tuple[int, ...]:
     if isinstance(entry, str):
         named = GROUPS.get(entry.strip())
-        return named if named else tuple(_label(part) for part in entry.split(","))
+        return named if named else tuple(_parse_label(part) for part in entry.split(","))
     if not isinstance(entry, Iterable):
-        return (_label(entry),)
-    group = tuple(_label(label) for label in _entries(entry))
+        return (_parse_label(entry),)
+    group = tuple(_parse_label(label) for label in _as_tuple(entry))
     if not group:
-        raise _invalid(entry)
+        raise _invalid_class(entry)
     return group
 
 
-def parse_classes(classes: Any) -> tuple[tuple[int, ...], ...]:
-    """Return the classes as groups of labels: a group counts as one class.
+def _as_tuple(value: Iterable[object]) -> tuple[object, ...]:
+    try:
+        return tuple(value)
+    except TypeError:
+        # Not iterable, or an array without dimensions.
+        raise _invalid_class(value) from None
+
+
+def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
+    """Parse classes into groups of labels; each group counts as one class.
 
     Args:
-        classes: at least two entries, each a label from 0 to 9, a group of labels, "even", "odd", or a string of
-            labels such as "3" or "0,2"; one string is split at its spaces.
+        classes: At least two entries. Each is a label from 0 to 9, a group of labels, "even", "odd", or a string of
+            labels such as "3" or "0,2". A single string is split at its spaces.
 
     Returns:
-        One tuple of labels for each class, in the order given.
+        A tuple of labels for each class, in the order given.
 
     Raises:
-        ValueError: fewer than two classes, a label outside 0..9, or a label that appears twice.
+        ValueError: If there are fewer than two classes, a label is outside 0..9, or a label appears twice.
 
     >>> parse_classes((0, 1))
     ((0,), (1,))
     >>> parse_classes(("even", "1,3"))
     ((0, 2, 4, 6, 8), (1, 3))
     """
-    if isinstance(classes, str):
-        classes = classes.split()
-    classes = _entries(classes)
-    groups = tuple(_group(entry) for entry in classes)
+    entries = _as_tuple(classes.split() if isinstance(classes, str) else classes)
+    groups = tuple(_parse_group(entry) for entry in entries)
     if len(groups) < 2:
-        raise ValueError(f"classes must name at least two classes, got {classes!r}: add another label")
+        raise ValueError(f"classes must name at least two classes, got {entries!r}.")
     labels = [label for group in groups for label in group]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise ValueError(f"classes must name each label once, got {twice[0]} twice in {classes!r}: leave one out")
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ValueError(f"classes must name each label once, got {repeated[0]} twice in {entries!r}.")
     return groups
 
 
 def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> Int[np.ndarray, " n"]:
-    """Return the position of each label's group in `groups`, (n,) int64, and -1 for a label in none of them."""
-    position = np.full(len(LABELS), -1)
+    """Return the index of each label's group, shape (n,) int64, or -1 for labels that are in no group."""
+    index_of_label = np.full(len(LABELS), -1)
     for index, group in enumerate(groups):
-        position[list(group)] = index
-    return position[labels]
+        index_of_label[list(group)] = index
+    return index_of_label[labels]
 
 
 def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
-    """Return the float64 targets of class `indices` in 0..count-1.
+    """Encode class indices in 0..count-1 as float64 targets.
 
-    Two classes: +1 for the first and -1 for the second, (n,). More: one-hot minus 1/count, (n, count), so that
-    the targets of a row sum to zero.
+    For two classes, targets are +1 for the first and -1 for the second, shape (n,). For more, they are one-hot minus
+    1/count, shape (n, count), and each row sums to zero.
 
     >>> class_targets(np.array([0, 1, 1]), 2)
     array([ 1., -1., -1.])
@@ -97,14 +99,14 @@ def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
     return np.eye(count)[indices] - 1 / count
 
 
-def is_labels(y: Any) -> bool:
-    """Tell whether targets stand for classes: +1 and -1, or rows of one-hot minus 1/k (to 1e-6).
+def is_labels(y: ArrayLike) -> bool:
+    """Return whether targets encode classes: +1 and -1, or rows of one-hot minus 1/k (to 1e-6).
 
     Args:
-        y: array-like, (n,) or (n, k), any real dtype.
+        y: Targets, array-like of shape (n,) or (n, k) with any real dtype.
 
     Returns:
-        False for any other values, any other shape, and no rows at all.
+        True if all targets encode classes. False for other values, other shapes, and empty arrays.
 
     >>> is_labels([1, -1, 1]), is_labels([0.5, -1, 1])
     (True, False)

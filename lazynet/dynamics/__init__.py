@@ -1,4 +1,4 @@
-"""Dynamics: what a kernel predicts of training."""
+"""Dynamics: predictions of training from a kernel."""
 
 from lazynet.dynamics._ensemble import Ensemble, kernel_ensemble
 from lazynet.dynamics._laws import linearized_displacement

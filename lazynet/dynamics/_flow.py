@@ -1,4 +1,4 @@
-"""Gradient flow of any loss in the coefficients of the kernel, by diffrax, tightened until two solutions agree."""
+"""Gradient flow of any loss in the coefficients of a kernel, by diffrax with an error estimated from two solutions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,26 +10,33 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.dynamics._coefficients import CALL, Whole
+from lazynet.dynamics._coefficients import CALL, DenseKernel
 from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
-STEPS = 100_000  # that one solution takes at most
-COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14  # share of the movement that a step may be wrong by: at first, next, last
-STAGES = 6  # products with K in a step
-CALL_STEPS = 4096  # that a call of the compiled program takes at most
+STEPS = 100_000  # largest number of steps of a solution
+# Error allowed per step, relative to the movement: first value, factor between solutions, smallest value.
+COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
+STAGES = 6  # products with K per step
+CALL_STEPS = 4096  # largest number of steps per call of the compiled program
 
 
 class Solution(NamedTuple):
-    """Movement u - f0 and coefficients c at the times, (s, n, ...), and the number of steps."""
+    """A numerical solution of the flow.
+
+    Attributes:
+        moved: movement u - f0 of the predictions at the times, (s, n, ...).
+        coefficients: coefficients c at the times, (s, n, ...).
+        steps: number of steps.
+    """
 
     moved: np.ndarray
     coefficients: np.ndarray
     steps: int
 
 
-def flow(
-    k: Whole,
+def flow_coefficients(
+    k: DenseKernel,
     y: np.ndarray,
     f0: np.ndarray,
     loss: Loss,
@@ -37,18 +44,22 @@ def flow(
     tolerance: float,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
-    """Coefficients of c' = -grad L(f0 + K c) at the times, shaped as y, and the error of u over its largest movement.
+    """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error of the predictions.
 
-    The error is the largest norm of the difference from a solution whose steps may be wrong by ten times as much, so
-    rather that one's, and not less than what a step may be wrong by. Steps are explicit and of order five (Tsitouras
-    2011); their number grows with the last time times lambda_max times the curvature of the loss, which soon vanishes
-    where examples are fitted.
+    The equation is solved by an explicit method of order five (Tsitouras 2011) with ever smaller errors per step. The
+    number of steps grows with the last time, with lambda_max and with the curvature of the loss, which soon vanishes
+    at fitted examples.
+
+    Returns:
+        Coefficients, (s, n) or (s, n, k), and the error of u relative to its largest movement: the largest norm of the
+        difference from a solution with ten times the error per step, which overestimates it, but at least the error
+        allowed per step.
 
     Raises:
         ValueError: if even the coarsest solution takes too many steps.
     """
-    wanted, where = np.unique(times, return_inverse=True)
-    last, done, error = float(wanted[-1]), 0, np.inf
+    stops, inverse = np.unique(times, return_inverse=True)
+    last, done, error = float(stops[-1]), 0, np.inf
 
     def report(steps: int) -> None:
         if progress is not None:
@@ -56,47 +67,47 @@ def flow(
 
     with host_float64(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         arrays = jnp.asarray(k.matrix), jnp.asarray(y), jnp.asarray(f0)
-        pull = np.asarray(_pull(loss, *arrays))
-        if not pull.any() or not last:
+        velocity = np.asarray(_initial_velocity(loss, *arrays))
+        if not velocity.any() or not last:
             return np.zeros((len(times), *y.shape)), 0.0
-        scale, accuracy, found = _root_mean_square(last * pull[None]), COARSEST, None
+        scale, accuracy, previous = _root_mean_square(last * velocity[None]), COARSEST, None
         if (y != f0).any():
             scale = min(scale, _root_mean_square((y - f0)[None]))
         while True:
-            solution = _solve(k, loss, arrays, wanted, accuracy * scale, report)
+            solution = _solve(k, loss, arrays, stops, accuracy * scale, report)
             if solution is None:
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
-            if found is not None:
-                # Two solutions may agree because nothing made them take other steps.
-                error = max(accuracy, _root_mean_square(solution.moved - found.moved) / scale)
-            found = solution
-            # The other half of the tolerance is for rounding.
+            if previous is not None:
+                # Two solutions with the same steps agree, however large their errors.
+                error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
+            previous = solution
+            # The other half of the tolerance is left for rounding.
             if error <= tolerance / 2 or accuracy <= FINEST:
                 break
             accuracy *= FINER
-    if found is None:
+    if previous is None:
         raise ValueError(
-            f"times go up to {last:.4g}, where the flow does not get within {STEPS} steps (lambda_max times that is "
-            f"{k.lambda_max * last:.2g}); ask for earlier times, or for kernel_descent."
+            f"times must be within reach of {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
+            f"{k.lambda_max * last:.2g}. Use earlier times or kernel_descent."
         )
-    return found.coefficients[where], error
+    return previous.coefficients[inverse], error
 
 
 def _root_mean_square(x: np.ndarray) -> float:
-    """The largest over the first axis."""
+    """Return the largest root mean square over the first axis."""
     return float(np.sqrt(np.mean(x.reshape(len(x), -1) ** 2, axis=1)).max())
 
 
 def _solve(
-    k: Whole,
+    k: DenseKernel,
     loss: Loss,
     arrays: tuple[Array, Array, Array],
     times: np.ndarray,
     allowed: float,
     report: Callable[[int], None],
 ) -> Solution | None:
-    """The solution whose steps are wrong by so much, in pieces of about half a second; None if there are too many."""
+    """Return the solution with the allowed error per step, or None if it needs more than STEPS steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))
@@ -118,8 +129,8 @@ def _solve(
 
 
 @partial(jax.jit, static_argnames="loss")
-def _pull(loss: Loss, k: Array, y: Array, f0: Array) -> Array:
-    """How fast predictions move at the start."""
+def _initial_velocity(loss: Loss, k: Array, y: Array, f0: Array) -> Array:
+    """Return K grad L(f0), the negative velocity of the predictions at time 0."""
     return k @ jax.grad(loss)(f0, y)
 
 
@@ -136,13 +147,17 @@ def _advance(
     times: Array | np.ndarray,
     allowed: Array | float,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array], Array, Array]:
-    """At most so many steps on: values at the times passed, the last state, its time, and the number of steps."""
+    """Take at most `limit` steps.
+
+    Returns:
+        The values at the times passed, the last state, its time, and the number of steps.
+    """
     import diffrax
 
-    def field(t: Any, state: Any, arrays: Any) -> tuple[Array, Array]:
+    def field(t: Any, state: tuple[Array, Array], arrays: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         k, y, f0 = arrays
-        pull = jax.grad(loss)(f0 + state[0], y)
-        return -(k @ pull), -pull
+        gradient = jax.grad(loss)(f0 + state[0], y)
+        return -(k @ gradient), -gradient
 
     end = times[-1]
     solution = diffrax.diffeqsolve(
@@ -156,7 +171,7 @@ def _advance(
         saveat=diffrax.SaveAt(
             subs=[diffrax.SubSaveAt(ts=jnp.clip(times, now, end)), diffrax.SubSaveAt(t1=True)],
         ),
-        # The coefficients come along; what is asked for are the predictions.
+        # The error is controlled in the predictions, not in the coefficients.
         stepsize_controller=diffrax.PIDController(
             rtol=0.0, atol=allowed, norm=lambda error: jnp.sqrt(jnp.mean(error[0] ** 2))
         ),

@@ -1,4 +1,4 @@
-"""How each mode of a kernel is learned under the squared loss: closed forms in time for flow, descent and momentum."""
+"""Closed-form learning curves of the modes of a kernel under the squared loss: flow, descent and momentum."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,18 @@ from jaxtyping import Float, Int
 
 from lazynet.kernels import Spectrum
 
-# A learning rate beyond the limit diverges, which is the true answer and not an error.
-may_diverge = np.errstate(over="ignore", invalid="ignore")
+# Above the stability limit descent diverges, and infinite predictions are the correct result.
+allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 class Law(NamedTuple):
-    """How modes are learned.
+    """Dynamics of the modes, and the times at which to predict them.
 
     Attributes:
-        time: (s,) times.
-        step: (s,) integers for descent, None for flow.
-        learning_rate: of descent, None for flow.
-        momentum: of descent.
+        time: times, (s,).
+        step: steps of descent, (s,) integers; None for flow.
+        learning_rate: learning rate of descent; None for flow.
+        momentum: momentum of descent.
     """
 
     time: Float[np.ndarray, " s"]
@@ -28,33 +28,33 @@ class Law(NamedTuple):
 
     @property
     def amplification(self) -> float:
-        """What a push of size 1 at one step may come to later: 1 / (1 - mu).
+        """Upper bound 1 / (1 - mu) on the later effect of a unit push at one step.
 
-        It moves a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. Where the mode is stable, the mean of the
-        terms is largest for |z+| = 1, so that |s_j| <= sum mu^i.
+        After j steps the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
+        stable, the terms are largest on average at |z+| = 1, so that |s_j| <= sum_i mu^i.
         """
         return 1 / (1 - self.momentum)
 
     @property
     def limit(self) -> float:
-        """The largest learning_rate * eigenvalue that does not diverge."""
+        """Largest learning_rate * eigenvalue at which descent does not diverge."""
         return 2 * (1 + self.momentum)
 
     def growth(self, values: np.ndarray) -> np.ndarray:
-        """The share of each mode that is learned at the times, (s, m)."""
+        """Return the learned fraction of each mode at each time, (s, m)."""
         if self.learning_rate is None or self.step is None:
             return -np.expm1(-np.outer(self.time, values))
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
 
     def slope(self) -> Float[np.ndarray, " s"]:
-        """The derivative of `growth` at the eigenvalue zero, (s,)."""
+        """Return the derivative of `growth` with respect to an eigenvalue of zero, (s,)."""
         if self.learning_rate is None or self.step is None or not self.momentum:
             return self.time
         left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification
         return self.learning_rate * self.amplification * (self.step - self.momentum * left)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """The size of what is left of each mode, (len(time), m), at any time."""
+        """Return the magnitude of the remaining fraction of each mode at arbitrary times, (len(time), m)."""
         if self.learning_rate is None:
             return np.exp(-np.outer(time, values))
         if self.momentum:
@@ -64,13 +64,13 @@ class Law(NamedTuple):
         return _power(np.abs(1 - self.learning_rate * values), time / self.learning_rate)
 
 
-@may_diverge
+@allow_overflow
 def descent_growth(
     values: np.ndarray, learning_rate: float, steps: np.ndarray, momentum: float = 0.0
 ) -> Float[np.ndarray, "s m"]:
-    """The share of each mode that is learned after k steps, without cancellation.
+    """Return the learned fraction of each mode after k steps, without cancellation.
 
-    1 - (1 - eta lambda_i)^k for plain descent; with momentum 1 - r_k, where
+    It is 1 - (1 - eta lambda_i)^k for plain descent, and with momentum 1 - r_k, where
     r_{k+1} = (1 + mu - eta lambda) r_k - mu r_{k-1} and r_0 = r_{-1} = 1 (Polyak 1964, equation (9)).
     """
     contraction = learning_rate * values
@@ -85,7 +85,7 @@ def descent_growth(
 def descent_residual(
     values: np.ndarray, learning_rate: float, steps: np.ndarray, momentum: float
 ) -> Float[np.ndarray, "s m"]:
-    """What is left of each mode after k steps, with its sign."""
+    """Return the remaining fraction of each mode after k steps, with its sign."""
     if momentum:
         return 1 - descent_growth(values, learning_rate, steps, momentum)
     factor = 1 - learning_rate * values
@@ -93,25 +93,31 @@ def descent_residual(
 
 
 def _power(factor: np.ndarray, steps: np.ndarray) -> Float[np.ndarray, "s m"]:
-    """factor^steps, several times faster than by NumPy's own power."""
+    """Return factor^steps, several times faster than numpy.power."""
     return np.exp(np.outer(steps, np.log(np.maximum(factor, np.finfo(float).tiny))))
 
 
 def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
-    """1 - r_k from the roots of z^2 - (1 + mu - a) z + mu, which are real up to (1 - q)^2, q = sqrt(mu).
+    """Return 1 - r_k from the roots z+ and z- of z^2 - (1 + mu - a) z + mu.
 
-    With s_k = (z+^k - z-^k) / (z+ - z-), r_k = s_{k+1} - mu s_k.
+    The roots are complex for a between (1 - q)^2 and (1 + q)^2, where q = sqrt(mu). With
+    s_k = (z+^k - z-^k) / (z+ - z-), r_k = s_{k+1} - mu s_k.
     """
     q = np.sqrt(mu)
     near, far = ((1 - mu) / (1 + q)) ** 2, (1 + q) ** 2
     grown = np.empty((len(k), len(a)))
-    for chosen, branch in ((a <= near, _slow), ((a > near) & (a < far), _swinging), (a >= far, _fast)):
-        grown[:, chosen] = branch(a[chosen], mu, q, near, far, k)
+    branches = (
+        (a <= near, _growth_at_positive_roots),
+        ((a > near) & (a < far), _growth_at_complex_roots),
+        (a >= far, _growth_at_negative_roots),
+    )
+    for columns, branch in branches:
+        grown[:, columns] = branch(a[columns], mu, q, near, far, k)
     return grown
 
 
-def _slow(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Two positive roots: (1 - z+) (sum_{i<k} z+^i - z- s_k), whose factor is exact for small a."""
+def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
+    """Return (1 - z+) (sum_{i<k} z+^i - z- s_k), whose first factor is accurate for small a."""
     between = np.sqrt((near - a) * (far - a))
     short = 2 * a / (1 - mu + a + between)
     largest = 1 - short
@@ -119,8 +125,9 @@ def _slow(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.nda
     return short * (_geometric(short, k) - mu / largest * s)
 
 
-def _swinging(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Roots +-q exp(+-i psi), psi up to pi / 2, from its half, which is exact near both double roots."""
+def _growth_at_complex_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
+    """Return 1 - r_k for the roots +-q exp(+-i psi), 0 < psi <= pi / 2."""
+    # Half of psi is accurate near both double roots.
     forward = a <= 1 + mu
     sine, cosine = (np.sqrt(np.where(forward, x, y) / (4 * q)) for x, y in ((a - near, far - a), (far - a, a - near)))
     psi = 2 * np.arctan2(sine, cosine)
@@ -132,8 +139,8 @@ def _swinging(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np
     return np.where(forward, ahead, back)
 
 
-def _fast(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Two negative roots, one of them beyond -1 from a = 2 (1 + mu) on."""
+def _growth_at_negative_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
+    """Return 1 - r_k for two negative roots; the mode diverges for a > 2 (1 + mu)."""
     between = np.sqrt((a - near) * (a - far))
     largest = (a - 1 - mu + between) / 2
     gap = between / largest
@@ -141,8 +148,8 @@ def _fast(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.nda
 
 
 def _geometric(gap: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """sum_{i<k} (1 - gap)^i."""
-    # A gap of 1 would ask for the logarithm of 0.
+    """Return sum_{i<k} (1 - gap)^i."""
+    # A gap of 1 would need the logarithm of 0.
     safe = np.where(gap == 0, 0.5, np.minimum(gap, 1 - np.finfo(float).eps))
     return np.where(gap == 0, k, -np.expm1(k * np.log1p(-safe)) / safe)
 
@@ -151,21 +158,36 @@ def _sign(k: np.ndarray) -> np.ndarray:
     return 1 - 2 * (k % 2)
 
 
-@may_diverge
+@allow_overflow
 def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
-    """Distance that the parameters of the linearized network move in k steps, (s,).
+    """Return the displacement of the parameters of a linearized network after k steps of descent.
 
-    sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i): the norm of eta Z r summed over steps (Arora et
-    al. 2019, section 5.2, where k goes to infinity and the value to sqrt(y' K^-1 y)).
+    It is ||theta(k) - theta(0)|| = sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i), which tends to
+    sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
+
+    Args:
+        k: spectrum of the kernel on the training set.
+        residual: initial residual r_0 = y - f_0, (n,) or (n, k).
+        learning_rate: learning rate eta.
+        steps: steps, (s,) integers.
+
+    Returns:
+        Displacement at each step, (s,), NumPy float64; infinite or NaN where descent diverges.
+
+    >>> import numpy as np
+    >>> from lazynet.dynamics import linearized_displacement
+    >>> from lazynet.kernels import spectrum
+    >>> linearized_displacement(spectrum(np.eye(2)), np.array([3.0, 4.0]), 0.5, np.array([0, 1])).tolist()
+    [0.0, 2.5]
     """
     grown = descent_growth(k.values, learning_rate, steps)
     modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
-    squares = grown * over_eigenvalue(grown, k.values, learning_rate * steps) * modes
-    # An eigenvalue that rounding made negative must not make a norm imaginary.
+    squares = grown * divide_by_eigenvalue(grown, k.values, learning_rate * steps) * modes
+    # Rounding may make an eigenvalue, and with it the sum, slightly negative.
     return np.sqrt(np.maximum(np.sum(squares, axis=1), 0))
 
 
-def over_eigenvalue(grown: np.ndarray, values: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """grown / lambda, and its limit, the slope, where an eigenvalue is exactly zero."""
+def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return grown / lambda, or its limit `slope` where an eigenvalue is exactly zero."""
     zero = values == 0
     return np.where(zero, slope[:, None], grown / np.where(zero, 1.0, values))

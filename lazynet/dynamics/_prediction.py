@@ -1,10 +1,10 @@
-"""What a fixed kernel predicts of training: with the squared loss every time at once, with any other step by step.
+"""Predictions of training with a fixed kernel: in closed form for the squared loss, step by step for other losses.
 
-With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor d_i: descent
-has d_i(k) = (1 - eta lambda_i)^k, flow has d_i(t) = exp(-t lambda_i) (Arora et al. 2019, Theorem 4.1; Lee et al. 2019,
-section 2.2, here for the sum over examples of half the squared error). Small kernels are diagonalized; of a large one
-the Lanczos process finds the few modes that r_0 excites (see `lazynet.dynamics._modes`). Other losses and mini-batches
-couple the modes: see `lazynet.dynamics._coefficients`.
+With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor d_i, which is
+(1 - eta lambda_i)^k for descent and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et al. 2019, section
+2.2, here for half the squared error summed over examples). Small kernels are diagonalized; for large kernels the
+Lanczos process computes the few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and mini-batches
+couple the modes (`lazynet.dynamics._coefficients`).
 """
 
 import warnings
@@ -14,11 +14,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.dynamics._coefficients import check_batches, check_targets_of, descend, whole
-from lazynet.dynamics._flow import flow
+from lazynet.dynamics._coefficients import check_batches, check_loss_targets, dense_kernel, descent_coefficients
+from lazynet.dynamics._flow import flow_coefficients
 from lazynet.dynamics._laws import Law
 from lazynet.dynamics._modes import TOLERANCE
-from lazynet.dynamics._trajectory import Trajectory, by_coefficients, by_modes, start_of
+from lazynet.dynamics._trajectory import (
+    Trajectory,
+    trajectory_from_coefficients,
+    trajectory_from_modes,
+    validated_problem,
+)
 from lazynet.kernels import CrossOperator, KernelOperator, Spectrum
 from lazynet.kernels._krylov import check_tolerance
 from lazynet.losses import Loss, get_loss, squared
@@ -41,38 +46,40 @@ def kernel_descent(
     tolerance: float | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
-    """Predictions of descent u <- u - eta K grad L(u) from u(0) = f0, for the squared loss u <- u - eta K (u - y).
+    """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
-    Arora et al. 2019, section 4: u~(k+1) = u~(k) - eta H (u~(k) - y). Momentum is that of `optax.sgd`: with g the
-    gradient in the parameters, v <- mu v + g and theta <- theta - eta v. The squared loss on the full batch gives all
-    steps at once; any other loss, and mini-batches, take a product with K, or with its rows of the batch, each.
+    For the squared loss the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all steps
+    are computed at once in closed form. For other losses and mini-batches, each step costs one product with K, or with
+    the rows of K in the batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the
+    gradient in the parameters.
 
     Args:
-        k: kernel on the training set (n, n), its `lazynet.kernels._spectrum`, or a `lazynet.kernel_operator`.
-        y: targets (n,) or (n, k), as the loss takes them.
-        learning_rate: eta, for the loss 1/2 sum ||f - y||^2 or the given one with its own sum or mean.
-        steps: the number of steps, which gives every step from 0 on, or the steps wanted.
+        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
+        y: targets, (n,) or (n, k), in the form that the loss expects.
+        learning_rate: learning rate eta, for the squared loss 1/2 sum_i ||f_i - y_i||^2 or for the sum or mean of
+            another loss.
+        steps: number of steps, for predictions at every step from 0; or the steps at which to predict, (s,) integers.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        momentum: mu, from 0 to below 1.
-        batches: the examples of each step in their order, whole numbers (steps, B); the gradient of a summed loss is
-            scaled by n / B. Left out, all examples at every step.
-        f0: prediction on the training set at the start, a number or shaped as y.
+        momentum: momentum mu, at least 0 and below 1.
+        batches: indices of the examples of each step, (number of steps, B) integers; the gradient of a summed loss is
+            scaled by n / B. Defaults to the full batch.
+        f0: initial prediction on the training set, a number or an array with the shape of y.
         k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: prediction on the test set at the start.
-        method: "exact" by all eigenvalues and eigenvectors, "krylov" by products with K alone. Left out, "exact" up to
-            1000 examples, where it is about as fast. Only for the squared loss on the full batch.
-        tolerance: of "krylov": the error to reach, relative to norm(y - f0). Left out, 1e-5, and 1e-4 for a kernel
-            stored in float32. Where it cannot be reached, a warning says why, and `Trajectory.error` by how much.
-        progress: is called with the number of products and the truncation error as they go on.
+        f0_test: initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
+        method: "exact" to diagonalize the kernel, "krylov" to use only products with it. Defaults to "exact" for up to
+            1000 examples and to "krylov" above. Only for the squared loss on the full batch.
+        tolerance: error of the "krylov" method relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel
+            stored in float32. A warning is issued if the tolerance cannot be reached; `Trajectory.error` reports the
+            error. Only for the squared loss on the full batch.
+        progress: function called repeatedly with the number of products so far and the current truncation error.
 
     Returns:
-        Trajectory of NumPy float64 arrays; time is eta * step whatever the momentum.
+        Trajectory of NumPy float64 arrays; its time is eta times the step, for any momentum.
 
     Raises:
-        ValueError: if shapes do not fit, the kernel is not a finite symmetric matrix or has a negative eigenvalue, the
-            learning rate is not positive and finite (for "krylov" also if descent diverges), a step is negative, the
-            tolerance is not positive, loss, momentum or batches are not as above, or a kernel that has to be whole
-            does not fit in memory.
+        ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
+            another argument is outside the range above; if method "krylov" is used at a learning rate at which descent
+            diverges; or if a kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -82,29 +89,24 @@ def kernel_descent(
     """
     check_learning_rate(learning_rate)
     if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum}, but must be at least 0 and below 1.")
+        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}.")
     loss = get_loss(loss)
-    steps = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
-    if steps.ndim != 1 or not steps.size or (steps < 0).any() or (steps != np.round(steps)).any():
-        raise ValueError("steps must be a number of steps, or a list of steps that are whole and not negative.")
-    if steps.max() > np.iinfo(np.int64).max / 2:
-        raise ValueError(f"steps has {steps.max():g}, which is more than can be counted.")
-    steps = steps.astype(np.int64)
+    steps = _checked_steps(steps)
     law = Law(learning_rate * steps, steps, learning_rate, momentum)
-    start = start_of(k, y, f0, k_test, f0_test)
+    problem = validated_problem(k, y, f0, k_test, f0_test)
     if loss == squared() and batches is None:
-        return by_modes(k, start, law, method, tolerance, progress)
+        return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     for name, value in (("method", method), ("tolerance", tolerance)):
         if value is not None:
-            raise ValueError(
-                f"{name} is {value!r}, but only the squared loss on the full batch has a choice; leave {name} out."
-            )
-    check_targets_of(loss, start.y)
+            raise ValueError(f"{name} must be None except for the squared loss on the full batch, got {value!r}.")
+    check_loss_targets(loss, problem.y)
     if batches is not None:
-        batches = check_batches(batches, len(start.y), int(steps.max()))
-    kernel = whole(k)
-    found = descend(kernel, start.y, start.f0, loss, learning_rate, momentum, batches, steps, progress)
-    return by_coefficients(kernel, start, law, found, 0.0)
+        batches = check_batches(batches, len(problem.y), int(steps.max()))
+    kernel = dense_kernel(k)
+    coefficients = descent_coefficients(
+        kernel, problem.y, problem.f0, loss, learning_rate, momentum, batches, steps, progress
+    )
+    return trajectory_from_coefficients(kernel, problem, law, coefficients, 0.0)
 
 
 def kernel_flow(
@@ -120,44 +122,103 @@ def kernel_flow(
     tolerance: float | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
-    """Predictions of gradient flow du/dt = -K grad L(u) from u(0) = f0, for the squared loss du/dt = -K (u - y).
+    """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
-    Lee et al. 2019, section 2.2. Arguments, result and errors are those of `kernel_descent`; `times` (s,) are
-    not negative, and t = eta k is the time of step k. A loss other than the squared one is followed by diffrax until
-    two solutions agree to `tolerance`, relative to the largest norm(u - f0). Hinge has no gradient where y f = 1: jax's
-    is taken, predictions that stay on that edge chatter about it, and a tolerance below about 1e-3 may end in the
-    warning.
+    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). For other losses
+    the equation is integrated with diffrax until two solutions agree to the tolerance. The hinge loss is not
+    differentiable at y f = 1, where JAX's gradient is used. Predictions that stay on that edge oscillate around it, and
+    a tolerance below about 1e-3 may not be reached.
+
+    Args:
+        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
+        y: targets, (n,) or (n, k), in the form that the loss expects.
+        times: times, (s,), finite and not negative; step k of descent with learning rate eta has the time eta k.
+        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        f0: initial prediction on the training set, a number or an array with the shape of y.
+        k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        f0_test: initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
+        method: "exact" to diagonalize the kernel, "krylov" to use only products with it. Defaults to "exact" for up to
+            1000 examples and to "krylov" above. Only for the squared loss.
+        tolerance: error of the "krylov" method relative to norm(y - f0), or for other losses relative to the largest
+            norm(u - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
+            tolerance cannot be reached; `Trajectory.error` reports the error.
+        progress: function called repeatedly with the number of products so far and the current truncation error.
+
+    Returns:
+        Trajectory of NumPy float64 arrays; its `step` is None.
+
+    Raises:
+        ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
+            another argument is outside the range above; if the flow takes too many integration steps; or if a kernel
+            that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_flow(np.eye(1), np.ones(1), times=[0.0, np.log(2)]).train[:, 0]
     array([0. , 0.5])
     """
-    times = np.asarray(times, np.float64)
-    if times.ndim != 1 or not times.size or not np.isfinite(times).all() or (times < 0).any():
-        raise ValueError("times must be a list of finite times that are not negative.")
+    times = checked_times(times)
     loss, law = get_loss(loss), Law(times)
-    start = start_of(k, y, f0, k_test, f0_test)
+    problem = validated_problem(k, y, f0, k_test, f0_test)
     if loss == squared():
-        return by_modes(k, start, law, method, tolerance, progress)
+        return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     if method is not None:
-        raise ValueError(f"method is {method!r}, but only the squared loss has a choice; leave method out.")
+        raise ValueError(f"method must be None except for the squared loss, got {method!r}.")
     check_tolerance(tolerance)
-    check_targets_of(loss, start.y)
-    kernel = whole(k)
+    check_loss_targets(loss, problem.y)
+    kernel = dense_kernel(k)
     allowed = tolerance or TOLERANCE["float32" if kernel.rounding else "float64"]
-    found, truncation = flow(kernel, start.y, start.f0, loss, times, allowed, progress)
-    path = by_coefficients(kernel, start, law, found, truncation)
-    if not path.error.total <= allowed:
+    coefficients, truncation = flow_coefficients(kernel, problem.y, problem.f0, loss, times, allowed, progress)
+    trajectory = trajectory_from_coefficients(kernel, problem, law, coefficients, truncation)
+    error = trajectory.error
+    if not error.total <= allowed:
         warnings.warn(
-            f"Predictions may be wrong by {path.error.total:.1e} of the largest norm(u - f0), above the tolerance "
-            f"{allowed:.1e}: {path.error.truncation:.1e} of it from steps in time, {path.error.storage:.1e} from "
+            f"The predictions have an estimated error of {error.total:.1e} relative to the largest norm(u - f0), above "
+            f"the tolerance of {allowed:.1e}: {error.truncation:.1e} from time steps and {error.storage:.1e} from "
             "rounding.",
             stacklevel=2,
         )
-    return path
+    return trajectory
+
+
+def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> Float[np.ndarray, " s"]:
+    """Return the times as NumPy float64.
+
+    Args:
+        times: times, (s,).
+        limit: whether infinity is allowed.
+
+    Raises:
+        ValueError: if `times` is empty or not one-dimensional, or if a time is negative, NaN or, without `limit`,
+            infinite.
+    """
+    array = np.asarray(times, np.float64)
+    allowed = (array >= 0) & (limit | (array < np.inf))
+    if array.ndim != 1 or not array.size or not allowed.all():
+        received = array[~allowed][0] if array.ndim == 1 and array.size else f"shape {array.shape}"
+        numbers = "numbers that are not negative" if limit else "finite numbers that are not negative"
+        raise ValueError(f"times must be a nonempty list of {numbers}, got {received}.")
+    return array
+
+
+def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the steps at which to predict, int64."""
+    array = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
+    allowed = (array >= 0) & (array == np.round(array))
+    if array.ndim != 1 or not array.size or not allowed.all():
+        received = array[~allowed][0] if array.ndim == 1 and array.size else np.array2string(np.asarray(steps))
+        raise ValueError(
+            f"steps must be an integer or a nonempty list of integers, none of them negative, got {received}."
+        )
+    if array.max() > np.iinfo(np.int64).max / 2:
+        raise ValueError(f"steps must be at most {np.iinfo(np.int64).max // 2}, got {array.max():g}.")
+    return array.astype(np.int64)
 
 
 def check_learning_rate(learning_rate: float) -> None:
-    """Refuse a learning rate that is not positive and finite."""
+    """Check that a learning rate is positive and finite.
+
+    Raises:
+        ValueError: if it is not.
+    """
     if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate is {learning_rate}, but must be positive and finite.")
+        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}.")

@@ -1,4 +1,4 @@
-"""Kernel regression without a ridge: what training with a kernel ends at."""
+"""Kernel regression without a ridge, the limit of training with a kernel."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,22 +9,24 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyArray, "n_test n"]) -> np.ndarray:
-    """The predictor K_test K^+ y, to which `kernel_flow` and stable `kernel_descent` from 0 go (Jacot et al. 2018).
+    """Return the predictions K_test K^+ y of kernel regression.
 
-    Modes whose eigenvalue is zero to rounding are never learned, and K^+ leaves them out.
+    They are the limit of `kernel_flow` and of stable `kernel_descent` that start at zero (Jacot et al. 2018, section
+    5). Modes whose eigenvalue is zero up to rounding are never learned, and the pseudo-inverse K^+ leaves them out.
 
     Args:
-        k: kernel on the training set (n, n), or its `lazynet.kernels._spectrum`.
-        y: targets (n,) or (n, k).
+        k: kernel on the training set, (n, n), or its `Spectrum`.
+        y: targets, (n,) or (n, k).
         k_test: kernel between test and training inputs, (n_test, n).
 
     Returns:
-        Predictions (n_test,) or (n_test, k), NumPy float64.
+        Predictions, (n_test,) or (n_test, k), NumPy float64.
 
     Raises:
-        ValueError: if shapes do not fit, or the kernel is not a finite symmetric matrix.
+        ValueError: if shapes do not match, or if the kernel is not a finite symmetric matrix.
 
     >>> import numpy as np
+    >>> from lazynet.dynamics import kernel_regression
     >>> kernel_regression(np.diag([2.0, 1.0]), np.ones(2), np.array([[1.0, 1.0]]))
     array([1.5])
     """
@@ -32,7 +34,7 @@ def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyA
         k = spectrum(k)
     y, test = check_targets(y, len(k.values)), np.asarray(k_test, np.float64)
     if test.ndim != 2 or test.shape[1] != len(y):
-        raise ValueError(f"k_test has shape {test.shape}, but must be a matrix (n_test, {len(y)}).")
+        raise ValueError(f"k_test must be a matrix of shape (n_test, {len(y)}), got shape {test.shape}.")
     rounding = len(k.values) * np.finfo(float).eps * np.abs(k.values).max()
     learned = k.values > rounding
     vectors = k.vectors[:, learned]

@@ -1,1 +1,25 @@
 """Execution: one runner that reads what is stored, computes the rest and stores it."""
+
+from lazynet.execution._folder import RunFolder, as_run_folder
+from lazynet.execution._progress import Stages, TaskProgress, product_rate
+from lazynet.execution._provenance import provenance
+from lazynet.execution._runner import Output, Study, Task, assemble_shards, run
+from lazynet.execution._store import Arrays, Store, write_figures, write_file
+
+__all__ = [
+    "Arrays",
+    "Output",
+    "RunFolder",
+    "Stages",
+    "Store",
+    "Study",
+    "Task",
+    "TaskProgress",
+    "as_run_folder",
+    "assemble_shards",
+    "product_rate",
+    "provenance",
+    "run",
+    "write_figures",
+    "write_file",
+]

@@ -1,4 +1,4 @@
-"""Where a long cell is kept while it is trained, by orbax."""
+"""The state of a long cell while it is computed, stored by orbax."""
 
 import hashlib
 import io
@@ -10,34 +10,39 @@ from typing import Any
 
 import numpy as np
 
-SECONDS = 60.0  # between two checkpoints
+# Seconds between two checkpoints.
+SECONDS = 60.0
 
 
 class CellCheckpoint:
-    """The last state of one cell, in a folder of its own; `lazynet.training.simulate` says what is in it.
+    """The last state of one cell, in a folder of its own; `lazynet.training.simulate` describes the state.
 
-    All of it is one array of bytes beside its SHA-256, so that what is damaged is never taken for whole.
+    The state is one array of bytes with its SHA-256, so that damage is always noticed.
     """
 
     def __init__(self, folder: Path) -> None:
-        """A checkpoint in this folder, which need not exist."""
+        """Use this folder, which need not exist."""
         self._folder, self._saved = folder.absolute(), time.monotonic()
 
+    def part(self, name: str) -> "CellCheckpoint":
+        """Return the checkpoint of one training within the cell."""
+        return CellCheckpoint(self._folder / name)
+
     def load(self) -> dict[str, np.ndarray] | None:
-        """What was saved last, None where nothing was or it is damaged."""
+        """Return the last state, None if there is none or it is damaged."""
         steps = self._steps()
         if not steps:
             return None
         try:
-            kept = _checkpointer().restore(self._folder / str(steps[-1]))
-            content = np.asarray(kept["content"]).tobytes()
-            whole = np.asarray(kept["sha256"]).tobytes() == hashlib.sha256(content).digest()
-        # Whatever orbax says of files that are not as it wrote them.
+            stored = _checkpointer().restore(self._folder / str(steps[-1]))
+            content = np.asarray(stored["content"]).tobytes()
+            intact = np.asarray(stored["sha256"]).tobytes() == hashlib.sha256(content).digest()
+        # orbax raises errors of many types for damaged files.
         except Exception:
-            whole = False
-        if not whole:
+            intact = False
+        if not intact:
             warnings.warn(
-                f"The checkpoint in {str(self._folder)!r} is damaged, and its cell begins anew.", stacklevel=2
+                f"The checkpoint in {str(self._folder)!r} is damaged, and its cell starts again.", stacklevel=2
             )
             self.clear()
             return None
@@ -45,11 +50,11 @@ class CellCheckpoint:
             return dict(arrays)
 
     def due(self) -> bool:
-        """Whether a minute is over since the last time."""
+        """Return whether a minute has passed since the last state was saved."""
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Save this in place of what was saved before; a process that is killed meanwhile keeps the one before."""
+        """Replace the last state; a process that is killed meanwhile leaves the previous one."""
         before, stream = self._steps(), io.BytesIO()
         named: dict[str, Any] = arrays
         np.savez(stream, **named)
@@ -62,7 +67,7 @@ class CellCheckpoint:
             with _checkpointer() as checkpointer:
                 checkpointer.save(self._folder / str(step), tree, force=True)
         except OSError as error:
-            # Nothing is lost but the way back.
+            # The study goes on: only a resumed one would miss the checkpoint.
             warnings.warn(f"A checkpoint could not be written: {error}", stacklevel=2)
             return
         finally:
@@ -72,39 +77,43 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """The cell is finished, or begins anew."""
+        """Remove all states, of a cell that is finished or starts again."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        """Steps with a whole checkpoint: orbax gives drafts another name until they are."""
-        found = self._folder.iterdir() if self._folder.is_dir() else ()
-        return sorted(int(path.name) for path in found if path.name.isdigit())
+        """Return the steps of all complete states; orbax gives drafts other names."""
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdigit())
 
 
 class Budget:
-    """A checkpoint that is due when the time of a sweep is over, and ends it once it is saved."""
+    """A checkpoint that is also due at the end of the time limit, and ends the study once it is saved."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
-        """The checkpoint, and the time on the clock `time.monotonic`."""
+        """Combine a checkpoint with the end of the time limit on the clock `time.monotonic`."""
         self._checkpoint, self._deadline = checkpoint, deadline
 
+    def part(self, name: str) -> "Budget":
+        """Return the checkpoint of one training within the cell."""
+        return Budget(self._checkpoint.part(name), self._deadline)
+
     def load(self) -> dict[str, np.ndarray] | None:
-        """What was saved last."""
+        """Return the last state, None if there is none or it is damaged."""
         return self._checkpoint.load()
 
     def due(self) -> bool:
-        """Whether it is time to save, or to end."""
+        """Return whether it is time to save, or to end."""
         return self.over() or self._checkpoint.due()
 
     def over(self) -> bool:
-        """Whether the time is over."""
+        """Return whether the time limit is over."""
         return time.monotonic() >= self._deadline
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Save.
+        """Replace the last state.
 
         Raises:
-            OutOfTime: if the time is over.
+            OutOfTime: if the time limit is over.
         """
         self._checkpoint.save(step, arrays)
         if self.over():
@@ -112,11 +121,11 @@ class Budget:
 
 
 class OutOfTime(Exception):
-    """The time of a sweep is over."""
+    """The time limit of a study is over."""
 
 
 def _checkpointer() -> Any:
-    # Only here, because orbax takes a while to load.
+    # orbax takes a while to load.
     import orbax.checkpoint
 
     return orbax.checkpoint.PyTreeCheckpointer()

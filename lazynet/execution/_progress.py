@@ -1,8 +1,8 @@
-"""Progress on stderr: quiet where nobody watches a terminal."""
+"""Progress on stderr, disabled when stderr is not a terminal."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf, isnan
 from types import TracebackType
 from typing import NamedTuple
@@ -17,17 +17,24 @@ SIDE = 2048
 
 
 class Progress:
-    """A bar that says how many cells are done, how fast they are, how long it takes, and the best and worst network."""
+    """A bar with the number of finished cells, the speed, the time left, and the best and the worst network."""
 
     def __init__(self, total: int, cells: int, dtype: str, shown: bool = True) -> None:
-        """A bar of this total of units of work in a dtype and these cells, hidden where stderr is not a terminal."""
+        """Make a bar.
+
+        Args:
+            total: units of work of all cells.
+            cells: number of cells.
+            dtype: dtype of the work, for the rate of a matrix product.
+            shown: whether to show the bar on a terminal.
+        """
         self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
         self._shown = shown and sys.stderr.isatty()
-        self._ends: tuple[Member, Member] | None = None
+        self._extremes: tuple[Member, Member] | None = None
 
     def __enter__(self) -> "Progress":
-        """Draw the bar, if it is shown."""
+        """Draw the bar."""
         if self._shown:
             from rich import console, progress
 
@@ -46,68 +53,95 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._shown:
             self._bar.stop()
 
-    def of_cell(self, width: int, units: int, flops: float | None) -> Callable[[int], None]:
-        """A function that is told of steps of members of this width, each so many units and operations, if known."""
-        begun: float | None = None
-        steps_since = 0
+    def of_task(self, name: str) -> "TaskProgress":
+        """Return the progress of one task."""
+        return TaskProgress(self, name)
 
-        def report(steps: int) -> None:
-            nonlocal begun, steps_since
-            if not self._shown:
-                return
-            now = time.perf_counter()
-            rate = ""
-            # Until the first report the program was compiled.
-            if begun is None:
-                begun = now
-            elif flops is not None:
-                steps_since += steps
-                rate = self._rate(flops * steps_since / (now - begun))
-            self._bar.update(self._task, advance=units * steps, description=self._said(f"width {width}{rate}"))
+    def advance(self, units: int, name: str, rate: float | None) -> None:
+        """Show units of work that a task has done, and its floating-point operations a second."""
+        if self._shown:
+            text = (
+                "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
+            )
+            self._bar.update(self._task, advance=units, description=self._description(name + text))
 
-        return report
+    def stage(self, name: str, stage: str, amount: float) -> None:
+        """Show the stage of a task, and the finished share of it (at most 1) or the number of its products."""
+        if self._shown:
+            done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
+            self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
 
-    def finished(self, units: int, width: int, seeds: Sequence[int], losses: Sequence[float]) -> None:
-        """A cell is done, with these losses in the end and so many units that were not told of yet."""
+    def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
+        """Show a finished cell, with units of work that are not shown yet and the final losses by member."""
         if not self._shown:
             return
         self._done += 1
-        # Those that diverged are not numbers any more.
-        known = [inf if isnan(loss) else loss for loss in losses]
-        found = [Member(loss, width, seed) for loss, seed in zip(known, seeds, strict=True)]
-        ends = [*found, *(self._ends or ())]
-        self._ends = min(ends), max(ends)
-        self._bar.update(self._task, advance=units, description=self._said(f"width {width}"))
+        # A diverged member has no loss.
+        members = [Member(inf if isnan(loss) else loss, member) for member, loss in losses.items()]
+        extremes = [*members, *(self._extremes or ())]
+        self._extremes = (min(extremes), max(extremes)) if extremes else None
+        self._bar.update(self._task, advance=units, description=self._description(name))
 
-    def _rate(self, flops: float) -> str:
-        return f", {flops / 1e9:.3g} GFLOP/s ({flops / self._product:.0%} of a matrix product)"
+    def _description(self, name: str) -> str:
+        text = f"{self._done} of {self._cells} cells; {name}"
+        if self._extremes is None:
+            return text
+        best, worst = self._extremes
+        return f"{text}; loss {best} to {worst}"
 
-    def _said(self, now: str) -> str:
-        ends = ""
-        if self._ends is not None:
-            best, worst = self._ends
-            ends = f"; loss {best} to {worst}"
-        return f"{self._done} of {self._cells} cells; {now}{ends}"
+
+class TaskProgress:
+    """The progress of one task: its steps, and how fast they are."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        """Begin a task of this name."""
+        self._bar, self._name = bar, name
+
+    def stage(self, stage: str, amount: float) -> None:
+        """Show a stage, and the finished share of it (at most 1) or the number of its products."""
+        self._bar.stage(self._name, stage, amount)
+
+    def steps(self, units: int, flops: float | None) -> Callable[[int], None]:
+        """Return a function that takes numbers of steps as they are done.
+
+        Args:
+            units: units of work in a step.
+            flops: floating-point operations of a step, None if they are unknown.
+        """
+        begin: float | None = None
+        steps_since = 0
+
+        def report(steps: int) -> None:
+            nonlocal begin, steps_since
+            now, rate = time.perf_counter(), None
+            # The time before the first report includes compilation.
+            if begin is None:
+                begin = now
+            elif flops is not None:
+                steps_since += steps
+                rate = flops * steps_since / (now - begin)
+            self._bar.advance(units * steps, self._name, rate)
+
+        return report
 
 
 class Member(NamedTuple):
-    """A network by its loss in the end."""
+    """A network by its final loss."""
 
     loss: float
-    width: int
-    seed: int
+    name: str
 
     def __str__(self) -> str:
-        """The loss, and whose it is."""
-        return f"{self.loss:.2g} (width {self.width}, seed {self.seed})"
+        """Return the loss and the network's name."""
+        return f"{self.loss:.2g} ({self.name})"
 
 
 def product_rate(dtype: str) -> float:
-    """Operations a second of the devices' own product of two 2048 x 2048 matrices, all of them together."""
+    """Return the floating-point operations a second of a 2048 x 2048 matrix product on all devices."""
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
@@ -115,7 +149,7 @@ def product_rate(dtype: str) -> float:
             begin = time.perf_counter()
             jax.block_until_ready(_product(a))
             seconds.append(time.perf_counter() - begin)
-    # Devices of a CPU are one machine.
+    # The devices of a CPU share its cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return devices * 2.0 * SIDE**3 / min(seconds)
 
@@ -126,14 +160,14 @@ def _product(a: Array) -> Array:
 
 
 class Stages:
-    """A line that says which stage a job is in and how far; as `Progress`, only on a terminal."""
+    """A line with the stage of a job, disabled when stderr is not a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
-        """A line, hidden where stderr is not a terminal."""
+        """Make a line; `shown` is whether to show it on a terminal."""
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> "Stages":
-        """Draw the line, if it is shown."""
+        """Draw the line."""
         if self._shown:
             from rich import console
 
@@ -144,12 +178,12 @@ class Stages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._shown:
             self._status.stop()
 
     def tell(self, stage: str, amount: float | None = None) -> None:
-        """Show a stage, and the share (below 1) or the number of products that is done of it, if known."""
+        """Show a stage, and the finished share of it (at most 1) or the number of its products."""
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"
             self._status.update(stage + done)

@@ -1,92 +1,160 @@
-"""The loop over the cells of a sweep: those that are stored are read, the others computed and stored."""
+"""The runner of every study: read the cells that are stored, compute the others, store them, assemble the result."""
 
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
+from lazynet import programs
 from lazynet.execution._checkpoint import Budget, OutOfTime
-from lazynet.execution._progress import Progress
-from lazynet.execution._store import RunFolder
-from lazynet.experiment._cell import Cell, compute_cell
-from lazynet.experiment._devices import agreed, is_first
-from lazynet.experiment._limits import Limits
-from lazynet.experiment._result import Pack
-from lazynet.experiment._shared_inputs import Prepared, prepare
-from lazynet.experiment._study import Rates, Study
-from lazynet.training._keys import member_key
+from lazynet.execution._folder import RunFolder
+from lazynet.execution._progress import Progress, TaskProgress
+from lazynet.execution._store import Arrays, Store, finished_store, open_store
+from lazynet.experiment import agreed, agreed_text, is_first, together
+from lazynet.typing import Result
 
-# JAX lets go of no program by itself, and those of a width take about 20 MB; beyond so many widths all are let go.
-COMPILED = 8
+# JAX frees no program by itself, and the programs of one width take about 20 MB: beyond this many they are released.
+MOST_PROGRAMS = 8
 
 
-def deadline_of(max_seconds: float | None, out: str | Path | None) -> float:
-    """When the time is over, on the clock `time.monotonic`."""
-    if max_seconds is None:
-        return float("inf")
-    if not max_seconds > 0:
-        raise ValueError(f"max_seconds is {max_seconds}, but must be positive.")
-    if out is None:
-        raise ValueError("max_seconds is set, but out names no folder from which to go on.")
-    return time.monotonic() + max_seconds
+class Task(NamedTuple):
+    """The computation of one cell.
+
+    Attributes:
+        key: name of the cell's file, unique in the study.
+        name: name in the progress bar.
+        units: work of the task relative to the others.
+        compute: function (progress, checkpoint) -> arrays. It reports steps to the progress, and may resume from the
+            checkpoint.
+        program: key of the compiled programs that the task uses.
+        group: tasks of one group run in one shard; by default each task is its own group.
+        losses: function of the arrays that returns the final loss of each member by its name, for the progress bar.
+    """
+
+    key: str
+    name: str
+    units: int
+    compute: Callable[[TaskProgress, Budget | None], Arrays]
+    program: Hashable = None
+    group: str = ""
+    losses: Callable[[Arrays], dict[str, float]] = lambda arrays: {}
 
 
-def all_cells(
-    study: Study,
-    packs: list[Pack],
-    rates: list[Rates],
-    limits: Limits,
-    run: RunFolder | None,
-    shown: bool,
-    shard: tuple[int, int] | None,
-    deadline: float,
-) -> list[Cell]:
-    """The cells of a shard's packs in their order; on the first process, where there are several.
+class Output(NamedTuple):
+    """The end of a study.
+
+    Attributes:
+        assemble: function (record, arrays of all cells in their order) -> labeled result.
+        files: function (result) -> content of the files that the study writes at its end, by name.
+    """
+
+    assemble: Callable[[dict[str, Any], list[Arrays]], Result]
+    files: Callable[[Result], dict[str, bytes]]
+
+
+@runtime_checkable
+class Study(Protocol):
+    """The plan of a study, as the runner needs it."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of its result."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of its training."""
+        ...
+
+    def request(self) -> str:
+        """Return the request as canonical JSON."""
+        ...
+
+    def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of the study; `stored` is the record that its folder holds, empty for a new study."""
+        ...
+
+    def tasks(self, record: dict[str, Any]) -> list[Task]:
+        """Return the tasks of the study, in the order of its cells."""
+        ...
+
+    @property
+    def output(self) -> Output:
+        """The functions that turn cells into a result and its files."""
+        ...
+
+
+def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None:
+    """Run a study.
+
+    Args:
+        study: the study.
+        folder: where to store it, None for memory only.
+        progress: whether to show progress.
+
+    Returns:
+        The result; None in a shard, and on all processes but the first.
 
     Raises:
-        OutOfTime: if the deadline is over.
+        ValueError: if the folder cannot be used.
+        TimeoutError: if the time limit is over.
     """
-    units = [units_of(study, pack) for pack in packs]
-    mine = share_of(units, shard or (1, 1))
-    dtype = study.points[0].training.dtype
-    cells = []
-    prepared: dict[tuple, Prepared] = {}
-    compiled: set[tuple] = set()
-    with Progress(sum(units[number] for number in mine), len(mine), dtype, shown and is_first()) as bar:
-        for number in mine:
-            pack = packs[number]
-            cell = None if run is None else run.get(number)
-            stored = cell is not None
-            # What the first process has read is nobody's work.
-            if not agreed(stored):
-                if agreed(time.monotonic() >= deadline):
-                    raise OutOfTime
-                point = study.points[pack.point]
-                if len(compiled | {(pack.width, point.of_program)}) > COMPILED:
-                    jax.clear_caches()
-                    compiled.clear()
-                compiled.add((pack.width, point.of_program))
-                # Neither learning rates nor labels change how members step.
-                alike = point.of_kernel, point.training
-                if alike not in prepared:
-                    prepared = {key: value for key, value in prepared.items() if key[0] == point.of_kernel}
-                    prepared[alike] = prepare(point.network, point.data, point.training)
-                cell = _computed(
-                    study, pack, number, rates[pack.point][pack.width], limits, prepared[alike], run, bar, deadline
-                )
-                if run is not None:
-                    run.put(number, cell)
-            if cell is not None:
-                losses = cell.variables["train_loss"][:, -1].tolist()
-                bar.finished(units[number] if stored else 0, pack.width, pack.seeds, losses)
-                cells.append(cell)
-    return cells
+    deadline = _deadline(folder)
+    with ExitStack() as stack:
+        store = None
+        with together():
+            if folder is not None and is_first():
+                store = stack.enter_context(open_store(folder, study.kind, study.request()))
+        # All processes take the record of the first one.
+        record = json.loads(json.dumps(study.begin({} if store is None else store.record)))
+        with together():
+            if store is not None:
+                keys = [task.key for task in study.tasks(record)]
+                record = store.begin(record, keys)
+        record = json.loads(agreed_text(json.dumps(record)))
+        try:
+            cells = _run_tasks(study, record, store, folder, progress, deadline)
+        except OutOfTime:
+            limit = None if folder is None else folder.max_seconds
+            raise TimeoutError(f"max_seconds = {limit:g} are over; the study resumes with resume=True.") from None
+        if (folder is not None and folder.shard is not None) or not is_first():
+            return None
+        result = study.output.assemble(record, cells)
+        if store is not None:
+            store.finish(study.output.files(result))
+    return result
+
+
+def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Result:
+    """Assemble the result of a study from the cells that its shards have stored.
+
+    Args:
+        out: the folder of all shards.
+        output_of: function that returns the output of a kind of study.
+
+    Raises:
+        ValueError: if the folder holds no study, a process works on it, or a cell is missing or damaged.
+    """
+    with finished_store(out) as store:
+        output = output_of(store.kind)
+        cells = {key: store.read(key) for key in store.keys}
+        missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
+        if missing:
+            raise ValueError(
+                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of them number {missing[0]}. Run "
+                "its shards again; they compute only the missing cells."
+            )
+        result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
+        store.finish(output.files(result))
+    return result
 
 
 def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
-    """The cells of shard k of N: those that take most first, each goes to the shard that has least to do."""
+    """Return the numbers in shard k of N: the largest first, each in the shard with the least work so far."""
     part, parts = shard
     loads, mine = [0] * parts, []
     for number in sorted(range(len(units)), key=lambda number: -units[number]):
@@ -97,40 +165,55 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
     return sorted(mine)
 
 
-def _computed(
+def _deadline(folder: RunFolder | None) -> float:
+    """Return the end of the time limit on the clock `time.monotonic`."""
+    if folder is None or folder.max_seconds is None:
+        return float("inf")
+    return time.monotonic() + folder.max_seconds
+
+
+def _tasks_of_shard(tasks: list[Task], shard: tuple[int, int]) -> list[Task]:
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.group or task.key, []).append(task)
+    units = [sum(task.units for task in group) for group in groups.values()]
+    members = list(groups.values())
+    mine = {task.key for number in share_of(units, shard) for task in members[number]}
+    return [task for task in tasks if task.key in mine]
+
+
+def _run_tasks(
     study: Study,
-    pack: Pack,
-    number: int,
-    rate: float,
-    limits: Limits,
-    prepared: Prepared,
-    run: RunFolder | None,
-    bar: Progress,
+    record: dict[str, Any],
+    store: Store | None,
+    folder: RunFolder | None,
+    progress: bool,
     deadline: float,
-) -> Cell:
-    point = study.points[pack.point]
-    network = point.network.clone(width=pack.width)
-    limits.check_rate(point, pack.width, rate)
-    # Of members that stop nobody knows how many steps were taken.
-    stops = point.training.stop is not None
-    flops = None if stops else replace(prepared.stepper, network=network).operations(prepared.arrays)
-    # Of members on several hosts no process has all.
-    alone = jax.process_count() == 1
-    kept = Budget(run.checkpoint(number), deadline) if run is not None and alone else None
-    return compute_cell(
-        network,
-        point.data,
-        [member_key(pack.width, seed) for seed in pack.seeds],
-        point.training,
-        rate,
-        prepared,
-        limits.at(point, pack.width),
-        bar.of_cell(pack.width, pack.width * point.data.n_train, flops),
-        kept,
-    )
-
-
-def units_of(study: Study, pack: Pack) -> int:
-    """What a cell takes, about, against the others: units times examples times steps of its members."""
-    point = study.points[pack.point]
-    return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)
+) -> list[Arrays]:
+    """Return the arrays of this shard's cells in their order; on the first process, if there are several."""
+    shard = (folder and folder.shard) or (1, 1)
+    tasks = _tasks_of_shard(study.tasks(record), shard)
+    compiled: set[Hashable] = set()
+    cells: list[Arrays] = []
+    with Progress(sum(task.units for task in tasks), len(tasks), study.dtype, progress and is_first()) as bar:
+        for task in tasks:
+            arrays = None if store is None else store.take(task.key)
+            stored = arrays is not None
+            # The first process reads the stored cells; all processes skip them.
+            if not agreed(stored):
+                if agreed(time.monotonic() >= deadline):
+                    raise OutOfTime
+                if len(compiled | {task.program}) > MOST_PROGRAMS:
+                    programs.release()
+                    compiled.clear()
+                compiled.add(task.program)
+                # No process holds all members of a pack on several hosts, so that none can keep their state.
+                keep = store is not None and jax.process_count() == 1
+                budget = Budget(store.checkpoint(task.key), deadline) if store is not None and keep else None
+                arrays = task.compute(bar.of_task(task.name), budget)
+                if store is not None:
+                    store.put(task.key, arrays)
+            if arrays is not None:
+                bar.finished(task.units if stored else 0, task.name, task.losses(arrays))
+                cells.append(arrays)
+    return cells

@@ -1,4 +1,4 @@
-"""Run folders: of a prediction written whole, of a sweep cell by cell, so that a killed one goes on where it was."""
+"""The store of a study: its record, one file for each finished cell, and its result, each written whole."""
 
 import fcntl
 import hashlib
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,28 +17,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazynet.execution._checkpoint import CellCheckpoint
+from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
-from lazynet.experiment._cell import Cell
-from lazynet.experiment._result import Pack
-from lazynet.typing import Result
 
-Settings = dict[str, Any]
-# Parts of settings.json that the settings of a result do not have.
-OWN = ("engine", "asked", "versions")
+Arrays = dict[str, np.ndarray]
 LOCK = "lock"
-# Times that a lock is asked for, and seconds between them.
+# Attempts to take a lock, and seconds between them.
 ATTEMPTS, PAUSE = 10, 0.05
+SHA256_DIGITS = 64
+# Settings that follow from others: they name a difference only if no other setting does.
+DERIVED = ("scales", "rates", "learning_rate", "data", "axes")
 
 
 class Status(NamedTuple):
-    """How far a sweep in a folder is.
+    """The progress of the study in a folder.
 
     Attributes:
-        finished: cells that are stored whole.
-        damaged: cells whose checksum does not hold, and which will be computed again.
-        cells: cells in all.
-        running: whether a process is at work on the folder.
-        result: whether result.nc is there.
+        finished: number of cells stored whole.
+        damaged: number of cells whose checksum does not hold; they will be computed again.
+        cells: number of all cells.
+        running: whether a process works on the folder.
+        result: whether result.nc exists.
     """
 
     finished: int
@@ -48,159 +47,166 @@ class Status(NamedTuple):
     result: bool
 
 
-class RunFolder:
-    """The folder of a sweep: settings.json, cells/ with finished cells, and in the end result.nc and verdict.json.
+class Store:
+    """The files of a study: settings.json, cells/ with a file for each finished cell, and at the end result.nc.
 
-    Every file comes into being whole, by a rename. The name of a cell's file holds its number and the SHA-256 of its
-    bytes.
+    Every file appears whole, by a rename. The name of a cell's file holds its key and the SHA-256 of its bytes.
 
     Attributes:
-        settings: what settings.json says; empty where it is not there yet.
+        path: the folder.
+        content: the content of settings.json, empty before the study begins.
     """
 
-    def __init__(self, path: str | Path, asked: str = "") -> None:
-        """The folder as it is, and what the sweep is asked to do, as JSON."""
-        self.path, self._asked = Path(path), asked
+    def __init__(self, path: str | Path, kind: str = "", request: str = "{}") -> None:
+        """Read a folder as it is.
+
+        Args:
+            path: the folder.
+            kind: the kind of the study.
+            request: the request of the study as canonical JSON.
+        """
+        self.path, self._kind, self._request = Path(path), kind, json.loads(request)
         self._cells, self._file = self.path / "cells", self.path / "settings.json"
-        self.settings = self._read() if self._file.exists() else {}
-        self._files = {int(file.name[:6]): file for file in self._cells.glob(f"{'[0-9]' * 6}-*.npz")}
+        self.content: dict[str, Any] = self._read() if self._file.exists() else {}
+        files = self._cells.glob("*.npz")
+        self._files = {file.stem[: -SHA256_DIGITS - 1]: file for file in files if not file.name.startswith(".")}
 
-    def _read(self) -> Settings:
-        try:
-            settings = json.loads(self._file.read_text())
-            whole = settings.pop("hash") == _hash(settings)
-        except (ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            raise ValueError(f"{str(self._file)!r} is damaged or was changed; name another folder.")
-        return settings
+    @property
+    def kind(self) -> str:
+        """The kind of the study that the folder holds, empty before a study begins."""
+        return str(self.content.get("kind", ""))
 
-    def begin(self, record: Settings) -> Settings:
-        """Say what the sweep is, once; what was said first, by whichever shard.
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record of the study, empty before a study begins."""
+        record: dict[str, Any] = self.content.get("record", {})
+        return record
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all cells, empty before a study begins."""
+        return list(self.content.get("cells", ()))
+
+    def begin(self, record: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+        """Store the record of the study; return the stored one, by whichever shard wrote it first.
 
         Raises:
-            ValueError: if it was another sweep.
+            ValueError: if the folder holds another study.
         """
-        if not self.settings:
-            record = {**record, "asked": json.loads(self._asked), "versions": versions()}
-            content = json.dumps({**record, "hash": _hash(record)}, indent=1) + "\n"
-            # The packing of the one that is first holds for all.
+        if not self.content:
+            content = {
+                "kind": self._kind,
+                "record": record,
+                "cells": keys,
+                "request": self._request,
+                "versions": versions(),
+            }
+            text = json.dumps({**content, "hash": _hash(content)}, indent=1) + "\n"
+            # The packing of the first shard holds for all.
             with suppress(FileExistsError):
-                write_file(self._file, content.encode(), link=True)
-            self.settings = self._read()
-        self.check(json.loads(self._asked))
-        if self.settings["engine"]["keys"] != record["engine"]["keys"]:
+                write_file(self._file, text.encode(), link=True)
+            self.content = self._read()
+        self.check()
+        if self.record.get("keys") != record.get("keys"):
             raise ValueError(
-                f"{str(self.path)!r} holds members with other keys: another generator of jax.random is set."
+                f"{str(self.path)!r} holds members with other random keys: jax.random uses another generator."
             )
-        if self.settings["versions"] != versions():
+        if self.content["versions"] != versions():
             warnings.warn(f"{str(self.path)!r} was begun with other versions, so digits may differ.", stacklevel=3)
-        return self.settings
+        return self.record
 
-    def check(self, asked: Settings) -> None:
-        """Refuse to go on with another sweep."""
-        before = self.settings["asked"]
-        # Scales are by width and data depend on all else, so they are the reason only where nothing else is.
-        last = ("init_scale", "output_scale", "learning_rate", "data", "axes")
-        for name in sorted(
-            asked.keys() | before.keys(), key=lambda name: (name in last and 1 + last.index(name), name)
-        ):
-            now, then = asked.get(name), before.get(name)
-            if now != then:
-                said = "its data are others" if name == "data" else f"there {name} is {then!r}, and now it is {now!r}"
-                raise ValueError(
-                    f"out is {str(self.path)!r}, which belongs to another sweep: {said}; name a new folder."
+    def check(self) -> None:
+        """Refuse to resume another study."""
+        if self.kind != self._kind:
+            raise ValueError(
+                f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which holds a {self.kind}."
+            )
+        before, now = self.content["request"], self._request
+        for name in sorted(now.keys() | before.keys(), key=lambda name: (name in DERIVED, name)):
+            if now.get(name) != before.get(name):
+                difference = (
+                    "its data differ"
+                    if name == "data"
+                    else f"its {name} is {before.get(name)!r}, not {now.get(name)!r}"
                 )
+                raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, where {difference}.")
 
-    @property
-    def asked_settings(self) -> Settings:
-        """The settings that the result has."""
-        return {name: value for name, value in self.settings.items() if name not in OWN}
+    def read(self, key: str) -> Arrays | None:
+        """Return the arrays of a cell, None if it is not stored whole."""
+        file = self._files.get(key)
+        return None if file is None else read_arrays(file)
 
-    @property
-    def packs(self) -> list[Pack]:
-        """The point, the width and the seeds of each cell; none where no sweep was begun."""
-        return [Pack(*pack) for pack in self.settings.get("engine", {}).get("packs", [])]
-
-    def read(self, number: int) -> Cell | None:
-        """A cell that was stored whole."""
-        file = self._files.get(number)
-        return None if file is None else read_cell(file)
-
-    def get(self, number: int) -> Cell | None:
-        """A cell that was stored; one that is damaged is taken away."""
-        cell, file = self.read(number), self._files.get(number)
-        if cell is None and file is not None:
+    def take(self, key: str) -> Arrays | None:
+        """Return the arrays of a cell, None if it is not stored; remove a damaged file."""
+        arrays, file = self.read(key), self._files.get(key)
+        if arrays is None and file is not None:
             warnings.warn(f"{file.name} in {str(self._cells)!r} is damaged, and is computed again.", stacklevel=4)
             file.unlink()
-        return cell
+        return arrays
 
-    def put(self, number: int, cell: Cell) -> None:
+    def put(self, key: str, arrays: Arrays) -> None:
         """Store a finished cell."""
-        arrays: dict[str, Any] = {
-            "number": np.asarray(number),
-            "diverged_at": cell.diverged_at,
-            "stopped_at": cell.stopped_at,
-        }
-        for group in ("variables", "limit_variables"):
-            arrays |= {f"{group}/{name}": values for name, values in getattr(cell, group).items()}
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
+        named: dict[str, Any] = {"key": np.asarray(key), **arrays}
+        np.savez(stream, **named)
         content = stream.getvalue()
         self._cells.mkdir(exist_ok=True)
-        write_file(self._cells / f"{number:06d}-{hashlib.sha256(content).hexdigest()}.npz", content)
-        self.checkpoint(number).clear()
+        write_file(self._cells / f"{key}-{hashlib.sha256(content).hexdigest()}.npz", content)
+        self.checkpoint(key).clear()
 
-    def checkpoint(self, number: int) -> CellCheckpoint:
-        """Where a cell is kept while it is computed."""
-        return CellCheckpoint(self.path / "checkpoints" / f"{number:06d}")
+    def checkpoint(self, key: str) -> CellCheckpoint:
+        """Return the checkpoint of a cell that is being computed."""
+        return CellCheckpoint(self.path / "checkpoints" / key)
 
-    def finish(self, result: Result, verdict: str) -> None:
-        """Write the result and its verdict, as JSON."""
-        write_file(self.path / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
-        write_file(self.path / "verdict.json", (verdict + "\n").encode())
+    def finish(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of the result, and remove the checkpoints."""
+        for name, content in files.items():
+            write_file(self.path / name, content)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
-        """How far the sweep is; every stored cell is read and checked."""
-        whole = [read_cell(file) is not None for file in self._files.values()]
+        """Return the progress of the study, after reading and checking every stored cell."""
+        keys = self.keys
+        stored = [read_arrays(file) is not None for key, file in self._files.items() if key in keys]
         result = (self.path / "result.nc").exists()
-        return Status(sum(whole), len(whole) - sum(whole), len(self.packs), _is_locked(self.path / LOCK), result)
+        return Status(sum(stored), len(stored) - sum(stored), len(keys), _is_locked(self.path / LOCK), result)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self._file.read_text())
+            intact = content.pop("hash") == _hash(content)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            intact = False
+        if not intact:
+            raise ValueError(f"{str(self._file)!r} is damaged or was changed; name another folder.")
+        return content
 
 
-def read_cell(file: Path) -> Cell | None:
-    """The cell in this file, None where its bytes are not those that were written, or those of another cell."""
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file.stem.partition("-")[2]:
+def read_arrays(file: Path) -> Arrays | None:
+    """Return the arrays in a cell's file, None if its bytes are damaged or belong to another cell."""
+    content, (key, _, digest) = file.read_bytes(), file.stem.rpartition("-")
+    if hashlib.sha256(content).hexdigest() != digest:
         return None
-    groups: dict[str, dict[str, np.ndarray]] = {"variables": {}, "limit_variables": {}}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        if int(arrays["number"]) != int(file.name[:6]):
+        if str(arrays["key"]) != key:
             return None
-        for name in arrays.files:
-            group, _, variable = name.partition("/")
-            if variable:
-                groups[group][variable] = arrays[name]
-        return Cell(**groups, diverged_at=arrays["diverged_at"], stopped_at=arrays["stopped_at"])
+        return {name: arrays[name] for name in arrays.files if name != "key"}
 
 
 @contextmanager
-def open_run(out: str | Path, asked: str, resume: bool, shard: tuple[int, int] | None) -> Iterator[RunFolder]:
-    """The folder of a sweep, made or gone on with, for this process alone, or for one of each shard.
+def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
+    """Open the folder of a study for this process alone, or for one process of each shard.
 
     Args:
-        out: the folder.
-        asked: what the sweep is asked to do, as JSON: a folder of another one is refused.
-        resume: whether the folder may exist.
-        shard: (k, N) for one of N processes that share the folder, which may exist.
+        folder: the folder.
+        kind: the kind of the study.
+        request: the request of the study as canonical JSON; a folder of another study is refused.
 
     Raises:
-        ValueError: if the folder exists where it may not, belongs to no sweep or to another one, or another process
-            is at work on it.
+        ValueError: if the folder exists and may not, holds no study or another one, or another process works on it.
     """
-    path = Path(out)
-    if path.exists() and not resume and shard is None:
-        raise ValueError(f"out is {str(out)!r}, which exists already; name a new folder.")
+    path, shard = Path(folder.path), folder.shard
+    folder.check()
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     own = nullcontext() if shard is None else _locked(path / f"{LOCK}-{shard[0]}-of-{shard[1]}")
@@ -208,68 +214,35 @@ def open_run(out: str | Path, asked: str, resume: bool, shard: tuple[int, int] |
         for other in path.glob(f"{LOCK}-*-of-*"):
             if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
                 raise ValueError(f"{str(path)!r} is being computed in another number of shards: {other.name} is held.")
-        run = RunFolder(path, asked)
-        if run.settings:
-            run.check(json.loads(asked))
+        store = Store(path, kind, request)
+        if store.content:
+            store.check()
         elif any(not file.name.startswith((LOCK, ".")) for file in path.iterdir()):
-            raise ValueError(f"out is {str(out)!r}, which holds something else than a sweep; name another folder.")
+            raise ValueError(f"out must be a new folder or the folder of this study, got {str(path)!r}.")
         try:
-            yield run
+            yield store
         except BaseException:
-            if new and shard is None and not run.settings:
-                # Nothing was begun.
+            if new and shard is None and not store.content:
+                # The study did not begin.
                 shutil.rmtree(path)
             raise
 
 
 @contextmanager
-def finished_run(out: str | Path) -> Iterator[RunFolder]:
-    """The folder of a sweep whose shards are done, for this process alone.
+def finished_store(out: str | Path) -> Iterator[Store]:
+    """Open the folder of a study whose shards have ended, for this process alone.
 
     Raises:
-        ValueError: if it holds no sweep, or a process is at work on it.
+        ValueError: if the folder holds no study, or a process works on it.
     """
-    if not RunFolder(out).packs:
-        raise ValueError(f"{str(out)!r} holds no sweep.")
+    if not Store(out).keys:
+        raise ValueError(f"{str(out)!r} holds no study.")
     with _locked(Path(out) / LOCK):
-        yield RunFolder(out)
-
-
-def write_run(out: str | Path, result: Result, figures: dict[str, Any] | None = None) -> None:
-    """Write settings.json, result.nc and, where given, figures/ to a new folder, all at once.
-
-    Args:
-        out: the folder; it must not exist.
-        result: of `lazynet.predict`.
-        figures: matplotlib figures by name.
-
-    Raises:
-        FileExistsError: if the folder came into being meanwhile; the run then stays in the folder that is named.
-    """
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        settings = json.loads(result.attrs["settings"])
-        settings["versions"] = versions()
-        settings["hash"] = _hash(settings)
-        (draft / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-        result.to_netcdf(draft / "result.nc", engine="h5netcdf")
-        write_figures(draft, figures or {})
-        draft.chmod(0o755)
-    except BaseException:
-        shutil.rmtree(draft)
-        raise
-    try:
-        # Unlike a rename, making the folder first fails where somebody else has made it, even if it is empty.
-        out.mkdir()
-        draft.replace(out)
-    except OSError as error:
-        raise FileExistsError(f"The folder {str(out)!r} exists by now; this run was left in {str(draft)!r}.") from error
+        yield Store(out)
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write matplotlib figures, by name, to the folder's figures/."""
+    """Write matplotlib figures, by name, to the figures/ of a folder."""
     for name, figure in figures.items():
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
@@ -278,15 +251,15 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
         write_file(folder / f"{name}.png", stream.getvalue())
 
 
-def _hash(settings: Settings) -> str:
+def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file so that it is there whole or not at all, even if the power goes.
+    """Write a file so that it exists whole or not at all, even after a power failure.
 
     Raises:
-        FileExistsError: with `link`, if the file is there already.
+        FileExistsError: with `link`, if the file exists.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)
@@ -306,7 +279,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 @contextmanager
 def _locked(file: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, which the system lets go of when the process ends, however it ends."""
+    """Hold a lock, which the system releases when the process ends in any way."""
     with open(file, "a") as lock:
         for left in reversed(range(ATTEMPTS)):
             try:
@@ -317,13 +290,13 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
                     raise ValueError(
                         f"Another process is at work on {str(file.parent)!r}; wait for it, or name another folder."
                     ) from None
-                # Who only looks whether it is held holds it for a moment.
+                # A process that only tests the lock holds it for a moment.
                 time.sleep(PAUSE)
         yield
 
 
 def _is_locked(file: Path) -> bool:
-    """Whether a process holds a lock, found out without writing anything."""
+    """Return whether a process holds a lock, without writing anything."""
     if not file.exists():
         return False
     with open(file) as lock:

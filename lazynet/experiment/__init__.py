@@ -1,1 +1,56 @@
-"""Experiments: what is asked, the grid of points, and the arrays of one cell."""
+"""Experiments: the request of a study, the grid of its points, and the arrays of one cell."""
+
+from lazynet.experiment._arguments import check_count, check_seeds, check_widths
+from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of
+from lazynet.experiment._cost import check_memory_of, infinite_width_jobs, sweep_jobs
+from lazynet.experiment._devices import agreed, agreed_text, is_first, together
+from lazynet.experiment._members import CellCheckpoint, Trained, train_members
+from lazynet.experiment._packing import packs_of
+from lazynet.experiment._record import Pack, Record
+from lazynet.experiment._reference import References, default_learning_rate
+from lazynet.experiment._result import MemberStatus, assemble, flags, outcome
+from lazynet.experiment._settings import as_json, fingerprint, limit_settings, sweep_settings
+from lazynet.experiment._shared_inputs import share_inputs
+from lazynet.experiment._spec import Spec, make_spec
+from lazynet.experiment._training import Measure, Training, make_training
+
+__all__ = [
+    "DIVERGENCE",
+    "Cell",
+    "CellCheckpoint",
+    "Measure",
+    "MemberStatus",
+    "Pack",
+    "Record",
+    "References",
+    "Spec",
+    "Trained",
+    "Training",
+    "agreed",
+    "agreed_text",
+    "as_json",
+    "assemble",
+    "check_count",
+    "check_memory_of",
+    "check_seeds",
+    "check_widths",
+    "compute_cell",
+    "default_learning_rate",
+    "fingerprint",
+    "flags",
+    "infinite_width_jobs",
+    "is_first",
+    "limit_settings",
+    "make_spec",
+    "make_training",
+    "network_variables",
+    "outcome",
+    "packs_of",
+    "share_inputs",
+    "sweep_jobs",
+    "sweep_settings",
+    "together",
+    "train_members",
+    "train_pack",
+    "units_of",
+]

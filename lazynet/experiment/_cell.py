@@ -1,9 +1,10 @@
-"""A cell of a sweep: a pack of members of one width trained, set beside their predictions, and turned into rows."""
+"""A cell: a pack of members of one width, trained, compared with their predictions, and turned into arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +12,52 @@ import numpy as np
 from jax import Array
 
 from lazynet.data import Dataset, is_labels
-from lazynet.experiment._members import Trained, first_diverged, train_members, train_polynomials
-from lazynet.experiment._reference import Limit, limit_displacement, limit_trajectory, linearized_members, starts
+from lazynet.experiment._grid import Point
+from lazynet.experiment._members import CellCheckpoint, Trained, first_diverged, train_members, train_polynomials
+from lazynet.experiment._record import Pack
+from lazynet.experiment._reference import (
+    Limit,
+    References,
+    limit_displacement,
+    limit_trajectory,
+    linearized_members,
+    starts,
+)
 from lazynet.experiment._regression import regression_of_limit, regression_of_members
-from lazynet.experiment._shared_inputs import Prepared
-from lazynet.experiment._spec import Training
-from lazynet.kernels._threads import narrow_products
+from lazynet.experiment._spec import Spec
+from lazynet.experiment._training import Training
+from lazynet.kernels import narrow_products
 from lazynet.losses import Loss
-from lazynet.measures import rms, zero_one_error
-from lazynet.measures._catalogue import GAPS
+from lazynet.measures import catalogue, rms, zero_one_error
 from lazynet.networks import Quadratic, traits
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
-from lazynet.training import Checkpoint
+from lazynet.training._keys import member_key
 
-# What rounding may add to a residual that does not shrink.
+# A residual that does not shrink may grow by this share through rounding.
 GROWTH = 1e-6
-# A large learning rate makes members and predictions overflow, which the result says better than NumPy's warning.
+# A large learning rate makes members and predictions overflow; the status of the result reports it.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
+GROUPS = ("variables", "limit_variables")
+
+
+@runtime_checkable
+class StepReports(Protocol):
+    """A function that makes the report of a cell's steps from units of work and operations of a step."""
+
+    def __call__(self, units: int, flops: float | None) -> Callable[[int], None]:
+        """Return a function that takes numbers of steps as they are done."""
+        ...
 
 
 class Cell(NamedTuple):
-    """The variables of members of one width: (seed, step) or (seed,); of the limit (seed, step), (step,) or numbers;
-    and where each member diverged or stopped.
+    """The arrays of a cell.
+
+    Attributes:
+        variables: measures of the members, (seed, step, ...) or (seed,).
+        limit_variables: predictions at infinite width, (seed, step), (step,) or numbers.
+        diverged_at: the step at which each member diverged, NEVER for the others.
+        stopped_at: the step at which each member stopped, NEVER for the others.
     """
 
     variables: dict[str, np.ndarray]
@@ -41,77 +65,120 @@ class Cell(NamedTuple):
     diverged_at: np.ndarray
     stopped_at: np.ndarray
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all arrays by unique names."""
+        arrays = {"diverged_at": self.diverged_at, "stopped_at": self.stopped_at}
+        for group in GROUPS:
+            arrays |= {f"{group}/{name}": values for name, values in getattr(self, group).items()}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Cell":
+        """Return the cell that `to_arrays` wrote."""
+        groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
+        for name, values in arrays.items():
+            group, _, variable = name.partition("/")
+            if variable:
+                groups[group][variable] = values
+        return cls(**groups, diverged_at=arrays["diverged_at"], stopped_at=arrays["stopped_at"])
+
+
+def units_of(spec: Spec, pack: Pack) -> int:
+    """Return the work of a pack relative to others: units times examples times steps of its members."""
+    point = spec.points[pack.point]
+    return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)
+
+
+def train_pack(
+    spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
+) -> Trained:
+    """Train the members of a pack.
+
+    Args:
+        spec: the request.
+        pack: the point, width and seeds of the members.
+        rate: the learning rate.
+        references: kernels and inputs that cells share.
+        steps: makes the report of the steps.
+        checkpoint: where to keep an unfinished pack.
+    """
+    point = spec.points[pack.point]
+    network = point.network.clone(width=pack.width)
+    inputs = references.inputs(point)
+    references.check_rate(point, pack.width, rate)
+    # The number of steps is unknown with early stopping.
+    stops = point.training.stop is not None
+    flops = None if stops else replace(inputs.stepper, network=network).operations(inputs.arrays)
+    report = steps(pack.width * point.data.n_train, flops)
+    keys = [member_key(pack.width, seed) for seed in pack.seeds]
+    return train_members(network, point.data, keys, point.training, rate, inputs, report, checkpoint)
+
 
 @DIVERGENCE
 def compute_cell(
-    network: Any,
-    data: Dataset,
-    keys: list[Array],
-    training: Training,
-    learning_rate: float,
-    prepared: Prepared,
-    limit: Limit | None,
-    on_steps: Callable[[int], None],
-    checkpoint: Checkpoint | None,
+    spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
-    """Train members of one width and set them beside their predictions."""
-    trained = train_members(network, data, keys, training, learning_rate, prepared, on_steps, checkpoint)
-    with narrow_products(data.y_train.size):
-        return _beside_predictions(
-            network, prepared.seen(data), keys, training, learning_rate, prepared, limit, trained
-        )
+    """Train the members of a pack and compare them with their predictions; the arguments are those of `train_pack`."""
+    point = spec.points[pack.point]
+    trained = train_pack(spec, pack, rate, references, steps, checkpoint)
+    with narrow_products(point.data.y_train.size):
+        return _with_predictions(point, pack, rate, references, trained, checkpoint)
 
 
-def _beside_predictions(
-    network: Any,
-    data: Dataset,
-    keys: list[Array],
-    training: Training,
-    learning_rate: float,
-    prepared: Prepared,
-    limit: Limit | None,
+def _with_predictions(
+    point: Point,
+    pack: Pack,
+    rate: float,
+    references: References,
     trained: Trained,
+    checkpoint: CellCheckpoint | None,
 ) -> Cell:
-    """Trained members and what they are compared with."""
+    """Return trained members and their distance to their predictions."""
+    network, training = point.network.clone(width=pack.width), point.training
+    inputs, limit = references.inputs(point), references.limit(point, pack.width)
+    data = inputs.seen(point.data)
+    keys = [member_key(pack.width, seed) for seed in pack.seeds]
+    measure = training.measure
     variables, diverged_at = network_variables(network, data, trained, training)
     limit_variables: dict[str, np.ndarray] = {}
     numbers: dict[str, float] = {}
-    if training.compare:
-        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, learning_rate)
-        # Deep kernels of one width differ so much that some members' own are above what their limit allows for.
+    if measure.predictions:
+        linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, rate, checkpoint)
+        # Kernels of some families vary so much that the limit's learning rate may be too large for single members.
         if not traits(network).near_limit:
             linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
-    if training.quadratic:
-        parabola = train_polynomials(Quadratic(network), data, trained, keys, training, learning_rate)
+    if measure.quadratic:
+        parabola = train_polynomials(Quadratic(network), data, trained, keys, training, rate, checkpoint)
         variables |= _gaps("quadratic_gap", trained.records, parabola, data)
     if limit is not None:
         numbers = limit.numbers(data.y_train)
         variables["initial_kernel_error"] = kernel_errors
         if training.plain:
-            predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, learning_rate)
+            predicted, limit_variables = _limit_predictions(network, data, trained, limit, training, rate)
             variables |= _gaps("start_gap", linear, predicted, data)
             variables |= _gaps("kernel_gap", trained.records, predicted, data)
             lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
-            variables |= _bounds(network, data, trained, lambda_min, learning_rate, residual_norm, prepared.norm)
-    if training.regression:
+            variables |= _bounds(network, data, trained, lambda_min, rate, residual_norm, inputs.norm)
+    if measure.regression:
         variables |= regression_of_members(network, data, trained)
         limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
-    steps = training.snapshot_steps
+    steps, quantities = training.snapshot_steps, catalogue()
     for name, values in variables.items():
         if values.ndim >= 2:
-            known = _without_diverged(values, steps, diverged_at)
-            variables[name] = _held(known, steps, trained.stopped_at) if name in GAPS else known
+            finite = _without_diverged(values, steps, diverged_at)
+            held = name in quantities and quantities[name].held
+            variables[name] = _held(finite, steps, trained.stopped_at) if held else finite
     limit_variables |= {name: np.asarray(value) for name, value in numbers.items()}
     return Cell(variables, limit_variables, diverged_at, trained.stopped_at)
 
 
 def join_cells(cells: Sequence[Cell]) -> Cell:
-    """The members of several cells of one width, one after the other."""
+    """Return the members of several cells of one width as one cell."""
 
     def joined(group: str) -> dict[str, np.ndarray]:
         parts = [getattr(cell, group) for cell in cells]
-        # What the limit predicts of members that start from zero is the same for all.
+        # Members that start from zero have the same predictions at infinite width.
         return {
             name: first if group == "limit_variables" and first.ndim < 2 else np.concatenate([p[name] for p in parts])
             for name, first in parts[0].items()
@@ -126,25 +193,25 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 def network_variables(
     network: Any, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Losses, errors and movement (members, step), NaN from the step on at which a member had diverged."""
-    steps, data = training.snapshot_steps, training.seen_by_measures(data)
+    """Return losses, errors and movement (members, step), NaN from the step on at which a member diverged."""
+    steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
     residual = trained.records["train_prediction"] - data.y_train
     variables["residual_norm"] = np.sqrt(np.sum(residual**2, axis=tuple(range(2, residual.ndim))))
-    known = ("train_prediction", "test_prediction", "loss_root_sum")
-    variables |= {name: values for name, values in trained.records.items() if name not in known}
+    internal = ("train_prediction", "test_prediction", "loss_root_sum")
+    variables |= {name: values for name, values in trained.records.items() if name not in internal}
     diverged_at = first_diverged(trained, variables["train_loss"], steps)
     return {name: _without_diverged(v, steps, diverged_at) for name, v in variables.items()}, diverged_at
 
 
 def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
-    """Values (members, step, ...), NaN from the step on at which a member had diverged."""
+    """Return values (members, step, ...), NaN from the step on at which a member diverged."""
     gone = steps[None, :] >= diverged_at[:, None]
     return np.where(gone.reshape(*gone.shape, *[1] * (values.ndim - 2)), np.nan, values)
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """Gaps (members, step); a member that has stopped keeps that of its last snapshot before, for predictions go on."""
+    """Return gaps (members, step), in which a stopped member keeps its last gap while its prediction goes on."""
     last = np.searchsorted(steps, stopped_at, side="right") - 1
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 
@@ -152,36 +219,36 @@ def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.n
 def scores(
     predictions: dict[str, np.ndarray], data: Dataset, loss: Loss, starts_at_zero: bool
 ) -> dict[str, np.ndarray]:
-    """train_loss, test_loss, train_error and test_error of predictions (..., step, n), shaped (..., step)."""
-    found: dict[str, np.ndarray] = {}
+    """Return train_loss, test_loss, train_error and test_error (..., step) of predictions (..., step, n)."""
+    table: dict[str, np.ndarray] = {}
     for part, y in (("train", data.y_train), ("test", data.y_test)):
         f = predictions[f"{part}_prediction"]
         lead = f.shape[: f.ndim - y.ndim]
         if not len(y):
-            found |= {f"{part}_loss": np.full(lead, np.nan), f"{part}_error": np.full(lead, np.nan)}
+            table |= {f"{part}_loss": np.full(lead, np.nan), f"{part}_error": np.full(lead, np.nan)}
             continue
         flat = f.reshape(-1, *y.shape)
         with host_float64():
-            found[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
+            table[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
         errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
         if starts_at_zero and is_labels(data.y_train):
-            # The output there is rounding noise around zero, which classifies nothing.
+            # The output at the start is rounding noise around zero, which classifies nothing.
             errors[..., 0] = 1 - 1 / max(2, data.outputs)
-        found[f"{part}_error"] = errors
-    return found
+        table[f"{part}_error"] = errors
+    return table
 
 
 @partial(jax.jit, static_argnames="loss")
 def _losses(loss: Loss, f: Array, y: Array) -> Array:
-    """The loss of each of many predictions."""
+    """Return the loss of each prediction, (predictions,)."""
     return jax.vmap(lambda f: loss(f, y))(f)
 
 
-def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
-    """RMS over examples and outputs of the difference of two predictions, (members, step)."""
+def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
+    """Return the RMS over examples and outputs of the difference of two predictions, (members, step)."""
     parts = {"train": data.y_train, "test": data.y_test}
     return {
-        f"{name}_{part}": np.asarray(rms(one[f"{part}_prediction"] - other[f"{part}_prediction"], y.ndim))
+        f"{name}_{part}": np.asarray(rms(a[f"{part}_prediction"] - b[f"{part}_prediction"], y.ndim))
         for part, y in parts.items()
         if len(y)
     }
@@ -190,9 +257,9 @@ def _gaps(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray], d
 def _without_growing(
     linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
 ) -> dict[str, np.ndarray]:
-    """Predictions of linearized members, NaN of those whose residual grows: of them the learning rate is no descent.
+    """Return predictions of linearized members, NaN for members whose residual grows.
 
-    Plain descent on a quadratic loss shrinks every mode below eta = 2 / lambda_max(K_0), and some mode grows above it.
+    Plain descent on a quadratic loss shrinks every mode below eta = 2 / lambda_max(K_0); above it a mode grows.
     """
     if not training.plain:
         return linear
@@ -202,8 +269,8 @@ def _without_growing(
     if not grows.any():
         return linear
     warnings.warn(
-        f"The linearizations of {grows.sum()} members of width {width} diverge, for the learning rate is above the "
-        "limit 2 / lambda_max of their own kernels; gaps to them are NaN.",
+        f"The linearizations of {grows.sum()} members of width {width} diverge: the learning rate exceeds "
+        "2 / lambda_max of their kernels. Gaps to them are NaN.",
         stacklevel=2,
     )
     return {
@@ -214,9 +281,9 @@ def _without_growing(
 def _limit_predictions(
     network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Predictions of the limit for each member, and the scores of the limit: (step,) where all start from zero."""
-    starts_at_zero = traits(network).starts_at_zero
-    members = 1 if starts_at_zero else len(trained.diverged_at)
+    """Return predictions at infinite width for each member, and their scores, (step,) if all start from zero."""
+    from_zero = traits(network).starts_at_zero
+    members = 1 if from_zero else len(trained.diverged_at)
     steps, paths, moved = training.snapshot_steps, [], []
     for i in range(members):
         f0, f0_test = starts(network, trained, i)
@@ -226,9 +293,9 @@ def _limit_predictions(
         "train_prediction": np.stack([path.train for path in paths]),
         "test_prediction": np.stack([np.asarray(path.test) for path in paths]),
     }
-    found = {f"kernel_{name}": v for name, v in scores(predicted, data, training.loss, starts_at_zero).items()}
-    found["linearized_displacement"] = np.stack(moved)
-    return predicted, {name: v[0] for name, v in found.items()} if starts_at_zero else found
+    table = {f"kernel_{name}": values for name, values in scores(predicted, data, training.loss, from_zero).items()}
+    table["linearized_displacement"] = np.stack(moved)
+    return predicted, {name: values[0] for name, values in table.items()} if from_zero else table
 
 
 def _bounds(
@@ -240,7 +307,7 @@ def _bounds(
     residual_norm: np.ndarray,
     norm: float,
 ) -> dict[str, np.ndarray]:
-    """Two bounds on max_neuron_displacement, for trained hidden weights under a readout of signs.
+    """Return two bounds on max_neuron_displacement, if the family bounds the gradient of each neuron.
 
     The gradient of w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i, at most c L sqrt(k) ||X||_2 ||r|| for
     c = alpha / sqrt(m) and |sigma'| <= L. Summed over the steps with the network's own residuals it is the path bound;

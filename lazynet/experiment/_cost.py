@@ -1,4 +1,4 @@
-"""What sweeps and predictions take, before they start: the bytes they cannot do without, and their operations."""
+"""Memory and operations of a spec before it starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,40 +11,47 @@ from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
-from lazynet.experiment._shared_inputs import Prepared, prepare
-from lazynet.experiment._study import Study
-from lazynet.kernels import analytic_kernel, kernel_job, limit_key
-from lazynet.kernels._krylov import COLUMNS, SEEING
-from lazynet.kernels._solve import RANK
-from lazynet.kernels._storage import WORKING, choose_storage
+from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
+from lazynet.experiment._spec import Spec
+from lazynet.kernels import COLUMNS, RANK, SEEING, WORKING, analytic_kernel, choose_storage, kernel_job, limit_key
 from lazynet.networks import forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member
 
-PRODUCTS = 60  # with the kernel of images, about, for predictions and complexity together
+# Products with the kernel of images, for predictions and complexity together.
+PRODUCTS = 60
 
 
-def sweep_jobs(study: Study) -> list[Job]:
-    """What the infinite-width kernels take, and each width beside them, over all points of the other axes.
+def check_memory_of(spec: Spec) -> None:
+    """Refuse a spec that needs more memory than there is.
 
-    Bytes are those that are held at the same time whatever the compiler does, at the point that takes most: the
-    variables of one pack at the start and at the end, the state that a step hands on, the kernels. Operations are those
-    of matrix products and eigenproblems.
+    Raises:
+        ValueError: naming the largest part.
     """
-    prepared: dict[tuple, Prepared] = {}
+    for job in sweep_jobs(spec):
+        job.check()
+
+
+def sweep_jobs(spec: Spec) -> list[Job]:
+    """Return the memory and operations of the infinite-width kernels and of each width, over all points.
+
+    Bytes are those that are held at one time, at the point that needs most: the variables of a pack before and after
+    training, the state of a step, and the kernels. Operations are those of matrix products and eigenproblems.
+    """
+    inputs: dict[tuple[Any, ...], SharedInputs] = {}
     jobs = []
-    for point in study.points:
-        # Neither learning rates nor labels change how members step.
-        alike = point.network, point.data.n_train, point.training
-        if alike not in prepared:
-            prepared[alike] = prepare(point.network, point.data, point.training)
-        jobs.append(_jobs_at(point, study, prepared[alike]))
-    return [_together(list(of_points)) for of_points in zip(*jobs, strict=True)]
+    for point in spec.points:
+        # Learning rates and labels do not change the inputs.
+        key = point.network, point.data.n_train, point.training
+        if key not in inputs:
+            inputs[key] = share_inputs(point.network, point.data, point.training)
+        jobs.append(_jobs_at(point, spec, inputs[key]))
+    return [_together(list(parts)) for parts in zip(*jobs, strict=True)]
 
 
 def _together(jobs: list[Job]) -> Job:
-    """Jobs that are done one after the other, under the name of the largest."""
+    """Return consecutive jobs as one, under the name of the largest."""
     largest = max(jobs, key=lambda job: sum(job.bytes.values()))
     flops = {name: sum(job.flops[name] for job in jobs) for name in largest.flops}
     if len(jobs) == 1:
@@ -52,32 +59,32 @@ def _together(jobs: list[Job]) -> Job:
     return Job(f"{largest.name}, at each of {len(jobs)} points", largest.bytes, flops)
 
 
-def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
+def _jobs_at(point: Point, spec: Spec, inputs: SharedInputs) -> list[Job]:
     network, data, training = point.network, point.data, point.training
-    widths, seeds = study.widths, study.seeds
+    widths, seeds = spec.widths, spec.seeds
     n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
-    seen, snapshots = training.measured or n, len(training.snapshot_steps)
+    seen, snapshots = training.measure.rows or n, len(training.snapshot_steps)
     scales = {limit_key(network.clone(width=width)) for width in widths}
-    has_limit = training.compare and analytic_kernel(network) is not None
+    has_limit = training.measure.predictions and analytic_kernel(network) is not None
     limits = len(scales) * 8 * (n * rows + n**2) if has_limit else 0
     first = Job(
         f"Diagonalizing the infinite-width kernel of {n} training rows",
         {"kernels": limits, "work": eigenvectors_bytes(n) - 8 * n**2},
         {"kernels": len(scales) * 2.0 * n * rows * data.dim, "eigenvectors": len(scales) * eigenvectors_flops(n)},
     )
-    descends = training.compare and training.plain and size <= LARGEST_EIGENPROBLEM
+    descends = training.measure.predictions and training.plain and size <= LARGEST_EIGENPROBLEM
     own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * seen**2
 
-    def of_width(width: int) -> Job:
+    def job(width: int) -> Job:
         at_this = network.clone(width=width)
-        stepper = replace(prepared.stepper, network=at_this)
+        stepper = replace(inputs.stepper, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
-        variables, state = _bytes(at_this, stepper, prepared, data.y_train.shape, training.dtype)
-        # Each trained array has its own, at the start and now.
-        parts = 0 if traits(network).hidden_layer is not None else 2 * len(study.layers) * 8 * seen**2
-        # Weights are drawn of all features, whatever of them is kept.
+        variables, state = _bytes(at_this, stepper, inputs, data.y_train.shape, training.dtype)
+        # Each trained array has a kernel, at the start and now.
+        parts = 0 if traits(network).hidden_layer is not None else 2 * len(spec.layers) * 8 * seen**2
+        # Weights are drawn for all features before they are projected.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
-        # As many operations with any optimizer.
+        # All optimizers take as many operations.
         linear = AutodiffStepper(at_this, training.loss, optax.sgd, training.batch_size)
         measured = members * snapshots
         return Job(
@@ -89,29 +96,29 @@ def _jobs_at(point: Point, study: Study, prepared: Prepared) -> list[Job]:
                 "infinite-width kernels": limits,
             },
             {
-                "training": members * training.steps * stepper.operations(prepared.arrays),
+                "training": members * training.steps * stepper.operations(inputs.arrays),
                 "predictions": measured * forward_cost(at_this, seen + data.n_test, data.dim)[0],
                 "kernels": measured * kernel_operations(at_this, seen, data.dim),
                 "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
                 # The network and its derivative along the movement.
                 "linearized": 0.0
-                if descends or not training.compare
-                else 2 * members * training.steps * linear.operations(prepared.arrays),
+                if descends or not training.measure.predictions
+                else 2 * members * training.steps * linear.operations(inputs.arrays),
             },
         )
 
-    return [*([first] if has_limit else []), *map(of_width, widths)]
+    return [*([first] if has_limit else []), *map(job, widths)]
 
 
-def _bytes(network: Any, stepper: Any, prepared: Prepared, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
-    """What a member's variables and its state take."""
+def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
+    """Return the bytes of a member's variables and of its state."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))
         return variables, stepper.start(Member(variables, key, None), shared)
 
     with arithmetic(dtype):
-        shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in prepared.arrays.items()}
+        shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in inputs.arrays.items()}
         shared |= {name: jax.ShapeDtypeStruct((), dtype) for name in ("learning_rate", "output_scale")}
         shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
         trees = jax.eval_shape(start, jax.random.key(0), shared)
@@ -119,12 +126,12 @@ def _bytes(network: Any, stepper: Any, prepared: Prepared, outputs: tuple[int, .
     return variables, state
 
 
-def predict_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """What `lazynet.predict` takes: the kernel, and products with it."""
+def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
+    """Return the memory and operations of `lazynet.infinite_width`: the kernel, and products with it."""
     n = data.n_train
     storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)
-    # True and random labels of every output, and the random columns beside them.
+    # True and random labels of every output, and random columns.
     columns = max(COLUMNS, 2 * data.outputs + SEEING)
     held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0

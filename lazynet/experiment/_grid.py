@@ -1,29 +1,55 @@
-"""The axes of a sweep besides width and seed, and the points where their values meet."""
+"""The axes of a study besides width and seed, and the points of their grid."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from lazynet.data import Dataset, label_noise
-from lazynet.experiment._spec import Training, check_count
-from lazynet.measures._catalogue import OF_KERNEL
+from lazynet.experiment._arguments import check_count
+from lazynet.experiment._training import Training
 from lazynet.networks import Scale, traits
-from lazynet.training import FLOW
+from lazynet.training import Optimizer, get_optimizer
 from lazynet.training._keys import noise_key, subsample_key
 
-# In the order of the result's dims; points of one kernel are neighbors.
-AXES = (*OF_KERNEL, "learning_rate", "batch_size", "label_noise")
-WHOLE = ("n_train", "batch_size")
+# The part of a study that an axis varies.
+Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
+DATA_AXES: dict[str, Source] = {"n_train": "inputs", "label_noise": "labels"}
+OPTIMIZER_AXES = ("momentum", "nesterov", "weight_decay", "schedule", "stepper")
+TRAINING_AXES: dict[str, Source] = {
+    "learning_rate": "learning_rate",
+    "batch_size": "training",
+    "optimizer": "training",
+    **dict.fromkeys(OPTIMIZER_AXES, "training"),
+}
+COUNTS = ("n_train", "batch_size")
+NUMBERS = ("label_noise", "learning_rate", "momentum", "weight_decay")
+
+
+class Axis(NamedTuple):
+    """An axis: its name, the part of the study that it varies, its values, and their labels in the result."""
+
+    name: str
+    source: Source
+    values: tuple[Any, ...]
+    labels: tuple[Any, ...]
 
 
 class Point(NamedTuple):
-    """One value of each axis: a sweep over widths and seeds alone.
+    """One combination of the axes' values: a study over widths and seeds alone.
 
-    `labels` has the value of each axis with several, `data` the examples and labels of this point.
+    Attributes:
+        labels: the label of the value of each axis with several values.
+        network: the family.
+        data: the examples and labels of this point.
+        training: how members are trained.
+        learning_rate: eta, a number or a function of the width; None for the default.
+        kernel_key: key of the infinite-width kernel, which differs between points with different kernels.
+        program_key: key of the compiled programs that train the members.
     """
 
     labels: dict[str, Any]
@@ -31,105 +57,154 @@ class Point(NamedTuple):
     data: Dataset
     training: Training
     learning_rate: Scale | None
-
-    @property
-    def of_kernel(self) -> tuple:
-        """What tells apart the points with another kernel of infinite width."""
-        return tuple(self.labels.get(name) for name in OF_KERNEL)
-
-    @property
-    def of_program(self) -> tuple:
-        """What tells apart the points whose members are trained by other programs: to a flow alpha is an argument."""
-        given = () if self.training.optimizer != FLOW else ("output_scale",)
-        return tuple(self.labels.get(name) for name in OF_KERNEL if name not in given)
+    kernel_key: tuple[Any, ...]
+    program_key: tuple[Any, ...]
 
 
-def split_axes(given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
-    """Axes that were given as several values, in the order of AXES, and the single values of all others.
+def make_axes(axes: Any, network: Any) -> list[Axis]:
+    """Return the axes that a mapping of names to values describes, in its order.
 
     Raises:
-        ValueError: if a list is empty, repeats a value or holds what an axis cannot be labeled with.
+        ValueError: if a name is not that of a field of the network, the data or the training, or is that of two of
+            them; if a list is empty, repeats a value, or holds a value that the axis cannot have.
     """
-    axes: dict[str, list] = {}
-    single: dict[str, Any] = {}
-    for name in AXES:
-        value = given[name]
-        if isinstance(value, np.ndarray | jax.Array):
-            value = np.asarray(value).tolist()
-        if not isinstance(value, list | tuple | range):
-            single[name] = value
-            continue
-        values = [_label(name, one) for one in value]
-        if not values:
-            raise ValueError(f"{name} is an empty list, but must have at least one value.")
-        repeated = [one for i, one in enumerate(values) if one in values[:i]]
-        if repeated:
-            raise ValueError(f"{name} has {repeated[0]} more than once, but every value may stand there once.")
-        if len(values) == 1:
-            single[name] = values[0]
-        else:
-            axes[name] = values
-    return axes, single
+    if axes is None:
+        return []
+    if not isinstance(axes, Mapping):
+        raise ValueError(f"axes must map names to lists of values, got {axes!r}.")
+    fields = tuple(name for name in traits(network).fields if name != "outputs")
+    return [_axis(name, values, network, fields) for name, values in axes.items()]
 
 
 def points_of(
-    network: Any, data: Dataset, training: Training, axes: dict[str, list], single: dict[str, Any]
+    network: Any, data: Dataset, training: Training, learning_rate: Scale | None, axes: list[Axis]
 ) -> list[Point]:
-    """All points, the last axis fastest.
+    """Return all points, the last axis fastest.
 
     Raises:
-        ValueError: if a value is one that data or network cannot have.
+        ValueError: if the data or the network cannot have a value.
     """
-    return list(_points(network, data, training, axes, single))
+    datasets: dict[tuple[int | None, float], Dataset] = {}
+    points = []
+    for places in product(*(range(len(axis.values)) for axis in axes)):
+        values = {axis.name: axis.values[i] for axis, i in zip(axes, places, strict=True)}
+        labels = {axis.name: axis.labels[i] for axis, i in zip(axes, places, strict=True) if len(axis.values) > 1}
+        subset = values.get("n_train"), values.get("label_noise", 0.0)
+        if subset not in datasets:
+            datasets[subset] = _subset(data, *subset)
+        family = {axis.name: values[axis.name] for axis in axes if axis.source == "network"}
+        kernel_key = tuple(labels.get(axis.name) for axis in axes if axis.source in ("network", "inputs"))
+        program_key = tuple(
+            labels.get(axis.name)
+            for axis in axes
+            # The output scale is an argument of the program of a flow.
+            if axis.source in ("network", "inputs") and not (training.is_flow and axis.name == "output_scale")
+        )
+        points.append(
+            Point(
+                labels,
+                network.clone(**family),
+                datasets[subset],
+                _training_at(training, values, datasets[subset]),
+                values.get("learning_rate", learning_rate),
+                kernel_key,
+                program_key,
+            )
+        )
+    return points
 
 
-def _points(
-    network: Any, data: Dataset, training: Training, axes: dict[str, list], single: dict[str, Any]
-) -> Iterator[Point]:
-    found: dict[tuple[int | None, float], Dataset] = {}
-    for values in product(*axes.values()):
-        labels = dict(zip(axes, values, strict=True))
-        at = single | labels
-        family = {name: at[name] for name in OF_KERNEL[:3] if at[name] is not None}
-        known = traits(network)
-        for name in family:
-            if name not in known.fields:
-                raise ValueError(f"{name} is given, but a network from {known.name} has none; leave it out.")
-        examples = at["n_train"], at["label_noise"]
-        if examples not in found:
-            found[examples] = _data_of(data, *examples)
-        here = found[examples]
-        batch = at["batch_size"]
-        # A batch of all examples is none.
-        whole = isinstance(batch, int | np.integer) and batch == here.n_train
-        own = replace(training, batch_size=None if whole else batch)
-        yield Point(labels, network.clone(**family), here, own, at["learning_rate"])
+def _axis(name: Any, values: Any, network: Any, fields: tuple[str, ...]) -> Axis:
+    sources = [source for source, names in ((None, fields), (name, (DATA_AXES | TRAINING_AXES))) if name in names]
+    if not sources:
+        allowed = ", ".join((*fields, *DATA_AXES, *TRAINING_AXES))
+        raise ValueError(f"axes must have names among {allowed} for {traits(network).name}, got {name!r}.")
+    if len(sources) > 1:
+        raise ValueError(f"axes must have unambiguous names, got {name!r}, a field of the network and of the training.")
+    if isinstance(values, np.ndarray | jax.Array):
+        values = np.asarray(values).tolist()
+    if not isinstance(values, list | tuple | range):
+        raise ValueError(f"axes[{name!r}] must be a list of values, got {values!r}.")
+    if not values:
+        raise ValueError(f"axes[{name!r}] must have at least one value, got an empty list.")
+    source: Source = "network" if name in fields else (DATA_AXES | TRAINING_AXES)[name]
+    checked = tuple(_value(name, value, network if source == "network" else None) for value in values)
+    labels = tuple(_label(value) for value in checked)
+    repeated = [label for i, label in enumerate(labels) if label in labels[:i]]
+    if repeated:
+        raise ValueError(f"axes[{name!r}] must have values that differ, got {repeated[0]!r} more than once.")
+    if len({isinstance(label, str) for label in labels}) > 1:
+        labels = tuple(map(str, labels))
+    return Axis(name, source, checked, labels)
 
 
-def _data_of(data: Dataset, n_train: int | None, noise: float) -> Dataset:
-    """n_train of the examples at random, in their order, and this share of their labels drawn anew."""
-    if n_train is not None:
-        check_count("n_train", n_train)
-        if n_train > data.n_train:
-            raise ValueError(f"n_train is {n_train}, but the data set has {data.n_train} training examples.")
+def _value(name: str, value: Any, network: Any) -> Any:
+    """Return a value of an axis as a Python object, after a check of its type."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in COUNTS:
+        check_count(name, value)
+    elif name in NUMBERS and not is_number and not (name == "learning_rate" and callable(value)):
+        raise ValueError(f"axes[{name!r}] must be a list of numbers, got {value!r} in it.")
+    # A scale is a float, also where a person writes 1 for 1.0.
+    is_scale = network is not None and (callable(now := getattr(network, name)) or isinstance(now, float))
+    return float(value) if is_number and (is_scale or name in NUMBERS) else value
+
+
+def _label(value: Any) -> Any:
+    """Return the label of a value: numbers and names as they are, functions by their name."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Optimizer):
+        settings = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        changed = [f"{f.name}={settings[f.name]}" for f in dataclasses.fields(value) if settings[f.name] != f.default]
+        return " ".join([value.name, *(each for each in changed if not each.startswith("name="))])
+    return str(getattr(value, "__name__", value))
+
+
+def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> Training:
+    """Return the training at one point."""
+    batch_size = values.get("batch_size", training.batch_size)
+    # A batch of all examples is the full batch.
+    if isinstance(batch_size, int | np.integer) and batch_size == data.n_train:
+        batch_size = None
+    optimizer = get_optimizer(values["optimizer"]) if "optimizer" in values else training.optimizer
+    settings = {name: values[name] for name in OPTIMIZER_AXES if name in values}
+    if settings:
+        if not isinstance(optimizer, Optimizer):
+            raise ValueError(f"axes[{next(iter(settings))!r}] needs an optimizer by name or a lazynet.Optimizer.")
+        optimizer = replace(optimizer, **settings)
+    return replace(training, batch_size=batch_size, optimizer=optimizer)
+
+
+def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) -> None:
+    """Refuse an axis whose value is given by an argument too."""
+    optimizer: Any = training.optimizer
+    given: dict[str, Callable[[], bool]] = {
+        "learning_rate": lambda: learning_rate is not None,
+        "batch_size": lambda: training.batch_size is not None,
+        "optimizer": lambda: optimizer != Optimizer(),
+        **{
+            name: lambda name=name: (  # type: ignore[misc]
+                isinstance(optimizer, Optimizer) and getattr(optimizer, name) != getattr(Optimizer(), name)
+            )
+            for name in OPTIMIZER_AXES
+        },
+    }
+    for axis in axes:
+        if axis.name in given and given[axis.name]():
+            raise ValueError(f"axes must not vary an argument that is given, got {axis.name!r} in both places.")
+
+
+def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
+    """Return n_train of the examples at random, in their order, with this share of their labels drawn anew."""
+    if n_train is not None and n_train > data.n_train:
+        raise ValueError(f"n_train must be at most {data.n_train}, the number of training examples, got {n_train}.")
     if not 0 <= noise <= 1:
-        raise ValueError(f"label_noise is {noise}, but must be a share from 0 to 1.")
+        raise ValueError(f"label_noise must be a share from 0 to 1, got {noise}.")
     if n_train not in (None, data.n_train):
         order = np.asarray(jax.random.permutation(subsample_key(), np.arange(data.n_train, dtype=np.int32)))
         rows = np.sort(order[:n_train])
         data = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
     return replace(data, y_train=label_noise(data.y_train, noise, noise_key())) if noise else data
-
-
-def _label(name: str, value: Any) -> Any:
-    """A value of an axis as its coordinate has it."""
-    if name == "activation" and isinstance(value, str):
-        return value
-    number = not isinstance(value, bool) and isinstance(value, int | float | np.number)
-    if name == "activation" or not number:
-        allowed = "names" if name == "activation" else "numbers"
-        raise ValueError(f"{name} has {value!r} in its list, but a list must hold {allowed}; a function stands alone.")
-    if name in WHOLE:
-        check_count(name, value)
-        return int(value)
-    return float(value)

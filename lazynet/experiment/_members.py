@@ -1,9 +1,8 @@
-"""Training a pack of members of one width, which share one compiled program."""
+"""Training of a pack of members of one width, which share one compiled program."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.experiment._devices import Spread, mesh_for, on_all, padded, splits_neurons
-from lazynet.experiment._shared_inputs import Prepared
-from lazynet.experiment._spec import Measures, Training, examples
+from lazynet.experiment._shared_inputs import SharedInputs
+from lazynet.experiment._training import Training, examples
 from lazynet.kernels import average_ntk, layer_kernels
 from lazynet.measures import (
     array_displacements,
@@ -21,12 +20,14 @@ from lazynet.measures import (
     displacement,
     max_neuron_displacement,
     parameter_norm,
+    registered,
     relative_distance,
     sharpness,
     sign_changes,
 )
 from lazynet.networks import Linearized, at_width, traits
 from lazynet.precision import arithmetic
+from lazynet.programs import compiled
 from lazynet.training import (
     DIVERGED_RATIO,
     NEVER,
@@ -37,15 +38,34 @@ from lazynet.training import (
     Member,
     Stepper,
     Units,
-    get_optimizer,
     simulate,
 )
 from lazynet.training._keys import batch_key, start_key
 from lazynet.typing import Variables
 
+# Functions of one's own by name, hashable: (network, variables, variables_0, data) -> array.
+OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
+
+
+@runtime_checkable
+class CellCheckpoint(Checkpoint, Protocol):
+    """Storage for the state of an unfinished cell, with a part for each of its trainings."""
+
+    def part(self, name: str) -> "CellCheckpoint":
+        """Return the storage of one training within the cell."""
+        ...
+
 
 class Trained(NamedTuple):
-    """Members of one width: variables before and after (stacked), and what was measured, (members, snapshots, ...)."""
+    """Members of one width after training.
+
+    Attributes:
+        variables_0: the variables before training, stacked over members.
+        variables: the variables after training, stacked over members.
+        records: measures, (members, snapshots, ...), by name.
+        diverged_at: the step at which each member diverged, NEVER for the others.
+        stopped_at: the step at which each member stopped, NEVER for the others.
+    """
 
     variables_0: Variables
     variables: Variables
@@ -55,7 +75,7 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The norm of a member's parameters at the start, that of each array, and the empirical kernel (parts, n, n)."""
+    """A member at its start: the norm of its parameters, of each array, and its empirical kernel (parts, n, n)."""
 
     norm: Array
     norms: Array
@@ -64,25 +84,36 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is measured on the device at each snapshot, of a stepper's network.
+    """The measures that the device takes at each snapshot.
 
-    `own` are a user's measures; `measured` is the number of training examples to look at, if not at all.
+    Attributes:
+        stepper: the stepper of the network.
+        own: measures of one's own, by name.
+        network: the network that measures of one's own are given, None if there are none.
+        sharpness: whether to measure the sharpness.
+        kernel_drift: whether to measure the empirical kernel.
+        rows: number of training examples to measure at, None for all.
     """
 
     stepper: Stepper
-    own: Measures = ()
+    own: OwnMeasures = ()
+    network: Any = None
     sharpness: bool = False
-    measured: int | None = None
+    kernel_drift: bool = True
+    rows: int | None = None
 
     def context(self, variables: Variables, norms: tuple[Array, Array], shared: dict[str, Array]) -> Start:
-        """What is known of the start."""
-        return Start(*norms, self._kernel(variables, shared["x"][: self.measured]))
+        """Return the quantities at the start with which later ones are compared."""
+        return Start(*norms, self._kernel(variables, shared["x"][: self.rows]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
-        """Predictions and movement, by the names of the result."""
-        start, x, network = member.variables, shared["x"][: self.measured], self.stepper.network
+        """Return predictions and movement, by the names of the result."""
+        start, x, network = member.variables, shared["x"][: self.rows], self.stepper.network
+        at_start: Start = member.context
+        facts = traits(network)
         moved = displacement(variables["params"], start["params"])
-        more = {name: measure(variables, start, examples(shared, self.measured)) for name, measure in self.own}
+        data = examples(shared, self.rows)
+        more = {name: measure(self.network, variables, start, data) for name, measure in self.own}
         if self.sharpness:
             fixed = {name: value for name, value in variables.items() if name != "params"}
 
@@ -91,33 +122,37 @@ class Snapshot:
 
             more["sharpness"] = sharpness(outputs, variables["params"])
             more["learning_rate_over_stability_limit"] = shared["learning_rate"] * more["sharpness"] / 2
-        known, facts = member.context, traits(network)
         if facts.neurons is not None:
             more["max_neuron_displacement"] = max_neuron_displacement(facts.neurons(variables), facts.neurons(start))
         if facts.preactivations is not None:
             more["activation_flips"] = sign_changes(facts.preactivations(variables, x), facts.preactivations(start, x))
         kernel = self._kernel(variables, x)
-        if len(known.norms) > 1 and facts.hidden_layer is None:
+        if len(at_start.norms) > 1 and facts.hidden_layer is None:
             arrays = array_displacements(variables["params"], start["params"])
             more["layer_displacement"] = arrays
-            # A bias may start at zero, and is then no part of anything.
-            more["layer_relative_displacement"] = jnp.where(known.norms > 0, arrays / known.norms, jnp.nan)
+            # A bias may start at zero, and then has no relative displacement.
+            more["layer_relative_displacement"] = jnp.where(at_start.norms > 0, arrays / at_start.norms, jnp.nan)
         if len(kernel) > 1:
-            there = jnp.any(known.kernel != 0, axis=(1, 2))
-            more["layer_kernel_drift"] = jnp.where(there, jax.vmap(relative_distance)(kernel, known.kernel), jnp.nan)
+            contributes = jnp.any(at_start.kernel != 0, axis=(1, 2))
+            drift = jax.vmap(relative_distance)(kernel, at_start.kernel)
+            more["layer_kernel_drift"] = jnp.where(contributes, drift, jnp.nan)
+        if len(kernel):
+            total, total_at_start = jnp.sum(kernel, axis=0), jnp.sum(at_start.kernel, axis=0)
+            more["kernel_drift"] = relative_distance(total, total_at_start)
         return {
             "train_prediction": self.stepper.outputs(variables, x, shared),
             "test_prediction": self.stepper.outputs(variables, shared["x_test"], shared),
             "displacement": moved,
-            "relative_displacement": moved / known.norm,
-            "kernel_drift": relative_distance(jnp.sum(kernel, axis=0), jnp.sum(known.kernel, axis=0)),
+            "relative_displacement": moved / at_start.norm,
             **more,
         }
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
-        """The empirical kernel by trained array, (arrays, n, n), or the whole of it as (1, n, n)."""
+        """Return the empirical kernel: (arrays, n, n) by trained array, (1, n, n) as a sum, (0, n, n) if not wanted."""
         network = self.stepper.network
         layer = traits(network).hidden_layer
+        if not self.kernel_drift:
+            return jnp.zeros((0, len(x), len(x)), x.dtype)
         if layer is None:
             parts, arrays = layer_kernels(network, variables, x), len(jax.tree.leaves(variables["params"]))
             nothing = jnp.zeros((len(x), len(x)), x.dtype)
@@ -128,12 +163,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Only the predictions of a network."""
+    """The measure that takes the predictions of a network alone."""
 
     network: Any
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
-        """Predictions on the training and the test set."""
+        """Return predictions on the training and the test set."""
         return {
             "train_prediction": self.network.apply(variables, shared["x"]),
             "test_prediction": self.network.apply(variables, shared["x_test"]),
@@ -146,40 +181,61 @@ def train_members(
     keys: Sequence[Array],
     training: Training,
     learning_rate: float,
-    prepared: Prepared,
+    inputs: SharedInputs,
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train one member for each key side by side, all of this network's width, and measure them."""
+    """Train one member for each key, all of this network's width, and measure them.
+
+    Args:
+        network: the network, with its width.
+        data: the data.
+        keys: the key of each member.
+        training: how to train and measure.
+        learning_rate: eta.
+        inputs: the inputs that members share.
+        on_steps: function that takes numbers of steps, over all members, as they are done.
+        checkpoint: where to keep an unfinished pack.
+    """
     mesh, facts = mesh_for(len(keys), network.width), traits(network)
+    own = own_measures(training)
+    # Without measures of one's own, points that differ in their scales share programs.
+    measured_network = network if own else None
     alpha = 1.0
-    if isinstance(prepared.stepper, FlowStepper) and "output_scale" in facts.fields:
+    if isinstance(inputs.stepper, FlowStepper) and "output_scale" in facts.fields:
         alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
     # Networks that differ in their start alone share the program that trains them.
-    trains = network.clone(**dict.fromkeys(facts.start_fields, 1.0))
-    stepper, units = replace(prepared.stepper, network=trains), Units(mesh if splits_neurons(mesh) else None)
+    trained_network = network.clone(**dict.fromkeys(facts.start_fields, 1.0))
+    stepper, units = replace(inputs.stepper, network=trained_network), Units(mesh if splits_neurons(mesh) else None)
     if isinstance(stepper, HiddenStepper):
         stepper = replace(stepper, units=units)
-    measure = Snapshot(stepper, training.measures, training.sharpness, training.measured)
-    data = prepared.seen(data)
-    # What fills devices up is thrown away.
-    every = [*keys, *[keys[-1]] * (padded(len(keys), mesh) - len(keys))]
+    wanted = training.measure
+    measure = Snapshot(stepper, own, measured_network, wanted.sharpness, wanted.kernel_drift, wanted.rows)
+    data = inputs.seen(data)
+    # Further members fill up the devices; their results are dropped.
+    padding = [keys[-1]] * (padded(len(keys), mesh) - len(keys))
     with arithmetic(training.dtype):
         scalars = {"learning_rate": learning_rate, "output_scale": alpha}
-        shared = on_all(_share(prepared.arrays, data, scalars, training.dtype), mesh)
-        numbers = on_all(jax.random.key_data(jnp.stack(every)), mesh)
+        shared = on_all(_share(inputs.arrays, data, scalars, training.dtype), mesh)
+        numbers = on_all(jax.random.key_data(jnp.stack([*keys, *padding])), mesh)
         layout = Spread(mesh, units.lengths(network.width))
         members = _members(network, measure, numbers, shared, layout)
         report = _times(on_steps, len(keys))
         steps, stop = training.snapshot_steps, training.stop
         outcome = simulate(stepper, measure, members, shared, steps, report, checkpoint, stop, layout)
-        trained = layout.to_host((members.variables, *outcome))
-    found = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], trained))
+        arrays = layout.to_host((members.variables, *outcome))
+    trained = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], arrays))
     if facts.starts_at_zero:
-        # What is there is the rounding of a sum that cancels.
+        # The sum cancels up to rounding, which carries no information.
         for name in ("train_prediction", "test_prediction"):
-            found.records[name][:, 0] = 0
-    return found
+            trained.records[name][:, 0] = 0
+    return trained
+
+
+def own_measures(training: Training) -> OwnMeasures:
+    """Return the measures of one's own: those of the training, and the registered quantities."""
+    quantities = tuple((quantity.name, quantity.measured) for quantity in registered())
+    return (*training.measure.own.items(), *quantities)
 
 
 def train_polynomials(
@@ -189,36 +245,49 @@ def train_polynomials(
     keys: Sequence[Array],
     training: Training,
     learning_rate: float,
+    checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Predictions of a Taylor polynomial of the members at their starts, trained as they were: steps, loss, batches."""
-    stepper = AutodiffStepper(polynomial, training.loss, get_optimizer(training.optimizer), training.batch_size)
+    """Return predictions of the members' Taylor polynomials at their starts, trained with the members' own batches.
+
+    Args:
+        polynomial: the polynomial of the family.
+        data: the data.
+        trained: the members.
+        keys: the key of each member.
+        training: how the members were trained.
+        learning_rate: eta.
+        checkpoint: where to keep an unfinished cell.
+    """
+    stepper = AutodiffStepper(polynomial, training.loss, training.optimizer, training.batch_size)
     with arithmetic(training.dtype):
         shared = _share(stepper.share(data.x_train), data, {"learning_rate": learning_rate}, training.dtype)
         records = []
         for i, key in enumerate(keys):
             start = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], trained.variables_0)
             members = Member(polynomial.at(start), batch_key(key)[None], None)
-            records.append(simulate(stepper, Predictions(polynomial), members, shared, training.snapshot_steps).records)
+            part = None if checkpoint is None else checkpoint.part(f"{type(polynomial).__name__}-{i}")
+            measure, steps = Predictions(polynomial), training.snapshot_steps
+            records.append(simulate(stepper, measure, members, shared, steps, checkpoint=part).records)
     return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """The step at which each member had diverged, seen in the scan or at a snapshot; NEVER where it had not."""
-    # No step looks at the loss after the last one.
+    """Return the step at which each member diverged, in the scan or at a snapshot; NEVER for the others."""
+    # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
     return np.minimum(trained.diverged_at, at_snapshot)
 
 
-@partial(jax.jit, static_argnames=("network", "measure", "layout"))
+@compiled(static_argnames=("network", "measure", "layout"))
 def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
-    """The members whose keys have these numbers at their start, where they are to be."""
+    """Return the members with these key data at their start, spread over the devices."""
     span = shared.get("span")
 
-    def drawn(key: Array) -> Variables:
+    def draw(key: Array) -> Variables:
         return dict(network.init(start_key(key), shared["x"] if span is None else span.T))
 
-    def one(key: Array, variables: Variables) -> Member:
+    def make(key: Array, variables: Variables) -> Member:
         norms = parameter_norm(variables["params"]), array_norms(variables["params"])
         if span is not None:
             variables = {
@@ -228,15 +297,15 @@ def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, 
         return Member(variables, batch_key(key), measure.context(variables, norms, shared))
 
     keys = layout.spread(jax.random.wrap_key_data(numbers))
-    # Drawn one after the other where they are all on one device, which compiles in a third of the time.
-    variables = jax.lax.map(drawn, keys) if layout.mesh is None else jax.vmap(drawn)(keys)
-    return layout.spread(jax.vmap(one)(keys, variables))
+    # A loop over draws compiles in a third of the time of one batched draw.
+    variables = jax.lax.map(draw, keys) if layout.mesh is None else jax.vmap(draw)(keys)
+    return layout.spread(jax.vmap(make)(keys, variables))
 
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, scalars: dict[str, float], dtype: str) -> dict[str, Array]:
     labels = {"y": data.y_train, "y_test": data.y_test}
-    every = {**arrays, **labels, "x_test": data.x_test, **scalars}
-    return {name: jnp.asarray(value, dtype) for name, value in every.items()}
+    shared = {**arrays, **labels, "x_test": data.x_test, **scalars}
+    return {name: jnp.asarray(value, dtype) for name, value in shared.items()}
 
 
 def _times(on_steps: Callable[[int], None], members: int) -> Callable[[int], None]:

@@ -1,4 +1,4 @@
-"""How many members of one width run side by side: as many as the cache carries, which is measured once a machine."""
+"""The number of members of one width in a pack: as many as the cache holds, measured once on each machine."""
 
 import json
 import os
@@ -15,25 +15,31 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lazynet.data._files import cache_folder
+from lazynet.data import cache_folder
 from lazynet.networks import step_bytes, timing_network
 from lazynet.plan import device_memory
 from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# What is measured: members of this width on n rows of d features, so many at once, and how many steps of the most.
+# The measurement: members of this width on n rows of d features, these numbers at once, and steps of the largest.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
-# The largest pack counts that is no more than a tenth slower than the quickest.
+# The largest pack that is at most a tenth slower than the fastest counts.
 WITHIN = 0.9
-# On an accelerator members share half of its memory; each holds its variables, its state and its measures.
+# On an accelerator members share half of the memory; each holds its variables, its state and its measures.
 SHARE, HELD = 0.5, 4
 
 
 def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
-    """Equal packs, so that one program serves them all: the largest divisor of the members that the machine carries.
+    """Return packs of equal size, the largest that the machine carries, so that one program serves them all.
 
-    Every device gets a member in any case. A step looks at n examples of d features.
+    Every device has at least one member.
+
+    Args:
+        seeds: the seeds of the members.
+        network: the network, with its width.
+        n: examples in a step.
+        d: features of an example.
     """
     sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
     if len(sizes) > 1:
@@ -43,7 +49,7 @@ def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[in
 
 
 def carried_bytes() -> int:
-    """Bytes that the members of a pack may go through in a step."""
+    """Return the bytes that a step of a pack may read and write."""
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         return int(SHARE * device_memory(devices)) * jax.process_count() // HELD
@@ -51,29 +57,29 @@ def carried_bytes() -> int:
 
 
 def machine() -> str:
-    """What a measurement holds for."""
+    """Return the name of the machine and of the software that a measurement holds for."""
     return f"{jax.local_devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}"
 
 
 @cache
 def _remembered(file: Path, on: str) -> int:
-    """What was measured on such a machine before, or is measured now and kept where that can be."""
-    known: dict[str, int] = {}
+    """Return the stored measurement of this machine, or measure and store it."""
+    stored: dict[str, int] = {}
     with suppress(OSError, ValueError):
         read = json.loads(file.read_text())
-        known = {name: value for name, value in read.items() if type(value) is int} if type(read) is dict else {}
-    if known.get(on, 0) <= 0:
-        known[on] = measured_bytes()
+        stored = {name: value for name, value in read.items() if type(value) is int} if type(read) is dict else {}
+    if stored.get(on, 0) <= 0:
+        stored[on] = measured_bytes()
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False) as draft:
-                json.dump(known, draft, indent=1)
+                json.dump(stored, draft, indent=1)
             os.replace(draft.name, file)
-    return known[on]
+    return stored[on]
 
 
 def measured_bytes() -> int:
-    """What a step of the largest pack goes through that trains about as many members a second as any; takes seconds."""
+    """Measure the bytes of a step of the largest pack that is about as fast as any; this takes seconds."""
     network = timing_network(WIDTH)
     stepper = HiddenStepper(network)
     with jax.default_matmul_precision("highest"):
@@ -86,7 +92,7 @@ def measured_bytes() -> int:
             for size in PACKS
         }
         seconds = dict.fromkeys(PACKS, float("inf"))
-        # In turns, the first of which compiles.
+        # The first round compiles.
         for _ in range(4):
             for size in PACKS:
                 begin = time.perf_counter()
@@ -100,7 +106,7 @@ def measured_bytes() -> int:
 def _steps(
     stepper: HiddenStepper, variables: Variables, key: Array, shared: dict[str, Array], steps: Array | int
 ) -> Array:
-    def one(variables: Variables) -> Array:
+    def train(variables: Variables) -> Array:
         member = Member(variables, key, None)
 
         def step(t: Array, state: tuple) -> tuple:
@@ -108,4 +114,4 @@ def _steps(
 
         return jax.lax.fori_loop(0, steps, step, stepper.start(member, shared))[-1]
 
-    return jax.vmap(one)(variables)
+    return jax.vmap(train)(variables)

@@ -1,26 +1,43 @@
-"""What theory predicts for the members of a sweep: the infinite-width limit, and each member linearized."""
+"""Theory for the members of a study: the infinite-width limit, each member linearized, the default learning rate."""
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.dynamics import Trajectory, kernel_descent, linearized_displacement
 from lazynet.dynamics._modes import EXACT
-from lazynet.experiment._members import Trained, train_polynomials
-from lazynet.experiment._spec import Training
-from lazynet.kernels import Spectrum, analytic_kernel, empirical_ntk, same_rows, spectrum
-from lazynet.kernels._threads import in_threads, narrow_products
-from lazynet.networks import Linearized, traits
+from lazynet.experiment._grid import Point
+from lazynet.experiment._members import CellCheckpoint, Trained, train_polynomials
+from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
+from lazynet.experiment._training import Training
+from lazynet.kernels import (
+    Spectrum,
+    analytic_kernel,
+    empirical_ntk,
+    in_threads,
+    largest_eigenvalue,
+    limit_key,
+    narrow_products,
+    same_rows,
+    spectrum,
+)
+from lazynet.networks import Linearized, at_width, traits
 from lazynet.plan import check_memory, eigenvectors_bytes
+from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
-# Up to this many predictions (n k) a member's kernel is diagonalized; beyond it its linearization is trained.
+# Bytes of infinite-width kernels that are kept for later points and widths.
+KEPT = 2**30
+# Up to this many predictions (n k) a member's kernel is diagonalized; beyond it the linearization is trained.
 LARGEST_EIGENPROBLEM = 4096
 
 
@@ -34,7 +51,7 @@ class Limit:
 
     @property
     def nbytes(self) -> int:
-        """What it holds in memory."""
+        """Bytes in memory."""
         return self.train.nbytes + self.test.nbytes + self.spectrum.vectors.nbytes
 
     @property
@@ -44,7 +61,7 @@ class Limit:
 
     @cached_property
     def why_singular(self) -> str | None:
-        """Why K has no inverse, None where it has one."""
+        """The reason why K has no inverse, None if it has one."""
         pair = same_rows(self.train)
         if pair is not None:
             return f"training rows {pair[0]} and {pair[1]} are {pair[2]} to it"
@@ -52,7 +69,7 @@ class Limit:
         return "its smallest eigenvalue is zero to rounding" if self.spectrum.values[0] <= rounding else None
 
     def numbers(self, y: np.ndarray) -> dict[str, float]:
-        """lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity; NaN where K has no inverse."""
+        """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity; NaN if K has no inverse."""
         values, singular = self.spectrum.values, self.why_singular is not None
         modes = np.sum((self.spectrum.vectors.T @ y.reshape(len(y), -1)) ** 2, axis=1)
         label_norm = np.nan if singular else float(np.sqrt(np.sum(modes / values)))
@@ -65,12 +82,12 @@ class Limit:
 
 
 def limit_of(network: Any, data: Dataset) -> Limit | None:
-    """The infinite-width kernel of this network on this data, None for a family that has none."""
+    """Return the infinite-width kernel of a network on the data, None if its family has none."""
     kernel = analytic_kernel(network)
     if kernel is None:
         return None
     needed = 8 * data.n_train * (data.n_train + data.n_test) + eigenvectors_bytes(data.n_train)
-    check_memory(f"The kernel of {data.n_train} training rows with its eigenvectors, which a sweep asks for,", needed)
+    check_memory(f"The kernel of {data.n_train} training rows with its eigenvectors", needed)
     train = kernel(data.x_train)
     test = kernel(data.x_test, data.x_train) if data.n_test else np.zeros((0, data.n_train))
     with narrow_products(data.n_train):
@@ -78,32 +95,32 @@ def limit_of(network: Any, data: Dataset) -> Limit | None:
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
-    """Warn that verdict rows which need the inverse of K will stay undecided."""
+    """Warn that rows of the verdict that need the inverse of K will stay undecided."""
     if limit.why_singular is not None:
         warnings.warn(
-            f"The kernel has no inverse, because {limit.why_singular}; what needs the inverse is left undecided.",
+            f"The kernel has no inverse, because {limit.why_singular}; rows that need the inverse are undecided.",
             stacklevel=3,
         )
 
 
 def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
-    """Warn of a learning rate at which descent on the kernel diverges."""
+    """Warn that descent on the kernel diverges at a learning rate."""
     warnings.warn(
-        f"learning_rate is {rate:.6g} at width {width}, above the limit 2 / lambda_max = {2 / limit.lambda_max:.6g} "
-        "beyond which descent on the kernel diverges.",
+        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}: descent on "
+        "the kernel diverges.",
         stacklevel=3,
     )
 
 
 def largest_empirical_eigenvalue(network: Any, variables: Variables, data: Dataset) -> float:
-    """lambda_max of the empirical kernel on the training set, where there is no analytic one."""
+    """Return lambda_max of the empirical kernel on the training set."""
     return float(spectrum(empirical_ntk(network, variables, data.x_train)).values[-1])
 
 
 def limit_trajectory(
     limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
 ) -> Trajectory:
-    """Kernel descent with the infinite-width kernel, from the network's own start."""
+    """Return kernel descent with the infinite-width kernel from the network's own start."""
     return kernel_descent(
         limit.spectrum,
         data.y_train,
@@ -116,7 +133,7 @@ def limit_trajectory(
 
 
 def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any) -> np.ndarray:
-    """The exact displacement of the linearized limit, at each of the steps."""
+    """Return the exact displacement of the linearized limit at each of the steps."""
     return linearized_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
 
 
@@ -128,11 +145,12 @@ def linearized_members(
     limit: Limit | None,
     training: Training,
     learning_rate: float,
+    checkpoint: CellCheckpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Predictions (members, snapshots, ...) of each member linearized at its start, and its ||K_0 - K|| / ||K||.
+    """Return predictions (members, snapshots, ...) of each member linearized at its start, and its ||K_0 - K|| / ||K||.
 
-    Kernel descent with the member's K_0 where training is plain and the eigenproblem is small enough; otherwise the
-    linearized network is trained itself, which is the same thing and takes longer.
+    Plain training with a small eigenproblem is kernel descent with the member's K_0. Otherwise the linearized network
+    is trained, which gives the same and takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -152,15 +170,17 @@ def linearized_members(
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
         return path, float(error)
 
-    # Each thread has a kernel; larger ones have all threads.
-    together = (os.cpu_count() or 1) if descend and size <= EXACT else 1
-    found: list[tuple[Trajectory | None, float]] = []
+    # Small kernels take a thread each; large ones take all threads.
+    at_once = (os.cpu_count() or 1) if descend and size <= EXACT else 1
+    results: list[tuple[Trajectory | None, float]] = []
     with narrow_products(size):
-        for first in range(0, len(members), together):
-            found += in_threads(predicted, [(i, kernel(i)) for i in members[first : first + together]])
-    paths, errors = zip(*found, strict=True)
+        for first in range(0, len(members), at_once):
+            results += in_threads(predicted, [(i, kernel(i)) for i in members[first : first + at_once]])
+    paths, errors = zip(*results, strict=True)
     if not descend:
-        return train_polynomials(Linearized(network), data, trained, keys, training, learning_rate), np.array(errors)
+        polynomial = Linearized(network)
+        predictions = train_polynomials(polynomial, data, trained, keys, training, learning_rate, checkpoint)
+        return predictions, np.array(errors)
     snapshots = len(training.snapshot_steps)
     predictions = {
         "train_prediction": np.stack([path.train.reshape(snapshots, *data.y_train.shape) for path in paths]),
@@ -170,7 +190,7 @@ def linearized_members(
 
 
 def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Train and test predictions of a member at its start: exactly zero where the start is symmetric."""
+    """Return train and test predictions of a member at its start, exactly zero for a symmetric start."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
@@ -179,7 +199,7 @@ def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
 def _own_descent(
     k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
 ) -> Trajectory:
-    """Kernel descent with K_0 (rows, k, n, k); several outputs are stacked to one vector, because K_0 couples them."""
+    """Return kernel descent with K_0 (rows, k, n, k); K_0 couples the outputs, which form one vector."""
     size = data.y_train.size
     k = k.reshape(-1, size)
     return kernel_descent(
@@ -191,3 +211,93 @@ def _own_descent(
         k_test=k[size:],
         f0_test=np.reshape(f0_test, -1) if np.ndim(f0_test) else f0_test,
     )
+
+
+class References:
+    """The infinite-width kernels and the shared inputs of a study, computed on demand and kept for later cells."""
+
+    def __init__(self) -> None:
+        """Start without any kernel or input."""
+        self._limits: dict[tuple[Any, ...], Limit | None] = {}
+        self._inputs: dict[tuple[Any, ...], SharedInputs] = {}
+        self._warned: set[str] = set()
+
+    def inputs(self, point: Point) -> SharedInputs:
+        """Return the inputs that the members of a point share; learning rates and labels do not matter."""
+        key = point.kernel_key, point.training
+        if key not in self._inputs:
+            # Neighboring points have the same kernel.
+            self._inputs = {key: inputs for key, inputs in self._inputs.items() if key[0] == point.kernel_key}
+            self._inputs[key] = share_inputs(point.network, point.data, point.training)
+        return self._inputs[key]
+
+    def limit(self, point: Point, width: int) -> Limit | None:
+        """Return the kernel of infinite width, None if the family has none or networks are compared with nothing."""
+        if not point.training.measure.predictions:
+            return None
+        network, data = point.network.clone(width=width), point.data
+        key = (limit_key(network), data.n_train)
+        if key not in self._limits:
+            while sum(limit.nbytes for limit in self._limits.values() if limit is not None) > KEPT:
+                self._limits.pop(next(iter(self._limits)))
+            limit = self._limits[key] = limit_of(network, data)
+            if limit is not None and "singular" not in self._warned and limit.why_singular is not None:
+                self._warned.add("singular")
+                warn_of_singular_kernel(limit)
+        return self._limits[key]
+
+    def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
+        """Return the learning rate at each width: the given one, or the default at the largest width for all.
+
+        Default rates follow the parametrization's power of the width, if it has one.
+        """
+        if point.learning_rate is not None:
+            return {width: at_width(point.learning_rate, width) for width in widths}
+
+        def stable(width: int) -> float:
+            network, limit = point.network.clone(width=width), self.limit(point, width)
+            lambda_max = None if limit is None else limit.lambda_max
+            return default_learning_rate(network, point.data, member_key(width, 0), lambda_max)
+
+        facts = traits(point.network)
+        power = facts.learning_rate_exponent
+        if power is None:
+            return dict.fromkeys(widths, stable(widths[-1]))
+        scale = point.network.output_scale if "output_scale" in facts.fields else 1.0
+        powers = {width: width**-power / at_width(scale, width) ** 2 for width in widths}
+        # The largest factor that is stable at every width.
+        factor = min(stable(width) / powers[width] for width in widths)
+        return {width: factor * powers[width] for width in widths}
+
+    def check_rate(self, point: Point, width: int, rate: float) -> None:
+        """Warn, once in a study, of a learning rate at which descent on the kernel diverges."""
+        limit = self.limit(point, width) if point.training.plain else None
+        if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
+            self._warned.add("rate")
+            warn_of_learning_rate(limit, width, rate)
+
+
+def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
+    """Return 1 / lambda_max of the analytic kernel, or of the empirical kernel if there is no analytic one.
+
+    Args:
+        network: the network, with its width.
+        data: the data.
+        key: key of the member whose empirical kernel is taken.
+        lambda_max: the largest eigenvalue of the analytic kernel, if it is computed already.
+
+    Raises:
+        ValueError: if lambda_max is not positive and finite.
+    """
+    kernel = analytic_kernel(network)
+    if lambda_max is None and kernel is not None:
+        lambda_max = largest_eigenvalue(kernel(data.x_train))
+    if lambda_max is None:
+        variables = dict(network.init(start_key(key), jnp.asarray(data.x_train, "float32")))
+        lambda_max = largest_empirical_eigenvalue(network, variables, data)
+    if not 0 < lambda_max < float("inf"):
+        raise ValueError(
+            f"learning_rate must be given if the kernel's largest eigenvalue is not positive and finite, got None at "
+            f"width {network.width}, where the eigenvalue is {lambda_max:g}."
+        )
+    return 1 / lambda_max

@@ -1,4 +1,4 @@
-"""What regression with each network's own kernel says of the test set, before and after training."""
+"""Kernel regression on the test set, with each network's own kernel before and after training."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ from lazynet.data import Dataset
 from lazynet.dynamics import kernel_regression
 from lazynet.experiment._members import Trained
 from lazynet.experiment._reference import Limit
-from lazynet.kernels import empirical_ntk
-from lazynet.kernels._threads import narrow_products
+from lazynet.kernels import empirical_ntk, narrow_products
 from lazynet.measures import zero_one_error
 from lazynet.theory import binomial_interval
 
@@ -18,12 +17,12 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 
 
 def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict[str, np.ndarray]:
-    """test_kernel_drift and the errors of regression with K_0 and K_T, with their intervals, (members,).
+    """Return test_kernel_drift and the errors of regression with K_0 and K_T, with their intervals, (members,).
 
-    With several outputs kernels are averages over them. Members that diverged have no K_T.
+    Kernels are averages over outputs. Diverged members have NaN for K_T.
     """
     rows = np.concatenate([data.x_train, data.x_test])
-    found: dict[str, list[float]] = {"test_kernel_drift": [], **{name: [] for name in ERRORS[:2]}}
+    columns: dict[str, list[float]] = {"test_kernel_drift": [], **{name: [] for name in ERRORS[:2]}}
     for i in range(len(trained.diverged_at)):
         kernels = []
         for name, variables in zip(ERRORS, (trained.variables_0, trained.variables), strict=False):
@@ -35,14 +34,14 @@ def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict
                 else np.full((len(rows), data.n_train), np.nan)
             )
             kernels.append(k)
-            found[name].append(_error(k, data) if np.isfinite(k).all() else np.nan)
+            columns[name].append(_error(k, data) if np.isfinite(k).all() else np.nan)
         before, after = (k[data.n_train :] for k in kernels)
-        found["test_kernel_drift"].append(float(np.linalg.norm(after - before) / np.linalg.norm(before)))
-    return _with_intervals({name: np.array(values) for name, values in found.items()}, data.n_test)
+        columns["test_kernel_drift"].append(float(np.linalg.norm(after - before) / np.linalg.norm(before)))
+    return _with_intervals({name: np.array(values) for name, values in columns.items()}, data.n_test)
 
 
 def regression_of_limit(limit: Limit, data: Dataset) -> dict[str, np.ndarray]:
-    """The error of regression with the kernel of infinite width, and its interval."""
+    """Return the error of regression with the kernel of infinite width, and its interval."""
     error = zero_one_error(kernel_regression(limit.spectrum, data.y_train, limit.test), data.y_test)
     return _with_intervals({ERRORS[2]: np.asarray(error)}, data.n_test)
 
@@ -54,9 +53,9 @@ def _error(k: np.ndarray, data: Dataset) -> float:
     return float(zero_one_error(f, data.y_test))
 
 
-def _with_intervals(found: dict[str, np.ndarray], n_test: int) -> dict[str, np.ndarray]:
-    ends = {}
-    for name, error in found.items():
+def _with_intervals(columns: dict[str, np.ndarray], n_test: int) -> dict[str, np.ndarray]:
+    ends: dict[str, np.ndarray] = {}
+    for name, error in columns.items():
         if name in ERRORS:
             ends[f"{name}_low"], ends[f"{name}_high"] = binomial_interval(error, n_test)
-    return found | ends
+    return columns | ends

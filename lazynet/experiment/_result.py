@@ -1,38 +1,27 @@
 """The labeled result of a sweep: one `xarray.Dataset` over width, seed and step."""
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lazynet.experiment._cell import Cell, join_cells
-from lazynet.measures._catalogue import BY_WIDTH, MEANING, OF_KERNEL, OF_LAYERS, SCALES
+from lazynet.experiment._record import Record
+from lazynet.measures import catalogue, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
-
-class Pack(NamedTuple):
-    """A cell: the number of its point, its width and its seeds."""
-
-    point: int
-    width: int
-    seeds: list[int]
+# The dimensions of members; others follow them.
+MEMBER = ("width", "seed", "step")
 
 
-STATUS = ("finished", "diverged", "stopped")
+class MemberStatus(IntEnum):
+    """Codes of the variable `status`: how the training of a member ended."""
 
-# The axes on which the limit depends; what is not named here depends on all.
-LABELS = (*OF_KERNEL, "label_noise")
-DESCENT = (*LABELS, "learning_rate")
-OF = {
-    **dict.fromkeys(("lambda_min", "lambda_max", "learning_rate"), OF_KERNEL),
-    **dict.fromkeys(("label_norm", "complexity"), LABELS),
-    **{f"kernel_{part}_{score}": DESCENT for part in ("train", "test") for score in ("loss", "error")},
-    **{f"regression_error_limit{end}": LABELS for end in ("", "_low", "_high")},
-    "linearized_displacement": DESCENT,
-    "target_rms": ("n_train", "label_noise"),
-    **dict.fromkeys(SCALES, ()),
-}
+    FINISHED = 0
+    DIVERGED = 1
+    STOPPED = 2
 
 
 class Values(NamedTuple):
@@ -42,96 +31,142 @@ class Values(NamedTuple):
     values: np.ndarray
 
 
-def assemble(cells: Sequence[Cell], settings: dict[str, Any]) -> Result:
-    """All cells of a sweep, in their order, as one data set; settings are those of settings.json."""
+def assemble(cells: Sequence[Cell], record: Record) -> Result:
+    """Join all cells of a sweep, in the order of the record's packs, into one labeled data set."""
     import xarray
 
-    axes, tables = settings.get("axes", {}), _tables(cells, settings)
-    # One learning rate for all points is no matter of theirs.
-    alone = ("learning_rate",) if settings["learning_rate"] is not None else ()
+    settings = record.settings
+    axes, tables = settings.get("axes", {}), _tables(cells, record)
+    # A single learning rate for all points does not vary over the axes.
+    constant = ("learning_rate",) if settings["learning_rate"] is not None else ()
     table = {
         name: _over_axes(
-            [table.get(name) for table in tables], axes, () if name in alone else OF.get(name, tuple(axes))
+            [table.get(name) for table in tables], axes, () if name in constant else _own_axes(name, record.axes)
         )
         for name in dict.fromkeys(name for table in tables for name in table)
         if name not in axes
     }
+    coordinates = [name for name, quantity in catalogue().items() if quantity.coordinate and name in table]
     coords = {
         "width": settings["widths"],
         "seed": settings["seeds"],
         "step": snapshot_steps(settings["steps"], settings["snapshots"]),
         **axes,
-        **{name: table.pop(name) for name in (*BY_WIDTH, "target_rms") if name in table},
+        **{name: table.pop(name) for name in coordinates},
     }
     if "layer" in {dim for values in table.values() for dim in values.dims}:
         coords["layer"] = settings["layers"]
     result = xarray.Dataset(table, coords=coords)
-    for name, meaning in MEANING.items():
-        if name in result:
-            result[name].attrs["long_name"] = meaning
-    result["status"].attrs |= {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
+    label_result(result, "sweep")
+    result["status"].attrs |= flags(MemberStatus)
     return result
 
 
-def _tables(cells: Sequence[Cell], settings: dict[str, Any]) -> list[dict[str, Values]]:
-    """What is known at each point, over width, seed and step."""
-    widths, points = settings["widths"], settings["engine"]["points"]
-    known = [name for name in BY_WIDTH if name in points[0]["by_width"]]
-    one_rate = all(len(set(point["by_width"]["learning_rate"].values())) == 1 for point in points)
-    one_kernel = all(point["one_kernel"] for point in points)
-    of_place: dict[tuple[int, int], list[Cell]] = {}
-    for cell, (point, width, _) in zip(cells, settings["engine"]["packs"], strict=True):
-        of_place.setdefault((point, width), []).append(cell)
+def flags(codes: type[IntEnum]) -> dict[str, Any]:
+    """Return the netCDF attributes of a variable of codes: their values and, in lower case, their names."""
+    return {
+        "flag_values": [code.value for code in codes],
+        "flag_meanings": " ".join(code.name.lower() for code in codes),
+    }
+
+
+def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `MemberStatus` of each member, and the number of steps after which its training ended."""
+    diverged, stopped = diverged_at != NEVER, stopped_at != NEVER
+    ended_early = np.where(stopped, MemberStatus.STOPPED, MemberStatus.FINISHED)
+    status = np.where(diverged, MemberStatus.DIVERGED, ended_early).astype(np.int8)
+    return status, np.where(diverged, diverged_at, np.where(stopped, stopped_at, steps)).astype(np.int64)
+
+
+def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
+    """Return the axes on which a variable depends; a measure of one's own depends on all."""
+    quantity = catalogue().get(name)
+    if quantity is None:
+        return tuple(sources)
+    return tuple(axis for axis, source in sources.items() if source in quantity.depends_on)
+
+
+def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
+    """Return the variables of each point over width, seed and step."""
+    widths, points, layers = record.settings["widths"], record.points, record.settings["layers"]
+    by_width = [name for name in settings_by_width() if name in points[0].by_width]
+    one_rate = all(len(set(point.by_width["learning_rate"])) == 1 for point in points)
+    one_kernel = all(point.one_kernel for point in points)
+    cells_at: dict[tuple[int, int], list[Cell]] = {}
+    for cell, pack in zip(cells, record.packs, strict=True):
+        cells_at.setdefault((pack.point, pack.width), []).append(cell)
     tables = []
     for i, point in enumerate(points):
-        of_width = [join_cells(of_place[i, width]) for width in widths]
-        table = _of_members(of_width, settings["steps"])
-        table |= _of_limit(of_width, one_kernel, one_kernel and one_rate)
-        table["target_rms"] = Values((), np.asarray(point["target_rms"]))
-        for name in known:
-            table[name] = Values(("width",), np.array([point["by_width"][name][str(width)] for width in widths]))
-        tables.append(table)
+        cells_by_width = [join_cells(cells_at[i, width]) for width in widths]
+        table = _member_variables(cells_by_width, record.settings["steps"])
+        table |= _limit_variables(cells_by_width, one_kernel, one_kernel and one_rate)
+        table["target_rms"] = Values((), np.asarray(point.target_rms))
+        table |= {name: Values(("width",), np.array(point.by_width[name])) for name in by_width}
+        tables.append({name: _on_layers(values, point.layers, layers) for name, values in table.items()})
     return tables
 
 
-def _of_members(of_width: list[Cell], steps: int) -> dict[str, Values]:
-    """What is measured of networks, by width and seed."""
+def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Values:
+    """Return values over all layers of the study, NaN in those that the network of this point does not have."""
+    if "layer" not in values.dims or list(own) == list(layers):
+        return values
+    axis = values.dims.index("layer")
+    shape = list(values.values.shape)
+    shape[axis] = len(layers)
+    result = np.full(shape, np.nan)
+    places = [layers.index(name) for name in own]
+    np.moveaxis(result, axis, 0)[places] = np.moveaxis(values.values, axis, 0)
+    return Values(values.dims, result)
+
+
+def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
+    """Stack the measures of members by width and seed, from one cell for each width."""
     table = {}
-    for name in of_width[0].variables:
-        values = np.stack([cell.variables[name] for cell in of_width])
-        own = ("layer",) if name in OF_LAYERS else tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
-        table[name] = Values((*("width", "seed", "step")[: values.ndim], *own), values)
-    diverged_at, stopped_at = (np.stack([getattr(c, name) for c in of_width]) for name in ("diverged_at", "stopped_at"))
+    for name in cells[0].variables:
+        values = np.stack([cell.variables[name] for cell in cells])
+        quantity = catalogue().get(name)
+        further = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3)) if quantity is None else quantity.dims[3:]
+        table[name] = Values((*MEMBER[: values.ndim], *further), values)
+    diverged_at, stopped_at = (np.stack([getattr(c, name) for c in cells]) for name in ("diverged_at", "stopped_at"))
     status, stopped = outcome(diverged_at, stopped_at, steps)
     table["status"] = Values(("width", "seed"), status)
     table["stopped_step"] = Values(("width", "seed"), stopped)
     return table
 
 
-def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """How members ended, as places in STATUS, and after how many steps."""
-    diverged, stopped = diverged_at != NEVER, stopped_at != NEVER
-    status = np.where(diverged, 1, np.where(stopped, 2, 0)).astype(np.int8)
-    return status, np.where(diverged, diverged_at, np.where(stopped, stopped_at, steps)).astype(np.int64)
-
-
-def _of_limit(of_width: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:
-    """What is predicted in the limit of infinite width: by width where scales or learning rates depend on it."""
+def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:
+    """Return the predictions at infinite width, over the width where scales or learning rates depend on it."""
     table = {}
-    for name, values in of_width[0].limit_variables.items():
+    for name, values in cells[0].limit_variables.items():
         dims = ("seed", "step")[2 - values.ndim :]
         if (one_limit and values.ndim == 1) or (one_kernel and not values.ndim):
             table[name] = Values(dims, values)
         else:
-            table[name] = Values(("width", *dims), np.stack([cell.limit_variables[name] for cell in of_width]))
+            table[name] = Values(("width", *dims), np.stack([cell.limit_variables[name] for cell in cells]))
     return table
 
 
-def _over_axes(parts: list[Values | None], axes: dict[str, list], on: tuple[str, ...]) -> Values:
-    """One variable at all points, with those axes that it depends on after width, seed and step.
+def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
+    """Return the values over the dimensions of all points: predictions may depend on the seed at some of them only."""
+    present = [part for part in parts if part is not None]
+    sizes = {dim: size for part in present for dim, size in zip(part.dims, part.values.shape, strict=True)}
+    dims = tuple(sorted(sizes, key=lambda dim: MEMBER.index(dim) if dim in MEMBER else len(MEMBER)))
+    shape = tuple(sizes[dim] for dim in dims)
 
-    Where it does not exist it is NaN; an axis on which neither it nor its existence depends is left out.
+    def on_all(part: Values) -> Values:
+        own = tuple(sizes[dim] if dim in part.dims else 1 for dim in dims)
+        return Values(dims, np.broadcast_to(part.values.reshape(own), shape))
+
+    return [None if part is None else on_all(part) for part in parts]
+
+
+def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tuple[str, ...]) -> Values:
+    """Join the values of one variable at all points: its own axes follow width, seed and step.
+
+    The variable is NaN at points without it. An axis is left out if neither the variable nor its presence depends on
+    it.
     """
+    parts = _on_common_dims(parts)
     like = next(part for part in parts if part is not None)
     missing = np.full_like(like.values, np.nan, dtype=np.float64)
     sizes = [len(values) for values in axes.values()]
@@ -140,13 +175,13 @@ def _over_axes(parts: list[Values | None], axes: dict[str, list], on: tuple[str,
     exists = np.reshape([part is not None for part in parts], sizes)
     kept: list[str] = []
     for i, name in reversed(list(enumerate(axes))):
-        if name not in on:
+        if name not in own_axes:
             alike = np.all(exists == exists.take([0], axis=i))
             if alike:
                 values, exists = values.take(0, axis=i), exists.take(0, axis=i)
                 continue
         kept.insert(0, name)
-    common = sum(dim in ("width", "seed", "step") for dim in like.dims)
+    common = sum(dim in MEMBER for dim in like.dims)
     places = range(common, common + len(kept))
     dims = (*like.dims[:common], *kept, *like.dims[common:])
     return Values(dims, np.moveaxis(values, range(len(kept)), places))

@@ -1,290 +1,202 @@
-"""What a sweep is asked to do, checked before any work starts."""
+"""The request of a study: everything that it asks for, validated before any work starts, with its canonical JSON."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lazynet.data import Dataset, is_labels
-from lazynet.dynamics import check_learning_rate
-from lazynet.losses import Loss, squared
-from lazynet.measures._catalogue import RESERVED
-from lazynet.networks import Scale, at_width
-from lazynet.training import FLOW, STEPPERS, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.data import Dataset
+from lazynet.experiment._arguments import check_seeds, check_widths
+from lazynet.experiment._grid import Axis, Point, check_not_twice, make_axes, points_of
+from lazynet.experiment._packing import packs_of
+from lazynet.experiment._record import Pack, PointRecord, Record
+from lazynet.experiment._settings import (
+    as_json,
+    fingerprint,
+    function_values,
+    layer_names_of,
+    sweep_settings,
+    traits_record,
+)
+from lazynet.experiment._training import Training
+from lazynet.kernels import limit_key
+from lazynet.measures import settings_by_width
+from lazynet.networks import Scale, at_width, check_members_differ, check_network, traits
+from lazynet.training._keys import member_key
 
-# A user's measures, by name: f(variables, variables_0, data) -> array.
-Measures = tuple[tuple[str, Callable], ...]
-
-DTYPES = ("float32", "float64")
-# Losses that read a single output against +-1, and the one that reads several.
-ONE_OUTPUT_LOSSES = ("logistic", "hinge")
+Rates = dict[int, float]
 
 
 @dataclass(frozen=True)
-class Training:
-    """How every member is trained; the arguments are those of `lazynet.sweep`."""
+class Spec:
+    """A validated request for networks over widths, seeds and axes.
 
-    steps: int
-    snapshots: int | tuple[int, ...]
-    loss: Loss
-    optimizer: str | Callable
-    batch_size: int | None
-    dtype: str
-    stepper: str
-    stop: Stop | None = None
-    measures: Measures = ()
-    sharpness: bool = False
-    compare: bool = True
-    measured: int | None = None
-    quadratic: bool = False
-    regression: bool = False
+    Attributes:
+        network: the family.
+        data: the data before any axis applies.
+        widths: numbers of hidden units, in ascending order.
+        seeds: the seeds.
+        training: how members are trained, before any axis applies.
+        learning_rate: eta, a number or a function of the width; None for the default.
+        axes: the axes, in the order given; axes with one value are among them.
+    """
+
+    network: Any
+    data: Dataset
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    training: Training
+    learning_rate: Scale | None
+    axes: tuple[Axis, ...]
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """The points of the grid, the last axis fastest."""
+        widest = self.network.clone(width=self.widths[-1])
+        return points_of(widest, self.data, self.training, self.learning_rate, list(self.axes))
+
+    @cached_property
+    def packs(self) -> list[Pack]:
+        """The packs of members: points that share a kernel or a program together, width by width."""
+        by_program: dict[tuple[Any, ...], list[int]] = {}
+        for number, point in enumerate(self.points):
+            by_program.setdefault(point.program_key, []).append(number)
+        return [
+            Pack(number, width, seeds)
+            for numbers in by_program.values()
+            for width, number in product(self.widths, numbers)
+            for seeds in self._packs_at(self.points[number], width)
+        ]
 
     @property
-    def plain(self) -> bool:
-        """Whether this is full-batch descent of the squared loss, which kernel descent predicts."""
-        return is_plain_descent(self.loss, self.optimizer, self.batch_size)
+    def varied(self) -> dict[str, list[Any]]:
+        """The labels of each axis with several values, a dimension of the result each."""
+        return {axis.name: list(axis.labels) for axis in self.axes if len(axis.values) > 1}
 
     @property
-    def snapshot_steps(self) -> np.ndarray:
-        """The steps at which members are measured."""
-        return snapshot_steps(self.steps, self.snapshots)
+    def layers(self) -> list[str]:
+        """The names of the trained arrays, of all points together."""
+        names = (layer_names_of(point.network, self.data) for point in self.points)
+        return list(dict.fromkeys(name for layers in names for name in layers))
 
-    def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
-        """Refuse what cannot be trained.
+    def settings(self, rates: Rates | None) -> dict[str, Any]:
+        """Return all settings; the setting of an axis is the list of its labels."""
+        point = self.points[0]
+        settings = sweep_settings(point.network, point.data, point.training)
+        settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
+        settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
+        # One record for each point, if they differ.
+        records = [traits_record(point.network) for point in self.points]
+        settings["traits"] = records[0] if all(record == records[0] for record in records) else records
+        return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
-        Raises:
-            ValueError: naming the argument, what came and what is allowed.
-        """
-        check_count("width", network.width)
-        self._check_optimizer()
-        check_count("steps", self.steps)
-        self._check_snapshots()
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}.")
-        whole = isinstance(self.batch_size, int | np.integer)
-        if self.batch_size is not None and not (whole and 1 <= self.batch_size <= data.n_train):
-            raise ValueError(
-                f"batch_size is {self.batch_size}, but must be between 1 and n_train = {data.n_train}, a whole number."
+    def request(self) -> str:
+        """Return the request as canonical JSON, with fingerprints of the data and of what functions compute."""
+        data = self.data
+        rates = [
+            None if point.learning_rate is None else _by_width(point.learning_rate, self.widths)
+            for point in self.points
+        ]
+        scales = [self._scales(point) for point in self.points]
+        one_rate = rates[0] if all(rate == rates[0] for rate in rates) else None
+        return as_json(
+            self.settings(one_rate)
+            | {"scales": scales[0] if all(scale == scales[0] for scale in scales) else scales, "rates": rates}
+            | function_values(self.points, self.widths[0], data)
+            | {"data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)},
+            canonical=True,
+        )
+
+    def record(self, rates: list[Rates]) -> Record:
+        """Return the record that a run folder keeps, with the learning rate at each point and width."""
+        one_rate = all(point_rates == rates[0] for point_rates in rates)
+        points = tuple(
+            PointRecord(
+                labels=point.labels,
+                by_width={
+                    name: tuple(values[width] for width in self.widths)
+                    for name, values in {"learning_rate": point_rates, **self._scales(point)}.items()
+                },
+                target_rms=float(np.sqrt(np.mean(point.data.y_train**2))),
+                one_kernel=len({limit_key(point.network.clone(width=width)) for width in self.widths}) == 1,
+                layers=tuple(layer_names_of(point.network, point.data)),
             )
-        if network.outputs != data.outputs:
-            raise ValueError(
-                f"The network has {network.outputs} outputs, but y_train asks for {data.outputs}; take "
-                f"outputs={data.outputs}."
-            )
-        if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
-            raise ValueError(f"The {self.loss.name} loss needs one output, but y_train has {data.outputs}.")
-        if self.loss.name == "softmax" and data.outputs == 1:
-            raise ValueError("The softmax loss needs at least two outputs, but y_train has one.")
-        if learning_rate is None and self.loss != squared():
-            raise ValueError(
-                f"learning_rate is left out, but only the squared loss has a default; give one for {self.loss.name}."
-            )
-        if learning_rate is not None:
-            check_learning_rate(at_width(learning_rate, network.width))
-        if self.stepper != "auto":
-            choose_stepper(network, self.loss, self.optimizer, self.batch_size, data.x_train, stepper=self.stepper)
-        self._check_stop()
-        self._check_comparison(data, learning_rate)
-        for name, _ in self.measures:
-            if not name.isidentifier() or name in RESERVED:
-                raise ValueError(f"measures has {name!r}, but a name must be an identifier that results do not have.")
-        self.shapes(network, data)
+            for point, point_rates in zip(self.points, rates, strict=True)
+        )
+        return Record(
+            settings=json.loads(as_json(self.settings(rates[0] if one_rate else None))),
+            axes={axis.name: axis.source for axis in self.axes if len(axis.values) > 1},
+            points=points,
+            packs=tuple(self.packs),
+            keys={width: _key_data(width, self.seeds) for width in self.widths},
+        )
 
-    def shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
-        """The shape of what each of the user's measures returns.
+    def _packs_at(self, point: Point, width: int) -> list[list[int]]:
+        rows = point.training.batch_size or point.data.n_train
+        return packs_of(self.seeds, point.network.clone(width=width), rows, point.data.dim)
 
-        Raises:
-            ValueError: if one cannot be traced.
-        """
-        data = self.seen_by_measures(data)
-        arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
-        shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
-        found = {}
-        for name, measure in self.measures:
+    def _scales(self, point: Point) -> dict[str, Rates]:
+        return {
+            name: _by_width(getattr(point.network, name), self.widths)
+            for name in settings_by_width()
+            if name in traits(point.network).fields
+        }
 
-            def measured(key: Any, shared: dict[str, Any], measure: Callable = measure) -> Any:
-                variables = dict(network.init(key, shared["x"]))
-                return measure(variables, variables, examples(shared))
 
-            try:
-                made = jax.eval_shape(measured, jax.random.key(0), shared)
-            except Exception as error:
-                said = str(error).partition("\n")[0]
-                raise ValueError(f"measures[{name!r}] cannot be traced by JAX to one array: {said}") from error
-            kind = getattr(made, "dtype", None)
-            if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
-                raise ValueError(f"measures[{name!r}] gives {made}, but must give one array of real numbers.")
-            found[name] = made.shape
-        return found
+def make_spec(
+    network: Any,
+    data: Dataset,
+    widths: Sequence[int],
+    seeds: int | Sequence[int],
+    training: Training,
+    learning_rate: Scale | None = None,
+    axes: Any = None,
+) -> Spec:
+    """Return the validated request.
 
-    def seen_by_measures(self, data: Dataset) -> Dataset:
-        """The data with those training examples that measures look at."""
-        if self.measured is None:
-            return data
-        return replace(data, x_train=data.x_train[: self.measured], y_train=data.y_train[: self.measured])
+    Raises:
+        ValueError: naming the argument, the allowed values and the value.
+    """
+    check_network(network, data.x_train)
+    checked_axes = make_axes(axes, network)
+    check_not_twice(checked_axes, learning_rate, training)
+    rates = next((axis.values for axis in checked_axes if axis.name == "learning_rate"), (learning_rate,))
+    for rate in rates:
+        ordered = check_widths(widths, network, rate)
+    members = check_seeds(seeds)
+    check_members_differ(network, ordered, members, data.x_train)
+    spec = Spec(network, data, ordered, members, training, learning_rate, tuple(checked_axes))
+    for point in spec.points:
+        point.training.check(point.network, point.data, point.learning_rate)
+    _check_shapes(spec)
+    return spec
 
-    def _check_optimizer(self) -> None:
-        if self.optimizer != FLOW:
-            get_optimizer(self.optimizer)
-            return
-        # Nothing goes beside a flow step by step, and no stability limit is that of its steps.
-        for name, allowed in {"batch_size": None, "compare": False, "sharpness": False, "stepper": STEPPERS[0]}.items():
-            if getattr(self, name) != allowed:
+
+def _check_shapes(spec: Spec) -> None:
+    """Refuse measures of one's own whose shapes differ between points or widths."""
+    if not spec.training.measure.own:
+        return
+    expected = None
+    for point in spec.points:
+        for width in spec.widths:
+            shapes = point.training.own_shapes(point.network.clone(width=width), point.data)
+            expected = expected or shapes
+            if shapes != expected:
+                place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"optimizer is {FLOW!r}, whose full-batch steps have lengths of their own, but {name} is "
-                    f"{getattr(self, name)!r}; take {name}={allowed!r}."
+                    f"measure.own must return one shape at all points, got {expected}, but {shapes} at {place}."
                 )
 
-    def _check_snapshots(self) -> None:
-        if not isinstance(self.snapshots, tuple):
-            check_count("snapshots", self.snapshots)
-            return
-        wrong = [step for step in self.snapshots if type(step) is not int or not 0 <= step <= self.steps]
-        if wrong:
-            raise ValueError(
-                f"snapshots has {wrong[0]!r}, but every step must be a whole number from 0 to {self.steps}."
-            )
 
-    def _check_comparison(self, data: Dataset, learning_rate: Scale | None) -> None:
-        for name in ("compare", "quadratic", "regression"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
-        if self.quadratic and not self.compare:
-            raise ValueError("quadratic is set, but compare=False sets networks beside nothing; leave one of them out.")
-        if self.regression and not (data.n_test and is_labels(data.y_train)):
-            raise ValueError("regression is set, but counts errors on test labels, of which this data set has none.")
-        if self.measured is None:
-            return
-        check_count("measured", self.measured)
-        if self.measured > data.n_train:
-            raise ValueError(f"measured is {self.measured}, but must be at most n_train = {data.n_train}.")
-        if self.regression:
-            raise ValueError("regression is set, but takes all training examples; leave measured out.")
-        if self.compare:
-            raise ValueError(
-                f"measured is {self.measured}, but networks are compared with their kernels on all training examples; "
-                "take compare=False."
-            )
-        if learning_rate is None:
-            raise ValueError(
-                f"learning_rate is left out, but its default takes the kernel of all training examples, where measured "
-                f"is {self.measured}; give a learning rate."
-            )
-
-    def _check_stop(self) -> None:
-        if not isinstance(self.stop, Stop | None):
-            raise ValueError(f"stop is {self.stop!r}, but must be a lazynet.Stop.")
-        stop = self.stop or Stop()
-        for name in ("loss", "gradient"):
-            value = getattr(stop, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"stop.{name} is {value}, but must be positive and finite.")
-        if stop.plateau is not None:
-            check_count("stop.plateau", stop.plateau)
+def _by_width(value: Scale, widths: Sequence[int]) -> Rates:
+    return {width: at_width(value, width) for width in widths}
 
 
-def as_snapshots(snapshots: Any) -> Any:
-    """How many snapshots, or their steps, as the settings have them."""
-    if isinstance(snapshots, np.ndarray | np.generic):
-        snapshots = snapshots.tolist()
-    if isinstance(snapshots, Iterable) and not isinstance(snapshots, str):
-        return tuple(step.item() if isinstance(step, np.generic) else step for step in snapshots)
-    return snapshots
-
-
-def named(measures: Any) -> Measures:
-    """A user's measures as the settings have them.
-
-    Raises:
-        ValueError: if they are not functions by name.
-    """
-    if not isinstance(measures, Mapping | None) or not all(map(callable, (measures or {}).values())):
-        raise ValueError(f"measures is {measures!r}, but must give functions by their names.")
-    return tuple((measures or {}).items())
-
-
-def examples(shared: dict[str, Any], measured: int | None = None) -> Dataset:
-    """The data that members share, as traced arrays, for a user's measure."""
-    data = object.__new__(Dataset)
-    for field, name in (("x_train", "x"), ("y_train", "y"), ("x_test", "x_test"), ("y_test", "y_test")):
-        object.__setattr__(data, field, shared[name][:measured] if name in ("x", "y") else shared[name])
-    return data
-
-
-def check_count(name: str, value: Any) -> None:
-    """Refuse what is not a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
-
-
-def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale | None) -> tuple[int, ...]:
-    """Widths in ascending order; every one of them makes a network.
-
-    Raises:
-        ValueError: if there is none, one is repeated, or one is refused by the network.
-    """
-    if isinstance(widths, int | np.integer):
-        raise ValueError(f"widths is {widths}, but must be a list of widths.")
-    for width in widths:
-        check_count("width", width)
-    if not len(widths):
-        raise ValueError("widths is empty, but must name at least one width.")
-    ordered = tuple(sorted(int(width) for width in widths))
-    repeated = [a for a, b in pairwise(ordered) if a == b]
-    if repeated:
-        raise ValueError(f"widths has {repeated[0]} more than once, but every width may stand there once.")
-    for width in ordered:
-        network.clone(width=width)
-        if learning_rate is not None:
-            check_learning_rate(at_width(learning_rate, width))
-    return ordered
-
-
-def check_seeds(seeds: Any) -> tuple[int, ...]:
-    """Seeds 0 .. seeds - 1, or those given.
-
-    Raises:
-        ValueError: if there is none, one is negative or one is repeated.
-    """
-    if isinstance(seeds, int | np.integer):
-        check_count("seeds", seeds)
-        return tuple(range(seeds))
-    chosen = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-    whole = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)
-    if not chosen or not whole or len(set(chosen)) < len(chosen) or not isinstance(seeds, Iterable):
-        raise ValueError(f"seeds is {seeds}, but must be a number or a list of different whole numbers from 0 on.")
-    return tuple(map(int, chosen))
-
-
-def check_new_folder(out: str | Path | None, resume: bool = False) -> None:
-    """Refuse a folder that exists, so that no run overwrites another, and one that cannot be made."""
-    if out is None:
-        if resume:
-            raise ValueError("resume is set, but out names no folder to go on with.")
-        return
-    if resume and Path(out).is_dir():
-        return
-    if Path(out).exists():
-        raise ValueError(f"out is {str(out)!r}, which exists already; name a new folder.")
-    above = next(folder for folder in Path(out).absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ValueError(f"out is {str(out)!r}, but no folder can be made in {str(above)!r}; name another place.")
-
-
-def check_shard(shard: Any, out: str | Path | None) -> None:
-    """Refuse a share that is none, or that nobody could put together."""
-    if shard is None:
-        return
-    pair = isinstance(shard, tuple | list) and len(shard) == 2 and all(isinstance(part, int) for part in shard)
-    if not pair:
-        raise ValueError(f"shard is {shard!r}, but must be (k, N), two whole numbers.")
-    if not 1 <= shard[0] <= shard[1]:
-        raise ValueError(f"shard is {shard[0]}/{shard[1]}, but must be k/N with k from 1 to N.")
-    if out is None:
-        raise ValueError("shard is set, but out names no folder where the shards meet.")
+def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
+    """Return the key of every member as numbers, which name the generator of random numbers too."""
+    return [np.asarray(jax.random.key_data(member_key(width, seed))).tolist() for seed in seeds]

@@ -1,33 +1,71 @@
-"""Kernels: analytic and empirical tangent kernels, their spectra, and the one door to neural-tangents."""
+"""Analytic and empirical tangent kernels, kernel operators and their spectra, and access to neural-tangents."""
 
 from lazynet.kernels._analytic import limit_key
 from lazynet.kernels._dense import dense_operator
 from lazynet.kernels._density import SpectralDensity, spectral_density
 from lazynet.kernels._door import neural_tangents
+from lazynet.kernels._dual import BLOCK
 from lazynet.kernels._empirical import average_ntk, empirical_ntk
 from lazynet.kernels._families import analytic_kernel
-from lazynet.kernels._krylov import Error, largest_eigenvalue
+from lazynet.kernels._krylov import (
+    COLUMNS,
+    EPS,
+    SEEING,
+    Error,
+    Lanczos,
+    basis_limit,
+    check_tolerance,
+    largest_eigenvalue,
+    with_random_columns,
+)
 from lazynet.kernels._monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
-from lazynet.kernels._operators import CrossOperator, KernelOperator
-from lazynet.kernels._solve import complexity, solve
-from lazynet.kernels._spectrum import Inverse, LabelProjections, Spectrum, label_projections, same_rows, spectrum
+from lazynet.kernels._operators import CrossOperator, KernelOperator, error_norm
+from lazynet.kernels._solve import FACTORED, RANK, complexity, complexity_and_smallest, solve
+from lazynet.kernels._spectrum import (
+    Inverse,
+    LabelProjections,
+    Spectrum,
+    check_kernel,
+    check_targets,
+    label_projections,
+    same_rows,
+    spectrum,
+)
 from lazynet.kernels._start import start_covariance
-from lazynet.kernels._storage import kernel_job, kernel_operator
+from lazynet.kernels._storage import WORKING, check_storage, choose_storage, kernel_job, kernel_operator
+from lazynet.kernels._threads import in_threads, narrow_products
 
 __all__ = [
+    "BLOCK",
+    "COLUMNS",
+    "EPS",
+    "FACTORED",
+    "RANK",
+    "SEEING",
+    "WORKING",
     "CrossOperator",
     "Error",
     "Inverse",
     "KernelOperator",
     "LabelProjections",
+    "Lanczos",
     "MonteCarloKernel",
     "SpectralDensity",
     "Spectrum",
     "analytic_kernel",
     "average_ntk",
+    "basis_limit",
+    "check_kernel",
+    "check_storage",
+    "check_targets",
+    "check_tolerance",
+    "choose_storage",
     "complexity",
+    "complexity_and_smallest",
     "dense_operator",
     "empirical_ntk",
+    "error_norm",
+    "in_threads",
     "kernel_job",
     "kernel_operator",
     "label_projections",
@@ -35,6 +73,7 @@ __all__ = [
     "layer_kernels",
     "limit_key",
     "monte_carlo_kernel",
+    "narrow_products",
     "neural_tangents",
     "same_rows",
     "solve",
@@ -42,4 +81,5 @@ __all__ = [
     "spectrum",
     "start_covariance",
     "whole",
+    "with_random_columns",
 ]

@@ -1,4 +1,4 @@
-"""The neural tangent kernel of a network of infinite width, found by the network's type."""
+"""Analytic neural tangent kernels of networks of infinite width, dispatched on the type of the network."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -8,41 +8,49 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Num
 
+from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
 from lazynet.networks import SingleHidden, TwoLayer, at_width
 
 
 @functools.singledispatch
 def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
-    """Return the kernel of the infinitely wide network, or None for a family that has no analytic one.
+    """Return the neural tangent kernel of a network in the limit of infinite width.
 
-    For a `TwoLayer` network, with w ~ N(0, kappa^2 I), kappa the `init_scale` and alpha the `output_scale` (a function
-    of the width counts at the network's own),
+    For a `TwoLayer` network with weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and alpha is `output_scale`,
+    the kernel is
 
-        K(x, x') = alpha^2 (x.x' E[sigma'(w.x) sigma'(w.x')]  [hidden layer trained]
-                            + E[sigma(w.x) sigma(w.x')])      [readout trained]
+        K(x, x') = alpha^2 (x.x' E[sigma'(w.x) sigma'(w.x')]  [if the hidden layer is trained]
+                            + E[sigma(w.x) sigma(w.x')])      [if the readout is trained].
 
-    which for relu, the hidden layer alone, kappa = alpha = 1 and unit rows is x.x' (pi - arccos(x.x')) / (2 pi): the
-    H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), through the arc-cosine kernels of Cho and Saul 2009.
-    With several outputs the kernel is the same for each of them. That of `MLP` and `ThreeLayer` is the recursion
-    of Jacot, Gabriel and Hongler 2018, Theorem 1, with the powers of the width that their parametrization has, at the
-    network's own; that of `ConvNet` the mean of the two-layer kernel over pairs of patches; that of `from_stax` is
-    neural-tangents', and that of other networks of one's own what came with them. A further family registers its type
-    with `analytic_kernel.register`.
+    For relu, a trained hidden layer, kappa = alpha = 1 and unit rows, the kernel is x.x' (pi - arccos(x.x')) / (2 pi),
+    the H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), by the arc-cosine kernels of Cho and Saul 2009.
+    If there are several outputs, each has this kernel.
+
+    The kernel of `MLP` and `ThreeLayer` follows from the recursion of Jacot, Gabriel and Hongler 2018, Theorem 1, with
+    the powers of the width of their parametrization. The kernel of `ConvNet` is the mean of the two-layer kernel over
+    pairs of patches. `from_stax` networks have the kernel of neural-tangents, and networks of other libraries the
+    kernel that was passed with them. Scales and powers that depend on the width are evaluated at the width of
+    `network`.
+
+    Register the kernel of a new family with `analytic_kernel.register`.
 
     Args:
-        network: any network.
+        network: Network of any family.
 
     Returns:
-        A function `kernel(x1, x2=None, dtype="float64")` of rows (n1, d) and (n2, d) in any real dtype. Its result is a
-        NumPy array (n1, n2) of that dtype, exactly symmetric without `x2`, which then is `x1`. That of `TwoLayer` is
-        computed in the dtype and filled block by block, without another of its size and with half of the work without
-        `x2`; others are computed in float64, `MLP` with some matrices of the result's size beside it.
+        A function `kernel(x1, x2=None, dtype="float64")`, or None if the family has no analytic kernel. The function
+        takes rows of shape (n1, d) and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and
+        dtype "float64" or "float32". Without `x2`, it returns the kernel of `x1` with itself, exactly symmetric.
+        For `TwoLayer`, the computation runs in `dtype`, block by block, without temporary arrays of the size of the
+        result; without `x2` it takes half as long. For other families, the computation runs in float64, and for `MLP`
+        it takes several arrays of the size of the result.
 
     Raises:
-        ValueError: by the function, if rows are not a matrix, not finite, zero, of norms whose squares the dtype does
-            not hold, or of different lengths in `x1` and `x2`; for activations without a closed form also if kappa *
-            norm(x) is too large for their Hermite series, or a function of the user's is not smooth.
+        ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, has rows that are zero, not finite
+            or of a norm whose square overflows or underflows, or if their rows differ in length. For
+            activations without a closed form, also raised if kappa * norm(x) is too large for the Hermite series, or if
+            a function of the user's is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz
@@ -56,14 +64,24 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
 @functools.singledispatch
 def limit_key(network: Any) -> Hashable:
-    """What tells networks of one family with another kernel of infinite width apart; at least all there is."""
+    """Return a key that is equal only for networks of one family with the same infinite-width kernel.
+
+    By default, the key is the network itself.
+
+    Args:
+        network: Network of any family.
+    """
     return network
 
 
 @limit_key.register(SingleHidden)
-def _of_scales(network: SingleHidden) -> Hashable:
-    scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
-    return (network.activation, *scales)
+def _single_hidden_key(network: SingleHidden) -> Hashable:
+    """Return the network at one width for all, with its scales as numbers."""
+    scales: dict[str, Any] = {
+        name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
+    }
+    # The symmetric start needs an even width.
+    return network.clone(width=2, **scales)
 
 
 @analytic_kernel.register(TwoLayer)
@@ -76,7 +94,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
         x2: Num[Array | np.ndarray, "..."] | None = None,
         dtype: str = "float64",
     ) -> np.ndarray:
-        """K(x1, x2), NumPy (n1, n2)."""
+        """Return K(x1, x2), shape (n1, n2)."""
         x1, x2 = check_pair(x1, x2, dtype)
         result = tangent_dual(network.train, network.activation, x1, x2, kappa)
         result *= alpha**2
@@ -88,31 +106,33 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
 def check_pair(
     x1: Array | np.ndarray, x2: Array | np.ndarray | None, dtype: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Both sides of a kernel in the dtype that it is asked for in, or the reason why they cannot be.
+    """Return the rows of both sides of a kernel in the given dtype.
 
     Raises:
-        ValueError: as `analytic_kernel` says.
+        ValueError: If the dtype or the rows are invalid; see `analytic_kernel`.
     """
-    if dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
-    x1 = _rows(x1, "x1", dtype)
-    x2 = None if x2 is None else _rows(x2, "x2", dtype)
+    check_dtype(dtype)
+    x1 = _check_rows(x1, "x1", dtype)
+    x2 = None if x2 is None else _check_rows(x2, "x2", dtype)
     if x2 is not None and x1.shape[1] != x2.shape[1]:
-        raise ValueError(f"x1 has rows of length {x1.shape[1]} and x2 of length {x2.shape[1]}; they must agree.")
+        raise ValueError(f"x2 must have rows of length {x1.shape[1]} like x1, got length {x2.shape[1]}.")
     return x1, x2
 
 
-def _rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarray, "n d"]:
-    """The rows in this dtype, or the reason why they cannot be."""
+def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarray, "n d"]:
     if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"{name} has shape {x.shape}, but must be (n, d) with at least one row, an example in each.")
+        raise ValueError(f"{name} must be a nonempty array of shape (n, d), got shape {x.shape}.")
     rows = np.asarray(x, dtype)
-    for wrong, what in ((~np.isfinite(rows).all(axis=1), "is not finite"), (~rows.any(axis=1), "is zero")):
-        if wrong.any():
-            raise ValueError(f"{name}[{np.argmax(wrong)}] {what}, and the kernel is not defined there; leave it out.")
+    for invalid, value in ((~np.isfinite(rows).all(axis=1), "NaN or infinity"), (~rows.any(axis=1), "zeros")):
+        if invalid.any():
+            raise ValueError(f"{name} must have finite, nonzero rows, got {value} in row {np.argmax(invalid)}.")
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
-    wrong = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares))
-    if wrong.any():
-        raise ValueError(f"{name}[{np.argmax(wrong)}] has a norm whose square is no number in {dtype}; scale the rows.")
+    invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares))
+    if invalid.any():
+        row = np.argmax(invalid)
+        raise ValueError(
+            f"{name} must have rows whose squared norms are representable in {dtype}, got a norm of "
+            f"{np.linalg.norm(rows[row].astype(np.longdouble)):.3g} in row {row}. Rescale the rows."
+        )
     return rows

@@ -1,5 +1,6 @@
-"""The empirical tangent kernel of any differentiable network in blocks of rows, within the memory that it may take."""
+"""Empirical tangent kernel of any differentiable network, computed in blocks of rows within a memory limit."""
 
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,38 +11,46 @@ from lazynet.kernels._layerwise import Layer, function_of, layers_of, product_of
 from lazynet.plan import Blocks, plan_blocks
 from lazynet.typing import Variables
 
-# Rows of a block at most: the more, the more of a symmetric kernel is computed twice.
+# Largest number of rows per block. Blocks on the diagonal of a symmetric kernel are computed in full, so larger blocks
+# waste more work.
 BLOCK = 128
 
 
 class Programs(NamedTuple):
-    """Both compiled programs for blocks of some number of rows, and bytes: beside the layers held, and of a block's."""
+    """Compiled programs for blocks of a given number of rows.
 
-    layers: Any
-    product: Any
-    beside: int
+    Attributes:
+        layers: Program that computes the layers of a block of rows.
+        product: Program that computes the kernel of two blocks from their layers.
+        working: Bytes of working memory, without the layers that are held.
+        held: Bytes of the layers of one block.
+    """
+
+    layers: Callable[..., list[Layer]]
+    product: Callable[..., dict[int, jax.Array]]
+    working: int
     held: int
 
 
 class Blockwise:
-    """The empirical kernel of a network at its variables, which have the dtype to compute in.
+    """Empirical kernel of a network at given variables, whose dtype is the dtype of the computation.
 
     Args:
-        network: as `empirical_ntk` takes it.
-        variables: its variables.
-        outputs: "average" or "all".
-        parts: whether to keep the arrays of "params" apart.
+        network: Network, as in `empirical_ntk`.
+        variables: Variables of the network.
+        outputs: "average" over outputs, or "all" pairs of outputs.
+        parts: Whether to return the contribution of each array in "params" instead of their sum.
     """
 
     def __init__(self, network: Any, variables: Variables, outputs: str, parts: bool) -> None:
-        """Nothing is computed before the first call."""
+        """Store the arguments; programs are compiled on demand."""
         self.network, self.variables = as_static(network), variables
         self.options = {"average": outputs == "average", "parts": parts}
         self._compiled: dict[int, Programs] = {}
         self.dtype = jnp.result_type(*jax.tree.leaves(variables["params"]))
 
     def programs(self, rows: int, features: tuple[int, ...]) -> Programs:
-        """What computes a block of so many rows; JAX keeps it for other calls too, but takes a while to find it."""
+        """Return the programs for blocks of `rows` rows; this cache is faster than the one of JAX."""
         if rows not in self._compiled:
             self._compiled[rows] = self._compile(rows, features)
         return self._compiled[rows]
@@ -49,98 +58,99 @@ class Blockwise:
     def _compile(self, rows: int, features: tuple[int, ...]) -> Programs:
         x = jax.ShapeDtypeStruct((rows, *features), self.dtype)
         lowered = layers_of.lower(self.network, self.variables, x)
-        made, layers = lowered.out_info, lowered.compile()
-        product = product_of.lower(made, made, **self.options).compile()
-        held = _nbytes(made)
-        # A block is copied twice where it is made symmetric.
-        of_product = _taken(product) + 2 * _nbytes(product.out_info)
-        beside = _nbytes(self.variables) + 2 * _nbytes(x) + max(_taken(layers), held + of_product)
-        return Programs(layers, product, beside, held)
+        layer_shapes, layers = lowered.out_info, lowered.compile()
+        product = product_of.lower(layer_shapes, layer_shapes, **self.options).compile()
+        held = _nbytes(layer_shapes)
+        # Symmetrizing a block on the diagonal makes two copies of it.
+        product_bytes = _program_bytes(product) + 2 * _nbytes(product.out_info)
+        working = _nbytes(self.variables) + 2 * _nbytes(x) + max(_program_bytes(layers), held + product_bytes)
+        return Programs(layers, product, working, held)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Bytes that blocks of so many rows take beside the layers held, and those of a block's layers."""
+        """Return the bytes of working memory, and the bytes of the layers of one block, for blocks of `rows` rows."""
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
-        """How a kernel with n rows at most on a side is computed in so many bytes.
+        """Return the blocks in which a kernel with at most n rows per side is computed within `memory` bytes.
 
         Raises:
-            ValueError: if one row against one row does not fit.
+            ValueError: If the kernel of a single pair of rows does not fit.
         """
-        what = "One row of the empirical kernel against one row"
-        return plan_blocks(what, n, BLOCK, memory, lambda rows: self.needed(rows, features))
+        name = "The empirical kernel of a single pair of rows"
+        return plan_blocks(name, n, BLOCK, memory, lambda rows: self.needed(rows, features))
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int, dtype: str) -> dict[int, np.ndarray]:
-        """The kernel (n1, k, n2, k) in this dtype, or (n1, 1, n2, 1) of the average.
+        """Compute the kernel, shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average over outputs.
 
-        It goes by the place of an array among those of "params", or is whole under 0.
+        Returns:
+            The contribution of each array by its position in "params", or the whole kernel under the key 0.
         """
         symmetric, other = x2 is None, x1 if x2 is None else x2
         n1, n2, features = len(x1), len(other), x1.shape[1:]
         rows, held = self.plan(max(n1, n2), features, memory)
         layers, product, _, _ = self.programs(rows, features)
-        kernel: dict[int, np.ndarray] = {}
+        kernels: dict[int, np.ndarray] = {}
 
-        def at(x: np.ndarray, start: int) -> list[Layer]:
+        def layers_at(x: np.ndarray, start: int) -> list[Layer]:
             part = x[start : start + rows]
-            full = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
-            # A program still running would hold its memory beside that of the next.
-            return jax.block_until_ready(layers(self.variables, jnp.asarray(full, self.dtype)))
+            padded = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
+            # Waiting ensures that the memory of one program is released before the next program starts.
+            return jax.block_until_ready(layers(self.variables, jnp.asarray(padded, self.dtype)))
 
-        def put(i: int, left: list[Layer], j: int, right: list[Layer]) -> None:
-            for place, filled in product(left, right).items():
-                block = np.asarray(filled)[: n1 - i, :, : n2 - j]
+        def fill_block(i: int, left: list[Layer], j: int, right: list[Layer]) -> None:
+            for position, padded in product(left, right).items():
+                block = np.asarray(padded)[: n1 - i, :, : n2 - j]
                 k = block.shape[1]
                 if symmetric and i == j:
                     block = (block + block.transpose(2, 3, 0, 1)) / 2
-                if place not in kernel:
-                    kernel[place] = np.zeros((n1, k, n2, k), dtype)
-                whole = kernel[place]
-                whole[i : i + rows, :, j : j + rows] = block
+                if position not in kernels:
+                    kernels[position] = np.zeros((n1, k, n2, k), dtype)
+                kernel = kernels[position]
+                kernel[i : i + rows, :, j : j + rows] = block
                 if symmetric and i != j:
-                    whole[j : j + rows, :, i : i + rows] = block.transpose(2, 3, 0, 1)
+                    kernel[j : j + rows, :, i : i + rows] = block.transpose(2, 3, 0, 1)
 
-        def add(j: int, right: list[Layer], mine: list[tuple[int, list[Layer]]]) -> None:
-            for i, left in mine:
-                put(i, left, j, right)
+        def fill_column(j: int, right: list[Layer], held_layers: list[tuple[int, list[Layer]]]) -> None:
+            for i, left in held_layers:
+                fill_block(i, left, j, right)
 
-        def add_rows(first: int, last: int) -> None:
-            mine: list[tuple[int, list[Layer]]] = []
+        def fill_rows(first: int, last: int) -> None:
+            held_layers: list[tuple[int, list[Layer]]] = []
             for i in range(first, last, rows):
-                mine.append((i, at(x1, i)))
+                held_layers.append((i, layers_at(x1, i)))
                 if symmetric:
-                    add(i, mine[-1][1], mine)
+                    fill_column(i, held_layers[-1][1], held_layers)
             for j in range(last if symmetric else 0, n2, rows):
-                # Without a name, or it would be held while the next one is computed.
-                add(j, at(other, j), mine)
+                # A variable for the layers would keep them alive while the next ones are computed.
+                fill_column(j, layers_at(other, j), held_layers)
 
         for first in range(0, n1, rows * held):
-            add_rows(first, min(first + rows * held, n1))
-        return kernel
+            fill_rows(first, min(first + rows * held, n1))
+        return kernels
 
 
-def as_static(network: Any) -> Any:
-    """The network as something that JAX can tell apart: itself, or a new object around it."""
+def as_static(network: Any) -> Hashable:
+    """Return the network, in a hashable wrapper if necessary, as a static argument for `jax.jit`."""
     try:
         hash(network)
     except TypeError:
-        return _Held(network)
+        return _HashableNetwork(network)
     return network
 
 
-class _Held:
-    """A network that has no hash, for the length of one call."""
+class _HashableNetwork:
+    """Wrapper of a network without a hash; two wrappers are never equal."""
 
     def __init__(self, network: Any) -> None:
         self.apply = function_of(network)
 
 
-def _taken(program: Any) -> int:
-    """Bytes that a compiled program takes beside its arguments."""
-    bytes_of = program.memory_analysis()
-    return bytes_of.temp_size_in_bytes + bytes_of.output_size_in_bytes
+def _program_bytes(program: Any) -> int:
+    """Return the bytes that a compiled program allocates for temporaries and outputs."""
+    analysis = program.memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def _nbytes(tree: Any) -> int:
-    """Bytes of arrays, or of what has their shape and dtype."""
+    """Return the bytes of the arrays, or shape-and-dtype structures, in a tree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

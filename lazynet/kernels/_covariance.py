@@ -1,7 +1,8 @@
-"""Gaussian expectations of an activation from the covariances of what enters it, as deep networks need them."""
+"""Gaussian expectations of an activation as functions of covariances, for the kernels of deep networks."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,12 +15,19 @@ from lazynet.kernels._hermite import hermite_coefficients, hermite_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
-# Cosines nearer to 1 than this are those of equal rows, of which rounding has left no more.
+# Cosines within this distance of +-1 belong to parallel rows and differ from +-1 by rounding only.
 EQUAL = 16 * np.finfo(float).eps
 
 
 class Dual(NamedTuple):
-    """E[sigma(u) sigma(v)] and E[sigma'(u) sigma'(v)], (n1, n2); E[sigma(u)^2], (n1,); E[sigma(v)^2], (n2,)."""
+    """Gaussian expectations of an activation sigma and its derivative, in NumPy float64.
+
+    Attributes:
+        value: E[sigma(u) sigma(v)], shape (n1, n2).
+        slope: E[sigma'(u) sigma'(v)], shape (n1, n2).
+        variance1: E[sigma(u)^2], shape (n1,).
+        variance2: E[sigma(v)^2], shape (n2,).
+    """
 
     value: np.ndarray
     slope: np.ndarray
@@ -33,15 +41,22 @@ def covariance_dual(
     variance1: Float[np.ndarray, " n1"],
     variance2: Float[np.ndarray, " n2"],
 ) -> Dual:
-    """Expectations over jointly normal u_i and v_j of mean zero with these variances and covariances, NumPy float64.
+    """Compute expectations over jointly normal u_i and v_j with mean zero and the given covariances.
 
-    relu, leaky_relu and abs as in Cho and Saul 2009, erf, gelu and sin in the closed forms of neural-tangents, other
-    activations by their Hermite series. For relu, leaky_relu and abs the angle of nearly parallel rows carries the
-    rounding of its cosine, so that slopes are up to 6e-9 off there, and exact where rows are equal.
+    For relu, leaky_relu and abs, the closed form of Cho and Saul 2009 is used; for erf, gelu and sin, the closed forms
+    of neural-tangents; for other activations, the Hermite series. For relu, leaky_relu and abs and nearly parallel
+    rows, rounding of the cosine perturbs the angle, and slopes have errors up to 6e-9; they are exact for parallel
+    rows.
+
+    Args:
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
+        covariance: Covariances of u_i and v_j, shape (n1, n2).
+        variance1: Variances of u_i, shape (n1,).
+        variance2: Variances of v_j, shape (n2,).
 
     Raises:
-        ValueError: if the Hermite series needs too many terms, because a variance is too large or the function is not
-            smooth.
+        ValueError: If a variance is so large that the Hermite series needs too many terms, or the
+            function is not smooth.
     """
     relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
     if relu_parts is not None:
@@ -53,9 +68,9 @@ def covariance_dual(
 
 
 def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
-    """The dual of a z + b relu(z)."""
+    """Return the dual of the activation a z + b relu(z)."""
     norms = np.sqrt(variance1[:, None] * variance2[None, :])
-    # A unit that is always zero has no slope, as in jax.
+    # The derivative of relu at zero is zero, as in JAX.
     present = norms > 0
     cosine = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=present), -1, 1)
     cosine[1 - np.abs(cosine) < EQUAL] = np.sign(cosine[1 - np.abs(cosine) < EQUAL])
@@ -70,17 +85,17 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 
 @functools.cache
-def _closed_form(name: str) -> Any:
-    """The compiled layer of neural-tangents, as a function of covariances."""
+def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
+    """Return the compiled activation layer of neural-tangents as a function of covariances."""
     stax = neural_tangents().stax
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 
     def dual(covariance: Array, variance1: Array, variance2: Array) -> tuple[Array, ...]:
-        # Nothing of the rows is left but how many there are.
+        # Only the number of rows matters; their values are replaced below.
         rows = (jax.numpy.ones((len(variance), 1)) for variance in (variance1, variance2))
-        # The layer multiplies what stands in `ntk` by the dual of the derivative.
-        given = {"nngp": covariance, "ntk": jax.numpy.ones_like(covariance), "cov1": variance1, "cov2": variance2}
-        after = layer(before(*rows).replace(**given))
+        # The layer multiplies `ntk` by the expectation of the derivatives.
+        inputs = {"nngp": covariance, "ntk": jax.numpy.ones_like(covariance), "cov1": variance1, "cov2": variance2}
+        after = layer(before(*rows).replace(**inputs))
         return after.nngp, after.ntk, after.cov1, after.cov2
 
     return jax.jit(dual)
@@ -92,9 +107,9 @@ def _hermite(activation: str | Function, covariance: np.ndarray, variance1: np.n
     cosine = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=norms > 0), -1, 1)
 
     def coefficients(derivative: bool) -> tuple[np.ndarray, np.ndarray]:
-        of_rows = hermite_coefficients(activation, scales, derivative)
-        return of_rows[: len(variance1)], of_rows[len(variance1) :]
+        rows = hermite_coefficients(activation, scales, derivative)
+        return rows[: len(variance1)], rows[len(variance1) :]
 
     values, slopes = coefficients(False), coefficients(True)
-    value, slope = (np.asarray(hermite_series(cosine, *each)) for each in (values, slopes))
-    return Dual(value, slope, *(np.sum(each**2, axis=1) for each in values))
+    value, slope = (np.asarray(hermite_series(cosine, *pair)) for pair in (values, slopes))
+    return Dual(value, slope, *(np.sum(side**2, axis=1) for side in values))

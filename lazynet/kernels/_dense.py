@@ -1,9 +1,8 @@
-"""Whole kernel matrices whose rows are shared over the devices, which multiply them."""
+"""Dense kernel matrices as operators, with rows distributed over the devices."""
 
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +19,16 @@ from lazynet.typing import SquareKernel
 
 
 class DeviceOperator(KernelOperator):
-    """A symmetric matrix K (n, n), float64 or float32, with products in float64 on all devices."""
+    """Symmetric matrix K of shape (n, n) in float64 or float32, multiplied in float64 on all devices.
+
+    Args:
+        panels: Consecutive rows of K, one array per device.
+        rounding: Rounding error of an entry, relative to the largest entry.
+        storage: Value of the attribute `storage`.
+    """
 
     def __init__(self, panels: list[Array], rounding: float, storage: str) -> None:
-        """The rows in panels, one after the other, each on a device of its own."""
+        """Store the panels."""
         self._panels, self._ends = panels, np.cumsum([len(panel) for panel in panels])
         super().__init__(int(self._ends[-1]), self._entries, panels[0].dtype.name, rounding, storage)
 
@@ -40,14 +45,14 @@ class DeviceOperator(KernelOperator):
         return np.concatenate(parts)
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
-        """The diagonal, float64."""
+        """Return the diagonal in float64."""
         starts = self._ends - [len(panel) for panel in self._panels]
         with float64():
             parts = [jnp.diagonal(panel, start) for panel, start in zip(self._panels, starts.tolist(), strict=True)]
             return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        """K v in float64."""
+        """Return K v in float64."""
         w = np.ascontiguousarray(v.T)
         with float64():
             parts = [widened_product(panel, jax.device_put(w, panel.device)) for panel in self._panels]
@@ -55,14 +60,14 @@ class DeviceOperator(KernelOperator):
 
 
 def shares(n: int) -> list[tuple[slice, jax.Device]]:
-    """Rows for each device, about as many for all."""
+    """Split n rows evenly over the devices."""
     devices = float64_devices()
     ends = np.linspace(0, n, min(n, len(devices)) + 1).astype(int)
     return [(slice(*rows), device) for rows, device in zip(pairwise(ends.tolist()), devices, strict=False)]
 
 
 def put_on_devices(n: int, compute: Block, dtype: str, progress: Callable[[float], None] | None) -> list[Array]:
-    """A kernel matrix in panels of rows on the devices, from the blocks of its upper triangle."""
+    """Compute the upper triangle of a kernel matrix in blocks and return all rows, one panel per device."""
     with float64():
         panels = [jnp.zeros((rows.stop - rows.start, n), dtype, device=device) for rows, device in shares(n)]
 
@@ -70,8 +75,7 @@ def put_on_devices(n: int, compute: Block, dtype: str, progress: Callable[[float
         for i, (rows, device) in enumerate(shares(n)):
             part = block[max(0, rows.start - above) : max(0, rows.stop - above)]
             if len(part):
-                here = max(0, above - rows.start), left
-                panels[i] = _put(panels[i], jax.device_put(part, device), *here)
+                panels[i] = _put(panels[i], jax.device_put(part, device), max(0, above - rows.start), left)
 
     done = 0
     for rows, columns in upper_tiles(n, operators.BLOCK):
@@ -92,26 +96,34 @@ def _put(panel: Array, block: Array, above: Array | int, left: Array | int) -> A
 
 
 def dense_operator(k: SquareKernel) -> KernelOperator:
-    """A kernel matrix as an operator; float32 entries stay as they are.
+    """Wrap a kernel matrix as an operator.
 
-    Accelerators share its rows, if there is room for them; else it is multiplied where it lies, and not copied.
+    The rows are distributed over the accelerators if they fit into device memory. Otherwise the matrix is multiplied on
+    the host, without being copied.
+
+    Args:
+        k: Kernel matrix, shape (n, n). Entries in float32 are not converted.
 
     Raises:
-        ValueError: if it is not a finite symmetric matrix.
+        ValueError: If `k` is not a finite symmetric matrix.
+
+    >>> dense_operator(np.eye(2)).product(np.ones((2, 1)))
+    array([[1.],
+           [1.]])
     """
-    matrix: Any = np.asarray(k)
+    matrix: np.ndarray = np.asarray(k)
     exact = matrix.dtype == np.float64 or not jnp.issubdtype(matrix.dtype, jnp.floating)
     rounding = 0.0 if exact else float(jnp.finfo(matrix.dtype).eps) / 2
     if matrix.dtype not in (np.float64, np.float32):
         matrix = matrix.astype(np.float64)
     asymmetry = check_symmetric(matrix, "k")
-    # The two halves of a kernel say how well its entries are known.
+    # The asymmetry of a kernel indicates the accuracy of its entries.
     if asymmetry > 4 * np.finfo(matrix.dtype).eps:
         rounding = max(rounding, asymmetry)
     if _stays_on_host(matrix):
-        # Its transpose is as good, and contiguous rows are needed.
+        # Rows must be contiguous; a Fortran-ordered matrix equals its transpose, which has contiguous rows.
         rows = np.ascontiguousarray(matrix.T if matrix.flags.f_contiguous else matrix)
-        return KernelOperator(len(rows), partial(_tile_of, rows), rows.dtype.name, rounding, "memory", size=len(rows))
+        return KernelOperator(len(rows), partial(_submatrix, rows), rows.dtype.name, rounding, "memory", size=len(rows))
     with float64():
         panels = [jax.device_put(matrix[rows], device) for rows, device in shares(len(matrix))]
     return DeviceOperator(panels, rounding, "devices")
@@ -122,5 +134,5 @@ def _stays_on_host(matrix: np.ndarray) -> bool:
     return devices[0].platform == "cpu" or matrix.nbytes > device_memory(devices)
 
 
-def _tile_of(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+def _submatrix(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
     return matrix[rows, columns]

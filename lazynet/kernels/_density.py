@@ -1,4 +1,4 @@
-"""How the eigenvalues of a kernel are distributed, from products alone."""
+"""Distribution of the eigenvalues of a kernel, estimated from matrix products."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,34 +14,46 @@ from lazynet.typing import SquareKernel
 
 
 class SpectralDensity(NamedTuple):
-    """A density of eigenvalues as points with weights, NumPy float64.
+    """Discrete approximation of the density of eigenvalues, in NumPy float64.
 
     Attributes:
-        values: (m,) points in ascending order.
-        weights: (m, p) what each of p random vectors gives them; each column sums to 1.
+        values: Points in ascending order, shape (m,).
+        weights: Weights of the points for each of p random vectors, shape (m, p). Each column sums to 1.
     """
 
     values: Float[np.ndarray, " m"]
     weights: Float[np.ndarray, "m p"]
 
     def average(self, f: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-        """The average of f over all eigenvalues, tr f(K) / n, and its standard error over the random vectors."""
-        each = f(self.values) @ self.weights
-        return float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
+        """Estimate the average of f over all eigenvalues, tr f(K) / n.
+
+        Args:
+            f: Vectorized function of an eigenvalue.
+
+        Returns:
+            The estimate, and its standard error over the random vectors.
+        """
+        estimates = f(self.values) @ self.weights
+        return float(estimates.mean()), float(estimates.std(ddof=1) / np.sqrt(len(estimates)))
 
 
 def spectral_density(k: SquareKernel | KernelOperator, *, products: int = 20) -> SpectralDensity:
-    """The density of a kernel's eigenvalues by stochastic Lanczos quadrature (Golub and Meurant 2010, chapter 11).
+    """Estimate the density of a kernel's eigenvalues by stochastic Lanczos quadrature.
 
-    Averages of polynomials up to degree 2 products - 1 have only the error of the random vectors, which `average`
-    tells; eigenvalues that stand apart are points of their own.
+    For averages of polynomials up to degree 2 * products - 1, the only error is the sampling error of the random
+    vectors, which `SpectralDensity.average` estimates. Isolated eigenvalues become points of their own.
 
     Args:
-        k: kernel matrix (n, n) or a `lazynet.kernel_operator`.
-        products: products with K to take, each with 8 random vectors.
+        k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.
+        products: Number of products with K, each with a block of 8 random vectors.
+
+    Returns:
+        A `SpectralDensity`.
 
     Raises:
-        ValueError: if products is not positive, or k not a finite symmetric matrix.
+        ValueError: If `products` is less than 1, or `k` is not a finite symmetric matrix.
+
+    Source: Golub and Meurant 2010, "Matrices, moments and quadrature with applications", chapter 11.
 
     >>> import numpy as np
     >>> density = spectral_density(np.eye(50) / 2)
@@ -49,7 +61,7 @@ def spectral_density(k: SquareKernel | KernelOperator, *, products: int = 20) ->
     0.5
     """
     if products < 1:
-        raise ValueError(f"products is {products}, but must be at least 1.")
+        raise ValueError(f"products must be at least 1, got {products}.")
     operator = k if isinstance(k, KernelOperator) else dense_operator(k)
     probes = np.random.default_rng(0).standard_normal((operator.n, COLUMNS))
     process, limit = Lanczos(operator, probes / np.linalg.norm(probes, axis=0)), basis_limit(operator.n)

@@ -1,4 +1,4 @@
-"""The one door to neural-tangents 0.6.5, which asks JAX for names that current versions no longer have."""
+"""Import of neural-tangents 0.6.5, which needs names that current versions of JAX no longer have."""
 
 import functools
 import importlib
@@ -6,7 +6,7 @@ import sys
 import threading
 from types import ModuleType
 
-# Name that neural-tangents imports -> where the object lives in JAX 0.10 and 0.12. The last three have no public home.
+# Names that neural-tangents imports, and where JAX 0.10 and 0.12 keep the objects. The last three are private.
 NAMES = {
     "jax.core.Jaxpr": "jax.extend.core.Jaxpr",
     "jax.core.JaxprEqn": "jax.extend.core.JaxprEqn",
@@ -22,15 +22,17 @@ _lock = threading.Lock()
 
 @functools.cache
 def neural_tangents() -> ModuleType:
-    """Import neural-tangents 0.6.5, ready to use on JAX 0.10 to 0.12, without TensorFlow.
+    """Import neural-tangents 0.6.5 on JAX 0.10 to 0.12, without TensorFlow.
 
-    The names of `NAMES` that JAX lacks are lent to it for the length of the import and then taken back: neural-tangents
-    binds them once, so that nothing else in the process sees a changed JAX. Only an empty stand-in for
-    `neural_tangents.experimental`, its TensorFlow part, stays. Call it in float64 inside `lazynet.precision.float64()`.
+    Names in `NAMES` that JAX lacks are added to its modules during the import and removed afterwards. neural-tangents
+    keeps references to the objects, and the rest of the process sees an unchanged JAX. An empty module remains in place
+    of `neural_tangents.experimental`, the part that needs TensorFlow.
+
+    For computations in float64, call functions of neural-tangents inside `lazynet.precision.float64()`.
 
     Returns:
-        The module `neural_tangents`. Known not to work on a current JAX: the empirical NTK implementations `AUTO` and
-        `STRUCTURED_DERIVATIVES`, and `predict.max_learning_rate`.
+        The module `neural_tangents`. The empirical NTK implementations `AUTO` and `STRUCTURED_DERIVATIVES` and the
+        function `predict.max_learning_rate` do not work on current versions of JAX.
 
     Example:
         >>> neural_tangents().__name__
@@ -39,7 +41,7 @@ def neural_tangents() -> ModuleType:
     with _lock:
         if "neural_tangents" in sys.modules:
             return sys.modules["neural_tangents"]
-        lent, new_modules = [], []
+        added, new_modules = [], []
         try:
             for name, source in NAMES.items():
                 module, attribute = name.rsplit(".", 1)
@@ -50,17 +52,17 @@ def neural_tangents() -> ModuleType:
                     new_modules.append(module)
                 if not hasattr(owner, attribute):
                     setattr(owner, attribute, resolve(source))
-                    lent.append((owner, attribute))
+                    added.append((owner, attribute))
             sys.modules["neural_tangents.experimental"] = ModuleType("neural_tangents.experimental")
             return importlib.import_module("neural_tangents")
         finally:
-            for owner, attribute in lent:
+            for owner, attribute in added:
                 delattr(owner, attribute)
             for module in new_modules:
                 del sys.modules[module]
 
 
 def resolve(name: str) -> object:
-    """Return the object at a dotted `name`, the last part of which is an attribute of a module."""
+    """Return the module attribute with a dotted `name`."""
     module, attribute = name.rsplit(".", 1)
     return getattr(importlib.import_module(module), attribute)

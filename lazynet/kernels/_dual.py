@@ -1,8 +1,8 @@
-"""Gaussian expectations of an activation and of its derivative: the parts of the kernel of a two-layer network."""
+"""Gaussian expectations of an activation and its derivative, the factors of the two-layer kernel."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,14 +15,16 @@ from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
-BLOCK = 1024  # rows of a block: bounds what is held besides the result to some ten times BLOCK^2 numbers
-PAIRS = 2**22  # numbers held at a time where pairs of rows are compared one by one
-# From this cosine on an angle is taken from the rows themselves, where its error would else show: see below.
+BLOCK = 1024  # rows per block, which limits temporary arrays to about 10 BLOCK^2 entries
+PAIRS = 2**22  # entries of the temporary arrays in which nearly parallel rows are compared
+# Distance of |cosine| from 1 within which the angle is computed from the rows, see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # the layers of neural-tangents that have one
+CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # layers of neural-tangents with closed forms
 
 Rows = tuple[np.ndarray, ...]
-# (a, b) of a z + b relu(z).
+Waitable = Callable[[], np.ndarray]
+Either = TypeVar("Either", np.ndarray, Array)
+# (a, b) of the activation a z + b relu(z).
 ReluParts = tuple[float, float]
 
 
@@ -33,24 +35,24 @@ def gaussian_dual(
     init_scale: float = 1.0,
     derivative: bool = False,
 ) -> Float[np.ndarray, "n1 n2"]:
-    """E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I), or with `derivative` E[sigma'(w.x) sigma'(w.x')].
+    """Compute E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I).
 
-    relu, leaky_relu, abs, erf, gelu and sin have closed forms (Cho and Saul 2009; Williams 1997; Tsuchida et al. 2021,
-    arXiv:2002.08517), other activations a Hermite series.
+    For relu, leaky_relu, abs, erf, gelu and sin, closed forms are used (Cho and Saul 2009; Williams 1997; Tsuchida et
+    al. 2021, arXiv:2002.08517); for other activations, the Hermite series.
 
     Args:
-        activation: a name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
-        x1: rows x, float64, none of them zero.
-        x2: rows x'; left out, it is `x1`, and the result is exactly symmetric.
-        init_scale: kappa, positive.
-        derivative: whether sigma' stands for sigma.
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
+        x1: Rows x, shape (n1, d), float64, nonzero.
+        x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
+        init_scale: Scale kappa of the weights, positive.
+        derivative: Whether to replace sigma by its derivative.
 
     Returns:
-        NumPy float64 (n1, n2); the error is below 1e-11 times the larger of 1 and the entry.
+        NumPy float64 array of shape (n1, n2). The error of an entry is below 1e-11 times the larger of 1 and the entry.
 
     Raises:
-        ValueError: if the Hermite series needs more than 8192 terms, because `init_scale * norm(x)` is too large or the
-            function is not smooth.
+        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms,
+            or if the function is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -66,74 +68,83 @@ def tangent_dual(
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
 ) -> Float[np.ndarray, "n1 n2"]:
-    """What the trained part adds to the tangent kernel of infinite width, in the dtype of the rows.
+    """Compute a part of the infinite-width tangent kernel of a two-layer network, in the dtype of the rows.
 
-    "hidden" is x.x' E[sigma' sigma'], "readout" E[sigma sigma], "both" their sum; "slope" is E[sigma' sigma'] alone.
-    Nothing of the size of the result is held beside it. Arguments and errors are those of `gaussian_dual`; in float32
-    the error is some 2e-7 times the norms of the two rows.
+    No temporary array has the size of the result. In float32, the error is about 2e-7 times the norms of the two rows.
+
+    Args:
+        part: "hidden" for x.x' E[sigma' sigma'], "readout" for E[sigma sigma], "both" for their sum, or "slope" for
+            E[sigma' sigma'] alone.
+        activation: Name in `lazynet.networks.ACTIVATIONS`.
+        x1: Rows x, shape (n1, d), float64 or float32, nonzero.
+        x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
+        init_scale: Scale kappa of the weights, positive.
+
+    Raises:
+        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms.
     """
-    # neural-tangents mixes dtypes and ranks; the caller may have forbidden that.
+    # neural-tangents mixes dtypes and ranks, which the user may have disabled.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        both = [x1] if x2 is None else [x1, x2]
-        known, layer = get_activation(activation), closed_form_layer(activation)
-        block: Callable[..., Callable[[], np.ndarray]]
-        if known.relu_parts is not None:
-            block = functools.partial(_relu_block, part, known.relu_parts, init_scale)
-            rows: list[Rows] = [(x,) for x in both]
+        sides = [x1] if x2 is None else [x1, x2]
+        entry, layer = get_activation(activation), closed_form_layer(activation)
+        block: Callable[..., Waitable]
+        if entry.relu_parts is not None:
+            block = functools.partial(_relu_block, part, entry.relu_parts, init_scale)
+            rows: list[Rows] = [(x,) for x in sides]
         elif layer is not None:
             block = functools.partial(_closed_form_block, layer, part, init_scale)
-            rows = [(x,) for x in both]
+            rows = [(x,) for x in sides]
         else:
-            # The series is taken in float64, and only what it gives is rounded.
-            both = [x.astype(np.float64, copy=False) for x in both]
+            # The series is evaluated in float64; only its result is rounded to the dtype of the rows.
+            sides = [x.astype(np.float64, copy=False) for x in sides]
             block = functools.partial(_hermite_block, part)
-            norms = [np.linalg.norm(x, axis=1) for x in both]
-            rows = [(x / norm[:, None], norm) for x, norm in zip(both, norms, strict=True)]
+            norms = [np.linalg.norm(x, axis=1) for x in sides]
+            rows = [(x / norm[:, None], norm) for x, norm in zip(sides, norms, strict=True)]
             for derivative in {"slope": [True], "hidden": [True], "readout": [False], "both": [True, False]}[part]:
-                # One call for both sides, so that they have the same number of terms.
+                # A single call gives both sides the same number of terms.
                 coefficients = hermite_coefficients(activation, init_scale * np.concatenate(norms), derivative)
                 split = np.split(coefficients, [len(x1)])
-                rows = [(*row, some) for row, some in zip(rows, split, strict=False)]
+                rows = [(*side, terms) for side, terms in zip(rows, split, strict=False)]
         return _in_blocks(block, *rows, dtype=x1.dtype)
 
 
 def _in_blocks(
-    block: Callable[..., Callable[[], np.ndarray]], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype
+    block: Callable[..., Waitable], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype
 ) -> np.ndarray:
-    """Fill the matrix block by block; without `rows2` the upper triangle only, mirrored.
+    """Compute a matrix block by block; without `rows2`, compute the upper triangle and mirror it.
 
-    `block` starts the work and gives a function that waits for it: while one block is put in its place, the device
-    works on the next.
+    `block` starts the computation of a block and returns a function that waits for the result, so that the device
+    computes a block while the host stores the one before.
     """
     symmetric = rows2 is None
     rows2 = rows1 if rows2 is None else rows2
     shape = len(rows1[0]), len(rows2[0])
-    check_memory(f"A kernel of {shape[0]} times {shape[1]} entries in {dtype}", dtype.itemsize * shape[0] * shape[1])
+    check_memory(f"A kernel of {shape[0]} x {shape[1]} entries in {dtype}", dtype.itemsize * shape[0] * shape[1])
     result = np.empty(shape, dtype)
-    started: list[tuple[tuple[slice, slice], Callable[[], np.ndarray]]] = []
+    started: list[tuple[tuple[slice, slice], Waitable]] = []
 
-    def place() -> None:
-        here, wait = started.pop(0)
-        found = wait()
-        if symmetric and here[0] == here[1]:
+    def store_oldest() -> None:
+        location, wait = started.pop(0)
+        entries = wait()
+        if symmetric and location[0] == location[1]:
             # A block on the diagonal is symmetric up to rounding only.
-            found = np.triu(found) + np.triu(found, 1).T
-        result[here] = found
-        if symmetric and here[0] != here[1]:
-            result[here[::-1]] = found.T
+            entries = np.triu(entries) + np.triu(entries, 1).T
+        result[location] = entries
+        if symmetric and location[0] != location[1]:
+            result[location[::-1]] = entries.T
 
     for i in range(0, result.shape[0], BLOCK):
         for j in range(i if symmetric else 0, result.shape[1], BLOCK):
-            here = np.s_[i : i + BLOCK, j : j + BLOCK]
-            wait = block(*(part[here[0]] for part in rows1), *(part[here[1]] for part in rows2))
-            started.append((here, wait))
+            location = np.s_[i : i + BLOCK, j : j + BLOCK]
+            wait = block(*(part[location[0]] for part in rows1), *(part[location[1]] for part in rows2))
+            started.append((location, wait))
             if len(started) == 2:
-                place()
-    place()
+                store_oldest()
+    store_oldest()
     return result
 
 
-def _hermite_block(part: str, *rows: np.ndarray) -> Callable[[], np.ndarray]:
+def _hermite_block(part: str, *rows: np.ndarray) -> Waitable:
     return lambda: _hermite_dual(part, *rows)
 
 
@@ -155,14 +166,14 @@ def closed_form_layer(activation: str | Function) -> str | None:
 
 @functools.cache
 def _closed_form(name: str, part: str) -> Callable[..., Array]:
-    """The compiled closed form of a layer of neural-tangents."""
+    """Return the compiled closed form of a layer of neural-tangents for a part of the kernel, as in `tangent_dual`."""
     stax = neural_tangents().stax
     layer = getattr(stax, name)()[2]
 
     def dual(x1: Array, x2: Array, init_scale: Array) -> Array:
-        # W_std^2 = d undoes neural-tangents' division of x.x' by d.
+        # neural-tangents divides x.x' by d, which W_std^2 = d cancels.
         before = stax.Dense(1, W_std=x1.shape[1] ** 0.5, b_std=None)[2](init_scale * x1, init_scale * x2)
-        # The layer multiplies what stands in `ntk` by the dual of the derivative.
+        # The layer multiplies `ntk` by the expectation of the derivatives.
         factor = jax.numpy.ones_like(before.nngp) if part == "slope" else before.nngp / init_scale**2
         after = layer(before.replace(ntk=factor))
         return {"readout": after.nngp, "both": after.ntk + after.nngp}.get(part, after.ntk)
@@ -170,20 +181,21 @@ def _closed_form(name: str, part: str) -> Callable[..., Array]:
     return jax.jit(dual)
 
 
-def _closed_form_block(
-    name: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray
-) -> Callable[[], np.ndarray]:
+def _closed_form_block(name: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
     return functools.partial(np.asarray, _closed_form(name, part)(x1, x2, init_scale))
 
 
 @functools.cache
 def _angle_polynomial(dtype: str) -> tuple[float, ...]:
-    """Coefficients in 2 x - 1, highest first, of arccos(x) / sqrt(1 - x) on [0, 1], to the rounding of this dtype.
+    """Fit arccos(x) / sqrt(1 - x) on [0, 1] by a polynomial in 2 x - 1, to the precision of the dtype.
 
-    Its Chebyshev coefficients shrink by 3 + sqrt(8) each, because the nearest singularity is at -1.
+    The nearest singularity is at x = -1, so successive Chebyshev coefficients shrink by the factor 3 + sqrt(8).
+
+    Returns:
+        The coefficients, highest power first.
     """
     degree = {"float64": 20, "float32": 10}[dtype]
-    # Many more points than coefficients, over which the rounding of the values averages out.
+    # With many more points than coefficients, rounding errors of the values average out.
     x = (1 + np.cos(np.pi * (np.arange(1000) + 0.5) / 1000)) / 2
     series = np.polynomial.Chebyshev.fit(x, np.arccos(x) / np.sqrt(1 - x), degree, domain=[0, 1])
     return tuple(np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
@@ -191,9 +203,11 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """The dual of a z + b relu(z) from cosines, and which pairs are nearly parallel.
+    """Compute a part of the kernel of a z + b relu(z) from cosines, and the mask of the pairs that are nearly parallel.
 
-    A polynomial for the angle costs next to nothing beside the product; XLA's arctan2 costs as much as all of it.
+
+    The polynomial for the angle costs little compared with the matrix product, while XLA's arctan2 would double the
+    cost.
     """
     norm1, norm2 = (jax.numpy.linalg.norm(x, axis=1) for x in (x1, x2))
     gram = x1 @ x2.T
@@ -206,13 +220,22 @@ def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, 
     slope = jax.numpy.where(cosine < 0, angle, 0.5 - angle)
     sine = jax.numpy.sqrt((1 - size) * (1 + size))
     parallel = size > 1 - NEARLY_PARALLEL[x1.dtype.name]
-    return _of_part(part, relu_parts, init_scale, norm1[:, None] * norm2[None, :], gram, sine, slope), parallel
+    return _arc_cosine_part(part, relu_parts, init_scale, norm1[:, None] * norm2[None, :], gram, sine, slope), parallel
 
 
-def _of_part(part: str, relu_parts: ReluParts, init_scale: Any, norms: Any, gram: Any, sine: Any, slope: Any) -> Any:
-    """Cho and Saul 2009, the kernels of order 0 and 1, with the slopes E[relu' relu'] = (pi - angle) / (2 pi) given.
+def _arc_cosine_part(
+    part: str,
+    relu_parts: ReluParts,
+    init_scale: Array | float,
+    norms: Either,
+    gram: Either,
+    sine: Either,
+    slope: Either,
+) -> Either:
+    """Compute a part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
 
-    For a z + b relu(z), whose cross terms are E[u relu(v)] = E[u v] / 2, slopes are a (a + b) + b^2 E[relu' relu'].
+    The cross terms are E[u relu(v)] = E[u v] / 2, so that its slopes are a (a + b) + b^2 E[relu' relu'].
+    Source: Cho and Saul 2009, kernels of order 0 and 1.
     """
     a, b = relu_parts
     if relu_parts != (0.0, 1.0):
@@ -222,9 +245,7 @@ def _of_part(part: str, relu_parts: ReluParts, init_scale: Any, norms: Any, gram
     return {"slope": slope, "hidden": hidden, "readout": readout, "both": hidden + readout}[part]
 
 
-def _relu_block(
-    part: str, relu_parts: ReluParts, init_scale: float, x1: np.ndarray, x2: np.ndarray
-) -> Callable[[], np.ndarray]:
+def _relu_block(part: str, relu_parts: ReluParts, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
     dual, parallel = _arc_cosine(part, relu_parts, init_scale, x1, x2)
 
     def wait() -> np.ndarray:
@@ -244,11 +265,11 @@ def _correct_nearly_parallel(
     x1: np.ndarray,
     x2: np.ndarray,
 ) -> None:
-    """Recompute in place the relu entries of nearly parallel rows, where relu has a kink in the angle.
+    """Recompute, in place, the entries of the relu kernel that belong to nearly parallel rows.
 
-    The angle from the cosine c has the error eps / sqrt(1 - c^2): 6e-9 on the diagonal, but below 1e-13 for
-    |c| < 1 - 1e-4 (in float32 below 5e-7 for |c| < 1 - 1e-2). Nearer than that it is taken from the sum and difference
-    of the unit rows.
+    Computed from the cosine c, the angle has the error eps / sqrt(1 - c^2): 6e-9 on the diagonal, and below 1e-13 for
+    |c| < 1 - 1e-4 (in float32, below 5e-7 for |c| < 1 - 1e-2). For larger |c|, the angle is computed from the sum and
+    the difference of the unit rows.
     """
     if not parallel.any():
         return
@@ -260,4 +281,6 @@ def _correct_nearly_parallel(
         u1, u2 = x1[i] / norm1[i, None], x2[j] / norm2[j, None]
         angle = 2 * np.arctan2(np.linalg.norm(u1 - u2, axis=1), np.linalg.norm(u1 + u2, axis=1))
         norms, slope = norm1[i] * norm2[j], (np.pi - angle) / (2 * np.pi)
-        result[i, j] = _of_part(part, relu_parts, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope)
+        result[i, j] = _arc_cosine_part(
+            part, relu_parts, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope
+        )

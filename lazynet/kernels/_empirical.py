@@ -1,4 +1,4 @@
-"""The empirical tangent kernel of a finite network; that of a two-layer network from its activations alone."""
+"""Empirical tangent kernels of finite networks, with a shortcut for two-layer networks."""
 
 from functools import partial
 from typing import Any, Literal, overload
@@ -10,9 +10,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from lazynet.kernels._blockwise import Blockwise
+from lazynet.kernels._checks import check_dtype
 from lazynet.networks import Network, hidden_layer_of, traits, value_and_slope, weights
 from lazynet.plan import SMALL, available_memory
 from lazynet.precision import float64, host_float64
+from lazynet.programs import compiled
 from lazynet.typing import AnyArray, Variables
 
 
@@ -55,33 +57,38 @@ def empirical_ntk(
     dtype: Literal["float64", "float32"] | None = None,
     memory: int | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
-    """The empirical neural tangent kernel K_0(x, x') = J(x) J(x')' over the trained parameters.
+    """Compute the empirical neural tangent kernel K_0(x, x') = J(x) J(x')' with respect to the trained parameters.
 
-    An array W that enters once, as in a dense layer y = W a with one vector a for each example, adds
-    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and a bias the second factor alone: no Jacobian is formed. Any
-    other array, as of a convolution, in a loop or of two layers, has its Jacobian formed for a block of rows at a time.
-    For `TwoLayer` the average of hidden part and readout part is (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x')
-    and (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')), with S = sigma'(z) (Arora et al. 2019, section 3.1, H = Z'Z).
+    An array W that is used once, in a dense layer y = W a with one vector a per example, contributes
+    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and a bias contributes the second factor, without forming a
+    Jacobian. For any other array, such as the kernel of a convolution or an array used in a loop or in two layers, the
+    Jacobian is formed for one block of rows at a time.
+
+    For `TwoLayer`, the average over outputs is computed from the pre-activations z and S = sigma'(z). The hidden layer
+    contributes (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes
+    (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
-        network: anything with a function `apply(variables, x)` that gives (n,) or (n, k), or that function itself. JAX
-            must be able to trace and reverse it, and each output may depend on its own row of x only.
-        variables: its variables, as `network.init` gives them. Derivatives are by the arrays in "params".
-        x1: inputs (n1, d), or (n1, ...) where the network takes such.
-        x2: inputs (n2, d); x1 when left out, which halves the work and makes the kernel exactly symmetric.
-        outputs: "average" for the average over outputs, "all" for every pair of outputs.
-        parts: whether to keep apart what each array in "params" adds to the kernel.
-        dtype: in which to compute and return. Left out, it computes in the wider dtype of inputs and variables, float32
-            where all of them are, and returns float64.
-        memory: bytes that may be taken besides the result; left out, what is free.
+        network: Object with a function `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or the
+            function itself. JAX must be able to trace it and differentiate it in reverse mode, and each output may
+            depend only on its own row of x.
+        variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
+            "params".
+        x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs.
+        x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
+        outputs: "average" for the average over outputs, "all" for all pairs of outputs.
+        parts: Whether to return the contribution of each array in "params" instead of their sum.
+        dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
+            float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
+        memory: Memory limit in bytes, not counting the result. Defaults to the free memory.
 
     Returns:
-        A NumPy array (n1, n2), or (n1, k, n2, k) for "all"; with parts, a dictionary of them that add up to the kernel,
-        by path, such as "Dense_0/kernel".
+        A NumPy array of shape (n1, n2), or (n1, k, n2, k) for "all". With `parts`, a dictionary of such arrays by path,
+        such as "Dense_0/kernel", whose sum is the kernel.
 
     Raises:
-        ValueError: before any work, if outputs or dtype is not one of those, network, variables or rows are not such,
-            or the kernel of one row takes more memory.
+        ValueError: If an argument is invalid, or the kernel of a single pair of rows exceeds the memory limit. Raised
+            before any work starts.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, train="both"), jax.numpy.eye(3)
@@ -92,66 +99,73 @@ def empirical_ntk(
     ['hidden', 'readout']
     """
     if outputs not in ("average", "all"):
-        raise ValueError(f"outputs is {outputs!r}, but must be 'average' or 'all'.")
-    if dtype not in ("float64", "float32", None):
-        raise ValueError(f"dtype is {dtype!r}, but must be 'float64' or 'float32'.")
+        raise ValueError(f"outputs must be 'average' or 'all', got {outputs!r}.")
+    if dtype is not None:
+        check_dtype(dtype)
     _check_rows(x1, x2)
     arrays = dict(variables), x1, x2
-    given = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
-    inside = dtype or ("float32" if {a for a in given if _is_floating(a)} == {np.dtype("float32")} else "float64")
+    dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
+    all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
+    compute_dtype = dtype or ("float32" if all_float32 else "float64")
     if traits(network).hidden_layer is not None and outputs == "average" and not parts:
-        needed = _average_bytes(network, *arrays, inside)
+        needed = _average_bytes(network, *arrays, compute_dtype)
         if needed <= (_room(needed) if memory is None else memory):
-            with host_float64() if inside == "float64" else float64():
-                cast = jax.tree.map(partial(_cast, dtype=inside), arrays)
+            with host_float64() if compute_dtype == "float64" else float64():
+                cast = jax.tree.map(partial(_cast, dtype=compute_dtype), arrays)
                 kernel = np.asarray(average_ntk(network, *cast, by_counting=_counts(network, variables)))
             return kernel.astype(dtype or "float64", copy=False)
     free = available_memory() if memory is None else memory
     names = _names(network, variables)
-    precision = host_float64() if inside == "float64" else jax.default_matmul_precision("highest")
-    # What a program takes is known once it is compiled.
+    precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
+    # The memory of a program is known only after compilation.
     with precision, jax.disable_jit(False):
-        build = Blockwise(network, jax.tree.map(partial(_floats_as, dtype=inside), dict(variables)), outputs, parts)
+        build = Blockwise(
+            network, jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables)), outputs, parts
+        )
         kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=free, dtype=dtype or "float64")
     if outputs == "average":
-        kernels = {place: kernel[:, 0, :, 0] for place, kernel in kernels.items()}
+        kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}
     if not parts:
         return kernels[0]
-    # What the outputs do not depend on adds nothing.
-    some = next(iter(kernels.values()))
-    return {name: kernels[i] if i in kernels else np.zeros_like(some) for i, name in enumerate(names)}
+    # Arrays that the outputs do not depend on contribute zero.
+    zeros = np.zeros_like(next(iter(kernels.values())))
+    return {name: kernels[i] if i in kernels else zeros.copy() for i, name in enumerate(names)}
 
 
 def _room(needed: int) -> int:
-    """Bytes that are free, looked up where it may not suffice."""
+    """Return the free bytes; small jobs skip the lookup, which takes as long as a small kernel."""
     return available_memory() if needed > SMALL else SMALL
 
 
 def _check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
     if x1.ndim < 2 or not len(x1):
-        raise ValueError(f"x1 has shape {x1.shape}, but must have rows (n, d), at least one.")
+        raise ValueError(f"x1 must be a nonempty array of shape (n, d) or (n, ...), got shape {x1.shape}.")
     if x2 is not None and (x2.shape[1:] != x1.shape[1:] or not len(x2)):
-        raise ValueError(f"x2 has shape {x2.shape}, but must have rows {x1.shape[1:]} as x1 has, at least one.")
+        raise ValueError(f"x2 must be a nonempty array of rows of shape {x1.shape[1:]} like x1, got shape {x2.shape}.")
 
 
 def _names(network: Any, variables: Variables) -> list[str]:
-    """The path of each array in "params"."""
+    """Return the path of each array in "params".
+
+    Raises:
+        ValueError: If the network is not callable, or "params" is missing or has leaves that are not arrays of floats.
+    """
     if not callable(getattr(network, "apply", network)):
-        raise ValueError(f"network is a {type(network).__name__}, but must be or have a function apply(variables, x).")
+        raise ValueError(f"network must be or have a function apply(variables, x), got {type(network).__name__}.")
     if "params" not in variables:
-        raise ValueError(f"variables has {', '.join(map(repr, variables))}, but must have 'params'.")
+        raise ValueError(f"variables must have the key 'params', got the keys {list(variables)}.")
     names = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
         names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
         dtype = getattr(leaf, "dtype", None)
         if not _is_floating(dtype):
-            found = dtype or f"a {type(leaf).__name__}"
-            raise ValueError(f"variables['params'] has {found} at {names[-1]!r}, but must have arrays of floats.")
+            kind = dtype or type(leaf).__name__
+            raise ValueError(f"variables['params'] must have arrays of floats only, got {kind} at {names[-1]!r}.")
     return names
 
 
 def _floats_as(a: Any, dtype: str) -> Array:
-    """An array in this dtype if it has floats, else as it is: counters, masks, keys."""
+    """Return an array of floats in the given dtype; counters, masks and keys keep their dtype."""
     return _cast(a, dtype) if _is_floating(getattr(a, "dtype", None)) else jnp.asarray(a)
 
 
@@ -160,32 +174,41 @@ def _is_floating(dtype: Any) -> bool:
 
 
 def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: AnyArray | None, dtype: str) -> int:
-    """Bytes that the average of a two-layer network takes at most besides the result."""
+    """Return an upper bound of the bytes that `average_ntk` needs in addition to the result."""
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     entries = (n1 + n2) * (3 * network.width + x1.shape[1]) + 3 * n1 * n2
     return np.dtype(dtype).itemsize * (entries + sum(leaf.size for leaf in jax.tree.leaves(variables)))
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # Where there is nothing to cast, jnp.asarray costs a tenth of a small kernel; NumPy casts without a program.
+    # jnp.asarray takes a tenth of the time of a small kernel, and casting in NumPy compiles no program.
     if isinstance(a, Array):
         return a if a.dtype == dtype else a.astype(dtype)
     return jnp.asarray(np.asarray(a, dtype))
 
 
 def _counts(network: Network, variables: Variables) -> bool:
-    """Whether the hidden part is a count: slopes are 0 or 1 and all readouts are +1 or -1."""
+    """Return whether the sum over units is a count: slopes are 0 or 1, and readout weights +1 or -1."""
     return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
-@partial(jax.jit, static_argnames=("network", "by_counting"))
+@compiled(static_argnames=("network", "by_counting"))
 def average_ntk(
     network: Network, variables: Variables, x1: Array, x2: Array | None = None, *, by_counting: bool = False
 ) -> Array:
-    """The empirical kernel averaged over outputs, (n1, n2), in the dtype of its arguments and traceable.
+    """Compute the empirical kernel of a two-layer network averaged over outputs; traceable by JAX.
 
-    With `by_counting`, right only where slopes are 0 or 1 and readouts +1 or -1, the sum over units is the number of
-    those active on both inputs: the same numbers, on a CPU several times faster than the product.
+    Args:
+        network: Two-layer network.
+        variables: Variables of the network.
+        x1: Inputs, shape (n1, d).
+        x2: Inputs, shape (n2, d). Defaults to `x1`.
+        by_counting: Whether to compute the sum over units on CPUs by counting the units that are active on both inputs,
+            which is several times faster and gives identical results. Only valid if slopes are 0 or 1 and readout
+            weights are +1 or -1.
+
+    Returns:
+        The kernel, shape (n1, n2), in the dtype of the arguments.
     """
     layer, hidden, readout = hidden_layer_of(network), weights(variables, "hidden"), weights(variables, "readout")
     power = jnp.sqrt(jnp.mean(readout**2, axis=1))[None, :]
@@ -214,7 +237,10 @@ def average_ntk(
 
 
 def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -> Int[Array, "n1 n2"]:
-    """How many units are active on both of two inputs: 32 units to a word, words in blocks that fit the registers."""
+    """Count the units that are active on both of two inputs, for all pairs of inputs.
+
+    Bits of 32 units are packed into a word, and words are processed in blocks that fit into the registers.
+    """
     block = 8
 
     def words(active: Array) -> Array:
@@ -222,7 +248,7 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
         bits = padded.reshape(-1, block, 32, active.shape[0]).astype(jnp.uint32)
         return jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32)[None, None, :, None], axis=2, dtype=jnp.uint32)
 
-    # In one array: with two, XLA's code for the loop is seven times slower.
+    # A loop over one array is seven times faster under XLA than a loop over two.
     n1 = len(active1)
     pairs = jnp.concatenate([words(active1), words(active2)], axis=2)
 
@@ -234,7 +260,7 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
 
 
 def _product(a: Array, b: Array) -> Array:
-    """a b'; of an array with itself by halves, since the block below the diagonal is that above it: 3/4 of the work."""
+    """Return a b'. If a is b, copy the lower left block from the upper right one, which saves a quarter of the work."""
     if a is not b:
         return a @ b.T
     half = len(a) // 2

@@ -1,6 +1,7 @@
-"""The kernels of infinite width of deep and of convolutional networks, layer by layer."""
+"""Infinite-width kernels of deep, convolutional and adapted networks."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,137 +17,142 @@ from lazynet.typing import AnyArray
 
 Rows = Num[Array | np.ndarray, "..."]
 Kernel = Callable[..., Float[np.ndarray, "n1 n2"]]
-# Matrices of the size of the result that are held at a time.
+# Number of arrays of the size of the result that are held at the same time.
 HELD = 8
-# Pairs of patches that are compared at a time.
+# Number of pairs of patches per block.
 PAIRS = 2**21
 
 
 @analytic_kernel.register(MLP)
 def _deep_kernel(network: MLP) -> Kernel:
-    """Jacot, Gabriel and Hongler 2018, Theorem 1, with the factors of any parametrization at the network's own width.
+    """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, for any parametrization.
 
-    With E and E' for the expectations over sigma and sigma' at covariance S_l = s_l^2 E_(l-1) + b_l^2, where s_l^2 is
-    the sum of the variances of effective weights m^(-a_l) w_l that enter a unit, the tangent kernel of z_l is
+    Let E_l and E'_l be the expectations of products of sigma and sigma' at the covariance S_l = s_l^2 E_(l-1) + b_l^2
+    of layer l, where s_l^2 sums the variances of the effective weights m^(-a_l) w_l of a unit. The tangent kernel of
+    the pre-activations z_l is
 
-        T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  g_l = m^(1 - 2 a_l), and 1 in place of m in the first layer,
+        T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  g_l = m^(1 - 2 a_l), with 1 instead of m in the first layer.
 
-    and that of the outputs alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), the readout's part and that of hidden layers.
+    The tangent kernel of the outputs is alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), where the first term is due to the
+    readout and the second to the hidden layers. Powers of m are evaluated at the width of the network.
     """
     exponents, m = get_parametrization(network.parametrization), float(network.width)
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """K(x1, x2), NumPy (n1, n2)."""
+        """Return K(x1, x2), shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         other = x1 if x2 is None else x2
-        check_memory(f"The kernel of {len(x1)} times {len(other)} rows", 8 * HELD * len(x1) * len(other))
+        check_memory(f"The kernel of {len(x1)} x {len(other)} rows", 8 * HELD * len(x1) * len(other))
         value = x1 @ other.T
         variances = [np.einsum("ij,ij->i", x, x) for x in (x1, other)]
         tangent = slope = np.zeros_like(value)
         for layer in range(1, network.depth + 1):
-            place, entering = min(layer, 2) - 1, 0.0 if layer == 1 else 1.0
-            a, b = exponents.forward[place], exponents.init[place]
-            gradient, variance = m ** (entering - 2 * a), kappa**2 * m ** (entering - 2 * a - 2 * b)
+            # Exponents are given for the first layer, all further hidden layers, and the readout.
+            kind, fan_in_power = min(layer, 2) - 1, 0.0 if layer == 1 else 1.0
+            a, b = exponents.forward[kind], exponents.init[kind]
+            gradient, variance = m ** (fan_in_power - 2 * a), kappa**2 * m ** (fan_in_power - 2 * a - 2 * b)
             bias = (network.bias_scale * m**-b) ** 2
             tangent = gradient * value + variance * tangent * slope
-            variances = [variance * each + bias for each in variances]
+            variances = [variance * second_moment + bias for second_moment in variances]
             value, slope, *variances = covariance_dual(network.activation, variance * value + bias, *variances)
         parts = np.zeros_like(value)
         if network.train != "hidden":
             parts += value
         if network.train != "readout":
             parts += m ** (-2 * exponents.init[2]) * tangent * slope
-        return _finished(alpha**2 * m ** (1 - 2 * exponents.forward[2]) * parts, x2, dtype)
+        return _rounded(alpha**2 * m ** (1 - 2 * exponents.forward[2]) * parts, x2, dtype)
 
     return kernel
 
 
 @limit_key.register(MLP)
-def _of_deep(network: MLP) -> Hashable:
-    """The width is left out where the kernel does not depend on it."""
+def _deep_key(network: MLP) -> Hashable:
+    """Return the network with its scales as numbers, at one width if the kernel does not depend on the width."""
     forward, init, _ = get_parametrization(network.parametrization)
-    scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
-    # The powers of m in `_deep_kernel`, as long as each of their exponents is zero.
+    scales: dict[str, Any] = {
+        name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
+    }
+    # Exponents of m in `_deep_kernel`; the kernel is independent of the width if all are zero.
     powers = {-2 * forward[0], -2 * init[0], 1 - 2 * forward[2], -2 * init[2]}
     if network.depth > 1:
         powers |= {1 - 2 * forward[1], -2 * init[1]}
-    return (network.activation, *scales, network.width if any(powers) else None)
+    return network.clone(width=network.width if any(powers) else 1, **scales)
 
 
 @limit_key.register(Adapted)
-def _of_given(network: Adapted) -> Hashable:
-    """A kernel that was given is the same at all widths but for alpha; stax builds one of each width."""
+def _adapted_key(network: Adapted) -> Hashable:
+    """Return a key with the width only if the kernel was built for that width, as stax kernels are."""
     return at_width(network.output_scale, network.width), None if network.one_kernel else network.width
 
 
 @analytic_kernel.register(ConvNet)
 def _convolutional_kernel(network: ConvNet) -> Kernel:
-    """The mean over pairs of patches of the kernel of `TwoLayer`; a patch of zeros adds what sigma(0) does."""
+    """Return the mean of the kernel of `TwoLayer` over pairs of patches, including patches of zeros."""
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
-    def of_patches(p1: np.ndarray, p2: np.ndarray) -> np.ndarray:
+    def mean_over_patches(p1: np.ndarray, p2: np.ndarray) -> np.ndarray:
         (n1, count, _), n2 = p1.shape, len(p2)
         rows = [p.reshape(len(p) * count, -1) for p in (p1, p2)]
         gram = rows[0] @ rows[1].T
         variances = (kappa**2 * np.einsum("ij,ij->i", x, x) for x in rows)
         dual = covariance_dual(network.activation, kappa**2 * gram, *variances)
         parts = {"hidden": gram * dual.slope, "readout": dual.value}
-        chosen = sum(parts.values()) if network.train == "both" else parts[network.train]
-        return np.mean(np.asarray(chosen).reshape(n1, count, n2, count), axis=(1, 3))
+        kernel = sum(parts.values()) if network.train == "both" else parts[network.train]
+        return np.mean(np.asarray(kernel).reshape(n1, count, n2, count), axis=(1, 3))
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """K(x1, x2), NumPy (n1, n2)."""
+        """Return K(x1, x2), shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         p1 = np.asarray(patches(network, x1))
         p2 = p1 if x2 is None else np.asarray(patches(network, x2))
         rows = max(1, int((PAIRS / p1.shape[1] ** 2) ** 0.5))
         result = np.empty((len(p1), len(p2)))
         for i in range(0, len(p1), rows):
-            # Without x2 the blocks below the diagonal are those above it.
+            # Without x2, blocks below the diagonal are copied from above it.
             for j in range(i if x2 is None else 0, len(p2), rows):
-                block = of_patches(p1[i : i + rows], p2[j : j + rows])
+                block = mean_over_patches(p1[i : i + rows], p2[j : j + rows])
                 result[i : i + rows, j : j + rows] = block
                 if x2 is None:
                     result[j : j + rows, i : i + rows] = block.T
-        return _finished(alpha**2 * result, x2, dtype)
+        return _rounded(alpha**2 * result, x2, dtype)
 
     return kernel
 
 
 @analytic_kernel.register(Adapted)
-def _given_kernel(network: Adapted) -> Kernel | None:
-    """The kernel that came with the network, times alpha^2; None where none did."""
+def _adapted_kernel(network: Adapted) -> Kernel | None:
+    """Return the kernel that was passed with the network, times alpha^2, or None if there is no such kernel."""
     if network.kernel is None:
         return None
-    given, alpha = network.kernel(network.width), at_width(network.output_scale, network.width)
+    unscaled, alpha = network.kernel(network.width), at_width(network.output_scale, network.width)
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """K(x1, x2), NumPy (n1, n2)."""
+        """Return K(x1, x2), shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         shape = len(x1), len(x1 if x2 is None else x2)
-        # neural-tangents mixes dtypes and ranks; the caller may have forbidden that.
+        # neural-tangents mixes dtypes and ranks, which the user may have disabled.
         with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            found = np.array(given(x1, x2), np.float64)
-        if found.shape != shape:
-            raise ValueError(f"The kernel given with the network is {found.shape}, but must be {shape}.")
-        return _finished(alpha**2 * found, x2, dtype)
+            values = np.array(unscaled(x1, x2), np.float64)
+        if values.shape != shape:
+            raise ValueError(f"kernel must return an array of shape {shape} for these rows, got shape {values.shape}.")
+        return _rounded(alpha**2 * values, x2, dtype)
 
     return kernel
 
 
 @analytic_kernel.register(Centered)
 def _kernel_of_centered(network: Centered) -> Kernel | None:
-    """That of the network: what does not depend on parameters has no gradient."""
+    """Return the kernel of the wrapped network: subtracting its initial outputs does not change the gradients."""
     return analytic_kernel(network.network)
 
 
 def _float64_pair(x1: Rows, x2: Rows | None, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Checked rows; what is computed layer after layer is rounded at the end only."""
+    """Check the rows and return them in float64, so that rounding to the requested dtype happens only at the end."""
     x1, x2 = check_pair(x1, x2, dtype)
     return x1.astype(np.float64), None if x2 is None else x2.astype(np.float64)
 
 
-def _finished(result: np.ndarray, x2: AnyArray | None, dtype: str) -> np.ndarray:
-    """The kernel in the dtype asked for, exactly symmetric where it is that of rows with themselves."""
+def _rounded(result: np.ndarray, x2: AnyArray | None, dtype: str) -> np.ndarray:
+    """Return a kernel in the requested dtype, symmetrized if there is no `x2`."""
     return (result if x2 is not None else (result + result.T) / 2).astype(dtype)

@@ -1,9 +1,9 @@
-"""Products with half of a symmetric matrix, on the host: every entry is read once and used twice.
+"""Products with a symmetric matrix on the host that read only half of the matrix and use every entry twice.
 
-A product with a few vectors should be over when the matrix has been read, and no library reads half of it once for
-several vectors: BLAS's symm packs all of it, its symv reads half of it anew for each. So the innermost loop is our own,
-given to LLVM for the processor at hand: ROWS rows meet TOGETHER vectors, sums along the rows in registers, those along
-the columns in the cache.
+A product with a few vectors is limited by the time to read the matrix. BLAS has no routine that reads half of a
+symmetric matrix once for several vectors: symm copies all of it, and symv reads half of it again for every vector.
+The innermost loop is therefore written in LLVM IR and compiled for the processor at hand. It multiplies ROWS rows with
+TOGETHER vectors at a time, with row sums in registers and column sums in the cache.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ from jaxtyping import Float
 
 from lazynet.kernels._threads import in_threads
 
-ROWS = 8  # whose sums are held in registers
-TOGETHER = 8  # vectors that an entry meets when it is read
-CHUNK = 2048  # columns that are met by one group of rows after the other: their vectors and sums stay in the cache
-STRIP = 128  # rows of a lane, after which come those of the others
-LANES, ROWS_PER_LANE = 4, 2048  # lanes at least, and more of them where they have so many rows
+ROWS = 8  # rows whose sums are held in registers
+TOGETHER = 8  # vectors that each entry is multiplied by when it is read
+CHUNK = 2048  # columns per pass over the rows of a strip, few enough for their vectors and sums to stay in the cache
+STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
+LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and rows per lane of larger matrices
 
 VECTOR = f"<{TOGETHER} x double>"
 ADD = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
@@ -33,14 +33,15 @@ TYPE = {"float64": "double", "float32": "float"}
 
 
 def _assembly(dtype: str) -> str:
-    """The function `meet` in LLVM's language: above += block right and below += block' left, for one lane's strips.
+    """Return the LLVM IR of the function `meet`: above += block right and below += block' left, for one lane.
 
-    Its arguments are the place of the block's first entry, the distance of its rows, the numbers of rows, a multiple of
-    ROWS, and of columns; the lane's first row, and how far its strips are apart; 1 to leave out the squares of ROWS
-    rows on the diagonal and all that is left of them, else 0; and the places of right, left, above and below.
+    The arguments of `meet` are, in order: the address of the block, the distance between its rows in entries, its
+    number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance between strips
+    of the lane in rows, a flag, and the addresses of right, left, above and below. If the flag is 1, the squares of
+    ROWS rows on the diagonal, and everything to the left of them, are skipped; otherwise it is 0.
     """
 
-    def each(line: Callable[[int], str]) -> str:
+    def for_each_row(line: Callable[[int], str]) -> str:
         return "\n".join(line(i) for i in range(ROWS))
 
     return f"""
@@ -76,7 +77,7 @@ group:
 
 row:
 {
-        each(
+        for_each_row(
             lambda i: (
                 f'''
   %row{i} = add i64 %i, {i}
@@ -91,13 +92,13 @@ row:
 
 column:
   %j = phi i64 [%j.first, %row], [%j.next, %column]
-{each(lambda i: f"  %sum{i} = phi {VECTOR} [zeroinitializer, %row], [%sum.next{i}, %column]")}
+{for_each_row(lambda i: f"  %sum{i} = phi {VECTOR} [zeroinitializer, %row], [%sum.next{i}, %column]")}
   %right.at = getelementptr {VECTOR}, ptr %right, i64 %j
   %right.j = load {VECTOR}, ptr %right.at, align 8
   %below.at = getelementptr {VECTOR}, ptr %below, i64 %j
   %below0 = load {VECTOR}, ptr %below.at, align 8
 {
-        each(
+        for_each_row(
             lambda i: (
                 f'''
   %at{i} = getelementptr {TYPE[dtype]}, ptr %line{i}, i64 %j
@@ -116,7 +117,7 @@ column:
 
 row.end:
 {
-        each(
+        for_each_row(
             lambda i: (
                 f'''
   %above.at{i} = getelementptr {VECTOR}, ptr %above, i64 %row{i}
@@ -148,7 +149,7 @@ end:
 
 
 class _Compiled(NamedTuple):
-    """`meet`, and the engine that its machine code lives as long as."""
+    """Compiled function `meet`, and the engine that owns its machine code and must stay alive."""
 
     meet: Callable[..., None]
     engine: Any
@@ -156,8 +157,8 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled(dtype: str) -> _Compiled:
-    """`meet` for entries of this dtype, compiled for this processor in some hundredths of a second."""
-    # Only here, because loading LLVM takes a while.
+    """Compile `meet` for entries of a dtype, which takes a few hundredths of a second."""
+    # LLVM is slow to load, and not needed for `import lazynet`.
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -167,7 +168,7 @@ def _compiled(dtype: str) -> _Compiled:
     )
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(_assembly(dtype)), machine)
     engine.finalize_object()
-    # ctypes lets go of Python's lock for as long as a call lasts.
+    # ctypes releases Python's global interpreter lock during the call.
     prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)
     return _Compiled(prototype(engine.get_function_address("meet")), engine)
 
@@ -175,59 +176,68 @@ def _compiled(dtype: str) -> _Compiled:
 def half_products(
     block: Float[np.ndarray, "r c"], right: Float[np.ndarray, "c k"], left: Float[np.ndarray, "r k"] | None = None
 ) -> tuple[Float[np.ndarray, "r k"], Float[np.ndarray, "c k"]]:
-    """Block right and block' left, float64, for entries in float32 or float64 whose rows are contiguous.
+    """Compute block @ right and block.T @ left in float64.
 
-    Without left the block is symmetric, and the two add up to block right; what is left of the squares of ROWS rows on
-    its diagonal is not read.
+    Args:
+        block: Matrix of shape (r, c) in float32 or float64 with contiguous rows.
+        right: Vectors of shape (c, k).
+        left: Vectors of shape (r, k). If None, the block is symmetric, and entries to the left of the squares of ROWS
+            rows on its diagonal are not read.
+
+    Returns:
+        The two products, of shapes (r, k) and (c, k). Without `left`, two arrays whose sum is block @ right.
 
     Raises:
-        ValueError: if shapes do not fit, or the entries are not as above: machine code would not notice.
+        ValueError: If the shapes do not match, or the block has another dtype or layout.
     """
     _check(block, right, left)
     symmetric, k = left is None, right.shape[1]
-    compiled, whole = _compiled(block.dtype.name), len(block) // ROWS * ROWS
+    compiled, grouped = _compiled(block.dtype.name), len(block) // ROWS * ROWS
     right_rows = _packed(right)
     left_rows = right_rows if left is None else _packed(left)
     above_rows = np.zeros_like(left_rows)
-    # Lanes sum up columns apart: as many threads at most, and the same sums however many there are.
-    lanes = min(max(LANES, len(block) // ROWS_PER_LANE), -(-whole // STRIP))
-    block_at = block.ctypes.data, block.strides[0] // block.itemsize, whole, block.shape[1]
+    # Each lane has its own column sums, so results do not depend on the number of threads.
+    lanes = min(max(LANES, len(block) // ROWS_PER_LANE), -(-grouped // STRIP))
+    block_at = block.ctypes.data, block.strides[0] // block.itemsize, grouped, block.shape[1]
 
     def lane(start: int) -> np.ndarray:
-        """Multiply the lane's rows; what they add to the columns."""
+        """Multiply the rows of a lane and return their contribution to the column sums."""
         below = np.zeros_like(right_rows)
         for vectors in zip(right_rows, left_rows, above_rows, below, strict=True):
-            places = (array.ctypes.data for array in vectors)
-            compiled.meet(*block_at, start, lanes * STRIP, int(symmetric), *places)
+            addresses = (array.ctypes.data for array in vectors)
+            compiled.meet(*block_at, start, lanes * STRIP, int(symmetric), *addresses)
         return below
 
-    found = in_threads(lane, range(0, lanes * STRIP, STRIP))
-    below = _unpacked(reduce(iadd, found, np.zeros_like(right_rows)), k)
+    column_sums = in_threads(lane, range(0, lanes * STRIP, STRIP))
+    below = _unpacked(reduce(iadd, column_sums, np.zeros_like(right_rows)), k)
     above = _unpacked(above_rows, k)
     if left is None:
         step, entry = block.strides
         strides = ROWS * (step + entry), step, entry
-        squares = np.lib.stride_tricks.as_strided(block, (whole // ROWS, ROWS, ROWS), strides).astype(np.float64)
-        above[:whole] += (squares @ right[:whole].reshape(whole // ROWS, ROWS, k)).reshape(whole, k)
-        above[whole:] += block[whole:, whole:].astype(np.float64) @ right[whole:]
+        squares = np.lib.stride_tricks.as_strided(block, (grouped // ROWS, ROWS, ROWS), strides).astype(np.float64)
+        above[:grouped] += (squares @ right[:grouped].reshape(grouped // ROWS, ROWS, k)).reshape(grouped, k)
+        above[grouped:] += block[grouped:, grouped:].astype(np.float64) @ right[grouped:]
     else:
-        rest = block[whole:].astype(np.float64)
-        above[whole:] += rest @ right
-        below += rest.T @ left[whole:]
+        rest = block[grouped:].astype(np.float64)
+        above[grouped:] += rest @ right
+        below += rest.T @ left[grouped:]
     return above, below
 
 
 def _check(block: np.ndarray, right: np.ndarray, left: np.ndarray | None) -> None:
+    # Machine code would read out of bounds, or misinterpret the entries.
     rows = right if left is None else left
     if block.shape != (len(rows), len(right)) or rows.shape != (len(rows), right.shape[1]):
         shapes = f"{right.shape}" if left is None else f"{right.shape} and {rows.shape}"
-        raise ValueError(f"A block of shape {block.shape} cannot multiply vectors of shape {shapes}.")
-    if block.dtype not in (np.float64, np.float32) or (block.size and block.strides[1] != block.itemsize):
-        raise ValueError(f"A block of {block.dtype} must be of float64 or float32, its rows contiguous.")
+        raise ValueError(f"block must have a shape that matches vectors of shape {shapes}, got shape {block.shape}.")
+    if block.dtype not in (np.float64, np.float32):
+        raise ValueError(f"block must be an array of float64 or float32, got {block.dtype.str}.")
+    if block.size and block.strides[1] != block.itemsize:
+        raise ValueError(f"block must be an array with contiguous rows, got strides {block.strides}.")
 
 
 def _packed(v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "groups n together"]:
-    """Vectors in groups of TOGETHER, the last filled up with zeros."""
+    """Return the vectors in groups of TOGETHER; the last group is padded with zeros."""
     groups = -(-v.shape[1] // TOGETHER)
     result = np.zeros((groups, len(v), TOGETHER))
     for i in range(groups):

@@ -1,4 +1,4 @@
-"""Gaussian expectations of a smooth activation by its Hermite series."""
+"""Gaussian expectations of smooth activations by Hermite series."""
 
 import math
 
@@ -10,30 +10,37 @@ from jaxtyping import Float
 from lazynet.networks import Function, get_activation, value_and_slope
 
 MAX_TERMS = 8192
-MAX_SCALE = 64.0  # far above what MAX_TERMS can represent; spares the work of finding that out
-REACH = 13.0  # sqrt(phi(13)) is 3e-19
-TAIL = 1e-12
-FINEST = 8  # nodes of a function's quadrature, in multiples of what the known activations need
+MAX_SCALE = 64.0  # far beyond what MAX_TERMS can represent, so larger scales fail immediately
+REACH = 13.0  # the nodes span [-REACH, REACH]; the square root of the normal density is 3e-19 at the ends
+TAIL = 1e-12  # fraction of E[sigma(s z)^2] that the omitted terms may have
+FINEST = 8  # largest density of nodes for a function, in multiples of the density for the named activations
 
 
 def hermite_coefficients(
     activation: str | Function, scales: Float[np.ndarray, " n"], derivative: bool
 ) -> Float[np.ndarray, "n terms"]:
-    """Coefficients a_k(s) = E[sigma(s z) h_k(z)] for each scale s, z ~ N(0, 1), h_k orthonormal Hermite polynomials.
+    """Compute the Hermite coefficients a_k(s) = E[sigma(s z) h_k(z)] for each scale s, where z ~ N(0, 1).
 
-    With them E[sigma(s z) sigma(s' z')] = sum_k a_k(s) a_k(s') rho^k for corr(z, z') = rho (Mehler's formula; Daniely,
-    Frostig and Singer 2016). By Parseval's identity what the terms leave out is at most E[sigma(s z)^2] minus
-    sum_k a_k(s)^2; the number of terms is doubled until that is below 1e-12 of E[sigma(s z)^2]. `derivative` takes
-    sigma' for sigma. A function whose spectrum is unknown is integrated on more nodes until coefficients agree with
-    those on twice as many. To be called inside `lazynet.precision.float64()`.
+    The h_k are the orthonormal Hermite polynomials. Mehler's formula gives E[sigma(s z) sigma(s' z')] =
+    sum_k a_k(s) a_k(s') rho^k for corr(z, z') = rho (Daniely, Frostig and Singer 2016). By Parseval's identity, a
+    truncated sum has an error of at most E[sigma(s z)^2] - sum_k a_k(s)^2. The number of terms is doubled until this
+    bound is below 1e-12 E[sigma(s z)^2].
+
+    Call this function inside `lazynet.precision.float64()`.
+
+    Args:
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array. The spectrum of a
+            function is unknown: the nodes are doubled until the coefficients agree with those on twice as many.
+        scales: Scales s, shape (n,).
+        derivative: Whether to replace sigma by its derivative.
 
     Raises:
-        ValueError: if 8192 terms are too few, because a scale is too large or the function is not smooth.
+        ValueError: If a scale is so large that 8192 terms do not suffice, or the function is not smooth.
     """
     distinct, index = np.unique(scales, return_inverse=True)
 
-    def on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients, and E[sigma(s z)^2]."""
+    def coefficients_on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the coefficients, and E[sigma(s z)^2]."""
         z, basis = hermite_functions(terms, distinct[-1], nodes)
         step = z[1] - z[0]
         values = np.asarray(value_and_slope(activation, distinct[:, None] * z)[derivative]) * basis[0]
@@ -42,9 +49,9 @@ def hermite_coefficients(
     name, is_named = get_activation(activation).name, get_activation(activation).is_named
     terms, nodes = 64, 1
     while terms <= MAX_TERMS and nodes <= FINEST and distinct[-1] <= MAX_SCALE:
-        coefficients, total = on(nodes)
+        coefficients, total = coefficients_on(nodes)
         if not is_named:
-            change = np.sum((on(2 * nodes)[0] - coefficients) ** 2, axis=1)
+            change = np.sum((coefficients_on(2 * nodes)[0] - coefficients) ** 2, axis=1)
             if not np.all(change <= TAIL**2 * total):
                 nodes *= 2
                 continue
@@ -53,25 +60,34 @@ def hermite_coefficients(
         terms *= 2
     if is_named:
         raise ValueError(
-            f"init_scale times the largest norm of a row is {distinct[-1]:.3g}, which is too large for the kernel of "
-            f"{name} at full accuracy ({MAX_TERMS} terms); scale the rows to unit norm or take a smaller init_scale."
+            f"init_scale must be small enough for {MAX_TERMS} terms of the Hermite series of {name}, got "
+            f"{distinct[-1]:.3g} for init_scale times the largest norm of a row. Scale the rows to unit norm, or "
+            "reduce init_scale."
         )
     raise ValueError(
-        f"activation must be smooth and finite for its kernel of infinite width, got {name}, whose Hermite series does "
-        f"not converge in {MAX_TERMS} terms where init_scale times the largest norm of a row is {distinct[-1]:.3g}. "
-        "Leave predictions out, or scale the rows to unit norm."
+        f"activation must be smooth and finite for its kernel at infinite width, got {name}, whose Hermite series does "
+        f"not converge in {MAX_TERMS} terms for init_scale times the largest norm of a row, {distinct[-1]:.3g}. Leave "
+        "predictions out, or scale the rows to unit norm."
     )
 
 
 def hermite_functions(
     terms: int, scale: float, density: int = 1
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
-    """Equidistant nodes z and h_k(z) sqrt(phi(z)) at them, which unlike h_k itself stays of order 1.
+    """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equidistant nodes z.
 
-    The trapezoid rule converges exponentially here. Its frequency 2 pi / step has to exceed sqrt(terms), the
-    frequency of the last function, by the bandwidth of sigma(scale z) sqrt(phi(z)): the pole i pi / 2 of tanh, the
-    nearest of all, makes its spectrum fall as exp(-pi w / (2 scale)), below 1e-17 at w = 25 scale. The number of nodes
-    is a power of two, so that few shapes are ever compiled. `density` multiplies the number of nodes.
+    On these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds sqrt(terms),
+    the frequency of the last function, plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all named activations,
+    tanh has the pole closest to the real axis, i pi / 2: its spectrum decays as exp(-pi w / (2 scale)) and is below
+    1e-17 at w = 25 scale. The number of nodes is a power of two, which limits the number of shapes that are compiled.
+
+    Args:
+        terms: Number of Hermite functions.
+        scale: Largest scale of the activation's argument.
+        density: Factor on the number of nodes.
+
+    Returns:
+        The nodes, shape (nodes,), and the functions at the nodes, shape (terms, nodes).
     """
     frequency = density * (math.sqrt(terms) + 25.0 * scale + 25.0)
     z = np.linspace(-REACH, REACH, 2 ** math.ceil(math.log2(2 * REACH * frequency / (2 * math.pi) + 1)))
@@ -87,7 +103,7 @@ def hermite_functions(
 def hermite_sum(
     u1: Float[Array, "n1 d"], a1: Float[Array, "n1 terms"], u2: Float[Array, "n2 d"], a2: Float[Array, "n2 terms"]
 ) -> Float[Array, "n1 n2"]:
-    """sum_k a1_ik a2_jk rho_ij^k for the cosines rho of unit rows."""
+    """Return sum_k a1_ik a2_jk rho_ij^k for the cosines rho of the unit rows `u1` and `u2`."""
     return hermite_series(u1 @ u2.T, a1, a2)
 
 
@@ -95,7 +111,7 @@ def hermite_sum(
 def hermite_series(
     rho: Float[Array, "n1 n2"], a1: Float[Array, "n1 terms"], a2: Float[Array, "n2 terms"]
 ) -> Float[Array, "n1 n2"]:
-    """sum_k a1_ik a2_jk rho_ij^k, by Horner's rule."""
+    """Return sum_k a1_ik a2_jk rho_ij^k, computed by Horner's rule."""
     a2_by_term = a2.T
 
     def row(cosines_and_coefficients: tuple[Array, Array]) -> Array:
@@ -106,5 +122,5 @@ def hermite_series(
 
         return jax.lax.scan(horner, jax.numpy.zeros_like(rho), (a, a2_by_term), reverse=True)[0]
 
-    # A few rows at a time stay in cache over all the terms.
+    # Small batches of rows stay in the cache during the sum over terms.
     return jax.lax.map(row, (rho, a1), batch_size=32)

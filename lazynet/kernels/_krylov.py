@@ -1,12 +1,13 @@
-"""Functions of a kernel matrix from its products alone: the block Lanczos process, deepened until the answer is good.
+"""Block Lanczos process, which approximates functions of a kernel matrix from products with the matrix.
 
-K Q = Q T + N R E' with Q (n, m) orthonormal, its first columns spanning those asked about, T = Q' K Q block tridiagonal
-and N R what the last block leaves (Golub and Van Loan 2013, section 10.3.6). f(K) b is then nearly Q f(T) Q' b, for
-every f from one Q. Every new block is made orthogonal to all before it: kernels have eigenvalues over ten decades, and
-the two-term recurrence alone loses orthogonality at once.
+The process computes K Q = Q T + N R E', where the columns of Q (n, m) are orthonormal, the first ones span the block b
+of start vectors, T = Q' K Q is block tridiagonal, and N R is the remainder of the last block (Golub and Van Loan 2013,
+section 10.3.6). A single Q then gives the approximation f(K) b = Q f(T) Q' b for every function f. Each new block is
+orthogonalized against all previous blocks, because the eigenvalues of kernels span ten decades and the short recurrence
+alone loses orthogonality immediately.
 
-Random columns beside those asked about cost little, because a product reads the kernel once for all of them. They find
-the large eigenvalues early, which halves the number of products, and see what the others hardly show.
+Additional random start vectors are cheap, because a product reads the kernel once for all vectors. They reveal the
+large eigenvalues early, which halves the number of products, and eigenvalues that are hardly visible in b.
 """
 
 from functools import cached_property
@@ -23,19 +24,19 @@ from lazynet.kernels._threads import in_threads, narrow_products
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
-COLUMNS = TOGETHER  # that a product takes at the price of one
-SEEING = 4  # random columns at least, of which some sees every eigenvalue that the others hardly show
-PARTS = 4  # of the rows, which threads free of the basis: the same sums however many threads there are
-EPS = float(np.finfo(float).eps / 2)  # of float64 arithmetic
-LEAST, LARGEST = 128, 3000  # vectors that a basis must have room for, and has at most
+COLUMNS = TOGETHER  # columns that a product can take at the cost of one
+SEEING = 4  # minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show
+PARTS = 4  # parts of the rows in orthogonalization; a fixed number makes sums independent of the number of threads
+EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
+LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and largest number in a basis
 
 
 class Error(NamedTuple):
-    """What an answer may be wrong by, relative to the norm of what it is a function of.
+    """Estimated error of a result, relative to the norm of the vector that the function of the kernel is applied to.
 
     Attributes:
-        truncation: from stopping the Krylov process; 0 for the exact path.
-        storage: from the rounding of the kernel's entries, and of the arithmetic.
+        truncation: Error from stopping the Krylov process; 0 for exact methods.
+        storage: Error from rounding of the kernel's entries and of the arithmetic.
     """
 
     truncation: float
@@ -43,76 +44,83 @@ class Error(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Their sum."""
+        """Sum of both errors."""
         return self.truncation + self.storage
 
 
 @runtime_checkable
 class Product(Protocol):
-    """Anything symmetric that multiplies."""
+    """Symmetric linear operator."""
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        """K v."""
+        """Return K v."""
         ...
 
 
 def check_tolerance(tolerance: float | None) -> None:
-    """Refuse a tolerance that is not positive."""
+    """Check a tolerance.
+
+    Raises:
+        ValueError: If `tolerance` is given but is not positive and finite.
+    """
     if tolerance is not None and not 0 < tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance}, but must be positive and finite.")
+        raise ValueError(f"tolerance must be positive and finite, got {tolerance}.")
 
 
 def basis_limit(n: int) -> int:
-    """How many vectors a basis may have.
+    """Return the largest number of vectors of length n that a basis may have.
 
     Raises:
-        ValueError: if the memory does not suffice for the least.
+        ValueError: If not even `LEAST` vectors fit into memory.
     """
-    # Twice, because a basis that grows may have to be copied.
-    each = 2 * 8 * n
-    check_fits(f"A Krylov basis of {n} rows", each * LEAST, available_memory())
-    return min(LARGEST, available_memory() // each)
+    # The factor 2 allows for a copy when the basis grows.
+    bytes_per_vector = 2 * 8 * n
+    check_fits(f"A Krylov basis of {n} rows", bytes_per_vector * LEAST, available_memory())
+    return min(LARGEST, available_memory() // bytes_per_vector)
 
 
 def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_more"]:
-    """b and beside it random columns, always the same."""
-    more = max(COLUMNS - b.shape[1], SEEING)
-    return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), more))], axis=1)
+    """Append reproducible random columns to b."""
+    count = max(COLUMNS - b.shape[1], SEEING)
+    return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)
 
 
 class Lanczos:
-    """One Krylov basis for all columns of b.
+    """Krylov basis for all columns of a block b.
 
-    It is complete, and makes every function exact, when nothing is left to add; for b = 0 it is so at once.
+    Args:
+        k: Symmetric operator K of n rows.
+        b: Start vectors, shape (n, k).
 
     Attributes:
-        depth: number of products taken.
-        complete: whether the basis is invariant.
+        depth: Number of products so far.
+        complete: Whether the basis spans an invariant subspace, so that functions of K are exact. For b = 0, the basis
+            is complete from the start.
     """
 
     def __init__(self, k: Product, b: Float[np.ndarray, "n k"]) -> None:
-        """The basis that b spans."""
+        """Start with a basis of the span of b."""
         self._k, self.depth = k, 0
         norms = np.linalg.norm(b, axis=0)
         self._basis, self._t = np.empty((0, len(b))), np.empty((0, 0))
         self._size, self._before = 0, slice(0, 0)
-        self._last, coordinates = self._remainder((b / np.where(norms > 0, norms, 1)).T, 1.0)
+        self._last, coordinates = self._orthonormalize((b / np.where(norms > 0, norms, 1)).T, 1.0)
         self._coordinates = coordinates * norms
         self.complete = not len(self._last)
         self._append()
 
     @property
     def size(self) -> int:
-        """Vectors in the basis, m."""
+        """Number m of vectors in the basis."""
         return self._size
 
     @property
     def basis(self) -> Float[np.ndarray, "m n"]:
-        """Q', its rows orthonormal."""
+        """Orthonormal basis Q', one vector per row."""
         return self._basis[: self._size]
 
     def deepen(self) -> None:
-        """Multiply the last block, and add what is new in the product."""
+        """Multiply the last block by K and append the new directions to the basis."""
         self.__dict__.pop("ritz", None)
         self.__dict__.pop("defect", None)
         product = np.ascontiguousarray(self._k.product(self._last.T).T)
@@ -122,41 +130,47 @@ class Lanczos:
         self._t[last, before.start : last.stop] = along
         self._t[before.start : last.stop, last] = along.T
         scale = float(np.abs(self._t[: self._size, : self._size]).max())
-        self._last, self._left = self._remainder(product - along @ self._basis[before.start : last.stop], scale)
+        self._last, self._remainder_factor = self._orthonormalize(
+            product - along @ self._basis[before.start : last.stop], scale
+        )
         self._before = last
         self.complete = not len(self._last)
         self._append()
 
-    def _remainder(self, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Orthonormal rows N' (b, n) for these, which the recurrence has freed of the last two blocks: rows = R' N'."""
+    def _orthonormalize(self, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return orthonormal rows N' (b, n), orthogonal to the basis, and R with rows = R' N'.
+
+        The recurrence has already made `rows` orthogonal to the last two blocks. Directions that are small relative to
+        `scale` are dropped as rounding errors.
+        """
         q, r, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True, check_finite=False)
         rank = int(np.sum(np.abs(np.diag(r)) > 8 * np.finfo(float).eps * scale))
         rank = min(rank, rows.shape[1] - self._size)
-        left = np.empty((rank, len(rows)))
+        factor = np.empty((rank, len(rows)))
         if not rank:
-            return np.empty((0, rows.shape[1])), left
+            return np.empty((0, rows.shape[1])), factor
         q, r = q[:, :rank], r[:rank]
-        # Once is enough, unless much of a row was along the basis.
+        # One pass suffices unless a row has a large component in the span of the basis.
         for _ in range(3 if self._size else 0):
-            q, again = scipy.linalg.qr(self._freed(q.T).T, mode="economic", check_finite=False)
+            q, again = scipy.linalg.qr(self._project_out_basis(q.T).T, mode="economic", check_finite=False)
             r = again @ r
             if np.abs(np.diag(again)).min() > 0.7:
                 break
-        left[:, order] = r
-        return np.ascontiguousarray(q.T), left
+        factor[:, order] = r
+        return np.ascontiguousarray(q.T), factor
 
-    def _freed(self, rows: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
-        """What of the rows is orthogonal to the basis."""
+    def _project_out_basis(self, rows: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
+        """Return the components of the rows that are orthogonal to the basis."""
         parts = tiles(rows.shape[1], -(-rows.shape[1] // PARTS))
         along = sum(in_threads(lambda part: rows[:, part] @ self.basis[:, part].T, parts))
         return np.concatenate(in_threads(lambda part: rows[:, part] - along @ self.basis[:, part], parts), axis=1)
 
     def _append(self) -> None:
-        """Put the last block into the basis."""
+        """Append the last block to the basis."""
         size = self._size + len(self._last)
         if size > len(self._basis):
             room = max(size, 2 * len(self._basis))
-            # In place where the system can, so that the basis is not held twice.
+            # Resizing in place, if the system supports it, avoids holding the basis twice.
             self._basis.resize((room, self._basis.shape[1]), refcheck=False)
             t = np.zeros((room, room))
             t[: self._size, : self._size] = self._t[: self._size, : self._size]
@@ -166,35 +180,43 @@ class Lanczos:
 
     @property
     def multiplied(self) -> int:
-        """Vectors of the basis whose products are known: all but the last block."""
+        """Number of basis vectors that have been multiplied by K: all but the last block."""
         return self._size - len(self._last)
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (m,) in ascending order and eigenvectors (m, m) of T, after at least one product."""
+        """Eigenvalues of T in ascending order, shape (m,), and eigenvectors, shape (m, m); requires `depth` >= 1."""
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 
     @property
     def weights(self) -> Float[np.ndarray, "m k"]:
-        """The columns asked about along each Ritz vector."""
+        """Coefficients of the columns of b in the basis of Ritz vectors."""
         return self.ritz[1][: len(self._coordinates)].T @ self._coordinates
 
     @cached_property
     def defect(self) -> Float[np.ndarray, "b m"]:
-        """What the process leaves out of K times each Ritz vector, in coordinates of the next block."""
-        return self._left @ self.ritz[1][self.multiplied - self._left.shape[1] :]
+        """Residual of each Ritz pair, K v - value v, in coordinates of the next block."""
+        factor = self._remainder_factor
+        return factor @ self.ritz[1][self.multiplied - factor.shape[1] :]
 
     def vectors(self) -> Float[np.ndarray, "n m"]:
-        """The Ritz vectors: for functions of K on the columns asked about as good as all eigenvectors."""
+        """Return the Ritz vectors, which replace the eigenvectors in functions of K applied to b."""
         return self.basis[: self.multiplied].T @ self.ritz[1]
 
 
 def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
-    """The largest eigenvalue of a kernel, to about 1e-12 of itself.
+    """Compute the largest eigenvalue of a kernel to a relative accuracy of about 1e-12.
 
-    An operator is asked for products with fixed random vectors, until the defect of the largest Ritz value is a
-    millionth of it, which leaves far less than that where no other eigenvalue is near.
+    For an operator, a Lanczos process with fixed random vectors runs until the residual of the largest Ritz value is a
+    millionth of the value. The error of the value is of the order of the squared residual over the gap to the next
+    eigenvalue, and thus far smaller.
+
+    Args:
+        k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.
+
+    >>> largest_eigenvalue(np.diag([1.0, 3.0]))
+    3.0
     """
     if not isinstance(k, KernelOperator):
         return largest_of_matrix(k)

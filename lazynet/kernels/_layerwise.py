@@ -1,7 +1,6 @@
-"""The empirical tangent kernel of any differentiable network, from the inputs and gradients of its layers."""
+"""Empirical tangent kernel of any differentiable network, from the inputs and gradients of its layers."""
 
 from collections.abc import Callable
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,26 +10,37 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._tracing import Dense, evaluate, trace, uses
+from lazynet.programs import compiled
 from lazynet.typing import Variables
 
 
 class Layer(NamedTuple):
-    """Gradients of the outputs by one value of the network, and what the arrays that enter there are multiplied by.
+    """Gradients at an intermediate value of the network, and inputs of the parameter arrays that produce it.
 
-    Row i of the Jacobian of output c by such an array is the outer product of inputs_i and gradients_ic; inputs that
-    are None are 1. An array that is in no dense layer is a value of its own, and its gradients are its Jacobian.
+    For example i and output c, the Jacobian with respect to such an array is the outer product of inputs_i and
+    gradients_ic. A parameter array that does not act as a dense layer counts as a value of its own: its gradients are
+    its Jacobian.
+
+    Attributes:
+        gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
+        inputs: Vectors that each array is multiplied by, by the position of the array in "params"; None stands for 1.
     """
 
     gradients: Float[Array, "n k _"]
     inputs: dict[int, Float[Array, "n _"] | None]
 
 
-@partial(jax.jit, static_argnames="network")
+@compiled(static_argnames="network")
 def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
-    """What the kernel of these rows is made of; arrays go by their place among those of "params".
+    """Compute the layers of a network at each row of `x`.
+
+    Args:
+        network: Network, as in `empirical_ntk`; hashable.
+        variables: Variables of the network.
+        x: Inputs, shape (n, ...).
 
     Raises:
-        ValueError: if the outputs of one row are not floats (1,) or (1, k), or depend on no array.
+        ValueError: If the outputs of one row are not floats of shape (1,) or (1, k), or do not depend on "params".
     """
     arrays, structure = jax.tree.flatten(variables["params"])
     fixed = {name: value for name, value in variables.items() if name != "params"}
@@ -42,36 +52,39 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
     program = trace(outputs, arrays, fixed, x[:1])
     entries = uses(program, program.arguments[: len(arrays)], program.arguments[-1])
     if not entries:
-        raise ValueError("variables['params'] has no array that the outputs of network depend on.")
-    dense = {place: use for place, use in entries.items() if use is not None}
-    general = [place for place, use in entries.items() if use is None]
+        raise ValueError("variables['params'] must have arrays that the outputs of network depend on, got none.")
+    dense = {position: use for position, use in entries.items() if use is not None}
+    general = [position for position, use in entries.items() if use is None]
     shifts = {use.output: program.zeros(use.output) for use in dense.values()}
 
-    def of_row(row: Array) -> list[Layer]:
-        given = [*arrays, *jax.tree.leaves(fixed), row[None]]
+    def layers_at(row: Array) -> list[Layer]:
+        arguments = [*arrays, *jax.tree.leaves(fixed), row[None]]
 
-        def shifted(shifts: dict[int, Array], chosen: dict[int, Array]) -> tuple[Array, dict[int, Array | None]]:
-            read = evaluate(program, [chosen.get(place, value) for place, value in enumerate(given)], shifts)
-            return read(program.results[0]), {place: _inputs(use, read, x.dtype) for place, use in dense.items()}
+        def shifted(shifts: dict[int, Array], replaced: dict[int, Array]) -> tuple[Array, dict[int, Array | None]]:
+            values = [replaced.get(position, value) for position, value in enumerate(arguments)]
+            read = evaluate(program, values, shifts)
+            return read(program.results[0]), {position: _inputs(use, read, x.dtype) for position, use in dense.items()}
 
-        f, pullback, inputs = jax.vjp(shifted, shifts, {place: arrays[place] for place in general}, has_aux=True)
+        f, pullback, inputs = jax.vjp(
+            shifted, shifts, {position: arrays[position] for position in general}, has_aux=True
+        )
         by_value, by_array = jax.vmap(pullback)(jnp.eye(f.size, dtype=f.dtype))
         layers = [
-            Layer(gradient, {place: inputs[place] for place, use in dense.items() if use.output == value})
+            Layer(gradient, {position: inputs[position] for position, use in dense.items() if use.output == value})
             for value, gradient in by_value.items()
         ]
-        layers += [Layer(jacobian, {place: None}) for place, jacobian in by_array.items()]
-        # Sizes in full, since an array may be empty.
+        layers += [Layer(jacobian, {position: None}) for position, jacobian in by_array.items()]
+        # reshape cannot infer a size with -1 if an array is empty.
         return [
             Layer(gradients.reshape(f.size, prod(gradients.shape[1:])).astype(x.dtype), inputs)
             for gradients, inputs in layers
         ]
 
-    return jax.vmap(of_row)(x)
+    return jax.vmap(layers_at)(x)
 
 
 def _inputs(use: Dense, read: Callable[[Any], Array], dtype: Any) -> Array | None:
-    """What an array of a dense layer is multiplied by, with the scales of the array; None for 1."""
+    """Return the vector that the array of a dense layer is multiplied by, including its scales; None stands for 1."""
     if use.input is None and not use.scales:
         return None
     inputs = jnp.ones(1, dtype) if use.input is None else jnp.ravel(read(use.input)).astype(dtype)
@@ -82,32 +95,44 @@ def _inputs(use: Dense, read: Callable[[Any], Array], dtype: Any) -> Array | Non
 
 
 def function_of(network: Any) -> Callable[[Variables, Array], Array]:
-    """The function `apply(variables, x)` of a network, or the network where it is such a function itself."""
+    """Return `network.apply`, or the network itself if it is a function."""
     return getattr(network, "apply", network)
 
 
 def _check_outputs(f: Any) -> Array:
-    """The outputs (k,) of one row."""
+    """Return the outputs of one row, shape (k,)."""
+    allowed = "network must return floats of shape (1,) or (1, k) for one row"
     if not isinstance(f, Array):
-        raise ValueError(f"network gives a {type(f).__name__} for one row, but must give floats (1,) or (1, k).")
+        raise ValueError(f"{allowed}, got {type(f).__name__}.")
     if f.ndim not in (1, 2) or len(f) != 1 or not jnp.issubdtype(f.dtype, jnp.floating):
-        raise ValueError(f"network gives {f.dtype} {f.shape} for one row, but must give floats (1,) or (1, k).")
+        raise ValueError(f"{allowed}, got {f.dtype} of shape {f.shape}.")
     return jnp.ravel(f)
 
 
-@partial(jax.jit, static_argnames=("average", "parts"))
+@compiled(static_argnames=("average", "parts"))
 def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: bool) -> dict[int, Array]:
-    """The kernel (n1, k, n2, k), or (n1, 1, n2, 1) of the average, by place of the array, or whole under 0."""
+    """Compute the kernel of two sets of rows from their layers.
+
+    Args:
+        left: Layers of n1 rows.
+        right: Layers of n2 rows.
+        average: Whether to average over outputs.
+        parts: Whether to return the contribution of each array instead of their sum.
+
+    Returns:
+        Arrays of shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average, by the position of the array in "params". The
+        whole kernel has the key 0.
+    """
     blocks: dict[int, Array] = {}
-    for one, two in zip(left, right, strict=True):
-        (n1, k, size), n2 = one.gradients.shape, len(two.gradients)
-        # For the average, one product sums over outputs too.
-        apart, summed = (1, k) if average else (k, 1)
-        rows, columns = (a.reshape(len(a) * apart, summed * size) for a in (one.gradients, two.gradients))
-        gradients = (rows @ columns.T).reshape(n1, apart, n2, apart) / summed
-        for place in one.inputs:
-            a, b = one.inputs[place], two.inputs[place]
+    for layer1, layer2 in zip(left, right, strict=True):
+        (n1, k, size), n2 = layer1.gradients.shape, len(layer2.gradients)
+        # For the average, the matrix product also sums over outputs.
+        separate, summed = (1, k) if average else (k, 1)
+        rows, columns = (a.reshape(len(a) * separate, summed * size) for a in (layer1.gradients, layer2.gradients))
+        gradients = (rows @ columns.T).reshape(n1, separate, n2, separate) / summed
+        for position in layer1.inputs:
+            a, b = layer1.inputs[position], layer2.inputs[position]
             block = gradients if a is None or b is None else gradients * (a @ b.T).reshape(n1, 1, n2, 1)
-            key = place if parts else 0
+            key = position if parts else 0
             blocks[key] = blocks[key] + block if key in blocks else block
     return blocks

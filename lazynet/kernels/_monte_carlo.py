@@ -1,4 +1,4 @@
-"""The mean of the empirical kernel over random starts, for networks without an analytic kernel and as a check of it."""
+"""Mean of the empirical kernel over random starts, to check analytic kernels or replace missing ones."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,13 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MonteCarloKernel(NamedTuple):
-    """A mean over starts, (n1, n2), and its standard error, (n1, n2), NumPy float64."""
+    """Mean of the empirical kernel over random starts, in NumPy float64.
+
+    Attributes:
+        kernel: Mean over starts, shape (n1, n2).
+        standard_error: Standard error of the mean, shape (n1, n2).
+        starts: Number of starts.
+    """
 
     kernel: np.ndarray
     standard_error: np.ndarray
@@ -32,33 +38,33 @@ def monte_carlo_kernel(
     key: Array | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> MonteCarloKernel:
-    """Average the empirical kernel of a network, averaged over its outputs, over random starts.
+    """Average the empirical kernel of a network over random starts and over outputs.
 
-    At width m its expectation differs from the kernel of infinite width by terms of order 1 / m, which no number of
-    starts removes (Hanin and Nica 2020, Theorem 1, for relu).
+    At width m, the expectation of the empirical kernel differs from the infinite-width kernel by terms of order 1 / m,
+    which do not vanish with more starts (Hanin and Nica 2020, Theorem 1, for relu).
 
     Args:
-        network: anything with `init(key, x)` and `apply(variables, x)`, of one width.
-        x1: inputs (n1, d).
-        x2: inputs (n2, d); x1 when left out.
-        starts: how many, at least 2.
-        key: from which start i draws with fold_in(key, i); key(0) when left out.
-        progress: is called with the number of starts done.
+        network: Object with functions `init(key, x)` and `apply(variables, x)`.
+        x1: Inputs, shape (n1, d).
+        x2: Inputs, shape (n2, d). Defaults to `x1`.
+        starts: Number of starts, at least 2.
+        key: JAX random key. Start i uses `fold_in(key, i)`. Defaults to `jax.random.key(0)`.
+        progress: Function that is called after each start with the number of completed starts.
 
     Returns:
-        MonteCarloKernel; each kernel is computed in float32, their mean in float64.
+        A `MonteCarloKernel`. Each kernel is computed in float32, their mean in float64.
 
     Raises:
-        ValueError: if there are fewer than two starts.
+        ValueError: If `starts` is less than 2.
 
     >>> import numpy as np, lazynet as lz
     >>> network, x = lz.TwoLayer(width=256, symmetric=False), np.eye(2)
-    >>> found = lz.monte_carlo_kernel(network, x, starts=20)
-    >>> bool(abs(found.kernel - lz.analytic_kernel(network)(x)).max() < 5 * found.standard_error.max())
+    >>> mean = lz.monte_carlo_kernel(network, x, starts=20)
+    >>> bool(abs(mean.kernel - lz.analytic_kernel(network)(x)).max() < 5 * mean.standard_error.max())
     True
     """
     if starts < 2:
-        raise ValueError(f"starts is {starts}, but must be at least 2, or there is no standard error.")
+        raise ValueError(f"starts must be at least 2, got {starts}.")
     network = as_static(network)
     key = jax.random.key(0) if key is None else key
     rows1 = jnp.asarray(np.asarray(x1, np.float32))
@@ -66,33 +72,41 @@ def monte_carlo_kernel(
     mean = square = np.zeros(())
     with jax.default_matmul_precision("highest"):
         for i in range(starts):
-            found = np.asarray(_of_start(network, jax.random.fold_in(key, i), rows1, rows2), np.float64)
-            # Welford's update, which does not cancel.
-            before = found - mean
-            mean = mean + before / (i + 1)
-            square = square + before * (found - mean)
+            kernel = np.asarray(_kernel_at_start(network, jax.random.fold_in(key, i), rows1, rows2), np.float64)
+            # Welford's algorithm avoids cancellation.
+            deviation = kernel - mean
+            mean = mean + deviation / (i + 1)
+            square = square + deviation * (kernel - mean)
             if progress is not None:
                 progress(i + 1)
     return MonteCarloKernel(mean, np.sqrt(square / (starts - 1) / starts), starts)
 
 
 @partial(jax.jit, static_argnames="network")
-def _of_start(network: Any, key: Array, x1: Array, x2: Array | None) -> Array:
+def _kernel_at_start(network: Any, key: Array, x1: Array, x2: Array | None) -> Array:
     return whole(layer_kernels(network, dict(network.init(key, x1)), x1, x2))
 
 
 def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | None = None) -> dict[int, Array]:
-    """What each trained array adds to the empirical kernel averaged over outputs, (n1, n2), by its place; traceable.
+    """Compute the contribution of each trained array to the empirical kernel averaged over outputs; traceable by JAX.
 
-    Arrays that outputs do not depend on are left out.
+    Args:
+        network: Network, as in `lazynet.empirical_ntk`; hashable.
+        variables: Variables of the network.
+        x1: Inputs, shape (n1, ...).
+        x2: Inputs, shape (n2, ...). Defaults to `x1`.
+
+    Returns:
+        Kernels of shape (n1, n2) by the position of the array in "params". Arrays that the outputs do not depend on are
+        omitted.
     """
     left = layers_of(network, variables, x1)
     right = left if x2 is None else layers_of(network, variables, x2)
     blocks = product_of(left, right, average=True, parts=True)
-    return {place: blocks[place][:, 0, :, 0] for place in sorted(blocks)}
+    return {position: blocks[position][:, 0, :, 0] for position in sorted(blocks)}
 
 
 def whole(parts: dict[int, Array]) -> Array:
-    """The kernel (n1, n2) of its parts."""
+    """Return the sum of the contributions from `layer_kernels`, the empirical kernel of shape (n1, n2)."""
     first, *rest = parts.values()
     return sum(rest, first)

@@ -1,4 +1,4 @@
-"""Kernel matrices that are multiplied and never looked at: the upper triangle in blocks, stored or computed anew."""
+"""Kernel matrices as operators, whose upper triangle is stored or recomputed in blocks."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,50 +13,54 @@ from lazynet.kernels._spectrum import tiles, upper_tiles
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import AnyArray
 
-BLOCK = 2048  # rows of a stored block
-PANEL = 256  # rows that a device widens to float64 and multiplies at once
+BLOCK = 2048  # rows per block
+PANEL = 256  # rows that a device converts to float64 and multiplies at once
 
-
-# The entries of a block of the upper triangle, for a slice of rows and of columns.
+# Function of a row slice and a column slice that returns the entries of this block of the upper triangle.
 Block = Callable[[slice, slice], np.ndarray]
 
 
 class KernelOperator:
-    """A symmetric kernel matrix K (n, n) known by its products.
+    """Symmetric kernel matrix K of shape (n, n) that is accessed through products.
 
-    Only the blocks of the upper triangle are kept or computed; a product reads each of them once and uses it twice.
-    Vectors, sums and results are float64 whatever the dtype of the entries.
+    Only blocks of the upper triangle are stored or computed, and a product uses each block twice. Vectors, sums and
+    results are float64 for any dtype of the entries.
+
+    Args:
+        n: Number of rows.
+        block: Function of a row slice and a column slice that returns a block of the upper triangle.
+        dtype: Dtype of the entries.
+        rounding: Error of an entry relative to the largest entry, or 0 if entries are exact up to float64 rounding.
+        storage: "memory", "disk", "devices" or "none".
+        size: Rows per block. Defaults to `BLOCK`.
 
     Attributes:
-        n: number of rows.
-        dtype: of the entries.
-        rounding: error of an entry relative to the largest, 0 where it is exact as far as lazynet knows.
-        storage: "memory", "disk", "devices" or "none".
+        n: Number of rows.
+        dtype: Dtype of the entries.
+        rounding: Error of an entry relative to the largest entry.
+        storage: Place of the entries.
     """
 
     def __init__(
         self, n: int, block: Block, dtype: str, rounding: float, storage: str, size: int | None = None
     ) -> None:
-        """An operator from a function that gives a block of the upper triangle, for a slice of rows and of columns.
-
-        Blocks have BLOCK rows, or as many as `size` says.
-        """
+        """Store the arguments; no block is computed."""
         self.n, self.dtype, self.rounding, self.storage = n, np.dtype(dtype), rounding, storage
         self._block, self._size = block, size or BLOCK
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, n)."""
+        """Shape (n, n)."""
         return self.n, self.n
 
     def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Rows, columns and entries of each block of the upper triangle."""
+        """Iterate over the blocks of the upper triangle: row slice, column slice and entries."""
         for rows, columns in upper_tiles(self.n, self._size):
             yield rows, columns, self._block(rows, columns)
 
     def dense(self) -> Float[np.ndarray, "n n"]:
-        """The whole matrix, float64."""
-        check_fits(f"A whole kernel of {self.n} rows", 8 * self.n**2, available_memory())
+        """Return the matrix in float64."""
+        check_fits(f"A dense kernel of {self.n} rows", 8 * self.n**2, available_memory())
         result = np.empty(self.shape)
         for rows, columns, block in self.blocks():
             result[rows, columns] = block
@@ -64,24 +68,29 @@ class KernelOperator:
         return result
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
-        """The diagonal, float64."""
-        return np.concatenate([np.diag(self._block(s, s)).astype(np.float64) for s in tiles(self.n, self._size)])
+        """Return the diagonal in float64."""
+        slices = tiles(self.n, self._size)
+        return np.concatenate([np.diag(self._block(rows, rows)).astype(np.float64) for rows in slices])
 
     def columns(self, index: np.ndarray) -> Float[np.ndarray, "n r"]:
-        """The columns with these distinct numbers, float64."""
+        """Return the columns with the given distinct indices, in float64."""
         result = np.empty((self.n, len(index)))
         for rows, columns, block in self.blocks():
-            (here,) = np.nonzero((index >= columns.start) & (index < columns.stop))
-            result[rows, here] = block[:, index[here] - columns.start]
+            (selected,) = np.nonzero((index >= columns.start) & (index < columns.stop))
+            result[rows, selected] = block[:, index[selected] - columns.start]
             if rows != columns:
-                (here,) = np.nonzero((index >= rows.start) & (index < rows.stop))
-                result[columns, here] = block[index[here] - rows.start].T
+                (selected,) = np.nonzero((index >= rows.start) & (index < rows.stop))
+                result[columns, selected] = block[index[selected] - rows.start].T
         return result
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        """K v in float64."""
+        """Return K v in float64.
+
+        Raises:
+            ValueError: If `v` does not have n rows.
+        """
         if len(v) != self.n:
-            raise ValueError(f"v has shape {v.shape}, but an operator of {self.n} rows multiplies ({self.n}, k).")
+            raise ValueError(f"v must be an array of shape ({self.n}, k), got shape {v.shape}.")
         result = np.zeros(v.shape)
         for rows, columns, block in self.blocks():
             block = np.ascontiguousarray(block, self.dtype)
@@ -92,46 +101,61 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """The norm that errors of all entries may have together, twice what independent ones have."""
+    """Return the spectral norm that errors of all entries may have, twice the typical norm of independent errors."""
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
 
 def _times(block: Array, w: Array) -> Array:
-    """block w', which XLA does faster than block v."""
+    """Return block @ w.T, which XLA computes faster than block @ v."""
     return jax.lax.dot_general(block, w, (((1,), (1,)), ((), ())))
 
 
 @jax.jit
 def widened_product(block: Array, w: Array) -> Array:
-    """block w' in the dtype of w; entries of another are widened a few rows at a time."""
+    """Return block @ w.T in the dtype of `w`; entries of another dtype are converted a few rows at a time."""
     if block.dtype == w.dtype:
         return _times(block, w)
     size = min(PANEL, len(block))
-    whole = len(block) // size
+    panels = len(block) // size
 
     def panel(i: Array) -> Array:
         return _times(jax.lax.dynamic_slice_in_dim(block, i * size, size).astype(w.dtype), w)
 
-    kept = jax.lax.map(panel, jnp.arange(whole)).reshape(whole * size, len(w))
-    if whole * size == len(block):
-        return kept
-    return jnp.concatenate([kept, _times(block[whole * size :].astype(w.dtype), w)])
+    product = jax.lax.map(panel, jnp.arange(panels)).reshape(panels * size, len(w))
+    if panels * size == len(block):
+        return product
+    return jnp.concatenate([product, _times(block[panels * size :].astype(w.dtype), w)])
 
 
 class CrossOperator:
-    """The kernel between other inputs (n1 rows) and those of an operator (n rows), computed anew for every product."""
+    """Kernel between new inputs (n1 rows) and the inputs of an operator (n rows), recomputed for every product.
+
+    Args:
+        kernel: Function `kernel(x1, x2, dtype=...)`, as in `lazynet.kernel_operator`.
+        x1: New inputs, shape (n1, d).
+        x2: Inputs of the operator, shape (n, d).
+        dtype: Dtype of the entries, "float64" or "float32".
+
+    Raises:
+        ValueError: If `x1` is not a finite matrix with rows as long as those of `x2`.
+
+    Attributes:
+        shape: Shape (n1, n).
+    """
 
     def __init__(
         self, kernel: Callable[..., np.ndarray], x1: Float[AnyArray, "n1 d"], x2: Float[AnyArray, "n d"], dtype: str
     ) -> None:
-        """K(x1, x2) with entries of this dtype; `kernel` is a function as `kernel_operator` takes."""
-        if x1.ndim != 2 or x1.shape[1] != x2.shape[1] or not np.isfinite(x1).all():
-            raise ValueError(f"x1 has shape {x1.shape}, but must be finite rows of length {x2.shape[1]}.")
+        """Check the inputs; no entry is computed."""
+        if x1.ndim != 2 or x1.shape[1] != x2.shape[1]:
+            raise ValueError(f"x1 must be an array of shape (n1, {x2.shape[1]}), got shape {x1.shape}.")
+        if not np.isfinite(x1).all():
+            raise ValueError("x1 must be finite, got NaN or infinite entries.")
         self.shape = len(x1), len(x2)
         self._block = lambda rows, columns: kernel(x1[rows], x2[columns], dtype=dtype)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n1 k"]:
-        """K v in float64."""
+        """Return K v in float64."""
         result = np.zeros((self.shape[0], v.shape[1]))
         for rows in tiles(self.shape[0], BLOCK):
             for columns in tiles(self.shape[1], BLOCK):

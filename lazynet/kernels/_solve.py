@@ -1,4 +1,4 @@
-"""The inverse of a kernel matrix on a vector, from products alone: preconditioned, for small eigenvalues."""
+"""Solution of linear systems with a kernel matrix by a preconditioned Lanczos process, and the complexity measure."""
 
 import warnings
 from collections.abc import Callable
@@ -22,28 +22,32 @@ from lazynet.kernels._spectrum import Inverse, check_targets
 from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
-RANK = 1000  # columns that the preconditioner takes at most
-FACTORED = 16_000  # rows of a matrix that is factored at most: LAPACK libraries crash beyond 2^31 bytes
-UNSEEN = 0.03  # share of its typical size below which a component of a random vector is as good as never
+RANK = 1000  # largest number of columns in the preconditioner
+FACTORED = 16_000  # largest number of rows of a matrix that is factored, because LAPACK crashes beyond 2^31 bytes
+UNSEEN = 0.03  # fraction of its typical size that a component of a random vector practically never falls below
 
 
 def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float = 1e-5) -> float:
-    """The complexity measure sqrt(2 y' K^-1 y / n); with several outputs sqrt(2 tr(Y' K^-1 Y) / n).
+    """Compute the complexity measure sqrt(2 y' K^-1 y / n); for several outputs, sqrt(2 tr(Y' K^-1 Y) / n).
 
-    Arora et al. 2019, equation (10), the leading term of their generalization bound.
+    It is the leading term of the generalization bound of Arora et al. 2019, equation (10).
 
     Args:
-        k: kernel on the training set, (n, n), or a `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k).
-        tolerance: relative error to reach for an operator, and for a matrix of more than 16,000 rows. A smaller one is
-            factored and needs none.
+        k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k).
+        tolerance: Relative error to reach for an operator, or a matrix of more than 16,000 rows. Smaller matrices are
+            factored, and the tolerance is ignored.
 
     Returns:
-        A number without unit, computed in float64.
+        The dimensionless complexity, computed in float64.
 
     Raises:
-        ValueError: if k is not a finite symmetric positive definite matrix, or y does not fit it. Of a matrix that is
-            factored, two rows that are identical (or antipodal, to an odd activation) are named.
+        ValueError: If `k` is not a finite, symmetric and positive definite matrix, `y` does not fit the kernel, or
+            `tolerance` is not positive. If two rows of a factored matrix are identical (or antipodal, for an odd
+            activation), the message gives their indices.
+
+    Warns:
+        UserWarning: If the tolerance is not reached.
 
     >>> import numpy as np, lazynet as lz
     >>> round(lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0])), 12)
@@ -56,39 +60,43 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
 def complexity_and_smallest(
     k: SquareKernel | KernelOperator, y: Targets, tolerance: float = 1e-5
 ) -> tuple[float, float]:
-    """The complexity of targets, and the smallest eigenvalue of the kernel; from above, where it is not factored."""
+    """Return the complexity and the smallest eigenvalue of the kernel; arguments are those of `complexity`.
+
+    The eigenvalue is an upper bound if the kernel is not factored.
+    """
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
         return inverse.complexity(y), inverse.lambda_min
     if not isinstance(k, KernelOperator):
         k = dense_operator(k)
     targets = check_targets(y, k.n)
-    # The square root halves a relative error.
-    found = solve(k, targets, tolerance=2 * tolerance)
-    if found.singular:
+    # The square root halves the relative error.
+    solution = solve(k, targets, tolerance=2 * tolerance)
+    if solution.singular:
         raise ValueError(
-            f"The kernel has no inverse in {k.dtype}, because its smallest eigenvalue is zero to rounding; remove rows "
-            "that are nearly the same."
+            f"k must be positive definite in {k.dtype}, got a smallest eigenvalue that is zero or negative up to "
+            "rounding. Remove rows that are nearly identical."
         )
-    truncation, storage = (part / 2 for part in found.error)
+    truncation, storage = (part / 2 for part in solution.error)
     if not truncation + storage <= tolerance:
         warnings.warn(
-            f"Complexity may be wrong by {truncation + storage:.1e} of itself, above its tolerance {tolerance:.1e}: "
-            f"{truncation:.1e} from stopping after {found.depth} products, {storage:.1e} from rounding.",
+            f"The relative error of the complexity may be {truncation + storage:.1e}, above the tolerance "
+            f"{tolerance:.1e}: {truncation:.1e} from stopping after {solution.depth} products, and {storage:.1e} from "
+            "rounding.",
             stacklevel=3,
         )
-    return float(np.sqrt(2 * np.sum(found.forms) / k.n)), found.lambda_min
+    return float(np.sqrt(2 * np.sum(solution.forms) / k.n)), solution.lambda_min
 
 
 class Solution(NamedTuple):
-    """K^-1 y and what belongs to it.
+    """Solution of K x = y, with error estimates.
 
     Attributes:
-        x: K^-1 y, shaped as y.
-        forms: y' K^-1 y of each output, (k,).
-        error: of the forms, the largest over outputs, each relative to its own.
-        lambda_min: the smallest eigenvalue of K, from above; some percent off where the solution needed no more.
-        depth: products taken.
+        x: Solution K^-1 y, with the shape of y.
+        forms: Quadratic form y' K^-1 y of each output, shape (k,).
+        error: Relative error of the quadratic forms, the largest over outputs.
+        lambda_min: Upper bound of the smallest eigenvalue of K, accurate to a few percent.
+        depth: Number of products with K.
     """
 
     x: np.ndarray
@@ -99,23 +107,27 @@ class Solution(NamedTuple):
 
     @property
     def singular(self) -> bool:
-        """Whether the smallest eigenvalue is zero to the rounding of the entries."""
+        """Whether the smallest eigenvalue is zero or negative up to rounding of the entries."""
         return self.error.storage == np.inf
 
 
 class Nystroem:
-    """A preconditioner P from r columns of K, chosen at random (Frangella, Tropp and Udell 2023, section 3).
+    """Nyström preconditioner P from r random columns of K (Frangella, Tropp and Udell 2023, section 3).
 
-    With eigenvectors U and eigenvalues L of the Nystroem approximation, P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). It
-    brings the r largest eigenvalues of K to about that of index r.
+    Let U and L be the eigenvectors and eigenvalues of the Nyström approximation of K. Then
+    P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'), which maps the r largest eigenvalues of K approximately to the r-th.
+
+    Args:
+        k: Kernel operator K.
+        rank: Number r of columns.
     """
 
     def __init__(self, k: KernelOperator, rank: int) -> None:
-        """Take `rank` columns of K."""
+        """Sample the columns and compute the eigenvectors."""
         index = np.sort(np.random.default_rng(0).choice(k.n, rank, replace=False))
         columns = k.columns(index)
         core = columns[index]
-        # A shift of the size of the rounding keeps the factor real, as there.
+        # As in the paper, a shift of the size of the rounding errors makes the factorization succeed.
         shift = np.finfo(k.dtype).eps * np.linalg.norm(core)
         core[np.diag_indices(rank)] += shift
         factor = scipy.linalg.cholesky(core, lower=True, check_finite=False)
@@ -128,19 +140,19 @@ class Nystroem:
         self.largest = float(singular[0] ** 2)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        """P^-1/2 v."""
+        """Return P^-1/2 v."""
         return v + self._u @ (self._scale[:, None] * (self._u.T @ v))
 
 
 class Preconditioned:
-    """P^-1/2 K P^-1/2."""
+    """Preconditioned operator P^-1/2 K P^-1/2."""
 
     def __init__(self, k: KernelOperator, p: Nystroem) -> None:
-        """The two operators."""
+        """Store the kernel operator and the preconditioner."""
         self._k, self._p = k, p
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        """P^-1/2 K P^-1/2 v."""
+        """Return P^-1/2 K P^-1/2 v."""
         return self._p.product(self._k.product(self._p.product(v)))
 
 
@@ -152,28 +164,32 @@ def solve(
     rank: int | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """K^-1 y and y' K^-1 y by the preconditioned Lanczos process.
+    """Compute K^-1 y and y' K^-1 y by a preconditioned Lanczos process.
 
-    With e = x - x_m and r_m = y - K x_m, the quadratic form misses e' K e = r_m' K^-1 r_m, at most |r_m|^2 over the
-    smallest eigenvalue (Hestenes and Stiefel 1952). That eigenvalue is estimated from random vectors, which go
-    through the same products, because y may have next to nothing along it; until it has settled the error is infinite.
+    With the error e = x - x_m and the residual r_m = y - K x_m after m products, the quadratic form has the error
+    e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel 1952). The
+    smallest eigenvalue is estimated from random vectors that take part in the same products, because y may have almost
+    no component along its eigenvector. The error counts as infinite until this estimate has converged.
 
     Args:
-        k: kernel operator.
-        y: targets.
-        tolerance: relative error of y' K^-1 y to reach.
-        rank: columns that the preconditioner takes, 0 for none; an eighth of all when left out, at most 1000.
-        progress: is called with depth and error after each product.
+        k: Kernel operator K.
+        y: Targets, shape (n,) or (n, k).
+        tolerance: Relative error of y' K^-1 y at which the process stops.
+        rank: Number of columns in the preconditioner, or 0 for no preconditioner. Defaults to n / 8, at most 1000.
+        progress: Function that is called with the number of products and the error whenever the error is estimated.
+
+    Returns:
+        A `Solution`. Its error exceeds the tolerance if the tolerance cannot be reached.
     """
     rank = min(RANK, k.n // 8) if rank is None else rank
     p = _preconditioner(k, rank)
-    asked = y.reshape(k.n, -1)
-    outputs = asked.shape[1]
-    b = with_random_columns(asked if p is None else p.product(asked))
+    targets = y.reshape(k.n, -1)
+    outputs = targets.shape[1]
+    b = with_random_columns(targets if p is None else p.product(targets))
     rounding, diagonal = max(k.rounding, EPS), float(k.diagonal().max())
     zero = error_norm(rounding, diagonal, k.n)
     process, limit = Lanczos(k if p is None else Preconditioned(k, p), b), basis_limit(k.n)
-    x, forms, truncation, lambda_min, check = np.zeros(asked.shape), np.zeros(outputs), np.inf, np.inf, 1
+    x, forms, truncation, lambda_min, check = np.zeros(targets.shape), np.zeros(outputs), np.inf, np.inf, 1
     if not y.any():
         truncation = 0.0
     with narrow_products():
@@ -184,12 +200,13 @@ def solve(
             check = process.depth + 1 + process.depth // 10
             lambda_min = float(process.ritz[0][0])
             inverse = _inverse_on_ritz_vectors(process)
-            left = np.linalg.norm(process.defect @ inverse, axis=0)
-            smallest = _settled(lambda_min, left[outputs:], np.linalg.norm(b[:, outputs:], axis=0), k.n)
+            residuals = np.linalg.norm(process.defect @ inverse, axis=0)
+            norms = np.linalg.norm(b[:, outputs:], axis=0)
+            smallest = _safe_smallest_eigenvalue(lambda_min, residuals[outputs:], norms, k.n)
             forms = np.sum(process.weights * inverse, axis=0)[:outputs]
             truncation = np.inf
             if smallest > 0:
-                truncation = float(np.max(left[:outputs] ** 2 / smallest / np.where(forms > 0, forms, 1.0)))
+                truncation = float(np.max(residuals[:outputs] ** 2 / smallest / np.where(forms > 0, forms, 1.0)))
             if progress is not None:
                 progress(process.depth, truncation)
     if process.depth:
@@ -198,26 +215,26 @@ def solve(
         x = z if p is None else p.product(z)
         forms = np.sum(process.weights[:, :outputs] * inverse, axis=0)
         if p is not None:
-            # The Rayleigh quotient of P^-1/2 z with K is that of z with P^-1/2 K P^-1/2, over its squared norm.
+            # The Rayleigh quotient of P^-1/2 z for K is z' (P^-1/2 K P^-1/2) z over the squared norm of P^-1/2 z.
             lowest = process.basis[: process.multiplied].T @ process.ritz[1][:, :1]
             lambda_min /= float(np.sum(p.product(lowest) ** 2))
     storage = 0.0 if lambda_min > zero else np.inf
     if process.depth:
-        # x' E x for errors E of the entries that are independent, and for those of products by their norm; what the
-        # process drops as rounding is as small beside the largest Ritz value.
+        # The quadratic form has the error x' E x. Errors E of the entries are independent; errors of the products, and
+        # the directions that the process drops as rounding errors, are bounded by their norm.
         largest = float(process.ritz[0][-1])
         products = EPS * (largest if p is None else p.largest)
-        lost = (rounding * diagonal + products) * np.sum(x**2, axis=0) + 8 * EPS * largest * np.sum(z**2, axis=0)
+        absolute = (rounding * diagonal + products) * np.sum(x**2, axis=0) + 8 * EPS * largest * np.sum(z**2, axis=0)
         if p is not None:
-            # P^-1/2 y is small beside what it is the difference of.
-            lost += 8 * EPS * np.linalg.norm(z, axis=0) * np.linalg.norm(asked, axis=0)
-        relative = np.divide(lost, forms, out=np.zeros(outputs), where=forms > 0) + 4 * EPS * (forms > 0)
+            # P^-1/2 y is a difference of much larger vectors.
+            absolute += 8 * EPS * np.linalg.norm(z, axis=0) * np.linalg.norm(targets, axis=0)
+        relative = np.divide(absolute, forms, out=np.zeros(outputs), where=forms > 0) + 4 * EPS * (forms > 0)
         storage = max(storage, float(relative.max()))
     return Solution(x.reshape(y.shape), forms, Error(truncation, storage), lambda_min, process.depth)
 
 
 def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
-    """The preconditioner, None for rank 0 and for a kernel that is not positive, as the process itself will show."""
+    """Return the preconditioner, or None for rank 0 or an indefinite kernel, which `solve` detects later."""
     try:
         return Nystroem(k, rank) if rank else None
     except np.linalg.LinAlgError:
@@ -225,16 +242,23 @@ def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
 
 
 def _inverse_on_ritz_vectors(process: Lanczos) -> Float[np.ndarray, "m k"]:
-    """The inverse times the columns asked about, along each Ritz vector."""
+    """Return coefficients of K^-1 b in the basis of Ritz vectors."""
     values = process.ritz[0][:, None]
     return process.weights * np.divide(1.0, values, out=np.zeros_like(values), where=values != 0)
 
 
-def _settled(value: float, left: np.ndarray, norms: np.ndarray, n: int) -> float:
-    """Half the smallest eigenvalue that random vectors show, 0 where another might still be far below.
+def _safe_smallest_eigenvalue(value: float, residuals: np.ndarray, norms: np.ndarray, n: int) -> float:
+    """Return half the smallest Ritz value, or 0 if an eigenvalue far below it cannot be excluded yet.
 
-    What conjugate gradients leave of a random vector's components along eigenvalues far below all Ritz values is nearly
-    the whole of them, typically norm / sqrt(n) each. Residuals well below that rule them out.
+    Conjugate gradients hardly reduce the components of a random vector along eigenvectors whose eigenvalues are far
+    below all Ritz values. Each such component is typically norm / sqrt(n), so residuals well below that size exclude
+    such eigenvalues.
+
+    Args:
+        value: Smallest Ritz value.
+        residuals: Norms of the residuals of random vectors.
+        norms: Norms of the random vectors.
+        n: Number of rows of the kernel.
     """
-    unseen = value <= 0 or (left > UNSEEN * norms / np.sqrt(n)).any()
+    unseen = value <= 0 or (residuals > UNSEEN * norms / np.sqrt(n)).any()
     return 0.0 if unseen else value / 2

@@ -1,4 +1,4 @@
-"""Eigenvalues and inverses of a kernel matrix, and what theory asks of them."""
+"""Eigenvalues and inverses of dense kernel matrices."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,44 +13,54 @@ from lazynet.kernels._threads import in_threads
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
-# Two rows whose kernel cosine is nearer to 1 than this are one row to an inverse in float64.
+# Rows whose kernel cosine is within this distance of 1 are indistinguishable in a float64 inverse.
 SAME_ROW = 1e-14
-# Up to this size a direct eigensolver is quicker than Lanczos.
+# Up to this number of rows, a direct eigensolver is faster than Lanczos.
 DIRECT = 500
 
-TILE = 512  # rows of a tile whose transpose stays in the cache
+TILE = 512  # rows of a tile, small enough for the cache to hold the tile and its transpose
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (n,) in ascending order and eigenvectors (n, n) in columns, NumPy float64."""
+    """Eigendecomposition of a kernel matrix, in NumPy float64.
+
+    Attributes:
+        values: Eigenvalues in ascending order, shape (n,).
+        vectors: Eigenvectors as columns, shape (n, n).
+    """
 
     values: Float[np.ndarray, " n"]
     vectors: Float[np.ndarray, "n n"]
 
 
 class LabelProjections(NamedTuple):
-    """Eigenvalues (n,) from the largest on, and |v_i' y| of each eigenvector, shaped as the targets."""
+    """Projections of targets onto the eigenvectors of a kernel, in NumPy float64.
+
+    Attributes:
+        values: Eigenvalues in descending order, shape (n,).
+        projections: Projections |v_i' y|, with the shape of the targets.
+    """
 
     values: Float[np.ndarray, " n"]
     projections: Float[np.ndarray, "n *k"]
 
 
 def tiles(n: int, size: int) -> list[slice]:
-    """n rows in slices of `size`, and what is left."""
+    """Split n rows into slices of `size` rows; the last slice may be shorter."""
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 def upper_tiles(n: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the tiles on and above the diagonal."""
+    """Return the row and column slices of the tiles on and above the diagonal."""
     slices = tiles(n, size)
     return ((rows, columns) for i, rows in enumerate(slices) for columns in slices[i:])
 
 
 def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
-    """A kernel matrix as NumPy float64.
+    """Return a kernel matrix as NumPy float64.
 
     Raises:
-        ValueError: if it is not square, not finite or not symmetric.
+        ValueError: If `k` is not a finite symmetric matrix.
     """
     matrix = np.asarray(k, np.float64)
     check_symmetric(matrix, name)
@@ -58,69 +68,88 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
 
 
 def check_symmetric(matrix: np.ndarray, name: str) -> float:
-    """How far a kernel matrix is from its transpose, over its largest entry; one that is no such matrix is refused."""
+    """Return the largest deviation of a kernel matrix from its transpose, relative to its largest entry.
+
+    Raises:
+        ValueError: If `matrix` is not a finite symmetric matrix.
+    """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ValueError(f"{name} has shape {matrix.shape}, but must be a square matrix (n, n).")
+        raise ValueError(f"{name} must be a square matrix (n, n), got shape {matrix.shape}.")
 
-    def largest(places: tuple[slice, slice]) -> np.ndarray:
-        tile = matrix[places]
-        # What is not finite on either side makes this so too.
+    def largest_in_tile(tile: tuple[slice, slice]) -> np.ndarray:
+        entries = matrix[tile]
+        # A value that is not finite in either half makes the difference not finite.
         with np.errstate(invalid="ignore", over="ignore"):
-            difference = tile - matrix[places[::-1]].T
-        return np.array([max(tile.max(), -tile.min()), max(difference.max(), -difference.min())])
+            difference = entries - matrix[tile[::-1]].T
+        return np.array([max(entries.max(), -entries.min()), max(difference.max(), -difference.min())])
 
-    # A tile stays in the cache of its thread.
-    found = np.max(in_threads(largest, upper_tiles(len(matrix), TILE)), axis=0)
-    # The difference of finite entries may overflow.
-    if not np.isfinite(found).all() and not np.isfinite(matrix).all():
-        raise ValueError(f"{name} has NaN or infinite entries, but must be finite.")
-    # Kernels stored in float32 are symmetric to its rounding only.
-    tolerance = 1e-5 * found[0]
-    if found[1] > tolerance:
-        raise ValueError(f"{name} differs from its transpose by more than {tolerance:.1e}, but must be symmetric.")
-    return float(found[1] / found[0]) if found[0] > 0 else 0.0
+    # Each tile stays in the cache of its thread.
+    largest = np.max(in_threads(largest_in_tile, upper_tiles(len(matrix), TILE)), axis=0)
+    # The difference of finite entries may overflow, so the entries themselves are checked.
+    if not np.isfinite(largest).all() and not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite entries.")
+    # Kernels computed in float32 are symmetric only up to float32 rounding.
+    tolerance = 1e-5 * largest[0]
+    if largest[1] > tolerance:
+        raise ValueError(
+            f"{name} must be symmetric to {tolerance:.1e}, got a matrix that differs from its transpose by "
+            f"{largest[1]:.1e}."
+        )
+    return float(largest[1] / largest[0]) if largest[0] > 0 else 0.0
 
 
 def check_targets(y: AnyArray, n: int) -> np.ndarray:
-    """Targets as NumPy float64, (n,) or (n, k).
+    """Return targets as NumPy float64.
 
     Raises:
-        ValueError: if there are not n of them or they are not finite.
+        ValueError: If the targets are not a finite array of shape (n,) or (n, k).
     """
     targets = np.asarray(y, np.float64)
     if targets.ndim not in (1, 2) or targets.shape[0] != n:
-        raise ValueError(f"y has shape {targets.shape}, but the kernel asks for ({n},) or ({n}, k).")
+        raise ValueError(
+            f"y must be an array of shape ({n},) or ({n}, k) to fit the kernel, got shape {targets.shape}."
+        )
     if not np.isfinite(targets).all():
-        raise ValueError("y has NaN or infinite entries, but must be finite.")
+        raise ValueError("y must be finite, got NaN or infinite entries.")
     return targets
 
 
 def spectrum(k: SquareKernel) -> Spectrum:
-    """All eigenvalues and eigenvectors of a symmetric kernel matrix, in float64.
+    """Compute all eigenvalues and eigenvectors of a symmetric kernel matrix in float64.
+
+    Args:
+        k: Kernel matrix, shape (n, n).
+
+    Returns:
+        A `Spectrum` with eigenvalues in ascending order.
 
     Raises:
-        ValueError: if k is not a finite symmetric matrix, or the memory does not suffice.
+        ValueError: If `k` is not a finite symmetric matrix, or the eigenvectors do not fit into memory.
+
+    >>> spectrum(np.diag([3.0, 1.0])).values
+    array([1., 3.])
     """
-    check_memory(f"Finding all eigenvectors of a kernel of {len(k)} rows", eigenvectors_bytes(len(k)))
+    check_memory(f"The eigendecomposition of a kernel of {len(k)} rows", eigenvectors_bytes(len(k)))
     return Spectrum(*scipy.linalg.eigh(check_kernel(k), driver="evd", check_finite=False))
 
 
 def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:
-    """How much of the targets each eigenvector of a kernel carries (Arora et al. 2019, Figure 1 b and d).
+    """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figure 1 b and d).
 
-    Descent learns the part along v_i as (1 - eta lambda_i)^step, so labels are learned soon where large projections
-    stand at large eigenvalues.
+    After s steps of gradient descent, the residual along v_i has shrunk by (1 - eta lambda_i)^s. Targets are therefore
+    learned quickly if their large projections belong to large eigenvalues.
 
     Args:
-        k: kernel on the training set, (n, n), or its `lazynet.kernels._spectrum`.
-        y: targets, (n,) or (n, k).
+        k: Kernel on the training set, shape (n, n), or its `lazynet.kernels.Spectrum`.
+        y: Targets, shape (n,) or (n, k).
 
     Returns:
-        LabelProjections(values, projections) in NumPy float64. Within an eigenspace of several dimensions its basis,
-        and so their division, is arbitrary.
+        Eigenvalues and projections in NumPy float64. If an eigenvalue is repeated, the basis of its eigenspace is
+        arbitrary, and so are the individual projections onto that basis.
 
     Raises:
-        ValueError: if k is not a finite symmetric matrix, y does not fit it, or the memory does not suffice.
+        ValueError: If `k` is not a finite symmetric matrix, `y` does not fit the kernel, or the eigenvectors do not fit
+            into memory.
 
     >>> import numpy as np
     >>> import lazynet as lz
@@ -133,64 +162,77 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
 
 
 def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:
-    """The first two rows that make a kernel singular: (i, j, "identical" or "antipodal"), or None.
+    """Return the first pair of rows that makes a kernel singular, or None if there is no such pair.
 
-    Rows are one feature vector up to a factor when K_ij^2 = K_ii K_jj (Cauchy-Schwarz with equality).
+    Two inputs have proportional feature vectors if K_ij^2 = K_ii K_jj (equality in the Cauchy-Schwarz inequality).
+
+    Args:
+        k: Kernel matrix, shape (n, n).
+
+    Returns:
+        The indices of the two rows, and "identical" or "antipodal".
+
+    >>> same_rows(np.ones((2, 2)))
+    (0, 1, 'identical')
     """
     diagonal = np.diag(k)
-    # A row without a positive diagonal entry is like no other, and not a number compares as that.
+    # A row with a nonpositive diagonal entry has no cosine; comparisons with NaN are false.
     scale = np.sqrt(np.where(diagonal > 0, diagonal, np.nan))
     for i in range(len(k) - 1):
         cosine = k[i, i + 1 :] / (scale[i] * scale[i + 1 :])
-        hit = np.flatnonzero(np.abs(cosine) >= 1 - SAME_ROW)
-        if hit.size:
-            return i, i + 1 + int(hit[0]), "identical" if cosine[hit[0]] > 0 else "antipodal"
+        same = np.flatnonzero(np.abs(cosine) >= 1 - SAME_ROW)
+        if same.size:
+            return i, i + 1 + int(same[0]), "identical" if cosine[same[0]] > 0 else "antipodal"
     return None
 
 
 class Inverse:
-    """The inverse of a kernel matrix through its Cholesky factor.
+    """Inverse of a kernel matrix, represented by its Cholesky factor.
+
+    Args:
+        k: Kernel matrix, shape (n, n).
 
     Raises:
-        ValueError: if two rows are identical, or antipodal where the kernel cannot tell them apart, or the matrix is
-            not positive definite in float64.
+        ValueError: If two rows are identical, or antipodal for a kernel that cannot distinguish them, or if the matrix
+            is not positive definite in float64.
+
+    >>> Inverse(np.eye(2) / 2).solve(np.array([1.0, -1.0]))
+    array([ 2., -2.])
     """
 
     def __init__(self, k: SquareKernel) -> None:
-        """Factor the matrix, or say why it has no inverse."""
+        """Factor the matrix."""
         matrix = check_kernel(k)
         pair = same_rows(matrix)
         if pair is not None:
-            i, j, kind = pair
-            raise ValueError(
-                f"The kernel has no inverse, because rows {i} and {j} are {kind} to it; remove one of the two."
-            )
+            i, j, relation = pair
+            raise ValueError(f"k must be nonsingular, got rows {i} and {j} that are {relation}. Remove one of them.")
         try:
             self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             raise ValueError(
-                "The kernel has no inverse in float64, because its smallest eigenvalue is zero to rounding; remove "
-                "rows that are nearly the same."
+                "k must be positive definite in float64, got a smallest eigenvalue that is zero or negative up to "
+                "rounding. Remove rows that are nearly identical."
             ) from None
         self._matrix = matrix
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """K^-1 y, shaped as y."""
+        """Return K^-1 y, with the shape of `y`."""
         return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
 
     def quadratic_form(self, y: np.ndarray) -> float:
-        """y' K^-1 y, and tr(Y' K^-1 Y) for several outputs, as the squared norm of L^-1 y."""
+        """Return y' K^-1 y, computed as the squared norm of L^-1 y; for several outputs, tr(Y' K^-1 Y)."""
         half = scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False)
         return float(np.sum(half**2))
 
     def complexity(self, y: Targets) -> float:
-        """sqrt(2 y' K^-1 y / n), see `lazynet.complexity`."""
+        """Return sqrt(2 y' K^-1 y / n); see `lazynet.complexity`."""
         targets = check_targets(y, len(self._matrix))
         return float(np.sqrt(2 * self.quadratic_form(targets) / len(targets)))
 
     @cached_property
     def lambda_min(self) -> float:
-        """The smallest eigenvalue, by Lanczos on the inverse where the matrix is large."""
+        """Smallest eigenvalue of the kernel; for large matrices by Lanczos iteration on the inverse."""
         if len(self._matrix) <= DIRECT:
             return float(scipy.linalg.eigvalsh(self._matrix, subset_by_index=[0, 0])[0])
         inverse = scipy.sparse.linalg.LinearOperator(self._matrix.shape, matvec=self.solve, dtype=np.float64)
@@ -198,7 +240,7 @@ class Inverse:
 
 
 def largest_of_matrix(k: SquareKernel) -> float:
-    """The largest eigenvalue of a kernel matrix, by Lanczos where the matrix is large."""
+    """Return the largest eigenvalue of a kernel matrix; for large matrices by Lanczos iteration."""
     n = len(k)
     if n <= DIRECT:
         return float(scipy.linalg.eigvalsh(np.asarray(k, np.float64), subset_by_index=[n - 1, n - 1])[0])
@@ -206,6 +248,6 @@ def largest_of_matrix(k: SquareKernel) -> float:
 
 
 def _largest_eigenvalue(operator: np.ndarray | scipy.sparse.linalg.LinearOperator) -> float:
-    # A fixed start vector gives the same digits each time.
+    # A fixed start vector makes the result reproducible.
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     return float(scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])

@@ -1,4 +1,4 @@
-"""The covariance of a wide network's outputs at its start, found by the network's type."""
+"""Covariance of the initial outputs of wide networks, dispatched on the type of the network."""
 
 import functools
 from collections.abc import Callable
@@ -16,17 +16,17 @@ Covariance = Callable[[Float[AnyArray, "n d"]], Float[np.ndarray, "n n"]]
 
 @functools.singledispatch
 def start_covariance(network: Any) -> Covariance | None:
-    """The covariance over starts of f(x) and f(x') in the limit of infinite width (the NNGP kernel).
+    """Return the covariance of the initial outputs f(x) and f(x') in the limit of infinite width (the NNGP kernel).
 
-    It is what the readout adds to the tangent kernel, times the variance of an entry of the readout; Lee et al. 2019,
-    section 2.2. Of networks that start at zero it is 0.
+    The covariance is over random starts. It equals the contribution of the readout to the tangent kernel, times the
+    variance of a readout weight (Lee et al. 2019, section 2.2), and is zero for networks that start at zero.
 
     Args:
-        network: any network.
+        network: Network of any family.
 
     Returns:
-        A function of rows (n, d) that gives a NumPy float64 array (n, n), the same for each of several outputs; None
-        for a family of which nobody knows it.
+        A function that maps rows of shape (n, d) to a NumPy float64 array of shape (n, n), the covariance of each
+        output. None if the family has no analytic covariance.
 
     >>> import numpy as np
     >>> from lazynet import TwoLayer
@@ -38,24 +38,24 @@ def start_covariance(network: Any) -> Covariance | None:
 
 
 @start_covariance.register(SingleHidden)
-def _of_single_hidden(network: SingleHidden) -> Covariance | None:
-    return _nothing if network.symmetric else _of_readout(network, 1.0)
+def _single_hidden_covariance(network: SingleHidden) -> Covariance | None:
+    return _zero_covariance if network.symmetric else _readout_covariance(network, 1.0)
 
 
 @start_covariance.register(MLP)
-def _of_deep(network: MLP) -> Covariance | None:
-    return _of_readout(network, network.width ** (-2 * get_parametrization(network.parametrization).init[2]))
+def _deep_covariance(network: MLP) -> Covariance | None:
+    return _readout_covariance(network, network.width ** (-2 * get_parametrization(network.parametrization).init[2]))
 
 
 @start_covariance.register(Centered)
-def _of_centered(network: Centered) -> Covariance:
-    return _nothing
+def _centered_covariance(network: Centered) -> Covariance:
+    return _zero_covariance
 
 
-def _of_readout(network: Any, variance: float) -> Covariance | None:
+def _readout_covariance(network: Any, variance: float) -> Covariance | None:
     kernel = analytic_kernel(network.clone(train="readout"))
     return None if kernel is None else lambda x: variance * kernel(x)
 
 
-def _nothing(x: AnyArray) -> np.ndarray:
+def _zero_covariance(x: AnyArray) -> np.ndarray:
     return np.zeros((len(x), len(x)))

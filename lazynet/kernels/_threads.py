@@ -1,4 +1,4 @@
-"""Threads of the host, for work in NumPy and machine code that lets go of Python's lock."""
+"""Host threads, for NumPy and machine code that release Python's global interpreter lock."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,16 +14,20 @@ from threadpoolctl import ThreadpoolController
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# BLAS has one setting for all threads: whoever comes last finds, and leaves, what was there before the first.
+# The thread limit of BLAS is a process-wide setting, so only one thread may change and restore it at a time.
 NARROW = RLock()
-FEW = 1000  # rows of a square matrix that one thread decomposes about as soon as several
+FEW = 1000  # rows up to which one thread decomposes a square matrix about as fast as several
 
 
 @contextmanager
 def narrow_products(rows: int = 1) -> Iterator[None]:
-    """One thread for BLAS: its others, of no use to narrow products, would keep cores busy for a while after each.
+    """Limit BLAS to one thread, because further threads spin after each narrow product without speeding it up.
 
-    They are of little use to square matrices of few rows, too; where there are more rows, they stay.
+    Square matrices with few rows do not benefit from further threads either. With more than `FEW` rows, the number of
+    threads is left unchanged.
+
+    Args:
+        rows: Number of rows of the largest square matrix that is decomposed in the context.
     """
     if rows > FEW:
         yield
@@ -37,12 +41,15 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "lazynet")
 
 
-# A process that forks keeps no threads.
+# Threads do not survive a fork.
 os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def in_threads(f: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """What f gives of each item, in order. The caller's thread works too, because others take a while to wake."""
+    """Apply a function to each item in parallel and return the results in order.
+
+    The calling thread takes part in the work, because pool threads take a while to wake up.
+    """
     items = list(items)
     results: dict[int, Result] = {}
     numbers, stopped = count(), Event()
@@ -52,7 +59,7 @@ def in_threads(f: Callable[[Item], Result], items: Iterable[Item]) -> list[Resul
             results[i] = f(items[i])
 
     helpers = []
-    # A thread that outlives the main one finds no helpers any more.
+    # Once the main thread has exited, the pool accepts no more work.
     with suppress(RuntimeError):
         helpers += [_helpers().submit(work) for _ in range(min(len(items), os.cpu_count() or 1) - 1)]
     try:

@@ -1,4 +1,4 @@
-"""Losses: a value for each example and how the values are put together.
+"""Losses: a value for each example, and the sum or the mean of the values.
 
 >>> import jax.numpy as jnp, lazynet as lz
 >>> loss = lz.losses.squared()
@@ -8,12 +8,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-REDUCTIONS = ("sum", "mean")
+Reduction = Literal["sum", "mean"]
 
 
 @dataclass(frozen=True)
@@ -21,43 +22,91 @@ class Loss:
     """A loss over examples.
 
     Args:
-        name: how results name it.
-        per_example: (predictions, targets) -> (n,), both of shape (n,) or (n, k).
+        name: Name of the loss in results.
+        per_example: Function of predictions and targets, both of shape (n,) or (n, k), that returns the loss of each
+            example, shape (n,).
         reduction: "sum" or "mean" over the examples.
+
+    Raises:
+        ValueError: If `reduction` is neither "sum" nor "mean".
+
+    >>> import jax.numpy as jnp
+    >>> absolute = Loss("absolute", lambda f, y: jnp.abs(f - y), "mean")
+    >>> float(absolute(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0])))
+    2.0
     """
 
     name: str
     per_example: Callable[[Array, Array], Array]
-    reduction: str = "sum"
+    reduction: Reduction = "sum"
 
     def __post_init__(self) -> None:
-        """Refuse an unknown reduction."""
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(f"reduction is {self.reduction!r}, but must be one of {', '.join(REDUCTIONS)}.")
+        """Check the reduction."""
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction must be 'sum' or 'mean', got {self.reduction!r}.")
 
     def __call__(self, f: Array, y: Array) -> Array:
-        """The loss of predictions f against targets y, a scalar."""
+        """Return the loss of predictions `f` for targets `y`, a scalar array."""
         values = self.per_example(f, y)
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
 
 
 def squared() -> Loss:
-    """L = 1/2 sum_i ||f(x_i) - y_i||^2 (Arora et al. 2019, equation (2))."""
+    """Return the squared loss L = 1/2 sum_i ||f(x_i) - y_i||^2 (Arora et al. 2019, equation (2)).
+
+    >>> squared().reduction
+    'sum'
+    """
     return Loss("squared", _squared)
 
 
-def logistic(reduction: str = "mean") -> Loss:
-    """log(1 + exp(-y f)) for one output and targets +-1."""
+def logistic(reduction: Reduction = "mean") -> Loss:
+    """Return the logistic loss log(1 + exp(-y f)), for one output and targets +1 and -1.
+
+    Args:
+        reduction: "sum" or "mean" over the examples.
+
+    Raises:
+        ValueError: If `reduction` is neither "sum" nor "mean".
+
+    >>> import jax.numpy as jnp
+    >>> round(float(logistic()(jnp.zeros(2), jnp.array([1.0, -1.0]))), 3)
+    0.693
+    """
     return Loss("logistic", _logistic, reduction)
 
 
-def softmax(reduction: str = "mean") -> Loss:
-    """Cross-entropy of the softmax of k outputs; targets are one-hot rows, with or without 1/k taken off."""
+def softmax(reduction: Reduction = "mean") -> Loss:
+    """Return the cross-entropy of the softmax of k outputs.
+
+    Targets are one-hot rows, shape (n, k), with or without 1/k subtracted.
+
+    Args:
+        reduction: "sum" or "mean" over the examples.
+
+    Raises:
+        ValueError: If `reduction` is neither "sum" nor "mean".
+
+    >>> import jax.numpy as jnp
+    >>> round(float(softmax()(jnp.zeros((3, 2)), jnp.eye(3, 2)[:, ::-1] - 0.5)), 3)
+    0.693
+    """
     return Loss("softmax", _softmax, reduction)
 
 
-def hinge(reduction: str = "mean") -> Loss:
-    """max(0, 1 - y f) for one output and targets +-1."""
+def hinge(reduction: Reduction = "mean") -> Loss:
+    """Return the hinge loss max(0, 1 - y f), for one output and targets +1 and -1.
+
+    Args:
+        reduction: "sum" or "mean" over the examples.
+
+    Raises:
+        ValueError: If `reduction` is neither "sum" nor "mean".
+
+    >>> import jax.numpy as jnp
+    >>> float(hinge("sum")(jnp.array([0.25, 3.0]), jnp.array([1.0, 1.0])))
+    0.75
+    """
     return Loss("hinge", optax.losses.hinge_loss, reduction)
 
 
@@ -70,15 +119,21 @@ LOSSES: dict[str, Callable[[], Loss]] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """The loss of this name, or the given one.
+    """Return the loss of a given name, with its default reduction; a `Loss` is returned unchanged.
+
+    Args:
+        loss: "squared", "logistic", "softmax", "hinge", or a `Loss`.
 
     Raises:
-        ValueError: if there is no loss of this name.
+        ValueError: If `loss` is an unknown name.
+
+    >>> get_loss("hinge").reduction
+    'mean'
     """
     if isinstance(loss, Loss):
         return loss
     if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}, but must be one of {', '.join(LOSSES)} or a lazynet.losses.Loss.")
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a lazynet.losses.Loss, got {loss!r}.")
     return LOSSES[loss]()
 
 

@@ -1,5 +1,18 @@
-"""Measures: how far a network has moved from its start and from its predictions. One function, one equation."""
+"""Measures of the distance of a network from its start and from its predictions, one equation per function."""
 
+import lazynet.measures._sweep_quantities  # noqa: F401 (adds the quantities of a sweep to the catalogue)
+from lazynet.measures._catalogue import (
+    SCHEMA,
+    Quantity,
+    catalogue,
+    label_result,
+    reference,
+    register_quantity,
+    registered,
+    reserved_names,
+    settings_by_width,
+    unregister_quantity,
+)
 from lazynet.measures._gaps import relative_distance, rms, taylor_gap, zero_one_error
 from lazynet.measures._kernel import current_kernel, kernel_distance, kernel_velocity, label_alignment
 from lazynet.measures._modes import residual_modes
@@ -17,9 +30,12 @@ from lazynet.measures._sharpness import sharpness
 from lazynet.measures._spectrum import effective_rank, leading_values, singular_values
 
 __all__ = [
+    "SCHEMA",
+    "Quantity",
     "activation_flips",
     "array_displacements",
     "array_norms",
+    "catalogue",
     "coupled_neurons",
     "current_kernel",
     "displacement",
@@ -27,15 +43,22 @@ __all__ = [
     "kernel_distance",
     "kernel_velocity",
     "label_alignment",
+    "label_result",
     "leading_values",
     "max_neuron_displacement",
     "parameter_norm",
+    "reference",
+    "register_quantity",
+    "registered",
     "relative_distance",
+    "reserved_names",
     "residual_modes",
     "rms",
+    "settings_by_width",
     "sharpness",
     "sign_changes",
     "singular_values",
     "taylor_gap",
+    "unregister_quantity",
     "zero_one_error",
 ]

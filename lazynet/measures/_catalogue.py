@@ -1,76 +1,227 @@
-"""What the variables of a sweep are called, and what they mean."""
+"""The catalogue of quantities: one record for each variable of a result, by the kind of the result and its name."""
 
-# Scales that may be functions of the width, and what else is known at each width.
-SCALES = ("init_scale", "output_scale")
-BY_WIDTH = ("learning_rate", *SCALES)
-# The axes on which the kernel of infinite width depends.
-OF_KERNEL = ("activation", *SCALES, "n_train")
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
-# Distances of two predictions, of which those of the kernel go on where a member has stopped.
-GAPS = tuple(
-    f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel", "quadratic") for part in ("train", "test")
+from jax import Array
+
+from lazynet.typing import Result
+
+Reduction = Literal["maximum", "last", "start"]
+Relation = Literal["equal", "at most"]
+Panel = Literal["gaps", "movement"]
+# The parts of a sweep that its axes vary: an axis belongs to one of them.
+Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
+
+MEMBER = ("width", "seed", "step")
+# Training records these arrays under names of its own.
+RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
+# Version of the layout of results.
+SCHEMA = 1
+SYMBOLS = (
+    "Exponents are those of `lazynet.theory.predicted_exponents`: s of the learning rate, r of the residual, g of the "
+    "largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of pre-activations, and l = s + 2 g + r "
+    "of the part learned in a step."
 )
 
-# What is known of each trained array, over the dimension `layer`.
-OF_LAYERS = ("layer_displacement", "layer_relative_displacement", "layer_kernel_drift")
 
-MEANING = {
-    "train_loss": "loss of the network on the training set",
-    "test_loss": "loss of the network on the test set",
-    "train_error": "share of misclassified training examples",
-    "test_error": "share of misclassified test examples",
-    "residual_norm": "norm of the training residual y - f",
-    "displacement": "Frobenius norm of params - params(0)",
-    "relative_displacement": "displacement over the norm of params(0)",
-    "max_neuron_displacement": "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
-    "activation_flips": "share of pre-activation signs that differ from the start",
-    "kernel_drift": "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
-    "layer_displacement": "Frobenius norm of W - W(0) of each trained array",
-    "layer_relative_displacement": "layer_displacement over the norm of W(0)",
-    "layer_kernel_drift": "norm(K_t - K_0) / norm(K_0) of what each trained array adds to the empirical kernel",
-    "time": "sum of the steps of a gradient flow",
-    "sharpness": "largest eigenvalue of the empirical kernel of all outputs",
-    "learning_rate_over_stability_limit": "learning rate over 2 / sharpness, the limit of plain descent on the squared loss",
-    "linearization_gap_train": "RMS of f - f_lin on the training set",
-    "linearization_gap_test": "RMS of f - f_lin on the test set",
-    "start_gap_train": "RMS of f_lin - infinite-width prediction on the training set",
-    "start_gap_test": "RMS of f_lin - infinite-width prediction on the test set",
-    "kernel_gap_train": "RMS of f - infinite-width prediction on the training set",
-    "kernel_gap_test": "RMS of f - infinite-width prediction on the test set",
-    "quadratic_gap_train": "RMS of f - the trained Taylor polynomial of order 2 on the training set",
-    "quadratic_gap_test": "RMS of f - the trained Taylor polynomial of order 2 on the test set",
-    "test_kernel_drift": "norm(K_T - K_0) / norm(K_0) of the empirical kernel of test with training rows, at the end",
-    **{
-        f"regression_error_{kernel}{end}": f"{what}error of regression with {name} on the test set"
-        for kernel, name in {"start": "K_0", "end": "K_T", "limit": "K of infinite width"}.items()
-        for end, what in {"": "", "_low": "lower 95% end of the ", "_high": "upper 95% end of the "}.items()
-    },
-    "initial_kernel_error": "norm(K_0 - K) / norm(K)",
-    "lemma_bound": "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
-    "path_bound": "bound on max_neuron_displacement from the network's own residuals",
-    "kernel_train_loss": "loss of the infinite-width prediction on the training set",
-    "kernel_test_loss": "loss of the infinite-width prediction on the test set",
-    "kernel_train_error": "training error of the infinite-width prediction",
-    "kernel_test_error": "test error of the infinite-width prediction",
-    "linearized_displacement": "exact displacement of the linearized limit",
-    "lambda_min": "smallest eigenvalue of K on the training set",
-    "lambda_max": "largest eigenvalue of K on the training set",
-    "label_norm": "sqrt(y' K^-1 y)",
-    "complexity": "sqrt(2 y' K^-1 y / n)",
-    "target_rms": "RMS of the training targets",
-}
+@dataclass(frozen=True)
+class Quantity:
+    """A variable of a result: its meaning, its place in the verdict and in the figure, and how it is measured.
 
-RESERVED = {
-    *MEANING,
-    *BY_WIDTH,
-    "width",
-    "seed",
-    "step",
-    "layer",
-    "status",
-    "stopped_step",
-    "activation",
-    "n_train",
-    "batch_size",
-}
-RESERVED |= {"label_noise", "train_prediction", "test_prediction", "loss_root_sum"}
+    Attributes:
+        name: variable of the result, an identifier.
+        meaning: long name, the attribute `long_name` of the variable.
+        unit: unit, the attribute `units`: "1" without dimension, "targets" in units of the targets, "loss" in units of
+            the loss, empty for text and codes.
+        dims: dimensions, at most; a quantity of the limit has those on which it depends.
+        depends_on: parts of the sweep on which it depends; it is stored without the axes that vary other parts.
+        reduction: reduction over snapshots in the verdict: "maximum", the "last" one, or the one at the "start".
+        gap: True for a distance between two predictions, in units of the targets.
+        held: True if a member that stopped keeps the value at its last snapshot.
+        full_batch: True if it exists for plain full-batch descent only.
+        level: True if the verdict states its size at the largest width.
+        predicted: predicted exponent in the width, a pair (relation, exponent). The relation is "equal" or "at most".
+            The exponent is a number, or for quantities of the package the formula by which
+            `lazynet.theory.predicted_exponents` computes it from the parametrization.
+        panel: panel of the figure against the width, "gaps" or "movement".
+        label: name in the legend.
+        color: color of the curve, of the package's palette ("blue", "orange", "green", "vermilion", "purple") or any
+            color of matplotlib.
+        marker: marker of matplotlib.
+        exponent_drawn: True if the figure shows its fitted exponent against the step.
+        by_layer: quantity that replaces it in the figure where the result has layers.
+        coordinate: True for a coordinate of the result.
+        measure: function(network, variables, variables_0, data) -> array, for quantities from outside the package. JAX
+            must be able to trace it. The arguments are the network, its variables now and at the start, and the
+            examples as traced arrays with the attributes x_train, y_train, x_test and y_test. The array has one axis
+            for each dimension after width, seed and step.
+
+    >>> import lazynet as lz
+    >>> lz.Quantity("largest_weight", "largest absolute value of a weight", panel="movement").reduction
+    'last'
+    """
+
+    name: str
+    meaning: str
+    unit: str = "1"
+    dims: tuple[str, ...] = MEMBER
+    depends_on: tuple[Source, ...] = get_args(Source)
+    reduction: Reduction = "last"
+    gap: bool = False
+    held: bool = False
+    full_batch: bool = False
+    level: bool = False
+    predicted: tuple[Relation, float | str] | None = None
+    panel: Panel | None = None
+    label: str = ""
+    color: str = "black"
+    marker: str = "o"
+    exponent_drawn: bool = True
+    by_layer: str = ""
+    coordinate: bool = False
+    measure: Callable[..., Array] | None = None
+
+    def measured(self, network: Any, variables: Any, variables_0: Any, data: Any) -> Array:
+        """Return the array that `measure` computes.
+
+        Raises:
+            ValueError: if the array has another number of axes than `dims` names.
+        """
+        if self.measure is None:
+            raise ValueError(f"measure must be a function, got None for the quantity {self.name!r}.")
+        values = self.measure(network, variables, variables_0, data)
+        if len(MEMBER) + values.ndim != len(self.dims):
+            raise ValueError(
+                f"measure of the quantity {self.name!r} must return an array with {len(self.dims) - len(MEMBER)} axes "
+                f"for dims {self.dims}, got shape {values.shape}."
+            )
+        return values
+
+
+_kinds: dict[str, dict[str, Quantity]] = {}
+
+
+def add(kind: str, *quantities: Quantity) -> None:
+    """Add the package's own quantities of one kind of result."""
+    entries = _kinds.setdefault(kind, {})
+    for quantity in quantities:
+        if quantity.name in entries:
+            raise ValueError(f"name must be new in results of kind {kind!r}, got {quantity.name!r}.")
+        entries[quantity.name] = quantity
+
+
+def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
+    """Return the quantities of one kind of result by name, in the order of the verdict and of the figure."""
+    return MappingProxyType(_kinds[kind])
+
+
+def registered() -> tuple[Quantity, ...]:
+    """Return the quantities from outside the package, in the order in which they were registered."""
+    return tuple(quantity for quantity in _kinds["sweep"].values() if quantity.measure is not None)
+
+
+def settings_by_width() -> tuple[str, ...]:
+    """Return the names of the settings that may be functions of the width."""
+    return tuple(name for name, quantity in catalogue().items() if quantity.dims == ("width",) and name != "width")
+
+
+def reserved_names() -> set[str]:
+    """Return the names that a measure of one's own must not have."""
+    return {*_kinds["sweep"], *RECORDS}
+
+
+def register_quantity(quantity: Quantity) -> None:
+    """Add a quantity to the catalogue: sweeps measure it at every snapshot from then on.
+
+    The result of a sweep labels the quantity with its meaning and unit. The verdict has a row for it if its exponent is
+    predicted, and its level if `level` is set. The figure draws it if `panel` is set.
+
+    Args:
+        quantity: quantity with a function `measure`. Without further dimensions than width, seed and step if it has a
+            row, a level or a panel.
+
+    Raises:
+        ValueError: if the name is taken or not an identifier, there is no function, or a field has no allowed value.
+
+    >>> import lazynet as lz
+    >>> def largest(network, variables, variables_0, data):
+    ...     return abs(variables["params"]["hidden"]).max()
+    >>> lz.register_quantity(lz.Quantity("largest_weight", "largest absolute value of a weight", measure=largest))
+    >>> data = lz.load_dataset("digits", n_train=16, n_test=8)
+    >>> lz.sweep(lz.TwoLayer(width=16), data, widths=[16], seeds=1, steps=3).largest_weight.long_name
+    'largest absolute value of a weight'
+    >>> lz.measures.unregister_quantity("largest_weight")
+    """
+    name = quantity.name
+    if not name.isidentifier() or name in reserved_names():
+        raise ValueError(f"name must be an identifier that results do not have, got {name!r}.")
+    if not callable(quantity.measure):
+        raise ValueError(f"measure must be a function, got {quantity.measure!r} for the quantity {name!r}.")
+    if quantity.dims[: len(MEMBER)] != MEMBER or len(set(quantity.dims)) < len(quantity.dims):
+        raise ValueError(f"dims must be width, seed, step and then further names, got {quantity.dims}.")
+    for field, allowed in (("reduction", get_args(Reduction)), ("panel", (*get_args(Panel), None))):
+        if getattr(quantity, field) not in allowed:
+            raise ValueError(f"{field} must be one of {allowed}, got {getattr(quantity, field)!r}.")
+    if quantity.predicted is not None:
+        relation, exponent = quantity.predicted
+        if relation not in get_args(Relation) or isinstance(exponent, str) or not math.isfinite(exponent):
+            raise ValueError(f"predicted must be a pair ('equal' or 'at most', number), got {quantity.predicted}.")
+    shown = [field for field in ("predicted", "level", "panel") if getattr(quantity, field)]
+    if shown and quantity.dims != MEMBER:
+        raise ValueError(f"dims must be {MEMBER} for a quantity with {' and '.join(shown)}, got {quantity.dims}.")
+    add("sweep", quantity)
+
+
+def unregister_quantity(name: str) -> None:
+    """Remove a registered quantity from the catalogue.
+
+    Args:
+        name: name of the quantity.
+
+    Raises:
+        ValueError: if no quantity of this name was registered.
+    """
+    names = [quantity.name for quantity in registered()]
+    if name not in names:
+        raise ValueError(f"name must be one of the registered quantities {names}, got {name!r}.")
+    del _kinds["sweep"][name]
+
+
+def label_result(result: Result, kind: str) -> None:
+    """Set the kind and the schema of a result, and the long name and the unit of each of its variables."""
+    result.attrs |= {"kind": kind, "schema": SCHEMA}
+    for name, quantity in catalogue(kind).items():
+        if name in result.variables:
+            result[name].attrs["long_name"] = quantity.meaning
+            if quantity.unit:
+                result[name].attrs["units"] = quantity.unit
+
+
+def reference(kind: str = "sweep") -> str:
+    """Return the reference of one kind of result as Markdown: a table of its variables.
+
+    Args:
+        kind: kind of the result, its attribute `kind`.
+
+    Raises:
+        KeyError: if no result has this kind.
+    """
+    header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "exponent in the width")
+    rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalogue(kind).values())]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"{table}\n\n{SYMBOLS}\n" if any(quantity.predicted for quantity in catalogue(kind).values()) else f"{table}\n"
+    )
+
+
+def _described(quantity: Quantity) -> tuple[str, ...]:
+    relation, exponent = quantity.predicted or ("", "")
+    judged = quantity.reduction if quantity.predicted or quantity.level else ""
+    predicted = f"{'<= ' if relation == 'at most' else ''}{exponent}"
+    # A vertical bar would end the cell.
+    meaning = quantity.meaning.replace("|", "\\|")
+    return f"`{quantity.name}`", ", ".join(quantity.dims), quantity.unit, meaning, judged, predicted

@@ -1,4 +1,4 @@
-"""Distances between kernels and between predictions, and the error of a classifier; NumPy or traced."""
+"""Distances between kernels and between predictions, and the error of a classifier."""
 
 from typing import Any
 
@@ -11,27 +11,51 @@ from lazynet.typing import AnyArray, Variables
 
 
 def relative_distance(k: AnyArray, reference: AnyArray) -> Array:
-    """||K - K_0|| / ||K_0|| in the Frobenius norm (Lee et al. 2019, Figure 1), a scalar."""
+    """Return the relative distance ||K - K_0|| / ||K_0|| in the Frobenius norm (Lee et al. 2019, Figure 1).
+
+    Args:
+        k: kernel K, an array of any shape.
+        reference: kernel K_0 of the same shape.
+
+    Returns:
+        A scalar.
+
+    >>> import numpy as np
+    >>> from lazynet.measures import relative_distance
+    >>> float(relative_distance(2 * np.eye(3), np.eye(3)))
+    1.0
+    """
     return jnp.sqrt(jnp.sum((k - reference) ** 2) / jnp.sum(reference**2))
 
 
 def rms(difference: np.ndarray, axes: int) -> np.ndarray:
-    """Root mean square over the last `axes` axes."""
+    """Return the root mean square over the last axes.
+
+    Args:
+        difference: array of any shape.
+        axes: number of axes to average over.
+
+    Returns:
+        Array with the remaining axes.
+    """
     return np.asarray(np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0)))))
 
 
 def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> Array:
-    """RMS over examples and outputs of f(theta) - T(theta), T the Taylor polynomial of f at theta_0, a scalar.
+    """Return the RMS of f(theta) - T(theta), where T is the Taylor polynomial of the network f at theta_0.
 
-    The polynomial is taken at the network's own parameters, not at those that it would be trained to, so that the gap
-    is of order ||theta - theta_0||^(order + 1) (Chizat, Oyallon and Bach 2019, section 2).
+    The polynomial is evaluated at the parameters of the network and is not itself trained, so the gap is of order
+    ||theta - theta_0||^(order + 1) (Chizat, Oyallon and Bach 2019, section 2).
 
     Args:
-        network: anything with `apply(variables, x)`.
-        variables: theta, and what is fixed.
-        start: theta_0, and what is fixed.
-        x: inputs (n, d).
-        order: of the polynomial, 1 or 2.
+        network: network with a method `apply(variables, x)`.
+        variables: variables of the network, with the parameters theta.
+        start: initial variables, with the parameters theta_0.
+        x: inputs, (n, d).
+        order: order of the polynomial, 1 or 2.
+
+    Returns:
+        Root mean square over examples and outputs, a scalar.
     """
     polynomial = {1: Linearized, 2: Quadratic}[order](network)
     expanded = polynomial.apply({**start, "origin": start["params"], "params": variables["params"]}, jnp.asarray(x))
@@ -39,11 +63,21 @@ def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray
 
 
 def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
-    """Share of misclassified examples: mean(y f <= 0) for one output, mean(argmax differs) for more.
+    """Return the fraction of misclassified examples.
+
+    With one output, an example is misclassified if y f <= 0; with several, if the largest output is not at the class.
 
     Args:
-        f: predictions (..., n) for targets (n,), or (..., n, k) for targets (n, k).
-        y: targets +-1, or rows that are largest at the true class.
+        f: predictions, (..., n) for targets (n,) or (..., n, k) for targets (n, k).
+        y: targets, (n,) with values +-1, or (n, k) with the largest entry of each row at the class.
+
+    Returns:
+        Fractions, (...).
+
+    >>> import numpy as np
+    >>> from lazynet.measures import zero_one_error
+    >>> float(zero_one_error(np.array([0.5, -0.5]), np.array([1.0, 1.0])))
+    0.5
     """
     if np.ndim(y) == 1:
         return np.asarray(np.mean(np.asarray(y) * np.asarray(f) <= 0, axis=-1))

@@ -1,6 +1,5 @@
-"""How a network's kernel turns during training, and how well it fits the labels."""
+"""Rotation of the kernel of a network during training, and its alignment with the labels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,42 +8,77 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels import layer_kernels, whole
+from lazynet.networks import Network
 from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
 
 def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]) -> Array:
-    """S = 1 - Tr(K K'^T) / (||K|| ||K'||), 0 for kernels that differ by a factor, a scalar (Fort et al. 2020)."""
+    """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) of two kernels (Fort et al. 2020).
+
+    Args:
+        k: kernel K, (n1, n2).
+        other: kernel K', (n1, n2).
+
+    Returns:
+        A scalar, 0 if the kernels differ by a positive factor.
+
+    >>> import numpy as np
+    >>> from lazynet.measures import kernel_distance
+    >>> float(kernel_distance(np.diag([1.0, 0.0]), np.diag([0.0, 1.0])))
+    1.0
+    """
     return 1 - jnp.sum(k * other) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(other**2))
 
 
 def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, " s"]) -> Float[np.ndarray, " s-1"]:
-    """S(K_t, K_(t + dt)) / dt between snapshots that follow each other, NumPy float64 (Fort et al. 2020).
+    """Return the velocity S(K_t, K_{t+dt}) / dt between consecutive snapshots of a kernel (Fort et al. 2020).
 
     Args:
-        kernels: at s times.
-        times: of the snapshots, ascending; steps, eta times steps, or epochs.
+        kernels: kernels at s snapshots, (s, n1, n2).
+        times: times of the snapshots, (s,), ascending; steps, eta times steps, or epochs.
+
+    Returns:
+        Velocities per unit of time, (s - 1,), NumPy float64.
     """
     kernels, times = np.asarray(kernels, np.float64), np.asarray(times, np.float64)
     norms = np.sqrt(np.einsum("sij,sij->s", kernels, kernels))
-    turned = 1 - np.einsum("sij,sij->s", kernels[1:], kernels[:-1]) / (norms[1:] * norms[:-1])
-    return turned / np.diff(times)
+    distances = 1 - np.einsum("sij,sij->s", kernels[1:], kernels[:-1]) / (norms[1:] * norms[:-1])
+    return distances / np.diff(times)
 
 
 def label_alignment(k: SquareKernel, y: Targets) -> Array:
-    """<K, Y Y'> / (||K|| ||Y Y'||), 1 where the kernel is that of the labels, a scalar (Cristianini et al. 2001)."""
+    """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel with labels (Cristianini et al. 2001).
+
+    Args:
+        k: kernel on the training set, (n, n).
+        y: labels, (n,) or (n, k).
+
+    Returns:
+        A scalar, 1 if the kernel is a multiple of Y Y'.
+
+    >>> import numpy as np
+    >>> from lazynet.measures import label_alignment
+    >>> y = np.array([1.0, -1.0])
+    >>> round(float(label_alignment(np.outer(y, y), y)), 6)
+    1.0
+    """
     labels = jnp.reshape(jnp.asarray(y), (len(y), -1))
     gram = labels @ labels.T
     return jnp.sum(k * gram) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(gram**2))
 
 
-def current_kernel(network: Any) -> Callable[[Variables, Variables, Any], Array]:
-    """A measure for `lz.train(..., measures=...)`: the empirical kernel (n, n) on the training set at each snapshot.
+def current_kernel(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
+    """Return the empirical kernel on the training set.
+
+    Pass the function to `lazynet.Measure(own=...)` to record the kernel at each snapshot.
 
     Args:
-        network: what is trained.
+        network: network to measure.
+        variables: current variables of the network.
+        variables_0: initial variables of the network, not used.
+        data: data set with training inputs `x_train`, (n, d).
+
+    Returns:
+        Kernel, (n, n).
     """
-
-    def measure(variables: Variables, start: Variables, data: Any) -> Array:
-        return whole(layer_kernels(network, variables, data.x_train))
-
-    return measure
+    return whole(layer_kernels(network, variables, data.x_train))

@@ -1,4 +1,4 @@
-"""The residual along the eigenvectors of a kernel."""
+"""Components of the residual along the eigenvectors of a kernel."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,14 +10,17 @@ from lazynet.typing import AnyArray, Targets
 def residual_modes(
     k: Spectrum, y: Targets, u: Float[AnyArray, "s n"] | Float[AnyArray, "s n k"]
 ) -> Float[np.ndarray, "s n"] | Float[np.ndarray, "s n k"]:
-    """v_i'(y - u), the residual along each eigenvector from that of the largest eigenvalue down, NumPy float64.
+    """Return the components v_i . (y - u) of the residual along the eigenvectors of a kernel.
 
-    Arora et al. 2019, Theorem 4.1: the modes whose squares sum to ||y - u||^2.
+    Their squares sum to ||y - u||^2 (Arora et al. 2019, Theorem 4.1).
 
     Args:
-        k: eigenvalues and eigenvectors of the kernel on the training set.
-        y: targets (n,) or (n, k).
-        u: predictions on the training set at s snapshots, each shaped as y.
+        k: spectrum of the kernel on the training set.
+        y: targets, (n,) or (n, k).
+        u: predictions on the training set at s snapshots, (s, n) or (s, n, k).
+
+    Returns:
+        Components in descending order of the eigenvalues, with the shape of `u`, NumPy float64.
     """
     residual = np.asarray(y, np.float64) - np.asarray(u, np.float64)
     return np.moveaxis(np.tensordot(residual, k.vectors[:, ::-1], axes=(1, 0)), -1, 1)

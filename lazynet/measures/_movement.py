@@ -1,61 +1,123 @@
-"""Movement of weights and activations; traceable, in the dtype of their arguments."""
-
-from typing import Any
+"""Displacement of weights and changes of activations, in the dtype of the arguments; all functions can be traced."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from lazynet.typing import AnyArray
 
 
-def parameter_norm(params: Any) -> Array:
-    """||theta|| = sqrt(sum over all trained arrays of the squared Frobenius norm), a scalar."""
+def parameter_norm(params: PyTree) -> Array:
+    """Return the Euclidean norm ||theta|| of all parameters.
+
+    Args:
+        params: pytree of arrays.
+
+    Returns:
+        A scalar.
+    """
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)))
 
 
-def displacement(params: Any, start: Any) -> Array:
-    """||theta - theta_0||, over all trained arrays; the left side of Arora et al. 2019, Lemma 5.3."""
+def displacement(params: PyTree, start: PyTree) -> Array:
+    """Return the displacement ||theta - theta_0|| of all parameters (Arora et al. 2019, Lemma 5.3).
+
+    Args:
+        params: parameters theta, a pytree of arrays.
+        start: initial parameters theta_0.
+
+    Returns:
+        A scalar.
+    """
     return parameter_norm(jax.tree.map(lambda now, before: now - before, params, start))
 
 
-def array_norms(params: Any) -> Float[Array, " arrays"]:
-    """The Frobenius norm of each trained array."""
+def array_norms(params: PyTree) -> Float[Array, " arrays"]:
+    """Return the Frobenius norm of each array.
+
+    Args:
+        params: pytree of arrays.
+
+    Returns:
+        Norms in the order of `jax.tree.leaves`.
+    """
     return jnp.stack([jnp.sqrt(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(params)])
 
 
-def array_displacements(params: Any, start: Any) -> Float[Array, " arrays"]:
-    """||W_l - W_l(0)|| of each trained array (Lee et al. 2019, Figure 1)."""
+def array_displacements(params: PyTree, start: PyTree) -> Float[Array, " arrays"]:
+    """Return the displacement ||W_l - W_l(0)|| of each array (Lee et al. 2019, Figure 1).
+
+    Args:
+        params: parameters, a pytree of arrays.
+        start: initial parameters.
+
+    Returns:
+        Frobenius norms in the order of `jax.tree.leaves`.
+    """
     return array_norms(jax.tree.map(lambda now, before: now - before, params, start))
 
 
 def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"]) -> Array:
-    """max_r ||w_r - w_r(0)||, the left side of Arora et al. 2019, Lemma C.1."""
+    """Return the largest displacement of a unit, max_r ||w_r - w_r(0)|| (Arora et al. 2019, Lemma C.1).
+
+    Args:
+        w: weights, (m, d).
+        start: initial weights, (m, d).
+
+    Returns:
+        A scalar.
+    """
     return jnp.sqrt(jnp.max(jnp.sum((w - start) ** 2, axis=1)))
 
 
 def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
-    """Share of the pairs (unit, example) whose pre-activation w_r . x_i has another sign than at the start.
+    """Return the fraction of pre-activations w_r . x_i whose sign differs from the start.
 
-    Du et al. 2018, section 5, Figure 1(b), and the coupling of Li and Liang 2018, section 7; a pre-activation of
-    exactly zero counts as not positive.
+    See Du et al. 2018, Figure 1(b), and the coupling of Li and Liang 2018, section 7. A pre-activation of zero counts
+    as negative.
+
+    Args:
+        w: weights, (m, d).
+        start: initial weights, (m, d).
+        x: inputs, (n, d).
+
+    Returns:
+        Fraction of the pairs of units and examples, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
 
 def sign_changes(now: list[Array], before: list[Array]) -> Array:
-    """Share of the pre-activations of all layers together whose sign is another than before."""
+    """Return the fraction of pre-activations of all layers whose sign has changed.
+
+    Args:
+        now: pre-activations of each layer, (n, ...).
+        before: earlier pre-activations of the same shapes.
+
+    Returns:
+        A scalar. A pre-activation of zero counts as negative.
+    """
     total = sum(z.size for z in now)
-    shares = [jnp.mean(((z > 0) != (z0 > 0)).astype(z.dtype)) for z, z0 in zip(now, before, strict=True)]
-    return sum((z.size / total * share for z, share in zip(now, shares, strict=True)), jnp.zeros_like(shares[0]))
+    fractions = [jnp.mean(((z > 0) != (z0 > 0)).astype(z.dtype)) for z, z0 in zip(now, before, strict=True)]
+    return sum(
+        (z.size / total * fraction for z, fraction in zip(now, fractions, strict=True)), jnp.zeros_like(fractions[0])
+    )
 
 
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
-    """Share of the units r whose w_r . x_i has the sign of the start on every example.
+    """Return the fraction of units whose pre-activations have their initial sign on every example.
 
-    Of relu networks these are the units whose gradient on these examples is the pseudo-gradient, with the patterns of
-    the start, whatever the outputs are: Li and Liang 2018, Lemma 5.1, there for one example to a component.
+    In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
+    pattern, for any outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
+
+    Args:
+        w: weights, (m, d).
+        start: initial weights, (m, d).
+        x: inputs, (n, d).
+
+    Returns:
+        A scalar.
     """
     return jnp.mean(~jnp.any(_flipped(w, start, x), axis=0), dtype=w.dtype)
 

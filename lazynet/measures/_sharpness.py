@@ -1,26 +1,34 @@
-"""The largest eigenvalue of the current empirical kernel, without forming it."""
+"""Largest eigenvalue of the empirical kernel, without forming the kernel."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
-# Of the kernel with a vector: enough for an eigenvalue that stands apart from the next by a hundredth of itself.
+# Products of the kernel with a vector, sufficient if the next eigenvalue is smaller by at least 1%.
 PRODUCTS = 32
 
 
-def sharpness(outputs: Callable[[Any], Array], params: Any) -> Array:
-    """lambda_max of J J', J the Jacobian of all outputs of all examples in the parameters: a scalar.
+def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
+    """Return the largest eigenvalue of J J', where J is the Jacobian of all outputs in the parameters.
 
-    Full-batch descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2; without
-    the part of the Hessian that vanishes with the residual). Lanczos with full reorthogonalization, never above the
-    true value but for rounding; each of its products runs the network forward and backward once.
+    Full-batch descent of the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2); the part
+    of the Hessian that vanishes with the residual is left out. The Lanczos process with full reorthogonalization gives
+    a lower bound up to rounding. Each of its products takes one forward and one backward pass.
 
     Args:
-        outputs: the network's outputs (n,) or (n, k) on the training set, as a function of its parameters.
-        params: its parameters.
+        outputs: function that maps parameters to the outputs on the training set, (n,) or (n, k).
+        params: parameters, a pytree of arrays.
+
+    Returns:
+        A scalar.
+
+    >>> import jax.numpy as jnp
+    >>> from lazynet.measures import sharpness
+    >>> round(float(sharpness(lambda w: jnp.array([3.0, 1.0]) * w, jnp.ones(2))), 4)
+    9.0
     """
     f, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
@@ -28,21 +36,21 @@ def sharpness(outputs: Callable[[Any], Array], params: Any) -> Array:
     products = min(PRODUCTS, size)
     start = jax.random.normal(jax.random.key(0), (size,), jnp.float32).astype(f.dtype)
 
-    def step(i: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        basis, tridiagonal, q = found
+    def step(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        basis, tridiagonal, q = state
         basis = basis.at[i].set(q)
-        (moved,) = pull(q.reshape(shape))
-        w = push(moved).reshape(-1)
+        (gradient,) = pull(q.reshape(shape))
+        w = push(gradient).reshape(-1)
         tridiagonal = tridiagonal.at[i, i].set(q @ w)
         for _ in range(2):
             w = w - (basis @ w) @ basis
         norm = jnp.linalg.norm(w)
-        # Nothing is left where the start holds no further eigenvector.
-        live = norm > size * jnp.finfo(f.dtype).eps * jnp.abs(tridiagonal).max()
-        beta = jnp.where(live, norm, 0)
-        # What would lie outside is left out.
+        # The process ends when the start vector has no component outside of the basis.
+        is_running = norm > size * jnp.finfo(f.dtype).eps * jnp.abs(tridiagonal).max()
+        beta = jnp.where(is_running, norm, 0)
+        # The last step has no next row and column, so its entries are dropped.
         tridiagonal = tridiagonal.at[i, i + 1].set(beta, mode="drop").at[i + 1, i].set(beta, mode="drop")
-        return basis, tridiagonal, jnp.where(live, w / norm, 0)
+        return basis, tridiagonal, jnp.where(is_running, w / norm, 0)
 
     empty = jnp.zeros((products, size), f.dtype), jnp.zeros((products, products), f.dtype)
     _, tridiagonal, _ = jax.lax.fori_loop(0, products, step, (*empty, start / jnp.linalg.norm(start)))

@@ -1,4 +1,4 @@
-"""Singular values of weights and of what training has added to them."""
+"""Singular values of weights and of their updates."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,31 +7,53 @@ from lazynet.typing import AnyArray
 
 
 def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
-    """Singular values of a matrix from the largest down, min(m, d) of them, NumPy float64.
+    """Return the singular values of a matrix.
 
-    Of the update W - W_0 and of W itself: Li and Liang 2018, Figures 1 (d) and 2 (d).
+    Li and Liang 2018, Figures 1(d) and 2(d), show those of the update W - W_0 and of W.
+
+    Args:
+        a: matrix, (m, d).
+
+    Returns:
+        Singular values in descending order, (min(m, d),), NumPy float64.
     """
     return np.linalg.svd(np.asarray(a, np.float64), compute_uv=False)
 
 
 def leading_values(values: Float[AnyArray, " r"]) -> int:
-    """How many singular values stand before the largest drop, s_i / s_(i+1), from one to the next.
+    """Return the number of singular values before the largest ratio s_i / s_{i+1} of consecutive values.
 
-    Of values below the rounding of float32, 1e-7 of the largest, nothing is said.
+    Values below 1e-7 of the largest, the rounding of float32, are ignored.
 
+    Args:
+        values: singular values in descending order, (r,).
+
+    Returns:
+        Number of leading values.
+
+    >>> import numpy as np
+    >>> from lazynet.measures import leading_values
     >>> leading_values(np.array([5.0, 4.0, 0.1, 0.09]))
     2
     """
-    seen = np.asarray(values, np.float64)
-    seen = seen[seen > 1e-7 * seen[0]]
-    return int(np.argmax(seen[:-1] / seen[1:])) + 1 if len(seen) > 1 else len(seen)
+    values = np.asarray(values, np.float64)
+    values = values[values > 1e-7 * values[0]]
+    return int(np.argmax(values[:-1] / values[1:])) + 1 if len(values) > 1 else len(values)
 
 
 def effective_rank(values: Float[AnyArray, " r"]) -> float:
-    """exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j (Roy and Vetterli 2007, definition 1): from 1 to r.
+    """Return the effective rank exp(-sum_i p_i log p_i) with p_i = s_i / sum_j s_j.
 
-    NaN where all are zero.
+    See Roy and Vetterli 2007, definition 1.
 
+    Args:
+        values: singular values s_i, (r,).
+
+    Returns:
+        A number from 1 to r; NaN if all values are zero.
+
+    >>> import numpy as np
+    >>> from lazynet.measures import effective_rank
     >>> round(effective_rank(np.array([3.0, 3.0, 0.0])), 6)
     2.0
     """

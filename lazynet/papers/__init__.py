@@ -1,4 +1,4 @@
-"""Papers, reproduced: each a module with its settings, figures and claims."""
+"""Reproductions of papers: one module for each paper, with its settings, figures and claims."""
 
 from lazynet.papers.claims import Claim, Reproduction
 

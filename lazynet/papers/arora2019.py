@@ -1,11 +1,11 @@
 """Arora, Du, Hu, Li and Wang 2019: Fine-Grained Analysis of Optimization and Generalization (arXiv 1901.08584).
 
-A two-layer relu network whose hidden layer is trained learns the part of its labels along the eigenvector v_i of the
-kernel H as (1 - eta lambda_i)^k (Theorem 4.1), so that true labels are learned sooner than random ones; and y' H^-1 y
-bounds how it generalizes (Theorem 5.1), which is small for what is linear or an even power (Theorem 6.1).
+A two-layer relu network with a trained hidden layer learns the part of its labels along the eigenvector v_i of the
+kernel H as (1 - eta lambda_i)^k (Theorem 4.1), so it learns true labels sooner than random ones. Its test error is
+bounded by y' H^-1 y (Theorem 5.1), which is small for linear functions and even powers (Theorem 6.1).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import scipy.stats
 
 import lazynet as lz
+from lazynet.execution import Arrays
 from lazynet.kernels import Inverse, spectrum
 from lazynet.papers import arora2019_figures as figures
 from lazynet.papers import arora2019_functions as functions
@@ -22,10 +23,10 @@ from lazynet.papers import du2018
 from lazynet.papers.arora2019_published import PAPER_EIGENVALUES, PAPER_N, PAPER_NOISE
 from lazynet.papers.arora2019_sizes import SIZES, Networks, Size, jobs
 from lazynet.papers.claims import Claim, Reproduction, exponent
-from lazynet.papers.work import Arrays, Work
+from lazynet.papers.work import Work
 from lazynet.studies.sweep import population_bounds, speed_gap
 from lazynet.theory import concentration_bound, flips_bound, population_bound
-from lazynet.training._keys import member_key
+from lazynet.training import member_key
 from lazynet.typing import DataArray, Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]
@@ -33,43 +34,54 @@ __all__ = ["SIZES", "jobs", "reproduce"]
 LABELS = ("true", "random", "worst")
 NETWORK = lz.TwoLayer(width=2)
 KERNEL: Any = lz.analytic_kernel(NETWORK)
-KAPPAS = (1.0, 0.1, 0.01)  # scales of the weights at the start, the last of which is the paper's
-# Where widths from 1024 on are large enough for the exponent of Theorem 4.1.
+# Initial scales of the weights; the last one is the paper's.
+KAPPAS = (1.0, 0.1, 0.01)
+# Labels by data set for which widths from 1024 on are large enough for the exponent of Theorem 4.1.
 ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("true", "random")}
 PORTIONS = np.linspace(0, 1, 11)
-DELTA = 0.01  # the probability that a bound fails
-MODE_GAP = 0.02  # of a mode at the start, or of the average one: here the kernel still counts as right about it
+# Probability that a bound fails.
+DELTA = 0.01
+# Largest gap of a mode that follows the kernel, relative to the larger of the mode and the average mode at the start.
+MODE_GAP = 0.02
 
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
-    """Compute figures and claims at one of SIZES; `work` keeps what has been computed."""
-    chosen, work, found = SIZES[size], work or Work("arora2019", size), Reproduction()
-    # What is missing is missed before work starts.
-    data = {name: lz.load_dataset(name, n_train=chosen.n_kernel, n_test=chosen.n_test) for name in chosen.datasets}
-    for name in chosen.datasets:
-        networks(name, chosen, work, found)
-        kernel_limit(name, data[name], chosen, work, found)
-    functions.add_to(found, work, chosen.functions)
-    du2018.add_to(found, work, chosen.du2018)
-    return found
+    """Compute figures and claims.
+
+    Args:
+        size: one of SIZES.
+        work: the parts of the reproduction; in memory by default.
+    """
+    settings, work, reproduction = SIZES[size], work or Work("arora2019", size), Reproduction()
+    # Load all data first, so that a missing data set is an error before work starts.
+    data = {
+        name: lz.load_dataset(name, n_train=settings.n_kernel, n_test=settings.n_test) for name in settings.datasets
+    }
+    for name in settings.datasets:
+        networks(name, settings, work, reproduction)
+        kernel_limit(name, data[name], settings, work, reproduction)
+    functions.add_to(reproduction, work, settings.functions)
+    du2018.add_to(reproduction, work, settings.du2018)
+    return reproduction
 
 
-# Section 4 and appendix C: how fast labels are learned, and how far weights move.
+# Section 4 and appendix C: speed of learning, and movement of the weights.
 
 
-def networks(name: str, size: Size, work: Work, found: Reproduction) -> None:
-    """Figure 1 (a, c), Theorem 4.1 and the lemmas, on finite networks."""
+def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> None:
+    """Add Figure 1 (a, c), Theorem 4.1 and the lemmas for finite networks."""
 
-    def sweep(part: str, kind: str, **more: Any) -> Result:
-        n, *how = getattr(size, part)
-        return work.sweep(f"{part}-{name}-{kind}", NETWORK, labeled(images(name, n))[kind], *how, **more)
+    def sweep(part: str, kind: str, kappas: Sequence[float] | None = None) -> Result:
+        n, *members = getattr(size, part)
+        axes = None if kappas is None else {"init_scale": list(kappas)}
+        return work.sweep(f"{part}-{name}-{kind}", NETWORK, labeled(images(name, n))[kind], *members, axes=axes)
 
-    curves = {kind: sweep("curves", kind, init_scale=[KAPPAS[0], KAPPAS[-1]]) for kind in LABELS}
+    curves = {kind: sweep("curves", kind, (KAPPAS[0], KAPPAS[-1])) for kind in LABELS}
     sweeps = {kind: sweep("speed", kind) for kind in LABELS}
-    many, scales = sweep("many", "true"), sweep("scales", "true", init_scale=list(KAPPAS))
+    many, scales = sweep("many", "true"), sweep("scales", "true", KAPPAS)
     modes = work.arrays(f"modes-{name}", lambda: last_steps(name, size.modes))
     gap = speed_gap(scales)
-    found.claims += [
+    reproduction.claims += [
         *order_of_losses(name, curves),
         *speed(name, sweeps),
         not_asymptotic(f"{name}, n = {size.many.n}", speed_gap(many)),
@@ -79,36 +91,36 @@ def networks(name: str, size: Size, work: Work, found: Reproduction) -> None:
         flips_fall(name, scales),
     ]
     means = {kind: speed_gap(result).mean("seed").values for kind, result in sweeps.items()}
-    found.numbers[f"networks_{name}"] = {"widths": size.speed.widths, "gaps": means, "last steps": modes}
-    found.figures[f"speed_{name}"] = figures.draw_speed(name, size.curves.n, curves, sweeps, scales)
-    found.figures[f"movement_{name}"] = figures.draw_movement(name, sweeps["true"], scales)
-    found.figures[f"modes_{name}"] = figures.draw_modes(name, size.modes.steps, modes)
+    reproduction.numbers[f"networks_{name}"] = {"widths": size.speed.widths, "gaps": means, "last steps": modes}
+    reproduction.figures[f"speed_{name}"] = figures.draw_speed(name, size.curves.n, curves, sweeps, scales)
+    reproduction.figures[f"movement_{name}"] = figures.draw_movement(name, sweeps["true"], scales)
+    reproduction.figures[f"modes_{name}"] = figures.draw_modes(name, size.modes.steps, modes)
 
 
 def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
-    """Images for networks, which need no more coordinates than there are images."""
+    """Return images for networks, in as many coordinates as they span."""
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """The data with true and random labels, and with the eigenvector of lambda_min, which is learned last."""
+    """Return the data with true labels, random labels, and the eigenvector of lambda_min, which is learned last."""
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}
 
 
 def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
-    """Figure 1 (a, c): at every snapshot after the first, true labels are fitted best and the worst case least."""
+    """Yield the claims of Figure 1 (a, c): true labels have the smallest loss at every step, the worst the largest."""
     for kappa in curves["true"].init_scale.values:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
-        for (soon, late), (before, after) in zip(pairwise(LABELS), pairwise(losses), strict=True):
+        for (soon, late), (lower, upper) in zip(pairwise(LABELS), pairwise(losses), strict=True):
             place = f"Figure 1, {name}, kappa = {kappa:g}"
             statement = f"share of snapshots at which {soon} labels are not ahead of {late} ones"
-            yield Claim(place, statement, float((before >= after).mean()), "<=", 0.0)
+            yield Claim(place, statement, float((lower >= upper).mean()), "<=", 0.0)
 
 
 def speed(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
-    """Theorem 4.1: networks follow the kernel, the more closely the wider they are."""
+    """Yield the claims of Theorem 4.1: wider networks follow the kernel more closely."""
     for kind, result in sweeps.items():
         place, gap = f"{name}, {kind} labels", speed_gap(result)
         if kind in ASYMPTOTIC[name]:
@@ -118,39 +130,57 @@ def speed(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
 
 
 def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -> Claim:
-    """Theorem 4.1 where widths are too small for its exponent, which is printed: of another kappa, if there is one."""
-    fall, beside = (float(one.mean("seed")[-1] / one.mean("seed")[0]) for one in (gap, gap if other is None else other))
-    note = f"exponent {exponent(gap if other is None else other):.2f}, not asymptotic at these widths"
+    """Return the claim that the gap falls, for widths that are too small for the exponent of Theorem 4.1.
+
+    Args:
+        place: the data.
+        gap: gap to the theorem.
+        other: gap at another kappa, which the note names.
+    """
+    noted = gap if other is None else other
+    note = f"exponent {exponent(noted):.2f}, not asymptotic at these widths"
     if other is not None:
-        note = f"at kappa = {float(other.init_scale):g} it is {beside:.2f}; {note}"
-    return Claim(f"Theorem 4.1, {place}", "gap of the widest networks over the narrowest", fall, "<=", 1.0, note)
+        note = f"at kappa = {float(other.init_scale):g} it is {_ratio(other):.2f}; {note}"
+    return Claim(f"Theorem 4.1, {place}", "gap of the widest networks over the narrowest", _ratio(gap), "<=", 1.0, note)
 
 
-def last_steps(name: str, size: Networks) -> Arrays:
-    """The last step to which Theorem 4.1 is right about each mode, to MODE_GAP: (kind of labels, width, mode)."""
+def _ratio(gap: DataArray) -> float:
+    """Return the gap of the widest networks over the gap of the narrowest."""
+    means = gap.mean("seed")
+    return float(means[-1] / means[0])
+
+
+def last_steps(name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
+    """Return the last step up to which each mode stays within MODE_GAP of Theorem 4.1, (kind of labels, width, mode).
+
+    Args:
+        name: name of the data set.
+        size: the networks.
+        kernel: function (x) -> kernel matrix of the theorem.
+    """
     data = images(name, size.n)
-    modes, kinds = spectrum(KERNEL(data.x_train)), LABELS[:2]
-    found = np.zeros((len(kinds), len(size.widths), size.seeds, size.n))
+    modes, kinds = spectrum(kernel(data.x_train)), LABELS[:2]
+    last_step = np.zeros((len(kinds), len(size.widths), size.seeds, size.n))
     for i, kind in enumerate(kinds):
-        of_kind = labeled(data)[kind]
+        dataset = labeled(data)[kind]
         for j, width in enumerate(size.widths):
             for seed in range(size.seeds):
-                run = lz.train(NETWORK.clone(width=width), of_kind, member_key(width, seed), size.steps)
-                table = lz.mode_residuals(run, modes, of_kind.y_train, tolerance=MODE_GAP)
-                found[i, j, seed] = table.last_step_held
+                run = lz.train(NETWORK.clone(width=width), dataset, member_key(width, seed), size.steps)
+                table = lz.mode_residuals(run, modes, dataset.y_train, tolerance=MODE_GAP)
+                last_step[i, j, seed] = table.last_step_held
     learned = modes.values[-1] / modes.values[::-1]
     steps = {"steps": np.array(size.steps), "learned": learned}
-    return {"last_step": np.median(found, axis=2), "widths": np.array(size.widths), **steps}
+    return {"last_step": np.median(last_step, axis=2), "widths": np.array(size.widths), **steps}
 
 
 def held(name: str, modes: Arrays) -> Iterator[Claim]:
-    """Theorem 4.1 by eigenvector: the wider a network is, the more modes it is right about and until a later step."""
+    """Yield the claims of Theorem 4.1 by eigenvector: it holds up to later steps for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # t*: until when the kernel is right, as a geometric mean over modes.
+        # t* is the geometric mean over modes of the last step.
         until = np.expm1(np.log1p(last).mean(axis=1))
-        leaving = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
-        note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {leaving} first"
+        first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
+        note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"
         yield Claim(place, "t* of the narrowest networks over the widest", until[0] / until[-1], "<=", 0.9, note)
         if kind == "random":
             share = until[-1] / modes["steps"]
@@ -158,130 +188,134 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
 
 
 def movement(name: str, x: np.ndarray, sweeps: dict[str, Result]) -> Iterator[Claim]:
-    """Lemmas C.1, C.2, C.3 and 5.3, and the share of signs that flips."""
-    # ||H(0) - H|| of the sweep is over ||H||, and half of the units are independent.
+    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and of the share of flipped signs."""
+    # The sweep measures ||H(0) - H|| relative to ||H||, and a symmetric start has only half as many independent units.
     bounds = [concentration_bound(x @ x.T, width // 2, DELTA) for width in sweeps["true"].width.values.tolist()]
-    far = sweeps["true"].initial_kernel_error.transpose("width", "seed") * np.linalg.norm(KERNEL(x))
-    over, seeds = np.max(far.values / np.array(bounds)[:, None]), far.sizes["seed"]
+    distance = sweeps["true"].initial_kernel_error.transpose("width", "seed") * np.linalg.norm(KERNEL(x))
+    over, seeds = np.max(distance.values / np.array(bounds)[:, None]), distance.sizes["seed"]
     yield Claim(f"Lemma C.3, {name}", f"distance over its bound, in {seeds} starts", float(over), "<=", 1.0)
     for kind in LABELS[:2]:
         result = sweeps[kind]
         end, place = result.isel(step=-1), f"{name}, {kind} labels"
         radius, bound = result.max_neuron_displacement.max("step"), result.lemma_bound
-        note = f"the bound is {float((bound / radius).min()):.0f} times too large"
+        note = f"the bound is at least {float((bound / radius).min()):.0f} times the movement"
         worst = float((radius / bound).max())
         yield Claim(f"Lemma C.1, {place}", "movement of a unit over its bound", worst, "<=", 1.0, note)
         off = float(abs(end.displacement / end.linearized_displacement - 1).mean("seed")[-1])
-        yield Claim(f"Lemma 5.3, {place}", "movement, from that of the linearized limit", off, "<=", 0.05)
+        statement = "relative difference of the movement from the linearized limit"
+        yield Claim(f"Lemma 5.3, {place}", statement, off, "<=", 0.05)
         over = (end.displacement / end.label_norm).mean("seed").values
         note = f"by width {', '.join(f'{value:.3f}' for value in over)}"
         yield Claim(f"Lemma 5.3, {place}", "movement of the widest over sqrt(y' H^-1 y)", over[-1], "<=", 1.05, note)
         allowed = np.vectorize(flips_bound)(end.max_neuron_displacement.values)
         share = float(np.max(end.activation_flips.mean("seed").values / allowed.mean(axis=1)))
-        yield Claim(f"Theorem 4.1, {place}", "share of flips over what the movement allows", share, "<=", 1.0)
+        yield Claim(f"Theorem 4.1, {place}", "share of flips over its bound from the movement", share, "<=", 1.0)
         for lemma, quantity in (("C.2", "kernel_drift"), ("C.3", "initial_kernel_error")):
-            found = exponent(end[quantity])
-            yield Claim(f"Lemma {lemma}, {place}", f"exponent of {quantity} in the width", found, "<=", -0.4)
+            statement = f"exponent of {quantity} in the width"
+            yield Claim(f"Lemma {lemma}, {place}", statement, exponent(end[quantity]), "<=", -0.4)
 
 
 def flips_fall(name: str, scales: Result) -> Claim:
-    """Lemma C.2 has 1 / kappa: the smaller the weights at the start, the more signs flip."""
+    """Return the claim of Lemma C.2 that more signs flip if the initial weights are smaller."""
     shares = scales.activation_flips.isel(step=-1, width=-1).mean("seed").values
     note = ", ".join(f"{share:.1%} at kappa = {kappa:g}" for kappa, share in zip(KAPPAS, shares, strict=True))
     most = float(np.max(shares[:-1] / shares[1:]))
-    return Claim(f"Lemma C.2, {name}", "share of flips at kappa over that at kappa / 10", most, "<=", 1.0, note)
+    return Claim(f"Lemma C.2, {name}", "share of flips at kappa over the share at kappa / 10", most, "<=", 1.0, note)
 
 
-# Section 5: how well networks generalize.
+# Section 5: generalization.
 
 
-def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, found: Reproduction) -> None:
-    """Figures 1 (b, d) and 2, and Theorem 5.1: the kernel limit, and finite networks beside it."""
+def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
+    """Add Figures 1 (b, d) and 2 and Theorem 5.1, for the kernel limit and for finite networks."""
     limit = work.arrays(f"noise-{name}", lambda: noise(data, size.draws))
     finite = work.arrays(f"noisy-{name}", lambda: noisy_networks(name, size.noisy))
     spectra = work.arrays(f"projections-{name}", lambda: projections(data))
-    found.claims += [*generalization(name, data.n_train, limit, finite), tracked(f"{name}, networks", finite, 0.9)]
-    found.claims += published(name, limit, spectra)
-    found.numbers[f"kernel_{name}"] = {
+    reproduction.claims += generalization(name, data.n_train, limit, finite)
+    reproduction.claims += [tracked(f"{name}, networks", finite, 0.9), *published(name, limit, spectra)]
+    reproduction.numbers[f"kernel_{name}"] = {
         "n": data.n_train,
         "noise": limit,
         "networks": finite,
         "eigenvalues": spectra["values"],
     }
-    found.figures[f"noise_{name}"] = figures.draw_noise(name, data.n_train, size.noisy, limit, finite)
-    found.figures[f"projections_{name}"] = figures.draw_projections(name, spectra)
+    reproduction.figures[f"noise_{name}"] = figures.draw_noise(name, data.n_train, size.noisy, limit, finite)
+    reproduction.figures[f"projections_{name}"] = figures.draw_projections(name, spectra)
 
 
 def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
-    """The data with a portion of its labels random, in training and in test; those of a larger one are added."""
+    """Return the data with a portion of random training and test labels; a larger portion contains a smaller one."""
     train, test = jax.random.split(jax.random.key(draw))
     y, y_test = lz.label_noise(data.y_train, portion, train), lz.label_noise(data.y_test, portion, test)
     return replace(data, y_train=y, y_test=y_test)
 
 
 def noise(data: lz.Dataset, draws: int) -> Arrays:
-    """Figure 2 in the limit of width and time: complexity, l1 and 0-1 test errors at PORTIONS, as means over draws."""
-    every = [with_noise(data, portion, draw) for draw in range(draws) for portion in PORTIONS]
-    y, y_test = (np.stack([getattr(one, part) for one in every], axis=1) for part in ("y_train", "y_test"))
+    """Return Figure 2 at infinite width and time: complexity, l1 and 0-1 test errors at PORTIONS, means over draws."""
+    noisy = [with_noise(data, portion, draw) for draw in range(draws) for portion in PORTIONS]
+    y, y_test = (np.stack([getattr(dataset, part) for dataset in noisy], axis=1) for part in ("y_train", "y_test"))
     weights = Inverse(KERNEL(data.x_train)).solve(y)
     f = KERNEL(data.x_test, data.x_train) @ weights
-    found = {
+    values = {
         "complexity": np.sqrt(2 * np.mean(y * weights, axis=0)),
         "l1": np.mean(abs(f - y_test), axis=0),
         "error": np.mean(f * y_test <= 0, axis=0),
     }
-    return {"portion": PORTIONS} | {part: values.reshape(draws, -1).mean(axis=0) for part, values in found.items()}
+    return {"portion": PORTIONS} | {part: column.reshape(draws, -1).mean(axis=0) for part, column in values.items()}
 
 
 def noisy_networks(name: str, size: Networks) -> Arrays:
-    """Figure 2 by finite networks, each seed on labels of its own draw, and the kernel's error at the same step."""
+    """Return Figure 2 for finite networks, a draw of labels for each seed, and the kernel's error at the same step."""
     data = images(name, size.n, n_test=200)
-    found = np.zeros((4, size.seeds, len(PORTIONS)))
+    values = np.zeros((4, size.seeds, len(PORTIONS)))
     for seed in range(size.seeds):
         for i, portion in enumerate(PORTIONS):
             noisy = with_noise(data, portion, seed)
             result = lz.sweep(NETWORK, noisy, size.widths, [seed], size.steps, progress=False)
             end, bound = result.isel(step=-1), population_bounds(result, DELTA)[-1, 0, -1]
-            found[:, seed, i] = end.complexity, end.test_error[-1, 0], end.kernel_test_error, bound
+            values[:, seed, i] = end.complexity, end.test_error[-1, 0], end.kernel_test_error, bound
     parts = ("complexity", "error", "kernel_error", "bound")
-    return {"portion": PORTIONS} | dict(zip(parts, found.mean(axis=1), strict=True))
+    return {"portion": PORTIONS} | dict(zip(parts, values.mean(axis=1), strict=True))
 
 
 def tracked(place: str, noisy: Arrays, limit: float) -> Claim:
-    """Figure 2: the bound follows the test error."""
-    found = float(scipy.stats.spearmanr(noisy["complexity"], noisy["error"]).statistic)
-    return Claim(f"Figure 2, {place}", "rank correlation of complexity and test error", found, ">=", limit)
+    """Return the claim of Figure 2 that complexity follows the test error."""
+    correlation = float(scipy.stats.spearmanr(noisy["complexity"], noisy["error"]).statistic)
+    return Claim(f"Figure 2, {place}", "rank correlation of complexity and test error", correlation, ">=", limit)
 
 
 def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator[Claim]:
-    """Theorem 5.1: the bound follows the test error, and is above it; from 1 on it says nothing of its size."""
+    """Yield the claims of Theorem 5.1: complexity follows the test error, and the bound exceeds it."""
     yield tracked(f"{name}, kernel of {n} images", noisy, 0.97)
     bound = np.array([population_bound(0.0, n, value * np.sqrt(n / 2), DELTA) for value in noisy["complexity"]])
     note = f"{bound[0]:.2f} for true labels; vacuous for {np.sum(bound >= 1)} of {len(bound)} portions"
-    # A vacuous one cannot fail, so that it stands in only where there is no other.
+    # A vacuous bound, at least 1, cannot fail; if all are vacuous, the smallest counts.
     sound = bound < 1 if bound.min() < 1 else bound == bound.min()
     above = float(np.max((noisy["error"] / bound)[sound]))
     yield Claim(f"Theorem 5.1, {name}", "test error over its bound with constants", above, "<=", 1.0, note)
-    above, note = float(np.max(finite["error"] / finite["bound"])), f"it is {np.min(finite['bound']):.0f} or more"
+    above = float(np.max(finite["error"] / finite["bound"]))
+    note = f"the bound is {np.min(finite['bound']):.0f} or more"
     yield Claim(f"Theorem 5.1, {name}, networks", "test error over its bound", above, "<=", 1.0, note)
 
 
 def projections(data: lz.Dataset) -> Arrays:
-    """Figure 1 (b, d): eigenvalues, and what part of true and of random labels stands at each."""
+    """Return Figure 1 (b, d): eigenvalues, and projections of true and of random labels on the eigenvectors."""
     modes = spectrum(KERNEL(data.x_train))
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
-    found = lz.label_projections(modes, np.stack([data.y_train, random], axis=1))
-    return {"values": found.values, "projections": found.projections.T}
+    labels = lz.label_projections(modes, np.stack([data.y_train, random], axis=1))
+    return {"values": labels.values, "projections": labels.projections.T}
 
 
 def published(name: str, noisy: Arrays, spectra: Arrays) -> Iterator[Claim]:
-    """What the paper's own figures show of as many images."""
+    """Yield comparisons with the paper's figures, if there are as many images."""
     if len(spectra["values"]) != PAPER_N:
         return
-    shown = PAPER_NOISE.get(name, {}).get("complexity", ())
-    for i in (0, 5, 10)[: len(shown)]:
-        off = abs(noisy["complexity"][i] / shown[i] - 1)
-        yield Claim(f"Figure 2, {name}, {PORTIONS[i]:.0%} random", "complexity, from the paper's", off, "<=", 0.02)
+    complexity = PAPER_NOISE.get(name, {}).get("complexity", ())
+    for i in (0, 5, 10)[: len(complexity)]:
+        off = abs(noisy["complexity"][i] / complexity[i] - 1)
+        statement = "relative difference of complexity from the paper's"
+        yield Claim(f"Figure 2, {name}, {PORTIONS[i]:.0%} random", statement, off, "<=", 0.02)
     for i in (1000, PAPER_N - 1):
         off = abs(spectra["values"][i] / PAPER_EIGENVALUES[name][i] - 1)
-        yield Claim(f"Figure 1, {name}, eigenvalue {i}", "eigenvalue, from the paper's", off, "<=", 0.03)
+        statement = "relative difference from the paper's"
+        yield Claim(f"Figure 1, {name}, eigenvalue {i}", statement, off, "<=", 0.03)

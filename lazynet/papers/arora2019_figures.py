@@ -1,4 +1,4 @@
-"""The figures of Arora et al. 2019, with what the paper's own show beside them."""
+"""The figures of Arora et al. 2019, with points read off the paper's figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from lazynet.execution import Arrays
 from lazynet.papers.arora2019_published import INDICES, PAPER_EIGENVALUES, PAPER_NOISE
 from lazynet.papers.figures import PUBLISHED, band, panels, ticks
-from lazynet.papers.work import Arrays
-from lazynet.studies._style import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
+from lazynet.studies import BLUE, GREEN, ORANGE, PURPLE, THEORY, VERMILION, width_colors
 from lazynet.studies.sweep import speed_gap
 from lazynet.theory import flips_bound, power_bound
 from lazynet.typing import Figure, Result
@@ -18,16 +18,16 @@ COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
-    """Figure 1 (a, c), with Theorem 4.1 dashed, and beside it the gap between the two against the width."""
+    """Draw Figure 1 (a, c) with Theorem 4.1 dashed, and the gap between the two against the width."""
     figure, (*losses, gap) = panels(3, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
     width, kappas = int(curves["true"].width[0]), curves["true"].init_scale.values
     for axes, kappa in zip(losses, kappas, strict=True):
         flips = []
         for kind, result in curves.items():
-            only = result.isel(width=0).sel(init_scale=kappa)
-            band(axes, only.step, only.train_loss / n, COLORS[kind], f"{kind} labels")
-            axes.plot(only.step, only.kernel_train_loss / n, color="black", **THEORY)
-            flips.append(float(only.activation_flips.isel(step=-1).mean()))
+            curve = result.isel(width=0).sel(init_scale=kappa)
+            band(axes, curve.step, curve.train_loss / n, COLORS[kind], f"{kind} labels")
+            axes.plot(curve.step, curve.kernel_train_loss / n, color="black", **THEORY)
+            flips.append(float(curve.activation_flips.isel(step=-1).mean()))
         title = f"n = {n}, width {width}, kappa = {kappa:g}: {min(flips):.0%} to {max(flips):.0%} of signs flip"
         axes.set(xscale="symlog", xlabel="step", ylabel="loss / n", title=title, ylim=(0, None))
     for kind, result in sweeps.items():
@@ -37,26 +37,26 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
     gap.loglog(small.width, speed_gap(small).mean("seed"), "s:", color=COLORS["true"], label=label)
     gap.set(xlabel="width", ylabel="largest gap to Theorem 4.1")
     ticks(gap, sweeps["true"].width.values)
-    # The curves of the left panels have the colors of the right one.
+    # The legend serves all panels, whose curves have the same colors.
     theory = losses[0].plot([], [], color="black", label="Theorem 4.1", **THEORY)
     figure.legend(handles=[*gap.get_lines(), *theory], loc="outside lower center", ncols=5)
     return figure
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Movement beside its bounds, the change of the kernel, and flips against the scale of the start."""
+    """Draw movement with its bounds, the change of the kernel, and flips against the initial scale."""
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")
     moved.loglog(end.width, end.displacement.mean("seed"), "o-", color=BLUE, label="all weights")
     moved.axhline(float(end.linearized_displacement.mean()), color=BLUE, **THEORY)
     moved.axhline(float(end.label_norm), color=BLUE, linestyle=":", label="sqrt(y' H^-1 y)")
-    moved.loglog(end.width, largest, "s-", color=VERMILION, label="the unit that moves most")
+    moved.loglog(end.width, largest, "s-", color=VERMILION, label="largest of a unit")
     moved.loglog(end.width, end.lemma_bound.mean("seed"), color=VERMILION, **THEORY)
     moved.set(xlabel="width", ylabel="movement", title="dashed: linearized network, Lemma C.1")
     for quantity, label, color in (
-        ("kernel_drift", "kernel, from its start (C.2)", ORANGE),
-        ("initial_kernel_error", "start, from the limit (C.3)", PURPLE),
+        ("kernel_drift", "kernel to its start (C.2)", ORANGE),
+        ("initial_kernel_error", "start to the limit (C.3)", PURPLE),
     ):
         kernel.loglog(end.width, end[quantity].mean("seed"), "o-", color=color, label=label)
     kernel.set(xlabel="width", ylabel="relative distance")
@@ -64,73 +64,73 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
         ticks(axes, end.width.values)
     last, kappas = scales.isel(step=-1), scales.init_scale.values
     for width, color in zip(last.width.values, width_colors(last.sizes["width"]), strict=True):
-        of_width = last.sel(width=width).mean("seed")
-        flips.loglog(kappas, of_width.activation_flips, "o-", color=color, label=f"width {width}")
-        radii = zip(of_width.max_neuron_displacement.values, kappas, strict=True)
+        means = last.sel(width=width).mean("seed")
+        flips.loglog(kappas, means.activation_flips, "o-", color=color, label=f"width {width}")
+        radii = zip(means.max_neuron_displacement.values, kappas, strict=True)
         flips.loglog(
             kappas, [flips_bound(float(radius), float(kappa)) for radius, kappa in radii], color=color, **THEORY
         )
-    flips.set(xlabel="kappa", ylabel="share of signs that flip", title="dashed: what the movement allows")
+    flips.set(xlabel="kappa", ylabel="share of flipped signs", title="dashed: bound from the movement")
     for axes in (moved, kernel, flips):
         axes.legend()
     return figure
 
 
 def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
-    """The last step to which the kernel is right about each mode, by width."""
-    figure, every = panels(
-        len(modes["last_step"]), f"Theorem 4.1 by eigenvector on {name}: the last step that it is right"
-    )
+    """Draw the last step up to which the kernel is right about each mode, by width."""
+    title = f"Theorem 4.1 by eigenvector on {name}: the last step at which it holds"
+    figure, axes_list = panels(len(modes["last_step"]), title)
     index = np.arange(1, len(modes["learned"]) + 1)
-    for axes, kind, of_kind in zip(every, COLORS, modes["last_step"], strict=False):
-        for width, color, last in zip(modes["widths"], width_colors(len(of_kind)), of_kind, strict=True):
+    for axes, kind, last_steps in zip(axes_list, COLORS, modes["last_step"], strict=False):
+        for width, color, last in zip(modes["widths"], width_colors(len(last_steps)), last_steps, strict=True):
             axes.plot(index, last, "o", color=color, label=f"width {width}", alpha=0.8)
         axes.plot(index, np.minimum(modes["learned"], steps), color="black", label="learned", **THEORY)
-        axes.set(xlabel="mode, from the largest eigenvalue on", ylabel="step", title=f"{kind} labels")
+        axes.set(xlabel="mode, from the largest eigenvalue down", ylabel="step", title=f"{kind} labels")
         axes.set_yscale("symlog", linthresh=1)
         axes.legend()
     return figure
 
 
 def draw_noise(name: str, n: int, size: Sequence[Any], limit: Arrays, networks: Arrays) -> Figure:
-    """Figure 2: test errors on the left axis, the complexity on the right one; and of finite networks."""
+    """Draw Figure 2 for the kernel limit and for networks: test errors (left axis) and complexity (right axis)."""
     figure, (left, right) = panels(2, f"Figure 2: random labels in {name}")
-    shown = PAPER_NOISE.get(name, {})
-    for axes, found, errors in (
+    published = PAPER_NOISE.get(name, {})
+    for axes, values, errors in (
         (left, limit, {"l1": "l1 test error", "error": "0-1 test error"}),
-        (right, networks, {"error": "0-1 test error", "kernel_error": "of the kernel at the same step"}),
+        (right, networks, {"error": "0-1 test error", "kernel_error": "kernel at the same step"}),
     ):
         twin = axes.twinx()
         parts = [
             (axes, part, label, color) for (part, label), color in zip(errors.items(), (BLUE, VERMILION), strict=True)
         ]
         for where, part, label, color in (*parts, (twin, "complexity", "complexity (right axis)", GREEN)):
-            where.plot(found["portion"], found[part], "o-" if where is axes else "^--", color=color, label=label)
-            if axes is left and part in shown:
-                where.plot(found["portion"], shown[part], **(PUBLISHED | {"color": color}))
+            where.plot(values["portion"], values[part], "o-" if where is axes else "^--", color=color, label=label)
+            if axes is left and part in published:
+                where.plot(values["portion"], published[part], **(PUBLISHED | {"color": color}))
         axes.set(xlabel="portion of random labels", ylabel="test error", ylim=(0, None))
         twin.set(ylabel="sqrt(2 y' H^-1 y / n)", ylim=(0, None))
         twin.grid(False)
         axes.legend(
-            handles=[*axes.get_lines()[:: 2 if axes is left and shown else 1], twin.get_lines()[0]], loc="lower right"
+            handles=[*axes.get_lines()[:: 2 if axes is left and published else 1], twin.get_lines()[0]],
+            loc="lower right",
         )
-    left.set_title(f"kernel limit, n = {n}" + ("; crosses: the paper's, n = 10000" if shown else ""))
+    left.set_title(f"kernel limit, n = {n}" + ("; crosses: the paper, n = 10000" if published else ""))
     right.set_title(f"networks of width {size[1][-1]}, n = {size[0]}, step {size[3]}")
     return figure
 
 
-def draw_projections(name: str, found: Arrays) -> Figure:
-    """Figure 1 (b, d), its axes cut where the paper's are."""
-    values = found["values"]
+def draw_projections(name: str, spectra: Arrays) -> Figure:
+    """Draw Figure 1 (b, d) with the limits of the paper's axes."""
+    values = spectra["values"]
     figure, (axes,) = panels(1, f"Figure 1 (b, d): {len(values)} images of {name}")
-    for kind, projections in zip(COLORS, found["projections"], strict=False):
+    for kind, projections in zip(COLORS, spectra["projections"], strict=False):
         axes.plot(projections, ".", markersize=2, color=COLORS[kind], label=f"|v' y|, {kind} labels")
-    axes.set(xlabel="eigenvector, from the largest eigenvalue on", ylabel="projection of the labels", ylim=(0, 10))
+    axes.set(xlabel="eigenvector, from the largest eigenvalue down", ylabel="projection of the labels", ylim=(0, 10))
     twin = axes.twinx()
     twin.plot(values, color="black", label="eigenvalue")
-    shown = {i: value for i, value in PAPER_EIGENVALUES.get(name, {}).items() if len(values) > max(INDICES)}
-    if shown:
-        twin.plot(list(shown), list(shown.values()), label="the paper's", **PUBLISHED)
+    published = PAPER_EIGENVALUES.get(name, {}) if len(values) > max(INDICES) else {}
+    if published:
+        twin.plot(list(published), list(published.values()), label="eigenvalue in the paper", **PUBLISHED)
     twin.set(ylabel="eigenvalue", ylim=(0, 1))
     twin.grid(False)
     figure.legend(loc="outside lower center", ncols=2, markerscale=2)
@@ -145,11 +145,11 @@ def draw_functions(
     errors: dict[int, float],
     shares: dict[int, float],
 ) -> Figure:
-    """Section 6: the norm of powers against n, with its bound dashed where there is one, and errors of networks."""
-    figure, (*every, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
+    """Draw section 6: the norm of powers against n, with bounds dashed, and errors of networks."""
+    figure, (*norm_axes, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, norms.shape[2]))
-    for axes, d, of_dim in zip(every, dims, norms, strict=True):
-        for p, (color, values) in enumerate(zip(colors, of_dim.T, strict=True), start=1):
+    for axes, d, norms_at_d in zip(norm_axes, dims, norms, strict=True):
+        for p, (color, values) in enumerate(zip(colors, norms_at_d.T, strict=True), start=1):
             axes.loglog(n, values, "o-", color=color, label=f"p = {p}")
             if p in covered:
                 axes.axhline(power_bound([(1.0, 1.0, p)]), color=color, **THEORY)
@@ -160,6 +160,6 @@ def draw_functions(
     for p, share in shares.items():
         fits.plot([p - 0.4, p + 0.4], [share, share], color="black", **THEORY)
     fits.set(
-        xlabel="p", ylabel="test error / size of the target", title="networks; dashed: what the kernel does not see"
+        xlabel="p", ylabel="test error / RMS of the target", title="networks; dashed: the share the kernel cannot see"
     )
     return figure

@@ -1,4 +1,4 @@
-"""How much of Arora et al. 2019 is computed at each size."""
+"""Sizes of the reproduction of Arora et al. 2019, and their costs."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from lazynet.plan import Job, eigenvectors_bytes, eigenvectors_flops
 
 
 class Networks(NamedTuple):
-    """Networks on n images."""
+    """Networks trained on n images."""
 
     n: int
     widths: tuple[int, ...]
@@ -18,18 +18,33 @@ class Networks(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How much is computed."""
+    """Size of the reproduction.
+
+    Attributes:
+        datasets: names of the data sets.
+        curves: networks of Figure 1.
+        speed: networks of Theorem 4.1.
+        many: networks of Theorem 4.1 on more images.
+        modes: networks that are compared with the kernel mode by mode.
+        scales: networks at each initial scale kappa.
+        noisy: networks at each portion of random labels; each seed has its own draw.
+        n_kernel: number of training images of the kernel limit.
+        n_test: number of test images of the kernel limit.
+        draws: number of draws of label noise.
+        functions: size of section 6.
+        du2018: size of Du et al. 2018.
+    """
 
     datasets: tuple[str, ...]
-    curves: Networks  # of Figure 1
-    speed: Networks  # of Theorem 4.1
-    many: Networks  # of more images
-    modes: Networks  # beside the kernel, mode by mode
-    scales: Networks  # at each of KAPPAS
-    noisy: Networks  # at each of PORTIONS, each seed on a draw of its own
-    n_kernel: int  # of the kernel limit
+    curves: Networks
+    speed: Networks
+    many: Networks
+    modes: Networks
+    scales: Networks
+    noisy: Networks
+    n_kernel: int
     n_test: int
-    draws: int  # of label noise
+    draws: int
     functions: functions.Size
     du2018: du2018.Size
 
@@ -76,38 +91,38 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """What a size takes; the networks of the paper itself stand beside it at the paper's size."""
-    chosen = SIZES[size]
-    n, sets = chosen.n_kernel, len(chosen.datasets)
+    """Return the memory and operations of a size; at the paper's size also those of the paper's own networks."""
+    settings = SIZES[size]
+    n, sets = settings.n_kernel, len(settings.datasets)
     kernels = Job(
         f"Kernels of {n} images",
         {"kernel": 8 * n**2, "eigenvectors": eigenvectors_bytes(n)},
         {"eigenvectors": sets * eigenvectors_flops(n), "inverse": sets * n**3 / 3},
     )
-    # Pre-activations of n images cost 2 n^2 m a step.
+    # A step on the pre-activations of n images takes 2 n^2 m operations.
     trained = {
-        "curves": 6 * sets * _steps(chosen.curves),
-        "speed": 3 * sets * _steps(chosen.speed),
-        "more images": sets * _steps(chosen.many),
-        "modes": 2 * sets * _steps(chosen.modes),
-        "scales": 3 * sets * _steps(chosen.scales),
-        "noise": 11 * sets * _steps(chosen.noisy),
-        "Du et al. 2018": 4.0 * chosen.du2018.n**2 * sum(chosen.du2018.widths) * du2018.EPOCHS,
+        "curves": 6 * sets * _steps(settings.curves),
+        "speed": 3 * sets * _steps(settings.speed),
+        "more images": sets * _steps(settings.many),
+        "modes": 2 * sets * _steps(settings.modes),
+        "scales": 3 * sets * _steps(settings.scales),
+        "noise": 11 * sets * _steps(settings.noisy),
+        "Du et al. 2018": 4.0 * settings.du2018.n**2 * sum(settings.du2018.widths) * du2018.EPOCHS,
     }
-    powers = chosen.functions
+    powers = settings.functions
     cubes = sum(points**3 / 3 for points in powers.n)
     norms = Job(
         "Functions on the sphere",
         {"kernel": 3 * 8 * powers.n[-1] ** 2},
         {"inverse": powers.samples * len(powers.dims) * cubes},
     )
-    widest = [part.n * max(part.widths) for part in (chosen.curves, chosen.speed, chosen.many)]
-    states = 3 * 4 * max(chosen.du2018.n * max(chosen.du2018.widths), *widest)
-    found = [Job("Networks", {"state of one": states}, trained), kernels, norms]
+    widest = [part.n * max(part.widths) for part in (settings.curves, settings.speed, settings.many)]
+    states = 3 * 4 * max(settings.du2018.n * max(settings.du2018.widths), *widest)
+    all_jobs = [Job("Networks", {"state of a network": states}, trained), kernels, norms]
     if size == "paper":
         steps = {name: 3 * 4.0 * PAPER_N**2 * d * steps for name, (d, steps) in PAPER_NETWORKS.items()}
-        found.append(Job("Not done: the paper's own networks, which ask for an accelerator", {}, steps))
-    return found
+        all_jobs.append(Job("Not done: the paper's own networks, which need an accelerator", {}, steps))
+    return all_jobs
 
 
 def _steps(networks: Networks) -> float:

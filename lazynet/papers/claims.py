@@ -1,4 +1,4 @@
-"""What a paper says, checked: claims, each with the number that decides it, and what a reproduction hands back."""
+"""The claims of a paper, each with the number that decides it, and the result of a reproduction."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -11,15 +11,15 @@ from lazynet.typing import DataArray, Figure
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement, and what was measured of it.
+    """A statement of a paper, and its measurement.
 
     Attributes:
-        name: where it stands in the paper, and on which data.
-        statement: what is claimed.
+        name: the place in the paper, and the data.
+        statement: the measured quantity.
         measured: the number that decides.
         relation: "<=" or ">=".
-        limit: what the number is compared with.
-        note: what has to be said with it.
+        limit: the number that `measured` is compared with.
+        note: further numbers.
     """
 
     name: str
@@ -31,22 +31,22 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether what was measured agrees with the claim; what is no number does not."""
+        """True if the measurement agrees with the claim; False for NaN."""
         return bool(self.measured <= self.limit if self.relation == "<=" else self.measured >= self.limit)
 
     def __str__(self) -> str:
-        """The claim in one line."""
-        said = f"{'holds' if self.holds else 'FAILS'}  {self.name}: {self.statement}"
-        return f"{said}: {self.measured:.4g} {self.relation} {self.limit:.4g}{self.note and f' ({self.note})'}"
+        """Return the claim in one line."""
+        start = f"{'holds' if self.holds else 'FAILS'}  {self.name}: {self.statement}"
+        return f"{start}: {self.measured:.4g} {self.relation} {self.limit:.4g}{self.note and f' ({self.note})'}"
 
 
 @dataclass
 class Reproduction:
-    """What a paper's module gives, added to part by part.
+    """The result of a reproduction, to which a paper's module adds part by part.
 
     Attributes:
-        claims: everything that was checked.
-        numbers: what was measured beside it, by name; JSON can say it.
+        claims: the checked claims.
+        numbers: other measurements by name, of types that JSON or NumPy has.
         figures: matplotlib figures by name.
     """
 
@@ -56,31 +56,31 @@ class Reproduction:
 
     @property
     def passed(self) -> bool:
-        """Whether every claim holds."""
+        """True if every claim holds."""
         return all(claim.holds for claim in self.claims)
 
     def summary(self) -> dict[str, Any]:
-        """Claims and numbers, for summary.json; what is not a number is null."""
+        """Return claims and numbers for summary.json, with null for numbers that are not finite."""
         claims = [{**asdict(claim), "holds": claim.holds} for claim in self.claims]
-        return plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
+        return as_plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
 
 
-def fitted(values: DataArray) -> Fit:
-    """The exponent in the width of the mean over seeds, with its interval."""
+def fit_width(values: DataArray) -> Fit:
+    """Fit the exponent in the width of the mean over seeds."""
     return fit_exponent(values.width.values, values.transpose("width", "seed").values)
 
 
 def exponent(values: DataArray) -> float:
-    """The exponent alone."""
-    return fitted(values).exponent
+    """Return the fitted exponent in the width of the mean over seeds."""
+    return fit_width(values).exponent
 
 
-def plain(value: Any) -> Any:
-    """Arrays and NumPy numbers as JSON has them."""
+def as_plain(value: Any) -> Any:
+    """Return arrays and NumPy numbers as types that JSON has."""
     if isinstance(value, dict):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): as_plain(item) for name, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [as_plain(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What the figures of papers have in common."""
+"""Panels, bands and ticks that the figures of papers share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lazynet.studies._style import SETTINGS
+from lazynet.studies import SETTINGS
 
-# What a paper's own figure shows, read off it.
+# The look of points read off a paper's figure.
 PUBLISHED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 7, "zorder": 6}
 
 
 def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes to a row, row by row."""
+    """Return a figure and its axes, row by row.
+
+    Args:
+        count: number of axes in a row.
+        title: title of the figure.
+        rows: number of rows.
+    """
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(6.2 * count, 4.6 * rows), layout="constrained")
         axes = figure.subplots(rows, count, squeeze=False).ravel()
@@ -25,17 +31,17 @@ def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -> None:
-    """The mean over seeds, and all seeds as a band."""
+    """Draw the mean over seeds, with a band from the smallest to the largest seed."""
     axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3, linewidth=0)
     axes.plot(x, values.mean("seed"), color=color, label=label, **line)
 
 
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
-    """Name just these values on a logarithmic x-axis, and more than powers of ten on a short y-axis."""
+    """Label these values on a logarithmic x-axis, and more than powers of ten on a short y-axis."""
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
     low, high = axes.get_ylim()
     if axes.get_yscale() == "log" and high < 100 * low:
         axes.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 5)))
-        for of_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            of_ticks(mpl.ticker.FormatStrFormatter("%g"))
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(mpl.ticker.FormatStrFormatter("%g"))

@@ -1,4 +1,4 @@
-"""The figures of Li and Liang 2018, with what the paper's own show beside them."""
+"""The figures of Li and Liang 2018, with points read off the paper's figures."""
 
 from typing import Any
 
@@ -7,33 +7,34 @@ import matplotlib.ticker
 import numpy as np
 import scipy.stats
 
+from lazynet.execution import Arrays
 from lazynet.papers.claims import exponent
 from lazynet.papers.figures import PUBLISHED, band, panels, ticks
 from lazynet.papers.li2018_setting import LEVEL, MOVED, first_step, moved, steps_of
 from lazynet.papers.li2018_sizes import Mixture
-from lazynet.papers.work import Arrays
-from lazynet.studies._style import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
+from lazynet.studies import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# Figure 1 (b, c) at step 390, of widths 500 to 32,000, as read off the paper: its own time runs slower than its eta.
+# Figure 1 (b, c) at step 390, read off the paper, whose time runs slower than its eta implies.
 PAPER_WIDTHS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 PAPER_ENDS = {
     "coupling": (0.0653, 0.0469, 0.0340, 0.0246, 0.0173, 0.0123, 0.0087),
     "relative distance": (0.0386, 0.0276, 0.0198, 0.0140, 0.0099, 0.0070, 0.0050),
 }
-# Figure 2 (a): accuracy of width 1000 by step.
+# Accuracy of width 1000 by step, read off Figure 2 (a).
 PAPER_ACCURACY = {2000: 0.906, 10_000: 0.932, 18_000: 0.940}
 PAPER_DATA = Mixture(1000, 1000, 10, 2)
-# Where a legend hides no curve.
+# Place of a legend below the axes.
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
-ROUNDING = 1e-7  # of singular values, of which smaller ones say nothing
+# Rounding of singular values, relative to the largest.
+ROUNDING = 1e-7
 
 
 def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str, Arrays]) -> Figure:
-    """Figure 1: accuracy, coupling, relative distance and singular values, and what the widths have at the end."""
+    """Draw Figure 1: accuracy, coupling, relative distance, singular values, and measurements at the end by width."""
     title = f"Figure 1: {data.classes} classes of {data.components} components in {data.dim} dimensions"
     figure, (accuracy, *moving, widths, unit, raw) = panels(3, title, rows=2)
-    by_width(accuracy, early, lambda one: 1 - one.test_error, "test accuracy")
+    by_width(accuracy, early, lambda at_width: 1 - at_width.test_error, "test accuracy")
     needed = first_step(early.test_error)
     accuracy.set_title(f"(a) 99% after {float(needed.min()):.0f} to {float(needed.max()):.0f} steps at all widths")
     accuracy.legend(title="width")
@@ -46,17 +47,24 @@ def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str
     return figure
 
 
-def by_width(axes: Axes, result: Result, of: Any, label: str) -> None:
-    """A quantity against the step, a curve for each width."""
+def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
+    """Draw a quantity against the step, a curve for each width.
+
+    Args:
+        axes: the axes.
+        result: the sweep.
+        quantity: function of the result at a width.
+        label: label of the quantity.
+    """
     for width, color in zip(result.width.values, width_colors(result.sizes["width"]), strict=True):
-        band(axes, result.step, of(result.sel(width=width)), color, str(width))
+        band(axes, result.step, quantity(result.sel(width=width)), color, str(width))
     axes.set(xlabel="step", ylabel=label, ylim=(0, None))
 
 
 def draw_moved(panels: list[Axes], result: Result) -> None:
-    """Coupling and relative distance against the step, with the level that the paper calls small."""
+    """Draw coupling and relative distance against the step, with the level that the paper calls small."""
     for letter, axes, (name, variable) in zip("bc", panels, MOVED.items(), strict=True):
-        by_width(axes, result, lambda one, variable=variable: one[variable], name)
+        by_width(axes, result, lambda at_width, variable=variable: at_width[variable], name)
         axes.axhline(LEVEL, color="black", **THEORY)
         end = result[variable].isel(step=-1).mean("seed")
         ends = f"{float(end[0]):.2g} to {float(end[-1]):.2g} by width"
@@ -64,7 +72,7 @@ def draw_moved(panels: list[Axes], result: Result) -> None:
 
 
 def against_width(axes: Axes, result: Result, published: bool) -> None:
-    """Coupling, relative distance and the change of the kernel at the end, with the slope of theory."""
+    """Draw coupling, relative distance and the change of the kernel at the end, with the slope of theory."""
     shown = {**MOVED, "change of the kernel": "kernel_drift"}
     axes.set(xscale="log", yscale="log")
     for (name, variable), color in zip(shown.items(), (BLUE, VERMILION, GREEN), strict=True):
@@ -83,15 +91,16 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Singular values of the update at each width, with seeds as a band, and of the weights at the last."""
+    """Draw singular values of the update at each width, with seeds as a band, and of the weights at the largest."""
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
         mean = update.mean(axis=0)
-        seen = mean > ROUNDING * mean[0]
-        index = 1 + np.flatnonzero(seen)
+        resolved = mean > ROUNDING * mean[0]
+        index = 1 + np.flatnonzero(resolved)
         drop = "" if count is None else f", drop {mean[count - 1] / mean[count]:.1f}"
-        axes.fill_between(index, *(part(update, axis=0)[seen] for part in (np.min, np.max)), color=color, alpha=0.3)
-        axes.loglog(index, mean[seen], ".-", color=color, label=f"update, width {width}{drop}")
+        low, high = (extreme(update, axis=0)[resolved] for extreme in (np.min, np.max))
+        axes.fill_between(index, low, high, color=color, alpha=0.3)
+        axes.loglog(index, mean[resolved], ".-", color=color, label=f"update, width {width}{drop}")
     weights = spectra["weights"][-1].mean(axis=0)
     axes.loglog(1 + np.arange(len(weights)), weights, color=BLUE, linestyle=":", label=f"weights, width {widths[-1]}")
     if count is not None:
@@ -101,10 +110,10 @@ def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
 
 
 def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
-    """Figure 2: accuracy, coupling, relative distance and singular values, and what the widths have at the end."""
+    """Draw Figure 2: accuracy, coupling, relative distance, singular values, and measurements at the end by width."""
     figure, (test, *moving, widths, values, train) = panels(3, f"Figure 2: {name}, ten classes", rows=2)
     for axes, part in ((test, "test"), (train, "train")):
-        by_width(axes, result, lambda one, part=part: 1 - one[f"{part}_error"], f"{part} accuracy")
+        by_width(axes, result, lambda at_width, part=part: 1 - at_width[f"{part}_error"], f"{part} accuracy")
         end = 1 - result[f"{part}_error"].isel(step=-1).mean("seed")
         title = f"{float(end.min()):.3f} to {float(end.max()):.3f} at the end"
         axes.set(title=title, xscale="symlog", xlim=(0, result.step[-1]))
@@ -129,35 +138,37 @@ def draw_structure(
     labels: dict[str, Result],
     exact: Result,
 ) -> Figure:
-    """Accuracy, steps and movement by variance and by number of clusters, random labels, and Lemma 5.1."""
-    figure, every = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
-    by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = every
-    panels_of: Any = (
+    """Draw accuracy, steps and movement by variance and by number of clusters, random labels, and Lemma 5.1."""
+    figure, axes_list = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
+    by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = axes_list
+    rows: Any = (
         (by_sigma, against_sigma, variance, "sigma"),
         (by_clusters, against_clusters, clusters, "k, l"),
     )
-    for accuracy, against, results, what in panels_of:
+    for accuracy, against, results, parameter in rows:
         names = [str(at).strip("()") for at in results]
         for name, result, color in zip(names, results.values(), width_colors(len(results)), strict=True):
             band(accuracy, result.step, 1 - result.test_error.isel(width=0), color, name)
         accuracy.set(xscale="symlog", xlabel="step", ylabel="test accuracy", ylim=(0, None))
-        accuracy.set_title("the poorer the structure, the later")
-        accuracy.legend(title=what)
-        for label, of, color in (
+        accuracy.set_title("poorer structure takes more steps")
+        accuracy.legend(title=parameter)
+        for label, measured, color in (
             ("steps to 99%", lambda result: steps_of(result.test_error), BLUE),
             ("relative distance", moved, VERMILION),
         ):
-            values = np.array([of(result) for result in results.values()])
+            values = np.array([measured(result) for result in results.values()])
             against.plot(range(len(values)), values / values[0], "o-", color=color, label=f"{label}, {values[0]:.3g}")
-        against.set(xlabel=what, ylabel="over the richest structure", yscale="log", title="steps and movement")
+        against.set(
+            xlabel=parameter, ylabel="relative to the richest structure", yscale="log", title="steps and movement"
+        )
         against.set_xticks(range(len(names)), names)
         for set_formatter in (against.yaxis.set_major_formatter, against.yaxis.set_minor_formatter):
             set_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        against.legend(title="and of the richest")
+        against.legend(title="with the value of the richest")
     for kind, color in (("true", BLUE), ("random", VERMILION)):
-        only = labels[kind].isel(width=0)
-        band(random, only.step, 1 - only.train_error, color, f"{kind} labels")
-        band(random, only.step, only.relative_displacement, color, f"{kind} labels, relative distance", linestyle=":")
+        curve = labels[kind].isel(width=0)
+        band(random, curve.step, 1 - curve.train_error, color, f"{kind} labels")
+        band(random, curve.step, curve.relative_displacement, color, f"{kind} labels, relative distance", linestyle=":")
     random.set(xscale="symlog", xlabel="step", ylabel="training accuracy; relative distance", ylim=(0, None))
     random.set_title("random labels are learned later and move weights more")
     random.legend(**BELOW)

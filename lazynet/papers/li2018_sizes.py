@@ -1,18 +1,18 @@
-"""How much of Li and Liang 2018 is computed at each size, and at which settings."""
+"""Sizes of the reproduction of Li and Liang 2018, their settings and costs."""
 
 from typing import NamedTuple
 
 from lazynet.plan import Job
 
-# In the paper's scale eta is 10 / m and 4000 / m, of weights that start as N(0, I / m).
+# Learning rates of 10 / m and 4000 / m in the scale of the paper, whose weights start as N(0, I / m).
 ETA, BATCH = 10.0, 16
 IMAGES_ETA, IMAGES_BATCH = 4000.0, 64
-# Of the rate of a large product: batches are narrow, and wide networks are larger than a cache.
+# Speed relative to a large matrix product: batches are narrow, and wide networks exceed a cache.
 SHARE = 1 / 3
 
 
 class Mixture(NamedTuple):
-    """Data of k classes with l components, as `lazynet.mixture` draws them."""
+    """Data of k classes with l components each, drawn by `lazynet.mixture`."""
 
     n: int
     dim: int
@@ -21,7 +21,7 @@ class Mixture(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Networks, and for how long they are trained."""
+    """Networks and their training steps."""
 
     widths: tuple[int, ...]
     seeds: int
@@ -29,7 +29,7 @@ class Networks(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images of ten classes, of which measures look at some."""
+    """Images of ten classes, with the number of training images at which networks are measured."""
 
     name: str
     n: int
@@ -38,18 +38,31 @@ class Images(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How much is computed."""
+    """Size of the reproduction.
+
+    Attributes:
+        data: the mixture.
+        networks: networks of Figure 1.
+        early: number of first steps at each of which accuracy is measured.
+        wide: least width for which levels are claimed.
+        varied: networks on other data.
+        variances: variances of the components.
+        structures: numbers k of classes and l of components.
+        memorized: number of examples with random labels.
+        images: the images.
+        on_images: networks of Figure 2.
+    """
 
     data: Mixture
-    networks: Networks  # of Figure 1
-    early: int  # steps after which accuracy is looked at, each of them
-    wide: int  # from this width on levels are claimed
-    varied: Networks  # on other data
+    networks: Networks
+    early: int
+    wide: int
+    varied: Networks
     variances: tuple[float, ...]
-    structures: tuple[tuple[int, int], ...]  # k and l
-    memorized: int  # examples with random labels
+    structures: tuple[tuple[int, int], ...]
+    memorized: int
     images: Images
-    on_images: Networks  # of Figure 2
+    on_images: Networks
 
 
 SMALL = Size(
@@ -87,21 +100,21 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """What a size takes."""
-    chosen = SIZES[size]
-    data, images = chosen.data, chosen.images
-    mixture, varied = _steps(chosen.networks, BATCH, data.dim), _steps(chosen.varied, BATCH, data.dim)
+    """Return the memory and operations of a size."""
+    settings = SIZES[size]
+    data, images = settings.data, settings.images
+    mixture, varied = _steps(settings.networks, BATCH, data.dim), _steps(settings.varied, BATCH, data.dim)
     synthetic = {
         "training": 2 * mixture,
-        "accuracy at every step": 2.0 * data.n * data.dim * chosen.early * _units(chosen.networks),
-        "singular values": 2 * 4.0 * data.dim**2 * sum(chosen.networks.widths),
-        "other data": (len(chosen.variances) + len(chosen.structures) + 6) * varied,
+        "accuracy at every step": 2.0 * data.n * data.dim * settings.early * _units(settings.networks),
+        "singular values": 2 * 4.0 * data.dim**2 * sum(settings.networks.widths),
+        "other data": (len(settings.variances) + len(settings.structures) + 6) * varied,
     }
     features = 784 if images.name == "mnist" else 64
-    widest = 4 * max(max(chosen.networks.widths) * data.dim, max(chosen.on_images.widths) * features)
-    trained = {"training": _steps(chosen.on_images, IMAGES_BATCH, features)}
+    widest = 4 * max(max(settings.networks.widths) * data.dim, max(settings.on_images.widths) * features)
+    trained = {"training": _steps(settings.on_images, IMAGES_BATCH, features)}
     return [
-        Job("Mixtures", {"weights, their gradient and the start": 3 * widest}, synthetic, SHARE),
+        Job("Mixtures", {"weights, gradient and initial weights": 3 * widest}, synthetic, SHARE),
         Job(images.name, {"images": 12 * images.n * features}, trained, SHARE),
     ]
 
@@ -111,5 +124,5 @@ def _units(networks: Networks) -> float:
 
 
 def _steps(networks: Networks, batch: int, features: int) -> float:
-    """Forward and backward, as many operations each."""
+    """Return the operations of training; the forward and the backward pass take equally many."""
     return 4.0 * batch * features * networks.steps * _units(networks)

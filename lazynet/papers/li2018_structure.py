@@ -1,4 +1,4 @@
-"""Sections 3, 5 and 6 of Li and Liang 2018: data with more and with less structure."""
+"""Sections 3, 5 and 6 of Li and Liang 2018: data with richer and with poorer structure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,38 +25,46 @@ from lazynet.papers.li2018_setting import (
     spectra_of,
     steps_of,
 )
-from lazynet.papers.li2018_sizes import BATCH, Mixture, Size
+from lazynet.papers.li2018_sizes import BATCH, Mixture, Networks, Size
 from lazynet.papers.work import Work
 from lazynet.typing import Result, Variables
 
-SNAPSHOTS = 60  # at logarithmic distances
-MEMORIZING = 16  # times as many steps for random labels
+# Number of log-spaced snapshots.
+SNAPSHOTS = 60
+# Factor on the steps for random labels.
+MEMORIZING = 16
 
 
-def add_to(found: Reproduction, work: Work, size: Size) -> None:
+def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     """Compute how movement and steps depend on the data, and check it."""
     mixture, varied = size.data, size.varied
 
-    def sweep(name: str, data: lz.Dataset, times: int = 1, measured: int | None = MEASURED, **own: Any) -> Result:
-        widths, seeds, steps = varied
-        network, seen = NETWORK.clone(outputs=data.outputs), min(measured or data.n_train, data.n_train)
-        given: dict[str, Any] = {"steps": times * steps, "snapshots": SNAPSHOTS, "measured": seen}
-        given |= {"widths": widths, "seeds": seeds, "compare": False, **SGD, **own}
-        return work.sweep(name, network, data, **given)
+    def sweep(
+        name: str,
+        data: lz.Dataset,
+        networks: Networks = varied,
+        rows: int | None = MEASURED,
+        snapshots: int = SNAPSHOTS,
+        own: dict[str, Any] | None = None,
+    ) -> Result:
+        measure = lz.Measure(predictions=False, rows=min(rows or data.n_train, data.n_train), own=own or {})
+        network = NETWORK.clone(outputs=data.outputs)
+        return work.sweep(name, network, data, *networks, snapshots=snapshots, measure=measure, **SGD)
 
     structures = {
         (classes, parts): mixture._replace(classes=classes, components=parts)
         for classes, parts in sorted(size.structures, key=lambda structure: structure[0] * structure[1])
     }
     variance = {sigma: sweep(f"sigma-{sigma:g}", drawn(mixture, sigma=sigma)) for sigma in size.variances}
-    clusters = {at: sweep(f"k-{at[0]}-l-{at[1]}", drawn(one)) for at, one in structures.items()}
+    clusters = {at: sweep(f"k-{at[0]}-l-{at[1]}", drawn(structure)) for at, structure in structures.items()}
     leading = work.arrays(
-        "leading", lambda: {"count": np.array([leading_of(one, size) for one in structures.values()])}
+        "leading", lambda: {"count": np.array([leading_of(structure, size) for structure in structures.values()])}
     )
     few = drawn(mixture._replace(n=size.memorized))
     random = replace(few, y_train=lz.label_noise(few.y_train, 1.0, jax.random.key(1)))
+    longer = varied._replace(steps=MEMORIZING * varied.steps)
     labels = {
-        kind: sweep(f"labels-{kind}", data, MEMORIZING, None) for kind, data in (("true", few), ("random", random))
+        kind: sweep(f"labels-{kind}", data, longer, rows=None) for kind, data in (("true", few), ("random", random))
     }
     apart = drawn(mixture, delta=1.0, lambda_=1 / (8 * mixture.components))
     crossed = lz.xor(200, 200, jax.random.key(0))
@@ -66,10 +74,9 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
         "one pass over the data": sweep("one-pass", drawn(mixture, n_train=varied.steps * BATCH)),
     }
     centers = drawn(mixture._replace(n=10 * mixture.classes * mixture.components), sigma=0.0)
-    widths, seeds, _ = size.networks
-    own: dict[str, Any] = {"widths": widths, "seeds": seeds, "snapshots": 1, "measures": {"coupled": coupled}}
-    exact = sweep("centers", centers, measured=None, **own)
-    found.claims += [
+    wider = size.networks._replace(steps=varied.steps)
+    exact = sweep("centers", centers, wider, rows=None, snapshots=1, own={"coupled": coupled})
+    reproduction.claims += [
         *poorer("sigma", variance),
         *poorer("k l", clusters),
         leads(structures, leading["count"]),
@@ -79,20 +86,20 @@ def add_to(found: Reproduction, work: Work, size: Size) -> None:
         crossing(crossed),
         coupling(exact),
     ]
-    found.numbers["structure"] = {
+    reproduction.numbers["structure"] = {
         name: {str(at): numbers(result) for at, result in results.items()}
         for name, results in (("sigma", variance), ("k, l", clusters), ("labels", labels), ("other", easy))
     }
-    found.figures["structure"] = figures.draw_structure(variance, clusters, labels, exact)
+    reproduction.figures["structure"] = figures.draw_structure(variance, clusters, labels, exact)
 
 
-def coupled(variables: Variables, start: Variables, data: lz.Dataset) -> Array:
-    """The share of units whose gradient is the pseudo-gradient, on the training examples."""
-    return coupled_neurons(weights(variables, "hidden"), weights(start, "hidden"), data.x_train)
+def coupled(network: Any, variables: Variables, variables_0: Variables, data: lz.Dataset) -> Array:
+    """Return the share of units whose gradient is the pseudo-gradient on the training examples."""
+    return coupled_neurons(weights(variables, "hidden"), weights(variables_0, "hidden"), data.x_train)
 
 
 def numbers(result: Result) -> dict[str, float]:
-    """What is measured at the end."""
+    """Return measurements at the last step, means over networks."""
     return {
         "relative distance": moved(result),
         "coupling": float(result.activation_flips.isel(step=-1).mean(skipna=False)),
@@ -101,58 +108,63 @@ def numbers(result: Result) -> dict[str, float]:
     }
 
 
-def poorer(what: str, results: dict[Any, Result]) -> Iterator[Claim]:
-    """Section 6: the poorer the structure, the more steps are needed, and the farther weights move."""
-    place, (first, *_, last), every = f"Section 6, {what}", results, list(results.values())
-    for name, of_one in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
-        values = [of_one(result) for result in every]
+def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
+    """Yield the claims of section 6: poorer structure takes more steps and more movement.
+
+    Args:
+        parameter: name of the parameter that varies.
+        results: sweeps by its value, from the richest to the poorest structure.
+    """
+    place, (first, *_, last) = f"Section 6, {parameter}", results
+    for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
+        values = [measured(result) for result in results.values()]
         note = f"{first} to {last}: {', '.join(f'{value:.3g}' for value in values)}"
         yield Claim(place, f"{name}, poorest over richest structure", values[-1] / values[0], ">=", 1.2, note)
         order = float(scipy.stats.spearmanr(np.arange(len(values)), values).statistic)
-        yield Claim(place, f"{name}, rank correlation with {what}", order, ">=", 0.9)
+        yield Claim(place, f"{name}, rank correlation with {parameter}", order, ">=", 0.9)
 
 
 def leading_of(data: Mixture, size: Size) -> int:
-    """How many singular values of the update lead, of one network."""
+    """Return the number of leading singular values of the update of a network."""
     width, steps = size.varied.widths[-1], size.varied.steps
     return leading_values(spectra_of(drawn(data), [width], 1, steps)["update"][0, 0])
 
 
 def leads(structures: dict[tuple[int, int], Mixture], counts: np.ndarray) -> Claim:
-    """Section 6: the update has as many leading singular values as there are components, however many."""
+    """Return the claim of section 6 that the update has as many leading singular values as there are components."""
     expected = np.array([classes * parts for classes, parts in structures])
-    note = f"{', '.join(map(str, counts.tolist()))} of k l = {', '.join(map(str, expected.tolist()))}"
+    note = f"{', '.join(map(str, counts.tolist()))} for k l = {', '.join(map(str, expected.tolist()))}"
     off = float(np.max(abs(counts - expected)))
-    return Claim("Section 6, update", "leading singular values, furthest from k l", off, "<=", 0.0, note)
+    return Claim(
+        "Section 6, update", "largest distance of the number of leading singular values from k l", off, "<=", 0.0, note
+    )
 
 
 def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
-    """Random labels of the same inputs take more steps and more movement."""
+    """Yield the claims for random labels, which take more steps and more movement."""
     place = "Section 4, random labels"
     steps = {kind: steps_of(result.train_error) for kind, result in labels.items()}
     more = moved(labels["random"]) / moved(labels["true"])
     fitted = 1 - float(labels["random"].train_error.isel(step=-1).mean(skipna=False))
     yield Claim(place, "training accuracy at the end", fitted, ">=", 0.95)
     note = f"{steps['random']:.0f} and {steps['true']:.0f}"
-    yield Claim(
-        place, "steps to 99% of them, over those of true labels", steps["random"] / steps["true"], ">=", 4, note
-    )
-    yield Claim(place, "relative distance, over that of true labels", more, ">=", 1.2)
+    yield Claim(place, "steps to 99%, relative to true labels", steps["random"] / steps["true"], ">=", 4, note)
+    yield Claim(place, "relative distance, relative to true labels", more, ">=", 1.2)
 
 
 def separated(components: int, apart: lz.Dataset, paper: lz.Dataset) -> Iterator[Claim]:
-    """Assumption A1: how the components of the data are separated."""
+    """Yield the claims of Assumption A1, the separation of the components."""
     exact, own = (lz.separation(data, components) for data in (apart, paper))
-    said = "holds" if own.holds else "does not hold"
-    note = f"of the paper's own mixture {own.lambda_:.3f}, so that A1 {said} there; delta {own.delta:.2f}"
+    answer = "holds" if own.holds else "does not hold"
+    note = f"the paper's mixture has {own.lambda_:.3f} and delta {own.delta:.2f}, so A1 {answer} there"
     limit = 1 / (8 * components)
-    statement = "lambda of the examples, to be at most 1 / (8 l)"
+    statement = "lambda of the examples, at most 1 / (8 l)"
     yield Claim("Assumption A1, exact separation", statement, exact.lambda_, "<=", limit, note)
     yield Claim("Assumption A1, exact separation", "least distance of two classes", exact.delta, ">=", 1 - 1e-6)
 
 
 def learned(easy: dict[str, Result]) -> Iterator[Claim]:
-    """Theorem 4.1: what is separated is learned, linearly separable or not."""
+    """Yield the claims of Theorem 4.1: separated data are learned, linearly separable or not."""
     for name, result in easy.items():
         least = 1 - float(result.test_error.isel(step=-1).max(skipna=False))
         note = f"after {steps_of(result.test_error):.0f} steps; relative distance {moved(result):.3f}"
@@ -160,7 +172,10 @@ def learned(easy: dict[str, Result]) -> Iterator[Claim]:
 
 
 def crossing(data: lz.Dataset) -> Claim:
-    """Appendix C: no line separates the XOR example. The largest t with s (w x + b) >= t, |w|, |b| <= 1."""
+    """Return the claim of appendix C that no line separates the XOR example.
+
+    The margin is the largest t with s (w'x + b) >= t for the signs s of the labels, where |w_i| <= 1 and |b| <= 1.
+    """
     sign = np.sign(data.y_train[:, :1])
     rows = np.concatenate([-sign * data.x_train, -sign, np.ones_like(sign)], axis=1)
     bounds = [(-1, 1)] * (data.dim + 1) + [(None, None)]
@@ -169,13 +184,13 @@ def crossing(data: lz.Dataset) -> Claim:
 
 
 def coupling(exact: Result) -> Claim:
-    """Lemma 5.1 without variance: the share of units whose gradient is the pseudo-gradient is 1 - O(m^(-1/2)).
+    """Return the claim of Lemma 5.1 without variance: a share 1 - O(m^(-1/2)) of the units has the pseudo-gradient.
 
-    A unit is coupled where no pattern changes on any of the k l examples. Where most of them are not, what is
-    proportional to the movement is not the share that is lost but -log of the one that is left.
+    A unit is coupled if its pattern changes on none of the k l examples. If few units are coupled, -log(share) is
+    proportional to the movement, not 1 - share.
     """
-    left = exact.coupled.isel(step=-1)
-    found, shares = exponent(-np.log(left)), ", ".join(f"{share:.3f}" for share in left.mean("seed").values)
-    note = f"{found:.3f}; of 1 - share {exponent(1 - left):.3f}; shares {shares} by width"
-    statement = "exponent of -log(share of coupled units) in the width, from -1/2"
-    return Claim("Lemma 5.1, sigma = 0", statement, abs(found + 0.5), "<=", 0.1, note)
+    share = exact.coupled.isel(step=-1)
+    slope, shares = exponent(-np.log(share)), ", ".join(f"{value:.3f}" for value in share.mean("seed").values)
+    note = f"{slope:.3f}; exponent of 1 - share {exponent(1 - share):.3f}; shares {shares} by width"
+    statement = "distance of the exponent of -log(share of coupled units) in the width from -1/2"
+    return Claim("Lemma 5.1, sigma = 0", statement, abs(slope + 0.5), "<=", 0.1, note)

@@ -1,79 +1,115 @@
-"""What a reproduction has computed: kept in its folder, so that one that was stopped goes on."""
+"""The parts of a reproduction, stored in its folder, so that a stopped reproduction resumes."""
 
-import contextlib
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 import lazynet as lz
-from lazynet.execution._store import write_file
+from lazynet.execution import Arrays, Output, Store, Task, run
 from lazynet.typing import Result
 
-Arrays = dict[str, np.ndarray]
+KIND = "reproduction"
 
 
 class Work:
-    """The parts of a reproduction, by name: each is computed, or read where the folder has it already.
-
-    Raises:
-        ValueError: if the folder holds another reproduction.
-    """
+    """The parts of a reproduction by name: computed, or read from the folder if they are stored there."""
 
     def __init__(
         self,
         paper: str,
         size: str,
         folder: Path | None = None,
-        tell: Callable[[str], None] = lambda part: None,
+        report: Callable[[str], None] = lambda part: None,
     ) -> None:
-        """Keep what is computed in this folder, or nowhere; `tell` hears of each part."""
-        self._folder, self._tell, self._told = folder, tell, 0
+        """Begin or resume a reproduction.
+
+        Args:
+            paper: name of the paper's module.
+            size: size of the reproduction.
+            folder: where to store the parts, None for memory only.
+            report: function that takes the name of each part as it begins.
+
+        Raises:
+            ValueError: if the folder holds another reproduction, or one by another version of the code.
+        """
+        self._folder, self._report, self._count = folder, report, 0
         if folder is None:
+            self._request: dict[str, str] = {}
             return
-        # Arrays carry no settings of their own: those of another code are not taken for those of this one.
+        # A request does not describe the code that computes arrays.
         sources = b"".join(file.read_bytes() for file in sorted(Path(lz.__file__).parent.rglob("*.py")))
-        settings = {"paper": paper, "size": size, "code": hashlib.sha256(sources).hexdigest()[:16]}
-        settings |= {name: version(name) for name in ("lazynet", "jax")}
-        file = folder / "settings.json"
-        if file.exists() and (found := json.loads(file.read_text())) != settings:
-            raise ValueError(f"out is {str(folder)!r}, which holds {found}, not {settings}; name a new folder.")
-        self._settings = json.dumps(settings).encode()
+        code = hashlib.sha256(sources).hexdigest()[:16]
+        self._request = {"paper": paper, "size": size, "code": code, "jax": version("jax")}
+        self._store = Store(folder, KIND, json.dumps(self._request))
+        if self._store.content:
+            self._store.check()
 
     def sweep(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
-        """`lazynet.sweep`, cell by cell."""
-        self._begin(name)
-        if self._folder is not None:
-            more |= {"out": self._folder / "parts" / name, "resume": True}
-        return lz.sweep(network, data, *args, progress=False, **more)
+        """Return the result of `lazynet.sweep` with these arguments."""
+        return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Arrays that a function returns."""
-        self._begin(name)
-        if self._folder is None:
-            return compute()
-        file = self._folder / "parts" / f"{name}.npz"
-        if file.exists():
-            # Its checksums tell whether it is damaged.
-            with contextlib.suppress(ValueError, EOFError, zipfile.BadZipFile):
-                return dict(np.load(io.BytesIO(file.read_bytes()), allow_pickle=False))
-        found = compute()
-        stream = io.BytesIO()
-        save: Any = np.savez
-        save(stream, **found)
-        write_file(file, stream.getvalue())
-        return found
+        """Return the arrays that a function computes."""
+        folder = self._begin(name)
+        result: Any = run(Part(json.dumps({**self._request, "part": name}), compute), folder, progress=False)
+        return {str(variable): values.values for variable, values in result.data_vars.items()}
 
-    def _begin(self, name: str) -> None:
-        """Say what begins, and make the folder for it."""
-        self._told += 1
-        self._tell(f"{self._told}. {name}")
-        if self._folder is not None and self._told == 1:
-            (self._folder / "parts").mkdir(parents=True, exist_ok=True)
-            write_file(self._folder / "settings.json", self._settings)
+    def _begin(self, name: str) -> lz.RunFolder | None:
+        """Report a part, and return its folder."""
+        self._count += 1
+        self._report(f"{self._count}. {name}")
+        if self._folder is None:
+            return None
+        if self._count == 1:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._store.begin({}, [])
+        return lz.RunFolder(self._folder / "parts" / name, resume=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Arrays of a reproduction, as a study with one task.
+
+    Attributes:
+        text: the request as JSON.
+        compute: function that returns the arrays.
+    """
+
+    kind: ClassVar[str] = "arrays"
+    dtype: ClassVar[str] = "float64"
+    text: str
+    compute: Callable[[], Arrays]
+
+    @property
+    def output(self) -> Output:
+        """The arrays as variables of a dataset."""
+        return Output(_assemble, _files)
+
+    def request(self) -> str:
+        """Return the request as canonical JSON."""
+        return self.text
+
+    def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return an empty record."""
+        return {}
+
+    def tasks(self, record: dict[str, Any]) -> list[Task]:
+        """Return the only task."""
+        return [Task("arrays", "arrays", 1, lambda progress, checkpoint: self.compute())]
+
+
+def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
+    import xarray
+
+    variables = {
+        name: ([f"{name}_dim_{axis}" for axis in range(values.ndim)], values) for name, values in cells[0].items()
+    }
+    return xarray.Dataset(variables, attrs={"kind": Part.kind})
+
+
+def _files(result: Result) -> dict[str, bytes]:
+    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}

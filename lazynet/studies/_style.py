@@ -1,4 +1,4 @@
-"""Colors and lines that every figure shares: theory dashed over measurement solid."""
+"""Colors and lines of all figures: theory is dashed, measurements are solid."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import numpy as np
 
 from lazynet.typing import Axes
 
-# Okabe and Ito's colors, which people with color-blindness can tell apart.
+# The palette of Okabe and Ito, for people with and without color blindness.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+PALETTE = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "vermilion": VERMILION, "purple": PURPLE}
 SETTINGS: Any = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -21,27 +22,27 @@ SETTINGS: Any = {
     "legend.columnspacing": 1.0,
     "lines.linewidth": 1.8,
 }
-# What is larger has diverged, and would hide all else.
+# Larger values have diverged and would hide all others.
 DRAWN = 1e12
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}
 
 
 def width_colors(count: int) -> np.ndarray:
-    """One color for each width, from dark (narrow) to light (wide)."""
+    """Return a color for each width, from dark (narrow) to light (wide)."""
     import matplotlib as mpl
 
     return mpl.colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
 def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, color: str) -> None:
-    """A dashed line of this slope, through `anchor` at the geometric mean of the widths."""
+    """Draw a dashed line with this slope through `anchor` at the geometric mean of the widths."""
     middle = np.exp(np.mean(np.log(widths)))
     ends = np.array([widths[0], widths[-1]], float)
     axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)
 
 
 def label_widths(axes: Axes, widths: np.ndarray) -> None:
-    """A tick for each width on a logarithmic axis, and no other."""
+    """Set a tick at each width on a logarithmic axis, and no other ticks."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
     axes.set_xticks(widths, [str(int(width)) for width in widths])

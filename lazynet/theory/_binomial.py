@@ -1,4 +1,4 @@
-"""The interval of an error that was counted on a test set."""
+"""Confidence intervals of error rates on a finite test set."""
 
 import numpy as np
 import scipy.stats
@@ -8,20 +8,25 @@ from lazynet.theory._fits import CONFIDENCE
 
 
 def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% interval of the probability behind a share of n independent examples (Clopper and Pearson 1934).
+    """Return the 95% confidence interval of an error probability (Clopper and Pearson 1934).
 
-    It holds the probability at least as often as it says, whatever n.
+    The interval is exact: for every n, it contains the probability in at least 95% of cases.
 
     Args:
-        error: shares, a whole number of n-ths each; NaN where there is none.
-        n: number of examples, at least 1.
+        error: observed error rates, an array of any shape; multiples of 1 / n, or NaN for missing values.
+        n: number of independent examples, at least 1.
 
+    Returns:
+        Lower and upper ends of the intervals, arrays of the shape of `error`; NaN for missing values.
+
+    >>> import numpy as np
+    >>> from lazynet.theory import binomial_interval
     >>> low, high = binomial_interval(np.array(0.0), 100)
     >>> float(low), round(float(high), 3)
     (0.0, 0.036)
     """
-    counted, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2
-    low = np.where(counted == 0, 0.0, scipy.stats.beta.ppf(tail, counted, n - counted + 1))
-    high = np.where(counted == n, 1.0, scipy.stats.beta.ppf(1 - tail, counted + 1, n - counted))
-    unknown = np.isnan(counted)
-    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+    errors, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2
+    low = np.where(errors == 0, 0.0, scipy.stats.beta.ppf(tail, errors, n - errors + 1))
+    high = np.where(errors == n, 1.0, scipy.stats.beta.ppf(1 - tail, errors + 1, n - errors))
+    missing = np.isnan(errors)
+    return np.where(missing, np.nan, low), np.where(missing, np.nan, high)

@@ -1,10 +1,9 @@
-"""Bounds of Arora, Du, Hu, Li and Wang 2019 on two-layer relu networks, with their constants.
+"""Bounds of Arora, Du, Hu, Li and Wang 2019 for two-layer ReLU networks, with explicit constants.
 
-Inputs have unit norm, w_r ~ N(0, kappa^2 I), a_r = +-1, and the hidden layer is trained.
+The inputs have unit norm, the initial weights are w_r ~ N(0, kappa^2 I) and a_r = +-1, and the hidden layer is trained.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from scipy.special import erf
@@ -12,33 +11,46 @@ from scipy.special import erf
 from lazynet.typing import AnyArray
 
 
-def neuron_movement_bound(n: float | int, width: int, residual_norm: Any, lambda_min: float) -> Any:
-    """Lemma C.1: max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min), at every step.
+def neuron_movement_bound(
+    n: float | int, width: int, residual_norm: float | np.ndarray, lambda_min: float
+) -> float | np.ndarray:
+    """Return the bound of Lemma C.1 on the displacement of every hidden unit at every step.
+
+    max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
 
     Args:
-        n: training examples; the sum of ||x_i||^2 where rows have another norm than 1.
-        width: m.
-        residual_norm: ||y - u(0)||, one or an array of them.
-        lambda_min: the smallest eigenvalue of the kernel of infinite width.
+        n: number of training examples, or the sum of ||x_i||^2 if the inputs do not have unit norm.
+        width: width m.
+        residual_norm: norm of the initial residual, ||y - u(0)||, a number or an array.
+        lambda_min: smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        The bound, in units of the weights, for each residual norm; infinite for a kernel without inverse.
+        Bound in units of the weights, with the shape of `residual_norm`; infinite if `lambda_min` is not positive.
 
+    >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
-    # One that is not a number, of a kernel that is known to be singular, stays so.
+    # A NaN marks a singular kernel and gives a bound of NaN.
     if lambda_min <= 0:
         return np.full(np.shape(residual_norm), np.inf)
     return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min)
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
-    """The expected share of signs of w_r'x that can flip when no unit moves by more than a radius, of unit rows x.
+    """Return the expected fraction of signs of w_r . x that can flip if no unit moves further than a radius.
 
-    P(|w'x| <= R) = erf(R / (sqrt(2) kappa)) <= 2 R / (sqrt(2 pi) kappa), the last of which is in the proof of Theorem
-    4.1; this is the first.
+    It is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for unit inputs x. The proof of Theorem 4.1 of Arora et al. 2019
+    uses its upper bound 2 R / (sqrt(2 pi) kappa).
 
+    Args:
+        radius: largest displacement R of a unit.
+        init_scale: initial scale kappa of the weights.
+
+    Returns:
+        A fraction between 0 and 1.
+
+    >>> from lazynet.theory import flips_bound
     >>> round(flips_bound(0.1), 4)
     0.0797
     """
@@ -46,20 +58,25 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
 
 
 def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> float:
-    """Lemma C.3 with its constant: with probability 1 - delta, ||H(0) - H||_F is at most this.
+    """Return the bound of Lemma C.3 on the distance ||H(0) - H||_F between the initial and the limiting kernel.
 
-    An entry is x_i'x_j times a mean of independent zeros and ones, which is within sqrt(log(2 / d) / (2 m)) of its own
-    mean with probability 1 - d (Hoeffding); d = 2 delta / (n (n + 1)) holds for all pairs at once.
+    The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times a
+    mean of m independent Bernoulli variables, which by Hoeffding's inequality deviates from its expectation by at most
+    sqrt(log(2 / d) / (2 m)) with probability 1 - d. The union bound over all pairs takes d = 2 delta / (n (n + 1)).
 
     Args:
-        gram: x_i'x_j, (n, n).
-        units: independent ones among the units: half of the width where the start is symmetric.
-        delta: the probability that the bound fails.
+        gram: Gram matrix of the inputs, (n, n).
+        units: number of independent units m: the width, or half the width for a symmetric start.
+        delta: probability that the bound fails.
 
     Returns:
-        The bound on the Frobenius norm.
+        Bound on the Frobenius norm.
+
+    Raises:
+        ValueError: if `delta` is not between 0 and 1.
 
     >>> import numpy as np
+    >>> from lazynet.theory import concentration_bound
     >>> round(concentration_bound(np.eye(10), 1000), 4)
     0.1962
     """
@@ -78,21 +95,29 @@ def rademacher_bound(
     *,
     symmetric: bool = False,
 ) -> float:
-    """Lemma 5.4: the empirical Rademacher complexity of networks near a start is at most this.
+    """Return the bound of Lemma 5.4 on the empirical Rademacher complexity of networks near their start.
 
-    (B / sqrt(2 n)) (1 + (2 log(2 / delta) / m)^(1/4)) + 2 R^2 sqrt(m) / kappa + R sqrt(2 log(2 / delta)), with
-    probability 1 - delta over the start, for ||W - W(0)||_F <= B and ||w_r - w_r(0)|| <= R.
+    For networks with ||W - W(0)||_F <= B and ||w_r - w_r(0)|| <= R, the complexity is at most
+    (B / sqrt(2 n)) (1 + (2 log(2 / delta) / m)^(1/4)) + 2 R^2 sqrt(m) / kappa + R sqrt(2 log(2 / delta)) with
+    probability 1 - delta over the start (Arora et al. 2019, Lemma 5.4).
 
     Args:
-        n: training examples.
-        width: m.
-        movement: B.
-        radius: R.
-        init_scale: kappa.
-        delta: the probability that the bound fails.
-        symmetric: whether units are in pairs of the same start. Then m / 2 of them are independent, which the first
-            term counts. The other two hold as they are: a unit whose sign flips adds R, and not the paper's 2 R.
+        n: number of training examples.
+        width: width m.
+        movement: largest displacement B of all weights.
+        radius: largest displacement R of a unit.
+        init_scale: initial scale kappa of the weights.
+        delta: probability that the bound fails.
+        symmetric: whether the units start in identical pairs. Only m / 2 units are then independent, which enlarges
+            the first term. The other terms still hold, because a flipped unit contributes R and the paper allows 2 R.
 
+    Returns:
+        Bound on the Rademacher complexity.
+
+    Raises:
+        ValueError: if `delta` is not between 0 and 1.
+
+    >>> from lazynet.theory import rademacher_bound
     >>> round(rademacher_bound(1000, 100_000, movement=3.0, radius=0.0), 3)
     0.073
     """
@@ -103,11 +128,24 @@ def rademacher_bound(
 
 
 def generalization_bound(train_loss: float, rademacher: float, n: int, delta: float = 0.05) -> float:
-    """With probability 1 - delta the population loss is at most train_loss + 2 R + 3 sqrt(log(2 / delta) / (2 n)).
+    """Return the bound train_loss + 2 R + 3 sqrt(log(2 / delta) / (2 n)) on the population loss.
 
-    For a loss in [0, 1] that is 1-Lipschitz in the prediction, such as min(1, |f - y|), and with `rademacher_bound`
-    of radii that do not depend on the sample; see the proof of Theorem 5.1. A bound of 1 or more says nothing.
+    It holds with probability 1 - delta for a loss in [0, 1] that is 1-Lipschitz in the prediction, such as
+    min(1, |f - y|) (Arora et al. 2019, proof of Theorem 5.1).
 
+    Args:
+        train_loss: mean loss on the training set.
+        rademacher: empirical Rademacher complexity R; the class of functions must not depend on the sample.
+        n: number of training examples.
+        delta: probability that the bound fails.
+
+    Returns:
+        Bound on the population loss, vacuous if it is 1 or more.
+
+    Raises:
+        ValueError: if `delta` is not between 0 and 1.
+
+    >>> from lazynet.theory import generalization_bound
     >>> round(generalization_bound(0.0, 0.1, 10_000), 3)
     0.241
     """
@@ -126,43 +164,48 @@ def population_bound(
     init_scale: float = 1.0,
     symmetric: bool = False,
 ) -> float:
-    """Theorem 5.1 with its constants: a bound on the population loss from the movement that was measured.
+    """Return the bound of Theorem 5.1 on the population loss, from the measured displacement of the weights.
 
-    `generalization_bound` with `rademacher_bound` asks for radii that do not depend on the sample. Here it holds at
-    once for all whole B, the one that fails with the share 1 / (B (B + 1)) of delta, and for all R that are powers of
-    2, with 1 / (3 (|log2 R| + 1)^2) of that; what was measured is rounded up to one of them.
+    `generalization_bound` with `rademacher_bound` needs radii B and R that do not depend on the sample. This bound
+    (Arora et al. 2019, Theorem 5.1) holds simultaneously for all integers B, each with the share 1 / (B (B + 1)) of
+    delta, and for all powers of two R, each with the share 1 / (3 (|log2 R| + 1)^2) of that. The measured displacements
+    are rounded up to such B and R.
 
     Args:
-        train_loss: mean over training examples of a loss in [0, 1] that is 1-Lipschitz in the prediction.
-        n: training examples.
-        movement: ||W(k) - W(0)||_F; in the limit of width and time it is sqrt(y' H^-1 y).
-        delta: the probability that the bound fails, half of it over the start, half over the sample.
-        width: m; left out, the limit of infinite width.
-        radius: max_r ||w_r(k) - w_r(0)||, given together with the width.
-        init_scale: kappa.
-        symmetric: whether units are in pairs of the same start.
+        train_loss: mean on the training set of a loss in [0, 1] that is 1-Lipschitz in the prediction.
+        n: number of training examples.
+        movement: displacement ||W(k) - W(0)||_F; its limit for infinite width and time is sqrt(y' H^-1 y).
+        delta: probability that the bound fails, half over the start and half over the sample.
+        width: width m; defaults to the limit of infinite width.
+        radius: largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
+        init_scale: initial scale kappa of the weights.
+        symmetric: whether the units start in identical pairs.
 
     Returns:
-        The bound; of 1 or more it is vacuous.
+        Bound on the population loss, vacuous if it is 1 or more.
 
     Raises:
-        ValueError: if delta is no probability, the movement is negative or infinite, or width and radius are not given
-            together or do not fit the movement.
+        ValueError: if `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
+            and `radius` is given, or if they contradict the movement.
 
+    >>> from lazynet.theory import population_bound
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
     0.452
     """
     _check_probability(delta)
     if not 0 <= movement < np.inf:
-        raise ValueError(f"movement is {movement}, but must be finite and not negative.")
+        raise ValueError(f"movement must be finite and not negative, got {movement}.")
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))
     if width is None and radius is None:
         return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
     if width is None or radius is None:
-        raise ValueError("width and radius must be given together, for the bound of a network needs both.")
+        raise ValueError(f"width and radius must be given together, got {width} and {radius}.")
     if not movement / np.sqrt(width) * (1 - 1e-6) <= radius < np.inf or radius == 0:
-        raise ValueError(f"radius is {radius}, but of {width} units that move {movement} one moves further.")
+        raise ValueError(
+            f"radius must be finite, positive and at least movement / sqrt(width) = {movement / np.sqrt(width):.6g}, "
+            f"got {radius}."
+        )
     power = int(np.ceil(np.log2(radius)))
     share /= 3 * (abs(power) + 1) ** 2
     near = rademacher_bound(n, width, ball, 2.0**power, init_scale, share, symmetric=symmetric)
@@ -170,12 +213,21 @@ def population_bound(
 
 
 def unseen_share(power: int, dim: int) -> float:
-    """How much of (beta'x)^p the kernel cannot learn on the sphere: root mean square, over that of the function.
+    """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
-    Without a bias the kernel has of odd functions only the linear ones (Basri et al. 2019), so that of an odd power all
-    is left but its projection on beta'x; of even powers nothing is. With E z^2k = prod_j<k (2 j + 1) / (d + 2 j) of a
-    coordinate z the share is sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^2p)).
+    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can learn
+    even powers completely, and of an odd power only the projection onto beta . x. With the moments
+    E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is
+    sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
+    Args:
+        power: power p.
+        dim: dimension d of the inputs.
+
+    Returns:
+        Root mean square of the remainder over the root mean square of the function.
+
+    >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)
     (0.4, 0.0)
     """
@@ -190,28 +242,32 @@ def unseen_share(power: int, dim: int) -> float:
 
 
 def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
-    """Corollary 6.2: sqrt(y' H^-1 y) <= 3 sum_j p_j |alpha_j| ||beta_j||^p_j for y = sum_j alpha_j (beta_j'x)^p_j.
+    """Return the bound of Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
+
+    For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
+    Corollary 6.2). It does not depend on the number of examples or their dimension.
 
     Args:
-        terms: (alpha_j, ||beta_j||, p_j) of each; p_j is 1 or even, for the kernel has no other odd powers.
+        terms: tuple (alpha_j, ||beta_j||, p_j) for each term; p_j must be 1 or even.
 
     Returns:
-        The bound, whatever n and d are.
+        Bound on sqrt(y' H^-1 y).
 
     Raises:
-        ValueError: if a power is odd and above 1, or below 1.
+        ValueError: if a power is neither 1 nor a positive even number.
 
+    >>> from lazynet.theory import power_bound
     >>> power_bound([(1.0, 1.0, 1), (0.5, 1.0, 4)])
     9.0
     """
     total = 0.0
     for alpha, norm, power in terms:
         if power < 1 or (power > 1 and power % 2):
-            raise ValueError(f"a power is {power}, but must be 1 or even; the kernel has no other odd ones.")
+            raise ValueError(f"terms must have powers that are 1 or even, got {power}.")
         total += 3 * power * abs(alpha) * norm**power
     return total
 
 
 def _check_probability(delta: float) -> None:
     if not 0 < delta < 1:
-        raise ValueError(f"delta is {delta}, but must be a probability between 0 and 1.")
+        raise ValueError(f"delta must be between 0 and 1, got {delta}.")

@@ -6,26 +6,25 @@ from lazynet.networks import PARAMETRIZATIONS, Parametrization
 
 Relation = Literal["equal", "at most"]
 
-
-# Fitted exponents of the scales themselves carry rounding only.
+# Exponents of the scales are exact up to rounding.
 ROUNDING = 1e-6
 
 
 class Scaling(NamedTuple):
-    """How a network scales with its width m.
+    """Scaling of a network and its training with the width m.
 
     Attributes:
-        init: exponent of init_scale, kappa ~ m^init.
-        output: exponent of output_scale, alpha ~ m^output; 0 is the NTK parametrization, -1/2 mean field.
-        learning_rate: exponent of eta.
+        init: exponent of the initial scale, kappa ~ m^init.
+        output: exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
+        learning_rate: exponent of the learning rate eta.
         symmetric: whether the network starts at f = 0.
-        homogeneous: whether the activation is positively homogeneous, as relu is.
-        train: the trained part, "hidden", "readout" or "both".
-        proportional: whether steps are proportional to gradients, as those of sgd and momentum are and adam's are not.
-        parametrization: powers of the width in front of weights and at their start.
+        homogeneous: whether the activation is positively homogeneous, such as ReLU.
+        train: trained part of the network, "hidden", "readout" or "both".
+        proportional: whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
+        parametrization: powers of the width that multiply the weights and their initial scale.
         depth: number of hidden layers.
-        layers: names of trained arrays for which to predict each its own movement.
-        quadratic: whether to predict the gap to Taylor polynomials of order 2.
+        layers: names of the trained arrays whose displacements to predict separately.
+        quadratic: whether to predict the gaps to Taylor polynomials of order 2.
     """
 
     init: float
@@ -42,7 +41,13 @@ class Scaling(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A quantity's exponent, which it must equal or may not exceed; that of one trained array has it in brackets."""
+    """Predicted exponent of a quantity.
+
+    Attributes:
+        quantity: name of the quantity, followed by the name of a trained array in brackets if it has one.
+        relation: "equal" if the exponent should equal the prediction, "at most" if it should not exceed it.
+        exponent: predicted exponent in the width.
+    """
 
     quantity: str
     relation: Relation
@@ -50,9 +55,13 @@ class Prediction(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Exponents of a trained array: the norm of df/dW, that of W at the start, the relative change of what it feeds.
+    """Exponents of a trained array W.
 
-    The last is that of the pre-activations after a step with eta and residuals of order 1; the readout feeds none.
+    Attributes:
+        gradient: exponent of the norm of df/dW.
+        start: exponent of the initial norm of W.
+        change: exponent of the relative change of the pre-activations after W in one step, with a learning rate and
+            residuals of order 1; None for the readout.
     """
 
     gradient: float
@@ -61,37 +70,49 @@ class Layer(NamedTuple):
 
 
 def predicted_exponents(scaling: Scaling) -> list[Prediction]:
-    """Exponents in m of what a sweep measures after a fixed number of steps.
+    """Predict the exponents in the width m of measured quantities after a fixed number of steps.
 
-    Write s, a and k for the exponents of eta, alpha and kappa, and r for that of the residual: 0, or that of f_0 where
-    that is larger and f_0 is not cancelled. A trained array with ||df/dW|| ~ m^g moves by m^(s + g + r), and the
-    network learns m^(s + 2 g + r) in a step, for the largest g of all (`layers_of` gives them). In the NTK
-    parametrization all g are a, so that with one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
-    s = a = k = r = 0)
+    Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
+    exponent of f_0 if it is larger and the start is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
+    m^(s + g + r). In one step, the network learns m^(s + 2 g + r) for the largest g of all arrays. In the NTK
+    parametrization all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
+    s = a = k = r = 0), therefore,
 
-        ||W - W_0|| ~ m^(s + a + r),  over ||W_0|| ~ kappa sqrt(m d),  and ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2),
+        ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
-    and with several (Lee et al. 2019, Figure 1) the middle ones, whose ||W_0|| ~ kappa m, move by 1 / m of themselves.
-    Displacements are bounds where arrays of several powers add up, and where f_0 has another exponent than the targets,
-    because a sum of two powers has none of its own. That of one neuron carries a factor sqrt(log m) where the readout
-    is Gaussian or the readout alone is trained.
+    With several hidden layers (Lee et al. 2019, Figure 1), the middle ones have ||W_0|| ~ kappa m, and their relative
+    displacement is of order 1 / m. Displacements are upper bounds if arrays with different exponents add up, or if f_0
+    and the targets have different exponents, because a sum of two powers is not a power. The displacement of a neuron
+    has an additional factor sqrt(log m) if the readout is Gaussian or the only trained layer.
 
-    A sign flips where a pre-activation is smaller than its change, with probability at most their ratio, and the kernel
-    changes by that fraction: the largest `change` of a layer. Gaps are that change, or the start's own m^(-1/2), times
-    the part learned.
+    A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is at most their
+    ratio, and the kernel changes by that fraction, the largest relative change of any layer. Gaps between predictions
+    are that change, or the fluctuations m^(-1/2) of the start, times the learned part.
 
-    All of it is predicted for steps proportional to gradients and from NTK to mean-field or maximal-update scaling:
+    The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
-        what is learned in a step does not depend on m. Below it learning stops as m grows, but widths that still learn
-            are far from that limit; above it descent diverges.
-        pre-activations change no more than they are large.
-        k = 0, unless the hidden layer alone is trained under a homogeneous activation.
+        The steps are proportional to gradients, and what they learn does not depend on m. If it decreases with m,
+            learning stops in the limit, but widths that still learn are far from it. If it grows with m, descent
+            diverges.
+        Pre-activations do not change by more than their own magnitude.
+        k = 0, unless only the hidden layer is trained and the activation is homogeneous.
 
-    Elsewhere only the start is predicted, the Monte-Carlo error m^(-1/2) of its kernel; not even that for an activation
-    that is not homogeneous where pre-activations grow or shrink.
+    Otherwise only the Monte Carlo error m^(-1/2) of the initial kernel is predicted. It is not predicted either if the
+    activation is not homogeneous and the pre-activations depend on m.
+
+    Args:
+        scaling: scaling of the network and its training with the width.
+
+    Returns:
+        Predicted exponents, possibly none.
+
+    >>> from lazynet.theory import Scaling, predicted_exponents
+    >>> ntk = Scaling(init=0.0, output=0.0, learning_rate=0.0, symmetric=True, homogeneous=True, train="hidden")
+    >>> predicted_exponents(ntk)[1]
+    Prediction(quantity='relative_displacement', relation='equal', exponent=-0.5)
     """
-    entering, start_exponent, arrays = layers_of(scaling)
-    fixed = max(map(abs, entering)) <= ROUNDING
+    preactivations, start_exponent, arrays = layer_exponents(scaling)
+    fixed = max(map(abs, preactivations)) <= ROUNDING
     if not (fixed or scaling.homogeneous):
         return []
     start = [Prediction("initial_kernel_error", "at most", -0.5)]
@@ -105,22 +126,22 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     learns = abs(learned - residual) <= ROUNDING and (relative if change is None else change) <= ROUNDING
     if not (scaling.proportional and learns and (abs(scaling.init) <= ROUNDING or scaling.train == "hidden")):
         return start
-    own: Relation = "equal" if scaling.symmetric or abs(start_exponent) <= ROUNDING else "at most"
-    spread = {round(layer.gradient, 6) for layer in trained.values()}
-    weights = {round(layer.start, 6) for layer in trained.values()}
-    moved: Relation = own if len(spread) == 1 else "at most"
+    relation: Relation = "equal" if scaling.symmetric or abs(start_exponent) <= ROUNDING else "at most"
+    gradients = {round(layer.gradient, 6) for layer in trained.values()}
+    starts = {round(layer.start, 6) for layer in trained.values()}
+    total_relation: Relation = relation if len(gradients) == 1 else "at most"
     predictions = [
-        Prediction("displacement", moved, movement),
-        Prediction("relative_displacement", moved if len(weights) == 1 else "at most", relative),
+        Prediction("displacement", total_relation, movement),
+        Prediction("relative_displacement", total_relation if len(starts) == 1 else "at most", relative),
         Prediction("max_neuron_displacement", "at most", movement - 0.5),
     ]
     for name in scaling.layers:
-        moves = scaling.learning_rate + trained[name].gradient + residual
+        layer_movement = scaling.learning_rate + trained[name].gradient + residual
         quantity = f"layer_relative_displacement[{name}]"
-        predictions.append(Prediction(quantity, own, moves - trained[name].start))
-    of_start = learned - 0.5
-    total = of_start
-    # A trained readout alone is linear in its parameters: no flips, no drift, no gap to fit an exponent to.
+        predictions.append(Prediction(quantity, relation, layer_movement - trained[name].start))
+    start_gap = learned - 0.5
+    kernel_gap = start_gap
+    # If only the readout is trained, the network is linear in its parameters and these quantities are zero.
     if change is not None:
         predictions += [
             Prediction("activation_flips", "at most", change),
@@ -128,46 +149,46 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
             *[Prediction(f"linearization_gap_{part}", "at most", change + learned) for part in ("train", "test")],
         ]
         if scaling.quadratic:
-            # Signs of relu flip whatever the order of the polynomial.
+            # A Taylor polynomial of any order misses the sign flips of ReLU.
             order = 1 if scaling.homogeneous else 2
             gaps = (f"quadratic_gap_{part}" for part in ("train", "test"))
             predictions += [Prediction(gap, "at most", order * change + learned) for gap in gaps]
-        total = max(of_start, change + learned)
-    predictions += [Prediction(f"start_gap_{part}", "at most", of_start) for part in ("train", "test")]
-    predictions += [Prediction(f"kernel_gap_{part}", "at most", total) for part in ("train", "test")]
-    # Sums of exponents carry rounding.
-    return [each._replace(exponent=round(each.exponent, 9) + 0.0) for each in predictions + start]
+        kernel_gap = max(start_gap, change + learned)
+    predictions += [Prediction(f"start_gap_{part}", "at most", start_gap) for part in ("train", "test")]
+    predictions += [Prediction(f"kernel_gap_{part}", "at most", kernel_gap) for part in ("train", "test")]
+    # Remove the rounding errors of the sums, and negative zeros.
+    return [p._replace(exponent=round(p.exponent, 9) + 0.0) for p in predictions + start]
 
 
-def layers_of(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:
-    """Exponents of pre-activations layer by layer, that of f_0, and those of each array.
+def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:
+    """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
-    With unit inputs and independent weights (Yang and Hu 2021, section 3): pre-activations grow from layer to layer as
-    sqrt(m) times the size of weights, backward signals from the output down as well; ||df/dW_l|| is m^(-a_l) times the
-    norms of the signal behind W_l and of what enters it; and a step in W_l changes z_l by eta m^(-2 a_l) times that
-    signal and the squared norm of what enters, coherently.
+    The exponents hold for unit inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies the
+    pre-activations, and in the backward pass the signals, by sqrt(m) times the size of its weights. The norm of
+    df/dW_l is m^(-a_l) times the norms of the signal and of the input of W_l. A step in W_l changes z_l coherently, by
+    eta m^(-2 a_l) times the signal and the squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]
-    entering = [size[0]]
-    for each in size[1:]:
-        entering.append(entering[-1] + 0.5 + each)
+    preactivations = [size[0]]
+    for exponent in size[1:]:
+        preactivations.append(preactivations[-1] + 0.5 + exponent)
     signal = [scaling.output - forward[2] - start[2]]
-    for each in reversed(size[1:]):
-        signal.insert(0, signal[0] + 0.5 + each)
+    for exponent in reversed(size[1:]):
+        signal.insert(0, signal[0] + 0.5 + exponent)
     arrays = {}
     for i in range(scaling.depth):
         place = min(i, 1)
-        # The norm of what enters: that of a row, which is fixed, or of m units.
-        norm = entering[i - 1] + 0.5 if i else 0.0
+        # The input of the first layer has a fixed norm; the input of other layers has m entries.
+        norm = preactivations[i - 1] + 0.5 if i else 0.0
         arrays[f"hidden_{i + 1}"] = Layer(
             gradient=-forward[place] + signal[i] + 0.5 + norm,
             start=scaling.init - start[place] + (1.0 if i else 0.5),
-            change=-2 * forward[place] + signal[i] + 2 * norm - entering[i],
+            change=-2 * forward[place] + signal[i] + 2 * norm - preactivations[i],
         )
-    last = entering[-1] + 0.5
+    last = preactivations[-1] + 0.5
     arrays["readout"] = Layer(scaling.output - forward[2] + last, 0.5 - start[2], None)
-    return entering, scaling.output - forward[2] - start[2] + last, arrays
+    return preactivations, scaling.output - forward[2] - start[2] + last, arrays
 
 
 def _is_trained(name: str, train: str) -> bool:

@@ -1,33 +1,37 @@
-"""Training: what the finite network does, as pure functions of a key."""
+"""Training of finite networks: steppers, and one pure program that runs them."""
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
+from lazynet.training._keys import batch_key, member_key, start_key
+from lazynet.training._optimizer import OPTIMIZERS, Optimizer, get_optimizer
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
-from lazynet.training._select import FLOW, OPTIMIZERS, STEPPERS, choose_stepper, get_optimizer, is_plain_descent
+from lazynet.training._select import choose_stepper, is_plain_descent
 from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Stepper, row_space
 from lazynet.training._units import Units
 
 __all__ = [
     "DIVERGED_RATIO",
-    "FLOW",
     "NEVER",
     "OPTIMIZERS",
-    "STEPPERS",
     "AutodiffStepper",
     "Checkpoint",
     "DelayedStepper",
     "FlowStepper",
     "HiddenStepper",
     "Member",
+    "Optimizer",
     "Outcome",
     "PreactivationStepper",
     "Stepper",
     "Stop",
     "Units",
+    "batch_key",
     "choose_stepper",
     "get_optimizer",
     "is_plain_descent",
+    "member_key",
     "row_space",
     "simulate",
     "snapshot_steps",
+    "start_key",
 ]

@@ -1,7 +1,7 @@
-"""Mini-batch descent in the hidden weights that reads and writes them once in several steps."""
+"""Mini-batch descent of the hidden weights that reads and writes the weights once per block of steps."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +14,30 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# Examples of a block over features, so that the correction is small beside the products with all features; blocks of
-# fewer steps than this save nothing.
-SHARE, LEAST = 0.25, 4
+# A block holds at most this many examples per feature, so that its correction costs little next to the full products;
+# blocks of fewer steps save no time.
+BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 
-def steps_of_block(d: int, batch_size: int) -> int:
-    """Steps of a block, of inputs with d features."""
-    return max(1, int(SHARE * d) // batch_size)
+def steps_per_block(d: int, batch_size: int) -> int:
+    """Return the number of steps in a block for inputs with d features."""
+    return max(1, int(BLOCK_FRACTION * d) // batch_size)
 
 
 @dataclass(frozen=True)
 class DelayedStepper:
-    """Plain descent of any loss in the hidden weights on mini-batches, with weights that move once in several steps.
+    """Plain mini-batch descent of any loss in the hidden weights, with the weights updated once per block of steps.
 
-    With G_s the gradient in the pre-activations of batch X_s, weights after step t of a block are
-    W - eta sum_s G_s X_s, so that a batch sees W X_t' - eta sum_s G_s X_s X_t'. Weights, which no cache holds, are thus
-    read and written once a block: products with a block's rows are one, and what steps add is corrected by the Gram
-    matrix of these rows. Batches are those of `AutodiffStepper`.
+    Let G_s be the gradient in the pre-activations of batch X_s. After step t of a block, the weights are
+    W - eta sum_s G_s X_s, so the pre-activations of the next batch are W X_t' - eta sum_s G_s X_s X_t'. The weights
+    do not fit in the cache, so they are read and written once per block: a single product covers all rows of the
+    block, and the Gram matrix of these rows corrects it for the steps taken since. The batches are those of
+    `AutodiffStepper`.
+
+    Attributes:
+        network: two-layer network whose hidden weights are trained.
+        loss: loss to minimize.
+        batch_size: number of examples per step, B.
     """
 
     network: Network
@@ -39,78 +45,81 @@ class DelayedStepper:
     batch_size: int
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs as they are."""
+        """Return the inputs unchanged."""
         return {"x": x}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Weights at the start of a block, its pre-activations and gradients so far, its examples, and the order."""
+        """Return the state at step 0.
+
+        The state holds the weights at the start of the block, the block's pre-activations, gradients and rows, and
+        the order of the examples in the epoch.
+        """
         hidden, x = weights(member.variables, "hidden"), shared["x"]
-        rows = steps_of_block(x.shape[1], self.batch_size) * self.batch_size
-        empty = jnp.zeros((self.network.width, rows), hidden.dtype)
-        order = jnp.zeros(self._padded(x.shape), jnp.int32)
-        return hidden, empty, empty, jnp.zeros(rows, jnp.int32), order
+        block_size = steps_per_block(x.shape[1], self.batch_size) * self.batch_size
+        empty = jnp.zeros((self.network.width, block_size), hidden.dtype)
+        order = jnp.zeros(self._padded_epoch(x.shape), jnp.int32)
+        return hidden, empty, empty, jnp.zeros(block_size, jnp.int32), order
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """One step of descent; at the first of a block weights take those of the block before."""
+        """Take one step of descent; the first step of a block updates the weights."""
         (n, d), size = shared["x"].shape, self.batch_size
-        place = t % (n // size) % steps_of_block(d, size) * size
+        offset = t % (n // size) % steps_per_block(d, size) * size
 
-        state = jax.lax.cond(place == 0, lambda: self._begun(state, member, shared, t), lambda: state)
-        hidden, z, back, rows, order = state
+        state = jax.lax.cond(offset == 0, lambda: self._begin_block(state, member, shared, t), lambda: state)
+        hidden, z, gradients, rows, order = state
         x, rate = shared["x"][rows], shared["learning_rate"]
 
-        def of_batch(a: Array, axis: int) -> Array:
-            return jax.lax.dynamic_slice_in_dim(a, place, size, axis)
+        def batch_slice(array: Array, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(array, offset, size, axis)
 
-        own, y = of_batch(x, 0), shared["y"][of_batch(rows, 0)]
+        x_batch, y_batch = batch_slice(x, 0), shared["y"][batch_slice(rows, 0)]
         layer = hidden_layer_of(self.network)
-        values, slopes = value_and_slope(layer.activation, of_batch(z, 1) - rate * (back @ (x @ own.T)))
+        values, slopes = value_and_slope(layer.activation, batch_slice(z, 1) - rate * (gradients @ (x @ x_batch.T)))
         a, factor = weights(member.variables, "readout"), layer.factor
         scale = n / size if self.loss.reduction == "sum" else 1.0
-        loss, outward = jax.value_and_grad(lambda f: scale * self.loss(f.T.reshape(y.shape), y))(
+        loss, outer_gradient = jax.value_and_grad(lambda f: scale * self.loss(f.T.reshape(y_batch.shape), y_batch))(
             factor * (a.T @ values)
         )
-        gradient = factor * slopes * (a @ outward)
-        back = jax.lax.dynamic_update_slice_in_dim(back, gradient, place, 1)
-        square = jnp.sum((gradient @ (own @ own.T)) * gradient)
-        return (hidden, z, back, rows, order), loss, square
+        gradient = factor * slopes * (a @ outer_gradient)
+        gradients = jax.lax.dynamic_update_slice_in_dim(gradients, gradient, offset, 1)
+        squared_norm = jnp.sum((gradient @ (x_batch @ x_batch.T)) * gradient)
+        return (hidden, z, gradients, rows, order), loss, squared_norm
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
-        """The variables, with the steps of this block."""
-        return {**member.variables, "params": {"hidden": self._moved(state, shared)}}
+        """Return the variables after all steps, including those of the current block."""
+        return {**member.variables, "params": {"hidden": self._current_weights(state, shared)}}
 
-    def known(self, state: State) -> dict[str, Array]:
-        """Nothing."""
+    def quantities(self, state: State) -> dict[str, Array]:
+        """Return an empty dictionary."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
-        """As the network applies itself."""
-        f: Any = self.network.apply(variables, x)
-        return f
+        """Return the outputs of `network.apply`."""
+        return cast(Array, self.network.apply(variables, x))
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """4 B d m, and 2 B m for each example of a block."""
+        """Return 4 B d m, plus 2 B m for each example in a block."""
         d = arrays["x"].shape[1]
-        rows = steps_of_block(d, self.batch_size) * self.batch_size
-        return (4.0 * d + 2.0 * rows) * self.batch_size * self.network.width
+        block_size = steps_per_block(d, self.batch_size) * self.batch_size
+        return (4.0 * d + 2.0 * block_size) * self.batch_size * self.network.width
 
-    def _padded(self, shape: tuple[int, ...]) -> int:
-        """Examples of an epoch, with some more to fill its last block."""
-        rows = steps_of_block(shape[1], self.batch_size) * self.batch_size
-        return -(-shape[0] // rows) * rows
+    def _padded_epoch(self, shape: tuple[int, ...]) -> int:
+        """Number of examples in an epoch, rounded up to a multiple of the block size."""
+        block_size = steps_per_block(shape[1], self.batch_size) * self.batch_size
+        return -(-shape[0] // block_size) * block_size
 
-    def _moved(self, state: State, shared: Shared) -> Array:
-        hidden, _, back, rows, _ = state
-        return hidden - shared["learning_rate"] * (back @ shared["x"][rows])
+    def _current_weights(self, state: State, shared: Shared) -> Array:
+        hidden, _, gradients, rows, _ = state
+        return hidden - shared["learning_rate"] * (gradients @ shared["x"][rows])
 
-    def _begun(self, state: State, member: Member, shared: Shared, t: Array) -> State:
-        """The state where a block begins."""
-        hidden, (x, (n, d)) = self._moved(state, shared), (shared["x"], shared["x"].shape)
-        batches, padding = n // self.batch_size, self._padded((n, d)) - n
+    def _begin_block(self, state: State, member: Member, shared: Shared, t: Array) -> State:
+        """State at the beginning of a block, with a new order of the examples if an epoch begins."""
+        hidden, (x, (n, d)) = self._current_weights(state, shared), (shared["x"], shared["x"].shape)
+        batches, padding = n // self.batch_size, self._padded_epoch((n, d)) - n
 
-        def drawn() -> Array:
+        def draw_order() -> Array:
             return jnp.pad(epoch_order(member.key, t // batches, n), (0, padding))
 
-        order = jax.lax.cond(t % batches == 0, drawn, lambda: state[-1])
+        order = jax.lax.cond(t % batches == 0, draw_order, lambda: state[-1])
         rows = jax.lax.dynamic_slice_in_dim(order, t % batches * self.batch_size, len(state[-2]))
         return hidden, hidden @ x[rows].T, jnp.zeros_like(state[2]), rows, order

@@ -1,4 +1,4 @@
-"""Gradient flow: full-batch descent whose steps are as long as the network's outputs allow."""
+"""Gradient flow: full-batch descent with a step size that follows the movement of the outputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,76 +7,83 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import PyTree
 
 from lazynet.losses import Loss
 from lazynet.networks import gradient_operations
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import AnyArray, Variables
 
-# No step moves an output by more than this share of the targets' RMS; the next is longer, or this one is tried again.
-MOVE = 1e-2
-LONGER, SHORTER = 1.1, 0.5
+# Largest movement of an output in one step, as a fraction of the RMS of the targets.
+MAX_MOVE = 1e-2
+# Factors of the step size after an accepted and after a rejected step.
+GROWTH, SHRINKAGE = 1.1, 0.5
 
 
 @dataclass(frozen=True)
 class FlowStepper:
-    """Euler steps of d theta / dt = -grad L, of any network and loss, with the rule of Geiger et al. 2019 (1906.08034).
+    """Adaptive Euler steps of gradient flow, d theta / dt = -grad L, for any network and loss.
 
-    A step is taken if it lowers the loss and moves no training output by more than MOVE times the RMS of the targets;
-    the first that is tried is the learning rate. One that is not taken counts as a step too. Descent far beyond the
-    stability limit 2 / lambda_max of the current kernel raises the loss, so that steps stay about that limit, whatever
-    becomes of the kernel.
+    The rule is that of Geiger et al. 2019 (arXiv:1906.08034). A step is accepted if it lowers the loss and moves no
+    training output by more than MAX_MOVE times the RMS of the targets. Rejected steps count as steps too. The learning
+    rate is the size of the first step. Above the stability limit 2 / lambda_max of the current kernel, descent raises
+    the loss, so the step size stays near that limit while the kernel changes.
 
-    What is trained is alpha f with alpha among the shared arrays, so that all alpha have one program; `network` itself
-    has none.
+    The trained function is alpha f. The output scale alpha is a shared array, so that all scales use one compiled
+    program, and `network` itself has output scale 1.
+
+    Attributes:
+        network: network to train.
+        loss: loss to minimize.
     """
 
     network: Any
     loss: Loss
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs as they are."""
+        """Return the inputs unchanged."""
         return {"x": x}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Parameters with loss, outputs and gradient there, the length of the next step and the time."""
+        """Return the parameters, their loss, outputs and gradient, the size of the next step, and the time."""
         params, rate = member.variables["params"], shared["learning_rate"]
         return params, *self._descent(params, member, shared), rate, jnp.zeros_like(rate)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """One step, taken or not."""
+        """Take one step, or reject it and shorten the next."""
         params, loss, f, gradient, rate, time = state
-        moved = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
-        there = moved, *self._descent(moved, member, shared)
-        _, new_loss, new_f, _ = there
-        # Whatever is not a number is not below either.
-        short = jnp.max(jnp.abs(new_f - f)) <= MOVE * jnp.sqrt(jnp.mean(shared["y"] ** 2))
-        taken = short & (new_loss < loss)
-        square = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))
-        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), there, (params, loss, f, gradient))
-        time = jnp.where(taken, time + rate, time)
-        return (*after, rate * jnp.where(taken, LONGER, SHORTER).astype(rate.dtype), time), loss, jnp.asarray(square)
+        new_params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+        proposal = new_params, *self._descent(new_params, member, shared)
+        _, new_loss, new_f, _ = proposal
+        # Comparisons with NaN are false, so a step to a NaN loss is rejected.
+        is_short = jnp.max(jnp.abs(new_f - f)) <= MAX_MOVE * jnp.sqrt(jnp.mean(shared["y"] ** 2))
+        accepted = is_short & (new_loss < loss)
+        squared_norm = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))
+        after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, (params, loss, f, gradient))
+        time = jnp.where(accepted, time + rate, time)
+        next_rate = rate * jnp.where(accepted, GROWTH, SHRINKAGE).astype(rate.dtype)
+        return (*after, next_rate, time), loss, jnp.asarray(squared_norm)
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
-        """The variables with the trained parameters in place."""
+        """Return the variables with the trained parameters."""
         return {**member.variables, "params": state[0]}
 
-    def known(self, state: State) -> dict[str, Array]:
-        """The time, the sum of the steps that were taken."""
+    def quantities(self, state: State) -> dict[str, Array]:
+        """Return the time, which is the sum of the accepted step sizes."""
         return {"time": state[5]}
 
     def outputs(self, variables: Variables, x: AnyArray, shared: Shared) -> Array:
-        """alpha f."""
+        """Return alpha f."""
         return shared["output_scale"] * self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Those of the gradient."""
+        """Return the operations of one gradient."""
         return gradient_operations(self.network, *arrays["x"].shape)
 
-    def _descent(self, params: Any, member: Member, shared: Shared) -> tuple[Array, Array, Any]:
-        """Loss, outputs and gradient."""
+    def _descent(self, params: PyTree, member: Member, shared: Shared) -> tuple[Array, Array, PyTree]:
+        """Loss, outputs and gradient at the given parameters."""
 
-        def objective(params: Any) -> tuple[Array, Array]:
+        def objective(params: PyTree) -> tuple[Array, Array]:
             f = self.outputs({**member.variables, "params": params}, shared["x"], shared)
             return self.loss(f, shared["y"]), f
 

@@ -1,4 +1,4 @@
-"""Where every random number comes from: one key for each (width, seed), one fold for each use."""
+"""Random keys: one key for each width and seed, and one fold of it for each use."""
 
 import jax
 import jax.numpy as jnp
@@ -8,30 +8,30 @@ START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
 
 
 def member_key(width: int, seed: int) -> Array:
-    """The key of one member, fold_in(fold_in(key(0), width), seed)."""
+    """Return the key of a member, fold_in(fold_in(key(0), width), seed)."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), width), seed)
 
 
 def start_key(key: Array) -> Array:
-    """The key that draws a member's weights."""
+    """Return the key that draws the initial weights of a member."""
     return jax.random.fold_in(key, START)
 
 
 def batch_key(key: Array) -> Array:
-    """The key that orders a member's mini-batches."""
+    """Return the key that orders the mini-batches of a member."""
     return jax.random.fold_in(key, BATCHES)
 
 
 def noise_key() -> Array:
-    """The key that draws label noise: one draw for a sweep, the same for every width and seed."""
+    """Return the key that draws the label noise, which is the same for every width and seed."""
     return jax.random.fold_in(jax.random.key(0), LABEL_NOISE)
 
 
 def subsample_key() -> Array:
-    """The key that chooses examples of a data set: those of a smaller number are among those of a larger one."""
+    """Return the key that draws subsets of a data set; a smaller subset is contained in every larger one."""
     return jax.random.fold_in(jax.random.key(0), SUBSAMPLE)
 
 
 def epoch_order(key: Array, epoch: Array, n: int) -> Array:
-    """The order (n,) of examples in an epoch, int32."""
+    """Return the order (n,) of the examples in an epoch, int32."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), n).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""The compiled program that trains a pack of members, and the loop that calls it about once a second."""
+"""The compiled program that trains a pack of members, and the loop that calls it in short pieces."""
 
 import time
 import warnings
@@ -11,29 +11,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import PyTree
 
+from lazynet.programs import compiled
 from lazynet.training._steppers import Member, Shared, State, Stepper
 from lazynet.typing import Variables
 
 Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
-# A call to the device should last no longer than this, because a running program cannot be interrupted.
+# Target duration of a call to the device in seconds, because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
-# A loss that falls by less than this share of the least one stays on its plateau.
+# Fraction by which a loss must fall below the lowest loss to count as progress.
 PLATEAU = 1e-3
-# A loss this many times the first one plus 1 counts as divergence, as does one that is not finite.
+# A loss above this many times (1 + the first loss) counts as diverged, as does a loss that is not finite.
 DIVERGED_RATIO = 1e12
 
 
 class Stop(NamedTuple):
-    """When a member stops before its last step, as it was when a criterion was first met.
+    """Criteria that stop the training of a network early.
 
-    With mini-batches, loss and gradient are those that a step computes: of its batch.
+    Training stops before the first step at which any criterion holds, and the network keeps the parameters it has at
+    that step. With mini-batches, the loss and the gradient are those of the batch.
 
     Attributes:
-        loss: once the loss is at most this.
-        gradient: once the norm of its gradient is.
-        plateau: once the loss has not fallen by a thousandth of its least value in so many steps.
+        loss: stop once the loss is at most this value.
+        gradient: stop once the norm of the gradient is at most this value.
+        plateau: stop after this many steps in which the loss has not fallen more than 0.1% below its lowest value.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -48,12 +51,17 @@ class Stop(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What goes from step to step: the stepper's state, the loss that counts as divergence, and the step it came at.
+    """State of a member between steps.
 
-    `stopped_at` is the number of steps after which a member has stopped; `best` the least loss that was clearly below
-    the one before it, and `best_at` its step. `root_sum` is the sum of sqrt(loss) and what its rounding has left out
-    (Kahan), so that neither the number of steps nor their division into calls, which follows the clock, shows in its
-    digits.
+    Attributes:
+        state: the state of the stepper.
+        loss_limit: the loss above which training counts as diverged.
+        diverged_at: the first step whose loss had diverged, or NEVER.
+        stopped_at: the number of steps after which the member stopped, or NEVER.
+        best: the lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
+        best_at: the step of `best`.
+        root_sum: the sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
+            not depend on how the steps are divided into calls, which follows the clock.
     """
 
     state: State
@@ -67,61 +75,64 @@ class Carry(NamedTuple):
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Where an unfinished pack is kept, as arrays by name."""
+    """Storage for the state of an unfinished pack, as named arrays."""
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """What was saved last, None where nothing was."""
+        """Return the arrays saved last, or None if nothing was saved."""
         ...
 
     def due(self) -> bool:
-        """Whether it is time to save."""
+        """Return True if it is time to save."""
         ...
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Save the state after so many steps in place of what was saved before."""
+        """Save the arrays after `step` steps, replacing those saved before."""
         ...
 
 
 @runtime_checkable
 class Layout(Protocol):
-    """Where the arrays of members are; equal layouts are one, so that they share a compiled program."""
+    """Placement of the members' arrays on devices; equal layouts share a compiled program."""
 
-    def spread(self, tree: Any) -> Any:
-        """Traced arrays, stacked over members along their first axis, where they belong."""
+    def spread(self, tree: PyTree) -> PyTree:
+        """Place traced arrays, stacked over members along their first axis, on devices."""
         ...
 
-    def to_host(self, tree: Any) -> Any:
-        """Arrays in NumPy, wherever they are."""
+    def to_host(self, tree: PyTree) -> PyTree:
+        """Return all arrays as NumPy arrays, including those on other hosts."""
         ...
 
     def agreed(self, number: int) -> int:
-        """What all processes take that share members."""
+        """Return the same number on all processes that share the members."""
         ...
 
 
 @dataclass(frozen=True)
 class OneDevice:
-    """Everything is where JAX puts it."""
+    """Layout that leaves placement to JAX."""
 
-    def spread(self, tree: Any) -> Any:
-        """As they are."""
+    def spread(self, tree: PyTree) -> PyTree:
+        """Return the arrays unchanged."""
         return tree
 
-    def to_host(self, tree: Any) -> Any:
-        """Arrays in NumPy."""
+    def to_host(self, tree: PyTree) -> PyTree:
+        """Return the arrays as NumPy arrays."""
         return jax.tree.map(np.asarray, tree)
 
     def agreed(self, number: int) -> int:
-        """As it is."""
+        """Return the number unchanged."""
         return number
 
 
 class Outcome(NamedTuple):
-    """A trained pack: final variables (members, ...), records (members, snapshots, ...) and divergence (members,).
+    """Result of training a pack of p members with s snapshots.
 
-    `records` holds what the measure returned, and "loss_root_sum", the sum over steps j < k of sqrt(loss(j)), in
-    float64. `diverged_at` is the first step whose loss had diverged, `stopped_at` the number of steps after which the
-    member stopped; NEVER where there is none.
+    Attributes:
+        variables: final variables, each array with a leading axis of length p.
+        records: arrays (p, s, ...), float64: the measures at the snapshots, and "loss_root_sum", the sum of sqrt(loss)
+            over the steps before each snapshot.
+        diverged_at: (p,) first step whose loss had diverged, or NEVER.
+        stopped_at: (p,) number of steps after which the member stopped, or NEVER.
     """
 
     variables: Variables
@@ -134,9 +145,18 @@ NEVER = np.iinfo(np.int32).max
 
 
 def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
-    """Steps at which measures are taken, with 0 and `steps`: those named, or the rounded logspace from 1 to `steps`."""
-    spread = np.round(np.logspace(0, np.log10(steps), snapshots)) if isinstance(snapshots, int) else snapshots
-    return np.unique([0, *np.asarray(spread).tolist(), steps]).astype(np.int64)
+    """Return the steps at which measures are taken.
+
+    Args:
+        steps: number of training steps, at least 1.
+        snapshots: the steps themselves, or the number of steps to place between 1 and `steps`, evenly on a logarithmic
+            scale and rounded to integers.
+
+    Returns:
+        Unique steps in ascending order, int64, including 0 and `steps`.
+    """
+    chosen = np.round(np.logspace(0, np.log10(steps), snapshots)) if isinstance(snapshots, int) else snapshots
+    return np.unique([0, *np.asarray(chosen).tolist(), steps]).astype(np.int64)
 
 
 def simulate(
@@ -150,42 +170,50 @@ def simulate(
     stop: Stop | None = None,
     layout: Layout = OneDevice(),
 ) -> Outcome:
-    """Train members, stacked along their first axis, and measure them at the snapshots.
+    """Train a pack of members and measure them at snapshots.
 
     Args:
-        stepper: how a member steps.
-        measure: (variables, member, shared) -> dict of arrays, taken on the device in the same program.
-        members: their variables, keys and contexts, stacked.
-        shared: the stepper's data, and "learning_rate".
-        snapshots: ascending steps, the first of which is 0.
-        on_steps: told how many steps were done, after each call.
-        checkpoint: where to keep what is unfinished, and to go on from; no digit depends on it.
-        stop: when a member stops, and keeps its state.
-        layout: where members are.
+        stepper: the algorithm that takes a step.
+        measure: function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
+        members: variables, keys and contexts of the members, stacked along the first axis.
+        shared: the arrays of `stepper.share`, the targets "y" and the scalar "learning_rate".
+        snapshots: ascending steps, starting with 0.
+        on_steps: function called after each call to the device with the number of steps it took.
+        checkpoint: storage for the unfinished pack, from which training resumes with the same results bit for bit.
+        stop: criteria for stopping early.
+        layout: placement of the members on devices.
+
+    Returns:
+        Final variables and records of all members.
     """
     carry = _start(stepper, members, shared, layout)
     records: list[dict[str, np.ndarray]] = []
     root_sums: list[np.ndarray] = []
-    done, limit = 0, 1
-    kept = None if checkpoint is None else checkpoint.load()
-    if kept is not None and not _fits(kept, carry):
-        warnings.warn("A checkpoint is of another number of devices, and its cell begins anew.", stacklevel=2)
-    elif kept is not None:
-        carry, records, root_sums, done = _unpacked(kept, carry)
+    done, call_steps = 0, 1
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None and not _matches(saved, carry):
+        warnings.warn(
+            "A checkpoint was saved on a different number of devices and cannot be resumed; its cell starts over.",
+            stacklevel=2,
+        )
+    elif saved is not None:
+        carry, records, root_sums, done = _unpack(saved, carry)
         on_steps(done)
-    for wanted in map(int, snapshots[len(records) :]):
+    for snapshot in map(int, snapshots[len(records) :]):
         while True:
             if checkpoint is not None and records and checkpoint.due():
-                checkpoint.save(done, _packed(carry, records, root_sums, done))
-            last = min(wanted, done + limit)
+                checkpoint.save(done, _pack(carry, records, root_sums, done))
+            last = min(snapshot, done + call_steps)
             begin = time.perf_counter()
-            carry, record = _advance(stepper, measure, carry, members, shared, done, last, last == wanted, stop, layout)
+            carry, record = _advance(
+                stepper, measure, carry, members, shared, done, last, last == snapshot, stop, layout
+            )
             jax.block_until_ready(carry)
             if last > done:
-                limit = layout.agreed(max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin))))
+                call_steps = layout.agreed(max(1, int(CALL_SECONDS * (last - done) / (time.perf_counter() - begin))))
                 on_steps(last - done)
             done = last
-            if done == wanted:
+            if done == snapshot:
                 break
         records.append({name: np.asarray(value, np.float64) for name, value in layout.to_host(record).items()})
         root_sums.append(np.sum([np.asarray(part, np.float64) for part in layout.to_host(carry.root_sum)], axis=0))
@@ -195,41 +223,41 @@ def simulate(
     return Outcome(variables, stacked, *layout.to_host((carry.diverged_at, carry.stopped_at)))
 
 
-def _packed(
+def _pack(
     carry: Carry, records: list[dict[str, np.ndarray]], root_sums: list[np.ndarray], done: int
 ) -> dict[str, np.ndarray]:
     return {
-        **{f"carry/{i:03d}": np.asarray(_numbers(leaf)) for i, leaf in enumerate(jax.tree.leaves(carry))},
+        **{f"carry/{i:03d}": np.asarray(_raw(leaf)) for i, leaf in enumerate(jax.tree.leaves(carry))},
         **{f"records/{name}": np.stack([record[name] for record in records]) for name in records[0]},
         "root_sums": np.stack(root_sums),
         "done": np.asarray(done),
     }
 
 
-def _fits(kept: dict[str, np.ndarray], like: Carry) -> bool:
-    """Whether a checkpoint has the arrays of this state: units shared over devices are in other blocks."""
-    shapes = {f"carry/{i:03d}": _numbers(leaf).shape for i, leaf in enumerate(jax.tree.leaves(like))}
-    return shapes == {name: array.shape for name, array in kept.items() if name.startswith("carry/")}
+def _matches(saved: dict[str, np.ndarray], carry: Carry) -> bool:
+    """Return True if the saved arrays have the shapes of the carry, which depend on the number of devices."""
+    shapes = {f"carry/{i:03d}": _raw(leaf).shape for i, leaf in enumerate(jax.tree.leaves(carry))}
+    return shapes == {name: array.shape for name, array in saved.items() if name.startswith("carry/")}
 
 
-def _unpacked(
-    kept: dict[str, np.ndarray], like: Carry
+def _unpack(
+    saved: dict[str, np.ndarray], carry: Carry
 ) -> tuple[Carry, list[dict[str, np.ndarray]], list[np.ndarray], int]:
-    leaves, structure = jax.tree.flatten(like)
+    leaves, structure = jax.tree.flatten(carry)
     for i, leaf in enumerate(leaves):
-        # Numbers that NumPy does not know, such as bfloat16, come back as bytes.
-        values = jnp.asarray(kept[f"carry/{i:03d}"].view(_numbers(leaf).dtype))
+        # Types that NumPy lacks, such as bfloat16, are stored as bytes.
+        values = jnp.asarray(saved[f"carry/{i:03d}"].view(_raw(leaf).dtype))
         leaves[i] = jax.random.wrap_key_data(values) if _is_key(leaf) else values
         if len(leaf.sharding.device_set) > 1:
             leaves[i] = jax.device_put(leaves[i], leaf.sharding)
-    names = [name for name in kept if name.startswith("records/")]
-    root_sums = list(kept["root_sums"])
-    records = [{name.removeprefix("records/"): kept[name][i] for name in names} for i in range(len(root_sums))]
-    return jax.tree.unflatten(structure, leaves), records, root_sums, int(kept["done"])
+    names = [name for name in saved if name.startswith("records/")]
+    root_sums = list(saved["root_sums"])
+    records = [{name.removeprefix("records/"): saved[name][i] for name in names} for i in range(len(root_sums))]
+    return jax.tree.unflatten(structure, leaves), records, root_sums, int(saved["done"])
 
 
-def _numbers(leaf: Array) -> Array:
-    """A leaf as numbers, which the keys that some optimizers hold are not."""
+def _raw(leaf: Array) -> Array:
+    """Return the numbers behind an array of random keys, or any other array unchanged."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
@@ -237,21 +265,21 @@ def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-@partial(jax.jit, static_argnames=("stepper", "layout"))
+@compiled(static_argnames=("stepper", "layout"))
 def _start(stepper: Stepper, members: Member, shared: Shared, layout: Layout) -> Carry:
-    def one(member: Member) -> Carry:
+    def start(member: Member) -> Carry:
         zero, never = jnp.zeros_like(shared["learning_rate"]), jnp.full((), NEVER, jnp.int32)
         return Carry(stepper.start(member, shared), zero, never, never, zero, jnp.zeros_like(never), (zero, zero))
 
-    return layout.spread(jax.vmap(one)(members))
+    return layout.spread(jax.vmap(start)(members))
 
 
-@partial(jax.jit, static_argnames="stepper")
+@compiled(static_argnames="stepper")
 def _read(stepper: Stepper, carry: Carry, members: Member, shared: Shared) -> Variables:
     return jax.vmap(lambda state, member: stepper.read(state, member, shared))(carry.state, members)
 
 
-@partial(jax.jit, static_argnames=("stepper", "measure", "stop", "layout"), donate_argnames="carry")
+@compiled(static_argnames=("stepper", "measure", "stop", "layout"), donate_argnames="carry")
 def _advance(
     stepper: Stepper,
     measure: Measure,
@@ -260,13 +288,13 @@ def _advance(
     shared: Shared,
     first: Array | int,
     last: Array | int,
-    wanted: Array | bool,
+    is_snapshot: Array | bool,
     stop: Stop | None,
     layout: Layout,
 ) -> tuple[Carry, dict[str, Array]]:
-    """Steps first .. last - 1 of every member, and the measures after them where they are wanted.
+    """Take steps first, ..., last - 1 of every member, then measure at a snapshot.
 
-    The number of steps is an argument, so that one program serves every snapshot and the remainder.
+    The steps are traced arguments, so that a single program serves all snapshots.
     """
     first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
 
@@ -283,48 +311,47 @@ def _advance(
         stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
         if stop is None:
             return stepped
-        # What was looked at is the state before the step, which is then not taken.
+        # The loss and the gradient belong to the state before the step, so a member that stops does not take it.
         met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
         stepped = jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
-        # Those that have stopped keep what they carry until the last one has.
-        return jax.tree.map(partial(jnp.where, _goes_on(carry)), stepped, carry)
+        return jax.tree.map(partial(jnp.where, _is_running(carry)), stepped, carry)
 
-    def one(carry: Carry, member: Member) -> Carry:
+    def advance(carry: Carry, member: Member) -> Carry:
         return jax.lax.fori_loop(first, last, lambda t, carry: step(t, carry, member), carry)
 
-    def measured(state: State, member: Member) -> dict[str, Array]:
-        return measure(stepper.read(state, member, shared), member, shared) | stepper.known(state)
+    def take_measures(state: State, member: Member) -> dict[str, Array]:
+        return measure(stepper.read(state, member, shared), member, shared) | stepper.quantities(state)
 
-    def nothing(state: State, member: Member) -> dict[str, Array]:
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(measured, state, member))
+    def zero_measures(state: State, member: Member) -> dict[str, Array]:
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(take_measures, state, member))
 
     if stop is None:
-        carry = jax.vmap(one)(carry, members)
+        carry = jax.vmap(advance)(carry, members)
     else:
-        # The step is one for all members, so that what a stepper does at some steps only is done at no others.
+        # The step is not batched over members, so that a cond on it in a stepper stays a branch under vmap.
         _, carry = jax.lax.while_loop(
-            lambda at: (at[0] < last) & jnp.any(_goes_on(at[1])),
+            lambda at: (at[0] < last) & jnp.any(_is_running(at[1])),
             lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),
             (first, carry),
         )
-    record = jax.vmap(lambda carry, member: jax.lax.cond(wanted, measured, nothing, carry.state, member))(
-        carry, members
-    )
+    record = jax.vmap(
+        lambda carry, member: jax.lax.cond(is_snapshot, take_measures, zero_measures, carry.state, member)
+    )(carry, members)
     return layout.spread(carry), record
 
 
-def _goes_on(carry: Carry) -> Array:
-    """Whether a member has neither stopped nor diverged."""
+def _is_running(carry: Carry) -> Array:
+    """Mask of members that have neither stopped nor diverged."""
     return (carry.stopped_at == NEVER) & (carry.diverged_at == NEVER)
 
 
-def _met(stop: Stop, loss: Array, gradient: Array, since: Array) -> Array:
-    """Whether one of the criteria is met, `gradient` being the squared norm and `since` the steps since the best."""
+def _met(stop: Stop, loss: Array, squared_norm: Array, steps_since_best: Array) -> Array:
+    """Mask of members that meet a criterion; `squared_norm` is that of the gradient."""
     met = jnp.zeros((), bool)
     if stop.loss is not None:
         met |= loss <= stop.loss
     if stop.gradient is not None:
-        met |= gradient <= stop.gradient**2
+        met |= squared_norm <= stop.gradient**2
     if stop.plateau is not None:
-        met |= since >= stop.plateau
+        met |= steps_since_best >= stop.plateau
     return met

@@ -1,4 +1,4 @@
-"""Units of a network in blocks, on one device or shared over several, and sums over them that give the same digits."""
+"""Blocks of hidden units on one device or several, and sums over blocks whose rounding does not depend on devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,53 +12,65 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lazynet.typing import AnyArray
 
-# Units to a block, unless there were more blocks than that.
+# Units per block, and the largest number of blocks; beyond it the blocks grow.
 BLOCK, MOST_BLOCKS = 1024, 16
 
 
 @dataclass(frozen=True)
 class Units:
-    """Blocks that a cache holds: separate arrays, which a step need not copy, and not too many to compile.
+    """Partition of the hidden units of a network into blocks that fit in the cache.
 
-    Over devices each has the blocks of its own units. Where their number divides that of the blocks, and that of the
-    blocks the units, the blocks are the same as on one device, and so are the digits of what they sum up to.
+    Blocks are separate arrays, which a step need not copy; their number is limited because each adds to the compile
+    time. On several devices, each device holds the blocks of its own units. If the number of devices divides the
+    number of blocks, and the number of blocks divides the width, the blocks are the same as on one device, and so are
+    all digits of sums over them.
+
+    Attributes:
+        mesh: mesh with an axis "neuron" over which the units are sharded; None for one device.
     """
 
     mesh: Mesh | None = None
 
     def blocks(self, width: int) -> int:
-        """Blocks on a device, of a network of this width."""
+        """Return the number of blocks per device for a network of the given width."""
         return ceil(min(MOST_BLOCKS, ceil(width / BLOCK)) / self._devices)
 
     def lengths(self, width: int) -> frozenset[int]:
-        """Lengths that axes of units have, over all devices: that of all units, and those of the blocks."""
+        """Return the lengths, summed over devices, of axes that run over all units or over one block."""
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})
 
     def split(self, units: AnyArray, width: int) -> list[Array]:
-        """This device's units in blocks, of a network of this width."""
+        """Split this device's units into blocks, for a network of the given width."""
         return jnp.array_split(units, self.blocks(width))
 
-    def each(self, function: Callable[..., Any], units: tuple, whole: tuple) -> Any:
-        """What a function gives of arrays of units and of whole ones, on each device of its own units.
+    def apply(self, function: Callable[..., Any], units: tuple[Any, ...], replicated: tuple[Any, ...]) -> Any:
+        """Apply a function to the units of each device.
 
-        Everything that it gives has units or blocks along its first axis, and so have the arrays of `units`.
+        Args:
+            function: called as `function(*units, *replicated)` on each device. The first axis of every array that it
+                returns must run over units or blocks.
+            units: arrays whose first axis runs over units or blocks.
+            replicated: arrays that every device holds in full.
+
+        Returns:
+            The function's result for all units.
         """
         if self.mesh is None:
-            return function(*units, *whole)
-        of_units, everywhere = PartitionSpec("neuron"), PartitionSpec()
-        specs = (of_units,) * len(units) + (everywhere,) * len(whole)
-        # What is left of the mesh, its axis of members, stays with the compiler.
-        shared = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=of_units, axis_names={"neuron"})
-        return shared(*units, *whole)
+            return function(*units, *replicated)
+        sharded, unsharded = PartitionSpec("neuron"), PartitionSpec()
+        specs = (sharded,) * len(units) + (unsharded,) * len(replicated)
+        # The compiler places the other mesh axis, which runs over members.
+        mapped = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=sharded, axis_names={"neuron"})
+        return mapped(*units, *replicated)
 
     def total(self, terms: Array) -> Array:
-        """The sum over blocks (blocks, ...), one after the other from the first on, wherever they come from."""
+        """Return the sum over blocks of terms (blocks, ...), added in order from the first, on any set of devices."""
         if len(terms) == 1:
             return terms[0]
         if self.mesh is not None:
             terms = jax.lax.with_sharding_constraint(terms, NamedSharding(self.mesh, PartitionSpec()))
-        # A compiler that sees where the terms come from may add them as they do.
+        # Without the barrier the compiler may fuse the sum with the terms and add them in another order.
         first, *rest = jax.lax.optimization_barrier(terms)
         return sum(rest, first)
 

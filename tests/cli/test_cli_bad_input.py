@@ -1,4 +1,4 @@
-"""Every line of "Bad input": exit code 2, one sentence on stderr, nothing written, nothing that was there lost."""
+"""Bad input: exit code 2, one line on stderr, nothing written, and nothing lost that was there before."""
 
 import subprocess
 import sys
@@ -11,37 +11,40 @@ from lazynet import cli
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 MNIST = ["--dataset", "mnist", "--n-train", "8", "--n-test", "4"]
 
-# Arguments of `lazynet sweep`, and what the line on stderr must say.
+# Arguments of `lazynet sweep`, and the argument and the value that the line on stderr names.
 BAD = {
-    "data set": ("--dataset imagenet", "imagenet"),
-    "class": ("--classes 0 ten", "ten"),
-    "class out of range": ("--classes 0 12", "12"),
-    "one class": ("--classes 4", "at least two classes"),
-    "same class twice": ("--classes 3 3", "3 twice"),
-    "same class in a group": ("--classes even 2", "2 twice"),
-    "activation": ("--activation sine", "got 'sine'"),
-    "optimizer": ("--optimizer adammm", "optimizer is 'adammm'"),
-    "dtype": ("--dtype float16", "dtype is 'float16'"),
-    "trained part": ("--train everything", "got 'everything'"),
-    "width below 1": ("--widths 16 0", "width is 0"),
-    "negative width": ("--widths -4", "got -4"),
-    "repeated width": ("--widths 16 8 16", "widths has 16 more than once"),
-    "odd width": ("--widths 8 17", "symmetric start, got 17"),
-    "odd narrow width": ("--widths 7 16", "symmetric start, got 7"),
-    "seeds": ("--seeds 0", "seeds is 0"),
-    "negative seeds": ("--seeds -1", "seeds is -1"),
-    "steps": ("--steps 0", "steps is 0"),
-    "snapshots": ("--snapshots 0", "snapshots is 0"),
+    "data set": ("--dataset imagenet", "name", "imagenet"),
+    "class": ("--classes 0 ten", "classes", "ten"),
+    "class out of range": ("--classes 0 12", "classes", "12"),
+    "one class": ("--classes 4", "classes", "4"),
+    "same class twice": ("--classes 3 3", "classes", "3 twice"),
+    "same class in a group": ("--classes even 2", "classes", "2 twice"),
+    "activation": ("--activation sine", "activation", "sine"),
+    "no activation": ("--activation", "axes['activation']", "empty"),
+    "optimizer": ("--optimizer adammm", "optimizer", "adammm"),
+    "momentum": ("--momentum 1", "momentum", "1.0"),
+    "dtype": ("--dtype float16", "dtype", "float16"),
+    "trained part": ("--train everything", "train", "everything"),
+    "width below 1": ("--widths 16 0", "width", "0"),
+    "negative width": ("--widths -4", "width", "-4"),
+    "no width": ("--widths", "widths", "empty"),
+    "repeated width": ("--widths 16 8 16", "widths", "16 more than once"),
+    "odd width": ("--widths 8 17", "width", "17"),
+    "odd narrow width": ("--widths 7 16", "width", "7"),
+    "seeds": ("--seeds 0", "seeds", "0"),
+    "negative seeds": ("--seeds -1", "seeds", "-1"),
+    "steps": ("--steps 0", "steps", "0"),
+    "snapshots": ("--snapshots 0", "snapshots", "0"),
     **{
-        f"learning rate {rate}": (f"--learning-rate {rate}", "positive and finite")
+        f"learning rate {rate}": (f"--learning-rate {rate}", "learning_rate", rate)
         for rate in ("0", "-1", "-0.5", "nan", "inf")
     },
-    "batch": ("--batch-size 0", "batch_size is 0"),
-    "label noise": ("--label-noise 1.5", "label_noise is 1.5"),
-    "scale": ("--init-scale 0", "init_scale must be positive and finite"),
-    "n_train": ("--n-train 100000", "n_train must be at most"),
-    "n_train below 1": ("--n-train 0", "n_train must be a whole number"),
-    "n_test": ("--n-test 100000", "n_test must be at most"),
+    "batch": ("--batch-size 0", "batch_size", "0"),
+    "label noise": ("--label-noise 1.5", "label_noise", "1.5"),
+    "scale": ("--init-scale 0", "init_scale", "0.0"),
+    "n_train": ("--n-train 100000", "n_train", "100000"),
+    "n_train below 1": ("--n-train 0", "n_train", "0"),
+    "n_test": ("--n-test 100000", "n_test", "100000"),
 }
 
 
@@ -67,36 +70,55 @@ def refused(capsys, *arguments):
 
 @pytest.mark.parametrize("case", BAD)
 def test_sweep_refuses(case, capsys, no_training, tmp_path):
-    arguments, words = BAD[case]
+    arguments, name, value = BAD[case]
     out = tmp_path / "runs" / "new"
     line = refused(capsys, "sweep", *arguments.split(), "--out", out)
-    assert words in line
+    assert line.startswith(f"lazynet: {name} ")
+    assert value in line
     assert list(tmp_path.iterdir()) == []
 
 
-PREDICT = (
+@pytest.mark.parametrize("flags", ["--resume", "--max-seconds 5", "--shard 1/2"])
+def test_flags_of_a_folder_need_one(flags, capsys, no_training):
+    assert refused(capsys, "sweep", *flags.split()).startswith("lazynet: out must be a folder with ")
+
+
+INFINITE_WIDTH = (
     *("data set", "class", "activation", "trained part", "dtype", "steps", "snapshots", "learning rate 0"),
     *("learning rate nan", "scale", "n_train", "n_test"),
 )
 
 
-@pytest.mark.parametrize("case", PREDICT)
-def test_predict_refuses(case, capsys, tmp_path):
-    arguments, words = BAD[case]
+@pytest.mark.parametrize("case", INFINITE_WIDTH)
+def test_infinite_width_refuses(case, capsys, tmp_path):
+    arguments, name, value = BAD[case]
     out = tmp_path / "runs" / "new"
-    assert words in refused(capsys, "predict", *arguments.split(), "--out", out)
+    line = refused(capsys, "infinite-width", *arguments.split(), "--out", out)
+    assert line.startswith(f"lazynet: {name} ")
+    assert value in line
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("flag", "words"), [("--tolerance 0", "tolerance is 0"), ("--storage cloud", "storage is")])
-def test_predict_refuses_its_own_flags(flag, words, capsys):
-    assert words in refused(capsys, "predict", "--n-train", 8, *flag.split())
+@pytest.mark.parametrize(("flag", "name"), [("--tolerance 0", "tolerance"), ("--storage cloud", "storage")])
+def test_infinite_width_refuses_its_own_flags(flag, name, capsys):
+    assert refused(capsys, "infinite-width", "--n-train", 8, *flag.split()).startswith(f"lazynet: {name} ")
 
 
 @pytest.mark.parametrize("case", ["data set", "class", "same class twice", "n_train", "n_train below 1"])
 def test_complexity_refuses(case, capsys):
-    arguments, words = BAD[case]
-    assert words in refused(capsys, "complexity", *arguments.split(), "--json")
+    arguments, name, _ = BAD[case]
+    assert refused(capsys, "complexity", *arguments.split(), "--json").startswith(f"lazynet: {name} ")
+
+
+@pytest.mark.parametrize("command", ["status", "merge"])
+def test_a_folder_without_a_study_is_refused(command, capsys, tmp_path):
+    assert "holds no study" in refused(capsys, command, tmp_path)
+
+
+def test_check_is_refused_without_a_verdict(capsys, tmp_path):
+    cli.main(["infinite-width", "--n-train", "8", "--steps", "3", "--out", str(tmp_path / "run")])
+    capsys.readouterr()
+    assert refused(capsys, "merge", tmp_path / "run", "--check").startswith("lazynet: check must be left out ")
 
 
 @pytest.mark.parametrize("content", ["", "result.nc"])
@@ -107,7 +129,7 @@ def test_an_output_folder_that_exists_is_refused_and_untouched(content, capsys, 
         (out / content).write_text("old")
     before = out.stat().st_mtime_ns
     line = refused(capsys, "sweep", "--out", out)
-    assert "exists already" in line
+    assert line.startswith("lazynet: out must be a new folder")
     assert str(out) in line
     assert out.stat().st_mtime_ns == before
     assert [path.read_text() for path in out.iterdir()] == ["old"] * bool(content)
@@ -150,11 +172,11 @@ def with_image(number, pixels):
 
 
 FILES = {
-    "images cut short": (0, lambda content: content[:-1], "is cut short"),
-    "labels cut short": (1, lambda content: content[:-3], "is cut short"),
-    "header cut short": (0, lambda content: content[:9], "is cut short"),
+    "images cut short": (0, lambda content: content[:-1], "has 195 bytes"),
+    "labels cut short": (1, lambda content: content[:-3], "has 25 bytes"),
+    "header cut short": (0, lambda content: content[:9], "has 9 bytes"),
     "empty": (1, lambda content: b"", "magic number"),
-    "trailing bytes": (0, lambda content: content + b"\0", "has trailing bytes"),
+    "trailing bytes": (0, lambda content: content + b"\0", "has 197 bytes"),
     "wrong magic number": (0, lambda content: b"\0\0\x0d\x03" + content[4:], "magic number"),
     "label out of range": (1, with_label(11), "has the label 11"),
     "zero row": (0, with_image(2, [0] * 9), "got zeros in row 2"),
@@ -184,35 +206,35 @@ def test_a_class_that_the_data_set_lacks_is_refused(files, capsys):
 
 
 def test_identical_rows_are_named(files, capsys):
-    """Refused where an inverse is asked for; in a sweep a warning, and undecided rows."""
+    """Identical rows are an error for `complexity`; `sweep` warns, and its rows are undecided."""
     replace(files, IDX[0], lambda content: with_image(5, content[16 + 9 : 16 + 18])(content))
-    assert "rows 1 and 5 are identical" in refused(capsys, "complexity", *MNIST)
+    assert "rows 1 and 5" in refused(capsys, "complexity", *MNIST)
     code = cli.main(["sweep", *MNIST, "--widths", "8", "--seeds", "1", "--steps", "2"])
     shown = capsys.readouterr()
     assert code == 0
-    assert "because training rows 1 and 5 are identical" in shown.err
+    assert "rows 1 and 5" in shown.err
     assert len(shown.err.splitlines()) == 1
     lemma = next(line for line in shown.out.splitlines() if "Lemma C.1" in line)
     assert "undecided" in lemma
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [("--steps 0", "steps is 0"), ("--widths 16 16", "more than once")], ids=["steps", "widths"]
+    ("arguments", "name"), [("--steps 0", "steps"), ("--widths 16 16", "widths")], ids=["steps", "widths"]
 )
-def test_as_a_program(arguments, words, tmp_path):
+def test_as_a_program(arguments, name, tmp_path):
     command = [sys.executable, "-m", "lazynet.cli", "sweep", *arguments.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert words in done.stderr
+    assert done.stderr.startswith(f"lazynet: {name} ")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", ["--steps many", "--no-such-flag", "--learning-rate fast"])
 def test_flags_that_cannot_be_read_end_with_2(arguments, capsys):
     assert cli.main(["sweep", *arguments.split()]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert arguments.split()[0] in said.err
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert arguments.split()[0] in shown.err

@@ -1,6 +1,5 @@
-"""What the commands print and how they end, on data small enough to run in a second."""
+"""Output and exit codes of the commands, on data small enough to run in a second."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +9,9 @@ import pytest
 
 import lazynet as lz
 from lazynet import cli
+from lazynet.cli._limits import complexity_record
+from lazynet.cli._reports import report
+from lazynet.networks import ACTIVATIONS
 
 SMALL = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "2", "--steps", "3"]
 
@@ -20,56 +22,59 @@ def run(capsys, *arguments):
     return code, shown.out, shown.err
 
 
-@pytest.fixture
-def settings_of(monkeypatch):
-    """What `lazynet sweep` asks of `lz.sweep`, without doing it."""
-
-    class Asked(Exception):
-        pass
-
-    def of(*arguments):
-        asked = {}
-
-        def sweep(network, data, widths, seeds, steps, **more):
-            asked.update(more, network=network, data=data, widths=tuple(widths), seeds=seeds, steps=steps)
-            raise Asked
-
-        monkeypatch.setattr(lz, "sweep", sweep)
-        with pytest.raises(Asked):
-            cli.main(["sweep", *arguments])
-        return asked
-
-    return of
+def spec_of(*arguments):
+    """The request that `lazynet sweep` makes of these flags."""
+    return cli.parse(["sweep", *arguments]).spec()
 
 
-def test_the_default_is_the_demonstration(settings_of):
-    asked = settings_of()
-    data = asked["data"]
+def test_the_default_is_the_demonstration():
+    spec = spec_of()
+    data = spec.data
     assert (data.name, data.n_train, data.n_test) == ("digits", 256, 100)
     np.testing.assert_array_equal(data.y_train, lz.load_dataset("digits", (0, 1), 256, 100).y_train)
-    assert asked["widths"] == (64, 128, 256, 512, 1024, 2048, 4096)
-    assert (asked["seeds"], asked["steps"], asked["snapshots"]) == (8, 1000, 20)
-    assert asked["learning_rate"] is None
-    assert asked["batch_size"] is None
-    assert (asked["optimizer"], asked["dtype"], asked["label_noise"]) == ("sgd", "float32", (0.0,))
-    assert (asked["activation"], asked["init_scale"], asked["output_scale"]) == (("relu",), (1.0,), (1.0,))
-    assert asked["network"].clone(width=64) == lz.TwoLayer(width=64)
+    assert spec.widths == (64, 128, 256, 512, 1024, 2048, 4096)
+    assert spec.seeds == tuple(range(8))
+    assert (spec.training.steps, spec.training.snapshots, spec.training.batch_size) == (1000, 20, None)
+    assert (spec.training.optimizer, spec.training.dtype) == (lz.Optimizer("sgd"), "float32")
+    assert spec.learning_rate is None
+    assert spec.axes == ()
+    assert spec.training.measure == lz.Measure()
+    assert spec.network.clone(width=64) == lz.TwoLayer(width=64)
 
 
-def test_every_flag_reaches_the_sweep(settings_of):
+def test_every_flag_reaches_the_sweep():
     flags = """--dataset digits --classes 3,5 8 --n-train 32 --n-test 7 --widths 4 6 --seeds 3 --steps 9 --snapshots 5
         --learning-rate 0.25 --activation erf --train both --init-scale 2 --output-scale 3 --label-noise 0.1
-        --batch-size 8 --optimizer adam --dtype float64"""
-    asked = settings_of(*flags.split())
+        --batch-size 8 --momentum 0.5 --dtype float64 --stop-loss 0.01 --sharpness --no-compare --measured 16"""
+    spec = spec_of(*flags.split())
     expected = lz.load_dataset("digits", ((3, 5), 8), 32, 7)
-    np.testing.assert_array_equal(asked["data"].x_test, expected.x_test)
-    np.testing.assert_array_equal(asked["data"].y_train, expected.y_train)
-    assert (asked["widths"], asked["seeds"], asked["steps"], asked["snapshots"]) == ((4, 6), 3, 9, 5)
-    assert (asked["learning_rate"], asked["label_noise"], asked["batch_size"]) == ((0.25,), (0.1,), (8,))
-    assert (asked["optimizer"], asked["dtype"]) == ("adam", "float64")
-    assert (asked["activation"], asked["init_scale"], asked["output_scale"]) == (("erf",), (2.0,), (3.0,))
-    assert asked["network"] == lz.TwoLayer(width=6, train="both")
-    assert asked["n_train"] == (32,)
+    np.testing.assert_array_equal(spec.data.x_test, expected.x_test)
+    np.testing.assert_array_equal(spec.data.y_train, expected.y_train)
+    training = spec.training
+    assert (spec.widths, spec.seeds, spec.learning_rate) == ((4, 6), (0, 1, 2), 0.25)
+    assert (training.steps, training.snapshots, training.batch_size, training.dtype) == (9, 5, 8, "float64")
+    assert training.optimizer == lz.Optimizer("sgd", momentum=0.5)
+    assert training.stop == lz.Stop(loss=0.01)
+    assert training.measure == lz.Measure(predictions=False, sharpness=True, rows=16)
+    assert spec.network == lz.TwoLayer(width=6, activation="erf", train="both", init_scale=2.0, output_scale=3.0)
+    assert [(axis.name, axis.values) for axis in spec.axes] == [("label_noise", (0.1,))]
+
+
+def test_several_values_make_an_axis():
+    flags = """--n-train 16 32 --activation relu erf --init-scale 1 2 --output-scale 1 3 --learning-rate 0.1 0.2
+        --label-noise 0 0.5 --batch-size 8 16 --momentum 0 0.9"""
+    spec = spec_of(*flags.split())
+    assert spec.varied == {
+        "activation": ["relu", "erf"],
+        "init_scale": [1.0, 2.0],
+        "output_scale": [1.0, 3.0],
+        "n_train": [16, 32],
+        "momentum": [0.0, 0.9],
+        "learning_rate": [0.1, 0.2],
+        "batch_size": [8, 16],
+        "label_noise": [0.0, 0.5],
+    }
+    assert spec.data.n_train == 32
 
 
 def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
@@ -81,7 +86,7 @@ def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
         assert word in shown
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.suffix != ".npz")
     assert found == ["cells", "figures", "figures/sweep.png", "lock", "result.nc", "settings.json", "verdict.json"]
-    settings = json.loads((out / "settings.json").read_text())
+    settings = json.loads((out / "settings.json").read_text())["record"]["settings"]
     assert settings["classes"] == [0, 1]
     assert settings["widths"] == [8, 16]
 
@@ -100,16 +105,13 @@ def test_sweep_json_is_one_object(capsys):
 
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("check", [True, False])
-def test_check_decides_the_exit_code(check, passes, capsys, monkeypatch):
-    whole = lz.verify
-    real = [lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=8, n_test=4), [8], 1, 1)]
-    monkeypatch.setattr(lz, "sweep", lambda *args, **options: real[0].copy())
+def test_check_decides_the_exit_code(check, passes, capsys):
+    data = lz.load_dataset("digits", n_train=8, n_test=4)
+    result = lz.sweep(lz.TwoLayer(width=8), data, [8], 1, 1, progress=False)
     # The bound is shrunk below what it bounds, or made larger than any measurement.
-    factor = 1e6 if passes else 1e-6
-    monkeypatch.setattr(lz, "verify", lambda result: whole(result.assign(path_bound=result.path_bound * factor)))
-    code, shown, _ = run(capsys, "sweep", *SMALL, *["--check"] * check)
-    assert code == (1 if check and not passes else 0)
-    assert ("fails" in shown) != passes
+    result = result.assign(path_bound=result.path_bound * (1e6 if passes else 1e-6))
+    assert report(result, None, False, check) == (1 if check and not passes else 0)
+    assert ("fails" in capsys.readouterr().out) != passes
 
 
 def test_a_large_learning_rate_is_a_line_on_stderr_and_the_sweep_runs(capsys):
@@ -127,14 +129,15 @@ def test_a_large_learning_rate_is_a_line_on_stderr_and_the_sweep_runs(capsys):
     assert f"{limit:.6g}" in errors
 
 
-def test_predict(capsys, tmp_path):
-    small = ["predict", "--n-train", 40, "--n-test", 12, "--steps", 30]
-    code, shown, errors = run(capsys, *small, "--out", tmp_path / "run")
+def test_infinite_width(capsys, tmp_path):
+    small = ["infinite-width", "--n-train", 40, "--n-test", 12, "--steps", 30]
+    out = tmp_path / "run"
+    code, shown, errors = run(capsys, *small, "--out", out)
     assert (code, errors) == (0, "")
     assert "loss, random labels" in shown
     assert "are not resolved" in shown
-    found = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*.*"))
-    assert found == ["figures/predict.png", "result.nc", "settings.json"]
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.suffix != ".npz")
+    assert files == ["figures/infinite_width.png", "result.nc", "settings.json"]
     code, shown, _ = run(capsys, *small, "--json")
     record = json.loads(shown)
     data = lz.load_dataset("digits", n_train=40, n_test=12)
@@ -143,6 +146,38 @@ def test_predict(capsys, tmp_path):
     assert record["complexity"]["true"] == pytest.approx(expected, rel=1e-3)
     assert record["settings"]["classes"] == [0, 1]
     assert record["prediction_error"] <= 1e-4
+    # A finished run is read, not computed again.
+    code, shown, _ = run(capsys, *small, "--out", out, "--resume", "--json")
+    assert json.loads(shown)["complexity"] == record["complexity"]
+
+
+def test_status_of_every_kind(capsys, tmp_path):
+    small = ["--n-train", 16, "--n-test", 6, "--steps", 3, "--out"]
+    for command, more, kind, cells in (
+        ("sweep", ["--widths", 8, 16, "--seeds", 2], "sweep", 2),
+        ("infinite-width", [], "infinite_width", 2),
+    ):
+        run(capsys, command, *more, *small, tmp_path / kind)
+        code, shown, _ = run(capsys, "status", tmp_path / kind, "--json")
+        assert code == 0
+        assert json.loads(shown) == {
+            "kind": kind,
+            "finished": cells,
+            "damaged": 0,
+            "cells": cells,
+            "running": False,
+            "result": True,
+        }
+        _, shown, _ = run(capsys, "status", tmp_path / kind)
+        assert shown.startswith(f"{kind}: {cells} of {cells} cells are stored")
+
+
+@pytest.mark.parametrize("command", [["sweep", *SMALL], ["infinite-width", "--n-train", "16"]])
+def test_out_of_time(command, capsys, tmp_path):
+    code, shown, errors = run(capsys, *command, "--out", tmp_path / "run", "--max-seconds", 1e-6)
+    assert (code, shown) == (3, "")
+    assert errors.startswith("lazynet: out of time; 0 of 2 cells")
+    assert run(capsys, *command, "--out", tmp_path / "run", "--resume")[0] == 0
 
 
 def test_complexity(capsys):
@@ -177,12 +212,29 @@ def test_data_list(capsys):
     assert json.loads(shown)["datasets"][0]["name"] == "digits"
 
 
-@pytest.mark.parametrize("command", [[], ["sweep"], ["complexity"], ["data"]])
-def test_help(command, capsys):
+COMMANDS = ("sweep", "merge", "status", "infinite-width", "complexity", "reproduce", "data")
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["data", "list"], ["data", "fetch"]])
+def test_help_of_a_command_begins_with_its_usage(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*command, "--help"])
     assert not stopped.value.code
-    assert "lazynet" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"usage: lazynet {' '.join(command)} ")
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"{{{','.join(COMMANDS)}}}" in capsys.readouterr().out
+
+
+def test_help_names_all_activations(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    *others, last = ACTIVATIONS
+    assert f"Activation: one of {', '.join(others)} or {last}" in text
 
 
 def test_the_module_is_a_program():
@@ -193,21 +245,11 @@ def test_the_module_is_a_program():
     assert json.loads(done.stdout)["n"] == 20
 
 
-def test_the_sweep_module_is_found_by_name():
-    """`lazynet.sweep` is the function; the package of that name stays importable."""
-    assert callable(lz.sweep)
-    assert importlib.import_module("lazynet.studies.sweep._api").sweep is lz.sweep
-
-
-def test_complexity_of_more_than_can_be_factored(capsys, monkeypatch):
-    found = []
-    for most in (200, 199):
-        monkeypatch.setattr("lazynet.cli._limits.FACTORED", most)
-        monkeypatch.setattr(sys.modules["lazynet.kernels._solve"], "FACTORED", most)
-        assert cli.main(["complexity", "--n-train", "200", "--json"]) == 0
-        found.append(json.loads(capsys.readouterr().out))
-        monkeypatch.setattr("scipy.linalg.cho_factor", None)
-    assert found[1]["complexity"] == pytest.approx(found[0]["complexity"], rel=1e-5)
-    assert found[1]["lambda_max"] == pytest.approx(found[0]["lambda_max"], rel=1e-9)
-    assert found[0]["lambda_min"] <= found[1]["lambda_min"] * (1 + 1e-9)
-    assert found[1]["lambda_min"] <= 1.2 * found[0]["lambda_min"]
+def test_complexity_of_more_than_can_be_factored():
+    data = lz.load_dataset("digits", n_train=200, n_test=0)
+    factored, multiplied = (complexity_record(data, most) for most in (200, 199))
+    assert multiplied["complexity"] == pytest.approx(factored["complexity"], rel=1e-5)
+    assert multiplied["complexity"] != factored["complexity"]
+    assert multiplied["lambda_max"] == pytest.approx(factored["lambda_max"], rel=1e-9)
+    assert factored["lambda_min"] <= multiplied["lambda_min"] * (1 + 1e-9)
+    assert multiplied["lambda_min"] <= 1.2 * factored["lambda_min"]

@@ -16,7 +16,7 @@ SMALL = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "32", "--see
 
 @pytest.fixture
 def task(tmp_path):
-    """What a task of an array of two would run, as arguments of `lazynet`."""
+    """The arguments of `lazynet` in a task of an array of two."""
     fake = tmp_path / "bin" / "lazynet"
     fake.parent.mkdir()
     fake.write_text('#!/bin/bash\nprintf "%q " "$@"\n')
@@ -31,7 +31,7 @@ def task(tmp_path):
     return arguments
 
 
-def test_tasks_of_an_array_meet_in_a_folder(task, tmp_path, capsys):
+def test_tasks_of_an_array_share_a_folder(task, tmp_path, capsys):
     out = str(tmp_path / "a run")
     for number in (2, 1):
         code, arguments, _ = task(number, out, *SMALL)
@@ -42,21 +42,21 @@ def test_tasks_of_an_array_meet_in_a_folder(task, tmp_path, capsys):
     assert cli.main(["merge", out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["widths"] == [8, 16, 32]
     assert (Path(out) / "figures" / "sweep.png").exists()
-    # A task that is requeued finds its cells.
+    # A requeued task reads its stored cells.
     assert cli.main(arguments) == 0
     assert "3 of 3 cells are stored" in capsys.readouterr().out
 
 
-def test_a_task_without_a_folder_says_so(task):
+def test_a_task_without_a_folder_is_refused(task):
     code, _, errors = task(1)
     assert code != 0
     assert "the first argument is the folder of the run" in errors
 
 
 @pytest.mark.parametrize("shard", ["3", "0/2", "3/2", "a/b", "1/"])
-def test_what_is_no_share_is_refused(shard, tmp_path, capsys):
+def test_malformed_shards_are_refused(shard, tmp_path, capsys):
     assert cli.main(["sweep", *SMALL, "--out", str(tmp_path / "run"), "--shard", shard]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lazynet: shard is ")
+    assert line.startswith("lazynet: shard must be ")
     assert shard in line
     assert not (tmp_path / "run").exists()

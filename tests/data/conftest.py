@@ -1,4 +1,4 @@
-"""Small files in place of the real data sets, and a machine on which none is installed."""
+"""Fixtures: a small data set in MNIST's format, and an environment without any data set."""
 
 import pytest
 from data_files import Tiny
@@ -13,12 +13,12 @@ def tiny():
 
 @pytest.fixture
 def bare_machine(monkeypatch, tmp_path):
-    """No LAZYNET_DATA, no Debian package, an empty cache, and no way out to the network."""
+    """Remove every source of data: LAZYNET_DATA, Debian's packages, the cache and the network."""
     monkeypatch.delenv("LAZYNET_DATA", raising=False)
     monkeypatch.setattr(files, "DEBIAN", tmp_path / "debian")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
-    refused = {name: f"http://127.0.0.1:9/{name}/" for name in ("mnist", "fashion-mnist")}
-    monkeypatch.setattr("lazynet.data._fetch.ADDRESSES", refused)
+    unreachable = {name: f"http://127.0.0.1:9/{name}/" for name in ("mnist", "fashion-mnist")}
+    monkeypatch.setattr("lazynet.data._fetch.ADDRESSES", unreachable)
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path

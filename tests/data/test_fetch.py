@@ -1,4 +1,4 @@
-"""Downloads, from a small server on this machine."""
+"""Downloads from a local server."""
 
 import functools
 import gzip
@@ -24,7 +24,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(bare_machine):
-    """A folder and the address under which its files are served."""
+    """Serve a folder over HTTP; the fixture is the folder and its address."""
     folder = bare_machine / "served"
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
@@ -38,7 +38,7 @@ def server(bare_machine):
 
 @pytest.fixture
 def published(server, tiny, monkeypatch):
-    """The small set is served, gzipped, and its checksums are the right ones."""
+    """Serve the small data set, gzipped, and register its checksums."""
     folder, address = server
     tiny.save(folder, ".gz")
     checksums = tuple(hashlib.sha256(content).hexdigest() for content in tiny.contents.values())
@@ -54,7 +54,7 @@ def test_files_are_fetched_decompressed_and_found(published, bare_machine, tiny,
     assert load_dataset("mnist").n_train == 8
 
 
-def test_loading_fetches_what_is_nowhere(published, bare_machine, monkeypatch):
+def test_loading_fetches_missing_files(published, bare_machine, monkeypatch):
     monkeypatch.setattr("lazynet.data._fetch.ADDRESSES", {"mnist": published[1] + "/"})
     data = load_dataset("mnist", (4, 6))
     assert data.n_test == 4
@@ -63,7 +63,7 @@ def test_loading_fetches_what_is_nowhere(published, bare_machine, monkeypatch):
         load_dataset("mnist", root=bare_machine / "other")
 
 
-def test_what_is_there_and_right_stays_and_what_is_wrong_is_replaced(published, tmp_path, tiny):
+def test_correct_files_are_kept_and_damaged_files_replaced(published, tmp_path, tiny):
     folder, address = published
     here = fetch_dataset("mnist", tmp_path / "here", address)
     for name in IDX_NAMES[:3]:
@@ -78,21 +78,23 @@ def test_what_is_there_and_right_stays_and_what_is_wrong_is_replaced(published, 
 @pytest.mark.parametrize(
     "sent", [gzip.compress(b"other"), gzip.compress(b"other")[:-3], b"no gzip"], ids=["checksum", "cut short", "plain"]
 )
-def test_a_wrong_download_is_refused_and_nothing_is_kept(published, tmp_path, sent):
+def test_a_damaged_download_is_discarded(published, tmp_path, sent):
     folder, address = published
     (folder / f"{IDX_NAMES[0]}.gz").write_bytes(sent)
-    with pytest.raises(ValueError, match=f"^{IDX_NAMES[0]} was refused: .*{address}/{IDX_NAMES[0]}.gz sent"):
+    with pytest.raises(
+        ValueError, match=f"^The download of {IDX_NAMES[0]} from {address}/{IDX_NAMES[0]}.gz was discarded"
+    ):
         fetch_dataset("mnist", tmp_path / "here", address)
     assert list((tmp_path / "here" / "mnist").iterdir()) == []
 
 
-def test_a_refused_download_loses_no_cached_file(published, tmp_path, tiny):
+def test_a_damaged_download_replaces_no_cached_file(published, tmp_path, tiny):
     folder, address = published
     here = tmp_path / "here" / "mnist"
     tiny.save(here)
     (here / IDX_NAMES[1]).write_bytes(b"an older file")
     write(folder / f"{IDX_NAMES[1]}.gz", b"other")
-    with pytest.raises(ValueError, match=f"{IDX_NAMES[1]} was refused: its uncompressed sha256 must be"):
+    with pytest.raises(ValueError, match="sha256"):
         fetch_dataset("mnist", tmp_path / "here", address)
     assert {path.name for path in here.iterdir()} == set(IDX_NAMES)
     assert (here / IDX_NAMES[1]).read_bytes() == b"an older file"
@@ -101,30 +103,30 @@ def test_a_refused_download_loses_no_cached_file(published, tmp_path, tiny):
 def test_real_checksums_refuse_other_files(server, tmp_path):
     Tiny().save(server[0], ".gz")
     for name in ("mnist", "fashion-mnist"):
-        with pytest.raises(ValueError, match="its uncompressed sha256 must be"):
+        with pytest.raises(ValueError, match="sha256"):
             fetch_dataset(name, tmp_path, server[1])
 
 
-def test_a_failure_of_the_network_says_where_to_put_the_files(server, tmp_path):
-    missing = f"mnist could not be fetched from {server[1]}/ into {tmp_path / 'mnist'} (HTTPError): put train-images"
+def test_a_network_failure_names_the_folder_for_the_files(server, tmp_path):
+    missing = f"mnist could not be downloaded from {server[1]}/ to {tmp_path / 'mnist'} (HTTPError). Put train-images"
     with pytest.raises(FileNotFoundError, match=re.escape(missing)):
         fetch_dataset("mnist", tmp_path, server[1])
     assert list((tmp_path / "mnist").iterdir()) == []
-    with pytest.raises(FileNotFoundError, match=r"could not be fetched .* \(ConnectionError\): .* LAZYNET_DATA names$"):
+    with pytest.raises(FileNotFoundError, match=r"\(ConnectionError\)"):
         load_dataset("fashion-mnist")
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "svhn"])
 def test_other_sets_are_never_fetched(name, tmp_path):
-    with pytest.raises(ValueError, match=f"name must be one of mnist, fashion-mnist, got '{name}'"):
+    with pytest.raises(ValueError, match="name must be one of mnist, fashion-mnist, got"):
         fetch_dataset(name, tmp_path)
 
 
-def test_checksums_are_those_of_real_files():
+def test_checksums_match_the_real_files():
     if "LAZYNET_DATA" not in os.environ:
         pytest.skip("needs real data: LAZYNET_DATA is not set")
     for name, checksums in files.CHECKSUMS.items():
-        found = files.find_files(name, Path(os.environ["LAZYNET_DATA"]))
-        assert found is not None
-        digests = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in found.train + found.test]
+        paths = files.find_files(name, Path(os.environ["LAZYNET_DATA"]))
+        assert paths is not None
+        digests = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths.train + paths.test]
         np.testing.assert_array_equal(digests, checksums)

@@ -1,4 +1,4 @@
-"""Where files are found, what is read from them, and what is refused."""
+"""Locations, names and damage of the files of real data sets."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ ALL = range(10)
 
 
 def assert_is(data, tiny):
-    """Every row of the small set, in file order: its pixels give the direction of the row."""
+    """Assert that the data are all rows of the small data set, in file order and scaled to unit norm."""
     pixels = tiny.x_train.reshape(40, 12).astype(float)
     np.testing.assert_allclose(data.x_train, pixels / np.linalg.norm(pixels, axis=1, keepdims=True), rtol=1e-14)
     np.testing.assert_array_equal(data.y_train.argmax(axis=1), tiny.y_train)
@@ -31,31 +31,31 @@ def test_every_name_of_the_idx_files(bare_machine, tiny, below, suffix, rename):
     assert_is(load_dataset("mnist", ALL, root=bare_machine / "here"), tiny)
 
 
-def test_the_order_of_the_places(bare_machine, monkeypatch):
+def test_search_order_of_the_folders(bare_machine, monkeypatch):
     root, environment, debian, cache = (bare_machine / place for place in ("root", "env", "debian", "cache/lazynet"))
     monkeypatch.setenv("LAZYNET_DATA", str(environment))
     for seed, place in enumerate((cache, debian, environment, root)):
-        found = Tiny(seed)
-        found.save(place / "fashion-mnist")
-        given = root if place == root else None
-        assert_is(load_dataset("fashion-mnist", ALL, root=given), found)
+        tiny = Tiny(seed)
+        tiny.save(place / "fashion-mnist")
+        argument = root if place == root else None
+        assert_is(load_dataset("fashion-mnist", ALL, root=argument), tiny)
         (record,) = (record for record in list_datasets() if record.name == "fashion-mnist")
         assert record.available
         assert record.path == (environment if place == root else place) / "fashion-mnist"
 
 
-def test_a_place_with_a_file_missing_is_passed_over(bare_machine, monkeypatch, tiny):
+def test_incomplete_folders_are_skipped(bare_machine, monkeypatch, tiny):
     monkeypatch.setenv("LAZYNET_DATA", str(Tiny(5).save(bare_machine / "partial")))
     (bare_machine / "partial" / IDX_NAMES[3]).unlink()
     tiny.save(bare_machine / "debian" / "mnist")
     assert_is(load_dataset("mnist", ALL), tiny)
 
 
-def test_with_root_no_other_place_counts(bare_machine, tiny):
+def test_root_excludes_all_other_folders(bare_machine, tiny):
     tiny.save(bare_machine / "debian" / "mnist")
-    with pytest.raises(FileNotFoundError, match=re.escape("mnist was not found")) as caught:
+    with pytest.raises(FileNotFoundError, match="mnist was not found") as caught:
         load_dataset("mnist", root=bare_machine / "empty")
-    assert f"give another root than '{bare_machine / 'empty'}'" in str(caught.value)
+    assert f"pass a root other than '{bare_machine / 'empty'}'" in str(caught.value)
     assert "debian" not in str(caught.value)
 
 
@@ -69,7 +69,7 @@ def test_files_of_one_set_are_not_taken_for_the_other(bare_machine, monkeypatch,
 
 
 def cifar(folder, names, seed=0):
-    """Write 10 examples a file and return their pixels; the label of a file's example i is i."""
+    """Write 10 examples with labels 0..9 to each file and return their pixels."""
     pixels = []
     for number, name in enumerate(names):
         pixels.append(tiny_images(10, (3072,), seed + number))
@@ -98,14 +98,14 @@ def test_every_name_of_the_cifar_files(bare_machine, below, train, test):
 def test_cifar_is_not_fetched(bare_machine, monkeypatch):
     monkeypatch.setattr("lazynet.data._load.fetch_dataset", lambda name: pytest.fail("fetched"))
     with pytest.raises(
-        FileNotFoundError, match=r"^cifar10 was not found: put data_batch_1\.bin to .*LAZYNET_DATA$"
+        FileNotFoundError, match=r"^cifar10 was not found\. Put data_batch_1\.bin to .*LAZYNET_DATA\.$"
     ) as caught:
         load_dataset("cifar10")
     assert str(bare_machine / "debian" / "cifar10") in str(caught.value)
     assert str(bare_machine / "cache" / "lazynet" / "cifar10") in str(caught.value)
 
 
-def test_what_is_listed_on_a_bare_machine(bare_machine):
+def test_list_without_any_files(bare_machine):
     records = {record.name: record for record in list_datasets()}
     assert [name for name, record in records.items() if record.available] == ["digits"]
     assert all(record.path is None for record in records.values())
@@ -116,13 +116,13 @@ def test_what_is_listed_on_a_bare_machine(bare_machine):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (IDX_NAMES[0], idx_bytes(np.ones((39, 4, 3))), "must have an image for each of the 40 labels of train-labels"),
-        (IDX_NAMES[2], idx_bytes(np.ones((21, 4, 3))), "must have an image for each of the 20 labels of t10k-labels"),
-        (IDX_NAMES[1], idx_bytes(np.arange(40) % 11), "must hold labels from 0 to 9, but example 10 has the label 10"),
-        (IDX_NAMES[3], idx_bytes(np.full(20, 255)), "must hold labels from 0 to 9, but example 0 has the label 255"),
-        (IDX_NAMES[1], idx_bytes(np.ones((40, 1))), "must start with the magic number 00000801"),
-        (IDX_NAMES[0], idx_bytes(np.ones(480)), "must start with the magic number 00000803"),
-        (IDX_NAMES[0], idx_bytes(np.ones((40, 4, 3)))[:-1], "is cut short"),
+        (IDX_NAMES[0], idx_bytes(np.ones((39, 4, 3))), "has 39 images, but train-labels-idx1-ubyte has 40 labels."),
+        (IDX_NAMES[2], idx_bytes(np.ones((21, 4, 3))), "has 21 images"),
+        (IDX_NAMES[1], idx_bytes(np.arange(40) % 11), "has the label 10 for example 10"),
+        (IDX_NAMES[3], idx_bytes(np.full(20, 255)), "has the label 255 for example 0"),
+        (IDX_NAMES[1], idx_bytes(np.ones((40, 1))), "starts with 00000802"),
+        (IDX_NAMES[0], idx_bytes(np.ones(480)), "starts with 00000801"),
+        (IDX_NAMES[0], idx_bytes(np.ones((40, 4, 3)))[:-1], "has 495 bytes"),
     ],
     ids=["train count", "test count", "train label", "test label", "label magic", "image magic", "cut short"],
 )
@@ -135,6 +135,6 @@ def test_a_damaged_file_is_refused_by_name(bare_machine, tiny, name, content, me
 def test_a_black_image_is_refused(bare_machine, tiny):
     tiny.x_train[11] = 0  # the fourth example of classes 0 and 1
     tiny.save(bare_machine)
-    with pytest.raises(ValueError, match="x_train of mnist must have no zero row, got zeros in row 3"):
+    with pytest.raises(ValueError, match="x_train of mnist must have no zero rows, got zeros in row 3"):
         load_dataset("mnist", (0, 1), root=bare_machine)
     assert load_dataset("mnist", (0, 1), n_train=3, root=bare_machine).n_train == 3

@@ -31,22 +31,20 @@ def test_cifar_round_trip_keeps_the_order_of_the_pixels(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (IDX[:-1], "is cut short: expected 88 bytes by its header, found 87"),
-        (IDX[:16], "is cut short: expected 88 bytes by its header, found 16"),
-        (IDX[:9], "is cut short: expected a header of 16 bytes, found 9 bytes"),
-        (IDX + b"\0", "has trailing bytes: expected 88 bytes by its header, found 89"),
-        (idx_bytes(IMAGES[0]), "must start with the magic number 00000803, but it starts with 00000802"),
-        (bytes([0, 0, 9, 3]) + IDX[4:], "but it starts with 00000903"),
-        (b"<html>", "but it starts with 3c68746d"),
-        (b"", "but it starts with nothing"),
+        (IDX[:-1], "has 87 bytes, but its header implies 88."),
+        (IDX[:16], "has 16 bytes"),
+        (IDX[:9], "has 9 bytes, but its header alone takes 16."),
+        (IDX + b"\0", "has 89 bytes"),
+        (idx_bytes(IMAGES[0]), "starts with 00000802, but its magic number should be 00000803."),
+        (bytes([0, 0, 9, 3]) + IDX[4:], "starts with 00000903"),
+        (b"<html>", "starts with 3c68746d"),
+        (b"", "is empty"),
     ],
     ids=["one byte short", "no content", "half a header", "one byte more", "dimensions", "type", "page", "empty"],
 )
 def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
     path = write(tmp_path / f"images{suffix}", content)
-    with pytest.raises(
-        ValueError, match=re.escape(f"{path} {message}") if message[:3] != "but" else re.escape(message)
-    ):
+    with pytest.raises(ValueError, match=re.escape(f"{path} {message}")):
         read_idx(path, 3)
 
 
@@ -54,17 +52,17 @@ def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (CIFAR[:-1], "expected 3073 bytes for each example, such as 6146, found 9218"),
-        (CIFAR + b"\0", "expected 3073 bytes for each example, such as 9219, found 9220"),
-        (CIFAR[:100], "expected 3073 bytes for each example, such as 3073, found 100"),
-        (b"", "expected 3073 bytes for each example, such as 3073, found 0"),
-        (cifar_bytes(COLORS, [1, 2, 10]), "must hold labels from 0 to 9, but example 2 has the label 10"),
+        (CIFAR[:-1], "has 9218 bytes, but should have a positive multiple of 3073."),
+        (CIFAR + b"\0", "has 9220 bytes"),
+        (CIFAR[:100], "has 100 bytes"),
+        (b"", "has 0 bytes"),
+        (cifar_bytes(COLORS, [1, 2, 10]), "has the label 10 for example 2"),
     ],
     ids=["one byte short", "one byte more", "part of an example", "empty", "label"],
 )
 def test_a_bad_cifar_file_is_refused_by_name(tmp_path, content, message, suffix):
     path = write(tmp_path / f"batch.bin{suffix}", content)
-    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(f"{path} {message}")):
         read_cifar10(path)
 
 
@@ -92,7 +90,5 @@ def flipped(stream, position):
 def test_a_broken_gzip_stream_is_refused_by_name(tmp_path, read, content, damage):
     path = tmp_path / "file.gz"
     path.write_bytes(damage(gzip.compress(content)))
-    with pytest.raises(
-        ValueError, match=re.escape(f"{path} must be a whole gzip stream, but it is cut short or corrupt")
-    ):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a complete gzip stream")):
         read(path)

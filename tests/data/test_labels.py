@@ -3,6 +3,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from unchecked import unchecked
 
 from lazynet.data import is_labels, label_noise, parse_classes
 from lazynet.data._labels import class_indices, class_targets
@@ -34,7 +35,7 @@ def test_parse_classes(classes, groups):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ((0, 10), "classes must hold labels from 0 to 9, groups of them, 'even' or 'odd', got 10"),
+        ((0, 10), "classes must be labels from 0 to 9, groups of labels, 'even' or 'odd', got 10."),
         ((-1, 1), "got -1"),
         ((0, 1.0), "got 1.0"),
         ((0, True), "got True"),
@@ -42,17 +43,17 @@ def test_parse_classes(classes, groups):
         ((0, "1,"), "got ''"),
         ((0, ()), "got ()"),
         (7, "got 7"),
-        ((0,), "classes must name at least two classes, got (0,)"),
+        ((0,), "classes must name at least two classes, got (0,)."),
         ("even", "classes must name at least two classes"),
-        ((), "classes must name at least two classes, got ()"),
-        ((0, 1, 0), "classes must name each label once, got 0 twice"),
-        (((0, 2), (2, 3)), "classes must name each label once, got 2 twice"),
-        (((5, 5), 3), "classes must name each label once, got 5 twice"),
-        (("even", 4), "classes must name each label once, got 4 twice"),
+        ((), "classes must name at least two classes"),
+        ((0, 1, 0), "classes must name each label once, got 0 twice in (0, 1, 0)."),
+        (((0, 2), (2, 3)), "got 2 twice"),
+        (((5, 5), 3), "got 5 twice"),
+        (("even", 4), "got 4 twice"),
     ],
 )
 def test_bad_classes(classes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with unchecked(), pytest.raises(ValueError, match=re.escape(message)):
         parse_classes(classes)
 
 
@@ -85,14 +86,15 @@ def test_targets_of_two_classes_and_of_more():
     ],
 )
 def test_is_labels(y, expected):
-    assert is_labels(y) is expected
+    with unchecked():
+        assert is_labels(y) is expected
 
 
 def signs(n):
     return np.where(np.arange(n) % 3 == 0, 1.0, -1.0)
 
 
-def test_all_labels_drawn_anew_are_uniform_and_forget_the_old_ones(key):
+def test_redrawn_labels_are_uniform_and_independent_of_the_old_ones(key):
     n = 20_000
     y = signs(n)
     noisy = label_noise(y, 1.0, key)
@@ -116,7 +118,7 @@ def test_a_portion_of_one_hot_labels(key, classes):
     assert np.bincount(drawn, minlength=classes).min() > 0.8 * len(drawn) / classes
 
 
-def test_exactly_that_many_examples_are_chosen(key):
+def test_exact_number_of_redrawn_labels(key):
     y = signs(1000)
     # Of the chosen ones, those drawn as -1 change when all were +1, the others when all were -1.
     for portion, chosen in ((0.1, 100), (0.3336, 334), (1, 1000)):
@@ -147,14 +149,14 @@ def test_noise_depends_on_the_key_alone(key):
 
 @pytest.mark.parametrize("portion", [-0.1, 1.1, np.nan, "half", None])
 def test_bad_portion(key, portion):
-    with pytest.raises(ValueError, match="portion must be a number from 0 to 1, got"):
+    with unchecked(), pytest.raises(ValueError, match="portion must be a number between 0 and 1"):
         label_noise(signs(4), portion, key)
 
 
 def test_noise_needs_labels_and_a_key(key):
-    with pytest.raises(ValueError, match="y must hold labels"):
+    with pytest.raises(ValueError, match="y must be labels"):
         label_noise([0.3, 1.0], 0.5, key)
     for bad in (0, jax.random.split(key), np.zeros(2, np.uint32)):
-        with pytest.raises(ValueError, match=r"key must be one key of jax\.random, got"):
+        with unchecked(), pytest.raises(ValueError, match="key must be a single JAX random key"):
             label_noise(signs(4), 0.5, bad)
     assert is_labels(label_noise(signs(4), 0.5, jax.random.PRNGKey(0)))

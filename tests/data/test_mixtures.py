@@ -13,8 +13,8 @@ def distances(a, b):
     return np.sqrt(np.sum((a[:, None] - b[None, :]) ** 2, axis=2))
 
 
-def brute(data, clusters):
-    """delta and diameter from all pairs, `clusters` naming each training row's component."""
+def from_all_pairs(data, clusters):
+    """Return delta and the diameter from all pairs; `clusters` has the component of each training row."""
     label = data.y_train.argmax(axis=1)
     every = distances(data.x_train, data.x_train)
     delta = every[label[:, None] != label[None, :]].min()
@@ -59,18 +59,18 @@ def test_separation_is_exact(classes, components, delta, lambda_, key):
     # Without a diameter the centers themselves are delta apart.
     between = [np.linalg.norm(a - b) for a, b in combinations(centers, 2)]
     np.testing.assert_allclose(between, delta, rtol=1e-6)
-    found, (least, widest) = separation(data, components), brute(data, by_linkage(data, components))
-    assert found.delta == pytest.approx(least, rel=1e-12)
-    assert found.diameter == pytest.approx(widest, rel=1e-12)
-    assert found.delta >= delta
-    assert found.diameter <= lambda_ * delta * (1 + 1e-12)
-    # Two of a hundred or more points come near to the ends of a cap.
-    assert found.diameter > 0.7 * lambda_ * delta
-    assert found.holds == (found.lambda_ <= 1 / (8 * components))
+    measured, (least, widest) = separation(data, components), from_all_pairs(data, by_distance(data))
+    assert measured.delta == pytest.approx(least, rel=1e-12)
+    assert measured.diameter == pytest.approx(widest, rel=1e-12)
+    assert measured.delta >= delta
+    assert measured.diameter <= lambda_ * delta * (1 + 1e-12)
+    # With a hundred or more points, two are near opposite ends of a cap.
+    assert measured.diameter > 0.7 * lambda_ * delta
+    assert measured.holds == (measured.lambda_ <= 1 / (8 * components))
 
 
-def by_linkage(data, components):
-    """Components by distance: points nearer than half of the least distance of classes belong together."""
+def by_distance(data):
+    """Return the component of each row: rows closer than 0.8 times the distance between classes share a component."""
     every = distances(data.x_train, data.x_train)
     label = data.y_train.argmax(axis=1)
     limit = every[label[:, None] != label[None, :]].min() * 0.8
@@ -78,11 +78,11 @@ def by_linkage(data, components):
 
 
 def test_two_caps_of_two_points_reach_the_ends(key):
-    """At its largest, the angle between two points of a cap is twice its radius, and between two caps delta's."""
+    """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
     data = mixture(20_000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
-    found = separation(data, 1)
-    assert 0.8 <= found.delta < 0.81
-    assert 0.39 < found.diameter <= 0.4 * (1 + 1e-12)
+    measured = separation(data, 1)
+    assert 0.8 <= measured.delta < 0.81
+    assert 0.39 < measured.diameter <= 0.4 * (1 + 1e-12)
 
 
 def test_small_distances_keep_their_digits(key):
@@ -98,34 +98,34 @@ def test_xor_is_not_linearly_separable(key):
     for rows in (data.x_train[label == 0], data.x_train[label == 1]):
         assert rows.min() < -0.99
         assert rows.max() > 0.99
-    found = separation(data, 2)
-    assert 0.09 < found.diameter <= 0.1
-    assert found.delta >= 2 * np.sin(np.pi / 4 - np.arcsin(0.05))
-    # The paper's 1/10 is more than 1 / (8 l) allows, as its footnote has it.
-    assert not found.holds
+    measured = separation(data, 2)
+    assert 0.09 < measured.diameter <= 0.1
+    assert measured.delta >= 2 * np.sin(np.pi / 4 - np.arcsin(0.05))
+    # A diameter of 1/10 exceeds 1 / (8 l), as a footnote of the paper notes.
+    assert not measured.holds
     assert separation(xor(400, 100, key, diameter=0.08), 2).holds
     centers = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
     assert distances(data.x_train, centers).min(axis=1).max() <= 0.05 * (1 + 1e-3)
 
 
-def test_without_components_every_example_is_one():
+def test_without_components_every_example_is_a_component():
     data = Dataset([[1, 0], [0.9, 0.1], [0, 1], [0, 0.9]], [1, 1, -1, -1])
-    found = separation(data)
-    assert found == Separation(delta=found.delta, diameter=0.0, components=2)
-    assert (found.lambda_, found.holds) == (0, True)
-    assert found.delta == pytest.approx(np.hypot(0.9, 0.8))
+    measured = separation(data)
+    assert measured == Separation(delta=measured.delta, diameter=0.0, components=2)
+    assert (measured.lambda_, measured.holds) == (0, True)
+    assert measured.delta == pytest.approx(np.hypot(0.9, 0.8))
     same = separation(Dataset([[1, 0], [1, 0]], [1, -1]), components=1)
     assert (same.delta, same.lambda_, same.holds) == (0, np.inf, False)
 
 
-def test_delta_is_that_of_all_pairs_however_many(monkeypatch):
+def test_delta_does_not_depend_on_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     data = Dataset(rng.normal(size=(200, 5)), np.sign(rng.normal(size=200)))
     every = distances(data.x_train, data.x_train)[data.y_train[:, None] != data.y_train[None, :]]
     for pairs in (2**24, 900, 1):
         monkeypatch.setattr("lazynet.data._mixtures.PAIRS", pairs)
         assert separation(data).delta == pytest.approx(every.min(), rel=1e-12)
-    # Close to each other and far from zero, where squares lose their digits.
+    # Close to each other and far from zero, where the expanded square cancels.
     near = Dataset([[1e4, 1e-4], [1e4, 0], [1e4, 1]], [1, -1, 1])
     assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)
 
@@ -142,34 +142,37 @@ def test_points_depend_on_the_key_alone(make, key):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("arguments", "message"),
     [
-        ({"classes": 1}, "classes must be a whole number of at least 2, got 1"),
-        ({"components": 0}, "components must be a whole number of at least 1, got 0"),
-        ({"sigma": -1}, "sigma must be a finite number from 0 on, got -1"),
-        ({"sigma_0": 0}, "sigma_0 must be a finite positive number, got 0"),
-        ({"lambda_": 0.1}, "lambda_ is 0.1, but is a multiple of delta, which is left out: give delta too"),
-        ({"delta": 1.0, "sigma": 1.0}, "delta is given, and then sigma, sigma_0 and unit have no meaning"),
-        ({"delta": 1.0, "unit": False}, "delta is given, and then sigma, sigma_0 and unit have no meaning"),
-        ({"delta": 1.5}, "delta = 1.5 and lambda_ = 0 need an angle above 90 degrees between components"),
-        ({"delta": 1.0, "lambda_": 2.5}, "delta = 1 and lambda_ = 2.5 need an angle above 90 degrees"),
-        ({"n_train": 19}, "n_train must be a whole number of at least 20, got 19"),
-        ({"delta": 1.0, "dim": 20}, "dim must be at least 21 for 20 components delta apart, got 20"),
+        ({"classes": 1}, "classes must be an integer >= 2"),
+        ({"components": 0}, "components must be an integer >= 1"),
+        ({"sigma": -1}, "sigma must be a finite number >= 0, got -1."),
+        ({"sigma_0": 0}, "sigma_0 must be a finite number > 0, got 0."),
+        ({"lambda_": 0.1}, "lambda_ must be None if delta is None, got 0.1."),
+        ({"delta": 1.0, "sigma": 1.0}, "delta must be None if sigma or sigma_0 is given or unit is False, got 1.0."),
+        ({"delta": 1.0, "unit": False}, "delta must be None"),
+        (
+            {"delta": 1.5},
+            "delta and lambda_ must be small enough for at most 90 degrees between centers, got delta=1.5",
+        ),
+        ({"delta": 1.0, "lambda_": 2.5}, "delta and lambda_ must be small enough"),
+        ({"n_train": 19}, "n_train must be an integer >= 20"),
+        ({"delta": 1.0, "dim": 20}, "dim must be at least 21 for 20 components"),
     ],
 )
-def test_bad_mixtures(more, said, key):
-    with pytest.raises(ValueError, match=re.escape(said)):
-        mixture(**{"n_train": 20, "n_test": 5, "dim": 30, "key": key} | more)
+def test_bad_mixtures(arguments, message, key):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mixture(**{"n_train": 20, "n_test": 5, "dim": 30, "key": key} | arguments)
 
 
 def test_bad_xor_and_separation(key):
     with pytest.raises(ValueError, match=re.escape("diameter must be below sqrt(2)")):
         xor(10, 5, key, diameter=1.5)
-    with unchecked(), pytest.raises(ValueError, match=re.escape("data must be a lazynet.Dataset, got ndarray")):
+    with unchecked(), pytest.raises(ValueError, match=r"data must be a lazynet\.Dataset"):
         separation(np.eye(3), 1)
     with pytest.raises(ValueError, match="data must have labels as targets"):
         separation(Dataset(np.eye(3), [1, 2, 3]))
-    with pytest.raises(ValueError, match="data must have examples of at least two classes, got one"):
+    with pytest.raises(ValueError, match="data must have examples of at least two classes"):
         separation(Dataset(np.eye(3), [1, 1, 1]))
 
 
@@ -177,5 +180,5 @@ def test_classes_that_are_too_large_are_not_clustered(monkeypatch):
     monkeypatch.setattr("lazynet.data._mixtures.CLUSTERED", 2)
     data = Dataset(np.eye(4), [1, 1, 1, -1])
     assert separation(data).components == 3
-    with pytest.raises(ValueError, match="a class has 3 examples, and at most 2 can be clustered: take fewer"):
+    with pytest.raises(ValueError, match="data must have at most 2 examples per class, got 3"):
         separation(data, components=1)

@@ -1,4 +1,4 @@
-"""Momentum mode by mode: plain iteration, iteration in sixty digits, and Krylov predictions that know their error."""
+"""Momentum against plain iteration, against iteration with 60 digits, and the error estimate of the Krylov method."""
 
 from decimal import Decimal, localcontext
 
@@ -14,74 +14,76 @@ STEPS = np.array([0, 1, 2, 3, 10, 100, 1000, 10_000])
 
 
 def iterate(k, y, f0, learning_rate, momentum, steps):
-    """Predictions after every step, and the coefficients that give them."""
+    """Return the coefficients after every step."""
     c, v = np.zeros_like(y), np.zeros_like(y)
-    path = [c]
+    coefficients = [c]
     for _ in range(steps):
         v = momentum * v + f0 + k @ c - y
         c = c - learning_rate * v
-        path.append(c)
-    return np.stack(path)
+        coefficients.append(c)
+    return np.stack(coefficients)
 
 
 @pytest.mark.parametrize("method", ["exact", "krylov"])
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
-def test_momentum_is_the_iteration(momentum, method):
-    """Eigenvalues from none to those of the largest learning rate, so that roots are real, double and complex."""
+def test_momentum_agrees_with_the_iteration(momentum, method):
+    """Eigenvalues from zero to near the stability limit, with real, double and complex roots."""
     values = np.r_[0.0, np.geomspace(1e-8, 1, 29)]
     k, _ = kernel_with(values)
     rng = np.random.default_rng(0)
     y, f0, f0_test = rng.normal(size=(30, 2)), rng.normal(size=(30, 2)), rng.normal(size=(5, 2))
     k_test = rng.normal(size=(5, 30)) @ k
     rate = 1.9 * (1 + momentum)
-    path = iterate(k, y, f0, rate, momentum, 10_000)[STEPS]
+    coefficients = iterate(k, y, f0, rate, momentum, 10_000)[STEPS]
     starts = {"f0": f0, "k_test": k_test, "f0_test": f0_test}
-    found = lz.kernel_descent(
+    trajectory = lz.kernel_descent(
         k, y, learning_rate=rate, steps=STEPS, momentum=momentum, method=method, tolerance=1e-10, **starts
     )
-    np.testing.assert_allclose(found.time, rate * STEPS, rtol=1e-15)
-    np.testing.assert_allclose(found.train, f0 + k @ path, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(found.test, f0_test + k_test @ path, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(trajectory.time, rate * STEPS, rtol=1e-15)
+    np.testing.assert_allclose(trajectory.train, f0 + k @ coefficients, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(trajectory.test, f0_test + k_test @ coefficients, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("momentum", [1e-9, 0.9, 0.999])
-def test_modes_in_sixty_digits(momentum):
-    """Near both double roots, without an eigenvalue, at the limit and beyond it; small shares to their last digits."""
+def test_modes_agree_with_an_iteration_of_sixty_digits(momentum):
+    """Eigenvalues of zero, near both double roots, at the stability limit and beyond."""
     near, far = (1 - np.sqrt(momentum)) ** 2, (1 + np.sqrt(momentum)) ** 2
-    beside = [factor * edge for edge in (near, far) for factor in (1, 1 - 1e-15, 1 + 1e-15, 1 - 1e-8, 1 + 1e-8, 1.001)]
+    near_double = [
+        factor * edge for edge in (near, far) for factor in (1, 1 - 1e-15, 1 + 1e-15, 1 - 1e-8, 1 + 1e-8, 1.001)
+    ]
     small = [0.0, 1e-40, 1e-14, 1e-6, near / 2, 2 * near]
-    values = np.array([*small, 0.5, 1 + momentum, 1.5, 2 * (1 + momentum), *beside])
+    values = np.array([*small, 0.5, 1 + momentum, 1.5, 2 * (1 + momentum), *near_double])
     grown = descent_growth(values, 1.0, STEPS, momentum)
-    for value, found in zip(values, grown.T, strict=True):
+    for value, learned in zip(values, grown.T, strict=True):
         with localcontext() as context:
             context.prec = 60
-            before, now, exact = Decimal(1), Decimal(1), []
-            pull, mu = Decimal(float(value)), Decimal(momentum)
+            before, residual, exact = Decimal(1), Decimal(1), []
+            a, mu = Decimal(float(value)), Decimal(momentum)
             for step in range(STEPS[-1] + 1):
                 if step in STEPS:
-                    exact.append(float(1 - now))
-                before, now = now, (1 + mu - pull) * now - mu * before
-        # Where a mode swings, a rounding of its eigenvalue shows after k steps as k of them, or k^2 at a double root.
+                    exact.append(float(1 - residual))
+                before, residual = residual, (1 + mu - a) * residual - mu * before
+        # After k steps, an oscillating mode amplifies the rounding of its eigenvalue by k, or by k^2 at a double root.
         size = np.maximum.accumulate(np.maximum(1, np.abs(exact)))
-        np.testing.assert_allclose(found / size, exact / size, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(learned / size, exact / size, rtol=0, atol=1e-8)
         if value <= near:
-            np.testing.assert_allclose(found, exact, rtol=1e-11 / (1 - momentum) ** 0.5, atol=0)
+            np.testing.assert_allclose(learned, exact, rtol=1e-11 / (1 - momentum) ** 0.5, atol=0)
 
 
 def test_the_slope_at_an_eigenvalue_of_zero():
     for momentum in (0.0, 0.5, 0.99):
         law = Law(0.3 * STEPS, STEPS, 0.3, momentum)
         np.testing.assert_allclose(law.slope(), law.growth(np.array([1e-30]))[:, 0] / 1e-30, rtol=1e-12)
-    path = lz.kernel_descent(
+    trajectory = lz.kernel_descent(
         np.diag([1.0, 0.0]), np.ones(2), learning_rate=0.5, steps=[2], momentum=0.5, k_test=np.eye(2)
     )
-    # v: 1 and 1.5; c: 0.5 and 1.25, which only a kernel that does not fit its test kernel shows.
-    np.testing.assert_allclose(path.test[0, 1], 1.25, rtol=1e-15)
-    np.testing.assert_array_equal(path.train[0, 1], 0.0)
+    # v is 1 and 1.5, so c is 0.5 and 1.25; only an inconsistent test kernel shows the null direction.
+    np.testing.assert_allclose(trajectory.test[0, 1], 1.25, rtol=1e-15)
+    np.testing.assert_array_equal(trajectory.train[0, 1], 0.0)
 
 
 @pytest.mark.parametrize("trial", range(4))
-def test_the_error_with_momentum_is_honest(trial):
+def test_the_estimated_error_bounds_the_true_error(trial):
     rng = np.random.default_rng(trial)
     n, momentum = int(rng.integers(50, 150)), rng.uniform(0.1, 0.98)
     values = n / 4 * np.geomspace(10 ** rng.uniform(-10, -1), 1, n)
@@ -90,15 +92,15 @@ def test_the_error_with_momentum_is_honest(trial):
     steps = np.unique(np.geomspace(1, 10 ** rng.uniform(1, 4), 20).round())
     exact = (descent_growth(values, rate, steps, momentum) * (q.T @ y)) @ q.T
     for dtype, tolerance in (("float64", 1e-3), ("float64", 1e-7), ("float32", 1e-2)):
-        path = lz.kernel_descent(
+        trajectory = lz.kernel_descent(
             k.astype(dtype), y, learning_rate=rate, steps=steps, momentum=momentum, method="krylov", tolerance=tolerance
         )
-        assert path.error.total <= tolerance
-        assert np.linalg.norm(path.train - exact, axis=1).max() <= 10 * path.error.total * np.linalg.norm(y)
+        assert trajectory.error.total <= tolerance
+        assert np.linalg.norm(trajectory.train - exact, axis=1).max() <= 10 * trajectory.error.total * np.linalg.norm(y)
 
 
-def test_a_push_is_amplified_as_said():
-    """The bound behind the truncation error, |s_k| <= (1 - mu^k) / (1 - mu), over all stable modes."""
+def test_the_amplification_bounds_every_stable_mode():
+    """The truncation error relies on |s_k| <= (1 - mu^k) / (1 - mu)."""
     for momentum in (0.1, 0.9, 0.99):
         values = np.linspace(0, 2 * (1 + momentum), 401)
         before, push, total = np.zeros(401), np.ones(401), 1.0
@@ -109,7 +111,7 @@ def test_a_push_is_amplified_as_said():
         assert total <= Law(np.zeros(1), None, 1.0, momentum).amplification
 
 
-def test_momentum_diverges_later():
+def test_momentum_raises_the_stability_limit():
     k, _ = kernel_with(np.linspace(0.1, 1, 30))
     y = np.ones(30)
     stable = lz.kernel_descent(k, y, learning_rate=3.7, steps=[5000], momentum=0.9)
@@ -117,11 +119,11 @@ def test_momentum_diverges_later():
     lz.kernel_descent(k, y, learning_rate=3.7, steps=[50], momentum=0.9, method="krylov")
     wild = lz.kernel_descent(k, y, learning_rate=3.9, steps=[100_000], momentum=0.9)
     assert not np.isfinite(wild.train).any()
-    with pytest.raises(ValueError, match=r"above 2 \(1 \+ momentum\) / lambda_max = 3\.8, where descent diverges"):
+    with pytest.raises(ValueError, match=r"^learning_rate must be at most 2 \(1 \+ momentum\) / lambda_max = 3\.8"):
         lz.kernel_descent(k, y, learning_rate=3.9, steps=[50], momentum=0.9, method="krylov")
 
 
-def test_next_to_no_momentum_is_none():
+def test_tiny_momentum_agrees_with_plain_descent():
     k, y = np.diag([1.0, 0.5]), np.ones(2)
     plain, tiny = (
         lz.kernel_descent(k, y, learning_rate=1.0, momentum=mu, steps=[0, 1, 2, 9]).train for mu in (0.0, 1e-20)

@@ -1,33 +1,34 @@
-"""What tests of stored sweeps share."""
+"""Fixtures of the tests of run folders."""
 
 import pytest
-from stored import sweep
+from packs import set_carried_bytes
+from stored import SMALL, sweep
 
-from lazynet.execution import _runner as engine
-from lazynet.experiment import _packing as packing
+from lazynet.studies.sweep import _study as study
 
 
 @pytest.fixture
-def small_packs(monkeypatch):
+def small_packs(monkeypatch, tmp_path_factory):
     """One cell of four members at width 8, two of two at width 16."""
-    monkeypatch.setattr(packing, "carried_bytes", lambda: 2 * 4 * 16 * 80)
+    set_carried_bytes(monkeypatch, tmp_path_factory.mktemp("cache"), SMALL)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """The result of the sweep without a stop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "carried_bytes", lambda: 2 * 4 * 16 * 80)
-        return sweep(tmp_path_factory.mktemp("whole") / "run")
+        set_carried_bytes(patch, tmp_path_factory.mktemp("cache"), SMALL)
+        return sweep(tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The members of each cell that is computed."""
-    seen, compute = [], engine.compute_cell
+    """Width and number of members of each cell that is computed."""
+    cells, compute = [], study.compute_cell
 
-    def counted(network, data, keys, *rest):
-        seen.append((network.width, len(keys)))
-        return compute(network, data, keys, *rest)
+    def counted(spec, pack, *rest):
+        cells.append((pack.width, len(pack.seeds)))
+        return compute(spec, pack, *rest)
 
-    monkeypatch.setattr(engine, "compute_cell", counted)
-    return seen
+    monkeypatch.setattr(study, "compute_cell", counted)
+    return cells

@@ -16,11 +16,11 @@ DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 
 def sweeps(dtype):
-    """Four members to share, three that no number of devices divides, and a network to split, as `NEURONS` says."""
-    more = {"dtype": dtype, "learning_rate": 0.05, "progress": False}
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 40, **more)
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16], 3, 40, **more)
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16_384], 1, 20, **more)
+    """Four members to share, three that no number of devices divides, and a network wide enough to split."""
+    options = {"dtype": dtype, "learning_rate": 0.05, "progress": False}
+    yield lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 40, **options)
+    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16], 3, 40, **options)
+    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16_384], 1, 20, **options)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
-"""The sweep that tests of stored sweeps stop, damage and share."""
+"""The sweep that tests of run folders stop, damage and share, and the comparison of results."""
 
 import xarray as xr
 
 import lazynet as lz
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
+# Bytes of a step of four members of width 8.
+SMALL = 2 * 4 * 16 * 80
 HOST = {"start_time", "device", "git_revision"}
 
 
-def sweep(out, resume=False, **more):
-    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 12, out=out, resume=resume, **more)
+def sweep(out, **options):
+    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 12, out=out, **options)
 
 
-def assert_same(one, other):
-    xr.testing.assert_identical(one.drop_attrs(deep=False), other.drop_attrs(deep=False))
-    assert {k: v for k, v in one.attrs.items() if k not in HOST} == {
-        k: v for k, v in other.attrs.items() if k not in HOST
+def resumed(path, **options):
+    return sweep(lz.RunFolder(path, resume=True), **options)
+
+
+def assert_same(first, second):
+    xr.testing.assert_identical(first.drop_attrs(deep=False), second.drop_attrs(deep=False))
+    assert {k: v for k, v in first.attrs.items() if k not in HOST} == {
+        k: v for k, v in second.attrs.items() if k not in HOST
     }

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -16,8 +17,7 @@ from unchecked import unchecked
 import lazynet as lz
 from lazynet.experiment import _devices as devices
 from lazynet.experiment import _members as members
-from lazynet.experiment._shared_inputs import prepare
-from lazynet.experiment._spec import Training
+from lazynet.experiment import make_training, share_inputs
 from lazynet.training import HiddenStepper, Units
 from lazynet.training._keys import member_key
 from lazynet.training._units import BLOCK
@@ -26,11 +26,11 @@ DTYPES = ("float64", "float32")
 SCRIPT = Path(__file__).with_name("on_devices.py")
 
 
-@pytest.fixture(scope="module")
-def on_one_device():
+@cache
+def on_one_device(dtype):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(members, "mesh_for", lambda members, width: None)
-        return {dtype: list(sweeps(dtype)) for dtype in DTYPES}
+        return list(sweeps(dtype))
 
 
 def run(out, devices_each, hosts, dtypes):
@@ -54,16 +54,22 @@ def run(out, devices_each, hosts, dtypes):
     return {dtype: [xr.load_dataset(out / f"{dtype}-{i}.nc", engine="h5netcdf") for i in range(3)] for dtype in dtypes}
 
 
+def test_sweeps_on_two_devices_agree_with_one():
+    for single, many in zip(on_one_device("float64"), sweeps("float64"), strict=True):
+        assert_agree(single, many, "float64")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices_each", "hosts", "dtypes"),
     [(8, 1, DTYPES), (4, 2, DTYPES[:1])],
     ids=["eight devices", "two hosts of four"],
 )
-def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, on_one_device, tmp_path):
-    found = run(tmp_path, devices_each, hosts, dtypes)
+def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, tmp_path):
+    results = run(tmp_path, devices_each, hosts, dtypes)
     for dtype in dtypes:
-        for one, many in zip(on_one_device[dtype], found[dtype], strict=True):
-            assert_agree(one, many, dtype)
+        for single, many in zip(on_one_device(dtype), results[dtype], strict=True):
+            assert_agree(single, many, dtype)
 
 
 WIDTH_SWEEP = [sys.executable, SCRIPT.parents[2] / "scripts" / "width_sweep.py"]
@@ -84,6 +90,7 @@ def hosts(address, flags, folder):
     ]
 
 
+@pytest.mark.slow
 def test_the_script_for_several_hosts(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -102,25 +109,25 @@ def test_the_script_for_several_hosts(tmp_path):
     processes = hosts(address, flags, tmp_path)
     said = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    assert all("lazynet: out is 'run', which exists already" in text for text in said)
+    assert all("out must be a new folder, got 'run'" in text for text in said)
     refused = subprocess.run([*WIDTH_SWEEP, "--hosts", address, "two", "0"], capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "--hosts takes nothing, or the address of the first host" in refused.stderr
+    assert "--hosts must have no values, or three: the address of the first host" in refused.stderr
 
 
-def assert_agree(one, many, dtype):
-    assert set(one) == set(many)
-    for name in one:
-        a, b = one[name].values.astype(float), many[name].values
+def assert_agree(single, many, dtype):
+    assert set(single) == set(many)
+    for name in single:
+        a, b = single[name].values.astype(float), many[name].values
         if dtype == "float32" and name == "activation_flips":
             # Pre-activations near zero.
-            assert np.abs(a - b).max() <= 10 / (16 * one.width.values.min())
+            assert np.abs(a - b).max() <= 10 / (16 * single.width.values.min())
         elif dtype == "float32" and name == "kernel_drift":
             assert np.abs(a - b).max() <= 1e-3
         else:
             # Small products may round as the compiler likes, and gaps are differences of numbers of the targets' size;
             # the network that is split has large ones, and its sums the same digits wherever the units are.
-            scale = np.maximum(np.abs(a), 1.0 if "_gap_" in name and one.width[0] < BLOCK else 0.0)
+            scale = np.maximum(np.abs(a), 1.0 if "_gap_" in name and single.width[0] < BLOCK else 0.0)
             assert (np.abs(a - b) <= (1e-9 if dtype == "float64" else 1e-4) * scale).all(), name
 
 
@@ -155,20 +162,29 @@ def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     data, network = lz.load_dataset("digits", n_train=16, n_test=6), lz.TwoLayer(width=64)
     seen, simulate = [], members.simulate
 
-    def looked_at(path, measure, pack, *rest):
+    def recorded(stepper, measure, pack, *rest):
         layout = rest[-1]
         hidden = pack.variables["params"]["hidden"]
-        seen.append((path, layout, {shard.device: shard.data.shape for shard in hidden.addressable_shards}))
-        return simulate(path, measure, pack, *rest)
+        seen.append((stepper, layout, {shard.device: shard.data.shape for shard in hidden.addressable_shards}))
+        return simulate(stepper, measure, pack, *rest)
 
-    monkeypatch.setattr(members, "simulate", looked_at)
-    training = Training(5, 3, lz.losses.get_loss("squared"), "sgd", None, "float32", "hidden")
+    monkeypatch.setattr(members, "simulate", recorded)
+    training = make_training(
+        5,
+        loss="squared",
+        optimizer=lz.Optimizer(stepper="hidden"),
+        batch_size=None,
+        snapshots=3,
+        stop=None,
+        measure=None,
+        dtype="float32",
+    )
     keys = [member_key(64, seed) for seed in range(seeds)]
     with jax.log_compiles():
-        members.train_members(network, data, keys, training, 0.01, prepare(network, data, training, by_span=False))
-    ((path, layout, shapes),) = seen
+        members.train_members(network, data, keys, training, 0.01, share_inputs(network, data, training, by_span=False))
+    ((stepper, layout, shapes),) = seen
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
-    assert path == HiddenStepper(network, Units(None if seeds == 2 else layout.mesh))
+    assert stepper == HiddenStepper(network, Units(None if seeds == 2 else layout.mesh))
     assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
 
 

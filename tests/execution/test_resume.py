@@ -1,4 +1,4 @@
-"""Sweeps that are stopped, damaged or taken for another one, and go on."""
+"""Sweeps that are stopped, damaged or taken for another study, and are resumed."""
 
 import os
 import signal
@@ -13,49 +13,47 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from stored import DATA, assert_same, sweep
+from packs import set_carried_bytes
+from stored import DATA, assert_same, resumed, sweep
 
 import lazynet as lz
 from lazynet import cli
+from lazynet.execution import Store
 from lazynet.execution import _checkpoint as checkpoint
-from lazynet.execution import _runner as engine
 from lazynet.execution import _store as store
-from lazynet.execution._store import RunFolder
-from lazynet.experiment import _limits as limits
-from lazynet.experiment import _packing as packing
-from lazynet.experiment import _study as study
+from lazynet.experiment import _reference as reference
+from lazynet.experiment import _spec as spec
+from lazynet.studies.sweep import _study as study
 from lazynet.training import _program as program
-
-API = sys.modules["lazynet.studies.sweep._api"]
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
-def test_what_is_stored_is_not_computed_again(finished, whole, computed, monkeypatch, tmp_path):
-    out, put = tmp_path / "run", RunFolder.put
+def test_stored_cells_are_not_computed_again(finished, uninterrupted, computed, monkeypatch, tmp_path):
+    out, put = tmp_path / "run", Store.put
 
-    def stop(self, number, cell):
-        if number == finished:
+    def stop(self, key, arrays):
+        if int(key) == finished:
             raise KeyboardInterrupt
-        put(self, number, cell)
+        put(self, key, arrays)
 
-    monkeypatch.setattr(RunFolder, "put", stop)
+    monkeypatch.setattr(Store, "put", stop)
     if finished < 3:
         with pytest.raises(KeyboardInterrupt):
             sweep(out)
     else:
         sweep(out)
-    assert RunFolder(out).status()._asdict() == {
+    assert Store(out).status()._asdict() == {
         "finished": finished,
         "damaged": 0,
         "cells": 3,
         "running": False,
         "result": finished == 3,
     }
-    monkeypatch.setattr(RunFolder, "put", put)
+    monkeypatch.setattr(Store, "put", put)
     computed.clear()
-    assert_same(sweep(out, resume=True), whole)
+    assert_same(resumed(out), uninterrupted)
     assert computed == [(8, 4), (16, 2), (16, 2)][finished:]
 
 
@@ -69,29 +67,30 @@ def noisy(eta):
     return optax.GradientTransformation(lambda params: jax.random.key(0), update)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "more",
+    ("dtype", "options"),
     [
-        {},
-        {"optimizer": "momentum", "batch_size": 5},
+        ("float64", {}),
+        pytest.param("float32", {}, marks=pytest.mark.slow),
+        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}),
         # A state with a random key in it.
-        {"optimizer": noisy},
+        pytest.param("float32", {"optimizer": noisy}, marks=pytest.mark.slow),
+        pytest.param("float64", {"optimizer": noisy}, marks=pytest.mark.slow),
     ],
 )
-def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_path):
+def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tmp_path):
     """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
-    more = {**more, "dtype": dtype, "learning_rate": 0.05}
-    whole = sweep(tmp_path / "whole", **more)
+    options = {**options, "dtype": dtype, "learning_rate": 0.05}
+    expected = sweep(tmp_path / "expected", **options)
     out, advance, calls = tmp_path / "run", program._advance, []
 
-    def counted(path, measure, carry, members, shared, first, last, *rest):
+    def counted(stepper, measure, carry, members, shared, first, last, *rest):
         # Linearized networks are trained after their cell's own.
-        if isinstance(path.network, lz.TwoLayer):
+        if isinstance(stepper.network, lz.TwoLayer):
             if len(calls) == stop_at:
                 raise KeyboardInterrupt
-            calls.append((path.network.width, first, last))
-        return advance(path, measure, carry, members, shared, first, last, *rest)
+            calls.append((stepper.network.width, first, last))
+        return advance(stepper, measure, carry, members, shared, first, last, *rest)
 
     monkeypatch.setattr(program, "_advance", counted)
     # One step to a call.
@@ -99,12 +98,12 @@ def test_a_cell_goes_on_from_its_last_checkpoint(dtype, more, monkeypatch, tmp_p
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     stop_at = 13 + 7
     with pytest.raises(KeyboardInterrupt):
-        sweep(out, **more)
+        sweep(out, **options)
     assert calls[-1] == (16, 5, 6)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000001"]
     calls.clear()
-    assert_same(sweep(out, resume=True, **more), whole)
-    # What was saved last was the state before the call that was not made.
+    assert_same(resumed(out, **options), expected)
+    # The state saved last was that before the interrupted call.
     assert calls[0] == (16, 6, 7)
     assert sum(last - first for _, first, last in calls) == 6 + 12
     assert not (out / "checkpoints").exists()
@@ -125,80 +124,82 @@ def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 2, "steps": 12}
     with pytest.raises(KeyboardInterrupt):
         lz.sweep(**arguments, out=tmp_path / "run")
-    assert_same(lz.sweep(**arguments, out=tmp_path / "run", resume=True), lz.sweep(**arguments))
+    assert_same(lz.sweep(**arguments, out=lz.RunFolder(tmp_path / "run", resume=True)), lz.sweep(**arguments))
     assert saved == [*range(6), *range(5, 12)]
 
 
-def test_a_resumed_sweep_keeps_its_packs(whole, computed, monkeypatch, tmp_path):
+def test_a_resumed_sweep_keeps_its_packs(uninterrupted, computed, monkeypatch, tmp_path):
     out = tmp_path / "run"
     sweep(out)
     next((out / "cells").glob("000002-*")).unlink()
     computed.clear()
-    monkeypatch.setattr(packing, "carried_bytes", lambda: 2**30)
-    assert_same(sweep(out, resume=True), whole)
+    set_carried_bytes(monkeypatch, tmp_path / "cache", 2**30)
+    assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2)]
 
 
-def test_a_folder_that_is_not_there_is_begun(whole, tmp_path):
-    assert_same(sweep(tmp_path / "new", resume=True), whole)
+def test_a_folder_that_does_not_exist_is_begun(uninterrupted, tmp_path):
+    assert_same(resumed(tmp_path / "new"), uninterrupted)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "empty"])
-def test_a_damaged_cell_is_found_and_computed_again(damage, whole, computed, tmp_path):
+def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, computed, tmp_path):
     out = tmp_path / "run"
     sweep(out)
     file = next((out / "cells").glob("000001-*"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes({"flipped": bytes(content), "short": content[:-3], "empty": b""}[damage])
-    assert RunFolder(out).status()[:2] == (2, 1)
+    assert Store(out).status()[:2] == (2, 1)
     computed.clear()
     with pytest.warns(UserWarning, match=r"000001-.* is damaged, and is computed again"):
-        assert_same(sweep(out, resume=True), whole)
+        assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2)]
-    assert RunFolder(out).status()[:2] == (3, 0)
+    assert Store(out).status()[:2] == (3, 0)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "difference"),
     [
-        ({"steps": 13}, "there steps is 12, and now it is 13"),
-        ({"learning_rate": 0.1}, "there learning_rate is None"),
-        ({"widths": [8, 16, 32]}, r"there widths is \[8, 16\]"),
-        ({"network": lz.TwoLayer(width=8, output_scale=np.sqrt)}, "there output_scale is"),
-        (
-            {"optimizer": lambda eta: optax.adam(eta), "learning_rate": 0.1},
-            "there learning_rate is None|there optimizer",
-        ),
+        ({"steps": 13}, "its steps is 12, not 13"),
+        ({"learning_rate": 0.1}, "its learning_rate is None, not"),
+        ({"widths": [8, 16, 32]}, r"its widths is \[8, 16\], not \[8, 16, 32\]"),
+        ({"network": lz.TwoLayer(width=8, output_scale=np.sqrt)}, "its output_scale is 1.0, not 'sqrt'"),
+        ({"optimizer": lambda eta: optax.adam(eta), "learning_rate": 0.1}, "its optimizer is 'sgd', not"),
         (
             {"data": lz.Dataset(DATA.x_train, -DATA.y_train, DATA.x_test, DATA.y_test, "digits", [0, 1])},
-            "data are others",
+            "its data differ",
         ),
     ],
 )
-def test_another_sweep_is_refused(change, said, computed, tmp_path):
+def test_another_sweep_is_refused(change, difference, computed, tmp_path):
     out = tmp_path / "run"
     arguments = {"network": lz.TwoLayer(width=8), "data": DATA, "widths": [8, 16], "seeds": 4, "steps": 12}
     lz.sweep(**arguments, out=out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     computed.clear()
-    with pytest.raises(ValueError, match=f"belongs to another sweep: .*{said}"):
-        lz.sweep(**{**arguments, **change}, out=out, resume=True)
+    with pytest.raises(ValueError, match=f"^out must be the folder of this study, got .*{difference}"):
+        lz.sweep(**{**arguments, **change}, out=lz.RunFolder(out, resume=True))
     assert computed == []
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_optimizers_and_losses_of_one_name_are_told_apart(tmp_path):
-    def of(optimizer=lambda eta: optax.sgd(eta), power=2):
+def test_optimizers_losses_and_schedules_of_one_name_are_told_apart(tmp_path):
+    def settings(optimizer=lambda eta: optax.sgd(eta), power=2):
         loss = lz.losses.Loss("mine", lambda f, y: jnp.abs(f - y) ** power, "sum")
         return {"optimizer": optimizer, "loss": loss, "learning_rate": 0.01}
 
-    sweep(tmp_path / "run", **of())
-    sweep(tmp_path / "run", resume=True, **of(lambda eta: optax.sgd(eta)))
-    with pytest.raises(ValueError, match="there optimizer_tried is"):
-        sweep(tmp_path / "run", resume=True, **of(lambda eta: optax.adam(eta)))
-    with pytest.raises(ValueError, match="there loss_tried is"):
-        sweep(tmp_path / "run", resume=True, **of(power=4))
+    sweep(tmp_path / "run", **settings())
+    resumed(tmp_path / "run", **settings(lambda eta: optax.sgd(eta)))
+    with pytest.raises(ValueError, match="its optimizer_values is"):
+        resumed(tmp_path / "run", **settings(lambda eta: optax.adam(eta)))
+    with pytest.raises(ValueError, match="its loss_values is"):
+        resumed(tmp_path / "run", **settings(power=4))
+    schedules = [lz.Optimizer(schedule=lambda step, power=power: 1.0 / (1.0 + step) ** power) for power in (1, 1, 2)]
+    sweep(tmp_path / "schedule", optimizer=schedules[0])
+    resumed(tmp_path / "schedule", optimizer=schedules[1])
+    with pytest.raises(ValueError, match="its optimizer_values is"):
+        resumed(tmp_path / "schedule", optimizer=schedules[2])
 
 
 def test_settings_that_were_changed_are_refused(tmp_path):
@@ -207,17 +208,17 @@ def test_settings_that_were_changed_are_refused(tmp_path):
     for content in (file.read_text().replace('"steps": 12', '"steps": 13'), file.read_text()[:100], "[]"):
         file.write_text(content)
         with pytest.raises(ValueError, match=r"settings.json' is damaged or was changed"):
-            sweep(tmp_path / "run", resume=True)
+            resumed(tmp_path / "run")
 
 
 def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     sweep(tmp_path / "run")
     monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})
     with pytest.warns(UserWarning, match="was begun with other versions"):
-        sweep(tmp_path / "run", resume=True)
-    monkeypatch.setattr(study, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
-    with pytest.raises(ValueError, match="holds members with other keys"):
-        sweep(tmp_path / "run", resume=True)
+        resumed(tmp_path / "run")
+    monkeypatch.setattr(spec, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
+    with pytest.raises(ValueError, match="holds members with other random keys"):
+        resumed(tmp_path / "run")
 
 
 def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path):
@@ -242,31 +243,34 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path
         kept.save(7, arrays)
 
 
-def test_folders_that_are_no_sweep_are_refused(tmp_path):
+def test_folders_of_other_things_are_refused(tmp_path):
     (tmp_path / "letter").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else than a sweep"):
-        sweep(tmp_path, resume=True)
-    with pytest.raises(ValueError, match="out names no folder"):
-        sweep(None, resume=True)
-    with pytest.raises(ValueError, match="exists already; name a new folder"):
+    with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of this study"):
+        resumed(tmp_path)
+    with pytest.raises(ValueError, match=r"^out must be a new folder, got"):
         sweep(tmp_path)
+    ends, options = DATA.x_train[:2], {"seeds": 2, "steps": 2, "places": [0.5]}
+    network = lz.TwoLayer(width=8, symmetric=False)
+    lz.line_ensemble(network, DATA, ends, [8], out=tmp_path / "line", **options)
+    with pytest.raises(ValueError, match=r"^out must be the folder of a sweep, got .*, which holds a line_ensemble"):
+        resumed(tmp_path / "line")
 
 
-def test_what_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_path):
+def test_a_study_that_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_path):
     def fail(*_):
         raise ValueError("no kernel")
 
-    monkeypatch.setattr(limits, "limit_of", fail)
+    monkeypatch.setattr(reference, "limit_of", fail)
     with pytest.raises(ValueError, match="no kernel"):
         sweep(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="no kernel"):
-        sweep(tmp_path / "mine", resume=True)
+        resumed(tmp_path / "mine")
     assert (tmp_path / "mine").exists()
 
 
-def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
+def test_a_full_disk_leaves_the_stored_cells(uninterrupted, monkeypatch, tmp_path):
     out, write = tmp_path / "run", store.write_file
 
     def full(file, content, **options):
@@ -278,9 +282,9 @@ def test_a_full_disk_leaves_what_was_stored(whole, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
         sweep(out)
-    assert RunFolder(out).status()[:3] == (2, 0, 3)
+    assert Store(out).status()[:3] == (2, 0, 3)
     monkeypatch.setattr(store, "write_file", write)
-    assert_same(sweep(out, resume=True), whole)
+    assert_same(resumed(out), uninterrupted)
 
 
 def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
@@ -293,7 +297,7 @@ def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cells_that_changed_places_are_damaged(whole, computed, tmp_path):
+def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path):
     out = tmp_path / "run"
     sweep(out)
     first, second = sorted((out / "cells").glob("00000[12]-*"))
@@ -302,13 +306,13 @@ def test_cells_that_changed_places_are_damaged(whole, computed, tmp_path):
     first.with_name(f"{second.name[:6]}{first.name[6:]}").write_bytes(content)
     second.rename(second.with_name(f"{first.name[:6]}{second.name[6:]}"))
     (out / "cells" / "notes-of-mine.npz").write_bytes(b"")
-    assert RunFolder(out).status()[:3] == (1, 2, 3)
+    assert Store(out).status()[:3] == (1, 2, 3)
     with pytest.raises(ValueError, match="lacks 2 of 3 cells"):
-        lz.merge(out)
-    assert RunFolder(out).status()[:3] == (1, 2, 3)
+        lz.merge_shards(out)
+    assert Store(out).status()[:3] == (1, 2, 3)
     computed.clear()
     with pytest.warns(UserWarning, match="is damaged, and is computed again"):
-        assert_same(sweep(out, resume=True), whole)
+        assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2), (16, 2)]
 
 
@@ -348,12 +352,12 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 
     # Before anything is begun.
     with monkeypatch.context() as patch:
-        patch.setattr(API, "Limits", stop)
+        patch.setattr(reference, "limit_of", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     assert capsys.readouterr().err == "lazynet: interrupted; nothing was written\n"
     assert not Path(out).exists()
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "compute_cell", stop)
+        patch.setattr(study, "compute_cell", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "0 of 3 cells are stored" in line

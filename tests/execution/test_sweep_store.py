@@ -11,14 +11,14 @@ import xarray as xr
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.execution._store import write_run
+from lazynet.execution import write_figures
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 
 @pytest.fixture(scope="module")
 def result():
-    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], [0, 3], 5, label_noise=0.25)
+    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], [0, 3], 5, axes={"label_noise": [0.25]})
 
 
 def test_netcdf_gives_the_result_back(result, tmp_path):
@@ -32,7 +32,7 @@ def test_netcdf_gives_the_result_back(result, tmp_path):
 
 def test_a_run_folder(tmp_path):
     out = tmp_path / "deep" / "run"
-    result = lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], [0, 3], 5, label_noise=0.25, out=out)
+    result = lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], [0, 3], 5, axes={"label_noise": [0.25]}, out=out)
     files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.suffix != ".npz")
     assert files == ["cells", "lock", "result.nc", "settings.json", "verdict.json"]
     assert [path.name for path in out.parent.iterdir()] == ["run"]
@@ -40,18 +40,22 @@ def test_a_run_folder(tmp_path):
     with xr.open_dataset(out / "result.nc", engine="h5netcdf") as back:
         xr.testing.assert_equal(back.load(), result)
     assert json.loads((out / "verdict.json").read_text()) == json.loads(lz.verify(result).to_json())
-    settings = json.loads((out / "settings.json").read_text())
-    assert settings["versions"]["jax_version"] == result.attrs["jax_version"]
-    assert json.loads(result.attrs["settings"]).items() <= settings.items()
+    content = json.loads((out / "settings.json").read_text())
+    assert set(content) == {"kind", "record", "cells", "request", "versions", "hash"}
+    assert content["kind"] == "sweep"
+    assert content["versions"]["jax_version"] == result.attrs["jax_version"]
+    record, settings = content["record"], content["record"]["settings"]
+    assert json.loads(result.attrs["settings"]) == settings
     expected = {"dataset": "digits", "n_train": 16, "n_test": 6, "widths": [8, 16], "seeds": [0, 3], "steps": 5}
     assert {name: settings[name] for name in expected} == expected
     assert settings["classes"] == [0, 1]
     assert settings["label_noise"] == 0.25
     assert set(settings["learning_rate"]) == {"8", "16"}
-    key = jax.random.wrap_key_data(jnp.asarray(settings["engine"]["keys"]["16"][1], "uint32"))
+    key = jax.random.wrap_key_data(jnp.asarray(record["keys"]["16"][1], "uint32"))
     assert key == jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 16), 3)
-    # Every member is in a cell, and every cell is stored under the checksum of its bytes.
-    assert settings["engine"]["packs"] == [[0, 8, [0, 3]], [0, 16, [0, 3]]]
+    # Every member is in a cell, and the name of every cell holds the checksum of its bytes.
+    assert content["cells"] == ["000000", "000001"]
+    assert record["packs"] == [[0, 8, [0, 3]], [0, 16, [0, 3]]]
     for number, file in enumerate(sorted((out / "cells").iterdir())):
         assert file.name == f"{number:06d}-{hashlib.sha256(file.read_bytes()).hexdigest()}.npz"
 
@@ -68,22 +72,12 @@ def test_numpy_numbers_are_recorded_as_numbers():
     assert settings["output_scale"] == "sqrt"
 
 
-def test_a_folder_that_came_into_being_meanwhile_is_left_alone_and_the_run_kept(result, tmp_path):
-    out = tmp_path / "run"
-    out.mkdir()
-    with pytest.raises(FileExistsError, match="this run was left in") as error:
-        write_run(out, result)
-    assert list(out.iterdir()) == []
-    draft = next(path for path in tmp_path.iterdir() if path != out)
-    assert str(draft) in str(error.value)
-    assert (draft / "result.nc").exists()
-
-
-def test_a_failed_write_leaves_nothing(result, tmp_path):
+def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
     class Broken:
-        def savefig(self, *args, **options):
+        def savefig(self, stream, **options):
+            stream.write(b"half a figure")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_run(tmp_path / "run", result, figures={"sweep": Broken()})
-    assert list(tmp_path.iterdir()) == []
+        write_figures(tmp_path, {"sweep": Broken()})
+    assert list((tmp_path / "figures").iterdir()) == []

@@ -1,5 +1,6 @@
-"""Sweeps that leave comparisons out, look at some of the training examples, or at chosen steps."""
+"""Sweeps without predictions, with measures at some of the training examples, and with chosen snapshots."""
 
+import io
 import re
 
 import jax
@@ -9,13 +10,14 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.measures._catalogue import GAPS
 from lazynet.studies.sweep import population_bounds
+from lazynet.training._keys import member_key
 
-DATA = lz.load_dataset("digits", tuple(range(10)), n_train=60, n_test=20)
-NETWORK = lz.TwoLayer(width=2, outputs=10, readout="gaussian", symmetric=False)
+DATA = lz.load_dataset("digits", (0, 1, 2), n_train=60, n_test=20)
+NETWORK = lz.TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
 SGD = {"learning_rate": 1.0, "loss": "softmax", "batch_size": 8, "progress": False}
 TRAINED = {name: value for name, value in SGD.items() if name != "progress"}
+ALONE = lz.Measure(predictions=False)
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +25,17 @@ def compared():
     return lz.sweep(NETWORK, DATA, [16, 32], 2, 20, **SGD)
 
 
-def test_without_comparison_the_rest_is_the_same(compared):
-    alone = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, compare=False, **SGD)
-    left_out = {*GAPS[:2], "initial_kernel_error", "lambda_min", "lambda_max", "label_norm", "complexity"}
+def test_without_predictions_the_rest_is_the_same(compared):
+    alone = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, measure=ALONE, **SGD)
+    left_out = {
+        "linearization_gap_train",
+        "linearization_gap_test",
+        "initial_kernel_error",
+        "lambda_min",
+        "lambda_max",
+        "label_norm",
+        "complexity",
+    }
     assert set(compared) - set(alone) == left_out
     for name in alone:
         np.testing.assert_array_equal(alone[name], compared[name])
@@ -35,21 +45,21 @@ def test_without_comparison_the_rest_is_the_same(compared):
 def test_measures_look_at_the_first_examples(compared):
     seen = {}
 
-    def rows(variables, start, data):
+    def rows(network, variables, start, data):
         seen["shapes"] = data.x_train.shape, data.y_train.shape, data.x_test.shape
         return data.x_train.sum()
 
-    more = {"compare": False, "measured": 12, "measures": {"rows": rows}}
-    some = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, **more, **SGD)
-    assert seen["shapes"] == ((12, 64), (12, 10), (20, 64))
-    assert_close(some.rows.values, np.full((2, 2, some.sizes["step"]), DATA.x_train[:12].sum()), dtype="float32")
-    # All were trained on.
+    measure = lz.Measure(predictions=False, rows=12, own={"first_rows": rows})
+    some = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, measure=measure, **SGD)
+    assert seen["shapes"] == ((12, 64), (12, 3), (20, 64))
+    assert_close(some.first_rows.values, np.full((2, 2, some.sizes["step"]), DATA.x_train[:12].sum()), dtype="float32")
+    # Training takes all examples.
     for name in ("test_loss", "test_error", "displacement", "max_neuron_displacement"):
         np.testing.assert_allclose(some[name], compared[name], rtol=1e-5)
     run = lz.train(
         NETWORK.clone(width=32),
         DATA,
-        lz.training.keys.member_key(32, 1),
+        member_key(32, 1),
         20,
         **TRAINED,
     )
@@ -69,17 +79,19 @@ def test_measures_look_at_the_first_examples(compared):
 
 def test_one_network_looks_at_the_first_examples(key):
     whole, some = (
-        lz.train(NETWORK.clone(width=16), DATA, key, 5, learning_rate=1.0, loss="softmax", measured=measured)
-        for measured in (None, 7)
+        lz.train(
+            NETWORK.clone(width=16), DATA, key, 5, learning_rate=1.0, loss="softmax", measure=lz.Measure(rows=rows)
+        )
+        for rows in (None, 7)
     )
-    assert some.snapshots.train_prediction.shape == (6, 7, 10)
+    assert some.snapshots.train_prediction.shape == (6, 7, 3)
     np.testing.assert_allclose(
         some.snapshots.train_prediction, whole.snapshots.train_prediction[:, :7], rtol=1e-5, atol=1e-6
     )
 
 
 def test_snapshots_at_chosen_steps(compared):
-    chosen = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, snapshots=np.array([6, 3, 6]), compare=False, **SGD)
+    chosen = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, snapshots=np.array([6, 3, 6]), measure=ALONE, **SGD)
     assert chosen.step.values.tolist() == [0, 3, 6, 20]
     common = compared.sel(step=[0, 3, 6, 20])
     for name in ("train_loss", "displacement", "activation_flips"):
@@ -93,47 +105,83 @@ def test_a_number_of_snapshots_may_be_numpys(four):
     assert steps.values.tolist() == [0, 1, 2, 4, 8]
 
 
-def test_a_bound_asks_for_all_examples():
-    more = {"learning_rate": 0.1, "compare": False, "progress": False}
+def test_a_bound_needs_all_examples():
+    options = {"learning_rate": 0.1, "progress": False}
     digits = lz.load_dataset("digits", n_train=32, n_test=8)
-    bound = population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, **more))
+    bound = population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=ALONE, **options))
     assert np.isfinite(bound).all()
-    with pytest.raises(ValueError, match="The loss of all training examples is needed, but the sweep measured 8"):
-        population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measured=8, **more))
+    measure = lz.Measure(predictions=False, rows=8)
+    with pytest.raises(ValueError, match=r"^result must have the loss of all training examples"):
+        population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=measure, **options))
 
 
-def test_a_stored_sweep_of_chosen_steps_goes_on(tmp_path):
-    more = {"snapshots": range(0, 21, 5), "compare": False, "measured": 9, "out": tmp_path / "run", "resume": True}
-    first, again = (lz.sweep(NETWORK, DATA, [16], 2, 20, **more, **SGD) for _ in range(2))
+def test_a_stored_sweep_of_chosen_steps_is_resumed(tmp_path):
+    def sweep(rows):
+        measure, folder = lz.Measure(predictions=False, rows=rows), lz.RunFolder(tmp_path / "run", resume=True)
+        return lz.sweep(NETWORK, DATA, [16], 2, 20, snapshots=range(0, 21, 5), measure=measure, out=folder, **SGD)
+
+    first, again = sweep(9), sweep(9)
     assert first.step.values.tolist() == [0, 5, 10, 15, 20]
     assert first.drop_attrs().identical(again.drop_attrs())
-    with pytest.raises(ValueError, match="measured"):
-        lz.sweep(NETWORK, DATA, [16], 2, 20, **more | {"measured": 10}, **SGD)
+    with pytest.raises(ValueError, match=r"its measure is {.*'rows': 9"):
+        sweep(10)
 
 
 def test_nothing_of_the_size_of_the_data_is_planned(monkeypatch):
-    """What a kernel of all examples would take is refused only where it is asked for."""
+    """The kernel of all examples is refused only if it is needed."""
     monkeypatch.setattr("lazynet.plan.SMALL", 0)
     monkeypatch.setattr("lazynet.plan.available_memory", lambda: 40_000)
-    with pytest.raises(ValueError, match="Diagonalizing the infinite-width kernel of 60 training rows takes"):
+    with pytest.raises(ValueError, match="Diagonalizing the infinite-width kernel of 60 training rows"):
         lz.sweep(NETWORK, DATA, [16], 1, 2, **SGD)
-    assert lz.sweep(NETWORK, DATA, [16], 1, 2, compare=False, measured=5, **SGD).sizes["width"] == 1
+    measure = lz.Measure(predictions=False, rows=5)
+    assert lz.sweep(NETWORK, DATA, [16], 1, 2, measure=measure, **SGD).sizes["width"] == 1
+
+
+def test_without_kernel_drift_the_rest_is_the_same(compared):
+    result = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, measure=lz.Measure(kernel_drift=False), **SGD)
+    assert set(compared) - set(result) == {"kernel_drift"}
+    for name in result:
+        np.testing.assert_array_equal(result[name], compared[name], err_msg=name)
+    assert "kernel_drift" not in {row.quantity for row in lz.verify(result).rows}
+    lz.plot(result).savefig(io.BytesIO())
+
+
+def test_without_kernel_drift_no_kernel_is_computed():
+    """Neither the kernel of a deep network nor of its layers is in the result."""
+    options = {"steps": 3, "learning_rate": 0.05, "measure": lz.Measure(predictions=False, kernel_drift=False)}
+    result = lz.sweep(lz.MLP(width=8, depth=2, outputs=3), DATA, [8], 1, **options)
+    assert not {"kernel_drift", "layer_kernel_drift"} & set(result)
+    assert "layer_displacement" in result
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("measure", "options", "message"),
     [
-        ({"measured": 5}, "measured is 5, but networks are compared with their kernels on all training examples"),
-        ({"measured": 5, "compare": False, "learning_rate": None, "loss": "squared"}, "learning_rate is left out, but"),
-        ({"compare": "no"}, "compare is 'no', but must be True or False."),
-        ({"snapshots": [True]}, "snapshots has True, but every step must be a whole number from 0 to 20."),
-        ({"measured": 61, "compare": False}, "measured is 61, but must be at most n_train = 60."),
-        ({"measured": 0, "compare": False}, "measured is 0, but must be a whole number of at least 1."),
-        ({"snapshots": [3, 21]}, "snapshots has 21, but every step must be a whole number from 0 to 20."),
-        ({"snapshots": [2.5]}, "snapshots has 2.5, but every step must be a whole number from 0 to 20."),
-        ({"snapshots": 0}, "snapshots is 0, but must be a whole number of at least 1."),
+        ({"rows": 5}, {}, "measure.rows must be None with predictions, got 5"),
+        (
+            {"rows": 5, "predictions": False},
+            {"learning_rate": None, "loss": "squared"},
+            "learning_rate must be given with measure.rows = 5, got None",
+        ),
+        ({"predictions": "no"}, {}, "measure.predictions must be True or False, got 'no'."),
+        ({"kernel_drift": 1}, {}, "measure.kernel_drift must be True or False, got 1."),
+        ({"rows": 61, "predictions": False}, {}, "measure.rows must be at most n_train = 60, got 61."),
+        ({"rows": 0, "predictions": False}, {}, "measure.rows must be a whole number of at least 1, got 0."),
+        ({"own": {"a b": len}}, {}, "measure.own must have identifiers"),
+        ({"own": {"mine": 3}}, {}, "measure.own must give functions by their names"),
+        ({}, {"snapshots": [True]}, "snapshots must be whole numbers from 0 to 20, got True."),
+        ({}, {"snapshots": [3, 21]}, "snapshots must be whole numbers from 0 to 20, got 21."),
+        ({}, {"snapshots": [2.5]}, "snapshots must be whole numbers from 0 to 20, got 2.5."),
+        ({}, {"snapshots": 0}, "snapshots must be a whole number of at least 1, got 0."),
+        ({}, {"measure": "all"}, "measure must be a lazynet.Measure, got 'all'."),
     ],
 )
-def test_what_cannot_be_measured_is_refused(more, said):
-    with unchecked(), pytest.raises(ValueError, match=re.escape(said)):
-        lz.sweep(NETWORK, DATA, [16], 1, 20, **SGD | more)
+def test_measures_that_cannot_be_are_refused(measure, options, message):
+    with unchecked(), pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        lz.sweep(NETWORK, DATA, [16], 1, 20, **SGD | {"measure": lz.Measure(**measure)} | options)
+
+
+def test_a_single_network_has_no_prediction(key):
+    for name in ("quadratic", "regression"):
+        with pytest.raises(ValueError, match=f"^measure.{name} must be False for a single network, got True"):
+            lz.train(NETWORK, DATA, key, 5, measure=lz.Measure(**{name: True}), **TRAINED)

@@ -1,14 +1,14 @@
 """How many members run side by side."""
 
 import json
-import time
 from types import SimpleNamespace
 
 import jax
 import pytest
 
 import lazynet as lz
-from lazynet.execution import _runner as engine
+from lazynet import programs
+from lazynet.execution import _runner as runner
 from lazynet.experiment import _packing as packing
 from lazynet.experiment._packing import carried_bytes, measured_bytes, packs_of
 from lazynet.networks import step_bytes
@@ -36,12 +36,9 @@ def test_every_device_has_a_member(monkeypatch):
         assert {len(pack) for pack in packs_of(range(6), lz.TwoLayer(width=16), DATA.n_train, DATA.dim)} == {size}
 
 
-def test_the_measurement_is_short_and_finds_one_of_its_packs():
-    begin = time.perf_counter()
-    found = measured_bytes()
-    assert time.perf_counter() - begin < 30  # seconds; 2 where nothing else runs
+def test_the_measurement_finds_one_of_its_packs():
     each = 4 * packing.WIDTH * (packing.N + packing.D)
-    assert found in [each * size for size in packing.PACKS]
+    assert measured_bytes() in [each * size for size in packing.PACKS]
 
 
 def slow_beyond(size):
@@ -118,36 +115,41 @@ def test_an_accelerator_is_bounded_by_its_memory(measured, monkeypatch):
     assert not measured[0]
 
 
-def test_a_width_is_compiled_once_and_let_go_of_beyond_so_many(monkeypatch, caplog):
-    held, clear = [], jax.clear_caches
+def compilations(caplog):
+    return caplog.text.count("Finished XLA compilation of jit(_advance)")
 
-    def compiled():
-        return caplog.text.count("Finished XLA compilation of jit(_advance)")
 
-    def cleared():
-        clear()
-        held.append(compiled())
+def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monkeypatch, caplog):
+    released, release = [], programs.release
+
+    def counted():
+        released.append(compilations(caplog))
+        release()
 
     def sweep(widths):
-        # A measure of its own is a program of its own.
-        own = {"first": lambda variables, variables_0, data: data.y_train[0]}
-        axes = {"learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]}
+        # A new function, with programs of its own.
+        def first(network, variables, variables_0, data):
+            return data.y_train[0]
+
+        axes, measure = (
+            {"learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]},
+            lz.Measure(False, own={"first": first}),
+        )
         with jax.log_compiles():
             caplog.clear()
-            lz.sweep(lz.TwoLayer(width=8), DATA, widths, 2, 3, measures=own, **axes)
-        return compiled()
+            lz.sweep(lz.TwoLayer(width=8), DATA, widths, 2, 3, measure=measure, axes=axes)
+        return compilations(caplog)
 
-    monkeypatch.setattr(jax, "clear_caches", cleared)
-    monkeypatch.setattr(engine, "COMPILED", 2)
+    monkeypatch.setattr(programs, "release", counted)
+    monkeypatch.setattr(runner, "MOST_PROGRAMS", 2)
     assert sweep([8, 10]) == 2
-    assert held == []
+    assert released == []
     assert sweep([8, 10, 12, 14, 16]) == 5
-    assert held == [2, 4]
+    assert released == [2, 4]
 
 
 def test_starts_of_all_scales_share_a_program(caplog):
-    # A measure of its own is a program of its own.
-    own = {"last": lambda variables, variables_0, data: data.y_train[-1]}
+    # No other test has a network of this width.
     with jax.log_compiles():
-        lz.sweep(lz.TwoLayer(width=8), DATA, [8], 2, 3, measures=own, init_scale=[0.1, 0.5, 1.0])
-    assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
+        lz.sweep(lz.TwoLayer(width=22), DATA, [22], 2, 3, axes={"init_scale": [0.1, 0.5, 1.0]})
+    assert compilations(caplog) == 1

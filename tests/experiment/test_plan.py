@@ -1,7 +1,6 @@
-"""What a sweep is said to take, against what it takes."""
+"""Planned memory and operations against those of compiled programs and arrays."""
 
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +9,13 @@ import pytest
 
 import lazynet as lz
 from lazynet import cli, plan
-from lazynet.experiment._cost import predict_jobs, sweep_jobs
-from lazynet.experiment._grid import AXES
-from lazynet.experiment._spec import Training
-from lazynet.experiment._study import study_of
+from lazynet.experiment import infinite_width_jobs, make_spec, make_training, sweep_jobs
 from lazynet.losses import get_loss
 from lazynet.plan import Job
+from lazynet.studies.sweep import _study as study
 from lazynet.training import Member, choose_stepper
 
 DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
-
-
-def trained(**more):
-    settings = {"steps": 10, "snapshots": 5, "loss": get_loss("squared"), "optimizer": "sgd", "batch_size": None}
-    return Training(**{**settings, "dtype": "float32", "stepper": "auto", **more})
-
-
-ONE_POINT = dict.fromkeys(AXES) | {"label_noise": 0.0, "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +31,7 @@ def test_operations_of_a_step_are_those_that_xla_counts(stepper, train):
     x = np.random.default_rng(0).normal(size=(n, d)).astype("float32")
     y = np.ones(n, "float32")
     network = lz.TwoLayer(width=width, train=train)
-    chosen = choose_stepper(network, get_loss("squared"), "sgd", None, x, stepper)
+    chosen = choose_stepper(network, get_loss("squared"), lz.Optimizer(stepper=stepper), None, x)
     arrays = chosen.share(x)
     shared = {name: jnp.asarray(value) for name, value in arrays.items()} | {"y": y, "learning_rate": jnp.ones(())}
     member = Member(dict(network.init(jax.random.key(0), x)), jax.random.key(1), None)
@@ -54,9 +43,10 @@ def test_operations_of_a_step_are_those_that_xla_counts(stepper, train):
     assert said <= counted <= said + 20 * n * width
 
 
-def jobs(widths, seeds=3, network=None, axes=ONE_POINT, **more):
-    network, training = network or lz.TwoLayer(width=2), trained(**more)
-    return sweep_jobs(study_of(network, DIGITS, widths, seeds, training, ONE_POINT | axes))
+def jobs(widths, seeds=3, network=None, axes=None, **options):
+    settings = {"loss": "squared", "optimizer": "sgd", "batch_size": None, "snapshots": 5, "stop": None}
+    training = make_training(10, **{**settings, "measure": None, "dtype": "float32", **options})
+    return sweep_jobs(make_spec(network or lz.TwoLayer(width=2), DIGITS, widths, seeds, training, 0.1, axes))
 
 
 def test_bytes_and_operations_of_a_sweep():
@@ -76,7 +66,7 @@ def test_bytes_and_operations_of_a_sweep():
 
 
 def test_operations_at_several_points_add_up_and_bytes_are_the_most():
-    few, many, both = (jobs([128], axes={"n_train": n})[1] for n in (32, 64, [32, 64]))
+    few, many, both = (jobs([128], axes={"n_train": n})[1] for n in ([32], [64], [32, 64]))
     assert both.flops == {name: few.flops[name] + many.flops[name] for name in many.flops}
     assert both.bytes == many.bytes != few.bytes
     assert both.name.endswith("at each of 2 points")
@@ -85,7 +75,7 @@ def test_operations_at_several_points_add_up_and_bytes_are_the_most():
 def test_doubles_other_losses_and_optimizers_and_scales():
     (_, single), (_, double) = (jobs([128], dtype=dtype) for dtype in ("float32", "float64"))
     assert double.bytes["variables"] == 2 * single.bytes["variables"]
-    _, logistic = jobs([128], loss=get_loss("logistic"))
+    _, logistic = jobs([128], loss="logistic")
     # Nothing is diagonalized: the linearized network is trained too.
     assert logistic.flops["eigenvectors"] == 0
     assert logistic.flops["linearized"] == 2 * logistic.flops["training"] > 0
@@ -101,11 +91,8 @@ def test_doubles_other_losses_and_optimizers_and_scales():
 
 def test_a_sweep_that_does_not_fit_is_refused_before_work(monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda: 2**31)
-    # `lazynet.sweep` is the function.
-    monkeypatch.setattr(
-        sys.modules["lazynet.execution._runner"], "compute_cell", lambda *_: pytest.fail("work was started")
-    )
-    with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 takes .* but 2\.15 GB of memory are"):
+    monkeypatch.setattr(study, "compute_cell", lambda *_: pytest.fail("work was started"))
+    with pytest.raises(ValueError, match=r"Training 2 networks of width 16777216 needs .* but only 2\.15 GB is free"):
         lz.sweep(lz.TwoLayer(width=2), DIGITS, [64, 2**24], seeds=2, steps=10)
 
 
@@ -115,25 +102,25 @@ def test_a_job_in_one_line():
     assert str(Job("Another", {}, {})) == "Another: 0 GB, 0 TFLOP"
 
 
-def test_what_a_prediction_takes():
-    kernel, products = predict_jobs(DIGITS, "float32", "none")
+def test_memory_and_operations_of_infinite_width():
+    kernel, products = infinite_width_jobs(DIGITS, "float32", "none")
     assert kernel.bytes == {}
     assert products.flops["entries anew"] > 0
-    kernel, products = predict_jobs(DIGITS, "float32", None)
+    kernel, products = infinite_width_jobs(DIGITS, "float32", None)
     assert kernel.bytes == {"entries": 4 * 64**2}
     assert products.flops["entries anew"] == 0
     assert products.bytes == {"basis": 8 * 64 * 60 * 8, "preconditioner": 2 * 8 * 64 * 8}
-    assert "on disk" in str(predict_jobs(DIGITS, "float32", "disk")[0])
+    assert "on disk" in str(infinite_width_jobs(DIGITS, "float32", "disk")[0])
     # Two labels of ten outputs each, and four random columns.
     ten = lz.load_dataset("digits", tuple(range(10)), n_train=64)
-    assert predict_jobs(ten, "float32", None)[1].flops["products"] == 60 * 2 * 64**2 * 24
+    assert infinite_width_jobs(ten, "float32", None)[1].flops["products"] == 60 * 2 * 64**2 * 24
 
 
 @pytest.mark.parametrize(
     "flags",
     [
-        *(["predict", *flags] for flags in (["--dtype", "half"], ["--storage", "cloud"], ["--steps", "0"])),
-        *(["predict", *flags] for flags in (["--tolerance", "-1"], ["--activation", "step"])),
+        *(["infinite-width", *flags] for flags in (["--dtype", "half"], ["--storage", "cloud"], ["--steps", "0"])),
+        *(["infinite-width", *flags] for flags in (["--tolerance", "-1"], ["--activation", "step"])),
         *(["sweep", *flags] for flags in (["--optimizer", "best"], ["--label-noise", "7"], ["--seeds", "0"])),
     ],
 )
@@ -143,9 +130,9 @@ def test_a_plan_refuses_what_the_command_refuses(flags, capsys):
     assert flags[1].strip("-").replace("-", "_") in line
 
 
-@pytest.mark.parametrize("command", ["sweep", "predict"])
+@pytest.mark.parametrize("command", ["sweep", "infinite-width"])
 def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(lz, command, lambda *_, **__: pytest.fail("work was started"))
+    monkeypatch.setattr(lz, command.replace("-", "_"), lambda *_, **__: pytest.fail("work was started"))
     flags = [command, "--n-train", "64", "--n-test", "36", "--plan", "--out", str(tmp_path / "new")]
     assert cli.main(flags) == 0
     said = capsys.readouterr().out

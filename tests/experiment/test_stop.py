@@ -1,4 +1,4 @@
-"""Members that stop early, a user's own measures, sharpness, and sweeps that run out of time."""
+"""Members that stop early, measures of one's own, sharpness, and sweeps that run out of time."""
 
 import json
 import sys
@@ -19,11 +19,12 @@ from lazynet.training._keys import member_key
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 NETWORK = lz.TwoLayer(width=8)
-LOG_LOSS = {"loss": "logistic", "optimizer": "momentum", "learning_rate": 0.02}
+HEAVY = lz.Optimizer("sgd", momentum=0.9)
+LOG_LOSS = {"loss": "logistic", "optimizer": HEAVY, "learning_rate": 0.02}
 
 
-def sweep(steps=60, widths=(8, 16), snapshots=60, **more):
-    return lz.sweep(NETWORK, DATA, widths, 3, steps, snapshots=snapshots, **more)
+def sweep(steps=60, widths=(8, 16), snapshots=60, **options):
+    return lz.sweep(NETWORK, DATA, widths, 3, steps, snapshots=snapshots, **options)
 
 
 def gradient_norms(run, network, data):
@@ -40,30 +41,31 @@ def gradient_norms(run, network, data):
     return np.array([norm(jnp.asarray(hidden, "float32")) for hidden in run.snapshots.weights.values])
 
 
-@pytest.mark.parametrize("path", ["autodiff", "hidden", "preactivation"])
-def test_members_stop_where_a_loop_would_break(path):
-    free = lz.train(NETWORK, DATA, member_key(8, 0), 60, snapshots=400, stepper=path, measures={"weights": hidden})
+@pytest.mark.parametrize("stepper", ["autodiff", "hidden", "preactivation"])
+def test_members_stop_where_a_loop_would_break(stepper):
+    optimizer, measure = lz.Optimizer(stepper=stepper), lz.Measure(own={"weights": hidden})
+    free = lz.train(NETWORK, DATA, member_key(8, 0), 60, snapshots=400, optimizer=optimizer, measure=measure)
     losses, norms = free.snapshots.train_loss.values, gradient_norms(free, NETWORK, DATA)
     assert free.snapshots.sizes["step"] == 61
     for stop, met in (
         (lz.Stop(loss=float(losses[20]) * 1.0001), losses <= losses[20] * 1.0001),
         (lz.Stop(gradient=float(np.min(norms[:31])) * 1.0001), norms <= np.min(norms[:31]) * 1.0001),
     ):
-        run = lz.train(NETWORK, DATA, member_key(8, 0), 60, stepper=path, stop=stop)
+        run = lz.train(NETWORK, DATA, member_key(8, 0), 60, optimizer=optimizer, stop=stop)
         expected = int(np.argmax(met))
         assert run.status == "stopped"
         assert int(run.snapshots.stopped_step) == expected < 60
-        # The state that meets it stays.
+        # The network keeps the state that meets the criterion.
         np.testing.assert_allclose(run.variables["params"]["hidden"], free.snapshots.weights[expected], rtol=1e-5)
         late = run.snapshots.sel(step=run.snapshots.step >= expected)
         assert (late.train_loss == late.train_loss[-1]).all()
 
 
-def hidden(variables, variables_0, data):
+def hidden(network, variables, variables_0, data):
     return variables["params"]["hidden"]
 
 
-def test_a_plateau_is_so_many_steps_without_a_fall():
+def test_a_plateau_is_a_number_of_steps_without_a_fall():
     def train(rate, stop=None, snapshots=5):
         return lz.train(
             NETWORK, DATA, member_key(8, 0), 400, learning_rate=rate, dtype="float64", stop=stop, snapshots=snapshots
@@ -79,14 +81,14 @@ def test_a_plateau_is_so_many_steps_without_a_fall():
         if step - best_at >= 3:
             break
     assert int(train(rate, lz.Stop(plateau=3)).stopped_step) == step == 132
-    # What falls by less than a thousandth in all of them stops after them.
+    # A loss that falls by less than a thousandth in all of them stops after them.
     assert int(train(1e-7, lz.Stop(plateau=7)).stopped_step) == 7
     assert int(train(rate, lz.Stop(plateau=300)).stopped_step) == 400
 
 
-@pytest.mark.parametrize(("more", "loss"), [({}, 2.5), (LOG_LOSS, 0.57)], ids=["plain", "momentum"])
-def test_each_member_stops_by_itself_and_keeps_its_last_values(more, loss):
-    free, result = sweep(**more), sweep(stop=lz.Stop(loss=loss), **more)
+@pytest.mark.parametrize(("options", "loss"), [({}, 2.5), (LOG_LOSS, 0.57)], ids=["plain", "momentum"])
+def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
+    free, result = sweep(**options), sweep(stop=lz.Stop(loss=loss), **options)
     assert (result.status == 2).any()
     assert len(np.unique(result.stopped_step)) > 1
     for width in result.width.values:
@@ -94,25 +96,26 @@ def test_each_member_stops_by_itself_and_keeps_its_last_values(more, loss):
             at = {"width": width, "seed": seed}
             stopped = int(result.stopped_step.sel(at))
             before = result.step.values <= stopped
-            one, other = result.sel(at), free.sel(at)
+            member, free_member = result.sel(at), free.sel(at)
             for name in ("train_loss", "displacement", "kernel_drift", "linearization_gap_train"):
-                assert np.array_equal(one[name][before], other[name][before]), name
-                held = one[name][~before]
-                # The network at its stop lies between snapshots, a gap is that of the last one.
-                last = one[name][before][-1] if "gap" in name else held[:1]
+                assert np.array_equal(member[name][before], free_member[name][before]), name
+                held = member[name][~before]
+                # The network stops between snapshots; a gap keeps the value of its last snapshot.
+                last = member[name][before][-1] if "gap" in name else held[:1]
                 assert (held.values == np.asarray(last)).all(), name
     assert result.status.attrs["flag_meanings"] == "finished diverged stopped"
     assert json.loads(result.attrs["settings"])["stop"] == {"loss": loss, "gradient": None, "plateau": None}
 
 
 def test_own_measures_have_their_own_dimensions():
-    def moved(variables, variables_0, data):
+    def moved(network, variables, variables_0, data):
         return jnp.sum((variables["params"]["hidden"] - variables_0["params"]["hidden"]) ** 2)
 
-    def correlation(variables, variables_0, data):
+    def correlation(network, variables, variables_0, data):
         return data.x_train.T @ data.y_train + 0 * variables["params"]["hidden"][0] + jnp.sum(data.x_test)
 
-    noisy = sweep(4, measures={"moved": moved, "correlation": correlation}, label_noise=[0.0, 0.5])
+    measure = lz.Measure(own={"moved": moved, "correlation": correlation})
+    noisy = sweep(4, measure=measure, axes={"label_noise": [0.0, 0.5]})
     assert noisy.moved.dims == ("width", "seed", "step", "label_noise")
     np.testing.assert_allclose(noisy.moved, noisy.displacement**2, rtol=1e-5)
     assert noisy.correlation.dims == ("width", "seed", "step", "label_noise", "correlation_dim_0")
@@ -121,25 +124,27 @@ def test_own_measures_have_their_own_dimensions():
     assert not np.allclose(noisy.correlation[0, 0, 0, 1], expected)
 
 
-def test_measures_that_results_cannot_have_are_refused(tmp_path):
-    def of(measure, name="mine"):
-        return {"measures": {name: measure}}
+def own(function, name="mine", **options):
+    return {"measure": lz.Measure(predictions=False, own={name: function}, **options)}
 
-    for wrong, pattern in (
-        (of(lambda v, v0, data: float(jnp.sum(data.y_train))), r"measures\['mine'\] cannot be traced"),
-        (of(hidden), "but {'mine': .*} at width=16; they must not differ"),
-        (of(hidden, "train_loss"), "measures has 'train_loss', but"),
-        ({"stop": lz.Stop(loss=-1.0)}, "stop.loss is -1.0, but must be positive"),
-        ({"stop": lz.Stop(plateau=0)}, "stop.plateau is 0, but must be a whole number"),
-        ({"max_seconds": 1.0}, "max_seconds is set, but out names no folder"),
-        ({"max_seconds": 0.0}, "max_seconds is 0.0, but must be positive"),
+
+def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
+    for options, message in (
+        (
+            lambda: own(lambda n, v, v0, data: float(jnp.sum(data.y_train))),
+            r"measure.own\['mine'\] must return an array",
+        ),
+        (lambda: own(hidden), "measure.own must return arrays of one shape at all points, got {'mine': .*width=16"),
+        (lambda: own(hidden, "train_loss"), "measure.own must have identifiers .*, got 'train_loss'"),
+        (lambda: {"stop": lz.Stop(loss=-1.0)}, "stop.loss must be positive and finite, got -1.0"),
+        (lambda: {"stop": lz.Stop(plateau=0)}, "stop.plateau must be a whole number of at least 1, got 0"),
     ):
-        with pytest.raises(ValueError, match=pattern):
-            sweep(3, **wrong)
-    out = tmp_path / "run"
-    sweep(3, [8], out=out, **of(lambda v, v0, data: jnp.sum(v["params"]["hidden"])))
-    with pytest.raises(ValueError, match="there measure_mine_tried is"):
-        sweep(3, [8], out=out, resume=True, **of(lambda v, v0, data: jnp.sum(v["params"]["hidden"] ** 2)))
+        with pytest.raises(ValueError, match=f"^{message}"):
+            sweep(3, **options())
+    sweep(3, [8], out=tmp_path / "run", **own(lambda n, v, v0, data: jnp.sum(v["params"]["hidden"])))
+    folder = lz.RunFolder(tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="its measure_mine_values is"):
+        sweep(3, [8], out=folder, **own(lambda n, v, v0, data: jnp.sum(v["params"]["hidden"] ** 2)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -148,9 +153,8 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_kernel(outputs, dtype):
     data = lz.load_dataset("digits", classes=tuple(range(max(2, outputs))), n_train=20, n_test=5)
     for train, optimizer in (("hidden", "sgd"), ("both", lambda eta: optax.sgd(eta))):
         network = lz.TwoLayer(width=32, outputs=outputs, train=train)
-        run = lz.train(
-            network, data, member_key(32, 0), 30, learning_rate=0.03, dtype=dtype, sharpness=True, optimizer=optimizer
-        )
+        options = {"learning_rate": 0.03, "dtype": dtype, "optimizer": optimizer}
+        run = lz.train(network, data, member_key(32, 0), 30, measure=lz.Measure(sharpness=True), **options)
         for variables, found in zip((run.variables_0, run.variables), run.snapshots.sharpness[[0, -1]], strict=True):
             k = lz.empirical_ntk(network, variables, data.x_train, outputs="all").reshape(20 * outputs, -1)
             expected = np.linalg.eigvalsh(k)[-1]
@@ -169,35 +173,35 @@ def test_sharpness_of_few_examples_and_of_equal_eigenvalues():
         assert found == pytest.approx(float(scales.max()) ** 2, rel=1e-3, abs=1e-6)
 
 
-def test_a_sweep_that_runs_out_of_time_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
-    whole, out = sweep(2000, [8]), tmp_path / "run"
+def test_a_sweep_that_runs_out_of_time_resumes_where_it_was(monkeypatch, tmp_path, capsys):
+    expected, out = sweep(2000, [8]), tmp_path / "run"
     program = sys.modules["lazynet.training._program"]
-    told, advance = [], program._advance
+    steps, advance = [], program._advance
 
     def counted(*arguments):
-        told.append(arguments[5])
+        steps.append(arguments[5])
         return advance(*arguments)
 
     def over_after(calls):
-        monkeypatch.setattr(checkpoint.Budget, "over", lambda self: len(told) > calls)
+        monkeypatch.setattr(checkpoint.Budget, "over", lambda self: len(steps) > calls)
 
     monkeypatch.setattr(program, "_advance", counted)
     over_after(20)
-    with pytest.raises(TimeoutError, match=r"max_seconds = 1000 are over; with resume=True the sweep goes on"):
-        sweep(2000, [8], out=out, max_seconds=1000.0)
+    with pytest.raises(TimeoutError, match=r"max_seconds = 1000 are over; the study resumes with resume=True"):
+        sweep(2000, [8], out=lz.RunFolder(out, max_seconds=1000.0))
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000000"]
-    reached = told[-1]
+    reached = steps[-1]
     assert reached > 0
-    told.clear()
+    steps.clear()
     flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "3", "--steps", "2000"]
     flags += ["--snapshots", "60", "--out", str(out), "--resume"]
     over_after(5)
     assert cli.main(["sweep", *flags, "--max-seconds", "1000"]) == 3
     assert "lazynet: out of time; 0 of 1 cells are stored" in capsys.readouterr().err
-    assert told[0] >= reached
+    assert steps[0] >= reached
     over_after(10**6)
     assert cli.main(["sweep", *flags]) == 0
-    xr.testing.assert_equal(xr.load_dataset(out / "result.nc", engine="h5netcdf"), whole)
+    xr.testing.assert_equal(xr.load_dataset(out / "result.nc", engine="h5netcdf"), expected)
 
 
 def test_the_time_of_a_sweep_is_over_on_the_clock(tmp_path):
@@ -210,19 +214,19 @@ def test_the_time_of_a_sweep_is_over_on_the_clock(tmp_path):
     assert late.load()["a"].tolist() == [1, 1]
 
 
-def test_what_stopped_has_met_its_criterion():
-    """A step of momentum at a large rate may rise again: the state that was looked at is the one that stays."""
+def test_a_stopped_network_meets_its_criterion():
+    """A step of momentum at a large rate may raise the loss: the network keeps the state before that step."""
     network = lz.TwoLayer(width=64, symmetric=False)
-    more = {"learning_rate": 0.25, "optimizer": "momentum", "snapshots": 9}
-    result = lz.sweep(network, DATA, [64], 4, 200, stop=lz.Stop(loss=0.5), **more)
+    options = {"learning_rate": 0.25, "optimizer": HEAVY, "snapshots": 9}
+    result = lz.sweep(network, DATA, [64], 4, 200, stop=lz.Stop(loss=0.5), **options)
     assert (result.status == 2).all()
     assert (result.train_loss.isel(step=-1) <= 0.5 * (1 + 1e-5)).all()
-    still = lz.sweep(network, DATA, [64], 2, 5, stop=lz.Stop(loss=1e9), **more)
+    still = lz.sweep(network, DATA, [64], 2, 5, stop=lz.Stop(loss=1e9), **options)
     assert (still.stopped_step == 0).all()
     assert (still.displacement == 0).all()
 
 
-def test_what_diverges_does_not_stop():
+def test_a_diverging_network_does_not_stop():
     network = lz.TwoLayer(width=64, symmetric=False, activation="softplus", train="readout")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -234,7 +238,7 @@ def test_what_diverges_does_not_stop():
             for name in ("train_loss", "kernel_gap_train", "linearization_gap_train"):
                 assert np.isnan(late[name]).all(), name
             diverged = int(result.stopped_step.max())
-        # The loss after the last step is looked at too.
+        # The loss after the last step counts too.
         last = lz.sweep(network, DATA, [64], 2, diverged, snapshots=2, learning_rate=30.0)
     assert (last.status == 1).all()
     assert np.isnan(last.train_loss.isel(step=-1)).all()
@@ -243,38 +247,41 @@ def test_what_diverges_does_not_stop():
 @pytest.mark.parametrize(
     "measure",
     [
-        lambda v, v0, data: {"a": data.y_train},
-        lambda v, v0, data: None,
-        lambda v, v0, data: jax.random.key(0),
-        lambda v, v0, data: data.y_train.astype(complex),
+        lambda n, v, v0, data: {"a": data.y_train},
+        lambda n, v, v0, data: None,
+        lambda n, v, v0, data: jax.random.key(0),
+        lambda n, v, v0, data: data.y_train.astype(complex),
     ],
 )
-def test_what_is_no_array_of_real_numbers_is_no_measure(measure):
-    with pytest.raises(ValueError, match=r"measures\['mine'\] gives .*, but must give one array of real numbers"):
-        sweep(3, measures={"mine": measure})
+def test_measures_that_are_no_array_of_real_numbers_are_refused(measure):
+    with pytest.raises(ValueError, match=r"^measure.own\['mine'\] must return one array of real numbers"):
+        sweep(3, **own(measure))
 
 
-def test_measures_that_look_like_a_gap_or_ask_for_all_examples(tmp_path):
+def test_measures_named_like_a_gap_are_no_gaps(tmp_path):
     each = jnp.arange(16.0)
-    own = {
-        "my_gap_vector": lambda v, v0, data: v["params"]["hidden"].sum(0),
-        "of_each": lambda v, v0, data: each @ data.y_train,
-    }
-    result = sweep(30, [8], measures=own, stop=lz.Stop(loss=4.0), out=tmp_path / "run")
+
+    def sweep_with(gap):
+        of_each = lambda n, v, v0, data: each @ data.y_train  # noqa: E731
+        measure = lz.Measure(own={"my_gap_vector": gap, "of_each": of_each})
+        folder = lz.RunFolder(tmp_path / "run", resume=True)
+        return sweep(30, [8], measure=measure, stop=lz.Stop(loss=4.0), out=folder)
+
+    result = sweep_with(lambda n, v, v0, data: v["params"]["hidden"].sum(0))
     assert result.my_gap_vector.shape == (1, 3, result.sizes["step"], 64)
     assert (result["of_each"] == float(np.arange(16.0) @ DATA.y_train)).all()
-    # A measure that differs from another in its last entries only is another one.
-    changed = own | {"my_gap_vector": lambda v, v0, data: v["params"]["hidden"].sum(0).at[-1].multiply(2)}
-    with pytest.raises(ValueError, match="there measure_my_gap_vector_tried is"):
-        sweep(30, [8], measures=changed, stop=lz.Stop(loss=4.0), out=tmp_path / "run", resume=True)
+    # A measure that differs in its last entries alone is another measure.
+    with pytest.raises(ValueError, match="its measure_my_gap_vector_values is"):
+        sweep_with(lambda n, v, v0, data: v["params"]["hidden"].sum(0).at[-1].multiply(2))
 
 
-def test_an_optimizer_from_a_partial_function_is_known_again(tmp_path):
+def test_an_optimizer_from_a_partial_function_is_recognized(tmp_path):
     from functools import partial
 
-    more = {"optimizer": partial(optax.sgd, momentum=0.9), "learning_rate": 0.01, "out": tmp_path / "run"}
-    first = sweep(3, [8], **more)
+    optimizer = partial(optax.sgd, momentum=0.9)
+    first = sweep(3, [8], optimizer=optimizer, learning_rate=0.01, out=tmp_path / "run")
     assert json.loads(first.attrs["settings"])["optimizer"] == ["sgd", {"momentum": 0.9}]
-    more["optimizer"] = partial(lambda rate, **settings: optax.sgd(rate, **settings), momentum=0.9)
-    more["optimizer"].func.__name__ = "sgd"
-    xr.testing.assert_equal(sweep(3, [8], resume=True, **more), first)
+    same = partial(lambda rate, **settings: optax.sgd(rate, **settings), momentum=0.9)
+    same.func.__name__ = "sgd"
+    folder = lz.RunFolder(tmp_path / "run", resume=True)
+    xr.testing.assert_equal(sweep(3, [8], optimizer=same, learning_rate=0.01, out=folder), first)

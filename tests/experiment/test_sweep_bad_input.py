@@ -1,7 +1,8 @@
-"""What `lz.sweep` and `lz.train` refuse: one sentence that names the argument, before any work, nothing written."""
+"""Arguments that `lz.sweep` and `lz.train` refuse: by name, before any work, with nothing written."""
 
 import jax
 import numpy as np
+import optax
 import pytest
 from unchecked import unchecked
 
@@ -12,59 +13,93 @@ DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 THREE = lz.load_dataset("digits", classes=(0, 1, 2), n_train=16, n_test=6)
 INF, NAN = float("inf"), float("nan")
 
-# What is wrong, and the pattern of the sentence.
+# Wrong arguments, and the pattern of the message.
 BAD = {
-    "unknown optimizer": ({"optimizer": "sgdd"}, r"optimizer is 'sgdd', but must be one of sgd, "),
-    "unknown dtype": ({"dtype": "float16"}, r"dtype is 'float16', but must be one of float32, float64"),
-    "unknown loss": ({"loss": "absolute"}, r"loss is 'absolute', but must be one of squared, "),
-    "unknown path": ({"stepper": "fast"}, r"stepper is 'fast', but must be one of auto, "),
-    "path of another optimizer": (
-        {"stepper": "hidden", "optimizer": "adam", "learning_rate": 0.1},
-        "stepper is 'hidden'",
+    "unknown optimizer": ({"optimizer": "sgdd"}, "^optimizer must be one of sgd, .*, got 'sgdd'"),
+    "no optimizer": ({"optimizer": 3}, "^optimizer must be one of .*, got 3"),
+    "unknown dtype": ({"dtype": "float16"}, "^dtype must be one of float32, float64, got 'float16'"),
+    "unknown loss": ({"loss": "absolute"}, "^loss must be one of squared, .*, got 'absolute'"),
+    "stepper of another optimizer": (
+        {"optimizer": lz.Optimizer("adam", stepper="hidden"), "learning_rate": 0.1},
+        "^stepper must be 'auto' or",
     ),
-    "no width": ({"widths": []}, "widths is empty"),
-    "width zero": ({"widths": [16, 0]}, "width is 0, but must be a whole number of at least 1"),
-    "negative width": ({"widths": [-2]}, "width is -2"),
-    "broken width": ({"widths": [16.5]}, "width is 16.5"),
-    "repeated width": ({"widths": [16, 32, 16]}, "widths has 16 more than once"),
-    "odd width": ({"widths": [16, 17]}, "width must be even with a symmetric start, got 17"),
-    "no seeds": ({"seeds": 0}, "seeds is 0, but must be a whole number of at least 1"),
-    "empty seeds": ({"seeds": []}, r"seeds is \[\]"),
-    "repeated seeds": ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
-    "negative seed": ({"seeds": [-1]}, r"seeds is \[-1\]"),
-    "no steps": ({"steps": 0}, "steps is 0, but must be a whole number of at least 1"),
-    "broken steps": ({"steps": 2.5}, "steps is 2.5"),
-    "no snapshots": ({"snapshots": 0}, "snapshots is 0"),
+    "no width": ({"widths": []}, "^widths must have at least one width"),
+    "width zero": ({"widths": [16, 0]}, "^width must be a whole number of at least 1, got 0"),
+    "negative width": ({"widths": [-2]}, "^width must be .*, got -2"),
+    "broken width": ({"widths": [16.5]}, "^width must be .*, got 16.5"),
+    "repeated width": ({"widths": [16, 32, 16]}, "^widths must differ, got 16 more than once"),
+    "odd width": ({"widths": [16, 17]}, "^width .*17"),
+    "no seeds": ({"seeds": 0}, "^seeds must be a whole number of at least 1, got 0"),
+    "empty seeds": ({"seeds": []}, r"^seeds must be .*, got \[\]"),
+    "repeated seeds": ({"seeds": [1, 1]}, r"^seeds must be .*, got \[1, 1\]"),
+    "negative seed": ({"seeds": [-1]}, r"^seeds must be .*, got \[-1\]"),
+    "no steps": ({"steps": 0}, "^steps must be a whole number of at least 1, got 0"),
+    "broken steps": ({"steps": 2.5}, "^steps must be .*, got 2.5"),
+    "no snapshots": ({"snapshots": 0}, "^snapshots must be .*, got 0"),
     **{
-        f"learning rate {rate}": ({"learning_rate": rate}, r"learning_rate is .*, but must be positive and finite")
+        f"learning rate {rate}": ({"learning_rate": rate}, "^learning_rate must be positive and finite")
         for rate in (0.0, -1.0, NAN, INF)
     },
-    "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "learning_rate is nan"),
-    "no learning rate for another loss": ({"loss": "logistic"}, "learning_rate is left out, but only the squared"),
-    "half a batch": ({"batch_size": 2.5}, "batch_size is 2.5, but must be between 1 and n_train = 16"),
-    "one width": ({"widths": 64}, "widths is 64, but must be a list of widths"),
-    "empty batch": ({"batch_size": 0}, "batch_size is 0, but must be between 1 and n_train = 16"),
-    "batch too large": ({"batch_size": 17}, "batch_size is 17"),
-    "too much noise": ({"label_noise": 1.5}, "label_noise is 1.5, but must be a share from 0 to 1"),
-    "unknown noise": ({"label_noise": NAN}, "label_noise is nan"),
-    "targets of another shape": ({"data": THREE}, "network has 1 outputs, but y_train asks for 3; take outputs=3"),
-    "one output for softmax": ({"loss": "softmax", "learning_rate": 0.1}, "softmax loss needs at least two outputs"),
+    "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "^learning_rate .* got nan"),
+    "no learning rate for another loss": ({"loss": "logistic"}, "^learning_rate must be given for the logistic loss"),
+    "half a batch": ({"batch_size": 2.5}, "^batch_size must be a whole number from 1 to n_train = 16, got 2.5"),
+    "one width": ({"widths": 64}, "^widths must be a list of widths, got 64"),
+    "empty batch": ({"batch_size": 0}, "^batch_size must be .*, got 0"),
+    "batch too large": ({"batch_size": 17}, "^batch_size must be .*, got 17"),
+    "targets of another shape": ({"data": THREE}, "^outputs of the network must be 3, .*, got 1"),
+    "one output for softmax": ({"loss": "softmax", "learning_rate": 0.1}, "^y_train must have at least two targets"),
+    "several outputs for logistic": (
+        {"loss": "logistic", "learning_rate": 0.1, "data": THREE, "network": lz.TwoLayer(width=16, outputs=3)},
+        "^y_train must have one target for the logistic loss, got 3",
+    ),
+    "no stop": ({"stop": 3}, "^stop must be a lazynet.Stop, got 3"),
+    "batches of a flow": (
+        {"optimizer": "flow", "batch_size": 4, "measure": lz.Measure(predictions=False)},
+        "^batch_size must be None for the optimizer 'flow', got 4",
+    ),
+    "sharpness of a flow": (
+        {"optimizer": "flow", "measure": lz.Measure(predictions=False, sharpness=True)},
+        "^measure.sharpness must be False for the optimizer 'flow', got True",
+    ),
 }
 
-BAD_AXES = {
-    "an empty list": ({"learning_rate": []}, "learning_rate is an empty list"),
-    "a value twice": ({"label_noise": [0.1, 0.2, 0.1]}, "label_noise has 0.1 more than once"),
-    "a function in a list": ({"init_scale": [1.0, np.sqrt]}, "init_scale has .*; a function stands alone"),
-    "no name": ({"activation": ["relu", 3]}, "activation has 3 in its list, but a list must hold names"),
-    "an unknown name": ({"activation": ["relu", "sine"]}, "activation must be one of .* got 'sine'"),
-    "half an example": ({"n_train": [4, 2.5]}, "n_train is 2.5, but must be a whole number"),
-    "too many examples": ({"n_train": [4, 1000]}, "n_train is 1000, but the data set has"),
-    "a batch above some n": (
-        {"n_train": [4, 8], "batch_size": 6},
-        "batch_size is 6, but must be between 1 and n_train = 4",
+SWEEP_ONLY = {
+    "predictions of a flow": (
+        {"optimizer": "flow"},
+        "^measure.predictions must be False for the optimizer 'flow', got True",
     ),
-    "a negative rate": ({"learning_rate": [0.1, -0.1]}, "learning_rate is -0.1"),
-    "one scale of several": ({"output_scale": [1.0, 0.0]}, "output_scale must be positive and finite at width"),
+    "too much noise": ({"axes": {"label_noise": [1.5]}}, "^label_noise must be a share from 0 to 1, got 1.5"),
+    "unknown noise": ({"axes": {"label_noise": [NAN]}}, "^label_noise must be .*, got nan"),
+    "no mapping": ({"axes": ["label_noise"]}, "^axes must map names to lists of values"),
+    "an unknown axis": ({"axes": {"loss": ["squared"]}}, "^axes must have names among activation, .*, got 'loss'"),
+    "the width as an axis": ({"axes": {"width": [8]}}, "^axes must have names among .*, got 'width'"),
+    "no list": ({"axes": {"learning_rate": 0.1}}, r"^axes\['learning_rate'\] must be a list of values, got 0.1"),
+    "a word": ({"axes": {"activation": "relu"}}, r"^axes\['activation'\] must be a list of values, got 'relu'"),
+    "an empty list": ({"axes": {"learning_rate": []}}, r"^axes\['learning_rate'\] must have at least one value"),
+    "a value twice": (
+        {"axes": {"label_noise": [0.1, 0.2, 0.1]}},
+        r"^axes\['label_noise'\] must have values that differ, got 0.1",
+    ),
+    "two functions of one name": (
+        {"axes": {"init_scale": [lambda m: 1.0, lambda m: 2.0]}},
+        r"^axes\['init_scale'\] must have values that differ, got '<lambda>'",
+    ),
+    "words for numbers": ({"axes": {"label_noise": ["much"]}}, r"^axes\['label_noise'\] must be a list of numbers"),
+    "an unknown activation": ({"axes": {"activation": ["relu", "sine"]}}, "^activation .*sine"),
+    "half an example": ({"axes": {"n_train": [4, 2.5]}}, "^n_train must be a whole number of at least 1, got 2.5"),
+    "too many examples": ({"axes": {"n_train": [4, 1000]}}, "^n_train must be at most 16, .*, got 1000"),
+    "a batch above some n": (
+        {"axes": {"n_train": [4, 8]}, "batch_size": 6},
+        "^batch_size must be a whole number from 1 to n_train = 4, got 6",
+    ),
+    "a negative rate": ({"axes": {"learning_rate": [0.1, -0.1]}}, "^learning_rate must be positive and finite"),
+    "a scale of zero": ({"axes": {"output_scale": [1.0, 0.0]}}, "^output_scale .*0.0 "),
+    "a momentum of one": ({"axes": {"momentum": [0.0, 1.0]}}, "^momentum must be a number from 0 to below 1, got 1.0"),
+    "a momentum of a function": (
+        {"axes": {"momentum": [0.0, 0.5]}, "optimizer": optax.adam},
+        r"^axes\['momentum'\] needs an optimizer by name",
+    ),
+    "an optimizer unknown on an axis": ({"axes": {"optimizer": ["sgd", "best"]}}, "^optimizer must be one of"),
 }
 
 
@@ -75,48 +110,85 @@ def no_work(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("work was started")
 
-    import sys
-
+    # Patching fails if the name does not exist, so that the guard cannot be vacuous.
     for module, name in (
-        ("_cell", "train_members"),
-        ("_limits", "limit_of"),
-        ("_limits", "analytic_kernel"),
-        ("_reference", "analytic_kernel"),
-        ("_reference", "empirical_ntk"),
+        ("lazynet.experiment._cell", "train_members"),
+        ("lazynet.experiment._reference", "limit_of"),
+        ("lazynet.experiment._reference", "analytic_kernel"),
+        ("lazynet.experiment._reference", "empirical_ntk"),
+        ("lazynet.studies.train._api", "train_members"),
+        ("lazynet.studies.train._api", "default_learning_rate"),
     ):
-        monkeypatch.setattr(sys.modules[f"lazynet.experiment.{module}"], name, refuse)
-    monkeypatch.setattr(sys.modules["lazynet.studies.train._api"], "train_members", refuse)
+        monkeypatch.setattr(f"{module}.{name}", refuse)
 
 
-@pytest.mark.parametrize("case", BAD | BAD_AXES)
+def test_the_guard_notices_work(no_work):
+    with pytest.raises(AssertionError, match="work was started"):
+        lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5)
+    with pytest.raises(AssertionError, match="work was started"):
+        lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5, learning_rate=0.1, measure=lz.Measure(predictions=False))
+    with pytest.raises(AssertionError, match="work was started"):
+        lz.train(lz.TwoLayer(width=16), DATA, jax.random.key(0), 5, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("case", BAD | SWEEP_ONLY)
 def test_sweep_refuses(case, no_work, tmp_path):
-    wrong, pattern = (BAD | BAD_AXES)[case]
-    given = {"data": DATA, "widths": [16, 32], "seeds": 2, "steps": 5} | wrong
+    wrong, pattern = (BAD | SWEEP_ONLY)[case]
+    given = {"network": lz.TwoLayer(width=16), "data": DATA, "widths": [16, 32], "seeds": 2, "steps": 5} | wrong
     with unchecked(), pytest.raises(ValueError, match=pattern) as error:
-        lz.sweep(lz.TwoLayer(width=16), out=tmp_path / "run", **given)
+        lz.sweep(out=tmp_path / "run", **given)
     assert len(str(error.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("case", [name for name, (wrong, _) in BAD.items() if not {"widths", "seeds"} & set(wrong)])
+@pytest.mark.parametrize(
+    "case",
+    [
+        name
+        for name, (wrong, _) in BAD.items()
+        if not {"widths", "seeds"} & set(wrong) and name != "learning rate at one width"
+    ],
+)
 def test_train_refuses(case, no_work):
     wrong, pattern = BAD[case]
-    if "noise" in case or "at one width" in case:
-        return
+    given = {"network": lz.TwoLayer(width=16), "data": DATA, "steps": 5} | wrong
     with unchecked(), pytest.raises(ValueError, match=pattern):
-        lz.train(lz.TwoLayer(width=16), key=jax.random.key(0), **{"data": DATA, "steps": 5} | wrong)
+        lz.train(key=jax.random.key(0), **given)
 
 
 @pytest.mark.parametrize(
     ("wrong", "pattern"),
     [
-        ({"activation": "sine"}, "activation must be one of relu, erf, .* got 'sine'"),
-        ({"train": "all"}, "train must be one of hidden, readout, both, got 'all'"),
-        ({"readout": "uniform"}, "readout must be one of sign, gaussian, got 'uniform'"),
-        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
-        ({"width": 15}, "width must be even with a symmetric start, got 15"),
-        ({"init_scale": 0.0}, "init_scale must be positive and finite at width 16, got 0.0"),
-        ({"output_scale": NAN}, "output_scale must be positive and finite at width 16, got nan"),
+        ({"name": "sgdd"}, "^optimizer must be one of sgd, .*, got 'sgdd'"),
+        ({"stepper": "fast"}, "^stepper must be one of auto, .*, got 'fast'"),
+        ({"momentum": 1.0}, "^momentum must be a number from 0 to below 1, got 1.0"),
+        ({"momentum": True}, "^momentum must be a number"),
+        ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for 'adam', got 0.9"),
+        ({"nesterov": True}, "^nesterov must be False without a momentum, got True"),
+        ({"nesterov": 1}, "^nesterov must be True or False, got 1"),
+        ({"weight_decay": -0.1}, "^weight_decay must be a finite number of at least 0, got -0.1"),
+        ({"weight_decay": INF}, "^weight_decay must be"),
+        ({"schedule": 0.5}, "^schedule must be a function of the step, got 0.5"),
+        ({"name": "flow", "weight_decay": 0.1}, "^weight_decay must be left out for 'flow', got 0.1"),
+        ({"name": "flow", "stepper": "hidden"}, "^stepper must be 'auto' for 'flow', got 'hidden'"),
+    ],
+    ids=str,
+)
+def test_optimizers_refuse(wrong, pattern):
+    with unchecked(), pytest.raises(ValueError, match=pattern):
+        lz.Optimizer(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pattern"),
+    [
+        ({"activation": "sine"}, "^activation .*relu, erf"),
+        ({"train": "all"}, "^train .*hidden, readout, both"),
+        ({"readout": "uniform"}, "^readout .*uniform"),
+        ({"width": 0}, "^width .*0"),
+        ({"width": 15}, "^width .*15.*symmetric"),
+        ({"init_scale": 0.0}, "^init_scale .*0.0"),
+        ({"output_scale": NAN}, "^output_scale .*nan"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -134,7 +206,7 @@ def test_a_place_that_is_taken_is_refused_and_untouched(kind, no_work, tmp_path)
     else:
         out.write_text("old")
     given = out / "deeper" if kind == "below a file" else out
-    with pytest.raises(ValueError, match=r"^out is '.*'"):
+    with pytest.raises(ValueError, match=r"^out must be a (new folder|folder that can be made), got '.*run"):
         lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 2, out=given)
     assert (out / "old.txt" if kind == "folder" else out).read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
@@ -177,12 +249,12 @@ def test_real_data_refuse(wrong, pattern):
         lz.load_dataset(**{"name": "digits"} | wrong)
 
 
-def test_what_does_not_fit_in_memory_is_refused_with_the_numbers(monkeypatch):
+def test_jobs_that_need_more_memory_are_refused_with_the_numbers(monkeypatch):
     monkeypatch.setattr(plan, "SMALL", 0)
     monkeypatch.setattr(plan, "available_memory", lambda: 8_000)
-    with pytest.raises(ValueError, match=r"infinite-width kernel of 16 training rows takes 0\.00 GB, but 0"):
+    with pytest.raises(ValueError, match=r"infinite-width kernel of 16 training rows .*0\.00 GB"):
         lz.sweep(lz.TwoLayer(width=16), DATA, [16], seeds=1, steps=1)
-    with pytest.raises(ValueError, match=r"all eigenvectors of a kernel of 20 rows takes"):
+    with pytest.raises(ValueError, match=r"kernel of 20 rows"):
         lz.kernel_flow(np.eye(20), np.ones(20), times=[1.0], method="exact")
-    with pytest.raises(ValueError, match=r"A kernel of 16 times 80 entries in float64 takes"):
+    with pytest.raises(ValueError, match=r"^A kernel of 16 times 80 entries in float64"):
         lz.analytic_kernel(lz.TwoLayer(width=2))(DATA.x_train, np.ones((80, DATA.x_train.shape[1])))

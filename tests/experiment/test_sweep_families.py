@@ -1,4 +1,4 @@
-"""Sweeps of deep networks and of a user's own, against the two-layer network and against quantities by hand."""
+"""Sweeps of deep networks and of one's own, against the two-layer network and against quantities by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +34,19 @@ def last(result, name):
 def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
     options = {"widths": [8, 16], "seeds": 2, "steps": 30, "snapshots": 4, "dtype": "float64", "learning_rate": 0.05}
     expected = lz.sweep(TWO, DATA, **options)
-    found = lz.sweep(own(kernel=lz.analytic_kernel(TWO), parametrization="ntk"), DATA, **options)
-    # Those that ask what a unit or a pre-activation is are not there.
-    assert set(expected.data_vars) - set(found.data_vars) == {"max_neuron_displacement", "activation_flips"}
+    result = lz.sweep(own(kernel=lz.analytic_kernel(TWO), parametrization="ntk"), DATA, **options)
+    # A network of one's own has no known units or pre-activations.
+    assert set(expected.data_vars) - set(result.data_vars) == {"max_neuron_displacement", "activation_flips"}
     layered = {"layer_kernel_drift", "layer_displacement", "layer_relative_displacement"}
-    assert set(found.data_vars) - set(expected.data_vars) == layered
-    for name in set(found.data_vars) & set(expected.data_vars):
-        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-8, atol=1e-10, err_msg=name)
-    assert found.layer.values.tolist() == ["hidden", "readout"]
-    rows = {row.quantity: (row.predicted, row.relation) for row in lz.verify(found).rows}
+    assert set(result.data_vars) - set(expected.data_vars) == layered
+    for name in set(result.data_vars) & set(expected.data_vars):
+        np.testing.assert_allclose(result[name].values, expected[name].values, rtol=1e-8, atol=1e-10, err_msg=name)
+    assert result.layer.values.tolist() == ["hidden", "readout"]
+    rows = {row.quantity: (row.predicted, row.relation) for row in lz.verify(result).rows}
     assert rows["kernel_drift"] == (pytest.approx(-0.5), "at most")
-    nobody_knows = lz.verify(lz.sweep(own(), DATA, **options))
-    assert nobody_knows.rows == ()
-    assert "nothing is predicted" in str(nobody_knows)
+    without_prediction = lz.verify(lz.sweep(own(), DATA, **options))
+    assert without_prediction.rows == ()
+    assert "no exponent is predicted" in str(without_prediction)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
     ],
     ids=["deep", "convolutional"],
 )
-def test_what_is_measured_of_layers_is_what_it_says(network):
+def test_measures_of_layers_are_those_by_hand(network):
     data = lz.load_dataset("digits", classes=(0, 1, 2), n_train=12, n_test=5)
     data = lz.Dataset(data.x_train, data.y_train[:, :2], data.x_test, data.y_test[:, :2])
     key = member_key(8, 3)
@@ -104,7 +104,7 @@ def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
             k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
             highest = float(result.lambda_max[i] if falls else result.lambda_max)
             assert highest == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
-            # As large as no width forbids.
+            # The largest rate that is stable at every width.
             assert rates[i] * highest < 1 + 1e-9
 
 
@@ -120,7 +120,7 @@ def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
         assert row.fitted == pytest.approx(predicted, abs=0.15)
 
 
-def test_the_network_of_lee_moves_as_they_say():
+def test_the_network_of_lee_moves_as_published():
     """Lee et al. 2019, Figure 1: first and last layer by m^(-1/2) of themselves, the middle ones by 1 / m."""
     result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 256, 1024], seeds=4, steps=60, snapshots=6)
     verdict = lz.verify(result)
@@ -134,24 +134,25 @@ def test_the_network_of_lee_moves_as_they_say():
     assert verdict.row("initial_kernel_error").fitted == pytest.approx(-0.5, abs=0.2)
 
 
-def test_a_stored_sweep_of_ones_own_goes_on_and_another_network_is_refused(tmp_path):
-    options = {"widths": [8, 16], "seeds": 2, "steps": 5, "learning_rate": 0.01, "out": tmp_path / "run"}
+def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tmp_path):
+    options = {"widths": [8, 16], "seeds": 2, "steps": 5, "learning_rate": 0.01}
+    options["out"] = lz.RunFolder(tmp_path / "run", resume=True)
     first = lz.sweep(own(), DATA, **options)
     for cell in (tmp_path / "run" / "cells").iterdir():
         if cell.name.startswith("000001"):
             cell.unlink()
-    again = lz.sweep(own(), DATA, **options, resume=True)
+    again = lz.sweep(own(), DATA, **options)
     assert first.identical(again.assign_attrs(first.attrs))
-    with pytest.raises(ValueError, match="network_tried"):
-        lz.sweep(own(TWO.clone(activation="erf")), DATA, **options, resume=True)
+    with pytest.raises(ValueError, match="its network_values is"):
+        lz.sweep(own(TWO.clone(activation="erf")), DATA, **options)
 
 
-def test_what_a_network_does_not_have_is_no_axis():
-    with pytest.raises(ValueError, match="init_scale is given, but a network from from_functions has none"):
-        lz.sweep(own(), DATA, [8], seeds=1, steps=2, init_scale=[0.5, 1.0])
-    grid = lz.sweep(own(), DATA, [8], seeds=1, steps=2, output_scale=[0.5, 1.0], learning_rate=0.01)
+def test_a_field_that_a_network_lacks_is_no_axis():
+    with pytest.raises(ValueError, match=r"^axes must have names among output_scale, n_train.*, got 'init_scale'"):
+        lz.sweep(own(), DATA, [8], seeds=1, steps=2, axes={"init_scale": [0.5, 1.0]})
+    grid = lz.sweep(own(), DATA, [8], seeds=1, steps=2, axes={"output_scale": [0.5, 1.0]}, learning_rate=0.01)
     assert grid.kernel_drift.dims == ("width", "seed", "step", "output_scale")
-    with pytest.raises(ValueError, match="has no width"):
+    with pytest.raises(ValueError, match=r"^network .*width"):
         lz.sweep(jnp.tanh, DATA, [8], seeds=1, steps=2)
 
 
@@ -177,7 +178,7 @@ def test_a_network_that_leaves_its_width_out_of_account_is_refused():
     same = lz.from_functions(
         lambda key, x, width: jax.random.normal(key, (x.shape[1],)), lambda params, x: jnp.tanh(x @ params)
     )
-    with pytest.raises(ValueError, match="as many parameters at width 8 as at width 16"):
+    with pytest.raises(ValueError, match="parameters at width 8 as at width 16"):
         lz.sweep(same, DATA, [8, 16], seeds=1, steps=2)
     lz.sweep(same, DATA, [8], seeds=1, steps=2)
 
@@ -199,11 +200,12 @@ def test_a_kernel_of_stax_is_that_of_each_width():
 
 
 def test_another_kernel_is_refused_on_resume(tmp_path):
-    options = {"widths": [8], "seeds": 1, "steps": 3, "learning_rate": 0.01, "out": tmp_path / "run"}
-    one, two = (own(kernel=lambda a, b=None, c=c: c * a @ (a if b is None else b).T) for c in (1, 2))
-    lz.sweep(one, DATA, **options)
-    with pytest.raises(ValueError, match="kernel_tried"):
-        lz.sweep(two, DATA, **options, resume=True)
+    options = {"widths": [8], "seeds": 1, "steps": 3, "learning_rate": 0.01}
+    options["out"] = lz.RunFolder(tmp_path / "run", resume=True)
+    first, second = (own(kernel=lambda a, b=None, c=c: c * a @ (a if b is None else b).T) for c in (1, 2))
+    lz.sweep(first, DATA, **options)
+    with pytest.raises(ValueError, match="its kernel_values is"):
+        lz.sweep(second, DATA, **options)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
@@ -224,7 +226,7 @@ def test_one_hidden_layer_is_deep_enough():
         assert rows[f"layer_relative_displacement[{name}]"].fitted == pytest.approx(-0.5, abs=0.15)
 
 
-def test_linearizations_that_diverge_are_not_compared_with():
+def test_linearizations_that_diverge_have_no_gap():
     """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
     network = lz.ThreeLayer(width=8)
     highest = np.linalg.eigvalsh(lz.analytic_kernel(network.clone(width=16))(DATA.x_train))[-1]
@@ -247,7 +249,7 @@ def test_a_kernel_of_zero_has_no_default_learning_rate():
         lambda key, x, width: {"a": jnp.zeros((width,)), "w": 1e-3 * jax.random.normal(key, (width, x.shape[1]))},
         lambda params, x: (x @ params["w"].T) @ params["a"] * 0.0,
     )
-    with pytest.raises(ValueError, match="so that there is no default"):
+    with pytest.raises(ValueError, match=r"^learning_rate must be given if the kernel's largest eigenvalue"):
         lz.sweep(dead, DATA, [8], seeds=1, steps=2)
 
 
@@ -264,7 +266,7 @@ def test_layers_without_a_kernel_at_the_start_have_no_drift():
 
 @pytest.mark.parametrize("network", [own(), lz.MLP(width=8, depth=2)], ids=["own", "deep"])
 def test_every_network_has_its_picture(network):
-    result = lz.sweep(network, DATA, [8, 16], seeds=2, steps=10, learning_rate=0.01, quadratic=True)
+    result = lz.sweep(network, DATA, [8, 16], seeds=2, steps=10, learning_rate=0.01, measure=lz.Measure(quadratic=True))
     figure = lz.plot(result)
     said = [text.get_text() for axes in figure.axes[:3] for text in axes.get_legend().get_texts()]
     assert any("to second order" in text for text in said)
@@ -276,5 +278,5 @@ def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_
     network = lz.MLP(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
     result = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
     assert len(lz.verify(result).rows) > 1
-    scaled = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2, init_scale=lambda m: m**-0.25)
+    scaled = lz.sweep(network.clone(init_scale=lambda m: m**-0.25), DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
     assert lz.verify(scaled).rows == ()

@@ -1,4 +1,4 @@
-"""Members do not know of each other, and those that diverge are recorded and left behind."""
+"""Members are independent of each other, and those that diverge are recorded."""
 
 import io
 import warnings
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.execution import _runner as engine
-from lazynet.experiment._shared_inputs import prepare
+from lazynet.experiment import _reference as reference
+from lazynet.experiment import share_inputs
 from lazynet.training import snapshot_steps
 from lazynet.training._keys import member_key
 
@@ -38,9 +38,9 @@ def test_the_start_is_the_same_in_both_dtypes():
     network = lz.TwoLayer(width=16, init_scale=0.7, readout="gaussian", train="both")
     runs = [lz.train(network, DATA, member_key(16, 3), 1, dtype=dtype) for dtype in ("float32", "float64")]
     starts = [jax.tree.leaves(run.variables_0) for run in runs]
-    for one, other in zip(*starts, strict=True):
-        assert (one.dtype, other.dtype) == (np.float32, np.float64)
-        np.testing.assert_array_equal(np.asarray(one, np.float64), np.asarray(other))
+    for single, double in zip(*starts, strict=True):
+        assert (single.dtype, double.dtype) == (np.float32, np.float64)
+        np.testing.assert_array_equal(np.asarray(single, np.float64), np.asarray(double))
 
 
 @contextmanager
@@ -116,15 +116,23 @@ def test_members_beside_a_diverged_one_keep_their_bits(partly_diverged):
 def test_the_verdict_and_the_figure_of_a_sweep_with_diverged_members(partly_diverged):
     result = partly_diverged[0]
     verdict = lz.verify(result)
-    assert str(verdict)
-    assert np.isfinite(verdict.levels["relative_displacement"])
-    lz.plot(result, verdict).savefig(io.BytesIO())
+    assert verdict.diverged == 4
+    table = str(verdict)
+    assert "4 members diverged" in table
+    assert all(row.quantity in table for row in verdict.rows)
+    assert all(row.status != "holds" for row in verdict.rows if row.reduction != "start")
+    assert np.isnan(verdict.levels["relative_displacement"]) == bool(result.displacement[0, :, -1].isnull().all())
+    figure = lz.plot(result, verdict)
+    assert "4 members diverged" in figure.get_suptitle()
+    figure.savefig(io.BytesIO())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_learning_rate_far_too_large_is_a_warning_that_names_the_limit(dtype):
     limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
-    with pytest.warns(UserWarning, match=rf"learning_rate is 1000 .* 2 / lambda_max = {limit:.6g}") as caught:
+    with pytest.warns(
+        UserWarning, match=rf"learning_rate is 1000 at width 8, above 2 / lambda_max = {limit:.6g}"
+    ) as caught:
         result = lz.sweep(LINEAR, DATA, [8], 2, 300, learning_rate=1000.0, dtype=dtype)
     assert len(caught) == 1
     assert (result.status == 1).all()
@@ -138,14 +146,14 @@ def test_a_learning_rate_far_too_large_is_a_warning_that_names_the_limit(dtype):
 
 def test_a_learning_rate_too_large_at_one_width_only_is_a_warning():
     """The narrowest width is above its limit, the widest is not."""
-    with pytest.warns(UserWarning, match="at width 8, above the limit"):
+    with pytest.warns(UserWarning, match="at width 8, above 2 / lambda_max"):
         lz.sweep(LINEAR, DATA, [8, 16], 1, 2, learning_rate=lambda m: 10.0 if m == 8 else 0.01)
 
 
 def test_a_learning_rate_just_below_the_limit_is_no_warning():
     limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
     lz.sweep(LINEAR, DATA, [8], 1, 2, learning_rate=0.999 * limit)
-    with pytest.warns(UserWarning, match="above the limit"):
+    with pytest.warns(UserWarning, match="descent on the kernel diverges"):
         lz.sweep(LINEAR, DATA, [8], 1, 2, learning_rate=1.001 * limit)
 
 
@@ -162,7 +170,7 @@ def test_a_kernel_without_an_inverse_is_named_by_complexity_and_warned_of_in_a_s
     network = lz.TwoLayer(width=16, activation=activation)
     with pytest.raises(ValueError, match=rf"rows 3 and 10 are {kind}"):
         lz.complexity(lz.analytic_kernel(network)(data.x_train), data.y_train)
-    with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind} to it"):
+    with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind}"):
         result = lz.sweep(network, data, [256], 1, 5)
     for name in ("lambda_min", "label_norm", "complexity"):
         assert np.isnan(result[name])
@@ -195,30 +203,30 @@ def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
 
 
 @pytest.mark.parametrize(
-    ("network", "dtype", "more"),
+    ("network", "dtype", "options"),
     [
-        (lz.TwoLayer(width=32), "float64", {"sharpness": True}),
+        (lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}),
         (lz.TwoLayer(width=32), "float32", {}),
         (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
         (lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5), "float64", {}),
     ],
 )
-def test_the_space_that_inputs_span_is_all_that_a_network_sees(network, dtype, more, monkeypatch):
+def test_networks_see_the_space_of_their_inputs_only(network, dtype, options, monkeypatch):
     def sweep(by_span):
-        prepared = []
+        shared = []
 
-        def prepare_here(*arguments):
-            prepared.append(prepare(*arguments, by_span=by_span))
-            return prepared[-1]
+        def share(*arguments):
+            shared.append(share_inputs(*arguments, by_span=by_span))
+            return shared[-1]
 
-        monkeypatch.setattr(engine, "prepare", prepare_here)
+        monkeypatch.setattr(reference, "share_inputs", share)
         data = lz.load_dataset("digits", n_train=20, n_test=7)
         if network.outputs == 2:
             data = replace(data, y_train=np.eye(2)[data.y_train.astype(int)], y_test=np.eye(2)[data.y_test.astype(int)])
         data = replace(data, x_test=np.concatenate([data.x_test[:6], data.x_train[:1]]))
-        found = lz.sweep(network, data, [network.width], 2, 30, dtype=dtype, **more)
-        (only,) = prepared
-        return found, only.arrays
+        result = lz.sweep(network, data, [network.width], 2, 30, dtype=dtype, **options)
+        (inputs,) = shared
+        return result, inputs.arrays
 
     (spanned, arrays), (whole, _) = sweep(True), sweep(False)
     # The last test row is a training row.
@@ -234,10 +242,10 @@ def test_the_space_that_inputs_span_is_all_that_a_network_sees(network, dtype, m
 def test_a_measure_sees_all_features():
     seen = []
 
-    def rows(variables, variables_0, data):
+    def rows(network, variables, variables_0, data):
         seen.append((variables["params"]["hidden"].shape, data.x_test.shape))
         return variables["params"]["hidden"][0, :3]
 
     data = lz.load_dataset("digits", n_train=20, n_test=7)
-    lz.sweep(lz.TwoLayer(width=4), data, [4], 1, 3, measures={"rows": rows})
+    lz.sweep(lz.TwoLayer(width=4), data, [4], 1, 3, measure=lz.Measure(own={"first_rows": rows}))
     assert set(seen) == {((4, 64), (7, 64))}

@@ -1,4 +1,4 @@
-"""Networks that use their parameters in every way, each with what a dense layer may be made of."""
+"""Networks that cover the uses of a parameter array, in dense layers and elsewhere."""
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ class Perceptron(nn.Module):
 
 
 class Residual(nn.Module):
-    """A skip around a recomputed layer, normalizations, and inputs that enter twice."""
+    """A skip connection around a rematerialized layer, normalizations, and inputs that are used twice."""
 
     @nn.compact
     def __call__(self, x):
@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """A convolution, a mean over places, a dense layer."""
+    """A convolution, a mean over positions and a dense layer."""
 
     @nn.compact
     def __call__(self, x):
@@ -42,7 +42,7 @@ class Convolutional(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Attention between the places of a row, then a dense layer of all of them."""
+    """Attention between the positions of a row and a dense layer."""
 
     @nn.compact
     def __call__(self, x):
@@ -51,7 +51,7 @@ class Tokens(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A fixed layer and a trained one of rank one: the collections differ."""
+    """The sum of a fixed layer and a trained layer of rank one, in different collections."""
 
     @nn.compact
     def __call__(self, x):
@@ -64,7 +64,7 @@ class LowRank(nn.Module):
 
 @jax.custom_vjp
 def doubled(w, x):
-    """Passes twice the gradient on."""
+    """Return x @ w, with twice its gradient."""
     return x @ w
 
 
@@ -73,7 +73,7 @@ doubled.defvjp(lambda w, x: (x @ w, (w, x)), lambda kept, g: (2 * kept[1].T @ g,
 
 @jax.jit
 def layer(w, x):
-    """A function that keeps its own trace, the same wherever it is called."""
+    """A jitted function, whose trace is shared by all calls."""
     return jnp.tanh(x @ w)
 
 
@@ -85,7 +85,7 @@ def branched(p, x):
     return jax.lax.cond(jnp.isfinite(x).all(), lambda w: jnp.sin(x @ w), lambda w: x @ w, p["w"]) @ p["v"]
 
 
-def of_scalars(p, x):
+def with_scalars(p, x):
     kernel = 3 * p["w"] * p["s"] / jnp.sqrt(jnp.asarray(6, x.dtype))
     return jnp.tanh(x @ kernel - 0.5 * p["b"][None]) * p["t"] / p["u"]
 
@@ -103,7 +103,7 @@ def normed(p, x):
     return jnp.tanh(x @ (p["w"] / jnp.linalg.norm(p["w"], axis=0, keepdims=True)) * p["g"][None])
 
 
-# Arrays with their shapes, (6, 6) where none is given; the function, (n, 6) to (n, 6); those that are dense.
+# Arrays and their shapes, (6, 6) by default; a function from (n, 6) to (n, 6); the arrays that are dense.
 FUNCTIONS = {
     "tied": ("w", lambda p, x: layer(p["w"], layer(p["w"], x)), ""),
     "tied transposed": ("w v", lambda p, x: jnp.tanh(x @ p["w"] @ p["v"]) @ p["w"].T, "v"),
@@ -118,7 +118,7 @@ FUNCTIONS = {
     "bias and skip": ("w b:6", lambda p, x: (h := x @ p["w"]) + jnp.sin(h + p["b"][None]), "w b"),
     "bias of all units": ("w b:1", lambda p, x: jnp.tanh(x @ p["w"] + p["b"][None]), "w"),
     "minus inputs": ("w b:6", lambda p, x: jnp.sin(p["b"][None] - x) @ p["w"], "w b"),
-    "scalars": ("w s: t: u: b:6", of_scalars, "w b"),
+    "scalars": ("w s: t: u: b:6", with_scalars, "w b"),
     "divisor": ("w", lambda p, x: x @ (2 / p["w"]), ""),
     "blocks": ("w:2,3,3", lambda p, x: jnp.einsum("nij,ijk->nik", x.reshape(-1, 2, 3), p["w"]).reshape(-1, 6), ""),
     "normed": ("w g:6", normed, ""),
@@ -141,7 +141,7 @@ FUNCTIONS = {
     "empty": ("w v:6,0", lambda p, x: jnp.concatenate([x @ p["v"], x @ p["w"]], axis=1), "w v"),
 }
 
-# The network, inputs of a row, the arrays that are not dense.
+# The network, the shape of an input, the arrays that are not dense.
 MODULES = {
     "perceptron": (Perceptron(outputs=3), (5,), ""),
     "without biases": (Perceptron(bias=False), (5,), ""),
@@ -153,7 +153,7 @@ MODULES = {
 
 
 def arrays_of(shapes):
-    """Random arrays by name, float64."""
+    """Return random float64 arrays by name."""
     rng = np.random.default_rng(0)
     named = (spec.partition(":") for spec in shapes.split())
     sizes = {name: [int(n) for n in size.split(",") if n] if colon else (6, 6) for name, colon, size in named}
@@ -161,5 +161,5 @@ def arrays_of(shapes):
 
 
 def together(variables, x):
-    """The sum of all functions: no part of its kernel depends on any other function."""
+    """Return the sum of all functions; the kernel of each array depends on its own function only."""
     return sum(function(variables["params"][name], x) for name, (_, function, _) in FUNCTIONS.items())

@@ -19,7 +19,7 @@ def normal_density(z):
     return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-# sigma and sigma', written apart from the library's.
+# sigma and sigma', implemented independently of the library.
 FUNCTIONS = {
     "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
     "erf": (special.erf, lambda z: 2 / np.sqrt(np.pi) * np.exp(-(z**2))),
@@ -33,10 +33,10 @@ COSINES = [-1.0, -0.9, 0.0, 0.9, 0.999, 1.0]
 
 @functools.cache
 def expectations(cosine, norms):
-    """E[sigma sigma] and E[sigma' sigma'] by (activation, init_scale), to 1e-10.
+    """Return E[sigma sigma] and E[sigma' sigma'] by (activation, init_scale), to 1e-10.
 
-    In polar coordinates of the plane of x and x': (w.x, w.x') = kappa r (|x| cos t, |x'| cos(t - angle)). Over t
-    adaptive, split where relu has its kinks; over r twenty Gauss-Legendre nodes on each of twenty pieces of (0, 10).
+    In polar coordinates of the plane of x and x', (w.x, w.x') = kappa r (|x| cos t, |x'| cos(t - angle)). The integral
+    is adaptive in t, split at the kinks of relu, and uses 20 Gauss-Legendre nodes on each of 20 pieces of (0, 10) in r.
     """
     nodes, weights = np.polynomial.legendre.leggauss(20)
     r = (0.5 * np.arange(20)[:, None] + 0.25 * (nodes + 1)).ravel()
@@ -49,7 +49,7 @@ def expectations(cosine, norms):
         return np.array([[weight @ (f(k * z1) * f(k * z2)) for f in FUNCTIONS[name]] for name, k in cases])
 
     kinks = sorted({t % (2 * np.pi) for side in (0, angle) for t in (side + np.pi / 2, side - np.pi / 2)})
-    # From kink to kink, once around.
+    # One full turn, starting at a kink.
     value, error = integrate.quad_vec(
         along_the_ray, kinks[0], kinks[0] + 2 * np.pi, points=kinks[1:], epsabs=1e-10, epsrel=0, norm="max"
     )
@@ -86,7 +86,7 @@ def test_h_infinity_of_arora():
 
 @pytest.mark.parametrize("activation", ["relu", "erf", "gelu"])
 def test_neural_tangents_of_the_whole_network(activation):
-    """Its hidden part carries an init_scale^2 that ours does not, because it trains rescaled weights."""
+    """neural-tangents trains rescaled weights, so its hidden part has an additional factor init_scale^2."""
     stax = neural_tangents().stax
     layer = {"relu": stax.Relu, "erf": stax.Erf, "gelu": stax.Gelu}[activation]()
     x1, x2 = unit_rows(6, 5), unit_rows(4, 5, seed=1)
@@ -108,7 +108,7 @@ def test_scales_that_depend_on_the_width():
     np.testing.assert_allclose(analytic_kernel(scaled)(x), 16 * analytic_kernel(plain)(x), rtol=1e-14)
 
 
-def test_what_does_not_change_the_kernel():
+def test_kernel_does_not_depend_on_outputs_or_start():
     x = unit_rows(5, 3)
     reference = analytic_kernel(TwoLayer(width=16))(x)
     for network in (TwoLayer(width=4, outputs=3), TwoLayer(width=5, readout="gaussian", symmetric=False)):
@@ -127,15 +127,15 @@ def test_symmetric_case(activation, train):
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
-def test_numpy_float64_whatever_comes_in(activation):
+def test_result_is_numpy_float64_for_any_input(activation):
     kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train="both"))
     x = unit_rows(4, 3).astype(np.float32)
     expected = kernel(x.astype(np.float64))
-    for given in (x, jnp.asarray(x)):
-        found = kernel(given)
-        assert type(found) is np.ndarray
-        assert found.dtype == (1 + found).dtype == np.float64
-        np.testing.assert_array_equal(found, expected)
+    for inputs in (x, jnp.asarray(x)):
+        k = kernel(inputs)
+        assert type(k) is np.ndarray
+        assert k.dtype == (1 + k).dtype == np.float64
+        np.testing.assert_array_equal(k, expected)
     assert not jax.config.jax_enable_x64
     np.testing.assert_array_equal(kernel(np.array([[3, 4]])), kernel(np.array([[3.0, 4.0]])))
 
@@ -147,15 +147,23 @@ def test_a_family_without_a_kernel_gives_none():
 @pytest.mark.parametrize(
     ("x1", "x2", "message"),
     [
-        (np.ones(3), None, r"x1 has shape \(3,\), but must be \(n, d\)"),
-        (np.ones((0, 3)), None, r"x1 has shape \(0, 3\)"),
-        (np.ones((2, 3)), np.ones((2, 3, 1)), r"x2 has shape \(2, 3, 1\)"),
-        (np.ones((2, 3)), np.ones((2, 4)), r"x1 has rows of length 3 and x2 of length 4"),
-        (np.array([[1.0, 2.0], [np.nan, 1.0]]), None, r"x1\[1\] is not finite"),
-        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), r"x2\[0\] is not finite"),
-        (np.array([[1.0], [2.0], [0.0]]), None, r"x1\[2\] is zero"),
-        (np.array([[1.0], [1e-160]]), None, r"x1\[1\] has a norm whose square is no number in float64; scale the rows"),
-        (np.ones((2, 1)), np.array([[1e160]]), r"x2\[0\] has a norm whose square"),
+        (np.ones(3), None, r"x1 must be a nonempty array of shape \(n, d\), got shape \(3,\)\."),
+        (np.ones((0, 3)), None, "x1 must be a nonempty array"),
+        (np.ones((2, 3)), np.ones((2, 3, 1)), "x2 must be a nonempty array"),
+        (np.ones((2, 3)), np.ones((2, 4)), "x2 must have rows of length 3 like x1, got length 4"),
+        (
+            np.array([[1.0, 2.0], [np.nan, 1.0]]),
+            None,
+            "x1 must have finite, nonzero rows, got NaN or infinity in row 1",
+        ),
+        (np.ones((2, 2)), np.array([[np.inf, 1.0]]), "x2 must have finite, nonzero rows"),
+        (np.array([[1.0], [2.0], [0.0]]), None, "x1 must have finite, nonzero rows, got zeros in row 2"),
+        (
+            np.array([[1.0], [1e-160]]),
+            None,
+            "x1 must have rows whose squared norms are representable in float64, got a norm of 1e-160 in row 1",
+        ),
+        (np.ones((2, 1)), np.array([[1e160]]), "x2 must have rows whose squared norms"),
     ],
 )
 def test_bad_rows_are_refused(x1, x2, message):
@@ -176,5 +184,5 @@ def test_float32_is_float64_rounded(activation, train):
         rounded = [x.astype(np.float32) for x in rows]
         assert_close(single, kernel(*rounded), ulps=16)
     assert np.array_equal(kernel(x1, dtype="float32"), kernel(x1, dtype="float32").T)
-    with pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
+    with pytest.raises(ValueError, match="dtype must be 'float64' or 'float32', got 'float16'"):
         kernel(x1, dtype="float16")

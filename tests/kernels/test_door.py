@@ -1,4 +1,4 @@
-"""The door to neural-tangents: held against the installed JAX, and shown to leave no trace."""
+"""Import of neural-tangents on the installed JAX, without side effects."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from lazynet.kernels._door import NAMES, neural_tangents, resolve
 
 
 def in_fresh_process(program, *folders):
-    """Run a program in a new interpreter where warnings are errors; the folders come first on its path."""
+    """Run a program in a new interpreter in which warnings are errors, with the folders first on its path."""
     path = os.pathsep.join([*map(str, folders), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
@@ -27,42 +27,42 @@ def in_fresh_process(program, *folders):
 
 
 def bound_by_neural_tangents(name):
-    """The object that neural-tangents itself got under this name."""
+    """Return the object that neural-tangents imported under this name."""
     source = neural_tangents()._src
     attribute = name.rsplit(".", 1)[1]
     if attribute == "Primitive":
         return source.utils.rules.Primitive
     if attribute == "zeros_like_p":
-        # neural-tangents keeps it as the key of a table only.
-        (found,) = [p for p in source.utils.rules.STRUCTURE_RULES if p is not None and p.name == "zeros_like"]
-        return found
+        # neural-tangents keeps this primitive only as a key of a table.
+        (primitive,) = [p for p in source.utils.rules.STRUCTURE_RULES if p is not None and p.name == "zeros_like"]
+        return primitive
     return getattr(source.empirical, attribute.removeprefix("safe_"))
 
 
 @pytest.mark.parametrize(("name", "source"), NAMES.items())
-def test_table_fits_the_installed_jax(name, source):
+def test_table_matches_the_installed_jax(name, source):
     intended = resolve(source)
     assert bound_by_neural_tangents(name) is intended
-    # JAX itself does not have it, and the loan has been taken back; a JAX that has it again must mean the same.
+    # JAX lacks the name again after the import. If a version of JAX has the name, it must refer to the same object.
     try:
-        found = resolve(name)
+        present = resolve(name)
     except (ModuleNotFoundError, AttributeError):
         return
-    assert found is intended
+    assert present is intended
 
 
-def test_public_homes_are_the_private_objects():
+def test_public_objects_are_the_private_ones():
     for name, source in NAMES.items():
         if source.startswith("jax.extend.core."):
             assert resolve(source) is resolve(f"jax._src.core.{name.rsplit('.', 1)[1]}")
 
 
-def test_opens_without_a_trace(tmp_path):
+def test_import_has_no_side_effects(tmp_path):
     fake = tmp_path / "tensorflow"
     fake.mkdir()
     (fake / "__init__.py").write_text("raise RuntimeError('tensorflow was imported')")
     (tmp_path / "tf2jax.py").write_text("raise RuntimeError('tf2jax was imported')")
-    done = in_fresh_process(
+    process = in_fresh_process(
         """
         import sys, threading, jax
         import lazynet
@@ -82,10 +82,10 @@ def test_opens_without_a_trace(tmp_path):
         """,
         tmp_path,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-def test_a_failed_import_takes_the_loan_back(monkeypatch):
+def test_a_failed_import_removes_the_names(monkeypatch):
     def refuse(name):
         if name == "neural_tangents":
             raise ImportError("refused")
@@ -100,7 +100,7 @@ def test_a_failed_import_takes_the_loan_back(monkeypatch):
     assert not hasattr(jax.core, "Jaxpr")
 
 
-def test_an_import_by_the_user_is_taken_as_it_is(monkeypatch):
+def test_an_earlier_import_is_reused(monkeypatch):
     mine = ModuleType("neural_tangents")
     monkeypatch.setitem(sys.modules, "neural_tangents", mine)
     assert neural_tangents.__wrapped__() is mine
@@ -135,7 +135,7 @@ def test_stax_and_predict(weights_and_rows):
     kernel = kernel_fn(x, None, "ntk")
     y = jnp.ones((4, 1))
     predicted = nt.predict.gradient_descent_mse(kernel, y)(3.0, jnp.zeros((4, 1)))
-    # Its loss is a mean over n = 4 examples, so its time is 4 times ours.
+    # The loss of neural-tangents is a mean over n = 4 examples, so its time is 4 times ours.
     eigenvalues, vectors = np.linalg.eigh(np.asarray(kernel, np.float64))
     flow = vectors @ ((1 - np.exp(-eigenvalues * 3.0 / 4)) * (vectors.T @ np.ones(4)))
     np.testing.assert_allclose(predicted[:, 0], flow, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Gaussian duals: closed forms, the diagonal of relu, the Hermite series, blocks."""
+"""Gaussian expectations: closed forms, the diagonal of relu, Hermite series and blocks."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,14 +18,14 @@ def rows(*shape, seed=0):
 
 
 def pair_at(angle, d, seed=0):
-    """Two unit rows whose angle is known without computing it from them."""
+    """Return two unit rows at a given angle."""
     frame = np.linalg.qr(rows(d, 2, seed=seed))[0].T
     x = frame[:1]
     return x, np.cos(angle) * frame[:1] + np.sin(angle) * frame[1:]
 
 
 def arc_cosine(angle, derivative):
-    """Cho and Saul 2009, orders 0 and 1, at unit norms, in extended precision."""
+    """Evaluate the arc-cosine kernels of order 0 and 1 (Cho and Saul 2009) at unit norms in extended precision."""
     angle = np.longdouble(angle)
     pi = 4 * np.arctan(np.longdouble(1))
     if derivative:
@@ -37,9 +37,9 @@ def arc_cosine(angle, derivative):
 @pytest.mark.parametrize("angle", [0.02, 0.1, 1.0, np.pi / 2, 2.5, 3.1])
 def test_relu_off_the_diagonal(angle, derivative):
     x1, x2 = pair_at(angle, 40)
-    found = gaussian_dual("relu", 1.7 * x1, 0.6 * x2, 2.0, derivative)[0, 0]
+    value = gaussian_dual("relu", 1.7 * x1, 0.6 * x2, 2.0, derivative)[0, 0]
     size = 1.0 if derivative else 4.0 * 1.7 * 0.6
-    assert abs(found / size - arc_cosine(angle, derivative)) < 1e-12
+    assert abs(value / size - arc_cosine(angle, derivative)) < 1e-12
 
 
 @BOTH
@@ -63,17 +63,17 @@ def test_relu_on_the_diagonal(derivative):
 @pytest.mark.parametrize(("dtype", "ulps"), [("float64", 8), ("float32", 4)])
 def test_angle_polynomial(dtype, ulps):
     x = np.linspace(0, 1, 3001)[:-1].astype(dtype)
-    found = np.polyval(np.array(dual._angle_polynomial(dtype), dtype), 2 * x - 1) * np.sqrt(1 - x)
-    assert found.dtype == x.dtype
+    angle = np.polyval(np.array(dual._angle_polynomial(dtype), dtype), 2 * x - 1) * np.sqrt(1 - x)
+    assert angle.dtype == x.dtype
     expected = np.arccos(x.astype(np.longdouble))
-    assert np.max(np.abs(found / expected - 1)) < ulps * np.finfo(dtype).eps
+    assert np.max(np.abs(angle / expected - 1)) < ulps * np.finfo(dtype).eps
 
 
 def test_many_nearly_parallel_pairs_in_chunks(monkeypatch):
     x = 1 + 1e-5 * rows(20, 5)
-    whole = gaussian_dual("relu", x)
+    kernel = gaussian_dual("relu", x)
     monkeypatch.setattr(dual, "PAIRS", 35)  # seven pairs at a time
-    np.testing.assert_array_equal(gaussian_dual("relu", x), whole)
+    np.testing.assert_array_equal(gaussian_dual("relu", x), kernel)
 
 
 @BOTH
@@ -117,20 +117,20 @@ def test_hermite_coefficients_do_not_depend_on_the_other_scales(derivative):
 
 @pytest.mark.parametrize("init_scale", [25.0, 1e5])
 def test_too_large_a_scale_is_refused(init_scale):
-    with pytest.raises(ValueError, match=r"init_scale times the largest norm of a row is .* too large .* of tanh"):
+    with pytest.raises(
+        ValueError, match="init_scale must be small enough for 8192 terms of the Hermite series of tanh, got"
+    ):
         gaussian_dual("tanh", np.eye(3), init_scale=init_scale)
 
 
 @BOTH
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_blocks_do_not_show(activation, derivative, monkeypatch):
+def test_result_does_not_depend_on_blocks(activation, derivative, monkeypatch):
     x1, x2 = rows(23, 4), rows(17, 4, seed=1)
-    whole, square = (
-        gaussian_dual(activation, x1, x2, 0.5, derivative),
-        gaussian_dual(activation, x1, None, 0.5, derivative),
-    )
+    rectangle = gaussian_dual(activation, x1, x2, 0.5, derivative)
+    square = gaussian_dual(activation, x1, None, 0.5, derivative)
     monkeypatch.setattr(dual, "BLOCK", 5)
-    np.testing.assert_allclose(gaussian_dual(activation, x1, x2, 0.5, derivative), whole, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(gaussian_dual(activation, x1, x2, 0.5, derivative), rectangle, rtol=1e-13, atol=1e-14)
     blocked = gaussian_dual(activation, x1, None, 0.5, derivative)
     np.testing.assert_allclose(blocked, square, rtol=1e-13, atol=1e-14)
     np.testing.assert_array_equal(blocked, blocked.T)
@@ -148,7 +148,7 @@ def test_symmetric_case(activation, derivative):
     assert np.linalg.eigvalsh(square)[0] > -1e-12
 
 
-def test_nothing_is_traced_again():
+def test_programs_are_traced_once():
     for seed in range(3):
         gaussian_dual("erf", rows(9, 4, seed=seed), init_scale=1.0 + seed)
         gaussian_dual("tanh", rows(9, 4, seed=seed) / 10)

@@ -1,4 +1,4 @@
-"""The empirical tangent kernel against the Jacobian of the flax module."""
+"""Empirical tangent kernels against the Jacobian of the flax module."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ def rows(n, d, seed=0):
 
 
 def moved(network, key, x):
-    """Variables in float64 away from the start."""
+    """Return perturbed variables in float64."""
     with float64():
         start = jax.tree.map(np.asarray, dict(network.init(key, jnp.asarray(x))))
     return jax.tree.map(lambda leaf: leaf + 0.3 * rows(*leaf.shape, seed=7), start)
 
 
 def jacobian(network, variables, x):
-    """(n, k, parameters), NumPy float64."""
+    """Return the Jacobian, shape (n, k, parameters), in NumPy float64."""
 
     def outputs(params):
         return network.apply({**variables, "params": params}, jnp.asarray(x)).reshape(len(x), network.outputs)
@@ -56,7 +56,7 @@ def test_jacobian(activation, train, readout, symmetric, outputs, key):
     j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
     for other, j in ((None, j1), (x2, j2)):
         expected = np.einsum("icp,jdp->icjd", j1, j)
-        # Operation by operation: 120 networks are 120 programs otherwise.
+        # Without jit, because 120 networks would compile 120 programs.
         with jax.disable_jit():
             average = lz.empirical_ntk(network, variables, x1, other)
         assert type(average) is np.ndarray
@@ -72,7 +72,7 @@ def test_jacobian_of_all_outputs(train, outputs, key):
     variables = moved(network, key, x1)
     j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
     for other, j in ((None, j1), (x2, j2)):
-        # One program for all: what JAX is told about debugging makes no difference.
+        # This path compiles its program even where jit is disabled.
         with jax.disable_jit():
             full = lz.empirical_ntk(network, variables, x1, other, outputs="all")
         assert type(full) is np.ndarray
@@ -92,9 +92,9 @@ def test_other_numbers_of_rows_and_features(train, key):
 
 @pytest.mark.parametrize("m", [1, 31, 32, 256, 300, 1024])
 def test_units_active_on_both(m):
-    one, two = rows(7, m) > 0, rows(4, m, seed=1) > 0
-    expected = one.astype(int) @ two.T.astype(int)
-    np.testing.assert_array_equal(active_on_both(jnp.asarray(one), jnp.asarray(two)), expected)
+    active1, active2 = rows(7, m) > 0, rows(4, m, seed=1) > 0
+    expected = active1.astype(int) @ active2.T.astype(int)
+    np.testing.assert_array_equal(active_on_both(jnp.asarray(active1), jnp.asarray(active2)), expected)
 
 
 @pytest.mark.parametrize("train", ["hidden", "both"])
@@ -112,7 +112,7 @@ def test_counting_the_active_units_gives_the_product(dtype, outputs, train, key)
 
 
 def test_readouts_of_several_sizes_are_not_counted(key):
-    # The network says "sign", the variables do not.
+    # The network has a readout of signs, but the variables do not.
     network, x = lz.TwoLayer(width=12), rows(5, 4)
     variables = dict(network.init(key, jnp.asarray(x)))
     for change in (lambda a: 2 * a, lambda a: a.at[3].set(0.5), jnp.zeros_like):
@@ -129,8 +129,8 @@ def test_the_bytes_of_the_average_are_a_bound(other, by_counting, key):
     x2 = None if other is None else jnp.asarray(rows(other, 4), jnp.float32)
     variables = dict(network.init(key, x1))
     program = average_ntk.lower(network, variables, x1, x2, by_counting=by_counting).compile()
-    taken = program.memory_analysis().temp_size_in_bytes
-    assert taken < _average_bytes(network, variables, x1, x2, "float32") < 5 * taken
+    used = program.memory_analysis().temp_size_in_bytes
+    assert used < _average_bytes(network, variables, x1, x2, "float32") < 5 * used
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -145,11 +145,11 @@ def test_float32(activation, key):
         double = lz.empirical_ntk(network, variables, x, outputs=outputs)
         assert double.dtype == np.float64
         assert_close(single, double)
-        # Otherwise it was computed in float64 and only then cast.
+        # A smaller difference would show that the kernel was computed in float64 and then cast.
         assert np.abs(single - double).max() > 1e-9
 
 
-def test_float32_inputs_are_computed_in_float32_and_handed_back_in_float64(key):
+def test_float32_inputs_are_computed_in_float32_and_returned_in_float64(key):
     network, x = lz.TwoLayer(width=64), rows(6, 4).astype(np.float32)
     variables = jax.tree.map(lambda a: np.asarray(a, np.float32), dict(network.init(key, jnp.asarray(x))))
     kernel = lz.empirical_ntk(network, variables, x)
@@ -166,7 +166,7 @@ def test_numpy_float64_outside_of_the_context(key):
     assert not jax.config.jax_enable_x64
     assert type(kernel) is np.ndarray
     assert kernel.dtype == (1 + kernel).dtype == kernel.sum().dtype == np.float64
-    # Inputs in float32 are exact in float64: the same kernel as from their copies.
+    # Converting float32 inputs to float64 is exact, so both kernels are equal.
     copies = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(network.init(key, x)))
     exact = lz.empirical_ntk(network, network.init(key, x), x, dtype="float64")
     np.testing.assert_array_equal(exact, lz.empirical_ntk(network, copies, np.asarray(x, np.float64)))
@@ -175,17 +175,17 @@ def test_numpy_float64_outside_of_the_context(key):
 def test_the_traceable_kernel_keeps_its_dtype(key):
     network, x = lz.TwoLayer(width=8, outputs=2, train="both"), jnp.asarray(rows(3, 4), jnp.float32)
     starts = jax.vmap(lambda k: dict(network.init(k, x)))(jax.random.split(key, 3))
-    many = jax.vmap(lambda variables: average_ntk(network, variables, x, x))(starts)
-    assert many.dtype == jnp.float32
+    kernels = jax.vmap(lambda variables: average_ntk(network, variables, x, x))(starts)
+    assert kernels.dtype == jnp.float32
     for i in range(3):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], starts)
-        assert_close(many[i], lz.empirical_ntk(network, one, x))
+        start = jax.tree.map(lambda leaf, i=i: leaf[i], starts)
+        assert_close(kernels[i], lz.empirical_ntk(network, start, x))
 
 
 def test_bad_arguments_are_refused(key):
     network, x = lz.TwoLayer(width=8), jnp.ones((2, 3))
     variables = network.init(key, x)
-    with unchecked(), pytest.raises(ValueError, match="outputs is 'trace', but must be 'average' or 'all'"):
+    with unchecked(), pytest.raises(ValueError, match="outputs must be 'average' or 'all'"):
         lz.empirical_ntk(network, variables, x, outputs="trace")
-    with unchecked(), pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
+    with unchecked(), pytest.raises(ValueError, match="dtype must be"):
         lz.empirical_ntk(network, variables, x, dtype="float16")

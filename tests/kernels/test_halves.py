@@ -1,4 +1,4 @@
-"""Products with half of a symmetric matrix against whole ones."""
+"""Products with half of a symmetric matrix against products with the full matrix."""
 
 import threading
 import time
@@ -20,13 +20,13 @@ def symmetric(n, dtype):
     return (k + k.T).astype(dtype)
 
 
-# Nothing but a rest, no rest, both; more strips than lanes; more than eight vectors, and none; more than one chunk.
+# Fewer rows than a group, no remainder, and both; more strips than lanes; 17, 9 and 0 vectors; several chunks.
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 3), (8, 8), (23, 2), (64, 17), (1203, 9), (40, 0), (2307, 2)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_symmetric_product(dtype, n, k):
     matrix, v = symmetric(n, dtype), RNG.normal(size=(n, k))
     above, below = half_products(matrix, v)
-    # Sums are in float64: nothing is lost beyond the entries.
+    # Sums are in float64, so only the entries are rounded.
     assert_close(above + below, matrix.astype(np.float64) @ v)
 
 
@@ -49,14 +49,16 @@ def test_many_lanes(monkeypatch):
     assert_close(sum(half_products(matrix, v)), matrix @ v)
 
 
-def test_what_machine_code_would_not_notice_is_refused():
+def test_invalid_blocks_are_refused():
     block, right, left = np.ones((9, 16)), np.ones((16, 2)), np.ones((9, 2))
-    for wrong in ((block, right[1:], left), (block, right, left[1:]), (block, right, left[:, :1]), (block, right)):
-        with unchecked(), pytest.raises(ValueError, match="cannot multiply vectors"):
-            half_products(*wrong)
-    for wrong_block in (block.astype(int), np.asfortranarray(block), block.astype(">f8")):
-        with unchecked(), pytest.raises(ValueError, match="must be of float64 or float32, its rows contiguous"):
-            half_products(wrong_block, right, left)
+    for arrays in ((block, right[1:], left), (block, right, left[1:]), (block, right, left[:, :1]), (block, right)):
+        with unchecked(), pytest.raises(ValueError, match="block must have a shape that matches"):
+            half_products(*arrays)
+    for entries in (block.astype(int), block.astype(">f8")):
+        with unchecked(), pytest.raises(ValueError, match="block must be an array of float64 or float32"):
+            half_products(entries, right, left)
+    with unchecked(), pytest.raises(ValueError, match="block must be an array with contiguous rows"):
+        half_products(np.asfortranarray(block), right, left)
 
 
 def test_the_other_half_is_not_read():
@@ -71,11 +73,11 @@ def test_rows_that_are_part_of_longer_ones():
     assert_close(sum(half_products(matrix[20:, 20:], v)), matrix[20:, 20:] @ v)
 
 
-def test_the_number_of_threads_does_not_show(monkeypatch):
+def test_result_does_not_depend_on_the_number_of_threads(monkeypatch):
     matrix, v = symmetric(700, "float32"), RNG.normal(size=(700, 2))
-    found = sum(half_products(matrix, v))
+    product = sum(half_products(matrix, v))
     monkeypatch.setattr(halves, "in_threads", lambda f, items: [f(item) for item in items])
-    np.testing.assert_array_equal(sum(half_products(matrix, v)), found)
+    np.testing.assert_array_equal(sum(half_products(matrix, v)), product)
 
 
 def test_threads_keep_the_order_and_nest():
@@ -83,7 +85,7 @@ def test_threads_keep_the_order_and_nest():
     assert in_threads(str, []) == []
 
 
-def test_an_interrupt_does_not_wait_for_what_is_left():
+def test_an_interrupt_does_not_wait_for_the_remaining_items():
     done = []
 
     def item(i):

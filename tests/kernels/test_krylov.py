@@ -11,9 +11,14 @@ from reference import unit_rows
 from tolerance import assert_close
 
 import lazynet as lz
-from lazynet.kernels import _solve as solve
-from lazynet.kernels import dense_operator, kernel_operator, largest_eigenvalue
-from lazynet.kernels._krylov import Lanczos, with_random_columns
+from lazynet.kernels import (
+    Lanczos,
+    dense_operator,
+    kernel_operator,
+    largest_eigenvalue,
+    solve,
+    with_random_columns,
+)
 
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
@@ -30,7 +35,7 @@ def test_basis_is_orthonormal_and_projects_the_kernel():
     assert_close(along @ np.diag(values) @ along.T, q[:, :40].T @ k @ q[:, :40])
     assert_close(process.vectors(), q[:, :40] @ along)
     assert_close(process.vectors() @ process.weights / [1e5, 1e-5], b / [1e5, 1e-5])
-    # K V = V T + N R E', and the defect is what stands along N.
+    # K V = V T + N R E', and the defect has the coordinates along N.
     rest = k @ process.vectors() - process.vectors() * values
     assert_close(rest, q[:, 40:] @ process.defect)
 
@@ -63,17 +68,17 @@ def test_random_columns_halve_the_number_of_products():
 
 @pytest.mark.parametrize("rank", [0, 30])
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_solution_is_the_dense_one(outputs, rank):
+def test_solution_equals_the_dense_solution(outputs, rank):
     x = unit_rows(120, 6)
     y = np.random.default_rng(1).normal(size=(120, outputs) if outputs > 1 else 120)
     k = KERNEL(x)
-    found = solve(dense_operator(k), y, tolerance=1e-12, rank=rank)
+    solution = solve(dense_operator(k), y, tolerance=1e-12, rank=rank)
     inverse = np.linalg.solve(k, y)
-    assert found.x.shape == y.shape
-    missed = (found.x - inverse).reshape(120, -1)
+    assert solution.x.shape == y.shape
+    missed = (solution.x - inverse).reshape(120, -1)
     assert np.sum(missed * (k @ missed)) <= 1e-11 * np.sum(y * inverse)
-    np.testing.assert_allclose(found.forms, np.sum((y * inverse).reshape(120, -1), axis=0), rtol=1e-10)
-    assert found.error.truncation <= 1e-12
+    np.testing.assert_allclose(solution.forms, np.sum((y * inverse).reshape(120, -1), axis=0), rtol=1e-10)
+    assert solution.error.truncation <= 1e-12
 
 
 def test_the_preconditioner_saves_products():
@@ -90,42 +95,42 @@ def test_complexity_of_an_operator(storage):
     k = kernel_operator(KERNEL, x, storage=storage)
     assert abs(lz.complexity(k, y, tolerance=1e-8) - expected) <= 1e-8 * expected
     assert lz.complexity(k, np.zeros(300)) == 0
-    with pytest.raises(ValueError, match=r"tolerance is 0\.0, but must be positive"):
+    with pytest.raises(ValueError, match="tolerance must be positive and finite"):
         lz.complexity(k, y, tolerance=0.0)
 
 
-def test_complexity_that_cannot_be_reached_is_said():
+def test_a_tolerance_that_cannot_be_reached_gives_a_warning():
     k, _ = kernel_with(np.geomspace(1e-6, 1, 100))
-    with pytest.warns(UserWarning, match="Complexity may be wrong by .* above its tolerance"):
+    with pytest.warns(UserWarning, match=r"relative error of the complexity may be .*, above the tolerance"):
         lz.complexity(dense_operator(k), np.random.default_rng(0).normal(size=100), tolerance=1e-15)
 
 
 def test_a_kernel_without_inverse_is_refused():
     x, y = unit_rows(200, 6), np.ones(200)
     x[17] = x[3]
-    with pytest.raises(ValueError, match="no inverse in float64"):
+    with pytest.raises(ValueError, match="k must be positive definite in float64"):
         lz.complexity(kernel_operator(KERNEL, x), y)
-    # In float32 already where the smallest eigenvalue is below the rounding of the entries.
+    # In float32, a smallest eigenvalue below the rounding of the entries suffices.
     k, _ = kernel_with(np.geomspace(1e-12, 1, 100))
-    with pytest.raises(ValueError, match="no inverse in float32"):
+    with pytest.raises(ValueError, match="k must be positive definite in float32"):
         lz.complexity(dense_operator(k.astype(np.float32)), np.ones(100))
 
 
 @pytest.mark.parametrize("rank", [0, 60])
-def test_a_small_eigenvalue_that_the_targets_hardly_show_is_found(rank):
-    # One pair of rows that are nearly the same, with opposite labels.
+def test_a_small_eigenvalue_that_the_targets_hardly_show_is_detected(rank):
+    # One pair of nearly identical rows with opposite labels.
     k, y = np.eye(500) / 2, np.ones(500)
     k[0, 1] = k[1, 0] = 0.5 - 1e-6
     y[0] = -1
     truth = y @ np.linalg.solve(k, y)
-    found = solve(dense_operator(k), y, tolerance=2e-3, rank=rank)
-    assert abs(np.sum(found.forms) - truth) <= 10 * found.error.total * truth
-    assert found.error.total <= 2e-3
+    solution = solve(dense_operator(k), y, tolerance=2e-3, rank=rank)
+    assert abs(np.sum(solution.forms) - truth) <= 10 * solution.error.total * truth
+    assert solution.error.total <= 2e-3
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trial", range(25))
-def test_the_error_of_a_solution_is_honest(trial, dtype):
+def test_the_error_of_a_solution_is_not_underestimated(trial, dtype):
     rng = np.random.default_rng(trial)
     n, condition = int(rng.integers(50, 200)), 10 ** rng.uniform(1, 12)
     values = np.geomspace(1 / condition, 1, n)
@@ -134,41 +139,41 @@ def test_the_error_of_a_solution_is_honest(trial, dtype):
     truth = np.sum((q.T @ y) ** 2 / values)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = solve(dense_operator(k.astype(dtype)), y, tolerance=1e-4, rank=0)
-    # An error that is not known is infinite, and never too small.
-    assert found.error.total > 0
-    if np.isfinite(found.error.total):
-        assert abs(np.sum(found.forms) - truth) <= 10 * found.error.total * truth
+        solution = solve(dense_operator(k.astype(dtype)), y, tolerance=1e-4, rank=0)
+    # An unknown error is reported as infinite.
+    assert solution.error.total > 0
+    if np.isfinite(solution.error.total):
+        assert abs(np.sum(solution.forms) - truth) <= 10 * solution.error.total * truth
     if condition < 1e4:
-        assert found.error.total < 1e-2
+        assert solution.error.total < 1e-2
 
 
 @pytest.mark.parametrize("rank", [None, 0])
 @pytest.mark.parametrize("seed", [7, 9, 10, 24])
-def test_the_error_of_arithmetic_is_told(seed, rank):
-    """A few large eigenvalues over a flat tail: what the preconditioner is given is small beside what it takes away."""
+def test_the_error_includes_the_rounding_of_the_arithmetic(seed, rank):
+    """With a few large eigenvalues and a flat tail, the preconditioner cancels most of its input."""
     rng = np.random.default_rng(seed)
     q = np.linalg.qr(rng.normal(size=(135, 135)))[0]
     k = (q * np.concatenate([np.geomspace(1, 0.01, 10), np.full(125, 1e-8)])) @ q.T
     k = (k + k.T) / 2
     y = q[:, :5] @ rng.normal(size=5)
-    found = solve(dense_operator(k), y, tolerance=1e-8, rank=rank)
-    # The inverse of this very matrix: refined with residuals in extended precision.
+    solution = solve(dense_operator(k), y, tolerance=1e-8, rank=rank)
+    # The solution for exactly this matrix, refined with residuals in extended precision.
     factor, x = scipy.linalg.cho_factor(k), np.zeros(135, np.longdouble)
     for _ in range(7):
         x = x + scipy.linalg.cho_solve(factor, (y - k.astype(np.longdouble) @ x).astype(float))
     true = float(y @ x)
-    assert abs(found.forms[0] - true) <= 10 * found.error.total * true
-    assert found.error.storage >= 1e-16
+    assert abs(solution.forms[0] - true) <= 10 * solution.error.total * true
+    assert solution.error.storage >= 1e-16
 
 
 @pytest.mark.parametrize("k", [np.zeros((50, 50)), -np.eye(50)])
 def test_a_kernel_that_is_not_positive_is_refused(k):
-    with pytest.raises(ValueError, match="no inverse in float64"):
+    with pytest.raises(ValueError, match="k must be positive definite in float64"):
         lz.complexity(dense_operator(k), np.ones(50))
 
 
-def test_a_small_eigenvalue_is_found_with_many_targets():
+def test_a_small_eigenvalue_is_detected_with_many_targets():
     y = np.random.default_rng(5).normal(size=(500, 7))
     k = np.diag(np.linspace(0.3, 0.7, 500))
     pair = np.ix_([142, 143], [142, 143])
@@ -177,8 +182,8 @@ def test_a_small_eigenvalue_is_found_with_many_targets():
     w[142], w[143] = 0.5**0.5, -(0.5**0.5)
     y += np.outer(w, 1e-3 - w @ y)
     truth = np.sum(y * np.linalg.solve(k, y), axis=0)
-    found = solve(dense_operator(k), y, tolerance=2e-5)
-    assert np.max(np.abs(found.forms / truth - 1)) <= 10 * found.error.total
+    solution = solve(dense_operator(k), y, tolerance=2e-5)
+    assert np.max(np.abs(solution.forms / truth - 1)) <= 10 * solution.error.total
 
 
 def test_largest_eigenvalue():
@@ -187,12 +192,12 @@ def test_largest_eigenvalue():
 
 
 @pytest.mark.parametrize("rank", [0, 50])
-def test_the_smallest_eigenvalue_comes_with_the_solution(rank):
+def test_smallest_eigenvalue_of_a_solution(rank):
     k = KERNEL(unit_rows(400, 6))
     smallest = np.linalg.eigvalsh(k)[0]
-    found = solve(dense_operator(k), np.ones(400), tolerance=1e-8, rank=rank).lambda_min
-    assert smallest <= found * (1 + 1e-12)
-    assert found <= 1.05 * smallest
+    solution = solve(dense_operator(k), np.ones(400), tolerance=1e-8, rank=rank).lambda_min
+    assert smallest <= solution * (1 + 1e-12)
+    assert solution <= 1.05 * smallest
 
 
 def test_a_matrix_too_large_to_be_factored_is_solved_by_products(monkeypatch):

@@ -1,4 +1,4 @@
-"""The empirical kernel of any network against the Jacobian that JAX gives of it."""
+"""Empirical kernels of arbitrary networks against the Jacobian from JAX."""
 
 from math import prod
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ def rows(n, *shape, seed=0):
 
 
 def drawn(network, x, dtype=np.float64):
-    """Variables away from any start: what is fixed is positive, integers are 3."""
+    """Return random variables; fixed floats are positive, integers are 3."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -38,19 +38,19 @@ def drawn(network, x, dtype=np.float64):
 
 
 def jacobians(apply, variables, x):
-    """Of each array (n, k, size), NumPy float64."""
+    """Return the Jacobian with respect to each array, shape (n, k, size), in NumPy float64."""
     fixed = {name: value for name, value in variables.items() if name != "params"}
 
     def outputs(params, fixed, x):
         return apply({**fixed, "params": params}, x).reshape(len(x), -1)
 
     with float64():
-        found = jax.tree.leaves(jax.jit(jax.jacrev(outputs))(variables["params"], fixed, x))
-        return [np.asarray(j).reshape(*j.shape[:2], prod(j.shape[2:])) for j in found]
+        leaves = jax.tree.leaves(jax.jit(jax.jacrev(outputs))(variables["params"], fixed, x))
+        return [np.asarray(j).reshape(*j.shape[:2], prod(j.shape[2:])) for j in leaves]
 
 
 def dense(apply, variables, x):
-    """The places of the arrays that are taken as those of dense layers."""
+    """Return the positions of the arrays that are recognized as dense layers."""
     leaves, structure = jax.tree.flatten(variables["params"])
 
     def outputs(leaves, row):
@@ -58,13 +58,13 @@ def dense(apply, variables, x):
 
     with float64():
         program = trace(outputs, leaves, jnp.asarray(x[:1]))
-    return {place for place, use in uses(program, program.arguments[:-1], program.arguments[-1]).items() if use}
+    return {position for position, use in uses(program, program.arguments[:-1], program.arguments[-1]).items() if use}
 
 
 def parts_of(apply, variables, x1, x2):
-    """What each array adds to the kernel of every pair of outputs, from the Jacobian."""
-    both = jacobians(apply, variables, np.concatenate([x1, x2]))
-    return [np.einsum("icp,jdp->icjd", j[: len(x1)], j[len(x1) :]) for j in both]
+    """Return the contribution of each array to the kernel of all pairs of outputs, from the Jacobian."""
+    stacked = jacobians(apply, variables, np.concatenate([x1, x2]))
+    return [np.einsum("icp,jdp->icjd", j[: len(x1)], j[len(x1) :]) for j in stacked]
 
 
 def average(kernel):
@@ -72,24 +72,24 @@ def average(kernel):
 
 
 def check(network, variables, x):
-    """Every form of the kernel against the Jacobian."""
+    """Compare the kernel and its parts with the Jacobian."""
     expected = parts_of(network.apply, variables, x, x)
-    found = lz.empirical_ntk(network, variables, x, outputs="all", parts=True)
-    for part, whole in zip(found.values(), expected, strict=True):
-        assert_close(part, whole)
-    whole = lz.empirical_ntk(network, variables, x[:2], x[2:])
-    assert_close(whole, average(sum(expected))[:2, 2:])
+    parts = lz.empirical_ntk(network, variables, x, outputs="all", parts=True)
+    for part, expected_part in zip(parts.values(), expected, strict=True):
+        assert_close(part, expected_part)
+    kernel = lz.empirical_ntk(network, variables, x[:2], x[2:])
+    assert_close(kernel, average(sum(expected))[:2, 2:])
 
 
 @pytest.fixture(scope="module")
 def functions():
-    """Of each array of the functions: what it adds to the kernel, what it should add, and whether it is dense."""
+    """Return, for each array: its part of the kernel, the expected part, and whether it is dense."""
     variables = {"params": {name: arrays_of(shapes) for name, (shapes, _, _) in FUNCTIONS.items()}}
     x = rows(5, 6)
-    found = lz.empirical_ntk(together, variables, x, outputs="all", parts=True)
+    parts = lz.empirical_ntk(together, variables, x, outputs="all", parts=True)
     expected = parts_of(together, variables, x, x)
-    places = dense(together, variables, x)
-    return {path: (found[path], expected[i], i in places) for i, path in enumerate(found)}
+    positions = dense(together, variables, x)
+    return {path: (part, expected[i], i in positions) for i, (path, part) in enumerate(parts.items())}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -112,14 +112,14 @@ def test_modules(name):
     # flax's normalization mixes dtypes.
     with jax.numpy_dtype_promotion("standard"):
         check(network, variables, x)
-        taken = dense(network.apply, variables, x)
+        positions = dense(network.apply, variables, x)
     paths = sorted(traverse_util.flatten_dict(variables["params"], sep="/"))
-    assert {path for place, path in enumerate(paths) if place not in taken} == set(general.split())
+    assert {path for position, path in enumerate(paths) if position not in positions} == set(general.split())
 
 
 @pytest.fixture(scope="module")
 def mixed():
-    """A network with dense layers and one array shared between layers, its variables, 11 rows, and the kernel."""
+    """Return a network in which two layers share an array, its variables, 11 rows, and the kernel."""
 
     def apply(variables, x):
         p = variables["params"]
@@ -137,7 +137,7 @@ def test_blocks(mixed, most, held, monkeypatch):
     apply, variables, x, expected = mixed
     monkeypatch.setattr(blockwise, "BLOCK", most)
     plan = blockwise.plan_blocks
-    monkeypatch.setattr(blockwise, "plan_blocks", lambda *given: plan(*given)._replace(held=held))
+    monkeypatch.setattr(blockwise, "plan_blocks", lambda *arguments: plan(*arguments)._replace(held=held))
     symmetric = lz.empirical_ntk(apply, variables, x, outputs="all")
     assert_close(symmetric, expected)
     np.testing.assert_array_equal(symmetric, symmetric.transpose(2, 3, 0, 1))
@@ -146,22 +146,22 @@ def test_blocks(mixed, most, held, monkeypatch):
     assert_close(lz.empirical_ntk(apply, variables, x, x[:3]), average(expected)[:, :3])
 
 
-def test_a_symmetric_kernel_takes_half_of_the_products_and_is_so_however_they_round(mixed, monkeypatch):
+def test_a_symmetric_kernel_takes_half_of_the_products_and_is_exactly_symmetric(mixed, monkeypatch):
     apply, variables, x, expected = mixed
     monkeypatch.setattr(blockwise, "BLOCK", 2)
     calls = []
 
     def rounded(*arguments, **options):
-        programs = right(*arguments, **options)
+        programs = compile_programs(*arguments, **options)
 
         def product(*layers):
             calls.append(1)
             noise = 1e-9 * rows(2, 1, 2, 1, seed=len(calls))
-            return {place: np.asarray(block) + noise for place, block in programs.product(*layers).items()}
+            return {position: np.asarray(block) + noise for position, block in programs.product(*layers).items()}
 
         return programs._replace(product=product)
 
-    right = blockwise.Blockwise._compile
+    compile_programs = blockwise.Blockwise._compile
     monkeypatch.setattr(blockwise.Blockwise, "_compile", rounded)
     kernel = lz.empirical_ntk(apply, variables, x)
     assert len(calls) == 6 * 7 / 2
@@ -169,7 +169,7 @@ def test_a_symmetric_kernel_takes_half_of_the_products_and_is_so_however_they_ro
     np.testing.assert_array_equal(kernel, kernel.T)
 
 
-def test_memory_is_kept(mixed):
+def test_memory_limit_is_respected(mixed):
     apply, variables, x, expected = mixed
     with float64():
         blocks = blockwise.Blockwise(apply, jax.tree.map(jnp.asarray, variables), "all", False)
@@ -177,12 +177,12 @@ def test_memory_is_kept(mixed):
         plans = []
         for memory in np.geomspace(least, 50 * least, 6).astype(int).tolist():
             rows, held = blocks.plan(len(x), (6,), memory)
-            beside, each = blocks.needed(rows, (6,))
-            assert beside + held * each <= memory
+            working, per_block = blocks.needed(rows, (6,))
+            assert working + held * per_block <= memory
             plans.append((rows, held))
             if memory < 3 * least:
                 assert_close(blocks(x, None, memory=memory, dtype="float64")[0], expected)
-        with pytest.raises(ValueError, match=r"One row of the empirical kernel .* takes 0.00 GB, but 0.00 GB"):
+        with pytest.raises(ValueError, match="The empirical kernel of a single pair of rows needs"):
             blocks.plan(len(x), (6,), least - 1)
     # More memory means larger blocks.
     assert plans == sorted(plans)
@@ -190,8 +190,8 @@ def test_memory_is_kept(mixed):
     assert plans[-1] == (11, 1)
 
 
-def test_what_a_program_takes_is_counted():
-    """Of a dense layer with a bias and one without, by hand: both factors of each for 32 rows, the bias for nothing."""
+def test_the_bytes_of_a_program_are_counted():
+    """The layers hold both factors of each dense layer for 32 rows, and nothing in addition for the bias."""
     d, m, k, n = 64, 128, 3, 32
 
     def apply(variables, x):
@@ -200,37 +200,37 @@ def test_what_a_program_takes_is_counted():
 
     with float64():
         variables = jax.tree.map(jnp.asarray, {"params": {"w": rows(d, m), "b": np.zeros(m), "v": rows(m, k)}})
-        beside, each = blockwise.Blockwise(apply, variables, "average", False).needed(n, (d,))
-    assert each == 8 * n * (d + k * m + m + k * k)
-    least = 8 * (d * m + m + m * k + n * d) + each
-    assert least < beside < 4 * least
+        working, per_block = blockwise.Blockwise(apply, variables, "average", False).needed(n, (d,))
+    assert per_block == 8 * n * (d + k * m + m + k * k)
+    least = 8 * (d * m + m + m * k + n * d) + per_block
+    assert least < working < 4 * least
 
 
 def test_too_little_memory_is_refused(mixed):
     apply, variables, x, _ = mixed
-    with pytest.raises(ValueError, match=r"One row of the empirical kernel against one row takes .* GB, but 0.00 GB"):
+    with pytest.raises(ValueError, match="The empirical kernel of a single pair of rows"):
         lz.empirical_ntk(apply, variables, x, memory=100)
 
 
-def test_a_two_layer_network_goes_by_blocks_where_memory_is_short():
+def test_a_two_layer_network_is_computed_in_blocks_if_memory_is_short():
     network, x = lz.TwoLayer(width=512), rows(64, 6)
     variables = drawn(network, x)
-    whole = lz.empirical_ntk(network, variables, x)
-    assert_close(lz.empirical_ntk(network, variables, x, memory=300_000), whole)
-    with pytest.raises(ValueError, match="One row of the empirical kernel"):
+    kernel = lz.empirical_ntk(network, variables, x)
+    assert_close(lz.empirical_ntk(network, variables, x, memory=300_000), kernel)
+    with pytest.raises(ValueError, match="The empirical kernel of a single pair"):
         lz.empirical_ntk(network, variables, x, memory=1000)
 
 
 @pytest.mark.parametrize("outputs", ["average", "all"])
-def test_parts_add_up_and_are_called_by_their_path(outputs):
+def test_parts_add_up_and_are_named_by_path(outputs):
     network, x = Perceptron(widths=(7,), outputs=2), rows(4, 5)
     variables = drawn(network, x)
     parts = lz.empirical_ntk(network, variables, x, parts=True, outputs=outputs)
     assert list(parts) == ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel"]
     assert_close(sum(parts.values()), lz.empirical_ntk(network, variables, x, outputs=outputs))
-    # A bias moves one output alone, by as much for every row.
-    one = np.ones((4, 4)) if outputs == "average" else np.einsum("ij,cd->icjd", np.ones((4, 4)), np.eye(2))
-    assert_close(parts["Dense_1/bias"], one)
+    # A bias of the last layer shifts one output by the same amount for every row.
+    expected = np.ones((4, 4)) if outputs == "average" else np.einsum("ij,cd->icjd", np.ones((4, 4)), np.eye(2))
+    assert_close(parts["Dense_1/bias"], expected)
 
 
 @pytest.mark.parametrize("train", ["hidden", "readout", "both"])
@@ -246,14 +246,14 @@ def test_float32():
     network, x = Perceptron(outputs=2), rows(6, 5).astype("float32")
     variables = drawn(network, x, "float32")
     exact = lz.empirical_ntk(network, variables, x, dtype="float64")
-    found = lz.empirical_ntk(network, variables, x)
-    assert found.dtype == exact.dtype == np.float64
-    assert_close(found, exact, dtype="float32")
-    # Otherwise it was computed in float64.
-    assert np.abs(found - exact).max() > 1e-9
+    kernel = lz.empirical_ntk(network, variables, x)
+    assert kernel.dtype == exact.dtype == np.float64
+    assert_close(kernel, exact, dtype="float32")
+    # A smaller difference would show that the kernel was computed in float64.
+    assert np.abs(kernel - exact).max() > 1e-9
     single = lz.empirical_ntk(network, variables, x, dtype="float32")
     assert single.dtype == np.float32
-    np.testing.assert_array_equal(single, found)
+    np.testing.assert_array_equal(single, kernel)
     assert not jax.config.jax_enable_x64
 
 
@@ -267,14 +267,14 @@ def test_a_linearized_network_has_the_kernel_of_its_origin():
 
 
 def test_a_number_that_is_an_output():
-    found = lz.empirical_ntk(lambda variables, x: x[:, 0] * variables["params"], {"params": np.ones(())}, rows(4, 6))
-    assert_close(found, np.outer(rows(4, 6)[:, 0], rows(4, 6)[:, 0]))
+    kernel = lz.empirical_ntk(lambda variables, x: x[:, 0] * variables["params"], {"params": np.ones(())}, rows(4, 6))
+    assert_close(kernel, np.outer(rows(4, 6)[:, 0], rows(4, 6)[:, 0]))
 
 
 def test_a_network_without_a_hash():
     network = SimpleNamespace(apply=lambda variables, x: x @ variables["params"]["w"])
-    found = lz.empirical_ntk(network, {"params": {"w": rows(6, 1)}}, rows(4, 6))
-    assert_close(found, rows(4, 6) @ rows(4, 6).T)
+    kernel = lz.empirical_ntk(network, {"params": {"w": rows(6, 1)}}, rows(4, 6))
+    assert_close(kernel, rows(4, 6) @ rows(4, 6).T)
 
 
 def test_a_network_is_traced_once():
@@ -291,34 +291,37 @@ def test_a_network_is_traced_once():
 
 
 @pytest.mark.parametrize(
-    ("function", "sentence"),
+    ("function", "message"),
     [
-        (lambda p, x: (x @ p["w"]).sum(), r"gives float64 \(\) for one row, but must give floats"),
-        (lambda p, x: (x @ p["w"])[None], r"gives float64 \(1, 1, 6\) for one row"),
-        (lambda p, x: (x @ p["w"]).astype(complex), r"gives complex128 \(1, 6\)"),
-        (lambda p, x: (x @ p["w"], x), "gives a tuple for one row"),
-        (lambda p, x: jnp.sin(x), "has no array that the outputs of network depend on"),
+        (
+            lambda p, x: (x @ p["w"]).sum(),
+            r"network must return floats .* got float64 of shape \(\)\.",
+        ),
+        (lambda p, x: (x @ p["w"])[None], r"got float64 of shape \(1, 1, 6\)"),
+        (lambda p, x: (x @ p["w"]).astype(complex), r"got complex128 of shape \(1, 6\)"),
+        (lambda p, x: (x @ p["w"], x), "got tuple"),
+        (lambda p, x: jnp.sin(x), r"variables\['params'\] must have arrays that the outputs of network depend on"),
     ],
 )
-def test_other_outputs_are_refused(function, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_other_outputs_are_refused(function, message):
+    with pytest.raises(ValueError, match=message):
         lz.empirical_ntk(lambda variables, x: function(variables["params"], x), {"params": arrays_of("w")}, rows(3, 6))
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        ({"network": 3}, r"network is a int, but must be or have a function apply\(variables, x\)"),
-        ({"variables": {"fixed": {}}}, "variables has 'fixed', but must have 'params'"),
-        ({"variables": {"params": {"a": {"b": np.arange(3)}}}}, "has int64 at 'a/b', but must have arrays of floats"),
-        ({"variables": {"params": {"a": 1.0}}}, "has a float at 'a', but must have arrays of floats"),
-        ({"x1": np.ones(6)}, r"x1 has shape \(6,\), but must have rows \(n, d\), at least one"),
-        ({"x1": np.ones((0, 6))}, r"x1 has shape \(0, 6\), but must have rows"),
-        ({"x2": np.ones((2, 5))}, r"x2 has shape \(2, 5\), but must have rows \(6,\) as x1 has"),
-        ({"x2": np.ones((0, 6))}, r"x2 has shape \(0, 6\), but must have rows .* at least one"),
+        ({"network": 3}, r"network must be or have a function apply\(variables, x\), got int"),
+        ({"variables": {"fixed": {}}}, "variables must have the key 'params'"),
+        ({"variables": {"params": {"a": {"b": np.arange(3)}}}}, "must have arrays of floats only, got int64 at 'a/b'"),
+        ({"variables": {"params": {"a": 1.0}}}, "got float at 'a'"),
+        ({"x1": np.ones(6)}, "x1 must be a nonempty array"),
+        ({"x1": np.ones((0, 6))}, "x1 must be a nonempty array"),
+        ({"x2": np.ones((2, 5))}, r"x2 must be a nonempty array of rows of shape \(6,\) like x1"),
+        ({"x2": np.ones((0, 6))}, "x2 must be a nonempty array"),
     ],
 )
-def test_bad_arguments_are_refused(change, sentence):
-    given = {"network": lambda variables, x: x @ variables["params"]["w"], "variables": {"params": arrays_of("w")}}
-    with unchecked(), pytest.raises(ValueError, match=sentence):
-        lz.empirical_ntk(**{**given, "x1": rows(3, 6), **change})
+def test_bad_arguments_are_refused(change, message):
+    arguments = {"network": lambda variables, x: x @ variables["params"]["w"], "variables": {"params": arrays_of("w")}}
+    with unchecked(), pytest.raises(ValueError, match=message):
+        lz.empirical_ntk(**{**arguments, "x1": rows(3, 6), **change})

@@ -1,4 +1,4 @@
-"""The analytic kernel against averages over a million units of the flax module itself."""
+"""Analytic kernels against averages over a million units of the flax module."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ NETWORKS, WIDTH = 128, 2**13
 
 
 def pairs():
-    """Eight pairs of inputs: equal, opposite, orthogonal, generic, and not of unit norm."""
+    """Return eight pairs of inputs: equal, opposite, orthogonal, generic, and not of unit norm."""
     x1, x2 = unit_rows(8, 3), unit_rows(8, 3, seed=1)
     x2[0], x2[1], x2[2] = x1[0], -x1[1], np.cross(x1[2], [1.0, 0.0, 0.0])
     x1[6], x2[6], x2[7] = 0.5 * x1[6], 1.7 * x2[6], 2.0 * x1[7]
@@ -26,20 +26,20 @@ def check(network, key):
 
     @jax.jit
     def samples(keys, x1, x2):
-        def one(key):
-            # The same start whatever is trained.
+        def sample(key):
+            # The start does not depend on the trained part.
             variables = dict(network.init(key, x1))
             return jnp.stack([jnp.diagonal(average_ntk(part, variables, x1, x2)) for part in networks])
 
-        return jax.lax.map(one, keys)
+        return jax.lax.map(sample, keys)
 
-    found = np.asarray(samples(jax.random.split(key, NETWORKS), x1, x2), np.float64)
-    mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(NETWORKS)
+    kernels = np.asarray(samples(jax.random.split(key, NETWORKS), x1, x2), np.float64)
+    mean, error = kernels.mean(axis=0), kernels.std(axis=0, ddof=1) / np.sqrt(NETWORKS)
     for part, value, width in zip(networks, mean, error, strict=True):
         expected = np.diagonal(lz.analytic_kernel(part)(x1, x2))
         scale = np.abs(expected).max()
         assert np.all(width < 0.02 * scale)
-        # Where nothing is random, as relu' on opposite rows, only float32's rounding is left.
+        # Entries without randomness, such as relu' on opposite rows, have only the rounding errors of float32.
         assert np.all(np.abs(value - expected) < 5 * width + 1e-6 * scale), part.train
 
 

@@ -1,4 +1,4 @@
-"""Kernel operators against the matrices they stand for."""
+"""Kernel operators against the matrices that they represent."""
 
 from types import SimpleNamespace
 
@@ -21,21 +21,21 @@ N = 23
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Blocks of 7 rows in panels of 3: several of each, and a rest."""
+    """Use blocks of 7 rows and panels of 3 rows, so that there are several of each and a remainder."""
     monkeypatch.setattr(operators, "BLOCK", 7)
     monkeypatch.setattr(operators, "PANEL", 3)
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk", "devices", "none"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_an_operator_is_its_matrix(dtype, storage):
+def test_operator_equals_its_matrix(dtype, storage):
     x, v = unit_rows(N, 5), np.random.default_rng(1).normal(size=(N, 2))
     k = lz.kernel_operator(KERNEL, x, dtype=dtype, storage=storage)
-    whole = KERNEL(x)
+    matrix = KERNEL(x)
     assert (k.shape, k.dtype, k.storage) == ((N, N), np.dtype(dtype), storage)
     ulps = 64 if dtype == "float64" else 8
-    assert_close(k.dense().astype(dtype), whole, ulps=ulps)
-    # The sums are in float64: nothing is lost beyond the entries.
+    assert_close(k.dense().astype(dtype), matrix, ulps=ulps)
+    # Sums are in float64, so only the entries are rounded.
     assert_close(k.product(v), k.dense() @ v)
     assert_close(k.diagonal(), np.diag(k.dense()))
     index = np.array([0, 6, 7, 20, 22])
@@ -45,36 +45,36 @@ def test_an_operator_is_its_matrix(dtype, storage):
 @pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
-    """On the host, and shared by the devices as accelerators share it."""
+    """The matrix stays on the host, or is distributed over devices as over accelerators."""
     monkeypatch.setattr("lazynet.kernels._dense._stays_on_host", lambda matrix: on_host)
-    whole = KERNEL(unit_rows(N, 5)).astype(dtype)
-    k = dense_operator(whole)
+    matrix = KERNEL(unit_rows(N, 5)).astype(dtype)
+    k = dense_operator(matrix)
     assert k.storage == ("memory" if on_host else "devices")
     assert k.dtype == np.dtype(dtype)
     assert k.rounding == (2.0**-24 if dtype == "float32" else 0)
-    np.testing.assert_array_equal(k.dense(), whole.astype(np.float64))
-    assert_close(k.product(np.eye(N)), whole.astype(np.float64))
+    np.testing.assert_array_equal(k.dense(), matrix.astype(np.float64))
+    assert_close(k.product(np.eye(N)), matrix.astype(np.float64))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_the_number_of_devices_does_not_show(dtype, monkeypatch):
+def test_result_does_not_depend_on_the_number_of_devices(dtype, monkeypatch):
     x, y = unit_rows(60, 5), np.random.default_rng(1).normal(size=60)
-    found = []
+    flows = []
     for count in (1, 2):
         monkeypatch.setattr("lazynet.kernels._dense.float64_devices", lambda count=count: jax.local_devices()[:count])
         k = lz.kernel_operator(KERNEL, x, dtype=dtype, storage="devices")
         assert len({panel.device for panel in k._panels}) == count
-        found.append(lz.kernel_flow(k, y, times=[0.1, 1.0, 10.0], method="krylov", tolerance=1e-3).train)
-    assert_close(found[0], found[1], ulps=256)
+        flows.append(lz.kernel_flow(k, y, times=[0.1, 1.0, 10.0], method="krylov", tolerance=1e-3).train)
+    assert_close(flows[0], flows[1], ulps=256)
 
 
-def test_what_does_not_fit_on_the_devices_is_refused(monkeypatch):
+def test_too_little_device_memory_is_refused(monkeypatch):
     monkeypatch.setattr(storage, "device_memory", lambda devices: 8 * N * N - 1)
-    with pytest.raises(ValueError, match=r"A kernel of 23 rows in float64 .* takes .* of device memory are free"):
+    with pytest.raises(ValueError, match=r"A kernel of 23 rows in float64 .* needs .* GB of device memory"):
         lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="devices")
 
 
-def test_between_other_inputs():
+def test_cross_operator():
     x1, x2, v = unit_rows(9, 5), unit_rows(N, 5, seed=1), np.random.default_rng(1).normal(size=(N, 2))
     assert_close(CrossOperator(KERNEL, x1, x2, "float64").product(v), KERNEL(x1, x2) @ v)
 
@@ -91,13 +91,13 @@ def test_blocks_are_computed_once_or_each_time():
     assert len(calls) == 10  # four rows of blocks, the upper triangle
     stored.product(v)
     assert len(calls) == 10
-    anew = lz.kernel_operator(counted, x, storage="none")
+    recomputed = lz.kernel_operator(counted, x, storage="none")
     assert len(calls) == 10
-    anew.product(v)
+    recomputed.product(v)
     assert len(calls) == 20
 
 
-def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
+def test_too_large_kernels_go_to_disk_or_are_refused(monkeypatch):
     monkeypatch.setattr(storage, "WORKING", 0)
     x = unit_rows(N, 5)
     needed = plan.symmetric_bytes(N, 8, 7)
@@ -108,17 +108,19 @@ def test_what_does_not_fit_goes_to_disk_or_is_refused(monkeypatch):
     def no_work(*args, **options):
         raise AssertionError("work was started")
 
-    with pytest.raises(ValueError, match=r"A kernel of 23 rows in float64 .* takes 0.00 GB, but 0.00 GB"):
+    with pytest.raises(
+        ValueError, match=r"A kernel of 23 rows in float64 .* needs 0\.00 GB of memory, but only 0\.00 GB is free\."
+    ):
         lz.kernel_operator(no_work, x, storage="memory", memory=needed - 1)
 
 
-def test_a_disk_that_is_full_is_refused(monkeypatch):
+def test_a_full_disk_is_refused(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(ValueError, match=r"0\.00 GB of disk are free"):
+    with pytest.raises(ValueError, match="of disk, but only"):
         lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="disk")
 
 
-def test_progress_ends_at_the_whole():
+def test_progress_ends_at_one():
     shares = []
     lz.kernel_operator(KERNEL, unit_rows(N, 5), progress=shares.append)
     assert shares == sorted(shares)
@@ -127,28 +129,32 @@ def test_progress_ends_at_the_whole():
 
 def test_bad_input():
     x = unit_rows(N, 5)
-    for bad in (x[:0], x[0], np.full((3, 2), np.nan)):
-        with unchecked(), pytest.raises(ValueError, match="must be finite rows"):
-            lz.kernel_operator(KERNEL, bad)
-    with unchecked(), pytest.raises(ValueError, match="finite rows of length 5"):
+    for inputs in (x[:0], x[0]):
+        with unchecked(), pytest.raises(ValueError, match="x must be a nonempty array"):
+            lz.kernel_operator(KERNEL, inputs)
+    with pytest.raises(ValueError, match="x must be finite"):
+        lz.kernel_operator(KERNEL, np.full((3, 2), np.nan))
+    with unchecked(), pytest.raises(ValueError, match=r"x1 must be an array of shape \(n1, 5\)"):
         CrossOperator(KERNEL, x[:, :4], x, "float64")
-    with pytest.raises(ValueError, match="dtype is 'float16', but must be 'float64' or 'float32'"):
+    with pytest.raises(ValueError, match="x1 must be finite"):
+        CrossOperator(KERNEL, x * np.inf, x, "float64")
+    with pytest.raises(ValueError, match="dtype must be"):
         lz.kernel_operator(KERNEL, x, dtype="float16")
-    with pytest.raises(ValueError, match="storage is 'cloud', but must be"):
+    with pytest.raises(ValueError, match="storage must be None or one of memory, disk, devices, none"):
         lz.kernel_operator(KERNEL, x, storage="cloud")
-    with pytest.raises(ValueError, match="rows 0 to 6 has NaN or infinite entries"):
+    with pytest.raises(ValueError, match=r"kernel must return finite entries, got .* in rows 0 to 6"):
         lz.kernel_operator(lambda a, b=None, dtype=None: np.full((len(a), len(a if b is None else b)), np.nan), x)
-    with pytest.raises(ValueError, match=r"kernel returned shape \(7, 7\) for 7 and 2 rows"):
+    with pytest.raises(ValueError, match=r"kernel must return an array of shape \(7, 2\)"):
         lz.kernel_operator(lambda a, b=None, dtype=None: a @ a.T, x, storage="none").product(np.ones((N, 1)))
-    with unchecked(), pytest.raises(ValueError, match=r"v has shape \(22, 1\), but an operator of 23 rows"):
+    with unchecked(), pytest.raises(ValueError, match=r"v must be an array of shape \(23, k\)"):
         dense_operator(KERNEL(x)).product(np.ones((N - 1, 1)))
     large = np.zeros((4, 4))
     large[0, 3], large[3, 0] = 1e308, -1e308
-    with pytest.raises(ValueError, match="differs from its transpose"):
+    with pytest.raises(ValueError, match="k must be symmetric"):
         dense_operator(large)
-    with pytest.raises(ValueError, match="differs from its transpose"):
+    with pytest.raises(ValueError, match="k must be symmetric"):
         dense_operator(np.triu(np.ones((4, 4), np.float32)))
 
 
-def test_available_memory_is_some_and_no_more_than_the_machine_has():
+def test_available_memory_is_plausible():
     assert 1e6 < plan.available_memory() < 1e15

@@ -12,7 +12,7 @@ from lazynet.kernels._spectrum import DIRECT
 
 
 def solve_longdouble(k, y):
-    """K^-1 y by Gauss-Jordan elimination in extended precision."""
+    """Compute K^-1 y by Gauss-Jordan elimination in extended precision."""
     work = np.concatenate([k, y.reshape(len(k), -1)], axis=1).astype(np.longdouble)
     for i in range(len(k)):
         work[i] /= work[i, i]
@@ -35,7 +35,7 @@ def test_complexity(n, outputs):
 
 
 def test_complexity_of_learnable_targets_is_bounded():
-    """Arora et al. 2019, Theorem 6.1: y = (b . x)^p has y' K^-1 y <= 9 p^2 |b|^2p, whatever n is."""
+    """Arora et al. 2019, Theorem 6.1: y = (b . x)^p has y' K^-1 y <= 9 p^2 |b|^2p, for any n."""
     beta = unit_rows(1, 5, seed=3)[0]
     for n in (20, 100):
         x = unit_rows(n, 5)
@@ -50,26 +50,26 @@ def test_complexity_is_in_float64_for_float32_labels():
     assert lz.complexity(k, y.astype(np.float32)) == lz.complexity(k, y)
 
 
-def test_rows_that_are_the_same_are_named():
+def test_errors_name_identical_and_antipodal_rows():
     x = unit_rows(8, 5)
     x[6] = x[2]
     relu, erf = (lz.analytic_kernel(lz.TwoLayer(width=2, activation=a)) for a in ("relu", "erf"))
     for kernel in (relu, erf):
-        with pytest.raises(ValueError, match="rows 2 and 6 are identical"):
+        with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6 that are identical"):
             lz.complexity(kernel(x), targets(8))
     x[6] = 2 * x[2]
-    with pytest.raises(ValueError, match="rows 2 and 6 are identical"):
+    with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6 that are identical"):
         lz.complexity(relu(x), targets(8))
     x[6] = -x[2]
     assert same_rows(erf(x)) == (2, 6, "antipodal")
-    with pytest.raises(ValueError, match="rows 2 and 6 are antipodal"):
+    with pytest.raises(ValueError, match="rows 2 and 6 that are antipodal"):
         lz.complexity(erf(x), targets(8))
     assert same_rows(relu(x)) is None
     y = targets(8)
     assert_close(lz.complexity(relu(x), y), np.sqrt(y @ solve_longdouble(relu(x), y) / 4), ulps=1000)
 
 
-def test_nearly_the_same_rows_are_not_called_the_same():
+def test_nearly_identical_rows_are_accepted():
     """The kernel of rows at an angle of 1e-4 has a cosine 3e-5 below 1: an inverse exists."""
     x = unit_rows(8, 5)
     x[6] = x[2] + 1e-4 * unit_rows(1, 5, seed=5)[0]
@@ -81,18 +81,22 @@ def test_nearly_the_same_rows_are_not_called_the_same():
 @pytest.mark.parametrize(
     ("k", "y", "message"),
     [
-        (np.ones((2, 3)), np.ones(2), r"k has shape \(2, 3\), but must be a square matrix"),
-        (np.diag([1.0, np.nan]), np.ones(2), "k has NaN or infinite entries"),
-        (np.array([[1.0, 0.5], [0.4, 1.0]]), np.ones(2), "k differs from its transpose"),
-        (np.eye(2), np.ones(3), r"y has shape \(3,\), but the kernel asks for \(2,\) or \(2, k\)"),
-        (np.eye(2), np.array([1.0, np.inf]), "y has NaN or infinite entries"),
-        (np.array([[1.0, 0.5, 0.9], [0.5, 1, 0.1], [0.9, 0.1, -1.0]]), np.ones(3), "The kernel has no inverse"),
-        (np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [3.0, 3.0, 6.0]]), np.ones(3), "The kernel has no inverse"),
-        (np.zeros((2, 2)), np.ones(2), "The kernel has no inverse"),
-        (np.zeros((1, 1)), np.ones(1), "The kernel has no inverse"),
+        (np.ones((2, 3)), np.ones(2), "k must be a square matrix"),
+        (np.diag([1.0, np.nan]), np.ones(2), "k must be finite"),
+        (
+            np.array([[1.0, 0.5], [0.4, 1.0]]),
+            np.ones(2),
+            "k must be symmetric to 1.0e-05, got a matrix that differs from its transpose by 1.0e-01",
+        ),
+        (np.eye(2), np.ones(3), r"y must be an array of shape \(2,\) or \(2, k\) to fit the kernel"),
+        (np.eye(2), np.array([1.0, np.inf]), "y must be finite"),
+        (np.array([[1.0, 0.5, 0.9], [0.5, 1, 0.1], [0.9, 0.1, -1.0]]), np.ones(3), "k must be positive definite"),
+        (np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [3.0, 3.0, 6.0]]), np.ones(3), "k must be positive definite"),
+        (np.zeros((2, 2)), np.ones(2), "k must be positive definite"),
+        (np.zeros((1, 1)), np.ones(1), "k must be positive definite"),
     ],
 )
-def test_what_has_no_complexity_is_refused(k, y, message):
+def test_bad_kernels_and_targets_are_refused(k, y, message):
     with unchecked(), pytest.raises(ValueError, match=message):
         lz.complexity(k, y)
 
@@ -117,7 +121,7 @@ def test_spectrum(n):
     assert_close(vectors.T @ vectors, np.eye(n))
 
 
-def test_kernels_symmetric_only_to_float32_are_taken():
+def test_kernels_symmetric_up_to_float32_are_accepted():
     x = unit_rows(30, 6)
     k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
     rounded = k + 1e-7 * np.triu(np.ones_like(k), 1)
@@ -126,19 +130,19 @@ def test_kernels_symmetric_only_to_float32_are_taken():
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_projections_of_labels_carry_all_of_them(outputs):
+def test_label_projections_decompose_the_residual(outputs):
     x = unit_rows(30, 6)
     k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
     y = targets(30, outputs)
     values, projections = lz.label_projections(k, y)
     assert projections.shape == y.shape
     assert (np.diff(values) <= 0).all()
-    # The residual of descent, whose square the projections divide by modes.
+    # The projections decompose the squared residual of descent into modes.
     path = lz.kernel_descent(k, y, learning_rate=0.1, steps=[0, 1, 7, 400])
     for step, train in zip(path.step, path.train, strict=True):
         decay = (1 - 0.1 * values) ** (2 * int(step))
         assert np.sum((train - y) ** 2) == pytest.approx(decay @ np.sum(projections.reshape(30, -1) ** 2, axis=1))
     again = lz.label_projections(spectrum(k), y)
-    assert all(np.array_equal(one, other) for one, other in zip(again, (values, projections), strict=True))
-    with unchecked(), pytest.raises(ValueError, match=r"y has shape \(29,"):
+    assert all(np.array_equal(a, b) for a, b in zip(again, (values, projections), strict=True))
+    with unchecked(), pytest.raises(ValueError, match="y must be an array of shape"):
         lz.label_projections(k, y[:29])

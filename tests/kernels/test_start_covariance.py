@@ -1,4 +1,4 @@
-"""The covariance of outputs at the start against draws of networks."""
+"""Covariance of initial outputs against samples of networks."""
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +24,19 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_is_the_covariance_of_draws(name):
+def test_covariance_of_samples(name):
     network, x = NETWORKS[name], jnp.asarray(X, "float32")
     keys = jax.random.split(jax.random.key(0), STARTS)
     f = jax.lax.map(lambda key: network.apply(network.init(key, x), x), keys, batch_size=100)
     f = np.asarray(f, np.float64)
     expected = start_covariance(network)(X)
     error = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / STARTS)
-    # Finite width adds terms of order 1 / m.
+    # At finite width, there are additional terms of order 1 / m.
     assert (np.abs(f.T @ f / STARTS - expected) < 4 * error + 0.02 * np.abs(expected).max()).all()
     assert np.linalg.eigvalsh(expected)[0] > -1e-12
 
 
-def test_networks_that_start_at_zero_have_none_and_of_some_nobody_knows_it():
+def test_covariance_is_zero_for_a_zero_start_and_none_without_an_analytic_kernel():
     for network in (lz.TwoLayer(8), Centered(lz.MLP(8))):
         np.testing.assert_array_equal(start_covariance(network)(X), np.zeros((3, 3)))
     own = lz.from_functions(lambda key, x, width: jnp.ones((x.shape[1],)), lambda params, x: x @ params)

@@ -1,4 +1,4 @@
-"""Threads of the host, and of BLAS."""
+"""Number of BLAS threads."""
 
 import numpy as np
 from threadpoolctl import ThreadpoolController

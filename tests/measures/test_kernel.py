@@ -1,4 +1,4 @@
-"""Distance, velocity and alignment of kernels, on kernels where they are known and along training."""
+"""Distance, velocity and alignment of kernels, on simple kernels and during training."""
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ def test_distance_is_one_minus_the_cosine():
     assert float(kernel_distance(k, turned)) == pytest.approx(1 - 5 / np.sqrt(5 * 7), rel=1e-6)
 
 
-def test_velocity_of_a_kernel_that_turns_evenly():
-    """A rotation by w t in the plane of two orthogonal kernels: S = 1 - cos(w dt)."""
-    one, two = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
+def test_velocity_of_a_uniformly_rotating_kernel():
+    """For a rotation by w t in the plane of two orthogonal kernels, S = 1 - cos(w dt)."""
+    first, second = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
     times = np.array([0.0, 1.0, 3.0, 3.5])
-    kernels = np.array([(2 + t) * (np.cos(0.2 * t) * one + np.sin(0.2 * t) * two) for t in times])
+    kernels = np.array([(2 + t) * (np.cos(0.2 * t) * first + np.sin(0.2 * t) * second) for t in times])
     steps = np.diff(times)
     np.testing.assert_allclose(kernel_velocity(kernels, times), (1 - np.cos(0.2 * steps)) / steps, rtol=1e-10)
 
@@ -29,17 +29,19 @@ def test_velocity_of_a_kernel_that_turns_evenly():
 def test_alignment_is_one_for_the_kernel_of_the_labels():
     y = np.array([1.0, -1.0, 1.0])
     assert float(label_alignment(np.outer(y, y), y)) == pytest.approx(1)
-    # Of the identity it is 1 / sqrt(n), whatever the labels.
+    # The alignment of the identity is 1 / sqrt(n) for any labels.
     assert float(label_alignment(np.eye(3), y)) == pytest.approx(3**-0.5)
     several = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert float(label_alignment(2 * several @ several.T, several)) == pytest.approx(1)
 
 
-def test_kernels_on_the_way_are_the_empirical_ones_and_training_aligns_them():
+def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
-    # Far from lazy: a small output scale.
+    # A small output scale leads to feature learning.
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.1)
-    run = lz.train(network, data, jax.random.key(0), 300, measures={"kernel": current_kernel(network)}, snapshots=6)
+    run = lz.train(
+        network, data, jax.random.key(0), 300, measure=lz.Measure(own={"kernel": current_kernel}), snapshots=6
+    )
     kernels = run.snapshots.kernel.values
     for variables, k in ((run.variables_0, kernels[0]), (run.variables, kernels[-1])):
         np.testing.assert_allclose(k, lz.empirical_ntk(network, variables, data.x_train), rtol=1e-4, atol=1e-6)
@@ -50,16 +52,16 @@ def test_kernels_on_the_way_are_the_empirical_ones_and_training_aligns_them():
     assert velocity.max() > 0
 
 
-def test_the_after_kernel_is_that_of_the_network_linearized_where_training_has_come():
-    """Fort et al. 2020: freeze the kernel at step t and train on; descent with it is the same thing."""
+def test_descent_with_the_kernel_at_step_t_is_training_of_the_network_linearized_at_step_t():
+    """Fort et al. 2020 freeze the kernel at step t and continue to train."""
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.3)
     options = {"learning_rate": 0.2, "dtype": "float64", "snapshots": 4}
     run = lz.train(network, data, jax.random.key(0), 50, **options)
-    on = lz.train(lz.linearize(network, run.variables), data, jax.random.key(0), 100, **options)
+    continued = lz.train(lz.linearize(network, run.variables), data, jax.random.key(0), 100, **options)
     k = lz.empirical_ntk(network, run.variables, data.x_train)
     f = run.snapshots.train_prediction.values[-1]
-    path = lz.kernel_descent(k, data.y_train, learning_rate=0.2, steps=on.snapshots.step.values, f0=f)
-    np.testing.assert_allclose(on.snapshots.train_prediction, path.train, atol=1e-9)
-    assert np.abs(path.train[-1] - f).max() > 0.05
-    assert jnp.isfinite(on.snapshots.train_loss.values).all()
+    trajectory = lz.kernel_descent(k, data.y_train, learning_rate=0.2, steps=continued.snapshots.step.values, f0=f)
+    np.testing.assert_allclose(continued.snapshots.train_prediction, trajectory.train, atol=1e-9)
+    assert np.abs(trajectory.train[-1] - f).max() > 0.05
+    assert jnp.isfinite(continued.snapshots.train_loss.values).all()

@@ -18,12 +18,12 @@ def normal(*shape, seed=0):
 
 
 def run(measure, dtype, *arguments):
-    """The measure as the training program calls it, compiled and in one dtype."""
+    """Return a measure computed as in the training program, compiled and in a single dtype."""
     with float64():
-        found = jax.jit(measure)(*jax.tree.map(lambda a: jnp.asarray(a, dtype), arguments))
-        assert found.shape == ()
-        assert found.dtype == dtype
-        return np.asarray(found)
+        value = jax.jit(measure)(*jax.tree.map(lambda a: jnp.asarray(a, dtype), arguments))
+        assert value.shape == ()
+        assert value.dtype == dtype
+        return np.asarray(value)
 
 
 @DTYPES
@@ -56,7 +56,7 @@ def test_activation_flips(dtype):
 def test_a_preactivation_of_zero_is_not_positive():
     x = np.eye(2)
     flips = run(measures.activation_flips, "float64", np.array([[0.0, 1.0]]), np.array([[-1.0, 0.0]]), x)
-    # Unit 0 on example 0: from -1 to 0, no flip; on example 1: from 0 to 1, a flip.
+    # On example 0 the pre-activation goes from -1 to 0, no flip; on example 1 from 0 to 1, a flip.
     assert flips == 0.5
 
 
@@ -77,7 +77,7 @@ def test_rms():
 def test_zero_one_error_of_two_classes():
     y = np.array([1.0, 1.0, -1.0, -1.0])
     f = np.array([[0.1, -0.1, -3.0, 3.0], [2.0, 2.0, -2.0, -2.0], [0.0, 1.0, 0.0, -1.0]])
-    # An output of zero decides for neither class and is wrong.
+    # An output of zero is wrong for either class.
     np.testing.assert_array_equal(measures.zero_one_error(f, y), [0.5, 0.0, 0.5])
     np.testing.assert_array_equal(measures.zero_one_error(f[None], y), [[0.5, 0.0, 0.5]])
 
@@ -89,7 +89,7 @@ def test_zero_one_error_of_more_classes(shift):
     np.testing.assert_array_equal(measures.zero_one_error(np.stack([f, y, -y]), y), [0.25, 0.0, 1.0])
 
 
-def test_two_outputs_are_classes_too():
+def test_zero_one_error_of_two_outputs():
     y = np.eye(2)[[0, 1]]
     assert measures.zero_one_error(np.array([[0.2, 0.1], [0.2, 0.1]]), y) == 0.5
 
@@ -102,14 +102,14 @@ def test_residual_modes(outputs):
     values, vectors = np.linalg.eigh(k @ k.T)
     for i, j in enumerate(np.argsort(-values)):
         for s in range(3):
-            # The sign of an eigenvector is free.
+            # The sign of an eigenvector is arbitrary.
             assert_close(np.abs(modes[s, i]), np.abs(vectors[:, j] @ (y - u[s])))
     assert_close(np.sum(modes**2, axis=1), np.sum((y - u) ** 2, axis=1))
 
 
 @DTYPES
-def test_coupled_neurons_are_those_whose_gradient_is_the_pseudo_gradient(dtype):
-    """Li and Liang 2018, Lemma 5.1: the gradient of softmax cross-entropy with the patterns of the start."""
+def test_the_gradient_of_coupled_neurons_is_the_pseudo_gradient(dtype):
+    """The pseudo-gradient of Li and Liang 2018, Lemma 5.1, uses the initial activation pattern."""
     m, d, k, n = 200, 4, 3, 6
     start, x, a = normal(m, d), normal(n, d, seed=1), normal(m, k, seed=2)
     w, y = start + 0.2 * normal(m, d, seed=3), np.eye(k)[np.arange(n) % k]
@@ -119,9 +119,9 @@ def test_coupled_neurons_are_those_whose_gradient_is_the_pseudo_gradient(dtype):
         return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(f), axis=1))
 
     with float64():
-        outward = (np.asarray(jax.nn.softmax(jnp.asarray(np.maximum(x @ w.T, 0) @ a))) - y) / n
-        true, pseudo = (((outward @ a.T) * (x @ at.T > 0)).T @ x for at in (w, start))
-        # The outer factor by hand agrees with autodiff.
+        outer_gradient = (np.asarray(jax.nn.softmax(jnp.asarray(np.maximum(x @ w.T, 0) @ a))) - y) / n
+        true, pseudo = (((outer_gradient @ a.T) * (x @ pattern.T > 0)).T @ x for pattern in (w, start))
+        # The hand-written gradient agrees with autodiff.
         np.testing.assert_allclose(true, jax.grad(loss)(jnp.asarray(w), x @ w.T > 0), atol=1e-12)
         expected = np.mean(np.all(np.isclose(true, pseudo, rtol=1e-12, atol=0), axis=1))
     assert 0.2 < expected < 0.9
@@ -130,16 +130,16 @@ def test_coupled_neurons_are_those_whose_gradient_is_the_pseudo_gradient(dtype):
     assert run(measures.coupled_neurons, dtype, w, -w, x) == 0
 
 
-def test_singular_values_and_how_many_lead():
+def test_singular_values_and_leading_values():
     u, _ = np.linalg.qr(normal(30, 6))
     v, _ = np.linalg.qr(normal(8, 6, seed=1))
-    known = np.array([9.0, 7.0, 5.0, 0.1, 0.05, 0.04])
-    found = measures.singular_values(u @ np.diag(known) @ v.T)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, [*known, 0, 0], atol=1e-14)
-    np.testing.assert_allclose(measures.singular_values((u @ np.diag(known) @ v.T).T), found, atol=1e-14)
-    assert measures.leading_values(found) == 3
-    # A drop into rounding is none.
+    expected = np.array([9.0, 7.0, 5.0, 0.1, 0.05, 0.04])
+    values = measures.singular_values(u @ np.diag(expected) @ v.T)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values, [*expected, 0, 0], atol=1e-14)
+    np.testing.assert_allclose(measures.singular_values((u @ np.diag(expected) @ v.T).T), values, atol=1e-14)
+    assert measures.leading_values(values) == 3
+    # A drop into rounding errors is ignored.
     assert measures.leading_values(np.array([1.0, 0.5, 0.2, 1e-9])) == 2
     assert measures.leading_values(np.ones(1)) == 1
 

@@ -108,8 +108,8 @@ def test_its_figure_and_settings_carry_its_name_and_fields(result):
 
 
 def test_fields_that_it_lacks_are_refused(data):
-    with pytest.raises(ValueError, match="activation is given, but a network from SkipNet has none"):
-        lz.sweep(SkipNet(8), data, [8], activation="relu")
+    with pytest.raises(ValueError, match=r"axes must have names among .* got 'activation'"):
+        lz.sweep(SkipNet(8), data, [8], axes={"activation": ["relu"]})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.experiment._record import traits_record
+from lazynet.experiment._settings import traits_record
 from lazynet.networks import Centered, get_parametrization
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,

@@ -51,7 +51,7 @@ def test_other_networks_are_refused(network):
 
 
 def test_several_points_are_refused():
-    result = lz.sweep(lz.TwoLayer(width=2), DATA, [8], 1, 3, init_scale=[0.5, 1.0])
-    with pytest.raises(ValueError, match="take one point"):
+    result = lz.sweep(lz.TwoLayer(width=2), DATA, [8], 1, 3, axes={"init_scale": [0.5, 1.0]})
+    with pytest.raises(ValueError, match=r"^result must have no axes"):
         population_bounds(result)
     assert population_bounds(result.sel(init_scale=0.5)).dims == ("width", "seed", "step")

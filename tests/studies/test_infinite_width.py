@@ -1,14 +1,16 @@
-"""`lazynet.predict` against kernel matrices and plain iteration."""
+"""`lazynet.infinite_width` against kernel matrices and plain iteration, and its folder."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 from reference import unit_rows
 from unchecked import unchecked
 
 import lazynet as lz
+from lazynet.execution import Store
+from lazynet.studies.infinite_width import _study as study
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def data():
 def test_losses_errors_and_complexity(dtype, classes):
     data = lz.load_dataset("digits", classes, n_train=90, n_test=60)
     network = lz.TwoLayer(width=2, outputs=data.outputs)
-    result = lz.predict(network, data, steps=300, snapshots=10, dtype=dtype)
+    result = lz.infinite_width(network, data, steps=300, snapshots=10, dtype=dtype)
     kernel = lz.analytic_kernel(network)
     k, k_test = kernel(data.x_train), kernel(data.x_test, data.x_train)
     eta = 1 / np.linalg.eigvalsh(k)[-1]
@@ -45,23 +47,29 @@ def test_losses_errors_and_complexity(dtype, classes):
     assert result.attrs["resolved_loss"] > 0
 
 
-def test_what_is_written(tmp_path, data):
-    result = lz.predict(lz.TwoLayer(width=2), data, steps=50, out=tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["result.nc", "settings.json"]
-    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+def test_the_folder_of_a_study(tmp_path, data):
+    result = lz.infinite_width(lz.TwoLayer(width=2), data, steps=50, out=tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["cells", "lock", "result.nc", "settings.json"]
+    content = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (content["kind"], content["cells"]) == ("infinite_width", ["complexity", "predictions"])
+    with xr.open_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf") as back:
+        xr.testing.assert_identical(back.load().drop_attrs(), result.drop_attrs())
+        assert back.attrs["settings"] == result.attrs["settings"]
+    settings = json.loads(result.attrs["settings"])
     assert (settings["dataset"], settings["n_train"], settings["storage"]) == ("digits", 120, "memory")
     assert settings["learning_rate"] == pytest.approx(1 / float(result.lambda_max))
 
 
 def test_no_test_set_no_test_error(data):
     alone = lz.Dataset(data.x_train, data.y_train, data.x_test[:0], data.y_test[:0], name="alone")
-    result = lz.predict(lz.TwoLayer(width=2), alone, steps=20)
+    result = lz.infinite_width(lz.TwoLayer(width=2), alone, steps=20)
     assert "test_error" not in result
     assert len(lz.plot(result).axes) == 1
 
 
 def test_the_figure_has_both_curves(data):
-    figure = lz.plot(lz.predict(lz.TwoLayer(width=2), data, steps=100))
+    figure = lz.plot(lz.infinite_width(lz.TwoLayer(width=2), data, steps=100))
     loss, error = figure.axes
     names = [line.get_label() for line in loss.lines]
     assert sum("true labels" in name for name in names) == sum("random labels" in name for name in names) == 1
@@ -72,17 +80,74 @@ def test_bad_input_starts_no_work(data, tmp_path, monkeypatch):
     def no_work(*args, **options):
         raise AssertionError("work was started")
 
-    monkeypatch.setattr(sys.modules["lazynet.studies.infinite_width._api"], "kernel_operator", no_work)
+    monkeypatch.setattr(study, "kernel_operator", no_work)
     network = lz.TwoLayer(width=2)
     for options, message in (
-        ({"steps": 0}, "steps is 0"),
-        ({"snapshots": 0}, "snapshots is 0"),
-        ({"learning_rate": -1.0}, "positive and finite"),
-        ({"tolerance": 0.0}, "tolerance is 0.0"),
-        ({"out": tmp_path}, "exists"),
+        ({"steps": 0}, "^steps must be a whole number of at least 1, got 0"),
+        ({"snapshots": 0}, "^snapshots must be a whole number of at least 1, got 0"),
+        ({"learning_rate": -1.0}, "^learning_rate must be positive and finite, got -1.0"),
+        ({"tolerance": 0.0}, "^tolerance must be"),
+        ({"dtype": "half"}, "^dtype must be"),
+        ({"storage": "cloud"}, "^storage must be"),
+        ({"out": tmp_path}, "^out must be a new folder"),
     ):
-        with unchecked(), pytest.raises((ValueError, FileExistsError), match=message):
-            lz.predict(network, data, **options)
+        with unchecked(), pytest.raises(ValueError, match=message):
+            lz.infinite_width(network, data, **options)
     x = unit_rows(8, 3)
-    with pytest.raises(ValueError, match="no labels"):
-        lz.predict(network, lz.Dataset(x, np.arange(8.0), x, np.arange(8.0), name="numbers"))
+    with pytest.raises(ValueError, match=r"^y_train must be labels"):
+        lz.infinite_width(network, lz.Dataset(x, np.arange(8.0), x, np.arange(8.0), name="numbers"))
+    own = lz.from_functions(lambda key, x, width: np.ones((width, x.shape[1])), lambda params, x: x @ params[0])
+    with pytest.raises(ValueError, match=r"^network must have an analytic kernel"):
+        lz.infinite_width(own, data)
+
+
+def test_a_study_that_was_stopped_is_resumed(data, tmp_path, monkeypatch):
+    def predict(**options):
+        return lz.infinite_width(lz.TwoLayer(width=2), data, **{"steps": 60, "snapshots": 5} | options)
+
+    expected, out, computed = predict(), tmp_path / "run", []
+    kernel_descent = study.kernel_descent
+
+    def dies(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "kernel_descent", dies)
+    with pytest.raises(KeyboardInterrupt):
+        predict(out=out)
+    assert Store(out).status()._asdict() == {
+        "finished": 1,
+        "damaged": 0,
+        "cells": 2,
+        "running": False,
+        "result": False,
+    }
+    monkeypatch.setattr(study, "kernel_descent", kernel_descent)
+    solve = study.solve
+    monkeypatch.setattr(
+        study, "solve", lambda *args, **options: computed.append("complexity") or solve(*args, **options)
+    )
+    with pytest.raises(ValueError, match=r"^out must be a new folder"):
+        predict(out=out)
+    folder = lz.RunFolder(out, resume=True)
+    result = predict(out=folder)
+    assert computed == []
+    xr.testing.assert_identical(result.drop_attrs(), expected.drop_attrs())
+    assert result.attrs["complexity_error"] == expected.attrs["complexity_error"]
+    # A finished study is read.
+    monkeypatch.setattr(study, "kernel_operator", dies)
+    xr.testing.assert_identical(predict(out=folder).drop_attrs(), expected.drop_attrs())
+    with pytest.raises(ValueError, match="its steps is 60, not 61"):
+        predict(out=folder, steps=61)
+
+
+def test_a_study_in_shards_has_all_its_work_in_one_of_them(data, tmp_path):
+    """Both cells need the kernel, so that they are one group."""
+    options = {"steps": 60, "snapshots": 5}
+    for k in (1, 2):
+        folder = lz.RunFolder(tmp_path / "run", shard=(k, 2))
+        assert lz.infinite_width(lz.TwoLayer(width=2), data, out=folder, **options) is None
+        assert Store(tmp_path / "run").status().finished == 2
+    merged = lz.merge_shards(tmp_path / "run")
+    xr.testing.assert_identical(
+        merged.drop_attrs(), lz.infinite_width(lz.TwoLayer(width=2), data, **options).drop_attrs()
+    )

@@ -151,15 +151,15 @@ def test_what_diverges_leaves_every_mode(learning_rate):
 def test_bad_arguments_are_refused(narrow, data, analytic):
     y = data.y_train
     for tolerance in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match=f"tolerance is {tolerance}, but must be positive"):
+        with pytest.raises(ValueError, match="tolerance must be positive and finite"):
             lz.mode_residuals(narrow, analytic, y, tolerance=tolerance)
-    with unchecked(), pytest.raises(ValueError, match=r"y has shape \(31,\)"):
+    with unchecked(), pytest.raises(ValueError, match="y must be an array of shape"):
         lz.mode_residuals(narrow, analytic, y[:-1])
     with pytest.raises(ValueError, match=r"predictions of shape \(32,\), but y has shape \(31,\)"):
         lz.mode_residuals(narrow, analytic[:-1, :-1], y[:-1])
-    with pytest.raises(ValueError, match="k differs from its transpose"):
+    with pytest.raises(ValueError, match="k must be symmetric"):
         lz.mode_residuals(narrow, np.triu(analytic), y)
-    with pytest.raises(ValueError, match="k has a negative eigenvalue"):
+    with pytest.raises(ValueError, match="k must be positive semidefinite"):
         lz.mode_residuals(narrow, analytic - np.eye(32), y)
     with jax.numpy_dtype_promotion("standard"):
         run = lz.train(lz.TwoLayer(width=16), data, KEY, 2, learning_rate=0.01, batch_size=8)

@@ -93,6 +93,14 @@ def test_the_title_states_the_finding(figure, result):
     assert f"{verdict.levels['activation_flips']:.1%} of signs flipped at width 512" in title
 
 
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [(["activation_flips"], "of the kernel changed"), (["activation_flips", "kernel_drift"], "of the weights moved")],
+)
+def test_the_title_states_the_first_level_there_is(result, missing, words):
+    assert f"{words} at width 512" in lz.plot(result.drop_vars(missing)).get_suptitle()
+
+
 def test_a_band_over_seeds(figure, result):
     band = figure.axes[2].collections[0].get_datalim(figure.axes[2].transData)
     final = result.displacement.isel(step=-1)
@@ -106,7 +114,7 @@ def test_a_band_over_seeds(figure, result):
         {"widths": [32]},
         {"seeds": 1},
         {"train": "readout"},
-        {"optimizer": "momentum", "learning_rate": 0.01},
+        {"optimizer": lz.Optimizer("sgd", momentum=0.9), "learning_rate": 0.01},
         {"symmetric": False, "output_scale": lambda m: m**-0.25},
     ],
     ids=["one_width", "one_seed", "readout", "momentum", "own_start"],
@@ -140,7 +148,7 @@ def test_zeros_and_diverged_widths_leave_no_trace(result):
 
 
 def test_networks_that_were_not_compared_have_no_empty_axes():
-    more = {"learning_rate": 0.1, "compare": False, "measured": 8, "progress": False}
+    more = {"learning_rate": 0.1, "measure": lz.Measure(predictions=False, rows=8), "progress": False}
     loss, gaps, *_ = lz.plot(lz.sweep(lz.TwoLayer(width=8), DATA, [8, 32], 2, 5, **more)).axes
     assert not gaps.axison
     assert gaps.get_title() == "Not compared with the kernel"

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
-from lazynet.experiment._record import traits_record
+from lazynet.experiment._settings import traits_record
 from lazynet.theory import fit_exponent, judge
 
 WIDTHS, STEPS, SEEDS = np.array([256, 1024, 4096]), np.array([0, 1, 10, 100]), 8
@@ -37,8 +37,8 @@ def made(**changes):
     table |= {name: value for name, value in changes.items() if np.ndim(value) != 3}
     scales = {name: ("width", np.ones(3)) for name in ("init_scale", "output_scale", "learning_rate")}
     result = xr.Dataset(table, coords={"width": WIDTHS, "seed": range(SEEDS), "step": STEPS, **scales})
-    settings = {"traits": traits_record(lz.TwoLayer(width=2)), "optimizer": "sgd"}
-    result.attrs = {"settings": json.dumps(settings)}
+    settings = {"traits": traits_record(lz.TwoLayer(width=2)), "optimizer": "sgd", "proportional": True}
+    result.attrs = {"kind": "sweep", "settings": json.dumps(settings)}
     return result.assign_coords(target_rms=2.0)
 
 
@@ -117,7 +117,7 @@ def test_the_band_decides():
 
 @pytest.mark.parametrize("band", [0.0, -0.1, np.nan, np.inf])
 def test_a_band_must_be_positive_and_finite(band):
-    with pytest.raises(ValueError, match=r"^band is .* must be positive and finite"):
+    with pytest.raises(ValueError, match=r"^band must be positive and finite"):
         lz.verify(made(), band=band)
 
 
@@ -281,6 +281,9 @@ def test_gaps_of_zero_targets_have_no_level():
 
 def test_withheld_predictions_are_said_to_be():
     result = made()
-    result.attrs["settings"] = result.attrs["settings"].replace("sgd", "adam")
+    result.attrs["settings"] = result.attrs["settings"].replace('"proportional": true', '"proportional": false')
     assert "no other exponent is predicted" in str(lz.verify(result))
+    decay = made()
+    decay.attrs["settings"] = json.dumps(json.loads(decay.attrs["settings"]) | {"weight_decay": 0.1})
+    assert [row.quantity for row in lz.verify(decay).rows] == ["initial_kernel_error"]
     assert "no other exponent" not in str(lz.verify(made()))

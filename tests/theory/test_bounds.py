@@ -1,4 +1,4 @@
-"""Bounds of Arora et al. 2019 against what they bound."""
+"""Bounds of Arora et al. 2019 against the quantities that they bound."""
 
 import jax
 import numpy as np
@@ -22,20 +22,20 @@ from lazynet.theory import (
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
 
-def test_movement_of_neurons_stays_below_its_bound():
+def test_neuron_displacement_stays_below_its_bound():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     result = lz.sweep(lz.TwoLayer(width=2), data, [64, 256], 2, 40)
     for width in (64, 256):
-        at = result.sel(width=width, seed=0)
-        bound = neuron_movement_bound(16, width, float(at.residual_norm[0]), float(at.lambda_min))
-        assert float(at.lemma_bound) == pytest.approx(bound, rel=1e-12)
-        assert (at.max_neuron_displacement <= bound).all()
+        member = result.sel(width=width, seed=0)
+        bound = neuron_movement_bound(16, width, float(member.residual_norm[0]), float(member.lambda_min))
+        assert float(member.lemma_bound) == pytest.approx(bound, rel=1e-12)
+        assert (member.max_neuron_displacement <= bound).all()
     assert neuron_movement_bound(16, 64, 1.0, 0.0) == np.inf
     assert neuron_movement_bound(16, 64, 1.0, -1e-18) == np.inf
 
 
 @pytest.mark.parametrize("kappa", [0.1, 1.0])
-def test_units_within_a_radius_of_zero_may_flip(kappa):
+def test_flips_bound_is_the_probability_of_a_small_pre_activation(kappa):
     x = unit_rows(1, 5)[0]
     near = np.abs(kappa * np.random.default_rng(0).normal(size=(200_000, 5)) @ x)
     for radius in (0.02, 0.3, 1.0):
@@ -43,29 +43,29 @@ def test_units_within_a_radius_of_zero_may_flip(kappa):
         assert flips_bound(radius, kappa) <= 2 * radius / (np.sqrt(2 * np.pi) * kappa)
 
 
-def test_a_start_concentrates_as_its_bound_says(key):
+def test_the_initial_kernel_concentrates_within_its_bound(key):
     n, width, delta = 6, 128, 0.2
     x = unit_rows(n, 4)
     network = lz.TwoLayer(width=width, symmetric=False)
-    starts = [dict(network.init(one, x.astype("float32"))) for one in jax.random.split(key, 100)]
+    starts = [dict(network.init(start_key, x.astype("float32"))) for start_key in jax.random.split(key, 100)]
     errors = np.array([np.linalg.norm(lz.empirical_ntk(network, start, x) - KERNEL(x)) for start in starts])
     bound = concentration_bound(x @ x.T, width, delta)
     assert np.mean(errors > bound) <= delta
-    # Hoeffding and all pairs at once cost some factor, but no order.
+    # Hoeffding's inequality and the union bound cost a constant factor.
     assert bound < 8 * errors.mean()
     assert concentration_bound(x @ x.T, 4 * width, delta) == pytest.approx(bound / 2)
 
 
-def test_random_labels_fit_no_better_than_rademacher_says(key):
+def test_the_rademacher_complexity_stays_below_its_bound(key):
     n, width, movement = 40, 4096, 2.5
     x = unit_rows(n, 10)
     network = lz.TwoLayer(width=width, symmetric=False)
     k = lz.empirical_ntk(network, dict(network.init(key, x.astype("float32"))), x)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(2000, n))
     # sup over ||W - W(0)|| <= B of (1/n) sum_i e_i <z_i, W - W(0)> is (B/n) ||sum_i e_i z_i||.
-    found = movement / n * np.mean(np.sqrt(np.einsum("si,ij,sj->s", signs, k, signs)))
+    complexity = movement / n * np.mean(np.sqrt(np.einsum("si,ij,sj->s", signs, k, signs)))
     bound = rademacher_bound(n, width, movement, radius=0.0)
-    assert 0.6 * bound < found < bound
+    assert 0.6 * bound < complexity < bound
     wider = rademacher_bound(n, width, movement, radius=0.01, init_scale=0.5)
     assert wider == pytest.approx(bound + 4e-4 * 64 + 0.01 * np.sqrt(2 * np.log(40)))
 
@@ -73,76 +73,76 @@ def test_random_labels_fit_no_better_than_rademacher_says(key):
 def test_the_population_loss_is_rarely_above_its_bound():
     n, share, delta = 50, 0.3, 0.1
     losses = np.random.default_rng(0).random((4000, n)) < share
-    # A class of one function, whose complexity is zero.
+    # A class with a single function has complexity zero.
     bounds = np.array([generalization_bound(mean, 0.0, n, delta) for mean in losses.mean(axis=1)])
     assert np.mean(share > bounds) <= delta
     assert generalization_bound(0.2, 0.1, 10**9) == pytest.approx(0.4, abs=1e-3)
 
 
-def test_the_bound_of_measured_movement_holds_for_all_radii_at_once():
+def test_the_shares_of_delta_sum_to_at_most_delta():
     n, delta = 1000, 0.1
     balls = np.arange(1, 2001)
     bounds = np.array([population_bound(0.25, n, ball - 0.5, delta) for ball in balls])
-    # What is left of each is 3 sqrt(log(2 / share) / (2 n)), and the shares have half of delta together.
+    # The last term of each bound is 3 sqrt(log(2 / share) / (2 n)); the shares sum to half of delta.
     shares = 2 * np.exp(-2 * n * ((bounds - 0.25 - 2 * balls / np.sqrt(2 * n)) / 3) ** 2)
     assert np.sum(shares) == pytest.approx(delta / 2 * (1 - 1 / 2001))
-    # A network: 2.5 is rounded up to 3, and 0.3 to 2^-1.
+    # For a network, 2.5 is rounded up to 3 and 0.3 to 2^-1.
     share = delta / 2 / 12 / (3 * 2**2)
     for symmetric in (False, True):
         near = rademacher_bound(n, 4096, 3, 0.5, 0.1, share, symmetric=symmetric)
-        found = population_bound(0.0, n, 2.5, delta, width=4096, radius=0.3, init_scale=0.1, symmetric=symmetric)
-        assert found == pytest.approx(generalization_bound(0.0, near, n, share))
+        bound = population_bound(0.0, n, 2.5, delta, width=4096, radius=0.3, init_scale=0.1, symmetric=symmetric)
+        assert bound == pytest.approx(generalization_bound(0.0, near, n, share))
     steps = np.arange(-1000, 1001)
     assert np.sum(1 / (3 * (np.abs(steps) + 1) ** 2)) < 1
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("change", "message"),
     [
-        ({"movement": -1.0}, "movement is -1.0"),
-        ({"movement": np.inf}, "movement is inf"),
-        ({"delta": 1.0}, "delta is 1.0"),
-        ({"width": 100}, "width and radius"),
+        ({"movement": -1.0}, "movement must be finite and not negative"),
+        ({"movement": np.inf}, "movement"),
+        ({"delta": 1.0}, "delta must be between 0 and 1"),
+        ({"width": 100}, "width and radius must be given together"),
         ({"radius": 1.0}, "width and radius"),
-        ({"width": 100, "radius": 0.1}, "radius is 0.1"),
-        ({"width": 100, "radius": np.inf}, "radius is inf"),
+        ({"width": 100, "radius": 0.1}, "radius must be finite, positive"),
+        ({"width": 100, "radius": np.inf}, "radius"),
     ],
 )
-def test_movement_that_cannot_be_is_refused(wrong, named):
-    with pytest.raises(ValueError, match=named):
-        population_bound(**({"train_loss": 0.0, "n": 100, "movement": 2.0} | wrong))
+def test_bad_arguments_are_refused(change, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        population_bound(**({"train_loss": 0.0, "n": 100, "movement": 2.0} | change))
 
 
-def test_pairs_of_units_count_as_one():
-    one = rademacher_bound(100, 512, 2.0, 0.0)
-    assert rademacher_bound(100, 1024, 2.0, 0.0, symmetric=True) == pytest.approx(one)
+def test_a_pair_of_units_counts_as_one():
+    independent = rademacher_bound(100, 512, 2.0, 0.0)
+    assert rademacher_bound(100, 1024, 2.0, 0.0, symmetric=True) == pytest.approx(independent)
     radius = rademacher_bound(100, 1024, 2.0, 0.1) - rademacher_bound(100, 1024, 2.0, 0.0)
-    pairs = rademacher_bound(100, 1024, 2.0, 0.1, symmetric=True) - one
+    pairs = rademacher_bound(100, 1024, 2.0, 0.1, symmetric=True) - independent
     assert pairs == pytest.approx(radius)
 
 
 @pytest.mark.parametrize("dim", [3, 6])
 @pytest.mark.parametrize("power", range(1, 8))
-def test_what_of_a_power_the_kernel_does_not_see(power, dim):
+def test_the_unseen_share_of_a_power(power, dim):
     # A coordinate z of a point on the sphere has the density (1 - z^2)^((d - 3) / 2).
     z, weights = roots_jacobi(40, (dim - 3) / 2, (dim - 3) / 2)
     y = z**power
-    left = y - z * np.sum(weights * y * z) / np.sum(weights * z**2) if power % 2 else 0 * z
-    expected = np.sqrt(np.sum(weights * left**2) / np.sum(weights * y**2))
+    remainder = y - z * np.sum(weights * y * z) / np.sum(weights * z**2) if power % 2 else 0 * z
+    expected = np.sqrt(np.sum(weights * remainder**2) / np.sum(weights * y**2))
     assert unseen_share(power, dim) == pytest.approx(expected, abs=1e-7)
 
 
-def test_the_kernel_has_no_odd_harmonics_but_the_linear_ones():
-    # Funk and Hecke: the eigenvalue of a harmonic of degree k on the sphere in three dimensions.
+def test_the_kernel_has_no_odd_harmonics_except_linear_ones():
+    # The Funk-Hecke formula gives the eigenvalue of a harmonic of degree k on the sphere in three dimensions.
     t, weights = np.polynomial.legendre.leggauss(2000)
     values = t * (np.pi - np.arccos(t)) / (2 * np.pi)
-    found = [np.sum(weights * values * Legendre.basis(k)(t)) for k in range(8)]
-    assert np.allclose(found[3::2], 0, atol=1e-12)
-    assert (np.abs([found[k] for k in (0, 1, 2, 4, 6)]) > 1e-4).all()
+    eigenvalues = [np.sum(weights * values * Legendre.basis(k)(t)) for k in range(8)]
+    assert np.allclose(eigenvalues[3::2], 0, atol=1e-12)
+    assert (np.abs([eigenvalues[k] for k in (0, 1, 2, 4, 6)]) > 1e-4).all()
 
 
 @pytest.mark.parametrize("dim", [3, 6])
-def test_what_can_be_learned_has_a_norm_below_its_bound(dim):
+def test_the_norm_of_sums_of_powers_stays_below_its_bound(dim):
     rng = np.random.default_rng(dim)
     x = rng.normal(size=(300, dim))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -174,11 +174,11 @@ def test_odd_powers_have_no_bound():
     x = rng.normal(size=(400, 3))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     norms = [np.sqrt(n / 2) * lz.complexity(KERNEL(x[:n]), x[:n, 0] ** 3) for n in (100, 400)]
-    # It grows with the number of examples.
+    # The norm grows with the number of examples.
     assert norms[1] > 1.5 * norms[0]
     for power in (0, 3, -2):
-        with pytest.raises(ValueError, match=f"a power is {power}, but must be 1 or even"):
+        with pytest.raises(ValueError, match=r"^terms must have powers that are 1 or even"):
             power_bound([(1.0, 1.0, power)])
     for bound in (lambda d: concentration_bound(np.eye(2), 3, d), lambda d: rademacher_bound(1, 1, 1.0, 1.0, delta=d)):
-        with pytest.raises(ValueError, match=r"delta is 1\.5, but must be a probability"):
+        with pytest.raises(ValueError, match=r"^delta "):
             bound(1.5)

@@ -1,4 +1,4 @@
-"""Predicted exponents: those of the theorems, and those that sweeps of other parametrizations show."""
+"""Predicted exponents: from the theorems, and in sweeps of other parametrizations."""
 
 import jax
 import numpy as np
@@ -30,10 +30,10 @@ def test_ntk_scaling(symmetric, homogeneous, train):
     assert table(NTK._replace(symmetric=symmetric, homogeneous=homogeneous, train=train)) == expected
 
 
-def test_a_trained_readout_is_linear():
-    found = table(NTK._replace(train="readout"))
-    assert found["kernel_gap_train"] == ("at most", -0.5)
-    assert not {"activation_flips", "kernel_drift", "linearization_gap_train"} & set(found)
+def test_a_trained_readout_has_no_linearization_gap():
+    exponents = table(NTK._replace(train="readout"))
+    assert exponents["kernel_gap_train"] == ("at most", -0.5)
+    assert not {"activation_flips", "kernel_drift", "linearization_gap_train"} & set(exponents)
 
 
 @pytest.mark.parametrize(
@@ -41,34 +41,34 @@ def test_a_trained_readout_is_linear():
     [
         {"learning_rate": 0.5},  # diverges
         {"learning_rate": -0.5},  # stops learning
-        {"output": -0.75, "learning_rate": 1.5},  # moves further than its weights are long
+        {"output": -0.75, "learning_rate": 1.5},  # moves further than the norm of its weights
         {"init": 0.25, "train": "both"},
         {"proportional": False},
     ],
     ids=str,
 )
-def test_elsewhere_only_the_start_is_predicted(changes):
+def test_otherwise_only_the_start_is_predicted(changes):
     assert table(NTK._replace(**changes)) == {"initial_kernel_error": ("at most", -0.5)}
 
 
-def test_a_scale_inside_an_activation_that_is_not_homogeneous_is_not_predicted():
+def test_nothing_is_predicted_for_a_scale_in_an_inhomogeneous_activation():
     assert predicted_exponents(NTK._replace(init=-0.25, homogeneous=False)) == []
 
 
 def test_mean_field_scaling():
-    found = table(NTK._replace(output=-0.5, learning_rate=1.0))
-    assert found["displacement"] == ("equal", 0.5)
-    assert found["relative_displacement"] == ("equal", 0.0)
-    assert found["kernel_gap_train"] == ("at most", 0.0)
-    assert found["start_gap_train"] == ("at most", -0.5)
+    exponents = table(NTK._replace(output=-0.5, learning_rate=1.0))
+    assert exponents["displacement"] == ("equal", 0.5)
+    assert exponents["relative_displacement"] == ("equal", 0.0)
+    assert exponents["kernel_gap_train"] == ("at most", 0.0)
+    assert exponents["start_gap_train"] == ("at most", -0.5)
 
 
-def test_a_start_that_is_not_cancelled_bounds_the_movement():
-    """The residual y - f_0 grows as f_0 only where that is far above y, so it is no equality."""
-    found = table(NTK._replace(init=0.25, symmetric=False))
-    assert found["displacement"] == ("at most", 0.25)
-    assert found["relative_displacement"] == ("at most", -0.5)
-    assert found["start_gap_train"] == ("at most", -0.25)
+def test_an_asymmetric_start_makes_displacements_bounds():
+    """The residual y - f_0 is proportional to f_0 only if f_0 is much larger than y."""
+    exponents = table(NTK._replace(init=0.25, symmetric=False))
+    assert exponents["displacement"] == ("at most", 0.25)
+    assert exponents["relative_displacement"] == ("at most", -0.5)
+    assert exponents["start_gap_train"] == ("at most", -0.25)
     assert table(NTK._replace(init=-0.25, symmetric=False))["displacement"] == ("at most", 0.0)
     assert table(NTK._replace(init=0.25))["displacement"] == ("equal", 0.0)
     assert table(NTK._replace(init=0.25))["relative_displacement"] == ("equal", -0.75)
@@ -89,7 +89,7 @@ def lambda_max(train):
     ids=["between_and_large_start", "mean_field", "large_start_of_its_own"],
 )
 def test_sweeps_show_the_predicted_exponents(output, init, options):
-    """Scales as powers of the width: no row fails, and the fitted exponents of movement are those predicted."""
+    """With scales that are powers of the width, displacements have the predicted exponents and no prediction fails."""
     network = lz.TwoLayer(
         width=64, output_scale=lambda m: (m / 64) ** output, init_scale=lambda m: (m / 64) ** init, **options
     )
@@ -105,14 +105,14 @@ def test_sweeps_show_the_predicted_exponents(output, init, options):
             assert row.predicted == pytest.approx(predicted, abs=1e-9)
             assert row.fitted == pytest.approx(predicted, abs=0.05)
         assert row.fitted <= row.predicted + 0.05
-    # Twelve rows of noisy exponents over two widths: undecided is allowed, a contradiction is not.
+    # Exponents from two widths are noisy, so rows may be undecided but must not fail.
     assert [row.quantity for row in verdict.rows if row.status == "fails"] == []
     assert len(verdict.rows) == 12
 
 
-def test_adam_has_no_prediction_for_its_movement():
-    """Its steps have the learning rate's length, so that the displacement grows with the width (measured +0.19)."""
-    # Optax's adam relies on JAX's own promotion of dtypes.
+def test_the_displacement_of_adam_is_not_predicted():
+    """Steps of Adam do not shrink with the gradient, so the displacement grows with the width (measured +0.19)."""
+    # The adam of optax relies on implicit dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
         result = lz.sweep(
             lz.TwoLayer(width=64), DATA, [64, 1024], 2, 10, learning_rate=0.001, optimizer="adam", snapshots=3

@@ -1,4 +1,4 @@
-"""Fitted exponents on power laws that are known, and the judgement of their intervals."""
+"""Fitted exponents of synthetic power laws, and the judgement of their intervals."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ WIDTHS = 2.0 ** np.arange(6, 13)
 
 
 def noisy(exponent, seeds, rng, spread=0.3, widths=WIDTHS):
-    """Power law times log-normal noise of mean 1."""
+    """Return a power law times log-normal noise of mean 1."""
     noise = np.exp(spread * rng.normal(size=(len(widths), seeds)) - spread**2 / 2)
     return 3.0 * widths[:, None] ** exponent * noise
 
@@ -30,7 +30,7 @@ def test_exponent_is_least_squares_of_the_seed_mean():
 
 
 def test_interval_covers_the_true_exponent():
-    """With 8 seeds the percentile bootstrap of a 95% interval covers in about 92 of 100 draws (measured)."""
+    """With 8 seeds, a 95% interval from the percentile bootstrap contains the exponent in about 92% of draws."""
     rng = np.random.default_rng(1)
     fits = [fit_exponent(WIDTHS, noisy(-0.5, 8, rng)) for _ in range(200)]
     covered = np.mean([fit.low <= -0.5 <= fit.high for fit in fits])
@@ -78,8 +78,8 @@ def test_a_mean_of_zero_has_no_exponent():
 
 
 @pytest.mark.parametrize(("row", "low", "high"), [(0, False, True), (-1, True, False)])
-def test_draws_of_zeros_widen_the_interval_without_bound(row, low, high):
-    """Zeros at the smallest width say that the exponent may be large, at the largest that it may be small."""
+def test_bootstrap_samples_of_zeros_make_the_interval_unbounded(row, low, high):
+    """Zeros at the smallest width allow any larger exponent, and zeros at the largest width any smaller one."""
     values = noisy(-0.5, 4, np.random.default_rng(4))
     values[row, :3] = 0
     fit = fit_exponent(WIDTHS, values)
@@ -87,7 +87,7 @@ def test_draws_of_zeros_widen_the_interval_without_bound(row, low, high):
     assert (fit.low == -np.inf, fit.high == np.inf) == (low, high)
 
 
-def test_draws_of_zeros_at_both_ends_leave_the_exponent_unknown():
+def test_zeros_at_both_ends_leave_the_exponent_undecided():
     values = noisy(-0.5, 3, np.random.default_rng(5))
     values[[0, -1], :2] = 0
     fit = fit_exponent(WIDTHS, values)
@@ -113,7 +113,7 @@ def test_draws_of_zeros_at_both_ends_leave_the_exponent_unknown():
     ],
 )
 def test_judge(low, high, equal, at_most):
-    # 1e-9 keeps rounding of -0.5 +- 0.1 out of the cases on the edge.
+    # Adding 1e-9 protects the cases on the edge from rounding of -0.5 +- 0.1.
     fit = Fit((low + high) / 2, low, high, 0.0)
     assert judge(fit, "equal", -0.5, 0.1 + 1e-9) == equal
     assert judge(fit, "at most", -0.5, 0.1 + 1e-9) == at_most

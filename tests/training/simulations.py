@@ -1,4 +1,4 @@
-"""A pack of members trained on the host, step by step, and through `lazynet.training.simulate`."""
+"""Training of a pack of members by `lazynet.training.simulate`, and by a NumPy loop on the host."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def low_rank_rows(n, d, rank, seed=0):
     return unit_rows(n, rank, seed) @ basis.T
 
 
-class Everything:
-    """What the tests look at: predictions on the training set and the variables."""
+class Recorder:
+    """Measure that records the predictions on the training set and the parameters, and counts its traces."""
 
     def __init__(self, network):
         self.network, self.traces = network, 0
@@ -30,7 +30,7 @@ class Everything:
 
 
 def members(network, keys, x, dtype="float64", change=lambda variables, i: variables):
-    """Starts for some keys, stacked; `change` may alter a member's variables."""
+    """Initial members for the given keys, stacked; `change` may alter the variables of a member."""
     starts = [change(dict(network.init(key, jnp.asarray(x, dtype))), i) for i, key in enumerate(keys)]
     return Member(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), jnp.stack(keys), None)
 
@@ -44,12 +44,12 @@ def train(stepper, network, keys, x, y, learning_rate, snapshots, dtype="float64
     with float64() if dtype == "float64" else jax.default_matmul_precision("highest"):
         pack = members(network, keys, x, dtype, change)
         shared = share(stepper, x, y, learning_rate, dtype)
-        outcome = simulate(stepper, measure or Everything(network), pack, shared, np.asarray(snapshots))
+        outcome = simulate(stepper, measure or Recorder(network), pack, shared, np.asarray(snapshots))
         return jax.tree.map(np.asarray, pack.variables), outcome
 
 
 def descend(network, variables, x, y, learning_rate, snapshots):
-    """Plain descent of 1/2 sum (f - y)^2 in the hidden weights in NumPy: f, W and sum of sqrt(loss) at snapshots."""
+    """Run plain descent of 1/2 sum (f - y)^2 in NumPy; return f, W and the sum of sqrt(loss) at the snapshots."""
     w, a = (np.asarray(weights(variables, name), np.float64) for name in ("hidden", "readout"))
     c = network.output_scale / np.sqrt(network.width)
     records, root_sum = [], 0.0

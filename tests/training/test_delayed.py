@@ -1,21 +1,21 @@
-"""Mini-batches with weights that are written once in several steps, against steps one by one."""
+"""DelayedStepper, which updates the weights once per block of steps, against steppers that update them every step."""
 
 import jax
 import numpy as np
 import optax
 import pytest
 from reference import SLOPE, VALUE, targets, unit_rows
-from simulations import Everything, members, share, train
+from simulations import Recorder, members, share, train
 from tolerance import assert_close
 
 import lazynet as lz
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffStepper, DelayedStepper, Stop, choose_stepper, simulate
-from lazynet.training._delayed import steps_of_block
+from lazynet.training import AutodiffStepper, DelayedStepper, Optimizer, Stop, choose_stepper, simulate
+from lazynet.training._delayed import steps_per_block
 
-# Blocks of 5 steps, epochs of 7: a block of 5 and one of 2; the examples modulo B are left out.
+# An epoch of 7 steps is a block of 5 and a block of 2; N mod SIZE examples are left out.
 N, D, SIZE = 23, 60, 3
 X = unit_rows(N, D)
 STEPS = [0, 1, 4, 5, 6, 7, 8, 16, 30]
@@ -40,43 +40,43 @@ def problem(case):
     return network, loss, y
 
 
-def test_these_have_blocks_that_end_with_the_epoch():
-    assert (steps_of_block(D, SIZE), N // SIZE, N % SIZE) == (5, 7, 2)
-    assert steps_of_block(784, 64) == 3
-    assert steps_of_block(10, 16) == 1
+def test_the_number_of_steps_per_block():
+    assert (steps_per_block(D, SIZE), N // SIZE, N % SIZE) == (5, 7, 2)
+    assert steps_per_block(784, 64) == 3
+    assert steps_per_block(10, 16) == 1
 
 
 @pytest.mark.parametrize("size", [SIZE, 15, N], ids=["blocks", "blocks of one", "an epoch a step"])
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_autodiff_step_by_step(case, size, key):
+def test_delayed_steps_agree_with_autodiff(case, size, key):
     network, loss, y = problem(case)
     keys = list(jax.random.split(key))
     rate = 0.05 if loss.reduction == "sum" else 2.0
-    _, one = train(AutodiffStepper(network, loss, optax.sgd, size), network, keys, X, y, rate, STEPS)
-    _, other = train(DelayedStepper(network, loss, size), network, keys, X, y, rate, STEPS)
-    moved = np.linalg.norm(one.records["hidden"][0, -1] - one.records["hidden"][0, 0])
+    _, expected = train(AutodiffStepper(network, loss, optax.sgd, size), network, keys, X, y, rate, STEPS)
+    _, delayed = train(DelayedStepper(network, loss, size), network, keys, X, y, rate, STEPS)
+    moved = np.linalg.norm(expected.records["hidden"][0, -1] - expected.records["hidden"][0, 0])
     assert moved > 0.3
     for name in ("hidden", "f", "loss_root_sum"):
-        np.testing.assert_allclose(other.records[name], one.records[name], rtol=0, atol=1e-11)
+        np.testing.assert_allclose(delayed.records[name], expected.records[name], rtol=0, atol=1e-11)
 
 
-def test_it_is_the_plain_loop(key):
+def test_delayed_steps_agree_with_a_numpy_loop(key):
     network, loss, y = problem("squared")
     start, outcome = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 0.2, STEPS)
     w, a = (np.asarray(start[group][name][0]) for group, name in (("params", "hidden"), ("fixed", "readout")))
-    c, seen = 1.7 / np.sqrt(20), []
+    c, recorded = 1.7 / np.sqrt(20), []
     for t in range(STEPS[-1] + 1):
         if t in STEPS:
-            seen.append(w)
+            recorded.append(w)
         order = np.asarray(jax.random.permutation(jax.random.fold_in(key, t // 7), N))
         rows = order[t % 7 * SIZE : (t % 7 + 1) * SIZE]
         z = X[rows] @ w.T
         residual = c * VALUE["relu"](z) @ a - y[rows, None]
         w = w - 0.2 * c * N / SIZE * ((residual @ a.T) * SLOPE["relu"](z)).T @ X[rows]
-    np.testing.assert_allclose(outcome.records["hidden"][0], seen, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(outcome.records["hidden"][0], recorded, rtol=0, atol=1e-11)
 
 
-def test_float32(key):
+def test_delayed_steps_in_float32_agree_with_float64(key):
     network, loss, y = problem("softmax")
     x = X.astype(np.float32).astype(np.float64)
     _, single = train(DelayedStepper(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float32")
@@ -84,16 +84,14 @@ def test_float32(key):
     assert_close(single.records["hidden"][0], double.records["hidden"][0], dtype="float32", ulps=64 + 30 * 16)
 
 
-def test_steps_that_are_called_one_by_one_are_those_of_one_call(key):
-    """Measures in the middle of a block change nothing."""
+def test_snapshots_within_a_block_do_not_change_the_steps(key):
     network, loss, y = problem("softmax")
     _, every = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 2.0, range(31), "float32")
     _, some = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 2.0, [0, 30], "float32")
     np.testing.assert_array_equal(every.records["hidden"][:, [0, -1]], some.records["hidden"])
 
 
-def test_the_gradient_is_that_of_autodiff(key):
-    """Its norm is what a criterion of `Stop` looks at."""
+def test_the_gradient_criterion_stops_at_the_step_of_autodiff(key):
     network, loss, y = problem("softmax")
     stopped = []
     for stepper in (AutodiffStepper(network, loss, optax.sgd, SIZE), DelayedStepper(network, loss, SIZE)):
@@ -101,7 +99,7 @@ def test_the_gradient_is_that_of_autodiff(key):
             pack = members(network, list(jax.random.split(key)), X)
             stop = Stop(gradient=0.05)
             outcome = simulate(
-                stepper, Everything(network), pack, share(stepper, X, y, 2.0), np.array([0, 400]), stop=stop
+                stepper, Recorder(network), pack, share(stepper, X, y, 2.0), np.array([0, 400]), stop=stop
             )
         stopped.append((outcome.stopped_at.tolist(), outcome.records["hidden"]))
     assert stopped[0][0] == stopped[1][0]
@@ -109,29 +107,29 @@ def test_the_gradient_is_that_of_autodiff(key):
     np.testing.assert_allclose(stopped[0][1], stopped[1][1], rtol=0, atol=1e-10)
 
 
-def test_it_is_chosen_where_blocks_are_long():
+def test_the_delayed_stepper_is_chosen_for_long_blocks():
     network, loss = TwoLayer(width=4, outputs=3), losses.softmax()
     wide, narrow = unit_rows(40, 64), unit_rows(40, 60)
-    assert choose_stepper(network, loss, "sgd", 4, wide) == DelayedStepper(network, loss, 4)
-    assert choose_stepper(network, loss, optax.sgd, 4, wide) == DelayedStepper(network, loss, 4)
+    assert choose_stepper(network, loss, Optimizer("sgd"), 4, wide) == DelayedStepper(network, loss, 4)
     others = [
-        choose_stepper(network, loss, "sgd", 4, narrow),
-        choose_stepper(network, loss, "sgd", 4, wide, stepper="autodiff"),
-        choose_stepper(network, loss, "adam", 4, wide),
-        choose_stepper(network.clone(train="both"), loss, "sgd", 4, wide),
+        choose_stepper(network, loss, Optimizer("sgd"), 4, narrow),
+        choose_stepper(network, loss, Optimizer("sgd", stepper="autodiff"), 4, wide),
+        choose_stepper(network, loss, Optimizer("sgd", momentum=0.9), 4, wide),
+        choose_stepper(network, loss, Optimizer("adam"), 4, wide),
+        choose_stepper(network.clone(train="both"), loss, Optimizer("sgd"), 4, wide),
     ]
     assert {type(stepper) for stepper in others} == {AutodiffStepper}
-    assert type(choose_stepper(network, loss, "sgd", 4, narrow, stepper="delayed")) is DelayedStepper
+    assert type(choose_stepper(network, loss, Optimizer("sgd", stepper="delayed"), 4, narrow)) is DelayedStepper
 
 
-def test_a_sweep_takes_it():
-    """With members side by side."""
+def test_a_sweep_with_the_delayed_stepper_agrees_with_autodiff():
     data = lz.mixture(40, 20, 64, jax.random.key(0), 3, 2)
     network = TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
-    settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "compare": False, "progress": False}
-    found = [
-        lz.sweep(network, data, [16, 32], 3, 25, stepper=stepper, dtype="float64", **settings)
-        for stepper in ("auto", "autodiff")
-    ]
+    settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "dtype": "float64", "progress": False}
+    measure = lz.Measure(predictions=False)
+    delayed, expected = (
+        lz.sweep(network, data, [16, 32], 3, 25, optimizer=Optimizer("sgd", stepper=name), measure=measure, **settings)
+        for name in ("auto", "autodiff")
+    )
     for name in ("train_loss", "test_loss", "displacement", "kernel_drift"):
-        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(delayed[name], expected[name], rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Gradient flow against the kernel's own flow, and against diffrax."""
+"""FlowStepper against kernel flow and against diffrax."""
 
 import diffrax
 import jax
@@ -8,13 +8,13 @@ import pytest
 
 import lazynet as lz
 from lazynet.precision import float64
-from lazynet.training._flow import MOVE, FlowStepper
+from lazynet.training._flow import MAX_MOVE, FlowStepper
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 FLOW = {"optimizer": "flow", "steps": 400, "snapshots": [1, 10, 40, 100, 200]}
 
 
-def flowed(network, **options):
+def run_flow(network, **options):
     return lz.train(network, DATA, jax.random.key(0), **{**FLOW, **options})
 
 
@@ -25,19 +25,19 @@ def times(run):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     network = lz.TwoLayer(width=1024, train="both", output_scale=50.0)
-    run = flowed(network, dtype=dtype)
+    run = run_flow(network, dtype=dtype)
     x = np.concatenate([DATA.x_train, DATA.x_test])
     k = lz.empirical_ntk(network, run.variables_0, x, DATA.x_train)
-    stepper = lz.kernel_flow(k[:16], DATA.y_train, times=times(run), k_test=k[16:])
+    predicted = lz.kernel_flow(k[:16], DATA.y_train, times=times(run), k_test=k[16:])
     assert times(run)[-1] * np.linalg.eigvalsh(k[:16])[-1] > 20
-    np.testing.assert_allclose(run.snapshots.train_prediction, stepper.train, atol=3 * MOVE)
-    np.testing.assert_allclose(run.snapshots.test_prediction, stepper.test, atol=3 * MOVE)
+    np.testing.assert_allclose(run.snapshots.train_prediction, predicted.train, atol=3 * MAX_MOVE)
+    np.testing.assert_allclose(run.snapshots.test_prediction, predicted.test, atol=3 * MAX_MOVE)
 
 
 @pytest.mark.parametrize("network", [lz.TwoLayer(16, activation="tanh", train="both"), lz.MLP(24, 2)])
-def test_a_network_that_learns_features_follows_the_ordinary_differential_equation(network):
+def test_a_feature_learning_network_follows_the_differential_equation(network):
     network = network.clone(output_scale=0.3)
-    run = flowed(network, dtype="float64")
+    run = run_flow(network, dtype="float64")
     assert run.snapshots.kernel_drift[-1] > 0.3
     with float64():
         x, y = jnp.asarray(DATA.x_train), jnp.asarray(DATA.y_train)
@@ -68,59 +68,60 @@ def test_a_network_that_learns_features_follows_the_ordinary_differential_equati
         assert np.linalg.norm(run.variables["params"][name] - expected) < 0.04 * moved
 
 
-def test_no_step_moves_an_output_further_than_the_rule_says_and_each_one_that_is_taken_lowers_the_loss():
-    run = flowed(lz.TwoLayer(64, train="both", output_scale=0.1), steps=60, snapshots=range(61))
+def test_accepted_steps_are_short_and_lower_the_loss():
+    run = run_flow(lz.TwoLayer(64, train="both", output_scale=0.1), steps=60, snapshots=range(61))
     f, loss = run.snapshots.train_prediction.values, run.snapshots.train_loss.values
-    moves, taken = np.abs(np.diff(f, axis=0)).max(axis=1), np.diff(times(run)) > 0
-    assert moves.max() <= MOVE * (1 + 1e-3)
-    assert taken.sum() > 30
-    assert (~taken).any()
-    assert (np.diff(loss)[taken] < 0).all()
-    assert (moves[~taken] < 1e-6).all()
+    moves, accepted = np.abs(np.diff(f, axis=0)).max(axis=1), np.diff(times(run)) > 0
+    assert moves.max() <= MAX_MOVE * (1 + 1e-3)
+    assert accepted.sum() > 30
+    assert (~accepted).any()
+    assert (np.diff(loss)[accepted] < 0).all()
+    assert (moves[~accepted] < 1e-6).all()
 
 
-def test_output_scales_share_a_program_and_are_each_their_own(monkeypatch):
+def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
     traced, descent = [], FlowStepper._descent
 
-    def noted(self, params, member, shared):
+    def record_scale(self, params, member, shared):
         traced.append(self.network.output_scale)
         return descent(self, params, member, shared)
 
-    monkeypatch.setattr(FlowStepper, "_descent", noted)
+    monkeypatch.setattr(FlowStepper, "_descent", record_scale)
     scales = [0.1, 0.5, 10.0]
-    # No other test has this width.
-    options = {"widths": [18], "seeds": 2, "compare": False, **FLOW, "steps": 50, "snapshots": [50]}
-    one_by_one = {}
+    # No other test uses this width, so the program is not in the cache.
+    measure = lz.Measure(predictions=False)
+    options = {"widths": [18], "seeds": 2, "measure": measure, **FLOW, "steps": 50, "snapshots": [50]}
+    separate = {}
     for scale in scales:
-        one_by_one[scale] = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, **options)
-        # The first one traces what trains, without any scale; the others only shapes, for the plan.
+        separate[scale] = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, **options)
+        # The first run traces the training program, whose scale is 1; the others trace only shapes, for the cost model.
         assert set(traced) == ({scale, 1.0} if scale == scales[0] else {scale})
         traced.clear()
-    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, output_scale=scales, **options)
+    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, axes={"output_scale": scales}, **options)
     assert 1.0 not in traced
-    for scale, alone in one_by_one.items():
+    for scale, alone in separate.items():
         for name in ("train_loss", "test_loss", "kernel_drift", "time"):
             np.testing.assert_array_equal(result[name].sel(output_scale=scale), alone[name])
     assert len(set(result.train_loss.isel(width=0, seed=0, step=-1).values.tolist())) == 3
 
 
-def test_a_network_without_a_gradient_stands_still():
-    # Both of its units are silent on every row, whose entries are not negative.
+def test_a_network_without_a_gradient_does_not_move():
+    # The inputs are not negative, so both units are inactive on every row.
     network = lz.from_functions(
         lambda key, x, width: {"w": -jnp.abs(jax.random.normal(key, (width, x.shape[1])))},
         lambda params, x: jnp.sum(jax.nn.relu(x @ params["w"].T), axis=1),
         width=2,
     )
-    run = flowed(network, learning_rate=0.1, steps=5000, snapshots=3, stop=lz.Stop(gradient=1e-15))
+    run = run_flow(network, learning_rate=0.1, steps=5000, snapshots=3, stop=lz.Stop(gradient=1e-15))
     assert run.status == "stopped"
     assert int(run.snapshots.stopped_step) == 0
-    run = flowed(network, learning_rate=0.1, steps=5000, snapshots=3)
+    run = run_flow(network, learning_rate=0.1, steps=5000, snapshots=3)
     assert np.isfinite(run.snapshots.train_loss).all()
     assert (run.snapshots.displacement == 0).all()
 
 
 @pytest.mark.parametrize("loss", ["logistic", "hinge"])
-def test_other_losses_flow_too(loss):
-    run = flowed(lz.TwoLayer(64), loss=loss, learning_rate=1.0)
+def test_flow_lowers_other_losses(loss):
+    run = run_flow(lz.TwoLayer(64), loss=loss, learning_rate=1.0)
     assert run.snapshots.train_loss[-1] < 0.5 * run.snapshots.train_loss[0]
     assert (np.diff(run.snapshots.train_loss) <= 0).all()

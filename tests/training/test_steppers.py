@@ -1,4 +1,6 @@
-"""Three ways to take the same step: autodiff, hidden weights by hand, pre-activations by hand."""
+"""Three steppers that take the same step: by autodiff, on the hidden weights, and on the pre-activations."""
+
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,9 +12,17 @@ from simulations import descend, low_rank_rows, share, train
 from tolerance import assert_close
 
 from lazynet import losses
-from lazynet.networks import TwoLayer
+from lazynet.networks import MLP, TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Units, choose_stepper
+from lazynet.training import (
+    AutodiffStepper,
+    HiddenStepper,
+    Member,
+    Optimizer,
+    PreactivationStepper,
+    Units,
+    choose_stepper,
+)
 from lazynet.training import _units as units
 from lazynet.training._steppers import row_space
 from lazynet.training._units import MOST_BLOCKS
@@ -20,7 +30,7 @@ from lazynet.training._units import MOST_BLOCKS
 SNAPSHOTS = [0, 1, 17, 50]
 
 
-def every_path(network):
+def steppers(network):
     return {
         "autodiff": AutodiffStepper(network, losses.squared(), optax.sgd),
         "hidden": HiddenStepper(network),
@@ -28,7 +38,7 @@ def every_path(network):
     }
 
 
-# Inputs: n > d, d >= 2 n, and of rank 3 in 9 dimensions; none has more rows or columns than a step can afford here.
+# Inputs with n > d, with d >= 2 n, and of rank 3 in 9 dimensions.
 INPUTS = {"tall": unit_rows(10, 4), "wide": unit_rows(6, 20), "low rank": low_rank_rows(12, 9, 3)}
 WIDTHS = {"tall": 1500, "wide": 3000, "low rank": 1009}
 
@@ -39,12 +49,12 @@ def case(inputs, activation, outputs, width=None, output_scale=1.3):
     network = TwoLayer(
         width=width, outputs=outputs, activation=activation, symmetric=width % 2 == 0, output_scale=output_scale
     )
-    # A learning rate at which most of the modes are learned in fifty steps.
+    # At this learning rate most modes are learned in fifty steps.
     y, rate = targets(len(x), outputs), 0.3 / output_scale**2
     return network, x, y, rate
 
 
-# Every activation, every kind of inputs, and both numbers of outputs for each kind.
+# Every activation, every kind of inputs, and each kind with one and with several outputs.
 CASES = [
     ("tall", "relu", 1),
     ("tall", "erf", 3),
@@ -67,9 +77,9 @@ def test_the_cases_cover_every_activation():
 
 @pytest.mark.parametrize(("inputs", "activation", "outputs"), CASES)
 @pytest.mark.parametrize("stepper", ["autodiff", "hidden", "preactivation"])
-def test_every_path_is_the_plain_loop(stepper, inputs, activation, outputs, key):
+def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, outputs, key):
     network, x, y, rate = case(inputs, activation, outputs)
-    start, outcome = train(every_path(network)[stepper], network, [key], x, y, rate, SNAPSHOTS)
+    start, outcome = train(steppers(network)[stepper], network, [key], x, y, rate, SNAPSHOTS)
     first = jax.tree.map(lambda leaf: leaf[0], start)
     f, w, root_sum = descend(network, first, x, y, rate, SNAPSHOTS)
     assert np.linalg.norm(f[-1] - f[0]) > 0.5
@@ -82,26 +92,22 @@ def test_every_path_is_the_plain_loop(stepper, inputs, activation, outputs, key)
 
 @pytest.mark.parametrize("width", [2, 509, 60, 18 * 32])
 @pytest.mark.parametrize("stepper", ["hidden", "preactivation"])
-def test_division_into_blocks_does_not_show(stepper, width, key, monkeypatch):
-    """One small block, one unit more in some than in others, two, and as many as there may be."""
+def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, key, monkeypatch):
+    """One small block, blocks of unequal size, two blocks, and the largest number of blocks."""
     monkeypatch.setattr(units, "BLOCK", 32)
     network, x, y, rate = case("tall", "relu", 3, width)
-    start, outcome = train(every_path(network)[stepper], network, [key], x, y, rate, [0, 5])
+    start, outcome = train(steppers(network)[stepper], network, [key], x, y, rate, [0, 5])
     f, w, _ = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, [0, 5])
     np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("stepper", ["autodiff", "hidden", "preactivation"])
-def test_float32(stepper, key):
-    """From the same start as in float64.
-
-    One step adds a few rounding errors to f, which descent then carries on without making them larger: fifty steps
-    stay below 64 + 50 * 16 of them.
-    """
+def test_float32_agrees_with_float64(stepper, key):
+    """Each step adds a few rounding errors to f, and descent does not amplify them: at most 64 + 50 * 16 in all."""
     network, x, y, rate = case("low rank", "tanh", 1, 2048)
     x = x.astype(np.float32).astype(np.float64)
-    start, single = train(every_path(network)[stepper], network, [key], x, y, rate, SNAPSHOTS, "float32")
+    start, single = train(steppers(network)[stepper], network, [key], x, y, rate, SNAPSHOTS, "float32")
     f, w, root_sum = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, SNAPSHOTS)
     assert single.variables["params"]["hidden"].dtype == np.float32
     assert_close(single.records["f"][0], f, dtype="float32", ulps=64 + 50 * 16)
@@ -115,7 +121,7 @@ def test_row_space():
         assert basis.shape == (x.shape[1], rank)
         assert_close(basis.T @ basis, np.eye(rank))
         assert_close(x @ basis @ basis.T, x)
-    # Pixels that are always black, and an example that is there twice.
+    # Columns of zeros and duplicate rows do not raise the rank.
     x = np.concatenate([unit_rows(5, 4), np.zeros((5, 3))], axis=1)
     assert row_space(np.concatenate([x, x])).shape == (7, 4)
 
@@ -129,12 +135,12 @@ def test_blocks_of_units():
         assert Units().lengths(width) == {width, *map(len, blocks)}
 
 
-def test_blocks_of_a_network_that_is_split_are_those_of_one_that_is_not():
+def test_blocks_over_several_devices_are_those_of_one_device():
     for devices, width, number in ((2, 2**14, 8), (8, 2**18, 2), (16, 2**16, 1), (3, 3 * 2**12, 4), (32, 2**20, 1)):
         shared = Units(Mesh(np.array(jax.devices()[:1] * devices).reshape(1, devices), ("member", "neuron")))
-        here = np.arange(width // devices)
-        blocks = shared.split(here, width)
-        np.testing.assert_array_equal(np.concatenate(blocks), here)
+        local = np.arange(width // devices)
+        blocks = shared.split(local, width)
+        np.testing.assert_array_equal(np.concatenate(blocks), local)
         assert len(blocks) == shared.blocks(width) == number
         assert shared.lengths(width) == {width, *(devices * len(block) for block in blocks)}
         if devices * number <= MOST_BLOCKS:
@@ -152,69 +158,62 @@ def test_blocks_of_a_network_that_is_split_are_those_of_one_that_is_not():
         (10, 30, 6, PreactivationStepper),
     ],
 )
-def test_the_path_with_the_fewest_operations(n, d, rank, expected):
+def test_the_stepper_with_the_fewest_operations_is_chosen(n, d, rank, expected):
     x = low_rank_rows(n, d, rank)
-    chosen = choose_stepper(TwoLayer(width=4), losses.squared(), "sgd", None, x)
-    assert type(chosen) is expected
-    assert type(choose_stepper(TwoLayer(width=4), losses.squared(), optax.sgd, None, x)) is expected
+    assert type(choose_stepper(TwoLayer(width=4), losses.squared(), Optimizer("sgd"), None, x)) is expected
 
 
 X = unit_rows(4, 3)
 MEAN_SQUARED = losses.Loss("squared", losses.squared().per_example, "mean")
+SGD = Optimizer("sgd")
 NOT_PLAIN = {
-    "loss": (TwoLayer(width=4), losses.logistic(), "sgd", None),
-    "mean": (TwoLayer(width=4), MEAN_SQUARED, "sgd", None),
-    "momentum": (TwoLayer(width=4), losses.squared(), "momentum", None),
-    "own optimizer": (TwoLayer(width=4), losses.squared(), lambda rate: optax.sgd(rate, 0.5), None),
-    "batches": (TwoLayer(width=4), losses.squared(), "sgd", 2),
-    "readout": (TwoLayer(width=4, train="readout"), losses.squared(), "sgd", None),
-    "both": (TwoLayer(width=4, train="both"), losses.squared(), "sgd", None),
-    "other network": (object(), losses.squared(), "sgd", None),
+    "loss": (TwoLayer(width=4), losses.logistic(), SGD, None),
+    "mean": (TwoLayer(width=4), MEAN_SQUARED, SGD, None),
+    "momentum": (TwoLayer(width=4), losses.squared(), Optimizer("sgd", momentum=0.9), None),
+    "weight decay": (TwoLayer(width=4), losses.squared(), Optimizer("sgd", weight_decay=0.1), None),
+    "batches": (TwoLayer(width=4), losses.squared(), SGD, 2),
+    "readout": (TwoLayer(width=4, train="readout"), losses.squared(), SGD, None),
+    "both": (TwoLayer(width=4, train="both"), losses.squared(), SGD, None),
+    "other network": (MLP(width=4, depth=2), losses.squared(), SGD, None),
 }
 
 
 @pytest.mark.parametrize("case", NOT_PLAIN)
-def test_only_plain_descent_is_written_by_hand(case):
-    settings = NOT_PLAIN[case]
-    for forced in ("hidden", "preactivation"):
-        with pytest.raises(
-            ValueError, match=f"stepper is '{forced}', but that one is only for plain full-batch descent"
-        ):
-            choose_stepper(*settings, X, stepper=forced)
-    if case != "batches":
-        with pytest.raises(
-            ValueError, match="stepper is 'delayed', but that one is only for plain descent on mini-batch"
-        ):
-            choose_stepper(*settings, X, stepper="delayed")
-    for stepper in ("auto", "autodiff"):
-        chosen = choose_stepper(*settings, X, stepper=stepper)
+def test_other_training_uses_autodiff(case):
+    network, loss, optimizer, batch_size = NOT_PLAIN[case]
+    for name in ("hidden", "preactivation") if case == "batches" else ("hidden", "preactivation", "delayed"):
+        with pytest.raises(ValueError, match=r"^stepper must be 'auto' or one that supports this training"):
+            choose_stepper(network, loss, replace(optimizer, stepper=name), batch_size, X)
+    for name in ("auto", "autodiff"):
+        chosen = choose_stepper(network, loss, replace(optimizer, stepper=name), batch_size, X)
         assert type(chosen) is AutodiffStepper
-        assert chosen.loss is settings[1]
-        assert chosen.batch_size == settings[3]
+        assert chosen.loss is loss
+        assert chosen.batch_size == batch_size
 
 
-def test_a_path_may_be_asked_for():
-    plain = TwoLayer(width=4), losses.squared(), "sgd", None, X
-    for name, expected in (
-        ("autodiff", AutodiffStepper),
-        ("hidden", HiddenStepper),
-        ("preactivation", PreactivationStepper),
-    ):
-        assert type(choose_stepper(*plain, stepper=name)) is expected
-    with pytest.raises(ValueError, match="stepper is 'fast', but must be one of auto, autodiff, hidden, preactivation"):
-        choose_stepper(*plain, stepper="fast")
-    with pytest.raises(ValueError, match="optimizer is 'SGD', but must be one of sgd, momentum"):
-        choose_stepper(TwoLayer(width=4), losses.squared(), "SGD", None, X)
+def test_a_custom_optimizer_uses_autodiff():
+    def optimizer(rate):
+        return optax.sgd(rate, 0.5)
+
+    assert choose_stepper(TwoLayer(width=4), losses.squared(), optimizer, None, X).optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("autodiff", AutodiffStepper), ("hidden", HiddenStepper), ("preactivation", PreactivationStepper)],
+)
+def test_a_stepper_can_be_chosen_by_name(name, expected):
+    chosen = choose_stepper(TwoLayer(width=4), losses.squared(), Optimizer("sgd", stepper=name), None, X)
+    assert type(chosen) is expected
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
-def test_the_start_is_read_back(inputs, key):
-    """At step 0 the rotation to the row space leaves nothing behind."""
+def test_reading_the_initial_state_returns_the_initial_variables(inputs, key):
     network, x, y, rate = case(inputs, "relu", 1, 256)
-    for stepper in every_path(network).values():
+    for stepper in steppers(network).values():
         with float64():
             member = Member(dict(network.init(key, x)), key, None)
             shared = share(stepper, x, y, rate)
-            back = stepper.read(stepper.start(member, shared), member, shared)
-            np.testing.assert_array_equal(back["params"]["hidden"], member.variables["params"]["hidden"])
-            np.testing.assert_array_equal(back["fixed"]["readout"], member.variables["fixed"]["readout"])
+            variables = stepper.read(stepper.start(member, shared), member, shared)
+            np.testing.assert_array_equal(variables["params"]["hidden"], member.variables["params"]["hidden"])
+            np.testing.assert_array_equal(variables["fixed"]["readout"], member.variables["fixed"]["readout"])

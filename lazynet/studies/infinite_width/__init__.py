@@ -1,5 +1,7 @@
-"""Prediction of training at infinite width on a whole data set."""
+"""Training at infinite width on a whole data set."""
 
-from lazynet.studies.infinite_width._api import predict
+import lazynet.studies.infinite_width._quantities  # noqa: F401 (adds the quantities to the catalogue)
+from lazynet.studies.infinite_width._api import check_infinite_width, infinite_width
+from lazynet.studies.infinite_width._study import InfiniteWidth
 
-__all__ = ["predict"]
+__all__ = ["InfiniteWidth", "check_infinite_width", "infinite_width"]

@@ -1,4 +1,4 @@
-"""One figure of what the infinite-width kernel predicts of a whole data set."""
+"""The figure of a prediction at infinite width: losses on true and on random labels, and the test error."""
 
 import json
 
@@ -12,7 +12,7 @@ def plot_limit(result: Result) -> Figure:
     """Draw the loss on true and on random labels, and the test error, against the step.
 
     Args:
-        result: of `lazynet.predict`.
+        result: result of `lazynet.infinite_width`.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
@@ -27,9 +27,9 @@ def plot_limit(result: Result) -> Figure:
         figure = Figure(figsize=(11 if tested else 6, 4.4), layout="constrained")
         panels = figure.subplots(1, 1 + tested, squeeze=False)[0]
         for labels, color in COLORS.items():
-            one = later.sel(labels=labels)
-            name = f"{labels} labels, complexity {float(one.complexity):.2f}"
-            panels[0].loglog(later.step, one.train_loss / settings["n_train"], color=color, label=name)
+            curve = later.sel(labels=labels)
+            name = f"{labels} labels, complexity {float(curve.complexity):.2f}"
+            panels[0].loglog(later.step, curve.train_loss / settings["n_train"], color=color, label=name)
         floor = result.attrs["resolved_loss"] / settings["n_train"]
         if float(later.train_loss.min()) / settings["n_train"] < floor:
             panels[0].axhline(floor, color="gray", linestyle=":", label="below this, not resolved")
@@ -44,6 +44,7 @@ def plot_limit(result: Result) -> Figure:
 
 
 def _finding(result: Result, settings: dict) -> str:
+    """Return the title: the ratio of the losses on random and on true labels, and the test error."""
     n, floor = settings["n_train"], result.attrs["resolved_loss"] / settings["n_train"]
     true, random = (float(result.train_loss.sel(labels=labels)[-1]) / n for labels in COLORS)
     error = f"; test error {float(result.test_error[-1]):.2%}" if "test_error" in result else ""

@@ -1,4 +1,4 @@
-"""Where kernels stop being lazy: the boundary over output scales, its exponent in the width, and the collapse."""
+"""The boundary of a laziness map: output scales at which kernels stop being lazy, its exponent, and the collapse."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,17 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Num
 
-from lazynet.theory._exponents import ROUNDING, Scaling, layers_of, predicted_exponents
+from lazynet.theory._exponents import ROUNDING, Scaling, layer_exponents, predicted_exponents
 from lazynet.theory._fits import RESAMPLES, Fit, interval
 
-# Places between the smallest and the largest common value at which curves are compared.
+# Number of control parameters at which curves are compared.
 COMPARED = 64
 
 
 class Boundary(NamedTuple):
-    """The output scale of each width with its 95% interval, (w,), and the fit of its exponent in the width.
+    """The boundary of a laziness map.
 
-    NaN where a width has none.
+    Attributes:
+        scale: output scale at the boundary of each width, (w,), NaN at widths without a boundary.
+        low: lower ends of 95% intervals, (w,).
+        high: upper ends of 95% intervals, (w,).
+        fit: fit of the exponent in the width.
     """
 
     scale: np.ndarray
@@ -27,31 +31,32 @@ class Boundary(NamedTuple):
 
 
 def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
-    """Means over the last axis of those that have a value, NaN where fewer than half have one.
+    """Return means of the finite values along the last axis, NaN where fewer than half are finite.
 
-    A few survivors are no sample of all.
+    A minority of the networks is no random sample.
     """
-    known = np.isfinite(changes)
-    count = known.sum(axis=-1)
+    finite = np.isfinite(changes)
+    count = finite.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(known, changes, 0).sum(axis=-1) / count
+        mean = np.where(finite, changes, 0).sum(axis=-1) / count
     return np.where(2 * count >= changes.shape[-1], mean, np.nan)
 
 
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
-    """The two neighboring scales, ascending, between which the change falls below a level for the last time.
+    """Return the two neighboring scales between which the change falls below a level for the last time.
 
-    A scale without a value (NaN) is left out; None where the change is not above the level and then below it.
+    Scales without a value (NaN) are left out. The result is None if the change does not fall below the level, or rises
+    above it again.
     """
-    known = np.isfinite(change)
-    scales, change = np.asarray(scales)[known], change[known]
-    found = [
+    finite = np.isfinite(change)
+    scales, change = np.asarray(scales)[finite], change[finite]
+    falls = [
         (float(a), float(b))
         for (a, above), (b, below) in pairwise(zip(scales, change, strict=True))
         if above >= level > below
     ]
-    # Above its last fall the change stays below the level.
-    return found[-1] if found and change[-1] < level else None
+    # The change stays below the level after its last fall.
+    return falls[-1] if falls and change[-1] < level else None
 
 
 def fit_boundary(
@@ -60,19 +65,19 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "a s"]],
     level: float,
 ) -> Boundary:
-    """Scales at which the mean change over seeds is at a level, and the least-squares slope of their logs.
+    """Find the scale of each width at which the mean change over seeds equals a level, and fit the slope of their logs.
 
-    Between two scales the log of the mean is interpolated over the log of the scale. Intervals are the 2.5 and 97.5
-    percentile over draws of seeds with replacement, for each width on its own.
+    The log of the mean is interpolated linearly over the log of the scale. Intervals are the 2.5th and the 97.5th
+    percentile over draws of seeds with replacement, drawn separately for each width.
 
     Args:
-        widths: (w,), ascending.
-        scales: of each width its scales, ascending.
-        changes: of each width the change at each scale and seed; NaN where there is none.
-        level: of the change, positive.
+        widths: widths, (w,), ascending.
+        scales: scales of each width, ascending.
+        changes: change of each width at each scale and seed; NaN without a value.
+        level: level of the change, positive.
     """
     random = np.random.default_rng(0)
-    place = np.array(
+    logs = np.array(
         [_crossing(s, mean_of_most(change[:, None, :]), level)[0] for s, change in zip(scales, changes, strict=True)]
     )
     drawn = np.stack(
@@ -85,8 +90,8 @@ def fit_boundary(
     )
     lows, highs = interval(drawn)
     one_seed = np.array([change.shape[1] < 2 for change in changes])
-    lows, highs = (np.where(np.isnan(place) | one_seed, np.nan, end) for end in (lows, highs))
-    return Boundary(np.exp(place), np.exp(lows), np.exp(highs), _fit(np.asarray(widths, float), place, drawn, one_seed))
+    lows, highs = (np.where(np.isnan(logs) | one_seed, np.nan, end) for end in (lows, highs))
+    return Boundary(np.exp(logs), np.exp(lows), np.exp(highs), _fit(np.asarray(widths, float), logs, drawn, one_seed))
 
 
 def collapse_spread(
@@ -95,20 +100,20 @@ def collapse_spread(
     changes: Float[np.ndarray, "w a"],
     exponent: float,
 ) -> float:
-    """How far curves of the change over m^exponent alpha lie apart: RMS over widths of the log about their mean.
+    """Return the spread of the curves of all widths over m^exponent alpha: RMS of the log about the mean curve.
 
-    Compared where all widths have values; NaN where there is no such place, and of one width.
+    Curves are compared where all widths have values. The result is NaN without such a range, or for a single width.
 
     Args:
-        widths: (w,).
-        scales: (a,), ascending.
-        changes: mean over seeds at each width and scale, NaN where there is none.
-        exponent: of the width in the control parameter.
+        widths: widths, (w,).
+        scales: output scales alpha, (a,), ascending.
+        changes: mean over seeds at each width and scale, NaN without a value.
+        exponent: exponent of the width in the control parameter.
     """
     curves = []
     for width, change in zip(widths, changes, strict=True):
-        known = np.isfinite(change) & (change > 0)
-        curves.append((np.log(scales[known]) + exponent * np.log(width), np.log(change[known])))
+        positive = np.isfinite(change) & (change > 0)
+        curves.append((np.log(scales[positive]) + exponent * np.log(width), np.log(change[positive])))
     if len(curves) < 2 or any(len(at) < 2 for at, _ in curves):
         return np.nan
     first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
@@ -125,73 +130,78 @@ def sharpest_collapse(
     changes: Float[np.ndarray, "w a"],
     near: float,
 ) -> float:
-    """The exponent p within 1/2 of `near` at which curves over m^p alpha lie closest together, NaN where none do."""
+    """Return the exponent p within 1/2 of `near` with the smallest `collapse_spread`, NaN if all spreads are NaN."""
     candidates = near + np.linspace(-0.5, 0.5, 201)
     spreads = np.array([collapse_spread(widths, scales, changes, power) for power in candidates])
     return float(candidates[np.nanargmin(spreads)]) if np.isfinite(spreads).any() else np.nan
 
 
 def boundary_exponent(scaling: Scaling | None) -> float:
-    """The exponent in the width of the output scale at which the kernel changes by a given share; NaN if unknown.
+    """Return the predicted exponent in the width of the boundary's output scale, NaN if theory predicts none.
 
-    To first order the relative change is m^p / alpha, with p that of `kernel_drift` at a fixed alpha, and is of order
-    one at alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Further orders would come first where the readout moves by
-    more of itself than the kernel does, as in the standard parametrization with one hidden layer.
+    To first order the relative change of the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at a
+    fixed alpha. The change is of order one at alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate
+    if the relative change of the readout has a larger exponent than that of the kernel, as in the standard
+    parametrization with one hidden layer.
     """
     rows = [] if scaling is None else predicted_exponents(scaling)
     change = next((row.exponent for row in rows if row.quantity == "kernel_drift"), np.nan)
     if scaling is None or np.isnan(change):
         return np.nan
     if scaling.train == "both":
-        readout = layers_of(scaling)[2]["readout"]
+        readout = layer_exponents(scaling)[2]["readout"]
         if scaling.learning_rate + readout.gradient - readout.start > change + ROUNDING:
             return np.nan
     return change
 
 
 def why_steeper(settings: dict[str, Any]) -> str:
-    """Why a boundary is steeper than predicted, from the settings of a sweep; nothing where one does not know.
+    """Return the reason why a boundary is steeper than predicted, empty if there is no explanation.
 
-    With the hidden layer of two alone trained, the kernel of relu is a sum over units of products of slopes, 0 or 1,
-    and changes where they flip. A share of order m^(-1/2) / alpha of them does. What flips at random adds up as its
-    square root, (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2) of the kernel, which is at a level where alpha ~
-    m^(-3/2). It is the larger part where the change is small.
+    If only the hidden layer of a two-layer relu network is trained, its kernel is a sum over units of products of
+    slopes, 0 or 1, and changes where slopes flip. A share of order m^(-1/2) / alpha of them flips. Random flips add up
+    to the square root of their number, a relative change of (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which
+    reaches a given level at alpha ~ m^(-3/2). This is the larger part of small changes.
+
+    Args:
+        settings: settings of the sweep.
     """
     if not settings["traits"]["kernel_of_signs"]:
         return ""
     return (
-        "with the hidden layer alone trained the kernel changes by flipped signs alone; those that flip at random "
-        "add m^(-3/4) alpha^(-1/2), whose own boundary goes as m^(-3/2), so that at small changes the boundary is "
-        "steeper than m^(-1/2), to which it comes back as m grows"
+        "if only the hidden layer is trained, the kernel changes by flipped signs only; random flips add m^(-3/4) "
+        "alpha^(-1/2), whose boundary goes as m^(-3/2); so the boundary of small changes is steeper than m^(-1/2), and "
+        "approaches m^(-1/2) as m grows"
     )
 
 
 def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
-    """The log of the scale where each column of means (a, draws) is at the level, NaN where none is."""
-    found = np.full(means.shape[1], np.nan)
-    # Draws of networks all of which fit are done at once: there are thousands of them.
-    whole = np.isfinite(means).all(axis=0)
-    falls = (means[:-1] >= level) & (means[1:] < level) & whole & (means[-1] < level)
+    """Return the log of the scale at which each column of means (a, draws) equals the level, NaN for none."""
+    logs = np.full(means.shape[1], np.nan)
+    # Columns without NaN are interpolated together: there are thousands of draws.
+    complete = np.isfinite(means).all(axis=0)
+    falls = (means[:-1] >= level) & (means[1:] < level) & complete & (means[-1] < level)
     at = np.flatnonzero(falls.any(axis=0))
     lower = len(scales) - 2 - np.argmax(falls[::-1, at], axis=0)
     x, y = np.log(scales), np.log(np.where(means > 0, means, np.finfo(float).tiny))
     share = (y[lower, at] - np.log(level)) / (y[lower, at] - y[lower + 1, at])
-    found[at] = x[lower] + share * (x[lower + 1] - x[lower])
-    for i in np.flatnonzero(~whole):
+    logs[at] = x[lower] + share * (x[lower + 1] - x[lower])
+    for i in np.flatnonzero(~complete):
         between = bracket(scales, means[:, i], level)
         if between is not None:
             ends = np.searchsorted(scales, between)
-            # Descending in the change, as np.interp wants it ascending.
-            found[i] = np.interp(-np.log(level), -y[ends, i], np.log(between))
-    return found
+            # np.interp needs ascending values; the change descends.
+            logs[i] = np.interp(-np.log(level), -y[ends, i], np.log(between))
+    return logs
 
 
-def _fit(widths: np.ndarray, place: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
-    known = np.isfinite(place)
-    if known.sum() < 2:
+def _fit(widths: np.ndarray, boundary: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
+    """Fit the slope of the log of the boundary (w,) over the log of the width, and of its draws (w, draws)."""
+    finite = np.isfinite(boundary)
+    if finite.sum() < 2:
         return Fit(np.nan, np.nan, np.nan, np.nan)
-    logs = np.log(widths[known])
+    logs = np.log(widths[finite])
     x = (logs - logs.mean()) / np.sum((logs - logs.mean()) ** 2)
-    local = (place[known][-1] - place[known][-2]) / (logs[-1] - logs[-2])
-    low, high = (np.nan, np.nan) if one_seed.any() else interval(x @ drawn[known])
-    return Fit(float(x @ place[known]), float(low), float(high), float(local))
+    local = (boundary[finite][-1] - boundary[finite][-2]) / (logs[-1] - logs[-2])
+    low, high = (np.nan, np.nan) if one_seed.any() else interval(x @ drawn[finite])
+    return Fit(float(x @ boundary[finite]), float(low), float(high), float(local))

@@ -1,10 +1,11 @@
-"""One figure of a laziness map: where kernels move, and what that does to the test error."""
+"""The figure of a laziness map: kernel change and test error over width and output scale."""
 
 from typing import Any
 
 import numpy as np
 
 from lazynet.studies._style import SETTINGS, THEORY, label_widths, width_colors
+from lazynet.studies.laziness_map._api import MapStatus
 from lazynet.studies.laziness_map._boundary import mean_of_most
 from lazynet.studies.sweep._points import settings_of
 from lazynet.typing import Axes, Figure, Result
@@ -13,11 +14,11 @@ from lazynet.typing import Axes, Figure, Result
 def plot_laziness(result: Result) -> Figure:
     """Draw kernel change and test error over width and output scale, and against the control parameter.
 
-    The boundary is drawn with its 95% intervals, its predicted slope dashed. Cells are means over the seeds that fit;
-    one where fewer than half fit is gray.
+    The boundary has its 95% intervals, and its predicted slope is dashed. Cells are means over the networks that fit
+    their data; a cell is gray if fewer than half of its networks fit.
 
     Args:
-        result: of `lazynet.laziness_map`.
+        result: result of `lazynet.laziness_map`.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
@@ -47,11 +48,12 @@ def plot_laziness(result: Result) -> Figure:
 
 
 def _mean(values: Any) -> Any:
-    """Means over seeds where most of them fit."""
+    """Return means over seeds, NaN where fewer than half of the networks fit."""
     return values.isel(seed=0, drop=True).copy(data=mean_of_most(values.transpose(..., "seed").values))
 
 
-def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -> None:
+def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: Any) -> None:
+    """Draw values over width and output scale, with the boundary."""
     widths, scales = result.width.values.astype(float), result.output_scale.values
     axes.set_facecolor("lightgray")
     axes.grid(visible=False)
@@ -63,14 +65,14 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
         axes.set_ylim(bottom, top)
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
         return
-    drawn = axes.pcolormesh(_edges(widths), _edges(scales), values.transpose("output_scale", "width"), **how)
+    drawn = axes.pcolormesh(_edges(widths), _edges(scales), values.transpose("output_scale", "width"), **options)
     axes.figure.colorbar(drawn, ax=axes, label=label)
-    known = np.isfinite(result.boundary.values)
-    if known.any():
-        at, boundary = widths[known], result.boundary.values[known]
-        # An interval without an end goes on to the edge; that of a single seed is none.
-        low = np.fmin(boundary, np.maximum(result.boundary_low.values[known], bottom))
-        high = np.fmax(boundary, np.minimum(result.boundary_high.values[known], top))
+    finite = np.isfinite(result.boundary.values)
+    if finite.any():
+        at, boundary = widths[finite], result.boundary.values[finite]
+        # An infinite interval ends at the edge; a single seed has no interval.
+        low = np.fmin(boundary, np.maximum(result.boundary_low.values[finite], bottom))
+        high = np.fmax(boundary, np.minimum(result.boundary_high.values[finite], top))
         ends = [boundary - low, high - boundary]
         style: dict[str, Any] = {
             "color": "white",
@@ -81,7 +83,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
         }
         axes.errorbar(at, boundary, ends, label=f"change {result.attrs['change']:g}", linestyle="none", **style)
         predicted = result.attrs["boundary_exponent_predicted"]
-        if np.isfinite(predicted) and known.sum() > 1:
+        if np.isfinite(predicted) and finite.sum() > 1:
             anchor, middle = np.exp(np.mean(np.log(boundary))), np.exp(np.mean(np.log(at)))
             line = anchor * (widths / middle) ** predicted
             axes.plot(widths, line, color="white", label=f"predicted slope {predicted:g}", **THEORY)
@@ -90,18 +92,20 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **how: Any) -
 
 
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
+    """Draw the curves of all widths, times a factor, over the control parameter."""
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
-        one, control = factor * values.sel(width=width), result.control.sel(width=width)
-        axes.plot(control, _mean(one), color=color, marker=".", label=str(width))
-        axes.fill_between(control, one.min("seed"), one.max("seed"), color=color, alpha=0.15, linewidth=0)
+        seeds, control = factor * values.sel(width=width), result.control.sel(width=width)
+        axes.plot(control, _mean(seeds), color=color, marker=".", label=str(width))
+        axes.fill_between(control, seeds.min("seed"), seeds.max("seed"), color=color, alpha=0.15, linewidth=0)
     power = result.attrs["control_exponent"]
     name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
     axes.set(xscale="log", xlabel=f"control parameter {name}")
-    # Where nothing fits there is no line to take limits from.
+    # Without a network that fits, no line sets the limits.
     axes.set_xlim(0.7 * float(result.control.min()), 1.4 * float(result.control.max()))
 
 
 def _collapse(result: Result) -> str:
+    """Return the title of the kernel change over the control parameter, with the spread of its curves."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"
@@ -109,23 +113,24 @@ def _collapse(result: Result) -> str:
 
 
 def _finding(result: Result) -> str:
-    settings, told = settings_of(result), result.attrs
+    """Return the title: the exponent of the boundary."""
+    settings, attrs = settings_of(result), result.attrs
     n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
     head = (
         f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained to {settings['fitted']:.0%} of the loss:"
     )
-    if not np.isfinite(told["boundary_exponent"]):
-        found = "no boundary" if result.boundary.isnull().all() else "a boundary of one width alone"
-        return f"{head}\n{found} at kernel change {told['change']:g} within these output scales"
-    interval = f"[{told['boundary_exponent_low']:+.2f}, {told['boundary_exponent_high']:+.2f}]"
-    interval = interval if np.isfinite(told["boundary_exponent_low"]) else "(one seed)"
-    what = f"the kernel changes by {told['change']:g} at α ~ m^{told['boundary_exponent']:.2f}"
-    lost = int((result.status != 0).sum())
-    return f"{head}\n{what} {interval}{f'; {lost} networks do not fit' if lost else ''}"
+    if not np.isfinite(attrs["boundary_exponent"]):
+        boundary = "no boundary" if result.boundary.isnull().all() else "a boundary of one width alone"
+        return f"{head}\n{boundary} at kernel change {attrs['change']:g} within these output scales"
+    interval = f"[{attrs['boundary_exponent_low']:+.2f}, {attrs['boundary_exponent_high']:+.2f}]"
+    interval = interval if np.isfinite(attrs["boundary_exponent_low"]) else "(one seed)"
+    boundary = f"the kernel changes by {attrs['change']:g} at α ~ m^{attrs['boundary_exponent']:.2f}"
+    lost = int((result.status != MapStatus.FITTED).sum())
+    return f"{head}\n{boundary} {interval}{f'; {lost} networks do not fit' if lost else ''}"
 
 
 def _edges(centers: np.ndarray) -> np.ndarray:
-    """Edges of cells about these places, half-way between their logs."""
+    """Return the edges of cells around these centers, halfway between their logs."""
     logs = np.log(centers)
     if len(logs) == 1:
         return np.exp(logs[0] + np.array([-0.5, 0.5]))

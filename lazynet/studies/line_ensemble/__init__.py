@@ -1,5 +1,6 @@
 """Ensembles of networks on a line between two inputs."""
 
+import lazynet.studies.line_ensemble._quantities  # noqa: F401 (adds the quantities to the catalogue)
 from lazynet.studies.line_ensemble._api import line_ensemble
 
 __all__ = ["line_ensemble"]

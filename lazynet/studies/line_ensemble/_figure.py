@@ -1,4 +1,4 @@
-"""One figure of networks on a line between two inputs, beside the distribution that their kernel predicts."""
+"""The figure of a line ensemble: networks along the line, the prediction of their kernel, and the gap between them."""
 
 import json
 from typing import Any
@@ -8,18 +8,19 @@ import numpy as np
 from lazynet.studies._style import BLUE, GREEN, ORANGE, SETTINGS, THEORY, label_widths, power_law
 from lazynet.typing import Axes, Figure, Result
 
-# Steps that are drawn at most, the last among them.
+# Largest number of steps that are drawn; the last step is always drawn.
 PANELS = 4
 
 
 def plot_line(result: Result) -> Figure:
-    """Draw mean and two standard deviations of the widest networks at some steps, and the gap to the limit by width.
+    """Draw the widest networks along the line at some steps, and the gap to the limit against the width.
 
-    Networks are solid with a band, the limit of infinite width is dashed, ends of the line are dotted. The gap is split
-    into variance and squared bias with two standard errors; a squared bias that is not positive is left out.
+    Networks are solid with a band of two standard deviations, the limit of infinite width is dashed, and the ends of
+    the line are dotted. The gap is split into variance and squared bias with two standard errors. Estimates that are
+    not positive are left out.
 
     Args:
-        result: of `lazynet.line_ensemble`; of several outputs the first is drawn.
+        result: result of `lazynet.line_ensemble`; the first of several outputs is drawn.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
@@ -61,12 +62,13 @@ def plot_line(result: Result) -> Figure:
     return figure
 
 
-def _draw_band(axes: Axes, one: Result) -> None:
-    place, mean, deviation = one.place.values, one["mean"].values, one.deviation.values
+def _draw_band(axes: Axes, result: Result) -> None:
+    """Draw mean and two standard deviations at one width and step."""
+    place, mean, deviation = result.place.values, result["mean"].values, result.deviation.values
     axes.plot(place, mean, color=BLUE, label="networks")
     axes.fill_between(place, mean - 2 * deviation, mean + 2 * deviation, color=BLUE, alpha=0.2, linewidth=0)
-    if "kernel_mean" in one:
-        mean, deviation = one.kernel_mean.values, one.kernel_deviation.values
+    if "kernel_mean" in result:
+        mean, deviation = result.kernel_mean.values, result.kernel_deviation.values
         axes.plot(place, mean, color="black", label="infinite width", **THEORY)
         for sign in (-2, 2):
             axes.plot(place, mean + sign * deviation, color="black", **{**THEORY, "linewidth": 1.0})
@@ -75,22 +77,23 @@ def _draw_band(axes: Axes, one: Result) -> None:
 
 
 def _draw_gap(axes: Axes, result: Result) -> None:
+    """Draw variance and squared bias of the gap at the last step against the width."""
     last, widths = result.isel(step=-1), result.width.values
     lines = {"gap_variance": ("variance", ORANGE, "o", -1.0), "gap_bias_squared": ("bias²", GREEN, "s", -2.0)}
     for name, (label, color, marker, exponent) in lines.items():
         values = last[name].values
-        known = values > 0
-        if known.any():
-            errors = 2 * last[f"{name}_error"].values[known] if f"{name}_error" in last else None
+        positive = values > 0
+        if positive.any():
+            errors = 2 * last[f"{name}_error"].values[positive] if f"{name}_error" in last else None
             style: dict[str, Any] = {"color": color, "marker": marker, "capsize": 3}
-            axes.errorbar(widths[known], values[known], errors, label=f"{label}; dashed: m^{exponent:g}", **style)
-            power_law(axes, widths[known], float(np.exp(np.log(values[known]).mean())), exponent, color)
+            axes.errorbar(widths[positive], values[positive], errors, label=f"{label}; dashed: m^{exponent:g}", **style)
+            power_law(axes, widths[positive], float(np.exp(np.log(values[positive]).mean())), exponent, color)
     axes.set(xscale="log", yscale="log", xlabel="width", title=f"Gap² to the limit, step {int(last.step)}")
     label_widths(axes, widths)
     smallest = [
         float(values.where(values > 0).min()) for values in (last[name] for name in lines) if (values > 0).any()
     ]
     if smallest:
-        # The bar of what is not resolved goes down to zero.
+        # The error bar of an unresolved value reaches below zero.
         axes.set_ylim(bottom=min(smallest) / 5)
         axes.legend()

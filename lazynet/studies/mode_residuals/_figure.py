@@ -1,4 +1,4 @@
-"""One figure of the residual of a network along the eigenvectors of a kernel."""
+"""The figure of mode residuals: the residual along a few modes, and the step up to which modes follow the kernel."""
 
 import json
 from itertools import pairwise
@@ -8,15 +8,15 @@ import numpy as np
 from lazynet.studies._style import BLUE, DRAWN, SETTINGS, THEORY, VERMILION, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# So many modes can be told apart in one panel.
+# Number of modes that a panel shows legibly.
 CURVES = 6
 
 
 def plot_modes(result: Result) -> Figure:
-    """Draw what is left of a handful of modes, network and kernel, and until which step each mode follows the kernel.
+    """Draw the residual of network and kernel along a few modes, and the step up to which modes follow the kernel.
 
     Args:
-        result: of `lazynet.mode_residuals`.
+        result: result of `lazynet.mode_residuals`.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
@@ -34,6 +34,7 @@ def plot_modes(result: Result) -> Figure:
 
 
 def _finding(result: Result) -> str:
+    """Return the title: the number of modes that follow the kernel to the last step."""
     settings = json.loads(result.attrs["settings"])
     stayed = result.last_step_held.values == result.step.values[-1]
     squares = _start(result) ** 2
@@ -45,12 +46,12 @@ def _finding(result: Result) -> str:
     if squares.any():
         title += f" ({np.sum(squares[stayed]) / np.sum(squares):.0%} of the squared residual)"
     if not stayed.all():
-        title += f";\nhalf of the others have left after step {int(np.median(result.last_step_held.values[~stayed]))}"
+        title += f";\nhalf of the others leave by step {int(np.median(result.last_step_held.values[~stayed]))}"
     return title
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """The residual along a handful of modes, positive at the start, over the scale that its gap has."""
+    """Draw the residual along a few modes, positive at the start, over the scale of the mode's gap."""
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):
@@ -62,20 +63,21 @@ def _draw_left(axes: Axes, result: Result) -> None:
             axes.plot(later.step, np.sum(values * towards, axis=1), color=color, **style)
     axes.set(xscale="log", xlabel="step", ylabel="residual along the mode / its scale")
     axes.set(title="Network (solid) and kernel (dashed)")
-    # Above is room for the legend.
+    # The space above is for the legend.
     axes.set_ylim(max(-1.0, axes.get_ylim()[0]), 1.45)
     if drawn:
         axes.legend(title="mode", loc="upper right", ncols=CURVES)
 
 
 def _handful(start: np.ndarray) -> list[int]:
-    """From each of a few log-spaced parts of the spectrum the mode that holds most at the start."""
+    """Return the mode with the largest residual at the start, in each of a few log-spaced parts of the spectrum."""
     ends = np.unique(np.geomspace(1, len(start), CURVES).round().astype(int))
     parts = [range(first, end) for first, end in pairwise([0, *ends])]
     return [i for i in (max(part, key=start.__getitem__) for part in parts) if start[i] > 0]
 
 
 def _draw_held(axes: Axes, result: Result) -> None:
+    """Draw the step up to which each mode follows the kernel, and the step at which the kernel learns it."""
     settings = json.loads(result.attrs["settings"])
     last, mode, step = int(result.step[-1]), result.mode.values, result.last_step_held.values
     for chosen, color, marker, label in (
@@ -85,10 +87,9 @@ def _draw_held(axes: Axes, result: Result) -> None:
         if chosen.any():
             axes.plot(mode[chosen], step[chosen], marker, color=color, markersize=4.5, alpha=0.8, label=label)
     values = result.eigenvalue.values
-    seen = values > len(values) * np.finfo(float).eps * values[0]
-    axes.plot(
-        mode[seen], 1 / (settings["learning_rate"] * values[seen]), color="black", label="1 / (η λ): learned", **THEORY
-    )
+    resolved = values > len(values) * np.finfo(float).eps * values[0]
+    learned = 1 / (settings["learning_rate"] * values[resolved])
+    axes.plot(mode[resolved], learned, color="black", label="1 / (η λ): learned", **THEORY)
     axes.set(xscale="log", xlabel="mode, from the largest eigenvalue down", ylabel="step")
     axes.set(title=f"Within {result.attrs['tolerance']:.0%} of the kernel up to")
     axes.set_yscale("symlog", linthresh=1)
@@ -97,6 +98,6 @@ def _draw_held(axes: Axes, result: Result) -> None:
 
 
 def _start(result: Result) -> np.ndarray:
-    """The size of every mode at the start, over all outputs, (n,)."""
+    """Return the norm of the residual along each mode at the start, over all outputs, (n,)."""
     start = result.residual.isel(step=0).values
     return np.linalg.norm(start.reshape(len(start), -1), axis=1)

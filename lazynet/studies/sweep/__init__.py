@@ -1,8 +1,19 @@
 """Sweeps: networks over widths, seeds and other axes, with their predictions, verdict and figure."""
 
-from lazynet.studies.sweep._api import merge, sweep
+from lazynet.studies.sweep._api import sweep
+from lazynet.studies.sweep._points import points
 from lazynet.studies.sweep._population_bounds import population_bounds
 from lazynet.studies.sweep._speed_gap import speed_gap
-from lazynet.studies.sweep._verdict import Verdict, verify
+from lazynet.studies.sweep._study import SweepStudy
+from lazynet.studies.sweep._verdict import Verdict, scaling_of, verdicts_json
 
-__all__ = ["Verdict", "merge", "population_bounds", "speed_gap", "sweep", "verify"]
+__all__ = [
+    "SweepStudy",
+    "Verdict",
+    "points",
+    "population_bounds",
+    "scaling_of",
+    "speed_gap",
+    "sweep",
+    "verdicts_json",
+]

@@ -1,99 +1,71 @@
-"""One figure that tells the story of a sweep."""
+"""The figure of a sweep: losses, gaps, movement and fitted exponents."""
+
+from typing import NamedTuple
 
 import numpy as np
 
+from lazynet.measures import catalogue
 from lazynet.studies._style import (
     BLUE,
     DRAWN,
-    GREEN,
     ORANGE,
+    PALETTE,
     PURPLE,
     SETTINGS,
     THEORY,
-    VERMILION,
     label_widths,
     power_law,
     width_colors,
 )
-from lazynet.studies.infinite_width._figure import plot_limit
-from lazynet.studies.laziness_map._figure import plot_laziness
-from lazynet.studies.line_ensemble._figure import plot_line
-from lazynet.studies.mode_residuals._figure import plot_modes
 from lazynet.studies.sweep._points import at_one_point, settings_of
-from lazynet.studies.sweep._verdict import Verdict, quantity_of, reduce_steps, verify
+from lazynet.studies.sweep._verdict import Verdict, entry_of, quantity_of, reduce_steps, verify_sweep
 from lazynet.typing import Axes, Figure, Result
 
-GAPS = {
-    "kernel_gap_train": ("to the kernel", BLUE, "o"),
-    "start_gap_train": ("of the random start", ORANGE, "s"),
-    "linearization_gap_train": ("of the movement", GREEN, "^"),
-    "quadratic_gap_train": ("to second order", PURPLE, "D"),
+# Levels that the title may state: it states the first one that the verdict has.
+CHANGES = {
+    "activation_flips": "of signs flipped",
+    "kernel_drift": "of the kernel changed",
+    "relative_displacement": "of the norm of the weights moved",
 }
-MOVEMENTS = {
-    "displacement": ("displacement", BLUE, "o"),
-    "max_neuron_displacement": ("one neuron, largest", PURPLE, "D"),
-    "activation_flips": ("flipped signs", VERMILION, "v"),
-    "relative_displacement": ("relative", ORANGE, "s"),
-    "kernel_drift": ("kernel drift", GREEN, "^"),
-}
-
-# Of more layers than that the first are drawn.
-LAYERS = 6
+# Colors and markers of layers; further layers are not drawn.
+LAYER_COLORS, LAYER_MARKERS = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
 
 
-def plot(result: Result, verdict: Verdict | None = None) -> Figure:
-    """Draw a sweep: loss beside the kernel's, gaps and movement against width, and fitted exponents against step.
+class Curve(NamedTuple):
+    """The look of a quantity against the width."""
 
-    Of a prediction, its losses on true and on random labels and its test error; of the modes of a residual, what is
-    left of them and until which step the kernel is right about each; of a laziness map, kernel change and test error
-    over width and output scale, with the boundary, and against the control parameter; of an ensemble on a line, its
-    bands and its gap to the limit.
+    label: str
+    color: str
+    marker: str
 
-    Measurement is solid with seeds as a band (from the smallest to the largest), theory is dashed. Gaps are their
-    maximum over snapshots, movement is that of the last step.
+
+def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
+    """Draw a sweep; see `lazynet.plot`.
 
     Args:
-        result: of `lazynet.sweep`, `lazynet.predict`, `lazynet.mode_residuals`, `lazynet.laziness_map` or
-            `lazynet.line_ensemble`.
-        verdict: of the result of a sweep; made here when left out.
+        result: result of `lazynet.sweep` without axes besides width and seed.
+        verdict: verdict on the result; computed if None.
 
     Returns:
         A matplotlib Figure, not shown and not saved.
-
-    Raises:
-        KeyError: if the result is none of these.
-        ValueError: if a sweep has other axes than width and seed.
-
-    >>> import lazynet as lz
-    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256], seeds=2, steps=10)
-    >>> len(lz.plot(result).axes)
-    4
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    if "boundary" in result:
-        return plot_laziness(result)
-    if "place" in result.dims:
-        return plot_line(result)
-    if "labels" in result.dims:
-        return plot_limit(result)
-    if "mode" in result.dims:
-        return plot_modes(result)
     result = at_one_point(result)
-    verdict = verify(result) if verdict is None else verdict
+    verdict = verify_sweep(result) if verdict is None else verdict
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 8.6), layout="constrained")
         (loss, gaps), (movement, exponents) = figure.subplots(2, 2)
         _draw_loss(loss, result)
-        if any(gap in result for gap in GAPS):
-            _draw_against_width(gaps, result, verdict, GAPS)
+        curves = _curves(result, "gaps")
+        if curves:
+            _draw_against_width(gaps, result, verdict, curves)
             gaps.set(title="Gaps between network and kernel", ylabel="RMS training gap, maximum over steps")
         else:
             gaps.set_axis_off()
             gaps.set_title("Not compared with the kernel")
-        _draw_against_width(movement, result, verdict, _movements(result))
+        _draw_against_width(movement, result, verdict, _curves(result, "movement"))
         movement.set(title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (unit rows: no unit)")
         _draw_exponents(exponents, result, verdict)
         figure.suptitle(_finding(result, verdict), fontsize=13, fontweight="bold")
@@ -101,62 +73,61 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
 
 def _finding(result: Result, verdict: Verdict) -> str:
+    """Return the title: how many predictions hold, and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
     tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)
     lost = f"; {verdict.diverged} members diverged" if verdict.diverged else ""
-    name, what = "activation_flips", "of signs flipped"
-    if name not in verdict.levels:
-        name, what = "kernel_drift", "of the kernel changed"
+    name = next(name for name in CHANGES if name in verdict.levels)
+    moved = f"{verdict.levels[name]:.1%} {CHANGES[name]} at width {verdict.widths[-1]}"
     return (
         f"{settings['traits']['title']} on {settings['dataset']}, n = {settings['n_train']}: of {len(verdict.rows)} "
-        f"predicted exponents {tally or 'none'};\n{verdict.levels[name]:.1%} {what} at width {verdict.widths[-1]}{lost}"
+        f"predicted exponents {tally or 'none'};\n{moved}{lost}"
     )
 
 
-def _movements(result: Result) -> dict[str, tuple[str, str, str]]:
-    """What the movement panel shows; of networks with several layers the relative displacement of each."""
-    if "layer_relative_displacement" not in result:
-        return MOVEMENTS
-    layers = result.layer.values.tolist()[:LAYERS]
-    colors, markers = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
-    shown = {
-        f"layer_relative_displacement[{name}]": (f"{name}, relative", color, marker)
-        for name, color, marker in zip(layers, colors, markers, strict=False)
-    }
-    return shown | {name: MOVEMENTS[name] for name in ("activation_flips", "kernel_drift")}
+def _curves(result: Result, panel: str) -> dict[str, Curve]:
+    """Return the curves of a panel by quantity; where a result has layers, theirs replace those of all parameters."""
+    curves = {}
+    for name, quantity in catalogue().items():
+        if quantity.panel != panel or name not in result or quantity.by_layer in result:
+            continue
+        label = quantity.label or name
+        if "layer" not in quantity.dims:
+            curves[name] = Curve(label, PALETTE.get(quantity.color, quantity.color), quantity.marker)
+            continue
+        layers = zip(result.layer.values.tolist(), LAYER_COLORS, LAYER_MARKERS, strict=False)
+        curves |= {f"{name}[{layer}]": Curve(f"{layer}, {label}", color, marker) for layer, color, marker in layers}
+    return curves
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
+    """Draw the training loss of every width, and that of the kernel dashed."""
     later = result.isel(step=slice(1, None))
     loss, widths = later.train_loss, result.width.values
     for color, width in zip(width_colors(len(widths)), widths, strict=True):
-        one = loss.sel(width=width)
-        axes.plot(later.step, one.mean("seed"), color=color, label=str(width))
-        axes.fill_between(later.step, one.min("seed"), one.max("seed"), color=color, alpha=0.2, linewidth=0)
+        seeds = loss.sel(width=width)
+        axes.plot(later.step, seeds.mean("seed"), color=color, label=str(width))
+        axes.fill_between(later.step, seeds.min("seed"), seeds.max("seed"), color=color, alpha=0.2, linewidth=0)
     if "kernel_train_loss" in later:
         predicted = later.kernel_train_loss.where(later.kernel_train_loss < DRAWN)
         predicted = predicted.mean("seed") if "seed" in predicted.dims else predicted
         for i, curve in enumerate(np.atleast_2d(predicted.values)):
             axes.plot(later.step, curve, color="black", label="" if i else "kernel", **THEORY)
-    beside = " beside their kernel" if "kernel_train_loss" in later else ""
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title=f"Networks{beside}")
-    measured = settings_of(result).get("measured")
-    if measured is not None:
-        axes.set_ylabel(f"training loss, on {measured} examples")
+    title = "Networks and their kernel" if "kernel_train_loss" in later else "Networks"
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss", title=title)
+    rows = settings_of(result)["measure"]["rows"]
+    if rows is not None:
+        axes.set_ylabel(f"training loss, on {rows} examples")
     axes.legend(title="width", ncols=2)
 
 
-def _draw_against_width(
-    axes: Axes, result: Result, verdict: Verdict, quantities: dict[str, tuple[str, str, str]]
-) -> None:
-    """Seed means with their fitted slope in the legend, the predicted slope dashed through their middle."""
+def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: dict[str, Curve]) -> None:
+    """Draw seed means with their fitted slope in the legend, and the predicted slope dashed through their middle."""
     widths = result.width.values
     rows = {row.quantity: row for row in verdict.rows}
-    for quantity, (label, color, marker) in quantities.items():
-        if quantity.partition("[")[0] not in result:
-            continue
+    for quantity, (label, color, marker) in curves.items():
         values = reduce_steps(quantity_of(result, quantity))
         values = values.where(values < DRAWN)
         mean = values.mean("seed")
@@ -173,23 +144,24 @@ def _draw_against_width(
     label_widths(axes, widths)
     if axes.lines:
         _room_above(axes, 0.3)
-        # Of more than that a single column would reach down to the lines.
+        # A single column of more than three entries would reach down to the lines.
         entries = len(axes.get_legend_handles_labels()[0])
         axes.legend(title="fitted exponent; dashed: predicted", loc="upper right", ncols=1 + (entries > 3))
 
 
 def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
-    styles = {**MOVEMENTS, **{name: GAPS[name] for name in ("kernel_gap_train", "linearization_gap_train")}}
-    dotted = [name for name in styles if name in GAPS]
+    """Draw the fitted exponent of each row against the step, and the predicted exponents with their band."""
     for row in verdict.rows:
-        if row.quantity not in styles or not np.isfinite([fit.fitted for fit in row.by_step]).any():
+        quantity = entry_of(row.quantity)
+        drawn = quantity.panel is not None and quantity.exponent_drawn
+        if not drawn or not np.isfinite([fit.fitted for fit in row.by_step]).any():
             continue
-        label, color, _ = styles[row.quantity]
+        label, color = quantity.label or quantity.name, PALETTE.get(quantity.color, quantity.color)
         steps = [fit.step for fit in row.by_step]
-        name, line = (f"gap {label}", "dashdot") if row.quantity in dotted else (label, "solid")
+        name, line = (f"gap {label}", "dashdot") if quantity.gap else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
-        # The interval of a mean whose draws may all be zero has no end to draw.
+        # An interval may be infinite, where resampled means are zero.
         low, high = np.where(np.isfinite(ends), ends, np.nan).T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
@@ -203,7 +175,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
 
 
 def _room_above(axes: Axes, share: float) -> None:
-    """Raise the upper limit, so that this share of the height is free for a legend."""
+    """Raise the upper limit so that this share of the height stays free for a legend."""
     low, high = axes.transAxes.inverted().transform(axes.transData.transform([[1, y] for y in axes.get_ylim()]))[:, 1]
     top = low + (high - low) / (1 - share)
     axes.set_ylim(top=axes.transData.inverted().transform(axes.transAxes.transform([0, top]))[1])

@@ -1,4 +1,4 @@
-"""Bounds of theory beside what they bound, with the ratio that says how far they are from it."""
+"""Inequalities of theory: bounds, the measured values that they bound, and the ratios of the two."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,23 +9,24 @@ from lazynet.studies.sweep._points import settings_of
 from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
-# A linearized network bounds the displacement up to terms that vanish with the width.
+# The displacement of the linearized network is a bound up to terms that vanish with the width.
 DISPLACEMENT_FACTOR = 1.05
 SMALLEST_WIDTH = 256
+# A bound this many times too large is vacuous.
 VACUOUS = 100
-# The path bound is an equality on a single example, and what it bounds carries the rounding of float32.
+# The path bound is an equality on a single example, where the displacement carries the rounding of float32.
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Inequality:
-    """left <= right, at the place of the sweep where they come nearest.
+    """The inequality left <= right, at the place of the sweep where its ratio is smallest.
 
     Attributes:
-        name: what is bounded by what.
-        left: measured.
-        right: the bound.
-        ratio: right / left, the smallest over the sweep.
+        name: the inequality in words.
+        left: measured value.
+        right: bound.
+        ratio: right / left.
         status: "holds", "fails", or "undecided" where a side cannot be computed.
     """
 
@@ -37,12 +38,12 @@ class Inequality:
 
     @property
     def note(self) -> str:
-        """The word "vacuous" for a bound that says nothing of use."""
+        """The word "vacuous" if the bound is more than 100 times too large."""
         return "vacuous" if self.ratio > VACUOUS else ""
 
 
 def inequalities(result: Result) -> Iterator[Inequality]:
-    """The inequalities that apply to a sweep.
+    """Yield the inequalities that apply to a sweep.
 
     (i) displacement at each snapshot <= 1.05 times the exact linearized value, as a seed mean at widths from 256, of
         networks whose kernels are near their limit there;
@@ -69,15 +70,15 @@ def inequalities(result: Result) -> Iterator[Inequality]:
 
 
 def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
-    """The inequality where the ratio of its sides is smallest; members that diverged (NaN on the left) are left out."""
+    """Return the inequality where the ratio of its sides is smallest; members that diverged do not count."""
     import xarray
 
     measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))
-    known = np.isfinite(measured)
-    measured, bound = measured[known], bound[known]
+    finite = np.isfinite(measured)
+    measured, bound = measured[finite], bound[finite]
     if not measured.size or not np.isfinite(bound).all():
         return Inequality(name, np.nan, np.nan, np.nan, "undecided")
-    # Nothing moved: any bound holds, with no ratio to speak of.
+    # Without movement any bound holds, and the ratio is infinite.
     ratio = np.divide(bound, measured, out=np.full_like(bound, np.inf), where=measured > 0)
     nearest = int(np.argmin(ratio))
     status: Status = "holds" if (measured <= (1 + ROUNDING) * bound).all() else "fails"

@@ -1,4 +1,4 @@
-"""Results of sweeps with more axes than width and seed, taken apart into those that have none."""
+"""Points of a sweep: the results at single values of its axes."""
 
 import json
 from collections.abc import Iterator
@@ -7,42 +7,37 @@ from typing import Any
 
 import numpy as np
 
+from lazynet.measures import catalogue
 from lazynet.typing import Result
-
-FULL_BATCH = [
-    *(f"kernel_{part}_{score}" for part in ("train", "test") for score in ("loss", "error")),
-    *(f"{gap}_gap_{part}" for gap in ("start", "kernel") for part in ("train", "test")),
-    "linearized_displacement",
-    "lemma_bound",
-    "path_bound",
-]
 
 
 def axes_of(result: Result) -> list[str]:
-    """The axes besides width and seed that a result still has."""
+    """Return the axes that a result has besides width and seed."""
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 
 def at_one_point(result: Result) -> Result:
-    """The result of a single learning rate, scale and so on, without what does not exist there.
+    """Return the result without the variables that do not exist at its point.
 
     Raises:
-        ValueError: if it has several of them, which no exponent in the width describes.
+        ValueError: if the result has further axes than width and seed: an exponent in the width describes one point.
     """
     axes = axes_of(result)
     if axes:
-        one = ", ".join(f"{name}={result[name].values[0].item()!r}" for name in axes)
+        values = ", ".join(f"{name}={result[name].values[0].item()!r}" for name in axes)
         raise ValueError(
-            f"The result has the axes {', '.join(axes)}; take one point of them, such as result.sel({one})."
+            f"result must have no axes besides width and seed, got {', '.join(axes)}. Take one point of them, such as "
+            f"result.sel({values})."
         )
-    # Mini-batches beside the full batch: kernel descent follows the latter alone.
+    # Kernel descent follows the full batch only; at other batch sizes of the same sweep its variables are NaN.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
-        return result.drop_vars(FULL_BATCH, errors="ignore")
+        absent = [name for name, quantity in catalogue().items() if quantity.full_batch]
+        return result.drop_vars(absent, errors="ignore")
     return result
 
 
 def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
-    """The result at each combination of the values of its axes, the last fastest, with those values."""
+    """Yield the values of the axes at each point, the last axis fastest, and the result there."""
     axes = axes_of(result)
     for place in product(*(range(result.sizes[name]) for name in axes)):
         at = dict(zip(axes, place, strict=True))
@@ -50,7 +45,7 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """The settings of a result, with the value of each axis that has one left, and the traits of that point."""
+    """Return the settings of a result, with the value of each axis that has a single value, and that point's traits."""
     settings = json.loads(result.attrs["settings"])
     axes = settings.get("axes", {})
     chosen = {name: result[name].item() for name in axes if not result[name].ndim}

@@ -6,16 +6,17 @@ from lazynet.typing import DataArray, Result
 
 
 def speed_gap(result: Result) -> DataArray:
-    """How far networks are from Theorem 4.1 of Arora et al. 2019 at most.
+    """Return the largest distance of networks from Theorem 4.1 of Arora et al. 2019.
 
-    max over snapshots of | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |, the second of which
-    is sqrt(2 L) of the kernel's own loss L at step k. The theorem has u(0) = 0, as a symmetric start has.
+    The distance is max over snapshots of | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |. The
+    square root is sqrt(2 L) for the loss L of the kernel's prediction at step k. The theorem assumes u(0) = 0, which a
+    symmetric start fulfills.
 
     Args:
-        result: of `lazynet.sweep` by plain full-batch descent on the squared loss.
+        result: result of `lazynet.sweep` by plain full-batch descent on the squared loss.
 
     Returns:
-        The gap, in the unit of ||y||, over width, seed and the sweep's other axes.
+        The distance over width, seed and the other axes of the sweep, float64, in units of the targets.
 
     Raises:
         ValueError: if the sweep has no prediction of the kernel.
@@ -28,6 +29,9 @@ def speed_gap(result: Result) -> DataArray:
     True
     """
     if "kernel_train_loss" not in result:
-        raise ValueError("The sweep has no kernel_train_loss, which only plain full-batch sgd on the squared loss has.")
+        raise ValueError(
+            "result must have the variable kernel_train_loss, got a sweep without it. Train by plain full-batch sgd on "
+            "the squared loss."
+        )
     predicted = np.sqrt(2 * result.kernel_train_loss)
     return abs(result.residual_norm - predicted).max("step").transpose("width", "seed", ...)

@@ -1,54 +1,69 @@
-"""The verdict as text, for a terminal of 120 columns, a file or a README."""
+"""The text of a verdict, for a terminal of 120 columns, a file or a README."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from lazynet.studies.sweep._inequalities import Inequality
+from lazynet.studies.sweep._rows import Row
 from lazynet.theory._corrections import Correction, seeds_needed
 
-if TYPE_CHECKING:
-    from lazynet.studies.sweep._verdict import Row, Verdict
 
-
-def print_verdict(verdict: "Verdict") -> str:
-    """The tables of exponents, inequalities and levels."""
+def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band: float, diverged: int) -> list[str]:
+    """Return the lines of the table of exponents."""
     header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "held to step")
     lines = [
-        f"Exponents in the width, {len(verdict.widths)} widths from {verdict.widths[0]} to {verdict.widths[-1]}, "
-        f"{verdict.seeds} seeds, band {verdict.band:g}"
+        f"Exponents in the width, {len(widths)} widths from {widths[0]} to {widths[-1]}, {seeds} seeds, band {band:g}"
     ]
-    if verdict.diverged:
-        members = len(verdict.widths) * verdict.seeds
-        lines.append(f"{verdict.diverged} of {members} members diverged; rows that lost one are not said to hold")
-    if verdict.rows:
-        heading, *rows = _columns([header, *(_row(row) for row in verdict.rows)])
-        lines.append(heading)
-        for row, line in zip(verdict.rows, rows, strict=True):
-            lines += [line, f"  {row.note}"] if row.note else [line]
-    if not verdict.rows:
+    if diverged:
         lines.append(
-            "nothing is predicted: the network does not say its parametrization, or theory knows too little of this "
-            "one, its learning rate or the optimizer"
+            f"{diverged} of {len(widths) * seeds} members diverged; a row that lost a member is undecided at best"
         )
-    elif len(verdict.rows) == 1:
+    if rows:
+        heading, *table = _columns([header, *(_row(row) for row in rows)])
+        lines.append(heading)
+        for row, line in zip(rows, table, strict=True):
+            lines += [line, f"  {row.note}"] if row.note else [line]
+    else:
+        lines.append(
+            "no exponent is predicted: the parametrization is unknown, or theory does not cover it, its learning rate "
+            "or the optimizer"
+        )
+    if len(rows) == 1:
         lines.append("no other exponent is predicted for this parametrization or optimizer")
-    if verdict.corrections:
-        lines += ["", f"Exponents at infinite width, of a m^p (1 + b m^-1/2), and seeds for +-{verdict.band:g}"]
-        table = [_correction(*each, verdict.seeds, verdict.band) for each in verdict.corrections.items()]
-        lines += _columns([("quantity", "p", "95% interval", "b", "seeds"), *table])
-    if verdict.inequalities:
-        table = [
-            (i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note)
-            for i in verdict.inequalities
-        ]
-        lines += ["", "Inequalities, where they come nearest to failing"]
-        lines += _columns([("left <= right", "left", "right", "right / left", "status", ""), *table])
-    levels = [(name, _number(value)) for name, value in verdict.levels.items()]
-    lines += ["", f"Levels at width {verdict.widths[-1]} (gaps over the RMS of the targets)", *_columns(levels)]
-    return "\n".join(lines)
+    return lines
 
 
-def _row(row: "Row") -> tuple[str, ...]:
+def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: float) -> list[str]:
+    """Return the lines of the table of exponents at infinite width, without lines for an empty one."""
+    if not corrections:
+        return []
+    table = [_correction(name, correction, seeds, band) for name, correction in corrections.items()]
+    return [
+        "",
+        f"Exponents at infinite width, of a m^p (1 + b m^-1/2), and seeds for +-{band:g}",
+        *_columns([("quantity", "p", "95% interval", "b", "seeds"), *table]),
+    ]
+
+
+def inequalities_text(inequalities: Sequence[Inequality]) -> list[str]:
+    """Return the lines of the table of inequalities, without lines for an empty one."""
+    if not inequalities:
+        return []
+    table = [(i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note) for i in inequalities]
+    return [
+        "",
+        "Inequalities, where they come nearest to failing",
+        *_columns([("left <= right", "left", "right", "right / left", "status", ""), *table]),
+    ]
+
+
+def levels_text(levels: Mapping[str, float], width: int) -> list[str]:
+    """Return the lines of the levels at the largest width."""
+    table = [(name, _number(value)) for name, value in levels.items()]
+    return ["", f"Levels at width {width} (gaps over the RMS of the targets)", *_columns(table)]
+
+
+def _row(row: Row) -> tuple[str, ...]:
     sign = "" if row.relation == "equal" else "<= "
     held = "-" if row.last_step_held is None else str(row.last_step_held)
     # Adding zero takes away the sign that rounding may have left on a zero.
@@ -58,15 +73,17 @@ def _row(row: "Row") -> tuple[str, ...]:
     return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, last, held
 
 
-def _correction(name: str, found: Correction, seeds: int, band: float) -> tuple[str, ...]:
-    if math.isnan(found.low):
-        return name, f"{found.exponent:+.3f}", "none", f"{found.correction:+.3g}", "unknown"
-    interval = f"[{found.low:+.2f}, {found.high:+.2f}]"
-    needed = str(seeds_needed(found, seeds, band))
-    return name, f"{found.exponent:+.3f}", interval, f"{found.correction:+.3g}", needed
+def _correction(name: str, fit: Correction, seeds: int, band: float) -> tuple[str, ...]:
+    if math.isnan(fit.low):
+        return name, f"{fit.exponent:+.3f}", "none", f"{fit.correction:+.3g}", "unknown"
+    interval = f"[{fit.low:+.2f}, {fit.high:+.2f}]"
+    needed = str(seeds_needed(fit, seeds, band))
+    return name, f"{fit.exponent:+.3f}", interval, f"{fit.correction:+.3g}", needed
 
 
 def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:
+    if not table:
+        return []
     widths = [max(len(row[c]) for row in table) for c in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 

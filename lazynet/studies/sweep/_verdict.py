@@ -1,4 +1,4 @@
-"""Which predictions of the lazy regime a sweep confirms, contradicts, or cannot decide."""
+"""The verdict on a sweep: predictions of the lazy regime that it confirms, contradicts or leaves undecided."""
 
 import json
 import math
@@ -8,95 +8,47 @@ from typing import Any
 
 import numpy as np
 
+from lazynet.experiment import MemberStatus
+from lazynet.measures import Quantity, catalogue, registered
 from lazynet.networks import LayerScaling
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of
-from lazynet.studies.sweep._table import print_verdict
-from lazynet.theory._corrections import Correction, fit_correction
-from lazynet.theory._exponents import ROUNDING, Prediction, Relation, Scaling, predicted_exponents
-from lazynet.theory._fits import Fit, Status, fit_exponent, judge
+from lazynet.studies.sweep._rows import Row, StepFit
+from lazynet.studies.sweep._table import corrections_text, exponents_text, inequalities_text, levels_text
+from lazynet.theory import (
+    Correction,
+    Fit,
+    Prediction,
+    Scaling,
+    fit_correction,
+    fit_exponent,
+    judge,
+    predicted_exponents,
+)
+from lazynet.theory._exponents import ROUNDING
+from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
 BAND = 0.1
-# Optimizers, by name, whose steps are proportional to the gradient.
-PROPORTIONAL = ("sgd", "momentum", "nesterov", "flow")
-LEVELS = (
-    "activation_flips",
-    "kernel_drift",
-    "relative_displacement",
-    "linearization_gap_train",
-    "linearization_gap_test",
-    "start_gap_train",
-    "start_gap_test",
-    "kernel_gap_train",
-    "kernel_gap_test",
-    "quadratic_gap_train",
-    "quadratic_gap_test",
-)
-
-
-@dataclass(frozen=True)
-class StepFit:
-    """The fitted exponent at one snapshot."""
-
-    step: int
-    fitted: float
-    low: float
-    high: float
-    status: Status
-
-
-@dataclass(frozen=True)
-class Row:
-    """One predicted exponent beside the measured one.
-
-    Attributes:
-        quantity: variable of the result, with the layer in brackets where it is of one.
-        relation: "equal", or "at most" for decay at least as fast.
-        predicted: exponent of the width in theory.
-        fitted: exponent over all widths, with its 95% interval low to high.
-        local: exponent between the two largest widths.
-        band: how far a measured exponent may lie from the predicted one.
-        reduction: "maximum" over snapshots, "last" step, or "start".
-        status: "holds", "fails" or "undecided".
-        last_step_held: the last snapshot up to which the row holds at every snapshot; None if at none.
-        by_step: the same fit at every snapshot.
-    """
-
-    quantity: str
-    relation: Relation
-    predicted: float
-    fitted: float
-    low: float
-    high: float
-    local: float
-    band: float
-    reduction: str
-    status: Status
-    last_step_held: int | None
-    by_step: tuple[StepFit, ...]
-
-    @property
-    def note(self) -> str:
-        """What a reader must know of an "at most" row that fails."""
-        if self.relation == "equal" or self.status != "fails":
-            return ""
-        return f"not asymptotic at these widths (local {self.local:+.2f})"
+# Snapshots at which a reduction takes its value.
+STEPS = {"start": 0, "last": -1}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Exponents, inequalities and levels of a sweep; `print(verdict)` shows them as a table.
+    """Exponents, inequalities and levels of a sweep; `print(verdict)` shows them as tables.
 
     Attributes:
-        rows: predicted exponents beside measured ones.
-        inequalities: bounds of theory beside what they bound.
-        levels: size at the largest width of what should vanish; gaps are over the RMS of the targets.
+        rows: predicted exponents and fitted ones.
+        inequalities: bounds of theory and the measured values that they bound.
+        levels: seed means at the largest width, of quantities that vanish in the limit; gaps over the RMS of the
+            targets.
         band: half-width of the band around each predicted exponent.
-        widths: of the sweep.
-        seeds: how many.
-        diverged: how many members diverged; a row that lost one of them is never said to hold.
-        corrections: the exponent of each row at infinite width, fitted with a correction to scaling, where asked for.
+        widths: widths of the sweep, ascending.
+        seeds: number of seeds.
+        diverged: number of members that diverged; a row that lost a member never holds.
+        corrections: exponent of each row at infinite width, fitted with a correction to scaling; None without
+            `corrections=True`.
 
     >>> import lazynet as lz
     >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
@@ -114,15 +66,18 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether no "equal" row and no inequality fails."""
+        """True if no "equal" row and no inequality fails."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
         return "fails" not in equal + [inequality.status for inequality in self.inequalities]
 
     def row(self, quantity: str) -> Row:
-        """The row of this quantity.
+        """Return the row of a quantity.
+
+        Args:
+            quantity: variable of the result; for a single layer, with the layer in brackets.
 
         Raises:
-            KeyError: if theory predicts nothing for it.
+            KeyError: if its exponent is not predicted.
         """
         for row in self.rows:
             if row.quantity == quantity:
@@ -130,61 +85,39 @@ class Verdict:
         raise KeyError(f"The verdict has no row {quantity!r}; it has {', '.join(row.quantity for row in self.rows)}.")
 
     def correction(self, quantity: str) -> Correction:
-        """The exponent of this row at infinite width.
+        """Return the fit of a quantity's exponent at infinite width.
+
+        Args:
+            quantity: variable of the result; for a single layer, with the layer in brackets.
 
         Raises:
-            KeyError: if theory predicts nothing for it, or no corrections were asked for.
+            KeyError: if its exponent is not predicted, or the verdict was made without `corrections=True`.
         """
         if self.corrections is None or quantity not in self.corrections:
             raise KeyError(f"The verdict has no correction for {quantity!r}; verify takes corrections=True.")
         return self.corrections[quantity]
 
     def to_json(self) -> str:
-        """The verdict as JSON, null for what could not be computed."""
+        """Return the verdict as JSON, with null for numbers that are not finite."""
         content = asdict(self) | {"passed": self.passed}
         if self.corrections is None:
             del content["corrections"]
         else:
-            content["corrections"] = {name: found._asdict() for name, found in self.corrections.items()}
+            content["corrections"] = {name: fit._asdict() for name, fit in self.corrections.items()}
         return json.dumps(_without_nan(content), indent=2)
 
     def __str__(self) -> str:
-        """The verdict as a table for people."""
-        return print_verdict(self)
+        """Return the tables of exponents, inequalities and levels."""
+        lines = exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged)
+        lines += corrections_text(self.corrections or {}, self.seeds, self.band)
+        lines += inequalities_text(self.inequalities)
+        return "\n".join(lines + levels_text(self.levels, self.widths[-1]))
 
 
-def verify(result: Result, band: float = BAND, *, corrections: bool = False) -> Verdict:
-    """Compare a sweep with the theory of the lazy regime.
-
-    Every exponent is fitted on the seed mean over all widths, with a 95% interval from a bootstrap over seeds, at every
-    snapshot and on the maximum over snapshots. Gaps are judged on the maximum, because the theorems bound the supremum
-    over time (Lee et al. 2019, Theorem 2.1), the rest at the last step. A row holds when its whole interval lies within
-    the band around the prediction (for "at most": below its upper end), fails when all of it lies outside, and is
-    undecided otherwise; so is a row that would hold where members diverged. To hold is to scale as theory says: levels
-    tell whether a network is lazy.
-
-    Args:
-        result: of `lazynet.sweep`.
-        band: how far a measured exponent may lie from the predicted one, positive.
-        corrections: whether to fit a m^p (1 + b m^(-1/2)) to each row too, at its own reduction, for the exponent p at
-            infinite width (`lazynet.theory.fit_correction`); it takes at least 4 widths. Statuses stay those of slopes.
-
-    Returns:
-        Verdict.
-
-    Raises:
-        ValueError: if the band is not positive and finite, or the result has other axes than width and seed.
-
-    >>> import lazynet as lz
-    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256, 1024], seeds=4, steps=10)
-    >>> lz.verify(result).row("relative_displacement").status
-    'holds'
-    """
+def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = False) -> Verdict:
+    """Compare a sweep with the theory of the lazy regime; see `lazynet.verify`."""
     if not 0 < band < np.inf:
-        raise ValueError(f"band is {band}, but must be positive and finite.")
-    if "boundary" in result or "place" in result.dims:
-        raise ValueError("A verdict is of the result of lazynet.sweep, which a map or an ensemble on a line is not.")
+        raise ValueError(f"band must be positive and finite, got {band}.")
     result = at_one_point(result)
     rows = tuple(
         _row(result, prediction, band)
@@ -193,9 +126,9 @@ def verify(result: Result, band: float = BAND, *, corrections: bool = False) -> 
     )
     levels = dict(_levels(result))
     widths = tuple(map(int, result.width.values))
-    found = {row.quantity: _correction(result, row.quantity) for row in rows} if corrections else None
-    diverged = int((result.status == 1).sum()) if "status" in result else 0
-    return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged, found)
+    fits = {row.quantity: _correction(result, row.quantity) for row in rows} if corrections else None
+    diverged = int((result.status == MemberStatus.DIVERGED).sum()) if "status" in result else 0
+    return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged, fits)
 
 
 def _correction(result: Result, quantity: str) -> Correction:
@@ -204,36 +137,42 @@ def _correction(result: Result, quantity: str) -> Correction:
 
 
 def quantity_of(result: Result, quantity: str) -> DataArray:
-    """A variable of the result by its name in a row, where one layer's has the layer in brackets."""
+    """Return a variable of the result by its name in a row: a single layer stands in brackets."""
     name, _, layer = quantity.partition("[")
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
 
 def verdicts_json(result: Result) -> str:
-    """The verdict as JSON; where there are other axes than width and seed, a list "points", each with where it is."""
-    found = [(labels, json.loads(verify(at).to_json())) for labels, at in points(result)]
-    return json.dumps(
-        found[0][1] if len(found) == 1 else {"points": [{"at": at, **said} for at, said in found]}, indent=2
-    )
+    """Return the verdict as JSON; with other axes than width and seed, a list "points" of verdicts and their labels."""
+    verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
+    if len(verdicts) == 1:
+        return json.dumps(verdicts[0][1], indent=2)
+    return json.dumps({"points": [{"at": labels, **verdict} for labels, verdict in verdicts]}, indent=2)
 
 
 def _predictions(result: Result) -> list[Prediction]:
+    """Return the exponents predicted by theory, and those of registered quantities."""
     scaling = scaling_of(result)
-    return [] if scaling is None else predicted_exponents(scaling)
+    predictions = [] if scaling is None else predicted_exponents(scaling)
+    for quantity in registered():
+        if quantity.predicted is not None:
+            relation, exponent = quantity.predicted
+            predictions.append(Prediction(quantity.name, relation, float(exponent)))
+    return predictions
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Exponents of the layers and of the scales at each width; None for a network without exponents of its layers."""
-    settings = settings_of(result)
-    widths, known = result.width.values, settings["traits"]["scaling"]
-    if known is None:
+    """Return the exponents of a sweep's layers and scales, None for a network whose layers have no known exponents."""
+    settings, widths = settings_of(result), result.width.values
+    record = settings["traits"]["scaling"]
+    if record is None:
         return None
-    layers = LayerScaling.from_json(known)
+    layers = LayerScaling.from_json(record)
 
     def exponent(scale: str) -> float:
         if scale not in result.coords:
             return 0.0
-        # One number where the scale was an axis of the sweep.
+        # A scale that is an axis of the sweep has a single value for all widths.
         values = np.broadcast_to(result[scale].values, widths.shape)
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
@@ -245,7 +184,9 @@ def scaling_of(result: Result) -> Scaling | None:
         settings["traits"]["starts_at_zero"],
         bool(layers.homogeneous) and not (layers.biased and abs(init) > ROUNDING),
         layers.train,
-        settings["optimizer"] in PROPORTIONAL,
+        # The weight decay may be an axis, of which the record knows the first value.
+        settings["proportional"] and not settings.get("weight_decay"),
+        # The record holds lists, as JSON does.
         layers.parametrization,
         layers.depth,
         tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
@@ -253,26 +194,20 @@ def scaling_of(result: Result) -> Scaling | None:
     )
 
 
-def reduction_of(values: DataArray) -> str:
-    """How snapshots become one number: the "maximum" for gaps, the "last" step for the rest, "start" for none."""
-    if "step" not in values.dims:
-        return "start"
-    return "maximum" if is_gap(values.name) else "last"
-
-
-def is_gap(quantity: Any) -> bool:
-    """Whether a quantity is a gap between predictions, in units of the targets."""
-    return "_gap_" in quantity
+def entry_of(quantity: str) -> Quantity:
+    """Return the catalogue's entry of a quantity by its name in a row."""
+    return catalogue()[quantity.partition("[")[0]]
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
+    """Fit the exponent of one quantity at every snapshot and at its own reduction, and judge the prediction."""
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
         members = values.transpose("width", "seed").values
         fit = fit_exponent(widths, members)
         status = judge(fit, prediction.relation, prediction.exponent, band)
-        # The members that are left after others diverged were not drawn at random.
+        # Members that did not diverge are no random sample.
         return fit, "undecided" if status == "holds" and np.isnan(members).any() else status
 
     by_step: list[StepFit] = []
@@ -295,7 +230,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
         fit.high,
         fit.local,
         band,
-        reduction_of(values),
+        entry_of(prediction.quantity).reduction,
         status,
         held,
         tuple(by_step),
@@ -303,24 +238,25 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
 
 
 def reduce_steps(values: DataArray) -> DataArray:
-    """A quantity without its snapshots, as its row of the verdict takes it."""
+    """Reduce a quantity over snapshots as the catalogue says."""
     if "step" not in values.dims:
         return values
-    # A diverged member is NaN from some step on and must not count with what it was before.
-    return values.max("step", skipna=False) if reduction_of(values) == "maximum" else values.isel(step=-1)
+    reduction = entry_of(str(values.name)).reduction
+    # A member that diverged is NaN from some step on: its maximum over earlier steps does not count.
+    return values.max("step", skipna=False) if reduction == "maximum" else values.isel(step=STEPS[reduction])
 
 
 def _levels(result: Result) -> Iterator[tuple[str, float]]:
-    """Seed means at the largest width, at each row's own reduction."""
-    for quantity in LEVELS:
-        if quantity in result:
-            values = reduce_steps(result[quantity].isel(width=-1))
-            scale = float(result.target_rms) if is_gap(quantity) else 1.0
-            yield quantity, float(values.mean("seed")) / scale if scale else math.nan
+    """Yield the levels: seed means at the largest width, reduced over snapshots."""
+    for name, quantity in catalogue().items():
+        if quantity.level and name in result:
+            values = reduce_steps(result[name].isel(width=-1))
+            scale = float(result.target_rms) if quantity.gap else 1.0
+            yield name, float(values.mean("seed")) / scale if scale else math.nan
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with None for numbers that JSON does not know."""
+    """Replace numbers that are not finite by None, recursively."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,0 +1,122 @@
+"""The output of a finished study on the terminal, by the kind of its result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lazynet as lz
+from lazynet.cli._common import FAILED_CHECK, print_json
+from lazynet.execution import write_figures
+from lazynet.studies.sweep import points, verdicts_json
+from lazynet.typing import Result
+
+
+def check_verdict(kind: str) -> None:
+    """Refuse --check for a kind of study that has no verdict.
+
+    Raises:
+        ValueError: if the kind has no verdict.
+    """
+    if kind != "sweep":
+        raise ValueError(f"check must be left out without a verdict, got it for a study of kind {kind}.")
+
+
+def report(result: Result, out: Path | None, as_json: bool, check: bool = False) -> int:
+    """Print the result of a study, and add its figures to its folder.
+
+    Args:
+        result: the result.
+        out: the folder of the study, None for a study in memory.
+        as_json: whether to print one JSON object instead of tables.
+        check: whether a failed check of the verdict gives the exit code 1.
+
+    Returns:
+        The exit code.
+    """
+    kind = result.attrs["kind"]
+    if kind == "sweep":
+        return _report_sweep(result, out, as_json, check)
+    if out is not None:
+        write_figures(out, {kind: lz.plot(result)})
+    numbers, table = SUMMARIES.get(kind, (_sizes, _sizes_table))
+    if as_json:
+        settings = json.loads(result.attrs["settings"])
+        print_json(settings=settings, **numbers(result), out=None if out is None else str(out))
+        return 0
+    print(table(result))
+    if out is not None:
+        print(f"\nWritten to {out}: settings.json, result.nc, figures/{kind}.png")
+    return 0
+
+
+def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) -> int:
+    """Print the verdict of a sweep at each point."""
+    verdicts = [(labels, lz.verify(at), at) for labels, at in points(result)]
+    if out is not None:
+        write_figures(out, {_figure_name(labels): lz.plot(at, verdict) for labels, verdict, at in verdicts})
+    if as_json:
+        settings, content = json.loads(result.attrs["settings"]), json.loads(verdicts_json(result))
+        print_json(settings=settings, verdict=content, out=None if out is None else str(out))
+    else:
+        for labels, verdict, _ in verdicts:
+            if labels:
+                print(f"\n{', '.join(f'{name} = {value}' for name, value in labels.items())}")
+            print(verdict)
+        if out is not None:
+            figures = "figures/sweep.png" if len(verdicts) == 1 else f"{len(verdicts)} figures"
+            print(f"\nWritten to {out}: settings.json, result.nc, verdict.json, {figures}")
+    return FAILED_CHECK if check and not all(verdict.passed for _, verdict, _ in verdicts) else 0
+
+
+def _figure_name(labels: dict[str, Any]) -> str:
+    """Return the name of the figure of a point."""
+    return "_".join(["sweep", *(f"{name}={value}" for name, value in labels.items())])
+
+
+def _limit_json(result: Result) -> dict[str, Any]:
+    """Return the numbers of a prediction at infinite width."""
+    labels, last = result.labels.values.tolist(), result.isel(step=-1)
+    return {
+        "complexity": dict(zip(labels, result.complexity.values.tolist(), strict=True)),
+        "train_loss": dict(zip(labels, last.train_loss.values.tolist(), strict=True)),
+        "test_error": float(last.test_error) if "test_error" in last else None,
+        "lambda_max": float(result.lambda_max),
+        "prediction_error": sum(result.attrs["prediction_error"]),
+        "complexity_error": sum(result.attrs["complexity_error"]),
+    }
+
+
+def _limit_table(result: Result) -> str:
+    """Return losses and errors of a prediction at infinite width at some of the steps, and their error bounds."""
+    n = json.loads(result.attrs["settings"])["n_train"]
+    lines = [f"{'step':>8}  {'loss, true labels':>18}  {'loss, random labels':>20}  {'test error':>10}"]
+    for i in sorted({round(share * (result.sizes["step"] - 1) / 10) for share in range(11)}):
+        at = result.isel(step=i)
+        true, random = (float(at.train_loss.sel(labels=labels)) / n for labels in ("true", "random"))
+        error = f"{float(at.test_error):10.2%}" if "test_error" in at else f"{'-':>10}"
+        lines.append(f"{int(at.step):>8}  {true:>18.3g}  {random:>20.3g}  {error}")
+    true, random = result.complexity.values
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Losses are per example. The error of the predictions is at most "
+            f"{sum(result.attrs['prediction_error']):.1e} of the norm of the targets, so losses below "
+            f"{result.attrs['resolved_loss'] / n:.1e} are not resolved.",
+            f"complexity {true:.4f} on true labels, {random:.4f} on random ones (sqrt(2 y' K^-1 y / n), relative error "
+            f"at most {sum(result.attrs['complexity_error']):.1e})",
+        ]
+    )
+
+
+def _sizes(result: Result) -> dict[str, Any]:
+    """Return the length of each dimension of a result."""
+    return {"sizes": {str(name): size for name, size in result.sizes.items()}}
+
+
+def _sizes_table(result: Result) -> str:
+    return f"Result over {', '.join(f'{name} ({size})' for name, size in result.sizes.items())}"
+
+
+# Numbers and text of a result by its kind.
+SUMMARIES = {"infinite_width": (_limit_json, _limit_table)}

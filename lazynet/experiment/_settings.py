@@ -1,0 +1,200 @@
+"""Settings as JSON: what results and run folders keep of how a study was made."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from lazynet.data import Dataset
+from lazynet.experiment._grid import Point
+from lazynet.experiment._members import own_measures
+from lazynet.experiment._training import Training, examples
+from lazynet.kernels import analytic_kernel
+from lazynet.networks import layer_names, traits
+from lazynet.training import Optimizer
+from lazynet.typing import Variables
+
+
+def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str, Any]:
+    """Return the settings of the network, the data and the training."""
+    return {
+        **limit_settings(network, data),
+        "layers": layer_names_of(network, data),
+        "steps": training.steps,
+        "snapshots": training.snapshots,
+        "loss": training.loss.name,
+        "reduction": training.loss.reduction,
+        **_optimizer_settings(training.optimizer),
+        "batch_size": training.batch_size,
+        "dtype": training.dtype,
+        "stop": None if training.stop is None else training.stop._asdict(),
+        "measure": {
+            field.name: list(training.measure.own) if field.name == "own" else getattr(training.measure, field.name)
+            for field in dataclasses.fields(training.measure)
+        },
+        "plain": training.plain,
+    }
+
+
+def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
+    """Return the settings of the network and of the data."""
+    return {
+        "dataset": data.name,
+        **({} if data.classes is None else {"classes": data.classes}),
+        "n_train": data.n_train,
+        "n_test": data.n_test,
+        "dim": data.dim,
+        "network": traits(network).name,
+        **{name: getattr(network, name) for name in traits(network).fields},
+        "traits": traits_record(network),
+    }
+
+
+def traits_record(network: Any) -> dict[str, Any]:
+    """Return the facts about a network that the verdict and the figure of its result need, as plain JSON."""
+    facts = traits(network)
+    return {
+        "title": facts.title,
+        "starts_at_zero": facts.starts_at_zero,
+        "near_limit": facts.near_limit,
+        "kernel_of_signs": facts.kernel_of_signs,
+        "scaling": None if facts.scaling is None else facts.scaling._asdict(),
+    }
+
+
+def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
+    if not isinstance(optimizer, Optimizer):
+        return {"optimizer": optimizer, "proportional": False}
+    settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
+    # Steps of these are proportional to the gradient.
+    proportional = optimizer.name in ("sgd", "flow") and not optimizer.weight_decay
+    return {"optimizer": settings.pop("name"), **settings, "proportional": proportional}
+
+
+def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[str, list[float]]:
+    """Return values of the user's functions at fixed inputs, which tell apart functions of one name.
+
+    Args:
+        points: the points of the grid.
+        width: the width at which to evaluate networks and measures.
+        data: the data before any axis applies.
+
+    Raises:
+        ValueError: if the optimizer fails on two arrays.
+    """
+    values: dict[str, list[float]] = {}
+    for number, point in enumerate(points):
+        network, training = point.network.clone(width=width), point.training
+        # The name of the first point is that of a study without axes.
+        suffix = f"_{number}" if number else ""
+        of_point = {
+            **_network_values(network, data, training),
+            **_optimizer_values(training.optimizer),
+            **_loss_values(training, data),
+            **(_measure_values(training, network, data) if not number else {}),
+        }
+        values |= {f"{name}{suffix}": v for name, v in of_point.items() if values.get(name) != v}
+    return values
+
+
+def _network_values(network: Any, data: Dataset, training: Training) -> dict[str, list[float]]:
+    facts = traits(network)
+    if not facts.custom and not any(callable(getattr(network, name)) for name in facts.fields):
+        return {}
+    rows = jnp.asarray(data.x_train[:4], "float32")
+    values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
+    # Without predictions a kernel need not exist.
+    kernel = analytic_kernel(network) if training.measure.predictions else None
+    return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
+
+
+def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
+    """Return two arrays after three steps, if the optimizer contains a function of the user's."""
+    if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
+        return {}
+    transformation = optimizer(0.1)
+    params: Any = {"hidden": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "readout": jnp.ones((3, 1))}
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            state = transformation.init(params)
+            for i in range(3):
+                gradient = jax.tree.map(lambda leaf, i=i: jnp.cos(leaf + i), params)
+                update, state = transformation.update(gradient, state, params)
+                params = optax.apply_updates(params, update)
+    except Exception as error:
+        raise ValueError(f"optimizer must update two arrays for a run folder to identify it: {error}") from error
+    return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
+
+
+def _loss_values(training: Training, data: Dataset) -> dict[str, list[float]]:
+    y = jnp.cos(jnp.arange(8.0 * data.outputs)).reshape(8, *data.y_train.shape[1:])
+    losses = [float(training.loss(0.3 * y + shift, y)) for shift in (-0.5, 0.1, 2.0)]
+    return {"loss_values": _rounded(np.array(losses), digits=6)}
+
+
+def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
+    if not own_measures(training):
+        return {}
+    data = training.measured_data(data)
+    arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
+    shared = {name: jnp.asarray(array, "float32") for name, array in arrays.items()}
+    start = dict(network.init(jax.random.key(0), shared["x"]))
+    result = {}
+    for name, measure in own_measures(training):
+        values = np.ravel(np.asarray(measure(network, _moved(start), start, examples(shared)), np.float64))
+        # The first entries, and two sums to which every entry contributes.
+        sums = [values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7)]
+        result[f"measure_{name}_values"] = _rounded(np.array([*values[:4], *sums]))
+    return result
+
+
+def _moved(start: Variables) -> Variables:
+    """Return variables at some distance from their start, where units that start alike differ."""
+
+    def moved(leaf: Array) -> Array:
+        return leaf + 0.1 * jnp.cos(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))
+
+    return {**start, "params": jax.tree.map(moved, start["params"])}
+
+
+def _rounded(values: Any, digits: int = 5) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in np.ravel(np.asarray(values)).tolist()]
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 of arrays and their shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def layer_names_of(network: Any, data: Dataset) -> list[str]:
+    """Return the names of the network's trained arrays."""
+    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(data.x_train.shape, "float32"))
+    return layer_names(made["params"])
+
+
+def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:
+    """Return settings as one JSON string, in which a function is its name; `canonical` sorts the keys."""
+    return json.dumps(settings, default=_plain, sort_keys=canonical)
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value for a NumPy number or a function."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, partial):
+        return [_plain(value.func), *value.args, value.keywords]
+    # The address of an object in memory differs from process to process.
+    return getattr(value, "__name__", re.sub(r" at 0x[0-9a-f]+", "", repr(value)))

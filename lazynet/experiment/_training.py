@@ -1,0 +1,326 @@
+"""The training of a study and its measures, checked before any work starts."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lazynet.data import Dataset, is_labels
+from lazynet.dynamics import check_learning_rate
+from lazynet.experiment._arguments import check_count, check_flag
+from lazynet.losses import Loss, get_loss, squared
+from lazynet.measures import reserved_names
+from lazynet.networks import Scale, at_width
+from lazynet.training import Optimizer, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.typing import AnyArray
+
+# Snapshots of a training, at least; each is at most this many times as late as the one before.
+DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
+DTYPES = ("float32", "float64")
+# These losses read a single output against +-1.
+ONE_OUTPUT_LOSSES = ("logistic", "hinge")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The measures of every network, and the predictions to compare it with.
+
+    Args:
+        predictions: whether to compare each network with its linearization and with the limit of infinite width.
+            Without predictions nothing of the size n_train x n_train is computed but `kernel_drift`. `lazynet.train`
+            makes no predictions.
+        kernel_drift: whether to measure the empirical kernel at every snapshot.
+        sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
+            learning_rate_over_stability_limit, the learning rate over 2 / sharpness. Plain descent on the squared loss
+            is stable below 1.
+        quadratic: whether to train each network's Taylor polynomial of order 2 at its start too, for
+            quadratic_gap_train and _test. It takes about four times as long as the network itself.
+        regression: whether to measure the test errors of kernel regression with each network's own kernel before and
+            after training, and with the kernel of infinite width. The targets must be labels.
+        rows: number of training examples, from the first on, at which networks are measured; None for all. train_loss
+            and the like are then those of these examples. A sweep takes it without predictions only.
+        own: measures of one's own by name: functions (network, variables, variables_0, data) -> array that JAX can
+            trace, of the network, its variables now and at the start, and the examples as traced arrays with the
+            attributes x_train, y_train, x_test and y_test.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    >>> import jax.numpy as jnp, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> largest = lambda network, variables, variables_0, data: jnp.max(network.apply(variables, data.x_train))
+    >>> measure = lz.Measure(predictions=False, own={"largest_output": largest})
+    >>> lz.sweep(lz.TwoLayer(width=16), data, [16, 32], seeds=2, steps=10, measure=measure).largest_output.dims
+    ('width', 'seed', 'step')
+    """
+
+    predictions: bool = True
+    kernel_drift: bool = True
+    sharpness: bool = False
+    quadratic: bool = False
+    regression: bool = False
+    rows: int | None = None
+    own: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no measure has."""
+        for name in ("predictions", "kernel_drift", "sharpness", "quadratic", "regression"):
+            check_flag(f"measure.{name}", getattr(self, name))
+        if self.rows is not None:
+            check_count("measure.rows", self.rows)
+        if not isinstance(self.own, Mapping) or not all(map(callable, self.own.values())):
+            raise ValueError(f"measure.own must give functions by their names, got {self.own!r}.")
+        reserved = reserved_names()
+        for name in self.own:
+            if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
+                raise ValueError(f"measure.own must have identifiers that results do not have as names, got {name!r}.")
+        if self.quadratic and not self.predictions:
+            raise ValueError("measure.quadratic must be False without predictions, got True.")
+
+    def __hash__(self) -> int:
+        """Return a hash that equal measures share."""
+        return hash((self.predictions, self.rows, *self.own))
+
+    @property
+    def own_items(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
+        """The measures of one's own, hashable."""
+        return tuple(self.own.items())
+
+
+class Examples(NamedTuple):
+    """The training examples that measures look at and the test examples, as traced arrays."""
+
+    x_train: AnyArray
+    y_train: AnyArray
+    x_test: AnyArray
+    y_test: AnyArray
+
+
+def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
+    """Return the examples among the arrays that members share, with the first `rows` of the training examples."""
+    return Examples(shared["x"][:rows], shared["y"][:rows], shared["x_test"], shared["y_test"])
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of every member, and its measures.
+
+    Attributes:
+        steps: number of steps.
+        snapshots: number of log-spaced snapshots, or their steps.
+        loss: the loss.
+        optimizer: a `lazynet.Optimizer` or a function of the learning rate.
+        batch_size: examples in a batch, None for the full batch.
+        dtype: "float32" or "float64".
+        stop: when a member stops before its last step.
+        measure: what is measured.
+    """
+
+    steps: int
+    snapshots: int | tuple[int, ...]
+    loss: Loss
+    optimizer: Any
+    batch_size: int | None
+    dtype: str
+    stop: Stop | None
+    measure: Measure
+
+    @property
+    def plain(self) -> bool:
+        """True for full-batch descent on the squared loss, which kernel descent predicts."""
+        return is_plain_descent(self.loss, self.optimizer, self.batch_size)
+
+    @property
+    def is_flow(self) -> bool:
+        """True for gradient flow."""
+        return isinstance(self.optimizer, Optimizer) and self.optimizer.is_flow
+
+    @property
+    def snapshot_steps(self) -> np.ndarray:
+        """The steps at which members are measured."""
+        return snapshot_steps(self.steps, self.snapshots)
+
+    def alone(self) -> "Training":
+        """Return the training of a single network, without predictions.
+
+        Raises:
+            ValueError: if the measure compares the network with a prediction that a sweep alone makes.
+        """
+        for name in ("quadratic", "regression"):
+            if getattr(self.measure, name):
+                raise ValueError(f"measure.{name} must be False for a single network, got True.")
+        return replace(self, measure=replace(self.measure, predictions=False))
+
+    def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
+        """Refuse a training that cannot run on this network and these data.
+
+        Raises:
+            ValueError: naming the argument, the allowed values and the value.
+        """
+        check_count("width", network.width)
+        check_count("steps", self.steps)
+        self._check_snapshots()
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        self._check_batch_size(data)
+        self._check_outputs(network, data)
+        if learning_rate is None and self.loss != squared():
+            raise ValueError(
+                f"learning_rate must be given for the {self.loss.name} loss, got None. Only the squared loss has one."
+            )
+        if learning_rate is not None:
+            check_learning_rate(at_width(learning_rate, network.width))
+        if isinstance(self.optimizer, Optimizer) and self.optimizer.stepper != "auto":
+            choose_stepper(network, self.loss, self.optimizer, self.batch_size, data.x_train)
+        self._check_flow()
+        self._check_stop()
+        self._check_measure(data, learning_rate)
+        self.own_shapes(network, data)
+
+    def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each measure of one's own, by name.
+
+        Raises:
+            ValueError: if JAX cannot trace a measure.
+        """
+        data = self.measured_data(data)
+        arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
+        shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
+        shapes = {}
+        for name, function in self.measure.own.items():
+
+            def measured(key: Any, shared: dict[str, Any], function: Callable[..., Any] = function) -> Any:
+                variables = dict(network.init(key, shared["x"]))
+                return function(network, variables, variables, examples(shared))
+
+            try:
+                result = jax.eval_shape(measured, jax.random.key(0), shared)
+            except Exception as error:
+                reason = str(error).partition("\n")[0]
+                raise ValueError(f"measure.own[{name!r}] must return an array that JAX can trace: {reason}") from error
+            kind = getattr(result, "dtype", None)
+            if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
+                raise ValueError(f"measure.own[{name!r}] must return one array of real numbers, got {result}.")
+            shapes[name] = result.shape
+        return shapes
+
+    def measured_data(self, data: Dataset) -> Dataset:
+        """Return the data with the training examples that measures look at."""
+        rows = self.measure.rows
+        if rows is None:
+            return data
+        return replace(data, x_train=data.x_train[:rows], y_train=data.y_train[:rows])
+
+    def _check_batch_size(self, data: Dataset) -> None:
+        size = self.batch_size
+        is_count = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        if size is not None and not (is_count and 1 <= size <= data.n_train):
+            raise ValueError(f"batch_size must be a whole number from 1 to n_train = {data.n_train}, got {size}.")
+
+    def _check_outputs(self, network: Any, data: Dataset) -> None:
+        if network.outputs != data.outputs:
+            raise ValueError(
+                f"outputs of the network must be {data.outputs}, the number of targets, got {network.outputs}."
+            )
+        if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
+            raise ValueError(f"y_train must have one target for the {self.loss.name} loss, got {data.outputs}.")
+        if self.loss.name == "softmax" and data.outputs == 1:
+            raise ValueError("y_train must have at least two targets for the softmax loss, got 1.")
+
+    def _check_snapshots(self) -> None:
+        if not isinstance(self.snapshots, tuple):
+            check_count("snapshots", self.snapshots)
+            return
+        wrong = [step for step in self.snapshots if type(step) is not int or not 0 <= step <= self.steps]
+        if wrong:
+            raise ValueError(f"snapshots must be whole numbers from 0 to {self.steps}, got {wrong[0]!r}.")
+
+    def _check_flow(self) -> None:
+        if not self.is_flow:
+            return
+        # A flow has step sizes of its own: no prediction follows it, and no stability limit is that of its steps.
+        refused = {"batch_size": self.batch_size is not None}
+        refused |= {f"measure.{name}": getattr(self.measure, name) for name in ("predictions", "sharpness")}
+        for name, is_set in refused.items():
+            if is_set:
+                allowed = "None" if name == "batch_size" else "False"
+                value = self.batch_size if name == "batch_size" else True
+                raise ValueError(f"{name} must be {allowed} for the optimizer 'flow', got {value}.")
+
+    def _check_stop(self) -> None:
+        if not isinstance(self.stop, Stop | None):
+            raise ValueError(f"stop must be a lazynet.Stop, got {self.stop!r}.")
+        stop = self.stop or Stop()
+        for name in ("loss", "gradient"):
+            value = getattr(stop, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"stop.{name} must be positive and finite, got {value}.")
+        if stop.plateau is not None:
+            check_count("stop.plateau", stop.plateau)
+
+    def _check_measure(self, data: Dataset, learning_rate: Scale | None) -> None:
+        measure = self.measure
+        if measure.regression and not (data.n_test and is_labels(data.y_train)):
+            raise ValueError("measure.regression must be False without test labels, got True.")
+        if measure.rows is None:
+            return
+        if measure.rows > data.n_train:
+            raise ValueError(f"measure.rows must be at most n_train = {data.n_train}, got {measure.rows}.")
+        if measure.regression:
+            raise ValueError(f"measure.rows must be None with regression, got {measure.rows}.")
+        if measure.predictions:
+            raise ValueError(
+                f"measure.rows must be None with predictions, got {measure.rows}. Take predictions=False, because "
+                "predictions need the kernel of all training examples."
+            )
+        if learning_rate is None:
+            raise ValueError(
+                f"learning_rate must be given with measure.rows = {measure.rows}, got None. The default needs the "
+                "kernel of all training examples."
+            )
+
+
+def make_training(
+    steps: int,
+    *,
+    loss: str | Loss,
+    optimizer: Any,
+    batch_size: int | None,
+    snapshots: int | Sequence[int] | np.ndarray | None,
+    stop: Stop | None,
+    measure: Measure | None,
+    dtype: str,
+) -> Training:
+    """Return the training that the arguments of a study describe.
+
+    Raises:
+        ValueError: if the loss, the optimizer or the measure is none.
+    """
+    if not isinstance(measure, Measure | None):
+        raise ValueError(f"measure must be a lazynet.Measure, got {measure!r}.")
+    return Training(
+        steps,
+        _snapshots(snapshots, steps),
+        get_loss(loss),
+        get_optimizer(optimizer),
+        batch_size,
+        dtype,
+        stop,
+        measure or Measure(),
+    )
+
+
+def _snapshots(snapshots: Any, steps: Any) -> Any:
+    """Return the number of snapshots, or their steps as a tuple of Python integers."""
+    if snapshots is None:
+        check_count("steps", steps)
+        return max(DEFAULT_SNAPSHOTS, 1 + math.ceil(math.log(steps) / math.log(LARGEST_RATIO)))
+    if isinstance(snapshots, np.ndarray | np.generic):
+        snapshots = snapshots.tolist()
+    if isinstance(snapshots, Iterable) and not isinstance(snapshots, str):
+        return tuple(step.item() if isinstance(step, np.generic) else step for step in snapshots)
+    return snapshots

@@ -1,0 +1,215 @@
+"""The quantities of a sweep, in the order of the verdict's levels and of the figure's legends."""
+
+from lazynet.measures._catalogue import Quantity, Source, add
+
+KERNEL: tuple[Source, ...] = ("network", "inputs")
+LABELS: tuple[Source, ...] = (*KERNEL, "labels")
+DESCENT: tuple[Source, ...] = (*LABELS, "learning_rate")
+
+
+def _coordinates() -> list[Quantity]:
+    def coordinate(name: str, meaning: str, unit: str = "1") -> Quantity:
+        return Quantity(name, meaning, unit, dims=(name,), coordinate=True)
+
+    def by_width(name: str, meaning: str, depends_on: tuple[Source, ...]) -> Quantity:
+        return Quantity(name, meaning, dims=("width",), depends_on=depends_on, coordinate=True)
+
+    return [
+        coordinate("width", "number of hidden units"),
+        coordinate("seed", "seed of the random start"),
+        coordinate("step", "number of training steps"),
+        coordinate("layer", "trained array", ""),
+        coordinate("activation", "activation function", ""),
+        coordinate("n_train", "number of training examples"),
+        coordinate("batch_size", "number of examples in a batch"),
+        coordinate("label_noise", "share of training labels drawn anew at random"),
+        by_width("learning_rate", "learning rate eta", KERNEL),
+        by_width("init_scale", "standard deviation kappa of weights at the start", ()),
+        by_width("output_scale", "factor alpha in front of the output", ()),
+        Quantity(
+            "target_rms",
+            "RMS of the training targets",
+            "targets",
+            dims=(),
+            depends_on=("inputs", "labels"),
+            coordinate=True,
+        ),
+    ]
+
+
+def _networks() -> list[Quantity]:
+    layer = ("width", "seed", "step", "layer")
+    return [
+        Quantity("status", "how the training of a member ended", "", dims=("width", "seed")),
+        Quantity("stopped_step", "number of steps at which a member ended", dims=("width", "seed")),
+        Quantity("train_loss", "loss of the network on the training set", "loss"),
+        Quantity("test_loss", "loss of the network on the test set", "loss"),
+        Quantity("train_error", "share of misclassified training examples"),
+        Quantity("test_error", "share of misclassified test examples"),
+        Quantity("residual_norm", "norm of the training residual y - f", "targets"),
+        Quantity(
+            "displacement",
+            "Frobenius norm of params - params(0)",
+            predicted=("equal", "s + g + r"),
+            panel="movement",
+            label="displacement",
+            color="blue",
+            marker="o",
+            by_layer="layer_displacement",
+        ),
+        Quantity(
+            "max_neuron_displacement",
+            "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
+            predicted=("at most", "s + g + r - 1/2"),
+            panel="movement",
+            label="one neuron, largest",
+            color="purple",
+            marker="D",
+        ),
+        Quantity(
+            "activation_flips",
+            "share of pre-activation signs that differ from the start",
+            predicted=("at most", "c"),
+            level=True,
+            panel="movement",
+            label="flipped signs",
+            color="vermilion",
+            marker="v",
+        ),
+        Quantity(
+            "kernel_drift",
+            "norm(K_t - K_0) / norm(K_0) of the empirical kernel",
+            predicted=("at most", "c"),
+            level=True,
+            panel="movement",
+            label="kernel drift",
+            color="green",
+            marker="^",
+        ),
+        Quantity(
+            "relative_displacement",
+            "displacement over the norm of params(0)",
+            predicted=("equal", "s + g + r - w"),
+            level=True,
+            panel="movement",
+            label="relative",
+            color="orange",
+            marker="s",
+            by_layer="layer_relative_displacement",
+        ),
+        Quantity("layer_displacement", "Frobenius norm of W - W(0) of each trained array", dims=layer),
+        Quantity(
+            "layer_relative_displacement",
+            "layer_displacement over the norm of W(0)",
+            dims=layer,
+            predicted=("equal", "s + g + r - w of the array"),
+            panel="movement",
+            label="relative",
+            exponent_drawn=False,
+        ),
+        Quantity(
+            "layer_kernel_drift",
+            "norm(K_t - K_0) / norm(K_0) of the part of the empirical kernel that each trained array adds",
+            dims=layer,
+        ),
+        Quantity("time", "time of the gradient flow, the sum of its step sizes"),
+        Quantity("sharpness", "largest eigenvalue of the empirical kernel of all outputs"),
+        Quantity(
+            "learning_rate_over_stability_limit",
+            "learning rate over 2 / sharpness, the limit of plain descent on the squared loss",
+        ),
+    ]
+
+
+def _gaps() -> list[Quantity]:
+    gaps = []
+    for name, difference, exponent, label, color, marker in (
+        ("linearization", "f - f_lin", "c + l", "of the movement", "green", "^"),
+        ("start", "f_lin - infinite-width prediction", "l - 1/2", "of the random start", "orange", "s"),
+        ("kernel", "f - infinite-width prediction", "max(l - 1/2, c + l)", "to the kernel", "blue", "o"),
+        (
+            "quadratic",
+            "f - the trained Taylor polynomial of order 2",
+            "c + l for a homogeneous activation, else 2 c + l",
+            "to second order",
+            "purple",
+            "D",
+        ),
+    ):
+        for part, place in (("train", "training"), ("test", "test")):
+            gaps.append(
+                Quantity(
+                    f"{name}_gap_{part}",
+                    f"RMS of {difference} on the {place} set",
+                    "targets",
+                    reduction="maximum",
+                    gap=True,
+                    held=True,
+                    full_batch=name in ("start", "kernel"),
+                    level=True,
+                    predicted=("at most", exponent),
+                    panel="gaps" if part == "train" else None,
+                    label=label,
+                    color=color,
+                    marker=marker,
+                    exponent_drawn=name in ("linearization", "kernel"),
+                )
+            )
+    return gaps
+
+
+def _predictions() -> list[Quantity]:
+    kernels = {"start": "K_0", "end": "K_T", "limit": "K of infinite width"}
+    ends = {"": "", "_low": "lower 95% end of the ", "_high": "upper 95% end of the "}
+    return [
+        Quantity(
+            "test_kernel_drift",
+            "norm(K_T - K_0) / norm(K_0) of the empirical kernel between test and training rows, at the end",
+            dims=("width", "seed"),
+        ),
+        *(
+            Quantity(
+                f"regression_error_{kernel}{end}",
+                f"{words}error of regression with {name} on the test set",
+                **({"dims": (), "depends_on": LABELS} if kernel == "limit" else {"dims": ("width", "seed")}),
+            )
+            for kernel, name in kernels.items()
+            for end, words in ends.items()
+        ),
+        Quantity(
+            "initial_kernel_error",
+            "norm(K_0 - K) / norm(K)",
+            dims=("width", "seed"),
+            reduction="start",
+            predicted=("at most", "-1/2"),
+        ),
+        Quantity(
+            "lemma_bound",
+            "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
+            dims=("width", "seed"),
+            full_batch=True,
+        ),
+        Quantity("path_bound", "bound on max_neuron_displacement from the network's own residuals", full_batch=True),
+        *(
+            Quantity(f"kernel_{part}_{score}", meaning, unit, depends_on=DESCENT, full_batch=True)
+            for part, score, meaning, unit in (
+                ("train", "loss", "loss of the infinite-width prediction on the training set", "loss"),
+                ("test", "loss", "loss of the infinite-width prediction on the test set", "loss"),
+                ("train", "error", "training error of the infinite-width prediction", "1"),
+                ("test", "error", "test error of the infinite-width prediction", "1"),
+            )
+        ),
+        Quantity(
+            "linearized_displacement",
+            "exact displacement of the linearized limit",
+            depends_on=DESCENT,
+            full_batch=True,
+        ),
+        Quantity("lambda_min", "smallest eigenvalue of K on the training set", dims=(), depends_on=KERNEL),
+        Quantity("lambda_max", "largest eigenvalue of K on the training set", dims=(), depends_on=KERNEL),
+        Quantity("label_norm", "sqrt(y' K^-1 y)", "targets", dims=(), depends_on=LABELS),
+        Quantity("complexity", "sqrt(2 y' K^-1 y / n)", "targets", dims=(), depends_on=LABELS),
+    ]
+
+
+add("sweep", *_coordinates(), *_networks(), *_gaps(), *_predictions())

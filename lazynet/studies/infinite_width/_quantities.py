@@ -1,0 +1,18 @@
+"""The quantities of a prediction at infinite width."""
+
+from lazynet.measures import Quantity, catalogue
+from lazynet.measures._catalogue import add
+
+BOTH = ("labels", "step")
+
+add(
+    "infinite_width",
+    catalogue()["step"],
+    Quantity("labels", "training labels: those of the data set, or random ones", "", dims=("labels",), coordinate=True),
+    Quantity("train_loss", "loss of the infinite-width prediction on the training set", "loss", dims=BOTH),
+    Quantity("train_error", "share of misclassified training examples", dims=BOTH),
+    Quantity("test_loss", "loss of the infinite-width prediction on the test set", "loss", dims=("step",)),
+    Quantity("test_error", "share of misclassified test examples", dims=("step",)),
+    Quantity("complexity", "sqrt(2 y' K^-1 y / n)", "targets", dims=("labels",)),
+    Quantity("lambda_max", "largest eigenvalue of K on the training set", dims=()),
+)

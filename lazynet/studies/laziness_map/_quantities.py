@@ -1,0 +1,45 @@
+"""The quantities of a laziness map."""
+
+from lazynet.measures import Quantity, catalogue
+from lazynet.measures._catalogue import add
+
+GRID, ROUND = ("width", "output_scale", "seed"), ("width", "round")
+
+add(
+    "laziness_map",
+    *(catalogue()[name] for name in ("width", "seed", "step", "init_scale", "target_rms")),
+    Quantity(
+        "learning_rate",
+        "learning rate eta, the first step size of the gradient flow",
+        dims=("width", "output_scale"),
+        coordinate=True,
+    ),
+    Quantity("output_scale", "factor alpha in front of the output", dims=("output_scale",), coordinate=True),
+    Quantity("control", "control parameter m^p alpha", dims=("width", "output_scale"), coordinate=True),
+    Quantity("status", "how the training of a network ended", "", dims=GRID),
+    Quantity(
+        "kernel_change",
+        "norm(K_T - K_0) / norm(K_0) of the empirical kernel of a network that fits its data",
+        dims=GRID,
+    ),
+    Quantity("train_loss", "training loss at the end", "loss", dims=GRID),
+    Quantity("test_loss", "test loss of a network that fits its data", "loss", dims=GRID),
+    Quantity("test_error", "share of misclassified test examples, of a network that fits its data", dims=GRID),
+    Quantity(
+        "activation_flips",
+        "share of pre-activation signs that differ from the start, of a network that fits its data",
+        dims=GRID,
+    ),
+    Quantity(
+        "relative_displacement",
+        "norm of params - params(0) over the norm of params(0), of a network that fits its data",
+        dims=GRID,
+    ),
+    Quantity("time", "time of the gradient flow at the end", dims=GRID),
+    Quantity("stopped_step", "number of steps at the end", dims=GRID),
+    Quantity("boundary", "output scale at which the mean kernel change equals the attribute change", dims=("width",)),
+    Quantity("boundary_low", "lower end of the 95% interval of boundary over seeds", dims=("width",)),
+    Quantity("boundary_high", "upper end of the 95% interval of boundary over seeds", dims=("width",)),
+    Quantity("tried_scale", "output scale of a round of the bisection", dims=ROUND),
+    Quantity("tried_change", "kernel change in a round of the bisection", dims=(*ROUND, "seed")),
+)

@@ -1,0 +1,30 @@
+"""The quantities of an ensemble of networks on a line between two inputs."""
+
+from lazynet.measures import Quantity, catalogue
+from lazynet.measures._catalogue import add
+
+PLACES = ("width", "step", "place", "output")
+GAP = ("width", "step")
+
+add(
+    "line_ensemble",
+    *(catalogue()[name] for name in ("width", "seed", "step")),
+    Quantity("place", "a of the input a x_1 + (1 - a) x_2", dims=("place",), coordinate=True),
+    Quantity("prediction", "output of each network", "targets", dims=("width", "seed", *PLACES[1:])),
+    Quantity("mean", "mean over networks", "targets", dims=PLACES),
+    Quantity("deviation", "standard deviation over networks", "targets", dims=PLACES),
+    Quantity("kernel_mean", "mean over networks of infinite width", "targets", dims=PLACES),
+    Quantity("kernel_deviation", "standard deviation over networks of infinite width", "targets", dims=PLACES[:3]),
+    Quantity(
+        "gap_squared",
+        "mean square over networks and places of f - infinite-width prediction from the network's own start",
+        "targets^2",
+        dims=GAP,
+    ),
+    Quantity(
+        "gap_bias_squared", "squared bias, the part of gap_squared that all networks share", "targets^2", dims=GAP
+    ),
+    Quantity("gap_variance", "variance, the part of gap_squared that differs between networks", "targets^2", dims=GAP),
+    Quantity("gap_bias_squared_error", "standard error of gap_bias_squared", "targets^2", dims=GAP),
+    Quantity("gap_variance_error", "standard error of gap_variance", "targets^2", dims=GAP),
+)

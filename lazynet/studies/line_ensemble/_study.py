@@ -1,0 +1,232 @@
+"""The line ensemble as a study of the runner: one task for each pack of networks, and one for the limit."""
+
+import json
+import time
+import warnings
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lazynet.dynamics import kernel_descent, kernel_ensemble
+from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
+from lazynet.experiment import CellCheckpoint, Pack, Record, References, Spec, Trained, as_json, train_pack, units_of
+from lazynet.kernels import start_covariance
+from lazynet.measures import label_result
+from lazynet.typing import Result
+
+KIND = "line_ensemble"
+LIMIT = "limit"
+
+
+@dataclass(frozen=True)
+class LineEnsemble:
+    """Networks on a line between two inputs, which are the test rows of the spec's data.
+
+    Attributes:
+        spec: the request for the networks.
+        ends: the two inputs (2, d).
+        places: the coordinate of each test row on the line.
+        references: the infinite-width kernels that the cells share.
+    """
+
+    kind: ClassVar[str] = KIND
+    spec: Spec
+    ends: np.ndarray
+    places: np.ndarray
+    references: References = field(default_factory=References)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the training."""
+        return self.spec.training.dtype
+
+    @property
+    def output(self) -> Output:
+        """The labeled result; an ensemble has no verdict."""
+        return OUTPUT
+
+    def request(self) -> str:
+        """Return the request as canonical JSON."""
+        return as_json(json.loads(self.spec.request()) | self._line())
+
+    def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the record, with the learning rates and packs of a stored one."""
+        if stored:
+            rates = Record.from_json(stored).rates
+        else:
+            rates = [self.references.rates(self.spec.points[0], self.spec.widths)]
+        record = self.spec.record(rates)
+        record.settings.update(self._line())
+        return record.to_json() | {"begun": time.time(), "outputs": self.spec.data.y_train.ndim > 1}
+
+    def tasks(self, record: dict[str, Any]) -> list[Task]:
+        """Return one task for each pack of networks, and one for the limit."""
+        plan = Record.from_json(record)
+        packs = [
+            Task(
+                key=f"{number:06d}",
+                name=f"width {pack.width}",
+                units=units_of(self.spec, pack),
+                compute=partial(self._networks, pack, plan.rates[0][pack.width]),
+                program=pack.width,
+                losses=partial(_losses, pack),
+            )
+            for number, pack in enumerate(plan.packs)
+        ]
+        return [*packs, Task(LIMIT, "infinite width", 1, partial(self._limit, plan.rates[0]))]
+
+    def _line(self) -> dict[str, Any]:
+        return {"ends": self.ends.tolist(), "places": self.places.tolist()}
+
+    def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
+        """Return predictions and their gap to the limit from the networks' own starts, (members, step, place, ...)."""
+        trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
+        line, training = self.spec.data, self.spec.training
+        losses = np.sum((trained.records["train_prediction"][:, -1] - line.y_train) ** 2 / 2, axis=-1)
+        arrays = {"prediction": trained.records["test_prediction"], "loss": losses.reshape(len(losses), -1).sum(axis=1)}
+        limit = self.references.limit(self.spec.points[0], pack.width)
+        if limit is None:
+            return arrays
+        return arrays | {"gap": _gap(trained, line, limit, rate, training.snapshot_steps)}
+
+    def _limit(self, rates: dict[int, float], progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
+        """Return mean and standard deviation over networks of infinite width, (width, step, place, ...)."""
+        point, bands = self.spec.points[0], []
+        line = point.data
+        for width in self.spec.widths:
+            limit, covariance = self.references.limit(point, width), start_covariance(point.network.clone(width=width))
+            if limit is None or covariance is None:
+                return {}
+            band = kernel_ensemble(
+                limit.spectrum,
+                line.y_train,
+                times=rates[width] * point.training.snapshot_steps,
+                start_covariance=covariance(np.concatenate([line.x_train, line.x_test])),
+                k_test=limit.test,
+                learning_rate=rates[width],
+            )
+            # Rounding may make a variance that is zero negative.
+            variance = np.diagonal(np.asarray(band.test_covariance), axis1=1, axis2=2)
+            bands.append((np.asarray(band.test_mean), np.sqrt(np.maximum(variance, 0))))
+        means, deviations = (np.stack(parts) for parts in zip(*bands, strict=True))
+        return {"kernel_mean": means, "kernel_deviation": deviations}
+
+
+def _gap(trained: Trained, line: Any, limit: Any, rate: float, steps: np.ndarray) -> np.ndarray:
+    f = trained.records["test_prediction"]
+    # Kernel descent treats the members as outputs.
+    f0, f0_test = (trained.records[f"{part}_prediction"][:, 0] for part in ("train", "test"))
+    path = kernel_descent(
+        limit.spectrum,
+        np.stack([line.y_train] * len(f), axis=1).reshape(line.n_train, -1),
+        learning_rate=rate,
+        steps=steps,
+        f0=np.moveaxis(f0, 0, 1).reshape(line.n_train, -1),
+        k_test=limit.test,
+        f0_test=np.moveaxis(f0_test, 0, 1).reshape(line.n_test, -1),
+    )
+    predicted = np.asarray(path.test).reshape(*f.shape[1:3], len(f), *f.shape[3:])
+    return f - np.moveaxis(predicted, 2, 0)
+
+
+def _losses(pack: Pack, arrays: Arrays) -> dict[str, float]:
+    return {
+        f"width {pack.width}, seed {seed}": float(loss) for seed, loss in zip(pack.seeds, arrays["loss"], strict=True)
+    }
+
+
+def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
+    import xarray
+
+    plan, outputs = Record.from_json(record), ("output",) if record["outputs"] else ()
+    *packs, bands = cells
+    table = _table(plan, packs, outputs) | _bands(bands, outputs)
+    coords = {
+        "width": plan.settings["widths"],
+        "seed": plan.settings["seeds"],
+        "step": plan.snapshot_steps,
+        "place": plan.settings["places"],
+    }
+    result = xarray.Dataset(table, coords=coords)
+    _warn_of_divergence(result, outputs)
+    result.attrs |= provenance(json.dumps(plan.settings), plan.settings["dtype"], record["begun"])
+    label_result(result, KIND)
+    return result
+
+
+def _warn_of_divergence(result: Result, outputs: tuple[str, ...]) -> None:
+    diverged = (~np.isfinite(result.prediction.isel(step=-1))).any(["place", *outputs]).sum("seed")
+    for width, count in zip(result.width.values.tolist(), diverged.values.tolist(), strict=True):
+        if count:
+            warnings.warn(f"{count} of {result.sizes['seed']} networks of width {width} diverged.", stacklevel=2)
+
+
+def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
+    """Return networks by width and seed, their distribution, and the split of their gap to the limit."""
+    widths = plan.settings["widths"]
+
+    def stacked(name: str) -> np.ndarray:
+        by_width: dict[int, list[np.ndarray]] = {width: [] for width in widths}
+        for pack, cell in zip(plan.packs, cells, strict=True):
+            by_width[pack.width].append(cell[name])
+        return np.stack([np.concatenate(parts) for parts in by_width.values()])
+
+    f, dims = stacked("prediction"), ("width", "step", "place", *outputs)
+    table: dict[str, tuple[Any, np.ndarray]] = {
+        "prediction": (("width", "seed", "step", "place", *outputs), f),
+        "mean": (dims, f.mean(axis=1)),
+        "deviation": (dims, f.std(axis=1, ddof=1)),
+    }
+    if all("gap" in cell for cell in cells):
+        parts = split_with_errors(stacked("gap").reshape(*f.shape[:3], -1))
+        table |= {name: (("width", "step"), values) for name, values in parts.items()}
+    return table
+
+
+def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the squared gap, its split over seeds and, from three seeds on, jackknife standard errors.
+
+    Args:
+        gap: (width, seed, step, place).
+    """
+    bias, variance = split_gap(gap)
+    parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
+    seeds = gap.shape[1]
+    if seeds > 2:
+        jackknife = [split_gap(np.delete(gap, i, axis=1)) for i in range(seeds)]
+        for name, values in zip(("gap_bias_squared", "gap_variance"), zip(*jackknife, strict=True), strict=True):
+            parts[f"{name}_error"] = np.sqrt((seeds - 1) * np.var(values, axis=0))
+    return parts
+
+
+def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return unbiased estimates of squared bias and variance over seeds, averaged over places.
+
+    The square of the mean over S seeds exceeds the squared bias by variance / S on average; the mean square does not.
+
+    Args:
+        gap: (width, seed, step, place).
+    """
+    variance = gap.var(axis=1, ddof=1).mean(axis=-1)
+    return (gap**2).mean(axis=(1, 3)) - variance, variance
+
+
+def _bands(bands: Arrays, outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
+    """Return mean and deviation at infinite width, over the width only if they depend on it."""
+    if not bands:
+        return {}
+    means, deviations = bands["kernel_mean"], bands["kernel_deviation"]
+    alike = all(np.array_equal(band, part[0]) for part in (means, deviations) for band in part)
+    dims = ("step", "place") if alike else ("width", "step", "place")
+    if alike:
+        means, deviations = means[0], deviations[0]
+    return {"kernel_mean": ((*dims, *outputs), means), "kernel_deviation": (dims, deviations)}
+
+
+def _files(result: Result) -> dict[str, bytes]:
+    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
+
+
+OUTPUT = Output(_assemble, _files)

@@ -1,0 +1,23 @@
+"""The quantities of a training residual along the eigenvectors of a kernel."""
+
+from lazynet.measures import Quantity, catalogue
+from lazynet.measures._catalogue import add
+
+MODES = ("step", "mode", "output")
+
+add(
+    "mode_residuals",
+    catalogue()["step"],
+    Quantity("mode", "number of the mode, from the largest eigenvalue down", dims=("mode",), coordinate=True),
+    Quantity("residual", "v_i'(y - u) of the network", "targets", dims=MODES),
+    Quantity(
+        "kernel_residual", "prediction of the kernel, (1 - eta lambda_i)^step v_i'(y - u(0))", "targets", dims=MODES
+    ),
+    Quantity(
+        "gap",
+        "distance of the two residuals over the larger of the mode's and the average mode's size at the start",
+        dims=MODES[:2],
+    ),
+    Quantity("eigenvalue", "lambda_i of the kernel on the training set", dims=("mode",)),
+    Quantity("last_step_held", "last snapshot up to which the gap stays within the tolerance", dims=("mode",)),
+)

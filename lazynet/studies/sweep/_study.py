@@ -1,0 +1,95 @@
+"""The sweep as a study of the runner: one task for each pack of members."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
+from lazynet.experiment import Cell, CellCheckpoint, Pack, Record, References, Spec, assemble, compute_cell, units_of
+from lazynet.studies.sweep._verdict import verdicts_json
+from lazynet.typing import Result
+
+KIND = "sweep"
+
+
+@dataclass(frozen=True)
+class SweepStudy:
+    """A sweep: networks over widths, seeds and axes, with their predictions.
+
+    Attributes:
+        spec: the request.
+        references: the infinite-width kernels that the cells share.
+    """
+
+    kind: ClassVar[str] = KIND
+    spec: Spec
+    references: References = field(default_factory=References)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the training."""
+        return self.spec.training.dtype
+
+    @property
+    def output(self) -> Output:
+        """The labeled result, and its verdict."""
+        return OUTPUT
+
+    def request(self) -> str:
+        """Return the request as canonical JSON."""
+        return self.spec.request()
+
+    def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of the sweep, with the learning rates and packs of a stored one."""
+        widths = self.spec.widths
+        rates = (
+            Record.from_json(stored).rates
+            if stored
+            else [self.references.rates(point, widths) for point in self.spec.points]
+        )
+        return self.spec.record(rates).to_json() | {"begun": time.time()}
+
+    def tasks(self, record: dict[str, Any]) -> list[Task]:
+        """Return one task for each pack of members."""
+        plan = Record.from_json(record)
+        return [self._task(number, pack, plan.rates[pack.point][pack.width]) for number, pack in enumerate(plan.packs)]
+
+    def _task(self, number: int, pack: Pack, rate: float) -> Task:
+        point = self.spec.points[pack.point]
+        return Task(
+            key=f"{number:06d}",
+            name=f"width {pack.width}",
+            units=units_of(self.spec, pack),
+            compute=partial(self._compute, pack, rate),
+            program=(pack.width, point.program_key, point.training),
+            losses=partial(_losses, pack),
+        )
+
+    def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
+        return compute_cell(self.spec, pack, rate, self.references, progress.steps, checkpoint).to_arrays()
+
+
+def _losses(pack: Pack, arrays: Arrays) -> dict[str, float]:
+    losses = np.ravel(Cell.from_arrays(arrays).variables["train_loss"][:, -1]).tolist()
+    return {f"width {pack.width}, seed {seed}": loss for seed, loss in zip(pack.seeds, losses, strict=True)}
+
+
+def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
+    plan = Record.from_json(record)
+    result = assemble([Cell.from_arrays(cell) for cell in cells], plan)
+    result.attrs |= provenance(json.dumps(plan.settings), plan.settings["dtype"], record["begun"])
+    return result
+
+
+def _files(result: Result) -> dict[str, bytes]:
+    return {
+        "result.nc": bytes(result.to_netcdf(engine="h5netcdf")),
+        "verdict.json": (verdicts_json(result) + "\n").encode(),
+    }
+
+
+OUTPUT = Output(_assemble, _files)

@@ -1,0 +1,142 @@
+"""Optimizers: a name with settings, from which an optax transformation is built."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+from jax import Array
+
+TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+    "lion": optax.lion,
+}
+# Gradient flow is not an optax transformation, because its step size follows the outputs of the network.
+FLOW = "flow"
+OPTIMIZERS = (*TRANSFORMATIONS, FLOW)
+# Optimizers whose weight decay is decoupled from the gradient.
+DECOUPLED = ("adamw", "lion")
+STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer and its settings.
+
+    The learning rate is not part of the optimizer.
+
+    Args:
+        name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Flow takes
+            Euler steps that lower the loss and move no training output by more than 1% of the RMS of the targets
+            (Geiger et al. 2019). Its first step size is the learning rate, and results contain its `time`.
+        momentum: momentum mu of v <- mu v + grad L, theta <- theta - eta v, at least 0 and below 1; only for "sgd".
+        nesterov: whether to use Nesterov momentum.
+        weight_decay: factor w of the term w theta, which is added to the gradient before the momentum; for "adamw" and
+            "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for "lion" and to
+            0 for other optimizers.
+        schedule: function that maps the step to a factor of the learning rate; JAX must be able to trace it.
+        stepper: algorithm that computes a step: "auto" for the fastest one, or "autodiff", "hidden", "preactivation" or
+            "delayed". All of them agree up to rounding.
+
+    Raises:
+        ValueError: if an argument is outside the range above.
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> heavy = lz.Optimizer("sgd", momentum=0.9)
+    >>> lz.train(lz.TwoLayer(width=64), data, jax.random.key(0), steps=10, optimizer=heavy).status
+    'finished'
+    """
+
+    name: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float | None = None
+    schedule: Callable[[Array], Array] | None = None
+    stepper: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.name!r}.")
+        if self.stepper not in STEPPERS:
+            raise ValueError(f"stepper must be one of {', '.join(STEPPERS)}, got {self.stepper!r}.")
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+            raise ValueError(f"momentum must be a number from 0 to below 1, got {self.momentum!r}.")
+        if not isinstance(self.nesterov, bool):
+            raise ValueError(f"nesterov must be True or False, got {self.nesterov!r}.")
+        decay = self.weight_decay
+        if decay is not None and not (_is_number(decay) and 0 <= decay < math.inf):
+            raise ValueError(f"weight_decay must be a finite number of at least 0, got {decay!r}.")
+        if self.schedule is not None and not callable(self.schedule):
+            raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' takes a momentum.")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov must be False without a momentum, got True.")
+        if self.name == FLOW:
+            for setting in ("weight_decay", "schedule"):
+                if getattr(self, setting):
+                    raise ValueError(f"{setting} must be left out for 'flow', got {getattr(self, setting)!r}.")
+            if self.stepper != "auto":
+                raise ValueError(f"stepper must be 'auto' for 'flow', got {self.stepper!r}.")
+
+    @property
+    def is_flow(self) -> bool:
+        """True for gradient flow, which has a stepper of its own."""
+        return self.name == FLOW
+
+    @property
+    def is_descent(self) -> bool:
+        """True if every step is theta <- theta - eta grad L with a constant eta."""
+        return self.name == "sgd" and not self.momentum and not self.weight_decay and self.schedule is None
+
+    def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:
+        """Return the optax transformation for a learning rate."""
+        rate: Any = learning_rate
+        if self.schedule is not None:
+            schedule = self.schedule
+            rate = lambda step: learning_rate * schedule(step)  # noqa: E731
+        settings: dict[str, Any] = {}
+        if self.momentum:
+            settings |= {"momentum": self.momentum, "nesterov": self.nesterov}
+        if self.weight_decay is not None and self.name in DECOUPLED:
+            settings["weight_decay"] = self.weight_decay
+        transformation = TRANSFORMATIONS[self.name](rate, **settings)
+        if self.weight_decay and self.name not in DECOUPLED:
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), transformation)
+        return transformation
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTransformation]":
+    """Return the optimizer with a given name.
+
+    Args:
+        optimizer: one of OPTIMIZERS; or an `Optimizer` or a function of the learning rate that returns an optax
+            optimizer, which is returned unchanged.
+
+    Returns:
+        An `Optimizer` or a function of the learning rate.
+
+    Raises:
+        ValueError: if `optimizer` is none of these.
+    """
+    if isinstance(optimizer, str):
+        return Optimizer(optimizer)
+    if optimizer is optax.sgd:
+        return Optimizer("sgd")
+    if callable(optimizer):
+        return optimizer
+    raise ValueError(
+        f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate "
+        f"that returns an optax optimizer, got {optimizer!r}."
+    )

@@ -1,0 +1,497 @@
+"""Small studies that cover what lazynet computes, in the public names of one release.
+
+Each function of STUDIES returns its results as arrays by name. Only these modules call lazynet.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from arrays import Arrays, as_array, of_dataset, of_json, of_text, of_tree, prefixed
+from flax import nnx
+from lazynet.data.files import cache_folder
+from lazynet.sweep.packing import FILE, machine
+
+import lazynet as lz
+import lazynet.measures
+from lazynet.kernels import neural_tangents
+
+WIDTHS = [16, 64]
+
+
+def packing_file() -> tuple[Path, str]:
+    """Return the file that holds the bytes of a pack, and its key for this machine."""
+    return cache_folder() / FILE, machine()
+
+
+def digits(*classes: int, n_train: int = 24, n_test: int = 12) -> lz.Dataset:
+    """Return a few digits, 0 and 1 if no classes are given."""
+    return lz.load_dataset("digits", classes=classes or (0, 1), n_train=n_train, n_test=n_test)
+
+
+def plane() -> lz.Dataset:
+    """Return more points than twice their dimension, which trains weights and not pre-activations."""
+    return lz.sphere(32, 8, 6, jax.random.key(5))
+
+
+def swept(network: Any, data: lz.Dataset, widths: Any = WIDTHS, seeds: Any = 3, steps: int = 12, **options: Any) -> Any:
+    """Return result, verdict and packs of a sweep with a folder."""
+    options = {"snapshots": 5, "progress": False} | options
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        arrays = of_dataset(lz.sweep(network, data, widths, seeds, steps, out=out, **options))
+        packs = json.loads((out / "settings.json").read_text())["engine"]["packs"]
+        arrays |= prefixed("verdict", of_json(out / "verdict.json"))
+    arrays["packs/point_and_width"] = as_array([pack[:2] for pack in packs])
+    return arrays | prefixed("packs/seeds", of_tree({i: as_array(pack[2]) for i, pack in enumerate(packs)}))
+
+
+def of_run(run: lz.Run) -> Arrays:
+    """Return status, snapshots and variables of a run of `lz.train`."""
+    arrays = of_dataset(run.snapshots) | {"status": as_array(run.status)}
+    return (
+        arrays
+        | prefixed("variables", of_tree(dict(run.variables)))
+        | prefixed("variables_0", of_tree(dict(run.variables_0)))
+    )
+
+
+# Sweeps of TwoLayer.
+
+
+def hidden() -> Arrays:
+    """Relu, the hidden layer alone, full-batch descent in its weights; no folder."""
+    return of_dataset(lz.sweep(lz.TwoLayer(width=16), plane(), WIDTHS, 4, 20, snapshots=6, progress=False))
+
+
+def rotated() -> Arrays:
+    """Descent in the row space of the inputs, with the diagnostics of the sharpness."""
+    return swept(lz.TwoLayer(width=16), digits(), path="hidden", sharpness=True)
+
+
+def preactivation() -> Arrays:
+    """Descent in the pre-activations of few points of many features, without a symmetric start."""
+    data = lz.gaussian_mixture(10, 6, 40, jax.random.key(1))
+    return swept(lz.TwoLayer(width=16, symmetric=False), data)
+
+
+def autodiff() -> Arrays:
+    """Plain descent by differentiation."""
+    return swept(lz.TwoLayer(width=16, activation="tanh"), digits(), path="autodiff")
+
+
+def both() -> Arrays:
+    """Both layers."""
+    return swept(lz.TwoLayer(width=16, train="both", symmetric=False), digits())
+
+
+def readout() -> Arrays:
+    """The readout alone, on mini-batches."""
+    return swept(lz.TwoLayer(width=16, train="readout", activation="erf"), digits(), batch_size=6)
+
+
+def delayed() -> Arrays:
+    """Mini-batches in the hidden layer, weights moved once in several steps."""
+    return swept(lz.TwoLayer(width=16), digits(), steps=15, batch_size=3, path="delayed")
+
+
+def batches() -> Arrays:
+    """Batch sizes as an axis, with that of all examples."""
+    return swept(lz.TwoLayer(width=16), digits(), [32], 2, batch_size=[8, 24])
+
+
+def float64() -> Arrays:
+    """Double precision, output scales as an axis, sharpness."""
+    return swept(
+        lz.TwoLayer(width=16, train="both"),
+        digits(),
+        seeds=2,
+        dtype="float64",
+        output_scale=[0.5, 2.0],
+        sharpness=True,
+    )
+
+
+def adam() -> Arrays:
+    """Adam on the logistic loss."""
+    return swept(lz.TwoLayer(width=16), digits(), optimizer="adam", loss="logistic", learning_rate=0.01)
+
+
+def hinge() -> Arrays:
+    """An optimizer from optax on the hinge loss."""
+    options = {"optimizer": lambda rate: optax.sgd(rate, momentum=0.5), "loss": "hinge", "learning_rate": 0.2}
+    return swept(lz.TwoLayer(width=16), digits(), **options)
+
+
+def momentum() -> Arrays:
+    """Momentum on the squared loss."""
+    return swept(lz.TwoLayer(width=16, init_scale=0.5), digits(), optimizer="momentum", learning_rate=0.05)
+
+
+def softmax() -> Arrays:
+    """Three classes and the softmax loss, a summed one, from random readouts."""
+    network = lz.TwoLayer(width=16, outputs=3, readout="gaussian", symmetric=False)
+    return swept(network, digits(0, 1, 2), loss=lz.losses.softmax("sum"), learning_rate=0.2)
+
+
+def outputs() -> Arrays:
+    """Three classes and the squared loss, kernels of all outputs."""
+    return swept(lz.TwoLayer(width=16, outputs=3, symmetric=False), digits(0, 1, 2))
+
+
+def stop() -> Arrays:
+    """Early stopping by each of its criteria."""
+    criteria = lz.Stop(loss=2.0, gradient=1e-6, plateau=20)
+    return swept(lz.TwoLayer(width=16), digits(), steps=60, stop=criteria)
+
+
+def diverged() -> Arrays:
+    """Learning rates, at the larger of which members diverge."""
+    return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=40, learning_rate=[0.05, 4.0])
+
+
+def axes() -> Arrays:
+    """Learning rates, label noise and numbers of examples as axes."""
+    options = {"learning_rate": [0.05, 0.1], "label_noise": [0.0, 0.5], "n_train": [12, 24]}
+    return swept(lz.TwoLayer(width=16), digits(), seeds=2, steps=8, **options)
+
+
+def activations() -> Arrays:
+    """Activations and initial scales as axes."""
+    return swept(lz.TwoLayer(width=16), digits(), [32], 2, 8, activation=["relu", "gelu"], init_scale=[0.5, 1.0])
+
+
+def mean_field() -> Arrays:
+    """Scales as functions of the width."""
+    options = {"output_scale": lambda m: m**-0.5, "learning_rate": lambda m: 0.02 * m}
+    return swept(lz.TwoLayer(width=16, train="both"), digits(), **options)
+
+
+def own_measures() -> Arrays:
+    """Measures from the caller and from lazynet, at chosen steps."""
+    network = lz.TwoLayer(width=16)
+
+    def largest(variables: Any, variables_0: Any, data: Any) -> jax.Array:
+        return jnp.max(jnp.abs(variables["params"]["hidden"] - variables_0["params"]["hidden"]), axis=0)
+
+    measures = {"largest": largest, "kernel": lazynet.measures.current_kernel(network)}
+    return swept(network, digits(n_train=12), [16], 4, 12, snapshots=range(0, 13, 4), measures=measures)
+
+
+def second_order() -> Arrays:
+    """Taylor polynomials of order 2 and kernel regression."""
+    network = lz.TwoLayer(width=16, train="both", activation="tanh", symmetric=False)
+    return swept(network, digits(), quadratic=True, regression=True)
+
+
+def alone() -> Arrays:
+    """No comparison with kernels, measures of some of the examples."""
+    return swept(lz.TwoLayer(width=16), digits(), compare=False, measured=10, learning_rate=0.1, batch_size=8)
+
+
+def flow() -> Arrays:
+    """Gradient flow."""
+    return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=30, optimizer="flow", compare=False)
+
+
+def shards() -> Arrays:
+    """Two shards of a sweep, put together."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        for k in (1, 2):
+            options = {"snapshots": 4, "progress": False, "out": out, "shard": (k, 2)}
+            lz.sweep(lz.TwoLayer(width=16), digits(), WIDTHS, 4, 10, **options)
+        return of_dataset(lz.merge(out))
+
+
+# Sweeps of other networks.
+
+
+def deep() -> Arrays:
+    """Three hidden layers, with kernel regression."""
+    return swept(lz.DeepReLU(width=16, depth=3), digits(), seeds=2, regression=True)
+
+
+def maximal_update() -> Arrays:
+    """Three classes, biases and another parametrization."""
+    network = lz.DeepReLU(16, depth=2, outputs=3, activation="tanh", bias_scale=0.1, parametrization="maximal-update")
+    return swept(network, digits(0, 1, 2), seeds=2, steps=8)
+
+
+def three_layer() -> Arrays:
+    """The network of Allen-Zhu, Li and Liang."""
+    return swept(lz.ThreeLayer(width=16), digits(), seeds=2, steps=8)
+
+
+def convolutional() -> Arrays:
+    """One convolution."""
+    network = lz.ConvNet(width=8, filter_size=3, stride=2, image=(8, 8))
+    return swept(network, digits(n_train=16), [8, 16], 2, 8)
+
+
+class Perceptron(nn.Module):
+    """Two dense layers of flax."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the outputs, (n, 1)."""
+        return nn.Dense(1)(nn.tanh(nn.Dense(self.width)(x)))
+
+
+def own_flax() -> Arrays:
+    """A flax module."""
+    return swept(lz.from_flax(Perceptron, parametrization="standard"), digits(), seeds=2, steps=10)
+
+
+def own_nnx() -> Arrays:
+    """An NNX module, without a parametrization."""
+
+    def make(width: int, rngs: nnx.Rngs) -> nnx.Module:
+        return nnx.Sequential(nnx.Linear(64, width, rngs=rngs), nnx.relu, nnx.Linear(width, 1, rngs=rngs))
+
+    return swept(lz.from_nnx(make), digits(n_train=12), [16], 2, 8)
+
+
+def own_stax() -> Arrays:
+    """A stax network with its kernel."""
+    stax = neural_tangents().stax
+    network = lz.from_stax(lambda width: stax.serial(stax.Dense(width), stax.Relu(), stax.Dense(1)))
+    return swept(network, digits(n_train=12), [16], 2, 8)
+
+
+def own_functions() -> Arrays:
+    """A network of two functions."""
+
+    def init(key: jax.Array, x: jax.Array, width: int) -> dict[str, jax.Array]:
+        return {"w": jax.random.normal(key, (width, x.shape[1]))}
+
+    def apply(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.tanh(x @ params["w"].T), axis=1) / len(params["w"]) ** 0.5
+
+    return swept(lz.from_functions(init, apply), digits(n_train=12), [16], 2, 8)
+
+
+# Verdicts.
+
+
+def verdict() -> Arrays:
+    """A verdict with corrections to scaling and its text."""
+    result = lz.sweep(lz.TwoLayer(width=16), digits(), [16, 32, 64, 128, 256], 4, 20, snapshots=6, progress=False)
+    said = lz.verify(result, corrections=True)
+    narrow = lz.verify(result, band=0.02)
+    return (
+        of_dataset(result)
+        | prefixed("corrections", of_json(said.to_json()) | of_text(str(said)))
+        | prefixed("narrow", of_json(narrow.to_json()) | of_text(str(narrow)))
+    )
+
+
+def deep_verdict() -> Arrays:
+    """The text of a verdict by layers."""
+    network = lz.DeepReLU(width=16, depth=2)
+    result = lz.sweep(network, digits(n_train=12), [16, 32], 2, 8, snapshots=4, quadratic=True, progress=False)
+    return of_dataset(result) | of_text(str(lz.verify(result)))
+
+
+# Other studies.
+
+
+def laziness_map() -> Arrays:
+    """A map over width and output scale, of a network that starts at zero and one that does not."""
+    data, scales = digits(1, 8, n_train=12), [0.1, 1.0, 10.0]
+    options = {"seeds": 2, "fitted": 0.2, "steps": 2000, "progress": False}
+    both_layers = lz.laziness_map(lz.TwoLayer(width=16, train="both"), data, WIDTHS, scales, change=0.3, **options)
+    network = lz.TwoLayer(width=16, activation="tanh", symmetric=False)
+    centred = lz.laziness_map(network, data, [16], scales[1:], change=0.1, **options)
+    return prefixed("both", of_dataset(both_layers)) | prefixed("centred", of_dataset(centred))
+
+
+def line_ensemble() -> Arrays:
+    """Networks between two inputs beside the ensemble of infinite width."""
+    data = digits(n_train=12, n_test=0)
+    network = lz.DeepReLU(width=16, depth=2, activation="tanh", init_scale=1.5**0.5)
+    places = np.linspace(-1.0, 2.0, 7)
+    options = {"seeds": 5, "steps": 10, "places": places, "progress": False}
+    arrays = prefixed("deep", of_dataset(lz.line_ensemble(network, data, data.x_train[:2], WIDTHS, **options)))
+    network = lz.TwoLayer(width=16, symmetric=False)
+    return arrays | prefixed(
+        "two", of_dataset(lz.line_ensemble(network, data, data.x_train[:2], [16], dtype="float64", **options))
+    )
+
+
+def predict() -> Arrays:
+    """Kernel descent of a whole data set."""
+    data = digits(n_train=64, n_test=20)
+    one = lz.predict(lz.TwoLayer(width=2), data, steps=1000, snapshots=10)
+    several = lz.predict(lz.DeepReLU(2, outputs=3), digits(0, 1, 2), steps=500, snapshots=5, dtype="float64")
+    return prefixed("one", of_dataset(one)) | prefixed("several", of_dataset(several))
+
+
+def train() -> Arrays:
+    """One network, and its residual by the modes of the kernels."""
+    data, network = digits(), lz.TwoLayer(width=64)
+    run = lz.train(network, data, jax.random.key(3), 30, snapshots=8, sharpness=True)
+    kernels = {
+        "analytic": lz.analytic_kernel(network)(data.x_train),
+        "empirical": lz.empirical_ntk(network, run.variables_0, data.x_train),
+    }
+    arrays = of_run(run)
+    for name, k in kernels.items():
+        arrays |= prefixed(f"modes_{name}", of_dataset(lz.mode_residuals(run, k, data.y_train)))
+    return arrays
+
+
+def train_outputs() -> Arrays:
+    """One deep network of several outputs, by Nesterov momentum on mini-batches and by plain descent with its modes."""
+    data, network = digits(0, 1, 2), lz.DeepReLU(width=16, depth=2, outputs=3)
+    noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer="nesterov", learning_rate=0.01)
+    plain = lz.train(network, data, jax.random.key(4), 12, snapshots=5, dtype="float64")
+    modes = lz.mode_residuals(plain, lz.analytic_kernel(network)(data.x_train), data.y_train, tolerance=0.05)
+    return prefixed("noisy", of_run(noisy)) | prefixed("plain", of_run(plain)) | prefixed("modes", of_dataset(modes))
+
+
+def train_flow() -> Arrays:
+    """One network by gradient flow until it stops."""
+    network = lz.TwoLayer(width=32, train="both", activation="softplus")
+    stop = lz.Stop(loss=3.0)
+    return of_run(lz.train(network, digits(), jax.random.key(6), 100, optimizer="flow", stop=stop, snapshots=4))
+
+
+def polynomials() -> Arrays:
+    """Taylor polynomials at the end of a training, trained as networks."""
+    data, network = digits(), lz.TwoLayer(width=32, train="both", activation="tanh", symmetric=False)
+    run = lz.train(network, data, jax.random.key(7), 10, snapshots=3)
+    arrays: Arrays = {}
+    for expand in (lz.linearize, lz.quadratic):
+        polynomial = expand(network, run.variables)
+        trained = lz.train(polynomial, data, jax.random.key(8), 12, snapshots=4)
+        arrays |= prefixed(expand.__name__, of_run(trained))
+    return arrays
+
+
+def kernels() -> Arrays:
+    """Analytic and empirical kernels, complexity and label projections."""
+    data, key = digits(0, 1, 2, n_train=12), jax.random.key(9)
+    x = jnp.asarray(data.x_train, "float32")
+    networks = {
+        "two": lz.TwoLayer(width=16, outputs=3, train="both", init_scale=1.5),
+        "gelu": lz.TwoLayer(width=16, outputs=3, activation="gelu"),
+        "deep": lz.DeepReLU(width=16, depth=3, outputs=3, bias_scale=0.1),
+        "three": lz.ThreeLayer(width=16, outputs=3),
+        "convolutional": lz.ConvNet(width=16, outputs=3, image=(8, 8), stride=2),
+    }
+    arrays: Arrays = {}
+    for name, network in networks.items():
+        kernel, variables = lz.analytic_kernel(network), network.init(key, x)
+        k = kernel(data.x_train)
+        found = {
+            "analytic": k,
+            "analytic_test": kernel(data.x_test, data.x_train),
+            "empirical": lz.empirical_ntk(network, variables, data.x_test, data.x_train),
+            "all_outputs": lz.empirical_ntk(network, variables, x[:4], outputs="all"),
+            "parts": lz.empirical_ntk(network, variables, data.x_train, parts=True),
+            "complexity": lz.complexity(k, data.y_train),
+            "projections": lz.label_projections(k, data.y_train),
+        }
+        arrays |= prefixed(name, of_tree(found))
+    mean = lz.monte_carlo_kernel(networks["two"], data.x_train[:4], starts=5)
+    module, rows = Perceptron(width=16), data.x_train
+    own = lz.empirical_ntk(module, module.init(key, x), rows)
+    return arrays | prefixed("monte_carlo", of_tree(mean)) | {"own_flax": as_array(own)}
+
+
+def dynamics() -> Arrays:
+    """Kernel predictions by descent, by flow and over starts."""
+    data, network = digits(), lz.TwoLayer(width=2, symmetric=False)
+    kernel = lz.analytic_kernel(network)
+    k, k_test, y = kernel(data.x_train), kernel(data.x_test, data.x_train), data.y_train
+    descent: dict[str, Any] = {"learning_rate": 0.05, "steps": [0, 1, 5, 20], "k_test": k_test}
+    order = np.arange(24).reshape(4, 6)[np.arange(20) % 4]
+    operator = lz.kernel_operator(kernel, data.x_train, dtype="float32")
+    rows = np.concatenate([data.x_train, data.x_test])
+    found = {
+        "descent": lz.kernel_descent(k, y, **descent),
+        "momentum": lz.kernel_descent(k, y, momentum=0.9, **descent),
+        "logistic": lz.kernel_descent(k, y, loss="logistic", **descent),
+        "batches": lz.kernel_descent(k, y, batches=order, **descent),
+        "krylov": lz.kernel_descent(operator, y, method="krylov", **descent),
+        "flow": lz.kernel_flow(k, y, times=[0.0, 0.5, 5.0], k_test=k_test, f0=0.1),
+        "logistic_flow": lz.kernel_flow(k, y, times=[0.0, 0.5, 5.0], k_test=k_test, loss="logistic"),
+        "ensemble": lz.kernel_ensemble(k, y, times=[0.0, 1.0], start_covariance=rows @ rows.T, k_test=k_test),
+    }
+    return of_tree(found)
+
+
+def data() -> Arrays:
+    """Data sets."""
+    key = jax.random.key(11)
+    sets = {
+        "digits": digits(),
+        "sphere": lz.sphere(6, 3, 4, key, targets="signs"),
+        "gaussian_mixture": lz.gaussian_mixture(6, 3, 4, key, components=3),
+        "mixture": lz.mixture(30, 10, 20, key, classes=3),
+        "xor": lz.xor(8, 4, key),
+    }
+    found = {
+        name: {part: getattr(made, part) for part in ("x_train", "y_train", "x_test", "y_test")}
+        for name, made in sets.items()
+    }
+    noisy = lz.label_noise(sets["digits"].y_train, 0.5, key)
+    return of_tree(found) | {"noise": as_array(noisy)}
+
+
+STUDIES: tuple[Callable[[], Arrays], ...] = (
+    hidden,
+    rotated,
+    preactivation,
+    autodiff,
+    both,
+    readout,
+    delayed,
+    batches,
+    float64,
+    adam,
+    hinge,
+    momentum,
+    softmax,
+    outputs,
+    stop,
+    diverged,
+    axes,
+    activations,
+    mean_field,
+    own_measures,
+    second_order,
+    alone,
+    flow,
+    shards,
+    deep,
+    maximal_update,
+    three_layer,
+    convolutional,
+    own_flax,
+    own_nnx,
+    own_stax,
+    own_functions,
+    verdict,
+    deep_verdict,
+    laziness_map,
+    line_ensemble,
+    predict,
+    train,
+    train_outputs,
+    train_flow,
+    polynomials,
+    kernels,
+    dynamics,
+    data,
+)

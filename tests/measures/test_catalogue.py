@@ -1,0 +1,155 @@
+"""The catalogue of quantities: entries that agree with theory, and a quantity from outside the package."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.measures import catalogue, reference, registered, unregister_quantity
+from lazynet.networks import ACTIVATIONS, get_parametrization
+from lazynet.theory import Scaling, predicted_exponents
+
+# Inputs that span all features: networks see the same inputs with and without measures from outside.
+DATA = lz.load_dataset("digits", n_train=50, n_test=20)
+ALONE = lz.Measure(predictions=False)
+NETWORK = lz.TwoLayer(width=8, output_scale=2.0, init_scale=0.5)
+
+
+def root_width_times_change(network, variables, variables_0, data):
+    """Largest change of a weight, times sqrt(m) / (alpha kappa): a measure that needs the network of its point."""
+    change = jnp.max(jnp.abs(variables["params"]["hidden"] - variables_0["params"]["hidden"]))
+    return change * network.width**0.5 / (network.output_scale * network.init_scale)
+
+
+QUANTITY = lz.Quantity(
+    "scaled_change",
+    "largest change of a weight times sqrt(m) / (alpha kappa)",
+    reduction="maximum",
+    level=True,
+    predicted=("at most", 0.0),
+    panel="movement",
+    label="scaled change",
+    color="gray",
+    measure=root_width_times_change,
+)
+
+
+@pytest.fixture
+def outside():
+    lz.register_quantity(QUANTITY)
+    yield QUANTITY
+    unregister_quantity(QUANTITY.name)
+
+
+def sweep(**options):
+    return lz.sweep(NETWORK, DATA, [64, 256], 3, 10, snapshots=20, progress=False, **options)
+
+
+def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside):
+    before = sweep().drop_vars("scaled_change")
+    result = sweep(axes={"init_scale": [0.5, 1.0]})
+    assert registered() == (QUANTITY,)
+    assert result.scaled_change.dims == ("width", "seed", "step", "init_scale")
+    assert (result.scaled_change.long_name, result.scaled_change.units) == (QUANTITY.meaning, "1")
+    point = result.sel(init_scale=0.5)
+    # The one neuron that moves most bounds it, and the scales of the point are those of its network.
+    bound = point.max_neuron_displacement * np.sqrt(point.width) / (2.0 * 0.5)
+    assert (point.scaled_change <= bound.transpose(*point.scaled_change.dims) * 1.001).all()
+    assert (point.scaled_change >= bound.transpose(*point.scaled_change.dims) / 8).all()
+    verdict = lz.verify(point)
+    row = verdict.row("scaled_change")
+    assert (row.relation, row.predicted, row.reduction) == ("at most", 0.0, "maximum")
+    worst = point.scaled_change.max("step")
+    assert verdict.levels["scaled_change"] == pytest.approx(float(worst.isel(width=-1).mean("seed")))
+    movement, exponents = lz.plot(point, verdict).axes[2:]
+    line = next(line for line in movement.lines if line.get_label().startswith("scaled change: "))
+    np.testing.assert_allclose(line.get_ydata(), worst.mean("seed"))
+    assert "scaled change" in [line.get_label() for line in exponents.lines]
+    assert f"| `scaled_change` | width, seed, step | 1 | {QUANTITY.meaning} | maximum | <= 0.0 |" in reference()
+    # Nothing else changes.
+    unregister_quantity(QUANTITY.name)
+    try:
+        again = sweep()
+        assert "scaled_change" not in again
+        assert "scaled_change" not in reference()
+        for name in again:
+            np.testing.assert_array_equal(again[name], before[name])
+    finally:
+        lz.register_quantity(QUANTITY)
+
+
+def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
+    lz.sweep(NETWORK, DATA, [8], 1, 3, out=tmp_path / "run", progress=False)
+    unregister_quantity(QUANTITY.name)
+    try:
+        with pytest.raises(ValueError, match=r"^out must be the folder of this study"):
+            lz.sweep(NETWORK, DATA, [8], 1, 3, out=lz.RunFolder(tmp_path / "run", resume=True), progress=False)
+    finally:
+        lz.register_quantity(QUANTITY)
+
+
+def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
+    means = lz.Quantity(
+        "mean_weights",
+        "mean over units of the weight of each feature",
+        dims=("width", "seed", "step", "feature"),
+        measure=lambda network, variables, variables_0, data: variables["params"]["hidden"].mean(axis=0),
+    )
+    lz.register_quantity(means)
+    try:
+        result = lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, measure=ALONE, progress=False)
+        assert result.mean_weights.dims == ("width", "seed", "step", "feature")
+        assert result.sizes["feature"] == DATA.dim
+    finally:
+        unregister_quantity("mean_weights")
+    lz.register_quantity(replace(means, dims=("width", "seed", "step")))
+    try:
+        with pytest.raises(ValueError, match=r"^measure of .* must return an array with 0 axes"):
+            lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, measure=ALONE, progress=False)
+    finally:
+        unregister_quantity("mean_weights")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "kernel_drift"}, "^name must be"),
+        ({"name": "loss_root_sum"}, "^name must be"),
+        ({"name": "not a name"}, "^name must be"),
+        ({"measure": None}, "^measure must be"),
+        ({"dims": ("width", "step")}, "^dims must be width, seed, step"),
+        ({"dims": ("width", "seed", "step", "unit")}, "^dims must be .* for a quantity with predicted"),
+        ({"reduction": "mean"}, "^reduction must be"),
+        ({"panel": "loss"}, "^panel must be"),
+        ({"predicted": ("equal", "s + g")}, "^predicted must be"),
+        ({"predicted": ("at least", 0.5)}, "^predicted must be"),
+    ],
+)
+def test_quantities_that_cannot_be_are_refused(change, message):
+    before = dict(catalogue())
+    with unchecked(), pytest.raises(ValueError, match=message):
+        lz.register_quantity(replace(QUANTITY, **change))
+    assert dict(catalogue()) == before
+
+
+def test_only_registered_quantities_are_removed():
+    with pytest.raises(ValueError, match=r"^name must be"):
+        unregister_quantity("kernel_drift")
+
+
+def test_theory_predicts_the_exponents_of_exactly_the_entries_that_say_so():
+    names = set()
+    for activation, symmetric in ((name, start) for name in ACTIVATIONS for start in (True, False)):
+        scaling = Scaling(
+            0.0, 0.0, 0.0, symmetric, ACTIVATIONS[activation].homogeneous, "both", quadratic=True, layers=("hidden_1",)
+        )
+        assert scaling.parametrization == get_parametrization("ntk")
+        for row in predicted_exponents(scaling):
+            name = row.quantity.partition("[")[0]
+            relation, _ = catalogue()[name].predicted
+            assert row.relation in (relation, "at most")
+            names.add(name)
+    assert names == {name for name, quantity in catalogue().items() if quantity.predicted}

@@ -1,0 +1,65 @@
+"""`lz.verify` and `lz.plot` of results of every kind, and of results of none."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import lazynet as lz
+from lazynet.measures import SCHEMA, catalogue, reference
+
+DATA = lz.load_dataset("digits", n_train=8, n_test=4)
+NETWORK = lz.TwoLayer(width=8)
+
+
+def modes():
+    run = lz.train(NETWORK, DATA, jax.random.key(0), steps=5)
+    return lz.mode_residuals(run, lz.analytic_kernel(NETWORK)(DATA.x_train), DATA.y_train)
+
+
+RESULTS = {
+    "sweep": lambda: lz.sweep(NETWORK, DATA, [8, 16], 2, 5, progress=False),
+    "infinite_width": lambda: lz.infinite_width(NETWORK, DATA, steps=50, progress=False),
+    "laziness_map": lambda: lz.laziness_map(
+        NETWORK, DATA, [8, 16], [0.1, 10.0], 2, steps=50, change=1e-9, progress=False
+    ),
+    "line_ensemble": lambda: lz.line_ensemble(
+        lz.TwoLayer(width=8, symmetric=False), DATA, DATA.x_train[:2], [8], 3, 5, progress=False
+    ),
+    "mode_residuals": modes,
+}
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+@pytest.mark.filterwarnings("ignore:The kernel change")
+def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind, tmp_path):
+    result = RESULTS[kind]()
+    assert (result.attrs["kind"], result.attrs["schema"]) == (kind, SCHEMA)
+    for name in set(result.variables) - {"round", "output"}:
+        quantity = catalogue(kind)[name]
+        assert result[name].attrs["long_name"] == quantity.meaning
+        assert result[name].attrs.get("units", "") == quantity.unit
+        assert set(result[name].dims) <= {*quantity.dims, name}
+        assert f"`{name}`" in reference(kind)
+    result.to_netcdf(tmp_path / "result.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as back:
+        xr.testing.assert_identical(back.load().drop_attrs(deep=False), result.drop_attrs(deep=False))
+        lz.plot(back).savefig(io.BytesIO())
+    if kind == "sweep":
+        assert lz.verify(result).rows
+        return
+    with pytest.raises(ValueError, match=r"^result must be of a kind that has a verdict \(sweep\)"):
+        lz.verify(result)
+    verdict = lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(8,), seeds=1)
+    with pytest.raises(ValueError, match=r"^verdict must be None"):
+        lz.plot(result, verdict)
+
+
+@pytest.mark.parametrize("attrs", [{}, {"kind": "recipe"}])
+@pytest.mark.parametrize("function", [lz.verify, lz.plot])
+def test_results_of_no_known_kind_are_refused(function, attrs):
+    result = xr.Dataset({"train_loss": ("step", np.ones(3))}, attrs=attrs)
+    with pytest.raises(ValueError, match="must be one of sweep, infinite_width, laziness_map, line_ensemble, mode_"):
+        function(result)
