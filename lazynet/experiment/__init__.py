@@ -5,6 +5,7 @@ from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_var
 from lazynet.experiment._cost import check_memory_of, infinite_width_jobs, sweep_jobs
 from lazynet.experiment._devices import agreed, agreed_text, is_first, together
 from lazynet.experiment._members import CellCheckpoint, Trained, train_members
+from lazynet.experiment._packing import packs_of
 from lazynet.experiment._record import Pack, Record
 from lazynet.experiment._reference import References, default_learning_rate
 from lazynet.experiment._result import MemberStatus, assemble, flags, outcome
@@ -44,6 +45,7 @@ __all__ = [
     "make_training",
     "network_variables",
     "outcome",
+    "packs_of",
     "share_inputs",
     "sweep_jobs",
     "sweep_settings",
