@@ -23,7 +23,7 @@ if "LAZYNET_TEST_CACHE" not in os.environ:
 
 from jaxtyping import install_import_hook
 
-with install_import_hook("lazynet", "beartype.beartype"):
+with install_import_hook("lazynet", "typecheck.check_types"):
     import lazynet  # noqa: F401
 
 import jax

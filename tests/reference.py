@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import special
 
-ACTIVATIONS = ("relu", "erf", "tanh", "gelu", "softplus")
+ACTIVATIONS = ("relu", "erf", "tanh", "gelu", "softplus", "leaky_relu", "abs", "sin", "sigmoid", "silu")
 TRAINED = ("hidden", "readout", "both")
 
 
@@ -17,6 +17,11 @@ VALUE = {
     "tanh": np.tanh,
     "gelu": lambda z: z * special.ndtr(z),
     "softplus": lambda z: np.logaddexp(0, z),
+    "leaky_relu": lambda z: np.where(z >= 0, z, 0.01 * z),
+    "abs": np.abs,
+    "sin": np.sin,
+    "sigmoid": special.expit,
+    "silu": lambda z: z * special.expit(z),
 }
 SLOPE = {
     "relu": lambda z: (z > 0).astype(z.dtype),
@@ -24,6 +29,12 @@ SLOPE = {
     "tanh": lambda z: 1 / np.cosh(z) ** 2,
     "gelu": lambda z: special.ndtr(z) + z * density(z),
     "softplus": special.expit,
+    "leaky_relu": lambda z: np.where(z >= 0, 1.0, 0.01),
+    # At zero it is jax.numpy.abs that takes 1.
+    "abs": lambda z: np.where(z >= 0, 1.0, -1.0),
+    "sin": np.cos,
+    "sigmoid": lambda z: special.expit(z) * special.expit(-z),
+    "silu": lambda z: special.expit(z) * (1 + z * special.expit(-z)),
 }
 
 

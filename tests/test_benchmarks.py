@@ -153,7 +153,7 @@ def test_full_mnist_scales_the_time_of_the_peer(tmp_path):
     ours, measured, scaled = record["rows"]
     assert [row["contender"] for row in record["rows"]] == ["lazynet", "neural-tangents", "neural-tangents"]
     stages = sum(ours[f"{stage}_seconds"] for stage in ("kernel", "complexity", "predictions"))
-    assert 0 < stages <= ours["seconds"]
+    assert 0 < stages <= (1 + 1e-9) * ours["seconds"]
     assert ours["prediction_error"] < 1e-4
     assert scaled["predictions_seconds"] == pytest.approx(8 * measured["predictions_seconds"])
     assert "peak GB" in table

@@ -1,5 +1,6 @@
 """Every public name is documented, shown by an example and used in a test."""
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -27,10 +28,51 @@ def test_functions_tell_of_errors_and_arguments(name):
     assert refers or all(f"{parameter}:" in text for parameter in own)
 
 
-@pytest.mark.parametrize("name", lz.__all__)
-def test_is_used_in_a_test(name):
+def names_used(code):
+    """Return the public names that code imports from lazynet, or reads as attributes of it."""
+    tree = ast.parse(code)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    aliases = {
+        alias.asname or alias.name
+        for node in imports
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "lazynet"
+    }
+    imported = {
+        alias.name
+        for node in imports
+        if isinstance(node, ast.ImportFrom) and node.module == "lazynet"
+        for alias in node.names
+    }
+    attributes = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases
+    }
+    return imported | attributes
+
+
+@pytest.fixture(scope="module")
+def names_in_tests():
     here = Path(__file__).name
-    assert any(name in path.read_text() for path in TESTS.rglob("test_*.py") if path.name != here)
+    return {name for path in TESTS.rglob("test_*.py") if path.name != here for name in names_used(path.read_text())}
+
+
+@pytest.mark.parametrize("name", lz.__all__)
+def test_is_used_in_a_test(name, names_in_tests):
+    assert name in names_in_tests
+
+
+def test_words_and_longer_names_are_no_use():
+    code = "import lazynet as lz\nfrom lazynet import sphere\nlz.sweep(other.train, 'lz.plot')  # lz.verify"
+    assert names_used(code) == {"sweep", "sphere"}
+
+
+def test_a_sweep_has_few_parameters():
+    parameters = inspect.signature(lz.sweep).parameters.values()
+    assert len(parameters) <= 16
+    assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
 
 
 def test_all_is_all():

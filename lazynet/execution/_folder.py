@@ -1,4 +1,4 @@
-"""Where a study keeps its results, and how it shares the work."""
+"""The folder of a study: how the study resumes, shares its work and ends in time."""
 
 import os
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def may_exist(self) -> bool:
-        """Whether the folder may exist already."""
+        """True if the folder may exist already."""
         return self.resume or self.shard is not None
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What a result must say of how it was computed."""
+"""The provenance of a result: versions, device, precision, revision and settings."""
 
 import importlib.metadata
 import subprocess
@@ -13,12 +13,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazyn
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what computes, by the names of the result's attributes."""
+    """Return the versions of the packages that compute, by the names of the result's attributes."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 
 def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
-    """Versions, device, dtype, precision, git revision, start time and settings, as strings for netCDF attributes."""
+    """Return versions, device, dtype, precision, git revision, start time and settings as netCDF attributes."""
     return {
         **versions(),
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
@@ -32,10 +32,10 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
 
 @cache
 def _git_revision() -> str:
-    """The commit of the working copy that lazynet runs from, or a word where it is an installed package."""
+    """Return the commit of the working copy that lazynet runs from, if it runs from one."""
     here = Path(__file__).resolve().parent
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True,
             text=True,
@@ -43,5 +43,5 @@ def _git_revision() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return "not in a repository"
-    tracked = found.returncode == 0 and (here.parents[1] / ".git").exists()
-    return found.stdout.strip() if tracked else "not in a repository"
+    tracked = process.returncode == 0 and (here.parents[1] / ".git").exists()
+    return process.stdout.strip() if tracked else "not in a repository"

@@ -242,7 +242,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write matplotlib figures, by name, to the folder's figures/."""
+    """Write matplotlib figures, by name, to the figures/ of a folder."""
     for name, figure in figures.items():
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
@@ -256,10 +256,10 @@ def _hash(settings: dict[str, Any]) -> str:
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file so that it is there whole or not at all, even if the power goes.
+    """Write a file so that it exists whole or not at all, even after a power failure.
 
     Raises:
-        FileExistsError: with `link`, if the file is there already.
+        FileExistsError: with `link`, if the file exists.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)
@@ -279,7 +279,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 @contextmanager
 def _locked(file: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, which the system lets go of when the process ends, however it ends."""
+    """Hold a lock, which the system releases when the process ends in any way."""
     with open(file, "a") as lock:
         for left in reversed(range(ATTEMPTS)):
             try:
@@ -290,13 +290,13 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
                     raise ValueError(
                         f"Another process is at work on {str(file.parent)!r}; wait for it, or name another folder."
                     ) from None
-                # Who only looks whether it is held holds it for a moment.
+                # A process that only tests the lock holds it for a moment.
                 time.sleep(PAUSE)
         yield
 
 
 def _is_locked(file: Path) -> bool:
-    """Whether a process holds a lock, found out without writing anything."""
+    """Return whether a process holds a lock, without writing anything."""
     if not file.exists():
         return False
     with open(file) as lock:

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Units that a device must have of a network for its share of them to be worth a sum over devices at every step.
+# The least units per device for which splitting a network pays for a sum over devices at every step.
 NEURONS = 4096
 
 
 def mesh_for(members: int, width: int) -> Mesh | None:
-    """The devices for so many members side by side, None for the default one.
+    """Return the mesh of devices for members that train together, None for the default device.
 
-    Members are shared equally. Where there are fewer of them than devices, neurons of a wide network are too. Several
-    processes use all devices, so that `padded` adds members where neither fits.
+    Devices share the members equally. With fewer members than devices they also share the neurons of wide networks.
+    Several processes use all devices, and `padded` adds members if neither fits.
     """
     devices = jax.devices()
     member = gcd(members, len(devices))
@@ -34,18 +34,18 @@ def mesh_for(members: int, width: int) -> Mesh | None:
 
 
 def padded(members: int, mesh: Mesh | None) -> int:
-    """So many members that every device has as many."""
+    """Return the number of members that fills all devices equally."""
     member = 1 if mesh is None else mesh.shape["member"]
     return -(-members // member) * member
 
 
 def splits_neurons(mesh: Mesh | None) -> bool:
-    """Whether a network is on more than one device."""
+    """Return whether the mesh splits single networks."""
     return mesh is not None and mesh.shape["neuron"] > 1
 
 
 def on_all(tree: Any, mesh: Mesh | None) -> Any:
-    """Arrays that every device has whole; those of other processes get them from their own."""
+    """Return arrays that every device holds whole; each process places its own copy."""
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec())
@@ -59,13 +59,18 @@ def on_all(tree: Any, mesh: Mesh | None) -> Any:
 
 @dataclass(frozen=True)
 class Spread:
-    """Members over the devices of a mesh; axes of these lengths are those of units, all of them or a block."""
+    """The layout of members over the devices of a mesh.
+
+    Attributes:
+        mesh: the mesh, None for one device.
+        units: lengths of axes of hidden units, all of them or a block.
+    """
 
     mesh: Mesh | None
     units: frozenset[int]
 
     def spread(self, tree: Any) -> Any:
-        """Arrays of members, traced, shared by their first axis, and by their second where it is that of the units."""
+        """Constrain traced arrays of members: the first axis is shared by members, the second by hidden units."""
         if self.mesh is None:
             return tree
         every, units = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in (("member",), ("member", "neuron")))
@@ -77,16 +82,16 @@ class Spread:
         return jax.tree.map(placed, tree)
 
     def to_host(self, tree: Any) -> Any:
-        """Arrays in NumPy, those of other processes too."""
+        """Return NumPy arrays, also of values that other processes hold."""
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
-        """The first process's number, on every process."""
+        """Return the first process's number on every process."""
         return agreed(number)
 
 
 def to_host(tree: Any) -> Any:
-    """Arrays in NumPy, those of other processes too."""
+    """Return NumPy arrays, also of values that other processes hold."""
 
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -103,17 +108,17 @@ def _whole(leaf: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads and writes."""
+    """Return whether this process reads and writes the files."""
     return jax.process_index() == 0
 
 
 def agreed(value: int) -> int:
-    """The first process's value, on every process."""
+    """Return the first process's value on every process."""
     return int(_broadcast(np.asarray(value, np.int32)))
 
 
 def agreed_text(text: str) -> str:
-    """The first process's text, on every process."""
+    """Return the first process's text on every process."""
     content = np.frombuffer(text.encode(), np.uint8)
     here = np.zeros(agreed(len(content)), np.uint8)
     here[: len(content)] = content[: len(here)]
@@ -122,7 +127,7 @@ def agreed_text(text: str) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What the first process refuses in here all refuse, where they would else wait for it."""
+    """Raise an error of the first process on every process; the others would wait for it otherwise."""
     if jax.process_count() == 1:
         yield
         return

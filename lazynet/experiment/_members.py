@@ -157,7 +157,7 @@ class Snapshot:
             parts, arrays = layer_kernels(network, variables, x), len(jax.tree.leaves(variables["params"]))
             nothing = jnp.zeros((len(x), len(x)), x.dtype)
             return jnp.stack([parts.get(place, nothing) for place in range(arrays)])
-        by_counting = layer.signs and layer.train == "hidden" and layer.binary_slopes
+        by_counting = layer.signs and layer.train == "hidden" and layer.binary_slope
         return average_ntk(network, variables, x, by_counting=by_counting)[None]
 
 

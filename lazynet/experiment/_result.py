@@ -12,6 +12,9 @@ from lazynet.measures import catalogue, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
+# The dimensions of members; others follow them.
+MEMBER = ("width", "seed", "step")
+
 
 class MemberStatus(IntEnum):
     """Codes of the variable `status`: how the training of a member ended."""
@@ -123,7 +126,7 @@ def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
         values = np.stack([cell.variables[name] for cell in cells])
         quantity = catalogue().get(name)
         further = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3)) if quantity is None else quantity.dims[3:]
-        table[name] = Values((*("width", "seed", "step")[: values.ndim], *further), values)
+        table[name] = Values((*MEMBER[: values.ndim], *further), values)
     diverged_at, stopped_at = (np.stack([getattr(c, name) for c in cells]) for name in ("diverged_at", "stopped_at"))
     status, stopped = outcome(diverged_at, stopped_at, steps)
     table["status"] = Values(("width", "seed"), status)
@@ -143,12 +146,27 @@ def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> di
     return table
 
 
+def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
+    """Return the values over the dimensions of all points: predictions may depend on the seed at some of them only."""
+    present = [part for part in parts if part is not None]
+    sizes = {dim: size for part in present for dim, size in zip(part.dims, part.values.shape, strict=True)}
+    dims = tuple(sorted(sizes, key=lambda dim: MEMBER.index(dim) if dim in MEMBER else len(MEMBER)))
+    shape = tuple(sizes[dim] for dim in dims)
+
+    def on_all(part: Values) -> Values:
+        own = tuple(sizes[dim] if dim in part.dims else 1 for dim in dims)
+        return Values(dims, np.broadcast_to(part.values.reshape(own), shape))
+
+    return [None if part is None else on_all(part) for part in parts]
+
+
 def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tuple[str, ...]) -> Values:
     """Join the values of one variable at all points: its own axes follow width, seed and step.
 
     The variable is NaN at points without it. An axis is left out if neither the variable nor its presence depends on
     it.
     """
+    parts = _on_common_dims(parts)
     like = next(part for part in parts if part is not None)
     missing = np.full_like(like.values, np.nan, dtype=np.float64)
     sizes = [len(values) for values in axes.values()]
@@ -163,7 +181,7 @@ def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tupl
                 values, exists = values.take(0, axis=i), exists.take(0, axis=i)
                 continue
         kept.insert(0, name)
-    common = sum(dim in ("width", "seed", "step") for dim in like.dims)
+    common = sum(dim in MEMBER for dim in like.dims)
     places = range(common, common + len(kept))
     dims = (*like.dims[:common], *kept, *like.dims[common:])
     return Values(dims, np.moveaxis(values, range(len(kept)), places))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
@@ -96,7 +97,7 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
         # The name of the first point is that of a study without axes.
         suffix = f"_{number}" if number else ""
         of_point = {
-            **_network_values(network, data),
+            **_network_values(network, data, training),
             **_optimizer_values(training.optimizer),
             **_loss_values(training, data),
             **(_measure_values(training, network, data) if not number else {}),
@@ -105,13 +106,14 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     return values
 
 
-def _network_values(network: Any, data: Dataset) -> dict[str, list[float]]:
+def _network_values(network: Any, data: Dataset, training: Training) -> dict[str, list[float]]:
     facts = traits(network)
     if not facts.custom and not any(callable(getattr(network, name)) for name in facts.fields):
         return {}
     rows = jnp.asarray(data.x_train[:4], "float32")
     values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
-    kernel = analytic_kernel(network)
+    # Without predictions a kernel need not exist.
+    kernel = analytic_kernel(network) if training.measure.predictions else None
     return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
 
 
@@ -156,8 +158,12 @@ def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str
 
 
 def _moved(start: Variables) -> Variables:
-    """Return variables at some distance from their start."""
-    return {**start, "params": jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf), start["params"])}
+    """Return variables at some distance from their start, where units that start alike differ."""
+
+    def moved(leaf: Array) -> Array:
+        return leaf + 0.1 * jnp.cos(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))
+
+    return {**start, "params": jax.tree.map(moved, start["params"])}
 
 
 def _rounded(values: Any, digits: int = 5) -> list[float]:

@@ -1,4 +1,4 @@
-"""How every member is trained and measured, checked before any work starts."""
+"""The training of a study and its measures, checked before any work starts."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure of every network, and what to compare it with.
+    """The measures of every network, and the predictions to compare it with.
 
     Args:
         predictions: whether to compare each network with its linearization and with the limit of infinite width.
@@ -107,7 +107,7 @@ def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """How every member is trained and measured.
+    """The training of every member, and its measures.
 
     Attributes:
         steps: number of steps.
@@ -131,12 +131,12 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """Whether training is full-batch descent on the squared loss, which kernel descent predicts."""
+        """True for full-batch descent on the squared loss, which kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
     def is_flow(self) -> bool:
-        """Whether training is gradient flow."""
+        """True for gradient flow."""
         return isinstance(self.optimizer, Optimizer) and self.optimizer.is_flow
 
     @property

@@ -48,8 +48,9 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, has rows that are zero, not finite
-            or of a norm whose square overflows or underflows, or if their rows differ in length. For tanh and softplus,
-            also raised if kappa * norm(x) is too large for the Hermite series.
+            or of a norm whose square overflows or underflows, or if their rows differ in length. For
+            activations without a closed form, also raised if kappa * norm(x) is too large for the Hermite series, or if
+            a function of the user's is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz
@@ -75,8 +76,12 @@ def limit_key(network: Any) -> Hashable:
 
 @limit_key.register(SingleHidden)
 def _single_hidden_key(network: SingleHidden) -> Hashable:
-    scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
-    return (network.activation, *scales)
+    """Return the network at one width for all, with its scales as numbers."""
+    scales: dict[str, Any] = {
+        name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
+    }
+    # The symmetric start needs an even width.
+    return network.clone(width=2, **scales)
 
 
 @analytic_kernel.register(TwoLayer)

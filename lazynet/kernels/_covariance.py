@@ -10,8 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
-from lazynet.kernels._dual import CLOSED_FORMS
+from lazynet.kernels._dual import ReluParts, closed_form_layer
 from lazynet.kernels._hermite import hermite_coefficients, hermite_series
+from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
 # Cosines within this distance of +-1 belong to parallel rows and differ from +-1 by rounding only.
@@ -35,35 +36,39 @@ class Dual(NamedTuple):
 
 
 def covariance_dual(
-    activation: str,
+    activation: str | Function,
     covariance: Float[np.ndarray, "n1 n2"],
     variance1: Float[np.ndarray, " n1"],
     variance2: Float[np.ndarray, " n2"],
 ) -> Dual:
     """Compute expectations over jointly normal u_i and v_j with mean zero and the given covariances.
 
-    For relu, the closed form of Cho and Saul 2009 is used; for erf and gelu, the closed forms of neural-tangents; for
-    other activations, the Hermite series. For relu and nearly parallel rows, rounding of the cosine perturbs the angle,
-    and slopes have errors up to 6e-9; they are exact for parallel rows.
+    For relu, leaky_relu and abs, the closed form of Cho and Saul 2009 is used; for erf, gelu and sin, the closed forms
+    of neural-tangents; for other activations, the Hermite series. For relu, leaky_relu and abs and nearly parallel
+    rows, rounding of the cosine perturbs the angle, and slopes have errors up to 6e-9; they are exact for parallel
+    rows.
 
     Args:
-        activation: Name in `lazynet.networks.ACTIVATIONS`.
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         covariance: Covariances of u_i and v_j, shape (n1, n2).
         variance1: Variances of u_i, shape (n1,).
         variance2: Variances of v_j, shape (n2,).
 
     Raises:
-        ValueError: If a variance is so large that the Hermite series needs too many terms.
+        ValueError: If a variance is so large that the Hermite series needs too many terms, or the
+            function is not smooth.
     """
-    if activation == "relu":
-        return _relu(covariance, variance1, variance2)
+    relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
+    if relu_parts is not None:
+        return _relu(relu_parts, covariance, variance1, variance2)
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        if activation in CLOSED_FORMS:
-            return Dual(*map(np.asarray, _closed_form(activation)(covariance, variance1, variance2)))
+        if layer is not None:
+            return Dual(*map(np.asarray, _closed_form(layer)(covariance, variance1, variance2)))
         return _hermite(activation, covariance, variance1, variance2)
 
 
-def _relu(covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
+def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
+    """Return the dual of the activation a z + b relu(z)."""
     norms = np.sqrt(variance1[:, None] * variance2[None, :])
     # The derivative of relu at zero is zero, as in JAX.
     present = norms > 0
@@ -71,14 +76,19 @@ def _relu(covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) 
     cosine[1 - np.abs(cosine) < EQUAL] = np.sign(cosine[1 - np.abs(cosine) < EQUAL])
     slope = present * (np.pi - np.arccos(cosine)) / (2 * np.pi)
     value = norms * (np.sqrt((1 - cosine) * (1 + cosine)) / (2 * np.pi) + cosine * slope)
-    return Dual(value, slope, variance1 / 2, variance2 / 2)
+    if relu_parts == (0.0, 1.0):
+        return Dual(value, slope, variance1 / 2, variance2 / 2)
+    a, b = relu_parts
+    # The cross terms are E[u relu(v)] = E[u v] / 2, and the second moment of relu is half the variance.
+    linear, square = a * (a + b), a * (a + b) + b**2 / 2
+    return Dual(linear * norms * cosine + b**2 * value, linear + b**2 * slope, square * variance1, square * variance2)
 
 
 @functools.cache
-def _closed_form(activation: str) -> Callable[..., tuple[Array, ...]]:
+def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
     """Return the compiled activation layer of neural-tangents as a function of covariances."""
     stax = neural_tangents().stax
-    layer, before = getattr(stax, CLOSED_FORMS[activation])()[2], stax.Dense(1)[2]
+    layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 
     def dual(covariance: Array, variance1: Array, variance2: Array) -> tuple[Array, ...]:
         # Only the number of rows matters; their values are replaced below.
@@ -91,7 +101,7 @@ def _closed_form(activation: str) -> Callable[..., tuple[Array, ...]]:
     return jax.jit(dual)
 
 
-def _hermite(activation: str, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
+def _hermite(activation: str | Function, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
     scales = np.sqrt(np.concatenate([variance1, variance2]))
     norms = np.sqrt(variance1[:, None] * variance2[None, :])
     cosine = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=norms > 0), -1, 1)

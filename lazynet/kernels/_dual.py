@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
 from lazynet.kernels._hermite import hermite_coefficients, hermite_sum
+from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
@@ -18,15 +19,17 @@ BLOCK = 1024  # rows per block, which limits temporary arrays to about 10 BLOCK^
 PAIRS = 2**22  # entries of the temporary arrays in which nearly parallel rows are compared
 # Distance of |cosine| from 1 within which the angle is computed from the rows, see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu"}  # layers of neural-tangents with closed forms
+CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # layers of neural-tangents with closed forms
 
 Rows = tuple[np.ndarray, ...]
 Waitable = Callable[[], np.ndarray]
 Either = TypeVar("Either", np.ndarray, Array)
+# (a, b) of the activation a z + b relu(z).
+ReluParts = tuple[float, float]
 
 
 def gaussian_dual(
-    activation: str,
+    activation: str | Function,
     x1: Float[np.ndarray, "n1 d"],
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
@@ -34,11 +37,11 @@ def gaussian_dual(
 ) -> Float[np.ndarray, "n1 n2"]:
     """Compute E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I).
 
-    For relu, erf and gelu, closed forms are used (Cho and Saul 2009; Williams 1997; Tsuchida et al. 2021,
-    arXiv:2002.08517); for other activations, the Hermite series.
+    For relu, leaky_relu, abs, erf, gelu and sin, closed forms are used (Cho and Saul 2009; Williams 1997; Tsuchida et
+    al. 2021, arXiv:2002.08517); for other activations, the Hermite series.
 
     Args:
-        activation: Name in `lazynet.networks.ACTIVATIONS`.
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         x1: Rows x, shape (n1, d), float64, nonzero.
         x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
         init_scale: Scale kappa of the weights, positive.
@@ -48,7 +51,8 @@ def gaussian_dual(
         NumPy float64 array of shape (n1, n2). The error of an entry is below 1e-11 times the larger of 1 and the entry.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms.
+        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms,
+            or if the function is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -59,7 +63,7 @@ def gaussian_dual(
 
 def tangent_dual(
     part: str,
-    activation: str,
+    activation: str | Function,
     x1: Float[np.ndarray, "n1 d"],
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
@@ -82,12 +86,13 @@ def tangent_dual(
     # neural-tangents mixes dtypes and ranks, which the user may have disabled.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         sides = [x1] if x2 is None else [x1, x2]
+        entry, layer = get_activation(activation), closed_form_layer(activation)
         block: Callable[..., Waitable]
-        if activation == "relu":
-            block = functools.partial(_relu_block, part, init_scale)
+        if entry.relu_parts is not None:
+            block = functools.partial(_relu_block, part, entry.relu_parts, init_scale)
             rows: list[Rows] = [(x,) for x in sides]
-        elif activation in CLOSED_FORMS:
-            block = functools.partial(_closed_form_block, activation, part, init_scale)
+        elif layer is not None:
+            block = functools.partial(_closed_form_block, layer, part, init_scale)
             rows = [(x,) for x in sides]
         else:
             # The series is evaluated in float64; only its result is rounded to the dtype of the rows.
@@ -153,11 +158,17 @@ def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
     return gram * duals[0] + sum(duals[1:])
 
 
+def closed_form_layer(activation: str | Function) -> str | None:
+    """Name of the layer of neural-tangents that has the closed form of an activation; None if no layer has it."""
+    known = get_activation(activation)
+    return CLOSED_FORMS.get(known.name) if known.is_named else None
+
+
 @functools.cache
-def _closed_form(activation: str, part: str) -> Callable[..., Array]:
-    """Return the compiled closed form of neural-tangents for a part of the kernel, as in `tangent_dual`."""
+def _closed_form(name: str, part: str) -> Callable[..., Array]:
+    """Return the compiled closed form of a layer of neural-tangents for a part of the kernel, as in `tangent_dual`."""
     stax = neural_tangents().stax
-    layer = getattr(stax, CLOSED_FORMS[activation])()[2]
+    layer = getattr(stax, name)()[2]
 
     def dual(x1: Array, x2: Array, init_scale: Array) -> Array:
         # neural-tangents divides x.x' by d, which W_std^2 = d cancels.
@@ -170,8 +181,8 @@ def _closed_form(activation: str, part: str) -> Callable[..., Array]:
     return jax.jit(dual)
 
 
-def _closed_form_block(activation: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
-    return functools.partial(np.asarray, _closed_form(activation, part)(x1, x2, init_scale))
+def _closed_form_block(name: str, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
+    return functools.partial(np.asarray, _closed_form(name, part)(x1, x2, init_scale))
 
 
 @functools.cache
@@ -190,9 +201,10 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
     return tuple(np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _arc_cosine(part: str, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Compute a part of the relu kernel from cosines, and the mask of the pairs that are nearly parallel.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
+    """Compute a part of the kernel of a z + b relu(z) from cosines, and the mask of the pairs that are nearly parallel.
+
 
     The polynomial for the angle costs little compared with the matrix product, while XLA's arctan2 would double the
     cost.
@@ -208,34 +220,50 @@ def _arc_cosine(part: str, init_scale: Array, x1: Array, x2: Array) -> tuple[Arr
     slope = jax.numpy.where(cosine < 0, angle, 0.5 - angle)
     sine = jax.numpy.sqrt((1 - size) * (1 + size))
     parallel = size > 1 - NEARLY_PARALLEL[x1.dtype.name]
-    return _arc_cosine_part(part, init_scale, norm1[:, None] * norm2[None, :], gram, sine, slope), parallel
+    return _arc_cosine_part(part, relu_parts, init_scale, norm1[:, None] * norm2[None, :], gram, sine, slope), parallel
 
 
 def _arc_cosine_part(
-    part: str, init_scale: Array | float, norms: Either, gram: Either, sine: Either, slope: Either
+    part: str,
+    relu_parts: ReluParts,
+    init_scale: Array | float,
+    norms: Either,
+    gram: Either,
+    sine: Either,
+    slope: Either,
 ) -> Either:
-    """Compute a part of the relu kernel from the slopes E[sigma' sigma'] = (pi - angle) / (2 pi).
+    """Compute a part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
 
+    The cross terms are E[u relu(v)] = E[u v] / 2, so that its slopes are a (a + b) + b^2 E[relu' relu'].
     Source: Cho and Saul 2009, kernels of order 0 and 1.
     """
+    a, b = relu_parts
+    if relu_parts != (0.0, 1.0):
+        slope, sine = a * (a + b) + b**2 * slope, b**2 * sine
     hidden = gram * slope
     readout = init_scale**2 * (norms * sine / (2 * np.pi) + hidden)
     return {"slope": slope, "hidden": hidden, "readout": readout, "both": hidden + readout}[part]
 
 
-def _relu_block(part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
-    dual, parallel = _arc_cosine(part, init_scale, x1, x2)
+def _relu_block(part: str, relu_parts: ReluParts, init_scale: float, x1: np.ndarray, x2: np.ndarray) -> Waitable:
+    dual, parallel = _arc_cosine(part, relu_parts, init_scale, x1, x2)
 
     def wait() -> np.ndarray:
         result = np.array(dual)
-        _correct_nearly_parallel(result, np.asarray(parallel), part, init_scale, x1, x2)
+        _correct_nearly_parallel(result, np.asarray(parallel), part, relu_parts, init_scale, x1, x2)
         return result
 
     return wait
 
 
 def _correct_nearly_parallel(
-    result: np.ndarray, parallel: np.ndarray, part: str, init_scale: float, x1: np.ndarray, x2: np.ndarray
+    result: np.ndarray,
+    parallel: np.ndarray,
+    part: str,
+    relu_parts: ReluParts,
+    init_scale: float,
+    x1: np.ndarray,
+    x2: np.ndarray,
 ) -> None:
     """Recompute, in place, the entries of the relu kernel that belong to nearly parallel rows.
 
@@ -253,4 +281,6 @@ def _correct_nearly_parallel(
         u1, u2 = x1[i] / norm1[i, None], x2[j] / norm2[j, None]
         angle = 2 * np.arctan2(np.linalg.norm(u1 - u2, axis=1), np.linalg.norm(u1 + u2, axis=1))
         norms, slope = norm1[i] * norm2[j], (np.pi - angle) / (2 * np.pi)
-        result[i, j] = _arc_cosine_part(part, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope)
+        result[i, j] = _arc_cosine_part(
+            part, relu_parts, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope
+        )

@@ -189,7 +189,7 @@ def _cast(a: AnyArray, dtype: str) -> Array:
 
 def _counts(network: Network, variables: Variables) -> bool:
     """Return whether the sum over units is a count: slopes are 0 or 1, and readout weights +1 or -1."""
-    return hidden_layer_of(network).binary_slopes and bool(np.all(np.abs(weights(variables, "readout")) == 1))
+    return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
 @compiled(static_argnames=("network", "by_counting"))

@@ -1,6 +1,7 @@
 """Infinite-width kernels of deep, convolutional and adapted networks."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,14 +68,16 @@ def _deep_kernel(network: MLP) -> Kernel:
 
 @limit_key.register(MLP)
 def _deep_key(network: MLP) -> Hashable:
-    """Return a key without the width if the kernel does not depend on the width."""
+    """Return the network with its scales as numbers, at one width if the kernel does not depend on the width."""
     forward, init, _ = get_parametrization(network.parametrization)
-    scales = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
+    scales: dict[str, Any] = {
+        name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
+    }
     # Exponents of m in `_deep_kernel`; the kernel is independent of the width if all are zero.
     powers = {-2 * forward[0], -2 * init[0], 1 - 2 * forward[2], -2 * init[2]}
     if network.depth > 1:
         powers |= {1 - 2 * forward[1], -2 * init[1]}
-    return (network.activation, *scales, network.width if any(powers) else None)
+    return network.clone(width=network.width if any(powers) else 1, **scales)
 
 
 @limit_key.register(Adapted)

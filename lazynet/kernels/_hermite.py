@@ -7,16 +7,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.networks import value_and_slope
+from lazynet.networks import Function, get_activation, value_and_slope
 
 MAX_TERMS = 8192
 MAX_SCALE = 64.0  # far beyond what MAX_TERMS can represent, so larger scales fail immediately
 REACH = 13.0  # the nodes span [-REACH, REACH]; the square root of the normal density is 3e-19 at the ends
 TAIL = 1e-12  # fraction of E[sigma(s z)^2] that the omitted terms may have
+FINEST = 8  # largest density of nodes for a function, in multiples of the density for the named activations
 
 
 def hermite_coefficients(
-    activation: str, scales: Float[np.ndarray, " n"], derivative: bool
+    activation: str | Function, scales: Float[np.ndarray, " n"], derivative: bool
 ) -> Float[np.ndarray, "n terms"]:
     """Compute the Hermite coefficients a_k(s) = E[sigma(s z) h_k(z)] for each scale s, where z ~ N(0, 1).
 
@@ -28,47 +29,67 @@ def hermite_coefficients(
     Call this function inside `lazynet.precision.float64()`.
 
     Args:
-        activation: Name in `lazynet.networks.ACTIVATIONS`.
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array. The spectrum of a
+            function is unknown: the nodes are doubled until the coefficients agree with those on twice as many.
         scales: Scales s, shape (n,).
         derivative: Whether to replace sigma by its derivative.
 
     Raises:
-        ValueError: If a scale is so large that 8192 terms do not suffice.
+        ValueError: If a scale is so large that 8192 terms do not suffice, or the function is not smooth.
     """
     distinct, index = np.unique(scales, return_inverse=True)
-    terms = 64
-    while terms <= MAX_TERMS and distinct[-1] <= MAX_SCALE:
-        z, basis = hermite_functions(terms, distinct[-1])
+
+    def coefficients_on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the coefficients, and E[sigma(s z)^2]."""
+        z, basis = hermite_functions(terms, distinct[-1], nodes)
         step = z[1] - z[0]
         values = np.asarray(value_and_slope(activation, distinct[:, None] * z)[derivative]) * basis[0]
-        coefficients = step * values @ basis.T
-        total = step * np.sum(values**2, axis=1)
+        return step * values @ basis.T, step * np.sum(values**2, axis=1)
+
+    name, is_named = get_activation(activation).name, get_activation(activation).is_named
+    terms, nodes = 64, 1
+    while terms <= MAX_TERMS and nodes <= FINEST and distinct[-1] <= MAX_SCALE:
+        coefficients, total = coefficients_on(nodes)
+        if not is_named:
+            change = np.sum((coefficients_on(2 * nodes)[0] - coefficients) ** 2, axis=1)
+            if not np.all(change <= TAIL**2 * total):
+                nodes *= 2
+                continue
         if np.all(np.abs(total - np.sum(coefficients**2, axis=1)) <= TAIL * total):
             return coefficients[index]
         terms *= 2
+    if is_named:
+        raise ValueError(
+            f"init_scale must be small enough for {MAX_TERMS} terms of the Hermite series of {name}, got "
+            f"{distinct[-1]:.3g} for init_scale times the largest norm of a row. Scale the rows to unit norm, or "
+            "reduce init_scale."
+        )
     raise ValueError(
-        f"init_scale must be small enough for {MAX_TERMS} terms of the Hermite series of {activation}, got "
-        f"{distinct[-1]:.3g} for init_scale times the largest norm of a row. Scale the rows to unit norm, or reduce "
-        "init_scale."
+        f"activation must be smooth and finite for its kernel at infinite width, got {name}, whose Hermite series does "
+        f"not converge in {MAX_TERMS} terms for init_scale times the largest norm of a row, {distinct[-1]:.3g}. Leave "
+        "predictions out, or scale the rows to unit norm."
     )
 
 
-def hermite_functions(terms: int, scale: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
+def hermite_functions(
+    terms: int, scale: float, density: int = 1
+) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
     """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equidistant nodes z.
 
     On these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds sqrt(terms),
-    the frequency of the last function, plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all activations, tanh has
-    the pole closest to the real axis, i pi / 2: its spectrum decays as exp(-pi w / (2 scale)) and is below 1e-17 at
-    w = 25 scale. The number of nodes is a power of two, which limits the number of shapes that are compiled.
+    the frequency of the last function, plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all named activations,
+    tanh has the pole closest to the real axis, i pi / 2: its spectrum decays as exp(-pi w / (2 scale)) and is below
+    1e-17 at w = 25 scale. The number of nodes is a power of two, which limits the number of shapes that are compiled.
 
     Args:
         terms: Number of Hermite functions.
         scale: Largest scale of the activation's argument.
+        density: Factor on the number of nodes.
 
     Returns:
         The nodes, shape (nodes,), and the functions at the nodes, shape (terms, nodes).
     """
-    frequency = math.sqrt(terms) + 25.0 * scale + 25.0
+    frequency = density * (math.sqrt(terms) + 25.0 * scale + 25.0)
     z = np.linspace(-REACH, REACH, 2 ** math.ceil(math.log2(2 * REACH * frequency / (2 * math.pi) + 1)))
     basis = np.empty((terms, z.size))
     basis[0] = np.exp(-(z**2) / 4) / (2 * math.pi) ** 0.25

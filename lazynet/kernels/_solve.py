@@ -35,16 +35,16 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
     Args:
         k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k).
-        tolerance: Relative error for an operator or a matrix of more than 16,000 rows. Smaller matrices are factored,
-            and the tolerance is not used.
+        tolerance: Relative error to reach for an operator, or a matrix of more than 16,000 rows. Smaller matrices are
+            factored, and the tolerance is ignored.
 
     Returns:
         The dimensionless complexity, computed in float64.
 
     Raises:
         ValueError: If `k` is not a finite, symmetric and positive definite matrix, `y` does not fit the kernel, or
-            `tolerance` is not positive. If a factored matrix has two rows that are identical (or, for an odd
-            activation, antipodal), the message has their indices.
+            `tolerance` is not positive. If two rows of a factored matrix are identical (or antipodal, for an odd
+            activation), the message gives their indices.
 
     Warns:
         UserWarning: If the tolerance is not reached.
@@ -60,9 +60,9 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
 def complexity_and_smallest(
     k: SquareKernel | KernelOperator, y: Targets, tolerance: float = 1e-5
 ) -> tuple[float, float]:
-    """Return the complexity and the smallest eigenvalue of the kernel, or an upper bound of it without factorization.
+    """Return the complexity and the smallest eigenvalue of the kernel; arguments are those of `complexity`.
 
-    Arguments are those of `complexity`.
+    The eigenvalue is an upper bound if the kernel is not factored.
     """
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)

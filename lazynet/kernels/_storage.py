@@ -45,15 +45,15 @@ def kernel_operator(
             that is deleted with the operator. "devices" distributes all rows over `jax.devices()`. "none" recomputes
             every block for every product. Defaults to "devices" on accelerators if the kernel fits there, else to
             "memory" if it fits, else to "disk".
-        memory: Limit in bytes for host memory. Defaults to the free memory.
+        memory: Host memory limit in bytes. Defaults to the free memory.
         progress: Function that is called with the completed fraction while blocks are computed.
 
     Returns:
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid or the kernel does not fit, before any work starts; or if an entry is not
-            finite.
+        ValueError: If an argument is invalid or the kernel does not fit (raised before any work starts), or if an entry
+            is not finite.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))

@@ -1,6 +1,6 @@
-"""Networks: flax modules that follow the protocol `width, outputs, clone, init, apply`."""
+"""Networks: flax modules and adapters that follow the protocol `Network`, with their `traits`."""
 
-from lazynet.networks._activations import ACTIVATIONS, Activation, value_and_slope
+from lazynet.networks._activations import ACTIVATIONS, Activation, Function, get_activation, value_and_slope
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
 from lazynet.networks._centered import Centered
 from lazynet.networks._conv import ConvNet, patches
@@ -28,6 +28,7 @@ __all__ = [
     "Centered",
     "ConvNet",
     "Expansion",
+    "Function",
     "HiddenLayer",
     "LayerScaling",
     "Linearized",
@@ -47,6 +48,7 @@ __all__ = [
     "from_functions",
     "from_nnx",
     "from_stax",
+    "get_activation",
     "get_parametrization",
     "gradient_operations",
     "hidden_layer_of",

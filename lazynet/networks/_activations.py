@@ -1,37 +1,134 @@
-"""The activations that every part of lazynet knows, each with the facts that theory needs."""
+"""Activations, by name or as functions, with the facts that theory needs."""
 
+import builtins
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lazynet.typing import AnyArray
 
+Function = Callable[[AnyArray], Array]
+
 
 class Activation(NamedTuple):
-    """An activation with its Lipschitz constant, and whether sigma(c z) = c sigma(z) for c > 0."""
+    """An activation and facts about it.
 
-    function: Callable[[AnyArray], Array]
-    lipschitz: float
-    homogeneous: bool = False
+    Attributes:
+        name: its name in settings and titles.
+        function: sigma, elementwise.
+        lipschitz: the smallest Lipschitz constant of sigma; None if it is unknown.
+        homogeneous: True if sigma(c z) = c sigma(z) for c > 0; None if it is unknown.
+        relu_parts: (a, b) if sigma(z) = a z + b relu(z).
+    """
+
+    name: str
+    function: Function
+    lipschitz: float | None = None
+    homogeneous: bool | None = None
+    relu_parts: tuple[float, float] | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """True if it is one of `ACTIVATIONS`; a function of the user's may have the name of another."""
+        return ACTIVATIONS.get(self.name) is self
+
+    @property
+    def binary_slope(self) -> bool:
+        """True if sigma' is 0 or 1 everywhere."""
+        return self.relu_parts == (0.0, 1.0)
 
 
 def gelu(z: AnyArray) -> Array:
-    """z Phi(z) with the exact normal distribution function, not jax's default tanh approximation."""
+    """Return z Phi(z) with the exact normal distribution function, not jax's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
 
-# Largest slopes: erf 2 / sqrt(pi) at 0; gelu Phi(z) + z phi(z) at z = sqrt(2).
+def _from_relu(name: str, function: Function, a: float, b: float) -> Activation:
+    return Activation(name, function, max(abs(a), abs(a + b)), True, (a, b))
+
+
+def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
+    return Activation(name, function, lipschitz, False)
+
+
+# Largest slopes: erf 2 / sqrt(pi) at 0; gelu Phi(z) + z phi(z) at z = sqrt(2); silu at z = 2.39936.
 ACTIVATIONS = {
-    "relu": Activation(jax.nn.relu, 1.0, homogeneous=True),
-    "erf": Activation(jax.scipy.special.erf, 1.1283791670955126),
-    "tanh": Activation(jax.numpy.tanh, 1.0),
-    "gelu": Activation(gelu, 1.128904145185155),
-    "softplus": Activation(jax.nn.softplus, 1.0),
+    activation.name: activation
+    for activation in (
+        _from_relu("relu", jax.nn.relu, 0.0, 1.0),
+        _smooth("erf", jax.scipy.special.erf, 1.1283791670955126),
+        _smooth("tanh", jnp.tanh, 1.0),
+        _smooth("gelu", gelu, 1.128904145185155),
+        _smooth("softplus", jax.nn.softplus, 1.0),
+        _from_relu("leaky_relu", jax.nn.leaky_relu, 0.01, 0.99),
+        _from_relu("abs", jnp.abs, -1.0, 2.0),
+        _smooth("sin", jnp.sin, 1.0),
+        _smooth("sigmoid", jax.nn.sigmoid, 0.25),
+        _smooth("silu", jax.nn.silu, 1.099839320128867),
+    )
 }
+# JAX's functions by identity, so that jax.nn.relu has the closed form of "relu".
+NAMES: dict[Any, str] = {activation.function: name for name, activation in ACTIVATIONS.items()}
+NAMES |= {jnp.absolute: "abs", builtins.abs: "abs"}
 
 
-def value_and_slope(activation: str, z: AnyArray) -> tuple[Array, Array]:
-    """sigma(z) and sigma'(z), elementwise; relu'(0) is jax's, which is 0."""
-    return jax.jvp(ACTIVATIONS[activation].function, (z,), (jax.numpy.ones_like(z),))
+def get_activation(activation: str | Function) -> Activation:
+    """Return an activation by its name, or a function with the facts that are known about it.
+
+    Args:
+        activation: a name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions count as
+            the names of their activations, such as `jax.nn.relu` as "relu".
+    """
+    if isinstance(activation, str):
+        return ACTIVATIONS[activation]
+    if activation in NAMES:
+        return ACTIVATIONS[NAMES[activation]]
+    return Activation(getattr(activation, "__name__", type(activation).__name__), activation)
+
+
+def check_activation(activation: Any) -> None:
+    """Check that an activation is a known name or an elementwise JAX function.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    allowed = f"one of {', '.join(ACTIVATIONS)} or an elementwise JAX function of one array"
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return
+    if isinstance(activation, str) or not callable(activation):
+        raise ValueError(f"activation must be {allowed}, got {activation!r}.")
+    try:
+        hash(activation)
+    except TypeError as error:
+        raise ValueError(
+            f"activation must be hashable, got {activation!r}. It is part of the key of compiled programs."
+        ) from error
+    reason = _why_not_elementwise(activation)
+    if reason:
+        raise ValueError(f"activation must be {allowed}, got {get_activation(activation).name}, which {reason}.")
+
+
+@functools.cache
+def _why_not_elementwise(function: Function) -> str:
+    """Return the reason why a function is not an elementwise JAX function, or an empty string if it is."""
+    # Networks are built inside traced functions too.
+    with jax.ensure_compile_time_eval():
+        z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))
+        try:
+            values, alone = jax.jit(function)(z), jax.jit(function)(z[1:2, 1:2])
+        except Exception as error:
+            return f"fails on an array of shape (3, 4): {str(error).partition(chr(10))[0]}"
+        if not isinstance(values, Array) or values.shape != z.shape or values.dtype != z.dtype:
+            return "does not return an array of its argument's shape and dtype"
+        differs = not np.allclose(values[1:2, 1:2], alone, rtol=1e-5, atol=1e-6, equal_nan=True)
+        return "mixes the entries of its argument" if differs else ""
+
+
+def value_and_slope(activation: str | Function, z: AnyArray) -> tuple[Array, Array]:
+    """Return sigma(z) and sigma'(z), elementwise; relu'(0) is 0, as in JAX."""
+    return jax.jvp(get_activation(activation).function, (z,), (jnp.ones_like(z),))

@@ -1,4 +1,4 @@
-"""A user's own network, in flax, NNX, stax or as functions, as every part of lazynet takes it."""
+"""Adapters for a user's network in flax, NNX, stax or as functions."""
 
 import functools
 import inspect
@@ -17,25 +17,23 @@ from lazynet.networks._traits import LayerScaling, Traits, traits
 from lazynet.networks._two_layer import Scale, at_width, check_fields
 from lazynet.typing import AnyArray, Variables
 
-WHY = (
-    "a member of a sweep is a function of its parameters and of one row at a time, and neither running averages nor "
-    "random masks have a tangent kernel"
-)
+WHY = "Outputs must be a function of the parameters and of one row; running averages and random masks have no kernel."
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network that `from_flax`, `from_nnx`, `from_stax` or `from_functions` made; `clone(width=...)` builds it anew.
+    """A user's network, as `from_flax`, `from_nnx`, `from_stax` and `from_functions` return it.
 
     Attributes:
-        kind: where it comes from.
-        start: (key, x, width) -> its parameters.
-        forward: (parameters, x, width) -> its outputs (n,), (n, 1) or (n, k).
-        kernel: width -> the kernel of infinite width, a function (x1, x2=None) -> (n1, n2); None where there is none.
-        width: of this one.
+        kind: its library, "flax", "nnx", "stax" or "functions".
+        start: function (key, x, width) -> parameters.
+        forward: function (parameters, x, width) -> outputs (n,), (n, 1) or (n, k).
+        kernel: function of the width that returns the kernel of infinite width, a function (x1, x2=None) -> (n1, n2);
+            None if the network has no such kernel.
+        width: width of the network.
         outputs: number of outputs k.
-        output_scale: alpha, which outputs are multiplied by: a number or a function of the width.
-        parametrization: the exponents of the width in it, for what theory predicts; None where nobody knows them.
+        output_scale: alpha, the factor of the outputs: a number or a function of the width.
+        parametrization: exponents of the width, for predicted exponents; None if they are unknown.
     """
 
     kind: str
@@ -48,47 +46,50 @@ class Adapted:
     parametrization: str | Parametrization | None
 
     def __post_init__(self) -> None:
-        """Refuse fields that no network has."""
+        """Check the fields."""
         check_fields(self)
         if self.parametrization is not None:
             get_parametrization(self.parametrization)
 
     @property
     def one_kernel(self) -> bool:
-        """True if the kernel is the same at all widths up to the output scale; stax builds one for each width."""
+        """True if the kernel is the same at all widths up to the output scale; stax has a kernel for each width."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
-        """The network with other fields."""
+        """Return the network with other fields."""
         return replace(self, **changes)
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Its parameters at the start, drawn in float32 and cast to the dtype of x."""
+        """Return the parameters at the start, drawn in float32 and cast to the dtype of x.
+
+        Raises:
+            ValueError: if there are no parameters, or some are not floating point.
+        """
         params = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
         leaves = jax.tree_util.tree_flatten_with_path(params)[0]
         if not leaves:
-            raise ValueError("The network has no parameters, so that there is nothing to train.")
+            raise ValueError("The network has no parameters to train.")
         for path, leaf in leaves:
             dtype = jnp.asarray(leaf).dtype
             if not jnp.issubdtype(dtype, jnp.floating):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise ValueError(f"The network has {dtype} at {name!r} of its parameters, but must have floats.")
+                raise ValueError(f"Parameters must be floating point, got {dtype} at {name!r}.")
         return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), params)}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
-        """Outputs (n,) for one output and (n, k) for more.
+        """Return the outputs, (n,) for one output and (n, k) for more.
 
         Raises:
-            ValueError: if they have another shape.
+            ValueError: if `forward` returns another shape.
         """
         f = self.forward(variables["params"], x, self.width)
         expected = (len(x), self.outputs)
         if jnp.shape(f) != expected and not (self.outputs == 1 and jnp.shape(f) == expected[:1]):
-            found = jnp.shape(f)
-            way = (
-                f"take outputs={found[1]}" if len(found) == 2 and found[0] == len(x) else "give a row for each example"
-            )
-            raise ValueError(f"The network gives {found} for {len(x)} rows, but must give {expected}; {way}.")
+            shape = jnp.shape(f)
+            many = len(shape) == 2 and shape[0] == len(x)
+            advice = f"Use outputs={shape[1]}." if many else "Return one row for each row of x."
+            raise ValueError(f"Outputs for {len(x)} rows must have shape {expected}, got {shape}. {advice}")
         f = at_width(self.output_scale, self.width) * f
         return f.reshape(len(x)) if self.outputs == 1 else f
 
@@ -101,7 +102,7 @@ def _adapted_traits(network: Adapted) -> Traits:
         title=f"Network from_{network.kind}",
         fields=("outputs", "output_scale", "parametrization"),
         learning_rate_exponent=None if exponents is None else exponents.learning_rate,
-        # Exponents of two hidden layers are those of any larger number.
+        # Two hidden layers have the exponents of every larger depth.
         scaling=None if exponents is None else LayerScaling(exponents, depth=2),
     )
 
@@ -115,24 +116,24 @@ def from_flax(
     parametrization: str | Parametrization | None = None,
     kernel: Callable[..., Any] | None = None,
 ) -> Adapted:
-    """A flax (Linen) network of one's own.
+    """Wrap a flax (Linen) module as a network.
 
     Args:
-        make: builds the module of a width; its `__call__(x)` takes rows (n, d) and gives (n,), (n, 1) or (n, k). Images
-            are reshaped inside. Build it from the width alone: modules of one width must be the same.
-        width: of the network that is made; a sweep takes its own.
+        make: function of the width that builds the module; its `__call__(x)` takes rows (n, d) and returns (n,), (n, 1)
+            or (n, k). Reshape images inside the module. Modules of the same width must be the same.
+        width: width of the network; a sweep replaces it.
         outputs: number of outputs k.
-        output_scale: alpha, which outputs are multiplied by: a number or a function of the width.
-        parametrization: how it scales with the width, "ntk", "standard" (flax's own layers), ... or a
-            `lazynet.Parametrization`, for the verdict's predictions; left out, nothing is predicted.
-        kernel: the kernel of infinite width, a function (x1, x2=None) -> (n1, n2), where one is known; the same at all
-            widths, so that the parametrization must be one of such kernels.
+        output_scale: alpha, the factor of the outputs: a number or a function of the width.
+        parametrization: name or `lazynet.Parametrization` of the module's layers, such as "standard" for flax's own;
+            the verdict predicts exponents from it. None for no predictions.
+        kernel: kernel of infinite width, a function (x1, x2=None) -> (n1, n2), the same at all widths; None if it is
+            unknown.
 
     Returns:
-        A network as every part of lazynet takes it.
+        A network with the protocol of `lazynet.networks.Network`.
 
     Raises:
-        ValueError: when it is first used, if the module has dropout, or variables other than "params" (batch norm).
+        ValueError: at the first use, if the module has dropout, or variables outside of "params" (batch norm).
 
     >>> import flax.linen as nn, jax, lazynet as lz
     >>> network = lz.from_flax(lambda width: nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)]), width=32)
@@ -143,15 +144,15 @@ def from_flax(
     _check_make(make, nn.Module)
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        variables = _made(make, nn.Module, width).init(key, x)
+        variables = _module_of(make, nn.Module, width).init(key, x)
         _refuse_state([name for name in variables if name != "params"])
         return variables.get("params", {})
 
     def forward(params: Any, x: AnyArray, width: int) -> Any:
         try:
-            return _made(make, nn.Module, width).apply({"params": params}, x)
+            return _module_of(make, nn.Module, width).apply({"params": params}, x)
         except flax.errors.InvalidRngError as error:
-            raise ValueError(f"The module draws random numbers (dropout?), which is not supported: {WHY}.") from error
+            raise ValueError(f"The module draws random numbers, as dropout does. {WHY}") from error
 
     return Adapted("flax", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
 
@@ -165,23 +166,24 @@ def from_nnx(
     parametrization: str | Parametrization | None = None,
     kernel: Callable[..., Any] | None = None,
 ) -> Adapted:
-    """A flax NNX network of one's own: as `from_flax`, but for `make`.
+    """Wrap a flax NNX module as a network.
 
     Args:
-        make: `make(width, rngs)` builds the module, which draws its start from `rngs`; called with rows (n, d) it gives
-            (n,), (n, 1) or (n, k).
-        width: as in `from_flax`, as are all others.
+        make: function (width, rngs) that builds the module, which draws its start from `rngs`; called with rows (n, d)
+            the module returns (n,), (n, 1) or (n, k).
+        width: width of the network; a sweep replaces it.
         outputs: number of outputs k.
-        output_scale: alpha.
-        parametrization: how it scales with the width.
-        kernel: the kernel of infinite width.
+        output_scale: alpha, the factor of the outputs: a number or a function of the width.
+        parametrization: name or `lazynet.Parametrization` of the module's layers; None for no predictions.
+        kernel: kernel of infinite width, a function (x1, x2=None) -> (n1, n2), the same at all widths; None if it is
+            unknown.
 
     Returns:
-        A network as every part of lazynet takes it.
+        A network with the protocol of `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `make` does not take two arguments; when the network is first used, if the module has state
-            beside its parameters (batch norm, dropout).
+        ValueError: if `make` does not take two arguments; at the first use, if the module has state other than
+            parameters (batch norm, dropout).
 
     >>> import jax, lazynet as lz
     >>> from flax import nnx
@@ -195,22 +197,27 @@ def from_nnx(
 
     _check_make(make, nnx.Module)
     if not (_takes(make, 0, 0) or _takes(make, 0, rngs=0)):
-        raise ValueError("make must be make(width, rngs), because NNX modules draw their start when they are built.")
+        raise ValueError(
+            f"make must be a function (width, rngs), got {make!r}. NNX modules draw their start when they are built."
+        )
 
     def built(width: int, rngs: Any) -> Any:
-        return _made(make, nnx.Module, width, rngs) if _takes(make, 0, 0) else _made(make, nnx.Module, width, rngs=rngs)
+        return (
+            _module_of(make, nnx.Module, width, rngs)
+            if _takes(make, 0, 0)
+            else _module_of(make, nnx.Module, width, rngs=rngs)
+        )
 
     def parts_of(module: Any) -> tuple[Any, Any, Any]:
-        """What the module is, its parameters, and all other state."""
+        """Return the module's definition, its parameters, and all other state."""
         definition, state = nnx.split(module)
         params, rest = nnx.split_state(state, nnx.Param, ...)
         return definition, params, rest
 
     @functools.cache
     def abstract(width: int) -> tuple[Any, Any]:
-        """What the module is but for the numbers in it."""
-        made = nnx.eval_shape(lambda: built(width, nnx.Rngs(0)))
-        return parts_of(made)[:2]
+        """Return the module's definition and the shapes of its parameters."""
+        return parts_of(nnx.eval_shape(lambda: built(width, nnx.Rngs(0))))[:2]
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
         _, params, rest = parts_of(built(width, nnx.Rngs(key)))
@@ -220,7 +227,7 @@ def from_nnx(
 
     def forward(params: Any, x: AnyArray, width: int) -> Any:
         definition, state = abstract(width)
-        # A copy: the state is filled in place.
+        # replace_by_pure_dict writes in place.
         state = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(definition, state)(x)
@@ -236,20 +243,23 @@ def from_stax(
     output_scale: Scale = 1.0,
     parametrization: str | Parametrization | None = "ntk",
 ) -> Adapted:
-    """A network in the stax of neural-tangents, `lazynet.kernels.neural_tangents().stax`, with its analytic kernel.
+    """Wrap layers of neural-tangents' stax as a network, with its analytic kernel.
+
+    `lazynet.kernels.neural_tangents().stax` is the library. Its layers train rescaled weights, unlike `TwoLayer`.
 
     Args:
-        make: builds (init_fn, apply_fn, kernel_fn) of a width.
-        width: as in `from_flax`, as are all others.
+        make: function of the width that returns (init_fn, apply_fn, kernel_fn).
+        width: width of the network; a sweep replaces it.
         outputs: number of outputs k.
-        output_scale: alpha; the kernel is multiplied by its square.
-        parametrization: how it scales with the width; stax's own is "ntk".
+        output_scale: alpha, the factor of the outputs, whose square multiplies the kernel: a number or a function of
+            the width.
+        parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
 
     Returns:
-        A network as every part of lazynet takes it. Mind that stax trains rescaled weights.
+        A network with the protocol of `lazynet.networks.Network`.
 
     Raises:
-        ValueError: when the network is first used, if `make` gives no such three functions.
+        ValueError: at the first use, if `make` does not return three functions.
 
     >>> import jax, lazynet as lz
     >>> from lazynet.kernels import neural_tangents
@@ -260,12 +270,13 @@ def from_stax(
     """
 
     def layer(width: int) -> tuple[Callable, Callable, Callable]:
-        made = make(width)
-        if not (isinstance(made, tuple) and len(made) == 3):
+        functions = make(width)
+        if not (isinstance(functions, tuple) and len(functions) == 3):
             raise ValueError(
-                "make must give (init_fn, apply_fn, kernel_fn), as the layers of neural-tangents' stax do."
+                "make must return (init_fn, apply_fn, kernel_fn), as the layers of stax do, got a "
+                f"{type(functions).__name__}."
             )
-        return made
+        return functions
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
         return layer(width)[0](key, x.shape)[1]
@@ -290,23 +301,24 @@ def from_functions(
     output_scale: Scale = 1.0,
     parametrization: str | Parametrization | None = None,
 ) -> Adapted:
-    """A network of one's own as two functions.
+    """Wrap two functions as a network.
 
     Args:
-        init: `init(key, x, width)` gives its parameters, arrays of floats in any tree.
-        apply: `apply(params, x)` gives its outputs (n,), (n, 1) or (n, k) for rows (n, d).
-        kernel: as in `from_flax`, as are all others.
-        width: of the network that is made; a sweep takes its own.
+        init: function (key, x, width) that returns the parameters, a tree of floating-point arrays.
+        apply: function (params, x) that returns the outputs (n,), (n, 1) or (n, k) for rows (n, d).
+        kernel: kernel of infinite width, a function (x1, x2=None) -> (n1, n2), the same at all widths; None if it is
+            unknown.
+        width: width of the network; a sweep replaces it.
         outputs: number of outputs k.
-        output_scale: alpha.
-        parametrization: how it scales with the width.
+        output_scale: alpha, the factor of the outputs: a number or a function of the width.
+        parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
 
     Returns:
-        A network as every part of lazynet takes it.
+        A network with the protocol of `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `kernel` does not take one and two sets of rows; when the network is first used, if it has no
-            parameters, or some that are no floats.
+        ValueError: if `kernel` cannot be called with one and with two arrays; at the first use, if there are no
+            parameters, or some are not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):
@@ -328,37 +340,36 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
     if kernel is None:
         return None
     if not (_takes(kernel, 0) and _takes(kernel, 0, 0)):
-        raise ValueError(
-            "kernel must be a function (x1, x2=None) of two sets of rows, the second of which may be left out."
-        )
+        raise ValueError(f"kernel must be a function (x1, x2=None) of rows (n1, d) and (n2, d), got {kernel!r}.")
     return lambda width: kernel
 
 
-def _refuse_state(found: list[str]) -> None:
-    if found:
-        raise ValueError(f"The module has {', '.join(found)} beside its parameters, which is not supported: {WHY}.")
+def _refuse_state(names: list[str]) -> None:
+    if names:
+        raise ValueError(f"The module has {', '.join(names)} besides its parameters. {WHY}")
 
 
 def _check_make(make: Any, kind: type) -> None:
-    """Refuse a module where a function is asked for that makes one."""
+    """Refuse a module in place of a function that builds modules."""
     if isinstance(make, kind) or not callable(make):
-        raise ValueError(
-            f"make is a {type(make).__name__}, but must be a function of the width that builds the network."
-        )
+        raise ValueError(f"make must be a function of the width that builds the network, got a {type(make).__name__}.")
 
 
-def _made(make: Callable[..., Any], kind: type, *arguments: Any, **named: Any) -> Any:
-    """What `make` builds, if it is such a module."""
+def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: Any) -> Any:
+    """Return the module that `make` builds, after a check of its class."""
     module = make(*arguments, **named)
     if not isinstance(module, kind):
-        wanted = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
-        raise ValueError(f"make gives a {type(module).__name__}, but must give a {wanted}; is it of another library?")
+        allowed = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+        raise ValueError(
+            f"make must return a {allowed}, got a {type(module).__name__}. There is one function for each library: "
+            "from_flax, from_nnx, from_stax."
+        )
     return module
 
 
 def _takes(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
-    """Whether a function, or the class of a module, can be called so."""
-    # The metaclass of modules hides what their own __init__ takes beside itself.
+    """True if a function, or the class of a module, accepts these arguments."""
+    # The metaclass of modules hides the signature of their __init__.
     called: Any = function
     if isinstance(function, type):
         called, arguments = called.__init__, (None, *arguments)

@@ -1,42 +1,46 @@
-"""A network less its own start, which Chizat et al. 2019 and Geiger et al. 2019 scale to make it lazy."""
+"""A network minus its own start, the model that Chizat et al. 2019 and Geiger et al. 2019 scale."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from jax import Array
 
+from lazynet.networks._protocol import Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
 
 
 @dataclass(frozen=True)
 class Centered:
-    """f(x; theta) - f(x; theta_0), with theta_0 in the collection "origin": zero at the start, of the same kernel.
+    """The network f(x; theta) - f(x; theta_0), which is zero at the start and has the kernel of f.
 
-    Whatever else is asked of it the network answers.
+    theta_0 is in the collection "origin". Other attributes are those of the network.
+
+    Attributes:
+        network: f.
     """
 
-    network: Any
+    network: Network
     centered: ClassVar[bool] = True
 
     def __getattr__(self, name: str) -> Any:
-        """That of the network."""
-        # Whoever copies an object asks before it has a network.
+        """Return the network's attribute."""
+        # A copy is asked for attributes before it has a network.
         if name.startswith("_") or name == "network":
             raise AttributeError(name)
         return getattr(self.network, name)
 
     def clone(self, **changes: Any) -> "Centered":
-        """Of the network with these changes."""
+        """Return the model of the network with other fields."""
         return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Variables of the network, and its parameters once more as they start."""
+        """Return the variables of the network, with a copy of its parameters as "origin"."""
         variables = dict(self.network.init(key, x))
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
-        """Outputs less those at the start, (n,) or (n, k)."""
+        """Return the outputs minus the outputs at the start, (n,) or (n, k)."""
         now = {name: value for name, value in variables.items() if name != "origin"}
         f: Array = self.network.apply(now, x)
         return f - self.network.apply({**now, "params": variables["origin"]}, x)

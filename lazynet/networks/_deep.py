@@ -1,6 +1,6 @@
-"""Fully connected networks of any depth in any parametrization, as flax modules."""
+"""Fully connected networks of any depth in any parametrization, flax modules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import sqrt
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, setting_fields, traits
 from lazynet.networks._two_layer import TRAINED_PARTS, Scale, at_width, check_fields, weights
@@ -17,30 +17,31 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MLP(nn.Module):
-    """Network of `depth` hidden layers, h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l), f = alpha m^(-a) V' h_depth.
+    """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and f = alpha m^(-a) V' h_depth.
 
-    Entries of W_l are drawn from N(0, (kappa m^(-b_l))^2) and those of V from N(0, m^(-2 b)), with the exponents of the
-    parametrization; the trained variables are what is drawn. With "ntk", sigma = relu and kappa^2 = 2, the default, it
-    is the network of Lee et al. 2019, section 2.1, on rows times sqrt(d), for like `TwoLayer` it does not divide by
-    sqrt(d). With "chen" and output_scale m^alpha it is that of Chen et al. 2019, section 2, where depth + 1 is their L.
+    Entries of W_l start as N(0, (kappa m^(-b_l))^2) and entries of V as N(0, m^(-2 b)), with the exponents of the
+    parametrization. The trained variables are W_l and V themselves. The default, "ntk" with sigma = relu and
+    kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, on rows times sqrt(d): like `TwoLayer` it does not
+    divide by sqrt(d). With "chen" and output_scale m^alpha it is the network of Chen et al. 2019, section 2, whose L is
+    depth + 1.
+
+    `init(key, x)` returns "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,), the trained
+    arrays in the collection "params" and the others in "fixed", drawn in float32 and cast to the dtype of x.
+    `apply(variables, x)` returns (n,) for one output and (n, k) for more.
 
     Args:
         width: number of units m of each hidden layer, at least 1.
         depth: number of hidden layers, at least 1.
         outputs: number of outputs k, at least 1.
-        activation: as in `TwoLayer`.
+        activation: a name or a function, as in `TwoLayer`.
         train: the trained part, "hidden" (all W_l), "readout" (V) or "both".
-        init_scale: kappa, positive: a number or a function of the width.
-        output_scale: alpha, positive: a number or a function of the width.
-        bias_scale: b_l ~ N(0, (bias_scale m^(-b_l))^2) is drawn at the start and not trained; 0 for none.
+        init_scale: kappa, a positive number or a function of the width.
+        output_scale: alpha, a positive number or a function of the width.
+        bias_scale: scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
-    `init(key, x)` gives "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,) over its
-    collections "params" and "fixed", drawn in float32 and cast to the dtype of x; `apply(variables, x)` gives (n,) for
-    one output and (n, k) for more.
-
     Raises:
-        ValueError: if an argument is outside what is listed here.
+        ValueError: if an argument has another value.
 
     >>> import jax, lazynet as lz
     >>> network = lz.MLP(width=64, depth=2)
@@ -52,7 +53,7 @@ class MLP(nn.Module):
     width: int
     depth: int = 3
     outputs: int = 1
-    activation: str = "relu"
+    activation: str | Function = "relu"
     train: str = "both"
     init_scale: Scale = sqrt(2)
     output_scale: Scale = 1.0
@@ -60,16 +61,17 @@ class MLP(nn.Module):
     parametrization: str | Parametrization = "ntk"
 
     def __post_init__(self) -> None:
-        """Refuse what is not a network before flax sees it."""
-        check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS)
+        """Check the fields."""
+        check_activation(self.activation)
+        check_fields(self, train=TRAINED_PARTS)
         if not 0 <= self.bias_scale < float("inf"):
-            raise ValueError(f"bias_scale is {self.bias_scale}, but must be finite and not negative.")
+            raise ValueError(f"bias_scale must be finite and not negative, got {self.bias_scale}.")
         get_parametrization(self.parametrization)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
-        """Outputs of the network, (n,) or (n, k)."""
+        """Return the outputs, (n,) or (n, k)."""
         exponents, kappa = get_parametrization(self.parametrization), at_width(self.init_scale, self.width)
         arrays, entering = {}, x.shape[1]
         for layer in range(1, self.depth + 1):
@@ -82,13 +84,13 @@ class MLP(nn.Module):
         std = self.width ** -exponents.init[2]
         arrays["readout"] = self._array("readout", self.train != "hidden", std, (self.width, self.outputs), x)
         *_, last = preactivations_of(self, arrays, x)
-        f = output_multiplier(self) * (ACTIVATIONS[self.activation].function(last) @ arrays["readout"])
+        f = output_multiplier(self) * (get_activation(self.activation).function(last) @ arrays["readout"])
         return f[:, 0] if self.outputs == 1 else f
 
     def _array(self, name: str, trained: bool, std: float, shape: tuple[int, ...], x: AnyArray) -> AnyArray:
         def draw(key: Array) -> Array:
             drawn = jax.random.normal(key, shape, jnp.float32)
-            # The barrier keeps a compiler from merging the factor, which would change a bit of the start.
+            # Without the barrier the compiler may merge the factor, which changes the last bit of the start.
             return (std * jax.lax.optimization_barrier(drawn)).astype(x.dtype)
 
         if trained:
@@ -97,11 +99,15 @@ class MLP(nn.Module):
 
 
 class ThreeLayer(MLP):
-    """The three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: `MLP` with other defaults.
+    """Three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: an `MLP` with other defaults.
 
-    f(x) = sum_i a_i relu(n_i(x) + b_2i), n_i = sum_j v_ij relu(w_j . x + b_1j), with m1 = m2 = m; W, V and both b start
-    as N(0, 1 / m) and a as N(0, 1). W and V are trained (train="hidden"), or a alone ("readout"); b never is. Its
-    tangent kernel grows as m, so that learning rates fall as 1 / m.
+    f(x) = sum_i a_i relu(n_i(x) + b_2i) with n_i = sum_j v_ij relu(w_j . x + b_1j) and m1 = m2 = m. W, V and both
+    biases start as N(0, 1 / m), a as N(0, 1). Training moves W and V (train="hidden", the default), a alone ("readout")
+    or all three ("both"), and never the biases. The tangent kernel grows as m, so that learning rates fall as 1 / m.
+    Arguments are those of `MLP`.
+
+    Raises:
+        ValueError: if depth is not 2, or an argument is not allowed in `MLP`.
 
     >>> import jax, lazynet as lz
     >>> network = lz.ThreeLayer(width=64)
@@ -116,22 +122,22 @@ class ThreeLayer(MLP):
     parametrization: str | Parametrization = "allen-zhu"
 
     def __post_init__(self) -> None:
-        """Refuse another depth."""
+        """Check that the depth is 2."""
         if self.depth != 2:
-            raise ValueError(f"depth is {self.depth}, but a ThreeLayer has two hidden layers; take MLP.")
+            raise ValueError(f"depth must be 2 in a ThreeLayer, got {self.depth}. Use MLP for another depth.")
         super().__post_init__()
 
 
 def output_multiplier(network: MLP) -> float:
-    """The factor alpha m^(-a) in front of the last sum."""
+    """Return the factor alpha m^(-a) in front of the last sum."""
     forward = get_parametrization(network.parametrization).forward
     return at_width(network.output_scale, network.width) * network.width ** -forward[2]
 
 
 def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
-    """m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, (n, m)."""
+    """Yield m^(-a_l) W_l h_(l-1) + b_l (n, m) for each hidden layer."""
     forward, h = get_parametrization(network.parametrization).forward, x
-    activation: Callable[[AnyArray], Array] = ACTIVATIONS[network.activation].function
+    activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):
         z = network.width ** -forward[min(layer, 2) - 1] * (h @ arrays[f"hidden_{layer}"].T)
         if network.bias_scale:
@@ -147,14 +153,16 @@ def _deep_traits(network: MLP) -> Traits:
         return list(preactivations_of(network, {name: weights(variables, name) for name in names}, x))
 
     name, parametrization = type(network).__name__, get_parametrization(network.parametrization)
-    homogeneous, biased = ACTIVATIONS[network.activation].homogeneous, bool(network.bias_scale)
+    activation, biased = get_activation(network.activation), bool(network.bias_scale)
     return Traits(
         name=name,
-        title=f"{name} of depth {network.depth}, {network.activation},",
+        title=f"{name} of depth {network.depth}, {activation.name},",
         fields=setting_fields(network),
         start_fields=("init_scale",),
-        custom=False,
+        custom=not activation.is_named,
         preactivations=preactivations,
         learning_rate_exponent=parametrization.learning_rate,
-        scaling=LayerScaling(parametrization, network.depth, network.train, homogeneous, biased, named_layers=True),
+        scaling=LayerScaling(
+            parametrization, network.depth, network.train, activation.homogeneous, biased, named_layers=True
+        ),
     )

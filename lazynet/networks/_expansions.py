@@ -1,4 +1,4 @@
-"""A network's Taylor polynomials in its trained parameters, trainable like any other network."""
+"""Taylor polynomials of a network in its trained parameters, which train like any other network."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,20 +13,23 @@ from lazynet.typing import AnyArray, Variables
 
 @dataclass(frozen=True)
 class Linearized:
-    """f_lin(x; theta) = f(x; theta_0) + J(x; theta_0) (theta - theta_0), with theta_0 in the collection "origin".
+    """The linearized network f_lin(x; theta) = f(x; theta_0) + J(x; theta_0) (theta - theta_0).
 
-    Lee et al. 2019, section 2.2. Only "params" (theta) is trained; J is never formed.
+    Lee et al. 2019, section 2.2. theta is in the collection "params" and theta_0 in "origin"; J is never formed.
+
+    Attributes:
+        network: f, with a function `apply(variables, x)`.
     """
 
     network: Any
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Variables of the polynomial at the point where it is expanded."""
+        """Return variables of the polynomial at its point of expansion, the variables of the network."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
-        """Outputs of the polynomial, shaped as the network's own."""
+        """Return the outputs of the polynomial, (n,) or (n, k)."""
         rest = {name: value for name, value in variables.items() if name not in ("params", "origin")}
         origin = variables["origin"]
         move = jax.tree.map(lambda now, start: now - start, variables["params"], origin)
@@ -37,18 +40,18 @@ class Linearized:
         if self.order == 1:
             f, tangent = first_two(origin)
             return f + tangent
-        # Along the movement, the derivative of value and first derivative is the first and the second one.
+        # The derivative of (value, first derivative) along the movement is (first derivative, second derivative).
         (f, tangent), (_, curvature) = jax.jvp(first_two, (origin,), (move,))
         return f + tangent + 0.5 * curvature
 
 
 @dataclass(frozen=True)
 class Quadratic(Linearized):
-    """f_lin(x; theta) + 1/2 (theta - theta_0)' H(x; theta_0) (theta - theta_0), H never formed.
+    """The quadratic network f_lin(x; theta) + 1/2 (theta - theta_0)' H(x; theta_0) (theta - theta_0).
 
-    Bai and Lee 2019, section 2. Under relu, whose second derivative is 0, it is the network with all signs frozen as at
-    theta_0, up to terms of third order in the movement: with two trained layers its part of second order is the
-    pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018, section 6.2.
+    Bai and Lee 2019, section 2; H is never formed. For relu, whose second derivative is 0, it is the network with the
+    signs at theta_0, up to terms of third order in the movement. With two trained layers its second-order part is then
+    the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018, section 6.2.
     """
 
     order: ClassVar[int] = 2
@@ -56,11 +59,11 @@ class Quadratic(Linearized):
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """A Taylor polynomial at given variables, which `lz.linearize` and `lz.quadratic` return: a network of one width.
+    """A Taylor polynomial at given variables: a network with a single width. `linearize` and `quadratic` return it.
 
     Attributes:
         polynomial: `Linearized` or `Quadratic`.
-        variables: those of the network at which it is expanded, and where it starts whatever the key.
+        variables: the network's variables at the point of expansion, which are the start for every key.
     """
 
     polynomial: Linearized
@@ -68,47 +71,48 @@ class Expansion:
 
     @property
     def width(self) -> int:
-        """That of the network."""
+        """Width of the network."""
         return self.polynomial.network.width
 
     @property
     def outputs(self) -> int:
-        """Those of the network."""
+        """Number of outputs of the network."""
         return self.polynomial.network.outputs
 
     def clone(self, **changes: Any) -> "Expansion":
-        """Itself.
+        """Return the expansion itself, for its own width.
 
         Raises:
-            ValueError: if another width is asked for, which its variables do not have.
+            ValueError: for another width or another field.
         """
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
-            raise ValueError(f"An expansion at given variables has their width {self.width} and no other settings.")
+            fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+            raise ValueError(f"changes must be width={self.width} for an expansion at given variables, got {fields}.")
         return self
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """The variables at which it is expanded, in the dtype of x."""
+        """Return the variables at the point of expansion in the dtype of x."""
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
         return self.polynomial.at(cast)
 
     def apply(self, variables: Variables, x: Array) -> Array:
-        """Outputs of the polynomial."""
+        """Return the outputs of the polynomial, (n,) or (n, k)."""
         return self.polynomial.apply(variables, x)
 
 
 def linearize(network: Any, variables: Variables) -> Expansion:
-    """The network linearized in its trained parameters at these variables: a model of its own, of the same kernel.
+    """Return the network linearized in its trained parameters at given variables, a network with the same kernel.
 
     Args:
-        network: anything with `width`, `outputs` and `apply(variables, x)`.
-        variables: where, as `network.init` gives them.
+        network: a network with `width`, `outputs` and `apply(variables, x)`.
+        variables: the point of expansion, as `network.init` returns it.
 
     Returns:
-        A network for `lz.train` and the like, which starts at these variables. What full-batch descent makes of it on
-        the squared loss is `lz.kernel_descent` with the empirical kernel there.
+        A network for `lz.train`, which starts at these variables. Full-batch descent of it on the squared loss is
+        `lz.kernel_descent` with the empirical kernel at these variables.
 
     Raises:
-        ValueError: if the variables have no "params".
+        ValueError: if `variables` has no "params".
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -121,18 +125,18 @@ def linearize(network: Any, variables: Variables) -> Expansion:
 
 
 def quadratic(network: Any, variables: Variables) -> Expansion:
-    """The network's Taylor polynomial of order 2 in its trained parameters at these variables, a model of its own.
+    """Return the network's Taylor polynomial of order 2 in its trained parameters at given variables.
 
     Args:
-        network: as in `linearize`.
-        variables: where, as `network.init` gives them.
+        network: a network with `width`, `outputs` and `apply(variables, x)`.
+        variables: the point of expansion, as `network.init` returns it.
 
     Returns:
-        A network for `lz.train` and the like, which starts at these variables. Of relu networks with two trained layers
-        its second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018.
+        A network for `lz.train`, which starts at these variables. For relu networks with two trained layers its
+        second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:
-        ValueError: if the variables have no "params".
+        ValueError: if `variables` has no "params".
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, activation="tanh"), jax.numpy.ones((5, 3))
@@ -144,7 +148,7 @@ def quadratic(network: Any, variables: Variables) -> Expansion:
 
 def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
     if "params" not in variables:
-        raise ValueError(f"variables has {', '.join(map(repr, variables))}, but must have 'params'.")
+        raise ValueError(f"variables must have 'params', got {', '.join(map(repr, variables))}.")
     return Expansion(polynomial, variables)
 
 

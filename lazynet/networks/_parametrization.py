@@ -1,4 +1,4 @@
-"""Powers of the width in front of weights, at their start and in the learning rate."""
+"""Powers of the width in front of the weights, at their start and in the learning rate."""
 
 import math
 from typing import NamedTuple
@@ -7,16 +7,16 @@ Exponents = tuple[float, float, float]
 
 
 class Parametrization(NamedTuple):
-    """How a network of any depth scales with its width m (Yang and Hu 2021, arXiv:2011.14522, section 3).
+    """Exponents of a network's width m in its layers (Yang and Hu 2021, arXiv:2011.14522, section 3).
 
     Layer l multiplies by m^(-a_l) w_l, with w_l ~ N(0, m^(-2 b_l)) at the start, and descends at eta ~ m^(-c). The
-    three entries of a and of b are for the first layer, for those between hidden layers, and for the readout.
+    three entries of a and of b are for the first layer, for the layers between hidden layers, and for the readout.
 
     Attributes:
         forward: a_l.
         init: b_l.
-        learning_rate: c, where a sweep is left to choose the learning rate and output_scale is a number; where it is a
-            function of the width, learning rates fall with its square besides.
+        learning_rate: c, the exponent of default learning rates. If output_scale is a function of the width, default
+            learning rates also fall with its square.
 
     >>> import lazynet as lz
     >>> lz.Parametrization(forward=(0.0, 0.5, 0.5), init=(0.0, 0.0, 0.0), learning_rate=0.0).forward
@@ -28,7 +28,7 @@ class Parametrization(NamedTuple):
     learning_rate: float
 
 
-# Mean field is that of one hidden layer; deeper networks with it start from zero and learn nothing as m grows.
+# With several hidden layers, networks in mean field start from zero and learn nothing as m grows.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),
     "standard": Parametrization((0.0, 0.0, 0.0), (0.0, 0.5, 0.5), 1.0),
@@ -42,27 +42,28 @@ PARAMETRIZATIONS = {
 
 
 def get_parametrization(parametrization: str | Parametrization) -> Parametrization:
-    """The exponents, from their name or as given.
+    """Return the exponents of a parametrization, by its name or as given.
 
     Raises:
-        ValueError: if there are none of this name, or they are not numbers.
+        ValueError: if the name is unknown, or an exponent is missing or not finite.
     """
     if isinstance(parametrization, str):
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(
-                f"parametrization is {parametrization!r}, but must be one of {', '.join(PARAMETRIZATIONS)} or a "
-                "lazynet.Parametrization."
+                f"parametrization must be one of {', '.join(PARAMETRIZATIONS)} or a lazynet.Parametrization, got "
+                f"{parametrization!r}."
             )
         return PARAMETRIZATIONS[parametrization]
     try:
         forward, init, rate = parametrization
-        found = Parametrization(tuple(map(float, forward)), tuple(map(float, init)), float(rate))  # type: ignore[arg-type]
+        exponents = Parametrization(tuple(map(float, forward)), tuple(map(float, init)), float(rate))  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        found = None
-    numbers = () if found is None else (*found.forward, *found.init, found.learning_rate)
-    if found is None or len(found.forward) != 3 or len(found.init) != 3 or not all(map(math.isfinite, numbers)):
+        exponents = None
+    numbers = () if exponents is None else (*exponents.forward, *exponents.init, exponents.learning_rate)
+    complete = exponents is not None and len(exponents.forward) == len(exponents.init) == 3
+    if exponents is None or not complete or not all(map(math.isfinite, numbers)):
         raise ValueError(
-            f"parametrization is {parametrization!r}, but must be a name or a lazynet.Parametrization with three "
-            "finite numbers in forward, three in init and one learning_rate."
+            "parametrization must be a name or a lazynet.Parametrization with three finite numbers in forward, three "
+            f"in init and one learning_rate, got {parametrization!r}."
         )
-    return found
+    return exponents

@@ -1,4 +1,4 @@
-"""The protocol that every network follows, and the checks that a sweep makes of it."""
+"""The protocol of a network, and checks that a network follows it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from lazynet.typing import AnyArray, Variables
 
 @runtime_checkable
 class Network(Protocol):
-    """A network of any family: a pure function of its variables, with a width that `clone` changes."""
+    """A network of any family: a pure function of its variables and of rows, with a width that `clone` changes."""
 
     @property
     def width(self) -> int:
@@ -40,20 +40,21 @@ class Network(Protocol):
 
 
 def check_network(network: Any, x: AnyArray) -> None:
-    """Check that a network follows the protocol and that its outputs for each row depend on that row alone.
+    """Check that an object follows the protocol of a network and that it maps rows independently.
 
     Args:
-        network: what a user passed as a network.
-        x: rows (n, d) to try it on, if it calls functions of the user's.
+        network: the object.
+        x: rows (n, d), of which a network with functions of the user's is evaluated on three.
 
     Raises:
-        ValueError: if a part of the protocol is missing, the network fails on such rows, or rows are not independent.
+        ValueError: if a part of the protocol is missing, the network fails on these rows, an output depends on other
+            rows, or an output is not finite.
     """
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:
         raise ValueError(
-            f"network is a {type(network).__name__}, which has no {', '.join(missing)}; take one of lazynet's, or make "
-            "one of your own by lazynet.from_flax, from_nnx, from_stax or from_functions."
+            f"network must have width, outputs, clone, init and apply, got a {type(network).__name__} without "
+            f"{', '.join(missing)}. lazynet.from_flax, from_nnx, from_stax and from_functions make networks."
         )
     if not traits(network).custom:
         return
@@ -65,21 +66,21 @@ def check_network(network: Any, x: AnyArray) -> None:
     except ValueError:
         raise
     except Exception as error:
-        said = str(error).partition("\n")[0]
-        raise ValueError(f"The network fails on rows of {x.shape[1]} features: {said}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"The network fails on rows of {x.shape[1]} features: {reason}") from error
     gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
     if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
         raise ValueError(
-            "The network gives another output for a row when others stand beside it (batch norm?), or when it is built "
-            "anew, or none that is finite; a tangent kernel is that of one function of one row."
+            "The network's output for a row is not finite, or changes with the other rows of the batch, as with batch "
+            "norm, or from call to call. A tangent kernel needs outputs that depend on one row alone."
         )
 
 
 def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
-    """Check that a network of the user's differs between two widths and between two seeds, if there are several.
+    """Check that a network with functions of the user's depends on the width and on the seed, if there are several.
 
     Raises:
-        ValueError: if starts do not depend on the key, or the number of parameters does not depend on the width.
+        ValueError: if two keys give the same start, or two widths the same number of parameters.
     """
     if not traits(network).custom:
         return
@@ -88,19 +89,19 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
         starts = (jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), rows)) for seed in (0, 1))
         if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
             raise ValueError(
-                "The network starts from the same parameters whatever the key, so that seeds are all the same."
+                "The network starts from the same parameters for every key. Draw them from the key, or use seeds=1."
             )
     if len(widths) > 1:
         sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]
         if sizes[0] == sizes[1]:
             raise ValueError(
-                f"The network has as many parameters at width {widths[0]} as at width {widths[-1]}; does it leave its "
-                "width out of account?"
+                f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. Build it from "
+                "its width."
             )
 
 
 def layer_names(params: Any) -> list[str]:
-    """The path of each trained array, such as "Dense_0/kernel", in the order of `jax.tree.leaves`."""
+    """Return the path of each trained array, such as "Dense_0/kernel", in the order of `jax.tree.leaves`."""
     return [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]

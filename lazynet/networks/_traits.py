@@ -1,4 +1,4 @@
-"""Facts about a network that other rooms ask for, in one record found by the network's type."""
+"""Facts about a network, in one record that each family registers for its type."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from lazynet.networks._activations import Function, get_activation
 from lazynet.networks._parametrization import Parametrization
 from lazynet.typing import AnyArray, Variables
 
@@ -25,14 +26,17 @@ class HiddenLayer(NamedTuple):
         factor: the factor in front of the sum over units.
         train: the trained part, "hidden", "readout" or "both".
         signs: True if the entries of the readout start at +1 or -1.
-        binary_slopes: True if sigma' is 0 or 1 everywhere.
     """
 
-    activation: str
+    activation: str | Function
     factor: float
     train: str
     signs: bool
-    binary_slopes: bool
+
+    @property
+    def binary_slope(self) -> bool:
+        """True if sigma' is 0 or 1 everywhere."""
+        return get_activation(self.activation).binary_slope
 
 
 class LayerScaling(NamedTuple):
@@ -57,7 +61,7 @@ class LayerScaling(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LayerScaling":
-        """Return the record that `_asdict` and JSON made a dictionary with lists."""
+        """Return the record from the JSON of its `_asdict()`."""
         (a1, a2, a3), (b1, b2, b3), rate = record["parametrization"]
         return cls(**{**record, "parametrization": Parametrization((a1, a2, a3), (b1, b2, b3), rate)})
 

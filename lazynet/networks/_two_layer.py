@@ -1,4 +1,4 @@
-"""The two-layer network of the theory, as a flax module."""
+"""The two-layer network, a flax module."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.networks._activations import ACTIVATIONS
+from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import PARAMETRIZATIONS
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, setting_fields, traits
 from lazynet.typing import AnyArray, Variables
@@ -24,35 +24,39 @@ READOUTS = ("sign", "gaussian")
 
 
 def at_width(scale: Scale, width: int) -> float:
-    """The value of a scale, which is a number or a function of the width, at this width."""
+    """Return the value at a width of a scale, which is a number or a function of the width."""
     return float(scale(width) if callable(scale) else scale)
 
 
 def check_fields(network: Any, **choices: Iterable[str]) -> None:
-    """Refuse a width, a number of outputs or scales that no network has, and names that are not among the choices.
+    """Check the fields that networks share: positive integers, positive scales, and fields with a few choices.
+
+    Args:
+        network: a network under construction.
+        **choices: the allowed values of further fields.
 
     Raises:
-        ValueError: naming the field, what came and what is allowed.
+        ValueError: if a field has another value.
     """
     for name, allowed in choices.items():
         if getattr(network, name) not in allowed:
-            raise ValueError(f"{name} is {getattr(network, name)!r}, but must be one of {', '.join(allowed)}.")
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(network, name)!r}.")
     for name in ("width", "outputs", "depth", "filter_size", "stride"):
         value = getattr(network, name, 1)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1, a whole number.")
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
     for name in ("init_scale", "output_scale"):
         value = at_width(getattr(network, name, 1.0), network.width)
         if not 0 < value < float("inf"):
-            raise ValueError(f"{name} is {value} at width {network.width}, but must be positive and finite.")
+            raise ValueError(f"{name} must be positive and finite at width {network.width}, got {value}.")
 
 
 class SingleHidden(nn.Module):
-    """What networks of one hidden layer share: their fields, which `TwoLayer` explains, and how they start."""
+    """Base of the networks with one hidden layer: the fields that `TwoLayer` documents, and the start."""
 
     width: int
     outputs: int = 1
-    activation: str = "relu"
+    activation: str | Function = "relu"
     train: str = "hidden"
     init_scale: Scale = 1.0
     output_scale: Scale = 1.0
@@ -60,17 +64,18 @@ class SingleHidden(nn.Module):
     symmetric: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is not a network before flax sees it."""
-        check_fields(self, activation=ACTIVATIONS, train=TRAINED_PARTS, readout=READOUTS)
+        """Check the fields."""
+        check_activation(self.activation)
+        check_fields(self, train=TRAINED_PARTS, readout=READOUTS)
         if self.symmetric and self.width % 2:
             raise ValueError(
-                f"width is {self.width}, but the symmetric start needs an even one; take {self.width + 1} or "
+                f"width must be even with a symmetric start, got {self.width}. Use width={self.width + 1} or "
                 "symmetric=False."
             )
         super().__post_init__()
 
     def _weights(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """Hidden weights (m, columns of x) and readout (m, k), drawn where they are not given."""
+        """Return hidden weights (m, columns of x) and readout (m, k); `init` draws them."""
         hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
         return hidden, self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))
 
@@ -81,14 +86,14 @@ class SingleHidden(nn.Module):
 
     def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
         drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
-        # The barrier keeps a compiler from merging the two factors, which would change a bit of the start.
+        # Without the barrier the compiler may merge the two factors, which changes the last bit of the start.
         hidden = at_width(self.init_scale, self.width) * jax.lax.optimization_barrier(drawn)
         return self._mirror(hidden, hidden).astype(x.dtype)
 
     def _draw_readout(self, key: Array, x: AnyArray) -> Array:
         shape = (self._free_units, self.outputs)
         if self.readout == "sign":
-            # Not jax.random.rademacher, whose signs depend on whether float64 is on.
+            # The signs of jax.random.rademacher depend on whether float64 is enabled.
             readout = jnp.where(jax.random.bernoulli(key, jnp.float32(0.5), shape), 1.0, -1.0)
         else:
             readout = jax.random.normal(key, shape, jnp.float32)
@@ -105,27 +110,28 @@ class SingleHidden(nn.Module):
 class TwoLayer(SingleHidden):
     """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
 
-    Arora et al. 2019, section 3.1, where alpha = 1 and sigma = relu. The start is w_r ~ N(0, kappa^2 I) and a_r = +-1
-    or N(0, 1). The trained variables are the w_r and a_r themselves; they are drawn in float32 and cast to the dtype
-    of the inputs that `init` is given. relu'(0) is jax's 0, where theirs is 1.
+    The network of Arora et al. 2019, section 3.1, has alpha = 1 and sigma = relu. The start is w_r ~ N(0, kappa^2 I)
+    and a_r = +-1 or N(0, 1). The trained variables are the w_r and a_r themselves; `init` draws them in float32 and
+    casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
+
+    `init(key, x)` returns {"hidden": (m, d), "readout": (m, k)}, the trained arrays in the collection "params" and the
+    others in "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for more, in the dtype of the
+    variables.
 
     Args:
         width: number of hidden units m, at least 1; even with a symmetric start.
         outputs: number of outputs k, at least 1.
-        activation: "relu", "erf", "tanh", "gelu" (exact) or "softplus".
-        train: the trained part, "hidden" (w), "readout" (a) or "both". What is trained lies in the collection
-            "params", the rest in "fixed".
-        init_scale: kappa, positive: a number or a function of the width.
-        output_scale: alpha, positive: a number or a function of the width.
-        readout: how a is drawn, "sign" or "gaussian".
-        symmetric: whether the second half of the units copies the first with opposite readout, so that f = 0 at the
-            start. It cancels terms of second order in the movement.
-
-    `init(key, x)` gives {"hidden": (m, d), "readout": (m, k)} over its collections; `apply(variables, x)` gives (n,)
-    for one output and (n, k) for more, in the dtype of the variables.
+        activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
+            "sigmoid" or "silu", or an elementwise JAX function of one array.
+        train: the trained part, "hidden" (w), "readout" (a) or "both".
+        init_scale: kappa, a positive number or a function of the width.
+        output_scale: alpha, a positive number or a function of the width.
+        readout: distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
+        symmetric: True if the second half of the units copies the first with opposite readout, so that f = 0 at the
+            start. This cancels terms of second order in the movement.
 
     Raises:
-        ValueError: if an argument is outside what is listed here.
+        ValueError: if an argument has another value.
 
     >>> import jax, lazynet as lz
     >>> network = lz.TwoLayer(width=64)
@@ -136,33 +142,33 @@ class TwoLayer(SingleHidden):
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
-        """Outputs of the network, (n,) or (n, k)."""
+        """Return the outputs, (n,) or (n, k)."""
         hidden, readout = self._weights(x)
-        activation = ACTIVATIONS[self.activation].function
+        activation = get_activation(self.activation).function
         f = output_factor(self) * (activation(x @ hidden.T) @ readout)
         return f[:, 0] if self.outputs == 1 else f
 
 
 def output_factor(network: SingleHidden) -> float:
-    """The factor alpha / sqrt(m) in front of the sum over units."""
+    """Return the factor alpha / sqrt(m) in front of the sum over units."""
     return at_width(network.output_scale, network.width) / sqrt(network.width)
 
 
 def weights(variables: Variables, name: str) -> AnyArray:
-    """The array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
+    """Return the array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
 
 
 @traits.register(SingleHidden)
 def single_hidden_traits(network: SingleHidden) -> Traits:
-    """Facts that all networks with one hidden layer and these fields share."""
-    name, activation = type(network).__name__, ACTIVATIONS[network.activation]
+    """Return the facts that all networks with the fields of `SingleHidden` share."""
+    name, activation = type(network).__name__, get_activation(network.activation)
     return Traits(
         name=name,
-        title=f"{name}, {network.activation},",
+        title=f"{name}, {activation.name},",
         fields=setting_fields(network),
         start_fields=("init_scale",),
-        custom=False,
+        custom=not activation.is_named,
         starts_at_zero=network.symmetric,
         scaling=LayerScaling(PARAMETRIZATIONS["ntk"], 1, network.train, activation.homogeneous),
     )
@@ -176,15 +182,17 @@ def _two_layer_traits(network: TwoLayer) -> Traits:
     def neurons(variables: Variables) -> AnyArray:
         return weights(variables, "readout" if network.train == "readout" else "hidden")
 
-    relu, signs, factor = network.activation == "relu", network.readout == "sign", output_factor(network)
-    bound = factor * ACTIVATIONS[network.activation].lipschitz * sqrt(network.outputs)
+    activation, signs, factor = get_activation(network.activation), network.readout == "sign", output_factor(network)
+    bound = None
+    if network.train == "hidden" and signs and activation.lipschitz is not None:
+        bound = factor * activation.lipschitz * sqrt(network.outputs)
     return replace(
         single_hidden_traits(network),
-        title=network.activation,
-        hidden_layer=HiddenLayer(network.activation, factor, network.train, signs, binary_slopes=relu),
+        title=activation.name,
+        hidden_layer=HiddenLayer(network.activation, factor, network.train, signs),
         preactivations=preactivations,
         neurons=neurons,
-        neuron_gradient=bound if network.train == "hidden" and signs else None,
+        neuron_gradient=bound,
         near_limit=True,
-        kernel_of_signs=relu and network.train == "hidden",
+        kernel_of_signs=activation.relu_parts is not None and network.train == "hidden",
     )

@@ -270,7 +270,7 @@ class HiddenStepper:
         # On a CPU this product is ten times as fast as its transpose.
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
         # Slopes of relu are 0 or 1; as bytes they need a quarter of the memory traffic.
-        return [block.astype(bool) if self._layer.binary_slopes else block for block in slopes], terms
+        return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
         """Matrix G of each block."""

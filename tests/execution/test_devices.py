@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -25,11 +26,11 @@ DTYPES = ("float64", "float32")
 SCRIPT = Path(__file__).with_name("on_devices.py")
 
 
-@pytest.fixture(scope="module")
-def on_one_device():
+@cache
+def on_one_device(dtype):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(members, "mesh_for", lambda members, width: None)
-        return {dtype: list(sweeps(dtype)) for dtype in DTYPES}
+        return list(sweeps(dtype))
 
 
 def run(out, devices_each, hosts, dtypes):
@@ -53,16 +54,22 @@ def run(out, devices_each, hosts, dtypes):
     return {dtype: [xr.load_dataset(out / f"{dtype}-{i}.nc", engine="h5netcdf") for i in range(3)] for dtype in dtypes}
 
 
+def test_sweeps_on_two_devices_agree_with_one():
+    for single, many in zip(on_one_device("float64"), sweeps("float64"), strict=True):
+        assert_agree(single, many, "float64")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices_each", "hosts", "dtypes"),
     [(8, 1, DTYPES), (4, 2, DTYPES[:1])],
     ids=["eight devices", "two hosts of four"],
 )
-def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, on_one_device, tmp_path):
-    found = run(tmp_path, devices_each, hosts, dtypes)
+def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtypes, tmp_path):
+    results = run(tmp_path, devices_each, hosts, dtypes)
     for dtype in dtypes:
-        for one, many in zip(on_one_device[dtype], found[dtype], strict=True):
-            assert_agree(one, many, dtype)
+        for single, many in zip(on_one_device(dtype), results[dtype], strict=True):
+            assert_agree(single, many, dtype)
 
 
 WIDTH_SWEEP = [sys.executable, SCRIPT.parents[2] / "scripts" / "width_sweep.py"]
@@ -83,6 +90,7 @@ def hosts(address, flags, folder):
     ]
 
 
+@pytest.mark.slow
 def test_the_script_for_several_hosts(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -107,19 +115,19 @@ def test_the_script_for_several_hosts(tmp_path):
     assert "--hosts must be empty, or the address of the first host" in refused.stderr
 
 
-def assert_agree(one, many, dtype):
-    assert set(one) == set(many)
-    for name in one:
-        a, b = one[name].values.astype(float), many[name].values
+def assert_agree(single, many, dtype):
+    assert set(single) == set(many)
+    for name in single:
+        a, b = single[name].values.astype(float), many[name].values
         if dtype == "float32" and name == "activation_flips":
             # Pre-activations near zero.
-            assert np.abs(a - b).max() <= 10 / (16 * one.width.values.min())
+            assert np.abs(a - b).max() <= 10 / (16 * single.width.values.min())
         elif dtype == "float32" and name == "kernel_drift":
             assert np.abs(a - b).max() <= 1e-3
         else:
             # Small products may round as the compiler likes, and gaps are differences of numbers of the targets' size;
             # the network that is split has large ones, and its sums the same digits wherever the units are.
-            scale = np.maximum(np.abs(a), 1.0 if "_gap_" in name and one.width[0] < BLOCK else 0.0)
+            scale = np.maximum(np.abs(a), 1.0 if "_gap_" in name and single.width[0] < BLOCK else 0.0)
             assert (np.abs(a - b) <= (1e-9 if dtype == "float64" else 1e-4) * scale).all(), name
 
 

@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 def sweep(**options):
-    lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 300, **options)
+    lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 60, **options)
 
 
 def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_path):
@@ -55,7 +55,7 @@ def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_pa
         assert float(final.sel(width=int(last[i + 1]), seed=int(last[i + 2]))) == float(extreme)
     # All work is counted once, computed or stored.
     total = sum(each["advance"] for each in updates)
-    assert total == (8 + 16) * 16 * 300 * 4
+    assert total == (8 + 16) * 16 * 60 * 4
     updates.clear()
     sweep(out=lz.RunFolder(tmp_path / "run", resume=True))
     assert sum(each["advance"] for each in updates) == total

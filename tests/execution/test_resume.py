@@ -17,6 +17,7 @@ from packs import set_carried_bytes
 from stored import DATA, assert_same, resumed, sweep
 
 import lazynet as lz
+from lazynet import cli
 from lazynet.execution import Store
 from lazynet.execution import _checkpoint as checkpoint
 from lazynet.execution import _store as store
@@ -66,14 +67,15 @@ def noisy(eta):
     return optax.GradientTransformation(lambda params: jax.random.key(0), update)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "options",
+    ("dtype", "options"),
     [
-        {},
-        {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5},
+        ("float64", {}),
+        pytest.param("float32", {}, marks=pytest.mark.slow),
+        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}),
         # A state with a random key in it.
-        {"optimizer": noisy},
+        pytest.param("float32", {"optimizer": noisy}, marks=pytest.mark.slow),
+        pytest.param("float64", {"optimizer": noisy}, marks=pytest.mark.slow),
     ],
 )
 def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tmp_path):
@@ -343,8 +345,6 @@ def test_a_killed_process_loses_no_finished_cell(tmp_path):
 
 
 def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
-    from lazynet import cli
-
     out = str(tmp_path / "run")
 
     def stop(*_):

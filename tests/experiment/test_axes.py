@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet import cli
 from lazynet.experiment import _reference as reference
 from lazynet.experiment import make_training
 from lazynet.experiment._grid import make_axes, points_of
@@ -62,9 +63,10 @@ def test_every_point_is_the_sweep_of_it_alone(name):
         # Kernel descent predicts plain full-batch descent only, and bounds hold for hidden weights alone.
         assert not missing or name in ("batch_size", "momentum", "optimizer", "train")
         for variable in single.data_vars:
-            assert np.array_equal(point[variable].values, single[variable].values, equal_nan=True), variable
+            expected = single[variable].broadcast_like(point[variable]).transpose(*point[variable].dims)
+            np.testing.assert_array_equal(point[variable], expected, err_msg=variable)
         assert all(np.isnan(point[variable]).all() for variable in missing)
-        if name not in ("optimizer", "momentum"):
+        if not missing:
             assert lz.verify(point).to_json() == lz.verify(single).to_json()
         losses.append(single.train_loss.values)
     assert not np.array_equal(*losses)
@@ -166,8 +168,8 @@ def test_functions_are_labeled_by_their_names():
 
 def test_optimizers_with_settings_are_labeled_by_what_differs_from_the_default():
     plain, heavy = lz.Optimizer("sgd"), lz.Optimizer("sgd", momentum=0.5, nesterov=True)
-    result = sweep((8,), axes={"optimizer": [plain, heavy, optax.adam]})
-    assert result.optimizer.values.tolist() == ["sgd", "sgd momentum=0.5 nesterov=True", "adam"]
+    result = sweep((8,), axes={"optimizer": [plain, heavy, optax.adagrad]})
+    assert result.optimizer.values.tolist() == ["sgd", "sgd momentum=0.5 nesterov=True", "adagrad"]
     single = sweep((8,), optimizer=heavy)
     np.testing.assert_array_equal(result.train_loss.isel(optimizer=1), single.train_loss)
 
@@ -230,8 +232,6 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
 
 
 def test_the_command_line_takes_several_values(tmp_path, capsys):
-    from lazynet import cli
-
     out = tmp_path / "run"
     flags = ["--n-train", "8", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "2", "--steps", "3"]
     rates = ["--learning-rate", "0.01", "0.02"]

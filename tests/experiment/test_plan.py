@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet import plan
+from lazynet import cli, plan
 from lazynet.experiment import infinite_width_jobs, make_spec, make_training, sweep_jobs
 from lazynet.losses import get_loss
 from lazynet.plan import Job
@@ -125,8 +125,6 @@ def test_memory_and_operations_of_infinite_width():
     ],
 )
 def test_a_plan_refuses_what_the_command_refuses(flags, capsys):
-    from lazynet import cli
-
     assert cli.main([*flags, "--n-train", "16", "--plan"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert flags[1].strip("-").replace("-", "_") in line
@@ -134,8 +132,6 @@ def test_a_plan_refuses_what_the_command_refuses(flags, capsys):
 
 @pytest.mark.parametrize("command", ["sweep", "infinite-width"])
 def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkeypatch, tmp_path):
-    from lazynet import cli
-
     monkeypatch.setattr(lz, command.replace("-", "_"), lambda *_, **__: pytest.fail("work was started"))
     flags = [command, "--n-train", "64", "--n-test", "36", "--plan", "--out", str(tmp_path / "new")]
     assert cli.main(flags) == 0

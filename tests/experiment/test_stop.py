@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet import cli
 from lazynet.execution import _checkpoint as checkpoint
 from lazynet.training._keys import member_key
 
@@ -173,8 +174,6 @@ def test_sharpness_of_few_examples_and_of_equal_eigenvalues():
 
 
 def test_a_sweep_that_runs_out_of_time_resumes_where_it_was(monkeypatch, tmp_path, capsys):
-    from lazynet import cli
-
     expected, out = sweep(2000, [8]), tmp_path / "run"
     program = sys.modules["lazynet.training._program"]
     steps, advance = [], program._advance

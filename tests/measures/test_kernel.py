@@ -39,7 +39,9 @@ def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     # A small output scale leads to feature learning.
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.1)
-    run = lz.train(network, data, jax.random.key(0), 300, measures={"kernel": current_kernel(network)}, snapshots=6)
+    run = lz.train(
+        network, data, jax.random.key(0), 300, measure=lz.Measure(own={"kernel": current_kernel}), snapshots=6
+    )
     kernels = run.snapshots.kernel.values
     for variables, k in ((run.variables_0, kernels[0]), (run.variables, kernels[-1])):
         np.testing.assert_allclose(k, lz.empirical_ntk(network, variables, data.x_train), rtol=1e-4, atol=1e-6)

@@ -153,21 +153,21 @@ def test_scales_that_depend_on_the_width(key):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width is 0, but must be at least 1"),
-        ({"width": -2}, "width is -2, but must be at least 1"),
-        ({"width": 7}, "width is 7, but the symmetric start needs an even one; take 8"),
-        ({"width": 4, "outputs": 0}, "outputs is 0, but must be at least 1"),
+        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
+        ({"width": -2}, "width must be a whole number of at least 1, got -2"),
+        ({"width": 7}, "width must be even with a symmetric start, got 7. Use width=8"),
+        ({"width": 4, "outputs": 0}, "outputs must be a whole number of at least 1, got 0"),
         (
             {"width": 4, "activation": "ReLU"},
-            "activation is 'ReLU', but must be one of relu, erf, tanh, gelu, softplus",
+            "activation must be one of relu, erf, tanh, .* got 'ReLU'",
         ),
-        ({"width": 4, "train": "all"}, "train is 'all', but must be one of hidden, readout, both"),
-        ({"width": 4, "readout": "normal"}, "readout is 'normal', but must be one of sign, gaussian"),
-        ({"width": 4, "init_scale": 0.0}, "init_scale is 0.0 at width 4, but must be positive"),
-        ({"width": 4, "init_scale": float("nan")}, "init_scale is nan at width 4"),
-        ({"width": 4, "output_scale": -1}, "output_scale is -1.0 at width 4, but must be positive"),
-        ({"width": 4, "output_scale": float("inf")}, "output_scale is inf at width 4"),
-        ({"width": 4, "init_scale": lambda m: m - 4.0}, "init_scale is 0.0 at width 4"),
+        ({"width": 4, "train": "all"}, "train must be one of hidden, readout, both, got 'all'"),
+        ({"width": 4, "readout": "normal"}, "readout must be one of sign, gaussian, got 'normal'"),
+        ({"width": 4, "init_scale": 0.0}, "init_scale must be positive and finite at width 4, got 0.0"),
+        ({"width": 4, "init_scale": float("nan")}, "init_scale must be positive and finite at width 4, got nan"),
+        ({"width": 4, "output_scale": -1}, "output_scale must be positive and finite at width 4, got -1.0"),
+        ({"width": 4, "output_scale": float("inf")}, "output_scale must be positive and finite at width 4, got inf"),
+        ({"width": 4, "init_scale": lambda m: m - 4.0}, "init_scale must be positive and finite at width 4, got 0.0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -176,6 +176,6 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_a_clone_is_checked_too():
-    with pytest.raises(ValueError, match="width is 9, but the symmetric start needs an even one"):
+    with pytest.raises(ValueError, match="width must be even with a symmetric start, got 9"):
         TwoLayer(width=8).clone(width=9)
     assert TwoLayer(width=8, symmetric=False).clone(width=9).width == 9

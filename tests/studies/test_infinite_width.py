@@ -83,19 +83,21 @@ def test_bad_input_starts_no_work(data, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "kernel_operator", no_work)
     network = lz.TwoLayer(width=2)
     for options, message in (
-        ({"steps": 0}, "steps is 0"),
-        ({"snapshots": 0}, "snapshots is 0"),
-        ({"learning_rate": -1.0}, "positive and finite"),
-        ({"tolerance": 0.0}, "tolerance must be"),
-        ({"out": tmp_path}, "exists"),
+        ({"steps": 0}, "^steps must be a whole number of at least 1, got 0"),
+        ({"snapshots": 0}, "^snapshots must be a whole number of at least 1, got 0"),
+        ({"learning_rate": -1.0}, "^learning_rate must be positive and finite, got -1.0"),
+        ({"tolerance": 0.0}, "^tolerance must be"),
+        ({"dtype": "half"}, "^dtype must be"),
+        ({"storage": "cloud"}, "^storage must be"),
+        ({"out": tmp_path}, "^out must be a new folder"),
     ):
-        with unchecked(), pytest.raises((ValueError, FileExistsError), match=message):
+        with unchecked(), pytest.raises(ValueError, match=message):
             lz.infinite_width(network, data, **options)
     x = unit_rows(8, 3)
     with pytest.raises(ValueError, match=r"^y_train must be labels"):
         lz.infinite_width(network, lz.Dataset(x, np.arange(8.0), x, np.arange(8.0), name="numbers"))
+    own = lz.from_functions(lambda key, x, width: np.ones((width, x.shape[1])), lambda params, x: x @ params[0])
     with pytest.raises(ValueError, match=r"^network must have an analytic kernel"):
-        own = lz.from_functions(lambda key, x, width: np.ones((width, x.shape[1])), lambda params, x: x @ params[0])
         lz.infinite_width(own, data)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from unchecked import unchecked
 
 import lazynet as lz
@@ -18,6 +19,7 @@ DATA = lz.load_dataset("digits", classes=(1, 8), n_train=24, n_test=40)
 BOTH = lz.TwoLayer(width=2, train="both")
 SCALES = [0.03, 0.3, 3.0, 30.0]
 OPTIONS = {"seeds": 3, "progress": False}
+ALONE = lz.Measure(predictions=False)
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +43,16 @@ def test_small_scales_learn_features_and_large_ones_are_lazy(found):
     assert ((found.test_error >= 0) & (found.test_error <= 1)).all()
 
 
-def test_networks_at_the_boundary_change_their_kernels_by_what_it_says(found):
+def test_networks_at_the_boundary_change_their_kernels_by_the_given_share(found):
     scales = dict(zip(found.width.values.tolist(), found.boundary.values.tolist(), strict=True))
     assert (found.boundary_low <= found.boundary).all()
     assert (found.boundary <= found.boundary_high).all()
     stop = lz.Stop(loss=0.01 * 12)
-    # Straight from a sweep, without what a map does.
+    # A sweep of the same networks, without a map.
+    network = BOTH.clone(width=64, output_scale=lambda width: scales[width])
     result = lz.sweep(
-        *(BOTH, DATA, [64, 512]), seeds=3, steps=20_000, optimizer="flow", compare=False, stop=stop, snapshots=2,
-        output_scale=lambda width: scales[width],
-    )  # fmt: skip
+        network, DATA, [64, 512], seeds=3, steps=20_000, optimizer="flow", measure=ALONE, stop=stop, snapshots=2
+    )
     np.testing.assert_allclose(result.kernel_drift.isel(step=-1).mean("seed"), 0.3, rtol=0.02)
     exponent = np.log(scales[512] / scales[64]) / np.log(8)
     assert found.attrs["boundary_exponent"] == pytest.approx(exponent)
@@ -68,10 +70,8 @@ def test_descent_at_a_small_step_finds_the_same_change(found):
     x = jnp.asarray(DATA.x_train, "float32")
     largest = np.linalg.eigvalsh(lz.empirical_ntk(network, network.init(jax.random.key(0), x), x))[-1]
     for seed, expected in enumerate(found.kernel_change.sel(width=64, output_scale=0.3).values):
-        result = lz.sweep(
-            *(BOTH, DATA, [64]), seeds=[seed], steps=20_000, learning_rate=0.02 / largest, output_scale=0.3,
-            compare=False, stop=lz.Stop(loss=0.01 * 12), snapshots=2,
-        )  # fmt: skip
+        options = {"learning_rate": 0.02 / largest, "measure": ALONE, "stop": lz.Stop(loss=0.01 * 12), "snapshots": 2}
+        result = lz.sweep(BOTH.clone(output_scale=0.3), DATA, [64], seeds=[seed], steps=20_000, **options)
         assert int(result.status[0, 0]) == 2
         assert float(result.kernel_drift[0, 0, -1]) == pytest.approx(expected, rel=0.03)
 
@@ -97,9 +97,7 @@ def test_a_boundary_that_is_steeper_is_told_why():
 
 
 def test_networks_that_have_no_time_to_fit_are_unfinished():
-    with pytest.warns(
-        UserWarning, match=r"at widths 64, which have no boundary; of the networks 0 fitted, 6 unfinished"
-    ):
+    with pytest.warns(UserWarning, match=r"at widths 64, which have no boundary. Networks: 0 fitted, 6 unfinished"):
         found = lz.laziness_map(BOTH, DATA, [64], [0.1, 10.0], steps=3, **OPTIONS)
     assert (found.status == 1).all()
     assert np.isnan(found.attrs["boundary_exponent"])
@@ -107,7 +105,7 @@ def test_networks_that_have_no_time_to_fit_are_unfinished():
 
 
 def drawn(figure):
-    """What is wrong with a picture, matplotlib says when it draws it."""
+    """Draw a figure: matplotlib reports its mistakes then."""
     figure.savefig(io.BytesIO(), dpi=40)
     return figure
 
@@ -121,7 +119,7 @@ def test_maps_without_test_rows_or_without_a_change_are_drawn():
         [*found.boundary_low.values, found.attrs["collapse_spread"], found.attrs["collapse_exponent"]]
     ).all()
     assert "a boundary of one width alone" in drawn(lz.plot(found)).get_suptitle()
-    with pytest.warns(UserWarning, match="of the networks 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
+    with pytest.warns(UserWarning, match="Networks: 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
         still = lz.laziness_map(
             BOTH.clone(train="readout"), DATA, [64], [0.1, 1.0], seeds=2, fitted=0.5, progress=False
         )
@@ -140,7 +138,7 @@ def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network)
     settings = json.loads(found.attrs["settings"])
     assert (settings["centered"], settings.get("symmetric", False)) == (True, False)
     change = found.kernel_change.mean("seed").isel(width=0)
-    # Nothing cancels the first order here: the change of lazy networks goes as 1 / alpha (Geiger et al. 2019).
+    # Nothing cancels the first order here. The change of lazy networks goes as 1 / alpha (Geiger et al. 2019).
     assert float(np.log(change[-1] / change[-2]) / np.log(10)) == pytest.approx(-1, abs=0.15)
     alone = lz.train(
         *(Centered(network.clone(width=64, output_scale=3.0)), DATA), jax.random.fold_in(
@@ -160,45 +158,75 @@ def test_a_network_of_ones_own_is_mapped_too():
         found = lz.laziness_map(own, DATA, [32, 64], [0.3, 30.0], seeds=2, progress=False)
         expected = lz.laziness_map(BOTH.clone(symmetric=False), DATA, [64], [0.3, 30.0], seeds=2, progress=False)
     np.testing.assert_allclose(found.kernel_change.sel(width=[64]), expected.kernel_change, rtol=0.06)
-    # Of it nobody knows what is predicted.
+    # Theory predicts no boundary for a network of one's own.
     assert np.isnan(found.attrs["boundary_exponent_predicted"])
     assert found.attrs["control_exponent"] == pytest.approx(-found.attrs["boundary_exponent"])
 
 
-def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, found):
-    out, calls, sweep = tmp_path / "map", [], laziness.sweep
+def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, found):
+    out, names, sweep = tmp_path / "map", [], laziness.sweep
 
     def dies(*args, **options):
-        calls.append(options["out"].name)
-        if len(calls) == 3:
+        names.append(options["out"].path.name)
+        if len(names) == 3:
             raise KeyboardInterrupt
         return sweep(*args, **options)
 
     monkeypatch.setattr(laziness, "sweep", dies)
     with pytest.raises(KeyboardInterrupt):
         lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
-    assert calls == ["map", "boundary-0.3-1", "boundary-0.3-2"]
-    with pytest.raises(ValueError, match="exists already; name a new folder"):
+    assert names == ["map", "boundary-0.3-1", "boundary-0.3-2"]
+    with pytest.raises(ValueError, match=r"^out must be a new folder"):
         lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
-    before = (out / "map" / "result.nc").stat().st_mtime_ns, sorted((out / "map" / "cells").iterdir())
-    again = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, resume=True, **OPTIONS)
-    assert sorted((out / "map" / "cells").iterdir()) == before[1]
-    again.attrs.pop("start_time")
-    assert again.drop_attrs().identical(found.drop_attrs())
-    import xarray
-
-    with xarray.open_dataset(out / "result.nc", engine="h5netcdf") as stored:
-        assert stored.drop_attrs().identical(found.drop_attrs())
+    cells = sorted((out / "map" / "cells").iterdir())
+    folder = lz.RunFolder(out, resume=True)
+    again = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=folder, **OPTIONS)
+    assert sorted((out / "map" / "cells").iterdir()) == cells
+    xr.testing.assert_identical(again.drop_attrs(), found.drop_attrs())
+    with xr.open_dataset(out / "result.nc", engine="h5netcdf") as stored:
+        xr.testing.assert_identical(stored.load().drop_attrs(), found.drop_attrs())
         assert json.loads(stored.attrs["settings"])["change"] == 0.3
-    with pytest.raises(ValueError, match=r"another sweep|settings"):
-        lz.laziness_map(BOTH, DATA, [64, 256], SCALES, out=out, resume=True, **OPTIONS)
-    # Another change is another boundary of the same map, which is read.
+    with pytest.raises(ValueError, match=r"its widths is \[64, 512\], not \[64, 256\]"):
+        lz.laziness_map(BOTH, DATA, [64, 256], SCALES, out=folder, **OPTIONS)
+    # Another change has another boundary on the same map, which is read.
     monkeypatch.undo()
-    other = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, change=0.1, out=out, resume=True, **OPTIONS)
+    other = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, change=0.1, out=folder, **OPTIONS)
     assert other.kernel_change.identical(found.kernel_change)
     assert (other.boundary > found.boundary).all()
-    with pytest.raises(ValueError, match="which holds something else than a map"):
-        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out / "map" / "cells", resume=True, **OPTIONS)
+    cells_folder = lz.RunFolder(out / "map" / "cells", resume=True)
+    with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of a map"):
+        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=cells_folder, **OPTIONS)
+
+
+SMALL = {"seeds": 2, "fitted": 0.3, "change": 0.1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], **SMALL)
+
+
+def test_a_map_in_two_shards_is_finished_without_a_shard(tmp_path, small):
+    out = tmp_path / "map"
+    for k in (1, 2):
+        folder = lz.RunFolder(out, shard=(k, 2))
+        assert lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=folder, **SMALL) is None
+    assert not (out / "result.nc").exists()
+    cells = {file: file.stat().st_mtime_ns for file in (out / "map" / "cells").iterdir()}
+    assert len(cells) == 4
+    result = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, resume=True), **SMALL)
+    xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
+    for name in ("boundary_exponent", "collapse_spread", "control_exponent"):
+        np.testing.assert_equal(result.attrs[name], small.attrs[name])
+    assert cells == {file: file.stat().st_mtime_ns for file in (out / "map" / "cells").iterdir()}
+
+
+def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
+    out = tmp_path / "map"
+    with pytest.raises(TimeoutError, match=r"resumes with resume=True"):
+        lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, max_seconds=1e-3), **SMALL)
+    result = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, resume=True), **SMALL)
+    xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
 
 
 def test_the_picture_says_what_was_found(found):
@@ -211,27 +239,31 @@ def test_the_picture_says_what_was_found(found):
 
 
 BAD = {
-    "one scale": ({"output_scales": [1.0]}, "output_scales is .*, but must be at least two different positive numbers"),
-    "a scale twice": ({"output_scales": [1.0, 1.0]}, "output_scales is"),
-    "a negative scale": ({"output_scales": [-1.0, 1.0]}, "output_scales is"),
-    "no change": ({"change": 0.0}, "change is 0.0, but must be positive"),
-    "no number": ({"change": "x"}, "change is 'x', but must be positive"),
-    "no scales": ({"output_scales": "abc"}, "output_scales is abc, but must be at least two"),
-    "all of the loss": ({"fitted": 1.0}, "fitted is 1.0, but must be between 0 and 1"),
-    "no steps": ({"steps": 0}, "steps is 0"),
-    "no widths": ({"widths": []}, "widths is empty"),
-    "no seeds": ({"seeds": 0}, "seeds is 0"),
-    "odd width": ({"widths": [17]}, "width is 17"),
-    "unknown dtype": ({"dtype": "float16"}, "dtype is 'float16'"),
-    "resume of nothing": ({"resume": True}, "resume is set, but out names no folder"),
-    "no network": ({"network": "relu"}, "network is a str"),
+    "one scale": ({"output_scales": [1.0]}, "^output_scales must be at least two different positive numbers, got"),
+    "a scale twice": ({"output_scales": [1.0, 1.0]}, "^output_scales must be"),
+    "a negative scale": ({"output_scales": [-1.0, 1.0]}, "^output_scales must be"),
+    "no change": ({"change": 0.0}, "^change must be positive and finite, got 0.0"),
+    "no number": ({"change": "x"}, "^change must be positive and finite, got 'x'"),
+    "no scales": ({"output_scales": "abc"}, "^output_scales must be .*, got abc"),
+    "all of the loss": ({"fitted": 1.0}, "^fitted must be between 0 and 1, got 1.0"),
+    "no steps": ({"steps": 0}, "^steps must be .*, got 0"),
+    "no widths": ({"widths": []}, "^widths must have at least one width"),
+    "no seeds": ({"seeds": 0}, "^seeds must be .*, got 0"),
+    "odd width": ({"widths": [17]}, "^width .*17"),
+    "unknown dtype": ({"dtype": "float16"}, "^dtype must be .*, got 'float16'"),
+    "no folder": ({"out": 3}, "^out must be a path or a lazynet.RunFolder, got 3"),
+    "no network": ({"network": "relu"}, "^network .*str"),
     "targets of another shape": (
         {"data": lz.load_dataset("digits", classes=(0, 1, 2), n_train=16, n_test=6)},
-        "network has 1 outputs",
+        "^outputs of the network must be 3",
+    ),
+    "targets of zero": (
+        {"data": lz.Dataset(DATA.x_train, np.zeros(DATA.n_train))},
+        "^y_train must have targets other than zero",
     ),
     "an expansion": (
         {"network": lz.linearize(BOTH, BOTH.init(jax.random.key(0), jnp.ones((2, 64))))},
-        "needs a network with an output_scale, which Expansion has not",
+        "^network must have an output_scale, got",
     ),
 }
 
@@ -239,23 +271,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_a_sentence(case, tmp_path):
     change, pattern = BAD[case]
-    given = {"network": BOTH, "data": DATA, "widths": [16], "output_scales": SCALES} | change
-    out = {} if case == "resume of nothing" else {"out": tmp_path / "new"}
+    given = {"network": BOTH, "data": DATA, "widths": [16], "output_scales": SCALES, "out": tmp_path / "new"} | change
     with pytest.raises(ValueError, match=pattern) as raised, unchecked():
-        lz.laziness_map(**given, **out)
+        lz.laziness_map(**given)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize(
-    ("asked", "pattern"),
-    [
-        ({}, "compare is True; take compare=False"),
-        ({"compare": False, "batch_size": 4}, "batch_size is 4; take batch_size=None"),
-        ({"compare": False, "sharpness": True}, "sharpness is True; take sharpness=False"),
-        ({"compare": False, "stepper": "hidden"}, "stepper is 'hidden'; take stepper='auto'"),
-    ],
-)
-def test_what_a_flow_cannot_have_is_refused(asked, pattern):
-    with pytest.raises(ValueError, match=rf"optimizer is 'flow'.* but {pattern}"):
-        lz.sweep(BOTH, DATA, [16], optimizer="flow", **asked)

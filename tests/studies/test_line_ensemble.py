@@ -1,14 +1,18 @@
-"""Networks on a line: their distribution beside that of the limit, and the split of the gap."""
+"""Networks on a line: their distribution and the limit's, the split of the gap, and run folders."""
 
 import json
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
+from packs import set_carried_bytes
 from unchecked import unchecked
 
 import lazynet as lz
+from lazynet.execution import Store
 from lazynet.kernels import start_covariance
+from lazynet.studies.line_ensemble._study import split_gap, split_with_errors
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=4)
 ENDS = DATA.x_train[:2]
@@ -67,41 +71,36 @@ def test_the_gap_is_split_over_seeds(found):
     np.testing.assert_allclose(found.gap_squared, found.gap_bias_squared + found.gap_variance)
     assert (found.gap_squared.sel(step=0) < 1e-12).all()
     late = found.sel(step=100)
-    # Of order 1 / m the one, of order 1 / m^2 the other (Geiger et al. 2019; Dyer and Gur-Ari 2019).
+    # The variance is of order 1 / m, the squared bias of order 1 / m^2 (Geiger et al. 2019; Dyer and Gur-Ari 2019).
     slope = np.log(late.gap_variance.sel(width=256) / late.gap_variance.sel(width=64)) / np.log(4)
     assert -1.4 < float(slope) < -0.7
     assert (late.gap_bias_squared < 0.3 * late.gap_variance).all()
 
 
 def test_the_split_is_right_on_average():
-    """Of draws whose bias and variance are known."""
-    from lazynet.studies.line_ensemble import _api as line
-
-    random = np.random.default_rng(1)
-    gaps = 0.3 + 0.7 * random.normal(size=(4000, 5, 1, 2))
-    found = [line._table({8: [{"prediction": gap, "gap": gap}]}, ()) for gap in gaps]
-    assert np.mean([t["gap_bias_squared"][1] for t in found]) == pytest.approx(0.09, abs=0.02)
-    assert np.mean([t["gap_variance"][1] for t in found]) == pytest.approx(0.49, abs=0.02)
+    """The draws have a known bias and variance."""
+    gaps = 0.3 + 0.7 * np.random.default_rng(1).normal(size=(4000, 1, 5, 1, 2))
+    bias, variance = zip(*map(split_gap, gaps), strict=True)
+    assert np.mean(bias) == pytest.approx(0.09, abs=0.02)
+    assert np.mean(variance) == pytest.approx(0.49, abs=0.02)
 
 
 def test_standard_errors_are_those_of_many_ensembles():
-    from lazynet.studies.line_ensemble import _api as line
-
     random = np.random.default_rng(2)
     tables = []
     for _ in range(400):
-        # Of each seed a gap that all places share, and one of its own.
+        # Each seed has a gap that all places share, and one at each place.
         gap = 0.3 + 0.5 * random.normal(size=(40, 1, 1)) + 0.5 * random.normal(size=(40, 1, 6))
-        tables.append(line._table({8: [{"prediction": gap, "gap": gap}]}, ()))
+        tables.append(split_with_errors(gap[None]))
     for name in ("gap_bias_squared", "gap_variance"):
-        found = np.std([table[name][1] for table in tables])
-        assert np.mean([table[f"{name}_error"][1] for table in tables]) == pytest.approx(found, rel=0.15)
+        spread = np.std([table[name] for table in tables])
+        assert np.mean([table[f"{name}_error"] for table in tables]) == pytest.approx(spread, rel=0.15)
 
 
-def test_networks_that_diverge_are_told_of():
+def test_networks_that_diverge_cause_a_warning():
     options = {"seeds": 2, "steps": 200, "places": [0.5], "progress": False}
     with (
-        pytest.warns(UserWarning, match="above the limit 2 / lambda_max"),
+        pytest.warns(UserWarning, match="above 2 / lambda_max"),
         pytest.warns(UserWarning, match="2 of 2 networks of width 16 diverged"),
     ):
         found = lz.line_ensemble(NETWORK, DATA, ENDS, [16], learning_rate=50.0, **options)
@@ -119,7 +118,7 @@ def test_a_symmetric_start_is_certain_in_the_limit_and_several_outputs_have_thei
     assert len(lz.plot(found).axes) == 4
 
 
-def test_where_no_kernel_is_known_there_are_networks_alone():
+def test_without_an_analytic_kernel_there_are_networks_alone():
     own = lz.from_functions(
         lambda key, x, width: {"w": jax.random.normal(key, (width, x.shape[1]))},
         lambda params, x: jax.numpy.sum(jax.numpy.tanh(x @ params["w"].T), axis=1) / len(params["w"]) ** 0.5,
@@ -139,16 +138,77 @@ def test_the_picture_has_a_panel_for_each_step_and_the_gap(found):
     assert "80 networks of width 256" in figure.get_suptitle()
 
 
+SMALL = {"seeds": 4, "steps": 12, "places": [0.0, 0.5, 1.0], "progress": False}
+PLAIN = lz.TwoLayer(8, symmetric=False)
+
+
+def line(out=None, widths=(8, 16), **options):
+    return lz.line_ensemble(PLAIN, DATA, ENDS, list(widths), out=out, **SMALL | options)
+
+
+@pytest.fixture
+def small_packs(monkeypatch, tmp_path):
+    """Two networks in each cell."""
+    set_carried_bytes(monkeypatch, tmp_path / "cache", 2 * 4 * 16 * 80)
+
+
+def test_two_shards_merge_to_the_same(small_packs, tmp_path):
+    expected, out = line(), tmp_path / "run"
+    for k in (1, 2):
+        assert line(lz.RunFolder(out, shard=(k, 2))) is None
+    status = Store(out).status()
+    assert (status.finished, status.cells, status.result) == (4, 4, False)
+    merged = lz.merge_shards(out)
+    xr.testing.assert_identical(merged.drop_attrs(deep=False), expected.drop_attrs(deep=False))
+    assert merged.attrs["settings"] == expected.attrs["settings"]
+    with xr.open_dataset(out / "result.nc", engine="h5netcdf") as stored:
+        xr.testing.assert_identical(stored.load().drop_attrs(), expected.drop_attrs())
+
+
+@pytest.mark.parametrize("stored", [0, 2, 3])
+def test_an_ensemble_that_was_stopped_is_resumed(stored, small_packs, tmp_path, monkeypatch):
+    expected, out, put, keys = line(), tmp_path / "run", Store.put, []
+
+    def stop(self, key, arrays):
+        if len(keys) == stored:
+            raise KeyboardInterrupt
+        keys.append(key)
+        put(self, key, arrays)
+
+    monkeypatch.setattr(Store, "put", stop)
+    with pytest.raises(KeyboardInterrupt):
+        line(out)
+    assert Store(out).status().finished == stored
+    monkeypatch.setattr(Store, "put", lambda self, key, arrays: keys.append(key) or put(self, key, arrays))
+    result = line(lz.RunFolder(out, resume=True))
+    # Every cell is computed once.
+    assert keys == ["000000", "000001", "000002", "limit"]
+    xr.testing.assert_identical(result.drop_attrs(), expected.drop_attrs())
+    with pytest.raises(ValueError, match=r"its places is \[0.0, 0.5, 1.0\], not \[0.0, 0.25, 1.0\]"):
+        line(lz.RunFolder(out, resume=True), places=[0.0, 0.25, 1.0])
+
+
+def test_an_ensemble_that_runs_out_of_time_is_resumed(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(TimeoutError, match=r"the study resumes with resume=True"):
+        line(lz.RunFolder(out, max_seconds=1e-6))
+    xr.testing.assert_identical(line(lz.RunFolder(out, resume=True)).drop_attrs(), line().drop_attrs())
+
+
 BAD = {
-    "one end": ({"ends": ENDS[:1]}, r"ends has shape \(1, 64\), but must be two finite inputs of 64 features"),
-    "no number": ({"ends": ENDS * np.nan}, "ends has shape"),
-    "no numbers": ({"ends": "ab"}, "ends and places must be numbers, but ends is 'ab'"),
-    "through zero": ({"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]}, "places has 0.5, where the input is zero"),
-    "no place": ({"places": []}, "places must be a list of numbers"),
-    "one network": ({"seeds": 1}, "seeds names one network, but a mean and a deviation need at least two"),
-    "no steps": ({"steps": 0}, "steps is 0"),
-    "no widths": ({"widths": []}, "widths is empty"),
-    "outputs": ({"network": lz.TwoLayer(8, outputs=2)}, "network has 2 outputs"),
+    "one end": ({"ends": ENDS[:1]}, r"^ends must be two finite inputs of 64 features, got shape \(1, 64\)"),
+    "no number": ({"ends": ENDS * np.nan}, r"^ends must be two finite inputs"),
+    "no numbers": ({"ends": "ab"}, r"^ends and places must be numbers, got ends = 'ab'"),
+    "through zero": (
+        {"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]},
+        r"^places must avoid the zero input, .*got 0.5",
+    ),
+    "no place": ({"places": []}, r"^places must be a list of finite numbers"),
+    "one network": ({"seeds": 1}, r"^seeds must name at least two networks, .*got 1"),
+    "no steps": ({"steps": 0}, r"^steps must be .*, got 0"),
+    "no widths": ({"widths": []}, r"^widths must have at least one width"),
+    "outputs": ({"network": lz.TwoLayer(8, outputs=2)}, r"^outputs of the network must be 1, .*got 2"),
+    "a folder": ({"out": 3}, r"^out must be a path or a lazynet.RunFolder, got 3"),
 }
 
 

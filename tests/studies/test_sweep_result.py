@@ -233,7 +233,7 @@ def test_linearized_in_parameters_is_kernel_descent(parameter_route):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"optimizer": "momentum"},
+        {"optimizer": lz.Optimizer(momentum=0.9)},
         # The steps of adam have the learning rate's length, which must fall with the width.
         {"optimizer": "adam", "learning_rate": lambda m: 0.1 / m},
         {"loss": "logistic"},
@@ -242,7 +242,7 @@ def test_linearized_in_parameters_is_kernel_descent(parameter_route):
     ids=["momentum", "adam", "logistic", "batches"],
 )
 def test_other_training_has_no_limit_but_a_linearization(settings):
-    """Dynamics does not know these, so what needs it is absent; the linearized network takes the same steps."""
+    """No kernel descent predicts these; the linearized network takes the same steps."""
     # Optax's adam relies on JAX's own promotion of dtypes.
     with jax.numpy_dtype_promotion("standard"):
         result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **{"learning_rate": 0.002} | settings)
@@ -309,7 +309,7 @@ def test_label_noise_is_one_draw_for_all_members():
     noisy = lz.label_noise(DATA.y_train, 0.5, noise_key())
     assert (noisy != DATA.y_train).any()
     by_hand = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, noisy, DATA.x_test, DATA.y_test), [16], 1, 5)
-    drawn = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5, label_noise=0.5)
+    drawn = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5, axes={"label_noise": [0.5]})
     for name in by_hand:
         np.testing.assert_array_equal(drawn[name], by_hand[name])
 

@@ -12,7 +12,7 @@ import lazynet as lz
 from lazynet import losses
 from lazynet.networks import TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffStepper, DelayedStepper, Stop, choose_stepper, simulate
+from lazynet.training import AutodiffStepper, DelayedStepper, Optimizer, Stop, choose_stepper, simulate
 from lazynet.training._delayed import steps_per_block
 
 # An epoch of 7 steps is a block of 5 and a block of 2; N mod SIZE examples are left out.
@@ -110,25 +110,26 @@ def test_the_gradient_criterion_stops_at_the_step_of_autodiff(key):
 def test_the_delayed_stepper_is_chosen_for_long_blocks():
     network, loss = TwoLayer(width=4, outputs=3), losses.softmax()
     wide, narrow = unit_rows(40, 64), unit_rows(40, 60)
-    assert choose_stepper(network, loss, "sgd", 4, wide) == DelayedStepper(network, loss, 4)
-    assert choose_stepper(network, loss, optax.sgd, 4, wide) == DelayedStepper(network, loss, 4)
+    assert choose_stepper(network, loss, Optimizer("sgd"), 4, wide) == DelayedStepper(network, loss, 4)
     others = [
-        choose_stepper(network, loss, "sgd", 4, narrow),
-        choose_stepper(network, loss, "sgd", 4, wide, stepper="autodiff"),
-        choose_stepper(network, loss, "adam", 4, wide),
-        choose_stepper(network.clone(train="both"), loss, "sgd", 4, wide),
+        choose_stepper(network, loss, Optimizer("sgd"), 4, narrow),
+        choose_stepper(network, loss, Optimizer("sgd", stepper="autodiff"), 4, wide),
+        choose_stepper(network, loss, Optimizer("sgd", momentum=0.9), 4, wide),
+        choose_stepper(network, loss, Optimizer("adam"), 4, wide),
+        choose_stepper(network.clone(train="both"), loss, Optimizer("sgd"), 4, wide),
     ]
     assert {type(stepper) for stepper in others} == {AutodiffStepper}
-    assert type(choose_stepper(network, loss, "sgd", 4, narrow, stepper="delayed")) is DelayedStepper
+    assert type(choose_stepper(network, loss, Optimizer("sgd", stepper="delayed"), 4, narrow)) is DelayedStepper
 
 
 def test_a_sweep_with_the_delayed_stepper_agrees_with_autodiff():
     data = lz.mixture(40, 20, 64, jax.random.key(0), 3, 2)
     network = TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
-    settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "compare": False, "progress": False}
+    settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "dtype": "float64", "progress": False}
+    measure = lz.Measure(predictions=False)
     delayed, expected = (
-        lz.sweep(network, data, [16, 32], 3, 25, stepper=stepper, dtype="float64", **settings)
-        for stepper in ("auto", "autodiff")
+        lz.sweep(network, data, [16, 32], 3, 25, optimizer=Optimizer("sgd", stepper=name), measure=measure, **settings)
+        for name in ("auto", "autodiff")
     )
     for name in ("train_loss", "test_loss", "displacement", "kernel_drift"):
         np.testing.assert_allclose(delayed[name], expected[name], rtol=1e-9, atol=1e-12)

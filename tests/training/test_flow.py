@@ -89,14 +89,15 @@ def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
     monkeypatch.setattr(FlowStepper, "_descent", record_scale)
     scales = [0.1, 0.5, 10.0]
     # No other test uses this width, so the program is not in the cache.
-    options = {"widths": [18], "seeds": 2, "compare": False, **FLOW, "steps": 50, "snapshots": [50]}
+    measure = lz.Measure(predictions=False)
+    options = {"widths": [18], "seeds": 2, "measure": measure, **FLOW, "steps": 50, "snapshots": [50]}
     separate = {}
     for scale in scales:
         separate[scale] = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, **options)
         # The first run traces the training program, whose scale is 1; the others trace only shapes, for the cost model.
         assert set(traced) == ({scale, 1.0} if scale == scales[0] else {scale})
         traced.clear()
-    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, output_scale=scales, **options)
+    result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, axes={"output_scale": scales}, **options)
     assert 1.0 not in traced
     for scale, alone in separate.items():
         for name in ("train_loss", "test_loss", "kernel_drift", "time"):

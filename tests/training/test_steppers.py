@@ -1,5 +1,7 @@
 """Three steppers that take the same step: by autodiff, on the hidden weights, and on the pre-activations."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -10,9 +12,17 @@ from simulations import descend, low_rank_rows, share, train
 from tolerance import assert_close
 
 from lazynet import losses
-from lazynet.networks import TwoLayer
+from lazynet.networks import MLP, TwoLayer
 from lazynet.precision import float64
-from lazynet.training import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Units, choose_stepper
+from lazynet.training import (
+    AutodiffStepper,
+    HiddenStepper,
+    Member,
+    Optimizer,
+    PreactivationStepper,
+    Units,
+    choose_stepper,
+)
 from lazynet.training import _units as units
 from lazynet.training._steppers import row_space
 from lazynet.training._units import MOST_BLOCKS
@@ -52,6 +62,11 @@ CASES = [
     ("wide", "relu", 3),
     ("low rank", "gelu", 1),
     ("low rank", "softplus", 3),
+    ("tall", "leaky_relu", 1),
+    ("tall", "abs", 1),
+    ("wide", "sin", 3),
+    ("low rank", "sigmoid", 1),
+    ("wide", "silu", 1),
 ]
 
 
@@ -145,50 +160,51 @@ def test_blocks_over_several_devices_are_those_of_one_device():
 )
 def test_the_stepper_with_the_fewest_operations_is_chosen(n, d, rank, expected):
     x = low_rank_rows(n, d, rank)
-    chosen = choose_stepper(TwoLayer(width=4), losses.squared(), "sgd", None, x)
-    assert type(chosen) is expected
-    assert type(choose_stepper(TwoLayer(width=4), losses.squared(), optax.sgd, None, x)) is expected
+    assert type(choose_stepper(TwoLayer(width=4), losses.squared(), Optimizer("sgd"), None, x)) is expected
 
 
 X = unit_rows(4, 3)
 MEAN_SQUARED = losses.Loss("squared", losses.squared().per_example, "mean")
+SGD = Optimizer("sgd")
 NOT_PLAIN = {
-    "loss": (TwoLayer(width=4), losses.logistic(), "sgd", None),
-    "mean": (TwoLayer(width=4), MEAN_SQUARED, "sgd", None),
-    "momentum": (TwoLayer(width=4), losses.squared(), "momentum", None),
-    "own optimizer": (TwoLayer(width=4), losses.squared(), lambda rate: optax.sgd(rate, 0.5), None),
-    "batches": (TwoLayer(width=4), losses.squared(), "sgd", 2),
-    "readout": (TwoLayer(width=4, train="readout"), losses.squared(), "sgd", None),
-    "both": (TwoLayer(width=4, train="both"), losses.squared(), "sgd", None),
-    "other network": (object(), losses.squared(), "sgd", None),
+    "loss": (TwoLayer(width=4), losses.logistic(), SGD, None),
+    "mean": (TwoLayer(width=4), MEAN_SQUARED, SGD, None),
+    "momentum": (TwoLayer(width=4), losses.squared(), Optimizer("sgd", momentum=0.9), None),
+    "weight decay": (TwoLayer(width=4), losses.squared(), Optimizer("sgd", weight_decay=0.1), None),
+    "batches": (TwoLayer(width=4), losses.squared(), SGD, 2),
+    "readout": (TwoLayer(width=4, train="readout"), losses.squared(), SGD, None),
+    "both": (TwoLayer(width=4, train="both"), losses.squared(), SGD, None),
+    "other network": (MLP(width=4, depth=2), losses.squared(), SGD, None),
 }
 
 
 @pytest.mark.parametrize("case", NOT_PLAIN)
 def test_other_training_uses_autodiff(case):
-    settings = NOT_PLAIN[case]
+    network, loss, optimizer, batch_size = NOT_PLAIN[case]
     for name in ("hidden", "preactivation") if case == "batches" else ("hidden", "preactivation", "delayed"):
         with pytest.raises(ValueError, match=r"^stepper must be 'auto' or one that supports this training"):
-            choose_stepper(*settings, X, stepper=name)
-    for stepper in ("auto", "autodiff"):
-        chosen = choose_stepper(*settings, X, stepper=stepper)
+            choose_stepper(network, loss, replace(optimizer, stepper=name), batch_size, X)
+    for name in ("auto", "autodiff"):
+        chosen = choose_stepper(network, loss, replace(optimizer, stepper=name), batch_size, X)
         assert type(chosen) is AutodiffStepper
-        assert chosen.loss is settings[1]
-        assert chosen.batch_size == settings[3]
+        assert chosen.loss is loss
+        assert chosen.batch_size == batch_size
 
 
-def test_a_stepper_can_be_chosen_by_name():
-    plain = TwoLayer(width=4), losses.squared(), "sgd", None, X
-    for name, expected in (
-        ("autodiff", AutodiffStepper),
-        ("hidden", HiddenStepper),
-        ("preactivation", PreactivationStepper),
-    ):
-        assert type(choose_stepper(*plain, stepper=name)) is expected
-    with pytest.raises(ValueError, match=r"^stepper must be one of auto, autodiff"):
-        choose_stepper(*plain, stepper="fast")
-    with pytest.raises(ValueError, match=r"^optimizer must be one of sgd, momentum"):
-        choose_stepper(TwoLayer(width=4), losses.squared(), "SGD", None, X)
+def test_a_custom_optimizer_uses_autodiff():
+    def optimizer(rate):
+        return optax.sgd(rate, 0.5)
+
+    assert choose_stepper(TwoLayer(width=4), losses.squared(), optimizer, None, X).optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("autodiff", AutodiffStepper), ("hidden", HiddenStepper), ("preactivation", PreactivationStepper)],
+)
+def test_a_stepper_can_be_chosen_by_name(name, expected):
+    chosen = choose_stepper(TwoLayer(width=4), losses.squared(), Optimizer("sgd", stepper=name), None, X)
+    assert type(chosen) is expected
 
 
 @pytest.mark.parametrize("inputs", INPUTS)

@@ -169,7 +169,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
     if not settings["traits"]["kernel_of_signs"]:
         return ""
     return (
-        "if only the hidden layer is trained, a relu kernel changes by flipped signs only; random flips add m^(-3/4) "
+        "if only the hidden layer is trained, the kernel changes by flipped signs only; random flips add m^(-3/4) "
         "alpha^(-1/2), whose boundary goes as m^(-3/2); so the boundary of small changes is steeper than m^(-1/2), and "
         "approaches m^(-1/2) as m grows"
     )

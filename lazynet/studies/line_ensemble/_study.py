@@ -180,16 +180,25 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
         "deviation": (dims, f.std(axis=1, ddof=1)),
     }
     if all("gap" in cell for cell in cells):
-        gap = stacked("gap").reshape(*f.shape[:3], -1)
-        bias, variance = split_gap(gap)
-        parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
-        seeds = gap.shape[1]
-        if seeds > 2:
-            jackknife = [split_gap(np.delete(gap, i, axis=1)) for i in range(seeds)]
-            for name, values in zip(("gap_bias_squared", "gap_variance"), zip(*jackknife, strict=True), strict=True):
-                parts[f"{name}_error"] = np.sqrt((seeds - 1) * np.var(values, axis=0))
+        parts = split_with_errors(stacked("gap").reshape(*f.shape[:3], -1))
         table |= {name: (("width", "step"), values) for name, values in parts.items()}
     return table
+
+
+def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the squared gap, its split over seeds and, from three seeds on, jackknife standard errors.
+
+    Args:
+        gap: (width, seed, step, place).
+    """
+    bias, variance = split_gap(gap)
+    parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
+    seeds = gap.shape[1]
+    if seeds > 2:
+        jackknife = [split_gap(np.delete(gap, i, axis=1)) for i in range(seeds)]
+        for name, values in zip(("gap_bias_squared", "gap_variance"), zip(*jackknife, strict=True), strict=True):
+            parts[f"{name}_error"] = np.sqrt((seeds - 1) * np.var(values, axis=0))
+    return parts
 
 
 def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,42 +1,41 @@
-"""A trained network beside a kernel, mode by mode: which eigen-directions leave the kernel regime, and when."""
+"""`lazynet.mode_residuals`: the residual of a trained network along the eigenvectors of a kernel."""
 
 import json
 
 import numpy as np
 
 from lazynet.dynamics import kernel_descent
-from lazynet.experiment._cell import DIVERGENCE
-from lazynet.kernels import Spectrum, spectrum
-from lazynet.kernels._krylov import check_tolerance
-from lazynet.kernels._spectrum import check_targets
+from lazynet.experiment import DIVERGENCE
+from lazynet.kernels import Spectrum, check_targets, check_tolerance, spectrum
 from lazynet.measures import label_result, residual_modes
-from lazynet.studies.train._api import Run
+from lazynet.studies.train import Run
 from lazynet.typing import Result, SquareKernel, Targets
 
 
 @DIVERGENCE
 def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.1) -> Result:
-    """The residual of a trained network along the eigenvectors of a kernel, beside the kernel's own prediction of it.
+    """Compare the residual of a trained network with a kernel's prediction, along the kernel's eigenvectors.
 
-    Under the kernel the residual along v_i shrinks as (1 - eta lambda_i)^step (Arora et al. 2019, Theorem 4.1), from
-    the network's own start. With the analytic kernel the gap is all that finite width costs; with
-    `lazynet.empirical_ntk(network, run.variables_0, data.x_train)` it is what the movement of that kernel costs.
+    Under the kernel the residual along v_i shrinks as (1 - eta lambda_i)^step from the network's own start (Arora et
+    al. 2019, Theorem 4.1). With the analytic kernel the gap is the full cost of finite width; with
+    `lazynet.empirical_ntk(network, run.variables_0, data.x_train)` it is the cost of the movement of that kernel.
 
     Args:
-        run: of `lazynet.train`, by plain full-batch descent on the squared loss.
-        k: kernel on the training set (n, n), or its `lazynet.kernels._spectrum`.
-        y: the targets it was trained on, (n,) or (n, k).
-        tolerance: the largest gap at which the kernel still counts as right about a mode.
+        run: a run of `lazynet.train` by plain full-batch descent on the squared loss.
+        k: kernel on the training set (n, n), or its `lazynet.kernels.spectrum`.
+        y: the training targets, (n,) or (n, k).
+        tolerance: largest gap at which a mode still follows the kernel.
 
     Returns:
-        `xarray.Dataset` over `step` and `mode`, 1 to n from the largest eigenvalue down: residual and kernel_residual
-        (with `output` where there are several), gap; over `mode`: eigenvalue, last_step_held. The gap is the distance
-        of the two residuals over max(|v_i' r_0|, ||r_0|| / sqrt(n)), r_0 the residual at the start: a mode that holds
-        less than the average one is measured by that one. Everything is float64; a diverged network is NaN or infinite.
+        `xarray.Dataset`. Over `step` and `mode`, 1 to n from the largest eigenvalue down: residual and kernel_residual
+        (with `output` for several outputs), and gap. Over `mode`: eigenvalue and last_step_held. The gap is the
+        distance of the two residuals over max(|v_i' r_0|, ||r_0|| / sqrt(n)), with r_0 the residual at the start: a
+        mode below the average size is measured by that size. Everything is float64; a diverged network is NaN or
+        infinite.
 
     Raises:
-        ValueError: if the run was trained otherwise, shapes do not fit, the kernel is not a finite symmetric matrix or
-            has a negative eigenvalue, or the tolerance is not positive.
+        ValueError: if the run was not trained by plain descent, shapes do not agree, the kernel is not a finite
+            symmetric matrix or has a negative eigenvalue, or the tolerance is not positive.
 
     >>> import jax, lazynet as lz
     >>> data, network = lz.load_dataset("digits", n_train=32, n_test=8), lz.TwoLayer(width=4096)
@@ -50,21 +49,21 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
     settings = json.loads(run.snapshots.attrs["settings"])
     if not settings["plain"]:
         raise ValueError(
-            f"The run was trained by {settings['optimizer']} on the {settings['loss']} loss with batch_size="
-            f"{settings['batch_size']}, but a kernel predicts single modes only of full-batch sgd on the squared loss."
+            "run must be trained by full-batch sgd on the squared loss, got "
+            f"{settings['optimizer']} on the {settings['loss']} loss with batch_size={settings['batch_size']}."
         )
     check_tolerance(tolerance)
     u = run.snapshots.train_prediction.values.astype(np.float64)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
-        raise ValueError(f"The run has predictions of shape {u.shape[1:]}, but y has shape {y.shape}.")
+        raise ValueError(f"y must have the shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
     steps = run.snapshots.step.values
     path = kernel_descent(k, y, learning_rate=settings["learning_rate"], steps=steps, f0=u[0])
     residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
     start = _sizes(residual[:1])
-    # Where all begin at their targets, there is no scale but the targets' own unit.
+    # A network that starts at its targets has no scale but the unit of the targets.
     scale = np.maximum(start, np.linalg.norm(start) / np.sqrt(n)) if start.any() else np.ones_like(start)
     gap = _sizes(residual - predicted) / scale
     dims = ("step", "mode", "output")[: residual.ndim]
@@ -82,12 +81,12 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
 
 
 def _sizes(modes: np.ndarray) -> np.ndarray:
-    """The norm over outputs, (s, n)."""
+    """Return the norm over outputs, (s, n)."""
     return np.linalg.norm(modes.reshape(*modes.shape[:2], -1), axis=2)
 
 
-def _last_held(steps: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The last of the steps (s,) before the first at which a mode is not right, (n,)."""
-    # The two start from the same predictions, so that the first snapshot is right.
-    until = np.where(right.all(axis=0), len(steps), np.argmin(right, axis=0))
+def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Return the last of the steps (s,) before a mode first leaves the kernel, (n,)."""
+    # Network and kernel start from the same predictions.
+    until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]

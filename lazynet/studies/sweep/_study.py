@@ -65,7 +65,7 @@ class SweepStudy:
             name=f"width {pack.width}",
             units=units_of(self.spec, pack),
             compute=partial(self._compute, pack, rate),
-            program=(pack.width, point.program_key),
+            program=(pack.width, point.program_key, point.training),
             losses=partial(_losses, pack),
         )
 

@@ -1,0 +1,132 @@
+"""Kill a laziness map, a line ensemble and a reproduction at random moments, resume them, and compare every bit.
+
+    python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line reproduce ...]
+
+Each study runs once without interruption, and once killed by SIGKILL at random moments. A line ensemble also runs in
+two shards. The program ends with exit code 1 if a result differs.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+STUDIES = {
+    "map": """
+import lazynet as lz
+data = lz.load_dataset("digits", classes=(1, 8), n_train=32, n_test=32)
+network = lz.TwoLayer(width=64, train="both")
+folder = lz.RunFolder(OUT, resume=True)
+lz.laziness_map(network, data, [64, 128, 256], [0.1, 0.3, 1.0, 3.0, 10.0], seeds=4, out=folder, progress=False)
+""",
+    "line": """
+import lazynet as lz
+data = lz.load_dataset("digits", n_train=64, n_test=0)
+network = lz.MLP(width=64, depth=3, activation="tanh", init_scale=1.5**0.5)
+shard = SHARD
+folder = lz.RunFolder(OUT, resume=True, shard=shard)
+ends = data.x_train[:2]
+lz.line_ensemble(network, data, ends, [64, 128, 256], seeds=12, steps=200, out=folder, progress=False)
+""",
+    "reproduce": """
+import sys
+from lazynet.cli import main
+sys.exit(main(["reproduce", "arora2019", "--size", "tiny", "--out", OUT, "--resume", "--json"]))
+""",
+}
+
+
+def main() -> int:
+    """Run the studies that the command line names; return 1 if a result differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="studies to run, by default all")
+    parser.add_argument("--kills", type=int, default=5, help="number of kills (5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
+    arguments = parser.parse_args()
+    moments, failed = random.Random(arguments.seed), 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.studies or STUDIES:
+            failed += check(name, Path(folder), arguments.kills, moments)
+    return 1 if failed else 0
+
+
+def check(name: str, folder: Path, kills: int, moments: random.Random) -> int:
+    """Run one study without and with kills; return the number of differing results."""
+    whole, killed = folder / f"{name}-whole", folder / f"{name}-killed"
+    begin = time.monotonic()
+    finish(start(name, whole))
+    seconds = time.monotonic() - begin
+    for _ in range(kills):
+        process = start(name, killed)
+        # The import takes part of the time in which a kill may come.
+        time.sleep(moments.uniform(0.1, 0.8) * seconds)
+        process.kill()
+        process.wait()
+        print(f"{name}: killed, {len(list(killed.rglob('*.npz')))} cells are stored", flush=True)
+    finish(start(name, killed))
+    failed = report(f"{name}, killed {kills} times in runs of {seconds:.0f} s", whole, killed)
+    if name == "line":
+        parts = folder / "line-shards"
+        for k in (1, 2):
+            finish(start(name, parts, (k, 2)))
+        finish(python(f"import lazynet as lz; lz.merge_shards({str(parts)!r})"))
+        failed += report("line, in two shards", whole, parts)
+    return failed
+
+
+def start(name: str, out: Path, shard: tuple[int, int] | None = None) -> subprocess.Popen[bytes]:
+    """Start a study in a process of its own."""
+    return python(f"OUT, SHARD = {str(out)!r}, {shard}\n{STUDIES[name]}")
+
+
+def python(code: str) -> subprocess.Popen[bytes]:
+    """Start a Python program."""
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process, and end if it fails."""
+    if process.wait():
+        raise SystemExit(f"A process ended with code {process.returncode}.")
+
+
+def report(text: str, whole: Path, other: Path) -> int:
+    """Print whether all results in two folders are equal; return 1 if they differ."""
+    names = {str(file.relative_to(folder)) for folder in (whole, other) for file in results(folder)}
+    differing = sorted(name for name in names if not equal(whole / name, other / name))
+    outcome = f"differ: {', '.join(differing)}" if differing or not names else "are equal bit for bit"
+    print(f"{text}: {len(names)} results {outcome}", flush=True)
+    return 1 if differing or not names else 0
+
+
+def results(folder: Path) -> list[Path]:
+    """Return the files with results, cells included."""
+    return [file for file in folder.rglob("*") if file.suffix in (".nc", ".npz")]
+
+
+def equal(a: Path, b: Path) -> bool:
+    """Return whether two files hold the same arrays, bit for bit."""
+    if not (a.exists() and b.exists()):
+        return False
+    return arrays(a) == arrays(b)
+
+
+def arrays(file: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Return the bits of all arrays in a file."""
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as content:
+            values = {name: content[name] for name in content.files}
+    else:
+        with xr.open_dataset(file, engine="h5netcdf") as content:
+            values = {str(name): np.asarray(variable.values) for name, variable in content.variables.items()}
+    return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in values.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Activations that are functions of the user's, in networks and in sweeps."""
+
+import json
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from unchecked import unchecked
+
+import lazynet as lz
+from lazynet.networks import get_activation, traits
+
+
+def same_tanh(z):
+    return jnp.tanh(z)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return lz.load_dataset("digits", n_train=32, n_test=8)
+
+
+def swept(activation, data, family=lz.TwoLayer, **more):
+    network = family(width=16, activation=activation, **more)
+    return lz.sweep(network, data, [16, 64], seeds=1, steps=10, progress=False)
+
+
+def test_a_function_of_jax_is_the_name_that_it_has(data):
+    named, given = swept("tanh", data), swept(jnp.tanh, data)
+    assert json.loads(given.attrs["settings"])["activation"] == "tanh"
+    assert set(named.data_vars) == set(given.data_vars)
+    for name in named.data_vars:
+        np.testing.assert_array_equal(given[name], named[name], err_msg=name)
+
+
+@pytest.mark.parametrize(("family", "more"), [(lz.TwoLayer, {}), (lz.MLP, {"depth": 2})])
+def test_a_function_gives_what_the_name_gives(data, family, more):
+    named, given = swept("tanh", data, family, **more), swept(same_tanh, data, family, **more)
+    # No bound without a Lipschitz constant.
+    missing = {"lemma_bound", "path_bound"} if family is lz.TwoLayer else set()
+    assert set(named.data_vars) - set(given.data_vars) == missing
+    for name in given.data_vars:
+        tolerance = {"rtol": 1e-3, "atol": 2e-5} if "gap" in name or "flips" in name else {"rtol": 2e-5, "atol": 1e-5}
+        np.testing.assert_allclose(given[name], named[name], err_msg=name, **tolerance)
+    settings = json.loads(given.attrs["settings"])
+    assert settings["activation"] == "same_tanh"
+    rows = [{row.quantity: row.predicted for row in lz.verify(result).rows} for result in (named, given)]
+    assert rows[0] == rows[1]
+    assert "same_tanh" in lz.plot(given)._suptitle.get_text()
+
+
+def test_what_is_unknown_of_a_function_is_left_out():
+    known = get_activation(same_tanh)
+    assert (known.name, known.lipschitz, known.homogeneous, known.relu_parts) == ("same_tanh", None, None, None)
+    assert not known.is_named
+    network = traits(lz.TwoLayer(8, activation=same_tanh))
+    assert (network.neuron_gradient, network.scaling.homogeneous, network.custom) == (None, None, True)
+
+
+def test_a_stored_sweep_tells_functions_of_one_name_apart(data, tmp_path):
+    """A function with kinks has no kernel of infinite width, and needs none without predictions."""
+
+    def sweep_with(slope, resume):
+        def activation(z):
+            return jnp.clip(slope * z, -1, 1)
+
+        network, options = lz.TwoLayer(width=8, activation=activation), {"compare": False, "learning_rate": 0.1}
+        return lz.sweep(network, data, [8], 1, 5, out=tmp_path / "run", resume=resume, progress=False, **options)
+
+    first = sweep_with(1.0, False)
+    np.testing.assert_array_equal(sweep_with(1.0, True).train_loss, first.train_loss)
+    with pytest.raises(ValueError, match="belongs to another sweep: there network_tried is"):
+        sweep_with(2.0, True)
+
+
+REFUSED = {
+    "unknown name": ("rely", "got 'rely'"),
+    "no function": (3, "got 3"),
+    "mixes entries": (jax.nn.softmax, "got softmax, which mixes the entries of its argument"),
+    "other shape": (jnp.sum, "got sum, which does not return an array of its argument's shape and dtype"),
+    "other dtype": (jnp.signbit, "got signbit, which does not"),
+    "not of jax": (np.tanh, "got tanh, which fails on an array of shape"),
+    "fails": (lambda z: z @ z, "got <lambda>, which fails on an array of shape"),
+    "unhashable": (type("Unhashable", (), {"__call__": lambda self, z: z, "__hash__": None})(), ""),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_activation_is_refused(name):
+    activation, message = REFUSED[name]
+    for family in (lz.TwoLayer, lz.MLP, partial(lz.ConvNet, filter_size=2)):
+        with unchecked(), pytest.raises(ValueError, match=f"activation must be .*{re.escape(message)}"):
+            family(8, activation=activation)

@@ -1,0 +1,67 @@
+"""Studies that are killed with kill -9 and resumed equal those that were never stopped, bit for bit."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import xarray as xr
+
+import lazynet as lz
+from lazynet.execution import Store
+
+DATA = lz.load_dataset("digits", n_train=16, n_test=6)
+
+
+def line_ensemble(out):
+    network, ends = lz.TwoLayer(8, symmetric=False), DATA.x_train[:2]
+    return lz.line_ensemble(network, DATA, ends, [8, 16, 32, 64], 4, 400, places=[0.0, 1.0], out=out, progress=False)
+
+
+def laziness_map(out):
+    network, options = lz.TwoLayer(2, train="both"), {"fitted": 0.1, "change": 0.1, "progress": False}
+    return lz.laziness_map(network, DATA, [16, 32, 64], [0.3, 3.0, 30.0], 2, out=out, **options)
+
+
+def infinite_width(out):
+    data = lz.load_dataset("digits", n_train=400, n_test=100)
+    return lz.infinite_width(lz.TwoLayer(2), data, steps=10_000, out=out, progress=False)
+
+
+STUDIES = {"line_ensemble": line_ensemble, "laziness_map": laziness_map, "infinite_width": infinite_width}
+
+
+def start(study, out):
+    command = [sys.executable, __file__, study, str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_killed_study_loses_no_finished_cell(study, tmp_path):
+    expected, out = STUDIES[study](None), tmp_path / "run"
+
+    def stored():
+        return {path: path.stat().st_mtime_ns for path in out.rglob("cells/[!.]*.npz")}
+
+    process = start(study, out)
+    while process.poll() is None and not stored():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    cells = stored()
+    assert cells
+    assert not (out / "result.nc").exists()
+    process = start(study, out)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert cells.items() <= stored().items()
+    result = xr.load_dataset(out / "result.nc", engine="h5netcdf")
+    xr.testing.assert_identical(result.drop_attrs(), expected.drop_attrs())
+    folder = out / "map" if study == "laziness_map" else out
+    assert Store(folder).status().finished == len(Store(folder).keys) > len(cells)
+
+
+if __name__ == "__main__":
+    STUDIES[sys.argv[1]](lz.RunFolder(sys.argv[2], resume=True))
