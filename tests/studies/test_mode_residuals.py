@@ -163,7 +163,7 @@ def test_bad_arguments_are_refused(narrow, data, analytic):
         lz.mode_residuals(narrow, analytic - np.eye(32), y)
     with jax.numpy_dtype_promotion("standard"):
         run = lz.train(lz.TwoLayer(width=16), data, KEY, 2, learning_rate=0.01, batch_size=8)
-    with pytest.raises(ValueError, match="trained by sgd on the squared loss with batch_size=8, but a kernel predicts"):
+    with pytest.raises(ValueError, match="run must be trained by full-batch sgd on the squared loss"):
         lz.mode_residuals(run, analytic, y)
 
 
