@@ -151,7 +151,7 @@ class InfiniteWidth:
 
 
 def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.ndarray) -> Arrays:
-    """Return losses and errors, given predictions that alternate between true and random labels."""
+    """Return losses and errors from predictions whose outputs alternate between true and random labels."""
     y = data.y_train.reshape(data.n_train, -1)
     f_train = train.reshape(len(step), *y.shape, 2)
     losses, errors = [], []

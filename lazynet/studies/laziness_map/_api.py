@@ -52,7 +52,7 @@ BAND = 0.1
 # Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
 
-# One round of the bisection: maps each width to a scale and the kernel changes of all seeds at that scale.
+# One round of the bisection, which maps each width to a scale and the kernel changes of all seeds at that scale.
 Round = dict[int, tuple[float, np.ndarray]]
 
 
@@ -92,7 +92,7 @@ class Setting:
     progress: bool
 
     def train(self, network: Any, widths: Sequence[int], scales: Sequence[float] | None, name: str) -> Result | None:
-        """Train networks by gradient flow and return the sweep at its last step, or None except on the first process.
+        """Train networks by gradient flow and return the sweep's last step, or None on all processes but the first.
 
         Args:
             network: the family of networks.
@@ -164,7 +164,7 @@ def laziness_map(
         output_scales: at least two values of alpha.
         seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
         change: relative kernel change that defines the boundary.
-        fitted: fraction of the initial training loss at which a network fits its data and training stops.
+        fitted: fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: maximum number of training steps.
         dtype: dtype of the training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder`. The folder contains result.nc, and a sweep in each subfolder. A map
@@ -175,14 +175,14 @@ def laziness_map(
     Returns:
         An `xarray.Dataset`, or None in a shard and on all hosts but the first.
 
-        - Over width, output_scale and seed: status, train_loss and stopped_step. The status is fitted, unfinished
-          (after the last step), diverged, or dead (training stalled before the network fitted its data).
+        - Over width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
+          unfinished (after the last step), diverged, and dead (training stalled before the network fitted its data).
         - Over width, output_scale and seed, with NaN for networks that do not fit: kernel_change, test_loss,
           test_error, relative_displacement, time and, if known, activation_flips.
         - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
         - Over width and `round`: tried_scale. Over width, `round` and seed: tried_change.
 
-        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. It is minus the predicted
+        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`: minus the predicted
         exponent of the boundary, minus the fitted exponent if none is predicted, or 0 if there is no exponent at all.
 
         The other attributes are change; boundary_exponent, with its 95% interval boundary_exponent_low to
@@ -275,11 +275,11 @@ def _check_folder(folder: RunFolder) -> None:
 
 
 def _bisection(setting: Setting, result: Result | None, scales: list[float], change: float) -> list[Round]:
-    """Bisect the bracket of the boundary at each width, as long as most networks at its middle fit their data.
+    """Bisect the bracket at each width for as long as most networks at the bracket's middle fit their data.
 
     Args:
         setting: the settings of the map.
-        result: the map at the given scales, or None except on the first process.
+        result: the map at the given scales, or None on all processes but the first.
         scales: the given scales.
         change: the kernel change that defines the boundary.
 

@@ -65,7 +65,7 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "a s"]],
     level: float,
 ) -> Boundary:
-    """Find the scale at each width where the mean change over seeds equals a level, and fit its exponent in the width.
+    """Find the scale of each width where the mean change over seeds equals a level, and fit the exponent of the scales.
 
     The log of the mean is interpolated linearly in the log of the scale. Intervals range from the 2.5th to the 97.5th
     percentile over bootstrap samples of the seeds, which are drawn independently for each width.

@@ -43,7 +43,7 @@ def line_ensemble(
         data: the training examples, for full-batch descent on the squared loss; the test examples are ignored.
         ends: the inputs x_1 and x_2, each of shape (d,).
         widths: numbers of hidden units.
-        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds; at least two seeds.
+        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds. At least two seeds are required.
         steps: number of training steps.
         places: values of a; by default 51 equally spaced values from -2 to 3.
         snapshots: number of log-spaced snapshots, or a list of their steps.
@@ -53,8 +53,8 @@ def line_ensemble(
         progress: whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None in a shard and on all hosts but the first. Several outputs are along the dimension
-        `output`.
+        An `xarray.Dataset`, or None in a shard and on all hosts but the first. Multiple outputs are stored along the
+        dimension `output`.
 
         - Over width, seed, step and place: prediction.
         - Over width, step and place: mean and deviation.

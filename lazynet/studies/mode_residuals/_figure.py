@@ -77,7 +77,7 @@ def _handful(start: np.ndarray) -> list[int]:
 
 
 def _draw_held(axes: Axes, result: Result) -> None:
-    """Draw the step up to which each mode follows the kernel, and the step at which the kernel learns it."""
+    """Draw the step up to which each mode follows the kernel, and the step at which the kernel learns the mode."""
     settings = json.loads(result.attrs["settings"])
     last, mode, step = int(result.step[-1]), result.mode.values, result.last_step_held.values
     for chosen, color, marker, label in (

@@ -58,8 +58,8 @@ def sweep(
             labels that are redrawn) are a subset of the labels changed by a larger label_noise. A function is labeled
             by its name.
         snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
-            included. By default, there are at least 20 snapshots, and the step of each snapshot is at most 1.5 times
-            the step before it.
+            included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
+            previous snapshot's step.
         stop: criteria for stopping a member before the last step. A stopped member keeps its last values.
         measure: what to measure, and what to compare the networks with.
         dtype: dtype of the training, "float32" or "float64". Kernels and predictions are always float64.

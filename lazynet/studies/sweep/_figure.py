@@ -21,7 +21,7 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.studies.sweep._verdict import Verdict, entry_of, quantity_of, reduce_steps, verify_sweep
 from lazynet.typing import Axes, Figure, Result
 
-# Levels that the title may state. It states the first of these levels that the verdict contains.
+# Levels that the title may state, in order of preference.
 CHANGES = {
     "activation_flips": "of signs flipped",
     "kernel_drift": "of the kernel changed",

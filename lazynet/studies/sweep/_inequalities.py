@@ -50,7 +50,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
     (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, with the network's own residuals.
 
-    The bounds in (ii) and (iii) are multiplied by additional factors for other activations, scales or several outputs.
+    The bounds in (ii) and (iii) include factors for the activation, the output scale and the number of outputs.
     """
     moving = result.isel(step=slice(1, None))
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:

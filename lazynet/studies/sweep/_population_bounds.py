@@ -15,11 +15,11 @@ STILL = 1e-9
 
 
 def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
-    """Compute bounds on the population loss min(1, |f - y|) of a sweep's networks from how far their weights moved.
+    """Bound the population loss min(1, |f - y|) of each network in a sweep, based on how far its weights moved.
 
     The bound is Theorem 5.1 of Arora et al. 2019, for inputs of unit norm, as in `lazynet.theory.population_bound`. By
-    the Cauchy-Schwarz inequality, a network with training loss L has a mean of min(1, |f - y|) over the training
-    examples of at most sqrt(2 L / n). The bound also holds for the 0-1 error if the labels are +-1.
+    the Cauchy-Schwarz inequality, the mean of min(1, |f - y|) over the training examples is at most sqrt(2 L / n),
+    where L is the squared loss. The bound also holds for the 0-1 error if the labels are +-1.
 
     Args:
         result: result of `lazynet.sweep` with the squared loss and no axes other than width and seed.

@@ -1,4 +1,4 @@
-"""The text of a verdict, which fits a terminal with 120 columns, a file or a README."""
+"""The text of a verdict, for terminals with 120 columns, files and READMEs."""
 
 import math
 from collections.abc import Mapping, Sequence

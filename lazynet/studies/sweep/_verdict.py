@@ -46,7 +46,7 @@ class Verdict:
         band: half-width of the band around each predicted exponent.
         widths: widths of the sweep, ascending.
         seeds: number of seeds.
-        diverged: number of members that diverged. A row that is missing a diverged member never holds.
+        diverged: number of members that diverged. A row with a diverged member never holds.
         corrections: exponent of each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
@@ -96,7 +96,7 @@ class Verdict:
             KeyError: if no exponent is predicted for the quantity, or if corrections were not requested.
         """
         if self.corrections is None or quantity not in self.corrections:
-            raise KeyError(f"The verdict has no correction for {quantity!r}; verify with corrections=True.")
+            raise KeyError(f"The verdict has no correction for {quantity!r}; call verify with corrections=True.")
         return self.corrections[quantity]
 
     def to_json(self) -> str:
@@ -145,7 +145,7 @@ def quantity_of(result: Result, quantity: str) -> DataArray:
 
 
 def verdicts_json(result: Result) -> str:
-    """Return the verdict as JSON, or a list "points" of labeled verdicts if there are axes other than width and seed."""
+    """Return the verdict as JSON, or a list "points" of labeled verdicts if there are axes besides width and seed."""
     verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
         return json.dumps(verdicts[0][1], indent=2)

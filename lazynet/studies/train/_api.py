@@ -80,8 +80,8 @@ def train(
             optax optimizer.
         batch_size: number of examples in a batch; defaults to the full batch.
         snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
-            included. By default, there are at least 20 snapshots, and the step of each snapshot is at most 1.5 times
-            the step before it.
+            included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
+            previous snapshot's step.
         stop: criteria for stopping before the last step.
         measure: what to measure. The options predictions, quadratic and regression are available in sweeps only.
         dtype: "float32" or "float64".
