@@ -239,7 +239,7 @@ def test_the_picture_says_what_was_found(found):
 
 
 BAD = {
-    "one scale": ({"output_scales": [1.0]}, "^output_scales must be at least two different positive numbers, got"),
+    "one scale": ({"output_scales": [1.0]}, "^output_scales must be at least two distinct positive numbers, got"),
     "a scale twice": ({"output_scales": [1.0, 1.0]}, "^output_scales must be"),
     "a negative scale": ({"output_scales": [-1.0, 1.0]}, "^output_scales must be"),
     "no change": ({"change": 0.0}, "^change must be positive and finite, got 0.0"),
@@ -259,11 +259,11 @@ BAD = {
     ),
     "targets of zero": (
         {"data": lz.Dataset(DATA.x_train, np.zeros(DATA.n_train))},
-        "^y_train must have targets other than zero",
+        "^y_train must have nonzero targets",
     ),
     "an expansion": (
         {"network": lz.linearize(BOTH, BOTH.init(jax.random.key(0), jnp.ones((2, 64))))},
-        "^network must have an output_scale, got",
+        "^network must have the field output_scale, got",
     ),
 }
 

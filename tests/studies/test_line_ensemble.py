@@ -196,15 +196,15 @@ def test_an_ensemble_that_runs_out_of_time_is_resumed(tmp_path):
 
 
 BAD = {
-    "one end": ({"ends": ENDS[:1]}, r"^ends must be two finite inputs of 64 features, got shape \(1, 64\)"),
+    "one end": ({"ends": ENDS[:1]}, r"^ends must be two finite inputs with 64 features, got shape \(1, 64\)"),
     "no number": ({"ends": ENDS * np.nan}, r"^ends must be two finite inputs"),
     "no numbers": ({"ends": "ab"}, r"^ends and places must be numbers, got ends = 'ab'"),
     "through zero": (
         {"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]},
-        r"^places must avoid the zero input, .*got 0.5",
+        r"^places must avoid the zero input, got 0.5",
     ),
-    "no place": ({"places": []}, r"^places must be a list of finite numbers"),
-    "one network": ({"seeds": 1}, r"^seeds must name at least two networks, .*got 1"),
+    "no place": ({"places": []}, r"^places must be a nonempty list of finite numbers"),
+    "one network": ({"seeds": 1}, r"^seeds must be at least two, got 1"),
     "no steps": ({"steps": 0}, r"^steps must be .*, got 0"),
     "no widths": ({"widths": []}, r"^widths must have at least one width"),
     "outputs": ({"network": lz.TwoLayer(8, outputs=2)}, r"^outputs of the network must be 1, .*got 2"),
