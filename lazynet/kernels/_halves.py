@@ -1,4 +1,4 @@
-"""Host products with symmetric matrices, which read only half of the matrix and use every entry twice.
+"""Products with symmetric matrices on the host, computed by reading half of a matrix and using every entry twice.
 
 The speed of a product with a few vectors is limited by the time it takes to read the matrix. BLAS has no routine that
 reads half of a symmetric matrix once for several vectors: symm copies the whole matrix, and symv reads half of the

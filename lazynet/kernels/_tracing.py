@@ -59,7 +59,7 @@ class Program(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """The only use of an array W, in a dense layer y = W a + ... or y = W + ....
+    """Dense layer y = W a + ... or y = W + ..., which is the only use of an array W.
 
     Up to the order of the entries, dy/dW is a in the first case and 1 in the second case.
 
@@ -176,7 +176,7 @@ def _read_counts(program: Program) -> dict[int, int]:
 
 
 def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
-    """Return the scales that a step applies to the input at `position`, or None if it uses the input in another way."""
+    """Return the scales that a step applies to the input at `position`, or None if the step does anything else."""
     kinds = step.output_types
     same_size = len(kinds) == 1 and kinds[0].size == step.input_types[position].size
     if not same_size or not jnp.issubdtype(kinds[0].dtype, jnp.floating):
@@ -194,7 +194,7 @@ def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
 
 
 def _dense(step: Step, position: int, scales: Scales, reads: dict[int, int]) -> Dense | None:
-    """Describe the use of the input at `position` by a `Dense`, or return None if the step is not a dense layer."""
+    """Return the use of the input at `position` as a `Dense`, or None if the step is not part of a dense layer."""
     if step.name not in ("dot_general", "add", "sub", "add_any"):
         return None
     output, other = step.outputs[0], step.inputs[1 - position]
