@@ -94,7 +94,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
         x2: Num[Array | np.ndarray, "..."] | None = None,
         dtype: str = "float64",
     ) -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = check_pair(x1, x2, dtype)
         result = tangent_dual(network.train, network.activation, x1, x2, kappa)
         result *= alpha**2

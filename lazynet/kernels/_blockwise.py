@@ -39,7 +39,7 @@ class Blockwise:
         network: Network, as in `empirical_ntk`.
         variables: Variables of the network.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
-        parts: Whether to return the contribution of each array in "params" instead of their sum.
+        parts: Whether to return the separate contributions of the arrays in "params" instead of their sum.
     """
 
     def __init__(self, network: Any, variables: Variables, outputs: str, parts: bool) -> None:
@@ -83,8 +83,9 @@ class Blockwise:
         """Compute the kernel of all pairs of rows, block by block.
 
         Returns:
-            A dictionary that maps the position of each array in "params" to its contribution, or the key 0 to the whole
-            kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average over outputs.
+            A dictionary that maps the position of each array in "params" to the contribution of the array or, if
+            `parts` is false, maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for
+            the average over outputs.
         """
         symmetric, other = x2 is None, x1 if x2 is None else x2
         n1, n2, features = len(x1), len(other), x1.shape[1:]
@@ -131,7 +132,7 @@ class Blockwise:
 
 
 def as_static(network: Any) -> Hashable:
-    """Return the network, in a hashable wrapper if necessary, as a static argument for `jax.jit`."""
+    """Return the network, wrapped if it is not hashable, for use as a static argument of `jax.jit`."""
     try:
         hash(network)
     except TypeError:

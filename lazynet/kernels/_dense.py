@@ -67,7 +67,7 @@ def shares(n: int) -> list[tuple[slice, jax.Device]]:
 
 
 def put_on_devices(n: int, compute: Block, dtype: str, progress: Callable[[float], None] | None) -> list[Array]:
-    """Compute the upper triangle of a kernel matrix in blocks, and return the full matrix, one panel per device."""
+    """Compute the upper triangle of a kernel in blocks, and return the full matrix as one panel of rows per device."""
     with float64():
         panels = [jnp.zeros((rows.stop - rows.start, n), dtype, device=device) for rows, device in shares(n)]
 

@@ -31,7 +31,7 @@ class SpectralDensity(NamedTuple):
             f: Vectorized function of the eigenvalues.
 
         Returns:
-            The estimate and its standard error, both computed over the random vectors.
+            The mean of the estimates from the random vectors, and the standard error of this mean.
         """
         estimates = f(self.values) @ self.weights
         return float(estimates.mean()), float(estimates.std(ddof=1) / np.sqrt(len(estimates)))

@@ -25,8 +25,8 @@ _lock = threading.Lock()
 def neural_tangents() -> ModuleType:
     """Import neural-tangents 0.6.5 on JAX 0.10 to 0.12, without TensorFlow.
 
-    Any names in `NAMES` that JAX lacks are added to JAX's modules during the import and removed afterwards, so JAX is
-    unchanged for the rest of the process. An empty module replaces `neural_tangents.experimental`, which requires
+    Any names in `NAMES` that JAX lacks are added to JAX's modules during the import and removed afterwards, so the rest
+    of the process sees an unmodified JAX. An empty module replaces `neural_tangents.experimental`, which requires
     TensorFlow.
 
     To compute in float64, call neural-tangents functions inside `lazynet.precision.float64()`.

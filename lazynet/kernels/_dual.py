@@ -69,9 +69,10 @@ def tangent_dual(
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
 ) -> Float[np.ndarray, "n1 n2"]:
-    """Compute a part of the infinite-width tangent kernel of a two-layer network, in the dtype of the rows.
+    """Compute part of the infinite-width tangent kernel of a two-layer network, in the dtype of the rows.
 
-    No temporary array is as large as the result. In float32, the error is about 2e-7 times the norms of the two rows.
+    No temporary array is as large as the result. In float32, the error is about 2e-7 times the product of the norms of
+    the two rows.
 
     Args:
         part: "hidden" for x.x' E[sigma' sigma'], "readout" for E[sigma sigma], "both" for their sum, or "slope" for
@@ -160,7 +161,7 @@ def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
 
 
 def closed_form_layer(activation: str | Function) -> str | None:
-    """Return the name of the neural-tangents layer with the closed form of an activation, or None if there is none."""
+    """Return the name of the neural-tangents layer for an activation, or None if there is no closed form."""
     known = get_activation(activation)
     return CLOSED_FORMS.get(known.name) if known.is_named else None
 
@@ -204,7 +205,7 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Compute a part of the kernel of a z + b relu(z) from cosines, and a mask of the nearly parallel pairs of rows.
+    """Compute part of the kernel of a z + b relu(z) from cosines, and a mask of the nearly parallel pairs of rows.
 
     Evaluating the polynomial for the angle costs little compared with the matrix product, whereas XLA's arctan2 would
     double the total cost.
@@ -232,7 +233,7 @@ def _arc_cosine_part(
     sine: Either,
     slope: Either,
 ) -> Either:
-    """Compute a part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
+    """Compute part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
 
     The cross terms are E[u relu(v)] = E[u v] / 2, so the slopes of this activation are a (a + b) + b^2 E[relu' relu'].
     Source: Cho and Saul 2009, kernels of order 0 and 1.

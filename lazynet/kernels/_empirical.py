@@ -69,15 +69,15 @@ def empirical_ntk(
     (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
-        network: Object with a function `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or the
-            function itself. JAX must be able to trace the function and differentiate it in reverse mode, and each
+        network: Object with a method `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or a function
+            that does the same. JAX must be able to trace the function and differentiate it in reverse mode, and each
             output may depend only on the corresponding row of x.
         variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
             "params".
         x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs.
         x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
-        parts: Whether to return the contribution of each array in "params" instead of their sum.
+        parts: Whether to return the separate contributions of the arrays in "params" instead of their sum.
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
             float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
         memory: Memory limit in bytes, not counting the result. Defaults to the free memory.
@@ -185,14 +185,14 @@ def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: Any
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # jnp.asarray would take a tenth as long as a small kernel, and casting in NumPy avoids compiling a program.
+    # Calling jnp.asarray would add a tenth to the time of a small kernel, and casting in NumPy compiles no program.
     if isinstance(a, Array):
         return a if a.dtype == dtype else a.astype(dtype)
     return jnp.asarray(np.asarray(a, dtype))
 
 
 def _counts(network: Network, variables: Variables) -> bool:
-    """Return whether the sum over units is a count because slopes are 0 or 1 and readout weights are +1 or -1."""
+    """Return whether the sum over units is a count, which requires slopes of 0 or 1 and readout weights of +1 or -1."""
     return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 

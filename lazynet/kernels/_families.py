@@ -40,7 +40,7 @@ def _deep_kernel(network: MLP) -> Kernel:
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         other = x1 if x2 is None else x2
         check_memory(f"The kernel of {len(x1)} x {len(other)} rows", 8 * HELD * len(x1) * len(other))
@@ -102,7 +102,7 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
         return np.mean(np.asarray(kernel).reshape(n1, count, n2, count), axis=(1, 3))
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         p1 = np.asarray(patches(network, x1))
         p2 = p1 if x2 is None else np.asarray(patches(network, x2))
@@ -128,7 +128,7 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
     unscaled, alpha = network.kernel(network.width), at_width(network.output_scale, network.width)
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         shape = len(x1), len(x1 if x2 is None else x2)
         # neural-tangents relies on promotion of dtypes and ranks, which the user may have disabled.
@@ -143,7 +143,7 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
 
 @analytic_kernel.register(Centered)
 def _kernel_of_centered(network: Centered) -> Kernel | None:
-    """Return the kernel of the wrapped network, because subtracting the initial outputs does not change gradients."""
+    """Return the kernel of the wrapped network; subtracting the initial outputs does not change the gradients."""
     return analytic_kernel(network.network)
 
 

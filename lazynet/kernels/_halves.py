@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from lazynet.kernels._threads import in_threads
 
-ROWS = 8  # rows whose sums are held in registers
+ROWS = 8  # number of rows whose sums are held in registers
 TOGETHER = 8  # number of vectors by which each entry is multiplied when it is read
 CHUNK = 2048  # columns per pass over the rows of a strip, few enough that their vectors and sums stay in the cache
 STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
@@ -35,9 +35,9 @@ TYPE = {"float64": "double", "float32": "float"}
 def _assembly(dtype: str) -> str:
     """Return the LLVM IR of `meet`, which computes above += block right and below += block' left for one lane.
 
-    The arguments of `meet` are, in order: the address of the block, the distance between its rows in entries, its
-    number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance between strips
-    of the lane in rows, a flag, and the addresses of right, left, above and below. If the flag is 1, the function skips
+    The arguments of `meet` are, in order, the address of the block, the distance in entries between its rows, its
+    number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance in rows between
+    strips of the lane, a flag, and the addresses of right, left, above and below. If the flag is 1, the function skips
     the squares of ROWS rows on the diagonal and everything to the left of them; if the flag is 0, nothing is skipped.
     """
 
@@ -237,7 +237,7 @@ def _check(block: np.ndarray, right: np.ndarray, left: np.ndarray | None) -> Non
 
 
 def _packed(v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "groups n together"]:
-    """Return the vectors in groups of TOGETHER; the last group is padded with zeros."""
+    """Return the vectors in groups of TOGETHER vectors; the last group is padded with zeros."""
     groups = -(-v.shape[1] // TOGETHER)
     result = np.zeros((groups, len(v), TOGETHER))
     for i in range(groups):

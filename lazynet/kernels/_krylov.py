@@ -69,7 +69,7 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 def basis_limit(n: int) -> int:
-    """Return the largest number of vectors of length n that a basis may have.
+    """Return the largest number of vectors of length n that a basis may contain.
 
     Raises:
         ValueError: If not even `LEAST` vectors fit into memory.
@@ -90,7 +90,7 @@ class Lanczos:
     """Krylov basis for all columns of a block b.
 
     Args:
-        k: Symmetric operator K of n rows.
+        k: Symmetric operator K with n rows.
         b: Starting vectors, shape (n, k).
 
     Attributes:

@@ -118,11 +118,11 @@ def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: b
         left: Layers of n1 rows.
         right: Layers of n2 rows.
         average: Whether to average over outputs.
-        parts: Whether to return the contribution of each array instead of their sum.
+        parts: Whether to return the separate contributions of the arrays instead of their sum.
 
     Returns:
-        A dictionary that maps the position of each array in "params" to its contribution or, if `parts` is false, the
-        key 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average.
+        A dictionary that maps the position of each array in "params" to the contribution of the array or, if `parts` is
+        false, maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average.
     """
     blocks: dict[int, Array] = {}
     for layer1, layer2 in zip(left, right, strict=True):

@@ -44,7 +44,7 @@ def monte_carlo_kernel(
     which averaging over more initializations does not remove (Hanin and Nica 2020, Theorem 1, for relu).
 
     Args:
-        network: Object with functions `init(key, x)` and `apply(variables, x)`.
+        network: Object with methods `init(key, x)` and `apply(variables, x)`.
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
         starts: Number of initializations, at least 2.

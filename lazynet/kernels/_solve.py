@@ -222,8 +222,8 @@ def solve(
             lambda_min /= float(np.sum(p.product(lowest) ** 2))
     storage = 0.0 if lambda_min > zero else np.inf
     if process.depth:
-        # An error E in K causes the error x' E x in the quadratic form. Errors of the entries are assumed to be
-        # independent; errors of the products, and of dropping directions as rounding errors, are bounded by norms.
+        # An error E in K causes an error of x' E x in the quadratic form. Errors in the entries are assumed to be
+        # independent, whereas errors from the products and from dropped directions are bounded by their norms.
         largest = float(process.ritz[0][-1])
         products = EPS * (largest if p is None else p.largest)
         absolute = (rounding * diagonal + products) * np.sum(x**2, axis=0) + 8 * EPS * largest * np.sum(z**2, axis=0)

@@ -68,13 +68,13 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
 
 
 def check_symmetric(matrix: np.ndarray, name: str) -> float:
-    """Check a kernel matrix, and return its largest deviation from its transpose relative to its largest entry.
+    """Check that a kernel matrix is symmetric, and return the largest asymmetry relative to the largest entry.
 
     Raises:
         ValueError: If `matrix` is not a finite symmetric matrix.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ValueError(f"{name} must be a square matrix (n, n), got shape {matrix.shape}.")
+        raise ValueError(f"{name} must be a square matrix of shape (n, n), got shape {matrix.shape}.")
 
     def largest_in_tile(tile: tuple[slice, slice]) -> np.ndarray:
         entries = matrix[tile]
@@ -134,7 +134,7 @@ def spectrum(k: SquareKernel) -> Spectrum:
 
 
 def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:
-    """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figure 1 b and d).
+    """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figures 1b and 1d).
 
     After s steps of gradient descent, the residual along v_i has shrunk by a factor of (1 - eta lambda_i)^s. Targets
     are therefore learned quickly if their large projections belong to large eigenvalues.

@@ -1,4 +1,4 @@
-"""Storage of the entries of a large kernel: in memory, on disk, on the devices, or recomputed for every product."""
+"""Large kernels whose entries are stored in memory, on disk or on the devices, or recomputed for every product."""
 
 import os
 import shutil

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
-# Primitives that only call the function in their parameter "jaxpr".
+# Primitives that do nothing but call the function given by their "jaxpr" parameter.
 CALLS = ("jit", "checkpoint", "remat2")
 # Primitives that change only the order, shape, sign or dtype of the entries.
 REARRANGEMENTS = frozenset(
@@ -53,7 +53,7 @@ class Program(NamedTuple):
     results: list[Value]
 
     def zeros(self, value: int) -> jax.Array:
-        """Return zeros with the shape and dtype of an output of a step."""
+        """Return zeros with the shape and dtype of the given value, which must be an output of a step."""
         kind = next(step.output_types[step.outputs.index(value)] for step in self.steps if value in step.outputs)
         return jnp.zeros(kind.shape, kind.dtype)
 
@@ -132,8 +132,8 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
 
     Args:
         program: Program of the network.
-        arrays: Numbers of the parameter arrays.
-        x: Number of the input.
+        arrays: Numbers that identify the parameter arrays.
+        x: Number that identifies the input.
     """
     # Maps each value that is a rearranged and scaled copy of an array to that array and the scales.
     copies: dict[int, tuple[int, Scales]] = {array: (array, ()) for array in arrays}
@@ -167,7 +167,7 @@ def _dependents(program: Program, x: int) -> set[int]:
 
 
 def _read_counts(program: Program) -> dict[int, int]:
-    """Return how often each output of a step is read."""
+    """Count how many times each output of a step is read."""
     counts = {output: 0 for step in program.steps for output in step.outputs}
     for value in [value for step in program.steps for value in step.inputs] + list(program.results):
         if not isinstance(value, Literal) and value in counts:

@@ -1,4 +1,4 @@
-"""Losses, which assign a value to each example and take the sum or the mean of the values.
+"""Loss functions, which assign a value to each example and then sum or average the values.
 
 >>> import jax.numpy as jnp, lazynet as lz
 >>> loss = lz.losses.squared()
