@@ -154,8 +154,8 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
     if working + ceil(n / rows) * per_block > free:
         single_row, all_rows = sum(needed(1)), working + per_block
         check_fits(name, single_row, free)
-        # Leave half of the memory for holding more blocks. The number of bytes grows at least linearly with the rows, so
-        # linear interpolation between one row and the current number of rows never underestimates the bytes.
+        # Leave half of the memory for holding more blocks. Memory use grows at least linearly with the rows, so linear
+        # interpolation between one row and the current number of rows never underestimates it.
         if all_rows > single_row:
             rows = min(rows, 1 + (free - single_row) // 2 * (rows - 1) // (all_rows - single_row))
         while rows > 1 and sum(needed(rows)) > free:
