@@ -115,12 +115,15 @@ def check_memory(name: str, needed: int) -> None:
 
 
 def eigenvectors_bytes(n: int) -> int:
-    """Return the number of bytes for all eigenvectors of an n x n float64 matrix, with LAPACK's 2 n^2 work entries."""
+    """Return the number of bytes needed to compute all eigenvectors of an n x n float64 matrix.
+
+    The total includes LAPACK's workspace of 2 n^2 numbers.
+    """
     return 3 * 8 * n**2
 
 
 def eigenvectors_flops(n: int) -> float:
-    """Return the number of operations in a full eigendecomposition, about 9 n^3 (Golub and Van Loan 2013, 8.3.4)."""
+    """Return the operation count of a full eigendecomposition, about 9 n^3 (Golub and Van Loan 2013, section 8.3.4)."""
     return 9.0 * n**3
 
 

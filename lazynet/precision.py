@@ -19,7 +19,7 @@ def float64() -> Iterator[None]:
 
 @contextmanager
 def host_float64() -> Iterator[None]:
-    """Enable `float64` on the CPU, because TPUs do not support float64 and most GPUs compute slowly in float64."""
+    """Enable `float64` and place arrays on the CPU: TPUs do not support float64, and most GPUs are slow in float64."""
     try:
         on_host = jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
@@ -35,6 +35,6 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 
 
 def float64_devices() -> list[jax.Device]:
-    """Return the devices of this process to use for float64: its accelerators or, if they are TPUs, the CPU."""
+    """Return the devices of this process for float64 computations: the CPU if the accelerator is a TPU."""
     devices = jax.local_devices()
     return jax.local_devices(backend="cpu") if devices[0].platform == "tpu" else devices

@@ -79,7 +79,7 @@ class CellCheckpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        """Return the steps of all complete states; the folders of incomplete states do not have numbers as names."""
+        """Return the steps of all complete states; incomplete states have names that are not numbers."""
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdigit())
 

@@ -25,7 +25,7 @@ class Progress:
         Args:
             total: total units of work of all cells.
             cells: number of cells.
-            dtype: dtype of the work, for comparing its speed with the speed of a matrix product.
+            dtype: dtype of the computations, whose speed is compared with that of a matrix product.
             shown: whether to show the bar if stderr is a terminal.
         """
         self._dtype = dtype
@@ -141,7 +141,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str) -> float:
-    """Return the floating-point operations per second of a 2048 x 2048 matrix product on all devices."""
+    """Return the number of floating-point operations per second in a 2048 x 2048 matrix product on all devices."""
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
@@ -163,7 +163,7 @@ class Stages:
     """A status line that shows the stage of a job, disabled if stderr is not a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
-        """Create a status line; `shown` determines whether it is shown if stderr is a terminal."""
+        """Create a status line, which is displayed if `shown` is True and stderr is a terminal."""
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> "Stages":

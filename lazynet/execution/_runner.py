@@ -17,8 +17,8 @@ from lazynet.execution._store import Arrays, Store, finished_store, open_store
 from lazynet.experiment import agreed, agreed_text, is_first, together
 from lazynet.typing import Result
 
-# JAX never frees compiled programs, and the programs for one width take about 20 MB. Programs are released when there
-# would be more than this number of them.
+# Maximum number of programs to keep before releasing them. JAX never frees compiled programs, and the programs for one
+# width take about 20 MB.
 MOST_PROGRAMS = 8
 
 
@@ -32,8 +32,8 @@ class Task(NamedTuple):
         compute: function (progress, checkpoint) -> arrays, which reports steps to the progress display and may resume
             from the checkpoint.
         program: key of the compiled programs that the task uses.
-        group: group of the task. Tasks in the same group run in the same shard. By default, each task forms its own
-            group.
+        group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
+            own group.
         losses: function of the arrays that returns the final loss of each member, keyed by member name, for the
             progress bar.
     """

@@ -207,7 +207,8 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     Args:
         folder: the folder.
         kind: the kind of the study.
-        request: the specification of the study as canonical JSON, which must match a study already in the folder.
+        request: the specification of the study as canonical JSON. A study already in the folder must have the same
+            specification.
 
     Raises:
         ValueError: if the folder exists although it must be new, contains anything other than this study, or is in use

@@ -47,7 +47,7 @@ def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale
 
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
-    """Return the seeds 0, ..., seeds - 1 if `seeds` is a number, or the listed seeds if it is a list.
+    """Return the seeds 0, ..., seeds - 1 if `seeds` is a number, or the given seeds if `seeds` is a list.
 
     Raises:
         ValueError: if there are no seeds, or a seed is negative or repeated.

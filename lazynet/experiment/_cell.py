@@ -214,7 +214,7 @@ def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.nda
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """Hold the gaps (members, step) of each stopped member at the last gap, because its predictions keep changing."""
+    """Freeze the gaps (members, step) of each stopped member at the last snapshot before the member stopped."""
     last = np.searchsorted(steps, stopped_at, side="right") - 1
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 

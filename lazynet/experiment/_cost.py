@@ -19,7 +19,7 @@ from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member
 
-# Typical number of products with a kernel on images, for predictions and complexity together.
+# Typical number of products with the kernel of an image data set, for predictions and complexity together.
 PRODUCTS = 60
 
 
@@ -112,7 +112,7 @@ def _jobs_at(point: Point, spec: Spec, inputs: SharedInputs) -> list[Job]:
 
 
 def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
-    """Return the number of bytes of a member's variables, and the number of bytes of its training state."""
+    """Return the sizes in bytes of a member's variables and of its training state."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))

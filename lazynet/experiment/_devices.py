@@ -64,7 +64,7 @@ class Spread:
 
     Attributes:
         mesh: the mesh, or None for a single device.
-        units: the possible lengths of an axis of hidden units, which has all units or one block of units.
+        units: the possible lengths of an axis of hidden units: the number of all units or of the units in a block.
     """
 
     mesh: Mesh | None

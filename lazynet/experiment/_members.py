@@ -252,7 +252,7 @@ def train_polynomials(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train the Taylor polynomial of each member at initialization on the member's batches, and return predictions.
+    """Train each member's Taylor polynomial at initialization on the member's own batches, and return predictions.
 
     Args:
         polynomial: the Taylor polynomial of the network family.
@@ -277,7 +277,7 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """Return the step at which each member diverged, during the scan or at a snapshot, or NEVER if it did not."""
+    """Return the step at which each member diverged, in the scan or at a snapshot, or NEVER if it did not diverge."""
     # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)

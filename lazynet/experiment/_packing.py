@@ -22,7 +22,7 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# The benchmark: width of the members, rows and features of the data, pack sizes, and steps of the largest pack.
+# Settings of the benchmark: width of the members, rows and features of the data, pack sizes, steps of the largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9

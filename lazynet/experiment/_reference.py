@@ -203,7 +203,7 @@ def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
 def _own_descent(
     k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
 ) -> Trajectory:
-    """Return the trajectory of kernel descent with K_0 (rows, k, n, k), for all outputs as one vector."""
+    """Return the trajectory of kernel descent with K_0 (rows, k, n, k), treating the coupled outputs as one vector."""
     size = data.y_train.size
     k = k.reshape(-1, size)
     return kernel_descent(
@@ -251,7 +251,7 @@ class References:
         return self._limits[key]
 
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
-        """Return the learning rate at each width: the given rate or, at all widths, the default at the largest width.
+        """Return the learning rate at each width: the given rate, or else the default rate at the largest width.
 
         If the parametrization scales the learning rate with a power of the width, so do the default rates.
         """

@@ -135,7 +135,7 @@ def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
 
 
 def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:
-    """Return the predictions at infinite width, over width if scales or learning rates depend on the width."""
+    """Return the predictions at infinite width, with a width axis if scales or learning rates depend on the width."""
     table = {}
     for name, values in cells[0].limit_variables.items():
         dims = ("seed", "step")[2 - values.ndim :]

@@ -81,7 +81,7 @@ def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
 
 
 def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[str, list[float]]:
-    """Return the values of user-supplied functions at fixed inputs, which distinguish functions with the same name.
+    """Return the values of user-supplied functions at fixed inputs, to distinguish functions with the same name.
 
     Args:
         points: the points of the grid.
@@ -160,7 +160,7 @@ def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str
 
 
 def _moved(start: Variables) -> Variables:
-    """Perturb the variables so that they differ from initialization and units with equal initial weights differ."""
+    """Perturb the initial variables, so that units with the same initial weights differ."""
 
     def moved(leaf: Array) -> Array:
         return leaf + 0.1 * jnp.cos(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))

@@ -19,8 +19,8 @@ class SharedInputs(NamedTuple):
     Attributes:
         stepper: the stepper of the network family.
         arrays: arrays that the stepper needs, in float64 on the host. They include "span" (d, r) if networks see the
-            inputs in r coordinates of the space spanned by all rows. If there are fewer rows than features, weights
-            outside this space affect no output and do not change.
+            inputs in r coordinates of the space spanned by all rows. If there are fewer rows than features, the
+            components of the weights outside this space affect no output and do not change.
         norm: ||X||_2 of the training inputs, or NaN if no bound needs the norm.
     """
 

@@ -78,7 +78,7 @@ class Measure:
         reserved = reserved_names()
         for name in self.own:
             if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
-                raise ValueError(f"measure.own must have names that are unreserved identifiers, got {name!r}.")
+                raise ValueError(f"measure.own must use unreserved identifiers as names, got {name!r}.")
         if self.quadratic and not self.predictions:
             raise ValueError("measure.quadratic must be False without predictions, got True.")
 
@@ -102,7 +102,7 @@ class Examples(NamedTuple):
 
 
 def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
-    """Return the first `rows` training examples and all test examples from the arrays that members share."""
+    """Return the first `rows` training examples (all if None) and all test examples from the shared arrays."""
     return Examples(shared["x"][:rows], shared["y"][:rows], shared["x_test"], shared["y_test"])
 
 

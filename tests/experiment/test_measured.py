@@ -167,7 +167,7 @@ def test_without_kernel_drift_no_kernel_is_computed():
         ({"kernel_drift": 1}, {}, "measure.kernel_drift must be True or False, got 1."),
         ({"rows": 61, "predictions": False}, {}, "measure.rows must be at most n_train = 60, got 61."),
         ({"rows": 0, "predictions": False}, {}, "measure.rows must be a positive integer, got 0."),
-        ({"own": {"a b": len}}, {}, "measure.own must have names that are unreserved identifiers"),
+        ({"own": {"a b": len}}, {}, "measure.own must use unreserved identifiers as names"),
         ({"own": {"mine": 3}}, {}, "measure.own must map names to functions"),
         ({}, {"snapshots": [True]}, "snapshots must be integers from 0 to 20, got True."),
         ({}, {"snapshots": [3, 21]}, "snapshots must be integers from 0 to 20, got 21."),

@@ -137,7 +137,7 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
         (lambda: own(hidden), "measure.own must return arrays of one shape at all points, got {'mine': .*width=16"),
         (
             lambda: own(hidden, "train_loss"),
-            "measure.own must have names that are unreserved identifiers, got 'train_loss'",
+            "measure.own must use unreserved identifiers as names, got 'train_loss'",
         ),
         (lambda: {"stop": lz.Stop(loss=-1.0)}, "stop.loss must be positive and finite, got -1.0"),
         (lambda: {"stop": lz.Stop(plateau=0)}, "stop.plateau must be a positive integer, got 0"),
