@@ -223,7 +223,7 @@ def test_a_map_in_two_shards_is_finished_without_a_shard(tmp_path, small):
 
 def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
     out = tmp_path / "map"
-    with pytest.raises(TimeoutError, match=r"resumes with resume=True"):
+    with pytest.raises(TimeoutError, match=r"Pass resume=True to resume"):
         lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, max_seconds=1e-3), **SMALL)
     result = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, resume=True), **SMALL)
     xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
@@ -247,7 +247,7 @@ BAD = {
     "no scales": ({"output_scales": "abc"}, "^output_scales must be .*, got abc"),
     "all of the loss": ({"fitted": 1.0}, "^fitted must be between 0 and 1, got 1.0"),
     "no steps": ({"steps": 0}, "^steps must be .*, got 0"),
-    "no widths": ({"widths": []}, "^widths must have at least one width"),
+    "no widths": ({"widths": []}, "^widths must contain at least one width"),
     "no seeds": ({"seeds": 0}, "^seeds must be .*, got 0"),
     "odd width": ({"widths": [17]}, "^width .*17"),
     "unknown dtype": ({"dtype": "float16"}, "^dtype must be .*, got 'float16'"),

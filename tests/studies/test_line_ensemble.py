@@ -190,7 +190,7 @@ def test_an_ensemble_that_was_stopped_is_resumed(stored, small_packs, tmp_path, 
 
 def test_an_ensemble_that_runs_out_of_time_is_resumed(tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(TimeoutError, match=r"the study resumes with resume=True"):
+    with pytest.raises(TimeoutError, match=r"Pass resume=True to resume the study"):
         line(lz.RunFolder(out, max_seconds=1e-6))
     xr.testing.assert_identical(line(lz.RunFolder(out, resume=True)).drop_attrs(), line().drop_attrs())
 
@@ -206,7 +206,7 @@ BAD = {
     "no place": ({"places": []}, r"^places must be a nonempty list of finite numbers"),
     "one network": ({"seeds": 1}, r"^seeds must be at least two, got 1"),
     "no steps": ({"steps": 0}, r"^steps must be .*, got 0"),
-    "no widths": ({"widths": []}, r"^widths must have at least one width"),
+    "no widths": ({"widths": []}, r"^widths must contain at least one width"),
     "outputs": ({"network": lz.TwoLayer(8, outputs=2)}, r"^outputs of the network must be 1, .*got 2"),
     "a folder": ({"out": 3}, r"^out must be a path or a lazynet.RunFolder, got 3"),
 }
