@@ -80,7 +80,7 @@ def test_sweep_refuses(case, capsys, no_training, tmp_path):
 
 @pytest.mark.parametrize("flags", ["--resume", "--max-seconds 5", "--shard 1/2"])
 def test_flags_of_a_folder_need_one(flags, capsys, no_training):
-    assert refused(capsys, "sweep", *flags.split()).startswith("lazynet: out must be a folder with ")
+    assert refused(capsys, "sweep", *flags.split()).startswith("lazynet: out must be a folder if ")
 
 
 INFINITE_WIDTH = (
