@@ -1,4 +1,4 @@
-"""Download of MNIST and Fashion-MNIST into the user's cache."""
+"""Downloading MNIST and Fashion-MNIST into the user's cache."""
 
 import hashlib
 import os

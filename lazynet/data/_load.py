@@ -1,4 +1,4 @@
-"""Loading of the real data sets by name."""
+"""Loading real data sets by name."""
 
 import os
 from collections.abc import Callable

@@ -153,7 +153,7 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
 
 
 def _cap_sampler(radius: float) -> PointSampler:
-    """Return a sampler of points on the unit sphere at a uniform angle of at most `radius` to their centers."""
+    """Return a sampler of points on the unit sphere at uniformly random angles of up to `radius` from their centers."""
 
     def sample(key: Array, center: np.ndarray) -> np.ndarray:
         key_angle, key_direction = jax.random.split(key)
@@ -242,7 +242,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         raise ValueError(f"data must be a lazynet.Dataset, got {type(data).__name__}.")
     if not is_labels(data.y_train):
         raise ValueError(
-            "data must have labels as targets (+1 and -1, or rows of one-hot minus 1/k), got other values."
+            "data must have class labels as targets (+1 and -1, or rows of one-hot minus 1/k), got other values."
         )
     y = data.y_train
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)
@@ -256,7 +256,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     if largest_class > CLUSTERED:
         raise ValueError(
             f"data must have at most {CLUSTERED} examples per class, got {largest_class}. Use fewer "
-            "examples, or leave out components."
+            "examples, or omit components."
         )
     diameter = max(_component_diameter(rows, components) for rows in rows_by_class)
     return Separation(_class_distance(data.x_train, class_of_row), diameter, components)

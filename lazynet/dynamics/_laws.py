@@ -12,7 +12,7 @@ allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 class Law(NamedTuple):
-    """Dynamics of the modes, and the times at which to predict them.
+    """Dynamics of the modes, and the times at which the modes are predicted.
 
     Attributes:
         time: times, (s,).
