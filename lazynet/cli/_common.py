@@ -69,7 +69,7 @@ class Data(Source):
 
 @dataclass
 class Network:
-    """Two-layer network of any width."""
+    """Settings of a two-layer network other than its width."""
 
     activation: Annotated[str, tyro.conf.arg(help=f"Activation: {one_of(ACTIVATIONS)}.")] = "relu"
     train: str = "hidden"

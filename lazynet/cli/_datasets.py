@@ -11,7 +11,7 @@ from lazynet.data import fetch_dataset, list_datasets
 
 @dataclass
 class ListData:
-    """List the data sets and where their files are."""
+    """List the data sets and the locations of their files."""
 
     json: Switch = False
     """Print one JSON object."""

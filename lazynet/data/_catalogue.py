@@ -30,10 +30,10 @@ class DatasetRecord(NamedTuple):
 
 
 def list_datasets() -> list[DatasetRecord]:
-    """List the real data sets, without reading or downloading any.
+    """List the real data sets, without reading or downloading any of them.
 
     Returns:
-        A `DatasetRecord` for each data set: its name, whether it is available, the folder of its files, a description.
+        A `DatasetRecord` for each data set, with the name, availability, folder and description of the data set.
 
     >>> [record.name for record in list_datasets()]
     ['digits', 'mnist', 'fashion-mnist', 'cifar10']

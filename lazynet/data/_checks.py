@@ -1,4 +1,4 @@
-"""Checks of the arguments that the functions of this package share."""
+"""Argument checks shared by the functions of this package."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def check_number(name: str, value: object, *, positive: bool = False, maximum: f
 
 
 def check_key(key: object) -> Array:
-    """Return a single JAX random key, typed or a raw uint32 array.
+    """Return a single JAX random key, either a typed key or a raw uint32 array.
 
     Raises:
         ValueError: If `key` is not a single key.
@@ -66,7 +66,7 @@ def check_array(name: str, value: object) -> np.ndarray:
 
 
 def _first_index(mask: np.ndarray) -> int | tuple[int, ...]:
-    """Return the index of the first True: an int if the mask has one dimension, else a tuple."""
+    """Return the index of the first True entry, as an int if the mask has one dimension and as a tuple otherwise."""
     index = tuple(int(i) for i in np.argwhere(mask)[0])
     return index[0] if len(index) == 1 else index
 
@@ -92,13 +92,13 @@ def check_targets(name: str, value: object, rows: int) -> np.ndarray:
     """Return an array-like argument as float64 targets, shape (n,) or (n, k).
 
     Raises:
-        ValueError: If `value` is not a finite array of such a shape with n equal to `rows`.
+        ValueError: If `value` is not a finite array of either shape with n equal to `rows`.
     """
     y = check_array(name, value)
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] < 2):
         raise ValueError(
             f"{name} must be an array of shape (n,), or (n, k) with k >= 2, got shape {y.shape}. "
-            "Flatten targets of one output with y.reshape(-1)."
+            "Flatten the targets of a single output with y.reshape(-1)."
         )
     if len(y) != rows:
         raise ValueError(f"{name} must have one target for each of the {rows} inputs, got {len(y)} targets.")

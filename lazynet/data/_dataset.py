@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from lazynet.data._checks import check_rows, check_targets
 
 
-# eq=False: comparing fields would compare arrays elementwise, so data sets compare by identity.
+# With eq=False, data sets compare by identity; comparing their fields would compare arrays elementwise.
 @dataclass(frozen=True, eq=False, init=False)
 class Dataset:
     """Training and test examples, stored as float64 NumPy arrays.
@@ -21,14 +21,14 @@ class Dataset:
         x_train: Training inputs, array-like of shape (n, d) with n >= 1, finite, without zero rows.
         y_train: Training targets, array-like of shape (n,), or (n, k) with k >= 2, finite.
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
-        y_test: Test targets, shape (n_test,) or (n_test, k). Must be given if and only if `x_test` is.
+        y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
         name: Name of the data set in results.
-        classes: Original label of each class, or list of labels if the class is a group. None if targets are not
-            class labels.
+        classes: Original label of each class, or list of labels for a class that is a group. None if the targets are
+            not class labels.
 
     Raises:
-        ValueError: If an array has a wrong shape, a value that is not finite or a zero row, or if only one of `x_test`
-            and `y_test` is given.
+        ValueError: If an array has the wrong shape, a value that is not finite or a zero row, or if only one of
+            `x_test` and `y_test` is given.
 
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), [1, -1, 1])
@@ -65,7 +65,7 @@ class Dataset:
             rows = check_rows("x_test", x_test)
             targets = check_targets("y_test", y_test, len(rows))
         if rows.shape[1] != x.shape[1]:
-            raise ValueError(f"x_test must have {x.shape[1]} columns like x_train, got {rows.shape[1]}.")
+            raise ValueError(f"x_test must have {x.shape[1]} columns, like x_train, got {rows.shape[1]}.")
         if targets.shape[1:] != y.shape[1:]:
             raise ValueError(f"y_test must have as many outputs as y_train, of shape {y.shape}, got {targets.shape}.")
         fields = {"x_train": x, "y_train": y, "x_test": rows, "y_test": targets, "name": name, "classes": classes}
@@ -93,7 +93,7 @@ class Dataset:
         return 1 if self.y_train.ndim == 1 else self.y_train.shape[1]
 
     def in_span(self) -> "Dataset":
-        """Return the data set with inputs in an orthonormal basis of the span of all its rows.
+        """Return the data set with inputs expressed in an orthonormal basis of the span of all inputs.
 
         Inner products are preserved, and so are kernels and the distribution of networks whose weights are drawn from
         N(0, kappa^2 I). If there are fewer examples than features, networks on the new inputs have fewer weights.

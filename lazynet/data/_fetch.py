@@ -1,4 +1,4 @@
-"""Download of MNIST and Fashion-MNIST into the user's cache."""
+"""Downloading MNIST and Fashion-MNIST into the user's cache."""
 
 import hashlib
 import os
@@ -15,10 +15,10 @@ ADDRESSES = {
 
 
 def _fetch_file(address: str, target: Path, checksum: str) -> None:
-    """Download a gzipped file and move it, decompressed, to `target` if its checksum is right.
+    """Download a gzipped file, decompress it, and move it to `target` if its checksum is correct.
 
     Raises:
-        ValueError: If the download is not a gzip stream, or its checksum is wrong.
+        ValueError: If the download is not a gzip stream, or the checksum is wrong.
     """
     import pooch
 
@@ -48,7 +48,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
     """Download the files of MNIST or Fashion-MNIST that are not in the cache yet.
 
     The sha256 checksum of each uncompressed file is verified before the file is moved into place. Files that are
-    already there are kept if their checksums are right.
+    already in the cache are kept if their checksums are correct.
 
     Args:
         name: "mnist" or "fashion-mnist".
@@ -59,7 +59,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         The folder that holds the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is another data set, or a downloaded file is damaged; the file is then discarded.
+        ValueError: If `name` is any other data set, or if a downloaded file is damaged and therefore discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")

@@ -62,7 +62,7 @@ def cache_folder() -> Path:
 
 
 def base_folders(root: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Return the folders to search, in order; only `root` if it is given."""
+    """Return the folders to search, in order, or only `root` if it is given."""
     if root is not None:
         return [Path(root).expanduser()]
     environment = os.environ.get("LAZYNET_DATA")
@@ -78,7 +78,7 @@ def file_names(name: str) -> str:
 
 
 def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
-    """Return the paths of the named files, plain or gzipped; an empty tuple if any file is missing."""
+    """Return the paths of the named files, plain or gzipped, or an empty tuple if any file is missing."""
     paths = []
     for name in names:
         variants = [name, name + ".gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"]
@@ -90,7 +90,7 @@ def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
 
 
 def _belongs_to_other_dataset(name: str, test_labels: Path) -> bool:
-    """Return whether the checksum is that of another data set, since MNIST and Fashion-MNIST share file names."""
+    """Return whether the file belongs to a different data set, since MNIST and Fashion-MNIST share file names."""
     try:
         digest = hashlib.sha256(read_bytes(test_labels)).hexdigest()
     except ValueError:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 LABELS = range(10)  # labels of every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
-# A string names all classes at once; otherwise each entry is a label, a group of labels, or a string for either.
+# A string names all classes at once. Otherwise, each entry is a label, a group of labels, or a string for either.
 Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 
 
@@ -44,7 +44,7 @@ def _as_tuple(value: Iterable[object]) -> tuple[object, ...]:
     try:
         return tuple(value)
     except TypeError:
-        # Not iterable, or an array without dimensions.
+        # The value is not iterable, or it is an array without dimensions.
         raise _invalid_class(value) from None
 
 
@@ -88,8 +88,8 @@ def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> In
 def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
     """Encode class indices in 0..count-1 as float64 targets.
 
-    For two classes, targets are +1 for the first and -1 for the second, shape (n,). For more, they are one-hot minus
-    1/count, shape (n, count), and each row sums to zero.
+    For two classes, targets are +1 for the first and -1 for the second, shape (n,). For more classes, targets are
+    one-hot minus 1/count, shape (n, count), and each row sums to zero.
 
     >>> class_targets(np.array([0, 1, 1]), 2)
     array([ 1., -1., -1.])
@@ -106,7 +106,7 @@ def is_labels(y: ArrayLike) -> bool:
         y: Targets, array-like of shape (n,) or (n, k) with any real dtype.
 
     Returns:
-        True if all targets encode classes. False for other values, other shapes, and empty arrays.
+        True if all targets encode classes, and False for other values, other shapes, and empty arrays.
 
     >>> is_labels([1, -1, 1]), is_labels([0.5, -1, 1])
     (True, False)

@@ -1,4 +1,4 @@
-"""Loading of the real data sets by name."""
+"""Loading real data sets by name."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from lazynet.data._labels import Classes, class_indices, class_targets, parse_cl
 
 
 class _LabeledImages(NamedTuple):
-    """Labels, and a function that reads the images, so that arguments are checked before images are read."""
+    """Labels, and a function that reads the images, so that arguments can be checked before images are read."""
 
     labels: np.ndarray
     read_images: Callable[[], np.ndarray]
@@ -90,15 +90,16 @@ def load_dataset(
 
     Files are searched for in `root` if it is given. Otherwise they are searched for in the folder named by the
     environment variable LAZYNET_DATA, in the folder of Debian's packages, and in the user's cache. MNIST and
-    Fashion-MNIST are downloaded into the cache if they are in none of these.
+    Fashion-MNIST are downloaded into the cache if they are in none of these folders.
 
     Args:
         name: "digits" (bundled with scikit-learn), "mnist", "fashion-mnist" or "cifar10".
         classes: Two or more labels from 0 to 9, or groups of labels that each count as one class; see `parse_classes`.
-        n_train: Number of training examples, at least 1. Defaults to all; for digits, to the first 80% (rounded down).
-        n_test: Number of test examples, at least 0. Defaults to all. For digits, test examples are the ones after the
-            training examples.
-        root: Folder that contains the files, or a subfolder `name` with the files.
+        n_train: Number of training examples, at least 1. Defaults to all, or to the first 80% (rounded down) for
+            digits.
+        n_test: Number of test examples, at least 0. Defaults to all. For digits, the test examples follow the training
+            examples.
+        root: Folder that contains either the files or a subfolder `name` with the files.
 
     Returns:
         A `Dataset` in float64 with inputs of unit norm, not centered. Targets of two classes are +1 for the first and

@@ -16,11 +16,11 @@ from lazynet.data._labels import is_labels
 from lazynet.data._synthetic import normal
 from lazynet.typing import Real
 
-# Function of a key and of the center of each point that returns the points.
+# Function that takes a key and the center of each point, and returns the points.
 PointSampler = Callable[[Array, np.ndarray], np.ndarray]
 
 PAIRS = 2**24  # pairs of examples compared at a time
-CLUSTERED = 20_000  # largest class that is clustered, because clustering holds all pairwise distances
+CLUSTERED = 20_000  # size of the largest class to cluster, because clustering stores all pairwise distances
 
 
 def mixture(
@@ -37,7 +37,7 @@ def mixture(
     delta: Real | None = None,
     lambda_: Real | None = None,
 ) -> Dataset:
-    """Sample points of several classes, each a mixture of several components, all equally frequent.
+    """Sample points of several classes, each of which is a mixture of several components of equal frequency.
 
     By default, the center mu_i of each of the k l components has coordinates N(0, sigma_0^2 / dim), and the points of
     component i are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit`, scaled to unit norm (Li and Liang 2018,
@@ -60,8 +60,8 @@ def mixture(
         lambda_: Diameter of a component divided by `delta`, at least 0. Defaults to 0. Requires `delta`.
 
     Returns:
-        A `Dataset` named "mixture" with points in random order. Targets are one-hot minus 1/k, shape (n, k), also for
-        two classes. Centers and training points do not depend on `n_test`, nor do centers depend on `n_train` or
+        A `Dataset` named "mixture" with points in random order. Targets are one-hot minus 1/k, shape (n, k), even for
+        two classes. Centers and training points do not depend on `n_test`, and centers do not depend on `n_train` or
         `sigma`.
 
     Raises:
@@ -92,8 +92,8 @@ def mixture(
         return _sample_mixture(n_train, n_test, key_points, centers, classes, add_noise, "mixture")
     if sigma is not None or sigma_0 is not None or not unit:
         raise ValueError(
-            f"delta must be None if sigma or sigma_0 is given or unit is False, got {delta!r}. Leave out delta, or the "
-            "others."
+            f"delta must be None if sigma or sigma_0 is given or unit is False, got {delta!r}. Omit either delta or "
+            "the other arguments."
         )
     distance = check_number("delta", delta, positive=True)
     ratio = check_number("lambda_", 0.0 if lambda_ is None else lambda_)
@@ -147,13 +147,13 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
         )
     frame, _ = np.linalg.qr(normal(key, dim, count + 1))
     common, distinct = frame[:, :1], frame[:, 1:]
-    # sqrt(2) sin(angle / 2) equals sqrt(1 - cos(angle)) without its cancellation.
+    # sqrt(2) sin(angle / 2) equals sqrt(1 - cos(angle)), but does not suffer from cancellation.
     centers = np.sqrt(max(np.cos(angle), 0.0)) * common + np.sqrt(2) * np.sin(angle / 2) * distinct
     return centers.T, float(np.arcsin(diameter / 2))
 
 
 def _cap_sampler(radius: float) -> PointSampler:
-    """Return a sampler of points on the unit sphere at a uniform angle of at most `radius` to their centers."""
+    """Return a sampler of points on the unit sphere at uniformly random angles of up to `radius` from their centers."""
 
     def sample(key: Array, center: np.ndarray) -> np.ndarray:
         key_angle, key_direction = jax.random.split(key)
@@ -168,7 +168,7 @@ def _cap_sampler(radius: float) -> PointSampler:
 def _sample_mixture(
     n_train: int, n_test: int, key: Array, centers: np.ndarray, classes: int, sampler: PointSampler, name: str
 ) -> Dataset:
-    """Sample points in random order, equally many of each component up to one.
+    """Sample points in random order, with component sizes that differ by at most one.
 
     Rows of `centers` are sorted by class, with the same number of components for each class.
     """
@@ -223,7 +223,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     diameter a lower bound: in high dimensions, no two examples are at opposite ends of a component.
 
     Args:
-        data: Data set with class labels as targets. Examples are not rescaled; those of the paper have unit norm.
+        data: Data set with class labels as targets. Examples are not rescaled; in the paper, they have unit norm.
         components: Number l of components per class, which complete-linkage clustering identifies. If None, every
             example is its own component: the diameter is 0 and l is the size of the largest class.
 
@@ -242,7 +242,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         raise ValueError(f"data must be a lazynet.Dataset, got {type(data).__name__}.")
     if not is_labels(data.y_train):
         raise ValueError(
-            "data must have labels as targets (+1 and -1, or rows of one-hot minus 1/k), got other values."
+            "data must have class labels as targets (+1 and -1, or rows of one-hot minus 1/k), got other values."
         )
     y = data.y_train
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)
@@ -256,7 +256,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     if largest_class > CLUSTERED:
         raise ValueError(
             f"data must have at most {CLUSTERED} examples per class, got {largest_class}. Use fewer "
-            "examples, or leave out components."
+            "examples, or omit components."
         )
     diameter = max(_component_diameter(rows, components) for rows in rows_by_class)
     return Separation(_class_distance(data.x_train, class_of_row), diameter, components)
@@ -279,7 +279,7 @@ def _class_distance(x: Float[np.ndarray, "n d"], class_of_row: Int[np.ndarray, "
 
 
 def _component_diameter(x: Float[np.ndarray, "n d"], components: int) -> float:
-    """Return the largest diameter among clusters of complete linkage, whose merge heights are diameters."""
+    """Return the largest diameter of complete-linkage clusters, whose diameters are the merge heights."""
     if len(x) <= components:
         return 0.0
     return float(scipy.cluster.hierarchy.linkage(x, method="complete")[len(x) - components - 1, 2])

@@ -16,12 +16,12 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     """Redraw round(portion * n) labels, chosen without replacement, uniformly from all classes.
 
     A redrawn label may equal the old one, so about portion * (1 - 1/k) of the labels change. For a given key, the
-    examples chosen at a smaller portion are also chosen at a larger one, and get the same labels.
+    examples chosen at a smaller portion are also chosen at any larger portion, and they get the same labels.
 
     Args:
         y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with rows of one-hot minus 1/k.
         portion: Fraction of the labels that are redrawn, between 0 and 1.
-        key: JAX random key, which alone determines the chosen examples and their new labels.
+        key: JAX random key that determines the chosen examples and their new labels.
 
     Returns:
         A new float64 array with the shape of `y`.

@@ -15,7 +15,7 @@ from lazynet.typing import Real
 
 
 def normal(key: Array, *shape: int) -> np.ndarray:
-    """Sample standard normals as float64, drawn in float32 so that the draws do not depend on JAX's x64 mode."""
+    """Sample standard normal numbers in float32, so that JAX's x64 mode does not matter, and return them as float64."""
     return np.asarray(jax.random.normal(key, shape, dtype=jnp.float32)).astype(np.float64)
 
 
@@ -33,8 +33,8 @@ def sphere(
         n_test: Number of test points, at least 0.
         dim: Number of features, at least 1.
         key: JAX random key.
-        targets: "normal" for N(0, 1), "signs" for +1 or -1 with equal probability, or a function of the points, float64
-            of shape (n, dim), that returns their targets, shape (n,) or (n, k).
+        targets: "normal" for N(0, 1), "signs" for +1 or -1 with equal probability, or a function that maps the points,
+            float64 of shape (n, dim), to targets of shape (n,) or (n, k).
 
     Returns:
         A `Dataset` named "sphere". Training points do not depend on `n_test`.

@@ -46,7 +46,7 @@ class DenseKernel(NamedTuple):
     def error(self, coefficients: np.ndarray, moved: np.ndarray, truncation: float) -> Error:
         """Return the error of u = f0 + K c relative to the largest norm of u - f0.
 
-        The `storage` part is due to rounding errors of K, and the `truncation` part is passed on.
+        The `storage` part is due to rounding, and the `truncation` part is the given truncation error.
         """
         norms = [np.sqrt(np.sum(x.reshape(len(x), -1) ** 2, axis=1)).max() for x in (coefficients, moved)]
         if norms[1] == 0:
@@ -110,7 +110,7 @@ def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
     rows = np.asarray(batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
         raise ValueError(
-            f"batches must be integers of shape ({steps}, B), the examples of each step, got shape {rows.shape} and "
+            f"batches must be integers of shape ({steps}, B), one row of indices per step, got shape {rows.shape} and "
             f"dtype {rows.dtype}."
         )
     outside = rows[(rows < 0) | (rows >= n)]

@@ -23,7 +23,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Ensemble(NamedTuple):
-    """Mean and covariance of predictions over initializations at s times, NumPy float64.
+    """Mean and covariance of predictions over initializations at s times, as NumPy float64.
 
     If there are several outputs, they are independent and have the same covariance.
 
@@ -151,11 +151,11 @@ def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
     """Return the steps of descent that correspond to the given times."""
     check_learning_rate(learning_rate)
     if not np.isfinite(times).all():
-        raise ValueError("times must be finite for descent, got inf. Omit learning_rate for the limit of flow.")
+        raise ValueError("times must be finite for descent, got inf. Omit learning_rate to get the limit of flow.")
     steps = np.round(times / learning_rate)
     between = ~np.isclose(steps * learning_rate, times, rtol=1e-9, atol=0)
     if between.any():
-        raise ValueError(f"times must be multiples of learning_rate {learning_rate}, got {times[between][0]}.")
+        raise ValueError(f"times must be multiples of learning_rate = {learning_rate}, got {times[between][0]}.")
     return steps.astype(np.int64)
 
 

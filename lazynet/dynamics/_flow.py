@@ -88,7 +88,7 @@ def flow_coefficients(
             accuracy *= FINER
     if previous is None:
         raise ValueError(
-            f"times must be within reach of {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
+            f"times must be reachable in {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
             f"{k.lambda_max * last:.2g}. Use earlier times or kernel_descent."
         )
     return previous.coefficients[inverse], error

@@ -12,7 +12,7 @@ allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 class Law(NamedTuple):
-    """Dynamics of the modes, and the times at which to predict them.
+    """Dynamics of the modes, and the times at which the modes are predicted.
 
     Attributes:
         time: times, (s,).
@@ -162,8 +162,8 @@ def _sign(k: np.ndarray) -> np.ndarray:
 def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
     """Return the displacement of the parameters of a linearized network after k steps of descent.
 
-    The displacement is ||theta(k) - theta(0)|| = sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i), which tends to
-    sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
+    The displacement ||theta(k) - theta(0)|| is sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i). If
+    f_0 = 0, it tends to sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
 
     Args:
         k: spectrum of the kernel on the training set.

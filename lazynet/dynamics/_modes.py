@@ -135,7 +135,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check, 80% of the way to where the decay of the error would reach the goal."""
+    """Return the depth of the next check, 80% of the way to the depth at which the error should reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:

@@ -207,7 +207,7 @@ def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
     if array.ndim != 1 or not array.size or not allowed.all():
         received = array[~allowed][0] if array.ndim == 1 and array.size else np.array2string(np.asarray(steps))
         raise ValueError(
-            f"steps must be an integer or a nonempty list of integers, none of them negative, got {received}."
+            f"steps must be a nonnegative integer or a nonempty list of nonnegative integers, got {received}."
         )
     if array.max() > np.iinfo(np.int64).max / 2:
         raise ValueError(f"steps must be at most {np.iinfo(np.int64).max // 2}, got {array.max():g}.")

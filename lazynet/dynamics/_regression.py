@@ -1,4 +1,4 @@
-"""Kernel regression without a ridge, the limit of training with a kernel."""
+"""Ridgeless kernel regression, which is the limit of training with a kernel."""
 
 import numpy as np
 from jaxtyping import Float

@@ -120,7 +120,7 @@ def draw_noise(name: str, n: int, size: Sequence[Any], limit: Arrays, networks: 
 
 
 def draw_projections(name: str, spectra: Arrays) -> Figure:
-    """Draw Figure 1 (b, d) with the limits of the paper's axes."""
+    """Draw Figure 1 (b, d) with the same axis limits as in the paper."""
     values = spectra["values"]
     figure, (axes,) = panels(1, f"Figure 1 (b, d): {len(values)} images of {name}")
     for kind, projections in zip(COLORS, spectra["projections"], strict=False):

@@ -23,7 +23,7 @@ POINTS, DIM = 256, 3
 
 
 class Size(NamedTuple):
-    """Size of the computation.
+    """Settings that determine the size of the computation.
 
     Attributes:
         n: numbers of points.

@@ -18,7 +18,7 @@ class Networks(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Size of the reproduction.
+    """Settings that determine the size of the reproduction.
 
     Attributes:
         datasets: names of the data sets.

@@ -38,7 +38,7 @@ class Images(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Size of the reproduction.
+    """Settings that determine the size of the reproduction.
 
     Attributes:
         data: parameters of the mixture.

@@ -131,7 +131,7 @@ def leading_of(data: Mixture, size: Size) -> int:
 
 
 def leads(structures: dict[tuple[int, int], Mixture], counts: np.ndarray) -> Claim:
-    """Return the claim of section 6 that the update has as many leading singular values as there are components."""
+    """Return the claim of section 6 that the number of leading singular values equals the number of components."""
     expected = np.array([classes * parts for classes, parts in structures])
     note = f"{', '.join(map(str, counts.tolist()))} for k l = {', '.join(map(str, expected.tolist()))}"
     off = float(np.max(abs(counts - expected)))

@@ -1,4 +1,4 @@
-"""Confidence intervals of error rates on a finite test set."""
+"""Confidence intervals for error rates on a finite test set."""
 
 import numpy as np
 import scipy.stats
@@ -8,7 +8,7 @@ from lazynet.theory._fits import CONFIDENCE
 
 
 def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95% confidence interval of an error probability (Clopper and Pearson 1934).
+    """Return the 95% confidence interval for an error probability (Clopper and Pearson 1934).
 
     The interval is exact: for every n, it contains the probability in at least 95% of cases.
 
@@ -17,7 +17,7 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
         n: number of independent examples, at least 1.
 
     Returns:
-        Lower and upper ends of the intervals, arrays of the shape of `error`; NaN for missing values.
+        Lower and upper ends of the intervals, each with the shape of `error` and with NaN for missing values.
 
     >>> import numpy as np
     >>> from lazynet.theory import binomial_interval

@@ -31,17 +31,17 @@ def neuron_movement_bound(
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
-    # A NaN marks a singular kernel and gives a bound of NaN.
+    # A `lambda_min` of NaN marks a singular kernel and gives a bound of NaN.
     if lambda_min <= 0:
         return np.full(np.shape(residual_norm), np.inf)
     return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min)
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
-    """Return the expected fraction of signs of w_r . x that can flip if no unit moves further than a radius.
+    """Return the expected fraction of signs of w_r . x that can flip if no unit moves farther than a radius.
 
-    It is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for unit inputs x. The proof of Theorem 4.1 of Arora et al. 2019
-    uses its upper bound 2 R / (sqrt(2 pi) kappa).
+    The fraction is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for unit inputs x. The proof of Theorem 4.1 of Arora et
+    al. 2019 uses the upper bound 2 R / (sqrt(2 pi) kappa) on this fraction.
 
     Args:
         radius: largest displacement R of a unit.
@@ -62,11 +62,11 @@ def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> floa
 
     The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times a
     mean of m independent Bernoulli variables, which by Hoeffding's inequality deviates from its expectation by at most
-    sqrt(log(2 / d) / (2 m)) with probability 1 - d. The union bound over all pairs takes d = 2 delta / (n (n + 1)).
+    sqrt(log(2 / d) / (2 m)) with probability 1 - d. The union bound over all pairs sets d = 2 delta / (n (n + 1)).
 
     Args:
         gram: Gram matrix of the inputs, (n, n).
-        units: number of independent units m: the width, or half the width for a symmetric start.
+        units: number of independent units m: the width, or half the width for symmetric initialization.
         delta: probability that the bound fails.
 
     Returns:
@@ -95,11 +95,11 @@ def rademacher_bound(
     *,
     symmetric: bool = False,
 ) -> float:
-    """Return the bound of Lemma 5.4 on the empirical Rademacher complexity of networks near their start.
+    """Return the bound of Lemma 5.4 on the empirical Rademacher complexity of networks near initialization.
 
     For networks with ||W - W(0)||_F <= B and ||w_r - w_r(0)|| <= R, the complexity is at most
     (B / sqrt(2 n)) (1 + (2 log(2 / delta) / m)^(1/4)) + 2 R^2 sqrt(m) / kappa + R sqrt(2 log(2 / delta)) with
-    probability 1 - delta over the start (Arora et al. 2019, Lemma 5.4).
+    probability 1 - delta over initializations (Arora et al. 2019, Lemma 5.4).
 
     Args:
         n: number of training examples.
@@ -108,8 +108,9 @@ def rademacher_bound(
         radius: largest displacement R of a unit.
         init_scale: initial scale kappa of the weights.
         delta: probability that the bound fails.
-        symmetric: whether the units start in identical pairs. Only m / 2 units are then independent, which enlarges
-            the first term. The other terms still hold, because a flipped unit contributes R and the paper allows 2 R.
+        symmetric: whether the units are initialized in identical pairs. Only m / 2 units are then independent, which
+            increases the first term. The other terms still hold, because a flipped unit contributes only R, whereas
+            the paper allows 2 R.
 
     Returns:
         Bound on the Rademacher complexity.
@@ -130,7 +131,7 @@ def rademacher_bound(
 def generalization_bound(train_loss: float, rademacher: float, n: int, delta: float = 0.05) -> float:
     """Return the bound train_loss + 2 R + 3 sqrt(log(2 / delta) / (2 n)) on the population loss.
 
-    It holds with probability 1 - delta for a loss in [0, 1] that is 1-Lipschitz in the prediction, such as
+    The bound holds with probability 1 - delta for a loss in [0, 1] that is 1-Lipschitz in the prediction, such as
     min(1, |f - y|) (Arora et al. 2019, proof of Theorem 5.1).
 
     Args:
@@ -164,29 +165,29 @@ def population_bound(
     init_scale: float = 1.0,
     symmetric: bool = False,
 ) -> float:
-    """Return the bound of Theorem 5.1 on the population loss, from the measured displacement of the weights.
+    """Return the bound of Theorem 5.1 on the population loss, based on the measured displacement of the weights.
 
     `generalization_bound` with `rademacher_bound` needs radii B and R that do not depend on the sample. This bound
     (Arora et al. 2019, Theorem 5.1) holds simultaneously for all integers B, each with the share 1 / (B (B + 1)) of
-    delta, and for all powers of two R, each with the share 1 / (3 (|log2 R| + 1)^2) of that. The measured displacements
-    are rounded up to such B and R.
+    delta, and for all powers of two R, each with the fraction 1 / (3 (|log2 R| + 1)^2) of that share. The measured
+    displacements are rounded up to such values of B and R.
 
     Args:
         train_loss: mean on the training set of a loss in [0, 1] that is 1-Lipschitz in the prediction.
         n: number of training examples.
-        movement: displacement ||W(k) - W(0)||_F; its limit for infinite width and time is sqrt(y' H^-1 y).
-        delta: probability that the bound fails, half over the start and half over the sample.
+        movement: displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) at infinite width and time.
+        delta: probability that the bound fails, split equally between the initialization and the sample.
         width: width m; defaults to the limit of infinite width.
         radius: largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
         init_scale: initial scale kappa of the weights.
-        symmetric: whether the units start in identical pairs.
+        symmetric: whether the units are initialized in identical pairs.
 
     Returns:
         Bound on the population loss, vacuous if it is 1 or more.
 
     Raises:
         ValueError: if `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
-            and `radius` is given, or if they contradict the movement.
+            and `radius` is given, or if `width` and `radius` contradict `movement`.
 
     >>> from lazynet.theory import population_bound
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
@@ -216,7 +217,7 @@ def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can learn
-    even powers completely, and of an odd power only the projection onto beta . x. With the moments
+    even powers completely, but only the projection of an odd power onto beta . x. With the moments
     E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is
     sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
@@ -225,7 +226,7 @@ def unseen_share(power: int, dim: int) -> float:
         dim: dimension d of the inputs.
 
     Returns:
-        Root mean square of the remainder over the root mean square of the function.
+        Root mean square of the remainder, divided by the root mean square of the function.
 
     >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)

@@ -1,4 +1,4 @@
-"""Corrections to scaling: asymptotic exponents from moderate widths, and the number of seeds that they require."""
+"""Corrections to scaling: asymptotic exponents from moderate widths, and the number of seeds needed to fit them."""
 
 from math import ceil
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
 
-# Values of b m^(-q) at the smallest width, from nearly cancelling the leading term to ten times as large.
+# Values of b m^(-q) at the smallest width, from nearly canceling the leading term to ten times its size.
 SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
 POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -43,18 +43,18 @@ def fit_correction(
     """Fit an exponent with its leading correction to the means over seeds.
 
     Finite networks scale as a m^p (1 + b m^(-q) + ...), so the slope over widths at which the second term is not small
-    differs from the asymptotic exponent p. The fit is a least-squares fit of the logarithms. It is linear for given b
-    and q, which are searched on a grid. The 95% interval comes from a bootstrap over seeds that repeats the whole fit;
-    it is wider than the interval of a slope, because more parameters are fitted.
+    differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by
+    a grid search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that
+    repeats the whole fit. This interval is wider than that of a slope, because more parameters are fitted.
 
     Args:
         widths: widths, (w,), ascending; at least 4, or 5 if the power is fitted.
         values: positive values without NaN, (w, s), at w widths for s seeds.
-        power: power q, 1/2 for corrections due to fluctuations of the start; None to fit it.
+        power: power q: 1/2 for corrections due to fluctuations at initialization, or None to fit the power.
 
     Returns:
-        The fit. All fields are NaN if there are too few widths or a mean is not positive; the interval is NaN for one
-        seed.
+        The fit. All fields are NaN if there are too few widths or a mean is not positive; the interval is NaN if there
+        is only one seed.
 
     >>> import numpy as np
     >>> from lazynet.theory import fit_correction
@@ -82,7 +82,7 @@ def fit_correction(
 
 
 def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
-    """Return log a, p, b and q of the best fit to each column of logarithms, (columns, 4)."""
+    """Return log a, p, b and q for the best fit to each column of logarithms, (columns, 4)."""
     design = np.stack([np.ones(len(widths)), np.log(widths)], axis=1)
     inverse = np.linalg.pinv(design)
     lowest, parameters = np.full(logs.shape[1], np.inf), np.full((logs.shape[1], 4), np.nan)
@@ -99,7 +99,7 @@ def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -
 
 
 def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
-    """Estimate the number of seeds for which the interval of an exponent is +- half_width.
+    """Estimate the number of seeds needed to narrow the interval of an exponent to +- half_width.
 
     The estimate assumes that the width of the interval is proportional to 1 / sqrt(seeds).
 
@@ -121,5 +121,5 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     if not half_width > 0:
         raise ValueError(f"half_width must be positive, got {half_width}.")
     if np.isnan([fit.low, fit.high]).any():
-        raise ValueError("fit must have an interval, got NaN. Fit at least two seeds.")
+        raise ValueError("fit must have an interval, got NaN. Use at least two seeds in the fit.")
     return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)

@@ -1,4 +1,4 @@
-"""Predicted exponents in the width, from the exponents of the parametrization."""
+"""Predicted exponents in the width, derived from the exponents of the parametrization."""
 
 from typing import Literal, NamedTuple
 
@@ -17,13 +17,13 @@ class Scaling(NamedTuple):
         init: exponent of the initial scale, kappa ~ m^init.
         output: exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
         learning_rate: exponent of the learning rate eta.
-        symmetric: whether the network starts at f = 0.
-        homogeneous: whether the activation is positively homogeneous, such as ReLU.
+        symmetric: whether the initial output of the network is zero.
+        homogeneous: whether the activation is positively homogeneous, like ReLU.
         train: trained part of the network, "hidden", "readout" or "both".
         proportional: whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
         parametrization: powers of the width that multiply the weights and their initial scale.
         depth: number of hidden layers.
-        layers: names of the trained arrays whose displacements to predict separately.
+        layers: names of the trained arrays whose displacements are predicted separately.
         quadratic: whether to predict the gaps to Taylor polynomials of order 2.
     """
 
@@ -44,8 +44,8 @@ class Prediction(NamedTuple):
     """Predicted exponent of a quantity.
 
     Attributes:
-        quantity: name of the quantity, followed by the name of a trained array in brackets if it has one.
-        relation: "equal" if the exponent should equal the prediction, "at most" if it should not exceed it.
+        quantity: name of the quantity, followed by the name of the trained array in brackets if there is one.
+        relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
         exponent: predicted exponent in the width.
     """
 
@@ -61,7 +61,7 @@ class Layer(NamedTuple):
         gradient: exponent of the norm of df/dW.
         start: exponent of the initial norm of W.
         change: exponent of the relative change of the pre-activations after W in one step, with a learning rate and
-            residuals of order 1; None for the readout.
+            residuals of order 1, or None for the readout.
     """
 
     gradient: float
@@ -73,31 +73,31 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     """Predict the exponents in the width m of measured quantities after a fixed number of steps.
 
     Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
-    exponent of f_0 if it is larger and the start is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
-    m^(s + g + r). In one step, the network learns m^(s + 2 g + r) for the largest g of all arrays. In the NTK
+    exponent of f_0 if that is larger and the network is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
+    m^(s + g + r). In one step, the network learns m^(s + 2 g + r) for the largest g among all arrays. In the NTK
     parametrization all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
     s = a = k = r = 0), therefore,
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
-    With several hidden layers (Lee et al. 2019, Figure 1), the middle ones have ||W_0|| ~ kappa m, and their relative
+    With several hidden layers (Lee et al. 2019, Figure 1), the middle layers have ||W_0|| ~ kappa m, and their relative
     displacement is of order 1 / m. Displacements are upper bounds if arrays with different exponents add up, or if f_0
     and the targets have different exponents, because a sum of two powers is not a power. The displacement of a neuron
     has an additional factor sqrt(log m) if the readout is Gaussian or the only trained layer.
 
-    A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is at most their
-    ratio, and the kernel changes by that fraction, the largest relative change of any layer. Gaps between predictions
-    are that change, or the fluctuations m^(-1/2) of the start, times the learned part.
+    A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
+    the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. Gaps
+    between predictions scale as this change, or as the fluctuations m^(-1/2) at initialization, times the learned part.
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
-        The steps are proportional to gradients, and what they learn does not depend on m. If it decreases with m,
-            learning stops in the limit, but widths that still learn are far from it. If it grows with m, descent
-            diverges.
+        The steps are proportional to gradients, and the amount learned in a step does not depend on m. If this amount
+            decreases with m, learning stops in the limit, but widths that still learn are far from the limit. If the
+            amount grows with m, descent diverges.
         Pre-activations do not change by more than their own magnitude.
         k = 0, unless only the hidden layer is trained and the activation is homogeneous.
 
-    Otherwise only the Monte Carlo error m^(-1/2) of the initial kernel is predicted. It is not predicted either if the
+    Otherwise, only the Monte Carlo error m^(-1/2) of the initial kernel is predicted. Nothing is predicted if the
     activation is not homogeneous and the pre-activations depend on m.
 
     Args:

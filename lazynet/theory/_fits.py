@@ -18,8 +18,8 @@ class Fit(NamedTuple):
 
     Attributes:
         exponent: exponent in the width; NaN if no fit is possible.
-        low: lower end of its 95% interval; NaN with fewer than two seeds.
-        high: upper end of its 95% interval; NaN with fewer than two seeds.
+        low: lower end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
+        high: upper end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
         local: exponent between the two largest widths.
     """
 
@@ -34,18 +34,18 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
 
     The exponent is the least-squares slope of log(mean over seeds) against log(width). The 95% interval consists of the
     2.5th and 97.5th percentiles of the slope over bootstrap samples. Seeds are resampled separately at each width,
-    because networks of different widths start from independent weights.
+    because networks of different widths have independent initial weights.
 
-    With few seeds the interval is too narrow: for log-normal values at 7 widths, it contained the true exponent in 92%
+    With few seeds, the interval is too narrow: for log-normal values at 7 widths, it contained the true exponent in 92%
     of 400 trials with 8 seeds, in 88% with 4 seeds and in 79% with 2 seeds.
 
     Args:
         widths: widths, (w,), ascending.
-        values: values at w widths for s seeds, (w, s). NaN marks networks that diverged; they are left out, and so are
-            widths at which all networks diverged.
+        values: values at w widths for s seeds, (w, s). NaN marks networks that diverged. These networks are left out,
+            and so are widths at which all networks diverged.
 
     Returns:
-        The fit. All fields are NaN for fewer than two widths or if a mean is not positive.
+        The fit. All fields are NaN if there are fewer than two widths or a mean is not positive.
 
     >>> import numpy as np
     >>> from lazynet.theory import fit_exponent
@@ -72,7 +72,7 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
 
 
 def interval(draws: Float[np.ndarray, "... r"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 2.5th and 97.5th percentiles along the last axis; a NaN counts as infinite towards both ends."""
+    """Return the 2.5th and 97.5th percentiles along the last axis, counting NaN as infinite at both ends."""
     tail, missing = (1 - CONFIDENCE) / 2, np.isnan(draws)
     low = np.quantile(np.where(missing, -np.inf, draws), tail, axis=-1, method="nearest")
     high = np.quantile(np.where(missing, np.inf, draws), 1 - tail, axis=-1, method="nearest")
@@ -84,13 +84,13 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
 
     Args:
         fit: fitted exponent.
-        relation: "equal" if the exponent should equal the prediction, "at most" if it should not exceed it.
+        relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
         predicted: predicted exponent.
         band: tolerance of the exponent.
 
     Returns:
         "holds" if the whole interval agrees with the prediction within the band, "fails" if the whole interval
-        contradicts it, and "undecided" otherwise or without an interval.
+        contradicts the prediction, and "undecided" otherwise or if there is no interval.
 
     >>> from lazynet.theory import Fit, judge
     >>> judge(Fit(-0.5, -0.55, -0.45, -0.5), "equal", predicted=-0.5, band=0.1)

@@ -65,7 +65,7 @@ def changed(array, index, value):
         (dict(y_train=1.0), "got shape ()"),
         (dict(x_test=X), "y_test must be given together with x_test, got None."),
         (dict(y_test=Y), "x_test must be given together"),
-        (dict(x_test=X[:, :2], y_test=Y), "x_test must have 3 columns like x_train, got 2."),
+        (dict(x_test=X[:, :2], y_test=Y), "x_test must have 3 columns, like x_train, got 2."),
         (
             dict(x_test=X, y_test=np.ones((4, 2))),
             "y_test must have as many outputs as y_train, of shape (4,), got (4, 2).",

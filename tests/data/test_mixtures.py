@@ -170,7 +170,7 @@ def test_bad_xor_and_separation(key):
         xor(10, 5, key, diameter=1.5)
     with unchecked(), pytest.raises(ValueError, match=r"data must be a lazynet\.Dataset"):
         separation(np.eye(3), 1)
-    with pytest.raises(ValueError, match="data must have labels as targets"):
+    with pytest.raises(ValueError, match="data must have class labels as targets"):
         separation(Dataset(np.eye(3), [1, 2, 3]))
     with pytest.raises(ValueError, match="data must have examples of at least two classes"):
         separation(Dataset(np.eye(3), [1, 1, 1]))

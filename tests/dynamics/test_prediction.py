@@ -228,7 +228,7 @@ def test_null_directions_of_the_kernel_do_not_move():
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"learning_rate": float("inf")}, "learning_rate"),
-        ({"steps": -1}, r"steps must be an integer .*, got -1\."),
+        ({"steps": -1}, r"steps must be a nonnegative integer .*, got -1\."),
         ({"steps": []}, "steps"),
         ({"steps": [0, -3]}, "steps"),
         ({"steps": [0.5]}, "steps"),
