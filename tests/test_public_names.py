@@ -42,7 +42,7 @@ def names_used(code):
     imported = {
         alias.name
         for node in imports
-        if isinstance(node, ast.ImportFrom) and node.module == "lazynet"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "lazynet"
         for alias in node.names
     }
     attributes = {

@@ -1,15 +1,16 @@
-"""Floating-point operations and bytes of a network's outputs, gradients and kernels."""
+"""Floating-point operations and bytes needed for a network's outputs, gradients and kernels."""
 
 from typing import Any
 
 import jax
 
+from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
 from lazynet.networks._two_layer import TwoLayer
 
 
-def forward_cost(network: Any, n: int, d: int) -> tuple[float, int]:
-    """Approximate operations of the outputs of n rows of d features, and bytes of all float32 intermediate values."""
+def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
+    """Estimate the operations for the outputs on n rows of d features, and the bytes of all float32 intermediates."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n * d * network.width, 4 * n * network.width
     traced = jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d))
@@ -18,11 +19,11 @@ def forward_cost(network: Any, n: int, d: int) -> tuple[float, int]:
     return float(cost.get("flops", 0.0)), sum(4 * value.size for value in values)
 
 
-def gradient_operations(network: Any, n: int, d: int) -> float:
-    """Operations of the outputs of n rows of d features and their gradient in the trained arrays.
+def gradient_operations(network: Network, n: int, d: int) -> float:
+    """Return the number of operations for the outputs and the gradient on n rows of d features.
 
-    The gradient of the weights takes as many operations as the outputs, and the gradient of the values of lower layers
-    as many again. A network with one hidden layer has no lower layer.
+    The gradient with respect to the trained weights takes as many operations as the outputs, and so does the gradient
+    with respect to the values of the lower layers. A network with one hidden layer has no lower layer.
     """
     forward, layer = forward_cost(network, n, d)[0], traits(network).hidden_layer
     if layer is None:
@@ -30,31 +31,31 @@ def gradient_operations(network: Any, n: int, d: int) -> float:
     return (1.0 if layer.train == "readout" else 2.0) * forward
 
 
-def kernel_operations(network: Any, n: int, d: int) -> float:
-    """Operations of the empirical kernel of n rows, from the slopes or from the gradients of each output."""
+def kernel_operations(network: Network, n: int, d: int) -> float:
+    """Return the number of operations for the empirical kernel of n rows, from slopes or from per-output gradients."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
     gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
     return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
-def step_bytes(network: Any, n: int, d: int) -> int:
-    """Bytes that one training step reads and writes: the weights, and float32 intermediate values of n rows."""
+def step_bytes(network: Network, n: int, d: int) -> int:
+    """Return the number of bytes that a training step on n rows reads and writes: weights and float32 intermediates."""
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
     return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
 
 
-def parameter_bytes(network: Any, d: int) -> int:
-    """Bytes of all variables in float32."""
+def parameter_bytes(network: Network, d: int) -> int:
+    """Return the number of bytes that all variables take up in float32."""
     return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d)[0]))
 
 
 def timing_network(width: int) -> TwoLayer:
-    """Return a network with a hand-written stepper, whose steps time a machine."""
+    """Return a network with a hand-written stepper, for timing training steps on a machine."""
     return TwoLayer(width=width)
 
 
-def _shapes(network: Any, n: int, d: int) -> tuple[Any, Any]:
+def _shapes(network: Network, n: int, d: int) -> tuple[Any, Any]:
     x = jax.ShapeDtypeStruct((n, d), "float32")
     return dict(jax.eval_shape(network.init, jax.random.key(0), x)), x

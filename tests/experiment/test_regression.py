@@ -26,7 +26,7 @@ def kernel_by_hand(network, variables, data):
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), variables)
         fixed = {name: value for name, value in cast.items() if name != "params"}
         x = jnp.asarray(np.concatenate([data.x_train, data.x_test]))
-        jacobian = jax.jacrev(lambda params: network.apply({**fixed, "params": params}, x))(cast["params"])
+        jacobian = jax.jit(jax.jacrev(lambda params: network.apply({**fixed, "params": params}, x)))(cast["params"])
         rows = [np.asarray(leaf).reshape(len(x), data.outputs, -1) for leaf in jax.tree.leaves(jacobian)]
         flat = np.concatenate(rows, axis=-1)
     return np.einsum("ikp,jkp->ij", flat, flat[: data.n_train]) / data.outputs
@@ -48,21 +48,21 @@ def error_by_hand(k, data):
     ],
 )
 def test_errors_and_drift_are_those_of_kernels_by_hand(network, data):
-    result = lz.sweep(network, data, [32, 64], seeds=2, steps=100, measure=REGRESSION)
+    result = lz.sweep(network, data, [64], seeds=2, steps=100, measure=REGRESSION)
     rate = result.learning_rate.values
-    for seed in (0, 1):
-        network = network.clone(width=64)
-        run = lz.train(network, data, member_key(64, seed), 100, learning_rate=float(np.ravel(rate)[-1]))
-        before = kernel_by_hand(network, network.init(start_key(member_key(64, seed)), data.x_train.astype("f4")), data)
-        after = kernel_by_hand(network, run.variables, data)
-        at = result.sel(width=64, seed=seed)
-        n = data.n_train
-        drift = np.linalg.norm(after[n:] - before[n:]) / np.linalg.norm(before[n:])
-        assert float(at.test_kernel_drift) == pytest.approx(drift, rel=1e-3)
-        assert drift > 1e-3
-        # One example may be on the border.
-        assert float(at.regression_error_start) == pytest.approx(error_by_hand(before, data), abs=1.5 / data.n_test)
-        assert float(at.regression_error_end) == pytest.approx(error_by_hand(after, data), abs=1.5 / data.n_test)
+    seed = 1
+    network = network.clone(width=64)
+    run = lz.train(network, data, member_key(64, seed), 100, learning_rate=float(np.ravel(rate)[-1]))
+    before = kernel_by_hand(network, network.init(start_key(member_key(64, seed)), data.x_train.astype("f4")), data)
+    after = kernel_by_hand(network, run.variables, data)
+    at = result.sel(width=64, seed=seed)
+    n = data.n_train
+    drift = np.linalg.norm(after[n:] - before[n:]) / np.linalg.norm(before[n:])
+    assert float(at.test_kernel_drift) == pytest.approx(drift, rel=1e-3)
+    assert drift > 1e-3
+    # One example may be on the border.
+    assert float(at.regression_error_start) == pytest.approx(error_by_hand(before, data), abs=1.5 / data.n_test)
+    assert float(at.regression_error_end) == pytest.approx(error_by_hand(after, data), abs=1.5 / data.n_test)
     kernel = lz.analytic_kernel(network)
     limit = np.concatenate([kernel(data.x_train), kernel(data.x_test, data.x_train)])
     assert float(result.regression_error_limit) == pytest.approx(error_by_hand(limit, data), abs=1e-9)
