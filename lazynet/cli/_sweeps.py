@@ -26,6 +26,7 @@ from lazynet.cli._reports import check_verdict, report
 from lazynet.execution import Store, run
 from lazynet.experiment import Spec, check_memory_of, is_first, make_spec, make_training, sweep_jobs
 from lazynet.networks import ACTIVATIONS
+from lazynet.papers.work import REPRODUCTION
 from lazynet.studies.sweep import SweepStudy
 from lazynet.training import OPTIMIZERS
 
@@ -175,16 +176,18 @@ class Merge:
 
 @dataclass
 class Status:
-    """Print the progress of the study in a folder."""
+    """Print the progress of the study in a folder, or of each part of a reproduction."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study, which was given as --out."""
+    """Folder of the study or the reproduction, which was given as --out."""
     json: Switch = False
     """Print one JSON object."""
 
     def run(self) -> int:
         """Check the stored cells, print the progress, and return the exit code."""
         store = Store(self.folder)
+        if store.kind == REPRODUCTION:
+            return self._print_parts()
         if not store.keys:
             raise ValueError(f"{str(self.folder)!r} holds no study.")
         status = store.status()
@@ -198,6 +201,16 @@ class Status:
             print("No process works on it; run the same command again with --resume to continue.")
         else:
             print("It is finished.")
+        return 0
+
+    def _print_parts(self) -> int:
+        """Print the progress of each part of a reproduction, and return the exit code."""
+        parts = {part.name: Store(part).status() for part in sorted((self.folder / "parts").glob("*"))}
+        if self.json:
+            print_json(kind=REPRODUCTION, parts={name: status._asdict() for name, status in parts.items()})
+            return 0
+        for name, status in parts.items():
+            print(f"{name}: {status.finished} of {status.cells} cells are stored, {status.damaged} are damaged.")
         return 0
 
 

@@ -51,12 +51,12 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
     moved.loglog(end.width, end.displacement.mean("seed"), "o-", color=BLUE, label="all weights")
     moved.axhline(float(end.linearized_displacement.mean()), color=BLUE, **THEORY)
     moved.axhline(float(end.label_norm), color=BLUE, linestyle=":", label="sqrt(y' H^-1 y)")
-    moved.loglog(end.width, largest, "s-", color=VERMILION, label="largest of a unit")
+    moved.loglog(end.width, largest, "s-", color=VERMILION, label="largest single unit")
     moved.loglog(end.width, end.lemma_bound.mean("seed"), color=VERMILION, **THEORY)
     moved.set(xlabel="width", ylabel="movement", title="dashed: linearized network, Lemma C.1")
     for quantity, label, color in (
-        ("kernel_drift", "kernel to its start (C.2)", ORANGE),
-        ("initial_kernel_error", "start to the limit (C.3)", PURPLE),
+        ("kernel_drift", "kernel from its start (C.2)", ORANGE),
+        ("initial_kernel_error", "start from the limit (C.3)", PURPLE),
     ):
         kernel.loglog(end.width, end[quantity].mean("seed"), "o-", color=color, label=label)
     kernel.set(xlabel="width", ylabel="relative distance")

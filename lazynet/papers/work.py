@@ -12,7 +12,7 @@ import lazynet as lz
 from lazynet.execution import Arrays, Output, Store, Task, run
 from lazynet.typing import Result
 
-KIND = "reproduction"
+REPRODUCTION = "reproduction"
 
 
 class Work:
@@ -44,7 +44,7 @@ class Work:
         sources = b"".join(file.read_bytes() for file in sorted(Path(lz.__file__).parent.rglob("*.py")))
         code = hashlib.sha256(sources).hexdigest()[:16]
         self._request = {"paper": paper, "size": size, "code": code, "jax": version("jax")}
-        self._store = Store(folder, KIND, json.dumps(self._request))
+        self._store = Store(folder, REPRODUCTION, json.dumps(self._request))
         if self._store.content:
             self._store.check()
 

@@ -12,6 +12,7 @@ from lazynet import cli
 from lazynet.cli._limits import complexity_record
 from lazynet.cli._reports import report
 from lazynet.networks import ACTIVATIONS
+from lazynet.papers.work import Work
 
 SMALL = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "2", "--steps", "3"]
 
@@ -170,6 +171,15 @@ def test_status_of_every_kind(capsys, tmp_path):
         }
         _, shown, _ = run(capsys, "status", tmp_path / kind)
         assert shown.startswith(f"{kind}: {cells} of {cells} cells are stored")
+
+
+def test_status_of_a_reproduction(capsys, tmp_path):
+    Work("arora2019", "tiny", tmp_path).arrays("part", lambda: {"a": np.ones(3)})
+    code, shown, _ = run(capsys, "status", tmp_path)
+    assert (code, shown) == (0, "part: 1 of 1 cells are stored, 0 are damaged.\n")
+    _, shown, _ = run(capsys, "status", tmp_path, "--json")
+    status = {"finished": 1, "damaged": 0, "cells": 1, "running": False, "result": True}
+    assert json.loads(shown) == {"kind": "reproduction", "parts": {"part": status}}
 
 
 @pytest.mark.parametrize("command", [["sweep", *SMALL], ["infinite-width", "--n-train", "16"]])

@@ -9,7 +9,7 @@ import pytest
 
 import lazynet as lz
 from lazynet.execution import Store
-from lazynet.papers.work import KIND, Work
+from lazynet.papers.work import REPRODUCTION, Work
 
 
 class Computed:
@@ -101,6 +101,6 @@ def test_arrays_of_another_code_are_refused(tmp_path):
     Work("paper", "tiny", tmp_path / "run").arrays("part", Computed())
     request = Store(tmp_path / "run").content["request"] | {"code": "another"}
     (tmp_path / "other").mkdir()
-    Store(tmp_path / "other", KIND, json.dumps(request)).begin({}, [])
+    Store(tmp_path / "other", REPRODUCTION, json.dumps(request)).begin({}, [])
     with pytest.raises(ValueError, match="its code is 'another'"):
         Work("paper", "tiny", tmp_path / "other")
