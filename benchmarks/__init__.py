@@ -1,1 +1,1 @@
-"""Benchmarks of lazynet: `python -m benchmarks` lists them, `python -m benchmarks NAME` runs one."""
+"""Benchmarks of lazynet: `python -m benchmarks` lists them, and `python -m benchmarks NAME` runs one."""

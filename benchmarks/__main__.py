@@ -1,4 +1,4 @@
-"""Benchmarks of lazynet. Run one with `python -m benchmarks NAME [--json FILE] [its own flags, see NAME --help]`."""
+"""Benchmarks of lazynet: `python -m benchmarks NAME [--json FILE] [flags]`; NAME --help lists the flags."""
 
 import argparse
 import ast
@@ -11,32 +11,33 @@ SHARED = ("__init__", "__main__", "timing")
 
 
 def benchmarks() -> dict[str, str]:
-    """Each benchmark's name and the first line of its docstring, read without importing it."""
+    """Return the first line of each benchmark's docstring by name, without importing the benchmark."""
     paths = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in SHARED]
     docs = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in paths}
     return {name: (doc or "").partition("\n")[0] for name, doc in docs.items()}
 
 
 def main(arguments: list[str]) -> int:
-    found = benchmarks()
+    """Run a benchmark; return the exit code."""
+    titles = benchmarks()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__, "", *(f"  {name:<20} {line}" for name, line in found.items()), sep="\n")
+        print(__doc__, "", *(f"  {name:<20} {line}" for name, line in titles.items()), sep="\n")
         return 0
     name, *flags = arguments
-    if name not in found:
-        print(f"There is no benchmark {name!r}; there are {', '.join(found)}.", file=sys.stderr)
+    if name not in titles:
+        print(f"NAME must be one of {', '.join(titles)}, got {name!r}.", file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", add_help=False, allow_abbrev=False)
     parser.add_argument("--json", type=Path)
-    known, own_flags = parser.parse_known_args(flags)
+    shared_flags, own_flags = parser.parse_known_args(flags)
 
-    # Only here, so that the list does not wait for JAX.
+    # Imported late, because the list needs no JAX.
     import tyro
 
     from benchmarks.timing import write_json
 
     module = importlib.import_module(f"benchmarks.{name}")
-    description = f"{found[name]} `--json FILE` writes the result to a file too."
+    description = f"{titles[name]} `--json FILE` also writes the result to a file."
     begin = time.perf_counter()
     try:
         report = tyro.cli(module.run, args=own_flags, prog=parser.prog, description=description)
@@ -45,9 +46,9 @@ def main(arguments: list[str]) -> int:
         return 2
     seconds = time.perf_counter() - begin
     module.show(report)
-    print(f"{seconds:.0f} s in all.")
-    if known.json:
-        write_json(known.json, name, report, seconds)
+    print(f"{seconds:.0f} s in total.")
+    if shared_flags.json:
+        write_json(shared_flags.json, name, report, seconds)
     return 0
 
 

@@ -17,21 +17,22 @@ TOLERANCE = 1e-4
 
 
 class Setting(NamedTuple):
-    """How neural-tangents is asked; its fastest setting depends on the implementation and the machine."""
+    """Settings of neural-tangents; which one is fastest depends on the implementation and the machine."""
 
     implementation: str
     vmap_axes: int | None
     trace_axes: tuple[int, ...]
 
 
-# AUTO and STRUCTURED_DERIVATIVES do not work on a current JAX. Tracing the last axis takes an output of shape (n, 1).
+# AUTO and STRUCTURED_DERIVATIVES do not work on a current JAX. Tracing the last axis needs an output of shape (n, 1).
 IMPLEMENTATIONS = ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS")
-DEFAULTS = (None, (-1,))  # vmap_axes and trace_axes where nothing is said
+# Default vmap_axes and trace_axes of neural-tangents.
+DEFAULTS = (None, (-1,))
 SETTINGS = tuple(Setting(*values) for values in product(IMPLEMENTATIONS, (0, None), ((), (-1,))))
 
 
 class Problem(NamedTuple):
-    """A network at its start and unit rows."""
+    """A network with its initial variables, and unit rows."""
 
     network: lz.TwoLayer
     variables: dict[str, Any]
@@ -39,15 +40,15 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, d: int, m: int) -> Problem:
-    """A relu network of width m and n random unit rows of length d, float32."""
+    """Return a relu network of width m, and n random unit rows of length d in float32."""
     rows = np.random.default_rng(0).standard_normal((n, d))
     x = jax.numpy.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), "float32")
     network = lz.TwoLayer(width=m)
     return Problem(network, dict(network.init(jax.random.key(0), x)), x)
 
 
-def asked(apply: Callable[..., Any], params: Any, x: Any, setting: Setting) -> Callable[[], Array]:
-    """The kernel of `apply(params, x)` by neural-tangents, jitted."""
+def peer_kernel(apply: Callable[..., Any], params: Any, x: Any, setting: Setting) -> Callable[[], Array]:
+    """Return a jitted call that computes the kernel of `apply(params, x)` by neural-tangents."""
     nt = neural_tangents()
     kernel = jax.jit(
         nt.empirical_ntk_fn(
@@ -59,7 +60,7 @@ def asked(apply: Callable[..., Any], params: Any, x: Any, setting: Setting) -> C
     )
 
     def call() -> Array:
-        # Ours computes at this precision; on a CPU it changes nothing.
+        # The precision of lazynet; it makes no difference on a CPU.
         with jax.default_matmul_precision("highest"):
             return kernel(x, None, params)
 
@@ -67,23 +68,23 @@ def asked(apply: Callable[..., Any], params: Any, x: Any, setting: Setting) -> C
 
 
 def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
-    """The kernel by neural-tangents."""
+    """Return a call that computes the kernel by neural-tangents."""
     network, variables, x = given
 
     def apply(params: Any, x: Array) -> Any:
         f: Any = network.apply({**variables, "params": params}, x)
         return f[:, None] if setting.trace_axes else f
 
-    return asked(apply, variables["params"], x, setting)
+    return peer_kernel(apply, variables["params"], x, setting)
 
 
 def ours(given: Problem) -> Callable[[], np.ndarray]:
-    """The kernel by lazynet, through the public function."""
+    """Return a call that computes the kernel by lazynet."""
     return lambda: lz.empirical_ntk(given.network, given.variables, given.x)
 
 
 def for_memory(n: int, d: int, m: int, setting: tuple | None) -> Callable[[], Any]:
-    """A contender's call, in a process that has imported, started and compiled everything on 4 rows before."""
+    """Return a contender's call, after a warm-up on 4 rows that imports and compiles everything."""
     build = ours if setting is None else lambda given: peer(given, Setting(*setting))
     jax.block_until_ready(build(problem(4, d, m))())
     return build(problem(n, d, m))
@@ -96,16 +97,16 @@ def run(n: tuple[int, ...] = (128, 256), d: int = 64, m: int = 1024, rounds: int
         n: numbers of rows.
         d: length of a row.
         m: width of the network.
-        rounds: timed calls of each, after the one that compiles.
+        rounds: number of timed calls of each contender, after a call that compiles.
         budget: seconds after which a row starts no further round.
     """
     notes = [
-        "Seconds. first: the first call, compilation included. cpu: least processor time of a call, all threads, "
-        "which a busy machine changes least. x: how many times faster than the faster of the two peers; "
-        "x dflt: than the faster of the two where vmap_axes and trace_axes are left at their defaults.",
-        f"Peers run in the fastest of {len(SETTINGS) // 2} settings each (all in the JSON). peak MB: of one first "
-        "call, above what its own process held before; an upper bound.",
-        "diff: Frobenius norm of the difference from lazynet's kernel, over the norm of that.",
+        "Seconds. first: the first call, compilation included. cpu: least processor time of a call, all threads; a "
+        "busy machine hardly changes it. x: speed relative to the faster of the two peers; x dflt: relative to the "
+        "faster peer with its default vmap_axes and trace_axes.",
+        f"Peers run in the fastest of {len(SETTINGS) // 2} settings each (all in the JSON). peak MB: memory of a first "
+        "call above what its process held before; an upper bound.",
+        "diff: Frobenius norm of the difference from lazynet's kernel, over the norm of that kernel.",
     ]
     settings = {"n": list(n), "d": d, "m": m, "rounds": rounds, "budget": budget, "activation": "relu"}
     rows = [row for size in n for row in rows_of(size, d, m, rounds, budget, notes)]
@@ -113,22 +114,22 @@ def run(n: tuple[int, ...] = (128, 256), d: int = 64, m: int = 1024, rounds: int
 
 
 def rows_of(n: int, d: int, m: int, rounds: int, budget: float, notes: list[str]) -> list[dict[str, Any]]:
-    """A row for lazynet and one for each implementation of neural-tangents, at one size.
+    """Return a row for lazynet and a row for each implementation of neural-tangents, at one size.
 
     Raises:
         RuntimeError: if the kernels differ.
     """
     given = problem(n, d, m)
-    tried = interleaved({setting: peer(given, setting) for setting in SETTINGS}, rounds=2, budget=budget / 2)
+    trials = interleaved({setting: peer(given, setting) for setting in SETTINGS}, rounds=2, budget=budget / 2)
     fastest = {
-        name: min((s for s in SETTINGS if s.implementation == name), key=lambda s: tried[s].best)
+        name: min((s for s in SETTINGS if s.implementation == name), key=lambda s: trials[s].best)
         for name in IMPLEMENTATIONS
     }
     peers = {name: peer(given, setting) for name, setting in fastest.items()}
     timings = interleaved({"lazynet": ours(given), **peers}, rounds, budget / 2)
     done = timings["lazynet"].rounds
     if done < rounds:
-        notes.append(f"n={n}: the budget of {budget:g} s was over after {done} of {rounds} rounds.")
+        notes.append(f"n={n}: the budget of {budget:g} s ended after {done} of {rounds} rounds.")
     sizes = {"n": n, "d": d, "m": m}
 
     def row(name: str, setting: Setting | None) -> dict[str, Any]:
@@ -155,19 +156,19 @@ def rows_of(n: int, d: int, m: int, rounds: int, budget: float, notes: list[str]
     for measure in ("best", "median", "cpu"):
         quickest = min(getattr(timings[name], measure) for name in peers)
         table[0][f"speedup_{measure}"] = quickest / getattr(timings["lazynet"], measure)
-    by_default = min(tried[Setting(name, *DEFAULTS)].best for name in IMPLEMENTATIONS)
+    by_default = min(trials[Setting(name, *DEFAULTS)].best for name in IMPLEMENTATIONS)
     table[0]["speedup_default"] = by_default / timings["lazynet"].best
     for name, setting in fastest.items():
-        others = [{**s._asdict(), "best_seconds": t.best} for s, t in tried.items() if s.implementation == name]
-        table.append({**row(name, setting), **setting._asdict(), "tried": others})
+        others = [{**s._asdict(), "best_seconds": t.best} for s, t in trials.items() if s.implementation == name]
+        table.append({**row(name, setting), **setting._asdict(), "trials": others})
     return table
 
 
 def check_agreement(name: str, kernel: Any, ours: np.ndarray) -> float:
-    """The difference of two kernels over the norm of ours.
+    """Return the norm of the difference of two kernels over the norm of ours.
 
     Raises:
-        RuntimeError: if it is above the tolerance.
+        RuntimeError: if it exceeds the tolerance.
     """
     difference = float(np.linalg.norm(np.asarray(kernel) - ours) / np.linalg.norm(ours))
     if not difference <= TOLERANCE:
@@ -178,7 +179,7 @@ def check_agreement(name: str, kernel: Any, ours: np.ndarray) -> float:
 
 
 def megabytes(size: int | None) -> float | None:
-    """Bytes in MB."""
+    """Return bytes in MB."""
     return None if size is None else size / 1e6
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from jax import Array
 
 import lazynet as lz
-from benchmarks.empirical_ntk import IMPLEMENTATIONS, Setting, asked, check_agreement, megabytes
+from benchmarks.empirical_ntk import IMPLEMENTATIONS, Setting, check_agreement, megabytes, peer_kernel
 from benchmarks.timing import Report, Timing, interleaved, peak_memory, show_table
 
-# Over outputs, the last axis, the kernel is averaged or not.
+# Axes of the outputs over which the kernel is averaged.
 TRACED: dict[str, tuple[int, ...]] = {"average": (-1,), "all": ()}
 
 
 class Perceptron(nn.Module):
-    """Dense layers without biases, relu between them."""
+    """Dense layers without biases, with relu between them."""
 
     width: int
     layers: int
@@ -33,7 +33,7 @@ class Perceptron(nn.Module):
 
 
 class Problem(NamedTuple):
-    """A network at its start and unit rows."""
+    """A network with its initial variables, and unit rows."""
 
     network: Perceptron
     variables: dict[str, Any]
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, d: int, m: int, layers: int, k: int) -> Problem:
-    """A relu network of so many dense layers of width m, and n random unit rows of length d, float32."""
+    """Return a relu network of dense layers of width m, and n random unit rows of length d in float32."""
     rows = np.random.default_rng(0).standard_normal((n, d))
     x = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     network = Perceptron(m, layers, k)
@@ -49,20 +49,20 @@ def problem(n: int, d: int, m: int, layers: int, k: int) -> Problem:
 
 
 def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
-    """The kernel by neural-tangents."""
+    """Return a call that computes the kernel by neural-tangents."""
     network, variables, x = given
-    return asked(lambda params, x: network.apply({"params": params}, x), variables["params"], x, setting)
+    return peer_kernel(lambda params, x: network.apply({"params": params}, x), variables["params"], x, setting)
 
 
 def ours(given: Problem, outputs: Literal["average", "all"]) -> Callable[[], np.ndarray]:
-    """The kernel by lazynet, through the public function."""
+    """Return a call that computes the kernel by lazynet."""
     return lambda: lz.empirical_ntk(given.network, given.variables, given.x, outputs=outputs, dtype="float32")
 
 
 def for_memory(
     n: int, sizes: dict[str, int], outputs: Literal["average", "all"], setting: tuple | None
 ) -> Callable[[], Any]:
-    """A contender's call, in a process that has imported and started everything on a small network before."""
+    """Return a contender's call, after a warm-up on a small network."""
 
     def build(given: Problem) -> Callable[[], Any]:
         return ours(given, outputs) if setting is None else peer(given, Setting(*setting))
@@ -72,7 +72,7 @@ def for_memory(
 
 
 def jacobian_difference(sizes: dict[str, int], outputs: Literal["average", "all"]) -> float:
-    """Largest difference of a small kernel, in float64, from the one of the Jacobian by jax, over its largest entry."""
+    """Return the largest difference of a small float64 kernel from the kernel of JAX's Jacobian, over its maximum."""
     network, variables, x = problem(6, **{**sizes, "m": 32})
     with jax.enable_x64(True):
         params, rows = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (variables["params"], x))
@@ -83,8 +83,8 @@ def jacobian_difference(sizes: dict[str, int], outputs: Literal["average", "all"
     kernel = np.einsum("icp,jdp->icjd", flat, flat)
     if outputs == "average":
         kernel = np.einsum("icjc->ij", kernel) / sizes["k"]
-    found = lz.empirical_ntk(network, variables, x, outputs=outputs, dtype="float64")
-    return float(np.abs(found - kernel).max() / np.abs(kernel).max())
+    ours = lz.empirical_ntk(network, variables, x, outputs=outputs, dtype="float64")
+    return float(np.abs(ours - kernel).max() / np.abs(kernel).max())
 
 
 def run(
@@ -104,11 +104,11 @@ def run(
         n: number of rows for lazynet.
         d: length of a row.
         m: width of the network.
-        layers: its dense layers.
-        k: its outputs.
-        outputs: the average over outputs, all of them, or both.
+        layers: number of dense layers.
+        k: number of outputs.
+        outputs: "average" over the outputs, "all" pairs of outputs, or both.
         peer_rows: number of rows for neural-tangents.
-        rounds: timed calls of each, after the one that compiles.
+        rounds: number of timed calls of each contender, after a call that compiles.
         budget: seconds after which no further round starts.
 
     Raises:
@@ -116,16 +116,17 @@ def run(
     """
     sizes = {"d": d, "m": m, "layers": layers, "k": k}
     notes = [
-        f"Seconds; neural-tangents on {peer_rows} rows. x by n^2: its best, scaled to {n} rows by the square of the "
-        "number of rows, as its products grow, over that of lazynet; x by n: scaled by the number of rows, as its "
-        "Jacobians grow, which is less than what it takes.",
-        "Peers run in the faster of 2 settings each (both in the JSON). peak MB: of one first call, above what its own "
+        f"Seconds; neural-tangents on {peer_rows} rows. x by n^2: its best time over lazynet's, scaled to {n} rows by "
+        "the square of the number of rows, like its products; x by n: scaled by the number of rows, like its "
+        "Jacobians, which underestimates its time.",
+        "Peers run in the faster of 2 settings each (both in the JSON). peak MB: memory of a first call above what its "
         "process held before; an upper bound.",
-        f"diff: of neural-tangents' kernel from lazynet's on {peer_rows} rows, over the norm of that; of lazynet's "
-        "from the Jacobian's on 6 rows at width 32 in float64, over its largest entry.",
+        f"diff: neural-tangents' kernel from lazynet's on {peer_rows} rows, over its norm; lazynet's kernel from the "
+        "Jacobian's on 6 rows at width 32 in float64, over its largest entry.",
     ]
     settings = {"n": n, **sizes, "peer_rows": peer_rows, "rounds": rounds, "budget": budget, "activation": "relu"}
-    rows = [row for each in outputs for row in rows_of(n, sizes, each, peer_rows, rounds, budget / len(outputs))]
+    share = budget / len(outputs)
+    rows = [row for part in outputs for row in rows_of(n, sizes, part, peer_rows, rounds, share)]
     return Report(settings, "float32", rows, notes)
 
 
@@ -137,19 +138,19 @@ def rows_of(
     rounds: int,
     budget: float,
 ) -> list[dict[str, Any]]:
-    """A row for lazynet and one for each implementation of neural-tangents."""
+    """Return a row for lazynet and a row for each implementation of neural-tangents."""
     few = problem(peer_rows, **sizes)
-    tried: dict[Setting, Timing] = {}
+    trials: dict[Setting, Timing] = {}
     for setting in (Setting(*values, TRACED[outputs]) for values in product(IMPLEMENTATIONS, (0, None))):
-        # One after the other: each takes gigabytes.
-        tried.update(interleaved({setting: peer(few, setting)}, rounds, budget / 5))
+        # Time them separately, because each takes gigabytes.
+        trials.update(interleaved({setting: peer(few, setting)}, rounds, budget / 5))
     fastest = {
-        name: min((s for s in tried if s.implementation == name), key=lambda s: tried[s].best)
+        name: min((s for s in trials if s.implementation == name), key=lambda s: trials[s].best)
         for name in IMPLEMENTATIONS
     }
     mine = interleaved({"lazynet": ours(problem(n, **sizes), outputs)}, rounds, budget / 5)["lazynet"]
     small = ours(few, outputs)()
-    best = min(tried[setting].best for setting in fastest.values())
+    best = min(trials[setting].best for setting in fastest.values())
 
     def row(name: str, count: int, timing: Timing, setting: Setting | None, difference: float) -> dict[str, Any]:
         options = {"n": count, "sizes": sizes, "outputs": outputs, "setting": setting and tuple(setting)}
@@ -169,12 +170,12 @@ def rows_of(
 
     table = [row("lazynet", n, mine, None, jacobian_difference(sizes, outputs))]
     for name, setting in fastest.items():
-        theirs = np.asarray(tried[setting].result)
-        # Theirs is (n, n, k, k).
+        # The kernel of neural-tangents has shape (n, n, k, k).
+        theirs = np.asarray(trials[setting].result)
         difference = check_agreement(name, theirs if outputs == "average" else theirs.transpose(0, 2, 1, 3), small)
-        others = [{**s._asdict(), "best_seconds": t.best} for s, t in tried.items() if s.implementation == name]
-        found = row(name, peer_rows, tried[setting], setting, difference)
-        table.append({**found, **setting._asdict(), "tried": others})
+        others = [{**s._asdict(), "best_seconds": t.best} for s, t in trials.items() if s.implementation == name]
+        peer_row = row(name, peer_rows, trials[setting], setting, difference)
+        table.append({**peer_row, **setting._asdict(), "trials": others})
     return table
 
 

@@ -1,4 +1,4 @@
-"""Finite networks beside their kernel, over data sets, activations and widths: gaps and seconds."""
+"""Finite networks against their kernel, over data sets, activations and widths: gaps and seconds."""
 
 import sys
 import time
@@ -29,31 +29,32 @@ def run(
     """Run a sweep of one width for each row.
 
     Args:
-        datasets: names of real data sets; those that are not on this machine are left out, nothing is fetched.
+        datasets: names of real data sets; nothing is downloaded, and absent data sets are left out.
         activations: activations of the network.
         widths: numbers of hidden units.
-        seeds: networks to a row.
-        steps: steps of gradient descent.
-        snapshots: about how many snapshots to take, over which the gaps are maximized.
-        n_train: training examples, of classes 0 and 1.
-        n_test: test examples.
+        seeds: number of networks in a row.
+        steps: number of steps of gradient descent.
+        snapshots: number of log-spaced snapshots, over which the gaps are maximized.
+        n_train: number of training examples, of classes 0 and 1.
+        n_test: number of test examples.
         budget: seconds after which no further row starts.
-        quick: take digits, relu and tanh, widths 256 and 1024, whatever the other flags say.
+        quick: True for digits, relu and tanh, widths 256 and 1024; it overrides the other flags.
     """
     if quick:
         datasets, activations, widths = ("digits",), ("relu", "tanh"), (256, 1024)
     unknown = set(datasets) - set(DATASETS)
     if unknown:
-        raise ValueError(f"datasets has {', '.join(sorted(unknown))}, but must be among {', '.join(DATASETS)}.")
+        raise ValueError(f"datasets must be among {', '.join(DATASETS)}, got {', '.join(sorted(unknown))}.")
     here = {record.name for record in list_datasets() if record.available}
     notes = [
-        "Gaps are RMS over examples, over the RMS of the targets: seed mean at the worst snapshot. gap, test: from the "
-        "kernel's prediction, on training and test set. lin gap: from the network's own linearization, training set.",
-        "K0 err: relative error of the kernel at the start. moved: relative displacement at the end.",
-        "compile: lowering and XLA; run: the rest of the sweep, prediction and measures included.",
+        "Gaps are RMS over examples, over the RMS of the targets: seed mean at the worst snapshot. gap, test: to the "
+        "kernel's prediction, on the training and the test set. lin gap: to the network's own linearization, training "
+        "set.",
+        "K0 err: relative error of the initial kernel. moved: relative displacement at the end.",
+        "compile: lowering and XLA; run: the rest of the sweep, predictions and measures included.",
     ]
     notes += [
-        f"{name} is not on this machine and left out; name its folder in LAZYNET_DATA."
+        f"{name} is left out, because it is not on this machine; set LAZYNET_DATA to its folder."
         for name in datasets
         if name not in here
     ]
@@ -61,14 +62,14 @@ def run(
     plan = [(width, name, activation) for width in sorted(widths) for name in data for activation in activations]
     begin = time.perf_counter()
     rows = []
-    for done, (width, name, activation) in enumerate(plan):
+    for count, (width, name, activation) in enumerate(plan):
         if time.perf_counter() - begin > budget:
-            left = ", ".join(f"{name} {activation} {width}" for width, name, activation in plan[done:])
-            notes.append(f"The budget of {budget:g} s was over after {done} of {len(plan)} rows; left out: {left}.")
+            left = ", ".join(f"{name} {activation} {width}" for width, name, activation in plan[count:])
+            notes.append(f"The budget of {budget:g} s ended after {count} of {len(plan)} rows; left out: {left}.")
             break
         rows.append(row(data[name], activation, width, seeds, steps, snapshots))
-        print(f"{done + 1}/{len(plan)} {name} {activation} {width}: {rows[-1]['seconds']:.1f} s", file=sys.stderr)
-    # Widths run from small to large, so that a budget leaves out the dearest; a reader compares them side by side.
+        print(f"{count + 1}/{len(plan)} {name} {activation} {width}: {rows[-1]['seconds']:.1f} s", file=sys.stderr)
+    # Large widths run last, because they cost most; the table lists the widths of a data set together.
     rows.sort(key=lambda row: (list(data).index(row["dataset"]), activations.index(row["activation"]), row["width"]))
     settings = {
         "datasets": list(data),
@@ -87,18 +88,18 @@ def run(
 
 
 def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, snapshots: int) -> dict[str, Any]:
-    """One sweep of one width: gaps over the targets' RMS, seed mean, at their worst snapshot; and its seconds."""
-    # Every row pays for its own compilation, whatever ran before it.
+    """Return the row of a sweep of one width: gaps over the RMS of the targets, and seconds."""
+    # Every row includes its own compilation.
     jax.clear_caches()
     network = lz.TwoLayer(width=width, activation=activation)
     begin = time.perf_counter()
-    with compilations() as compiled:
+    with compilations() as compile_seconds:
         result = lz.sweep(network, data, [width], seeds, steps, snapshots=snapshots, progress=False)
     seconds = time.perf_counter() - begin
     rms = float(result.target_rms)
 
     def worst(gap: str) -> float:
-        # skipna=False: a diverged seed must show.
+        # A diverged seed gives NaN.
         return float(result[gap].mean("seed", skipna=False).max(skipna=False)) / rms
 
     return {
@@ -112,8 +113,8 @@ def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, s
         "relative_displacement": float(result.relative_displacement.isel(step=-1).mean(skipna=False)),
         "diverged": int(np.sum(result.status == result.status.flag_meanings.split().index("diverged"))),
         "seconds": seconds,
-        "compile_seconds": sum(compiled),
-        "run_seconds": seconds - sum(compiled),
+        "compile_seconds": sum(compile_seconds),
+        "run_seconds": seconds - sum(compile_seconds),
     }
 
 
@@ -131,4 +132,4 @@ def show(report: Report) -> None:
         "compile s": ("compile_seconds", ".1f"),
         "run s": ("run_seconds", ".1f"),
     }
-    show_table("Finite networks beside their kernel", report.rows, columns, report.notes)
+    show_table("Finite networks against their kernel", report.rows, columns, report.notes)

@@ -16,13 +16,13 @@ TOLERANCE = 1e-3
 
 
 def rows(n: int, d: int) -> np.ndarray:
-    """Random unit rows, float32."""
+    """Return random unit rows in float32."""
     x = np.random.default_rng(0).standard_normal((n, d))
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 def peer(x: np.ndarray) -> Callable[[], Array]:
-    """The kernel of the hidden layer by neural-tangents, jitted."""
+    """Return a jitted call that computes the kernel of the hidden layer by neural-tangents."""
     stax = neural_tangents().stax
     d = x.shape[1]
     layers = stax.serial(stax.Dense(1, W_std=d**0.5, b_std=None), stax.Relu())[2]
@@ -41,16 +41,16 @@ def peer(x: np.ndarray) -> Callable[[], Array]:
 
 
 def ours(x: np.ndarray) -> Callable[[], np.ndarray]:
-    """The same by lazynet, in float32."""
+    """Return a call that computes the kernel by lazynet, in float32."""
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     return lambda: kernel(x, dtype="float32")
 
 
 def for_memory(n: int, d: int, contender: str) -> Callable[[], Any]:
-    """A contender's call, in a process that has loaded the rows and warmed up on few of them."""
+    """Return a contender's call, after loading the rows and a warm-up on few of them."""
     build = {"lazynet": ours, "neural-tangents": peer}[contender]
     x = rows(n, d)
-    # A whole block and the same rest, so that the call compiles nothing.
+    # A full block and the same remainder, so that the call compiles nothing.
     jax.block_until_ready(build(x[: BLOCK + n % BLOCK])())
     return build(x)
 
@@ -61,15 +61,15 @@ def run(n: tuple[int, ...] = (2000, 10_000), d: int = 784, rounds: int = 5, budg
     Args:
         n: numbers of rows.
         d: length of a row.
-        rounds: timed calls of each, after the one that compiles.
+        rounds: number of timed calls of each contender, after a call that compiles.
         budget: seconds after which a size starts no further round.
 
     Raises:
         RuntimeError: if the kernels differ.
     """
     notes = [
-        "Seconds. share: best of lazynet over best of neural-tangents. peak: memory of one call above what its process "
-        "held before (rows loaded, warmed up on few of them), over the bytes of the result.",
+        "Seconds. share: best time of lazynet over best time of neural-tangents. peak: memory of a call above what its "
+        "process held before (rows loaded, warmed up on few of them), over the bytes of the result.",
     ]
     table = []
     for size in n:
@@ -78,7 +78,7 @@ def run(n: tuple[int, ...] = (2000, 10_000), d: int = 784, rounds: int = 5, budg
         theirs, mine = np.asarray(timings["neural-tangents"].result), timings["lazynet"].result
         worst = float(np.abs(theirs - mine).max())
         if not worst <= TOLERANCE:
-            raise RuntimeError(f"The kernels differ by {worst:.1e}; {TOLERANCE:.0e} is allowed.")
+            raise RuntimeError(f"The kernels differ by {worst:.1e}; at most {TOLERANCE:.0e} is allowed.")
         for name, timing in timings.items():
             peak = peak_memory("benchmarks.kernel_build", "for_memory", n=size, d=d, contender=name)
             table.append(

@@ -15,7 +15,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 steps of 1 / lambda_max."""
+    """Return kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 steps of 1 / lambda_max."""
     data = lz.load_dataset(dataset, n_train=n, n_test=0)
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     k = kernel(data.x_train)
@@ -24,13 +24,13 @@ def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], Any]:
-    """Predictions by neural-tangents: both sets of labels as two outputs, so that it diagonalizes once."""
+    """Return a call that predicts by neural-tangents, with one eigendecomposition for both sets of labels."""
     predict = neural_tangents().predict
 
     def call() -> np.ndarray:
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             matrix, targets = jnp.asarray(k, dtype), jnp.asarray(y, dtype)
-            # Its loss is the mean over examples and outputs.
+            # The loss of neural-tangents is a mean over examples and outputs.
             path = predict.gradient_descent_mse(matrix, targets, learning_rate=1.0)
             return np.asarray(path(jnp.asarray(times * y.size, dtype), jnp.zeros_like(targets)))
 
@@ -38,7 +38,7 @@ def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callabl
 
 
 def ours(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], np.ndarray]:
-    """Predictions by lazynet, from a kernel stored in this dtype."""
+    """Return a call that predicts by lazynet from a kernel stored in this dtype."""
     matrix = k.astype(dtype)
     return lambda: lz.kernel_flow(matrix, y, times=times, method="krylov", tolerance=TOLERANCE[dtype]).train
 
@@ -55,14 +55,15 @@ def run(
 
     Args:
         n: numbers of examples.
-        dtypes: in which the kernel is stored, and neural-tangents computes.
-        dataset: where the examples come from.
-        rounds: timed calls of each, after one that compiles.
-        extrapolate: a larger number of examples, at which only lazynet runs; 0 for none.
+        dtypes: dtypes of the kernel's storage, and of neural-tangents' computation.
+        dataset: name of the data set.
+        rounds: number of timed calls of each contender, after a call that compiles.
+        extrapolate: a larger number of examples, for lazynet only; 0 for none.
         budget: seconds after which a row starts no further round.
     """
     notes = [
-        "Seconds for true and random labels at 200 times, the kernel given. x: neural-tangents' best over ours.",
+        "Seconds for true and random labels at 200 times, for a given kernel. x: neural-tangents' best time over "
+        "lazynet's.",
         "diff: largest norm of the difference from a float64 eigendecomposition, over the norm of the labels.",
     ]
     rows = []
@@ -92,8 +93,8 @@ def run(
             power = np.polyfit(sizes, seconds, 1)[0] if len(measured) > 1 else 3.0
             theirs = measured[-1][1] * (extrapolate / measured[-1][0]) ** 3
             notes.append(
-                f"{dtype}: neural-tangents at n={extrapolate} is {theirs:.0f} s by n^3 from n={measured[-1][0]}; "
-                f"between the sizes measured it grew as n^{power:.2f}."
+                f"{dtype}: neural-tangents would take {theirs:.0f} s at n={extrapolate}, by n^3 from "
+                f"n={measured[-1][0]}; between the measured sizes its time grew like n^{power:.2f}."
             )
             row = {"n": extrapolate, "dtype": dtype, "contender": "lazynet", "best_seconds": timing.best}
             rows.append({**row, "speedup": theirs / timing.best, "difference": None})
@@ -101,9 +102,9 @@ def run(
     return Report(settings, "/".join(dtypes), rows, notes)
 
 
-def difference(found: np.ndarray, exact: np.ndarray, y: np.ndarray) -> float:
-    """The largest, over labels and times, norm of the difference over the norm of the labels."""
-    return float((np.linalg.norm(found - exact, axis=1) / np.linalg.norm(y, axis=0)).max())
+def difference(predictions: np.ndarray, exact: np.ndarray, y: np.ndarray) -> float:
+    """Return the largest norm, over labels and times, of the difference over the norm of the labels."""
+    return float((np.linalg.norm(predictions - exact, axis=1) / np.linalg.norm(y, axis=0)).max())
 
 
 def show(report: Report) -> None:

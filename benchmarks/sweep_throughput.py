@@ -1,4 +1,4 @@
-"""Sweeps: time of lazynet against loops written as the documents of optax and neural-tangents write them."""
+"""Sweeps: time of lazynet against loops in the style of the documentation of optax and neural-tangents."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from lazynet.training import Member, batch_key, choose_stepper, member_key, simu
 
 
 class Problem(NamedTuple):
-    """What all contenders do: full-batch descent of 1/2 sum (f - y)^2 from the same starts, at one learning rate."""
+    """The task of all contenders: full-batch descent on 1/2 sum (f - y)^2 from the same starts, at the same rate."""
 
     data: lz.Dataset
     seeds: int
@@ -28,12 +28,12 @@ class Problem(NamedTuple):
 
     @property
     def arrays(self) -> tuple[Array, Array, Array]:
-        """Training inputs (n, d), targets (n,) and test inputs, float32."""
+        """Training inputs (n, d), targets (n,) and test inputs, in float32."""
         return tuple(jnp.asarray(a, "float32") for a in (self.data.x_train, self.data.y_train, self.data.x_test))
 
 
 def problem(n: int, d: int, n_test: int, seeds: int, steps: int) -> Problem:
-    """Random unit rows with random labels; a step of 1 / lambda_max."""
+    """Return random unit rows with random labels, and the learning rate 1 / lambda_max."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((n + n_test, d))
     x, y = rows / np.linalg.norm(rows, axis=1, keepdims=True), rng.choice([-1.0, 1.0], n + n_test)
@@ -43,20 +43,20 @@ def problem(n: int, d: int, n_test: int, seeds: int, steps: int) -> Problem:
 
 
 def starts(given: Problem, network: lz.TwoLayer) -> list[dict[str, Any]]:
-    """The members' variables at the start."""
+    """Return the initial variables of the members."""
     x = given.arrays[0]
     return [dict(network.init(start_key(member_key(network.width, seed)), x)) for seed in range(given.seeds)]
 
 
 class Loop(NamedTuple):
-    """The training loop of optax's "Getting started": a jitted step, called from Python."""
+    """The training loop of optax's "Getting started": an optimizer, and a jitted step that Python calls."""
 
     optimizer: optax.GradientTransformation
     step: Callable[..., tuple[Any, Any, Array]]
 
 
 def optax_loop(network: lz.TwoLayer, learning_rate: float) -> Loop:
-    """A loop for the trained parameters of any member."""
+    """Return the loop, which trains any member."""
     optimizer = optax.sgd(learning_rate)
 
     def compute_loss(params: Any, fixed: Any, x: Array, y: Array) -> Array:
@@ -72,12 +72,12 @@ def optax_loop(network: lz.TwoLayer, learning_rate: float) -> Loop:
 
 
 def outputs(network: lz.TwoLayer, params: Any, fixed: Any, x: Array) -> Any:
-    """The network's outputs (n,) from what is trained and what is not."""
+    """Return the network's outputs (n,) from its trained and its fixed variables."""
     return network.apply({"params": params, "fixed": fixed}, x)
 
 
 def training_peer(given: Problem, network: lz.TwoLayer) -> Callable[[], list[Any]]:
-    """(a): every member trained by a plain Python loop over jitted steps; the trained parameters."""
+    """Return a call that trains every member by a Python loop over jitted steps, and returns the trained parameters."""
     x, y, _ = given.arrays
     members, loop = starts(given, network), optax_loop(network, given.learning_rate)
 
@@ -95,10 +95,10 @@ def training_peer(given: Problem, network: lz.TwoLayer) -> Callable[[], list[Any
 
 
 def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray) -> Callable[[], list[Any]]:
-    """(b): every member trained beside its kernels, as the documents of neural-tangents and optax write it.
+    """Return a call that trains every member and compares it with its kernels, by neural-tangents and optax.
 
-    At each snapshot: predictions, and the drift of the empirical kernel. Beside it: `gradient_descent_mse` with the
-    member's own kernel at the start, and with that of infinite width, which is given.
+    At each snapshot it computes predictions and the drift of the empirical kernel. It also calls `gradient_descent_mse`
+    with the member's own kernel at the start, and with the given kernel of infinite width.
     """
     nt = neural_tangents()
     x, y, x_test = given.arrays
@@ -106,7 +106,7 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
     kernel: Any = lz.analytic_kernel(network)
     rows, test_rows = given.data.x_train, given.data.x_test
     limit = [jnp.asarray(k, "float32") for k in (kernel(rows), kernel(test_rows, rows))]
-    # Its loss is the mean over examples, ours the sum.
+    # The loss of neural-tangents is a mean over examples, ours is a sum.
     times = jnp.asarray(snapshots * y.size, "float32")
 
     @jax.jit
@@ -121,12 +121,12 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
         predict = nt.predict.gradient_descent_mse(k_train, y[:, None], learning_rate=given.learning_rate)
         return predict(times, f_train, f_test, k_test)
 
-    def one(member: dict[str, Any]) -> dict[str, Any]:
+    def train_member(member: dict[str, Any]) -> dict[str, Any]:
         params, fixed = member["params"], member["fixed"]
         opt_state = loop.optimizer.init(params)
         f_train, f_test = apply(params, fixed, x), apply(params, fixed, x_test)
         k_0 = ntk(params, fixed, x, None)
-        found: dict[str, Any] = {
+        kernels: dict[str, Any] = {
             "linearized": predictions(k_0, ntk(params, fixed, x_test, x), f_train, f_test),
             "limit": predictions(*limit, f_train, f_test),
         }
@@ -136,37 +136,38 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
                 drift.append(jnp.linalg.norm(ntk(params, fixed, x, None) - k_0) / jnp.linalg.norm(k_0))
                 path.append((apply(params, fixed, x), apply(params, fixed, x_test)))
             params, opt_state, _ = loop.step(params, opt_state, fixed, x, y)
-        return {**found, "drift": drift, "path": path}
+        return {**kernels, "drift": drift, "path": path}
 
-    return lambda: [one(member) for member in members]
+    return lambda: [train_member(member) for member in members]
 
 
 def nothing(variables: Any, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
-    """No measures."""
+    """Return no measures."""
     return {}
 
 
 def training_ours(given: Problem, network: lz.TwoLayer, stepper: str) -> Callable[[], list[Any]]:
-    """Every member trained by lazynet in the packs of a sweep; the trained parameters."""
+    """Return a call that trains every member by lazynet in the packs of a sweep, and returns the trained parameters."""
     data = given.data
     chosen = choose_stepper(network, squared(), lz.Optimizer("sgd", stepper=stepper), None, data.x_train)
+    # The hidden stepper without rotation to the row space.
     arrays = {"x": data.x_train, "rows": data.x_train} if stepper == "hidden" else chosen.share(data.x_train)
     arrays |= {"y": data.y_train, "learning_rate": given.learning_rate}
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
-    every = starts(given, network)
+    variables = starts(given, network)
     packs = []
     for seeds in packs_of(range(given.seeds), network, data.n_train, data.dim):
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(every[seed] for seed in seeds))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(variables[seed] for seed in seeds))
         keys = jnp.stack([batch_key(member_key(network.width, seed)) for seed in seeds])
         packs.append(Member(stacked, keys, None))
     ends = np.array([0, given.steps])
 
     def call() -> list[Any]:
         with arithmetic("float32"):
-            found = [simulate(chosen, nothing, members, shared, ends).variables["params"] for members in packs]
+            trained = [simulate(chosen, nothing, members, shared, ends).variables["params"] for members in packs]
         return [
             jax.tree.map(lambda leaf, i=i: leaf[i], pack)
-            for pack in found
+            for pack in trained
             for i in range(len(jax.tree.leaves(pack)[0]))
         ]
 
@@ -174,7 +175,7 @@ def training_ours(given: Problem, network: lz.TwoLayer, stepper: str) -> Callabl
 
 
 def experiment_ours(given: Problem, widths: tuple[int, ...], snapshots: int) -> Callable[[], Any]:
-    """The whole sweep of these widths by lazynet."""
+    """Return a call of `lazynet.sweep` over these widths."""
     rate = given.learning_rate
     return lambda: lz.sweep(
         lz.TwoLayer(width=2),
@@ -189,7 +190,7 @@ def experiment_ours(given: Problem, widths: tuple[int, ...], snapshots: int) -> 
 
 
 def sgemm() -> Callable[[], Array]:
-    """The machine's own rate: jax.numpy.dot of two 2048 x 2048 matrices."""
+    """Return a call of jax.numpy.dot on two 2048 x 2048 matrices, for the rate of the machine."""
     a, b = (jax.random.normal(key, (2048, 2048), "float32") for key in jax.random.split(jax.random.key(0)))
     dot = jax.jit(jnp.dot)
     return lambda: dot(a, b)
@@ -207,23 +208,23 @@ def run(
     rounds: int = 5,
     budget: float = 300.0,
 ) -> Report:
-    """Time both, width by width.
+    """Time both at each width.
 
     Args:
-        what: "training" alone, or the whole "experiment", with kernels, drift and predictions at the snapshots.
+        what: "training" only, or "experiment" with kernels, drift and predictions at the snapshots.
         widths: numbers of hidden units.
         n: training examples.
         d: features.
         seeds: networks of each width.
         steps: steps of full-batch descent.
-        snapshots: about how many snapshots the experiment takes.
-        stepper: of lazynet's training alone; "auto" is the fastest, "hidden" the plain one of 4 n d m operations a
-            step, without rotation to the row space or pre-activations.
-        rounds: timed calls of each, after one that compiles.
+        snapshots: number of log-spaced snapshots of the experiment.
+        stepper: stepper of lazynet's training; "auto" is the fastest, "hidden" takes 4 n d m operations a step, without
+            rotation to the row space or pre-activations.
+        rounds: number of timed calls of each contender, after a call that compiles.
         budget: seconds after which a width starts no further round.
     """
     if what not in ("training", "experiment"):
-        raise ValueError(f"what is {what!r}, but must be 'training' or 'experiment'.")
+        raise ValueError(f"what must be training or experiment, got {what!r}.")
     given = problem(n, d, 100, seeds, steps)
     rows = []
     for width in widths:
@@ -241,42 +242,37 @@ def run(
             }
         timings = interleaved(contenders, rounds, budget)
         rate = 2 * 2048**3 / timings["sgemm"].best if "sgemm" in timings else None
-        apart = difference(what, timings["lazynet"].result, timings["loop"].result)
-        rows += [{**row(width, name, timings, given, rate), "difference": apart} for name in ("lazynet", "loop")]
+        distance = difference(what, timings["lazynet"].result, timings["loop"].result)
+        rows += [{**row(width, name, timings, given, rate), "difference": distance} for name in ("lazynet", "loop")]
     notes = [
-        "x: the loop's best over lazynet's. share: 4 n d m operations a step and seed over the rate of jax.numpy.dot.",
-        "diff: of the trained weights, or of the last kernel drift, between the two, relative.",
+        "x: the loop's best time over lazynet's. share: 4 n d m operations a step and seed, over the rate of "
+        "jax.numpy.dot.",
+        "diff: relative difference of the trained weights, or of the last kernel drift.",
     ]
     if what == "experiment" and len(widths) > 1:
-        whole = interleaved({"lazynet": experiment_ours(given, widths, snapshots)}, rounds, budget)["lazynet"]
-        rows += totals(rows, whole)
-        notes.append("all: one sweep of all widths by lazynet, which has compiled them before; the sum of the loop's.")
-    settings = {
-        "what": what,
-        "widths": list(widths),
-        "n": n,
-        "d": d,
-        "seeds": seeds,
-        "steps": steps,
-        "stepper": stepper,
-    }
-    return Report({**settings, "snapshots": snapshots, "rounds": rounds, "budget": budget}, "float32", rows, notes)
+        total = interleaved({"lazynet": experiment_ours(given, widths, snapshots)}, rounds, budget)["lazynet"]
+        rows += totals(rows, total)
+        notes.append("all: a sweep of all widths by lazynet, compiled before, against the sum of the loop's times.")
+    settings = {"what": what, "widths": list(widths), "n": n, "d": d, "seeds": seeds, "steps": steps}
+    settings |= {"stepper": stepper, "snapshots": snapshots, "rounds": rounds, "budget": budget}
+    return Report(settings, "float32", rows, notes)
 
 
 def difference(what: str, ours: Any, theirs: Any) -> float:
-    """How far the two are apart: trained weights, or the drift of the kernel at the last snapshot."""
+    """Return the largest relative difference of the trained weights, or of the kernel drift at the last snapshot."""
     if what == "training":
-        pairs = zip(*(np.stack([member["hidden"] for member in found]) for found in (ours, theirs)), strict=True)
+        weights = (np.stack([member["hidden"] for member in members]) for members in (ours, theirs))
+        pairs = zip(*weights, strict=True)
         return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs)
     drift = np.array([float(member["drift"][-1]) for member in theirs])
     return float(np.abs(ours.kernel_drift.values[0, :, -1] / drift - 1).max())
 
 
-def totals(rows: list[dict[str, Any]], whole: Timing) -> list[dict[str, Any]]:
-    """All widths: one sweep by lazynet, and the sums of the loop."""
+def totals(rows: list[dict[str, Any]], total: Timing) -> list[dict[str, Any]]:
+    """Return the rows of all widths together: a sweep by lazynet, and the sums of the loop's times."""
     loops = [row for row in rows if row["contender"] == "loop"]
     sums = {name: sum(row[name] for row in loops) for name in ("first_seconds", "best_seconds", "median_seconds")}
-    ours = {"first_seconds": whole.first, "best_seconds": whole.best, "median_seconds": whole.median}
+    ours = {"first_seconds": total.first, "best_seconds": total.best, "median_seconds": total.median}
     same = {"width": "all", "sgemm_share": None, "difference": max(row["difference"] for row in loops)}
     return [
         {**same, "contender": name, **seconds, "speedup": sums["best_seconds"] / seconds["best_seconds"]}
@@ -285,7 +281,7 @@ def totals(rows: list[dict[str, Any]], whole: Timing) -> list[dict[str, Any]]:
 
 
 def row(width: int, name: str, timings: dict[str, Timing], given: Problem, rate: float | None) -> dict[str, Any]:
-    """One contender at one width."""
+    """Return the row of a contender at a width."""
     timing, data = timings[name], given.data
     operations = 4.0 * data.n_train * data.dim * width * given.steps * given.seeds
     return {

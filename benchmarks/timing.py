@@ -1,4 +1,4 @@
-"""What benchmarks share: interleaved timing, memory of a call in a process of its own, the environment, output."""
+"""Tools of the benchmarks: interleaved timing, peak memory of a call, the environment, and output."""
 
 import importlib
 import importlib.metadata
@@ -27,7 +27,14 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Report(NamedTuple):
-    """What a benchmark found: its settings, the dtype it ran in, one flat dictionary a row, and what to know of it."""
+    """The result of a benchmark.
+
+    Attributes:
+        settings: the settings.
+        dtype: dtype of the computation.
+        rows: a flat dictionary for each row.
+        notes: explanations of the columns.
+    """
 
     settings: dict[str, Any]
     dtype: str
@@ -36,9 +43,15 @@ class Report(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds of the first call (compilation included), best and median of the later ones, and the first's result.
+    """The timing of a contender.
 
-    `cpu` is the least processor time of a later call, over all threads: what a busy machine changes least.
+    Attributes:
+        first: seconds of the first call, compilation included.
+        best: least seconds of a later call.
+        median: median seconds of the later calls.
+        cpu: least processor time of a later call, over all threads; a busy machine hardly changes it.
+        rounds: number of later calls.
+        result: result of the first call.
     """
 
     first: float
@@ -52,10 +65,15 @@ class Timing(NamedTuple):
 def interleaved(
     contenders: dict[Name, Callable[[], Any]], rounds: int = 5, budget: float = 120.0
 ) -> dict[Name, Timing]:
-    """Time contenders in turns, so that a slow moment of the machine falls on all of them.
+    """Time contenders in turns, so that a slow moment of the machine affects all of them.
 
-    Each is called once to compile; then come rounds in which each is called once untimed and once timed, until there
-    are `rounds` or, after at least one, `budget` seconds are over. A call ends when its result is ready.
+    Each contender is called once to compile. In each round it is called once untimed and once timed. A call ends when
+    its result is ready.
+
+    Args:
+        contenders: functions without arguments by name.
+        rounds: number of rounds.
+        budget: seconds after which no further round starts; there is at least one.
     """
     firsts, results = {}, {}
     times: dict[Any, list[tuple[float, float]]] = {name: [] for name in contenders}
@@ -64,7 +82,7 @@ def interleaved(
         firsts[name], _, results[name] = _timed(call)
     for _ in range(rounds):
         for name, call in contenders.items():
-            # One untimed call, or a call of a millisecond would be timed on caches that the one before has emptied.
+            # An untimed call fills the caches that the other contenders have emptied.
             _timed(call)
             times[name].append(_timed(call)[:2])
         if time.perf_counter() - begin > budget:
@@ -85,7 +103,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
 
 @contextmanager
 def compilations() -> Iterator[list[float]]:
-    """A list that gets the seconds of each lowering and compilation by XLA in this context; tracing is left out."""
+    """Yield a list that receives the seconds of each lowering and compilation by XLA in this context."""
     seconds: list[float] = []
 
     def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
@@ -100,14 +118,18 @@ def compilations() -> Iterator[list[float]]:
 
 
 def peak_memory(module: str, build: str, **arguments: Any) -> int | None:
-    """Bytes by which one call raises the resident memory of a fresh process at its peak; None where not on Linux.
+    """Return the bytes by which a call raises the peak resident memory of a new process; None outside Linux.
 
-    The process calls `module.build(**arguments)`, which may warm up and returns the call; arguments are plain values.
-    The call's own compilation counts, and what warming up had held and given back may count: this is an upper bound.
+    This is an upper bound: it includes the compilation of the call, and may include memory that the warm-up has freed.
+
+    Args:
+        module: name of a module.
+        build: name of its function that warms up and returns the call.
+        arguments: arguments of that function, plain values.
     """
     code = f"from benchmarks.timing import _report_memory; _report_memory({module!r}, {build!r}, {arguments!r})"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(found.stdout)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def _report_memory(module: str, build: str, arguments: dict[str, Any]) -> None:
@@ -119,7 +141,7 @@ def _report_memory(module: str, build: str, arguments: dict[str, Any]) -> None:
 
 
 def resident(field: str) -> int | None:
-    """VmRSS or VmHWM of this process in bytes; getrusage would hand down the peak of the process that started it."""
+    """Return VmRSS or VmHWM of this process in bytes; getrusage would include the peak of the parent process."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -128,7 +150,7 @@ def resident(field: str) -> int | None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device, number of CPUs, and how busy they are."""
+    """Return versions, device, number of CPUs, and load average."""
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
@@ -138,7 +160,7 @@ def environment() -> dict[str, Any]:
 
 
 def write_json(path: Path, name: str, report: Report, seconds: float) -> None:
-    """Write name, environment, report and the seconds of it all; numbers that are not finite become null."""
+    """Write name, environment, report and total seconds; numbers that are not finite become null."""
     record = {"name": name, **environment(), "seconds": seconds, **report._asdict()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -155,7 +177,14 @@ def _finite(value: Any) -> Any:
 def show_table(
     title: str, rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str]], notes: list[str]
 ) -> None:
-    """Print rows and notes on stdout; `columns` is heading -> (key, format of its numbers)."""
+    """Print a table.
+
+    Args:
+        title: title of the table.
+        rows: dictionary for each row.
+        columns: key and number format of each column by its heading; text columns have an empty format.
+        notes: lines below the table.
+    """
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading, (_, style) in columns.items():
         table.add_column(heading, justify="right" if style else "left", no_wrap=True)

@@ -1,6 +1,6 @@
-"""Kernels of deep networks of infinite width against means over random starts, at growing depth and width.
+"""Compare kernels of infinitely wide deep networks with means over random starts, at growing depth and width.
 
-The largest networks have 268 million weights; the whole takes ten to fifteen minutes on two cores.
+The largest networks have 268 million weights; the script takes ten to fifteen minutes on two cores.
 """
 
 import argparse
@@ -9,12 +9,15 @@ import numpy as np
 
 import lazynet as lz
 
-STARTS, FEWER, BEYOND = 200, 32, 2048
+# Number of random starts, and the smaller number at larger widths.
+STARTS, FEWER, LARGE_WIDTH = 200, 32, 2048
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="numbers of hidden layers")
-    parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192], help="their units")
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192], help="numbers of units in a layer"
+    )
     flags = parser.parse_args()
     x = lz.load_dataset("digits", classes=(0, 1), n_train=6).x_train
     print("depth  width  starts  standard error / kernel  difference / standard error, largest")
@@ -23,9 +26,9 @@ if __name__ == "__main__":
         for width in flags.widths:
             network = lz.MLP(width=width, depth=depth)
             expected = lz.analytic_kernel(network)(x)
-            found = lz.monte_carlo_kernel(network, x, starts=STARTS if width <= BEYOND else FEWER)
-            share = np.max(found.standard_error / expected)
-            away = np.max(np.abs(found.kernel - expected) / found.standard_error)
-            worst = max(worst, away)
-            print(f"{depth:5}  {width:5}  {found.starts:6}  {share:23.2%}  {away:37.2f}", flush=True)
+            mean = lz.monte_carlo_kernel(network, x, starts=STARTS if width <= LARGE_WIDTH else FEWER)
+            error = np.max(mean.standard_error / expected)
+            difference = np.max(np.abs(mean.kernel - expected) / mean.standard_error)
+            worst = max(worst, difference)
+            print(f"{depth:5}  {width:5}  {mean.starts:6}  {error:23.2%}  {difference:37.2f}", flush=True)
     raise SystemExit(1 if worst > 5 else 0)

@@ -1,4 +1,4 @@
-"""A flax network of one's own, here a convolutional one, through a sweep and its verdict."""
+"""Sweep a custom flax network, here a convolutional network, and print its verdict."""
 
 import flax.linen as nn
 
@@ -6,13 +6,13 @@ import lazynet as lz
 
 
 class Convolutional(nn.Module):
-    """One convolution, its average over the image, and a readout, as flax starts them."""
+    """A convolution, an average over the image, and a readout, with the initializers of flax."""
 
     width: int
 
     @nn.compact
     def __call__(self, x):
-        """Outputs (n, 1) of rows of 64 pixels."""
+        """Return outputs (n, 1) of rows (n, 64) of pixels."""
         features = nn.relu(nn.Conv(self.width, (3, 3))(x.reshape(-1, 8, 8, 1)))
         return nn.Dense(1)(features.mean(axis=(1, 2)))
 

@@ -1,4 +1,4 @@
-"""An NNX network of one's own, here a perceptron of two hidden layers, through a sweep and its verdict."""
+"""Sweep a custom NNX network, here a perceptron with two hidden layers, and print its verdict."""
 
 from flax import nnx
 
@@ -6,16 +6,16 @@ import lazynet as lz
 
 
 class Perceptron(nnx.Module):
-    """Two hidden layers, as NNX starts them."""
+    """A perceptron with two hidden layers, with the initializers of NNX."""
 
     def __init__(self, width, rngs):
-        """Draw all layers from rngs."""
+        """Draw the layers."""
         self.first = nnx.Linear(64, width, rngs=rngs)
         self.second = nnx.Linear(width, width, rngs=rngs)
         self.readout = nnx.Linear(width, 1, rngs=rngs)
 
     def __call__(self, x):
-        """Outputs (n, 1) of rows (n, 64)."""
+        """Return outputs (n, 1) of rows (n, 64)."""
         return self.readout(nnx.relu(self.second(nnx.relu(self.first(x)))))
 
 

@@ -1,13 +1,14 @@
-"""Run `lazynet sweep` on all GPUs or TPUs of one machine or of several.
+"""Run `lazynet sweep` on all GPUs or TPUs of one or several machines.
 
     python scripts/width_sweep.py --widths 256 1024 4096 16384 --seeds 16 --out runs/wide --resume
 
-On one machine the devices share the networks. On several machines, start the script on each with `--hosts`. SLURM and
-Cloud TPU provide the addresses; elsewhere name the address of the first host, the number of hosts and this host:
+The devices of a machine share the networks. To use several machines, run the script on each of them with `--hosts`.
+SLURM and Cloud TPU describe the hosts to JAX; elsewhere give the address of the first host, the number of hosts, and
+the number of this host, from 0:
 
     python scripts/width_sweep.py --hosts 10.0.0.1:1234 4 0 --widths 256 1024 4096 16384 --seeds 16 --out runs/wide
 
-The first host reads and writes the folder. Flags after those of this script are those of `lazynet sweep`.
+The first host reads and writes the folder. All other flags are flags of `lazynet sweep`.
 """
 
 import sys
@@ -18,28 +19,28 @@ from lazynet import cli
 
 
 def connect(arguments: list[str]) -> list[str]:
-    """Connect to the hosts that `--hosts [ADDRESS NUMBER THIS]` names; return the other arguments."""
+    """Connect to the other hosts if there is `--hosts [ADDRESS COUNT NUMBER]`; return the other arguments."""
     if "--hosts" not in arguments:
         return arguments
     at = arguments.index("--hosts")
-    given = []
+    words = []
     for word in arguments[at + 1 : at + 4]:
         if word.startswith("--"):
             break
-        given.append(word)
-    if len(given) not in (0, 3) or (given and not (given[1].isdigit() and given[2].isdigit())):
+        words.append(word)
+    if len(words) not in (0, 3) or (words and not (words[1].isdigit() and words[2].isdigit())):
         sys.exit(
-            "--hosts must have no values, or three: the address of the first host, the number of hosts and the number "
-            "of this host, from 0"
+            "--hosts must be empty, or the address of the first host, the number of hosts and the number of this host, "
+            f"got {' '.join(words)!r}."
         )
-    if given:
-        jax.distributed.initialize(given[0], int(given[1]), int(given[2]))
+    if words:
+        jax.distributed.initialize(words[0], int(words[1]), int(words[2]))
     else:
         try:
             jax.distributed.initialize()
         except ValueError:
-            sys.exit("--hosts must name the hosts outside of SLURM, MPI and Cloud TPU")
-    return arguments[:at] + arguments[at + 1 + len(given) :]
+            sys.exit("--hosts must name the hosts outside SLURM, MPI and Cloud TPU, got no host.")
+    return arguments[:at] + arguments[at + 1 + len(words) :]
 
 
 if __name__ == "__main__":

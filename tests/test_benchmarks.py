@@ -1,3 +1,5 @@
+"""The benchmarks run, compare all contenders, and write their tables and JSON."""
+
 import json
 import math
 import subprocess
@@ -15,7 +17,7 @@ TINY_SWEEP = [
 
 
 def python(*arguments):
-    """A process of its own: neural-tangents does not pass the strict settings of the test process."""
+    """Run Python in a new process: neural-tangents does not pass the strict settings of the test process."""
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
@@ -70,8 +72,8 @@ def test_empirical_ntk_compares_all_contenders(tmp_path):
         assert row["rounds"] == 2
         assert row["contender"] in table
     for row in peers:
-        # The peer runs in a setting that was tried, and in the best of them.
-        best = min(row["tried"], key=lambda setting: setting["best_seconds"])
+        # The peer runs in the fastest setting of its trials.
+        best = min(row["trials"], key=lambda setting: setting["best_seconds"])
         assert (row["vmap_axes"], row["trace_axes"]) == (best["vmap_axes"], best["trace_axes"])
 
 
@@ -107,19 +109,18 @@ def test_finite_vs_infinite_has_a_row_for_each_width(tmp_path):
         assert f"{row['kernel_gap_train']:.4f}" in table
 
 
-def test_finite_vs_infinite_says_what_it_leaves_out(tmp_path):
-    # A spent budget: the row in progress ends, the others are named.
+def test_finite_vs_infinite_names_the_rows_beyond_its_budget(tmp_path):
     record, table = run_to_json(tmp_path, "finite_vs_infinite", *TINY_SWEEP, "--budget", "0")
     assert record["rows"] == []
     assert "left out: digits relu 16, digits relu 32" in " ".join(table.split())
 
 
-def test_a_data_set_that_is_not_there_is_noted_and_not_fetched(tmp_path, monkeypatch):
+def test_an_absent_data_set_is_noted_and_not_downloaded(tmp_path, monkeypatch):
     for name in ("LAZYNET_DATA", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     record, _ = run_to_json(tmp_path, "finite_vs_infinite", "--datasets", "cifar10")
     assert record["rows"] == []
-    assert any("cifar10 is not on this machine" in note for note in record["notes"])
+    assert any(note.startswith("cifar10 is left out") for note in record["notes"])
 
 
 @pytest.mark.slow
@@ -146,12 +147,12 @@ def test_kernel_descent_compares_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_full_mnist_sets_a_whole_data_set_beside_what_the_peer_would_take(tmp_path):
+def test_full_mnist_scales_the_time_of_the_peer(tmp_path):
     sizes = ["--n-train", "90", "--n-test", "20", "--steps", "100", "--peer-n", "45"]
     record, table = run_to_json(tmp_path, "full_mnist", "--dataset", "digits", *sizes)
     ours, measured, scaled = record["rows"]
     assert [row["contender"] for row in record["rows"]] == ["lazynet", "neural-tangents", "neural-tangents"]
-    stages = sum(ours[f"{stage}_seconds"] for stage in ("kernel_and_complexity", "predictions"))
+    stages = sum(ours[f"{stage}_seconds"] for stage in ("kernel", "complexity", "predictions"))
     assert 0 < stages <= (1 + 1e-9) * ours["seconds"]
     assert ours["prediction_error"] < 1e-4
     assert scaled["predictions_seconds"] == pytest.approx(8 * measured["predictions_seconds"])
@@ -170,13 +171,13 @@ def test_empirical_ntk_deep_compares_all_contenders(tmp_path):
     assert ours["difference"] < 1e-13
     for row in peers:
         assert row["difference"] < 1e-5
-        assert row["best_seconds"] == min(setting["best_seconds"] for setting in row["tried"])
+        assert row["best_seconds"] == min(setting["best_seconds"] for setting in row["trials"])
     assert "x by n^2" in table
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["training", "experiment"])
-def test_sweep_throughput_does_what_the_loops_do(what, tmp_path):
+def test_sweep_throughput_trains_like_the_loops(what, tmp_path):
     flags = (
         "--n",
         "12",
@@ -198,12 +199,12 @@ def test_sweep_throughput_does_what_the_loops_do(what, tmp_path):
     ours, loop, *others = record["rows"]
     assert (ours["contender"], loop["contender"]) == ("lazynet", "loop")
     assert ours["speedup"] == pytest.approx(loop["best_seconds"] / ours["best_seconds"])
-    # The same training: what differs is the order of sums in float32.
+    # The orders of sums in float32 differ.
     assert ours["difference"] < 1e-3
     assert (ours["sgemm_share"] is None) == (what == "experiment")
     assert what in table
     if what == "experiment":
-        *_, whole, total = others
-        assert [whole["width"], total["width"]] == ["all", "all"]
+        *_, ours, total = others
+        assert [ours["width"], total["width"]] == ["all", "all"]
         assert total["best_seconds"] == pytest.approx(loop["best_seconds"] + others[1]["best_seconds"])
-        assert whole["speedup"] == pytest.approx(total["best_seconds"] / whole["best_seconds"])
+        assert ours["speedup"] == pytest.approx(total["best_seconds"] / ours["best_seconds"])

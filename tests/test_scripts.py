@@ -1,4 +1,4 @@
-"""The scripts with networks of one's own run as they stand, and say what a verdict says."""
+"""The scripts run, and print their results."""
 
 import os
 import subprocess
@@ -20,23 +20,22 @@ def run(name, *flags):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["own_flax.py", "own_nnx.py"])
-def test_a_network_of_ones_own_goes_through_a_sweep_and_its_verdict(name):
-    said = run(name)
-    rows = {line.split()[0]: line for line in said.splitlines() if " last " in line or " maximum " in line}
+def test_a_custom_network_has_a_sweep_and_a_verdict(name):
+    rows = {line.split()[0]: line for line in run(name).splitlines() if " last " in line or " maximum " in line}
     assert "holds" in rows["displacement"]
     assert "holds" in rows["linearization_gap_train"]
-    # What it takes beside the network, in lines.
+    # Lines of code besides the network.
     body = (SCRIPTS / name).read_text().partition("__main__")[2].splitlines()[1:]
     assert len(body) < 10
 
 
 @pytest.mark.slow
-def test_the_map_of_the_digits_says_where_kernels_begin_to_move(tmp_path):
+def test_the_map_of_the_digits_has_the_predicted_boundary(tmp_path):
     flags = ["--widths", "64", "256", "--scales", "0.1", "1", "10", "--seeds", "3"]
-    said = run("laziness_map.py", *flags, "--out", tmp_path)
-    assert said.count("boundary exponent") == 2
-    assert said.count("not fitted, and left out: ") == 2
-    both, _ = said.split("Trained: hidden")
+    text = run("laziness_map.py", *flags, "--out", tmp_path)
+    assert text.count("boundary exponent") == 2
+    assert text.count("not fitted: ") == 2
+    both, _ = text.split("Trained: hidden")
     exponent = float(both.partition("boundary exponent ")[2].split()[0])
     assert -0.7 < exponent < -0.3
     assert {path.name for path in tmp_path.iterdir()} == {"both", "both.png", "hidden", "hidden.png"}

@@ -44,7 +44,7 @@ class Reproduce:
             return print_plan(module.jobs(self.size), self.json)
         begin = time.perf_counter()
         if self.size == "paper":
-            print(_estimate(module.jobs(self.size)), file=sys.stderr)
+            print(estimate(module.jobs(self.size), product_rate("float32")), file=sys.stderr)
         try:
             with Stages(shown=not self.json) as stages:
                 work = Work(self.paper, self.size, self.out, stages.tell)
@@ -69,9 +69,13 @@ class Reproduce:
         return FAILED_CHECK if self.check and not reproduction.passed else 0
 
 
-def _estimate(jobs: list[Job]) -> str:
-    """Return the least time of a long reproduction on this machine."""
-    rate = product_rate("float32")
+def estimate(jobs: list[Job], rate: float) -> str:
+    """Return the least time of a long reproduction as text.
+
+    Args:
+        jobs: the jobs.
+        rate: floating-point operations a second of a matrix product on this machine.
+    """
     lines = []
     for job in jobs:
         hours = sum(job.flops.values()) / (job.share * rate) / 3600

@@ -13,7 +13,7 @@ def check_count(name: str, value: object, minimum: int) -> int:
         ValueError: If `value` is not an integer, or is below `minimum`.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
     return int(value)
 
 
@@ -30,7 +30,7 @@ def check_number(name: str, value: object, *, positive: bool = False, maximum: f
     if maximum < np.inf:
         allowed = f"a number between 0 and {maximum:g}"
     else:
-        allowed = f"a finite number {'> 0' if positive else '>= 0'}"
+        allowed = "positive and finite" if positive else "finite and at least 0"
     raise ValueError(f"{name} must be {allowed}, got {value!r}.")
 
 

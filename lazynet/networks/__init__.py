@@ -3,6 +3,7 @@
 from lazynet.networks._activations import ACTIVATIONS, Activation, Function, get_activation, value_and_slope
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
 from lazynet.networks._centered import Centered
+from lazynet.networks._checks import check_members_differ, check_network
 from lazynet.networks._conv import ConvNet, patches
 from lazynet.networks._cost import (
     forward_cost,
@@ -15,7 +16,7 @@ from lazynet.networks._cost import (
 from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
-from lazynet.networks._protocol import Network, check_members_differ, check_network, layer_names
+from lazynet.networks._protocol import Network, layer_names
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, setting_fields, traits
 from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
 

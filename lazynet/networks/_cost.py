@@ -4,11 +4,12 @@ from typing import Any
 
 import jax
 
+from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
 from lazynet.networks._two_layer import TwoLayer
 
 
-def forward_cost(network: Any, n: int, d: int) -> tuple[float, int]:
+def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
     """Approximate operations of the outputs of n rows of d features, and bytes of all float32 intermediate values."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n * d * network.width, 4 * n * network.width
@@ -18,7 +19,7 @@ def forward_cost(network: Any, n: int, d: int) -> tuple[float, int]:
     return float(cost.get("flops", 0.0)), sum(4 * value.size for value in values)
 
 
-def gradient_operations(network: Any, n: int, d: int) -> float:
+def gradient_operations(network: Network, n: int, d: int) -> float:
     """Operations of the outputs of n rows of d features and their gradient in the trained arrays.
 
     The gradient of the weights takes as many operations as the outputs, and the gradient of the values of lower layers
@@ -30,7 +31,7 @@ def gradient_operations(network: Any, n: int, d: int) -> float:
     return (1.0 if layer.train == "readout" else 2.0) * forward
 
 
-def kernel_operations(network: Any, n: int, d: int) -> float:
+def kernel_operations(network: Network, n: int, d: int) -> float:
     """Operations of the empirical kernel of n rows, from the slopes or from the gradients of each output."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
@@ -38,14 +39,14 @@ def kernel_operations(network: Any, n: int, d: int) -> float:
     return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
-def step_bytes(network: Any, n: int, d: int) -> int:
+def step_bytes(network: Network, n: int, d: int) -> int:
     """Bytes that one training step reads and writes: the weights, and float32 intermediate values of n rows."""
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
     return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
 
 
-def parameter_bytes(network: Any, d: int) -> int:
+def parameter_bytes(network: Network, d: int) -> int:
     """Bytes of all variables in float32."""
     return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d)[0]))
 
@@ -55,6 +56,6 @@ def timing_network(width: int) -> TwoLayer:
     return TwoLayer(width=width)
 
 
-def _shapes(network: Any, n: int, d: int) -> tuple[Any, Any]:
+def _shapes(network: Network, n: int, d: int) -> tuple[Any, Any]:
     x = jax.ShapeDtypeStruct((n, d), "float32")
     return dict(jax.eval_shape(network.init, jax.random.key(0), x)), x

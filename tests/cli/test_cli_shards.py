@@ -50,7 +50,7 @@ def test_tasks_of_an_array_share_a_folder(task, tmp_path, capsys):
 def test_a_task_without_a_folder_is_refused(task):
     code, _, errors = task(1)
     assert code != 0
-    assert "the first argument is the folder of the run" in errors
+    assert "the first argument must be the folder of the run" in errors
 
 
 @pytest.mark.parametrize("shard", ["3", "0/2", "3/2", "a/b", "1/"])

@@ -82,11 +82,11 @@ def test_groups_are_classes(classes):
         (dict(classes=(0, 10)), "classes must be labels"),
         (dict(classes=(0, 0)), "classes must name each label once"),
         (dict(classes=(0,)), "classes must name at least two classes"),
-        (dict(n_train=0), "n_train must be an integer >= 1, got 0."),
-        (dict(n_train=10.0), "n_train must be an integer"),
-        (dict(n_train=True), "n_train must be an integer"),
-        (dict(n_test=-1), "n_test must be an integer >= 0"),
-        (dict(n_test="5"), "n_test must be an integer"),
+        (dict(n_train=0), "n_train must be a whole number of at least 1, got 0."),
+        (dict(n_train=10.0), "n_train must be a whole number"),
+        (dict(n_train=True), "n_train must be a whole number"),
+        (dict(n_test=-1), "n_test must be a whole number of at least 0"),
+        (dict(n_test="5"), "n_test must be a whole number"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_read(arguments, message, bare_machine):

@@ -144,10 +144,10 @@ def test_points_depend_on_the_key_alone(make, key):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 1}, "classes must be an integer >= 2"),
-        ({"components": 0}, "components must be an integer >= 1"),
-        ({"sigma": -1}, "sigma must be a finite number >= 0, got -1."),
-        ({"sigma_0": 0}, "sigma_0 must be a finite number > 0, got 0."),
+        ({"classes": 1}, "classes must be a whole number of at least 2"),
+        ({"components": 0}, "components must be a whole number of at least 1"),
+        ({"sigma": -1}, "sigma must be finite and at least 0, got -1."),
+        ({"sigma_0": 0}, "sigma_0 must be positive and finite, got 0."),
         ({"lambda_": 0.1}, "lambda_ must be None if delta is None, got 0.1."),
         ({"delta": 1.0, "sigma": 1.0}, "delta must be None if sigma or sigma_0 is given or unit is False, got 1.0."),
         ({"delta": 1.0, "unit": False}, "delta must be None"),
@@ -156,7 +156,7 @@ def test_points_depend_on_the_key_alone(make, key):
             "delta and lambda_ must be small enough for at most 90 degrees between centers, got delta=1.5",
         ),
         ({"delta": 1.0, "lambda_": 2.5}, "delta and lambda_ must be small enough"),
-        ({"n_train": 19}, "n_train must be an integer >= 20"),
+        ({"n_train": 19}, "n_train must be a whole number of at least 20"),
         ({"delta": 1.0, "dim": 20}, "dim must be at least 21 for 20 components"),
     ],
 )

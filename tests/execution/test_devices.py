@@ -112,7 +112,7 @@ def test_the_script_for_several_hosts(tmp_path):
     assert all("out must be a new folder, got 'run'" in text for text in said)
     refused = subprocess.run([*WIDTH_SWEEP, "--hosts", address, "two", "0"], capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "--hosts must have no values, or three: the address of the first host" in refused.stderr
+    assert "--hosts must be empty, or the address of the first host" in refused.stderr
 
 
 def assert_agree(single, many, dtype):

@@ -87,7 +87,7 @@ def test_erf_formula(derivative):
 
 
 @BOTH
-@pytest.mark.parametrize("activation", ["erf", "gelu"])
+@pytest.mark.parametrize("activation", ["erf", "gelu", "sin"])
 @pytest.mark.parametrize("init_scale", [0.3, 1.0, 3.0])
 def test_hermite_series_agrees_with_closed_forms(activation, init_scale, derivative, monkeypatch):
     x1, x2 = rows(6, 3), rows(5, 3, seed=1)
@@ -152,11 +152,11 @@ def test_programs_are_traced_once():
     for seed in range(3):
         gaussian_dual("erf", rows(9, 4, seed=seed), init_scale=1.0 + seed)
         gaussian_dual("tanh", rows(9, 4, seed=seed) / 10)
-    assert dual._closed_form("erf", "readout") is dual._closed_form("erf", "readout")
-    traced = dual._closed_form("erf", "readout")._cache_size(), hermite.hermite_sum._cache_size()
+    assert dual._closed_form("Erf", "readout") is dual._closed_form("Erf", "readout")
+    traced = dual._closed_form("Erf", "readout")._cache_size(), hermite.hermite_sum._cache_size()
     gaussian_dual("erf", rows(9, 4, seed=9), init_scale=7.0)
     gaussian_dual("tanh", rows(9, 4, seed=9) / 10)
-    assert (dual._closed_form("erf", "readout")._cache_size(), hermite.hermite_sum._cache_size()) == traced
+    assert (dual._closed_form("Erf", "readout")._cache_size(), hermite.hermite_sum._cache_size()) == traced
 
 
 def test_float64_stays_inside():

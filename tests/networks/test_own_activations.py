@@ -60,6 +60,16 @@ def test_what_is_unknown_of_a_function_is_left_out():
     assert (network.neuron_gradient, network.scaling.homogeneous, network.custom) == (None, None, True)
 
 
+def test_functions_stand_on_an_axis_by_their_names(data):
+    axes = {"activation": ["relu", same_tanh]}
+    result = lz.sweep(lz.TwoLayer(width=16), data, [16, 64], 1, 10, axes=axes, progress=False)
+    assert result.activation.values.tolist() == ["relu", "same_tanh"]
+    alone = swept(same_tanh, data)
+    np.testing.assert_array_equal(result.train_loss.sel(activation="same_tanh"), alone.train_loss)
+    traits_of_points = json.loads(result.attrs["settings"])["traits"]
+    assert [record["scaling"]["homogeneous"] for record in traits_of_points] == [True, None]
+
+
 def test_a_stored_sweep_tells_functions_of_one_name_apart(data, tmp_path):
     """A function with kinks has no kernel of infinite width, and needs none without predictions."""
 
@@ -67,12 +77,13 @@ def test_a_stored_sweep_tells_functions_of_one_name_apart(data, tmp_path):
         def activation(z):
             return jnp.clip(slope * z, -1, 1)
 
-        network, options = lz.TwoLayer(width=8, activation=activation), {"compare": False, "learning_rate": 0.1}
-        return lz.sweep(network, data, [8], 1, 5, out=tmp_path / "run", resume=resume, progress=False, **options)
+        network = lz.TwoLayer(width=8, activation=activation)
+        options = {"learning_rate": 0.1, "measure": lz.Measure(predictions=False), "progress": False}
+        return lz.sweep(network, data, [8], 1, 5, out=lz.RunFolder(tmp_path / "run", resume=resume), **options)
 
     first = sweep_with(1.0, False)
     np.testing.assert_array_equal(sweep_with(1.0, True).train_loss, first.train_loss)
-    with pytest.raises(ValueError, match="belongs to another sweep: there network_tried is"):
+    with pytest.raises(ValueError, match="network_values"):
         sweep_with(2.0, True)
 
 

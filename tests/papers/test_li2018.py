@@ -1,4 +1,4 @@
-"""The claims of Li and Liang 2018 at the smallest size, and that each fails when it is broken on purpose."""
+"""The claims of Li and Liang 2018 at the smallest size: they hold, and each fails on data that contradict it."""
 
 import json
 from dataclasses import replace
@@ -10,32 +10,33 @@ import xarray as xr
 
 import lazynet as lz
 from lazynet import cli
-from lazynet.cli import _papers as papers
+from lazynet.cli._papers import estimate
 from lazynet.papers import li2018
 from lazynet.papers import li2018_structure as structure
 from lazynet.papers.li2018_setting import MEASURED, MOVED, SGD, drawn, evenly, first_step, spectra_of
 from lazynet.papers.li2018_sizes import BATCH, SIZES, jobs
 from lazynet.plan import Job
-from lazynet.training._keys import batch_key, member_key
+from lazynet.training import batch_key, member_key
 
 TINY = SIZES["tiny"]
 DATA = drawn(TINY.data)
 NETWORK = li2018.NETWORK.clone(outputs=TINY.data.classes)
 
 
-def sweep(data, steps, **more):
+def sweep(data, steps, snapshots, **measures):
     widths, seeds, _ = TINY.networks
-    return lz.sweep(NETWORK, data, widths, seeds, steps, compare=False, progress=False, **SGD | more)
+    measure = lz.Measure(predictions=False, **measures)
+    return lz.sweep(NETWORK, data, widths, seeds, steps, snapshots=snapshots, measure=measure, progress=False, **SGD)
 
 
 @pytest.fixture(scope="module")
 def result():
-    return sweep(DATA, TINY.networks.steps, snapshots=evenly(TINY.networks.steps, 10), measured=MEASURED)
+    return sweep(DATA, TINY.networks.steps, evenly(TINY.networks.steps, 10), rows=MEASURED)
 
 
 @pytest.fixture(scope="module")
 def early():
-    return sweep(DATA, TINY.early, snapshots=range(TINY.early + 1), measured=MEASURED)
+    return sweep(DATA, TINY.early, range(TINY.early + 1), rows=MEASURED)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +60,10 @@ def test_the_papers_scale_is_ours(key):
     m, c, steps = 64, 3.0, 12
     data = drawn(TINY.data)
     network = NETWORK.clone(width=m)
-    run = lz.train(
-        network, data, key, steps, learning_rate=c, loss="softmax", batch_size=BATCH, dtype="float64", measured=5
-    )
+    settings = {"learning_rate": c, "loss": "softmax", "batch_size": BATCH, "dtype": "float64"}
+    run = lz.train(network, data, key, steps, measure=lz.Measure(rows=5), **settings)
     v, a = (np.asarray(run.variables_0[group][name]) for group, name in (("params", "hidden"), ("fixed", "readout")))
-    # Their start is drawn with standard deviation 1 / sqrt(m).
+    # The paper's weights start with standard deviation 1 / sqrt(m).
     w = v / np.sqrt(m)
     assert abs(w.std() * np.sqrt(m) - 1) < 6 / np.sqrt(2 * w.size)
     labels = data.y_train.argmax(axis=1)
@@ -75,7 +75,7 @@ def test_the_papers_scale_is_ours(key):
         f = np.maximum(hidden, 0) @ a
         o = np.exp(f - f.max(axis=1, keepdims=True))
         o /= o.sum(axis=1, keepdims=True)
-        # Their section 3: [sum_(i != y) a_(i,r) o_i - a_(y,r) sum_(i != y) o_i] 1{w_r x >= 0} x.
+        # Section 3 of the paper: [sum_(i != y) a_(i,r) o_i - a_(y,r) sum_(i != y) o_i] 1{w_r x >= 0} x.
         outward = o - np.eye(o.shape[1])[labels[rows]]
         w = w - c / m * ((outward @ a.T) * (hidden >= 0)).T @ x / BATCH
     np.testing.assert_allclose(run.variables["params"]["hidden"] / np.sqrt(m), w, rtol=0, atol=1e-12)
@@ -85,28 +85,28 @@ def test_the_papers_scale_is_ours(key):
     np.testing.assert_allclose(run.snapshots.test_prediction[-1], test, atol=1e-11)
 
 
-def test_everything_is_learned_in_as_many_steps(result, early):
+def test_all_widths_learn_in_equally_many_steps(result, early):
     assert broken(li2018.learned("F", result, early)) == []
     assert broken(li2018.learned("F", result.assign(test_error=result.test_error + 0.02), early)) == [
         "F (a): least test accuracy at the end"
     ]
-    # A network twice as wide that takes longer.
+    # Wider networks that take longer.
     slower = early.test_error.where(early.width < 4000, early.test_error.shift(step=4).fillna(1))
     assert broken(li2018.learned("F", result, early.assign(test_error=slower))) == [
-        "F (a): steps to 99% test accuracy, most over least of the widths",
-        "F (a): exponent of these steps in the width, its size",
+        "F (a): steps to 99% test accuracy, largest over smallest of the widths",
+        "F (a): absolute exponent of these steps in the width",
     ]
-    # One that never learns.
+    # Wider networks that never learn.
     never = early.assign(test_error=early.test_error.where(early.width < 4000, 0.5))
     assert len(broken(li2018.learned("F", result, never))) == 2
 
 
-def test_the_first_step_is_that_of_the_accuracy(early):
-    found = first_step(early.test_error)
+def test_the_first_step_with_the_accuracy(early):
+    steps = first_step(early.test_error)
     for width in early.width.values:
         for seed in early.seed.values:
             accuracy = 1 - early.test_error.sel(width=width, seed=seed).values
-            assert found.sel(width=width, seed=seed) == np.flatnonzero(accuracy >= 0.99)[0]
+            assert steps.sel(width=width, seed=seed) == np.flatnonzero(accuracy >= 0.99)[0]
     assert np.isnan(first_step(early.test_error * 0 + 0.5)).all()
 
 
@@ -116,19 +116,19 @@ def test_movement_falls_like_the_root_of_the_width_and_is_small(result):
     for quantity, name in (("activation_flips", "coupling"), ("relative_displacement", "relative distance")):
         steeper = result.assign({quantity: result[quantity] * result.width**-0.11})
         assert broken(li2018.slopes("F", steeper, MOVED, li2018.BAND)) == [
-            f"F, {name}: exponent in the width, from -1/2"
+            f"F, {name}: distance of the exponent in the width from -1/2"
         ]
         larger = wide.assign({quantity: 6 * wide[quantity]})
-        assert broken(li2018.levels("F", larger)) == [f"F, {name}: at the end, most of the widths"]
+        assert broken(li2018.levels("F", larger)) == [f"F, {name}: largest of the widths at the end"]
 
 
-def test_a_seed_that_is_lost_is_not_left_out(result):
+def test_a_diverged_seed_fails_the_claims(result):
     gone = result.where((result.width < 4000) | (result.seed > 0))
     claims = [*li2018.slopes("F", gone, MOVED, li2018.BAND), *li2018.levels("F", gone.sel(width=[4000]))]
     assert len(broken(claims)) == 4
 
 
-def test_the_verdict_is_of_slopes_and_levels(result):
+def test_the_verdict_depends_on_slopes_and_levels(result):
     claim = li2018.verdict("here", result, "lazy")
     assert claim.holds
     assert claim.note.startswith("lazy at width 4000: coupling 0.0")
@@ -137,7 +137,7 @@ def test_the_verdict_is_of_slopes_and_levels(result):
     claim = li2018.verdict("here", large, "not lazy")
     assert claim.holds
     assert claim.note.endswith("; relative distance is above 0.1")
-    # Small, but by no law; and lost.
+    # Small levels without the slopes, and diverged networks.
     for other, why in (
         (
             reversed_widths(0.3 * result),
@@ -161,19 +161,19 @@ def test_the_update_has_the_rank_of_the_data(spectra):
     tail = np.arange(unit["update"].shape[-1]) >= count
     filled = unit | {"update": np.where(tail, 30 * unit["update"], unit["update"])}
     assert broken(li2018.rank("F", TINY.data, spectra | {"unit": filled}))[0] == (
-        "F (d), update: drop of singular values from 6 to 7, least of all"
+        "F (d), update: smallest drop of singular values from 6 to 7"
     )
     peaked = unit | {"weights": np.where(tail, unit["weights"], 1.3 * unit["weights"])}
     assert broken(li2018.rank("F", TINY.data, spectra | {"unit": peaked})) == [
-        "F (d), weights: drop of singular values from 6 to 7, most of all"
+        "F (d), weights: largest drop of singular values from 6 to 7"
     ]
     fewer = unit | {"update": np.where(np.arange(tail.size) < 2, 1e4 * unit["update"], unit["update"])}
     assert broken(li2018.rank("F", TINY.data, spectra | {"unit": fewer})) == [
-        "F (d), update: number of leading singular values, from k l = 6"
+        "F (d), update: distance of the number of leading singular values from k l = 6"
     ]
 
 
-def test_singular_values_are_those_of_the_trained_network(spectra):
+def test_singular_values_of_a_trained_network(spectra):
     settings = {**SGD, "snapshots": 1}
     run = lz.train(NETWORK.clone(width=1000), DATA, member_key(1000, 0), TINY.networks.steps, **settings)
     now, start = (np.asarray(v["params"]["hidden"], np.float64) for v in (run.variables, run.variables_0))
@@ -183,7 +183,7 @@ def test_singular_values_are_those_of_the_trained_network(spectra):
 
 
 def networks_that_learn_after(steps, moved):
-    """A result of one network that learns after so many of ten steps and has then moved so far."""
+    """Return the result of a network that learns after this many of ten steps and moves this far."""
     error = np.where(np.arange(11) < steps, 1.0, 0.0)[None, None]
     values = {"test_error": error, "train_error": error, "relative_displacement": np.full((1, 1, 11), moved)}
     dims = ("width", "seed", "step")
@@ -209,9 +209,9 @@ def test_poorer_structure_takes_more():
     assert np.isnan(structure.numbers(never.assign(activation_flips=never.test_error))["steps to 99% test accuracy"])
 
 
-def test_the_update_leads_with_as_many_as_there_are_components():
+def test_the_update_has_a_leading_value_for_each_component():
     structures = {at: TINY.data._replace(classes=at[0], components=at[1]) for at in TINY.structures}
-    counts = np.array([structure.leading_of(one, TINY) for one in structures.values()])
+    counts = np.array([structure.leading_of(mixture, TINY) for mixture in structures.values()])
     assert structure.leads(structures, counts).holds
     assert not structure.leads(structures, counts[::-1]).holds
 
@@ -223,12 +223,12 @@ def test_random_labels_take_more():
     assert len(broken(structure.memorized({"true": true, "random": networks_that_learn_after(99, 0.2)}))) == 2
 
 
-def test_separation_is_that_of_the_assumption():
+def test_separation_of_the_components():
     apart = drawn(TINY.data, delta=1.0, lambda_=1 / 16)
     assert broken(structure.separated(2, apart, DATA)) == []
     wide = drawn(TINY.data, delta=1.0, lambda_=0.2)
     assert broken(structure.separated(2, wide, DATA)) == [
-        "Assumption A1, exact separation: lambda of the examples, to be at most 1 / (8 l)"
+        "Assumption A1, exact separation: lambda of the examples, at most 1 / (8 l)"
     ]
     near = drawn(TINY.data, delta=0.5, lambda_=1 / 16)
     assert broken(structure.separated(2, near, DATA)) == [
@@ -239,27 +239,28 @@ def test_separation_is_that_of_the_assumption():
 def test_no_line_separates_the_crossed_classes():
     data = lz.xor(50, 0, jax.random.key(1))
     assert structure.crossing(data).holds
-    # A line does, once one of the four is gone.
+    # A line separates three of the four clusters.
     three = data.x_train[:, 1] > -0.5
     assert not structure.crossing(replace(data, x_train=data.x_train[three], y_train=data.y_train[three])).holds
 
 
 def test_uncoupled_units_fall_with_the_width():
     data = drawn(TINY.data._replace(n=60), sigma=0.0)
-    result = sweep(data, 100, measures={"coupled": structure.coupled}, snapshots=2)
+    result = sweep(data, 100, 2, own={"coupled": structure.coupled})
     assert structure.coupling(result).holds
     assert not structure.coupling(reversed_widths(result)).holds
     assert not structure.coupling(result.assign(coupled=result.coupled * 0 + 0.5)).holds
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["reproduce", "li2018", "--size", "tiny", "--check", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     summary = json.loads((out / "summary.json").read_text())
     assert summary["passed"]
     count = len(summary["claims"])
-    assert f"{count} of {count} claims hold" in said
+    assert f"{count} of {count} claims hold" in text
     verdicts = {claim["name"]: claim["note"] for claim in summary["claims"] if claim["name"].startswith("Verdict")}
     assert verdicts["Verdict, the mixture"].startswith("lazy at width 4000")
     assert verdicts["Verdict, digits at eta = 4000 / m"].startswith("not lazy at width 16000")
@@ -270,17 +271,16 @@ def test_the_command(tmp_path, capsys):
     assert again["claims"] == summary["claims"]
 
 
-def test_what_a_size_takes(capsys):
+def test_jobs_of_a_size(capsys):
     assert cli.main(["reproduce", "li2018", "--size", "paper", "--plan"]) == 0
     assert "mnist" in capsys.readouterr().out
     assert {job.share for job in jobs("paper")} == {1 / 3}
     hours = {size: sum(sum(job.flops.values()) for job in jobs(size)) for size in SIZES}
-    # 4 B d m operations a step of every network on MNIST are most of it.
+    # Training on MNIST dominates: 4 B d m operations for each step of each network.
     assert hours["paper"] == pytest.approx(4 * 64 * 784 * 63_000 * 20_000 * 5, rel=0.05)
     assert hours["tiny"] < hours["small"] / 30
 
 
-def test_the_estimate_is_of_what_a_job_reaches(monkeypatch):
-    monkeypatch.setattr(papers, "product_rate", lambda dtype: 1e9)
+def test_the_estimate_accounts_for_the_share_of_the_rate():
     job = Job("A job", {}, {"steps": 60e9}, 0.25)
-    assert "4 min or more" in papers._estimate([job])
+    assert "4 min or more" in estimate([job], 1e9)

@@ -1,74 +1,106 @@
-"""What a reproduction keeps."""
+"""The parts of a reproduction: stored, resumed, and refused for another reproduction."""
 
-from pathlib import Path
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.papers import work
-from lazynet.papers.work import Work
-
-CALLS: list[int] = []
+from lazynet.execution import Store
+from lazynet.papers.work import KIND, Work
 
 
-def computed():
-    CALLS.append(1)
-    return {"a": np.arange(3.0), "b": np.array(2)}
+class Computed:
+    """Arrays, with the number of times that they were computed."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        return {"a": np.arange(3.0), "b": np.array(2), "c": np.ones((2, 3), np.float32)}
 
 
-@pytest.fixture(autouse=True)
-def no_calls():
-    CALLS.clear()
+def assert_computed(arrays):
+    expected = Computed()()
+    assert set(arrays) == set(expected)
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, expected[name])
+        assert values.dtype == expected[name].dtype
 
 
 def test_without_a_folder_everything_is_computed():
-    told = []
-    kept = Work("paper", "tiny", tell=told.append)
+    reported, compute = [], Computed()
+    work = Work("paper", "tiny", report=reported.append)
     for _ in range(2):
-        np.testing.assert_array_equal(kept.arrays("part", computed)["a"], [0, 1, 2])
-    assert (len(CALLS), told) == (2, ["1. part", "2. part"])
+        assert_computed(work.arrays("part", compute))
+    assert (compute.count, reported) == (2, ["1. part", "2. part"])
 
 
-def test_a_part_is_computed_once(tmp_path):
-    Work("paper", "tiny", tmp_path).arrays("part", computed)
-    found = Work("paper", "tiny", tmp_path).arrays("part", computed)
-    assert len(CALLS) == 1
-    assert {name: value.tolist() for name, value in found.items()} == {"a": [0, 1, 2], "b": 2}
+def test_a_stored_part_is_computed_once(tmp_path):
+    compute = Computed()
+    for _ in range(2):
+        assert_computed(Work("paper", "tiny", tmp_path).arrays("part", compute))
+    assert compute.count == 1
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda content: content[:90] + b"?" + content[91:]])
 def test_a_damaged_part_is_computed_again(tmp_path, damage):
-    Work("paper", "tiny", tmp_path).arrays("part", computed)
-    file = tmp_path / "parts" / "part.npz"
+    compute = Computed()
+    Work("paper", "tiny", tmp_path).arrays("part", compute)
+    (file,) = tmp_path.glob("parts/part/cells/*.npz")
     file.write_bytes(damage(file.read_bytes()))
-    kept = Work("paper", "tiny", tmp_path)
-    for _ in range(2):
-        np.testing.assert_array_equal(kept.arrays("part", computed)["a"], [0, 1, 2])
-    assert len(CALLS) == 2
+    work = Work("paper", "tiny", tmp_path)
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert_computed(work.arrays("part", compute))
+    assert_computed(work.arrays("part", compute))
+    assert compute.count == 2
 
 
-def test_sweeps_are_kept_by_cell(tmp_path):
+def test_sweeps_are_stored_by_cell(tmp_path):
     data = lz.load_dataset("digits", n_train=8, n_test=4)
     results = [Work("paper", "tiny", tmp_path).sweep("part", lz.TwoLayer(width=2), data, [8], 2, 5) for _ in range(2)]
     assert results[0].drop_attrs().identical(results[1].drop_attrs())
     assert len(list((tmp_path / "parts" / "part" / "cells").iterdir())) == 1
 
 
-def test_another_reproduction_is_refused(tmp_path):
-    begun = Work("paper", "tiny", tmp_path / "run")
-    # A reproduction that finds no data leaves nothing behind.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from lazynet.papers.work import Work
+
+work = Work("paper", "tiny", Path(sys.argv[1]))
+work.arrays("first", lambda: {"a": np.arange(3.0)})
+work.arrays("second", lambda: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_killed_reproduction_resumes(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, timeout=120)
+    assert done.returncode == -9
+    work, first, second = Work("paper", "tiny", tmp_path), Computed(), Computed()
+    np.testing.assert_array_equal(work.arrays("first", first)["a"], np.arange(3.0))
+    assert_computed(work.arrays("second", second))
+    assert (first.count, second.count) == (0, 1)
+
+
+def test_another_size_is_refused(tmp_path):
+    work = Work("paper", "tiny", tmp_path / "run")
+    # A reproduction without data leaves nothing behind.
     assert not (tmp_path / "run").exists()
-    begun.arrays("part", computed)
+    work.arrays("part", Computed())
     Work("paper", "tiny", tmp_path / "run")
-    with pytest.raises(ValueError, match="name a new folder"):
+    with pytest.raises(ValueError, match="its size is 'tiny', not 'small'"):
         Work("paper", "small", tmp_path / "run")
 
 
-def test_arrays_of_another_code_are_refused(tmp_path, monkeypatch):
-    Work("paper", "tiny", tmp_path).arrays("part", computed)
-    source = Path(work.__file__).parent / "claims.py"
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + b"#" if file == source else read(file))
-    with pytest.raises(ValueError, match="name a new folder"):
-        Work("paper", "tiny", tmp_path)
+def test_arrays_of_another_code_are_refused(tmp_path):
+    Work("paper", "tiny", tmp_path / "run").arrays("part", Computed())
+    request = Store(tmp_path / "run").content["request"] | {"code": "another"}
+    (tmp_path / "other").mkdir()
+    Store(tmp_path / "other", KIND, json.dumps(request)).begin({}, [])
+    with pytest.raises(ValueError, match="its code is 'another'"):
+        Work("paper", "tiny", tmp_path / "other")

@@ -1,0 +1,73 @@
+"""Checks that an object is a network which a sweep can train."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lazynet.networks._cost import parameter_bytes
+from lazynet.networks._protocol import Network
+from lazynet.networks._traits import traits
+from lazynet.typing import AnyArray
+
+
+def check_network(network: Any, x: AnyArray) -> None:
+    """Check that an object follows the protocol of a network and that it maps rows independently.
+
+    Args:
+        network: the object.
+        x: rows (n, d), of which a network with functions of the user's is evaluated on three.
+
+    Raises:
+        ValueError: if a part of the protocol is missing, the network fails on these rows, an output depends on other
+            rows, or an output is not finite.
+    """
+    missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
+    if missing:
+        raise ValueError(
+            f"network must have width, outputs, clone, init and apply, got a {type(network).__name__} without "
+            f"{', '.join(missing)}. lazynet.from_flax, from_nnx, from_stax and from_functions make networks."
+        )
+    if not traits(network).custom:
+        return
+    rows = jnp.asarray(x[:3], "float32")
+    try:
+        variables = jax.jit(network.init)(jax.random.key(0), rows)
+        outputs = jax.jit(network.apply)
+        f, alone = outputs(variables, rows), [outputs(variables, row[None]) for row in rows]
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"The network fails on rows of {x.shape[1]} features: {reason}") from error
+    gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
+    if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
+        raise ValueError(
+            "The network's output for a row is not finite, or changes with the other rows of the batch, as with batch "
+            "norm, or from call to call. A tangent kernel needs outputs that depend on one row alone."
+        )
+
+
+def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
+    """Check that a network with functions of the user's depends on the width and on the seed, if there are several.
+
+    Raises:
+        ValueError: if two keys give the same start, or two widths the same number of parameters.
+    """
+    if not traits(network).custom:
+        return
+    if len(seeds) > 1:
+        rows = jnp.asarray(x[:3], "float32")
+        starts = (jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), rows)) for seed in (0, 1))
+        if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
+            raise ValueError(
+                "The network starts from the same parameters for every key. Draw them from the key, or use seeds=1."
+            )
+    if len(widths) > 1:
+        sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]
+        if sizes[0] == sizes[1]:
+            raise ValueError(
+                f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. Build it from "
+                "its width."
+            )

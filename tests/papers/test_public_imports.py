@@ -1,0 +1,28 @@
+"""Papers and benchmarks import only the public API: `lazynet`, its rooms, and names that the rooms export."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted([*ROOT.glob("lazynet/papers/*.py"), *ROOT.glob("benchmarks/*.py")])
+
+
+def imports(file):
+    """Yield (module, name) for each name of lazynet that a file imports; an imported module has the name None."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names if alias.name.split(".")[0] == "lazynet")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lazynet":
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_only_public_names_are_imported(file):
+    for module, name in imports(file):
+        assert not any(part.startswith("_") for part in [*module.split("."), name or ""]), (module, name)
+        exported = getattr(import_module(module), "__all__", None)
+        if name is not None and exported is not None and module != "lazynet.papers":
+            assert name in exported, f"{module} does not export {name}"
