@@ -1,4 +1,4 @@
-"""Memory and operations of a job, estimated before it starts, and the errors for jobs that do not fit."""
+"""Estimates of the memory and operations that a job needs, and errors for jobs that do not fit into memory."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import jax
 
-# Bytes below which no check is made: reading how much memory is free takes as long as computing a small kernel.
+# Jobs that need at most this number of bytes are not checked, because reading the amount of free memory takes as long
+# as computing a small kernel.
 SMALL = 2**28
 
 
@@ -17,8 +18,8 @@ class Job(NamedTuple):
 
     Attributes:
         name: Name of the job in error messages.
-        bytes: Bytes held at the same time, by purpose.
-        flops: Floating-point operations of the expensive parts, by purpose.
+        bytes: Number of bytes held at the same time, for each purpose.
+        flops: Number of floating-point operations in the expensive parts, for each purpose.
         share: Approximate speed of these operations, as a fraction of the speed of a large matrix product.
     """
 
@@ -28,7 +29,7 @@ class Job(NamedTuple):
     share: float = 1.0
 
     def __str__(self) -> str:
-        """Return one line with the totals and, in parentheses, their parts."""
+        """Return one line with the total memory and operations and, in parentheses, their parts."""
         memory = _total_and_parts({name: value / 1e9 for name, value in self.bytes.items()}, "GB")
         work = _total_and_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
         return f"{self.name}: {memory}, {work}"
@@ -37,7 +38,7 @@ class Job(NamedTuple):
         """Raise an error if the job needs more memory than is free.
 
         Raises:
-            ValueError: If the job does not fit.
+            ValueError: If the job does not fit into memory.
         """
         check_memory(self.name, sum(self.bytes.values()))
 
@@ -48,7 +49,7 @@ def _total_and_parts(parts: dict[str, float], unit: str) -> str:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that this process may still allocate, within the machine's and the cgroup's limits."""
+    """Return the number of bytes that this process may still allocate, within the limits of the machine and cgroup."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         # MemAvailable includes the page cache, which the kernel frees on demand.
@@ -61,7 +62,7 @@ def available_memory() -> int:
 
 
 def _cgroup_memory(default: int) -> int:
-    """Return the bytes left under the limit of a container or scheduler, or the default if there is no limit."""
+    """Return the number of bytes left under the limit of a container or scheduler, or the default without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -73,7 +74,7 @@ def _cgroup_memory(default: int) -> int:
 
 
 def device_memory(devices: list[jax.Device]) -> int:
-    """Return the free bytes for arrays shared evenly over the devices; on CPUs, half of the available memory."""
+    """Return the number of bytes free for arrays divided evenly among devices; on CPUs, half of the free memory."""
     stats = [device.memory_stats() or {} for device in devices]
     if not all("bytes_limit" in device_stats for device_stats in stats):
         return available_memory() // 2
@@ -81,7 +82,7 @@ def device_memory(devices: list[jax.Device]) -> int:
 
 
 def symmetric_bytes(n: int, itemsize: int, block: int) -> int:
-    """Return the bytes of the upper triangle of an n x n matrix that is stored in blocks of `block` rows."""
+    """Return the number of bytes in the upper triangle of an n x n matrix stored in blocks of `block` rows."""
     full, rest = divmod(n, block)
     sizes = [block] * full + [rest] * (rest > 0)
     return itemsize * sum(rows * sum(sizes[i:]) for i, rows in enumerate(sizes))
@@ -92,9 +93,9 @@ def check_fits(name: str, needed: int, free: int, where: str = "memory") -> None
 
     Args:
         name: Name of the job, the subject of the error message.
-        needed: Bytes that the job needs.
-        free: Bytes that are free.
-        where: Resource that holds the bytes, such as "memory" or "disk".
+        needed: Number of bytes that the job needs.
+        free: Number of bytes that are free.
+        where: Where the bytes are stored, such as "memory" or "disk".
 
     Raises:
         ValueError: If `needed` exceeds `free`.
@@ -107,24 +108,27 @@ def check_memory(name: str, needed: int) -> None:
     """Raise an error if a job needs more memory than is free; small jobs always pass.
 
     Raises:
-        ValueError: If the job does not fit.
+        ValueError: If the job does not fit into memory.
     """
     if needed > SMALL:
         check_fits(name, needed, available_memory())
 
 
 def eigenvectors_bytes(n: int) -> int:
-    """Return the bytes of all eigenvectors of an n x n float64 matrix, including the 2 n^2 numbers LAPACK works in."""
+    """Return the number of bytes needed to compute all eigenvectors of an n x n float64 matrix.
+
+    The total includes LAPACK's workspace of 2 n^2 numbers.
+    """
     return 3 * 8 * n**2
 
 
 def eigenvectors_flops(n: int) -> float:
-    """Return the operations of a full eigendecomposition, about 9 n^3 (Golub and Van Loan 2013, section 8.3.4)."""
+    """Return the operation count of a full eigendecomposition, about 9 n^3 (Golub and Van Loan 2013, section 8.3.4)."""
     return 9.0 * n**3
 
 
 class Blocks(NamedTuple):
-    """Block size of a matrix computation: rows per block, and how many blocks of features stay in memory."""
+    """Blocks of a matrix computation: number of rows per block, and number of feature blocks held in memory."""
 
     rows: int
     held: int
@@ -136,16 +140,16 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
     Args:
         name: Name of the job in error messages.
         n: Number of rows.
-        max_rows: Largest number of rows per block.
-        free: Bytes that may be allocated.
-        needed: Function of the rows per block that returns two numbers of bytes: working memory, and features held for
-            each block.
+        max_rows: Maximum number of rows per block.
+        free: Number of bytes that may be allocated.
+        needed: Function that takes the number of rows per block and returns two numbers of bytes: for working memory,
+            and for the features of each block held in memory.
 
     Returns:
-        The rows per block and the number of blocks held.
+        The number of rows per block and the number of feature blocks held in memory.
 
     Raises:
-        ValueError: If blocks of one row do not fit.
+        ValueError: If blocks of one row do not fit into memory.
     """
     # All blocks have the same size; the last one is padded.
     rows = ceil(n / ceil(n / max_rows))
@@ -153,8 +157,8 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
     if working + ceil(n / rows) * per_block > free:
         single_row, all_rows = sum(needed(1)), working + per_block
         check_fits(name, single_row, free)
-        # Half of the memory is left for holding more blocks. Bytes grow at least linearly with the rows, so linear
-        # interpolation between one row and the present number never underestimates them.
+        # Leave half of the memory for holding more blocks. Memory use grows at least linearly with the rows, so linear
+        # interpolation between one row and the current number of rows never underestimates it.
         if all_rows > single_row:
             rows = min(rows, 1 + (free - single_row) // 2 * (rows - 1) // (all_rows - single_row))
         while rows > 1 and sum(needed(rows)) > free:

@@ -1,4 +1,4 @@
-"""Floating-point precision: the contexts in which kernels, solves, predictions and training run."""
+"""Contexts that set the floating-point precision of kernels, solves, predictions and training."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,11 +19,11 @@ def float64() -> Iterator[None]:
 
 @contextmanager
 def host_float64() -> Iterator[None]:
-    """Enable `float64` and place arrays on the CPU, because TPUs lack float64 and most GPUs are slow at it."""
+    """Enable `float64` and place arrays on the CPU: TPUs do not support float64, and most GPUs are slow in float64."""
     try:
         on_host = jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
-        # JAX is configured without its CPU backend, so the default device is used.
+        # JAX has no CPU backend in this configuration, so arrays stay on the default device.
         on_host = nullcontext()
     with float64(), on_host:
         yield
@@ -35,6 +35,6 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 
 
 def float64_devices() -> list[jax.Device]:
-    """Return the devices of this process that share float64 work: the CPU if the accelerator is a TPU."""
+    """Return the devices of this process for float64 computations: the CPU if the accelerator is a TPU."""
     devices = jax.local_devices()
     return jax.local_devices(backend="cpu") if devices[0].platform == "tpu" else devices

@@ -1,4 +1,4 @@
-"""Compiled programs that grow in number with the width, and how to release them."""
+"""Compilation of functions that need a new program for every width, and release of these programs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ _functions: list[Any] = []
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile a function with `jax.jit` and let `release` free its programs.
+    """Compile a function with `jax.jit`, so that `release` can free its programs.
 
     Args:
-        function: the function to compile; left out when the decorator takes options.
-        **options: passed to `jax.jit`, such as `static_argnames`.
+        function: the function to compile; omitted if the decorator is used with options.
+        **options: options for `jax.jit`, such as `static_argnames`.
 
     Returns:
         The compiled function.
@@ -26,6 +26,6 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 def release() -> None:
-    """Free the programs of all functions made by `compiled`; programs of the caller's own functions stay."""
+    """Free the programs of all functions compiled with `compiled`; the programs of other functions are kept."""
     for function in _functions:
         function.clear_cache()

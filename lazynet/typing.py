@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xarray import DataArray
     from xarray import Dataset as Result
 else:
-    # xarray and matplotlib are slow to import; `import lazynet` does not load them.
+    # xarray and matplotlib are slow to import, so `import lazynet` does not load them.
     Axes = DataArray = Figure = Result = Any
 
 AnyArray = Array | np.ndarray

@@ -25,7 +25,7 @@ DESCRIPTION = """Measure whether an over-parameterized neural network is in the 
 Each command has a help page: lazynet COMMAND --help. Exit codes: 0 success; 1 failed check; 2 bad input; 3 time limit
 reached, the run can be resumed; 130 interrupted."""
 
-# Errors of bad input. Any other error is a defect and shows its traceback.
+# Errors caused by bad input. Any other error is a bug, and its traceback is shown.
 EXPECTED_ERRORS = (ValueError, OSError)
 
 Command = (
@@ -40,7 +40,7 @@ Command = (
 
 
 def start(arguments: list[str] | None = None) -> int:
-    """Run the program `lazynet`, with compiled programs kept in the user's cache from run to run."""
+    """Run the program `lazynet`, keeping compiled programs in the user's cache for later runs."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / _processor()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -48,10 +48,10 @@ def start(arguments: list[str] | None = None) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit code.
+    """Run a command and return the exit code.
 
     Args:
-        arguments: the words after `lazynet`; those of the process by default.
+        arguments: command-line arguments after `lazynet`; defaults to the arguments of the process.
     """
     command = parse(arguments)
     if command is None:
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> Any:
-    """Return the command that the arguments name; None, after one line on stderr, if they cannot be read."""
+    """Return the command that the arguments specify; if they are invalid, print one line on stderr and return None."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -87,7 +87,7 @@ def parse(arguments: list[str] | None) -> Any:
     except SystemExit as stop:
         if stop.code != BAD_INPUT:
             raise
-    # tyro draws a box with a title, the message, a rule and the flag's help; in ASCII with a rule below the title too.
+    # tyro draws a box with a title, the message, a rule and the flag's help. In ASCII, a rule also follows the title.
     lines = [line.strip("│╭╮╰╯ ") for line in stderr.getvalue().splitlines()[1:]]
     below_title = itertools.dropwhile(_is_rule, lines)
     message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)
@@ -97,7 +97,7 @@ def parse(arguments: list[str] | None) -> Any:
 
 
 def _processor() -> str:
-    """Return a name for this kind of processor: machines that share a home folder may differ in instruction sets."""
+    """Return a name for this type of processor, since machines that share a home folder may have different types."""
     description = platform.machine() + platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         description += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

@@ -1,4 +1,4 @@
-"""`python -m lazynet.cli`."""
+"""Entry point for `python -m lazynet.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Flags, exit codes and output that commands share."""
+"""Flags, exit codes and output shared by the commands."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
 
 def _default(text: str) -> str:
-    """Return the default of a flag for its help, empty for flags that are off or left out by default."""
+    """Return the default to show in a flag's help, or an empty string if the flag is off or omitted by default."""
     return "" if text in ("None", "False", "True", "") else f"(default: {text})"
 
 
@@ -39,7 +39,7 @@ Floats = Annotated[tuple[float, ...], _type_of("FLOAT ...")]
 
 
 def one_of(names: Any) -> str:
-    """Return the allowed values of a flag as text."""
+    """Return a phrase that lists the allowed values of a flag."""
     *others, last = names
     return f"one of {', '.join(others)} or {last}"
 
@@ -50,9 +50,9 @@ class Source:
 
     dataset: Annotated[str, tyro.conf.arg(help=f"Data set: {one_of(DATASETS)}.")] = "digits"
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
-    """Classes to tell apart. A class may be a group of labels, such as 0,2,4, or the words even and odd."""
+    """Classes to distinguish. A class may be a group of labels, such as 0,2,4, or one of the words even and odd."""
     n_test: OptionalInt = None
-    """Number of test examples, the first ones of these classes."""
+    """Number of test examples; the first examples of these classes are used."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Data(Source):
     """Data set, classes, training and test examples."""
 
     n_train: OptionalInt = None
-    """Number of training examples, the first ones of these classes; by default all of them."""
+    """Number of training examples; the first examples of these classes are used, by default all of them."""
 
     def load(self) -> lz.Dataset:
         """Return the data set."""
@@ -75,12 +75,12 @@ class Network:
     train: str = "hidden"
     """Trained layers: one of hidden, readout or both."""
     init_scale: float = 1.0
-    """Scale kappa of the hidden weights, which start as N(0, kappa^2)."""
+    """Scale kappa of the hidden weights, which are initialized from N(0, kappa^2)."""
     output_scale: float = 1.0
-    """Factor alpha on the output."""
+    """Factor alpha that multiplies the output."""
 
     def at_width(self, width: int, outputs: int) -> lz.TwoLayer:
-        """Return the network of a width."""
+        """Return the network with the given width and number of outputs."""
         return lz.TwoLayer(
             width=width,
             outputs=outputs,
@@ -93,17 +93,17 @@ class Network:
 
 @dataclass
 class Folder:
-    """Folder of the run."""
+    """Folder of the run, and settings for resuming or stopping the run."""
 
     out: OptionalPath = None
     """New folder for the results."""
     resume: Switch = False
-    """Resume the run in --out, or start it if there is none."""
+    """Resume the run in --out, or start a new run if there is none."""
     max_seconds: OptionalFloat = None
     """Time limit in seconds, after which the run stores its state in --out and ends with exit code 3."""
 
     def open(self, shard: tuple[int, int] | None = None) -> lz.RunFolder | None:
-        """Return the run folder, None without --out.
+        """Return the run folder, or None if --out is not given.
 
         Raises:
             ValueError: if the folder cannot be used.
@@ -111,7 +111,7 @@ class Folder:
         if self.out is None:
             for name, value in (("resume", self.resume), ("max_seconds", self.max_seconds), ("shard", shard)):
                 if value:
-                    raise ValueError(f"out must be a folder with {name}, got None.")
+                    raise ValueError(f"out must be a folder if {name} is given, got None.")
             return None
         folder = lz.RunFolder(self.out, self.resume, shard, self.max_seconds)
         with together():
@@ -121,21 +121,21 @@ class Folder:
 
 
 class Stopped(Exception):
-    """End of a command before its work is done.
+    """Raised if a command ends before its work is done.
 
     Attributes:
         code: the exit code.
     """
 
     def __init__(self, reason: str, code: int) -> None:
-        """Make the error; the reason is the line on stderr."""
+        """Create the error; the reason is printed as one line on stderr."""
         super().__init__(reason)
         self.code = code
 
 
 @contextmanager
 def stoppable(out: Path | None) -> Iterator[None]:
-    """Report the progress of the run in a folder if the time limit or an interrupt ends it.
+    """Report the progress of the run in a folder if the run is ended by the time limit or an interrupt.
 
     Raises:
         Stopped: if the run can be resumed.
@@ -151,7 +151,7 @@ def stoppable(out: Path | None) -> Iterator[None]:
 
 
 def progress_in(out: Path) -> str:
-    """Return how far the run in a folder is, and what to do next."""
+    """Return a description of the progress of the run in a folder, and of what to do next."""
     status = Store(out).status()
     more = "" if status.result else ", and --resume continues the run"
     if status.finished == status.cells and not status.result:
@@ -160,7 +160,7 @@ def progress_in(out: Path) -> str:
 
 
 def print_plan(jobs: list[Job], as_json: bool) -> int:
-    """Print memory and operations of the jobs and the free memory; return the exit code."""
+    """Print the memory and operations that the jobs need, and the free memory; return the exit code."""
     if as_json:
         print_json(jobs=[job._asdict() for job in jobs], free_bytes=available_memory())
     else:
@@ -171,5 +171,5 @@ def print_plan(jobs: list[Job], as_json: bool) -> int:
 
 
 def print_json(**values: Any) -> None:
-    """Print one JSON object on stdout."""
+    """Print the values as one JSON object on stdout."""
     print(json.dumps(values))

@@ -17,7 +17,7 @@ class ListData:
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Print the table; return the exit code."""
+        """Print the data sets and return the exit code."""
         records = list_datasets()
         if self.json:
             print_json(datasets=[{**record._asdict(), "path": record.path and str(record.path)} for record in records])
@@ -36,14 +36,14 @@ class FetchData:
     """Data set: mnist or fashion-mnist."""
 
     def run(self) -> int:
-        """Fetch; return the exit code."""
+        """Download the data set and return the exit code."""
         print(fetch_dataset(self.name))
         return 0
 
 
 @dataclass
 class DataCommand:
-    """List data sets, or download one."""
+    """List the data sets, or download a data set."""
 
     action: (
         Annotated[ListData, tyro.conf.subcommand("list", prefix_name=False)]
@@ -51,5 +51,5 @@ class DataCommand:
     )
 
     def run(self) -> int:
-        """Run the action; return the exit code."""
+        """Run the action and return the exit code."""
         return self.action.run()

@@ -1,4 +1,4 @@
-"""The infinitely wide network on the command line: `lazynet infinite-width` and `lazynet complexity`."""
+"""Commands for infinitely wide networks: `lazynet infinite-width` and `lazynet complexity`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,15 +26,15 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 
 @dataclass
 class LimitCommand:
-    """Predict training of the infinitely wide network on a whole data set, for true and for random labels.
+    """Predict the training of an infinitely wide network on a whole data set, for true and random labels.
 
-    All 60,000 images of MNIST take about four minutes and 10 GB on two cores; --n-train takes fewer.
+    All 60,000 images of MNIST take about four minutes and 10 GB on two cores; use --n-train for fewer images.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     network: tyro.conf.OmitArgPrefixes[Network] = field(default_factory=Network)
     steps: int = 100_000
-    """Number of steps of full-batch descent."""
+    """Number of steps of full-batch gradient descent."""
     snapshots: int = 200
     """Number of log-spaced steps to predict."""
     learning_rate: OptionalFloat = None
@@ -42,17 +42,17 @@ class LimitCommand:
     dtype: str = "float32"
     """Precision of the kernel's entries: float32 or float64. Sums are always float64."""
     storage: OptionalText = None
-    """Storage of the kernel: memory, devices, disk, or none to recompute it for each product; by default what fits."""
+    """Storage of the kernel: memory, devices, disk, or none to recompute it for each product; by default, what fits."""
     tolerance: OptionalFloat = None
-    """Largest error of the predictions, relative to the norm of the targets; by default 1e-4, in float64 1e-5."""
+    """Largest error of the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
-    """Print the least memory and operations that the run needs, and end."""
+    """Print the minimum memory and operations that the run needs, and exit."""
 
     def run(self) -> int:
-        """Predict; return the exit code."""
+        """Run the prediction and return the exit code."""
         folder, data = self.folder.open(), self.data.load()
         network = self.network.at_width(2, data.outputs)
         settings = self.steps, self.snapshots, self.learning_rate, self.dtype, self.storage, self.tolerance
@@ -66,10 +66,10 @@ class LimitCommand:
 
 @dataclass
 class Complexity:
-    """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for labels on real inputs.
+    """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
-    The kernel is factored for up to 16,000 examples. Beyond, it is only multiplied: the relative error of the
-    complexity is then 1e-5, and the smallest eigenvalue is an upper bound, some percent too large.
+    The kernel is factored for up to 16,000 examples. For more examples, only products with the kernel are used: the
+    relative error of the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few percent.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -77,7 +77,7 @@ class Complexity:
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Build the kernel and solve; return the exit code."""
+        """Compute and print the complexity, and return the exit code."""
         if self.data.n_test is None:
             self.data.n_test = 0
         numbers = complexity_record(self.data.load())
@@ -90,7 +90,7 @@ class Complexity:
 
 
 def complexity_record(data: lz.Dataset, factored: int = FACTORED) -> dict[str, Any]:
-    """Return the complexity of labels and the extreme eigenvalues of the kernel.
+    """Return the complexity of the labels and the extreme eigenvalues of the kernel.
 
     Args:
         data: the data set.

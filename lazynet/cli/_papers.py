@@ -1,4 +1,4 @@
-"""`lazynet reproduce`: the figures and claims of a paper, computed and checked."""
+"""`lazynet reproduce`: compute the figures of a paper and check its claims."""
 
 import importlib
 import json
@@ -23,20 +23,20 @@ class Reproduce:
     paper: tyro.conf.Positional[Literal["arora2019", "li2018"]]
     """Paper: arora2019 (Arora et al., Fine-Grained Analysis) or li2018 (Li and Liang, SGD on Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
-    """Size: tiny takes a minute and no downloads, small ten minutes on two cores, paper the paper's data."""
+    """Size: tiny takes a minute and no downloads, small takes ten minutes on two cores, paper uses the paper's data."""
     out: OptionalPath = None
-    """New folder for summary.json, figures/ and the arrays behind them."""
+    """New folder for summary.json, figures/ and the arrays that they are computed from."""
     resume: Switch = False
-    """Resume the reproduction in --out, or start it if there is none."""
+    """Resume the reproduction in --out, or start a new reproduction if there is none."""
     plan: Switch = False
-    """Print the memory and operations that the reproduction needs, and end."""
+    """Print the memory and operations that the reproduction needs, and exit."""
     check: Switch = False
-    """End with exit code 1 if a claim fails."""
+    """Exit with code 1 if a claim fails."""
     json: Switch = False
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
-        """Reproduce; return the exit code."""
+        """Run the reproduction and return the exit code."""
         if self.out is not None:
             lz.RunFolder(self.out, self.resume).check()
         module = importlib.import_module(f"lazynet.papers.{self.paper}")
@@ -70,11 +70,11 @@ class Reproduce:
 
 
 def estimate(jobs: list[Job], rate: float) -> str:
-    """Return the least time of a long reproduction as text.
+    """Return a text that estimates the minimum time for each job of a long reproduction.
 
     Args:
-        jobs: the jobs.
-        rate: floating-point operations a second of a matrix product on this machine.
+        jobs: jobs of the reproduction.
+        rate: floating-point operations per second in a matrix product on this machine.
     """
     lines = []
     for job in jobs:

@@ -1,4 +1,4 @@
-"""The output of a finished study on the terminal, by the kind of its result."""
+"""Terminal output for the result of a finished study, depending on the kind of study."""
 
 import json
 from pathlib import Path
@@ -12,23 +12,23 @@ from lazynet.typing import Result
 
 
 def check_verdict(kind: str) -> None:
-    """Refuse --check for a kind of study that has no verdict.
+    """Check that a kind of study has a verdict, which --check requires.
 
     Raises:
-        ValueError: if the kind has no verdict.
+        ValueError: if studies of this kind have no verdict.
     """
     if kind != "sweep":
-        raise ValueError(f"check must be left out without a verdict, got it for a study of kind {kind}.")
+        raise ValueError(f"check must be left out for studies without a verdict, got a study of kind {kind}.")
 
 
 def report(result: Result, out: Path | None, as_json: bool, check: bool = False) -> int:
-    """Print the result of a study, and add its figures to its folder.
+    """Print the result of a study, and write its figures to the study's folder.
 
     Args:
         result: the result.
-        out: the folder of the study, None for a study in memory.
+        out: folder of the study, or None for a study in memory.
         as_json: whether to print one JSON object instead of tables.
-        check: whether a failed check of the verdict gives the exit code 1.
+        check: whether to return exit code 1 if the verdict fails.
 
     Returns:
         The exit code.
@@ -50,7 +50,7 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
 
 
 def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) -> int:
-    """Print the verdict of a sweep at each point."""
+    """Print the verdict at each point of a sweep, and return the exit code."""
     verdicts = [(labels, lz.verify(at), at) for labels, at in points(result)]
     if out is not None:
         write_figures(out, {_figure_name(labels): lz.plot(at, verdict) for labels, verdict, at in verdicts})
@@ -69,12 +69,12 @@ def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) 
 
 
 def _figure_name(labels: dict[str, Any]) -> str:
-    """Return the name of the figure of a point."""
+    """Return the name of the figure for a point of a sweep."""
     return "_".join(["sweep", *(f"{name}={value}" for name, value in labels.items())])
 
 
 def _limit_json(result: Result) -> dict[str, Any]:
-    """Return the numbers of a prediction at infinite width."""
+    """Return the numbers that summarize a prediction at infinite width."""
     labels, last = result.labels.values.tolist(), result.isel(step=-1)
     return {
         "complexity": dict(zip(labels, result.complexity.values.tolist(), strict=True)),
@@ -87,7 +87,7 @@ def _limit_json(result: Result) -> dict[str, Any]:
 
 
 def _limit_table(result: Result) -> str:
-    """Return losses and errors of a prediction at infinite width at some of the steps, and their error bounds."""
+    """Return a table of the losses and test errors predicted at infinite width at some steps, with error bounds."""
     n = json.loads(result.attrs["settings"])["n_train"]
     lines = [f"{'step':>8}  {'loss, true labels':>18}  {'loss, random labels':>20}  {'test error':>10}"]
     for i in sorted({round(share * (result.sizes["step"] - 1) / 10) for share in range(11)}):
@@ -118,5 +118,5 @@ def _sizes_table(result: Result) -> str:
     return f"Result over {', '.join(f'{name} ({size})' for name, size in result.sizes.items())}"
 
 
-# Numbers and text of a result by its kind.
+# Functions that return the numbers and the text for a result, keyed by the kind of study.
 SUMMARIES = {"infinite_width": (_limit_json, _limit_table)}

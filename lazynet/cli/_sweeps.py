@@ -32,15 +32,15 @@ from lazynet.training import OPTIMIZERS
 
 @dataclass
 class Sweep:
-    """Train networks of several widths, compare them with their kernels, and print which predictions of theory hold.
+    """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
-    Without flags this is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. A flag with several
-    values, other than --widths, adds an axis to the result; each combination of values has its own verdict.
+    Without flags, this is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Any flag with
+    several values, other than --widths, adds an axis to the result; each combination of values has its own verdict.
     """
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
     n_train: Ints = (256,)
-    """Number of training examples, the first ones of these classes; several make an axis, drawn from the largest."""
+    """Number of training examples; several values make an axis, and smaller sets are drawn from the largest."""
     activation: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="STR ...", help=f"Activation: {one_of(ACTIVATIONS)}; several make an axis."),
@@ -48,52 +48,52 @@ class Sweep:
     train: str = "hidden"
     """Trained layers: one of hidden, readout or both."""
     init_scale: Floats = (1.0,)
-    """Scale kappa of the hidden weights, which start as N(0, kappa^2); several make an axis."""
+    """Scale kappa of the hidden weights, which are initialized from N(0, kappa^2); several values make an axis."""
     output_scale: Floats = (1.0,)
-    """Factor alpha on the output; several make an axis."""
+    """Factor alpha that multiplies the output; several values make an axis."""
     widths: Ints = (64, 128, 256, 512, 1024, 2048, 4096)
     """Numbers of hidden units."""
     seeds: int = 8
-    """Number of seeds, which are counted from 0."""
+    """Number of seeds; seeds are numbered from 0."""
     steps: int = 1000
     """Number of training steps."""
     snapshots: OptionalInt = None
     """Number of log-spaced steps at which to measure; by default 20, or more for long training."""
     learning_rate: Floats = ()
-    """Learning rate for the loss 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several make an axis."""
+    """Learning rate for 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several values make an axis."""
     label_noise: Floats = (0.0,)
-    """Share of the training labels to draw at random; several make an axis."""
+    """Fraction of the training labels to draw at random; several values make an axis."""
     batch_size: Ints = ()
-    """Number of examples in a batch, by default all of them; several make an axis."""
+    """Number of examples in a batch, by default all of them; several values make an axis."""
     optimizer: Annotated[str, tyro.conf.arg(help=f"Optimizer: {one_of(OPTIMIZERS)}.")] = "sgd"
     momentum: Floats = (0.0,)
-    """Momentum of sgd, at least 0 and below 1; several make an axis."""
+    """Momentum of sgd, at least 0 and below 1; several values make an axis."""
     dtype: str = "float32"
     """Precision of the training: float32 or float64. Kernels and predictions are always float64."""
     stop_loss: OptionalFloat = None
-    """Stop a network when its loss is at most this."""
+    """Stop training a network when its loss is at most this value."""
     stop_gradient: OptionalFloat = None
-    """Stop a network when the norm of its gradient is at most this."""
+    """Stop training a network when the norm of its gradient is at most this value."""
     stop_plateau: OptionalInt = None
-    """Stop a network when its loss has not fallen by a thousandth in this many steps."""
+    """Stop training a network when its loss has not fallen by a thousandth over this number of steps."""
     sharpness: Switch = False
-    """Measure the largest eigenvalue of the empirical kernel, and the learning rate over its stability limit."""
+    """Measure the largest eigenvalue of the empirical kernel, and the learning rate relative to its stability limit."""
     compare: Switch = True
-    """Do not compare networks with their linearizations and with the limit of infinite width."""
+    """Do not compare networks with their linearizations and the infinite-width limit."""
     measured: OptionalInt = None
-    """Number of training examples at which to measure, by default all of them; it needs --no-compare."""
+    """Number of training examples on which to measure, by default all of them; requires --no-compare."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     shard: OptionalText = None
     """Compute only part k of N in --out, given as k/N; `lazynet merge` assembles the parts."""
     check: Switch = False
-    """End with exit code 1 if an "equal" row or an inequality fails."""
+    """Exit with code 1 if an "equal" row or an inequality fails."""
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
-    """Print the least memory and operations that the run needs, and end."""
+    """Print the minimum memory and operations that the run needs, and exit."""
 
     def run(self) -> int:
-        """Run the sweep; return the exit code."""
+        """Run the sweep and return the exit code."""
         shard, out = _parse_shard(self.shard), self.folder.out
         folder = self.folder.open(shard)
         spec = self.spec()
@@ -111,7 +111,7 @@ class Sweep:
             return report(result, out, self.json, self.check)
 
     def spec(self) -> Spec:
-        """Return the request of the sweep.
+        """Return the specification of the sweep that the flags request.
 
         Raises:
             ValueError: if a flag has a value that is not allowed.
@@ -120,7 +120,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """Return the value of a flag; several values make an axis, and the default holds instead."""
+            """Return the only value of a flag, or make its values an axis and return None if there are several."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]
@@ -160,14 +160,14 @@ class Merge:
     """Assemble the result of a study from the cells that its shards have stored in a folder."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study, the --out of its shards."""
+    """Folder of the study, which was given to its shards as --out."""
     check: Switch = False
-    """End with exit code 1 if an "equal" row or an inequality fails."""
+    """Exit with code 1 if an "equal" row or an inequality fails."""
     json: Switch = False
     """Print one JSON object instead of tables."""
 
     def run(self) -> int:
-        """Merge; return the exit code."""
+        """Assemble and print the result, and return the exit code."""
         if self.check:
             check_verdict(Store(self.folder).kind)
         return report(lz.merge_shards(self.folder), self.folder, self.json, self.check)
@@ -178,12 +178,12 @@ class Status:
     """Print the progress of the study in a folder."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study, its --out."""
+    """Folder of the study, which was given as --out."""
     json: Switch = False
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Read and check the stored cells; return the exit code."""
+        """Check the stored cells, print the progress, and return the exit code."""
         store = Store(self.folder)
         if not store.keys:
             raise ValueError(f"{str(self.folder)!r} holds no study.")

@@ -1,4 +1,4 @@
-"""Dynamics: predictions of training from a kernel."""
+"""Predictions of the training dynamics from a kernel."""
 
 from lazynet.dynamics._ensemble import Ensemble, kernel_ensemble
 from lazynet.dynamics._laws import linearized_displacement

@@ -1,7 +1,8 @@
-"""Descent of any loss in the coefficients c of a kernel: predictions are f0 + K c, and f0_test + K_test c on test data.
+"""Gradient descent on any loss in the coefficients c of a kernel, with predictions f0 + K c and f0_test + K_test c.
 
-A linear model f0 + Z (theta - theta_0) with K = Z Z' moves along Z' g, where g is the gradient of the loss in the
-predictions. Therefore theta - theta_0 = Z' c for any loss, momentum and mini-batches (Lee et al. 2019, section 2.2).
+A linear model f0 + Z (theta - theta_0) with K = Z Z' moves along Z' g, where g is the gradient of the loss with respect
+to the predictions. Therefore, theta - theta_0 = Z' c for any loss, momentum and mini-batches (Lee et al. 2019, section
+2.2).
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray, SquareKernel
 
-# Multiplications per call of a compiled program, about half a second, because a running program cannot be interrupted.
+# Multiplications per call of a compiled program, which take about half a second. Calls cannot be interrupted.
 CALL = 5e8
 # Largest number of steps per call; for small kernels, overhead dominates the cost of a step.
 CALL_STEPS = 50_000
@@ -35,7 +36,7 @@ class DenseKernel(NamedTuple):
     Attributes:
         matrix: kernel, (n, n).
         lambda_max: largest eigenvalue.
-        rounding: bound on the norm of the rounding errors of its entries.
+        rounding: bound on the norm of the rounding errors of the entries.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -43,7 +44,10 @@ class DenseKernel(NamedTuple):
     rounding: float
 
     def error(self, coefficients: np.ndarray, moved: np.ndarray, truncation: float) -> Error:
-        """Return the error of u = f0 + K c relative to the largest norm of u - f0; `storage` is the part due to K."""
+        """Return the error of u = f0 + K c relative to the largest norm of u - f0.
+
+        The `storage` part is due to rounding errors of K, and the `truncation` part is passed on.
+        """
         norms = [np.sqrt(np.sum(x.reshape(len(x), -1) ** 2, axis=1)).max() for x in (coefficients, moved)]
         if norms[1] == 0:
             return Error(0.0, 0.0)
@@ -52,11 +56,11 @@ class DenseKernel(NamedTuple):
 
 
 def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
-    """Return the kernel as a matrix.
+    """Convert the kernel to a matrix.
 
     Raises:
-        ValueError: if the kernel is not finite, symmetric and positive semidefinite up to rounding, or does not fit in
-            memory.
+        ValueError: if the kernel is not finite, symmetric and positive semidefinite up to rounding; or if the kernel
+            has too many rows or does not fit in memory.
     """
     if isinstance(k, Spectrum):
         check_not_negative(k.values)
@@ -72,7 +76,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     shifted = matrix.copy()
     shifted[np.diag_indices(len(matrix))] += NEGATIVE * lambda_max
     try:
-        # A factorization is much cheaper than the smallest eigenvalue.
+        # A factorization is much cheaper than computing the smallest eigenvalue.
         scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
         values = scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])
@@ -81,10 +85,10 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
 
 
 def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
-    """Check that the loss returns one value per example for targets of this shape.
+    """Check that the loss returns one value per example for the targets.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if the loss does not support the shape of the targets.
     """
     probe = jax.ShapeDtypeStruct(y.shape, np.float32)
     try:
@@ -98,10 +102,10 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
 
 
 def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
-    """Return the examples of each step, (steps, B), as int32.
+    """Return the indices of the examples in the batch of each step, (steps, B), as int32.
 
     Raises:
-        ValueError: if they are not integers of that shape, or an index is out of range.
+        ValueError: if the batches are not integers of this shape, or an index is out of range.
     """
     rows = np.asarray(batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
@@ -128,7 +132,8 @@ def descent_coefficients(
 ) -> Float[np.ndarray, "s ..."]:
     """Return the coefficients after the given steps of v <- mu v + g, c <- c - eta v.
 
-    In the parameters this is `optax.sgd`. A step costs one product with K, or with the rows of K in the batch.
+    In terms of the parameters, this is `optax.sgd`. Each step costs one product with K, or with the rows of K that
+    belong to the batch.
 
     Returns:
         Coefficients, (s, n) or (s, n, k).
@@ -144,7 +149,7 @@ def descent_coefficients(
         while recorded < len(stops):
             inside = stops[recorded : recorded + CALL_STOPS]
             inside = inside[inside <= done + limit]
-            # All calls have the same number of stops, so that one program serves them.
+            # All calls have the same number of stops, so that they share one compiled program.
             padded = np.full(CALL_STOPS, min(done + limit, stops[-1]) if len(inside) < CALL_STOPS else inside[-1])
             padded[: len(inside)] = inside
             state, values = _steps(loss, state, *arrays, rows, learning_rate, momentum, done, padded)

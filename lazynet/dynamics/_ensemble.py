@@ -25,14 +25,14 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 class Ensemble(NamedTuple):
     """Mean and covariance of predictions over initializations at s times, NumPy float64.
 
-    Several outputs are independent and have the same covariance.
+    If there are several outputs, they are independent and have the same covariance.
 
     Attributes:
         time: times, (s,).
         train_mean: mean on the training set, (s, n) or (s, n, k).
         train_covariance: covariance on the training set, (s, n, n).
-        test_mean: mean on the test set, (s, n_test) or (s, n_test, k); None without a test kernel.
-        test_covariance: covariance on the test set, (s, n_test, n_test); None without a test kernel.
+        test_mean: mean on the test set, (s, n_test) or (s, n_test, k), or None without a test kernel.
+        test_covariance: covariance on the test set, (s, n_test, n_test), or None without a test kernel.
 
     >>> import numpy as np, lazynet as lz
     >>> ensemble = lz.kernel_ensemble(np.eye(3), np.ones(3), times=[0.0, 1.0], start_covariance=np.eye(3))
@@ -56,7 +56,7 @@ def kernel_ensemble(
     k_test: Float[AnyArray, "n_test n"] | None = None,
     learning_rate: float | None = None,
 ) -> Ensemble:
-    """Predict the mean and covariance of infinitely wide networks over initializations, for the squared loss.
+    """Predict the mean and covariance over initializations of infinitely wide networks, for the squared loss.
 
     Let S be the covariance of the initial outputs (the NNGP kernel) and A = K_test K^-1 (I - exp(-tK)). On the test
     set, the mean is A y and the covariance is S_test,test + A S A' - A S_train,test - (A S_train,test)'. On the
@@ -67,17 +67,18 @@ def kernel_ensemble(
     At infinite time the result is the NTK posterior. If only the readout is trained, K = S and the result is the NNGP
     posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
 
-    For a `TwoLayer` network with `symmetric=False`, S is `analytic_kernel(network.clone(train="readout"))`. With a
-    symmetric start all outputs are zero initially, so the covariance is zero and `kernel_flow` predicts the mean.
+    For a `TwoLayer` network with `symmetric=False`, S is `analytic_kernel(network.clone(train="readout"))`. With
+    symmetric initialization, all initial outputs are zero, so the covariance is zero and `kernel_flow` predicts the
+    mean.
 
     Args:
         k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
         y: targets, (n,) or (n, k).
-        times: times, (s,), not negative; infinity for the limit of flow. Step k of descent has the time eta k.
+        times: times, (s,), not negative; infinity stands for the limit of flow. Step k of descent has time eta k.
         start_covariance: covariance S of the initial outputs on the training rows followed by the test rows,
             (n + n_test, n + n_test).
         k_test: kernel between test and training inputs, (n_test, n).
-        learning_rate: learning rate eta of descent, of which the times must be multiples. Defaults to gradient flow.
+        learning_rate: learning rate eta of descent; the times must be multiples of eta. Defaults to gradient flow.
 
     Returns:
         Ensemble of NumPy float64 arrays.
@@ -133,7 +134,7 @@ def kernel_ensemble(
 
 
 def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return exp(-t lambda), 1 - exp(-t lambda) and (1 - exp(-t lambda)) / lambda, (s, n) each."""
+    """Return exp(-t lambda), 1 - exp(-t lambda) and (1 - exp(-t lambda)) / lambda, each (s, n)."""
     # Rounding of the entries may make an eigenvalue negative.
     values = np.maximum(values, 0)
     rounding = max(len(values) * np.finfo(float).eps * values.max(), np.finfo(float).tiny)
@@ -147,7 +148,7 @@ def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
-    """Return the steps of descent at the given times."""
+    """Return the steps of descent that correspond to the given times."""
     check_learning_rate(learning_rate)
     if not np.isfinite(times).all():
         raise ValueError("times must be finite for descent, got inf. Omit learning_rate for the limit of flow.")
@@ -161,7 +162,7 @@ def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
 def _descent_fractions(
     values: np.ndarray, learning_rate: float, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (1 - eta lambda)^k, 1 - (1 - eta lambda)^k and (1 - (1 - eta lambda)^k) / lambda, (s, n) each."""
+    """Return (1 - eta lambda)^k, 1 - (1 - eta lambda)^k and (1 - (1 - eta lambda)^k) / lambda, each (s, n)."""
     values = np.maximum(values, 0)
     learned = descent_growth(values, learning_rate, steps)
     remaining = descent_residual(values, learning_rate, steps, 0.0)

@@ -1,4 +1,4 @@
-"""Gradient flow of any loss in the coefficients of a kernel, by diffrax with an error estimated from two solutions."""
+"""Gradient flow on any loss in the coefficients of a kernel, solved by diffrax with an estimated error."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +14,8 @@ from lazynet.dynamics._coefficients import CALL, DenseKernel
 from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
-STEPS = 100_000  # largest number of steps of a solution
-# Error allowed per step, relative to the movement: first value, factor between solutions, smallest value.
+STEPS = 100_000  # largest number of steps in a solution
+# Error allowed per step, relative to the movement: initial value, factor between solutions, smallest value.
 COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
 STAGES = 6  # products with K per step
 CALL_STEPS = 4096  # largest number of steps per call of the compiled program
@@ -25,8 +25,8 @@ class Solution(NamedTuple):
     """A numerical solution of the flow.
 
     Attributes:
-        moved: movement u - f0 of the predictions at the times, (s, n, ...).
-        coefficients: coefficients c at the times, (s, n, ...).
+        moved: movement u - f0 of the predictions at each time, (s, n, ...).
+        coefficients: coefficients c at each time, (s, n, ...).
         steps: number of steps.
     """
 
@@ -51,12 +51,12 @@ def flow_coefficients(
     at fitted examples.
 
     Returns:
-        Coefficients, (s, n) or (s, n, k), and the error of u relative to its largest movement: the largest norm of the
-        difference from a solution with ten times the error per step, which overestimates it, but at least the error
-        allowed per step.
+        Coefficients, (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
+        estimate is the largest difference from a solution with ten times the error per step, which overestimates the
+        error, or the error allowed per step if that is larger.
 
     Raises:
-        ValueError: if even the coarsest solution takes too many steps.
+        ValueError: if even the least accurate solution takes too many steps.
     """
     stops, inverse = np.unique(times, return_inverse=True)
     last, done, error = float(stops[-1]), 0, np.inf
@@ -79,7 +79,7 @@ def flow_coefficients(
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
             if previous is not None:
-                # Two solutions with the same steps agree, however large their errors.
+                # Two solutions that take the same steps agree, no matter how large their errors are.
                 error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
             previous = solution
             # The other half of the tolerance is left for rounding.
@@ -95,7 +95,7 @@ def flow_coefficients(
 
 
 def _root_mean_square(x: np.ndarray) -> float:
-    """Return the largest root mean square over the first axis."""
+    """Return the largest root mean square among the entries of the first axis."""
     return float(np.sqrt(np.mean(x.reshape(len(x), -1) ** 2, axis=1)).max())
 
 
@@ -147,10 +147,10 @@ def _advance(
     times: Array | np.ndarray,
     allowed: Array | float,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array], Array, Array]:
-    """Take at most `limit` steps.
+    """Advance the solution by at most `limit` steps.
 
     Returns:
-        The values at the times passed, the last state, its time, and the number of steps.
+        The values at the times that were passed, the final state, the final time, and the number of steps taken.
     """
     import diffrax
 

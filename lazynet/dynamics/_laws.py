@@ -1,4 +1,4 @@
-"""Closed-form learning curves of the modes of a kernel under the squared loss: flow, descent and momentum."""
+"""Closed-form learning curves of the modes of a kernel for the squared loss: flow, descent and momentum."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from lazynet.kernels import Spectrum
 
-# Above the stability limit descent diverges, and infinite predictions are the correct result.
+# Above the stability limit, descent diverges and infinite predictions are correct.
 allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
@@ -16,8 +16,8 @@ class Law(NamedTuple):
 
     Attributes:
         time: times, (s,).
-        step: steps of descent, (s,) integers; None for flow.
-        learning_rate: learning rate of descent; None for flow.
+        step: steps of descent, (s,) integers, or None for flow.
+        learning_rate: learning rate of descent, or None for flow.
         momentum: momentum of descent.
     """
 
@@ -30,8 +30,8 @@ class Law(NamedTuple):
     def amplification(self) -> float:
         """Upper bound 1 / (1 - mu) on the later effect of a unit push at one step.
 
-        After j steps the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
-        stable, the terms are largest on average at |z+| = 1, so that |s_j| <= sum_i mu^i.
+        After j steps, the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
+        stable, the terms are on average largest at |z+| = 1, so |s_j| <= sum_i mu^i.
         """
         return 1 / (1 - self.momentum)
 
@@ -54,7 +54,7 @@ class Law(NamedTuple):
         return self.learning_rate * self.amplification * (self.step - self.momentum * left)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return the magnitude of the remaining fraction of each mode at arbitrary times, (len(time), m)."""
+        """Return the magnitude of the unlearned fraction of each mode at arbitrary times, (len(time), m)."""
         if self.learning_rate is None:
             return np.exp(-np.outer(time, values))
         if self.momentum:
@@ -70,7 +70,7 @@ def descent_growth(
 ) -> Float[np.ndarray, "s m"]:
     """Return the learned fraction of each mode after k steps, without cancellation.
 
-    It is 1 - (1 - eta lambda_i)^k for plain descent, and with momentum 1 - r_k, where
+    The fraction is 1 - (1 - eta lambda_i)^k for plain descent. With momentum, the fraction is 1 - r_k, where
     r_{k+1} = (1 + mu - eta lambda) r_k - mu r_{k-1} and r_0 = r_{-1} = 1 (Polyak 1964, equation (9)).
     """
     contraction = learning_rate * values
@@ -85,7 +85,7 @@ def descent_growth(
 def descent_residual(
     values: np.ndarray, learning_rate: float, steps: np.ndarray, momentum: float
 ) -> Float[np.ndarray, "s m"]:
-    """Return the remaining fraction of each mode after k steps, with its sign."""
+    """Return the signed unlearned fraction of each mode after k steps."""
     if momentum:
         return 1 - descent_growth(values, learning_rate, steps, momentum)
     factor = 1 - learning_rate * values
@@ -93,7 +93,7 @@ def descent_residual(
 
 
 def _power(factor: np.ndarray, steps: np.ndarray) -> Float[np.ndarray, "s m"]:
-    """Return factor^steps, several times faster than numpy.power."""
+    """Return factor^steps, computed several times faster than by numpy.power."""
     return np.exp(np.outer(steps, np.log(np.maximum(factor, np.finfo(float).tiny))))
 
 
@@ -117,7 +117,7 @@ def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
 
 
 def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return (1 - z+) (sum_{i<k} z+^i - z- s_k), whose first factor is accurate for small a."""
+    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k), whose first factor is accurate for small a."""
     between = np.sqrt((near - a) * (far - a))
     short = 2 * a / (1 - mu + a + between)
     largest = 1 - short
@@ -127,7 +127,7 @@ def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, f
 
 def _growth_at_complex_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
     """Return 1 - r_k for the roots +-q exp(+-i psi), 0 < psi <= pi / 2."""
-    # Half of psi is accurate near both double roots.
+    # The formulas in psi / 2 are accurate near both double roots.
     forward = a <= 1 + mu
     sine, cosine = (np.sqrt(np.where(forward, x, y) / (4 * q)) for x, y in ((a - near, far - a), (far - a, a - near)))
     psi = 2 * np.arctan2(sine, cosine)
@@ -162,7 +162,7 @@ def _sign(k: np.ndarray) -> np.ndarray:
 def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
     """Return the displacement of the parameters of a linearized network after k steps of descent.
 
-    It is ||theta(k) - theta(0)|| = sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i), which tends to
+    The displacement is ||theta(k) - theta(0)|| = sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i), which tends to
     sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
 
     Args:
@@ -172,7 +172,7 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
         steps: steps, (s,) integers.
 
     Returns:
-        Displacement at each step, (s,), NumPy float64; infinite or NaN where descent diverges.
+        Displacement at each step, (s,), as NumPy float64; infinite or NaN if descent diverges.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import linearized_displacement
@@ -183,11 +183,11 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     grown = descent_growth(k.values, learning_rate, steps)
     modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
     squares = grown * divide_by_eigenvalue(grown, k.values, learning_rate * steps) * modes
-    # Rounding may make an eigenvalue, and with it the sum, slightly negative.
+    # Rounding may make an eigenvalue, and hence the sum, slightly negative.
     return np.sqrt(np.maximum(np.sum(squares, axis=1), 0))
 
 
 def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Return grown / lambda, or its limit `slope` where an eigenvalue is exactly zero."""
+    """Return grown / lambda, or the limit `slope` if an eigenvalue is exactly zero."""
     zero = values == 0
     return np.where(zero, slope[:, None], grown / np.where(zero, 1.0, values))

@@ -1,10 +1,10 @@
-"""Modes of a kernel that a residual excites: all of them by diagonalization, or the few that matter by Lanczos.
+"""Modes of a kernel that a residual excites: all modes by diagonalization, or the few that matter by Lanczos.
 
 A Krylov basis predicts a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
 the error at time t is at most the integral of the norm of the defect up to t (Saad 1992, section 4, for the
-exponential). For descent the integral is a sum over steps; momentum multiplies it by 1 / (1 - mu). With too many steps
-to sum over, the trapezoid rule estimates the bound.
+exponential). For descent, the integral is a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there are
+too many steps to sum over, the trapezoid rule estimates the bound.
 """
 
 import warnings
@@ -23,8 +23,8 @@ from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos
-SAMPLES = 1000  # steps at which an oscillating defect is sampled: the first ones, and as many on a logarithmic scale
-NEGATIVE = 1e-6  # a negative eigenvalue beyond this fraction of the largest is not due to rounding
+SAMPLES = 1000  # number of first steps, and of log-spaced steps, at which an oscillating defect is sampled
+NEGATIVE = 1e-6  # a negative eigenvalue larger than this fraction of the largest eigenvalue is not due to rounding
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
@@ -34,7 +34,7 @@ class Modes(NamedTuple):
     Attributes:
         values: eigenvalues, (m,).
         basis: orthonormal basis, (n, m).
-        rotation: eigenvectors in the basis, (m, m); None if the basis consists of the eigenvectors.
+        rotation: eigenvectors in terms of the basis, (m, m), or None if the basis consists of the eigenvectors.
         weights: components of the k residuals along the eigenvectors, (m, k).
     """
 
@@ -68,7 +68,7 @@ def excited_modes(
     tolerance: float | None,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Modes, Error]:
-    """Return the modes of the residuals of all outputs, and the error of predictions from them.
+    """Return the modes of the residuals of all outputs, and the error of predictions made from these modes.
 
     Raises:
         ValueError: for invalid arguments; see `lazynet.kernel_descent`.
@@ -148,7 +148,7 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
     advice = ""
     if error.truncation <= tolerance and k.rounding:
         sufficient = storage_in_float64 <= tolerance
-        # The kernel may be stored in float64 with entries of a lower precision.
+        # A kernel stored in float64 may have entries that were computed at lower precision.
         stored = f"is stored in {k.dtype}" if k.dtype != np.float64 else "has rounded entries"
         advice = f" The kernel {stored}; float64 entries would " + (
             "reach the tolerance." if sufficient else f"leave an error of {storage_in_float64:.1e}."
@@ -163,10 +163,10 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
 
 
 def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.0) -> None:
-    """Check that eigenvalues are not negative beyond rounding errors of the given norm.
+    """Check that no eigenvalue is negative beyond rounding errors of the given norm.
 
     Raises:
-        ValueError: if one is.
+        ValueError: if an eigenvalue is negative.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(
@@ -185,7 +185,7 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
-    """Return the integral of the norm of the defect of all outputs up to the last time, a sum for descent."""
+    """Return the integral up to the last time, or the sum for descent, of the norm of the defect of all outputs."""
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
     if process.complete or not end > 0:
         return 0.0
@@ -194,7 +194,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
         time = _decay_times(end, float(values[-1]))
         left = law.decay(values, time)
     else:
-        # Modes that overshoot change sign at every step: sample all early steps, then fewer and fewer.
+        # Modes that overshoot change sign at every step, so sample all early steps, then fewer and fewer steps.
         steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
         steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
         time, left = eta * steps, descent_residual(values, eta, steps, law.momentum)
@@ -204,7 +204,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
-    """Return times on a logarithmic scale, from before the fastest mode decays."""
+    """Return 0 and times on a logarithmic scale, starting before the fastest mode decays."""
     first = min(end, 1e-3 / largest) if largest > 0 else end
     return np.concatenate([[0.0], np.geomspace(first, end, 2 + int(30 * np.log10(end / first)))])
 
@@ -212,7 +212,7 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
     """Return the error due to rounding: the integral of norm(E r) / norm(r_0), where E is the error of K.
 
-    Independent rounding of the entries gives norm(E r) of about rounding * norm(r) times the largest norm of a column,
+    If the entries are rounded independently, norm(E r) is about rounding * norm(r) times the largest norm of a column,
     which is at most sqrt(lambda_max K_ii). Float64 arithmetic adds eps lambda_max norm(r).
     """
     size, end = np.linalg.norm(modes.weights), float(law.time.max())

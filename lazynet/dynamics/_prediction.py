@@ -56,9 +56,9 @@ def kernel_descent(
     Args:
         k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
         y: targets, (n,) or (n, k), in the form that the loss expects.
-        learning_rate: learning rate eta, for the squared loss 1/2 sum_i ||f_i - y_i||^2 or for the sum or mean of
-            another loss.
-        steps: number of steps, for predictions at every step from 0; or the steps at which to predict, (s,) integers.
+        learning_rate: learning rate eta, for the squared loss 1/2 sum_i ||f_i - y_i||^2 or for the sum or mean of any
+            other loss.
+        steps: number of steps, to predict at every step from 0, or the steps at which to predict, (s,) integers.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         momentum: momentum mu, at least 0 and below 1.
         batches: indices of the examples of each step, (number of steps, B) integers; the gradient of a summed loss is
@@ -74,12 +74,12 @@ def kernel_descent(
         progress: function called repeatedly with the number of products so far and the current truncation error.
 
     Returns:
-        Trajectory of NumPy float64 arrays; its time is eta times the step, for any momentum.
+        Trajectory of NumPy float64 arrays, in which the time is eta times the step for any momentum.
 
     Raises:
         ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
-            another argument is outside the range above; if method "krylov" is used at a learning rate at which descent
-            diverges; or if a kernel that must be stored as a matrix does not fit in memory.
+            any other argument is outside the range above; if method "krylov" is used with a learning rate at which
+            descent diverges; or if a kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -124,15 +124,15 @@ def kernel_flow(
 ) -> Trajectory:
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
-    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). For other losses
+    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). For other losses,
     the equation is integrated with diffrax until two solutions agree to the tolerance. The hinge loss is not
-    differentiable at y f = 1, where JAX's gradient is used. Predictions that stay on that edge oscillate around it, and
-    a tolerance below about 1e-3 may not be reached.
+    differentiable at y f = 1, where JAX's gradient is used. Predictions that stay close to this point oscillate around
+    it, and a tolerance below about 1e-3 may not be reached.
 
     Args:
         k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
         y: targets, (n,) or (n, k), in the form that the loss expects.
-        times: times, (s,), finite and not negative; step k of descent with learning rate eta has the time eta k.
+        times: times, (s,), finite and not negative; step k of descent with learning rate eta has time eta k.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         f0: initial prediction on the training set, a number or an array with the shape of y.
         k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
@@ -145,11 +145,11 @@ def kernel_flow(
         progress: function called repeatedly with the number of products so far and the current truncation error.
 
     Returns:
-        Trajectory of NumPy float64 arrays; its `step` is None.
+        Trajectory of NumPy float64 arrays, with a `step` of None.
 
     Raises:
         ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
-            another argument is outside the range above; if the flow takes too many integration steps; or if a kernel
+            any other argument is outside the range above; if the flow takes too many integration steps; or if a kernel
             that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
@@ -188,8 +188,8 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
         limit: whether infinity is allowed.
 
     Raises:
-        ValueError: if `times` is empty or not one-dimensional, or if a time is negative, NaN or, without `limit`,
-            infinite.
+        ValueError: if `times` is empty or not one-dimensional, or if a time is negative, NaN, or infinite without
+            `limit`.
     """
     array = np.asarray(times, np.float64)
     allowed = (array >= 0) & (limit | (array < np.inf))
@@ -201,7 +201,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
 
 
 def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the steps at which to predict, int64."""
+    """Return the steps at which to predict, as int64."""
     array = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
     allowed = (array >= 0) & (array == np.round(array))
     if array.ndim != 1 or not array.size or not allowed.all():
@@ -218,7 +218,7 @@ def check_learning_rate(learning_rate: float) -> None:
     """Check that a learning rate is positive and finite.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if the learning rate is not positive and finite.
     """
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}.")

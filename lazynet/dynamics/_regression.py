@@ -11,8 +11,8 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyArray, "n_test n"]) -> np.ndarray:
     """Return the predictions K_test K^+ y of kernel regression.
 
-    They are the limit of `kernel_flow` and of stable `kernel_descent` that start at zero (Jacot et al. 2018, section
-    5). Modes whose eigenvalue is zero up to rounding are never learned, and the pseudo-inverse K^+ leaves them out.
+    Both `kernel_flow` and stable `kernel_descent` converge to these predictions if f0 = 0 (Jacot et al. 2018, section
+    5). Modes whose eigenvalue is zero up to rounding are never learned, and the pseudo-inverse K^+ omits these modes.
 
     Args:
         k: kernel on the training set, (n, n), or its `Spectrum`.

@@ -15,15 +15,15 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Trajectory(NamedTuple):
-    """Predictions of a kernel at s times, NumPy float64.
+    """Predictions from a kernel at s times, as NumPy float64.
 
     Attributes:
-        time: times, (s,); the learning rate times the step for descent.
+        time: times, (s,); for descent, the learning rate times the step.
         train: predictions on the training set, (s, n) or (s, n, k).
-        test: predictions on the test set, (s, n_test) or (s, n_test, k); None without a test kernel.
-        step: steps of descent, (s,) integers; None for flow.
-        error: estimated error of `train`, the largest over time. It is relative to norm(y - f0) for closed forms, and
-            to the largest norm(u - f0) for losses and mini-batches that are integrated step by step.
+        test: predictions on the test set, (s, n_test) or (s, n_test, k), or None without a test kernel.
+        step: steps of descent, (s,) integers, or None for flow.
+        error: estimate of the largest error of `train` over time. The error is relative to norm(y - f0) for closed
+            forms, and to the largest norm(u - f0) for losses and mini-batches that are integrated step by step.
 
     >>> import numpy as np, lazynet as lz
     >>> trajectory = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))
@@ -69,10 +69,10 @@ def validated_problem(
 
 
 def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | CrossOperator:
-    """Return the test kernel, a matrix as NumPy float64.
+    """Return the test kernel; a matrix is converted to NumPy float64.
 
     Raises:
-        ValueError: if it is not a finite matrix with n columns.
+        ValueError: if the test kernel is not a finite matrix with n columns.
     """
     if not isinstance(k_test, CrossOperator):
         k_test = np.asarray(k_test, np.float64)
@@ -101,7 +101,7 @@ def trajectory_from_modes(
     tolerance: float | None,
     progress: Callable[[int, float], None] | None,
 ) -> Trajectory:
-    """Return the trajectory of all modes that the residual excites."""
+    """Return the trajectory, computed from the modes that the residual excites."""
     residual = (problem.y - problem.f0).reshape(len(problem.y), -1)
     modes, error = excited_modes(k, residual, law, method, tolerance, progress)
     shape, grown = (len(law.time), -1, *problem.y.shape[1:]), law.growth(modes.values)
@@ -117,7 +117,7 @@ def trajectory_from_modes(
 def trajectory_from_coefficients(
     k: DenseKernel, problem: Problem, law: Law, coefficients: np.ndarray, truncation: float
 ) -> Trajectory:
-    """Return the trajectory of coefficients (s, n, ...), by one product with each kernel."""
+    """Return the trajectory, computed from coefficients (s, n, ...) by one product with each kernel."""
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
         columns = np.moveaxis(coefficients, 0, -1)

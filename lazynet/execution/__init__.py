@@ -1,4 +1,4 @@
-"""Execution: one runner that reads what is stored, computes the rest and stores it."""
+"""Execution: a runner that reads the stored cells, and computes and stores the missing cells."""
 
 from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate

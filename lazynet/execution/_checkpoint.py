@@ -1,4 +1,4 @@
-"""The state of a long cell while it is computed, stored by orbax."""
+"""Checkpoints of long cells that are being computed, stored with orbax."""
 
 import hashlib
 import io
@@ -10,26 +10,26 @@ from typing import Any
 
 import numpy as np
 
-# Seconds between two checkpoints.
+# Seconds between checkpoints.
 SECONDS = 60.0
 
 
 class CellCheckpoint:
-    """The last state of one cell, in a folder of its own; `lazynet.training.simulate` describes the state.
+    """The last saved state of one cell, in a separate folder; `lazynet.training.simulate` describes the state.
 
-    The state is one array of bytes with its SHA-256, so that damage is always noticed.
+    The state is stored as one array of bytes with its SHA-256 hash, so that any damage is detected.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Use this folder, which need not exist."""
+        """Use the given folder, which need not exist yet."""
         self._folder, self._saved = folder.absolute(), time.monotonic()
 
     def part(self, name: str) -> "CellCheckpoint":
-        """Return the checkpoint of one training within the cell."""
+        """Return the checkpoint of one training run within the cell."""
         return CellCheckpoint(self._folder / name)
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the last state, None if there is none or it is damaged."""
+        """Return the last saved state, or None if no state has been saved or the state is damaged."""
         steps = self._steps()
         if not steps:
             return None
@@ -37,13 +37,11 @@ class CellCheckpoint:
             stored = _checkpointer().restore(self._folder / str(steps[-1]))
             content = np.asarray(stored["content"]).tobytes()
             intact = np.asarray(stored["sha256"]).tobytes() == hashlib.sha256(content).digest()
-        # orbax raises errors of many types for damaged files.
+        # Damaged files make orbax raise many types of errors.
         except Exception:
             intact = False
         if not intact:
-            warnings.warn(
-                f"The checkpoint in {str(self._folder)!r} is damaged, and its cell starts again.", stacklevel=2
-            )
+            warnings.warn(f"The checkpoint in {str(self._folder)!r} is damaged, so its cell starts over.", stacklevel=2)
             self.clear()
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -54,7 +52,7 @@ class CellCheckpoint:
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Replace the last state; a process that is killed meanwhile leaves the previous one."""
+        """Replace the last saved state; if the process is killed while saving, the previous state remains."""
         before, stream = self._steps(), io.BytesIO()
         named: dict[str, Any] = arrays
         np.savez(stream, **named)
@@ -67,7 +65,7 @@ class CellCheckpoint:
             with _checkpointer() as checkpointer:
                 checkpointer.save(self._folder / str(step), tree, force=True)
         except OSError as error:
-            # The study goes on: only a resumed one would miss the checkpoint.
+            # The study continues, because the checkpoint is needed only to resume the study.
             warnings.warn(f"A checkpoint could not be written: {error}", stacklevel=2)
             return
         finally:
@@ -77,43 +75,43 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all states, of a cell that is finished or starts again."""
+        """Remove all states, once the cell is finished or must start over."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        """Return the steps of all complete states; orbax gives drafts other names."""
+        """Return the steps of all complete states; incomplete states have names that are not numbers."""
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdigit())
 
 
 class Budget:
-    """A checkpoint that is also due at the end of the time limit, and ends the study once it is saved."""
+    """A checkpoint that is also due when the time limit is reached, and then ends the study after saving the state."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
-        """Combine a checkpoint with the end of the time limit on the clock `time.monotonic`."""
+        """Combine a checkpoint with a deadline on the clock `time.monotonic`."""
         self._checkpoint, self._deadline = checkpoint, deadline
 
     def part(self, name: str) -> "Budget":
-        """Return the checkpoint of one training within the cell."""
+        """Return the checkpoint of one training run within the cell."""
         return Budget(self._checkpoint.part(name), self._deadline)
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the last state, None if there is none or it is damaged."""
+        """Return the last saved state, or None if no state has been saved or the state is damaged."""
         return self._checkpoint.load()
 
     def due(self) -> bool:
-        """Return whether it is time to save, or to end."""
+        """Return whether it is time to save the state, either as usual or because the time limit is reached."""
         return self.over() or self._checkpoint.due()
 
     def over(self) -> bool:
-        """Return whether the time limit is over."""
+        """Return whether the time limit is reached."""
         return time.monotonic() >= self._deadline
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Replace the last state.
+        """Replace the last saved state.
 
         Raises:
-            OutOfTime: if the time limit is over.
+            OutOfTime: if the time limit is reached.
         """
         self._checkpoint.save(step, arrays)
         if self.over():
@@ -121,11 +119,11 @@ class Budget:
 
 
 class OutOfTime(Exception):
-    """The time limit of a study is over."""
+    """Raised when the time limit of a study is reached."""
 
 
 def _checkpointer() -> Any:
-    # orbax takes a while to load.
+    # Importing orbax is slow, so it is imported only when needed.
     import orbax.checkpoint
 
     return orbax.checkpoint.PyTreeCheckpointer()

@@ -1,4 +1,4 @@
-"""Progress on stderr, disabled when stderr is not a terminal."""
+"""Progress displays on stderr, disabled if stderr is not a terminal."""
 
 import sys
 import time
@@ -17,16 +17,16 @@ SIDE = 2048
 
 
 class Progress:
-    """A bar with the number of finished cells, the speed, the time left, and the best and the worst network."""
+    """A progress bar with the number of finished cells, the speed, the time left, and the best and worst losses."""
 
     def __init__(self, total: int, cells: int, dtype: str, shown: bool = True) -> None:
-        """Make a bar.
+        """Create a bar.
 
         Args:
-            total: units of work of all cells.
+            total: total units of work of all cells.
             cells: number of cells.
-            dtype: dtype of the work, for the rate of a matrix product.
-            shown: whether to show the bar on a terminal.
+            dtype: dtype of the computations, whose speed is compared with that of a matrix product.
+            shown: whether to show the bar if stderr is a terminal.
         """
         self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
@@ -58,11 +58,11 @@ class Progress:
             self._bar.stop()
 
     def of_task(self, name: str) -> "TaskProgress":
-        """Return the progress of one task."""
+        """Return the progress display of one task."""
         return TaskProgress(self, name)
 
     def advance(self, units: int, name: str, rate: float | None) -> None:
-        """Show units of work that a task has done, and its floating-point operations a second."""
+        """Add the units of work that a task has done, and show its floating-point operations per second."""
         if self._shown:
             text = (
                 "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
@@ -70,17 +70,17 @@ class Progress:
             self._bar.update(self._task, advance=units, description=self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:
-        """Show the stage of a task, and the finished share of it (at most 1) or the number of its products."""
+        """Show the stage of a task, with the finished fraction if `amount` <= 1 or the number of products otherwise."""
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
             self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
 
     def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
-        """Show a finished cell, with units of work that are not shown yet and the final losses by member."""
+        """Show that a cell is finished, given its units of work not yet shown and the final losses of its members."""
         if not self._shown:
             return
         self._done += 1
-        # A diverged member has no loss.
+        # The loss of a diverged member is NaN, which counts as the worst loss.
         members = [Member(inf if isnan(loss) else loss, member) for member, loss in losses.items()]
         extremes = [*members, *(self._extremes or ())]
         self._extremes = (min(extremes), max(extremes)) if extremes else None
@@ -95,22 +95,22 @@ class Progress:
 
 
 class TaskProgress:
-    """The progress of one task: its steps, and how fast they are."""
+    """The progress display of one task: its completed steps and their speed."""
 
     def __init__(self, bar: Progress, name: str) -> None:
-        """Begin a task of this name."""
+        """Create the display of a task with the given name."""
         self._bar, self._name = bar, name
 
     def stage(self, stage: str, amount: float) -> None:
-        """Show a stage, and the finished share of it (at most 1) or the number of its products."""
+        """Show a stage, with the finished fraction if `amount` <= 1 or the number of products otherwise."""
         self._bar.stage(self._name, stage, amount)
 
     def steps(self, units: int, flops: float | None) -> Callable[[int], None]:
-        """Return a function that takes numbers of steps as they are done.
+        """Return a function to call with the number of newly completed steps.
 
         Args:
-            units: units of work in a step.
-            flops: floating-point operations of a step, None if they are unknown.
+            units: units of work per step.
+            flops: floating-point operations per step, or None if the number is unknown.
         """
         begin: float | None = None
         steps_since = 0
@@ -130,18 +130,18 @@ class TaskProgress:
 
 
 class Member(NamedTuple):
-    """A network by its final loss."""
+    """A network and its final loss; members are ordered by loss."""
 
     loss: float
     name: str
 
     def __str__(self) -> str:
-        """Return the loss and the network's name."""
+        """Return the loss and the name of the network."""
         return f"{self.loss:.2g} ({self.name})"
 
 
 def product_rate(dtype: str) -> float:
-    """Return the floating-point operations a second of a 2048 x 2048 matrix product on all devices."""
+    """Return the number of floating-point operations per second in a 2048 x 2048 matrix product on all devices."""
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
@@ -149,7 +149,7 @@ def product_rate(dtype: str) -> float:
             begin = time.perf_counter()
             jax.block_until_ready(_product(a))
             seconds.append(time.perf_counter() - begin)
-    # The devices of a CPU share its cores.
+    # All CPU devices share the same cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return devices * 2.0 * SIDE**3 / min(seconds)
 
@@ -160,10 +160,10 @@ def _product(a: Array) -> Array:
 
 
 class Stages:
-    """A line with the stage of a job, disabled when stderr is not a terminal."""
+    """A status line that shows the stage of a job, disabled if stderr is not a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
-        """Make a line; `shown` is whether to show it on a terminal."""
+        """Create a status line, which is displayed if `shown` is True and stderr is a terminal."""
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> "Stages":
@@ -183,7 +183,7 @@ class Stages:
             self._status.stop()
 
     def tell(self, stage: str, amount: float | None = None) -> None:
-        """Show a stage, and the finished share of it (at most 1) or the number of its products."""
+        """Show a stage, with the finished fraction if `amount` <= 1 or the number of products otherwise."""
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"
             self._status.update(stage + done)

@@ -1,4 +1,4 @@
-"""The runner of every study: read the cells that are stored, compute the others, store them, assemble the result."""
+"""The runner for all studies: it reads stored cells, computes and stores missing cells, and assembles the result."""
 
 import json
 import time
@@ -17,7 +17,8 @@ from lazynet.execution._store import Arrays, Store, finished_store, open_store
 from lazynet.experiment import agreed, agreed_text, is_first, together
 from lazynet.typing import Result
 
-# JAX frees no program by itself, and the programs of one width take about 20 MB: beyond this many they are released.
+# Maximum number of programs to keep before releasing them. JAX never frees compiled programs, and the programs for one
+# width take about 20 MB.
 MOST_PROGRAMS = 8
 
 
@@ -25,14 +26,16 @@ class Task(NamedTuple):
     """The computation of one cell.
 
     Attributes:
-        key: name of the cell's file, unique in the study.
-        name: name in the progress bar.
-        units: work of the task relative to the others.
-        compute: function (progress, checkpoint) -> arrays. It reports steps to the progress, and may resume from the
-            checkpoint.
+        key: name of the cell's file, unique within the study.
+        name: name shown in the progress bar.
+        units: work of the task relative to other tasks.
+        compute: function (progress, checkpoint) -> arrays, which reports steps to the progress display and may resume
+            from the checkpoint.
         program: key of the compiled programs that the task uses.
-        group: tasks of one group run in one shard; by default each task is its own group.
-        losses: function of the arrays that returns the final loss of each member by its name, for the progress bar.
+        group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
+            own group.
+        losses: function of the arrays that returns the final loss of each member, keyed by member name, for the
+            progress bar.
     """
 
     key: str
@@ -45,11 +48,11 @@ class Task(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The end of a study.
+    """The functions that turn the cells of a study into a result and files.
 
     Attributes:
-        assemble: function (record, arrays of all cells in their order) -> labeled result.
-        files: function (result) -> content of the files that the study writes at its end, by name.
+        assemble: function (record, arrays of all cells in order) -> labeled result.
+        files: function (result) -> contents of the files to write when the study ends, keyed by file name.
     """
 
     assemble: Callable[[dict[str, Any], list[Arrays]], Result]
@@ -58,24 +61,24 @@ class Output(NamedTuple):
 
 @runtime_checkable
 class Study(Protocol):
-    """The plan of a study, as the runner needs it."""
+    """The interface through which the runner uses a study."""
 
     @property
     def kind(self) -> str:
-        """The kind of its result."""
+        """The kind of result that the study produces."""
         ...
 
     @property
     def dtype(self) -> str:
-        """The dtype of its training."""
+        """The dtype in which networks are trained."""
         ...
 
     def request(self) -> str:
-        """Return the request as canonical JSON."""
+        """Return the specification of the study as canonical JSON."""
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study; `stored` is the record that its folder holds, empty for a new study."""
+        """Return the record of the study, given the record stored in its folder, which is empty for a new study."""
         ...
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
@@ -93,15 +96,15 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
 
     Args:
         study: the study.
-        folder: where to store it, None for memory only.
+        folder: where to store the study, or None to store nothing.
         progress: whether to show progress.
 
     Returns:
-        The result; None in a shard, and on all processes but the first.
+        The result, or None in a shard and on all processes except the first.
 
     Raises:
         ValueError: if the folder cannot be used.
-        TimeoutError: if the time limit is over.
+        TimeoutError: if the time limit is reached.
     """
     deadline = _deadline(folder)
     with ExitStack() as stack:
@@ -109,7 +112,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         with together():
             if folder is not None and is_first():
                 store = stack.enter_context(open_store(folder, study.kind, study.request()))
-        # All processes take the record of the first one.
+        # All processes use the record of the first process.
         record = json.loads(json.dumps(study.begin({} if store is None else store.record)))
         with together():
             if store is not None:
@@ -120,7 +123,9 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
             cells = _run_tasks(study, record, store, folder, progress, deadline)
         except OutOfTime:
             limit = None if folder is None else folder.max_seconds
-            raise TimeoutError(f"max_seconds = {limit:g} are over; the study resumes with resume=True.") from None
+            raise TimeoutError(
+                f"The time limit max_seconds = {limit:g} has been reached. Pass resume=True to resume the study."
+            ) from None
         if (folder is not None and folder.shard is not None) or not is_first():
             return None
         result = study.output.assemble(record, cells)
@@ -133,11 +138,12 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
     """Assemble the result of a study from the cells that its shards have stored.
 
     Args:
-        out: the folder of all shards.
-        output_of: function that returns the output of a kind of study.
+        out: the folder that all shards share.
+        output_of: function that returns the `Output` for a kind of study.
 
     Raises:
-        ValueError: if the folder holds no study, a process works on it, or a cell is missing or damaged.
+        ValueError: if the folder does not contain a study, a process is still working on it, or a cell is missing or
+            damaged.
     """
     with finished_store(out) as store:
         output = output_of(store.kind)
@@ -145,8 +151,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:
             raise ValueError(
-                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of them number {missing[0]}. Run "
-                "its shards again; they compute only the missing cells."
+                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, starting with cell {missing[0]}. Run the "
+                "shards again to compute only the missing cells."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))
@@ -154,7 +160,10 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
 
 
 def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
-    """Return the numbers in shard k of N: the largest first, each in the shard with the least work so far."""
+    """Return the indices of the tasks in shard k of N.
+
+    Tasks are assigned in descending order of work, each to the shard with the least work so far.
+    """
     part, parts = shard
     loads, mine = [0] * parts, []
     for number in sorted(range(len(units)), key=lambda number: -units[number]):
@@ -166,7 +175,7 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
 
 
 def _deadline(folder: RunFolder | None) -> float:
-    """Return the end of the time limit on the clock `time.monotonic`."""
+    """Return the deadline on the clock `time.monotonic`, which is infinite if there is no time limit."""
     if folder is None or folder.max_seconds is None:
         return float("inf")
     return time.monotonic() + folder.max_seconds
@@ -190,7 +199,7 @@ def _run_tasks(
     progress: bool,
     deadline: float,
 ) -> list[Arrays]:
-    """Return the arrays of this shard's cells in their order; on the first process, if there are several."""
+    """Return the arrays of this shard's cells in order; with several processes, only the first returns all of them."""
     shard = (folder and folder.shard) or (1, 1)
     tasks = _tasks_of_shard(study.tasks(record), shard)
     compiled: set[Hashable] = set()
@@ -199,7 +208,7 @@ def _run_tasks(
         for task in tasks:
             arrays = None if store is None else store.take(task.key)
             stored = arrays is not None
-            # The first process reads the stored cells; all processes skip them.
+            # The first process reads the stored cells, and no process computes these cells again.
             if not agreed(stored):
                 if agreed(time.monotonic() >= deadline):
                     raise OutOfTime
@@ -207,7 +216,7 @@ def _run_tasks(
                     programs.release()
                     compiled.clear()
                 compiled.add(task.program)
-                # No process holds all members of a pack on several hosts, so that none can keep their state.
+                # On several hosts, no process holds all members of a pack, so no process can save their state.
                 keep = store is not None and jax.process_count() == 1
                 budget = Budget(store.checkpoint(task.key), deadline) if store is not None and keep else None
                 arrays = task.compute(bar.of_task(task.name), budget)

@@ -1,4 +1,4 @@
-"""The store of a study: its record, one file for each finished cell, and its result, each written whole."""
+"""The files of a study: its record, one file for each finished cell, and its result, all written atomically."""
 
 import fcntl
 import hashlib
@@ -22,10 +22,10 @@ from lazynet.execution._provenance import versions
 
 Arrays = dict[str, np.ndarray]
 LOCK = "lock"
-# Attempts to take a lock, and seconds between them.
+# Number of attempts to acquire a lock, and seconds between attempts.
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
-# Settings that follow from others: they name a difference only if no other setting does.
+# Settings derived from other settings. A difference in a derived setting is reported only if no other setting differs.
 DERIVED = ("scales", "rates", "learning_rate", "data", "axes")
 
 
@@ -33,10 +33,10 @@ class Status(NamedTuple):
     """The progress of the study in a folder.
 
     Attributes:
-        finished: number of cells stored whole.
-        damaged: number of cells whose checksum does not hold; they will be computed again.
-        cells: number of all cells.
-        running: whether a process works on the folder.
+        finished: number of cells that are stored and intact.
+        damaged: number of stored cells with a wrong checksum, which will be computed again.
+        cells: total number of cells.
+        running: whether a process is working on the study.
         result: whether result.nc exists.
     """
 
@@ -48,22 +48,23 @@ class Status(NamedTuple):
 
 
 class Store:
-    """The files of a study: settings.json, cells/ with a file for each finished cell, and at the end result.nc.
+    """The files of a study: settings.json, cells/ with one file for each finished cell, and finally result.nc.
 
-    Every file appears whole, by a rename. The name of a cell's file holds its key and the SHA-256 of its bytes.
+    Every file is written under a temporary name and then renamed. The name of a cell's file contains the key of the
+    cell and the SHA-256 hash of the file's contents.
 
     Attributes:
         path: the folder.
-        content: the content of settings.json, empty before the study begins.
+        content: the contents of settings.json, empty before the study begins.
     """
 
     def __init__(self, path: str | Path, kind: str = "", request: str = "{}") -> None:
-        """Read a folder as it is.
+        """Read the current state of a folder.
 
         Args:
             path: the folder.
             kind: the kind of the study.
-            request: the request of the study as canonical JSON.
+            request: the specification of the study as canonical JSON.
         """
         self.path, self._kind, self._request = Path(path), kind, json.loads(request)
         self._cells, self._file = self.path / "cells", self.path / "settings.json"
@@ -73,25 +74,25 @@ class Store:
 
     @property
     def kind(self) -> str:
-        """The kind of the study that the folder holds, empty before a study begins."""
+        """The kind of the study in the folder, empty before the study begins."""
         return str(self.content.get("kind", ""))
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record of the study, empty before a study begins."""
+        """The record of the study, empty before the study begins."""
         record: dict[str, Any] = self.content.get("record", {})
         return record
 
     @property
     def keys(self) -> list[str]:
-        """The keys of all cells, empty before a study begins."""
+        """The keys of all cells, empty before the study begins."""
         return list(self.content.get("cells", ()))
 
     def begin(self, record: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-        """Store the record of the study; return the stored one, by whichever shard wrote it first.
+        """Store the record of the study unless another shard has already done so, and return the stored record.
 
         Raises:
-            ValueError: if the folder holds another study.
+            ValueError: if the folder contains a different study.
         """
         if not self.content:
             content = {
@@ -102,24 +103,28 @@ class Store:
                 "versions": versions(),
             }
             text = json.dumps({**content, "hash": _hash(content)}, indent=1) + "\n"
-            # The packing of the first shard holds for all.
+            # All shards use the packs that the first shard has chosen.
             with suppress(FileExistsError):
                 write_file(self._file, text.encode(), link=True)
             self.content = self._read()
         self.check()
         if self.record.get("keys") != record.get("keys"):
             raise ValueError(
-                f"{str(self.path)!r} holds members with other random keys: jax.random uses another generator."
+                f"{str(self.path)!r} contains members with different random keys, because jax.random uses a different "
+                "generator."
             )
         if self.content["versions"] != versions():
-            warnings.warn(f"{str(self.path)!r} was begun with other versions, so digits may differ.", stacklevel=3)
+            warnings.warn(
+                f"{str(self.path)!r} was created with different package versions, so results may differ slightly.",
+                stacklevel=3,
+            )
         return self.record
 
     def check(self) -> None:
-        """Refuse to resume another study."""
+        """Raise an error if the folder contains a different study."""
         if self.kind != self._kind:
             raise ValueError(
-                f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which holds a {self.kind}."
+                f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which contains a {self.kind}."
             )
         before, now = self.content["request"], self._request
         for name in sorted(now.keys() | before.keys(), key=lambda name: (name in DERIVED, name)):
@@ -129,18 +134,20 @@ class Store:
                     if name == "data"
                     else f"its {name} is {before.get(name)!r}, not {now.get(name)!r}"
                 )
-                raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, where {difference}.")
+                raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, but {difference}.")
 
     def read(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, None if it is not stored whole."""
+        """Return the arrays of a cell, or None if the cell is not stored or its file is damaged."""
         file = self._files.get(key)
         return None if file is None else read_arrays(file)
 
     def take(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, None if it is not stored; remove a damaged file."""
+        """Return the arrays of a cell, or None if the cell is not stored; a damaged file is removed."""
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
-            warnings.warn(f"{file.name} in {str(self._cells)!r} is damaged, and is computed again.", stacklevel=4)
+            warnings.warn(
+                f"{file.name} in {str(self._cells)!r} is damaged, so its cell is computed again.", stacklevel=4
+            )
             file.unlink()
         return arrays
 
@@ -155,17 +162,17 @@ class Store:
         self.checkpoint(key).clear()
 
     def checkpoint(self, key: str) -> CellCheckpoint:
-        """Return the checkpoint of a cell that is being computed."""
+        """Return the checkpoint for a cell that is being computed."""
         return CellCheckpoint(self.path / "checkpoints" / key)
 
     def finish(self, files: Mapping[str, bytes]) -> None:
-        """Write the files of the result, and remove the checkpoints."""
+        """Write the files of the result and remove the checkpoints."""
         for name, content in files.items():
             write_file(self.path / name, content)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
-        """Return the progress of the study, after reading and checking every stored cell."""
+        """Read and check every stored cell, and return the progress of the study."""
         keys = self.keys
         stored = [read_arrays(file) is not None for key, file in self._files.items() if key in keys]
         result = (self.path / "result.nc").exists()
@@ -178,12 +185,12 @@ class Store:
         except (ValueError, KeyError, TypeError, AttributeError):
             intact = False
         if not intact:
-            raise ValueError(f"{str(self._file)!r} is damaged or was changed; name another folder.")
+            raise ValueError(f"{str(self._file)!r} is damaged or was changed; use a different folder.")
         return content
 
 
 def read_arrays(file: Path) -> Arrays | None:
-    """Return the arrays in a cell's file, None if its bytes are damaged or belong to another cell."""
+    """Return the arrays in a cell's file, or None if the file is damaged or belongs to a different cell."""
     content, (key, _, digest) = file.read_bytes(), file.stem.rpartition("-")
     if hashlib.sha256(content).hexdigest() != digest:
         return None
@@ -195,15 +202,17 @@ def read_arrays(file: Path) -> Arrays | None:
 
 @contextmanager
 def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
-    """Open the folder of a study for this process alone, or for one process of each shard.
+    """Open the folder of a study and lock it for this process or, with shards, for one process per shard.
 
     Args:
         folder: the folder.
         kind: the kind of the study.
-        request: the request of the study as canonical JSON; a folder of another study is refused.
+        request: the specification of the study as canonical JSON. A study already in the folder must have the same
+            specification.
 
     Raises:
-        ValueError: if the folder exists and may not, holds no study or another one, or another process works on it.
+        ValueError: if the folder exists although it must be new, contains anything other than this study, or is in use
+            by another process.
     """
     path, shard = Path(folder.path), folder.shard
     folder.check()
@@ -213,7 +222,9 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     with _locked(path / LOCK, shared=shard is not None), own:
         for other in path.glob(f"{LOCK}-*-of-*"):
             if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
-                raise ValueError(f"{str(path)!r} is being computed in another number of shards: {other.name} is held.")
+                raise ValueError(
+                    f"{str(path)!r} is being computed with a different number of shards: {other.name} is held."
+                )
         store = Store(path, kind, request)
         if store.content:
             store.check()
@@ -223,26 +234,26 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
             yield store
         except BaseException:
             if new and shard is None and not store.content:
-                # The study did not begin.
+                # The study failed before it began, so the new folder is removed.
                 shutil.rmtree(path)
             raise
 
 
 @contextmanager
 def finished_store(out: str | Path) -> Iterator[Store]:
-    """Open the folder of a study whose shards have ended, for this process alone.
+    """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: if the folder holds no study, or a process works on it.
+        ValueError: if the folder does not contain a study, or a process is still working on it.
     """
     if not Store(out).keys:
-        raise ValueError(f"{str(out)!r} holds no study.")
+        raise ValueError(f"{str(out)!r} does not contain a study.")
     with _locked(Path(out) / LOCK):
         yield Store(out)
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write matplotlib figures, by name, to the figures/ of a folder."""
+    """Write matplotlib figures as PNG files, with the given names, to the subfolder figures/ of a folder."""
     for name, figure in figures.items():
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
@@ -256,10 +267,10 @@ def _hash(settings: dict[str, Any]) -> str:
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file so that it exists whole or not at all, even after a power failure.
+    """Write a file so that it either exists completely or not at all, even after a power failure.
 
     Raises:
-        FileExistsError: with `link`, if the file exists.
+        FileExistsError: if `link` is True and the file exists.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)
@@ -279,7 +290,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 @contextmanager
 def _locked(file: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, which the system releases when the process ends in any way."""
+    """Hold a lock, which the operating system releases even if the process is killed."""
     with open(file, "a") as lock:
         for left in reversed(range(ATTEMPTS)):
             try:
@@ -288,15 +299,16 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
             except BlockingIOError:
                 if not left:
                     raise ValueError(
-                        f"Another process is at work on {str(file.parent)!r}; wait for it, or name another folder."
+                        f"Another process is working on {str(file.parent)!r}; wait for it to finish or use a different "
+                        "folder."
                     ) from None
-                # A process that only tests the lock holds it for a moment.
+                # A process that only tests the lock holds the lock very briefly.
                 time.sleep(PAUSE)
         yield
 
 
 def _is_locked(file: Path) -> bool:
-    """Return whether a process holds a lock, without writing anything."""
+    """Return whether a process holds the lock, without creating the lock file."""
     if not file.exists():
         return False
     with open(file) as lock:

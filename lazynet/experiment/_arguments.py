@@ -1,4 +1,4 @@
-"""Checks of arguments that every study shares."""
+"""Validation of the arguments that all studies share."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -11,33 +11,34 @@ from lazynet.networks import Scale, at_width
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse a value that is not a whole number of at least 1."""
+    """Raise an error unless the value is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse a value that is not True or False."""
+    """Raise an error unless the value is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}.")
 
 
 def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale | None) -> tuple[int, ...]:
-    """Return the widths in ascending order, after building the network of each.
+    """Check the widths and return them in ascending order.
 
     Raises:
-        ValueError: if there is no width, a width is repeated, or the network refuses it.
+        ValueError: if there are no widths, a width is repeated, or the network or the learning rate does not support a
+            width.
     """
     if isinstance(widths, int | np.integer):
-        raise ValueError(f"widths must be a list of widths, got {widths}.")
+        raise ValueError(f"widths must be a list of positive integers, got {widths}.")
     for width in widths:
         check_count("width", width)
     if not len(widths):
-        raise ValueError("widths must have at least one width, got an empty list.")
+        raise ValueError("widths must contain at least one width, got an empty list.")
     ordered = tuple(sorted(int(width) for width in widths))
     repeated = [a for a, b in pairwise(ordered) if a == b]
     if repeated:
-        raise ValueError(f"widths must differ, got {repeated[0]} more than once.")
+        raise ValueError(f"widths must be distinct, got {repeated[0]} more than once.")
     for width in ordered:
         network.clone(width=width)
         if learning_rate is not None:
@@ -46,10 +47,10 @@ def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale
 
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
-    """Return the seeds 0 .. seeds - 1 for a number, or the seeds of a list.
+    """Return the seeds 0, ..., seeds - 1 if `seeds` is a number, or the given seeds if `seeds` is a list.
 
     Raises:
-        ValueError: if there is no seed, or a seed is negative or repeated.
+        ValueError: if there are no seeds, or a seed is negative or repeated.
     """
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds)
@@ -57,5 +58,5 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     chosen = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     valid = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)
     if not chosen or not valid or len(set(chosen)) < len(chosen) or not isinstance(seeds, Iterable):
-        raise ValueError(f"seeds must be a number or a list of different whole numbers from 0 on, got {seeds}.")
+        raise ValueError(f"seeds must be a positive integer or a list of distinct nonnegative integers, got {seeds}.")
     return tuple(map(int, chosen))

@@ -1,4 +1,4 @@
-"""A cell: a pack of members of one width, trained, compared with their predictions, and turned into arrays."""
+"""Computation of a cell: train a pack of members, compare them with their predictions, and collect the arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,30 +34,30 @@ from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
 from lazynet.training._keys import member_key
 
-# A residual that does not shrink may grow by this share through rounding.
+# Relative growth of a residual that rounding errors can cause.
 GROWTH = 1e-6
-# A large learning rate makes members and predictions overflow; the status of the result reports it.
+# Members and predictions overflow if the learning rate is too large; the result reports this in `status`.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 GROUPS = ("variables", "limit_variables")
 
 
 @runtime_checkable
 class StepReports(Protocol):
-    """A function that makes the report of a cell's steps from units of work and operations of a step."""
+    """A function that creates the callback through which a cell reports its training steps."""
 
     def __call__(self, units: int, flops: float | None) -> Callable[[int], None]:
-        """Return a function that takes numbers of steps as they are done."""
+        """Return a callback for newly completed steps, given the units of work and the operations per step."""
         ...
 
 
 class Cell(NamedTuple):
-    """The arrays of a cell.
+    """The arrays computed for one cell.
 
     Attributes:
-        variables: measures of the members, (seed, step, ...) or (seed,).
-        limit_variables: predictions at infinite width, (seed, step), (step,) or numbers.
-        diverged_at: the step at which each member diverged, NEVER for the others.
-        stopped_at: the step at which each member stopped, NEVER for the others.
+        variables: measures of the members, with shape (seed, step, ...) or (seed,).
+        limit_variables: predictions at infinite width, with shape (seed, step), (step,) or ().
+        diverged_at: the step at which each member diverged, or NEVER if the member did not diverge.
+        stopped_at: the step at which each member stopped early, or NEVER if the member did not stop early.
     """
 
     variables: dict[str, np.ndarray]
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
     stopped_at: np.ndarray
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays by unique names."""
+        """Return all arrays in a dictionary, under unique names."""
         arrays = {"diverged_at": self.diverged_at, "stopped_at": self.stopped_at}
         for group in GROUPS:
             arrays |= {f"{group}/{name}": values for name, values in getattr(self, group).items()}
@@ -74,7 +74,7 @@ class Cell(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Cell":
-        """Return the cell that `to_arrays` wrote."""
+        """Rebuild a cell from the arrays that `to_arrays` returned."""
         groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
         for name, values in arrays.items():
             group, _, variable = name.partition("/")
@@ -84,7 +84,7 @@ class Cell(NamedTuple):
 
 
 def units_of(spec: Spec, pack: Pack) -> int:
-    """Return the work of a pack relative to others: units times examples times steps of its members."""
+    """Return the relative cost of training a pack: width times examples times steps times members."""
     point = spec.points[pack.point]
     return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)
 
@@ -95,18 +95,18 @@ def train_pack(
     """Train the members of a pack.
 
     Args:
-        spec: the request.
+        spec: the specification of the study.
         pack: the point, width and seeds of the members.
         rate: the learning rate.
-        references: kernels and inputs that cells share.
-        steps: makes the report of the steps.
-        checkpoint: where to keep an unfinished pack.
+        references: the kernels and inputs that cells share.
+        steps: function that creates the callback for completed steps.
+        checkpoint: storage for the state of an unfinished pack, or None.
     """
     point = spec.points[pack.point]
     network = point.network.clone(width=pack.width)
     inputs = references.inputs(point)
     references.check_rate(point, pack.width, rate)
-    # The number of steps is unknown with early stopping.
+    # With early stopping, the number of steps is not known in advance.
     stops = point.training.stop is not None
     flops = None if stops else replace(inputs.stepper, network=network).operations(inputs.arrays)
     report = steps(pack.width * point.data.n_train, flops)
@@ -118,7 +118,7 @@ def train_pack(
 def compute_cell(
     spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
-    """Train the members of a pack and compare them with their predictions; the arguments are those of `train_pack`."""
+    """Train the members of a pack and compare them with their predictions, with the same arguments as `train_pack`."""
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
@@ -133,7 +133,7 @@ def _with_predictions(
     trained: Trained,
     checkpoint: CellCheckpoint | None,
 ) -> Cell:
-    """Return trained members and their distance to their predictions."""
+    """Return the cell of trained members, including their distances from their predictions."""
     network, training = point.network.clone(width=pack.width), point.training
     inputs, limit = references.inputs(point), references.limit(point, pack.width)
     data = inputs.seen(point.data)
@@ -144,7 +144,7 @@ def _with_predictions(
     numbers: dict[str, float] = {}
     if measure.predictions:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, rate, checkpoint)
-        # Kernels of some families vary so much that the limit's learning rate may be too large for single members.
+        # In some families, kernels vary so much that a learning rate suited to the limit is too large for some members.
         if not traits(network).near_limit:
             linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
@@ -174,11 +174,11 @@ def _with_predictions(
 
 
 def join_cells(cells: Sequence[Cell]) -> Cell:
-    """Return the members of several cells of one width as one cell."""
+    """Combine several cells of the same width into one cell."""
 
     def joined(group: str) -> dict[str, np.ndarray]:
         parts = [getattr(cell, group) for cell in cells]
-        # Members that start from zero have the same predictions at infinite width.
+        # Members whose initial outputs are zero have the same predictions at infinite width.
         return {
             name: first if group == "limit_variables" and first.ndim < 2 else np.concatenate([p[name] for p in parts])
             for name, first in parts[0].items()
@@ -193,7 +193,10 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 def network_variables(
     network: Any, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return losses, errors and movement (members, step), NaN from the step on at which a member diverged."""
+    """Return losses, errors and other measures (members, step), and the step at which each member diverged.
+
+    The measures of a diverged member are NaN from that step on.
+    """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
     residual = trained.records["train_prediction"] - data.y_train
@@ -205,13 +208,13 @@ def network_variables(
 
 
 def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
-    """Return values (members, step, ...), NaN from the step on at which a member diverged."""
+    """Replace the values (members, step, ...) of each diverged member with NaN, from the step at which it diverged."""
     gone = steps[None, :] >= diverged_at[:, None]
     return np.where(gone.reshape(*gone.shape, *[1] * (values.ndim - 2)), np.nan, values)
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """Return gaps (members, step), in which a stopped member keeps its last gap while its prediction goes on."""
+    """Freeze the gaps (members, step) of each stopped member at the last snapshot before the member stopped."""
     last = np.searchsorted(steps, stopped_at, side="right") - 1
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 
@@ -219,7 +222,7 @@ def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.n
 def scores(
     predictions: dict[str, np.ndarray], data: Dataset, loss: Loss, starts_at_zero: bool
 ) -> dict[str, np.ndarray]:
-    """Return train_loss, test_loss, train_error and test_error (..., step) of predictions (..., step, n)."""
+    """Return train_loss, test_loss, train_error and test_error, each (..., step), for predictions (..., step, n)."""
     table: dict[str, np.ndarray] = {}
     for part, y in (("train", data.y_train), ("test", data.y_test)):
         f = predictions[f"{part}_prediction"]
@@ -232,7 +235,7 @@ def scores(
             table[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
         errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
         if starts_at_zero and is_labels(data.y_train):
-            # The output at the start is rounding noise around zero, which classifies nothing.
+            # The initial outputs are rounding noise around zero, so their error is that of random guessing.
             errors[..., 0] = 1 - 1 / max(2, data.outputs)
         table[f"{part}_error"] = errors
     return table
@@ -240,12 +243,12 @@ def scores(
 
 @partial(jax.jit, static_argnames="loss")
 def _losses(loss: Loss, f: Array, y: Array) -> Array:
-    """Return the loss of each prediction, (predictions,)."""
+    """Return the loss of each prediction as an array (predictions,)."""
     return jax.vmap(lambda f: loss(f, y))(f)
 
 
 def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
-    """Return the RMS over examples and outputs of the difference of two predictions, (members, step)."""
+    """Return the RMS difference (members, step) between two sets of predictions, over examples and outputs."""
     parts = {"train": data.y_train, "test": data.y_test}
     return {
         f"{name}_{part}": np.asarray(rms(a[f"{part}_prediction"] - b[f"{part}_prediction"], y.ndim))
@@ -257,9 +260,9 @@ def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: D
 def _without_growing(
     linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
 ) -> dict[str, np.ndarray]:
-    """Return predictions of linearized members, NaN for members whose residual grows.
+    """Return the predictions of linearized members, with NaN for members whose residual grows.
 
-    Plain descent on a quadratic loss shrinks every mode below eta = 2 / lambda_max(K_0); above it a mode grows.
+    Plain descent on a quadratic loss shrinks every mode if eta < 2 / lambda_max(K_0); for larger eta, some mode grows.
     """
     if not training.plain:
         return linear
@@ -269,8 +272,8 @@ def _without_growing(
     if not grows.any():
         return linear
     warnings.warn(
-        f"The linearizations of {grows.sum()} members of width {width} diverge: the learning rate exceeds "
-        "2 / lambda_max of their kernels. Gaps to them are NaN.",
+        f"The linearizations of {grows.sum()} members of width {width} diverge because the learning rate exceeds "
+        "2 / lambda_max of their kernels. The gaps to these linearizations are NaN.",
         stacklevel=2,
     )
     return {
@@ -281,7 +284,10 @@ def _without_growing(
 def _limit_predictions(
     network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return predictions at infinite width for each member, and their scores, (step,) if all start from zero."""
+    """Return the predictions at infinite width for each member, and the scores of these predictions.
+
+    The scores have shape (step,) if the outputs of all members are initially zero, and (members, step) otherwise.
+    """
     from_zero = traits(network).starts_at_zero
     members = 1 if from_zero else len(trained.diverged_at)
     steps, paths, moved = training.snapshot_steps, [], []
@@ -307,17 +313,18 @@ def _bounds(
     residual_norm: np.ndarray,
     norm: float,
 ) -> dict[str, np.ndarray]:
-    """Return two bounds on max_neuron_displacement, if the family bounds the gradient of each neuron.
+    """Return two bounds on max_neuron_displacement, or no bounds if the family has no bound on neuron gradients.
 
-    The gradient of w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i, at most c L sqrt(k) ||X||_2 ||r|| for
-    c = alpha / sqrt(m) and |sigma'| <= L. Summed over the steps with the network's own residuals it is the path bound;
-    with ||X||_2 <= sqrt(n) and the geometric decay of theory it is Lemma C.1 of Arora et al. 2019,
-    4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min), times alpha L sqrt(k).
+    The gradient with respect to w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i. Its norm is at most
+    c L sqrt(k) ||X||_2 ||r|| for c = alpha / sqrt(m) and |sigma'| <= L. Summing this over the steps, with the actual
+    residuals of the network, gives the path bound. Using ||X||_2 <= sqrt(n) and the predicted geometric decay of the
+    residuals gives alpha L sqrt(k) times the bound in Lemma C.1 of Arora et al. 2019,
+    4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min).
     """
     factor = traits(network).neuron_gradient
     if factor is None:
         return {}
-    # The factor has 1 / sqrt(m) in it.
+    # The factor already includes 1 / sqrt(m), so the lemma is evaluated at width 1.
     lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
     # The loss is half the squared residual.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]

@@ -1,4 +1,4 @@
-"""Memory and operations of a spec before it starts."""
+"""Estimates of the memory and operations that a study needs, made before the study starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,30 +19,31 @@ from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member
 
-# Products with the kernel of images, for predictions and complexity together.
+# Typical number of products with the kernel of an image data set, for predictions and complexity together.
 PRODUCTS = 60
 
 
 def check_memory_of(spec: Spec) -> None:
-    """Refuse a spec that needs more memory than there is.
+    """Raise an error if a study needs more memory than is available.
 
     Raises:
-        ValueError: naming the largest part.
+        ValueError: if a job does not fit into memory. The message names the job.
     """
     for job in sweep_jobs(spec):
         job.check()
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Return the memory and operations of the infinite-width kernels and of each width, over all points.
+    """Return one job for the infinite-width kernels, if there are any, and one for each width, covering all points.
 
-    Bytes are those that are held at one time, at the point that needs most: the variables of a pack before and after
-    training, the state of a step, and the kernels. Operations are those of matrix products and eigenproblems.
+    The bytes of a job are those held in memory at the same time, at the point that needs the most memory: the
+    variables of a pack before and after training, the state of a step, and the kernels. The operations are those of
+    matrix products and eigendecompositions.
     """
     inputs: dict[tuple[Any, ...], SharedInputs] = {}
     jobs = []
     for point in spec.points:
-        # Learning rates and labels do not change the inputs.
+        # The shared inputs do not depend on the learning rate or the labels.
         key = point.network, point.data.n_train, point.training
         if key not in inputs:
             inputs[key] = share_inputs(point.network, point.data, point.training)
@@ -51,7 +52,7 @@ def sweep_jobs(spec: Spec) -> list[Job]:
 
 
 def _together(jobs: list[Job]) -> Job:
-    """Return consecutive jobs as one, under the name of the largest."""
+    """Combine consecutive jobs into one job, named after the job that needs the most memory."""
     largest = max(jobs, key=lambda job: sum(job.bytes.values()))
     flops = {name: sum(job.flops[name] for job in jobs) for name in largest.flops}
     if len(jobs) == 1:
@@ -80,11 +81,11 @@ def _jobs_at(point: Point, spec: Spec, inputs: SharedInputs) -> list[Job]:
         stepper = replace(inputs.stepper, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
         variables, state = _bytes(at_this, stepper, inputs, data.y_train.shape, training.dtype)
-        # Each trained array has a kernel, at the start and now.
+        # Each trained array has an initial kernel and a current kernel.
         parts = 0 if traits(network).hidden_layer is not None else 2 * len(spec.layers) * 8 * seen**2
-        # Weights are drawn for all features before they are projected.
+        # Weights are drawn for all features before they are projected onto the span of the inputs.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
-        # All optimizers take as many operations.
+        # The number of operations does not depend on the optimizer.
         linear = AutodiffStepper(at_this, training.loss, optax.sgd, training.batch_size)
         measured = members * snapshots
         return Job(
@@ -100,7 +101,7 @@ def _jobs_at(point: Point, spec: Spec, inputs: SharedInputs) -> list[Job]:
                 "predictions": measured * forward_cost(at_this, seen + data.n_test, data.dim)[0],
                 "kernels": measured * kernel_operations(at_this, seen, data.dim),
                 "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
-                # The network and its derivative along the movement.
+                # Each step evaluates both the network and its directional derivative.
                 "linearized": 0.0
                 if descends or not training.measure.predictions
                 else 2 * members * training.steps * linear.operations(inputs.arrays),
@@ -111,7 +112,7 @@ def _jobs_at(point: Point, spec: Spec, inputs: SharedInputs) -> list[Job]:
 
 
 def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
-    """Return the bytes of a member's variables and of its state."""
+    """Return the sizes in bytes of a member's variables and of its training state."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))
@@ -127,11 +128,11 @@ def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int,
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """Return the memory and operations of `lazynet.infinite_width`: the kernel, and products with it."""
+    """Return the jobs of `lazynet.infinite_width`: computing the kernel, and multiplying vectors by the kernel."""
     n = data.n_train
     storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)
-    # True and random labels of every output, and random columns.
+    # The columns are the true and random labels of every output, plus random vectors.
     columns = max(COLUMNS, 2 * data.outputs + SEEING)
     held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0

@@ -1,4 +1,4 @@
-"""Members and neurons shared over devices by JAX's shardings: a mesh with the axes "member" and "neuron"."""
+"""Distribution of members and neurons over devices: JAX shardings on a mesh with the axes "member" and "neuron"."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +11,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# The least units per device for which splitting a network pays for a sum over devices at every step.
+# Minimum number of units per device at which splitting a network is worth a sum over devices at every step.
 NEURONS = 4096
 
 
 def mesh_for(members: int, width: int) -> Mesh | None:
-    """Return the mesh of devices for members that train together, None for the default device.
+    """Return the device mesh for members that train together, or None to use the default device.
 
-    Devices share the members equally. With fewer members than devices they also share the neurons of wide networks.
-    Several processes use all devices, and `padded` adds members if neither fits.
+    Members are divided equally among the devices. If there are fewer members than devices, the neurons of wide networks
+    are divided as well. Several processes always use all devices; if members and neurons cannot be divided equally,
+    `padded` adds members.
     """
     devices = jax.devices()
     member = gcd(members, len(devices))
@@ -34,18 +35,18 @@ def mesh_for(members: int, width: int) -> Mesh | None:
 
 
 def padded(members: int, mesh: Mesh | None) -> int:
-    """Return the number of members that fills all devices equally."""
+    """Return the number of members, rounded up so that every device trains the same number."""
     member = 1 if mesh is None else mesh.shape["member"]
     return -(-members // member) * member
 
 
 def splits_neurons(mesh: Mesh | None) -> bool:
-    """Return whether the mesh splits single networks."""
+    """Return whether the mesh splits the neurons of each network over devices."""
     return mesh is not None and mesh.shape["neuron"] > 1
 
 
 def on_all(tree: Any, mesh: Mesh | None) -> Any:
-    """Return arrays that every device holds whole; each process places its own copy."""
+    """Replicate arrays on every device; each process places its own copy."""
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec())
@@ -59,18 +60,18 @@ def on_all(tree: Any, mesh: Mesh | None) -> Any:
 
 @dataclass(frozen=True)
 class Spread:
-    """The layout of members over the devices of a mesh.
+    """The layout of members across the devices of a mesh.
 
     Attributes:
-        mesh: the mesh, None for one device.
-        units: lengths of axes of hidden units, all of them or a block.
+        mesh: the mesh, or None for a single device.
+        units: the possible lengths of an axis of hidden units: the number of all units or of the units in a block.
     """
 
     mesh: Mesh | None
     units: frozenset[int]
 
     def spread(self, tree: Any) -> Any:
-        """Constrain traced arrays of members: the first axis is shared by members, the second by hidden units."""
+        """Shard traced arrays: the first axis over members and the second, if it indexes hidden units, over neurons."""
         if self.mesh is None:
             return tree
         every, units = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in (("member",), ("member", "neuron")))
@@ -82,16 +83,16 @@ class Spread:
         return jax.tree.map(placed, tree)
 
     def to_host(self, tree: Any) -> Any:
-        """Return NumPy arrays, also of values that other processes hold."""
+        """Return NumPy arrays, including values that other processes hold."""
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
-        """Return the first process's number on every process."""
+        """Broadcast the first process's number to every process."""
         return agreed(number)
 
 
 def to_host(tree: Any) -> Any:
-    """Return NumPy arrays, also of values that other processes hold."""
+    """Return NumPy arrays, including values that other processes hold."""
 
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -108,17 +109,17 @@ def _whole(leaf: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def is_first() -> bool:
-    """Return whether this process reads and writes the files."""
+    """Return whether this is the first process, which reads and writes all files."""
     return jax.process_index() == 0
 
 
 def agreed(value: int) -> int:
-    """Return the first process's value on every process."""
+    """Broadcast the first process's value to every process."""
     return int(_broadcast(np.asarray(value, np.int32)))
 
 
 def agreed_text(text: str) -> str:
-    """Return the first process's text on every process."""
+    """Broadcast the first process's text to every process."""
     content = np.frombuffer(text.encode(), np.uint8)
     here = np.zeros(agreed(len(content)), np.uint8)
     here[: len(content)] = content[: len(here)]
@@ -127,7 +128,7 @@ def agreed_text(text: str) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Raise an error of the first process on every process; the others would wait for it otherwise."""
+    """Raise the first process's error on every process; otherwise the other processes would wait forever."""
     if jax.process_count() == 1:
         yield
         return

@@ -1,4 +1,4 @@
-"""The axes of a study besides width and seed, and the points of their grid."""
+"""The axes of a study other than width and seed, and the grid of points that they span."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from lazynet.networks import Scale, traits
 from lazynet.training import Optimizer, get_optimizer
 from lazynet.training._keys import noise_key, subsample_key
 
-# The part of a study that an axis varies.
+# The parts of a study that an axis can vary.
 Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 DATA_AXES: dict[str, Source] = {"n_train": "inputs", "label_noise": "labels"}
 OPTIMIZER_AXES = ("momentum", "nesterov", "weight_decay", "schedule", "stepper")
@@ -31,7 +31,7 @@ NUMBERS = ("label_noise", "learning_rate", "momentum", "weight_decay")
 
 
 class Axis(NamedTuple):
-    """An axis: its name, the part of the study that it varies, its values, and their labels in the result."""
+    """An axis: its name, the part of the study that it varies, its values, and the labels of these values."""
 
     name: str
     source: Source
@@ -40,16 +40,16 @@ class Axis(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One combination of the axes' values: a study over widths and seeds alone.
+    """One combination of axis values, which leaves a study over widths and seeds only.
 
     Attributes:
-        labels: the label of the value of each axis with several values.
-        network: the family.
-        data: the examples and labels of this point.
+        labels: for each axis with several values, the label of the value at this point.
+        network: the network family.
+        data: the examples and labels at this point.
         training: how members are trained.
-        learning_rate: eta, a number or a function of the width; None for the default.
-        kernel_key: key of the infinite-width kernel, which differs between points with different kernels.
-        program_key: key of the compiled programs that train the members.
+        learning_rate: eta, as a number or a function of the width, or None for the default.
+        kernel_key: key that differs between points with different infinite-width kernels.
+        program_key: key that identifies the compiled programs that train the members.
     """
 
     labels: dict[str, Any]
@@ -62,11 +62,11 @@ class Point(NamedTuple):
 
 
 def make_axes(axes: Any, network: Any) -> list[Axis]:
-    """Return the axes that a mapping of names to values describes, in its order.
+    """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
-        ValueError: if a name is not that of a field of the network, the data or the training, or is that of two of
-            them; if a list is empty, repeats a value, or holds a value that the axis cannot have.
+        ValueError: if a name does not identify a unique setting of the network, the data or the training; or if a list
+            is empty, repeats a value, or contains a value that is not allowed.
     """
     if axes is None:
         return []
@@ -79,10 +79,10 @@ def make_axes(axes: Any, network: Any) -> list[Axis]:
 def points_of(
     network: Any, data: Dataset, training: Training, learning_rate: Scale | None, axes: list[Axis]
 ) -> list[Point]:
-    """Return all points, the last axis fastest.
+    """Return all points of the grid, with the last axis varying fastest.
 
     Raises:
-        ValueError: if the data or the network cannot have a value.
+        ValueError: if a value is not allowed for the data or the network.
     """
     datasets: dict[tuple[int | None, float], Dataset] = {}
     points = []
@@ -97,7 +97,8 @@ def points_of(
         program_key = tuple(
             labels.get(axis.name)
             for axis in axes
-            # The output scale is an argument of the program of a flow.
+            # With gradient flow, points that differ only in their output scale share a program, which takes the scale
+            # as an argument.
             if axis.source in ("network", "inputs") and not (training.is_flow and axis.name == "output_scale")
         )
         points.append(
@@ -118,42 +119,44 @@ def _axis(name: Any, values: Any, network: Any, fields: tuple[str, ...]) -> Axis
     sources = [source for source, names in ((None, fields), (name, (DATA_AXES | TRAINING_AXES))) if name in names]
     if not sources:
         allowed = ", ".join((*fields, *DATA_AXES, *TRAINING_AXES))
-        raise ValueError(f"axes must have names among {allowed} for {traits(network).name}, got {name!r}.")
+        raise ValueError(f"axes must be among {allowed} for {traits(network).name}, got {name!r}.")
     if len(sources) > 1:
-        raise ValueError(f"axes must have unambiguous names, got {name!r}, a field of the network and of the training.")
+        raise ValueError(
+            f"axes must have unambiguous names, got {name!r}, which is a field of both the network and the training."
+        )
     if isinstance(values, np.ndarray | jax.Array):
         values = np.asarray(values).tolist()
     if not isinstance(values, list | tuple | range):
         raise ValueError(f"axes[{name!r}] must be a list of values, got {values!r}.")
     if not values:
-        raise ValueError(f"axes[{name!r}] must have at least one value, got an empty list.")
+        raise ValueError(f"axes[{name!r}] must contain at least one value, got an empty list.")
     source: Source = "network" if name in fields else (DATA_AXES | TRAINING_AXES)[name]
     checked = tuple(_value(name, value, network if source == "network" else None) for value in values)
     labels = tuple(_label(value) for value in checked)
     repeated = [label for i, label in enumerate(labels) if label in labels[:i]]
     if repeated:
-        raise ValueError(f"axes[{name!r}] must have values that differ, got {repeated[0]!r} more than once.")
+        raise ValueError(f"axes[{name!r}] must have distinct values, got {repeated[0]!r} more than once.")
     if len({isinstance(label, str) for label in labels}) > 1:
         labels = tuple(map(str, labels))
     return Axis(name, source, checked, labels)
 
 
 def _value(name: str, value: Any, network: Any) -> Any:
-    """Return a value of an axis as a Python object, after a check of its type."""
+    """Check the type of an axis value, and return the value as a Python object."""
     if isinstance(value, np.generic):
         value = value.item()
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in COUNTS:
         check_count(name, value)
     elif name in NUMBERS and not is_number and not (name == "learning_rate" and callable(value)):
-        raise ValueError(f"axes[{name!r}] must be a list of numbers, got {value!r} in it.")
-    # A scale is a float, also where a person writes 1 for 1.0.
+        raise ValueError(f"axes[{name!r}] must contain only numbers, got {value!r}.")
+    # Scales are floats, even if the user writes 1 instead of 1.0.
     is_scale = network is not None and (callable(now := getattr(network, name)) or isinstance(now, float))
     return float(value) if is_number and (is_scale or name in NUMBERS) else value
 
 
 def _label(value: Any) -> Any:
-    """Return the label of a value: numbers and names as they are, functions by their name."""
+    """Return the label of a value: numbers and strings label themselves, and functions are labeled by their names."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Optimizer):
@@ -164,22 +167,24 @@ def _label(value: Any) -> Any:
 
 
 def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> Training:
-    """Return the training at one point."""
+    """Return the training configuration at one point."""
     batch_size = values.get("batch_size", training.batch_size)
-    # A batch of all examples is the full batch.
+    # Batches that contain all examples mean full-batch training.
     if isinstance(batch_size, int | np.integer) and batch_size == data.n_train:
         batch_size = None
     optimizer = get_optimizer(values["optimizer"]) if "optimizer" in values else training.optimizer
     settings = {name: values[name] for name in OPTIMIZER_AXES if name in values}
     if settings:
         if not isinstance(optimizer, Optimizer):
-            raise ValueError(f"axes[{next(iter(settings))!r}] needs an optimizer by name or a lazynet.Optimizer.")
+            raise ValueError(
+                f"optimizer must be a name or a lazynet.Optimizer to vary {next(iter(settings))!r}, got {optimizer!r}."
+            )
         optimizer = replace(optimizer, **settings)
     return replace(training, batch_size=batch_size, optimizer=optimizer)
 
 
 def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) -> None:
-    """Refuse an axis whose value is given by an argument too."""
+    """Raise an error if an axis varies a setting that is also passed as an argument."""
     optimizer: Any = training.optimizer
     given: dict[str, Callable[[], bool]] = {
         "learning_rate": lambda: learning_rate is not None,
@@ -194,15 +199,15 @@ def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) ->
     }
     for axis in axes:
         if axis.name in given and given[axis.name]():
-            raise ValueError(f"axes must not vary an argument that is given, got {axis.name!r} in both places.")
+            raise ValueError(f"axes must not vary a setting that is also passed as an argument, got {axis.name!r}.")
 
 
 def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
-    """Return n_train of the examples at random, in their order, with this share of their labels drawn anew."""
+    """Return n_train random examples in their original order, with a fraction `noise` of their labels redrawn."""
     if n_train is not None and n_train > data.n_train:
         raise ValueError(f"n_train must be at most {data.n_train}, the number of training examples, got {n_train}.")
     if not 0 <= noise <= 1:
-        raise ValueError(f"label_noise must be a share from 0 to 1, got {noise}.")
+        raise ValueError(f"label_noise must be between 0 and 1, got {noise}.")
     if n_train not in (None, data.n_train):
         order = np.asarray(jax.random.permutation(subsample_key(), np.arange(data.n_train, dtype=np.int32)))
         rows = np.sort(order[:n_train])

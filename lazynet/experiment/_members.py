@@ -1,4 +1,4 @@
-"""Training of a pack of members of one width, which share one compiled program."""
+"""Training of packs of members; the members of a pack have the same width and share one compiled program."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,28 +43,29 @@ from lazynet.training import (
 from lazynet.training._keys import batch_key, start_key
 from lazynet.typing import Variables
 
-# Functions of one's own by name, hashable: (network, variables, variables_0, data) -> array.
+# Names and functions of user-supplied measures, in hashable form. The functions have the signature
+# (network, variables, variables_0, data) -> array.
 OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 
 
 @runtime_checkable
 class CellCheckpoint(Checkpoint, Protocol):
-    """Storage for the state of an unfinished cell, with a part for each of its trainings."""
+    """Storage for the state of an unfinished cell, with a separate part for each training run."""
 
     def part(self, name: str) -> "CellCheckpoint":
-        """Return the storage of one training within the cell."""
+        """Return the storage for one training run within the cell."""
         ...
 
 
 class Trained(NamedTuple):
-    """Members of one width after training.
+    """Members of the same width after training.
 
     Attributes:
         variables_0: the variables before training, stacked over members.
         variables: the variables after training, stacked over members.
-        records: measures, (members, snapshots, ...), by name.
-        diverged_at: the step at which each member diverged, NEVER for the others.
-        stopped_at: the step at which each member stopped, NEVER for the others.
+        records: measures with shape (members, snapshots, ...), keyed by name.
+        diverged_at: the step at which each member diverged, or NEVER if the member did not diverge.
+        stopped_at: the step at which each member stopped early, or NEVER if the member did not stop early.
     """
 
     variables_0: Variables
@@ -75,7 +76,7 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A member at its start: the norm of its parameters, of each array, and its empirical kernel (parts, n, n)."""
+    """A member at initialization: the norm of all parameters, the norm of each array, and the kernel (parts, n, n)."""
 
     norm: Array
     norms: Array
@@ -84,15 +85,15 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The measures that the device takes at each snapshot.
+    """The measurements made on the device at each snapshot.
 
     Attributes:
         stepper: the stepper of the network.
-        own: measures of one's own, by name.
-        network: the network that measures of one's own are given, None if there are none.
+        own: user-supplied measures with their names.
+        network: the network passed to user-supplied measures, or None if there are no such measures.
         sharpness: whether to measure the sharpness.
         kernel_drift: whether to measure the empirical kernel.
-        rows: number of training examples to measure at, None for all.
+        rows: number of training examples on which to measure, or None for all.
     """
 
     stepper: Stepper
@@ -103,11 +104,11 @@ class Snapshot:
     rows: int | None = None
 
     def context(self, variables: Variables, norms: tuple[Array, Array], shared: dict[str, Array]) -> Start:
-        """Return the quantities at the start with which later ones are compared."""
+        """Return the quantities at initialization with which later snapshots are compared."""
         return Start(*norms, self._kernel(variables, shared["x"][: self.rows]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
-        """Return predictions and movement, by the names of the result."""
+        """Return predictions, displacements and other measures, keyed by their names in the result."""
         start, x, network = member.variables, shared["x"][: self.rows], self.stepper.network
         at_start: Start = member.context
         facts = traits(network)
@@ -130,7 +131,7 @@ class Snapshot:
         if len(at_start.norms) > 1 and facts.hidden_layer is None:
             arrays = array_displacements(variables["params"], start["params"])
             more["layer_displacement"] = arrays
-            # A bias may start at zero, and then has no relative displacement.
+            # A bias that is initialized to zero has no relative displacement.
             more["layer_relative_displacement"] = jnp.where(at_start.norms > 0, arrays / at_start.norms, jnp.nan)
         if len(kernel) > 1:
             contributes = jnp.any(at_start.kernel != 0, axis=(1, 2))
@@ -148,7 +149,11 @@ class Snapshot:
         }
 
     def _kernel(self, variables: Variables, x: Array) -> Array:
-        """Return the empirical kernel: (arrays, n, n) by trained array, (1, n, n) as a sum, (0, n, n) if not wanted."""
+        """Return the empirical kernel, with shape (parts, n, n).
+
+        There is one part for each trained array, or a single part for their sum, or no part if the kernel is not
+        measured.
+        """
         network = self.stepper.network
         layer = traits(network).hidden_layer
         if not self.kernel_drift:
@@ -163,12 +168,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The measure that takes the predictions of a network alone."""
+    """A measure that returns only the predictions of a network."""
 
     network: Any
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
-        """Return predictions on the training and the test set."""
+        """Return the predictions on the training set and on the test set."""
         return {
             "train_prediction": self.network.apply(variables, shared["x"]),
             "test_prediction": self.network.apply(variables, shared["x_test"]),
@@ -185,26 +190,26 @@ def train_members(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train one member for each key, all of this network's width, and measure them.
+    """Train and measure one member of the network's width for each key.
 
     Args:
-        network: the network, with its width.
+        network: the network, with the width of the members.
         data: the data.
-        keys: the key of each member.
-        training: how to train and measure.
+        keys: the random key of each member.
+        training: how to train and measure the members.
         learning_rate: eta.
         inputs: the inputs that members share.
-        on_steps: function that takes numbers of steps, over all members, as they are done.
-        checkpoint: where to keep an unfinished pack.
+        on_steps: function that is called with the number of newly completed steps, summed over all members.
+        checkpoint: storage for the state of an unfinished pack, or None.
     """
     mesh, facts = mesh_for(len(keys), network.width), traits(network)
     own = own_measures(training)
-    # Without measures of one's own, points that differ in their scales share programs.
+    # Without user-supplied measures, points that differ only in their scales share programs.
     measured_network = network if own else None
     alpha = 1.0
     if isinstance(inputs.stepper, FlowStepper) and "output_scale" in facts.fields:
         alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
-    # Networks that differ in their start alone share the program that trains them.
+    # Networks that differ only in their initialization share the program that trains them.
     trained_network = network.clone(**dict.fromkeys(facts.start_fields, 1.0))
     stepper, units = replace(inputs.stepper, network=trained_network), Units(mesh if splits_neurons(mesh) else None)
     if isinstance(stepper, HiddenStepper):
@@ -212,7 +217,7 @@ def train_members(
     wanted = training.measure
     measure = Snapshot(stepper, own, measured_network, wanted.sharpness, wanted.kernel_drift, wanted.rows)
     data = inputs.seen(data)
-    # Further members fill up the devices; their results are dropped.
+    # Extra members keep all devices busy; their results are discarded.
     padding = [keys[-1]] * (padded(len(keys), mesh) - len(keys))
     with arithmetic(training.dtype):
         scalars = {"learning_rate": learning_rate, "output_scale": alpha}
@@ -226,14 +231,14 @@ def train_members(
         arrays = layout.to_host((members.variables, *outcome))
     trained = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], arrays))
     if facts.starts_at_zero:
-        # The sum cancels up to rounding, which carries no information.
+        # The initial outputs are zero up to rounding errors, which carry no information.
         for name in ("train_prediction", "test_prediction"):
             trained.records[name][:, 0] = 0
     return trained
 
 
 def own_measures(training: Training) -> OwnMeasures:
-    """Return the measures of one's own: those of the training, and the registered quantities."""
+    """Return the user-supplied measures: the measures passed with the training and the registered quantities."""
     quantities = tuple((quantity.name, quantity.measured) for quantity in registered())
     return (*training.measure.own.items(), *quantities)
 
@@ -247,16 +252,16 @@ def train_polynomials(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return predictions of the members' Taylor polynomials at their starts, trained with the members' own batches.
+    """Train each member's Taylor polynomial at initialization on the member's own batches, and return predictions.
 
     Args:
-        polynomial: the polynomial of the family.
+        polynomial: the Taylor polynomial of the network family.
         data: the data.
-        trained: the members.
-        keys: the key of each member.
+        trained: the trained members.
+        keys: the random key of each member.
         training: how the members were trained.
         learning_rate: eta.
-        checkpoint: where to keep an unfinished cell.
+        checkpoint: storage for the state of an unfinished cell, or None.
     """
     stepper = AutodiffStepper(polynomial, training.loss, training.optimizer, training.batch_size)
     with arithmetic(training.dtype):
@@ -272,7 +277,7 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """Return the step at which each member diverged, in the scan or at a snapshot; NEVER for the others."""
+    """Return the step at which each member diverged, in the scan or at a snapshot, or NEVER if it did not diverge."""
     # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
@@ -281,7 +286,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
 @compiled(static_argnames=("network", "measure", "layout"))
 def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
-    """Return the members with these key data at their start, spread over the devices."""
+    """Initialize members from the data of their random keys, and spread the members over the devices."""
     span = shared.get("span")
 
     def draw(key: Array) -> Variables:
@@ -297,7 +302,7 @@ def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, 
         return Member(variables, batch_key(key), measure.context(variables, norms, shared))
 
     keys = layout.spread(jax.random.wrap_key_data(numbers))
-    # A loop over draws compiles in a third of the time of one batched draw.
+    # A loop over draws compiles three times as fast as one batched draw.
     variables = jax.lax.map(draw, keys) if layout.mesh is None else jax.vmap(draw)(keys)
     return layout.spread(jax.vmap(make)(keys, variables))
 

@@ -1,4 +1,4 @@
-"""The number of members of one width in a pack: as many as the cache holds, measured once on each machine."""
+"""The size of a pack: as many members as fit into the cache, according to a benchmark run once on each machine."""
 
 import json
 import os
@@ -22,24 +22,25 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# The measurement: members of this width on n rows of d features, these numbers at once, and steps of the largest.
+# Settings of the benchmark: width of the members, rows and features of the data, pack sizes, steps of the largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
-# The largest pack that is at most a tenth slower than the fastest counts.
+# The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
-# On an accelerator members share half of the memory; each holds its variables, its state and its measures.
+# On an accelerator, members share this fraction of the memory, and each member needs this multiple of the bytes of a
+# step for its variables, state and measures.
 SHARE, HELD = 0.5, 4
 
 
 def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
-    """Return packs of equal size, the largest that the machine carries, so that one program serves them all.
+    """Split the seeds into packs of equal size, as large as the machine can handle, which all share one program.
 
-    Every device has at least one member.
+    A pack may always contain one member for each device.
 
     Args:
         seeds: the seeds of the members.
-        network: the network, with its width.
-        n: examples in a step.
-        d: features of an example.
+        network: the network, with the width of the members.
+        n: number of examples in a step.
+        d: number of features of an example.
     """
     sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
     if len(sizes) > 1:
@@ -49,7 +50,7 @@ def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[in
 
 
 def carried_bytes() -> int:
-    """Return the bytes that a step of a pack may read and write."""
+    """Return the number of bytes that a step of a pack may read and write."""
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         return int(SHARE * device_memory(devices)) * jax.process_count() // HELD
@@ -57,13 +58,13 @@ def carried_bytes() -> int:
 
 
 def machine() -> str:
-    """Return the name of the machine and of the software that a measurement holds for."""
+    """Return a description of the hardware and software for which a benchmark result is valid."""
     return f"{jax.local_devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}"
 
 
 @cache
 def _remembered(file: Path, on: str) -> int:
-    """Return the stored measurement of this machine, or measure and store it."""
+    """Return the stored benchmark result for this machine; if there is none, run the benchmark and store the result."""
     stored: dict[str, int] = {}
     with suppress(OSError, ValueError):
         read = json.loads(file.read_text())
@@ -79,7 +80,7 @@ def _remembered(file: Path, on: str) -> int:
 
 
 def measured_bytes() -> int:
-    """Measure the bytes of a step of the largest pack that is about as fast as any; this takes seconds."""
+    """Run the benchmark, which takes seconds, and return the bytes per step of the largest pack that is fast enough."""
     network = timing_network(WIDTH)
     stepper = HiddenStepper(network)
     with jax.default_matmul_precision("highest"):
@@ -92,7 +93,7 @@ def measured_bytes() -> int:
             for size in PACKS
         }
         seconds = dict.fromkeys(PACKS, float("inf"))
-        # The first round compiles.
+        # The first round includes compilation.
         for _ in range(4):
             for size in PACKS:
                 begin = time.perf_counter()

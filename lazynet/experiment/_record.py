@@ -1,4 +1,4 @@
-"""The record of a study: its settings, points and packs, as a run folder keeps them and as results are assembled."""
+"""The record of a study: the settings, points and packs that run folders store and that results are assembled from."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """The members that one call of a program trains: the number of their point, their width and their seeds."""
+    """Members that a program trains in one call: the index of their point, their width and their seeds."""
 
     point: int
     width: int
@@ -21,10 +21,10 @@ class PointRecord:
     """One point of the grid.
 
     Attributes:
-        labels: the label of the value of each axis.
-        by_width: learning rate and scales, by name, at each width.
+        labels: for each axis, the label of the value at this point.
+        by_width: the learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
-        one_kernel: True if all widths have the same kernel of infinite width.
+        one_kernel: whether all widths have the same infinite-width kernel.
         layers: the names of the trained arrays.
     """
 
@@ -37,14 +37,14 @@ class PointRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a result needs besides the arrays of its cells.
+    """Everything that a result needs apart from the arrays of its cells.
 
     Attributes:
-        settings: the settings of the result.
+        settings: the settings stored in the result.
         axes: the part of the study that each axis varies.
         points: the points of the grid.
-        packs: the packs of members, one cell each.
-        keys: the key of every member as numbers, by width.
+        packs: the packs of members, one for each cell.
+        keys: for each width, the random keys of all members as integers.
     """
 
     settings: dict[str, Any]
@@ -60,17 +60,17 @@ class Record:
 
     @property
     def rates(self) -> list[dict[int, float]]:
-        """The learning rate by width at each point."""
+        """For each point, the learning rate at each width."""
         widths = self.settings["widths"]
         return [dict(zip(widths, point.by_width["learning_rate"], strict=True)) for point in self.points]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON values."""
+        """Return the record as JSON-compatible values."""
         return {**asdict(self), "packs": [list(pack) for pack in self.packs]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
-        """Return the record that `to_json` wrote."""
+        """Rebuild a record from the values that `to_json` returned."""
         points = (
             PointRecord(
                 **{

@@ -1,4 +1,4 @@
-"""Theory for the members of a study: the infinite-width limit, each member linearized, the default learning rate."""
+"""Theory for the members of a study: the infinite-width limit, linearized members, and default learning rates."""
 
 import os
 import warnings
@@ -35,15 +35,16 @@ from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
-# Bytes of infinite-width kernels that are kept for later points and widths.
+# Bytes of infinite-width kernels to keep for later points and widths.
 KEPT = 2**30
-# Up to this many predictions (n k) a member's kernel is diagonalized; beyond it the linearization is trained.
+# Largest number of predictions (n k) for which a member's kernel is diagonalized. For more predictions, the
+# linearization is trained instead.
 LARGEST_EIGENPROBLEM = 4096
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The kernel of infinite width on a data set: on the training set, between test and training set, diagonalized."""
+    """The infinite-width kernel on the training set, the kernel between test and training sets, and the spectrum."""
 
     train: np.ndarray
     test: np.ndarray
@@ -51,7 +52,7 @@ class Limit:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """Number of bytes in memory."""
         return self.train.nbytes + self.test.nbytes + self.spectrum.vectors.nbytes
 
     @property
@@ -61,7 +62,7 @@ class Limit:
 
     @cached_property
     def why_singular(self) -> str | None:
-        """The reason why K has no inverse, None if it has one."""
+        """The reason why K is singular, or None if K is invertible."""
         pair = same_rows(self.train)
         if pair is not None:
             return f"training rows {pair[0]} and {pair[1]} are {pair[2]} to it"
@@ -69,7 +70,10 @@ class Limit:
         return "its smallest eigenvalue is zero to rounding" if self.spectrum.values[0] <= rounding else None
 
     def numbers(self, y: np.ndarray) -> dict[str, float]:
-        """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity; NaN if K has no inverse."""
+        """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity.
+
+        If K is singular, all of them except lambda_max are NaN.
+        """
         values, singular = self.spectrum.values, self.why_singular is not None
         modes = np.sum((self.spectrum.vectors.T @ y.reshape(len(y), -1)) ** 2, axis=1)
         label_norm = np.nan if singular else float(np.sqrt(np.sum(modes / values)))
@@ -82,7 +86,7 @@ class Limit:
 
 
 def limit_of(network: Any, data: Dataset) -> Limit | None:
-    """Return the infinite-width kernel of a network on the data, None if its family has none."""
+    """Return the infinite-width kernel of a network on the data, or None if the family has no analytic kernel."""
     kernel = analytic_kernel(network)
     if kernel is None:
         return None
@@ -95,19 +99,19 @@ def limit_of(network: Any, data: Dataset) -> Limit | None:
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
-    """Warn that rows of the verdict that need the inverse of K will stay undecided."""
+    """Warn that K is singular and that verdict rows that need its inverse are undecided."""
     if limit.why_singular is not None:
         warnings.warn(
-            f"The kernel has no inverse, because {limit.why_singular}; rows that need the inverse are undecided.",
+            f"The kernel is singular because {limit.why_singular}. Verdict rows that need its inverse are undecided.",
             stacklevel=3,
         )
 
 
 def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
-    """Warn that descent on the kernel diverges at a learning rate."""
+    """Warn that descent on the kernel diverges at the given learning rate."""
     warnings.warn(
-        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}: descent on "
-        "the kernel diverges.",
+        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}, so descent "
+        "on the kernel diverges.",
         stacklevel=3,
     )
 
@@ -120,7 +124,7 @@ def largest_empirical_eigenvalue(network: Any, variables: Variables, data: Datas
 def limit_trajectory(
     limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
 ) -> Trajectory:
-    """Return kernel descent with the infinite-width kernel from the network's own start."""
+    """Return the trajectory of kernel descent with the infinite-width kernel, from the network's initial outputs."""
     return kernel_descent(
         limit.spectrum,
         data.y_train,
@@ -133,7 +137,7 @@ def limit_trajectory(
 
 
 def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any) -> np.ndarray:
-    """Return the exact displacement of the linearized limit at each of the steps."""
+    """Return the exact displacement of the linearized limit at the given steps."""
     return linearized_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
 
 
@@ -147,15 +151,15 @@ def linearized_members(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return predictions (members, snapshots, ...) of each member linearized at its start, and its ||K_0 - K|| / ||K||.
+    """Return the predictions (members, snapshots, ...) of the linearized members, and ||K_0 - K|| / ||K|| for each.
 
-    Plain training with a small eigenproblem is kernel descent with the member's K_0. Otherwise the linearized network
-    is trained, which gives the same and takes longer.
+    If training is plain and the eigenproblem is small, the predictions come from kernel descent with the member's K_0.
+    Otherwise the linearized network is trained, which gives the same result but takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
     rows = np.concatenate([data.x_train, data.x_test]) if descend else data.x_train
-    # The kernel of one output is its own average.
+    # With a single output, the kernel equals its average over outputs.
     outputs: Literal["all", "average"] = "all" if descend and data.outputs > 1 else "average"
 
     def kernel(i: int) -> np.ndarray:
@@ -170,7 +174,7 @@ def linearized_members(
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
         return path, float(error)
 
-    # Small kernels take a thread each; large ones take all threads.
+    # Each small kernel uses one thread, whereas a large kernel uses all threads.
     at_once = (os.cpu_count() or 1) if descend and size <= EXACT else 1
     results: list[tuple[Trajectory | None, float]] = []
     with narrow_products(size):
@@ -190,7 +194,7 @@ def linearized_members(
 
 
 def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return train and test predictions of a member at its start, exactly zero for a symmetric start."""
+    """Return a member's initial training and test predictions, exactly zero for a symmetric initialization."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
@@ -199,7 +203,7 @@ def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
 def _own_descent(
     k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
 ) -> Trajectory:
-    """Return kernel descent with K_0 (rows, k, n, k); K_0 couples the outputs, which form one vector."""
+    """Return the trajectory of kernel descent with K_0 (rows, k, n, k), treating the coupled outputs as one vector."""
     size = data.y_train.size
     k = k.reshape(-1, size)
     return kernel_descent(
@@ -214,25 +218,25 @@ def _own_descent(
 
 
 class References:
-    """The infinite-width kernels and the shared inputs of a study, computed on demand and kept for later cells."""
+    """The infinite-width kernels and the shared inputs of a study, computed on demand and cached for later cells."""
 
     def __init__(self) -> None:
-        """Start without any kernel or input."""
+        """Create empty caches."""
         self._limits: dict[tuple[Any, ...], Limit | None] = {}
         self._inputs: dict[tuple[Any, ...], SharedInputs] = {}
         self._warned: set[str] = set()
 
     def inputs(self, point: Point) -> SharedInputs:
-        """Return the inputs that the members of a point share; learning rates and labels do not matter."""
+        """Return the inputs that members at a point share, which do not depend on the learning rate or the labels."""
         key = point.kernel_key, point.training
         if key not in self._inputs:
-            # Neighboring points have the same kernel.
+            # Neighboring points have the same kernel, so inputs for other kernels can be dropped.
             self._inputs = {key: inputs for key, inputs in self._inputs.items() if key[0] == point.kernel_key}
             self._inputs[key] = share_inputs(point.network, point.data, point.training)
         return self._inputs[key]
 
     def limit(self, point: Point, width: int) -> Limit | None:
-        """Return the kernel of infinite width, None if the family has none or networks are compared with nothing."""
+        """Return the infinite-width kernel, or None if it does not exist or no predictions are requested."""
         if not point.training.measure.predictions:
             return None
         network, data = point.network.clone(width=width), point.data
@@ -247,9 +251,9 @@ class References:
         return self._limits[key]
 
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
-        """Return the learning rate at each width: the given one, or the default at the largest width for all.
+        """Return the learning rate at each width: the given rate, or else the default rate at the largest width.
 
-        Default rates follow the parametrization's power of the width, if it has one.
+        If the parametrization scales the learning rate with a power of the width, so do the default rates.
         """
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
@@ -265,12 +269,12 @@ class References:
             return dict.fromkeys(widths, stable(widths[-1]))
         scale = point.network.output_scale if "output_scale" in facts.fields else 1.0
         powers = {width: width**-power / at_width(scale, width) ** 2 for width in widths}
-        # The largest factor that is stable at every width.
+        # Use the largest factor for which training is stable at every width.
         factor = min(stable(width) / powers[width] for width in widths)
         return {width: factor * powers[width] for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
-        """Warn, once in a study, of a learning rate at which descent on the kernel diverges."""
+        """Warn if descent on the kernel diverges at the learning rate, but only once per study."""
         limit = self.limit(point, width) if point.training.plain else None
         if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
             self._warned.add("rate")
@@ -278,13 +282,13 @@ class References:
 
 
 def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
-    """Return 1 / lambda_max of the analytic kernel, or of the empirical kernel if there is no analytic one.
+    """Return 1 / lambda_max of the analytic kernel, or of the empirical kernel if there is no analytic kernel.
 
     Args:
-        network: the network, with its width.
+        network: the network, with its width set.
         data: the data.
-        key: key of the member whose empirical kernel is taken.
-        lambda_max: the largest eigenvalue of the analytic kernel, if it is computed already.
+        key: key of the member whose empirical kernel is used.
+        lambda_max: the largest eigenvalue of the analytic kernel, if it has already been computed.
 
     Raises:
         ValueError: if lambda_max is not positive and finite.

@@ -1,4 +1,4 @@
-"""Kernel regression on the test set, with each network's own kernel before and after training."""
+"""Test errors of kernel regression with the kernel of each network before and after training."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 
 
 def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict[str, np.ndarray]:
-    """Return test_kernel_drift and the errors of regression with K_0 and K_T, with their intervals, (members,).
+    """Return test_kernel_drift and the errors of regression with K_0 and K_T, with intervals, each (members,).
 
-    Kernels are averages over outputs. Diverged members have NaN for K_T.
+    Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged members.
     """
     rows = np.concatenate([data.x_train, data.x_test])
     columns: dict[str, list[float]] = {"test_kernel_drift": [], **{name: [] for name in ERRORS[:2]}}
@@ -41,7 +41,7 @@ def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict
 
 
 def regression_of_limit(limit: Limit, data: Dataset) -> dict[str, np.ndarray]:
-    """Return the error of regression with the kernel of infinite width, and its interval."""
+    """Return the error of regression with the infinite-width kernel, with its confidence interval."""
     error = zero_one_error(kernel_regression(limit.spectrum, data.y_train, limit.test), data.y_test)
     return _with_intervals({ERRORS[2]: np.asarray(error)}, data.n_test)
 

@@ -12,12 +12,12 @@ from lazynet.measures import catalogue, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
-# The dimensions of members; others follow them.
+# The dimensions of member variables. Any other dimensions follow them.
 MEMBER = ("width", "seed", "step")
 
 
 class MemberStatus(IntEnum):
-    """Codes of the variable `status`: how the training of a member ended."""
+    """Codes of the variable `status`, which say how the training of each member ended."""
 
     FINISHED = 0
     DIVERGED = 1
@@ -25,19 +25,19 @@ class MemberStatus(IntEnum):
 
 
 class Values(NamedTuple):
-    """Values with the names of their dimensions."""
+    """An array with the names of its dimensions."""
 
     dims: tuple[str, ...]
     values: np.ndarray
 
 
 def assemble(cells: Sequence[Cell], record: Record) -> Result:
-    """Join all cells of a sweep, in the order of the record's packs, into one labeled data set."""
+    """Join all cells of a sweep, given in the order of the record's packs, into one labeled data set."""
     import xarray
 
     settings = record.settings
     axes, tables = settings.get("axes", {}), _tables(cells, record)
-    # A single learning rate for all points does not vary over the axes.
+    # If all points share one learning rate, it does not vary along the axes.
     constant = ("learning_rate",) if settings["learning_rate"] is not None else ()
     table = {
         name: _over_axes(
@@ -63,7 +63,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
 
 def flags(codes: type[IntEnum]) -> dict[str, Any]:
-    """Return the netCDF attributes of a variable of codes: their values and, in lower case, their names."""
+    """Return the netCDF attributes of a variable that holds codes: the values and lowercase names of the codes."""
     return {
         "flag_values": [code.value for code in codes],
         "flag_meanings": " ".join(code.name.lower() for code in codes),
@@ -71,7 +71,7 @@ def flags(codes: type[IntEnum]) -> dict[str, Any]:
 
 
 def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `MemberStatus` of each member, and the number of steps after which its training ended."""
+    """Return the `MemberStatus` of each member and the step at which its training ended."""
     diverged, stopped = diverged_at != NEVER, stopped_at != NEVER
     ended_early = np.where(stopped, MemberStatus.STOPPED, MemberStatus.FINISHED)
     status = np.where(diverged, MemberStatus.DIVERGED, ended_early).astype(np.int8)
@@ -79,7 +79,7 @@ def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tupl
 
 
 def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
-    """Return the axes on which a variable depends; a measure of one's own depends on all."""
+    """Return the axes on which a variable depends; user-supplied measures depend on all axes."""
     quantity = catalogue().get(name)
     if quantity is None:
         return tuple(sources)
@@ -87,7 +87,7 @@ def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
 
 
 def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
-    """Return the variables of each point over width, seed and step."""
+    """Return the variables at each point, over width, seed and step."""
     widths, points, layers = record.settings["widths"], record.points, record.settings["layers"]
     by_width = [name for name in settings_by_width() if name in points[0].by_width]
     one_rate = all(len(set(point.by_width["learning_rate"])) == 1 for point in points)
@@ -107,7 +107,7 @@ def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
 
 
 def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Values:
-    """Return values over all layers of the study, NaN in those that the network of this point does not have."""
+    """Return values over all layers of the study, with NaN for layers that the network at this point does not have."""
     if "layer" not in values.dims or list(own) == list(layers):
         return values
     axis = values.dims.index("layer")
@@ -120,7 +120,7 @@ def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Val
 
 
 def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
-    """Stack the measures of members by width and seed, from one cell for each width."""
+    """Stack the measures of members over width and seed, given one cell for each width."""
     table = {}
     for name in cells[0].variables:
         values = np.stack([cell.variables[name] for cell in cells])
@@ -135,7 +135,7 @@ def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
 
 
 def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:
-    """Return the predictions at infinite width, over the width where scales or learning rates depend on it."""
+    """Return the predictions at infinite width, with a width axis if scales or learning rates depend on the width."""
     table = {}
     for name, values in cells[0].limit_variables.items():
         dims = ("seed", "step")[2 - values.ndim :]
@@ -147,7 +147,7 @@ def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> di
 
 
 def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
-    """Return the values over the dimensions of all points: predictions may depend on the seed at some of them only."""
+    """Broadcast values to common dimensions, because predictions may depend on the seed at only some of the points."""
     present = [part for part in parts if part is not None]
     sizes = {dim: size for part in present for dim, size in zip(part.dims, part.values.shape, strict=True)}
     dims = tuple(sorted(sizes, key=lambda dim: MEMBER.index(dim) if dim in MEMBER else len(MEMBER)))
@@ -161,10 +161,10 @@ def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
 
 
 def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tuple[str, ...]) -> Values:
-    """Join the values of one variable at all points: its own axes follow width, seed and step.
+    """Join the values of one variable at all points, with its axes after width, seed and step.
 
-    The variable is NaN at points without it. An axis is left out if neither the variable nor its presence depends on
-    it.
+    The result is NaN at points that lack the variable. An axis is left out if neither the variable nor its presence
+    depends on that axis.
     """
     parts = _on_common_dims(parts)
     like = next(part for part in parts if part is not None)

@@ -1,4 +1,4 @@
-"""Settings as JSON: what results and run folders keep of how a study was made."""
+"""Settings as JSON: the description of a study that its results and run folder store."""
 
 import dataclasses
 import hashlib
@@ -60,7 +60,7 @@ def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
 
 
 def traits_record(network: Any) -> dict[str, Any]:
-    """Return the facts about a network that the verdict and the figure of its result need, as plain JSON."""
+    """Return the facts about a network that verdicts and figures need, as JSON-compatible values."""
     facts = traits(network)
     return {
         "title": facts.title,
@@ -75,13 +75,13 @@ def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         return {"optimizer": optimizer, "proportional": False}
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
-    # Steps of these are proportional to the gradient.
+    # The steps of these optimizers are proportional to the gradient.
     proportional = optimizer.name in ("sgd", "flow") and not optimizer.weight_decay
     return {"optimizer": settings.pop("name"), **settings, "proportional": proportional}
 
 
 def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[str, list[float]]:
-    """Return values of the user's functions at fixed inputs, which tell apart functions of one name.
+    """Return the values of user-supplied functions at fixed inputs, to distinguish functions with the same name.
 
     Args:
         points: the points of the grid.
@@ -89,12 +89,12 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
         data: the data before any axis applies.
 
     Raises:
-        ValueError: if the optimizer fails on two arrays.
+        ValueError: if the optimizer fails to update two test arrays.
     """
     values: dict[str, list[float]] = {}
     for number, point in enumerate(points):
         network, training = point.network.clone(width=width), point.training
-        # The name of the first point is that of a study without axes.
+        # Names at the first point have no suffix, just as in a study without axes.
         suffix = f"_{number}" if number else ""
         of_point = {
             **_network_values(network, data, training),
@@ -112,13 +112,13 @@ def _network_values(network: Any, data: Dataset, training: Training) -> dict[str
         return {}
     rows = jnp.asarray(data.x_train[:4], "float32")
     values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
-    # Without predictions a kernel need not exist.
+    # A kernel need not exist if no predictions are made.
     kernel = analytic_kernel(network) if training.measure.predictions else None
     return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
 
 
 def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
-    """Return two arrays after three steps, if the optimizer contains a function of the user's."""
+    """Return two test arrays after three steps, if the optimizer contains a user-supplied function."""
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
     transformation = optimizer(0.1)
@@ -131,7 +131,9 @@ def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
                 update, state = transformation.update(gradient, state, params)
                 params = optax.apply_updates(params, update)
     except Exception as error:
-        raise ValueError(f"optimizer must update two arrays for a run folder to identify it: {error}") from error
+        raise ValueError(
+            f"optimizer must update two test arrays without error, so that a run folder can identify it: {error}"
+        ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 
 
@@ -151,14 +153,14 @@ def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str
     result = {}
     for name, measure in own_measures(training):
         values = np.ravel(np.asarray(measure(network, _moved(start), start, examples(shared)), np.float64))
-        # The first entries, and two sums to which every entry contributes.
+        # Record the first entries and two sums to which every entry contributes.
         sums = [values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7)]
         result[f"measure_{name}_values"] = _rounded(np.array([*values[:4], *sums]))
     return result
 
 
 def _moved(start: Variables) -> Variables:
-    """Return variables at some distance from their start, where units that start alike differ."""
+    """Perturb the initial variables, so that units with the same initial weights differ."""
 
     def moved(leaf: Array) -> Array:
         return leaf + 0.1 * jnp.cos(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))
@@ -171,7 +173,7 @@ def _rounded(values: Any, digits: int = 5) -> list[float]:
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 of arrays and their shapes."""
+    """Return the SHA-256 hash of arrays, including their shapes and dtypes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
@@ -186,15 +188,15 @@ def layer_names_of(network: Any, data: Dataset) -> list[str]:
 
 
 def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:
-    """Return settings as one JSON string, in which a function is its name; `canonical` sorts the keys."""
+    """Return settings as a JSON string with functions replaced by their names; `canonical` sorts the keys."""
     return json.dumps(settings, default=_plain, sort_keys=canonical)
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON value for a NumPy number or a function."""
+    """Return a JSON-compatible value for a NumPy number or a function."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, partial):
         return [_plain(value.func), *value.args, value.keywords]
-    # The address of an object in memory differs from process to process.
+    # Memory addresses differ from process to process, so they are removed.
     return getattr(value, "__name__", re.sub(r" at 0x[0-9a-f]+", "", repr(value)))

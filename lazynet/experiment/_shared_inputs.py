@@ -1,4 +1,4 @@
-"""The inputs that members of all widths, learning rates and labels share, and their stepper."""
+"""The inputs and the stepper that members of all widths, learning rates and labels share."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,11 +17,11 @@ class SharedInputs(NamedTuple):
     """The inputs that members share.
 
     Attributes:
-        stepper: the stepper of the family.
-        arrays: arrays that the stepper needs, in float64 on the host. "span" (d, r) is among them if networks see the
-            inputs in the r coordinates of the space that all rows span: with fewer rows than features no other part of
-            the weights is seen or moves.
-        norm: ||X||_2 of the training inputs, NaN if no bound needs it.
+        stepper: the stepper of the network family.
+        arrays: arrays that the stepper needs, in float64 on the host. They include "span" (d, r) if networks see the
+            inputs in r coordinates of the space spanned by all rows. If there are fewer rows than features, the
+            components of the weights outside this space affect no output and do not change.
+        norm: ||X||_2 of the training inputs, or NaN if no bound needs the norm.
     """
 
     stepper: Stepper
@@ -29,7 +29,7 @@ class SharedInputs(NamedTuple):
     norm: float
 
     def seen(self, data: Dataset) -> Dataset:
-        """Return the data in the coordinates that networks see."""
+        """Return the data in the coordinates in which networks see them."""
         if "span" not in self.arrays:
             return data
         span = self.arrays["span"]
@@ -37,14 +37,14 @@ class SharedInputs(NamedTuple):
 
 
 def share_inputs(network: Network, data: Dataset, training: Training, *, by_span: bool = True) -> SharedInputs:
-    """Return the inputs that members of a family share.
+    """Return the inputs that all members of a network family share.
 
     Args:
-        network: the family.
+        network: the network family.
         data: the data.
-        training: how members are trained. Only plain descent moves weights along the inputs alone, and measures of
-            one's own see all features.
-        by_span: whether networks may see the inputs in the coordinates of their span.
+        training: how members are trained. Coordinates of the span are used only for plain descent, which moves weights
+            only along the inputs, and only without user-supplied measures, which see all features.
+        by_span: whether networks may see the inputs in coordinates of the span of all rows.
     """
     arrays: dict[str, np.ndarray] = {}
     x, own = data.x_train, bool(training.measure.own or registered())

@@ -1,4 +1,4 @@
-"""The request of a study: everything that it asks for, validated before any work starts, with its canonical JSON."""
+"""The specification of a study, which is validated before any work starts, and its canonical JSON form."""
 
 import json
 from collections.abc import Sequence
@@ -34,16 +34,16 @@ Rates = dict[int, float]
 
 @dataclass(frozen=True)
 class Spec:
-    """A validated request for networks over widths, seeds and axes.
+    """The validated specification of a study over widths, seeds and axes.
 
     Attributes:
-        network: the family.
+        network: the network family.
         data: the data before any axis applies.
         widths: numbers of hidden units, in ascending order.
         seeds: the seeds.
         training: how members are trained, before any axis applies.
-        learning_rate: eta, a number or a function of the width; None for the default.
-        axes: the axes, in the order given; axes with one value are among them.
+        learning_rate: eta, as a number or a function of the width, or None for the default.
+        axes: the axes in the given order, including axes with a single value.
     """
 
     network: Any
@@ -56,13 +56,13 @@ class Spec:
 
     @cached_property
     def points(self) -> list[Point]:
-        """The points of the grid, the last axis fastest."""
+        """The points of the grid, with the last axis varying fastest."""
         widest = self.network.clone(width=self.widths[-1])
         return points_of(widest, self.data, self.training, self.learning_rate, list(self.axes))
 
     @cached_property
     def packs(self) -> list[Pack]:
-        """The packs of members: points that share a kernel or a program together, width by width."""
+        """The packs of members, grouped by the program that their points share and then ordered by width."""
         by_program: dict[tuple[Any, ...], list[int]] = {}
         for number, point in enumerate(self.points):
             by_program.setdefault(point.program_key, []).append(number)
@@ -75,28 +75,28 @@ class Spec:
 
     @property
     def varied(self) -> dict[str, list[Any]]:
-        """The labels of each axis with several values, a dimension of the result each."""
+        """The labels of each axis with several values; each such axis is a dimension of the result."""
         return {axis.name: list(axis.labels) for axis in self.axes if len(axis.values) > 1}
 
     @property
     def layers(self) -> list[str]:
-        """The names of the trained arrays, of all points together."""
+        """The names of the trained arrays at all points, without duplicates."""
         names = (layer_names_of(point.network, self.data) for point in self.points)
         return list(dict.fromkeys(name for layers in names for name in layers))
 
     def settings(self, rates: Rates | None) -> dict[str, Any]:
-        """Return all settings; the setting of an axis is the list of its labels."""
+        """Return all settings, with a list of labels for each setting that an axis varies."""
         point = self.points[0]
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
         settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
-        # One record for each point, if they differ.
+        # Keep one record for each point if the records differ.
         records = [traits_record(point.network) for point in self.points]
         settings["traits"] = records[0] if all(record == records[0] for record in records) else records
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
     def request(self) -> str:
-        """Return the request as canonical JSON, with fingerprints of the data and of what functions compute."""
+        """Return the specification as canonical JSON, with a hash of the data and values of user-supplied functions."""
         data = self.data
         rates = [
             None if point.learning_rate is None else _by_width(point.learning_rate, self.widths)
@@ -113,7 +113,7 @@ class Spec:
         )
 
     def record(self, rates: list[Rates]) -> Record:
-        """Return the record that a run folder keeps, with the learning rate at each point and width."""
+        """Return the record that a run folder stores, with the learning rate at each point and width."""
         one_rate = all(point_rates == rates[0] for point_rates in rates)
         points = tuple(
             PointRecord(
@@ -157,10 +157,10 @@ def make_spec(
     learning_rate: Scale | None = None,
     axes: Any = None,
 ) -> Spec:
-    """Return the validated request.
+    """Return the validated specification of a study.
 
     Raises:
-        ValueError: naming the argument, the allowed values and the value.
+        ValueError: if an argument is invalid. The message states the allowed values.
     """
     check_network(network, data.x_train)
     checked_axes = make_axes(axes, network)
@@ -178,7 +178,7 @@ def make_spec(
 
 
 def _check_shapes(spec: Spec) -> None:
-    """Refuse measures of one's own whose shapes differ between points or widths."""
+    """Raise an error if the shape of a user-supplied measure differs between points or widths."""
     if not spec.training.measure.own:
         return
     expected = None
@@ -189,7 +189,7 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return one shape at all points, got {expected}, but {shapes} at {place}."
+                    f"measure.own must return the same shapes at all points, got {expected}, but {shapes} at {place}."
                 )
 
 
@@ -198,5 +198,5 @@ def _by_width(value: Scale, widths: Sequence[int]) -> Rates:
 
 
 def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
-    """Return the key of every member as numbers, which name the generator of random numbers too."""
+    """Return the random key of every member as integers, which also identify the random number generator."""
     return [np.asarray(jax.random.key_data(member_key(width, seed))).tolist() for seed in seeds]

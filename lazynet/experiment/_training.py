@@ -1,4 +1,4 @@
-"""The training of a study and its measures, checked before any work starts."""
+"""The training and the measures of a study, which are validated before any work starts."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,37 +18,38 @@ from lazynet.networks import Scale, at_width
 from lazynet.training import Optimizer, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
 from lazynet.typing import AnyArray
 
-# Snapshots of a training, at least; each is at most this many times as late as the one before.
+# Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
-# These losses read a single output against +-1.
+# These losses compare a single output with labels of +-1.
 ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The measures of every network, and the predictions to compare it with.
+    """What to measure for every network, and which predictions to compare networks with.
 
     Args:
-        predictions: whether to compare each network with its linearization and with the limit of infinite width.
-            Without predictions nothing of the size n_train x n_train is computed but `kernel_drift`. `lazynet.train`
-            makes no predictions.
+        predictions: whether to compare each network with its linearization and with the infinite-width limit. Without
+            predictions, only `kernel_drift` needs arrays of size n_train x n_train. `lazynet.train` never makes
+            predictions.
         kernel_drift: whether to measure the empirical kernel at every snapshot.
         sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
-            learning_rate_over_stability_limit, the learning rate over 2 / sharpness. Plain descent on the squared loss
-            is stable below 1.
-        quadratic: whether to train each network's Taylor polynomial of order 2 at its start too, for
-            quadratic_gap_train and _test. It takes about four times as long as the network itself.
-        regression: whether to measure the test errors of kernel regression with each network's own kernel before and
-            after training, and with the kernel of infinite width. The targets must be labels.
-        rows: number of training examples, from the first on, at which networks are measured; None for all. train_loss
-            and the like are then those of these examples. A sweep takes it without predictions only.
-        own: measures of one's own by name: functions (network, variables, variables_0, data) -> array that JAX can
-            trace, of the network, its variables now and at the start, and the examples as traced arrays with the
-            attributes x_train, y_train, x_test and y_test.
+            learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain descent on the squared
+            loss is stable if this ratio is below 1.
+        quadratic: whether to train each network's second-order Taylor polynomial at initialization as well, for
+            quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the network.
+        regression: whether to measure the test errors of kernel regression with the kernel of each network before and
+            after training, and with the infinite-width kernel. The targets must be labels.
+        rows: number of training examples on which networks are measured, counted from the first example, or None for
+            all. Quantities such as train_loss then refer to these examples. In a sweep, this option requires
+            `predictions=False`.
+        own: user-supplied measures, as a mapping from names to functions (network, variables, variables_0, data) ->
+            array that JAX can trace. A function receives the network, its current and initial variables, and the
+            examples as traced arrays with the attributes x_train, y_train, x_test and y_test.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: if an argument is invalid.
 
     >>> import jax.numpy as jnp, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -67,32 +68,32 @@ class Measure:
     own: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values that no measure has."""
+        """Validate the arguments."""
         for name in ("predictions", "kernel_drift", "sharpness", "quadratic", "regression"):
             check_flag(f"measure.{name}", getattr(self, name))
         if self.rows is not None:
             check_count("measure.rows", self.rows)
         if not isinstance(self.own, Mapping) or not all(map(callable, self.own.values())):
-            raise ValueError(f"measure.own must give functions by their names, got {self.own!r}.")
+            raise ValueError(f"measure.own must map names to functions, got {self.own!r}.")
         reserved = reserved_names()
         for name in self.own:
             if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
-                raise ValueError(f"measure.own must have identifiers that results do not have as names, got {name!r}.")
+                raise ValueError(f"measure.own must use unreserved identifiers as names, got {name!r}.")
         if self.quadratic and not self.predictions:
             raise ValueError("measure.quadratic must be False without predictions, got True.")
 
     def __hash__(self) -> int:
-        """Return a hash that equal measures share."""
+        """Return a hash that is the same for equal measures."""
         return hash((self.predictions, self.rows, *self.own))
 
     @property
     def own_items(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
-        """The measures of one's own, hashable."""
+        """The user-supplied measures, in hashable form."""
         return tuple(self.own.items())
 
 
 class Examples(NamedTuple):
-    """The training examples that measures look at and the test examples, as traced arrays."""
+    """The training examples on which networks are measured, and the test examples, as traced arrays."""
 
     x_train: AnyArray
     y_train: AnyArray
@@ -101,23 +102,23 @@ class Examples(NamedTuple):
 
 
 def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
-    """Return the examples among the arrays that members share, with the first `rows` of the training examples."""
+    """Return the first `rows` training examples (all if None) and all test examples from the shared arrays."""
     return Examples(shared["x"][:rows], shared["y"][:rows], shared["x_test"], shared["y_test"])
 
 
 @dataclass(frozen=True)
 class Training:
-    """The training of every member, and its measures.
+    """How every member is trained and measured.
 
     Attributes:
         steps: number of steps.
-        snapshots: number of log-spaced snapshots, or their steps.
+        snapshots: number of log-spaced snapshots, or the steps of the snapshots.
         loss: the loss.
         optimizer: a `lazynet.Optimizer` or a function of the learning rate.
-        batch_size: examples in a batch, None for the full batch.
+        batch_size: number of examples in a batch, or None for the full batch.
         dtype: "float32" or "float64".
-        stop: when a member stops before its last step.
-        measure: what is measured.
+        stop: when to stop a member before its last step, or None to never stop early.
+        measure: what to measure.
     """
 
     steps: int
@@ -131,12 +132,12 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """True for full-batch descent on the squared loss, which kernel descent predicts."""
+        """Whether training is full-batch descent on the squared loss, which kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
     def is_flow(self) -> bool:
-        """True for gradient flow."""
+        """Whether training is gradient flow."""
         return isinstance(self.optimizer, Optimizer) and self.optimizer.is_flow
 
     @property
@@ -145,10 +146,10 @@ class Training:
         return snapshot_steps(self.steps, self.snapshots)
 
     def alone(self) -> "Training":
-        """Return the training of a single network, without predictions.
+        """Return this training without predictions, for a single network.
 
         Raises:
-            ValueError: if the measure compares the network with a prediction that a sweep alone makes.
+            ValueError: if the measure requires predictions that only a sweep makes.
         """
         for name in ("quadratic", "regression"):
             if getattr(self.measure, name):
@@ -156,10 +157,10 @@ class Training:
         return replace(self, measure=replace(self.measure, predictions=False))
 
     def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
-        """Refuse a training that cannot run on this network and these data.
+        """Check that this training can run on the network and the data.
 
         Raises:
-            ValueError: naming the argument, the allowed values and the value.
+            ValueError: if an argument is invalid. The message states the allowed values.
         """
         check_count("width", network.width)
         check_count("steps", self.steps)
@@ -170,7 +171,8 @@ class Training:
         self._check_outputs(network, data)
         if learning_rate is None and self.loss != squared():
             raise ValueError(
-                f"learning_rate must be given for the {self.loss.name} loss, got None. Only the squared loss has one."
+                f"learning_rate must be given for the {self.loss.name} loss, got None. Only the squared loss has a "
+                "default learning rate."
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
@@ -182,10 +184,10 @@ class Training:
         self.own_shapes(network, data)
 
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each measure of one's own, by name.
+        """Return the shape of each user-supplied measure, keyed by name.
 
         Raises:
-            ValueError: if JAX cannot trace a measure.
+            ValueError: if JAX cannot trace a measure, or if a measure does not return one array of real numbers.
         """
         data = self.measured_data(data)
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
@@ -209,7 +211,7 @@ class Training:
         return shapes
 
     def measured_data(self, data: Dataset) -> Dataset:
-        """Return the data with the training examples that measures look at."""
+        """Return the data with only the training examples on which networks are measured."""
         rows = self.measure.rows
         if rows is None:
             return data
@@ -219,17 +221,20 @@ class Training:
         size = self.batch_size
         is_count = isinstance(size, int | np.integer) and not isinstance(size, bool)
         if size is not None and not (is_count and 1 <= size <= data.n_train):
-            raise ValueError(f"batch_size must be a whole number from 1 to n_train = {data.n_train}, got {size}.")
+            raise ValueError(f"batch_size must be an integer from 1 to n_train = {data.n_train}, got {size}.")
 
     def _check_outputs(self, network: Any, data: Dataset) -> None:
         if network.outputs != data.outputs:
             raise ValueError(
-                f"outputs of the network must be {data.outputs}, the number of targets, got {network.outputs}."
+                f"outputs of the network must be {data.outputs}, the number of targets per example, got "
+                f"{network.outputs}."
             )
         if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
-            raise ValueError(f"y_train must have one target for the {self.loss.name} loss, got {data.outputs}.")
+            raise ValueError(
+                f"y_train must have one target per example for the {self.loss.name} loss, got {data.outputs}."
+            )
         if self.loss.name == "softmax" and data.outputs == 1:
-            raise ValueError("y_train must have at least two targets for the softmax loss, got 1.")
+            raise ValueError("y_train must have at least two targets per example for the softmax loss, got 1.")
 
     def _check_snapshots(self) -> None:
         if not isinstance(self.snapshots, tuple):
@@ -237,12 +242,12 @@ class Training:
             return
         wrong = [step for step in self.snapshots if type(step) is not int or not 0 <= step <= self.steps]
         if wrong:
-            raise ValueError(f"snapshots must be whole numbers from 0 to {self.steps}, got {wrong[0]!r}.")
+            raise ValueError(f"snapshots must be integers from 0 to {self.steps}, got {wrong[0]!r}.")
 
     def _check_flow(self) -> None:
         if not self.is_flow:
             return
-        # A flow has step sizes of its own: no prediction follows it, and no stability limit is that of its steps.
+        # Gradient flow chooses its own step sizes, so the predictions and the stability limit do not apply.
         refused = {"batch_size": self.batch_size is not None}
         refused |= {f"measure.{name}": getattr(self.measure, name) for name in ("predictions", "sharpness")}
         for name, is_set in refused.items():
@@ -253,7 +258,7 @@ class Training:
 
     def _check_stop(self) -> None:
         if not isinstance(self.stop, Stop | None):
-            raise ValueError(f"stop must be a lazynet.Stop, got {self.stop!r}.")
+            raise ValueError(f"stop must be a lazynet.Stop or None, got {self.stop!r}.")
         stop = self.stop or Stop()
         for name in ("loss", "gradient"):
             value = getattr(stop, name)
@@ -274,13 +279,13 @@ class Training:
             raise ValueError(f"measure.rows must be None with regression, got {measure.rows}.")
         if measure.predictions:
             raise ValueError(
-                f"measure.rows must be None with predictions, got {measure.rows}. Take predictions=False, because "
+                f"measure.rows must be None with predictions, got {measure.rows}. Set predictions=False, because "
                 "predictions need the kernel of all training examples."
             )
         if learning_rate is None:
             raise ValueError(
-                f"learning_rate must be given with measure.rows = {measure.rows}, got None. The default needs the "
-                "kernel of all training examples."
+                f"learning_rate must be given with measure.rows = {measure.rows}, got None. The default learning rate "
+                "needs the kernel of all training examples."
             )
 
 
@@ -298,10 +303,10 @@ def make_training(
     """Return the training that the arguments of a study describe.
 
     Raises:
-        ValueError: if the loss, the optimizer or the measure is none.
+        ValueError: if the loss, the optimizer or the measure is invalid.
     """
     if not isinstance(measure, Measure | None):
-        raise ValueError(f"measure must be a lazynet.Measure, got {measure!r}.")
+        raise ValueError(f"measure must be a lazynet.Measure or None, got {measure!r}.")
     return Training(
         steps,
         _snapshots(snapshots, steps),
@@ -315,7 +320,7 @@ def make_training(
 
 
 def _snapshots(snapshots: Any, steps: Any) -> Any:
-    """Return the number of snapshots, or their steps as a tuple of Python integers."""
+    """Return the number of snapshots, or the steps of the snapshots as a tuple of Python integers."""
     if snapshots is None:
         check_count("steps", steps)
         return max(DEFAULT_SNAPSHOTS, 1 + math.ceil(math.log(steps) / math.log(LARGEST_RATIO)))

@@ -1,4 +1,4 @@
-"""Analytic neural tangent kernels of networks of infinite width, dispatched on the type of the network."""
+"""Analytic neural tangent kernels of infinitely wide networks, dispatched on the network type."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -15,7 +15,7 @@ from lazynet.networks import SingleHidden, TwoLayer, at_width
 
 @functools.singledispatch
 def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
-    """Return the neural tangent kernel of a network in the limit of infinite width.
+    """Return the neural tangent kernel of a network in the infinite-width limit.
 
     For a `TwoLayer` network with weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and alpha is `output_scale`,
     the kernel is
@@ -24,33 +24,33 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
                             + E[sigma(w.x) sigma(w.x')])      [if the readout is trained].
 
     For relu, a trained hidden layer, kappa = alpha = 1 and unit rows, the kernel is x.x' (pi - arccos(x.x')) / (2 pi),
-    the H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), by the arc-cosine kernels of Cho and Saul 2009.
-    If there are several outputs, each has this kernel.
+    the H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), which follows from the arc-cosine kernels of Cho
+    and Saul 2009. If there are several outputs, each output has this kernel.
 
-    The kernel of `MLP` and `ThreeLayer` follows from the recursion of Jacot, Gabriel and Hongler 2018, Theorem 1, with
-    the powers of the width of their parametrization. The kernel of `ConvNet` is the mean of the two-layer kernel over
-    pairs of patches. `from_stax` networks have the kernel of neural-tangents, and networks of other libraries the
-    kernel that was passed with them. Scales and powers that depend on the width are evaluated at the width of
-    `network`.
+    The kernels of `MLP` and `ThreeLayer` follow from the recursion of Jacot, Gabriel and Hongler 2018, Theorem 1, with
+    powers of the width that depend on the parametrization. The kernel of `ConvNet` is the average of the two-layer
+    kernel over all pairs of patches. `from_stax` networks use the kernel from neural-tangents, and networks from other
+    libraries use the kernel that was passed with them. Scales and powers that depend on the width are evaluated at the
+    width of `network`.
 
     Register the kernel of a new family with `analytic_kernel.register`.
 
     Args:
-        network: Network of any family.
+        network: Network of any type.
 
     Returns:
         A function `kernel(x1, x2=None, dtype="float64")`, or None if the family has no analytic kernel. The function
         takes rows of shape (n1, d) and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and
-        dtype "float64" or "float32". Without `x2`, it returns the kernel of `x1` with itself, exactly symmetric.
-        For `TwoLayer`, the computation runs in `dtype`, block by block, without temporary arrays of the size of the
-        result; without `x2` it takes half as long. For other families, the computation runs in float64, and for `MLP`
-        it takes several arrays of the size of the result.
+        dtype "float64" or "float32". If `x2` is omitted, the function returns the kernel of `x1` with itself, which is
+        exactly symmetric. For `TwoLayer`, the kernel is computed in `dtype`, block by block, without temporary arrays
+        as large as the result, and omitting `x2` halves the computation time. For other families, the kernel is
+        computed in float64, and for `MLP`, the computation needs several arrays as large as the result.
 
     Raises:
-        ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, has rows that are zero, not finite
-            or of a norm whose square overflows or underflows, or if their rows differ in length. For
+        ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
+            in length, or if a row is zero, is not finite, or has a norm whose square overflows or underflows. For
             activations without a closed form, also raised if kappa * norm(x) is too large for the Hermite series, or if
-            a function of the user's is not smooth.
+            a user-defined activation is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz
@@ -64,23 +64,23 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
 @functools.singledispatch
 def limit_key(network: Any) -> Hashable:
-    """Return a key that is equal only for networks of one family with the same infinite-width kernel.
+    """Return a key that two networks share only if they are in the same family and have the same infinite-width kernel.
 
     By default, the key is the network itself.
 
     Args:
-        network: Network of any family.
+        network: Network of any type.
     """
     return network
 
 
 @limit_key.register(SingleHidden)
 def _single_hidden_key(network: SingleHidden) -> Hashable:
-    """Return the network at one width for all, with its scales as numbers."""
+    """Return the network with a fixed width and with its scales evaluated at the original width."""
     scales: dict[str, Any] = {
         name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
     }
-    # The symmetric start needs an even width.
+    # Symmetric initialization requires an even width.
     return network.clone(width=2, **scales)
 
 
@@ -94,7 +94,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
         x2: Num[Array | np.ndarray, "..."] | None = None,
         dtype: str = "float64",
     ) -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = check_pair(x1, x2, dtype)
         result = tangent_dual(network.train, network.activation, x1, x2, kappa)
         result *= alpha**2
@@ -106,7 +106,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
 def check_pair(
     x1: Array | np.ndarray, x2: Array | np.ndarray | None, dtype: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the rows of both sides of a kernel in the given dtype.
+    """Check the rows of both arguments of a kernel, and return them in the given dtype.
 
     Raises:
         ValueError: If the dtype or the rows are invalid; see `analytic_kernel`.
@@ -115,7 +115,7 @@ def check_pair(
     x1 = _check_rows(x1, "x1", dtype)
     x2 = None if x2 is None else _check_rows(x2, "x2", dtype)
     if x2 is not None and x1.shape[1] != x2.shape[1]:
-        raise ValueError(f"x2 must have rows of length {x1.shape[1]} like x1, got length {x2.shape[1]}.")
+        raise ValueError(f"x2 must have rows of length {x1.shape[1]} to match x1, got length {x2.shape[1]}.")
     return x1, x2
 
 

@@ -11,8 +11,8 @@ from lazynet.kernels._layerwise import Layer, function_of, layers_of, product_of
 from lazynet.plan import Blocks, plan_blocks
 from lazynet.typing import Variables
 
-# Largest number of rows per block. Blocks on the diagonal of a symmetric kernel are computed in full, so larger blocks
-# waste more work.
+# Maximum number of rows per block. Blocks on the diagonal of a symmetric kernel are computed in full, so larger blocks
+# would waste more work.
 BLOCK = 128
 
 
@@ -21,9 +21,9 @@ class Programs(NamedTuple):
 
     Attributes:
         layers: Program that computes the layers of a block of rows.
-        product: Program that computes the kernel of two blocks from their layers.
-        working: Bytes of working memory, without the layers that are held.
-        held: Bytes of the layers of one block.
+        product: Program that computes the kernel between two blocks from their layers.
+        working: Number of bytes of working memory, excluding the layers that are held.
+        held: Number of bytes that the layers of one block occupy.
     """
 
     layers: Callable[..., list[Layer]]
@@ -33,13 +33,13 @@ class Programs(NamedTuple):
 
 
 class Blockwise:
-    """Empirical kernel of a network at given variables, whose dtype is the dtype of the computation.
+    """Empirical kernel of a network at the given variables, computed in the dtype of the variables.
 
     Args:
         network: Network, as in `empirical_ntk`.
         variables: Variables of the network.
-        outputs: "average" over outputs, or "all" pairs of outputs.
-        parts: Whether to return the contribution of each array in "params" instead of their sum.
+        outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
+        parts: Whether to return the separate contributions of the arrays in "params" instead of their sum.
     """
 
     def __init__(self, network: Any, variables: Variables, outputs: str, parts: bool) -> None:
@@ -50,7 +50,7 @@ class Blockwise:
         self.dtype = jnp.result_type(*jax.tree.leaves(variables["params"]))
 
     def programs(self, rows: int, features: tuple[int, ...]) -> Programs:
-        """Return the programs for blocks of `rows` rows; this cache is faster than the one of JAX."""
+        """Return the programs for blocks of `rows` rows, from a cache that is faster than JAX's own cache."""
         if rows not in self._compiled:
             self._compiled[rows] = self._compile(rows, features)
         return self._compiled[rows]
@@ -67,23 +67,25 @@ class Blockwise:
         return Programs(layers, product, working, held)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the bytes of working memory, and the bytes of the layers of one block, for blocks of `rows` rows."""
+        """Return the bytes needed for working memory and for the layers of one block, for blocks of `rows` rows."""
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
-        """Return the blocks in which a kernel with at most n rows per side is computed within `memory` bytes.
+        """Plan the blocks for computing a kernel with at most n rows per side within `memory` bytes.
 
         Raises:
-            ValueError: If the kernel of a single pair of rows does not fit.
+            ValueError: If the kernel of a single pair of rows does not fit into the given memory.
         """
         name = "The empirical kernel of a single pair of rows"
         return plan_blocks(name, n, BLOCK, memory, lambda rows: self.needed(rows, features))
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int, dtype: str) -> dict[int, np.ndarray]:
-        """Compute the kernel, shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average over outputs.
+        """Compute the kernel of all pairs of rows, block by block.
 
         Returns:
-            The contribution of each array by its position in "params", or the whole kernel under the key 0.
+            A dictionary that maps the position of each array in "params" to the contribution of the array or, if
+            `parts` is false, maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for
+            the average over outputs.
         """
         symmetric, other = x2 is None, x1 if x2 is None else x2
         n1, n2, features = len(x1), len(other), x1.shape[1:]
@@ -121,7 +123,7 @@ class Blockwise:
                 if symmetric:
                     fill_column(i, held_layers[-1][1], held_layers)
             for j in range(last if symmetric else 0, n2, rows):
-                # A variable for the layers would keep them alive while the next ones are computed.
+                # Assigning the layers to a variable would keep them alive while the next layers are computed.
                 fill_column(j, layers_at(other, j), held_layers)
 
         for first in range(0, n1, rows * held):
@@ -130,7 +132,7 @@ class Blockwise:
 
 
 def as_static(network: Any) -> Hashable:
-    """Return the network, in a hashable wrapper if necessary, as a static argument for `jax.jit`."""
+    """Return the network, wrapped if it is not hashable, for use as a static argument of `jax.jit`."""
     try:
         hash(network)
     except TypeError:
@@ -139,18 +141,18 @@ def as_static(network: Any) -> Hashable:
 
 
 class _HashableNetwork:
-    """Wrapper of a network without a hash; two wrappers are never equal."""
+    """Hashable wrapper for an unhashable network; two wrappers are never equal."""
 
     def __init__(self, network: Any) -> None:
         self.apply = function_of(network)
 
 
 def _program_bytes(program: Any) -> int:
-    """Return the bytes that a compiled program allocates for temporaries and outputs."""
+    """Return the number of bytes that a compiled program allocates for temporaries and outputs."""
     analysis = program.memory_analysis()
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def _nbytes(tree: Any) -> int:
-    """Return the bytes of the arrays, or shape-and-dtype structures, in a tree."""
+    """Return the total number of bytes of the arrays, or of the shape-and-dtype structures, in a tree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,8 +1,8 @@
-"""Checks of arguments that several modules of this package share."""
+"""Argument checks shared by several modules of this package."""
 
 
 def check_dtype(dtype: str) -> None:
-    """Check the dtype of the entries of a kernel.
+    """Check the dtype of a kernel's entries.
 
     Raises:
         ValueError: If `dtype` is neither "float64" nor "float32".

@@ -15,7 +15,7 @@ from lazynet.kernels._hermite import hermite_coefficients, hermite_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
-# Cosines within this distance of +-1 belong to parallel rows and differ from +-1 by rounding only.
+# Cosines within this distance of +-1 are assumed to belong to parallel rows and to differ from +-1 only by rounding.
 EQUAL = 16 * np.finfo(float).eps
 
 
@@ -43,10 +43,10 @@ def covariance_dual(
 ) -> Dual:
     """Compute expectations over jointly normal u_i and v_j with mean zero and the given covariances.
 
-    For relu, leaky_relu and abs, the closed form of Cho and Saul 2009 is used; for erf, gelu and sin, the closed forms
-    of neural-tangents; for other activations, the Hermite series. For relu, leaky_relu and abs and nearly parallel
-    rows, rounding of the cosine perturbs the angle, and slopes have errors up to 6e-9; they are exact for parallel
-    rows.
+    The closed form of Cho and Saul 2009 is used for relu, leaky_relu and abs, the closed forms of neural-tangents are
+    used for erf, gelu and sin, and Hermite series are used for all other activations. For relu, leaky_relu and abs,
+    rounding of the cosine perturbs the angle between nearly parallel rows and causes errors of up to 6e-9 in the
+    slopes, which are exact for parallel rows.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -55,8 +55,8 @@ def covariance_dual(
         variance2: Variances of v_j, shape (n2,).
 
     Raises:
-        ValueError: If a variance is so large that the Hermite series needs too many terms, or the
-            function is not smooth.
+        ValueError: If a variance is so large that the Hermite series needs too many terms, or if a user-defined
+            activation is not smooth.
     """
     relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
     if relu_parts is not None:
@@ -86,14 +86,14 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 @functools.cache
 def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
-    """Return the compiled activation layer of neural-tangents as a function of covariances."""
+    """Return the activation layer of neural-tangents as a compiled function of covariances."""
     stax = neural_tangents().stax
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 
     def dual(covariance: Array, variance1: Array, variance2: Array) -> tuple[Array, ...]:
         # Only the number of rows matters; their values are replaced below.
         rows = (jax.numpy.ones((len(variance), 1)) for variance in (variance1, variance2))
-        # The layer multiplies `ntk` by the expectation of the derivatives.
+        # The layer multiplies `ntk` by the expected product of the derivatives.
         inputs = {"nngp": covariance, "ntk": jax.numpy.ones_like(covariance), "cov1": variance1, "cov2": variance2}
         after = layer(before(*rows).replace(**inputs))
         return after.nngp, after.ntk, after.cov1, after.cov2

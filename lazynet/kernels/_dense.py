@@ -19,12 +19,12 @@ from lazynet.typing import SquareKernel
 
 
 class DeviceOperator(KernelOperator):
-    """Symmetric matrix K of shape (n, n) in float64 or float32, multiplied in float64 on all devices.
+    """Symmetric matrix K of shape (n, n), stored in float64 or float32 and multiplied in float64 on all devices.
 
     Args:
-        panels: Consecutive rows of K, one array per device.
+        panels: Arrays of consecutive rows of K, one array per device.
         rounding: Rounding error of an entry, relative to the largest entry.
-        storage: Value of the attribute `storage`.
+        storage: Where the entries are stored, as in `KernelOperator`.
     """
 
     def __init__(self, panels: list[Array], rounding: float, storage: str) -> None:
@@ -60,14 +60,14 @@ class DeviceOperator(KernelOperator):
 
 
 def shares(n: int) -> list[tuple[slice, jax.Device]]:
-    """Split n rows evenly over the devices."""
+    """Split n rows evenly among the devices."""
     devices = float64_devices()
     ends = np.linspace(0, n, min(n, len(devices)) + 1).astype(int)
     return [(slice(*rows), device) for rows, device in zip(pairwise(ends.tolist()), devices, strict=False)]
 
 
 def put_on_devices(n: int, compute: Block, dtype: str, progress: Callable[[float], None] | None) -> list[Array]:
-    """Compute the upper triangle of a kernel matrix in blocks and return all rows, one panel per device."""
+    """Compute the upper triangle of a kernel in blocks, and return the full matrix as one panel of rows per device."""
     with float64():
         panels = [jnp.zeros((rows.stop - rows.start, n), dtype, device=device) for rows, device in shares(n)]
 
@@ -98,8 +98,8 @@ def _put(panel: Array, block: Array, above: Array | int, left: Array | int) -> A
 def dense_operator(k: SquareKernel) -> KernelOperator:
     """Wrap a kernel matrix as an operator.
 
-    The rows are distributed over the accelerators if they fit into device memory. Otherwise the matrix is multiplied on
-    the host, without being copied.
+    The rows are distributed over the accelerators if they fit into device memory. Otherwise, the matrix is multiplied
+    on the host without being copied.
 
     Args:
         k: Kernel matrix, shape (n, n). Entries in float32 are not converted.
@@ -121,7 +121,7 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
     if asymmetry > 4 * np.finfo(matrix.dtype).eps:
         rounding = max(rounding, asymmetry)
     if _stays_on_host(matrix):
-        # Rows must be contiguous; a Fortran-ordered matrix equals its transpose, which has contiguous rows.
+        # Rows must be contiguous. A Fortran-ordered symmetric matrix can be replaced by its C-ordered transpose.
         rows = np.ascontiguousarray(matrix.T if matrix.flags.f_contiguous else matrix)
         return KernelOperator(len(rows), partial(_submatrix, rows), rows.dtype.name, rounding, "memory", size=len(rows))
     with float64():

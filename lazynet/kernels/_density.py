@@ -14,7 +14,7 @@ from lazynet.typing import SquareKernel
 
 
 class SpectralDensity(NamedTuple):
-    """Discrete approximation of the density of eigenvalues, in NumPy float64.
+    """Discrete approximation to the density of eigenvalues, in NumPy float64.
 
     Attributes:
         values: Points in ascending order, shape (m,).
@@ -28,10 +28,10 @@ class SpectralDensity(NamedTuple):
         """Estimate the average of f over all eigenvalues, tr f(K) / n.
 
         Args:
-            f: Vectorized function of an eigenvalue.
+            f: Vectorized function of the eigenvalues.
 
         Returns:
-            The estimate, and its standard error over the random vectors.
+            The mean of the estimates from the random vectors, and the standard error of this mean.
         """
         estimates = f(self.values) @ self.weights
         return float(estimates.mean()), float(estimates.std(ddof=1) / np.sqrt(len(estimates)))
@@ -41,17 +41,17 @@ def spectral_density(k: SquareKernel | KernelOperator, *, products: int = 20) ->
     """Estimate the density of a kernel's eigenvalues by stochastic Lanczos quadrature.
 
     For averages of polynomials up to degree 2 * products - 1, the only error is the sampling error of the random
-    vectors, which `SpectralDensity.average` estimates. Isolated eigenvalues become points of their own.
+    vectors, which `SpectralDensity.average` estimates. Each isolated eigenvalue becomes a separate point.
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.
-        products: Number of products with K, each with a block of 8 random vectors.
+        products: Number of products of K with a block of 8 vectors. The vectors of the first block are random.
 
     Returns:
         A `SpectralDensity`.
 
     Raises:
-        ValueError: If `products` is less than 1, or `k` is not a finite symmetric matrix.
+        ValueError: If `products` is less than 1, or if `k` is not a finite symmetric matrix.
 
     Source: Golub and Meurant 2010, "Matrices, moments and quadrature with applications", chapter 11.
 

@@ -1,4 +1,4 @@
-"""Import of neural-tangents 0.6.5, which needs names that current versions of JAX no longer have."""
+"""Import of neural-tangents 0.6.5, which needs names that current versions of JAX no longer provide."""
 
 import functools
 import importlib
@@ -6,7 +6,8 @@ import sys
 import threading
 from types import ModuleType
 
-# Names that neural-tangents imports, and where JAX 0.10 and 0.12 keep the objects. The last three are private.
+# Names that neural-tangents imports, and the locations of the objects in JAX 0.10 to 0.12. The last three locations are
+# private.
 NAMES = {
     "jax.core.Jaxpr": "jax.extend.core.Jaxpr",
     "jax.core.JaxprEqn": "jax.extend.core.JaxprEqn",
@@ -24,11 +25,11 @@ _lock = threading.Lock()
 def neural_tangents() -> ModuleType:
     """Import neural-tangents 0.6.5 on JAX 0.10 to 0.12, without TensorFlow.
 
-    Names in `NAMES` that JAX lacks are added to its modules during the import and removed afterwards. neural-tangents
-    keeps references to the objects, and the rest of the process sees an unchanged JAX. An empty module remains in place
-    of `neural_tangents.experimental`, the part that needs TensorFlow.
+    Any names in `NAMES` that JAX lacks are added to JAX's modules during the import and removed afterwards, so the rest
+    of the process sees an unmodified JAX. An empty module replaces `neural_tangents.experimental`, which requires
+    TensorFlow.
 
-    For computations in float64, call functions of neural-tangents inside `lazynet.precision.float64()`.
+    To compute in float64, call neural-tangents functions inside `lazynet.precision.float64()`.
 
     Returns:
         The module `neural_tangents`. The empirical NTK implementations `AUTO` and `STRUCTURED_DERIVATIVES` and the
@@ -63,6 +64,6 @@ def neural_tangents() -> ModuleType:
 
 
 def resolve(name: str) -> object:
-    """Return the module attribute with a dotted `name`."""
+    """Return the module attribute with the given dotted `name`."""
     module, attribute = name.rsplit(".", 1)
     return getattr(importlib.import_module(module), attribute)

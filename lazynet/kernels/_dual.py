@@ -1,4 +1,4 @@
-"""Gaussian expectations of an activation and its derivative, the factors of the two-layer kernel."""
+"""Gaussian expectations of an activation and its derivative, which are the factors of the two-layer kernel."""
 
 import functools
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
-BLOCK = 1024  # rows per block, which limits temporary arrays to about 10 BLOCK^2 entries
-PAIRS = 2**22  # entries of the temporary arrays in which nearly parallel rows are compared
-# Distance of |cosine| from 1 within which the angle is computed from the rows, see `_correct_nearly_parallel`.
+BLOCK = 1024  # rows per block; temporary arrays have at most about 10 BLOCK^2 entries
+PAIRS = 2**22  # maximum number of entries in the temporary arrays used to compare nearly parallel rows
+# If |cosine| is within this distance of 1, the angle is computed from the rows; see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # layers of neural-tangents with closed forms
+CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # neural-tangents layers with closed forms
 
 Rows = tuple[np.ndarray, ...]
 Waitable = Callable[[], np.ndarray]
 Either = TypeVar("Either", np.ndarray, Array)
-# (a, b) of the activation a z + b relu(z).
+# Coefficients (a, b) of the activation a z + b relu(z).
 ReluParts = tuple[float, float]
 
 
@@ -37,22 +37,23 @@ def gaussian_dual(
 ) -> Float[np.ndarray, "n1 n2"]:
     """Compute E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I).
 
-    For relu, leaky_relu, abs, erf, gelu and sin, closed forms are used (Cho and Saul 2009; Williams 1997; Tsuchida et
-    al. 2021, arXiv:2002.08517); for other activations, the Hermite series.
+    Closed forms are used for relu, leaky_relu, abs, erf, gelu and sin (Cho and Saul 2009; Williams 1997; Tsuchida et
+    al. 2021, arXiv:2002.08517), and Hermite series are used for all other activations.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
-        x1: Rows x, shape (n1, d), float64, nonzero.
+        x1: Nonzero rows x in float64, shape (n1, d).
         x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
-        init_scale: Scale kappa of the weights, positive.
+        init_scale: Positive scale kappa of the weights.
         derivative: Whether to replace sigma by its derivative.
 
     Returns:
-        NumPy float64 array of shape (n1, n2). The error of an entry is below 1e-11 times the larger of 1 and the entry.
+        A NumPy float64 array of shape (n1, n2). The error of each entry is below 1e-11 times the larger of 1 and the
+        entry itself.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms,
-            or if the function is not smooth.
+        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms, or if a
+            user-defined activation is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -68,22 +69,23 @@ def tangent_dual(
     x2: Float[np.ndarray, "n2 d"] | None = None,
     init_scale: float = 1.0,
 ) -> Float[np.ndarray, "n1 n2"]:
-    """Compute a part of the infinite-width tangent kernel of a two-layer network, in the dtype of the rows.
+    """Compute part of the infinite-width tangent kernel of a two-layer network, in the dtype of the rows.
 
-    No temporary array has the size of the result. In float32, the error is about 2e-7 times the norms of the two rows.
+    No temporary array is as large as the result. In float32, the error is about 2e-7 times the product of the norms of
+    the two rows.
 
     Args:
         part: "hidden" for x.x' E[sigma' sigma'], "readout" for E[sigma sigma], "both" for their sum, or "slope" for
-            E[sigma' sigma'] alone.
+            E[sigma' sigma'] without the factor x.x'.
         activation: Name in `lazynet.networks.ACTIVATIONS`.
-        x1: Rows x, shape (n1, d), float64 or float32, nonzero.
+        x1: Nonzero rows x in float64 or float32, shape (n1, d).
         x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
-        init_scale: Scale kappa of the weights, positive.
+        init_scale: Positive scale kappa of the weights.
 
     Raises:
         ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms.
     """
-    # neural-tangents mixes dtypes and ranks, which the user may have disabled.
+    # neural-tangents relies on promotion of dtypes and ranks, which the user may have disabled.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         sides = [x1] if x2 is None else [x1, x2]
         entry, layer = get_activation(activation), closed_form_layer(activation)
@@ -95,13 +97,13 @@ def tangent_dual(
             block = functools.partial(_closed_form_block, layer, part, init_scale)
             rows = [(x,) for x in sides]
         else:
-            # The series is evaluated in float64; only its result is rounded to the dtype of the rows.
+            # The series is evaluated in float64, and only the result is rounded to the dtype of the rows.
             sides = [x.astype(np.float64, copy=False) for x in sides]
             block = functools.partial(_hermite_block, part)
             norms = [np.linalg.norm(x, axis=1) for x in sides]
             rows = [(x / norm[:, None], norm) for x, norm in zip(sides, norms, strict=True)]
             for derivative in {"slope": [True], "hidden": [True], "readout": [False], "both": [True, False]}[part]:
-                # A single call gives both sides the same number of terms.
+                # A single call ensures that both sides have the same number of terms.
                 coefficients = hermite_coefficients(activation, init_scale * np.concatenate(norms), derivative)
                 split = np.split(coefficients, [len(x1)])
                 rows = [(*side, terms) for side, terms in zip(rows, split, strict=False)]
@@ -111,10 +113,10 @@ def tangent_dual(
 def _in_blocks(
     block: Callable[..., Waitable], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype
 ) -> np.ndarray:
-    """Compute a matrix block by block; without `rows2`, compute the upper triangle and mirror it.
+    """Compute a matrix block by block; if `rows2` is None, compute the upper triangle and mirror it.
 
     `block` starts the computation of a block and returns a function that waits for the result, so that the device
-    computes a block while the host stores the one before.
+    computes one block while the host stores the previous block.
     """
     symmetric = rows2 is None
     rows2 = rows1 if rows2 is None else rows2
@@ -127,7 +129,7 @@ def _in_blocks(
         location, wait = started.pop(0)
         entries = wait()
         if symmetric and location[0] == location[1]:
-            # A block on the diagonal is symmetric up to rounding only.
+            # A block on the diagonal is symmetric only up to rounding.
             entries = np.triu(entries) + np.triu(entries, 1).T
         result[location] = entries
         if symmetric and location[0] != location[1]:
@@ -159,21 +161,21 @@ def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
 
 
 def closed_form_layer(activation: str | Function) -> str | None:
-    """Name of the layer of neural-tangents that has the closed form of an activation; None if no layer has it."""
+    """Return the name of the neural-tangents layer for an activation, or None if there is no closed form."""
     known = get_activation(activation)
     return CLOSED_FORMS.get(known.name) if known.is_named else None
 
 
 @functools.cache
 def _closed_form(name: str, part: str) -> Callable[..., Array]:
-    """Return the compiled closed form of a layer of neural-tangents for a part of the kernel, as in `tangent_dual`."""
+    """Compile the closed form of a neural-tangents layer for the given part of the kernel, as in `tangent_dual`."""
     stax = neural_tangents().stax
     layer = getattr(stax, name)()[2]
 
     def dual(x1: Array, x2: Array, init_scale: Array) -> Array:
-        # neural-tangents divides x.x' by d, which W_std^2 = d cancels.
+        # neural-tangents divides x.x' by d; setting W_std^2 = d cancels this factor.
         before = stax.Dense(1, W_std=x1.shape[1] ** 0.5, b_std=None)[2](init_scale * x1, init_scale * x2)
-        # The layer multiplies `ntk` by the expectation of the derivatives.
+        # The layer multiplies `ntk` by the expected product of the derivatives.
         factor = jax.numpy.ones_like(before.nngp) if part == "slope" else before.nngp / init_scale**2
         after = layer(before.replace(ntk=factor))
         return {"readout": after.nngp, "both": after.ntk + after.nngp}.get(part, after.ntk)
@@ -187,15 +189,15 @@ def _closed_form_block(name: str, part: str, init_scale: float, x1: np.ndarray, 
 
 @functools.cache
 def _angle_polynomial(dtype: str) -> tuple[float, ...]:
-    """Fit arccos(x) / sqrt(1 - x) on [0, 1] by a polynomial in 2 x - 1, to the precision of the dtype.
+    """Fit a polynomial in 2 x - 1 to arccos(x) / sqrt(1 - x) on [0, 1], to the precision of the dtype.
 
-    The nearest singularity is at x = -1, so successive Chebyshev coefficients shrink by the factor 3 + sqrt(8).
+    The nearest singularity is at x = -1, so successive Chebyshev coefficients shrink by a factor of 3 + sqrt(8).
 
     Returns:
-        The coefficients, highest power first.
+        The coefficients, in order of decreasing power.
     """
     degree = {"float64": 20, "float32": 10}[dtype]
-    # With many more points than coefficients, rounding errors of the values average out.
+    # There are many more points than coefficients, so rounding errors in the values average out.
     x = (1 + np.cos(np.pi * (np.arange(1000) + 0.5) / 1000)) / 2
     series = np.polynomial.Chebyshev.fit(x, np.arccos(x) / np.sqrt(1 - x), degree, domain=[0, 1])
     return tuple(np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
@@ -203,11 +205,10 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Compute a part of the kernel of a z + b relu(z) from cosines, and the mask of the pairs that are nearly parallel.
+    """Compute part of the kernel of a z + b relu(z) from cosines, and a mask of the nearly parallel pairs of rows.
 
-
-    The polynomial for the angle costs little compared with the matrix product, while XLA's arctan2 would double the
-    cost.
+    Evaluating the polynomial for the angle costs little compared with the matrix product, whereas XLA's arctan2 would
+    double the total cost.
     """
     norm1, norm2 = (jax.numpy.linalg.norm(x, axis=1) for x in (x1, x2))
     gram = x1 @ x2.T
@@ -232,9 +233,9 @@ def _arc_cosine_part(
     sine: Either,
     slope: Either,
 ) -> Either:
-    """Compute a part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
+    """Compute part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
 
-    The cross terms are E[u relu(v)] = E[u v] / 2, so that its slopes are a (a + b) + b^2 E[relu' relu'].
+    The cross terms are E[u relu(v)] = E[u v] / 2, so the slopes of this activation are a (a + b) + b^2 E[relu' relu'].
     Source: Cho and Saul 2009, kernels of order 0 and 1.
     """
     a, b = relu_parts
@@ -267,9 +268,9 @@ def _correct_nearly_parallel(
 ) -> None:
     """Recompute, in place, the entries of the relu kernel that belong to nearly parallel rows.
 
-    Computed from the cosine c, the angle has the error eps / sqrt(1 - c^2): 6e-9 on the diagonal, and below 1e-13 for
-    |c| < 1 - 1e-4 (in float32, below 5e-7 for |c| < 1 - 1e-2). For larger |c|, the angle is computed from the sum and
-    the difference of the unit rows.
+    An angle computed from the cosine c has an error of eps / sqrt(1 - c^2), which is 6e-9 on the diagonal and below
+    1e-13 for |c| < 1 - 1e-4 (in float32, below 5e-7 for |c| < 1 - 1e-2). For larger |c|, the angle is therefore
+    computed from the sum and the difference of the unit rows.
     """
     if not parallel.any():
         return

@@ -59,36 +59,36 @@ def empirical_ntk(
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Compute the empirical neural tangent kernel K_0(x, x') = J(x) J(x')' with respect to the trained parameters.
 
-    An array W that is used once, in a dense layer y = W a with one vector a per example, contributes
-    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and a bias contributes the second factor, without forming a
-    Jacobian. For any other array, such as the kernel of a convolution or an array used in a loop or in two layers, the
-    Jacobian is formed for one block of rows at a time.
+    If an array W is used only once, in a dense layer y = W a with one vector a per example, its contribution is
+    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and the contribution of a bias is the second factor. No Jacobian
+    is formed for such arrays. For any other array, such as the kernel of a convolution or an array used in a loop or in
+    two layers, the Jacobian is formed for one block of rows at a time.
 
     For `TwoLayer`, the average over outputs is computed from the pre-activations z and S = sigma'(z). The hidden layer
     contributes (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes
     (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
-        network: Object with a function `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or the
-            function itself. JAX must be able to trace it and differentiate it in reverse mode, and each output may
-            depend only on its own row of x.
+        network: Object with a method `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or a function
+            that does the same. JAX must be able to trace the function and differentiate it in reverse mode, and each
+            output may depend only on the corresponding row of x.
         variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
             "params".
         x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs.
         x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
-        outputs: "average" for the average over outputs, "all" for all pairs of outputs.
-        parts: Whether to return the contribution of each array in "params" instead of their sum.
+        outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
+        parts: Whether to return the separate contributions of the arrays in "params" instead of their sum.
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
             float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
         memory: Memory limit in bytes, not counting the result. Defaults to the free memory.
 
     Returns:
-        A NumPy array of shape (n1, n2), or (n1, k, n2, k) for "all". With `parts`, a dictionary of such arrays by path,
-        such as "Dense_0/kernel", whose sum is the kernel.
+        A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
+        such arrays, keyed by paths such as "Dense_0/kernel", whose sum is the kernel.
 
     Raises:
-        ValueError: If an argument is invalid, or the kernel of a single pair of rows exceeds the memory limit. Raised
-            before any work starts.
+        ValueError: If an argument is invalid, or if the kernel of a single pair of rows exceeds the memory limit. The
+            error is raised before any work starts.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, train="both"), jax.numpy.eye(3)
@@ -117,7 +117,7 @@ def empirical_ntk(
     free = available_memory() if memory is None else memory
     names = _names(network, variables)
     precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
-    # The memory of a program is known only after compilation.
+    # The memory that a program needs is known only after compilation.
     with precision, jax.disable_jit(False):
         build = Blockwise(
             network, jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables)), outputs, parts
@@ -133,7 +133,7 @@ def empirical_ntk(
 
 
 def _room(needed: int) -> int:
-    """Return the free bytes; small jobs skip the lookup, which takes as long as a small kernel."""
+    """Return the number of free bytes; small jobs skip the lookup, which takes as long as a small kernel."""
     return available_memory() if needed > SMALL else SMALL
 
 
@@ -141,17 +141,21 @@ def _check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
     if x1.ndim < 2 or not len(x1):
         raise ValueError(f"x1 must be a nonempty array of shape (n, d) or (n, ...), got shape {x1.shape}.")
     if x2 is not None and (x2.shape[1:] != x1.shape[1:] or not len(x2)):
-        raise ValueError(f"x2 must be a nonempty array of rows of shape {x1.shape[1:]} like x1, got shape {x2.shape}.")
+        raise ValueError(
+            f"x2 must be a nonempty array with rows of shape {x1.shape[1:]} to match x1, got shape {x2.shape}."
+        )
 
 
 def _names(network: Any, variables: Variables) -> list[str]:
     """Return the path of each array in "params".
 
     Raises:
-        ValueError: If the network is not callable, or "params" is missing or has leaves that are not arrays of floats.
+        ValueError: If the network is not callable, or if "params" is missing or has leaves that are not float arrays.
     """
     if not callable(getattr(network, "apply", network)):
-        raise ValueError(f"network must be or have a function apply(variables, x), got {type(network).__name__}.")
+        raise ValueError(
+            f"network must be a function or have a method apply(variables, x), got {type(network).__name__}."
+        )
     if "params" not in variables:
         raise ValueError(f"variables must have the key 'params', got the keys {list(variables)}.")
     names = []
@@ -160,12 +164,12 @@ def _names(network: Any, variables: Variables) -> list[str]:
         dtype = getattr(leaf, "dtype", None)
         if not _is_floating(dtype):
             kind = dtype or type(leaf).__name__
-            raise ValueError(f"variables['params'] must have arrays of floats only, got {kind} at {names[-1]!r}.")
+            raise ValueError(f"variables['params'] must contain only float arrays, got {kind} at {names[-1]!r}.")
     return names
 
 
 def _floats_as(a: Any, dtype: str) -> Array:
-    """Return an array of floats in the given dtype; counters, masks and keys keep their dtype."""
+    """Convert a float array to the given dtype; counters, masks and keys keep their dtypes."""
     return _cast(a, dtype) if _is_floating(getattr(a, "dtype", None)) else jnp.asarray(a)
 
 
@@ -174,21 +178,21 @@ def _is_floating(dtype: Any) -> bool:
 
 
 def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: AnyArray | None, dtype: str) -> int:
-    """Return an upper bound of the bytes that `average_ntk` needs in addition to the result."""
+    """Return an upper bound on the number of bytes that `average_ntk` needs in addition to the result."""
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     entries = (n1 + n2) * (3 * network.width + x1.shape[1]) + 3 * n1 * n2
     return np.dtype(dtype).itemsize * (entries + sum(leaf.size for leaf in jax.tree.leaves(variables)))
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # jnp.asarray takes a tenth of the time of a small kernel, and casting in NumPy compiles no program.
+    # Calling jnp.asarray would add a tenth to the time of a small kernel, and casting in NumPy compiles no program.
     if isinstance(a, Array):
         return a if a.dtype == dtype else a.astype(dtype)
     return jnp.asarray(np.asarray(a, dtype))
 
 
 def _counts(network: Network, variables: Variables) -> bool:
-    """Return whether the sum over units is a count: slopes are 0 or 1, and readout weights +1 or -1."""
+    """Return whether the sum over units is a count, which requires slopes of 0 or 1 and readout weights of +1 or -1."""
     return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
@@ -196,7 +200,9 @@ def _counts(network: Network, variables: Variables) -> bool:
 def average_ntk(
     network: Network, variables: Variables, x1: Array, x2: Array | None = None, *, by_counting: bool = False
 ) -> Array:
-    """Compute the empirical kernel of a two-layer network averaged over outputs; traceable by JAX.
+    """Compute the empirical kernel of a two-layer network, averaged over outputs.
+
+    JAX can trace this function.
 
     Args:
         network: Two-layer network.
@@ -204,8 +210,8 @@ def average_ntk(
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
         by_counting: Whether to compute the sum over units on CPUs by counting the units that are active on both inputs,
-            which is several times faster and gives identical results. Only valid if slopes are 0 or 1 and readout
-            weights are +1 or -1.
+            which is several times faster and gives identical results. Counting is valid only if slopes are 0 or 1 and
+            readout weights are +1 or -1.
 
     Returns:
         The kernel, shape (n1, n2), in the dtype of the arguments.
@@ -237,9 +243,9 @@ def average_ntk(
 
 
 def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -> Int[Array, "n1 n2"]:
-    """Count the units that are active on both of two inputs, for all pairs of inputs.
+    """Count the units that are active on both inputs of each pair.
 
-    Bits of 32 units are packed into a word, and words are processed in blocks that fit into the registers.
+    The bits of 32 units are packed into a word, and words are processed in blocks that fit into the registers.
     """
     block = 8
 
@@ -248,7 +254,7 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
         bits = padded.reshape(-1, block, 32, active.shape[0]).astype(jnp.uint32)
         return jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32)[None, None, :, None], axis=2, dtype=jnp.uint32)
 
-    # A loop over one array is seven times faster under XLA than a loop over two.
+    # Under XLA, a loop over one array is seven times faster than a loop over two arrays.
     n1 = len(active1)
     pairs = jnp.concatenate([words(active1), words(active2)], axis=2)
 
@@ -260,7 +266,7 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Return a b'. If a is b, copy the lower left block from the upper right one, which saves a quarter of the work."""
+    """Return a b'; if a is b, copy the lower left block from the upper right block to save a quarter of the work."""
     if a is not b:
         return a @ b.T
     half = len(a) // 2

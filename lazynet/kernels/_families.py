@@ -17,30 +17,30 @@ from lazynet.typing import AnyArray
 
 Rows = Num[Array | np.ndarray, "..."]
 Kernel = Callable[..., Float[np.ndarray, "n1 n2"]]
-# Number of arrays of the size of the result that are held at the same time.
+# Number of arrays as large as the result that are in memory at the same time.
 HELD = 8
-# Number of pairs of patches per block.
+# Maximum number of pairs of patches per block.
 PAIRS = 2**21
 
 
 @analytic_kernel.register(MLP)
 def _deep_kernel(network: MLP) -> Kernel:
-    """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, for any parametrization.
+    """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, generalized to any parametrization.
 
-    Let E_l and E'_l be the expectations of products of sigma and sigma' at the covariance S_l = s_l^2 E_(l-1) + b_l^2
-    of layer l, where s_l^2 sums the variances of the effective weights m^(-a_l) w_l of a unit. The tangent kernel of
-    the pre-activations z_l is
+    Let S_l = s_l^2 E_(l-1) + b_l^2 be the covariance of the pre-activations z_l of layer l, where s_l^2 is the sum of
+    the variances of the effective weights m^(-a_l) w_l of a unit. Let E_l and E'_l be the expectations of products of
+    sigma and of sigma' under this covariance. The tangent kernel of z_l is
 
-        T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  g_l = m^(1 - 2 a_l), with 1 instead of m in the first layer.
+        T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
 
-    The tangent kernel of the outputs is alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), where the first term is due to the
-    readout and the second to the hidden layers. Powers of m are evaluated at the width of the network.
+    The tangent kernel of the outputs is alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), where the first term comes from the
+    readout and the second term from the hidden layers. Powers of m are evaluated at the width of the network.
     """
     exponents, m = get_parametrization(network.parametrization), float(network.width)
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         other = x1 if x2 is None else x2
         check_memory(f"The kernel of {len(x1)} x {len(other)} rows", 8 * HELD * len(x1) * len(other))
@@ -48,7 +48,7 @@ def _deep_kernel(network: MLP) -> Kernel:
         variances = [np.einsum("ij,ij->i", x, x) for x in (x1, other)]
         tangent = slope = np.zeros_like(value)
         for layer in range(1, network.depth + 1):
-            # Exponents are given for the first layer, all further hidden layers, and the readout.
+            # There is one exponent for the first layer, one for the other hidden layers, and one for the readout.
             kind, fan_in_power = min(layer, 2) - 1, 0.0 if layer == 1 else 1.0
             a, b = exponents.forward[kind], exponents.init[kind]
             gradient, variance = m ** (fan_in_power - 2 * a), kappa**2 * m ** (fan_in_power - 2 * a - 2 * b)
@@ -68,12 +68,12 @@ def _deep_kernel(network: MLP) -> Kernel:
 
 @limit_key.register(MLP)
 def _deep_key(network: MLP) -> Hashable:
-    """Return the network with its scales as numbers, at one width if the kernel does not depend on the width."""
+    """Return the network with its scales evaluated, and with width 1 if the kernel does not depend on the width."""
     forward, init, _ = get_parametrization(network.parametrization)
     scales: dict[str, Any] = {
         name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
     }
-    # Exponents of m in `_deep_kernel`; the kernel is independent of the width if all are zero.
+    # These are the exponents of m in `_deep_kernel`. If all of them are zero, the kernel does not depend on the width.
     powers = {-2 * forward[0], -2 * init[0], 1 - 2 * forward[2], -2 * init[2]}
     if network.depth > 1:
         powers |= {1 - 2 * forward[1], -2 * init[1]}
@@ -82,13 +82,13 @@ def _deep_key(network: MLP) -> Hashable:
 
 @limit_key.register(Adapted)
 def _adapted_key(network: Adapted) -> Hashable:
-    """Return a key with the width only if the kernel was built for that width, as stax kernels are."""
+    """Return a key that includes the width only if the kernel was built for that width, as stax kernels are."""
     return at_width(network.output_scale, network.width), None if network.one_kernel else network.width
 
 
 @analytic_kernel.register(ConvNet)
 def _convolutional_kernel(network: ConvNet) -> Kernel:
-    """Return the mean of the kernel of `TwoLayer` over pairs of patches, including patches of zeros."""
+    """Return the average of the two-layer kernel over all pairs of patches, including patches of zeros."""
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
     def mean_over_patches(p1: np.ndarray, p2: np.ndarray) -> np.ndarray:
@@ -102,14 +102,14 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
         return np.mean(np.asarray(kernel).reshape(n1, count, n2, count), axis=(1, 3))
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         p1 = np.asarray(patches(network, x1))
         p2 = p1 if x2 is None else np.asarray(patches(network, x2))
         rows = max(1, int((PAIRS / p1.shape[1] ** 2) ** 0.5))
         result = np.empty((len(p1), len(p2)))
         for i in range(0, len(p1), rows):
-            # Without x2, blocks below the diagonal are copied from above it.
+            # If x2 is None, the blocks below the diagonal are filled in by symmetry.
             for j in range(i if x2 is None else 0, len(p2), rows):
                 block = mean_over_patches(p1[i : i + rows], p2[j : j + rows])
                 result[i : i + rows, j : j + rows] = block
@@ -122,16 +122,16 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
 
 @analytic_kernel.register(Adapted)
 def _adapted_kernel(network: Adapted) -> Kernel | None:
-    """Return the kernel that was passed with the network, times alpha^2, or None if there is no such kernel."""
+    """Return the kernel that was passed with the network, multiplied by alpha^2, or None if no kernel was passed."""
     if network.kernel is None:
         return None
     unscaled, alpha = network.kernel(network.width), at_width(network.output_scale, network.width)
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
-        """Return K(x1, x2), shape (n1, n2)."""
+        """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         shape = len(x1), len(x1 if x2 is None else x2)
-        # neural-tangents mixes dtypes and ranks, which the user may have disabled.
+        # neural-tangents relies on promotion of dtypes and ranks, which the user may have disabled.
         with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             values = np.array(unscaled(x1, x2), np.float64)
         if values.shape != shape:
@@ -143,7 +143,7 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
 
 @analytic_kernel.register(Centered)
 def _kernel_of_centered(network: Centered) -> Kernel | None:
-    """Return the kernel of the wrapped network: subtracting its initial outputs does not change the gradients."""
+    """Return the kernel of the wrapped network; subtracting the initial outputs does not change the gradients."""
     return analytic_kernel(network.network)
 
 
@@ -154,5 +154,5 @@ def _float64_pair(x1: Rows, x2: Rows | None, dtype: str) -> tuple[np.ndarray, np
 
 
 def _rounded(result: np.ndarray, x2: AnyArray | None, dtype: str) -> np.ndarray:
-    """Return a kernel in the requested dtype, symmetrized if there is no `x2`."""
+    """Convert a kernel to the requested dtype, and symmetrize it if `x2` is None."""
     return (result if x2 is not None else (result + result.T) / 2).astype(dtype)

@@ -1,9 +1,9 @@
-"""Products with a symmetric matrix on the host that read only half of the matrix and use every entry twice.
+"""Products with symmetric matrices on the host, computed by reading half of a matrix and using every entry twice.
 
-A product with a few vectors is limited by the time to read the matrix. BLAS has no routine that reads half of a
-symmetric matrix once for several vectors: symm copies all of it, and symv reads half of it again for every vector.
-The innermost loop is therefore written in LLVM IR and compiled for the processor at hand. It multiplies ROWS rows with
-TOGETHER vectors at a time, with row sums in registers and column sums in the cache.
+The speed of a product with a few vectors is limited by the time it takes to read the matrix. BLAS has no routine that
+reads half of a symmetric matrix once for several vectors: symm copies the whole matrix, and symv reads half of the
+matrix again for every vector. The innermost loop is therefore written in LLVM IR and compiled for the host processor.
+It multiplies ROWS rows by TOGETHER vectors at a time, keeping row sums in registers and column sums in the cache.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ from jaxtyping import Float
 
 from lazynet.kernels._threads import in_threads
 
-ROWS = 8  # rows whose sums are held in registers
-TOGETHER = 8  # vectors that each entry is multiplied by when it is read
-CHUNK = 2048  # columns per pass over the rows of a strip, few enough for their vectors and sums to stay in the cache
+ROWS = 8  # number of rows whose sums are held in registers
+TOGETHER = 8  # number of vectors by which each entry is multiplied when it is read
+CHUNK = 2048  # columns per pass over the rows of a strip, few enough that their vectors and sums stay in the cache
 STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
-LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and rows per lane of larger matrices
+LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and number of rows per lane for larger matrices
 
 VECTOR = f"<{TOGETHER} x double>"
 ADD = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
@@ -33,12 +33,12 @@ TYPE = {"float64": "double", "float32": "float"}
 
 
 def _assembly(dtype: str) -> str:
-    """Return the LLVM IR of the function `meet`: above += block right and below += block' left, for one lane.
+    """Return the LLVM IR of `meet`, which computes above += block right and below += block' left for one lane.
 
-    The arguments of `meet` are, in order: the address of the block, the distance between its rows in entries, its
-    number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance between strips
-    of the lane in rows, a flag, and the addresses of right, left, above and below. If the flag is 1, the squares of
-    ROWS rows on the diagonal, and everything to the left of them, are skipped; otherwise it is 0.
+    The arguments of `meet` are, in order, the address of the block, the distance in entries between its rows, its
+    number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance in rows between
+    strips of the lane, a flag, and the addresses of right, left, above and below. If the flag is 1, the function skips
+    the squares of ROWS rows on the diagonal and everything to the left of them; if the flag is 0, nothing is skipped.
     """
 
     def for_each_row(line: Callable[[int], str]) -> str:
@@ -149,7 +149,7 @@ end:
 
 
 class _Compiled(NamedTuple):
-    """Compiled function `meet`, and the engine that owns its machine code and must stay alive."""
+    """Compiled function `meet`, and the engine that owns its machine code and must be kept alive."""
 
     meet: Callable[..., None]
     engine: Any
@@ -157,8 +157,8 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled(dtype: str) -> _Compiled:
-    """Compile `meet` for entries of a dtype, which takes a few hundredths of a second."""
-    # LLVM is slow to load, and not needed for `import lazynet`.
+    """Compile `meet` for entries of the given dtype; compilation takes a few hundredths of a second."""
+    # LLVM is slow to load and is not needed to import lazynet.
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -181,14 +181,14 @@ def half_products(
     Args:
         block: Matrix of shape (r, c) in float32 or float64 with contiguous rows.
         right: Vectors of shape (c, k).
-        left: Vectors of shape (r, k). If None, the block is symmetric, and entries to the left of the squares of ROWS
-            rows on its diagonal are not read.
+        left: Vectors of shape (r, k). If None, the block must be symmetric, and entries to the left of the squares of
+            ROWS rows on the diagonal are not read.
 
     Returns:
-        The two products, of shapes (r, k) and (c, k). Without `left`, two arrays whose sum is block @ right.
+        The two products, with shapes (r, k) and (c, k). If `left` is None, two arrays whose sum is block @ right.
 
     Raises:
-        ValueError: If the shapes do not match, or the block has another dtype or layout.
+        ValueError: If the shapes do not match, or if the block has an unsupported dtype or layout.
     """
     _check(block, right, left)
     symmetric, k = left is None, right.shape[1]
@@ -225,19 +225,19 @@ def half_products(
 
 
 def _check(block: np.ndarray, right: np.ndarray, left: np.ndarray | None) -> None:
-    # Machine code would read out of bounds, or misinterpret the entries.
+    # Without these checks, the machine code could read out of bounds or misinterpret the entries.
     rows = right if left is None else left
     if block.shape != (len(rows), len(right)) or rows.shape != (len(rows), right.shape[1]):
         shapes = f"{right.shape}" if left is None else f"{right.shape} and {rows.shape}"
         raise ValueError(f"block must have a shape that matches vectors of shape {shapes}, got shape {block.shape}.")
     if block.dtype not in (np.float64, np.float32):
-        raise ValueError(f"block must be an array of float64 or float32, got {block.dtype.str}.")
+        raise ValueError(f"block must have dtype float64 or float32, got {block.dtype.str}.")
     if block.size and block.strides[1] != block.itemsize:
-        raise ValueError(f"block must be an array with contiguous rows, got strides {block.strides}.")
+        raise ValueError(f"block must have contiguous rows, got strides {block.strides}.")
 
 
 def _packed(v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "groups n together"]:
-    """Return the vectors in groups of TOGETHER; the last group is padded with zeros."""
+    """Return the vectors in groups of TOGETHER vectors; the last group is padded with zeros."""
     groups = -(-v.shape[1] // TOGETHER)
     result = np.zeros((groups, len(v), TOGETHER))
     for i in range(groups):

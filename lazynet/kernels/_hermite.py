@@ -1,4 +1,4 @@
-"""Gaussian expectations of smooth activations by Hermite series."""
+"""Gaussian expectations of smooth activations, computed from Hermite series."""
 
 import math
 
@@ -10,10 +10,10 @@ from jaxtyping import Float
 from lazynet.networks import Function, get_activation, value_and_slope
 
 MAX_TERMS = 8192
-MAX_SCALE = 64.0  # far beyond what MAX_TERMS can represent, so larger scales fail immediately
+MAX_SCALE = 64.0  # far beyond the scales that MAX_TERMS can handle, so larger scales are rejected immediately
 REACH = 13.0  # the nodes span [-REACH, REACH]; the square root of the normal density is 3e-19 at the ends
-TAIL = 1e-12  # fraction of E[sigma(s z)^2] that the omitted terms may have
-FINEST = 8  # largest density of nodes for a function, in multiples of the density for the named activations
+TAIL = 1e-12  # largest fraction of E[sigma(s z)^2] that the omitted terms may account for
+FINEST = 8  # largest density of nodes for a user-defined function, as a multiple of the density for named activations
 
 
 def hermite_coefficients(
@@ -22,25 +22,25 @@ def hermite_coefficients(
     """Compute the Hermite coefficients a_k(s) = E[sigma(s z) h_k(z)] for each scale s, where z ~ N(0, 1).
 
     The h_k are the orthonormal Hermite polynomials. Mehler's formula gives E[sigma(s z) sigma(s' z')] =
-    sum_k a_k(s) a_k(s') rho^k for corr(z, z') = rho (Daniely, Frostig and Singer 2016). By Parseval's identity, a
-    truncated sum has an error of at most E[sigma(s z)^2] - sum_k a_k(s)^2. The number of terms is doubled until this
+    sum_k a_k(s) a_k(s') rho^k for corr(z, z') = rho (Daniely, Frostig and Singer 2016). By Parseval's identity, the
+    error of a truncated sum is at most E[sigma(s z)^2] - sum_k a_k(s)^2. The number of terms is doubled until this
     bound is below 1e-12 E[sigma(s z)^2].
 
     Call this function inside `lazynet.precision.float64()`.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array. The spectrum of a
-            function is unknown: the nodes are doubled until the coefficients agree with those on twice as many.
+            user-defined function is unknown, so the number of nodes is doubled until the coefficients converge.
         scales: Scales s, shape (n,).
         derivative: Whether to replace sigma by its derivative.
 
     Raises:
-        ValueError: If a scale is so large that 8192 terms do not suffice, or the function is not smooth.
+        ValueError: If a scale is so large that 8192 terms do not suffice, or if the function is not smooth.
     """
     distinct, index = np.unique(scales, return_inverse=True)
 
     def coefficients_on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coefficients, and E[sigma(s z)^2]."""
+        """Return the coefficients and E[sigma(s z)^2]."""
         z, basis = hermite_functions(terms, distinct[-1], nodes)
         step = z[1] - z[0]
         values = np.asarray(value_and_slope(activation, distinct[:, None] * z)[derivative]) * basis[0]
@@ -60,34 +60,35 @@ def hermite_coefficients(
         terms *= 2
     if is_named:
         raise ValueError(
-            f"init_scale must be small enough for {MAX_TERMS} terms of the Hermite series of {name}, got "
-            f"{distinct[-1]:.3g} for init_scale times the largest norm of a row. Scale the rows to unit norm, or "
-            "reduce init_scale."
+            f"init_scale must be small enough for the Hermite series of {name} to converge in {MAX_TERMS} terms, got "
+            f"{distinct[-1]:.3g} for init_scale times the largest row norm. Scale the rows to unit norm, or reduce "
+            "init_scale."
         )
     raise ValueError(
-        f"activation must be smooth and finite for its kernel at infinite width, got {name}, whose Hermite series does "
-        f"not converge in {MAX_TERMS} terms for init_scale times the largest norm of a row, {distinct[-1]:.3g}. Leave "
-        "predictions out, or scale the rows to unit norm."
+        f"activation must be smooth and finite to have an infinite-width kernel, got {name}, whose Hermite series does "
+        f"not converge in {MAX_TERMS} terms when init_scale times the largest row norm is {distinct[-1]:.3g}. Omit "
+        "predictions, or scale the rows to unit norm."
     )
 
 
 def hermite_functions(
     terms: int, scale: float, density: int = 1
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
-    """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equidistant nodes z.
+    """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equally spaced nodes z.
 
-    On these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds sqrt(terms),
-    the frequency of the last function, plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all named activations,
-    tanh has the pole closest to the real axis, i pi / 2: its spectrum decays as exp(-pi w / (2 scale)) and is below
-    1e-17 at w = 25 scale. The number of nodes is a power of two, which limits the number of shapes that are compiled.
+    For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the sum of
+    sqrt(terms), which is the frequency of the last function, and the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
+    named activations, tanh has the pole closest to the real axis, at i pi / 2, so its spectrum decays as
+    exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two, which limits the
+    number of different shapes for which JAX compiles a program.
 
     Args:
         terms: Number of Hermite functions.
         scale: Largest scale of the activation's argument.
-        density: Factor on the number of nodes.
+        density: Factor by which the density of nodes is increased.
 
     Returns:
-        The nodes, shape (nodes,), and the functions at the nodes, shape (terms, nodes).
+        The nodes, shape (nodes,), and the values of the functions at the nodes, shape (terms, nodes).
     """
     frequency = density * (math.sqrt(terms) + 25.0 * scale + 25.0)
     z = np.linspace(-REACH, REACH, 2 ** math.ceil(math.log2(2 * REACH * frequency / (2 * math.pi) + 1)))
@@ -111,7 +112,7 @@ def hermite_sum(
 def hermite_series(
     rho: Float[Array, "n1 n2"], a1: Float[Array, "n1 terms"], a2: Float[Array, "n2 terms"]
 ) -> Float[Array, "n1 n2"]:
-    """Return sum_k a1_ik a2_jk rho_ij^k, computed by Horner's rule."""
+    """Return sum_k a1_ik a2_jk rho_ij^k, computed with Horner's rule."""
     a2_by_term = a2.T
 
     def row(cosines_and_coefficients: tuple[Array, Array]) -> Array:

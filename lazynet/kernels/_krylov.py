@@ -1,13 +1,14 @@
 """Block Lanczos process, which approximates functions of a kernel matrix from products with the matrix.
 
-The process computes K Q = Q T + N R E', where the columns of Q (n, m) are orthonormal, the first ones span the block b
-of start vectors, T = Q' K Q is block tridiagonal, and N R is the remainder of the last block (Golub and Van Loan 2013,
-section 10.3.6). A single Q then gives the approximation f(K) b = Q f(T) Q' b for every function f. Each new block is
-orthogonalized against all previous blocks, because the eigenvalues of kernels span ten decades and the short recurrence
-alone loses orthogonality immediately.
+The process computes K Q = Q T + N R E', where the columns of Q (n, m) are orthonormal, the first columns span the block
+b of starting vectors, T = Q' K Q is block tridiagonal, and N R is the remainder of the last block (Golub and Van Loan
+2013, section 10.3.6). A single Q then gives the approximation f(K) b = Q f(T) Q' b for every function f. Each new block
+is orthogonalized against all previous blocks, because the eigenvalues of kernels span ten decades, and with only the
+short recurrence, orthogonality would be lost immediately.
 
-Additional random start vectors are cheap, because a product reads the kernel once for all vectors. They reveal the
-large eigenvalues early, which halves the number of products, and eigenvalues that are hardly visible in b.
+Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
+reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are
+hardly visible in b.
 """
 
 from functools import cached_property
@@ -24,19 +25,19 @@ from lazynet.kernels._threads import in_threads, narrow_products
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
-COLUMNS = TOGETHER  # columns that a product can take at the cost of one
+COLUMNS = TOGETHER  # number of columns that a product can process at the cost of a single column
 SEEING = 4  # minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show
-PARTS = 4  # parts of the rows in orthogonalization; a fixed number makes sums independent of the number of threads
+PARTS = 4  # number of parts in orthogonalization, fixed so that sums do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
-LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and largest number in a basis
+LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and maximum number of vectors in a basis
 
 
 class Error(NamedTuple):
-    """Estimated error of a result, relative to the norm of the vector that the function of the kernel is applied to.
+    """Estimated error of a result, relative to the norm of the vector to which the function of the kernel is applied.
 
     Attributes:
-        truncation: Error from stopping the Krylov process; 0 for exact methods.
-        storage: Error from rounding of the kernel's entries and of the arithmetic.
+        truncation: Error from stopping the Krylov process, or 0 for exact methods.
+        storage: Error from rounding in the kernel's entries and in the arithmetic.
     """
 
     truncation: float
@@ -44,7 +45,7 @@ class Error(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Sum of both errors."""
+        """Sum of the two errors."""
         return self.truncation + self.storage
 
 
@@ -58,7 +59,7 @@ class Product(Protocol):
 
 
 def check_tolerance(tolerance: float | None) -> None:
-    """Check a tolerance.
+    """Check that a tolerance is valid.
 
     Raises:
         ValueError: If `tolerance` is given but is not positive and finite.
@@ -68,7 +69,7 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 def basis_limit(n: int) -> int:
-    """Return the largest number of vectors of length n that a basis may have.
+    """Return the largest number of vectors of length n that a basis may contain.
 
     Raises:
         ValueError: If not even `LEAST` vectors fit into memory.
@@ -89,8 +90,8 @@ class Lanczos:
     """Krylov basis for all columns of a block b.
 
     Args:
-        k: Symmetric operator K of n rows.
-        b: Start vectors, shape (n, k).
+        k: Symmetric operator K with n rows.
+        b: Starting vectors, shape (n, k).
 
     Attributes:
         depth: Number of products so far.
@@ -99,7 +100,7 @@ class Lanczos:
     """
 
     def __init__(self, k: Product, b: Float[np.ndarray, "n k"]) -> None:
-        """Start with a basis of the span of b."""
+        """Initialize the basis with orthonormal vectors that span the columns of b."""
         self._k, self.depth = k, 0
         norms = np.linalg.norm(b, axis=0)
         self._basis, self._t = np.empty((0, len(b))), np.empty((0, 0))
@@ -138,7 +139,7 @@ class Lanczos:
         self._append()
 
     def _orthonormalize(self, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return orthonormal rows N' (b, n), orthogonal to the basis, and R with rows = R' N'.
+        """Return orthonormal rows N' (b, n) that are orthogonal to the basis, and R such that rows = R' N'.
 
         The recurrence has already made `rows` orthogonal to the last two blocks. Directions that are small relative to
         `scale` are dropped as rounding errors.
@@ -170,7 +171,7 @@ class Lanczos:
         size = self._size + len(self._last)
         if size > len(self._basis):
             room = max(size, 2 * len(self._basis))
-            # Resizing in place, if the system supports it, avoids holding the basis twice.
+            # Resizing in place, if the system supports it, avoids holding two copies of the basis.
             self._basis.resize((room, self._basis.shape[1]), refcheck=False)
             t = np.zeros((room, room))
             t[: self._size, : self._size] = self._t[: self._size, : self._size]
@@ -185,7 +186,7 @@ class Lanczos:
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues of T in ascending order, shape (m,), and eigenvectors, shape (m, m); requires `depth` >= 1."""
+        """Eigenvalues of T in ascending order, shape (m,), and its eigenvectors, shape (m, m); needs `depth` >= 1."""
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 
@@ -196,7 +197,7 @@ class Lanczos:
 
     @cached_property
     def defect(self) -> Float[np.ndarray, "b m"]:
-        """Residual of each Ritz pair, K v - value v, in coordinates of the next block."""
+        """Residual K v - value v of each Ritz pair, in the coordinates of the next block."""
         factor = self._remainder_factor
         return factor @ self.ritz[1][self.multiplied - factor.shape[1] :]
 
@@ -209,8 +210,8 @@ def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
     """Compute the largest eigenvalue of a kernel to a relative accuracy of about 1e-12.
 
     For an operator, a Lanczos process with fixed random vectors runs until the residual of the largest Ritz value is a
-    millionth of the value. The error of the value is of the order of the squared residual over the gap to the next
-    eigenvalue, and thus far smaller.
+    millionth of the value. The error of the value is far smaller, because it is on the order of the squared residual
+    divided by the gap to the next eigenvalue.
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.

@@ -1,4 +1,4 @@
-"""Empirical tangent kernel of any differentiable network, from the inputs and gradients of its layers."""
+"""Empirical tangent kernel of any differentiable network, computed from the inputs and gradients of its layers."""
 
 from collections.abc import Callable
 from math import prod
@@ -15,15 +15,16 @@ from lazynet.typing import Variables
 
 
 class Layer(NamedTuple):
-    """Gradients at an intermediate value of the network, and inputs of the parameter arrays that produce it.
+    """Gradients at an intermediate value of the network, and inputs to the parameter arrays that produce the value.
 
-    For example i and output c, the Jacobian with respect to such an array is the outer product of inputs_i and
-    gradients_ic. A parameter array that does not act as a dense layer counts as a value of its own: its gradients are
+    The Jacobian of output c at row i with respect to such an array is the outer product of inputs_i and gradients_ic. A
+    parameter array that does not act as a dense layer is itself treated as the intermediate value, so the gradients are
     its Jacobian.
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
-        inputs: Vectors that each array is multiplied by, by the position of the array in "params"; None stands for 1.
+        inputs: Vectors by which each array is multiplied, keyed by the position of the array in "params". None
+            represents the constant 1.
     """
 
     gradients: Float[Array, "n k _"]
@@ -35,12 +36,12 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
     """Compute the layers of a network at each row of `x`.
 
     Args:
-        network: Network, as in `empirical_ntk`; hashable.
+        network: Hashable network, as in `empirical_ntk`.
         variables: Variables of the network.
         x: Inputs, shape (n, ...).
 
     Raises:
-        ValueError: If the outputs of one row are not floats of shape (1,) or (1, k), or do not depend on "params".
+        ValueError: If the outputs for one row are not floats of shape (1,) or (1, k), or do not depend on "params".
     """
     arrays, structure = jax.tree.flatten(variables["params"])
     fixed = {name: value for name, value in variables.items() if name != "params"}
@@ -52,7 +53,7 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
     program = trace(outputs, arrays, fixed, x[:1])
     entries = uses(program, program.arguments[: len(arrays)], program.arguments[-1])
     if not entries:
-        raise ValueError("variables['params'] must have arrays that the outputs of network depend on, got none.")
+        raise ValueError("variables['params'] must contain arrays that the outputs of network depend on, got none.")
     dense = {position: use for position, use in entries.items() if use is not None}
     general = [position for position, use in entries.items() if use is None]
     shifts = {use.output: program.zeros(use.output) for use in dense.values()}
@@ -74,7 +75,7 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
             for value, gradient in by_value.items()
         ]
         layers += [Layer(jacobian, {position: None}) for position, jacobian in by_array.items()]
-        # reshape cannot infer a size with -1 if an array is empty.
+        # reshape cannot infer the size of an axis given as -1 if the array is empty.
         return [
             Layer(gradients.reshape(f.size, prod(gradients.shape[1:])).astype(x.dtype), inputs)
             for gradients, inputs in layers
@@ -84,7 +85,7 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
 
 
 def _inputs(use: Dense, read: Callable[[Any], Array], dtype: Any) -> Array | None:
-    """Return the vector that the array of a dense layer is multiplied by, including its scales; None stands for 1."""
+    """Return the vector by which the array of a dense layer is multiplied, including scales, or None if it is 1."""
     if use.input is None and not use.scales:
         return None
     inputs = jnp.ones(1, dtype) if use.input is None else jnp.ravel(read(use.input)).astype(dtype)
@@ -100,7 +101,7 @@ def function_of(network: Any) -> Callable[[Variables, Array], Array]:
 
 
 def _check_outputs(f: Any) -> Array:
-    """Return the outputs of one row, shape (k,)."""
+    """Check the outputs for one row, and return them as an array of shape (k,)."""
     allowed = "network must return floats of shape (1,) or (1, k) for one row"
     if not isinstance(f, Array):
         raise ValueError(f"{allowed}, got {type(f).__name__}.")
@@ -111,17 +112,17 @@ def _check_outputs(f: Any) -> Array:
 
 @compiled(static_argnames=("average", "parts"))
 def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: bool) -> dict[int, Array]:
-    """Compute the kernel of two sets of rows from their layers.
+    """Compute the kernel between two sets of rows from their layers.
 
     Args:
         left: Layers of n1 rows.
         right: Layers of n2 rows.
         average: Whether to average over outputs.
-        parts: Whether to return the contribution of each array instead of their sum.
+        parts: Whether to return the separate contributions of the arrays instead of their sum.
 
     Returns:
-        Arrays of shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average, by the position of the array in "params". The
-        whole kernel has the key 0.
+        A dictionary that maps the position of each array in "params" to the contribution of the array or, if `parts` is
+        false, maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average.
     """
     blocks: dict[int, Array] = {}
     for layer1, layer2 in zip(left, right, strict=True):

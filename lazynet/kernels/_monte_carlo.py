@@ -1,4 +1,4 @@
-"""Mean of the empirical kernel over random starts, to check analytic kernels or replace missing ones."""
+"""Mean of the empirical kernel over random initializations, used to check or to replace analytic kernels."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,12 +16,12 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MonteCarloKernel(NamedTuple):
-    """Mean of the empirical kernel over random starts, in NumPy float64.
+    """Mean of the empirical kernel over random initializations, in NumPy float64.
 
     Attributes:
-        kernel: Mean over starts, shape (n1, n2).
+        kernel: Mean over initializations, shape (n1, n2).
         standard_error: Standard error of the mean, shape (n1, n2).
-        starts: Number of starts.
+        starts: Number of initializations.
     """
 
     kernel: np.ndarray
@@ -38,21 +38,21 @@ def monte_carlo_kernel(
     key: Array | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> MonteCarloKernel:
-    """Average the empirical kernel of a network over random starts and over outputs.
+    """Average the empirical kernel of a network over random initializations and over outputs.
 
     At width m, the expectation of the empirical kernel differs from the infinite-width kernel by terms of order 1 / m,
-    which do not vanish with more starts (Hanin and Nica 2020, Theorem 1, for relu).
+    which averaging over more initializations does not remove (Hanin and Nica 2020, Theorem 1, for relu).
 
     Args:
-        network: Object with functions `init(key, x)` and `apply(variables, x)`.
+        network: Object with methods `init(key, x)` and `apply(variables, x)`.
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
-        starts: Number of starts, at least 2.
-        key: JAX random key. Start i uses `fold_in(key, i)`. Defaults to `jax.random.key(0)`.
-        progress: Function that is called after each start with the number of completed starts.
+        starts: Number of initializations, at least 2.
+        key: JAX random key. Initialization i uses `fold_in(key, i)`. Defaults to `jax.random.key(0)`.
+        progress: Function that is called after each initialization with the number of initializations completed so far.
 
     Returns:
-        A `MonteCarloKernel`. Each kernel is computed in float32, their mean in float64.
+        A `MonteCarloKernel`. Each kernel is computed in float32, and the mean is computed in float64.
 
     Raises:
         ValueError: If `starts` is less than 2.
@@ -88,17 +88,19 @@ def _kernel_at_start(network: Any, key: Array, x1: Array, x2: Array | None) -> A
 
 
 def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | None = None) -> dict[int, Array]:
-    """Compute the contribution of each trained array to the empirical kernel averaged over outputs; traceable by JAX.
+    """Compute the contribution of each trained array to the empirical kernel, averaged over outputs.
+
+    JAX can trace this function.
 
     Args:
-        network: Network, as in `lazynet.empirical_ntk`; hashable.
+        network: Hashable network, as in `lazynet.empirical_ntk`.
         variables: Variables of the network.
         x1: Inputs, shape (n1, ...).
         x2: Inputs, shape (n2, ...). Defaults to `x1`.
 
     Returns:
-        Kernels of shape (n1, n2) by the position of the array in "params". Arrays that the outputs do not depend on are
-        omitted.
+        A dictionary that maps the position of each array in "params" to a kernel of shape (n1, n2). Arrays that the
+        outputs do not depend on are omitted.
     """
     left = layers_of(network, variables, x1)
     right = left if x2 is None else layers_of(network, variables, x2)
@@ -107,6 +109,6 @@ def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | Non
 
 
 def whole(parts: dict[int, Array]) -> Array:
-    """Return the sum of the contributions from `layer_kernels`, the empirical kernel of shape (n1, n2)."""
+    """Return the sum of the contributions from `layer_kernels`, which is the empirical kernel of shape (n1, n2)."""
     first, *rest = parts.values()
     return sum(rest, first)

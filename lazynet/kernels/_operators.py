@@ -1,4 +1,4 @@
-"""Kernel matrices as operators, whose upper triangle is stored or recomputed in blocks."""
+"""Kernel matrices as operators that store or recompute the upper triangle in blocks."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,37 +14,37 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import AnyArray
 
 BLOCK = 2048  # rows per block
-PANEL = 256  # rows that a device converts to float64 and multiplies at once
+PANEL = 256  # number of rows that a device converts to float64 and multiplies at a time
 
-# Function of a row slice and a column slice that returns the entries of this block of the upper triangle.
+# Function that maps a row slice and a column slice to the entries of that block of the upper triangle.
 Block = Callable[[slice, slice], np.ndarray]
 
 
 class KernelOperator:
-    """Symmetric kernel matrix K of shape (n, n) that is accessed through products.
+    """Symmetric kernel matrix K of shape (n, n), used mainly through products with vectors.
 
     Only blocks of the upper triangle are stored or computed, and a product uses each block twice. Vectors, sums and
-    results are float64 for any dtype of the entries.
+    results are float64, regardless of the dtype of the entries.
 
     Args:
         n: Number of rows.
-        block: Function of a row slice and a column slice that returns a block of the upper triangle.
+        block: Function that maps a row slice and a column slice to a block of the upper triangle.
         dtype: Dtype of the entries.
         rounding: Error of an entry relative to the largest entry, or 0 if entries are exact up to float64 rounding.
-        storage: "memory", "disk", "devices" or "none".
-        size: Rows per block. Defaults to `BLOCK`.
+        storage: Where the entries are stored: "memory", "disk", "devices" or "none".
+        size: Number of rows per block. Defaults to `BLOCK`.
 
     Attributes:
         n: Number of rows.
         dtype: Dtype of the entries.
         rounding: Error of an entry relative to the largest entry.
-        storage: Place of the entries.
+        storage: Where the entries are stored.
     """
 
     def __init__(
         self, n: int, block: Block, dtype: str, rounding: float, storage: str, size: int | None = None
     ) -> None:
-        """Store the arguments; no block is computed."""
+        """Store the arguments without computing any blocks."""
         self.n, self.dtype, self.rounding, self.storage = n, np.dtype(dtype), rounding, storage
         self._block, self._size = block, size or BLOCK
 
@@ -54,7 +54,7 @@ class KernelOperator:
         return self.n, self.n
 
     def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Iterate over the blocks of the upper triangle: row slice, column slice and entries."""
+        """Iterate over the blocks of the upper triangle, each given by its row slice, column slice and entries."""
         for rows, columns in upper_tiles(self.n, self._size):
             yield rows, columns, self._block(rows, columns)
 
@@ -101,7 +101,7 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Return the spectral norm that errors of all entries may have, twice the typical norm of independent errors."""
+    """Return a cautious estimate of the spectral norm of errors: twice the typical norm of independent errors."""
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
 
@@ -112,7 +112,7 @@ def _times(block: Array, w: Array) -> Array:
 
 @jax.jit
 def widened_product(block: Array, w: Array) -> Array:
-    """Return block @ w.T in the dtype of `w`; entries of another dtype are converted a few rows at a time."""
+    """Return block @ w.T in the dtype of `w`; entries with a different dtype are converted a few rows at a time."""
     if block.dtype == w.dtype:
         return _times(block, w)
     size = min(PANEL, len(block))
@@ -137,7 +137,7 @@ class CrossOperator:
         dtype: Dtype of the entries, "float64" or "float32".
 
     Raises:
-        ValueError: If `x1` is not a finite matrix with rows as long as those of `x2`.
+        ValueError: If `x1` is not a finite matrix whose rows are as long as the rows of `x2`.
 
     Attributes:
         shape: Shape (n1, n).
@@ -146,7 +146,7 @@ class CrossOperator:
     def __init__(
         self, kernel: Callable[..., np.ndarray], x1: Float[AnyArray, "n1 d"], x2: Float[AnyArray, "n d"], dtype: str
     ) -> None:
-        """Check the inputs; no entry is computed."""
+        """Check the inputs without computing any entries."""
         if x1.ndim != 2 or x1.shape[1] != x2.shape[1]:
             raise ValueError(f"x1 must be an array of shape (n1, {x2.shape[1]}), got shape {x1.shape}.")
         if not np.isfinite(x1).all():

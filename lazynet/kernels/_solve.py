@@ -1,4 +1,4 @@
-"""Solution of linear systems with a kernel matrix by a preconditioned Lanczos process, and the complexity measure."""
+"""A preconditioned Lanczos solver for linear systems with a kernel matrix, and the complexity measure."""
 
 import warnings
 from collections.abc import Callable
@@ -22,28 +22,28 @@ from lazynet.kernels._spectrum import Inverse, check_targets
 from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
-RANK = 1000  # largest number of columns in the preconditioner
-FACTORED = 16_000  # largest number of rows of a matrix that is factored, because LAPACK crashes beyond 2^31 bytes
-UNSEEN = 0.03  # fraction of its typical size that a component of a random vector practically never falls below
+RANK = 1000  # maximum number of columns in the preconditioner
+FACTORED = 16_000  # maximum number of rows of a matrix to be factored; LAPACK crashes on matrices above 2^31 bytes
+UNSEEN = 0.03  # components of random vectors are practically never smaller than this fraction of their typical size
 
 
 def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float = 1e-5) -> float:
     """Compute the complexity measure sqrt(2 y' K^-1 y / n); for several outputs, sqrt(2 tr(Y' K^-1 Y) / n).
 
-    It is the leading term of the generalization bound of Arora et al. 2019, equation (10).
+    This measure is the leading term of the generalization bound of Arora et al. 2019, equation (10).
 
     Args:
         k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k).
-        tolerance: Relative error to reach for an operator, or a matrix of more than 16,000 rows. Smaller matrices are
+        tolerance: Target relative error for operators and for matrices with more than 16,000 rows. Smaller matrices are
             factored, and the tolerance is ignored.
 
     Returns:
         The dimensionless complexity, computed in float64.
 
     Raises:
-        ValueError: If `k` is not a finite, symmetric and positive definite matrix, `y` does not fit the kernel, or
-            `tolerance` is not positive. If two rows of a factored matrix are identical (or antipodal, for an odd
+        ValueError: If `k` is not a finite, symmetric and positive definite matrix, if `y` does not match the kernel, or
+            if `tolerance` is not positive. If two rows of a factored matrix are identical (or antipodal, for an odd
             activation), the message gives their indices.
 
     Warns:
@@ -60,9 +60,9 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
 def complexity_and_smallest(
     k: SquareKernel | KernelOperator, y: Targets, tolerance: float = 1e-5
 ) -> tuple[float, float]:
-    """Return the complexity and the smallest eigenvalue of the kernel; arguments are those of `complexity`.
+    """Return the complexity and the smallest eigenvalue of the kernel; the arguments are the same as for `complexity`.
 
-    The eigenvalue is an upper bound if the kernel is not factored.
+    If the kernel is not factored, the returned eigenvalue is only an upper bound on the smallest eigenvalue.
     """
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
@@ -74,13 +74,13 @@ def complexity_and_smallest(
     solution = solve(k, targets, tolerance=2 * tolerance)
     if solution.singular:
         raise ValueError(
-            f"k must be positive definite in {k.dtype}, got a smallest eigenvalue that is zero or negative up to "
-            "rounding. Remove rows that are nearly identical."
+            f"k must be positive definite in {k.dtype}, got a smallest eigenvalue that is zero or negative to "
+            "within rounding error. Remove rows that are nearly identical."
         )
     truncation, storage = (part / 2 for part in solution.error)
     if not truncation + storage <= tolerance:
         warnings.warn(
-            f"The relative error of the complexity may be {truncation + storage:.1e}, above the tolerance "
+            f"The relative error of the complexity may be {truncation + storage:.1e}, above the tolerance of "
             f"{tolerance:.1e}: {truncation:.1e} from stopping after {solution.depth} products, and {storage:.1e} from "
             "rounding.",
             stacklevel=3,
@@ -92,10 +92,10 @@ class Solution(NamedTuple):
     """Solution of K x = y, with error estimates.
 
     Attributes:
-        x: Solution K^-1 y, with the shape of y.
+        x: Solution K^-1 y, which has the same shape as y.
         forms: Quadratic form y' K^-1 y of each output, shape (k,).
-        error: Relative error of the quadratic forms, the largest over outputs.
-        lambda_min: Upper bound of the smallest eigenvalue of K, accurate to a few percent.
+        error: Largest relative error of the quadratic forms of all outputs.
+        lambda_min: Upper bound on the smallest eigenvalue of K, accurate to a few percent.
         depth: Number of products with K.
     """
 
@@ -107,15 +107,16 @@ class Solution(NamedTuple):
 
     @property
     def singular(self) -> bool:
-        """Whether the smallest eigenvalue is zero or negative up to rounding of the entries."""
+        """Whether the smallest eigenvalue is zero or negative to within the rounding errors of the entries."""
         return self.error.storage == np.inf
 
 
 class Nystroem:
-    """Nyström preconditioner P from r random columns of K (Frangella, Tropp and Udell 2023, section 3).
+    """Nyström preconditioner P built from r random columns of K (Frangella, Tropp and Udell 2023, section 3).
 
     Let U and L be the eigenvectors and eigenvalues of the Nyström approximation of K. Then
-    P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'), which maps the r largest eigenvalues of K approximately to the r-th.
+    P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning moves the r largest eigenvalues of K close to the r-th
+    largest eigenvalue.
 
     Args:
         k: Kernel operator K.
@@ -127,7 +128,7 @@ class Nystroem:
         index = np.sort(np.random.default_rng(0).choice(k.n, rank, replace=False))
         columns = k.columns(index)
         core = columns[index]
-        # As in the paper, a shift of the size of the rounding errors makes the factorization succeed.
+        # As in the paper, a shift comparable to the rounding errors ensures that the factorization succeeds.
         shift = np.finfo(k.dtype).eps * np.linalg.norm(core)
         core[np.diag_indices(rank)] += shift
         factor = scipy.linalg.cholesky(core, lower=True, check_finite=False)
@@ -166,20 +167,21 @@ def solve(
 ) -> Solution:
     """Compute K^-1 y and y' K^-1 y by a preconditioned Lanczos process.
 
-    With the error e = x - x_m and the residual r_m = y - K x_m after m products, the quadratic form has the error
-    e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel 1952). The
-    smallest eigenvalue is estimated from random vectors that take part in the same products, because y may have almost
-    no component along its eigenvector. The error counts as infinite until this estimate has converged.
+    Let e = x - x_m be the error and r_m = y - K x_m the residual after m products. The error of the quadratic form is
+    then e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel
+    1952). The smallest eigenvalue is estimated from random vectors that are multiplied together with y, because y may
+    have almost no component along the corresponding eigenvector. Until this estimate has converged, the error is taken
+    to be infinite.
 
     Args:
         k: Kernel operator K.
         y: Targets, shape (n,) or (n, k).
         tolerance: Relative error of y' K^-1 y at which the process stops.
-        rank: Number of columns in the preconditioner, or 0 for no preconditioner. Defaults to n / 8, at most 1000.
+        rank: Number of columns in the preconditioner, or 0 for no preconditioner. Defaults to n / 8, but at most 1000.
         progress: Function that is called with the number of products and the error whenever the error is estimated.
 
     Returns:
-        A `Solution`. Its error exceeds the tolerance if the tolerance cannot be reached.
+        A `Solution`, whose error exceeds the tolerance if the tolerance cannot be reached.
     """
     rank = min(RANK, k.n // 8) if rank is None else rank
     p = _preconditioner(k, rank)
@@ -215,18 +217,18 @@ def solve(
         x = z if p is None else p.product(z)
         forms = np.sum(process.weights[:, :outputs] * inverse, axis=0)
         if p is not None:
-            # The Rayleigh quotient of P^-1/2 z for K is z' (P^-1/2 K P^-1/2) z over the squared norm of P^-1/2 z.
+            # The Rayleigh quotient of K at P^-1/2 z is z' (P^-1/2 K P^-1/2) z divided by the squared norm of P^-1/2 z.
             lowest = process.basis[: process.multiplied].T @ process.ritz[1][:, :1]
             lambda_min /= float(np.sum(p.product(lowest) ** 2))
     storage = 0.0 if lambda_min > zero else np.inf
     if process.depth:
-        # The quadratic form has the error x' E x. Errors E of the entries are independent; errors of the products, and
-        # the directions that the process drops as rounding errors, are bounded by their norm.
+        # An error E in K causes an error of x' E x in the quadratic form. Errors in the entries are assumed to be
+        # independent, whereas errors from the products and from dropped directions are bounded by their norms.
         largest = float(process.ritz[0][-1])
         products = EPS * (largest if p is None else p.largest)
         absolute = (rounding * diagonal + products) * np.sum(x**2, axis=0) + 8 * EPS * largest * np.sum(z**2, axis=0)
         if p is not None:
-            # P^-1/2 y is a difference of much larger vectors.
+            # P^-1/2 y is computed as the difference between two much larger vectors.
             absolute += 8 * EPS * np.linalg.norm(z, axis=0) * np.linalg.norm(targets, axis=0)
         relative = np.divide(absolute, forms, out=np.zeros(outputs), where=forms > 0) + 4 * EPS * (forms > 0)
         storage = max(storage, float(relative.max()))
@@ -234,7 +236,7 @@ def solve(
 
 
 def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
-    """Return the preconditioner, or None for rank 0 or an indefinite kernel, which `solve` detects later."""
+    """Return the preconditioner, or None if the rank is 0 or the kernel is indefinite, which `solve` detects later."""
     try:
         return Nystroem(k, rank) if rank else None
     except np.linalg.LinAlgError:
@@ -242,17 +244,17 @@ def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
 
 
 def _inverse_on_ritz_vectors(process: Lanczos) -> Float[np.ndarray, "m k"]:
-    """Return coefficients of K^-1 b in the basis of Ritz vectors."""
+    """Return the coefficients of K^-1 b in the basis of Ritz vectors."""
     values = process.ritz[0][:, None]
     return process.weights * np.divide(1.0, values, out=np.zeros_like(values), where=values != 0)
 
 
 def _safe_smallest_eigenvalue(value: float, residuals: np.ndarray, norms: np.ndarray, n: int) -> float:
-    """Return half the smallest Ritz value, or 0 if an eigenvalue far below it cannot be excluded yet.
+    """Return half the smallest Ritz value, or 0 if a much smaller eigenvalue cannot be ruled out yet.
 
     Conjugate gradients hardly reduce the components of a random vector along eigenvectors whose eigenvalues are far
-    below all Ritz values. Each such component is typically norm / sqrt(n), so residuals well below that size exclude
-    such eigenvalues.
+    below all Ritz values. The typical size of such a component is norm / sqrt(n), so residuals well below that size
+    rule out such eigenvalues.
 
     Args:
         value: Smallest Ritz value.

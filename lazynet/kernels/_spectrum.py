@@ -13,12 +13,12 @@ from lazynet.kernels._threads import in_threads
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
-# Rows whose kernel cosine is within this distance of 1 are indistinguishable in a float64 inverse.
+# Two rows are indistinguishable in a float64 inverse if their kernel cosine is within this distance of 1 or -1.
 SAME_ROW = 1e-14
-# Up to this number of rows, a direct eigensolver is faster than Lanczos.
+# Largest number of rows for which a direct eigensolver is faster than Lanczos iteration.
 DIRECT = 500
 
-TILE = 512  # rows of a tile, small enough for the cache to hold the tile and its transpose
+TILE = 512  # rows per tile, few enough that a tile and its transpose fit into the cache
 
 
 class Spectrum(NamedTuple):
@@ -38,7 +38,7 @@ class LabelProjections(NamedTuple):
 
     Attributes:
         values: Eigenvalues in descending order, shape (n,).
-        projections: Projections |v_i' y|, with the shape of the targets.
+        projections: Absolute projections |v_i' y|, in an array of the same shape as the targets.
     """
 
     values: Float[np.ndarray, " n"]
@@ -51,13 +51,13 @@ def tiles(n: int, size: int) -> list[slice]:
 
 
 def upper_tiles(n: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """Return the row and column slices of the tiles on and above the diagonal."""
+    """Iterate over the row and column slices of the tiles on and above the diagonal."""
     slices = tiles(n, size)
     return ((rows, columns) for i, rows in enumerate(slices) for columns in slices[i:])
 
 
 def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
-    """Return a kernel matrix as NumPy float64.
+    """Check a kernel matrix and return it as a NumPy float64 array.
 
     Raises:
         ValueError: If `k` is not a finite symmetric matrix.
@@ -68,38 +68,38 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
 
 
 def check_symmetric(matrix: np.ndarray, name: str) -> float:
-    """Return the largest deviation of a kernel matrix from its transpose, relative to its largest entry.
+    """Check that a kernel matrix is symmetric, and return the largest asymmetry relative to the largest entry.
 
     Raises:
         ValueError: If `matrix` is not a finite symmetric matrix.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ValueError(f"{name} must be a square matrix (n, n), got shape {matrix.shape}.")
+        raise ValueError(f"{name} must be a square matrix of shape (n, n), got shape {matrix.shape}.")
 
     def largest_in_tile(tile: tuple[slice, slice]) -> np.ndarray:
         entries = matrix[tile]
-        # A value that is not finite in either half makes the difference not finite.
+        # If an entry in either half is not finite, the difference is not finite either.
         with np.errstate(invalid="ignore", over="ignore"):
             difference = entries - matrix[tile[::-1]].T
         return np.array([max(entries.max(), -entries.min()), max(difference.max(), -difference.min())])
 
-    # Each tile stays in the cache of its thread.
+    # Each tile stays in the cache of the core that processes it.
     largest = np.max(in_threads(largest_in_tile, upper_tiles(len(matrix), TILE)), axis=0)
-    # The difference of finite entries may overflow, so the entries themselves are checked.
+    # The difference between finite entries may overflow, so the entries themselves are checked as well.
     if not np.isfinite(largest).all() and not np.isfinite(matrix).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite entries.")
     # Kernels computed in float32 are symmetric only up to float32 rounding.
     tolerance = 1e-5 * largest[0]
     if largest[1] > tolerance:
         raise ValueError(
-            f"{name} must be symmetric to {tolerance:.1e}, got a matrix that differs from its transpose by "
+            f"{name} must be symmetric to within {tolerance:.1e}, got a matrix that differs from its transpose by "
             f"{largest[1]:.1e}."
         )
     return float(largest[1] / largest[0]) if largest[0] > 0 else 0.0
 
 
 def check_targets(y: AnyArray, n: int) -> np.ndarray:
-    """Return targets as NumPy float64.
+    """Check targets and return them as a NumPy float64 array.
 
     Raises:
         ValueError: If the targets are not a finite array of shape (n,) or (n, k).
@@ -107,7 +107,7 @@ def check_targets(y: AnyArray, n: int) -> np.ndarray:
     targets = np.asarray(y, np.float64)
     if targets.ndim not in (1, 2) or targets.shape[0] != n:
         raise ValueError(
-            f"y must be an array of shape ({n},) or ({n}, k) to fit the kernel, got shape {targets.shape}."
+            f"y must be an array of shape ({n},) or ({n}, k) to match the kernel, got shape {targets.shape}."
         )
     if not np.isfinite(targets).all():
         raise ValueError("y must be finite, got NaN or infinite entries.")
@@ -124,7 +124,7 @@ def spectrum(k: SquareKernel) -> Spectrum:
         A `Spectrum` with eigenvalues in ascending order.
 
     Raises:
-        ValueError: If `k` is not a finite symmetric matrix, or the eigenvectors do not fit into memory.
+        ValueError: If `k` is not a finite symmetric matrix, or if the eigenvectors do not fit into memory.
 
     >>> spectrum(np.diag([3.0, 1.0])).values
     array([1., 3.])
@@ -134,10 +134,10 @@ def spectrum(k: SquareKernel) -> Spectrum:
 
 
 def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:
-    """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figure 1 b and d).
+    """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figures 1b and 1d).
 
-    After s steps of gradient descent, the residual along v_i has shrunk by (1 - eta lambda_i)^s. Targets are therefore
-    learned quickly if their large projections belong to large eigenvalues.
+    After s steps of gradient descent, the residual along v_i has shrunk by a factor of (1 - eta lambda_i)^s. Targets
+    are therefore learned quickly if their large projections belong to large eigenvalues.
 
     Args:
         k: Kernel on the training set, shape (n, n), or its `lazynet.kernels.Spectrum`.
@@ -148,8 +148,8 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
         arbitrary, and so are the individual projections onto that basis.
 
     Raises:
-        ValueError: If `k` is not a finite symmetric matrix, `y` does not fit the kernel, or the eigenvectors do not fit
-            into memory.
+        ValueError: If `k` is not a finite symmetric matrix, if `y` is not finite or does not match the kernel, or if
+            the eigenvectors do not fit into memory.
 
     >>> import numpy as np
     >>> import lazynet as lz
@@ -162,7 +162,7 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
 
 
 def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:
-    """Return the first pair of rows that makes a kernel singular, or None if there is no such pair.
+    """Find the first pair of rows that makes a kernel singular.
 
     Two inputs have proportional feature vectors if K_ij^2 = K_ii K_jj (equality in the Cauchy-Schwarz inequality).
 
@@ -170,13 +170,13 @@ def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:
         k: Kernel matrix, shape (n, n).
 
     Returns:
-        The indices of the two rows, and "identical" or "antipodal".
+        The indices of the two rows and their relation, "identical" or "antipodal", or None if there is no such pair.
 
     >>> same_rows(np.ones((2, 2)))
     (0, 1, 'identical')
     """
     diagonal = np.diag(k)
-    # A row with a nonpositive diagonal entry has no cosine; comparisons with NaN are false.
+    # Rows with a nonpositive diagonal entry get a cosine of NaN, for which comparisons are false.
     scale = np.sqrt(np.where(diagonal > 0, diagonal, np.nan))
     for i in range(len(k) - 1):
         cosine = k[i, i + 1 :] / (scale[i] * scale[i + 1 :])
@@ -193,8 +193,8 @@ class Inverse:
         k: Kernel matrix, shape (n, n).
 
     Raises:
-        ValueError: If two rows are identical, or antipodal for a kernel that cannot distinguish them, or if the matrix
-            is not positive definite in float64.
+        ValueError: If two rows are identical (or antipodal, if the kernel cannot tell them apart), or if the matrix is
+            not positive definite in float64.
 
     >>> Inverse(np.eye(2) / 2).solve(np.array([1.0, -1.0]))
     array([ 2., -2.])
@@ -206,22 +206,22 @@ class Inverse:
         pair = same_rows(matrix)
         if pair is not None:
             i, j, relation = pair
-            raise ValueError(f"k must be nonsingular, got rows {i} and {j} that are {relation}. Remove one of them.")
+            raise ValueError(f"k must be nonsingular, got rows {i} and {j}, which are {relation}. Remove one of them.")
         try:
             self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             raise ValueError(
-                "k must be positive definite in float64, got a smallest eigenvalue that is zero or negative up to "
-                "rounding. Remove rows that are nearly identical."
+                "k must be positive definite in float64, got a smallest eigenvalue that is zero or negative to "
+                "within rounding error. Remove rows that are nearly identical."
             ) from None
         self._matrix = matrix
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """Return K^-1 y, with the shape of `y`."""
+        """Return K^-1 y, which has the same shape as `y`."""
         return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
 
     def quadratic_form(self, y: np.ndarray) -> float:
-        """Return y' K^-1 y, computed as the squared norm of L^-1 y; for several outputs, tr(Y' K^-1 Y)."""
+        """Return y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, computed as the squared norm of L^-1 y."""
         half = scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False)
         return float(np.sum(half**2))
 
@@ -232,7 +232,7 @@ class Inverse:
 
     @cached_property
     def lambda_min(self) -> float:
-        """Smallest eigenvalue of the kernel; for large matrices by Lanczos iteration on the inverse."""
+        """Smallest eigenvalue of the kernel, computed by Lanczos iteration on the inverse if the matrix is large."""
         if len(self._matrix) <= DIRECT:
             return float(scipy.linalg.eigvalsh(self._matrix, subset_by_index=[0, 0])[0])
         inverse = scipy.sparse.linalg.LinearOperator(self._matrix.shape, matvec=self.solve, dtype=np.float64)
@@ -240,7 +240,7 @@ class Inverse:
 
 
 def largest_of_matrix(k: SquareKernel) -> float:
-    """Return the largest eigenvalue of a kernel matrix; for large matrices by Lanczos iteration."""
+    """Return the largest eigenvalue of a kernel matrix, using Lanczos iteration if the matrix is large."""
     n = len(k)
     if n <= DIRECT:
         return float(scipy.linalg.eigvalsh(np.asarray(k, np.float64), subset_by_index=[n - 1, n - 1])[0])
@@ -248,6 +248,6 @@ def largest_of_matrix(k: SquareKernel) -> float:
 
 
 def _largest_eigenvalue(operator: np.ndarray | scipy.sparse.linalg.LinearOperator) -> float:
-    # A fixed start vector makes the result reproducible.
+    # A fixed starting vector makes the result reproducible.
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     return float(scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])

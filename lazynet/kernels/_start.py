@@ -1,4 +1,4 @@
-"""Covariance of the initial outputs of wide networks, dispatched on the type of the network."""
+"""Covariance of the initial outputs of wide networks, dispatched on the network type."""
 
 import functools
 from collections.abc import Callable
@@ -16,17 +16,18 @@ Covariance = Callable[[Float[AnyArray, "n d"]], Float[np.ndarray, "n n"]]
 
 @functools.singledispatch
 def start_covariance(network: Any) -> Covariance | None:
-    """Return the covariance of the initial outputs f(x) and f(x') in the limit of infinite width (the NNGP kernel).
+    """Return the covariance of the initial outputs f(x) and f(x') in the infinite-width limit (the NNGP kernel).
 
-    The covariance is over random starts. It equals the contribution of the readout to the tangent kernel, times the
-    variance of a readout weight (Lee et al. 2019, section 2.2), and is zero for networks that start at zero.
+    The covariance is taken over random initializations. It equals the readout's contribution to the tangent kernel,
+    multiplied by the variance of a readout weight (Lee et al. 2019, section 2.2), and is zero for networks whose
+    initial outputs are zero.
 
     Args:
-        network: Network of any family.
+        network: Network of any type.
 
     Returns:
-        A function that maps rows of shape (n, d) to a NumPy float64 array of shape (n, n), the covariance of each
-        output. None if the family has no analytic covariance.
+        A function that maps rows of shape (n, d) to the covariance of each output, a NumPy float64 array of shape
+        (n, n), or None if the family has no analytic covariance.
 
     >>> import numpy as np
     >>> from lazynet import TwoLayer

@@ -1,4 +1,4 @@
-"""Storage of the entries of a large kernel: in memory, on disk, on the devices, or recomputed for every product."""
+"""Large kernels whose entries are stored in memory, on disk or on the devices, or recomputed for every product."""
 
 import os
 import shutil
@@ -18,10 +18,10 @@ from lazynet.precision import float64_devices
 from lazynet.typing import AnyArray
 
 WORKING = 2**28  # bytes of working memory for computing a block, in addition to the stored entries
-# Error of an entry, relative to the largest entry, of a kernel computed in float32: twice the rounding error. Products
-# with random vectors show 0.2 to 1.2 times this error for kernels of images.
+# Assumed error of the entries of a kernel computed in float32, relative to the largest entry: twice the rounding error.
+# For image kernels, the errors measured by products with random vectors are 0.2 to 1.2 times this value.
 COMPUTED = 2.0**-23
-ALIGNED = 64  # alignment in bytes for which JAX uses a NumPy array without copying it
+ALIGNED = 64  # alignment in bytes that lets JAX use a NumPy array without copying it
 STORAGES = ("memory", "disk", "devices", "none")
 
 
@@ -34,26 +34,27 @@ def kernel_operator(
     memory: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> KernelOperator:
-    """Wrap the kernel matrix of many rows as an operator for `kernel_descent`, `kernel_flow` and `complexity`.
+    """Wrap a large kernel matrix as an operator for `kernel_descent`, `kernel_flow` and `complexity`.
 
     Args:
         kernel: Function `kernel(x1, x2=None, dtype=...)`, as returned by `lazynet.analytic_kernel`.
         x: Inputs, shape (n, d).
         dtype: Dtype of the entries, "float64" or "float32". Entries in float32 take half the memory, and the estimated
-            errors of all results include their rounding.
-        storage: "memory" stores the upper triangle, n^2 / 2 entries, in memory. "disk" stores it in a temporary file
-            that is deleted with the operator. "devices" distributes all rows over `jax.devices()`. "none" recomputes
-            every block for every product. Defaults to "devices" on accelerators if the kernel fits there, else to
-            "memory" if it fits, else to "disk".
+            errors of all results include the rounding of the entries.
+        storage: "memory" stores the upper triangle, n^2 / 2 entries, in memory. "disk" stores the upper triangle in a
+            temporary file that is deleted along with the operator. "devices" distributes all rows over `jax.devices()`.
+            "none" recomputes every block for every product. Defaults to "devices" if there are accelerators and the
+            kernel fits into their memory, otherwise to "memory" if the kernel fits into host memory, and otherwise to
+            "disk".
         memory: Host memory limit in bytes. Defaults to the free memory.
-        progress: Function that is called with the completed fraction while blocks are computed.
+        progress: Function that is called with the completed fraction of the work as blocks are computed.
 
     Returns:
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid or the kernel does not fit (raised before any work starts), or if an entry
-            is not finite.
+        ValueError: If an argument is invalid or the kernel does not fit, in which case the error is raised before any
+            work starts, or if an entry of the kernel is not finite.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))
@@ -115,7 +116,7 @@ def choose_storage(n: int, dtype: str, room: int) -> str:
 
 
 def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
-    """Return the memory and the operations for computing and storing the entries of a kernel.
+    """Return the memory and the operations needed to compute and store the entries of a kernel.
 
     Args:
         n: Number of rows.
@@ -138,24 +139,24 @@ def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
 
 
 def _aligned_array(needed: int, dtype: str) -> np.ndarray:
-    """Allocate an array that is aligned so that JAX uses it without copying it."""
+    """Allocate an array with an alignment that lets JAX use the array without copying it."""
     raw = np.empty(needed + ALIGNED, np.uint8)
     start = -raw.ctypes.data % ALIGNED
     return raw[start : start + needed].view(dtype)
 
 
 def _array_on_disk(name: str, needed: int, dtype: str) -> np.ndarray:
-    """Allocate an array in a temporary file that is deleted with the array."""
+    """Allocate an array in a temporary file that is deleted along with the array."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     check_fits(name, needed, free, "disk")
     with tempfile.TemporaryFile() as file:
-        # The space is reserved now, because a full disk would later kill the process with SIGBUS.
+        # The space is reserved now, because if the disk became full later, SIGBUS would kill the process.
         os.posix_fallocate(file.fileno(), 0, needed)
         return np.memmap(file, dtype, "w+", shape=(needed // np.dtype(dtype).itemsize,))
 
 
 def _stored_blocks(n: int, compute: Block, entries: np.ndarray, progress: Callable[[float], None] | None) -> Block:
-    """Compute the blocks of the upper triangle, store them consecutively in `entries`, and return their accessor."""
+    """Compute the blocks of the upper triangle, store them in `entries`, and return a function that looks them up."""
     blocks, start = {}, 0
     for rows, columns in upper_tiles(n, operators.BLOCK):
         shape = rows.stop - rows.start, columns.stop - columns.start

@@ -1,4 +1,4 @@
-"""Host threads, for NumPy and machine code that release Python's global interpreter lock."""
+"""Host threads for NumPy functions and machine code that release Python's global interpreter lock."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -16,18 +16,18 @@ Result = TypeVar("Result")
 
 # The thread limit of BLAS is a process-wide setting, so only one thread may change and restore it at a time.
 NARROW = RLock()
-FEW = 1000  # rows up to which one thread decomposes a square matrix about as fast as several
+FEW = 1000  # largest number of rows for which one thread decomposes a square matrix about as fast as several threads
 
 
 @contextmanager
 def narrow_products(rows: int = 1) -> Iterator[None]:
-    """Limit BLAS to one thread, because further threads spin after each narrow product without speeding it up.
+    """Limit BLAS to one thread, because additional threads spin after each narrow product without speeding it up.
 
-    Square matrices with few rows do not benefit from further threads either. With more than `FEW` rows, the number of
-    threads is left unchanged.
+    Decompositions of square matrices with few rows do not benefit from additional threads either. If `rows` exceeds
+    `FEW`, the number of threads is left unchanged.
 
     Args:
-        rows: Number of rows of the largest square matrix that is decomposed in the context.
+        rows: Number of rows of the largest square matrix that is decomposed inside the context.
     """
     if rows > FEW:
         yield
@@ -59,7 +59,7 @@ def in_threads(f: Callable[[Item], Result], items: Iterable[Item]) -> list[Resul
             results[i] = f(items[i])
 
     helpers = []
-    # Once the main thread has exited, the pool accepts no more work.
+    # Once the main thread has exited, the pool no longer accepts work.
     with suppress(RuntimeError):
         helpers += [_helpers().submit(work) for _ in range(min(len(items), os.cpu_count() or 1) - 1)]
     try:

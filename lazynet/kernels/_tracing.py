@@ -1,4 +1,4 @@
-"""Analysis of how a network uses each of its parameter arrays, based on its trace."""
+"""Analysis of how a network uses each of its parameter arrays, based on a trace of the network."""
 
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
-# Primitives that only call the function in their parameter "jaxpr".
+# Primitives that do nothing but call the function given by their "jaxpr" parameter.
 CALLS = ("jit", "checkpoint", "remat2")
-# Primitives that change only the order, the shape, the sign or the dtype of the entries.
+# Primitives that change only the order, shape, sign or dtype of the entries.
 REARRANGEMENTS = frozenset(
     ("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "neg", "reshape", "rev", "squeeze", "transpose")
 )
 
-# A value in a program: its number, or a literal.
+# A value in a program, represented by its number or by a literal.
 Value = int | Literal
 Scales = tuple[tuple[str, Value], ...]
 
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Function as a sequence of operations, with calls inlined so that every use of a value is visible."""
+    """A function as a sequence of operations, with calls inlined so that every use of a value is visible."""
 
     arguments: list[int]
     constants: dict[int, Any]
@@ -53,20 +53,20 @@ class Program(NamedTuple):
     results: list[Value]
 
     def zeros(self, value: int) -> jax.Array:
-        """Return zeros with the shape and dtype of an output of a step."""
+        """Return zeros with the shape and dtype of the given value, which must be an output of a step."""
         kind = next(step.output_types[step.outputs.index(value)] for step in self.steps if value in step.outputs)
         return jnp.zeros(kind.shape, kind.dtype)
 
 
 class Dense(NamedTuple):
-    """Use of an array W in a dense layer, y = W a + ... or y = W + ..., as its only use.
+    """Dense layer y = W a + ... or y = W + ..., which is the only use of an array W.
 
-    Up to the order of entries, dy/dW is a, or 1.
+    Up to the order of the entries, dy/dW is a in the first case and 1 in the second case.
 
     Attributes:
         output: Value y.
-        input: Value a; None stands for 1.
-        scales: Pairs of "mul" or "div" and the scalar value that multiplies or divides W.
+        input: Value a, or None in the second case.
+        scales: Pairs of an operation, "mul" or "div", and the scalar value by which W is multiplied or divided.
     """
 
     output: int
@@ -75,7 +75,7 @@ class Dense(NamedTuple):
 
 
 def trace(function: Callable[..., Any], *arguments: Any) -> Program:
-    """Return the program of a function for the shapes and dtypes of the arguments."""
+    """Trace a function for the shapes and dtypes of the given arguments, and return the resulting program."""
     numbers = count()
     constants: dict[int, Any] = {}
     steps: list[Step] = []
@@ -86,7 +86,7 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Program:
         return values
 
     def walk(called: Any, inputs: list[Value]) -> list[Value]:
-        # A call holds a closed jaxpr, or a jaxpr without constants.
+        # A call contains either a closed jaxpr or a jaxpr without constants.
         jaxpr = getattr(called, "jaxpr", called)
         names: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
         constants.update(zip(number(jaxpr.constvars, names), getattr(called, "consts", ()), strict=True))
@@ -108,7 +108,7 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Program:
 
 
 def evaluate(program: Program, arguments: Sequence[Any], shifts: dict[int, Any]) -> Callable[[Value], Any]:
-    """Run a program with shifts added to some values, and return a function that reads the value of a number."""
+    """Run a program with shifts added to some values, and return a function that looks up the computed values."""
     environment = {**program.constants, **dict(zip(program.arguments, arguments, strict=True))}
 
     def read(value: Value) -> Any:
@@ -124,17 +124,18 @@ def evaluate(program: Program, arguments: Sequence[Any], shifts: dict[int, Any])
 
 
 def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | None]:
-    """Return how a program uses each array: a `Dense` if its only use is in a dense layer, else None.
+    """Determine how a program uses each parameter array.
 
-    The value is None for arrays that are used twice, entry by entry, or in operations that are not analyzed (loops,
-    convolutions, functions with custom derivatives). Arrays that are not used are omitted.
+    The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps arrays to None if
+    they are used twice, entry by entry, or in operations that are not analyzed (loops, convolutions, functions with
+    custom derivatives). Arrays that are not used are omitted.
 
     Args:
         program: Program of the network.
-        arrays: Numbers of the parameter arrays.
-        x: Number of the input.
+        arrays: Numbers that identify the parameter arrays.
+        x: Number that identifies the input.
     """
-    # Values that are rearranged and scaled copies of an array, with the array and the scales.
+    # Maps each value that is a rearranged and scaled copy of an array to that array and the scales.
     copies: dict[int, tuple[int, Scales]] = {array: (array, ()) for array in arrays}
     varying = _dependents(program, x)
     reads = _read_counts(program)
@@ -145,7 +146,7 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
                 continue
             array, scales = copies[value]
             further = _scales(step, position, varying)
-            # The result of an operation on two arrays is tracked as a copy of the first one only.
+            # The result of an operation on two arrays is tracked only as a copy of the first array.
             if further is not None and step.outputs[0] not in copies:
                 copies[step.outputs[0]] = array, scales + further
             else:
@@ -166,7 +167,7 @@ def _dependents(program: Program, x: int) -> set[int]:
 
 
 def _read_counts(program: Program) -> dict[int, int]:
-    """Return how often each output of a step is read."""
+    """Count how many times each output of a step is read."""
     counts = {output: 0 for step in program.steps for output in step.outputs}
     for value in [value for step in program.steps for value in step.inputs] + list(program.results):
         if not isinstance(value, Literal) and value in counts:
@@ -175,7 +176,7 @@ def _read_counts(program: Program) -> dict[int, int]:
 
 
 def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
-    """Return the scales by which a step multiplies the input at `position`, or None if it does anything else."""
+    """Return the scales that a step applies to the input at `position`, or None if the step does anything else."""
     kinds = step.output_types
     same_size = len(kinds) == 1 and kinds[0].size == step.input_types[position].size
     if not same_size or not jnp.issubdtype(kinds[0].dtype, jnp.floating):
@@ -186,7 +187,7 @@ def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
         return None
     other = step.inputs[1 - position]
     if step.name in ("add", "sub"):
-        # A shift that does not depend on x, such as W - W_0 in a linearized network, does not affect the derivative.
+        # A shift that does not depend on x, such as -W_0 in a linearized network, does not affect the derivative.
         return () if isinstance(other, Literal) or other not in varying else None
     is_factor = step.input_types[1 - position].size == 1 and (step.name, position) != ("div", 1)
     return ((step.name, other),) if is_factor else None
@@ -204,7 +205,7 @@ def _dense(step: Step, position: int, scales: Scales, reads: dict[int, int]) -> 
         return Dense(output, other, scales) if rows == 1 else None
     if len({kind.size for kind in step.input_types + step.output_types}) > 1:
         return None
-    # The sum and its other term have the same gradient, so a bias shares the gradient of the product in its layer.
+    # Gradients with respect to a sum and to each of its terms are equal, so a bias shares the gradient of the product.
     if not isinstance(other, Literal) and reads.get(other) == 1:
         return Dense(other, None, scales)
     return Dense(output, None, scales)

@@ -1,4 +1,4 @@
-"""Losses: a value for each example, and the sum or the mean of the values.
+"""Loss functions, which assign a value to each example and then sum or average the values.
 
 >>> import jax.numpy as jnp, lazynet as lz
 >>> loss = lz.losses.squared()
@@ -19,13 +19,13 @@ Reduction = Literal["sum", "mean"]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss over examples.
+    """A loss function that is summed or averaged over examples.
 
     Args:
-        name: Name of the loss in results.
-        per_example: Function of predictions and targets, both of shape (n,) or (n, k), that returns the loss of each
+        name: Name of the loss, as recorded in results.
+        per_example: Function that maps predictions and targets, both of shape (n,) or (n, k), to the loss of each
             example, shape (n,).
-        reduction: "sum" or "mean" over the examples.
+        reduction: "sum" to sum over the examples, or "mean" to average over them.
 
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
@@ -46,7 +46,7 @@ class Loss:
             raise ValueError(f"reduction must be 'sum' or 'mean', got {self.reduction!r}.")
 
     def __call__(self, f: Array, y: Array) -> Array:
-        """Return the loss of predictions `f` for targets `y`, a scalar array."""
+        """Return the loss of predictions `f` for targets `y` as a scalar array."""
         values = self.per_example(f, y)
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
 
@@ -61,10 +61,10 @@ def squared() -> Loss:
 
 
 def logistic(reduction: Reduction = "mean") -> Loss:
-    """Return the logistic loss log(1 + exp(-y f)), for one output and targets +1 and -1.
+    """Return the logistic loss log(1 + exp(-y f)) for a single output and targets of +1 and -1.
 
     Args:
-        reduction: "sum" or "mean" over the examples.
+        reduction: "sum" to sum over the examples, or "mean" to average over them.
 
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
@@ -77,12 +77,12 @@ def logistic(reduction: Reduction = "mean") -> Loss:
 
 
 def softmax(reduction: Reduction = "mean") -> Loss:
-    """Return the cross-entropy of the softmax of k outputs.
+    """Return the softmax cross-entropy loss for k outputs.
 
-    Targets are one-hot rows, shape (n, k), with or without 1/k subtracted.
+    Targets are one-hot rows, shape (n, k), with or without 1/k subtracted from every entry.
 
     Args:
-        reduction: "sum" or "mean" over the examples.
+        reduction: "sum" to sum over the examples, or "mean" to average over them.
 
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
@@ -95,10 +95,10 @@ def softmax(reduction: Reduction = "mean") -> Loss:
 
 
 def hinge(reduction: Reduction = "mean") -> Loss:
-    """Return the hinge loss max(0, 1 - y f), for one output and targets +1 and -1.
+    """Return the hinge loss max(0, 1 - y f) for a single output and targets of +1 and -1.
 
     Args:
-        reduction: "sum" or "mean" over the examples.
+        reduction: "sum" to sum over the examples, or "mean" to average over them.
 
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
@@ -119,13 +119,13 @@ LOSSES: dict[str, Callable[[], Loss]] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """Return the loss of a given name, with its default reduction; a `Loss` is returned unchanged.
+    """Return the loss with the given name and its default reduction; a `Loss` is returned unchanged.
 
     Args:
         loss: "squared", "logistic", "softmax", "hinge", or a `Loss`.
 
     Raises:
-        ValueError: If `loss` is an unknown name.
+        ValueError: If the name of the loss is unknown.
 
     >>> get_loss("hinge").reduction
     'mean'

@@ -1,4 +1,4 @@
-"""The catalogue of quantities: one record for each variable of a result, by the kind of the result and its name."""
+"""The catalogue of quantities: one record for each variable of each kind of result."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ from lazynet.typing import Result
 Reduction = Literal["maximum", "last", "start"]
 Relation = Literal["equal", "at most"]
 Panel = Literal["gaps", "movement"]
-# The parts of a sweep that its axes vary: an axis belongs to one of them.
+# The parts of a sweep that its axes can vary; each axis belongs to one part.
 Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 
 MEMBER = ("width", "seed", "step")
-# Training records these arrays under names of its own.
+# Names that training uses for arrays that it records in addition to the quantities.
 RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
-# Version of the layout of results.
+# Version number of the layout of results.
 SCHEMA = 1
 SYMBOLS = (
     "Exponents are those of `lazynet.theory.predicted_exponents`: s of the learning rate, r of the residual, g of the "
@@ -30,35 +30,39 @@ SYMBOLS = (
 
 @dataclass(frozen=True)
 class Quantity:
-    """A variable of a result: its meaning, its place in the verdict and in the figure, and how it is measured.
+    """A variable of a result, with its meaning, its place in the verdict and the figure, and how it is measured.
 
     Attributes:
-        name: variable of the result, an identifier.
-        meaning: long name, the attribute `long_name` of the variable.
-        unit: unit, the attribute `units`: "1" without dimension, "targets" in units of the targets, "loss" in units of
-            the loss, empty for text and codes.
-        dims: dimensions, at most; a quantity of the limit has those on which it depends.
-        depends_on: parts of the sweep on which it depends; it is stored without the axes that vary other parts.
-        reduction: reduction over snapshots in the verdict: "maximum", the "last" one, or the one at the "start".
-        gap: True for a distance between two predictions, in units of the targets.
-        held: True if a member that stopped keeps the value at its last snapshot.
-        full_batch: True if it exists for plain full-batch descent only.
-        level: True if the verdict states its size at the largest width.
-        predicted: predicted exponent in the width, a pair (relation, exponent). The relation is "equal" or "at most".
-            The exponent is a number, or for quantities of the package the formula by which
+        name: name of the variable in the result, an identifier.
+        meaning: description of the variable, stored in its attribute `long_name`.
+        unit: unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
+            it has the units of the targets or the loss, and empty for text and codes.
+        dims: all dimensions that the variable can have. A quantity of the infinite-width limit has only those on which
+            it depends.
+        depends_on: parts of the sweep on which the quantity depends. It is stored without the axes that vary other
+            parts.
+        reduction: how the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
+            at the "start".
+        gap: whether the quantity is a distance between two predictions, in units of the targets.
+        held: whether the value at the last snapshot is kept for members that stopped.
+        full_batch: whether the quantity exists only for plain full-batch descent.
+        level: whether the verdict states the value at the largest width.
+        predicted: predicted exponent of the width, a pair (relation, exponent). The relation is "equal" or "at most".
+            The exponent is a number or, for the package's own quantities, the formula by which
             `lazynet.theory.predicted_exponents` computes it from the parametrization.
-        panel: panel of the figure against the width, "gaps" or "movement".
-        label: name in the legend.
-        color: color of the curve, of the package's palette ("blue", "orange", "green", "vermilion", "purple") or any
-            color of matplotlib.
-        marker: marker of matplotlib.
-        exponent_drawn: True if the figure shows its fitted exponent against the step.
-        by_layer: quantity that replaces it in the figure where the result has layers.
-        coordinate: True for a coordinate of the result.
-        measure: function(network, variables, variables_0, data) -> array, for quantities from outside the package. JAX
-            must be able to trace it. The arguments are the network, its variables now and at the start, and the
-            examples as traced arrays with the attributes x_train, y_train, x_test and y_test. The array has one axis
-            for each dimension after width, seed and step.
+        panel: panel of the figure in which the quantity is plotted against the width, "gaps" or "movement"; None if it
+            is not plotted.
+        label: label in the legend.
+        color: color of the curve, from the package's palette ("blue", "orange", "green", "vermilion" or "purple") or
+            any Matplotlib color.
+        marker: Matplotlib marker of the curve.
+        exponent_drawn: whether the figure shows the fitted exponent against the step.
+        by_layer: name of the quantity that replaces this quantity in the figure if the result has layers.
+        coordinate: whether the quantity is a coordinate of the result.
+        measure: function(network, variables, variables_0, data) -> array, for user-defined quantities. JAX must be able
+            to trace it. The arguments are the network, its current and initial variables, and the examples as traced
+            arrays with the attributes x_train, y_train, x_test and y_test. The array has one axis for each dimension
+            after width, seed and step.
 
     >>> import lazynet as lz
     >>> lz.Quantity("largest_weight", "largest absolute value of a weight", panel="movement").reduction
@@ -89,7 +93,7 @@ class Quantity:
         """Return the array that `measure` computes.
 
         Raises:
-            ValueError: if the array has another number of axes than `dims` names.
+            ValueError: if `measure` is None, or if the number of axes of the array does not match `dims`.
         """
         if self.measure is None:
             raise ValueError(f"measure must be a function, got None for the quantity {self.name!r}.")
@@ -106,21 +110,21 @@ _kinds: dict[str, dict[str, Quantity]] = {}
 
 
 def add(kind: str, *quantities: Quantity) -> None:
-    """Add the package's own quantities of one kind of result."""
+    """Add quantities to the catalogue for one kind of result."""
     entries = _kinds.setdefault(kind, {})
     for quantity in quantities:
         if quantity.name in entries:
-            raise ValueError(f"name must be new in results of kind {kind!r}, got {quantity.name!r}.")
+            raise ValueError(f"name must be unused in results of kind {kind!r}, got {quantity.name!r}.")
         entries[quantity.name] = quantity
 
 
 def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
-    """Return the quantities of one kind of result by name, in the order of the verdict and of the figure."""
+    """Return the quantities of one kind of result, keyed by name, in the order of the verdict and the figure."""
     return MappingProxyType(_kinds[kind])
 
 
 def registered() -> tuple[Quantity, ...]:
-    """Return the quantities from outside the package, in the order in which they were registered."""
+    """Return the user-defined quantities, in the order in which they were registered."""
     return tuple(quantity for quantity in _kinds["sweep"].values() if quantity.measure is not None)
 
 
@@ -130,22 +134,23 @@ def settings_by_width() -> tuple[str, ...]:
 
 
 def reserved_names() -> set[str]:
-    """Return the names that a measure of one's own must not have."""
+    """Return the names that user-defined measures must not use."""
     return {*_kinds["sweep"], *RECORDS}
 
 
 def register_quantity(quantity: Quantity) -> None:
-    """Add a quantity to the catalogue: sweeps measure it at every snapshot from then on.
+    """Add a quantity to the catalogue, so that later sweeps measure it at every snapshot.
 
-    The result of a sweep labels the quantity with its meaning and unit. The verdict has a row for it if its exponent is
-    predicted, and its level if `level` is set. The figure draws it if `panel` is set.
+    The variable in the result carries the meaning and unit of the quantity. The verdict has a row for the quantity if
+    `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set.
 
     Args:
-        quantity: quantity with a function `measure`. Without further dimensions than width, seed and step if it has a
-            row, a level or a panel.
+        quantity: quantity with a function `measure`. Its dimensions must be width, seed and step, without any others,
+            if `predicted`, `level` or `panel` is set.
 
     Raises:
-        ValueError: if the name is taken or not an identifier, there is no function, or a field has no allowed value.
+        ValueError: if the name is taken or is not an identifier, if `measure` is not a function, or if any other field
+            has a value that is not allowed.
 
     >>> import lazynet as lz
     >>> def largest(network, variables, variables_0, data):
@@ -158,18 +163,20 @@ def register_quantity(quantity: Quantity) -> None:
     """
     name = quantity.name
     if not name.isidentifier() or name in reserved_names():
-        raise ValueError(f"name must be an identifier that results do not have, got {name!r}.")
+        raise ValueError(f"name must be an identifier that results do not already use, got {name!r}.")
     if not callable(quantity.measure):
         raise ValueError(f"measure must be a function, got {quantity.measure!r} for the quantity {name!r}.")
     if quantity.dims[: len(MEMBER)] != MEMBER or len(set(quantity.dims)) < len(quantity.dims):
-        raise ValueError(f"dims must be width, seed, step and then further names, got {quantity.dims}.")
+        raise ValueError(f"dims must be width, seed, step and then any further distinct names, got {quantity.dims}.")
     for field, allowed in (("reduction", get_args(Reduction)), ("panel", (*get_args(Panel), None))):
         if getattr(quantity, field) not in allowed:
             raise ValueError(f"{field} must be one of {allowed}, got {getattr(quantity, field)!r}.")
     if quantity.predicted is not None:
         relation, exponent = quantity.predicted
         if relation not in get_args(Relation) or isinstance(exponent, str) or not math.isfinite(exponent):
-            raise ValueError(f"predicted must be a pair ('equal' or 'at most', number), got {quantity.predicted}.")
+            raise ValueError(
+                f"predicted must be a pair ('equal' or 'at most', finite number), got {quantity.predicted}."
+            )
     shown = [field for field in ("predicted", "level", "panel") if getattr(quantity, field)]
     if shown and quantity.dims != MEMBER:
         raise ValueError(f"dims must be {MEMBER} for a quantity with {' and '.join(shown)}, got {quantity.dims}.")
@@ -183,7 +190,7 @@ def unregister_quantity(name: str) -> None:
         name: name of the quantity.
 
     Raises:
-        ValueError: if no quantity of this name was registered.
+        ValueError: if no quantity with this name is registered.
     """
     names = [quantity.name for quantity in registered()]
     if name not in names:
@@ -192,7 +199,7 @@ def unregister_quantity(name: str) -> None:
 
 
 def label_result(result: Result, kind: str) -> None:
-    """Set the kind and the schema of a result, and the long name and the unit of each of its variables."""
+    """Set the kind and schema of a result, and the long name and unit of each of its variables."""
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     for name, quantity in catalogue(kind).items():
         if name in result.variables:
@@ -202,10 +209,10 @@ def label_result(result: Result, kind: str) -> None:
 
 
 def reference(kind: str = "sweep") -> str:
-    """Return the reference of one kind of result as Markdown: a table of its variables.
+    """Return the reference for one kind of result, a Markdown table of its variables.
 
     Args:
-        kind: kind of the result, its attribute `kind`.
+        kind: kind of result, as stored in its attribute `kind`.
 
     Raises:
         KeyError: if no result has this kind.
@@ -222,6 +229,6 @@ def _described(quantity: Quantity) -> tuple[str, ...]:
     relation, exponent = quantity.predicted or ("", "")
     judged = quantity.reduction if quantity.predicted or quantity.level else ""
     predicted = f"{'<= ' if relation == 'at most' else ''}{exponent}"
-    # A vertical bar would end the cell.
+    # A vertical bar would end the table cell.
     meaning = quantity.meaning.replace("|", "\\|")
     return f"`{quantity.name}`", ", ".join(quantity.dims), quantity.unit, meaning, judged, predicted

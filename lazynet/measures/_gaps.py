@@ -65,14 +65,15 @@ def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray
 def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     """Return the fraction of misclassified examples.
 
-    With one output, an example is misclassified if y f <= 0; with several, if the largest output is not at the class.
+    With one output, an example is misclassified if y f <= 0. With several outputs, it is misclassified if the largest
+    output is not the output for its class.
 
     Args:
         f: predictions, (..., n) for targets (n,) or (..., n, k) for targets (n, k).
-        y: targets, (n,) with values +-1, or (n, k) with the largest entry of each row at the class.
+        y: targets, (n,) with values +-1, or (n, k) where the largest entry of each row marks the class.
 
     Returns:
-        Fractions, (...).
+        Fractions, an array of shape (...).
 
     >>> import numpy as np
     >>> from lazynet.measures import zero_one_error

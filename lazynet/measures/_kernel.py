@@ -1,4 +1,4 @@
-"""Rotation of the kernel of a network during training, and its alignment with the labels."""
+"""Rotation of a network's kernel during training, and alignment of the kernel with the labels."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
 
 def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]) -> Array:
-    """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) of two kernels (Fort et al. 2020).
+    """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) between two kernels (Fort et al. 2020).
 
     Args:
         k: kernel K, (n1, n2).
         other: kernel K', (n1, n2).
 
     Returns:
-        A scalar, 0 if the kernels differ by a positive factor.
+        A scalar, which is 0 if one kernel is a positive multiple of the other.
 
     >>> import numpy as np
     >>> from lazynet.measures import kernel_distance
@@ -35,10 +35,10 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
     Args:
         kernels: kernels at s snapshots, (s, n1, n2).
-        times: times of the snapshots, (s,), ascending; steps, eta times steps, or epochs.
+        times: times of the snapshots in ascending order, (s,), such as steps, eta times steps, or epochs.
 
     Returns:
-        Velocities per unit of time, (s - 1,), NumPy float64.
+        Velocities per unit of time, (s - 1,), in NumPy float64.
     """
     kernels, times = np.asarray(kernels, np.float64), np.asarray(times, np.float64)
     norms = np.sqrt(np.einsum("sij,sij->s", kernels, kernels))
@@ -47,14 +47,14 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
 
 def label_alignment(k: SquareKernel, y: Targets) -> Array:
-    """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel with labels (Cristianini et al. 2001).
+    """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel with the labels (Cristianini et al. 2001).
 
     Args:
         k: kernel on the training set, (n, n).
         y: labels, (n,) or (n, k).
 
     Returns:
-        A scalar, 1 if the kernel is a multiple of Y Y'.
+        A scalar, which is 1 if the kernel is a positive multiple of Y Y'.
 
     >>> import numpy as np
     >>> from lazynet.measures import label_alignment
@@ -70,12 +70,12 @@ def label_alignment(k: SquareKernel, y: Targets) -> Array:
 def current_kernel(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
     """Return the empirical kernel on the training set.
 
-    Pass the function to `lazynet.Measure(own=...)` to record the kernel at each snapshot.
+    Include this function in `lazynet.Measure(own={...})` to record the kernel at each snapshot.
 
     Args:
         network: network to measure.
         variables: current variables of the network.
-        variables_0: initial variables of the network, not used.
+        variables_0: initial variables of the network, which are not used.
         data: data set with training inputs `x_train`, (n, d).
 
     Returns:

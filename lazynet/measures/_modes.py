@@ -20,7 +20,7 @@ def residual_modes(
         u: predictions on the training set at s snapshots, (s, n) or (s, n, k).
 
     Returns:
-        Components in descending order of the eigenvalues, with the shape of `u`, NumPy float64.
+        Components in descending order of the eigenvalues, in NumPy float64 and with the shape of `u`.
     """
     residual = np.asarray(y, np.float64) - np.asarray(u, np.float64)
     return np.moveaxis(np.tensordot(residual, k.vectors[:, ::-1], axes=(1, 0)), -1, 1)

@@ -1,4 +1,4 @@
-"""Displacement of weights and changes of activations, in the dtype of the arguments; all functions can be traced."""
+"""Displacements of weights and changes in activations, in traceable functions that keep the dtype of their inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
 
 
 def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
-    """Return the fraction of pre-activations w_r . x_i whose sign differs from the start.
+    """Return the fraction of pre-activations w_r . x_i whose sign differs from the initial sign.
 
     See Du et al. 2018, Figure 1(b), and the coupling of Li and Liang 2018, section 7. A pre-activation of zero counts
     as negative.
@@ -83,17 +83,17 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
         x: inputs, (n, d).
 
     Returns:
-        Fraction of the pairs of units and examples, a scalar.
+        Fraction of all pairs of a unit and an example, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
 
 def sign_changes(now: list[Array], before: list[Array]) -> Array:
-    """Return the fraction of pre-activations of all layers whose sign has changed.
+    """Return the fraction of pre-activations, over all layers, whose sign has changed.
 
     Args:
         now: pre-activations of each layer, (n, ...).
-        before: earlier pre-activations of the same shapes.
+        before: earlier pre-activations, with the same shapes.
 
     Returns:
         A scalar. A pre-activation of zero counts as negative.
@@ -106,10 +106,10 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
 
 
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
-    """Return the fraction of units whose pre-activations have their initial sign on every example.
+    """Return the fraction of units whose pre-activations keep their initial signs on every example.
 
-    In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
-    pattern, for any outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
+    In a ReLU network, whatever its outputs, the gradient of such a unit equals the pseudo-gradient, which uses the
+    initial activation pattern (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
 
     Args:
         w: weights, (m, d).

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-# Products of the kernel with a vector, sufficient if the next eigenvalue is smaller by at least 1%.
+# Number of kernel-vector products. It suffices if the second-largest eigenvalue is at least 1% below the largest.
 PRODUCTS = 32
 
 
 def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
-    """Return the largest eigenvalue of J J', where J is the Jacobian of all outputs in the parameters.
+    """Return the largest eigenvalue of J J', where J is the Jacobian of all outputs with respect to the parameters.
 
-    Full-batch descent of the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2); the part
-    of the Hessian that vanishes with the residual is left out. The Lanczos process with full reorthogonalization gives
-    a lower bound up to rounding. Each of its products takes one forward and one backward pass.
+    Full-batch descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2), if the
+    part of the Hessian that vanishes with the residual is neglected. The Lanczos process with full reorthogonalization
+    gives a lower bound, up to rounding. Each of its products takes one forward and one backward pass.
 
     Args:
         outputs: function that maps parameters to the outputs on the training set, (n,) or (n, k).
@@ -45,10 +45,10 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
         for _ in range(2):
             w = w - (basis @ w) @ basis
         norm = jnp.linalg.norm(w)
-        # The process ends when the start vector has no component outside of the basis.
+        # The process ends once the basis spans the Krylov space of the initial vector.
         is_running = norm > size * jnp.finfo(f.dtype).eps * jnp.abs(tridiagonal).max()
         beta = jnp.where(is_running, norm, 0)
-        # The last step has no next row and column, so its entries are dropped.
+        # The last step has no next row or column, so the entries that it would write there are dropped.
         tridiagonal = tridiagonal.at[i, i + 1].set(beta, mode="drop").at[i + 1, i].set(beta, mode="drop")
         return basis, tridiagonal, jnp.where(is_running, w / norm, 0)
 

@@ -1,4 +1,4 @@
-"""Singular values of weights and of their updates."""
+"""Singular values of weights and their updates."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,13 +9,13 @@ from lazynet.typing import AnyArray
 def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
     """Return the singular values of a matrix.
 
-    Li and Liang 2018, Figures 1(d) and 2(d), show those of the update W - W_0 and of W.
+    Figures 1(d) and 2(d) of Li and Liang 2018 show the singular values of the update W - W_0 and of W.
 
     Args:
         a: matrix, (m, d).
 
     Returns:
-        Singular values in descending order, (min(m, d),), NumPy float64.
+        Singular values in descending order, (min(m, d),), in NumPy float64.
     """
     return np.linalg.svd(np.asarray(a, np.float64), compute_uv=False)
 
@@ -23,7 +23,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 def leading_values(values: Float[AnyArray, " r"]) -> int:
     """Return the number of singular values before the largest ratio s_i / s_{i+1} of consecutive values.
 
-    Values below 1e-7 of the largest, the rounding of float32, are ignored.
+    Values below 1e-7 times the largest value, which is the rounding level of float32, are ignored.
 
     Args:
         values: singular values in descending order, (r,).
@@ -44,13 +44,13 @@ def leading_values(values: Float[AnyArray, " r"]) -> int:
 def effective_rank(values: Float[AnyArray, " r"]) -> float:
     """Return the effective rank exp(-sum_i p_i log p_i) with p_i = s_i / sum_j s_j.
 
-    See Roy and Vetterli 2007, definition 1.
+    See Roy and Vetterli 2007, Definition 1.
 
     Args:
         values: singular values s_i, (r,).
 
     Returns:
-        A number from 1 to r; NaN if all values are zero.
+        A number from 1 to r, or NaN if all values are zero.
 
     >>> import numpy as np
     >>> from lazynet.measures import effective_rank

@@ -1,4 +1,4 @@
-"""The quantities of a sweep, in the order of the verdict's levels and of the figure's legends."""
+"""The quantities of a sweep, in the order in which the verdict lists levels and the figure lists legend entries."""
 
 from lazynet.measures._catalogue import Quantity, Source, add
 

@@ -1,4 +1,4 @@
-"""Activations, by name or as functions, with the facts that theory needs."""
+"""Activations, given by name or as functions, with the properties that the theory needs."""
 
 import builtins
 import functools
@@ -16,14 +16,14 @@ Function = Callable[[AnyArray], Array]
 
 
 class Activation(NamedTuple):
-    """An activation and facts about it.
+    """An activation and its known properties.
 
     Attributes:
-        name: its name in settings and titles.
-        function: sigma, elementwise.
-        lipschitz: the smallest Lipschitz constant of sigma; None if it is unknown.
-        homogeneous: True if sigma(c z) = c sigma(z) for c > 0; None if it is unknown.
-        relu_parts: (a, b) if sigma(z) = a z + b relu(z).
+        name: name of the activation in settings and titles.
+        function: sigma, applied elementwise.
+        lipschitz: the smallest Lipschitz constant of sigma, or None if it is unknown.
+        homogeneous: whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
+        relu_parts: the pair (a, b) for which sigma(z) = a z + b relu(z), or None if no such pair is known.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Activation(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """True if it is one of `ACTIVATIONS`; a function of the user's may have the name of another."""
+        """Whether the activation is one of `ACTIVATIONS`, and not a user-defined function with the same name."""
         return ACTIVATIONS.get(self.name) is self
 
     @property
     def binary_slope(self) -> bool:
-        """True if sigma' is 0 or 1 everywhere."""
+        """Whether sigma' takes only the values 0 and 1."""
         return self.relu_parts == (0.0, 1.0)
 
 
 def gelu(z: AnyArray) -> Array:
-    """Return z Phi(z) with the exact normal distribution function, not jax's default tanh approximation."""
+    """Return z Phi(z) with the exact normal distribution function Phi, not JAX's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
 
@@ -56,7 +56,8 @@ def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
     return Activation(name, function, lipschitz, False)
 
 
-# Largest slopes: erf 2 / sqrt(pi) at 0; gelu Phi(z) + z phi(z) at z = sqrt(2); silu at z = 2.39936.
+# The largest slope of erf is 2 / sqrt(pi) at z = 0; that of gelu is Phi(z) + z phi(z) at z = sqrt(2); that of silu is
+# reached at z = 2.39936.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
@@ -72,17 +73,17 @@ ACTIVATIONS = {
         _smooth("silu", jax.nn.silu, 1.099839320128867),
     )
 }
-# JAX's functions by identity, so that jax.nn.relu has the closed form of "relu".
+# JAX's own functions are recognized by identity, so that jax.nn.relu uses the closed form of "relu".
 NAMES: dict[Any, str] = {activation.function: name for name, activation in ACTIVATIONS.items()}
 NAMES |= {jnp.absolute: "abs", builtins.abs: "abs"}
 
 
 def get_activation(activation: str | Function) -> Activation:
-    """Return an activation by its name, or a function with the facts that are known about it.
+    """Return an activation given by name, or wrap a function together with its known properties.
 
     Args:
-        activation: a name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions count as
-            the names of their activations, such as `jax.nn.relu` as "relu".
+        activation: a name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
+            treated like their names, for example `jax.nn.relu` like "relu".
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
@@ -95,7 +96,7 @@ def check_activation(activation: Any) -> None:
     """Check that an activation is a known name or an elementwise JAX function.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if the activation is neither, or is a function that cannot be hashed.
     """
     allowed = f"one of {', '.join(ACTIVATIONS)} or an elementwise JAX function of one array"
     if isinstance(activation, str) and activation in ACTIVATIONS:
@@ -106,7 +107,7 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            f"activation must be hashable, got {activation!r}. It is part of the key of compiled programs."
+            f"activation must be hashable, got {activation!r}. Compiled programs use it as part of their cache key."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:
@@ -115,8 +116,8 @@ def check_activation(activation: Any) -> None:
 
 @functools.cache
 def _why_not_elementwise(function: Function) -> str:
-    """Return the reason why a function is not an elementwise JAX function, or an empty string if it is."""
-    # Networks are built inside traced functions too.
+    """Return the reason why a function is not an elementwise JAX function, or an empty string if it is one."""
+    # Networks may also be built inside traced functions, so evaluate the function at compile time.
     with jax.ensure_compile_time_eval():
         z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))
         try:
@@ -130,5 +131,5 @@ def _why_not_elementwise(function: Function) -> str:
 
 
 def value_and_slope(activation: str | Function, z: AnyArray) -> tuple[Array, Array]:
-    """Return sigma(z) and sigma'(z), elementwise; relu'(0) is 0, as in JAX."""
+    """Return sigma(z) and sigma'(z) elementwise, with relu'(0) = 0 as in JAX."""
     return jax.jvp(get_activation(activation).function, (z,), (jnp.ones_like(z),))

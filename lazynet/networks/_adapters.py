@@ -1,4 +1,4 @@
-"""Adapters for a user's network in flax, NNX, stax or as functions."""
+"""Adapters for user-supplied networks written in flax, NNX or stax, or as plain functions."""
 
 import functools
 import inspect
@@ -22,18 +22,19 @@ WHY = "Outputs must be a function of the parameters and of one row; running aver
 
 @dataclass(frozen=True)
 class Adapted:
-    """A user's network, as `from_flax`, `from_nnx`, `from_stax` and `from_functions` return it.
+    """A user-supplied network, as returned by `from_flax`, `from_nnx`, `from_stax` and `from_functions`.
 
     Attributes:
-        kind: its library, "flax", "nnx", "stax" or "functions".
-        start: function (key, x, width) -> parameters.
+        kind: what the network was made from: "flax", "nnx", "stax" or "functions".
+        start: function (key, x, width) -> initial parameters.
         forward: function (parameters, x, width) -> outputs (n,), (n, 1) or (n, k).
-        kernel: function of the width that returns the kernel of infinite width, a function (x1, x2=None) -> (n1, n2);
-            None if the network has no such kernel.
+        kernel: function that maps the width to the infinite-width kernel, itself a function (x1, x2=None) -> (n1, n2);
+            None if no such kernel is known.
         width: width of the network.
         outputs: number of outputs k.
-        output_scale: alpha, the factor of the outputs: a number or a function of the width.
-        parametrization: exponents of the width, for predicted exponents; None if they are unknown.
+        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
+        parametrization: powers of the width in each layer, from which the verdict predicts exponents; None if they are
+            unknown.
     """
 
     kind: str
@@ -53,18 +54,18 @@ class Adapted:
 
     @property
     def one_kernel(self) -> bool:
-        """True if the kernel is the same at all widths up to the output scale; stax has a kernel for each width."""
+        """Whether all widths share one kernel up to the output scale; stax has a separate kernel for each width."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
-        """Return the network with other fields."""
+        """Return a copy of the network with the given fields changed."""
         return replace(self, **changes)
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the parameters at the start, drawn in float32 and cast to the dtype of x.
+        """Return the initial parameters, drawn in float32 and cast to the dtype of x.
 
         Raises:
-            ValueError: if there are no parameters, or some are not floating point.
+            ValueError: if the network has no parameters, or if any parameter is not floating point.
         """
         params = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
         leaves = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -78,10 +79,10 @@ class Adapted:
         return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), params)}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
-        """Return the outputs, (n,) for one output and (n, k) for more.
+        """Return the outputs, of shape (n,) for one output or (n, k) for several.
 
         Raises:
-            ValueError: if `forward` returns another shape.
+            ValueError: if `forward` returns an array of the wrong shape.
         """
         f = self.forward(variables["params"], x, self.width)
         expected = (len(x), self.outputs)
@@ -102,7 +103,7 @@ def _adapted_traits(network: Adapted) -> Traits:
         title=f"Network from_{network.kind}",
         fields=("outputs", "output_scale", "parametrization"),
         learning_rate_exponent=None if exponents is None else exponents.learning_rate,
-        # Two hidden layers have the exponents of every larger depth.
+        # The exponents are the same for all depths of at least two hidden layers.
         scaling=None if exponents is None else LayerScaling(exponents, depth=2),
     )
 
@@ -119,21 +120,21 @@ def from_flax(
     """Wrap a flax (Linen) module as a network.
 
     Args:
-        make: function of the width that builds the module; its `__call__(x)` takes rows (n, d) and returns (n,), (n, 1)
-            or (n, k). Reshape images inside the module. Modules of the same width must be the same.
-        width: width of the network; a sweep replaces it.
+        make: function of the width that builds the module. Its `__call__(x)` takes rows (n, d) and returns (n,), (n, 1)
+            or (n, k). Reshape images inside the module. Modules built for the same width must be identical.
+        width: width of the network; a sweep overrides it.
         outputs: number of outputs k.
-        output_scale: alpha, the factor of the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the module's layers, such as "standard" for flax's own;
-            the verdict predicts exponents from it. None for no predictions.
-        kernel: kernel of infinite width, a function (x1, x2=None) -> (n1, n2), the same at all widths; None if it is
-            unknown.
+        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
+        parametrization: name or `lazynet.Parametrization` of the module's layers, such as "standard" for flax's own
+            layers; the verdict uses it to predict exponents. None for no predictions.
+        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
+            is unknown.
 
     Returns:
-        A network with the protocol of `lazynet.networks.Network`.
+        A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: at the first use, if the module has dropout, or variables outside of "params" (batch norm).
+        ValueError: on first use, if the module has dropout, or has variables outside "params", as with batch norm.
 
     >>> import flax.linen as nn, jax, lazynet as lz
     >>> network = lz.from_flax(lambda width: nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)]), width=32)
@@ -169,21 +170,21 @@ def from_nnx(
     """Wrap a flax NNX module as a network.
 
     Args:
-        make: function (width, rngs) that builds the module, which draws its start from `rngs`; called with rows (n, d)
-            the module returns (n,), (n, 1) or (n, k).
-        width: width of the network; a sweep replaces it.
+        make: function (width, rngs) that builds the module and draws its initial parameters from `rngs`. Called with
+            rows (n, d), the module returns (n,), (n, 1) or (n, k).
+        width: width of the network; a sweep overrides it.
         outputs: number of outputs k.
-        output_scale: alpha, the factor of the outputs: a number or a function of the width.
+        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
         parametrization: name or `lazynet.Parametrization` of the module's layers; None for no predictions.
-        kernel: kernel of infinite width, a function (x1, x2=None) -> (n1, n2), the same at all widths; None if it is
-            unknown.
+        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
+            is unknown.
 
     Returns:
-        A network with the protocol of `lazynet.networks.Network`.
+        A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `make` does not take two arguments; at the first use, if the module has state other than
-            parameters (batch norm, dropout).
+        ValueError: if `make` does not take two arguments; on first use, if the module has state other than parameters,
+            as with batch norm or dropout.
 
     >>> import jax, lazynet as lz
     >>> from flax import nnx
@@ -198,7 +199,8 @@ def from_nnx(
     _check_make(make, nnx.Module)
     if not (_takes(make, 0, 0) or _takes(make, 0, rngs=0)):
         raise ValueError(
-            f"make must be a function (width, rngs), got {make!r}. NNX modules draw their start when they are built."
+            f"make must be a function (width, rngs), got {make!r}. NNX modules draw their initial "
+            "parameters when they are built."
         )
 
     def built(width: int, rngs: Any) -> Any:
@@ -209,7 +211,7 @@ def from_nnx(
         )
 
     def parts_of(module: Any) -> tuple[Any, Any, Any]:
-        """Return the module's definition, its parameters, and all other state."""
+        """Return the module's definition, its parameters and all other state."""
         definition, state = nnx.split(module)
         params, rest = nnx.split_state(state, nnx.Param, ...)
         return definition, params, rest
@@ -227,7 +229,7 @@ def from_nnx(
 
     def forward(params: Any, x: AnyArray, width: int) -> Any:
         definition, state = abstract(width)
-        # replace_by_pure_dict writes in place.
+        # Copy the state, because replace_by_pure_dict modifies it in place.
         state = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(definition, state)(x)
@@ -243,23 +245,24 @@ def from_stax(
     output_scale: Scale = 1.0,
     parametrization: str | Parametrization | None = "ntk",
 ) -> Adapted:
-    """Wrap layers of neural-tangents' stax as a network, with its analytic kernel.
+    """Wrap layers from the stax library of neural-tangents as a network with an analytic kernel.
 
-    `lazynet.kernels.neural_tangents().stax` is the library. Its layers train rescaled weights, unlike `TwoLayer`.
+    The library is available as `lazynet.kernels.neural_tangents().stax`. Unlike `TwoLayer`, its layers train rescaled
+    weights.
 
     Args:
         make: function of the width that returns (init_fn, apply_fn, kernel_fn).
-        width: width of the network; a sweep replaces it.
+        width: width of the network; a sweep overrides it.
         outputs: number of outputs k.
-        output_scale: alpha, the factor of the outputs, whose square multiplies the kernel: a number or a function of
-            the width.
+        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width. Its square
+            multiplies the kernel.
         parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
 
     Returns:
-        A network with the protocol of `lazynet.networks.Network`.
+        A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: at the first use, if `make` does not return three functions.
+        ValueError: on first use, if `make` does not return three functions.
 
     >>> import jax, lazynet as lz
     >>> from lazynet.kernels import neural_tangents
@@ -273,8 +276,7 @@ def from_stax(
         functions = make(width)
         if not (isinstance(functions, tuple) and len(functions) == 3):
             raise ValueError(
-                "make must return (init_fn, apply_fn, kernel_fn), as the layers of stax do, got a "
-                f"{type(functions).__name__}."
+                f"make must return (init_fn, apply_fn, kernel_fn), as stax layers do, got a {type(functions).__name__}."
             )
         return functions
 
@@ -301,24 +303,24 @@ def from_functions(
     output_scale: Scale = 1.0,
     parametrization: str | Parametrization | None = None,
 ) -> Adapted:
-    """Wrap two functions as a network.
+    """Wrap a pair of functions, `init` and `apply`, as a network.
 
     Args:
-        init: function (key, x, width) that returns the parameters, a tree of floating-point arrays.
-        apply: function (params, x) that returns the outputs (n,), (n, 1) or (n, k) for rows (n, d).
-        kernel: kernel of infinite width, a function (x1, x2=None) -> (n1, n2), the same at all widths; None if it is
-            unknown.
-        width: width of the network; a sweep replaces it.
+        init: function (key, x, width) that returns the initial parameters, a pytree of floating-point arrays.
+        apply: function (params, x) that maps rows (n, d) to outputs (n,), (n, 1) or (n, k).
+        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
+            is unknown.
+        width: width of the network; a sweep overrides it.
         outputs: number of outputs k.
-        output_scale: alpha, the factor of the outputs: a number or a function of the width.
+        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
         parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
 
     Returns:
-        A network with the protocol of `lazynet.networks.Network`.
+        A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `kernel` cannot be called with one and with two arrays; at the first use, if there are no
-            parameters, or some are not floating point.
+        ValueError: if `kernel` cannot be called with one array as well as with two; on first use, if the network has no
+            parameters, or if any parameter is not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):
@@ -350,26 +352,26 @@ def _refuse_state(names: list[str]) -> None:
 
 
 def _check_make(make: Any, kind: type) -> None:
-    """Refuse a module in place of a function that builds modules."""
+    """Check that `make` is a function that builds modules, and not a module itself."""
     if isinstance(make, kind) or not callable(make):
         raise ValueError(f"make must be a function of the width that builds the network, got a {type(make).__name__}.")
 
 
 def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: Any) -> Any:
-    """Return the module that `make` builds, after a check of its class."""
+    """Return the module that `make` builds, after checking its class."""
     module = make(*arguments, **named)
     if not isinstance(module, kind):
         allowed = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
         raise ValueError(
-            f"make must return a {allowed}, got a {type(module).__name__}. There is one function for each library: "
-            "from_flax, from_nnx, from_stax."
+            f"make must return a {allowed}, got a {type(module).__name__}. Each library has its own adapter: "
+            "from_flax, from_nnx or from_stax."
         )
     return module
 
 
 def _takes(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
-    """True if a function, or the class of a module, accepts these arguments."""
-    # The metaclass of modules hides the signature of their __init__.
+    """Return whether a function, or the constructor of a module class, accepts the given arguments."""
+    # The metaclass of a module class hides the signature of its __init__.
     called: Any = function
     if isinstance(function, type):
         called, arguments = called.__init__, (None, *arguments)

@@ -1,4 +1,4 @@
-"""A network minus its own start, the model that Chizat et al. 2019 and Geiger et al. 2019 scale."""
+"""A network minus its initial outputs, which is the model that Chizat et al. 2019 and Geiger et al. 2019 scale."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -12,35 +12,35 @@ from lazynet.typing import AnyArray, Variables
 
 @dataclass(frozen=True)
 class Centered:
-    """The network f(x; theta) - f(x; theta_0), which is zero at the start and has the kernel of f.
+    """The network f(x; theta) - f(x; theta_0), which is zero at initialization and has the same kernel as f.
 
-    theta_0 is in the collection "origin". Other attributes are those of the network.
+    The collection "origin" holds theta_0. All other attributes are those of `network`.
 
     Attributes:
-        network: f.
+        network: the network f.
     """
 
     network: Network
     centered: ClassVar[bool] = True
 
     def __getattr__(self, name: str) -> Any:
-        """Return the network's attribute."""
-        # A copy is asked for attributes before it has a network.
+        """Return an attribute of the wrapped network."""
+        # Copying looks up attributes before `network` is set.
         if name.startswith("_") or name == "network":
             raise AttributeError(name)
         return getattr(self.network, name)
 
     def clone(self, **changes: Any) -> "Centered":
-        """Return the model of the network with other fields."""
+        """Return the centered version of the network with the given fields changed."""
         return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables of the network, with a copy of its parameters as "origin"."""
+        """Return the variables of the network, with a copy of its parameters in "origin"."""
         variables = dict(self.network.init(key, x))
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
-        """Return the outputs minus the outputs at the start, (n,) or (n, k)."""
+        """Return the outputs minus the initial outputs, of shape (n,) or (n, k)."""
         now = {name: value for name, value in variables.items() if name != "origin"}
         f: Array = self.network.apply(now, x)
         return f - self.network.apply({**now, "params": variables["origin"]}, x)

@@ -1,4 +1,4 @@
-"""Checks that an object is a network which a sweep can train."""
+"""Checks that an object is a network that a sweep can train."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from lazynet.typing import AnyArray
 
 
 def check_network(network: Any, x: AnyArray) -> None:
-    """Check that an object follows the protocol of a network and that it maps rows independently.
+    """Check that an object follows the `Network` protocol and maps each row independently of the others.
 
     Args:
-        network: the object.
-        x: rows (n, d), of which a network with functions of the user's is evaluated on three.
+        network: the object to check.
+        x: rows (n, d); networks with user-supplied functions are evaluated on the first three.
 
     Raises:
-        ValueError: if a part of the protocol is missing, the network fails on these rows, an output depends on other
+        ValueError: if part of the protocol is missing, the network fails on these rows, an output depends on other
             rows, or an output is not finite.
     """
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:
         raise ValueError(
             f"network must have width, outputs, clone, init and apply, got a {type(network).__name__} without "
-            f"{', '.join(missing)}. lazynet.from_flax, from_nnx, from_stax and from_functions make networks."
+            f"{', '.join(missing)}. Use lazynet.from_flax, from_nnx, from_stax or from_functions to make a network."
         )
     if not traits(network).custom:
         return
@@ -44,16 +44,16 @@ def check_network(network: Any, x: AnyArray) -> None:
     gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
     if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
         raise ValueError(
-            "The network's output for a row is not finite, or changes with the other rows of the batch, as with batch "
-            "norm, or from call to call. A tangent kernel needs outputs that depend on one row alone."
+            "The network's output for a row is not finite, changes from call to call, or depends on other rows of the "
+            "batch, as with batch norm. A tangent kernel needs outputs that each depend on a single row."
         )
 
 
 def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
-    """Check that a network with functions of the user's depends on the width and on the seed, if there are several.
+    """Check that a network with user-supplied functions varies with the width and the seed, if several are given.
 
     Raises:
-        ValueError: if two keys give the same start, or two widths the same number of parameters.
+        ValueError: if two keys give the same initial parameters, or two widths give the same number of parameters.
     """
     if not traits(network).custom:
         return
@@ -62,12 +62,12 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
         starts = (jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), rows)) for seed in (0, 1))
         if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
             raise ValueError(
-                "The network starts from the same parameters for every key. Draw them from the key, or use seeds=1."
+                "The network has the same initial parameters for every key. Draw them from the key, or use seeds=1."
             )
     if len(widths) > 1:
         sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]
         if sizes[0] == sizes[1]:
             raise ValueError(
-                f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. Build it from "
-                "its width."
+                f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. Its layers "
+                "must depend on the width."
             )

@@ -1,4 +1,4 @@
-"""Convolutional network with one convolution and an average over patches, a flax module."""
+"""A convolutional network with one convolution followed by an average over patches, as a flax module."""
 
 from dataclasses import replace
 
@@ -15,26 +15,27 @@ from lazynet.typing import AnyArray, Variables
 
 
 class ConvNet(SingleHidden):
-    """Convolutional network f(x) = (alpha / sqrt(m)) sum_r a_r (1 / P) sum_p sigma(w_r . x_p) over the P patches x_p.
+    """Convolutional network f(x) = (alpha / sqrt(m)) sum_r a_r (1 / P) sum_p sigma(w_r . x_p), with P patches x_p.
 
-    A convolution with filters w_r and without padding, an average over patches and a readout: the architecture of
-    Liang, Sun and Srikant 2021 with the scales of `TwoLayer`. With a single patch it is `TwoLayer`.
+    The network consists of a convolution with filters w_r and no padding, an average over patches, and a readout. This
+    is the architecture of Liang, Sun and Srikant 2021 with the scaling of `TwoLayer`. With a single patch, it is the
+    same as `TwoLayer`.
 
-    `init(key, x)` returns {"hidden": (m, features of a patch), "readout": (m, k)}, the trained arrays in the collection
-    "params" and the others in "fixed".
+    `init(key, x)` returns the arrays "hidden" (m, features of a patch) and "readout" (m, k). Trained arrays are in the
+    collection "params", and all others are in "fixed".
 
     Args:
-        width: number of filters m, at least 1; even with a symmetric start.
-        filter_size: length r of a filter, or the side of a square filter on images.
+        width: number of filters m, at least 1; must be even if `symmetric` is True.
+        filter_size: length r of a filter, or the side of a square filter for images.
         stride: distance between neighboring patches, at least 1.
-        image: shape (height, width) or (height, width, channels) of the image in each row of features; None for
+        image: shape (height, width) or (height, width, channels) of the image stored in each row; None for
             one-dimensional signals.
 
     The other arguments are those of `TwoLayer`.
 
     Raises:
-        ValueError: if an argument has another value; in `init` and `apply`, if rows do not have the features of the
-            image.
+        ValueError: if an argument has a value that is not allowed; in `init` and `apply`, if the rows have the wrong
+            number of features.
 
     >>> import jax, lazynet as lz
     >>> network = lz.ConvNet(width=64, filter_size=3, image=(8, 8))
@@ -62,7 +63,7 @@ class ConvNet(SingleHidden):
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
-        """Return the outputs, (n,) or (n, k)."""
+        """Return the outputs, of shape (n,) or (n, k)."""
         x_patches = patches(self, x)
         hidden, readout = self._weights(x_patches[:, 0])
         values = get_activation(self.activation).function(x_patches @ hidden.T)
@@ -71,15 +72,15 @@ class ConvNet(SingleHidden):
 
 
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
-    """Return the patches (n, P, features of a patch) of rows (n, d), NumPy or JAX."""
+    """Return the patches (n, P, features of a patch) of the rows (n, d) of a NumPy or JAX array."""
     return x[:, patch_features(network, x.shape[1])]
 
 
 def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
-    """Return the indices among d features of the features in each patch.
+    """Return the indices of each patch's features among all d features.
 
     Raises:
-        ValueError: if d is not the number of features of the image, or a signal is shorter than a filter.
+        ValueError: if d is not the number of features of the image, or if a signal is shorter than the filter.
     """
     r, stride = network.filter_size, network.stride
     if network.image is None:
@@ -96,7 +97,7 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
 @traits.register(ConvNet)
 def _convolutional_traits(network: ConvNet) -> Traits:
     def preactivations(variables: Variables, x: AnyArray) -> list[Array]:
-        """Return w_r . x_p for every filter and patch, (n, P, m)."""
+        """Return w_r . x_p for every patch and filter, an array (n, P, m)."""
         return [jnp.asarray(patches(network, x) @ weights(variables, "hidden").T)]
 
     return replace(single_hidden_traits(network), preactivations=preactivations)

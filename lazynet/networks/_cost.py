@@ -1,4 +1,4 @@
-"""Floating-point operations and bytes of a network's outputs, gradients and kernels."""
+"""Floating-point operations and bytes needed for a network's outputs, gradients and kernels."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lazynet.networks._two_layer import TwoLayer
 
 
 def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
-    """Approximate operations of the outputs of n rows of d features, and bytes of all float32 intermediate values."""
+    """Estimate the operations for the outputs on n rows of d features, and the bytes of all float32 intermediates."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n * d * network.width, 4 * n * network.width
     traced = jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d))
@@ -20,10 +20,10 @@ def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
 
 
 def gradient_operations(network: Network, n: int, d: int) -> float:
-    """Operations of the outputs of n rows of d features and their gradient in the trained arrays.
+    """Return the number of operations for the outputs and the gradient on n rows of d features.
 
-    The gradient of the weights takes as many operations as the outputs, and the gradient of the values of lower layers
-    as many again. A network with one hidden layer has no lower layer.
+    The gradient with respect to the trained weights takes as many operations as the outputs, and so does the gradient
+    with respect to the values of the lower layers. A network with one hidden layer has no lower layer.
     """
     forward, layer = forward_cost(network, n, d)[0], traits(network).hidden_layer
     if layer is None:
@@ -32,7 +32,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 
 
 def kernel_operations(network: Network, n: int, d: int) -> float:
-    """Operations of the empirical kernel of n rows, from the slopes or from the gradients of each output."""
+    """Return the number of operations for the empirical kernel of n rows, from slopes or from per-output gradients."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
     gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
@@ -40,19 +40,19 @@ def kernel_operations(network: Network, n: int, d: int) -> float:
 
 
 def step_bytes(network: Network, n: int, d: int) -> int:
-    """Bytes that one training step reads and writes: the weights, and float32 intermediate values of n rows."""
+    """Return the number of bytes that a training step on n rows reads and writes: weights and float32 intermediates."""
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
     return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
 
 
 def parameter_bytes(network: Network, d: int) -> int:
-    """Bytes of all variables in float32."""
+    """Return the number of bytes that all variables take up in float32."""
     return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d)[0]))
 
 
 def timing_network(width: int) -> TwoLayer:
-    """Return a network with a hand-written stepper, whose steps time a machine."""
+    """Return a network with a hand-written stepper, for timing training steps on a machine."""
     return TwoLayer(width=width)
 
 

@@ -1,4 +1,4 @@
-"""Fully connected networks of any depth in any parametrization, flax modules."""
+"""Fully connected networks of any depth in any parametrization, as flax modules."""
 
 from collections.abc import Iterator
 from math import sqrt
@@ -17,31 +17,31 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MLP(nn.Module):
-    """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and f = alpha m^(-a) V' h_depth.
+    """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and output alpha m^(-a) V' h_depth.
 
-    Entries of W_l start as N(0, (kappa m^(-b_l))^2) and entries of V as N(0, m^(-2 b)), with the exponents of the
-    parametrization. The trained variables are W_l and V themselves. The default, "ntk" with sigma = relu and
-    kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, on rows times sqrt(d): like `TwoLayer` it does not
-    divide by sqrt(d). With "chen" and output_scale m^alpha it is the network of Chen et al. 2019, section 2, whose L is
-    depth + 1.
+    The entries of W_l are initialized from N(0, (kappa m^(-b_l))^2) and the entries of V from N(0, m^(-2 b)), with the
+    exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with
+    sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d),
+    because this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the
+    network of Chen et al. 2019, section 2, whose L is depth + 1.
 
-    `init(key, x)` returns "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,), the trained
-    arrays in the collection "params" and the others in "fixed", drawn in float32 and cast to the dtype of x.
-    `apply(variables, x)` returns (n,) for one output and (n, k) for more.
+    `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,),
+    drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are in
+    "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several.
 
     Args:
-        width: number of units m of each hidden layer, at least 1.
+        width: number of units m in each hidden layer, at least 1.
         depth: number of hidden layers, at least 1.
         outputs: number of outputs k, at least 1.
-        activation: a name or a function, as in `TwoLayer`.
-        train: the trained part, "hidden" (all W_l), "readout" (V) or "both".
+        activation: name or function, as in `TwoLayer`.
+        train: the part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: kappa, a positive number or a function of the width.
         output_scale: alpha, a positive number or a function of the width.
         bias_scale: scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
     Raises:
-        ValueError: if an argument has another value.
+        ValueError: if an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> network = lz.MLP(width=64, depth=2)
@@ -71,7 +71,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
-        """Return the outputs, (n,) or (n, k)."""
+        """Return the outputs, of shape (n,) or (n, k)."""
         exponents, kappa = get_parametrization(self.parametrization), at_width(self.init_scale, self.width)
         arrays, entering = {}, x.shape[1]
         for layer in range(1, self.depth + 1):
@@ -90,7 +90,7 @@ class MLP(nn.Module):
     def _array(self, name: str, trained: bool, std: float, shape: tuple[int, ...], x: AnyArray) -> AnyArray:
         def draw(key: Array) -> Array:
             drawn = jax.random.normal(key, shape, jnp.float32)
-            # Without the barrier the compiler may merge the factor, which changes the last bit of the start.
+            # Without the barrier, the compiler may merge the factors, which changes the last bit of the weights.
             return (std * jax.lax.optimization_barrier(drawn)).astype(x.dtype)
 
         if trained:
@@ -99,15 +99,15 @@ class MLP(nn.Module):
 
 
 class ThreeLayer(MLP):
-    """Three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: an `MLP` with other defaults.
+    """Three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: an `MLP` with different defaults.
 
-    f(x) = sum_i a_i relu(n_i(x) + b_2i) with n_i = sum_j v_ij relu(w_j . x + b_1j) and m1 = m2 = m. W, V and both
-    biases start as N(0, 1 / m), a as N(0, 1). Training moves W and V (train="hidden", the default), a alone ("readout")
-    or all three ("both"), and never the biases. The tangent kernel grows as m, so that learning rates fall as 1 / m.
-    Arguments are those of `MLP`.
+    The network is f(x) = sum_i a_i relu(n_i(x) + b_2i) with n_i(x) = sum_j v_ij relu(w_j . x + b_1j) and m1 = m2 = m.
+    The entries of W, V and both biases are initialized from N(0, 1 / m), and those of a from N(0, 1). Training changes
+    W and V (train="hidden", the default), only a ("readout") or all three ("both"), but never the biases. The tangent
+    kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are those of `MLP`.
 
     Raises:
-        ValueError: if depth is not 2, or an argument is not allowed in `MLP`.
+        ValueError: if `depth` is not 2, or if an argument has a value that `MLP` does not allow.
 
     >>> import jax, lazynet as lz
     >>> network = lz.ThreeLayer(width=64)
@@ -124,18 +124,18 @@ class ThreeLayer(MLP):
     def __post_init__(self) -> None:
         """Check that the depth is 2."""
         if self.depth != 2:
-            raise ValueError(f"depth must be 2 in a ThreeLayer, got {self.depth}. Use MLP for another depth.")
+            raise ValueError(f"depth must be 2 in a ThreeLayer, got {self.depth}. Use MLP for other depths.")
         super().__post_init__()
 
 
 def output_multiplier(network: MLP) -> float:
-    """Return the factor alpha m^(-a) in front of the last sum."""
+    """Return the factor alpha m^(-a) that multiplies the readout."""
     forward = get_parametrization(network.parametrization).forward
     return at_width(network.output_scale, network.width) * network.width ** -forward[2]
 
 
 def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
-    """Yield m^(-a_l) W_l h_(l-1) + b_l (n, m) for each hidden layer."""
+    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, an array (n, m)."""
     forward, h = get_parametrization(network.parametrization).forward, x
     activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):

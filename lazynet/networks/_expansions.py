@@ -1,4 +1,4 @@
-"""Taylor polynomials of a network in its trained parameters, which train like any other network."""
+"""Taylor polynomials of a network in its trained parameters, which can be trained like any other network."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,21 +15,22 @@ from lazynet.typing import AnyArray, Variables
 class Linearized:
     """The linearized network f_lin(x; theta) = f(x; theta_0) + J(x; theta_0) (theta - theta_0).
 
-    Lee et al. 2019, section 2.2. theta is in the collection "params" and theta_0 in "origin"; J is never formed.
+    See Lee et al. 2019, section 2.2. The collection "params" holds theta, and "origin" holds theta_0. The Jacobian J is
+    never formed.
 
     Attributes:
-        network: f, with a function `apply(variables, x)`.
+        network: the network f, with a method `apply(variables, x)`.
     """
 
     network: Any
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return variables of the polynomial at its point of expansion, the variables of the network."""
+        """Return the polynomial's variables at its point of expansion, given the network's variables there."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
-        """Return the outputs of the polynomial, (n,) or (n, k)."""
+        """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
         rest = {name: value for name, value in variables.items() if name not in ("params", "origin")}
         origin = variables["origin"]
         move = jax.tree.map(lambda now, start: now - start, variables["params"], origin)
@@ -49,9 +50,10 @@ class Linearized:
 class Quadratic(Linearized):
     """The quadratic network f_lin(x; theta) + 1/2 (theta - theta_0)' H(x; theta_0) (theta - theta_0).
 
-    Bai and Lee 2019, section 2; H is never formed. For relu, whose second derivative is 0, it is the network with the
-    signs at theta_0, up to terms of third order in the movement. With two trained layers its second-order part is then
-    the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018, section 6.2.
+    See Bai and Lee 2019, section 2. The Hessian H is never formed. For relu, whose second derivative is 0, this is the
+    network with its activation signs fixed at theta_0, up to terms of third order in the movement. With two trained
+    layers, its second-order part is then the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
+    section 6.2.
     """
 
     order: ClassVar[int] = 2
@@ -59,11 +61,12 @@ class Quadratic(Linearized):
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """A Taylor polynomial at given variables: a network with a single width. `linearize` and `quadratic` return it.
+    """A Taylor polynomial around given variables, as returned by `linearize` and `quadratic`: a network of fixed width.
 
     Attributes:
-        polynomial: `Linearized` or `Quadratic`.
-        variables: the network's variables at the point of expansion, which are the start for every key.
+        polynomial: an instance of `Linearized` or `Quadratic`.
+        variables: the network's variables at the point of expansion, which are the initial variables for every
+            key.
     """
 
     polynomial: Linearized
@@ -80,10 +83,10 @@ class Expansion:
         return self.polynomial.network.outputs
 
     def clone(self, **changes: Any) -> "Expansion":
-        """Return the expansion itself, for its own width.
+        """Return the expansion itself, since its width cannot change.
 
         Raises:
-            ValueError: for another width or another field.
+            ValueError: if a different width or any other field is given.
         """
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
@@ -91,25 +94,25 @@ class Expansion:
         return self
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables at the point of expansion in the dtype of x."""
+        """Return the variables at the point of expansion, cast to the dtype of x."""
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
         return self.polynomial.at(cast)
 
     def apply(self, variables: Variables, x: Array) -> Array:
-        """Return the outputs of the polynomial, (n,) or (n, k)."""
+        """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
         return self.polynomial.apply(variables, x)
 
 
 def linearize(network: Any, variables: Variables) -> Expansion:
-    """Return the network linearized in its trained parameters at given variables, a network with the same kernel.
+    """Return the linearization of a network in its trained parameters around given variables; it has the same kernel.
 
     Args:
         network: a network with `width`, `outputs` and `apply(variables, x)`.
-        variables: the point of expansion, as `network.init` returns it.
+        variables: the point of expansion, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, which starts at these variables. Full-batch descent of it on the squared loss is
-        `lz.kernel_descent` with the empirical kernel at these variables.
+        A network for `lz.train`, initialized at these variables. Training it by full-batch descent on the squared loss
+        is the same as `lz.kernel_descent` with the empirical kernel at these variables.
 
     Raises:
         ValueError: if `variables` has no "params".
@@ -125,14 +128,14 @@ def linearize(network: Any, variables: Variables) -> Expansion:
 
 
 def quadratic(network: Any, variables: Variables) -> Expansion:
-    """Return the network's Taylor polynomial of order 2 in its trained parameters at given variables.
+    """Return the second-order Taylor polynomial of a network in its trained parameters around given variables.
 
     Args:
         network: a network with `width`, `outputs` and `apply(variables, x)`.
-        variables: the point of expansion, as `network.init` returns it.
+        variables: the point of expansion, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, which starts at these variables. For relu networks with two trained layers its
+        A network for `lz.train`, initialized at these variables. For relu networks with two trained layers, its
         second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:

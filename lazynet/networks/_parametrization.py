@@ -1,4 +1,4 @@
-"""Powers of the width in front of the weights, at their start and in the learning rate."""
+"""Powers of the width in the forward pass, the initialization and the learning rate of a network."""
 
 import math
 from typing import NamedTuple
@@ -7,16 +7,17 @@ Exponents = tuple[float, float, float]
 
 
 class Parametrization(NamedTuple):
-    """Exponents of a network's width m in its layers (Yang and Hu 2021, arXiv:2011.14522, section 3).
+    """Exponents of the width m in the layers of a network (Yang and Hu 2021, arXiv:2011.14522, section 3).
 
-    Layer l multiplies by m^(-a_l) w_l, with w_l ~ N(0, m^(-2 b_l)) at the start, and descends at eta ~ m^(-c). The
-    three entries of a and of b are for the first layer, for the layers between hidden layers, and for the readout.
+    Layer l multiplies its input by m^(-a_l) w_l, where w_l ~ N(0, m^(-2 b_l)) at initialization, and the learning rate
+    scales as eta ~ m^(-c). The three entries of a and b are for the first layer, the layers between hidden layers, and
+    the readout.
 
     Attributes:
-        forward: a_l.
-        init: b_l.
-        learning_rate: c, the exponent of default learning rates. If output_scale is a function of the width, default
-            learning rates also fall with its square.
+        forward: the exponents a_l.
+        init: the exponents b_l.
+        learning_rate: the exponent c of default learning rates. If output_scale is a function of the width, default
+            learning rates are also divided by its square.
 
     >>> import lazynet as lz
     >>> lz.Parametrization(forward=(0.0, 0.5, 0.5), init=(0.0, 0.0, 0.0), learning_rate=0.0).forward
@@ -28,21 +29,21 @@ class Parametrization(NamedTuple):
     learning_rate: float
 
 
-# With several hidden layers, networks in mean field start from zero and learn nothing as m grows.
+# As m grows, the initial outputs of mean-field networks with several hidden layers vanish and nothing is learned.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),
     "standard": Parametrization((0.0, 0.0, 0.0), (0.0, 0.5, 0.5), 1.0),
     "mean-field": Parametrization((0.0, 1.0, 1.0), (0.0, 0.0, 0.0), -1.0),
     "maximal-update": Parametrization((-0.5, 0.0, 0.5), (0.5, 0.5, 0.5), 0.0),
-    # Allen-Zhu, Li and Liang 2018, section 4: hidden weights N(0, 1 / m), readout N(0, 1), no factors.
+    # Allen-Zhu, Li and Liang 2018, section 4: hidden weights from N(0, 1 / m), readout from N(0, 1), no factors.
     "allen-zhu": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.0), 1.0),
-    # Chen, Cao, Zou and Gu 2019, section 2, with output_scale m^alpha, so that learning rates go as m^(-2 alpha).
+    # Chen, Cao, Zou and Gu 2019, section 2, with output_scale m^alpha, so that learning rates scale as m^(-2 alpha).
     "chen": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), 0.0),
 }
 
 
 def get_parametrization(parametrization: str | Parametrization) -> Parametrization:
-    """Return the exponents of a parametrization, by its name or as given.
+    """Return the exponents of a parametrization that is given by name or by its exponents.
 
     Raises:
         ValueError: if the name is unknown, or an exponent is missing or not finite.
@@ -64,6 +65,6 @@ def get_parametrization(parametrization: str | Parametrization) -> Parametrizati
     if exponents is None or not complete or not all(map(math.isfinite, numbers)):
         raise ValueError(
             "parametrization must be a name or a lazynet.Parametrization with three finite numbers in forward, three "
-            f"in init and one learning_rate, got {parametrization!r}."
+            f"in init and one in learning_rate, got {parametrization!r}."
         )
     return exponents

@@ -1,4 +1,4 @@
-"""The protocol that every network follows."""
+"""The `Network` protocol, which every network follows."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -11,11 +11,11 @@ from lazynet.typing import AnyArray, Variables
 
 @runtime_checkable
 class Network(Protocol):
-    """A network of any family: a pure function of its variables and of rows, with a width that `clone` changes."""
+    """A network of any family: a pure function of its variables and of rows, with a width that `clone` can change."""
 
     @property
     def width(self) -> int:
-        """Number of units m of a hidden layer."""
+        """Number of units m in a hidden layer."""
         ...
 
     @property
@@ -24,15 +24,15 @@ class Network(Protocol):
         ...
 
     def clone(self, **changes: Any) -> "Network":
-        """Return the network with other fields."""
+        """Return a copy of the network with the given fields changed."""
         ...
 
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
-        """Return the variables at the start in the dtype of x (n, d), with the trained arrays in "params"."""
+        """Return the initial variables in the dtype of x (n, d), with the trained arrays in "params"."""
         ...
 
     def apply(self, variables: Variables, x: AnyArray, /) -> Any:
-        """Return the outputs as an array, (n,) for one output and (n, k) for more."""
+        """Return the outputs as an array, of shape (n,) for one output or (n, k) for several."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Facts about a network, in one record that each family registers for its type."""
+"""Properties of a network, in one record that each family of networks registers for its type."""
 
 import dataclasses
 import functools
@@ -11,21 +11,21 @@ from lazynet.networks._activations import Function, get_activation
 from lazynet.networks._parametrization import Parametrization
 from lazynet.typing import AnyArray, Variables
 
-# Fields that every flax module has, and the width, which a sweep sets.
+# Fields that are not settings: those of every flax module, and the width, which a sweep sets.
 NOT_SETTINGS = ("parent", "name", "width")
 
 
 class HiddenLayer(NamedTuple):
-    """The form f(x) = factor sigma(x W') a, with W the array "hidden" (m, d) and a the array "readout" (m, k).
+    """The form f(x) = factor sigma(x W') a, where W is the array "hidden" (m, d) and a is the array "readout" (m, k).
 
-    A network of this form trains with the hand-written steppers, has its empirical kernel computed from activations
-    alone, and has costs in closed form.
+    A network of this form can be trained with the hand-written steppers, its empirical kernel is computed from its
+    activations only, and its costs are known in closed form.
 
     Attributes:
-        activation: sigma, as `TwoLayer` takes it.
+        activation: sigma, given as in `TwoLayer`.
         factor: the factor in front of the sum over units.
         train: the trained part, "hidden", "readout" or "both".
-        signs: True if the entries of the readout start at +1 or -1.
+        signs: whether every entry of the readout is +1 or -1 at initialization.
     """
 
     activation: str | Function
@@ -35,21 +35,21 @@ class HiddenLayer(NamedTuple):
 
     @property
     def binary_slope(self) -> bool:
-        """True if sigma' is 0 or 1 everywhere."""
+        """Whether sigma' takes only the values 0 and 1."""
         return get_activation(self.activation).binary_slope
 
 
 class LayerScaling(NamedTuple):
-    """How the layers of a network scale with its width; the verdict predicts exponents from it.
+    """How the layers of a network scale with its width, from which the verdict predicts exponents.
 
     Attributes:
-        parametrization: powers of the width in front of the weights and at their start.
+        parametrization: powers of the width that multiply the weights and set their initial scale.
         depth: number of hidden layers.
         train: the trained part, "hidden", "readout" or "both".
-        homogeneous: True if sigma(c z) = c sigma(z) for c > 0; None if the activation is unknown.
-        biased: True if hidden layers have biases.
-        named_layers: True if the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; the verdict then
-            predicts the movement of each.
+        homogeneous: whether sigma(c z) = c sigma(z) for all c > 0; None if the activation is unknown.
+        biased: whether the hidden layers have biases.
+        named_layers: whether the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; if so, the verdict
+            predicts the movement of each array.
     """
 
     parametrization: Parametrization
@@ -61,37 +61,38 @@ class LayerScaling(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LayerScaling":
-        """Return the record from the JSON of its `_asdict()`."""
+        """Rebuild a record from the JSON of its `_asdict()`."""
         (a1, a2, a3), (b1, b2, b3), rate = record["parametrization"]
         return cls(**{**record, "parametrization": Parametrization((a1, a2, a3), (b1, b2, b3), rate)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """Facts about a network; the defaults suit any network that follows the protocol.
+    """Properties of a network; the defaults suit any network that follows the `Network` protocol.
 
     Attributes:
-        name: the family's name, in settings and errors.
-        title: the network's name in the title of a figure.
-        fields: the network's fields that settings record and axes vary. A field "output_scale" multiplies the outputs.
-        start_fields: the fields among them that `init` reads and `apply` does not. Networks that differ in these alone
-            share compiled programs.
-        custom: True if the network calls functions of the user's, which fields do not identify. Sweeps then check that
-            it maps rows independently, and stored runs record its outputs on a few rows.
-        starts_at_zero: True if all outputs are zero at the start, up to rounding.
-        hidden_layer: the form with one hidden layer, if the network has it.
-        preactivations: function (variables, x) -> list of the inputs (n, ...) of each hidden layer's activation; None
-            if they are unknown.
-        neurons: function of the variables that returns the weights (m, ...) of each unit; None if units have none of
-            their own.
-        neuron_gradient: a bound on |df/dz_r| for each unit r over all inputs, in the norm over outputs, where the
-            trained weights of unit r enter as z_r = w_r . x alone; None if there is no such bound.
-        near_limit: True if empirical kernels at practical widths are so close to the infinite-width kernel that its
-            learning rates and displacements hold for them.
-        kernel_of_signs: True if the empirical kernel depends on the signs of the pre-activations alone.
-        learning_rate_exponent: c, if default learning rates go as m^(-c) with the width m and fall with the square of
-            the output scale; None for one learning rate at all widths.
-        scaling: the exponents of the layers; None if theory predicts nothing.
+        name: name of the family of networks, used in settings and errors.
+        title: name of the network in figure titles.
+        fields: names of the fields that settings record and axes may vary. A field named "output_scale" must
+            multiply the outputs.
+        start_fields: the subset of `fields` that `init` reads but `apply` does not. Networks that differ only in these
+            fields share compiled programs.
+        custom: whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
+            that it maps rows independently, and stored runs record its outputs on a few rows.
+        starts_at_zero: whether all outputs are zero at initialization, up to rounding.
+        hidden_layer: the `HiddenLayer` form of the network, or None if the network does not have this form.
+        preactivations: function (variables, x) -> list of the inputs (n, ...) to the activation of each hidden layer;
+            None if they are unknown.
+        neurons: function that maps the variables to the weights (m, ...) of each unit; None if the units have no
+            weights of their own.
+        neuron_gradient: an upper bound on |df/dz_r| that holds for each unit r and all inputs, in the norm over
+            outputs, if the trained weights of unit r enter only through z_r = w_r . x; None if there is no such bound.
+        near_limit: whether empirical kernels at practical widths are so close to the infinite-width kernel that the
+            learning rates and displacements computed from that kernel apply to them.
+        kernel_of_signs: whether the empirical kernel depends only on the signs of the pre-activations.
+        learning_rate_exponent: exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
+            and output scale alpha; None if the default learning rate is the same at all widths.
+        scaling: how the layers scale with the width; None if the theory makes no predictions.
     """
 
     name: str
@@ -112,16 +113,16 @@ class Traits:
 
 @functools.singledispatch
 def traits(network: Any) -> Traits:
-    """Return the facts about a network that sweeps, kernels and theory ask for.
+    """Return the properties of a network that sweeps, kernels and the theory need.
 
-    A family registers its own record with `traits.register`; a subclass that registers none has its parent's. Kernels
-    of infinite width register with `lazynet.analytic_kernel.register`.
+    A family registers its own record with `traits.register`; a subclass without its own record uses that of its parent.
+    Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.
 
     Args:
         network: any network.
 
     Returns:
-        Traits. A family without a registration has the defaults, with the fields of its dataclass.
+        The traits. A family without a record gets the defaults, with the fields of its dataclass.
 
     >>> import lazynet as lz
     >>> from lazynet.networks import traits
@@ -133,19 +134,19 @@ def traits(network: Any) -> Traits:
 
 
 def hidden_layer_of(network: Any) -> HiddenLayer:
-    """Return the form with one hidden layer of a network that has it.
+    """Return the `HiddenLayer` form of a network.
 
     Raises:
-        TypeError: if the network has another form.
+        TypeError: if the network does not have this form.
     """
     known = traits(network)
     if known.hidden_layer is None:
-        raise TypeError(f"{known.name} is not of the form factor sigma(x W') a with one hidden layer.")
+        raise TypeError(f"network must have the form factor sigma(x W') a with one hidden layer, got {known.name}.")
     return known.hidden_layer
 
 
 def setting_fields(network: Any) -> tuple[str, ...]:
-    """Names of a dataclass's fields that hold settings: all but the width and what flax adds."""
+    """Return the names of a dataclass's fields that are settings: all except the width and those that flax adds."""
     if not dataclasses.is_dataclass(network):
         return ()
     return tuple(field.name for field in dataclasses.fields(network) if field.name not in NOT_SETTINGS)

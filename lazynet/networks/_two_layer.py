@@ -1,4 +1,4 @@
-"""The two-layer network, a flax module."""
+"""The two-layer network, as a flax module."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -24,19 +24,19 @@ READOUTS = ("sign", "gaussian")
 
 
 def at_width(scale: Scale, width: int) -> float:
-    """Return the value at a width of a scale, which is a number or a function of the width."""
+    """Return the value of a scale at a given width; the scale is a number or a function of the width."""
     return float(scale(width) if callable(scale) else scale)
 
 
 def check_fields(network: Any, **choices: Iterable[str]) -> None:
-    """Check the fields that networks share: positive integers, positive scales, and fields with a few choices.
+    """Check the fields that networks share: positive integers, positive scales, and fields with fixed choices.
 
     Args:
-        network: a network under construction.
-        **choices: the allowed values of further fields.
+        network: the network under construction.
+        **choices: allowed values for each field with fixed choices.
 
     Raises:
-        ValueError: if a field has another value.
+        ValueError: if a field has a value that is not allowed.
     """
     for name, allowed in choices.items():
         if getattr(network, name) not in allowed:
@@ -52,7 +52,7 @@ def check_fields(network: Any, **choices: Iterable[str]) -> None:
 
 
 class SingleHidden(nn.Module):
-    """Base of the networks with one hidden layer: the fields that `TwoLayer` documents, and the start."""
+    """Base class for networks with one hidden layer, which draws the weights; `TwoLayer` documents the fields."""
 
     width: int
     outputs: int = 1
@@ -69,13 +69,13 @@ class SingleHidden(nn.Module):
         check_fields(self, train=TRAINED_PARTS, readout=READOUTS)
         if self.symmetric and self.width % 2:
             raise ValueError(
-                f"width must be even with a symmetric start, got {self.width}. Use width={self.width + 1} or "
+                f"width must be even with symmetric=True, got {self.width}. Use width={self.width + 1} or "
                 "symmetric=False."
             )
         super().__post_init__()
 
     def _weights(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """Return hidden weights (m, columns of x) and readout (m, k); `init` draws them."""
+        """Return the hidden weights (m, columns of x) and the readout (m, k), drawn at random in `init`."""
         hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
         return hidden, self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))
 
@@ -86,14 +86,14 @@ class SingleHidden(nn.Module):
 
     def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
         drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
-        # Without the barrier the compiler may merge the two factors, which changes the last bit of the start.
+        # Without the barrier, the compiler may merge the factors, which changes the last bit of the weights.
         hidden = at_width(self.init_scale, self.width) * jax.lax.optimization_barrier(drawn)
         return self._mirror(hidden, hidden).astype(x.dtype)
 
     def _draw_readout(self, key: Array, x: AnyArray) -> Array:
         shape = (self._free_units, self.outputs)
         if self.readout == "sign":
-            # The signs of jax.random.rademacher depend on whether float64 is enabled.
+            # The signs drawn by jax.random.rademacher depend on whether float64 is enabled.
             readout = jnp.where(jax.random.bernoulli(key, jnp.float32(0.5), shape), 1.0, -1.0)
         else:
             readout = jax.random.normal(key, shape, jnp.float32)
@@ -110,28 +110,28 @@ class SingleHidden(nn.Module):
 class TwoLayer(SingleHidden):
     """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
 
-    The network of Arora et al. 2019, section 3.1, has alpha = 1 and sigma = relu. The start is w_r ~ N(0, kappa^2 I)
-    and a_r = +-1 or N(0, 1). The trained variables are the w_r and a_r themselves; `init` draws them in float32 and
-    casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
+    The network of Arora et al. 2019, section 3.1, has alpha = 1 and sigma = relu. The initial weights are
+    w_r ~ N(0, kappa^2 I), and a_r is +-1 or N(0, 1). The trained variables are the w_r and a_r themselves; `init` draws
+    them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
 
-    `init(key, x)` returns {"hidden": (m, d), "readout": (m, k)}, the trained arrays in the collection "params" and the
-    others in "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for more, in the dtype of the
-    variables.
+    `init(key, x)` returns the arrays "hidden" (m, d) and "readout" (m, k). Trained arrays are in the collection
+    "params", and all others are in "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several,
+    in the dtype of the variables.
 
     Args:
-        width: number of hidden units m, at least 1; even with a symmetric start.
+        width: number of hidden units m, at least 1; must be even if `symmetric` is True.
         outputs: number of outputs k, at least 1.
         activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
             "sigmoid" or "silu", or an elementwise JAX function of one array.
-        train: the trained part, "hidden" (w), "readout" (a) or "both".
+        train: the part to train, "hidden" (w), "readout" (a) or "both".
         init_scale: kappa, a positive number or a function of the width.
         output_scale: alpha, a positive number or a function of the width.
-        readout: distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
-        symmetric: True if the second half of the units copies the first with opposite readout, so that f = 0 at the
-            start. This cancels terms of second order in the movement.
+        readout: initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
+        symmetric: whether the second half of the units copies the first half with the opposite readout, so that f = 0
+            at initialization. This cancels terms of second order in the movement.
 
     Raises:
-        ValueError: if an argument has another value.
+        ValueError: if an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> network = lz.TwoLayer(width=64)
@@ -142,7 +142,7 @@ class TwoLayer(SingleHidden):
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
-        """Return the outputs, (n,) or (n, k)."""
+        """Return the outputs, of shape (n,) or (n, k)."""
         hidden, readout = self._weights(x)
         activation = get_activation(self.activation).function
         f = output_factor(self) * (activation(x @ hidden.T) @ readout)
@@ -155,13 +155,13 @@ def output_factor(network: SingleHidden) -> float:
 
 
 def weights(variables: Variables, name: str) -> AnyArray:
-    """Return the array "hidden" (m, d) or "readout" (m, k) of a two-layer network, trained or fixed."""
+    """Return a trained or fixed array by name, such as "hidden" (m, d) or "readout" (m, k) of a two-layer network."""
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
 
 
 @traits.register(SingleHidden)
 def single_hidden_traits(network: SingleHidden) -> Traits:
-    """Return the facts that all networks with the fields of `SingleHidden` share."""
+    """Return the traits that all networks derived from `SingleHidden` share."""
     name, activation = type(network).__name__, get_activation(network.activation)
     return Traits(
         name=name,

@@ -1,8 +1,8 @@
 """Arora, Du, Hu, Li and Wang 2019: Fine-Grained Analysis of Optimization and Generalization (arXiv 1901.08584).
 
-A two-layer relu network with a trained hidden layer learns the part of its labels along the eigenvector v_i of the
-kernel H as (1 - eta lambda_i)^k (Theorem 4.1), so it learns true labels sooner than random ones. Its test error is
-bounded by y' H^-1 y (Theorem 5.1), which is small for linear functions and even powers (Theorem 6.1).
+In a two-layer ReLU network with a trained hidden layer, the error along the eigenvector v_i of the kernel H decays as
+(1 - eta lambda_i)^k (Theorem 4.1), so the network learns true labels faster than random labels. Its test error is
+bounded in terms of y' H^-1 y (Theorem 5.1), which is small for linear functions and even powers (Theorem 6.1).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,26 +34,27 @@ __all__ = ["SIZES", "jobs", "reproduce"]
 LABELS = ("true", "random", "worst")
 NETWORK = lz.TwoLayer(width=2)
 KERNEL: Any = lz.analytic_kernel(NETWORK)
-# Initial scales of the weights; the last one is the paper's.
+# Initial scales of the weights. The paper uses the last scale.
 KAPPAS = (1.0, 0.1, 0.01)
-# Labels by data set for which widths from 1024 on are large enough for the exponent of Theorem 4.1.
+# Kinds of labels, for each data set, for which widths of 1024 and above show the exponent of Theorem 4.1.
 ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("true", "random")}
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Largest gap of a mode that follows the kernel, relative to the larger of the mode and the average mode at the start.
+# Largest gap at which a mode is said to follow the kernel. The gap is relative to the initial size of the mode or to
+# that of the average mode, whichever is larger.
 MODE_GAP = 0.02
 
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
-    """Compute figures and claims.
+    """Compute the figures of the paper and check its claims.
 
     Args:
-        size: one of SIZES.
-        work: the parts of the reproduction; in memory by default.
+        size: name of a size in SIZES.
+        work: storage for the parts of the reproduction; by default, they are kept in memory.
     """
     settings, work, reproduction = SIZES[size], work or Work("arora2019", size), Reproduction()
-    # Load all data first, so that a missing data set is an error before work starts.
+    # Load all data first, so that a missing data set raises an error before any work is done.
     data = {
         name: lz.load_dataset(name, n_train=settings.n_kernel, n_test=settings.n_test) for name in settings.datasets
     }
@@ -69,7 +70,7 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
 
 
 def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figure 1 (a, c), Theorem 4.1 and the lemmas for finite networks."""
+    """Add the results for finite networks: Figure 1 (a, c), Theorem 4.1 and the lemmas."""
 
     def sweep(part: str, kind: str, kappas: Sequence[float] | None = None) -> Result:
         n, *members = getattr(size, part)
@@ -98,19 +99,19 @@ def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> N
 
 
 def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
-    """Return images for networks, in as many coordinates as they span."""
+    """Return the images on which networks are trained, in coordinates of the subspace that they span."""
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """Return the data with true labels, random labels, and the eigenvector of lambda_min, which is learned last."""
+    """Return the data with three kinds of labels: true, random, and the eigenvector of lambda_min (learned last)."""
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}
 
 
 def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Figure 1 (a, c): true labels have the smallest loss at every step, the worst the largest."""
+    """Yield the claims of Figure 1 (a, c): true labels always have the smallest loss, and the worst the largest."""
     for kappa in curves["true"].init_scale.values:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
         for (soon, late), (lower, upper) in zip(pairwise(LABELS), pairwise(losses), strict=True):
@@ -130,12 +131,12 @@ def speed(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
 
 
 def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -> Claim:
-    """Return the claim that the gap falls, for widths that are too small for the exponent of Theorem 4.1.
+    """Return the claim that the gap falls with the width, for widths too small to show the exponent of Theorem 4.1.
 
     Args:
-        place: the data.
-        gap: gap to the theorem.
-        other: gap at another kappa, which the note names.
+        place: description of the data.
+        gap: gap between the networks and the theorem.
+        other: gap at a different kappa, to be reported in the note.
     """
     noted = gap if other is None else other
     note = f"exponent {exponent(noted):.2f}, not asymptotic at these widths"
@@ -145,18 +146,18 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
 
 
 def _ratio(gap: DataArray) -> float:
-    """Return the gap of the widest networks over the gap of the narrowest."""
+    """Return the ratio of the gap of the widest networks to the gap of the narrowest."""
     means = gap.mean("seed")
     return float(means[-1] / means[0])
 
 
 def last_steps(name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
-    """Return the last step up to which each mode stays within MODE_GAP of Theorem 4.1, (kind of labels, width, mode).
+    """Return the last step at which each mode is still within MODE_GAP of Theorem 4.1, (kind of labels, width, mode).
 
     Args:
         name: name of the data set.
-        size: the networks.
-        kernel: function (x) -> kernel matrix of the theorem.
+        size: settings of the networks.
+        kernel: function that maps inputs to the kernel matrix of the theorem.
     """
     data = images(name, size.n)
     modes, kinds = spectrum(kernel(data.x_train)), LABELS[:2]
@@ -174,10 +175,10 @@ def last_steps(name: str, size: Networks, kernel: Callable[..., np.ndarray] = KE
 
 
 def held(name: str, modes: Arrays) -> Iterator[Claim]:
-    """Yield the claims of Theorem 4.1 by eigenvector: it holds up to later steps for wider networks."""
+    """Yield the claims of Theorem 4.1 for each eigenvector: the theorem holds longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # t* is the geometric mean over modes of the last step.
+        # t* is the geometric mean of the last steps of all modes.
         until = np.expm1(np.log1p(last).mean(axis=1))
         first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
         note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"
@@ -188,8 +189,8 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
 
 
 def movement(name: str, x: np.ndarray, sweeps: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and of the share of flipped signs."""
-    # The sweep measures ||H(0) - H|| relative to ||H||, and a symmetric start has only half as many independent units.
+    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and the claim about the share of flipped signs."""
+    # The sweep measures ||H(0) - H|| relative to ||H||. In a symmetric network, only half of the units are independent.
     bounds = [concentration_bound(x @ x.T, width // 2, DELTA) for width in sweeps["true"].width.values.tolist()]
     distance = sweeps["true"].initial_kernel_error.transpose("width", "seed") * np.linalg.norm(KERNEL(x))
     over, seeds = np.max(distance.values / np.array(bounds)[:, None]), distance.sizes["seed"]
@@ -227,7 +228,7 @@ def flips_fall(name: str, scales: Result) -> Claim:
 
 
 def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figures 1 (b, d) and 2 and Theorem 5.1, for the kernel limit and for finite networks."""
+    """Add the results on generalization, for the kernel limit and finite networks: Figures 1 (b, d), 2, Theorem 5.1."""
     limit = work.arrays(f"noise-{name}", lambda: noise(data, size.draws))
     finite = work.arrays(f"noisy-{name}", lambda: noisy_networks(name, size.noisy))
     spectra = work.arrays(f"projections-{name}", lambda: projections(data))
@@ -244,14 +245,17 @@ def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproducti
 
 
 def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
-    """Return the data with a portion of random training and test labels; a larger portion contains a smaller one."""
+    """Return the data with a portion of the training and test labels drawn at random.
+
+    Labels that are random at some portion are also random at every larger portion.
+    """
     train, test = jax.random.split(jax.random.key(draw))
     y, y_test = lz.label_noise(data.y_train, portion, train), lz.label_noise(data.y_test, portion, test)
     return replace(data, y_train=y, y_test=y_test)
 
 
 def noise(data: lz.Dataset, draws: int) -> Arrays:
-    """Return Figure 2 at infinite width and time: complexity, l1 and 0-1 test errors at PORTIONS, means over draws."""
+    """Return the curves of Figure 2 at infinite width and time: complexity and test errors, averaged over draws."""
     noisy = [with_noise(data, portion, draw) for draw in range(draws) for portion in PORTIONS]
     y, y_test = (np.stack([getattr(dataset, part) for dataset in noisy], axis=1) for part in ("y_train", "y_test"))
     weights = Inverse(KERNEL(data.x_train)).solve(y)
@@ -265,7 +269,10 @@ def noise(data: lz.Dataset, draws: int) -> Arrays:
 
 
 def noisy_networks(name: str, size: Networks) -> Arrays:
-    """Return Figure 2 for finite networks, a draw of labels for each seed, and the kernel's error at the same step."""
+    """Return the curves of Figure 2 for finite networks, averaged over seeds, with the kernel's error at the same step.
+
+    Each seed has its own draw of random labels.
+    """
     data = images(name, size.n, n_test=200)
     values = np.zeros((4, size.seeds, len(PORTIONS)))
     for seed in range(size.seeds):
@@ -285,11 +292,11 @@ def tracked(place: str, noisy: Arrays, limit: float) -> Claim:
 
 
 def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator[Claim]:
-    """Yield the claims of Theorem 5.1: complexity follows the test error, and the bound exceeds it."""
+    """Yield the claims of Theorem 5.1: complexity follows the test error, and the bound exceeds the test error."""
     yield tracked(f"{name}, kernel of {n} images", noisy, 0.97)
     bound = np.array([population_bound(0.0, n, value * np.sqrt(n / 2), DELTA) for value in noisy["complexity"]])
     note = f"{bound[0]:.2f} for true labels; vacuous for {np.sum(bound >= 1)} of {len(bound)} portions"
-    # A vacuous bound, at least 1, cannot fail; if all are vacuous, the smallest counts.
+    # Vacuous bounds, which are at least 1, cannot fail and are left out. If all bounds are vacuous, use the smallest.
     sound = bound < 1 if bound.min() < 1 else bound == bound.min()
     above = float(np.max((noisy["error"] / bound)[sound]))
     yield Claim(f"Theorem 5.1, {name}", "test error over its bound with constants", above, "<=", 1.0, note)
@@ -299,7 +306,7 @@ def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator
 
 
 def projections(data: lz.Dataset) -> Arrays:
-    """Return Figure 1 (b, d): eigenvalues, and projections of true and of random labels on the eigenvectors."""
+    """Return the data of Figure 1 (b, d): eigenvalues, and projections of true and random labels onto eigenvectors."""
     modes = spectrum(KERNEL(data.x_train))
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     labels = lz.label_projections(modes, np.stack([data.y_train, random], axis=1))
@@ -307,7 +314,7 @@ def projections(data: lz.Dataset) -> Arrays:
 
 
 def published(name: str, noisy: Arrays, spectra: Arrays) -> Iterator[Claim]:
-    """Yield comparisons with the paper's figures, if there are as many images."""
+    """Yield comparisons with the paper's figures if the number of images is the same as in the paper."""
     if len(spectra["values"]) != PAPER_N:
         return
     complexity = PAPER_NOISE.get(name, {}).get("complexity", ())

@@ -18,7 +18,7 @@ COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
-    """Draw Figure 1 (a, c) with Theorem 4.1 dashed, and the gap between the two against the width."""
+    """Draw Figure 1 (a, c) with Theorem 4.1 as dashed curves, and the gap between them as a function of the width."""
     figure, (*losses, gap) = panels(3, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
     width, kappas = int(curves["true"].width[0]), curves["true"].init_scale.values
     for axes, kappa in zip(losses, kappas, strict=True):
@@ -37,14 +37,14 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
     gap.loglog(small.width, speed_gap(small).mean("seed"), "s:", color=COLORS["true"], label=label)
     gap.set(xlabel="width", ylabel="largest gap to Theorem 4.1")
     ticks(gap, sweeps["true"].width.values)
-    # The legend serves all panels, whose curves have the same colors.
+    # One legend serves all panels, because they use the same colors.
     theory = losses[0].plot([], [], color="black", label="Theorem 4.1", **THEORY)
     figure.legend(handles=[*gap.get_lines(), *theory], loc="outside lower center", ncols=5)
     return figure
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Draw movement with its bounds, the change of the kernel, and flips against the initial scale."""
+    """Draw the movement with its bounds, the change of the kernel, and the share of flips against the initial scale."""
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")
@@ -77,7 +77,7 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
 
 
 def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
-    """Draw the last step up to which the kernel is right about each mode, by width."""
+    """Draw the last step at which the kernel still predicts each mode correctly, for each width."""
     title = f"Theorem 4.1 by eigenvector on {name}: the last step at which it holds"
     figure, axes_list = panels(len(modes["last_step"]), title)
     index = np.arange(1, len(modes["learned"]) + 1)
@@ -145,7 +145,7 @@ def draw_functions(
     errors: dict[int, float],
     shares: dict[int, float],
 ) -> Figure:
-    """Draw section 6: the norm of powers against n, with bounds dashed, and errors of networks."""
+    """Draw the results of section 6: norms of powers against n with dashed bounds, and test errors of networks."""
     figure, (*norm_axes, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, norms.shape[2]))
     for axes, d, norms_at_d in zip(norm_axes, dims, norms, strict=True):

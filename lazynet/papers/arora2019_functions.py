@@ -18,7 +18,7 @@ from lazynet.theory import power_bound, unseen_share
 POWERS = range(1, 7)
 # Powers that Theorem 6.1 covers, and powers that finite networks are trained on.
 COVERED, TRAINED = (1, 2, 4, 6), (1, 2, 3, 4, 5)
-# Number and dimension of the training points of finite networks.
+# Number and dimension of the points on which finite networks are trained.
 POINTS, DIM = 256, 3
 
 
@@ -28,9 +28,9 @@ class Size(NamedTuple):
     Attributes:
         n: numbers of points.
         dims: dimensions of the points.
-        samples: number of draws of the points.
+        samples: number of times that the points are drawn.
         width: width of finite networks.
-        steps: training steps of finite networks.
+        steps: number of training steps of finite networks.
     """
 
     n: tuple[int, ...]
@@ -44,8 +44,8 @@ class Sum(NamedTuple):
     """A sum of powers.
 
     Attributes:
-        function: function of points (n, d) with d at least 3.
-        terms: the terms alpha (beta'x)^p as (alpha, |beta|, p).
+        function: function of the points, (n, d) with d at least 3.
+        terms: tuple (alpha, |beta|, p) for each term alpha (beta'x)^p.
     """
 
     function: Callable[[np.ndarray], np.ndarray]
@@ -56,19 +56,19 @@ SUMS = {
     "x1 + x2^2 - x3^4 / 2": Sum(
         lambda x: x[:, 0] + x[:, 1] ** 2 - x[:, 2] ** 4 / 2, [(1.0, 1.0, 1), (1.0, 1.0, 2), (0.5, 1.0, 4)]
     ),
-    # Series up to the precision of float64.
+    # Power series, truncated at float64 precision.
     "cos(x1) - 1": Sum(lambda x: np.cos(x[:, 0]) - 1, [(1 / factorial(p), 1.0, p) for p in range(2, 20, 2)]),
     "x1 atan(x1 / 2)": Sum(
         lambda x: x[:, 0] * np.arctan(x[:, 0] / 2),
         [(1 / ((p - 1) * 2.0 ** (p - 1)), 1.0, p) for p in range(2, 60, 2)],
     ),
-    # x'Ax with the eigenvalues 1/2 and -1/2, which is ((x1 + x2)^2 - (x1 - x2)^2) / 4.
+    # x'Ax with eigenvalues 1/2 and -1/2, which equals ((x1 + x2)^2 - (x1 - x2)^2) / 4.
     "x1 x2": Sum(lambda x: x[:, 0] * x[:, 1], [(0.5, 1.0, 2), (0.5, 1.0, 2)]),
 }
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Compute norms and errors, and check them."""
+    """Add the results of section 6: norms of functions and test errors of networks."""
     norms = work.arrays("functions", lambda: norms_of(size))
     errors = {p: error_of(p, size, work) for p in TRAINED}
     reproduction.claims += [*powers(size, norms["powers"]), *sums(size, norms["sums"]), *learned(errors)]
@@ -81,7 +81,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def norms_of(size: Size) -> Arrays:
-    """Return sqrt(y' H^-1 y) of x1^p for POWERS and of SUMS, each (d, n, function), means over draws of the points."""
+    """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, each (d, n, function), averaged over draws of points."""
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     norms = np.zeros((len(size.dims), len(size.n), len(POWERS) + len(SUMS)))
     for i, d in enumerate(size.dims):
@@ -94,7 +94,7 @@ def norms_of(size: Size) -> Arrays:
 
 
 def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
-    """Yield the claims of Theorem 6.1: linear functions and even powers have a bounded norm, other powers do not."""
+    """Yield the claims of Theorem 6.1: linear functions and even powers have bounded norms; other powers do not."""
     n = np.array(size.n, float)
     for d, norms_at_d in zip(size.dims, norms, strict=True):
         for p, values in zip(POWERS, norms_at_d.T, strict=True):
@@ -104,7 +104,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
                 note = f"exponent in n at the end {growth:.3f}"
                 over = max(values) / power_bound([(1.0, 1.0, p)])
                 yield Claim(place, "sqrt(y' H^-1 y) over its bound 3 p", over, "<=", 1.0, note)
-                # The norms of higher powers at d = 10 still rise towards their limit.
+                # At d = 10, the norms of higher powers are still rising toward their limits.
                 if n[-1] >= 4000 and (d <= 5 or p <= 2):
                     yield Claim(place, "exponent in n between the two largest", growth, "<=", 0.05)
             elif d == 3:
@@ -113,7 +113,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
 
 
 def sums(size: Size, norms: np.ndarray) -> Iterator[Claim]:
-    """Yield the claims of Corollary 6.2: norms of sums are below the sums of bounds."""
+    """Yield the claims of Corollary 6.2: the norm of a sum of powers is at most the sum of the bounds."""
     for d, norms_at_d in zip(size.dims, norms, strict=True):
         for (name, sum_), values in zip(SUMS.items(), norms_at_d.T, strict=True):
             bound = power_bound(sum_.terms)
@@ -122,15 +122,15 @@ def sums(size: Size, norms: np.ndarray) -> Iterator[Claim]:
 
 
 def error_of(p: int, size: Size, work: Work) -> float:
-    """Return the RMS test error of finite networks trained on x1^p, over the RMS of x1^p."""
+    """Return the RMS test error of finite networks trained on x1^p, divided by the RMS of x1^p."""
     data = lz.sphere(POINTS, 2000, DIM, jax.random.key(0), lambda x: x[:, 0] ** p)
     result = work.sweep(f"power-{p}", lz.TwoLayer(width=2), data, [size.width], 2, size.steps)
-    # The loss is half the sum of squares.
+    # The loss is half the sum of squared errors.
     return float(np.sqrt(2 * result.test_loss.isel(step=-1).mean() / np.sum(data.y_test**2)))
 
 
 def learned(errors: dict[int, float]) -> Iterator[Claim]:
-    """Yield the claims for networks: they learn the covered powers, and only the linear part of other odd powers."""
+    """Yield the claims that networks learn the covered powers, but only the linear part of other odd powers."""
     for p, error in errors.items():
         place = f"Section 6, networks, d = {DIM}, p = {p}"
         if p in COVERED:

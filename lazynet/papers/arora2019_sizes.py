@@ -1,4 +1,4 @@
-"""Sizes of the reproduction of Arora et al. 2019, and their costs."""
+"""Sizes and costs of the reproduction of Arora et al. 2019."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from lazynet.plan import Job, eigenvectors_bytes, eigenvectors_flops
 
 
 class Networks(NamedTuple):
-    """Networks trained on n images."""
+    """Settings of networks that are trained on n images."""
 
     n: int
     widths: tuple[int, ...]
@@ -22,17 +22,17 @@ class Size(NamedTuple):
 
     Attributes:
         datasets: names of the data sets.
-        curves: networks of Figure 1.
-        speed: networks of Theorem 4.1.
-        many: networks of Theorem 4.1 on more images.
+        curves: networks for Figure 1.
+        speed: networks for Theorem 4.1.
+        many: networks for Theorem 4.1 with more images.
         modes: networks that are compared with the kernel mode by mode.
-        scales: networks at each initial scale kappa.
-        noisy: networks at each portion of random labels; each seed has its own draw.
-        n_kernel: number of training images of the kernel limit.
-        n_test: number of test images of the kernel limit.
+        scales: networks trained at each initial scale kappa.
+        noisy: networks trained at each portion of random labels; each seed has its own draw of the labels.
+        n_kernel: number of training images for the kernel limit.
+        n_test: number of test images for the kernel limit.
         draws: number of draws of label noise.
-        functions: size of section 6.
-        du2018: size of Du et al. 2018.
+        functions: size of the computation for section 6.
+        du2018: size of the reproduction of Du et al. 2018.
     """
 
     datasets: tuple[str, ...]
@@ -91,7 +91,10 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and operations of a size; at the paper's size also those of the paper's own networks."""
+    """Return the memory and operations that a size needs.
+
+    For size "paper", the paper's own networks are listed too, although they are not trained.
+    """
     settings = SIZES[size]
     n, sets = settings.n_kernel, len(settings.datasets)
     kernels = Job(

@@ -1,4 +1,4 @@
-"""The claims of a paper, each with the number that decides it, and the result of a reproduction."""
+"""Claims of a paper, each with the measurement that decides it, and the result of a reproduction."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -11,15 +11,15 @@ from lazynet.typing import DataArray, Figure
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of a paper, and its measurement.
+    """A claim of a paper, with the measurement that decides it.
 
     Attributes:
-        name: the place in the paper, and the data.
-        statement: the measured quantity.
-        measured: the number that decides.
-        relation: "<=" or ">=".
-        limit: the number that `measured` is compared with.
-        note: further numbers.
+        name: where the paper makes the claim, and for which data.
+        statement: description of the measured quantity.
+        measured: measured value.
+        relation: relation of `measured` to `limit` that the claim asserts, "<=" or ">=".
+        limit: value that `measured` is compared with.
+        note: further numbers, as text.
     """
 
     name: str
@@ -31,23 +31,23 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """True if the measurement agrees with the claim; False for NaN."""
+        """Whether the measurement agrees with the claim; False if the measurement is NaN."""
         return bool(self.measured <= self.limit if self.relation == "<=" else self.measured >= self.limit)
 
     def __str__(self) -> str:
-        """Return the claim in one line."""
+        """Return the claim as one line of text."""
         start = f"{'holds' if self.holds else 'FAILS'}  {self.name}: {self.statement}"
         return f"{start}: {self.measured:.4g} {self.relation} {self.limit:.4g}{self.note and f' ({self.note})'}"
 
 
 @dataclass
 class Reproduction:
-    """The result of a reproduction, to which a paper's module adds part by part.
+    """The result of a reproduction, which the paper's module fills in part by part.
 
     Attributes:
-        claims: the checked claims.
-        numbers: other measurements by name, of types that JSON or NumPy has.
-        figures: matplotlib figures by name.
+        claims: claims that were checked.
+        numbers: other measurements, keyed by name, as NumPy arrays or types that JSON supports.
+        figures: matplotlib figures, keyed by name.
     """
 
     claims: list[Claim] = field(default_factory=list)
@@ -56,27 +56,27 @@ class Reproduction:
 
     @property
     def passed(self) -> bool:
-        """True if every claim holds."""
+        """Whether all claims hold."""
         return all(claim.holds for claim in self.claims)
 
     def summary(self) -> dict[str, Any]:
-        """Return claims and numbers for summary.json, with null for numbers that are not finite."""
+        """Return the claims and numbers for summary.json, with None in place of numbers that are not finite."""
         claims = [{**asdict(claim), "holds": claim.holds} for claim in self.claims]
         return as_plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
 
 
 def fit_width(values: DataArray) -> Fit:
-    """Fit the exponent in the width of the mean over seeds."""
+    """Fit the exponent with which the mean over seeds scales with the width."""
     return fit_exponent(values.width.values, values.transpose("width", "seed").values)
 
 
 def exponent(values: DataArray) -> float:
-    """Return the fitted exponent in the width of the mean over seeds."""
+    """Return the fitted exponent with which the mean over seeds scales with the width."""
     return fit_width(values).exponent
 
 
 def as_plain(value: Any) -> Any:
-    """Return arrays and NumPy numbers as types that JSON has."""
+    """Convert arrays and NumPy scalars to types that JSON supports, and numbers that are not finite to None."""
     if isinstance(value, dict):
         return {str(name): as_plain(item) for name, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):

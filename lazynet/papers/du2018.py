@@ -1,7 +1,8 @@
 """Du, Zhai, Poczos and Singh 2018: Gradient Descent Provably Optimizes Over-parameterized Networks (1810.02054).
 
-Figure 1: networks are trained on points of the sphere with random targets. The wider a network is, the faster it fits
-them, the fewer signs flip and the less its units move. Networks here start from output zero, and so at the same loss.
+Figure 1: networks are trained on points on the sphere with random targets. The wider a network is, the faster it fits
+the targets, the fewer signs flip and the less its units move. Here, the initial output of every network is zero, so all
+networks have the same initial loss.
 """
 
 from collections.abc import Iterator
@@ -18,21 +19,21 @@ from lazynet.studies import width_colors
 from lazynet.typing import Figure, Result
 
 EPOCHS = 100
-# Share of the first loss below which float32 cannot tell a loss from zero.
+# Fraction of the initial loss below which float32 cannot distinguish a loss from zero.
 RESOLVED = 1e-6
-# Largest share of flipped signs in Figure 1 (b), approximately.
+# Approximate largest share of flipped signs in Figure 1 (b).
 FLIPS = 0.02
 
 
 class Size(NamedTuple):
-    """Number of points, which is also their dimension, and widths of the networks."""
+    """Number of points, which is also the dimension of the points, and widths of the networks."""
 
     n: int
     widths: tuple[int, ...]
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Compute Figure 1 and check it."""
+    """Add Figure 1 and its claims."""
     data = lz.sphere(size.n, 8, size.n, jax.random.key(0))
     result = work.sweep("du2018", lz.TwoLayer(width=2), data, size.widths, 1, EPOCHS)
     reproduction.claims += claims(result)

@@ -1,4 +1,4 @@
-"""Panels, bands and ticks that the figures of papers share."""
+"""Panels, bands and ticks shared by the figures of all papers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lazynet.studies import SETTINGS
 
-# The look of points read off a paper's figure.
+# Style of points that were read off a paper's figure.
 PUBLISHED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 7, "zorder": 6}
 
 
@@ -19,7 +19,7 @@ def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure and its axes, row by row.
 
     Args:
-        count: number of axes in a row.
+        count: number of axes in each row.
         title: title of the figure.
         rows: number of rows.
     """
@@ -31,13 +31,13 @@ def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -> None:
-    """Draw the mean over seeds, with a band from the smallest to the largest seed."""
+    """Draw the mean over seeds, with a band from the minimum to the maximum over seeds."""
     axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3, linewidth=0)
     axes.plot(x, values.mean("seed"), color=color, label=label, **line)
 
 
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
-    """Label these values on a logarithmic x-axis, and more than powers of ten on a short y-axis."""
+    """Label the given values on the x-axis; on a short logarithmic y-axis, also label multiples of 2 and 5."""
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
     low, high = axes.get_ylim()

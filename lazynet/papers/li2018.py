@@ -1,9 +1,9 @@
 """Li and Liang 2018: Learning Overparameterized Neural Networks via SGD on Structured Data (arXiv 1808.01204).
 
-A two-layer relu network, whose hidden layer is trained by SGD with eta ~ 1 / m on the softmax cross-entropy, learns a
-mixture of separated components in a number of steps that does not depend on its width m (Theorem 4.1). The reason is
-that most activation patterns do not change (Lemma 5.1, the coupling): the relative movement and the share of changed
-patterns fall like m^(-1/2), and the update of the weights has the rank of the data, k classes times l components.
+The hidden layer of a two-layer ReLU network is trained by SGD with eta ~ 1 / m on the softmax cross-entropy. The
+network learns a mixture of separated components in a number of steps that does not depend on the width m (Theorem 4.1),
+because most activation patterns do not change (Lemma 5.1, the coupling). The relative movement and the share of changed
+patterns decrease as m^(-1/2), and the update of the weights has the rank of the data: k classes times l components.
 """
 
 from collections.abc import Iterator
@@ -35,21 +35,21 @@ from lazynet.typing import Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]
 
-# Largest distances of exponents from -1/2.
+# Largest allowed distance of an exponent from -1/2, for mixtures and for images.
 BAND, IMAGES_BAND = 0.05, 0.06
 SNAPSHOTS = 10
 IMAGES_SGD = SGD | {"learning_rate": IMAGES_ETA, "batch_size": IMAGES_BATCH}
 
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
-    """Compute figures and claims.
+    """Compute the figures of the paper and check its claims.
 
     Args:
-        size: one of SIZES.
-        work: the parts of the reproduction; in memory by default.
+        size: name of a size in SIZES.
+        work: storage for the parts of the reproduction; by default, they are kept in memory.
     """
     settings, work, reproduction = SIZES[size], work or Work("li2018", size), Reproduction()
-    # Load the images first, so that a missing data set is an error before work starts.
+    # Load the images first, so that a missing data set raises an error before any work is done.
     images = lz.load_dataset(settings.images.name, tuple(range(10)), settings.images.n, settings.images.n_test)
     clusters(settings, work, reproduction)
     li2018_structure.add_to(reproduction, work, settings)
@@ -58,7 +58,7 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
 
 
 def clusters(size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figure 1, Theorem 4.1 and the claims of section 7 for a mixture."""
+    """Add the results for a mixture: Figure 1, Theorem 4.1 and the claims of section 7."""
     data, (widths, seeds, steps) = drawn(size.data), size.networks
     network, place = NETWORK.clone(outputs=size.data.classes), "Figure 1"
 
@@ -90,14 +90,14 @@ def clusters(size: Size, work: Work, reproduction: Reproduction) -> None:
 
 
 def ends(result: Result) -> dict[str, np.ndarray]:
-    """Return measurements after the last step by width, means over seeds."""
+    """Return the measurements after the last step at each width, averaged over seeds."""
     variables = {**MOVED, "kernel drift": "kernel_drift", "test error": "test_error"}
     means = {name: result[variable].isel(step=-1).mean("seed").values for name, variable in variables.items()}
     return {"widths": result.width.values, **means}
 
 
 def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
-    """Yield the claims of Theorem 4.1: networks of every width learn the data, in equally many steps."""
+    """Yield the claims of Theorem 4.1: networks of all widths learn the data in about the same number of steps."""
     end = 1 - result.test_error.isel(step=-1)
     yield Claim(f"{place} (a)", "least test accuracy at the end", float(end.min(skipna=False)), ">=", LEARNED)
     needed = first_step(early.test_error).mean("seed", skipna=False)
@@ -111,17 +111,17 @@ def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
 
 
 def slopes(place: str, result: Result, moved: dict[str, str], band: float) -> Iterator[Claim]:
-    """Yield the claims of sections 5 and 6: changed patterns and relative movement fall like m^(-1/2)."""
+    """Yield the claims of sections 5 and 6: the share of changed patterns and the movement decrease as m^(-1/2)."""
     for name, variable in moved.items():
         end = result[variable].isel(step=-1)
-        # The networks that did not diverge are no random sample.
+        # If any network diverged, no exponent is fitted, because the other networks are not a random sample.
         fit = fit_width(end.where(end.notnull().all()))
         off, note = abs(fit.exponent + 0.5), f"{fit.exponent:.3f} in [{fit.low:.3f}, {fit.high:.3f}]"
         yield Claim(f"{place}, {name}", "distance of the exponent in the width from -1/2", off, "<=", band, note)
 
 
 def levels(place: str, wide: Result) -> Iterator[Claim]:
-    """Yield the claims of section 7: coupling and relative distance are small."""
+    """Yield the claims of section 7: the coupling and the relative distance are small."""
     for name, variable in MOVED.items():
         most = float(wide[variable].isel(step=-1).mean("seed", skipna=False).max(skipna=False))
         note = f"from width {int(wide.width[0])} on"
@@ -131,13 +131,14 @@ def levels(place: str, wide: Result) -> Iterator[Claim]:
 def verdict(place: str, result: Result, expected: str) -> Claim:
     """Return the claim that networks are "lazy" or "not lazy".
 
-    Networks are lazy if coupling and relative distance are small at the largest width and have exponents of about -1/2.
-    They are not lazy if one of the two is large there. Otherwise, and if networks diverged, it is undecided.
+    Networks are lazy if the coupling and the relative distance are small at the largest width and scale with exponents
+    of about -1/2. They are not lazy if either quantity is large at that width. In all other cases, or if any network
+    diverged, the verdict is undecided.
 
     Args:
-        place: the data.
-        result: the sweep.
-        expected: "lazy" or "not lazy".
+        place: description of the data.
+        result: result of the sweep.
+        expected: expected verdict, "lazy" or "not lazy".
     """
     ends = {name: result[variable].isel(step=-1) for name, variable in MOVED.items()}
     widest = {name: float(end.mean("seed", skipna=False)[-1]) for name, end in ends.items()}
@@ -154,7 +155,7 @@ def verdict(place: str, result: Result, expected: str) -> Claim:
 
 
 def rank(place: str, data: Mixture, spectra: dict[str, Arrays]) -> Iterator[Claim]:
-    """Yield the claims of section 6: the update has the rank k l of the data, and the weights do not show it."""
+    """Yield the claims of section 6: the update has the rank k l of the data, but the weights do not."""
     count = data.classes * data.components
     drops = {
         (kind, part): values[part][..., count - 1] / values[part][..., count]
@@ -175,17 +176,17 @@ def rank(place: str, data: Mixture, spectra: dict[str, Arrays]) -> Iterator[Clai
 
 
 def listed(values: np.ndarray) -> str:
-    """Return numbers as text, separated by commas."""
+    """Format numbers as text, separated by commas."""
     return ", ".join(f"{value:.1f}" for value in values)
 
 
 def ranks(spectra: Arrays) -> dict[str, list[float]]:
-    """Return effective ranks by width, of seed 0."""
+    """Return the effective ranks at each width for seed 0."""
     return {part: [effective_rank(values[0]) for values in spectra[part]] for part in ("update", "weights")}
 
 
 def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figure 2: images of ten classes, with the same trends and larger levels."""
+    """Add Figure 2, which shows the same trends at larger levels for images of ten classes."""
     (widths, seeds, steps), name = size.on_images, size.images.name
     network, place = NETWORK.clone(outputs=10), f"Figure 2, {name}"
     # Most of the movement happens in the first steps.

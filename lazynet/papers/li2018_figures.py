@@ -15,23 +15,23 @@ from lazynet.papers.li2018_sizes import Mixture
 from lazynet.studies import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# Figure 1 (b, c) at step 390, read off the paper, whose time runs slower than its eta implies.
+# Values read off Figure 1 (b, c) at step 390. Training in the paper is slower than its learning rate implies.
 PAPER_WIDTHS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 PAPER_ENDS = {
     "coupling": (0.0653, 0.0469, 0.0340, 0.0246, 0.0173, 0.0123, 0.0087),
     "relative distance": (0.0386, 0.0276, 0.0198, 0.0140, 0.0099, 0.0070, 0.0050),
 }
-# Accuracy of width 1000 by step, read off Figure 2 (a).
+# Accuracy at width 1000, keyed by step, read off Figure 2 (a).
 PAPER_ACCURACY = {2000: 0.906, 10_000: 0.932, 18_000: 0.940}
 PAPER_DATA = Mixture(1000, 1000, 10, 2)
-# Place of a legend below the axes.
+# Position of a legend below the axes.
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
-# Rounding of singular values, relative to the largest.
+# Rounding error of singular values, relative to the largest singular value.
 ROUNDING = 1e-7
 
 
 def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str, Arrays]) -> Figure:
-    """Draw Figure 1: accuracy, coupling, relative distance, singular values, and measurements at the end by width."""
+    """Draw Figure 1: accuracy, coupling, relative distance, singular values, and final values against the width."""
     title = f"Figure 1: {data.classes} classes of {data.components} components in {data.dim} dimensions"
     figure, (accuracy, *moving, widths, unit, raw) = panels(3, title, rows=2)
     by_width(accuracy, early, lambda at_width: 1 - at_width.test_error, "test accuracy")
@@ -48,12 +48,12 @@ def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str
 
 
 def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
-    """Draw a quantity against the step, a curve for each width.
+    """Draw a quantity against the step, with one curve for each width.
 
     Args:
-        axes: the axes.
-        result: the sweep.
-        quantity: function of the result at a width.
+        axes: axes to draw on.
+        result: result of the sweep.
+        quantity: function that computes the quantity from the result at one width.
         label: label of the quantity.
     """
     for width, color in zip(result.width.values, width_colors(result.sizes["width"]), strict=True):
@@ -62,7 +62,7 @@ def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
 
 
 def draw_moved(panels: list[Axes], result: Result) -> None:
-    """Draw coupling and relative distance against the step, with the level that the paper calls small."""
+    """Draw coupling and relative distance against the step, and the level below which the paper calls them small."""
     for letter, axes, (name, variable) in zip("bc", panels, MOVED.items(), strict=True):
         by_width(axes, result, lambda at_width, variable=variable: at_width[variable], name)
         axes.axhline(LEVEL, color="black", **THEORY)
@@ -72,7 +72,7 @@ def draw_moved(panels: list[Axes], result: Result) -> None:
 
 
 def against_width(axes: Axes, result: Result, published: bool) -> None:
-    """Draw coupling, relative distance and the change of the kernel at the end, with the slope of theory."""
+    """Draw final coupling, relative distance and change of the kernel against the width, with the predicted slope."""
     shown = {**MOVED, "change of the kernel": "kernel_drift"}
     axes.set(xscale="log", yscale="log")
     for (name, variable), color in zip(shown.items(), (BLUE, VERMILION, GREEN), strict=True):
@@ -91,7 +91,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw singular values of the update at each width, with seeds as a band, and of the weights at the largest."""
+    """Draw singular values of the update at each width, with a band over seeds, and of the weights of the widest."""
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
         mean = update.mean(axis=0)
@@ -110,7 +110,7 @@ def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
 
 
 def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
-    """Draw Figure 2: accuracy, coupling, relative distance, singular values, and measurements at the end by width."""
+    """Draw Figure 2: accuracy, coupling, relative distance, singular values, and final values against the width."""
     figure, (test, *moving, widths, values, train) = panels(3, f"Figure 2: {name}, ten classes", rows=2)
     for axes, part in ((test, "test"), (train, "train")):
         by_width(axes, result, lambda at_width, part=part: 1 - at_width[f"{part}_error"], f"{part} accuracy")
@@ -138,7 +138,7 @@ def draw_structure(
     labels: dict[str, Result],
     exact: Result,
 ) -> Figure:
-    """Draw accuracy, steps and movement by variance and by number of clusters, random labels, and Lemma 5.1."""
+    """Draw how learning depends on the variance, the number of clusters and random labels, and draw Lemma 5.1."""
     figure, axes_list = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
     by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = axes_list
     rows: Any = (

@@ -1,4 +1,4 @@
-"""Settings and measurements that the experiments of Li and Liang 2018 share."""
+"""Settings and measurements shared by the experiments of Li and Liang 2018."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from lazynet.typing import DataArray, Result
 
 NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
-# Measures of movement: their names in the paper, and in a result.
+# Measures of movement: names in the paper, and the corresponding variables of a result.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
-# Number of training examples at which networks are measured.
+# Number of training examples on which networks are measured.
 MEASURED = 100
-# Coupling and relative distance below this level are small in the words of the paper.
+# Level below which the paper calls coupling and relative distance small.
 LEVEL = 0.1
-# Accuracy that counts as learned.
+# Accuracy at which the data count as learned.
 LEARNED = 0.99
 
 
@@ -29,37 +29,37 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
     """Return the paper's synthetic data.
 
     Args:
-        size: the mixture, with n training and n test examples.
-        n_train: another number of training examples.
-        more: further arguments of `lazynet.mixture`.
+        size: parameters of the mixture; it has n training examples and n test examples.
+        n_train: number of training examples, if different from n.
+        more: further arguments for `lazynet.mixture`.
     """
     n, dim, classes, components = size
     return lz.mixture(n_train or n, n, dim, jax.random.key(0), classes, components, **more)
 
 
 def evenly(steps: int, snapshots: int) -> range:
-    """Return step 0 and this many equally spaced steps."""
+    """Return equally spaced steps from 0 to `steps`, about `snapshots` of them."""
     return range(0, steps + 1, max(1, steps // snapshots))
 
 
 def first_step(error: DataArray) -> DataArray:
-    """Return the first step with accuracy LEARNED, NaN for networks that never reach it."""
+    """Return the first step with accuracy LEARNED, or NaN for networks that never reach this accuracy."""
     learned = error <= 1 - LEARNED
     return error.step[learned.argmax("step")].where(learned.any("step")).drop_vars("step")
 
 
 def steps_of(error: DataArray) -> float:
-    """Return the mean over networks of the steps to accuracy LEARNED, NaN if a network never reaches it."""
+    """Return the mean number of steps to accuracy LEARNED, or NaN if any network never reaches this accuracy."""
     return float(first_step(error).mean(skipna=False))
 
 
 def moved(result: Result) -> float:
-    """Return the mean over networks of the relative distance at the last step."""
+    """Return the relative distance at the last step, averaged over networks."""
     return float(result.relative_displacement.isel(step=-1).mean(skipna=False))
 
 
 def spectra_of(data: lz.Dataset, widths: list[int], seeds: int, steps: int, settings: dict[str, Any] = SGD) -> Arrays:
-    """Return singular values of the update and of the weights after the last step, (width, seed, index)."""
+    """Return the singular values of the update and of the weights after the last step, each (width, seed, index)."""
     measure = lz.Measure(rows=BATCH)
     spectra: dict[str, list[list[np.ndarray]]] = {"update": [], "weights": []}
     for width in widths:

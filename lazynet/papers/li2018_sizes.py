@@ -1,18 +1,18 @@
-"""Sizes of the reproduction of Li and Liang 2018, their settings and costs."""
+"""Sizes, settings and costs of the reproduction of Li and Liang 2018."""
 
 from typing import NamedTuple
 
 from lazynet.plan import Job
 
-# Learning rates of 10 / m and 4000 / m in the scale of the paper, whose weights start as N(0, I / m).
+# These learning rates correspond to 10 / m and 4000 / m in the paper, which draws the initial weights from N(0, I / m).
 ETA, BATCH = 10.0, 16
 IMAGES_ETA, IMAGES_BATCH = 4000.0, 64
-# Speed relative to a large matrix product: batches are narrow, and wide networks exceed a cache.
+# Speed relative to a large matrix product. Batches are small, and wide networks do not fit in the cache.
 SHARE = 1 / 3
 
 
 class Mixture(NamedTuple):
-    """Data of k classes with l components each, drawn by `lazynet.mixture`."""
+    """Parameters of a `lazynet.mixture` of k classes with l components each."""
 
     n: int
     dim: int
@@ -21,7 +21,7 @@ class Mixture(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Networks and their training steps."""
+    """Widths, number of seeds and number of training steps of networks."""
 
     widths: tuple[int, ...]
     seeds: int
@@ -29,7 +29,7 @@ class Networks(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images of ten classes, with the number of training images at which networks are measured."""
+    """Images of ten classes: the data set, and the numbers of training, measured and test images."""
 
     name: str
     n: int
@@ -41,16 +41,16 @@ class Size(NamedTuple):
     """Size of the reproduction.
 
     Attributes:
-        data: the mixture.
-        networks: networks of Figure 1.
-        early: number of first steps at each of which accuracy is measured.
-        wide: least width for which levels are claimed.
-        varied: networks on other data.
-        variances: variances of the components.
-        structures: numbers k of classes and l of components.
+        data: parameters of the mixture.
+        networks: networks for Figure 1.
+        early: number of initial steps at which accuracy is measured at every step.
+        wide: smallest width for which the levels are claimed to be small.
+        varied: networks trained on variations of the data.
+        variances: noise levels sigma of the components.
+        structures: pairs of the number k of classes and the number l of components per class.
         memorized: number of examples with random labels.
-        images: the images.
-        on_images: networks of Figure 2.
+        images: images for Figure 2.
+        on_images: networks for Figure 2.
     """
 
     data: Mixture
@@ -100,7 +100,7 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and operations of a size."""
+    """Return the memory and operations that a size needs."""
     settings = SIZES[size]
     data, images = settings.data, settings.images
     mixture, varied = _steps(settings.networks, BATCH, data.dim), _steps(settings.varied, BATCH, data.dim)
@@ -124,5 +124,5 @@ def _units(networks: Networks) -> float:
 
 
 def _steps(networks: Networks, batch: int, features: int) -> float:
-    """Return the operations of training; the forward and the backward pass take equally many."""
+    """Return the number of operations in training, half in the forward pass and half in the backward pass."""
     return 4.0 * batch * features * networks.steps * _units(networks)

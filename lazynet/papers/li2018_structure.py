@@ -1,4 +1,4 @@
-"""Sections 3, 5 and 6 of Li and Liang 2018: data with richer and with poorer structure."""
+"""Sections 3, 5 and 6 of Li and Liang 2018: data with richer and poorer structure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,12 +31,12 @@ from lazynet.typing import Result, Variables
 
 # Number of log-spaced snapshots.
 SNAPSHOTS = 60
-# Factor on the steps for random labels.
+# Factor by which training is longer for the comparison of true and random labels.
 MEMORIZING = 16
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Compute how movement and steps depend on the data, and check it."""
+    """Add the results on how the movement and the number of steps depend on the data."""
     mixture, varied = size.data, size.varied
 
     def sweep(
@@ -94,12 +94,12 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def coupled(network: Any, variables: Variables, variables_0: Variables, data: lz.Dataset) -> Array:
-    """Return the share of units whose gradient is the pseudo-gradient on the training examples."""
+    """Return the share of units whose gradient equals the pseudo-gradient on the training examples."""
     return coupled_neurons(weights(variables, "hidden"), weights(variables_0, "hidden"), data.x_train)
 
 
 def numbers(result: Result) -> dict[str, float]:
-    """Return measurements at the last step, means over networks."""
+    """Return the movement at the last step and the steps to 99% accuracy, averaged over networks."""
     return {
         "relative distance": moved(result),
         "coupling": float(result.activation_flips.isel(step=-1).mean(skipna=False)),
@@ -109,11 +109,11 @@ def numbers(result: Result) -> dict[str, float]:
 
 
 def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
-    """Yield the claims of section 6: poorer structure takes more steps and more movement.
+    """Yield the claims of section 6: data with poorer structure require more steps and more movement.
 
     Args:
         parameter: name of the parameter that varies.
-        results: sweeps by its value, from the richest to the poorest structure.
+        results: results of sweeps, keyed by the parameter's value, from the richest to the poorest structure.
     """
     place, (first, *_, last) = f"Section 6, {parameter}", results
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
@@ -125,7 +125,7 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
 
 
 def leading_of(data: Mixture, size: Size) -> int:
-    """Return the number of leading singular values of the update of a network."""
+    """Return the number of leading singular values of the update of a network trained on a mixture."""
     width, steps = size.varied.widths[-1], size.varied.steps
     return leading_values(spectra_of(drawn(data), [width], 1, steps)["update"][0, 0])
 
@@ -141,7 +141,7 @@ def leads(structures: dict[tuple[int, int], Mixture], counts: np.ndarray) -> Cla
 
 
 def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims for random labels, which take more steps and more movement."""
+    """Yield the claims that random labels require more steps and more movement than true labels."""
     place = "Section 4, random labels"
     steps = {kind: steps_of(result.train_error) for kind, result in labels.items()}
     more = moved(labels["random"]) / moved(labels["true"])
@@ -153,7 +153,7 @@ def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
 
 
 def separated(components: int, apart: lz.Dataset, paper: lz.Dataset) -> Iterator[Claim]:
-    """Yield the claims of Assumption A1, the separation of the components."""
+    """Yield the claims about Assumption A1, the separation of the components."""
     exact, own = (lz.separation(data, components) for data in (apart, paper))
     answer = "holds" if own.holds else "does not hold"
     note = f"the paper's mixture has {own.lambda_:.3f} and delta {own.delta:.2f}, so A1 {answer} there"
@@ -164,7 +164,7 @@ def separated(components: int, apart: lz.Dataset, paper: lz.Dataset) -> Iterator
 
 
 def learned(easy: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Theorem 4.1: separated data are learned, linearly separable or not."""
+    """Yield the claims of Theorem 4.1: separated data are learned, whether or not they are linearly separable."""
     for name, result in easy.items():
         least = 1 - float(result.test_error.isel(step=-1).max(skipna=False))
         note = f"after {steps_of(result.test_error):.0f} steps; relative distance {moved(result):.3f}"
@@ -172,7 +172,7 @@ def learned(easy: dict[str, Result]) -> Iterator[Claim]:
 
 
 def crossing(data: lz.Dataset) -> Claim:
-    """Return the claim of appendix C that no line separates the XOR example.
+    """Return the claim of appendix C that no line separates the two classes of the XOR example.
 
     The margin is the largest t with s (w'x + b) >= t for the signs s of the labels, where |w_i| <= 1 and |b| <= 1.
     """
@@ -184,10 +184,10 @@ def crossing(data: lz.Dataset) -> Claim:
 
 
 def coupling(exact: Result) -> Claim:
-    """Return the claim of Lemma 5.1 without variance: a share 1 - O(m^(-1/2)) of the units has the pseudo-gradient.
+    """Return the claim of Lemma 5.1 at sigma = 0: a share 1 - O(m^(-1/2)) of the units is coupled.
 
-    A unit is coupled if its pattern changes on none of the k l examples. If few units are coupled, -log(share) is
-    proportional to the movement, not 1 - share.
+    A unit is coupled if its activation pattern is the same as at initialization on all k l examples. If few units are
+    coupled, the movement is proportional to -log(share) rather than to 1 - share.
     """
     share = exact.coupled.isel(step=-1)
     slope, shares = exponent(-np.log(share)), ", ".join(f"{value:.3f}" for value in share.mean("seed").values)

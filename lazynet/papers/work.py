@@ -1,4 +1,4 @@
-"""The parts of a reproduction, stored in its folder, so that a stopped reproduction resumes."""
+"""Parts of a reproduction, stored in its folder so that an interrupted reproduction can be resumed."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ KIND = "reproduction"
 
 
 class Work:
-    """The parts of a reproduction by name: computed, or read from the folder if they are stored there."""
+    """The named parts of a reproduction, which are read from its folder if stored there and computed otherwise."""
 
     def __init__(
         self,
@@ -25,22 +25,22 @@ class Work:
         folder: Path | None = None,
         report: Callable[[str], None] = lambda part: None,
     ) -> None:
-        """Begin or resume a reproduction.
+        """Start or resume a reproduction.
 
         Args:
             paper: name of the paper's module.
             size: size of the reproduction.
-            folder: where to store the parts, None for memory only.
-            report: function that takes the name of each part as it begins.
+            folder: folder in which to store the parts, or None to keep them in memory.
+            report: function that is called with the number and name of each part before the part is computed.
 
         Raises:
-            ValueError: if the folder holds another reproduction, or one by another version of the code.
+            ValueError: if the folder holds a different reproduction, or results of a different version of the code.
         """
         self._folder, self._report, self._count = folder, report, 0
         if folder is None:
             self._request: dict[str, str] = {}
             return
-        # A request does not describe the code that computes arrays.
+        # The request for a part does not describe the code that computes its arrays, so a hash of the code is added.
         sources = b"".join(file.read_bytes() for file in sorted(Path(lz.__file__).parent.rglob("*.py")))
         code = hashlib.sha256(sources).hexdigest()[:16]
         self._request = {"paper": paper, "size": size, "code": code, "jax": version("jax")}
@@ -49,17 +49,17 @@ class Work:
             self._store.check()
 
     def sweep(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
-        """Return the result of `lazynet.sweep` with these arguments."""
+        """Return the result of `lazynet.sweep` with the given arguments."""
         return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays that a function computes."""
+        """Return the arrays that `compute` returns, from the folder if they are stored there."""
         folder = self._begin(name)
         result: Any = run(Part(json.dumps({**self._request, "part": name}), compute), folder, progress=False)
         return {str(variable): values.values for variable, values in result.data_vars.items()}
 
     def _begin(self, name: str) -> lz.RunFolder | None:
-        """Report a part, and return its folder."""
+        """Report that a part begins, and return the part's folder, or None if parts are kept in memory."""
         self._count += 1
         self._report(f"{self._count}. {name}")
         if self._folder is None:
@@ -72,10 +72,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """Arrays of a reproduction, as a study with one task.
+    """A part of a reproduction that computes arrays, expressed as a study with one task.
 
     Attributes:
-        text: the request as JSON.
+        text: the request as JSON text.
         compute: function that returns the arrays.
     """
 
@@ -86,7 +86,7 @@ class Part:
 
     @property
     def output(self) -> Output:
-        """The arrays as variables of a dataset."""
+        """How to assemble the arrays into a dataset and write it to files."""
         return Output(_assemble, _files)
 
     def request(self) -> str:
@@ -98,7 +98,7 @@ class Part:
         return {}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the only task."""
+        """Return the only task, which computes the arrays."""
         return [Task("arrays", "arrays", 1, lambda progress, checkpoint: self.compute())]
 
 

@@ -1,4 +1,4 @@
-"""Studies: one folder for each thing that a person asks for, with its call, its verdict or fit and its figure."""
+"""The studies of lazynet: each folder contains the public function, the verdict or fit, and the figure of one study."""
 
 from lazynet.studies._style import BLUE, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
 

@@ -1,4 +1,4 @@
-"""`lz.verify`, `lz.plot` and `lz.merge_shards`: the functions of every study, by the kind of its result."""
+"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which call the functions for the given kind of result."""
 
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
     Verdict = Any
 
-# Functions by the kind of result that they take, as (module, name): they load on first use.
+# The functions for each kind of result, as (module, name). Their modules are imported on first use.
 FIGURES = {
     "sweep": ("lazynet.studies.sweep._figure", "plot_sweep"),
     "infinite_width": ("lazynet.studies.infinite_width._figure", "plot_limit"),
@@ -27,26 +27,28 @@ OUTPUTS = {kind: (f"lazynet.studies.{kind}._study", "OUTPUT") for kind in ("swee
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
-    Every exponent is fitted on the seed mean over all widths, with a 95% interval from a bootstrap over seeds, at every
-    snapshot and on the maximum over snapshots. Gaps are judged on the maximum, because the theorems bound the supremum
-    over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step. A row holds if its whole
-    interval lies within the band around the prediction (for "at most": below the upper end of the band). It fails if
-    the whole interval lies outside. It is undecided otherwise, and if it would hold but members diverged. A row that
-    holds scales as theory says; the levels tell whether the network is lazy.
+    Each exponent is fitted to the seed means at all widths, with a 95% interval from a bootstrap over seeds, both at
+    every snapshot and for the maximum over snapshots. Gaps are judged by the maximum, because the theorems bound the
+    supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
+
+    A row holds if its whole interval lies within the band around the prediction (for "at most": below the upper end of
+    the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A row that would hold is
+    also undecided if some members diverged. If a row holds, its quantity scales as the theory predicts; the levels
+    show whether the network is lazy.
 
     Args:
-        result: result of `lazynet.sweep` without axes besides width and seed.
+        result: result of `lazynet.sweep` with no axes other than width and seed.
         band: largest allowed distance between the fitted and the predicted exponent, positive.
-        corrections: True to also fit a m^p (1 + b m^(-1/2)) to each row, at its own reduction, for the exponent p at
-            infinite width (`lazynet.theory.fit_correction`). This takes at least 4 widths. The status of a row remains
-            that of the straight line.
+        corrections: whether to also fit a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at infinite width
+            (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the status of the
+            row.
 
     Returns:
-        Verdict.
+        A `Verdict`.
 
     Raises:
-        ValueError: if the band is not positive and finite, the result has other axes than width and seed, or its kind
-            has no verdict.
+        ValueError: if the band is not positive and finite, if the result has axes other than width and seed, or if
+            there is no verdict for this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -65,28 +67,29 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     """Draw the figure of a result.
 
-    The figure depends on the kind of the result:
+    The figure depends on the kind of result:
 
-    - sweep: training loss of networks and kernel, gaps and movement against the width, and fitted exponents against the
-      step. Gaps are maxima over snapshots, movement is taken at the last step.
-    - infinite width: losses on true and on random labels, and the test error.
-    - laziness map: kernel change and test error over width and output scale with the boundary, and both against the
-      control parameter.
-    - line ensemble: mean and two standard deviations along the line, and the gap to the limit.
+    - sweep: the training losses of the networks and of the kernel, gaps and movement against the width, and fitted
+      exponents against the step. Gaps are maxima over snapshots; movement is measured at the last step.
+    - infinite width: the losses on true and random labels, and the test error.
+    - laziness map: the kernel change and the test error over width and output scale, with the boundary, and both
+      against the control parameter.
+    - line ensemble: the mean and two standard deviations along the line, and the gap to the infinite-width limit.
     - mode residuals: the residual along a few modes, and the step up to which each mode follows the kernel.
 
-    Measurements are solid, with a band from the smallest to the largest seed; theory is dashed.
+    Measurements are drawn as solid lines, with bands from the smallest to the largest value over seeds. Theory is
+    drawn as dashed lines.
 
     Args:
-        result: result of `lazynet.sweep` without axes besides width and seed, or of another study.
+        result: result of a study. A sweep must have no axes other than width and seed.
         verdict: verdict on a sweep; computed if None.
 
     Returns:
-        A matplotlib Figure, not shown and not saved.
+        A matplotlib Figure, which is neither shown nor saved.
 
     Raises:
-        ValueError: if no study makes results of this kind, a sweep has other axes than width and seed, or there is a
-            verdict on a result whose kind has none.
+        ValueError: if no study produces results of this kind, if a sweep has axes other than width and seed, or if
+            `verdict` is given for a kind of result that has no verdict.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -106,16 +109,17 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 def merge_shards(out: str | Path) -> Result:
     """Assemble the result of a study from the cells that its shards have stored in a folder.
 
-    The result and its verdict are written to the folder.
+    The result and its verdict, if any, are written to the same folder.
 
     Args:
-        out: the folder of all shards.
+        out: the folder that the shards share.
 
     Returns:
-        The result of the same study without shards.
+        The result that the study would have produced without shards.
 
     Raises:
-        ValueError: if the folder holds no study, a process works on it, or a cell is missing or damaged.
+        ValueError: if the folder does not contain a study, if a process is still working on the study, or if a cell is
+            missing or damaged.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -132,7 +136,7 @@ def _kind_of(result: Result) -> str:
     """Return the kind of a result.
 
     Raises:
-        ValueError: if no study makes results of this kind.
+        ValueError: if no study produces results of this kind.
     """
     kind = result.attrs.get("kind")
     if kind not in FIGURES:

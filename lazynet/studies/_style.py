@@ -1,4 +1,4 @@
-"""Colors and lines of all figures: theory is dashed, measurements are solid."""
+"""Colors and line styles of all figures: theory is dashed, and measurements are solid."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from lazynet.typing import Axes
 
-# The palette of Okabe and Ito, for people with and without color blindness.
+# The palette of Okabe and Ito, whose colors remain distinguishable with color blindness.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 PALETTE = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "vermilion": VERMILION, "purple": PURPLE}
 SETTINGS: Any = {
@@ -22,7 +22,7 @@ SETTINGS: Any = {
     "legend.columnspacing": 1.0,
     "lines.linewidth": 1.8,
 }
-# Larger values have diverged and would hide all others.
+# Larger values come from divergence. They are not drawn, because they would hide all other values.
 DRAWN = 1e12
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}
 
@@ -35,14 +35,14 @@ def width_colors(count: int) -> np.ndarray:
 
 
 def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, color: str) -> None:
-    """Draw a dashed line with this slope through `anchor` at the geometric mean of the widths."""
+    """Draw a dashed power law in the width that equals `anchor` at the geometric mean of the widths."""
     middle = np.exp(np.mean(np.log(widths)))
     ends = np.array([widths[0], widths[-1]], float)
     axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)
 
 
 def label_widths(axes: Axes, widths: np.ndarray) -> None:
-    """Set a tick at each width on a logarithmic axis, and no other ticks."""
+    """Place a tick at each width on a logarithmic axis, and remove all other ticks."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
     axes.set_xticks(widths, [str(int(width)) for width in widths])

@@ -1,4 +1,4 @@
-"""Training of finite networks: steppers, and one pure program that runs them."""
+"""Training of finite networks: the steppers, and the compiled program that runs them."""
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper

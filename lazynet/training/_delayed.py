@@ -1,4 +1,4 @@
-"""Mini-batch descent of the hidden weights that reads and writes the weights once per block of steps."""
+"""Mini-batch descent on the hidden weights, which are read and written only once per block of steps."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -14,25 +14,25 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# A block holds at most this many examples per feature, so that its correction costs little next to the full products;
-# blocks of fewer steps save no time.
+# Largest number of examples in a block per input feature, so that the correction costs little compared with the full
+# products, and smallest number of steps in a block that saves time.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 
 def steps_per_block(d: int, batch_size: int) -> int:
-    """Return the number of steps in a block for inputs with d features."""
+    """Return the number of steps per block for inputs with d features."""
     return max(1, int(BLOCK_FRACTION * d) // batch_size)
 
 
 @dataclass(frozen=True)
 class DelayedStepper:
-    """Plain mini-batch descent of any loss in the hidden weights, with the weights updated once per block of steps.
+    """Plain mini-batch descent on any loss, which updates the hidden weights once per block of steps.
 
-    Let G_s be the gradient in the pre-activations of batch X_s. After step t of a block, the weights are
-    W - eta sum_s G_s X_s, so the pre-activations of the next batch are W X_t' - eta sum_s G_s X_s X_t'. The weights
-    do not fit in the cache, so they are read and written once per block: a single product covers all rows of the
-    block, and the Gram matrix of these rows corrects it for the steps taken since. The batches are those of
-    `AutodiffStepper`.
+    Let G_s be the gradient with respect to the pre-activations of batch X_s. After step t of a block, the weights are
+    W - eta sum_s G_s X_s, so the pre-activations of the next batch are W X_t' - eta sum_s G_s X_s X_t'. The weights do
+    not fit in the cache, so they are read and written only once per block: a single product covers all rows of the
+    block, and the Gram matrix of these rows corrects this product for the steps taken since. The batches are the same
+    as those of `AutodiffStepper`.
 
     Attributes:
         network: two-layer network whose hidden weights are trained.
@@ -61,7 +61,7 @@ class DelayedStepper:
         return hidden, empty, empty, jnp.zeros(block_size, jnp.int32), order
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step of descent; the first step of a block updates the weights."""
+        """Take one step of descent, first updating the weights if the step begins a block."""
         (n, d), size = shared["x"].shape, self.batch_size
         offset = t % (n // size) % steps_per_block(d, size) * size
 
@@ -98,13 +98,13 @@ class DelayedStepper:
         return cast(Array, self.network.apply(variables, x))
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return 4 B d m, plus 2 B m for each example in a block."""
+        """Return the number of operations per step: 4 B d m, plus 2 B m for each example in a block."""
         d = arrays["x"].shape[1]
         block_size = steps_per_block(d, self.batch_size) * self.batch_size
         return (4.0 * d + 2.0 * block_size) * self.batch_size * self.network.width
 
     def _padded_epoch(self, shape: tuple[int, ...]) -> int:
-        """Number of examples in an epoch, rounded up to a multiple of the block size."""
+        """Return the number of examples in an epoch, rounded up to a multiple of the block size."""
         block_size = steps_per_block(shape[1], self.batch_size) * self.batch_size
         return -(-shape[0] // block_size) * block_size
 
@@ -113,7 +113,7 @@ class DelayedStepper:
         return hidden - shared["learning_rate"] * (gradients @ shared["x"][rows])
 
     def _begin_block(self, state: State, member: Member, shared: Shared, t: Array) -> State:
-        """State at the beginning of a block, with a new order of the examples if an epoch begins."""
+        """Return the state at the beginning of a block, with a new order of the examples if an epoch begins."""
         hidden, (x, (n, d)) = self._current_weights(state, shared), (shared["x"], shared["x"].shape)
         batches, padding = n // self.batch_size, self._padded_epoch((n, d)) - n
 

@@ -1,4 +1,4 @@
-"""Gradient flow: full-batch descent with a step size that follows the movement of the outputs."""
+"""Gradient flow: full-batch descent with a step size that adapts to the movement of the outputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from lazynet.typing import AnyArray, Variables
 
 # Largest movement of an output in one step, as a fraction of the RMS of the targets.
 MAX_MOVE = 1e-2
-# Factors of the step size after an accepted and after a rejected step.
+# Factors that multiply the step size after an accepted step and after a rejected step.
 GROWTH, SHRINKAGE = 1.1, 0.5
 
 
@@ -25,12 +25,12 @@ class FlowStepper:
     """Adaptive Euler steps of gradient flow, d theta / dt = -grad L, for any network and loss.
 
     The rule is that of Geiger et al. 2019 (arXiv:1906.08034). A step is accepted if it lowers the loss and moves no
-    training output by more than MAX_MOVE times the RMS of the targets. Rejected steps count as steps too. The learning
-    rate is the size of the first step. Above the stability limit 2 / lambda_max of the current kernel, descent raises
-    the loss, so the step size stays near that limit while the kernel changes.
+    training output by more than MAX_MOVE times the RMS of the targets. Rejected steps count as steps, too. The learning
+    rate is the size of the first step. A step larger than the stability limit 2 / lambda_max of the current kernel
+    raises the loss, so the step size stays near that limit while the kernel changes.
 
-    The trained function is alpha f. The output scale alpha is a shared array, so that all scales use one compiled
-    program, and `network` itself has output scale 1.
+    The trained function is alpha f. The output scale alpha is a shared array, so that all scales use the same
+    compiled program; `network` itself has output scale 1.
 
     Attributes:
         network: network to train.
@@ -50,7 +50,7 @@ class FlowStepper:
         return params, *self._descent(params, member, shared), rate, jnp.zeros_like(rate)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step, or reject it and shorten the next."""
+        """Take one step, or reject it and shorten the next step."""
         params, loss, f, gradient, rate, time = state
         new_params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
         proposal = new_params, *self._descent(new_params, member, shared)
@@ -73,15 +73,15 @@ class FlowStepper:
         return {"time": state[5]}
 
     def outputs(self, variables: Variables, x: AnyArray, shared: Shared) -> Array:
-        """Return alpha f."""
+        """Return the scaled outputs alpha f."""
         return shared["output_scale"] * self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the operations of one gradient."""
+        """Return the number of operations needed for one gradient."""
         return gradient_operations(self.network, *arrays["x"].shape)
 
     def _descent(self, params: PyTree, member: Member, shared: Shared) -> tuple[Array, Array, PyTree]:
-        """Loss, outputs and gradient at the given parameters."""
+        """Return the loss, outputs and gradient at the given parameters."""
 
         def objective(params: PyTree) -> tuple[Array, Array]:
             f = self.outputs({**member.variables, "params": params}, shared["x"], shared)

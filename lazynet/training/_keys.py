@@ -1,4 +1,4 @@
-"""Random keys: one key for each width and seed, and one fold of it for each use."""
+"""Random keys: one key for each width and seed, from which a separate key is derived for each use."""
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,10 @@ def noise_key() -> Array:
 
 
 def subsample_key() -> Array:
-    """Return the key that draws subsets of a data set; a smaller subset is contained in every larger one."""
+    """Return the key that draws nested subsets of a data set: larger subsets contain the smaller ones."""
     return jax.random.fold_in(jax.random.key(0), SUBSAMPLE)
 
 
 def epoch_order(key: Array, epoch: Array, n: int) -> Array:
-    """Return the order (n,) of the examples in an epoch, int32."""
+    """Return the order (n,) of the examples in an epoch, as int32."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), n).astype(jnp.int32)

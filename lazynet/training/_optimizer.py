@@ -1,4 +1,4 @@
-"""Optimizers: a name with settings, from which an optax transformation is built."""
+"""Optimizers, each given by a name and settings from which an optax transformation is built."""
 
 import math
 from collections.abc import Callable
@@ -33,18 +33,18 @@ class Optimizer:
     Args:
         name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Flow takes
             Euler steps that lower the loss and move no training output by more than 1% of the RMS of the targets
-            (Geiger et al. 2019). Its first step size is the learning rate, and results contain its `time`.
-        momentum: momentum mu of v <- mu v + grad L, theta <- theta - eta v, at least 0 and below 1; only for "sgd".
+            (Geiger et al. 2019). The learning rate is its first step size, and results contain its `time`.
+        momentum: factor mu in v <- mu v + grad L, theta <- theta - eta v, with 0 <= mu < 1; only for "sgd".
         nesterov: whether to use Nesterov momentum.
-        weight_decay: factor w of the term w theta, which is added to the gradient before the momentum; for "adamw" and
-            "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for "lion" and to
-            0 for other optimizers.
-        schedule: function that maps the step to a factor of the learning rate; JAX must be able to trace it.
+        weight_decay: factor w of the term w theta that is added to the gradient before the momentum is applied. For
+            "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
+            "lion" and to 0 for other optimizers.
+        schedule: function of the step that returns a factor for the learning rate; JAX must be able to trace it.
         stepper: algorithm that computes a step: "auto" for the fastest one, or "autodiff", "hidden", "preactivation" or
-            "delayed". All of them agree up to rounding.
+            "delayed". All algorithms agree up to rounding.
 
     Raises:
-        ValueError: if an argument is outside the range above.
+        ValueError: if an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -67,18 +67,18 @@ class Optimizer:
         if self.stepper not in STEPPERS:
             raise ValueError(f"stepper must be one of {', '.join(STEPPERS)}, got {self.stepper!r}.")
         if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
-            raise ValueError(f"momentum must be a number from 0 to below 1, got {self.momentum!r}.")
+            raise ValueError(f"momentum must be a number >= 0 and < 1, got {self.momentum!r}.")
         if not isinstance(self.nesterov, bool):
             raise ValueError(f"nesterov must be True or False, got {self.nesterov!r}.")
         decay = self.weight_decay
         if decay is not None and not (_is_number(decay) and 0 <= decay < math.inf):
-            raise ValueError(f"weight_decay must be a finite number of at least 0, got {decay!r}.")
+            raise ValueError(f"weight_decay must be a finite number >= 0, got {decay!r}.")
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
         if self.momentum and self.name != "sgd":
-            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' takes a momentum.")
+            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' uses momentum.")
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov must be False without a momentum, got True.")
+            raise ValueError("nesterov must be False without momentum, got True.")
         if self.name == FLOW:
             for setting in ("weight_decay", "schedule"):
                 if getattr(self, setting):
@@ -88,16 +88,16 @@ class Optimizer:
 
     @property
     def is_flow(self) -> bool:
-        """True for gradient flow, which has a stepper of its own."""
+        """Whether the optimizer is gradient flow, which has its own stepper."""
         return self.name == FLOW
 
     @property
     def is_descent(self) -> bool:
-        """True if every step is theta <- theta - eta grad L with a constant eta."""
+        """Whether every step is theta <- theta - eta grad L with a constant eta."""
         return self.name == "sgd" and not self.momentum and not self.weight_decay and self.schedule is None
 
     def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:
-        """Return the optax transformation for a learning rate."""
+        """Return the optax transformation for a given learning rate."""
         rate: Any = learning_rate
         if self.schedule is not None:
             schedule = self.schedule
@@ -118,11 +118,11 @@ def _is_number(value: Any) -> bool:
 
 
 def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTransformation]":
-    """Return the optimizer with a given name.
+    """Return the optimizer with a given name, or pass an existing optimizer through.
 
     Args:
-        optimizer: one of OPTIMIZERS; or an `Optimizer` or a function of the learning rate that returns an optax
-            optimizer, which is returned unchanged.
+        optimizer: one of OPTIMIZERS, an `Optimizer`, or a function of the learning rate that returns an optax
+            optimizer. Optimizers and functions are returned unchanged, except that `optax.sgd` is treated as "sgd".
 
     Returns:
         An `Optimizer` or a function of the learning rate.

@@ -1,4 +1,4 @@
-"""The compiled program that trains a pack of members, and the loop that calls it in short pieces."""
+"""The compiled program that trains a pack of members, and the loop that calls it for a few steps at a time."""
 
 import time
 import warnings
@@ -19,11 +19,11 @@ from lazynet.typing import Variables
 
 Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
-# Target duration of a call to the device in seconds, because a running program cannot be interrupted.
+# Target duration of a call to the device in seconds. Calls are short because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
-# Fraction by which a loss must fall below the lowest loss to count as progress.
+# Fraction by which a loss must fall below the lowest loss so far to count as progress.
 PLATEAU = 1e-3
-# A loss above this many times (1 + the first loss) counts as diverged, as does a loss that is not finite.
+# A loss counts as diverged if it is not finite or is above DIVERGED_RATIO * (1 + the first loss).
 DIVERGED_RATIO = 1e12
 
 
@@ -36,7 +36,7 @@ class Stop(NamedTuple):
     Attributes:
         loss: stop once the loss is at most this value.
         gradient: stop once the norm of the gradient is at most this value.
-        plateau: stop after this many steps in which the loss has not fallen more than 0.1% below its lowest value.
+        plateau: stop once this many steps have passed without the loss falling more than 0.1% below its lowest value.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -56,12 +56,12 @@ class Carry(NamedTuple):
     Attributes:
         state: the state of the stepper.
         loss_limit: the loss above which training counts as diverged.
-        diverged_at: the first step whose loss had diverged, or NEVER.
-        stopped_at: the number of steps after which the member stopped, or NEVER.
+        diverged_at: the first step at which the loss counted as diverged, or NEVER.
+        stopped_at: the number of steps that the member took before it stopped, or NEVER.
         best: the lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: the step of `best`.
         root_sum: the sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
-            not depend on how the steps are divided into calls, which follows the clock.
+            not depend on how the steps are divided into calls, which varies with the timing.
     """
 
     state: State
@@ -75,18 +75,18 @@ class Carry(NamedTuple):
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Storage for the state of an unfinished pack, as named arrays."""
+    """Storage for the state of an unfinished pack, in the form of named arrays."""
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the arrays saved last, or None if nothing was saved."""
+        """Return the arrays that were saved last, or None if nothing was saved."""
         ...
 
     def due(self) -> bool:
-        """Return True if it is time to save."""
+        """Return whether it is time to save."""
         ...
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Save the arrays after `step` steps, replacing those saved before."""
+        """Save the arrays after `step` steps, replacing any arrays saved earlier."""
         ...
 
 
@@ -95,7 +95,7 @@ class Layout(Protocol):
     """Placement of the members' arrays on devices; equal layouts share a compiled program."""
 
     def spread(self, tree: PyTree) -> PyTree:
-        """Place traced arrays, stacked over members along their first axis, on devices."""
+        """Distribute traced arrays, which are stacked over members along their first axis, over devices."""
         ...
 
     def to_host(self, tree: PyTree) -> PyTree:
@@ -103,7 +103,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return the same number on all processes that share the members."""
+        """Return one number that is the same on all processes that share the members."""
         ...
 
 
@@ -129,10 +129,10 @@ class Outcome(NamedTuple):
 
     Attributes:
         variables: final variables, each array with a leading axis of length p.
-        records: arrays (p, s, ...), float64: the measures at the snapshots, and "loss_root_sum", the sum of sqrt(loss)
-            over the steps before each snapshot.
-        diverged_at: (p,) first step whose loss had diverged, or NEVER.
-        stopped_at: (p,) number of steps after which the member stopped, or NEVER.
+        records: float64 arrays (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the sum of
+            sqrt(loss) over the steps before each snapshot.
+        diverged_at: array (p,) of the first step at which each member's loss counted as diverged, or NEVER.
+        stopped_at: array (p,) of the number of steps that each member took before it stopped, or NEVER.
     """
 
     variables: Variables
@@ -149,11 +149,11 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
     Args:
         steps: number of training steps, at least 1.
-        snapshots: the steps themselves, or the number of steps to place between 1 and `steps`, evenly on a logarithmic
-            scale and rounded to integers.
+        snapshots: the steps themselves, or the number of steps to space evenly on a logarithmic scale between 1 and
+            `steps`, rounded to integers.
 
     Returns:
-        Unique steps in ascending order, int64, including 0 and `steps`.
+        Unique steps in ascending order, as int64, including 0 and `steps`.
     """
     chosen = np.round(np.logspace(0, np.log10(steps), snapshots)) if isinstance(snapshots, int) else snapshots
     return np.unique([0, *np.asarray(chosen).tolist(), steps]).astype(np.int64)
@@ -176,15 +176,15 @@ def simulate(
         stepper: the algorithm that takes a step.
         measure: function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
         members: variables, keys and contexts of the members, stacked along the first axis.
-        shared: the arrays of `stepper.share`, the targets "y" and the scalar "learning_rate".
-        snapshots: ascending steps, starting with 0.
-        on_steps: function called after each call to the device with the number of steps it took.
-        checkpoint: storage for the unfinished pack, from which training resumes with the same results bit for bit.
+        shared: the arrays returned by `stepper.share`, the targets "y" and the scalar "learning_rate".
+        snapshots: steps of the snapshots in ascending order, starting with 0.
+        on_steps: callback that receives the number of steps taken by each call to the device.
+        checkpoint: storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
         stop: criteria for stopping early.
         layout: placement of the members on devices.
 
     Returns:
-        Final variables and records of all members.
+        The final variables and the records of all members.
     """
     carry = _start(stepper, members, shared, layout)
     records: list[dict[str, np.ndarray]] = []
@@ -235,7 +235,7 @@ def _pack(
 
 
 def _matches(saved: dict[str, np.ndarray], carry: Carry) -> bool:
-    """Return True if the saved arrays have the shapes of the carry, which depend on the number of devices."""
+    """Return whether the saved arrays match the shapes of the carry, which depend on the number of devices."""
     shapes = {f"carry/{i:03d}": _raw(leaf).shape for i, leaf in enumerate(jax.tree.leaves(carry))}
     return shapes == {name: array.shape for name, array in saved.items() if name.startswith("carry/")}
 
@@ -245,7 +245,7 @@ def _unpack(
 ) -> tuple[Carry, list[dict[str, np.ndarray]], list[np.ndarray], int]:
     leaves, structure = jax.tree.flatten(carry)
     for i, leaf in enumerate(leaves):
-        # Types that NumPy lacks, such as bfloat16, are stored as bytes.
+        # Dtypes that NumPy lacks, such as bfloat16, are stored as bytes.
         values = jnp.asarray(saved[f"carry/{i:03d}"].view(_raw(leaf).dtype))
         leaves[i] = jax.random.wrap_key_data(values) if _is_key(leaf) else values
         if len(leaf.sharding.device_set) > 1:
@@ -257,7 +257,7 @@ def _unpack(
 
 
 def _raw(leaf: Array) -> Array:
-    """Return the numbers behind an array of random keys, or any other array unchanged."""
+    """Return the data underlying an array of random keys, or any other array unchanged."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
@@ -292,9 +292,9 @@ def _advance(
     stop: Stop | None,
     layout: Layout,
 ) -> tuple[Carry, dict[str, Array]]:
-    """Take steps first, ..., last - 1 of every member, then measure at a snapshot.
+    """Take the steps from `first` to `last` - 1 for every member, then measure the members if this is a snapshot.
 
-    The steps are traced arguments, so that a single program serves all snapshots.
+    The step numbers are traced, so that a single compiled program serves all snapshots.
     """
     first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
 
@@ -311,7 +311,7 @@ def _advance(
         stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
         if stop is None:
             return stepped
-        # The loss and the gradient belong to the state before the step, so a member that stops does not take it.
+        # The loss and the gradient belong to the state before the step, so a member that stops does not take this step.
         met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
         stepped = jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
         return jax.tree.map(partial(jnp.where, _is_running(carry)), stepped, carry)
@@ -328,7 +328,7 @@ def _advance(
     if stop is None:
         carry = jax.vmap(advance)(carry, members)
     else:
-        # The step is not batched over members, so that a cond on it in a stepper stays a branch under vmap.
+        # The step number is not batched over members, so that a stepper's cond on it remains a branch under vmap.
         _, carry = jax.lax.while_loop(
             lambda at: (at[0] < last) & jnp.any(_is_running(at[1])),
             lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),
@@ -341,12 +341,12 @@ def _advance(
 
 
 def _is_running(carry: Carry) -> Array:
-    """Mask of members that have neither stopped nor diverged."""
+    """Return a mask of the members that have neither stopped nor diverged."""
     return (carry.stopped_at == NEVER) & (carry.diverged_at == NEVER)
 
 
 def _met(stop: Stop, loss: Array, squared_norm: Array, steps_since_best: Array) -> Array:
-    """Mask of members that meet a criterion; `squared_norm` is that of the gradient."""
+    """Return a mask of the members that meet a criterion; `squared_norm` is the squared norm of the gradient."""
     met = jnp.zeros((), bool)
     if stop.loss is not None:
         met |= loss <= stop.loss

@@ -13,12 +13,12 @@ from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Preactiva
 
 
 def is_plain_descent(loss: Loss, optimizer: Any, batch_size: int | None) -> bool:
-    """Return True if training is full-batch gradient descent of the squared loss."""
+    """Return whether training is plain full-batch gradient descent on the squared loss."""
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
 
 def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | None, x: np.ndarray) -> Stepper:
-    """Return the stepper with the fewest operations per step, or the one that the optimizer names.
+    """Return the stepper with the fewest operations per step, or the stepper that the optimizer names.
 
     Args:
         network: network to train.
@@ -31,7 +31,7 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
         The stepper.
 
     Raises:
-        ValueError: if the stepper cannot train this network.
+        ValueError: if the optimizer names a stepper that does not support this network and training.
     """
     if not isinstance(optimizer, Optimizer):
         return AutodiffStepper(network, loss, optimizer, batch_size)
@@ -42,20 +42,20 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper must be 'auto' or one that supports this training, got {stepper!r}. {stepper!r} supports only "
-            "plain full-batch descent of the squared loss in the hidden layer of a two-layer network."
+            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}. {stepper!r} only "
+            "trains the hidden layer of a two-layer network by plain full-batch descent on the squared loss."
         )
     if batch_size is not None and descends:
         if stepper == "delayed" or (stepper == "auto" and steps_per_block(x.shape[1], batch_size) >= MIN_BLOCK_STEPS):
             return DelayedStepper(network, loss, batch_size)
     elif stepper == "delayed":
         raise ValueError(
-            f"stepper must be 'auto' or one that supports this training, got {stepper!r}. {stepper!r} supports only "
-            "plain mini-batch descent in the hidden layer of a two-layer network."
+            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}. {stepper!r} only "
+            "trains the hidden layer of a two-layer network by plain mini-batch descent."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)
-    # Operations per step and unit: 4 n rank for weights in the row space, 2 n^2 for pre-activations.
+    # A step takes 4 n rank operations per unit with weights in the row space, and 2 n^2 with pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
     chosen = cheaper if stepper == "auto" else stepper
     return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

@@ -1,7 +1,8 @@
-"""Steppers: one training step of a member, by autodiff for any loss and optimizer, or with a hand-written gradient.
+"""Steppers, which train a member one step at a time, by autodiff or with a hand-written gradient.
 
 A stepper turns variables into a state, advances the state, and turns it back into variables. Its methods are pure and
-traced. They take data as arguments and never close over it, because a compiled program would store it as a constant.
+traced. They take data as arguments and never close over it, because compiled programs would store the data as
+constants.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,9 +23,9 @@ from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
 Optimizer = Callable[[float | Array], optax.GradientTransformation]
-# State of a stepper, any pytree of arrays.
+# The state of a stepper, which can be any pytree of arrays.
 State = Any
-# Arrays common to all members, among them "x" (n, d), "y" and the scalar "learning_rate".
+# Arrays shared by all members, including "x" (n, d), "y" and the scalar "learning_rate".
 Shared = dict[str, Array]
 
 
@@ -34,7 +35,7 @@ class Member(NamedTuple):
     Attributes:
         variables: initial variables.
         key: key that orders the mini-batches.
-        context: arrays that the measures compare with, any pytree.
+        context: pytree of arrays that the measures use for comparison.
     """
 
     variables: Variables
@@ -44,7 +45,7 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step; a frozen dataclass, so that `replace` changes its network."""
+    """Pure functions that train one member step by step, in a frozen dataclass whose network `replace` can change."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -65,7 +66,7 @@ class Stepper(Protocol):
         """Take step t.
 
         Returns:
-            The state after the step, and the loss and the squared norm of its gradient before the step.
+            The state after the step, followed by the loss and the squared norm of its gradient before the step.
         """
         ...
 
@@ -74,18 +75,18 @@ class Stepper(Protocol):
         ...
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return quantities of the result that only the stepper can compute, by name."""
+        """Return the quantities that only the stepper can compute, keyed by their names in the result."""
         ...
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
-        """Return the outputs of the network, (n,) or (n, k)."""
+        """Return the outputs of the network, of shape (n,) or (n, k)."""
         ...
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the floating-point operations of the large matrix products in one step.
+        """Return the number of floating-point operations in the large matrix products of one step.
 
         Args:
-            arrays: the result of `share`.
+            arrays: the arrays returned by `share`.
         """
         ...
 
@@ -147,14 +148,14 @@ class AutodiffStepper:
         return self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the operations of one gradient on a batch."""
+        """Return the number of operations needed for one gradient on a batch."""
         n, d = arrays["x"].shape
         return gradient_operations(self.network, self.batch_size or n, d)
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
-        """Order of the examples in the epoch of step t."""
+        """Return the order of the examples in the epoch that contains step t."""
         batches = len(order) // (self.batch_size or len(order))
-        # Drawing a permutation takes a sort, which may cost more than a step, so draw it once per epoch.
+        # Drawing a permutation requires a sort, which may cost more than a step, so draw it only once per epoch.
         return jax.lax.cond(t % batches == 0, lambda: epoch_order(key, t // batches, len(order)), lambda: order)
 
     def _batch(self, shared: Shared, t: Array, order: Array | None = None) -> tuple[Array, Array, float]:
@@ -168,12 +169,12 @@ class AutodiffStepper:
 
 @dataclass(frozen=True)
 class HiddenStepper:
-    """Plain full-batch descent of the squared loss in the hidden weights, with a hand-written gradient.
+    """Plain full-batch descent on the squared loss that trains the hidden weights with a hand-written gradient.
 
     With pre-activations Z = W X', residual r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, where
-    c = alpha / sqrt(m). The state keeps the slopes sigma'(Z), so a step costs two matrix products. The units are
-    processed in blocks that fit in the cache. If the rank of the inputs is below d, inputs and weights are rotated to
-    the row space of the inputs, which changes neither Z nor the displacement of the weights.
+    c = alpha / sqrt(m). The state keeps the slopes sigma'(Z), so a step costs only two matrix products. The units are
+    processed in blocks that fit in the cache. If the rank of the inputs is below d, inputs and weights are rotated
+    into the row space of the inputs, which changes neither Z nor the displacement of the weights.
 
     Attributes:
         network: two-layer network whose hidden weights are trained.
@@ -184,7 +185,7 @@ class HiddenStepper:
     units: Units = ONE_DEVICE
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the inputs, their coordinates in the row space, and its basis (d, rank) if the rank is below d."""
+        """Return the inputs, their coordinates in the row space and, if the rank is below d, its basis (d, rank)."""
         basis = row_space(x)
         if basis.shape[1] == x.shape[1]:
             return {"x": x, "rows": x}
@@ -217,7 +218,7 @@ class HiddenStepper:
         unit_arrays = hidden, slopes, weights(member.variables, "readout")
         replicated = residual, shared["rows"], self._rate(shared)
         hidden, slopes, terms, squares = self.units.apply(descend, unit_arrays, replicated)
-        # The compiler drops the norm if no criterion uses it.
+        # The compiler removes this norm if no stopping criterion uses it.
         squared_norm = self._layer.factor**2 * jnp.sum(squares)
         return (hidden, slopes, self._sum(terms)), 0.5 * jnp.sum(residual**2), squared_norm
 
@@ -243,7 +244,7 @@ class HiddenStepper:
         return f[:, 0] if self.network.outputs == 1 else f
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return 4 n rank m."""
+        """Return the number of operations per step, 4 n rank m."""
         return 4.0 * arrays["rows"].size * self.network.width
 
     @property
@@ -261,29 +262,30 @@ class HiddenStepper:
         return shared["learning_rate"] * self._layer.factor
 
     def _sum(self, terms: Array) -> Array:
-        """Outputs (k, n) from the terms of all blocks."""
+        """Return the outputs (k, n) from the terms of all blocks."""
         return self._layer.factor * self.units.total(terms)
 
     def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:
-        """Slopes of each block, and its term of the outputs (blocks, k, n)."""
+        """Return the slopes in each block, and the contributions (blocks, k, n) of the blocks to the outputs."""
         values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
-        # On a CPU this product is ten times as fast as its transpose.
+        # On a CPU, this product is ten times as fast as the transposed product.
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
-        # Slopes of relu are 0 or 1; as bytes they need a quarter of the memory traffic.
+        # The slopes of relu are 0 or 1; stored as bytes, they need only a quarter of the memory traffic.
         return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
-        """Matrix G of each block."""
+        """Return the part of the matrix G in each block."""
         blocks = zip(slopes, self._blocks(readout), strict=True)
         return [block.astype(residual.dtype) * (a @ residual) for block, a in blocks]
 
 
 @dataclass(frozen=True)
 class PreactivationStepper(HiddenStepper):
-    """Plain full-batch descent of the squared loss on pre-activations, Z <- Z - eta c G X X'.
+    """Plain full-batch descent on the squared loss that updates the pre-activations, Z <- Z - eta c G X X'.
 
-    Equivalent to `HiddenStepper`, with 2 n^2 m operations per step instead of 4 n rank m: cheaper if n < 2 rank. The
-    state keeps the sum of G over steps, from which W = W_0 - eta c (sum G) X.
+    This stepper is equivalent to `HiddenStepper`, but takes 2 n^2 m operations per step instead of 4 n rank m, which is
+    cheaper if n < 2 rank. The state keeps the sum of G over steps, from which the weights are recovered as
+    W = W_0 - eta c (sum G) X.
     """
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -336,7 +338,7 @@ class PreactivationStepper(HiddenStepper):
         return {**member.variables, "params": {"hidden": hidden}}
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return 2 n^2 m."""
+        """Return the number of operations per step, 2 n^2 m."""
         return 2.0 * arrays["gram"].size * self.network.width
 
 

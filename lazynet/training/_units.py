@@ -1,4 +1,4 @@
-"""Blocks of hidden units on one device or several, and sums over blocks whose rounding does not depend on devices."""
+"""Blocks of hidden units on one or more devices, and sums over blocks that round the same way on any set of devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lazynet.typing import AnyArray
 
-# Units per block, and the largest number of blocks; beyond it the blocks grow.
+# Number of units per block, and the largest number of blocks; networks too wide for this limit use larger blocks.
 BLOCK, MOST_BLOCKS = 1024, 16
 
 
@@ -20,10 +20,10 @@ BLOCK, MOST_BLOCKS = 1024, 16
 class Units:
     """Partition of the hidden units of a network into blocks that fit in the cache.
 
-    Blocks are separate arrays, which a step need not copy; their number is limited because each adds to the compile
-    time. On several devices, each device holds the blocks of its own units. If the number of devices divides the
-    number of blocks, and the number of blocks divides the width, the blocks are the same as on one device, and so are
-    all digits of sums over them.
+    Blocks are separate arrays, which a step need not copy; their number is limited because each block adds to the
+    compile time. On several devices, each device holds the blocks of its own units. If the number of devices divides
+    the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device, and
+    sums over the blocks agree to the last digit.
 
     Attributes:
         mesh: mesh with an axis "neuron" over which the units are sharded; None for one device.
@@ -60,17 +60,17 @@ class Units:
             return function(*units, *replicated)
         sharded, unsharded = PartitionSpec("neuron"), PartitionSpec()
         specs = (sharded,) * len(units) + (unsharded,) * len(replicated)
-        # The compiler places the other mesh axis, which runs over members.
+        # The compiler handles the other mesh axis, which runs over members.
         mapped = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=sharded, axis_names={"neuron"})
         return mapped(*units, *replicated)
 
     def total(self, terms: Array) -> Array:
-        """Return the sum over blocks of terms (blocks, ...), added in order from the first, on any set of devices."""
+        """Return the sum of the terms (blocks, ...) over blocks, added in the same order on any set of devices."""
         if len(terms) == 1:
             return terms[0]
         if self.mesh is not None:
             terms = jax.lax.with_sharding_constraint(terms, NamedSharding(self.mesh, PartitionSpec()))
-        # Without the barrier the compiler may fuse the sum with the terms and add them in another order.
+        # Without the barrier, the compiler may fuse the sum with the terms and add them in a different order.
         first, *rest = jax.lax.optimization_barrier(terms)
         return sum(rest, first)
 

@@ -80,7 +80,7 @@ def test_sweep_refuses(case, capsys, no_training, tmp_path):
 
 @pytest.mark.parametrize("flags", ["--resume", "--max-seconds 5", "--shard 1/2"])
 def test_flags_of_a_folder_need_one(flags, capsys, no_training):
-    assert refused(capsys, "sweep", *flags.split()).startswith("lazynet: out must be a folder with ")
+    assert refused(capsys, "sweep", *flags.split()).startswith("lazynet: out must be a folder if ")
 
 
 INFINITE_WIDTH = (
@@ -112,7 +112,7 @@ def test_complexity_refuses(case, capsys):
 
 @pytest.mark.parametrize("command", ["status", "merge"])
 def test_a_folder_without_a_study_is_refused(command, capsys, tmp_path):
-    assert "holds no study" in refused(capsys, command, tmp_path)
+    assert " study." in refused(capsys, command, tmp_path)
 
 
 def test_check_is_refused_without_a_verdict(capsys, tmp_path):

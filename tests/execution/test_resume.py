@@ -152,7 +152,7 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
     file.write_bytes({"flipped": bytes(content), "short": content[:-3], "empty": b""}[damage])
     assert Store(out).status()[:2] == (2, 1)
     computed.clear()
-    with pytest.warns(UserWarning, match=r"000001-.* is damaged, and is computed again"):
+    with pytest.warns(UserWarning, match=r"000001-.* is damaged, so its cell is computed again"):
         assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2)]
     assert Store(out).status()[:2] == (3, 0)
@@ -214,10 +214,10 @@ def test_settings_that_were_changed_are_refused(tmp_path):
 def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     sweep(tmp_path / "run")
     monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})
-    with pytest.warns(UserWarning, match="was begun with other versions"):
+    with pytest.warns(UserWarning, match="was created with different package versions"):
         resumed(tmp_path / "run")
     monkeypatch.setattr(spec, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
-    with pytest.raises(ValueError, match="holds members with other random keys"):
+    with pytest.raises(ValueError, match="contains members with different random keys"):
         resumed(tmp_path / "run")
 
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path
     for file in (tmp_path / "000001").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="is damaged, and its cell begins anew"):
+    with pytest.warns(UserWarning, match="is damaged, so its cell starts over"):
         assert kept.load() is None
     assert kept.load() is None
 
@@ -252,7 +252,7 @@ def test_folders_of_other_things_are_refused(tmp_path):
     ends, options = DATA.x_train[:2], {"seeds": 2, "steps": 2, "places": [0.5]}
     network = lz.TwoLayer(width=8, symmetric=False)
     lz.line_ensemble(network, DATA, ends, [8], out=tmp_path / "line", **options)
-    with pytest.raises(ValueError, match=r"^out must be the folder of a sweep, got .*, which holds a line_ensemble"):
+    with pytest.raises(ValueError, match=r"^out must be the folder of a sweep, got .*, which contains a line_ensemble"):
         resumed(tmp_path / "line")
 
 
@@ -311,7 +311,7 @@ def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path
         lz.merge_shards(out)
     assert Store(out).status()[:3] == (1, 2, 3)
     computed.clear()
-    with pytest.warns(UserWarning, match="is damaged, and is computed again"):
+    with pytest.warns(UserWarning, match="is damaged, so its cell is computed again"):
         assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2), (16, 2)]
 

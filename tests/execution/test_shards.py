@@ -38,21 +38,21 @@ def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
 def test_shards_of_another_division_are_kept_away(tmp_path):
     with open(tmp_path / "lock-1-of-3", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another number of shards: lock-1-of-3 is held"):
+        with pytest.raises(ValueError, match="a different number of shards: lock-1-of-3 is held"):
             sharded(tmp_path, 1, 2)
 
 
 def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_path):
     with open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another process is at work on"):
+        with pytest.raises(ValueError, match="Another process is working on"):
             resumed(tmp_path)
     assert computed == []
 
 
 def test_shards_meet_in_a_folder(uninterrupted, computed, tmp_path):
     for k in (3, 1, 2):
-        with pytest.raises(ValueError, match=r"cells, the first of them number|holds no study"):
+        with pytest.raises(ValueError, match=r"cells, starting with cell|does not contain a study"):
             lz.merge_shards(tmp_path / "run")
         assert sharded(tmp_path / "run", k, 3) is None
     assert computed == [(16, 2), (8, 4), (16, 2)]
@@ -97,10 +97,10 @@ def test_shards_keep_others_away(tmp_path):
             fcntl.flock(held, fcntl.LOCK_SH)
         # The same shard twice, and a sweep of its own.
         for folder in (lz.RunFolder(tmp_path, shard=(1, 2)), lz.RunFolder(tmp_path, resume=True)):
-            with pytest.raises(ValueError, match="Another process is at work on"):
+            with pytest.raises(ValueError, match="Another process is working on"):
                 sweep(folder)
         assert sharded(tmp_path, 2, 2) is None
-        with pytest.raises(ValueError, match="Another process is at work on"):
+        with pytest.raises(ValueError, match="Another process is working on"):
             lz.merge_shards(tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_shards_keep_others_away(tmp_path):
     [
         ({"path": 3}, "^out must be a path"),
         ({"resume": "yes"}, "^resume must be True or False, got 'yes'"),
-        ({"shard": 3}, r"^shard must be \(k, N\)"),
+        ({"shard": 3}, r"^shard must be a pair \(k, N\)"),
         ({"shard": (4, 3)}, "^shard must be k/N"),
         ({"shard": (0, 3)}, "^shard must be k/N"),
         ({"max_seconds": 0.0}, "^max_seconds must be positive, got 0.0"),

@@ -183,7 +183,9 @@ def test_a_value_may_be_given_in_one_place_only():
         ({"optimizer": lz.Optimizer("adamw", weight_decay=0.1)}, "weight_decay"),
     ):
         value = {"optimizer": ["sgd", "adam"], "batch_size": [4, 8]}.get(name, [0.1, 0.2])
-        with pytest.raises(ValueError, match=rf"^axes must not vary an argument that is given, got '{name}'"):
+        with pytest.raises(
+            ValueError, match=rf"^axes must not vary a setting that is also passed as an argument, got '{name}'"
+        ):
             lz.sweep(NETWORK, DATA, [8], 1, 2, axes={name: value}, **given)
 
 

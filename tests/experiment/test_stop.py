@@ -134,9 +134,12 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
             r"measure.own\['mine'\] must return an array",
         ),
         (lambda: own(hidden), "measure.own must return arrays of one shape at all points, got {'mine': .*width=16"),
-        (lambda: own(hidden, "train_loss"), "measure.own must have identifiers .*, got 'train_loss'"),
+        (
+            lambda: own(hidden, "train_loss"),
+            "measure.own must use unreserved identifiers as names, got 'train_loss'",
+        ),
         (lambda: {"stop": lz.Stop(loss=-1.0)}, "stop.loss must be positive and finite, got -1.0"),
-        (lambda: {"stop": lz.Stop(plateau=0)}, "stop.plateau must be a whole number of at least 1, got 0"),
+        (lambda: {"stop": lz.Stop(plateau=0)}, "stop.plateau must be a positive integer, got 0"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             sweep(3, **options())
@@ -186,7 +189,7 @@ def test_a_sweep_that_runs_out_of_time_resumes_where_it_was(monkeypatch, tmp_pat
 
     monkeypatch.setattr(program, "_advance", counted)
     over_after(20)
-    with pytest.raises(TimeoutError, match=r"max_seconds = 1000 are over; the study resumes with resume=True"):
+    with pytest.raises(TimeoutError, match=r"max_seconds = 1000 has been reached. Pass resume=True to resume"):
         sweep(2000, [8], out=lz.RunFolder(out, max_seconds=1000.0))
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000000"]
     reached = steps[-1]

@@ -150,7 +150,7 @@ def test_a_family_without_a_kernel_gives_none():
         (np.ones(3), None, r"x1 must be a nonempty array of shape \(n, d\), got shape \(3,\)\."),
         (np.ones((0, 3)), None, "x1 must be a nonempty array"),
         (np.ones((2, 3)), np.ones((2, 3, 1)), "x2 must be a nonempty array"),
-        (np.ones((2, 3)), np.ones((2, 4)), "x2 must have rows of length 3 like x1, got length 4"),
+        (np.ones((2, 3)), np.ones((2, 4)), "x2 must have rows of length 3 to match x1, got length 4"),
         (
             np.array([[1.0, 2.0], [np.nan, 1.0]]),
             None,

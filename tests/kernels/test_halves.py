@@ -55,9 +55,9 @@ def test_invalid_blocks_are_refused():
         with unchecked(), pytest.raises(ValueError, match="block must have a shape that matches"):
             half_products(*arrays)
     for entries in (block.astype(int), block.astype(">f8")):
-        with unchecked(), pytest.raises(ValueError, match="block must be an array of float64 or float32"):
+        with unchecked(), pytest.raises(ValueError, match="block must have dtype float64 or float32"):
             half_products(entries, right, left)
-    with unchecked(), pytest.raises(ValueError, match="block must be an array with contiguous rows"):
+    with unchecked(), pytest.raises(ValueError, match="block must have contiguous rows"):
         half_products(np.asfortranarray(block), right, left)
 
 

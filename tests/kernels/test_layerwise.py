@@ -300,7 +300,7 @@ def test_a_network_is_traced_once():
         (lambda p, x: (x @ p["w"])[None], r"got float64 of shape \(1, 1, 6\)"),
         (lambda p, x: (x @ p["w"]).astype(complex), r"got complex128 of shape \(1, 6\)"),
         (lambda p, x: (x @ p["w"], x), "got tuple"),
-        (lambda p, x: jnp.sin(x), r"variables\['params'\] must have arrays that the outputs of network depend on"),
+        (lambda p, x: jnp.sin(x), r"variables\['params'\] must contain arrays that the outputs of network depend on"),
     ],
 )
 def test_other_outputs_are_refused(function, message):
@@ -311,13 +311,13 @@ def test_other_outputs_are_refused(function, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": 3}, r"network must be or have a function apply\(variables, x\), got int"),
+        ({"network": 3}, r"network must be a function or have a method apply\(variables, x\), got int"),
         ({"variables": {"fixed": {}}}, "variables must have the key 'params'"),
-        ({"variables": {"params": {"a": {"b": np.arange(3)}}}}, "must have arrays of floats only, got int64 at 'a/b'"),
+        ({"variables": {"params": {"a": {"b": np.arange(3)}}}}, "must contain only float arrays, got int64 at 'a/b'"),
         ({"variables": {"params": {"a": 1.0}}}, "got float at 'a'"),
         ({"x1": np.ones(6)}, "x1 must be a nonempty array"),
         ({"x1": np.ones((0, 6))}, "x1 must be a nonempty array"),
-        ({"x2": np.ones((2, 5))}, r"x2 must be a nonempty array of rows of shape \(6,\) like x1"),
+        ({"x2": np.ones((2, 5))}, r"x2 must be a nonempty array with rows of shape \(6,\) to match x1"),
         ({"x2": np.ones((0, 6))}, "x2 must be a nonempty array"),
     ],
 )

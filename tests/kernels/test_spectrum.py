@@ -55,14 +55,14 @@ def test_errors_name_identical_and_antipodal_rows():
     x[6] = x[2]
     relu, erf = (lz.analytic_kernel(lz.TwoLayer(width=2, activation=a)) for a in ("relu", "erf"))
     for kernel in (relu, erf):
-        with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6 that are identical"):
+        with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6, which are identical"):
             lz.complexity(kernel(x), targets(8))
     x[6] = 2 * x[2]
-    with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6 that are identical"):
+    with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6, which are identical"):
         lz.complexity(relu(x), targets(8))
     x[6] = -x[2]
     assert same_rows(erf(x)) == (2, 6, "antipodal")
-    with pytest.raises(ValueError, match="rows 2 and 6 that are antipodal"):
+    with pytest.raises(ValueError, match="rows 2 and 6, which are antipodal"):
         lz.complexity(erf(x), targets(8))
     assert same_rows(relu(x)) is None
     y = targets(8)
@@ -86,9 +86,9 @@ def test_nearly_identical_rows_are_accepted():
         (
             np.array([[1.0, 0.5], [0.4, 1.0]]),
             np.ones(2),
-            "k must be symmetric to 1.0e-05, got a matrix that differs from its transpose by 1.0e-01",
+            "k must be symmetric to within 1.0e-05, got a matrix that differs from its transpose by 1.0e-01",
         ),
-        (np.eye(2), np.ones(3), r"y must be an array of shape \(2,\) or \(2, k\) to fit the kernel"),
+        (np.eye(2), np.ones(3), r"y must be an array of shape \(2,\) or \(2, k\) to match the kernel"),
         (np.eye(2), np.array([1.0, np.inf]), "y must be finite"),
         (np.array([[1.0, 0.5, 0.9], [0.5, 1, 0.1], [0.9, 0.1, -1.0]]), np.ones(3), "k must be positive definite"),
         (np.array([[2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [3.0, 3.0, 6.0]]), np.ones(3), "k must be positive definite"),

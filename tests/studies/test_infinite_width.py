@@ -83,8 +83,8 @@ def test_bad_input_starts_no_work(data, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "kernel_operator", no_work)
     network = lz.TwoLayer(width=2)
     for options, message in (
-        ({"steps": 0}, "^steps must be a whole number of at least 1, got 0"),
-        ({"snapshots": 0}, "^snapshots must be a whole number of at least 1, got 0"),
+        ({"steps": 0}, "^steps must be a positive integer, got 0"),
+        ({"snapshots": 0}, "^snapshots must be a positive integer, got 0"),
         ({"learning_rate": -1.0}, "^learning_rate must be positive and finite, got -1.0"),
         ({"tolerance": 0.0}, "^tolerance must be"),
         ({"dtype": "half"}, "^dtype must be"),

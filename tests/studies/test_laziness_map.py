@@ -223,7 +223,7 @@ def test_a_map_in_two_shards_is_finished_without_a_shard(tmp_path, small):
 
 def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
     out = tmp_path / "map"
-    with pytest.raises(TimeoutError, match=r"resumes with resume=True"):
+    with pytest.raises(TimeoutError, match=r"Pass resume=True to resume"):
         lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, max_seconds=1e-3), **SMALL)
     result = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, resume=True), **SMALL)
     xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
@@ -239,7 +239,7 @@ def test_the_picture_says_what_was_found(found):
 
 
 BAD = {
-    "one scale": ({"output_scales": [1.0]}, "^output_scales must be at least two different positive numbers, got"),
+    "one scale": ({"output_scales": [1.0]}, "^output_scales must be at least two distinct positive numbers, got"),
     "a scale twice": ({"output_scales": [1.0, 1.0]}, "^output_scales must be"),
     "a negative scale": ({"output_scales": [-1.0, 1.0]}, "^output_scales must be"),
     "no change": ({"change": 0.0}, "^change must be positive and finite, got 0.0"),
@@ -247,7 +247,7 @@ BAD = {
     "no scales": ({"output_scales": "abc"}, "^output_scales must be .*, got abc"),
     "all of the loss": ({"fitted": 1.0}, "^fitted must be between 0 and 1, got 1.0"),
     "no steps": ({"steps": 0}, "^steps must be .*, got 0"),
-    "no widths": ({"widths": []}, "^widths must have at least one width"),
+    "no widths": ({"widths": []}, "^widths must contain at least one width"),
     "no seeds": ({"seeds": 0}, "^seeds must be .*, got 0"),
     "odd width": ({"widths": [17]}, "^width .*17"),
     "unknown dtype": ({"dtype": "float16"}, "^dtype must be .*, got 'float16'"),
@@ -259,11 +259,11 @@ BAD = {
     ),
     "targets of zero": (
         {"data": lz.Dataset(DATA.x_train, np.zeros(DATA.n_train))},
-        "^y_train must have targets other than zero",
+        "^y_train must have nonzero targets",
     ),
     "an expansion": (
         {"network": lz.linearize(BOTH, BOTH.init(jax.random.key(0), jnp.ones((2, 64))))},
-        "^network must have an output_scale, got",
+        "^network must have the field output_scale, got",
     ),
 }
 

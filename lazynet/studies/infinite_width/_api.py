@@ -1,4 +1,4 @@
-"""`lazynet.infinite_width`: training of the infinitely wide network on a whole data set."""
+"""`lazynet.infinite_width`: predict the training of an infinitely wide network on a whole data set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,35 +27,40 @@ def infinite_width(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Any:
-    """Predict full-batch descent of the infinitely wide network on a whole data set, and on random labels.
+    """Predict full-batch descent for an infinitely wide network on a whole data set, with true and random labels.
 
-    Nothing of size n^3 is computed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
+    No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
 
     Args:
         network: the network; its width does not matter.
         data: the data, with labels as targets.
-        steps: number of steps.
-        snapshots: number of log-spaced steps to predict.
-        learning_rate: eta for the loss 1/2 sum ||f - y||^2; by default 1 / lambda_max.
+        steps: number of training steps.
+        snapshots: number of log-spaced steps at which to predict.
+        learning_rate: eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
         dtype: dtype of the kernel's entries, "float64" or "float32".
-        storage: storage of the kernel, as in `lazynet.kernel_operator`.
+        storage: how to store the kernel, as in `lazynet.kernel_operator`.
         tolerance: tolerance of the predictions, as in `lazynet.kernel_descent`.
         out: a new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder`.
         progress: whether to show progress on a terminal.
 
     Returns:
-        `xarray.Dataset`. Over `labels` (true, random) and `step`: train_loss, train_error. Over `step`, for the true
-        labels: test_loss, test_error. Over `labels`: complexity, NaN if the kernel has no inverse. Without dimension:
-        lambda_max. The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error`
-        (relative) bound the errors, each as truncation and storage; losses below the attribute `resolved_loss` may be
-        nothing but that error. None on all hosts but the first.
+        An `xarray.Dataset`, or None on all hosts but the first.
+
+        - Over `labels` (true, random) and `step`: train_loss and train_error.
+        - Over `step`, for the true labels: test_loss and test_error.
+        - Over `labels`: complexity, which is NaN if the kernel is singular.
+        - Scalar: lambda_max.
+
+        The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error` (relative) each
+        contain a bound on the truncation error and a bound on the storage error. Losses below the attribute
+        `resolved_loss` may consist entirely of prediction error.
 
     Raises:
-        ValueError: if an argument is not as described, the targets are not labels, the network has no analytic kernel,
-            or there is not enough memory; before any work starts.
+        ValueError: if an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or
+            if there is not enough memory. The error is raised before any work starts.
 
     Warns:
-        UserWarning: if the kernel has no inverse, or a tolerance cannot be reached.
+        UserWarning: if the kernel is singular, or if a tolerance cannot be reached.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=64, n_test=20)
@@ -82,10 +87,10 @@ def check_infinite_width(
     storage: str | None,
     tolerance: float | None,
 ) -> Callable[..., np.ndarray]:
-    """Check the arguments of `lazynet.infinite_width`; return the network's analytic kernel.
+    """Check the arguments of `lazynet.infinite_width` and return the network's analytic kernel.
 
     Raises:
-        ValueError: if an argument is not as described there.
+        ValueError: if an argument is invalid.
     """
     check_count("steps", steps)
     check_count("snapshots", snapshots)
@@ -94,7 +99,7 @@ def check_infinite_width(
     check_tolerance(tolerance)
     check_storage(dtype, storage)
     if not is_labels(data.y_train):
-        raise ValueError("y_train must be labels, which are compared with random ones, got other targets.")
+        raise ValueError("y_train must be labels, got other targets. True labels are compared with random labels.")
     kernel = analytic_kernel(network)
     if kernel is None:
         raise ValueError(f"network must have an analytic kernel, got {type(network).__name__}, which has none.")

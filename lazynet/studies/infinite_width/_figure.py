@@ -1,4 +1,4 @@
-"""The figure of a prediction at infinite width: losses on true and on random labels, and the test error."""
+"""The figure for a prediction at infinite width: losses on true and random labels, and the test error."""
 
 import json
 
@@ -9,13 +9,13 @@ COLORS = {"true": BLUE, "random": VERMILION}
 
 
 def plot_limit(result: Result) -> Figure:
-    """Draw the loss on true and on random labels, and the test error, against the step.
+    """Draw the losses on true and random labels, and the test error, against the step.
 
     Args:
         result: result of `lazynet.infinite_width`.
 
     Returns:
-        A matplotlib Figure, not shown and not saved.
+        A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def plot_limit(result: Result) -> Figure:
 
 
 def _finding(result: Result, settings: dict) -> str:
-    """Return the title: the ratio of the losses on random and on true labels, and the test error."""
+    """Return the title, which compares the losses on true and random labels and states the test error."""
     n, floor = settings["n_train"], result.attrs["resolved_loss"] / settings["n_train"]
     true, random = (float(result.train_loss.sel(labels=labels)[-1]) / n for labels in COLORS)
     error = f"; test error {float(result.test_error[-1]):.2%}" if "test_error" in result else ""

@@ -1,4 +1,4 @@
-"""The quantities of a prediction at infinite width."""
+"""The quantities in a result of `lazynet.infinite_width`."""
 
 from lazynet.measures import Quantity, catalogue
 from lazynet.measures._catalogue import add

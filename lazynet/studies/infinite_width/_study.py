@@ -1,4 +1,4 @@
-"""Training at infinite width as a study of the runner: one task for complexity, one for predictions."""
+"""Infinite-width training as a study for the runner, with one task for the complexity and one for the predictions."""
 
 import json
 import time
@@ -21,24 +21,24 @@ from lazynet.typing import Result
 
 KIND = "infinite_width"
 LABELS = ("true", "random")
-# Relative tolerance of the complexity; `kernel_descent` has its own for predictions.
+# Relative tolerance of the complexity. The predictions have a separate tolerance in `kernel_descent`.
 COMPLEXITY_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class InfiniteWidth:
-    """Full-batch descent of the infinitely wide network, on the labels of a data set and on random labels.
+    """Full-batch descent for an infinitely wide network, with the labels of a data set and with random labels.
 
     Attributes:
         network: the network.
         data: the data, with labels as targets.
         kernel: the network's analytic kernel.
-        steps: number of steps.
-        snapshots: number of log-spaced steps to predict.
-        learning_rate: eta, None for 1 / lambda_max.
+        steps: number of training steps.
+        snapshots: number of log-spaced steps at which to predict.
+        learning_rate: eta, or None for 1 / lambda_max.
         dtype: dtype of the kernel's entries.
-        storage: storage of the kernel, None for the fastest that fits.
-        tolerance: tolerance of the predictions, None for the default.
+        storage: how to store the kernel, or None for the fastest way that fits in memory.
+        tolerance: tolerance of the predictions, or None for the default.
     """
 
     kind: ClassVar[str] = KIND
@@ -54,7 +54,7 @@ class InfiniteWidth:
 
     @property
     def output(self) -> Output:
-        """The labeled result."""
+        """The functions that assemble the labeled result and its files."""
         return OUTPUT
 
     def request(self) -> str:
@@ -64,11 +64,11 @@ class InfiniteWidth:
         return as_json(self._settings() | {"tolerance": self.tolerance, "data": fingerprint(*arrays)})
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record: the settings and the time of the start."""
+        """Return the stored record, or else a new record of the settings and the current time."""
         return stored or {"settings": json.loads(as_json(self._settings())), "begun": time.time()}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the two tasks, of one group because they share the kernel."""
+        """Return the two tasks, which are in one group because they share the kernel."""
         return [
             Task("complexity", "complexity", 1, self._complexity, group="kernel"),
             Task("predictions", "predictions", 1, self._predictions, group="kernel"),
@@ -89,7 +89,7 @@ class InfiniteWidth:
         return []
 
     def _operator(self, progress: TaskProgress) -> KernelOperator:
-        """Return the kernel as an operator, which is built once and which both tasks use."""
+        """Return the kernel as an operator, which is built once and used by both tasks."""
         if not self._operators:
             operator = kernel_operator(
                 self.kernel,
@@ -107,7 +107,7 @@ class InfiniteWidth:
 
     @property
     def _targets(self) -> np.ndarray:
-        """True and random labels, which alternate in the last axis."""
+        """True and random labels, alternating along the last axis."""
         return np.stack([self.data.y_train, self._random], axis=-1).reshape(self.data.n_train, -1)
 
     def _complexity(self, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
@@ -144,14 +144,14 @@ class InfiniteWidth:
             "lambda_max": np.asarray(lambda_max),
             "learning_rate": np.asarray(eta),
             "prediction_error": np.array(list(path.error)),
-            # The error is relative to the norm of both sets of labels together.
+            # The error is relative to the joint norm of the true and the random labels.
             "resolved_loss": np.asarray(0.5 * path.error.total**2 * np.sum(y**2)),
             "storage": np.asarray(k.storage),
         }
 
 
 def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.ndarray) -> Arrays:
-    """Return losses and errors; outputs of the true and of the random labels alternate in the predictions."""
+    """Return losses and errors from predictions whose outputs alternate between true and random labels."""
     y = data.y_train.reshape(data.n_train, -1)
     f_train = train.reshape(len(step), *y.shape, 2)
     losses, errors = [], []
@@ -170,7 +170,7 @@ def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.n
 
 
 def _errors(f: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return the share of misclassified examples; the prediction at step 0 is zero and classifies nothing."""
+    """Return the error rate at each step; at step 0, where outputs are zero, it is the rate of random guessing."""
     if y.shape[1] == 1:
         f, y = f[..., 0], y[..., 0]
     errors = np.array(zero_one_error(f, y))
@@ -182,7 +182,7 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
 
     inverse, predictions = cells
     if inverse["singular"]:
-        warnings.warn("The kernel has no inverse to rounding, so that complexity is NaN.", stacklevel=2)
+        warnings.warn("The kernel is singular to working precision, so the complexity is NaN.", stacklevel=2)
     dims = {"train": ("labels", "step"), "test": ("step",)}
     table = {
         f"{part}_{score}": (dims[part], predictions[f"{part}_{score}"])

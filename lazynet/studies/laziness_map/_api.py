@@ -1,4 +1,4 @@
-"""`lazynet.laziness_map`: how far kernels move over width and output scale, and where networks stop being lazy."""
+"""`lazynet.laziness_map`: how far kernels move at each width and output scale, and where networks stop being lazy."""
 
 import json
 import time
@@ -41,23 +41,23 @@ from lazynet.studies.sweep import scaling_of, sweep
 from lazynet.training import Stop
 from lazynet.typing import Result
 
-# The bisection ends at neighboring scales of this ratio: the change is smooth there.
+# The bisection stops when the scales at the ends of the bracket differ by less than this factor.
 NEAR = 1.05
-# A gradient below this belongs to a network without any active unit.
+# A gradient below this value means that the network has no active units.
 NO_GRADIENT = 1e-15
-# A loss that has not fallen by a thousandth in this many steps stands still.
+# Training has stalled if the loss has not fallen by a thousandth within this number of steps.
 STILL = 1000
-# A fitted exponent this far below its prediction comes with a reason.
+# If the fitted exponent is more than this far below the prediction, the result states a reason.
 BAND = 0.1
-# Variables of networks that fit, NaN for others.
+# Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
 
-# A round of the bisection: by width, the scale and the change of each seed there.
+# One round of the bisection, which maps each width to a scale and the kernel changes of all seeds at that scale.
 Round = dict[int, tuple[float, np.ndarray]]
 
 
 class MapStatus(IntEnum):
-    """Codes of the variable `status`: how the training of a network ended."""
+    """How the training of a network ended, as stored in the variable `status`."""
 
     FITTED = 0
     UNFINISHED = 1
@@ -70,15 +70,15 @@ class Setting:
     """The settings that all sweeps of a map share.
 
     Attributes:
-        network: the family.
+        network: the family of networks.
         data: the data.
         seeds: the seeds.
-        steps: the largest number of steps.
-        stop: when a network has learned, or stands still.
+        steps: the maximum number of training steps.
+        stop: criteria for stopping when a network fits its data or its training stalls.
         dtype: the dtype of the training.
-        folder: the folder of the map, with a sweep in each subfolder; None for memory only.
-        deadline: end of the time limit on the clock `time.monotonic`.
-        progress: whether to show progress.
+        folder: the folder of the map, with a sweep in each subfolder, or None to store nothing.
+        deadline: the end of the time limit, as a value of `time.monotonic()`.
+        progress: whether to show progress on a terminal.
     """
 
     network: Any
@@ -92,13 +92,13 @@ class Setting:
     progress: bool
 
     def train(self, network: Any, widths: Sequence[int], scales: Sequence[float] | None, name: str) -> Result | None:
-        """Train networks by gradient flow; return their sweep at the last step, on the first process only.
+        """Train networks by gradient flow and return the sweep's last step, or None on all processes but the first.
 
         Args:
-            network: the family.
+            network: the family of networks.
             widths: numbers of hidden units.
-            scales: output scales, None for the network's own.
-            name: name of the sweep's folder.
+            scales: output scales, or None to use the network's own scale.
+            name: name of the sweep's subfolder.
         """
         result = sweep(
             network,
@@ -122,12 +122,12 @@ class Setting:
         if folder is None:
             return None
         left = None if folder.max_seconds is None else max(self.deadline - time.monotonic(), 1e-3)
-        # A resumed map may begin this sweep.
+        # When a map is resumed, this sweep may not have begun yet.
         return replace(folder, path=Path(folder.path) / name, max_seconds=left)
 
     def status(self, result: Result) -> Result:
         """Return the `MapStatus` of each member."""
-        # Training compares the loss in its own dtype, which differs by rounding.
+        # Training checks the loss in the training dtype, so allow for rounding here.
         fits = result.train_loss <= (1 + 1e-3) * float(self.stop.loss or 0)
         stopped = np.where(result.status == MemberStatus.STOPPED, MapStatus.DEAD, MapStatus.UNFINISHED)
         ended = np.where(result.status == MemberStatus.DIVERGED, MapStatus.DIVERGED, stopped)
@@ -148,49 +148,55 @@ def laziness_map(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Any:
-    """Map how far kernels move and how well networks generalize over width m and output scale alpha.
+    """Map how far kernels move and how well networks generalize at each width m and output scale alpha.
 
-    Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until a small share of
-    the first loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019), by the gradient flow of
-    `lazynet.Optimizer("flow")`. In the NTK parametrization sqrt(m) alpha decides: where it is large the network is
-    lazy, where it is small it learns features, and the boundary follows alpha ~ m^(-1/2). At each width
-    `output_scales` bracket the boundary, and bisection finds it.
+    Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until only a small
+    fraction of the initial loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019), using the gradient flow
+    of `lazynet.Optimizer("flow")`. In the NTK parametrization, the regime depends on sqrt(m) alpha: networks are lazy
+    if this parameter is large and learn features if it is small, and the boundary follows alpha ~ m^(-1/2). At each
+    width, `output_scales` should bracket the boundary, which is then located by bisection.
 
     Args:
-        network: the family, with a field `output_scale`; its own width and output scale are replaced. The output at the
-            start is subtracted if it is not zero by symmetry.
+        network: the family of networks, with a field `output_scale`; its own width and output scale are replaced. The
+            initial output is subtracted unless it is zero by symmetry.
         data: the training and test examples.
         widths: numbers of hidden units.
         output_scales: at least two values of alpha.
-        seeds: number of seeds, for 0 .. seeds - 1, or a list of seeds.
-        change: relative kernel change at the boundary.
-        fitted: share of the first training loss at which a network fits, and stops.
-        steps: largest number of training steps.
-        dtype: "float32" or "float64", of the training.
-        out: a new folder, or a `lazynet.RunFolder`. It holds result.nc and a sweep in each subfolder. A map can be
-            resumed with another `change`. A shard computes its share of the networks at `output_scales`; the map
-            resumed without a shard then finds the boundary.
+        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        change: relative kernel change that defines the boundary.
+        fitted: fraction of the initial training loss at which a network counts as fitted and its training stops.
+        steps: maximum number of training steps.
+        dtype: dtype of the training, "float32" or "float64".
+        out: a new folder, or a `lazynet.RunFolder`. The folder contains result.nc, and a sweep in each subfolder. A map
+            can be resumed with a different `change`. A shard computes its share of the networks at `output_scales`; to
+            find the boundary, resume the map without a shard.
         progress: whether to show progress on a terminal.
 
     Returns:
-        `xarray.Dataset`. Over width, output_scale and seed: status (fitted; unfinished after the last step; diverged;
-        or dead, standing still above the loss that fits), train_loss, stopped_step, and kernel_change, test_loss,
-        test_error, relative_displacement, time and, if it is known, activation_flips, which are NaN for networks that
-        do not fit. Over width: boundary, boundary_low and boundary_high, NaN if fewer than half of the networks fit.
-        Over width and `round`: tried_scale and, with seed, tried_change. The coordinate `control` is m^p alpha, p the
-        attribute `control_exponent`: minus the predicted exponent of the boundary, or minus the fitted one if none is
-        predicted, or 0. Further attributes: change; boundary_exponent with _low, _high (95%) and _predicted;
-        collapse_spread, the RMS of the log of the change about the mean curve over m^p alpha; collapse_exponent, the p
-        with the least spread; and `reason`, a known reason for a boundary that is steeper than predicted. None in a
-        shard, and on all hosts but the first.
+        An `xarray.Dataset`, or None in a shard and on all hosts but the first.
+
+        - Over width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
+          unfinished (after the last step), diverged, and dead (training stalled before the network fitted its data).
+        - Over width, output_scale and seed, with NaN for networks that do not fit: kernel_change, test_loss,
+          test_error, relative_displacement, time and, if known, activation_flips.
+        - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
+        - Over width and `round`: tried_scale. Over width, `round` and seed: tried_change.
+
+        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`: minus the predicted
+        exponent of the boundary, minus the fitted exponent if none is predicted, or 0 if there is no exponent at all.
+
+        The other attributes are change; boundary_exponent, with its 95% interval boundary_exponent_low to
+        boundary_exponent_high; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel
+        change from the mean curve over m^p alpha; collapse_exponent, the p with the smallest spread; and reason, a
+        known reason for a boundary that is steeper than predicted.
 
     Raises:
-        ValueError: if an argument is not as described, before any work starts.
-        TimeoutError: if the time limit of `out` is over; the map can be resumed.
+        ValueError: if an argument is invalid. The error is raised before any work starts.
+        TimeoutError: if the time limit of `out` expires; the map can be resumed.
 
     Warns:
-        UserWarning: if the change at some width is not above `change` at one of `output_scales` and below it at a
-            larger one.
+        UserWarning: if `output_scales` do not bracket the boundary at some width. The kernel change must fall from
+            above `change` to below `change` as the output scale grows.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=8)
@@ -213,7 +219,7 @@ def laziness_map(
             _check_folder(folder)
     stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
     if not stop.loss:
-        raise ValueError("y_train must have targets other than zero, got zeros only.")
+        raise ValueError("y_train must have nonzero targets, got only zeros.")
     family = network if traits(network).starts_at_zero else Centered(network)
     limit = np.inf if folder is None or folder.max_seconds is None else folder.max_seconds
     setting = Setting(family, data, members, steps, stop, dtype, folder, time.monotonic() + limit, progress)
@@ -235,15 +241,15 @@ def laziness_map(
 
 
 def _checked_scales(network: Any, output_scales: Sequence[float]) -> list[float]:
-    """Return the scales in ascending order."""
+    """Check the output scales and return them in ascending order."""
     if "output_scale" not in traits(network).fields:
-        raise ValueError(f"network must have an output_scale, got {traits(network).name}.")
+        raise ValueError(f"network must have the field output_scale, got {traits(network).name}.")
     try:
         scales = sorted(float(scale) for scale in output_scales)
     except (TypeError, ValueError):
         scales = []
     if len(set(scales)) < 2 or len(set(scales)) < len(scales) or not all(0 < scale < np.inf for scale in scales):
-        raise ValueError(f"output_scales must be at least two different positive numbers, got {output_scales}.")
+        raise ValueError(f"output_scales must be at least two distinct positive numbers, got {output_scales}.")
     return scales
 
 
@@ -269,24 +275,27 @@ def _check_folder(folder: RunFolder) -> None:
 
 
 def _bisection(setting: Setting, result: Result | None, scales: list[float], change: float) -> list[Round]:
-    """Return the rounds that halve the bracket of each width, while most networks in its middle fit.
+    """Bisect the bracket at each width for as long as most networks at the bracket's middle fit their data.
 
     Args:
         setting: the settings of the map.
-        result: the map at the given scales, on the first process only.
+        result: the map at the given scales, or None on all processes but the first.
         scales: the given scales.
-        change: the kernel change at the boundary.
+        change: the kernel change that defines the boundary.
+
+    Returns:
+        The rounds of the bisection.
     """
     widest = max(b / a for a, b in pairwise(scales))
     rounds: list[Round] = []
     for number in range(1, 1 + max(0, ceil(log2(log(widest) / log(NEAR))))):
-        # All processes train at the scales of the first one.
+        # All processes train at the scales chosen by the first process.
         middles = {} if result is None else _middles(result, rounds, change)
         middles = {int(width): scale for width, scale in json.loads(agreed_text(json.dumps(middles))).items()}
         if not middles:
             break
         network = setting.network.clone(width=max(middles), output_scale=_scale_by_width(middles))
-        # Another change has another boundary on the same map.
+        # The folder's name includes `change`, because the same map has a different boundary for each kernel change.
         trained = setting.train(network, list(middles), None, f"boundary-{change:g}-{number}")
         if trained is not None:
             values = trained.kernel_drift.where(setting.status(trained) == MapStatus.FITTED)
@@ -295,7 +304,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
 
 
 def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, float]:
-    """Return the geometric middle of the bracket of each width that still has one."""
+    """Return the geometric mean of the bracket's ends for each width that is still being bisected."""
     middles = {}
     for width in result.width.values.tolist():
         scales, changes = _curve(result, rounds, width)
@@ -306,7 +315,7 @@ def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, fl
 
 
 def _given_up(rounds: list[Round]) -> set[int]:
-    """Return the widths at which most networks do not fit in the middle of the bracket."""
+    """Return the widths at which most networks at the middle of the bracket do not fit their data."""
     return {width for by_width in rounds for width, (_, changes) in by_width.items() if np.isnan(mean_of_most(changes))}
 
 
@@ -318,7 +327,7 @@ def _scale_by_width(scales: dict[int, float]) -> Scale:
 
 
 def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return all scales (a,) at a width, ascending, and the changes there, (a, s)."""
+    """Return all scales tried at a width, (a,) in ascending order, and the kernel changes at these scales, (a, s)."""
     more = [by_width[width] for by_width in rounds if width in by_width]
     scales = np.array([*result.output_scale.values, *(scale for scale, _ in more)])
     grid = result.kernel_change.sel(width=width).transpose("output_scale", "seed").values
@@ -328,7 +337,7 @@ def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray,
 
 
 def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: float) -> Result:
-    """Return the map with the boundary, its exponent, and the collapse of the curves of all widths."""
+    """Return the map with the boundary, its exponent, and how closely the curves of all widths collapse."""
     widths, given_up = result.width.values, _given_up(rounds)
     curves = [_curve(result, rounds, width) for width in widths.tolist()]
     changes = [values * (np.nan if width in given_up else 1) for width, (_, values) in zip(widths, curves, strict=True)]
@@ -337,12 +346,12 @@ def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: fl
     if missing:
         count = [f"{int((result.status == code).sum())} {code.name.lower()}" for code in MapStatus]
         warnings.warn(
-            f"The kernel change does not fall through {change:g} within output_scales at widths {', '.join(missing)}, "
+            f"The kernel change does not cross {change:g} within output_scales at widths {', '.join(missing)}, "
             f"which have no boundary. Networks: {', '.join(count)}.",
             stacklevel=3,
         )
     predicted = boundary_exponent(scaling_of(grid.isel(output_scale=0)))
-    # Without any exponent the control parameter is the output scale alone.
+    # If there is no exponent, the control parameter is simply the output scale.
     power = float(next((-p for p in (predicted, boundary.fit.exponent) if np.isfinite(p)), 0.0))
     scales, means = result.output_scale.values, mean_of_most(result.kernel_change.values)
     shape = len(widths), len(rounds)

@@ -1,4 +1,4 @@
-"""The boundary of a laziness map: output scales at which kernels stop being lazy, its exponent, and the collapse."""
+"""The boundary of a laziness map, at which networks stop being lazy: its scales, its exponent, and the collapse."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from lazynet.theory._exponents import ROUNDING, Scaling, layer_exponents, predicted_exponents
 from lazynet.theory._fits import RESAMPLES, Fit, interval
 
-# Number of control parameters at which curves are compared.
+# Number of values of the control parameter at which curves are compared.
 COMPARED = 64
 
 
@@ -18,10 +18,10 @@ class Boundary(NamedTuple):
     """The boundary of a laziness map.
 
     Attributes:
-        scale: output scale at the boundary of each width, (w,), NaN at widths without a boundary.
-        low: lower ends of 95% intervals, (w,).
-        high: upper ends of 95% intervals, (w,).
-        fit: fit of the exponent in the width.
+        scale: output scale of the boundary at each width, (w,), with NaN at widths without a boundary.
+        low: lower ends of the 95% intervals, (w,).
+        high: upper ends of the 95% intervals, (w,).
+        fit: fit of the boundary's exponent in the width.
     """
 
     scale: np.ndarray
@@ -31,9 +31,9 @@ class Boundary(NamedTuple):
 
 
 def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
-    """Return means of the finite values along the last axis, NaN where fewer than half are finite.
+    """Return means of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
-    A minority of the networks is no random sample.
+    If most networks do not fit their data, the remaining networks are not a random sample.
     """
     finite = np.isfinite(changes)
     count = finite.sum(axis=-1)
@@ -45,8 +45,8 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
     """Return the two neighboring scales between which the change falls below a level for the last time.
 
-    Scales without a value (NaN) are left out. The result is None if the change does not fall below the level, or rises
-    above it again.
+    Scales at which the change is NaN are left out. The result is None if the change never falls below the level, or if
+    it is not below the level at the largest scale.
     """
     finite = np.isfinite(change)
     scales, change = np.asarray(scales)[finite], change[finite]
@@ -55,7 +55,7 @@ def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], leve
         for (a, above), (b, below) in pairwise(zip(scales, change, strict=True))
         if above >= level > below
     ]
-    # The change stays below the level after its last fall.
+    # After its last fall, the change must stay below the level.
     return falls[-1] if falls and change[-1] < level else None
 
 
@@ -65,15 +65,15 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "a s"]],
     level: float,
 ) -> Boundary:
-    """Find the scale of each width at which the mean change over seeds equals a level, and fit the slope of their logs.
+    """Find the scale of each width where the mean change over seeds equals a level, and fit the exponent of the scales.
 
-    The log of the mean is interpolated linearly over the log of the scale. Intervals are the 2.5th and the 97.5th
-    percentile over draws of seeds with replacement, drawn separately for each width.
+    The log of the mean is interpolated linearly in the log of the scale. Intervals range from the 2.5th to the 97.5th
+    percentile over bootstrap samples of the seeds, which are drawn independently for each width.
 
     Args:
         widths: widths, (w,), ascending.
-        scales: scales of each width, ascending.
-        changes: change of each width at each scale and seed; NaN without a value.
+        scales: scales at each width, ascending.
+        changes: change at each width, scale and seed, with NaN for missing values.
         level: level of the change, positive.
     """
     random = np.random.default_rng(0)
@@ -100,14 +100,15 @@ def collapse_spread(
     changes: Float[np.ndarray, "w a"],
     exponent: float,
 ) -> float:
-    """Return the spread of the curves of all widths over m^exponent alpha: RMS of the log about the mean curve.
+    """Return the RMS deviation of the log changes at all widths from their mean curve over m^exponent alpha.
 
-    Curves are compared where all widths have values. The result is NaN without such a range, or for a single width.
+    Curves are compared in the range where all widths have values. The result is NaN if there is no such range or only
+    one width.
 
     Args:
         widths: widths, (w,).
         scales: output scales alpha, (a,), ascending.
-        changes: mean over seeds at each width and scale, NaN without a value.
+        changes: mean over seeds at each width and scale, with NaN for missing values.
         exponent: exponent of the width in the control parameter.
     """
     curves = []
@@ -130,18 +131,18 @@ def sharpest_collapse(
     changes: Float[np.ndarray, "w a"],
     near: float,
 ) -> float:
-    """Return the exponent p within 1/2 of `near` with the smallest `collapse_spread`, NaN if all spreads are NaN."""
+    """Return the exponent within 1/2 of `near` with the smallest `collapse_spread`, or NaN if every spread is NaN."""
     candidates = near + np.linspace(-0.5, 0.5, 201)
     spreads = np.array([collapse_spread(widths, scales, changes, power) for power in candidates])
     return float(candidates[np.nanargmin(spreads)]) if np.isfinite(spreads).any() else np.nan
 
 
 def boundary_exponent(scaling: Scaling | None) -> float:
-    """Return the predicted exponent in the width of the boundary's output scale, NaN if theory predicts none.
+    """Return the exponent in the width that theory predicts for the output scale of the boundary, or NaN if unknown.
 
-    To first order the relative change of the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at a
-    fixed alpha. The change is of order one at alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate
-    if the relative change of the readout has a larger exponent than that of the kernel, as in the standard
+    To first order, the relative change of the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
+    alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate if
+    the relative change of the readout has a larger exponent than the relative change of the kernel, as in the standard
     parametrization with one hidden layer.
     """
     rows = [] if scaling is None else predicted_exponents(scaling)
@@ -156,12 +157,13 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 
 
 def why_steeper(settings: dict[str, Any]) -> str:
-    """Return the reason why a boundary is steeper than predicted, empty if there is no explanation.
+    """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
 
     If only the hidden layer of a two-layer relu network is trained, its kernel is a sum over units of products of
-    slopes, 0 or 1, and changes where slopes flip. A share of order m^(-1/2) / alpha of them flips. Random flips add up
-    to the square root of their number, a relative change of (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which
-    reaches a given level at alpha ~ m^(-3/2). This is the larger part of small changes.
+    slopes, which are 0 or 1. The kernel changes only if slopes flip, and a share of order m^(-1/2) / alpha of the
+    slopes does. The sum of random flips grows as the square root of their number, so the relative change is
+    (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small changes
+    are mainly due to this effect.
 
     Args:
         settings: settings of the sweep.
@@ -176,9 +178,9 @@ def why_steeper(settings: dict[str, Any]) -> str:
 
 
 def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
-    """Return the log of the scale at which each column of means (a, draws) equals the level, NaN for none."""
+    """Return the log scale at which each column of means (a, draws) falls below the level, or NaN if it does not."""
     logs = np.full(means.shape[1], np.nan)
-    # Columns without NaN are interpolated together: there are thousands of draws.
+    # Columns without NaN are interpolated together for speed, because there are thousands of draws.
     complete = np.isfinite(means).all(axis=0)
     falls = (means[:-1] >= level) & (means[1:] < level) & complete & (means[-1] < level)
     at = np.flatnonzero(falls.any(axis=0))
@@ -190,13 +192,13 @@ def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray
         between = bracket(scales, means[:, i], level)
         if between is not None:
             ends = np.searchsorted(scales, between)
-            # np.interp needs ascending values; the change descends.
+            # np.interp requires ascending values, but the change descends.
             logs[i] = np.interp(-np.log(level), -y[ends, i], np.log(between))
     return logs
 
 
 def _fit(widths: np.ndarray, boundary: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
-    """Fit the slope of the log of the boundary (w,) over the log of the width, and of its draws (w, draws)."""
+    """Fit the slope of the log boundary (w,) against the log width, with an interval from its draws (w, draws)."""
     finite = np.isfinite(boundary)
     if finite.sum() < 2:
         return Fit(np.nan, np.nan, np.nan, np.nan)

@@ -1,4 +1,4 @@
-"""The figure of a laziness map: kernel change and test error over width and output scale."""
+"""The figure for a laziness map: the kernel change and the test error over width and output scale."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from lazynet.typing import Axes, Figure, Result
 
 
 def plot_laziness(result: Result) -> Figure:
-    """Draw kernel change and test error over width and output scale, and against the control parameter.
+    """Draw the kernel change and the test error over width and output scale, and against the control parameter.
 
-    The boundary has its 95% intervals, and its predicted slope is dashed. Cells are means over the networks that fit
-    their data; a cell is gray if fewer than half of its networks fit.
+    The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell shows the mean over
+    the networks that fit their data; a cell is gray if fewer than half of its networks fit.
 
     Args:
         result: result of `lazynet.laziness_map`.
 
     Returns:
-        A matplotlib Figure, not shown and not saved.
+        A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
     from matplotlib.colors import LogNorm
@@ -48,12 +48,12 @@ def plot_laziness(result: Result) -> Figure:
 
 
 def _mean(values: Any) -> Any:
-    """Return means over seeds, NaN where fewer than half of the networks fit."""
+    """Return means over seeds, with NaN where fewer than half of the networks fit."""
     return values.isel(seed=0, drop=True).copy(data=mean_of_most(values.transpose(..., "seed").values))
 
 
 def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: Any) -> None:
-    """Draw values over width and output scale, with the boundary."""
+    """Draw values over width and output scale, together with the boundary."""
     widths, scales = result.width.values.astype(float), result.output_scale.values
     axes.set_facecolor("lightgray")
     axes.grid(visible=False)
@@ -70,7 +70,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: An
     finite = np.isfinite(result.boundary.values)
     if finite.any():
         at, boundary = widths[finite], result.boundary.values[finite]
-        # An infinite interval ends at the edge; a single seed has no interval.
+        # Infinite intervals are cut off at the edge of the map. With a single seed, there is no interval.
         low = np.fmin(boundary, np.maximum(result.boundary_low.values[finite], bottom))
         high = np.fmax(boundary, np.minimum(result.boundary_high.values[finite], top))
         ends = [boundary - low, high - boundary]
@@ -92,7 +92,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: An
 
 
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
-    """Draw the curves of all widths, times a factor, over the control parameter."""
+    """Draw the curves of all widths, multiplied by a factor, against the control parameter."""
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         seeds, control = factor * values.sel(width=width), result.control.sel(width=width)
         axes.plot(control, _mean(seeds), color=color, marker=".", label=str(width))
@@ -100,12 +100,12 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
     power = result.attrs["control_exponent"]
     name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
     axes.set(xscale="log", xlabel=f"control parameter {name}")
-    # Without a network that fits, no line sets the limits.
+    # If no network fits, no curve sets the limits of the axis.
     axes.set_xlim(0.7 * float(result.control.min()), 1.4 * float(result.control.max()))
 
 
 def _collapse(result: Result) -> str:
-    """Return the title of the kernel change over the control parameter, with the spread of its curves."""
+    """Return the title of the panel that shows the collapse of the kernel change, with the spread of its curves."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"
@@ -113,7 +113,7 @@ def _collapse(result: Result) -> str:
 
 
 def _finding(result: Result) -> str:
-    """Return the title: the exponent of the boundary."""
+    """Return the title, which states the exponent of the boundary."""
     settings, attrs = settings_of(result), result.attrs
     n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
     head = (
@@ -130,7 +130,7 @@ def _finding(result: Result) -> str:
 
 
 def _edges(centers: np.ndarray) -> np.ndarray:
-    """Return the edges of cells around these centers, halfway between their logs."""
+    """Return the edges of the cells around these centers, halfway between them on a logarithmic scale."""
     logs = np.log(centers)
     if len(logs) == 1:
         return np.exp(logs[0] + np.array([-0.5, 0.5]))

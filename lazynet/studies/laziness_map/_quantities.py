@@ -1,4 +1,4 @@
-"""The quantities of a laziness map."""
+"""The quantities in a result of `lazynet.laziness_map`."""
 
 from lazynet.measures import Quantity, catalogue
 from lazynet.measures._catalogue import add

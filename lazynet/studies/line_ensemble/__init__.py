@@ -1,4 +1,4 @@
-"""Ensembles of networks on a line between two inputs."""
+"""Ensembles of networks, evaluated on the line through two inputs."""
 
 import lazynet.studies.line_ensemble._quantities  # noqa: F401 (adds the quantities to the catalogue)
 from lazynet.studies.line_ensemble._api import line_ensemble

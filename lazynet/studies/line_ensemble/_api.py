@@ -1,4 +1,4 @@
-"""`lazynet.line_ensemble`: networks from many starts on a line between two inputs."""
+"""`lazynet.line_ensemble`: networks from many random initializations, evaluated on the line through two inputs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,41 +31,46 @@ def line_ensemble(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Any:
-    """Train networks from many starts and evaluate them on the line a x_1 + (1 - a) x_2.
+    """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
-    Lee et al. 2019, Figure 2: at infinite width the outputs at every time of full-batch descent are a Gaussian process;
-    `lazynet.kernel_ensemble` gives its mean and standard deviation. The gap of each network to the prediction of the
-    limit from the network's own start is split over seeds: E gap^2 = bias^2 + variance.
+    At infinite width, the outputs at any time of full-batch descent are a Gaussian process (Lee et al. 2019, Figure 2),
+    whose mean and standard deviation `lazynet.kernel_ensemble` computes. The gap between each network and the
+    infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 + variance.
 
     Args:
-        network: the family; its own width is replaced by each of `widths`. With a symmetric start nothing is random at
-            infinite width.
-        data: the training examples, for full-batch descent on the squared loss; the test rows are ignored.
-        ends: two inputs x_1 and x_2, (d,) each.
+        network: the family of networks; its own width is replaced by each of `widths`. If the initialization is
+            symmetric, nothing is random at infinite width.
+        data: the training examples, for full-batch descent on the squared loss; the test examples are ignored.
+        ends: the inputs x_1 and x_2, each of shape (d,).
         widths: numbers of hidden units.
-        seeds: number of seeds, at least 2, for 0 .. seeds - 1, or a list of seeds.
+        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds. At least two seeds are required.
         steps: number of training steps.
-        places: values of a; by default 51 from -2 to 3.
-        snapshots: number of log-spaced snapshots, or their steps.
+        places: values of a; by default 51 equally spaced values from -2 to 3.
+        snapshots: number of log-spaced snapshots, or a list of their steps.
         learning_rate: eta, as in `lazynet.sweep`.
-        dtype: "float32" or "float64", of the training.
+        dtype: dtype of the training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its time.
         progress: whether to show progress on a terminal.
 
     Returns:
-        `xarray.Dataset`, in which several outputs have the dimension `output`. Over width, seed, step and place:
-        prediction. Without seed: mean and deviation. Over step and place, and over width if the limit depends on it:
-        kernel_mean and kernel_deviation. Over width and step, averaged over places: gap_squared, gap_bias_squared and
-        gap_variance. The latter two are unbiased estimates, so that a small squared bias may be negative; from three
-        seeds on they have jackknife standard errors, gap_bias_squared_error and gap_variance_error. A network without
-        an analytic kernel has the first three only. None in a shard, and on all hosts but the first.
+        An `xarray.Dataset`, or None in a shard and on all hosts but the first. Multiple outputs are stored along the
+        dimension `output`.
+
+        - Over width, seed, step and place: prediction.
+        - Over width, step and place: mean and deviation.
+        - Over step and place, and over width if the limit depends on the width: kernel_mean and kernel_deviation.
+        - Over width and step, averaged over places: gap_squared, gap_bias_squared and gap_variance. The last two are
+          unbiased estimates, so a small squared bias may come out negative. If there are at least three seeds, their
+          jackknife standard errors are gap_bias_squared_error and gap_variance_error.
+
+        If the network has no analytic kernel, the result contains only prediction, mean and deviation.
 
     Raises:
-        ValueError: if an argument is not as described, before any work starts.
-        TimeoutError: if the time limit of `out` is over; the study can be resumed.
+        ValueError: if an argument is invalid. The error is raised before any work starts.
+        TimeoutError: if the time limit of `out` expires; the study can be resumed.
 
     Warns:
-        UserWarning: if networks diverge; statistics over all networks are then NaN.
+        UserWarning: if networks diverge; statistics that include a diverged network are NaN.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=0)
@@ -88,7 +93,7 @@ def line_ensemble(
     )
     spec = make_spec(network, line, widths, seeds, training, learning_rate)
     if len(spec.seeds) < 2:
-        raise ValueError(f"seeds must name at least two networks, for a mean and a deviation, got {len(spec.seeds)}.")
+        raise ValueError(f"seeds must be at least two, got {len(spec.seeds)}. One network has no standard deviation.")
     folder = as_run_folder(out)
     with together():
         if folder is not None and is_first():
@@ -98,17 +103,17 @@ def line_ensemble(
 
 
 def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inputs on the line, and their coordinates."""
+    """Return the inputs on the line and their coordinates."""
     try:
         rows, coordinates = np.asarray(ends, np.float64), np.asarray(places, np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"ends and places must be numbers, got ends = {ends!r}.") from None
     if rows.shape != (2, data.dim) or not np.isfinite(rows).all():
-        raise ValueError(f"ends must be two finite inputs of {data.dim} features, got shape {rows.shape}.")
+        raise ValueError(f"ends must be two finite inputs with {data.dim} features, got shape {rows.shape}.")
     if coordinates.ndim != 1 or not len(coordinates) or not np.isfinite(coordinates).all():
-        raise ValueError(f"places must be a list of finite numbers, got shape {coordinates.shape}.")
+        raise ValueError(f"places must be a nonempty list of finite numbers, got shape {coordinates.shape}.")
     inputs = coordinates[:, None] * rows[0] + (1 - coordinates[:, None]) * rows[1]
     zero = ~inputs.any(axis=1)
     if zero.any():
-        raise ValueError(f"places must avoid the zero input, which has no kernel, got {coordinates[zero][0]:g}.")
+        raise ValueError(f"places must avoid the zero input, got {coordinates[zero][0]:g}. It has no kernel.")
     return inputs, coordinates

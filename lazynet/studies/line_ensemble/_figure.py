@@ -1,4 +1,4 @@
-"""The figure of a line ensemble: networks along the line, the prediction of their kernel, and the gap between them."""
+"""The figure for a line ensemble: networks along the line, the infinite-width prediction, and the gap between them."""
 
 import json
 from typing import Any
@@ -8,22 +8,22 @@ import numpy as np
 from lazynet.studies._style import BLUE, GREEN, ORANGE, SETTINGS, THEORY, label_widths, power_law
 from lazynet.typing import Axes, Figure, Result
 
-# Largest number of steps that are drawn; the last step is always drawn.
+# Maximum number of steps to draw; the last step is always drawn.
 PANELS = 4
 
 
 def plot_line(result: Result) -> Figure:
-    """Draw the widest networks along the line at some steps, and the gap to the limit against the width.
+    """Draw the widest networks along the line at some steps, and their gap to the limit against the width.
 
-    Networks are solid with a band of two standard deviations, the limit of infinite width is dashed, and the ends of
-    the line are dotted. The gap is split into variance and squared bias with two standard errors. Estimates that are
-    not positive are left out.
+    The mean over networks is a solid line with a band of two standard deviations, the infinite-width limit is dashed,
+    and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error bars of two
+    standard errors. Estimates that are not positive are left out.
 
     Args:
-        result: result of `lazynet.line_ensemble`; the first of several outputs is drawn.
+        result: result of `lazynet.line_ensemble`. If there are several outputs, only the first is drawn.
 
     Returns:
-        A matplotlib Figure, not shown and not saved.
+        A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def plot_line(result: Result) -> Figure:
 
 
 def _draw_band(axes: Axes, result: Result) -> None:
-    """Draw mean and two standard deviations at one width and step."""
+    """Draw the mean and two standard deviations at one width and step."""
     place, mean, deviation = result.place.values, result["mean"].values, result.deviation.values
     axes.plot(place, mean, color=BLUE, label="networks")
     axes.fill_between(place, mean - 2 * deviation, mean + 2 * deviation, color=BLUE, alpha=0.2, linewidth=0)
@@ -77,7 +77,7 @@ def _draw_band(axes: Axes, result: Result) -> None:
 
 
 def _draw_gap(axes: Axes, result: Result) -> None:
-    """Draw variance and squared bias of the gap at the last step against the width."""
+    """Draw the variance and squared bias of the gap at the last step against the width."""
     last, widths = result.isel(step=-1), result.width.values
     lines = {"gap_variance": ("variance", ORANGE, "o", -1.0), "gap_bias_squared": ("bias²", GREEN, "s", -2.0)}
     for name, (label, color, marker, exponent) in lines.items():
@@ -94,6 +94,6 @@ def _draw_gap(axes: Axes, result: Result) -> None:
         float(values.where(values > 0).min()) for values in (last[name] for name in lines) if (values > 0).any()
     ]
     if smallest:
-        # The error bar of an unresolved value reaches below zero.
+        # Set the lower limit, because the error bar of an unresolved value reaches below zero.
         axes.set_ylim(bottom=min(smallest) / 5)
         axes.legend()

@@ -1,4 +1,4 @@
-"""The quantities of an ensemble of networks on a line between two inputs."""
+"""The quantities in a result of `lazynet.line_ensemble`."""
 
 from lazynet.measures import Quantity, catalogue
 from lazynet.measures._catalogue import add

@@ -1,4 +1,4 @@
-"""The line ensemble as a study of the runner: one task for each pack of networks, and one for the limit."""
+"""The line ensemble as a study for the runner, with a task for each pack of networks and a task for the limit."""
 
 import json
 import time
@@ -22,13 +22,13 @@ LIMIT = "limit"
 
 @dataclass(frozen=True)
 class LineEnsemble:
-    """Networks on a line between two inputs, which are the test rows of the spec's data.
+    """Networks evaluated on the line through two inputs. The points on the line are the test rows of the spec's data.
 
     Attributes:
-        spec: the request for the networks.
-        ends: the two inputs (2, d).
+        spec: the specification of the networks and their training.
+        ends: the two inputs, (2, d).
         places: the coordinate of each test row on the line.
-        references: the infinite-width kernels that the cells share.
+        references: the infinite-width kernels, which the cells share.
     """
 
     kind: ClassVar[str] = KIND
@@ -44,7 +44,7 @@ class LineEnsemble:
 
     @property
     def output(self) -> Output:
-        """The labeled result; an ensemble has no verdict."""
+        """The functions that assemble the labeled result and its files; an ensemble has no verdict."""
         return OUTPUT
 
     def request(self) -> str:
@@ -52,7 +52,7 @@ class LineEnsemble:
         return as_json(json.loads(self.spec.request()) | self._line())
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, with the learning rates and packs of a stored one."""
+        """Return the record, with the learning rates of the stored record if there is one."""
         if stored:
             rates = Record.from_json(stored).rates
         else:
@@ -62,7 +62,7 @@ class LineEnsemble:
         return record.to_json() | {"begun": time.time(), "outputs": self.spec.data.y_train.ndim > 1}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return one task for each pack of networks, and one for the limit."""
+        """Return a task for each pack of networks, and a task for the infinite-width limit."""
         plan = Record.from_json(record)
         packs = [
             Task(
@@ -81,7 +81,7 @@ class LineEnsemble:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return predictions and their gap to the limit from the networks' own starts, (members, step, place, ...)."""
+        """Return predictions and their gap to the limit with the same initialization, (members, step, place, ...)."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
         losses = np.sum((trained.records["train_prediction"][:, -1] - line.y_train) ** 2 / 2, axis=-1)
@@ -92,7 +92,7 @@ class LineEnsemble:
         return arrays | {"gap": _gap(trained, line, limit, rate, training.snapshot_steps)}
 
     def _limit(self, rates: dict[int, float], progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return mean and standard deviation over networks of infinite width, (width, step, place, ...)."""
+        """Return the mean and standard deviation of infinitely wide networks, (width, step, place, ...)."""
         point, bands = self.spec.points[0], []
         line = point.data
         for width in self.spec.widths:
@@ -107,7 +107,7 @@ class LineEnsemble:
                 k_test=limit.test,
                 learning_rate=rates[width],
             )
-            # Rounding may make a variance that is zero negative.
+            # Rounding may make a zero variance slightly negative.
             variance = np.diagonal(np.asarray(band.test_covariance), axis1=1, axis2=2)
             bands.append((np.asarray(band.test_mean), np.sqrt(np.maximum(variance, 0))))
         means, deviations = (np.stack(parts) for parts in zip(*bands, strict=True))
@@ -116,7 +116,7 @@ class LineEnsemble:
 
 def _gap(trained: Trained, line: Any, limit: Any, rate: float, steps: np.ndarray) -> np.ndarray:
     f = trained.records["test_prediction"]
-    # Kernel descent treats the members as outputs.
+    # For kernel descent, the members are additional outputs.
     f0, f0_test = (trained.records[f"{part}_prediction"][:, 0] for part in ("train", "test"))
     path = kernel_descent(
         limit.spectrum,
@@ -164,7 +164,7 @@ def _warn_of_divergence(result: Result, outputs: tuple[str, ...]) -> None:
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return networks by width and seed, their distribution, and the split of their gap to the limit."""
+    """Return predictions at each width and seed, their statistics, and the decomposition of their gap to the limit."""
     widths = plan.settings["widths"]
 
     def stacked(name: str) -> np.ndarray:
@@ -186,10 +186,10 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the squared gap, its split over seeds and, from three seeds on, jackknife standard errors.
+    """Return the squared gap, its bias and variance over seeds and, for three or more seeds, jackknife standard errors.
 
     Args:
-        gap: (width, seed, step, place).
+        gap: gap to the limit, (width, seed, step, place).
     """
     bias, variance = split_gap(gap)
     parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
@@ -202,19 +202,20 @@ def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return unbiased estimates of squared bias and variance over seeds, averaged over places.
+    """Return unbiased estimates of the squared bias and the variance over seeds, averaged over places.
 
-    The square of the mean over S seeds exceeds the squared bias by variance / S on average; the mean square does not.
+    The square of the mean over S seeds would overestimate the squared bias by variance / S on average. The estimate is
+    therefore the mean square minus the variance.
 
     Args:
-        gap: (width, seed, step, place).
+        gap: gap to the limit, (width, seed, step, place).
     """
     variance = gap.var(axis=1, ddof=1).mean(axis=-1)
     return (gap**2).mean(axis=(1, 3)) - variance, variance
 
 
 def _bands(bands: Arrays, outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return mean and deviation at infinite width, over the width only if they depend on it."""
+    """Return the mean and deviation at infinite width, with the dimension width only if they depend on the width."""
     if not bands:
         return {}
     means, deviations = bands["kernel_mean"], bands["kernel_deviation"]

@@ -1,4 +1,4 @@
-"""Residual of a trained network along the eigenvectors of a kernel."""
+"""The residual of a trained network along the eigenvectors of a kernel."""
 
 import lazynet.studies.mode_residuals._quantities  # noqa: F401 (adds the quantities to the catalogue)
 from lazynet.studies.mode_residuals._api import mode_residuals

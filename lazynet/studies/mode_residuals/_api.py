@@ -16,26 +16,30 @@ from lazynet.typing import Result, SquareKernel, Targets
 def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.1) -> Result:
     """Compare the residual of a trained network with a kernel's prediction, along the kernel's eigenvectors.
 
-    Under the kernel the residual along v_i shrinks as (1 - eta lambda_i)^step from the network's own start (Arora et
-    al. 2019, Theorem 4.1). With the analytic kernel the gap is the full cost of finite width; with
-    `lazynet.empirical_ntk(network, run.variables_0, data.x_train)` it is the cost of the movement of that kernel.
+    The kernel predicts that the residual along the eigenvector v_i shrinks as (1 - eta lambda_i)^step from its value at
+    the network's initialization (Arora et al. 2019, Theorem 4.1). With the analytic kernel, the gap to this prediction
+    is the full effect of finite width. With `lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is
+    the effect of the movement of that kernel.
 
     Args:
-        run: a run of `lazynet.train` by plain full-batch descent on the squared loss.
-        k: kernel on the training set (n, n), or its `lazynet.kernels.spectrum`.
+        run: result of `lazynet.train` with plain full-batch descent on the squared loss.
+        k: kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`.
         y: the training targets, (n,) or (n, k).
-        tolerance: largest gap at which a mode still follows the kernel.
+        tolerance: largest gap at which a mode still counts as following the kernel.
 
     Returns:
-        `xarray.Dataset`. Over `step` and `mode`, 1 to n from the largest eigenvalue down: residual and kernel_residual
-        (with `output` for several outputs), and gap. Over `mode`: eigenvalue and last_step_held. The gap is the
-        distance of the two residuals over max(|v_i' r_0|, ||r_0|| / sqrt(n)), with r_0 the residual at the start: a
-        mode below the average size is measured by that size. Everything is float64; a diverged network is NaN or
-        infinite.
+        An `xarray.Dataset` in float64. Modes are numbered from 1 to n, starting with the largest eigenvalue. If the
+        network diverged, values are NaN or infinite.
+
+        - Over `step` and `mode`, and over `output` if there are several outputs: residual and kernel_residual.
+        - Over `step` and `mode`: gap, the distance between the two residuals divided by
+          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here r_0 is the initial residual, so the gaps of modes below the average
+          size are relative to the average size.
+        - Over `mode`: eigenvalue and last_step_held.
 
     Raises:
-        ValueError: if the run was not trained by plain descent, shapes do not agree, the kernel is not a finite
-            symmetric matrix or has a negative eigenvalue, or the tolerance is not positive.
+        ValueError: if the run was not trained by plain descent, if shapes do not agree, if the kernel is not a finite
+            symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
 
     >>> import jax, lazynet as lz
     >>> data, network = lz.load_dataset("digits", n_train=32, n_test=8), lz.TwoLayer(width=4096)
@@ -63,7 +67,7 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
     path = kernel_descent(k, y, learning_rate=settings["learning_rate"], steps=steps, f0=u[0])
     residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
     start = _sizes(residual[:1])
-    # A network that starts at its targets has no scale but the unit of the targets.
+    # If the initial residual is zero, gaps are in units of the targets.
     scale = np.maximum(start, np.linalg.norm(start) / np.sqrt(n)) if start.any() else np.ones_like(start)
     gap = _sizes(residual - predicted) / scale
     dims = ("step", "mode", "output")[: residual.ndim]
@@ -81,12 +85,12 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
 
 
 def _sizes(modes: np.ndarray) -> np.ndarray:
-    """Return the norm over outputs, (s, n)."""
+    """Return the norm of each mode over the outputs, (s, n)."""
     return np.linalg.norm(modes.reshape(*modes.shape[:2], -1), axis=2)
 
 
 def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return the last of the steps (s,) before a mode first leaves the kernel, (n,)."""
-    # Network and kernel start from the same predictions.
+    """Return, for each mode, the last of the steps (s,) before the mode first leaves the kernel, (n,)."""
+    # All modes hold at step 0, where the network and the kernel have the same predictions.
     until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]

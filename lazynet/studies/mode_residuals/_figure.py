@@ -1,4 +1,4 @@
-"""The figure of mode residuals: the residual along a few modes, and the step up to which modes follow the kernel."""
+"""The figure for mode residuals: residuals along a few modes, and the step up to which each mode follows the kernel."""
 
 import json
 from itertools import pairwise
@@ -8,18 +8,18 @@ import numpy as np
 from lazynet.studies._style import BLUE, DRAWN, SETTINGS, THEORY, VERMILION, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# Number of modes that a panel shows legibly.
+# Maximum number of modes to draw in a panel.
 CURVES = 6
 
 
 def plot_modes(result: Result) -> Figure:
-    """Draw the residual of network and kernel along a few modes, and the step up to which modes follow the kernel.
+    """Draw the residuals along a few modes, and the step up to which each mode follows the kernel.
 
     Args:
         result: result of `lazynet.mode_residuals`.
 
     Returns:
-        A matplotlib Figure, not shown and not saved.
+        A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def plot_modes(result: Result) -> Figure:
 
 
 def _finding(result: Result) -> str:
-    """Return the title: the number of modes that follow the kernel to the last step."""
+    """Return the title, which states how many modes follow the kernel to the last step."""
     settings = json.loads(result.attrs["settings"])
     stayed = result.last_step_held.values == result.step.values[-1]
     squares = _start(result) ** 2
@@ -51,7 +51,7 @@ def _finding(result: Result) -> str:
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """Draw the residual along a few modes, positive at the start, over the scale of the mode's gap."""
+    """Draw the residuals along a few modes, in units of each gap's scale and with a positive initial sign."""
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):
@@ -63,21 +63,21 @@ def _draw_left(axes: Axes, result: Result) -> None:
             axes.plot(later.step, np.sum(values * towards, axis=1), color=color, **style)
     axes.set(xscale="log", xlabel="step", ylabel="residual along the mode / its scale")
     axes.set(title="Network (solid) and kernel (dashed)")
-    # The space above is for the legend.
+    # Leave space for the legend above the curves.
     axes.set_ylim(max(-1.0, axes.get_ylim()[0]), 1.45)
     if drawn:
         axes.legend(title="mode", loc="upper right", ncols=CURVES)
 
 
 def _handful(start: np.ndarray) -> list[int]:
-    """Return the mode with the largest residual at the start, in each of a few log-spaced parts of the spectrum."""
+    """Return the mode with the largest initial residual in each of a few log-spaced parts of the spectrum."""
     ends = np.unique(np.geomspace(1, len(start), CURVES).round().astype(int))
     parts = [range(first, end) for first, end in pairwise([0, *ends])]
     return [i for i in (max(part, key=start.__getitem__) for part in parts) if start[i] > 0]
 
 
 def _draw_held(axes: Axes, result: Result) -> None:
-    """Draw the step up to which each mode follows the kernel, and the step at which the kernel learns it."""
+    """Draw the step up to which each mode follows the kernel, and the step at which the kernel learns the mode."""
     settings = json.loads(result.attrs["settings"])
     last, mode, step = int(result.step[-1]), result.mode.values, result.last_step_held.values
     for chosen, color, marker, label in (
@@ -98,6 +98,6 @@ def _draw_held(axes: Axes, result: Result) -> None:
 
 
 def _start(result: Result) -> np.ndarray:
-    """Return the norm of the residual along each mode at the start, over all outputs, (n,)."""
+    """Return the norm over outputs of the initial residual along each mode, (n,)."""
     start = result.residual.isel(step=0).values
     return np.linalg.norm(start.reshape(len(start), -1), axis=1)

@@ -1,4 +1,4 @@
-"""The quantities of a training residual along the eigenvectors of a kernel."""
+"""The quantities in a result of `lazynet.mode_residuals`."""
 
 from lazynet.measures import Quantity, catalogue
 from lazynet.measures._catalogue import add

@@ -1,4 +1,4 @@
-"""Sweeps: networks over widths, seeds and other axes, with their predictions, verdict and figure."""
+"""Sweeps of networks over widths, seeds and other axes, with their predictions, verdict and figure."""
 
 from lazynet.studies.sweep._api import sweep
 from lazynet.studies.sweep._points import points

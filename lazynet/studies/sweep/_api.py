@@ -1,4 +1,4 @@
-"""`lazynet.sweep` and `lazynet.merge_shards`: networks and their kernels over widths, seeds and other axes."""
+"""`lazynet.sweep`: train networks over widths, seeds and other axes, and compare them with their kernels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,51 +34,54 @@ def sweep(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Any:
-    """Train networks of several widths from several seeds, and measure how far they are from their kernels.
+    """Train networks with several widths and seeds, and measure how far they are from their kernels.
 
     Args:
-        network: the family; its own width is replaced by each of `widths`.
+        network: the family of networks; its own width is replaced by each of `widths`.
         data: the training and test examples.
         widths: numbers of hidden units.
-        seeds: number of seeds, for 0 .. seeds - 1, or a list of seeds.
+        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
         steps: number of training steps.
-        learning_rate: eta, one number for all widths or a function of the width. By default 1 / lambda_max of the
-            analytic kernel at the largest width, or of the empirical kernel of seed 0 if there is no analytic kernel;
-            networks with a parametrization follow its power of the width and nowhere exceed that rate. The squared loss
-            only has a default.
+        learning_rate: eta, one number for all widths or a function of the width. Defaults to 1 / lambda_max of the
+            analytic kernel at the largest width, or of the empirical kernel of seed 0 if there is no analytic kernel.
+            If the network has a parametrization, the default scales with the width as the parametrization prescribes
+            and does not exceed this rate at any width. Only the squared loss has a default.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: the name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
-        batch_size: examples in a batch; by default the full batch.
-        axes: lists of values by name, each a dimension of the result if it has several values: fields of the network,
-            n_train, label_noise, learning_rate, batch_size, optimizer, and fields of `lazynet.Optimizer`. Networks are
-            trained at every combination. A member of one width and seed has the same draws at all of them: a smaller
-            n_train takes part of the examples of a larger one, chosen at random, and a smaller label_noise (the share
-            of training labels that are drawn anew) changes part of the labels of a larger one. A function is labeled by
-            its name.
-        snapshots: number of log-spaced snapshots, or their steps; step 0 and the last step are always among them. By
-            default at least 20, and enough that each is at most 1.5 times as late as the one before.
-        stop: when a member stops before its last step. It then keeps its last values.
+        batch_size: number of examples in a batch; defaults to the full batch.
+        axes: maps names to lists of values. The names may be fields of the network, n_train, label_noise,
+            learning_rate, batch_size, optimizer, and fields of `lazynet.Optimizer`. Networks are trained at every
+            combination of values, and each name with several values becomes a dimension of the result. Members with
+            the same width and seed share their random draws: the examples for a smaller n_train are a random subset of
+            the examples for a larger n_train, and the labels changed by a smaller label_noise (the share of training
+            labels that are redrawn) are a subset of the labels changed by a larger label_noise. A function is labeled
+            by its name.
+        snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
+            included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
+            previous snapshot's step.
+        stop: criteria for stopping a member before the last step. A stopped member keeps its last values.
         measure: what to measure, and what to compare the networks with.
-        dtype: "float32" or "float64", of the training. Kernels and predictions are always float64.
+        dtype: dtype of the training, "float32" or "float64". Kernels and predictions are always float64.
         out: a new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a
             sweep, share it among processes or limit its time.
         progress: whether to show progress on a terminal.
 
     Returns:
-        `xarray.Dataset` over width, seed, step and then the axes with several values, in the order given.
-        `lazynet.measures.catalogue()` describes its variables. Measures of the networks are over width, seed and step;
-        predictions of the infinite-width limit are over those axes on which they depend. Everything is float64. A
-        diverged member is NaN from its `stopped_step` on. Variables of full-batch descent are NaN at other batch sizes.
-        None in a shard, and on all hosts but the first (see `jax.distributed`).
+        An `xarray.Dataset`, or None in a shard and on all hosts but the first (see `jax.distributed`). The dimensions
+        are width, seed, step and then the axes with several values, in the given order.
+        `lazynet.measures.catalogue()` describes the variables. Measures of the networks have the dimensions width, seed
+        and step; predictions of the infinite-width limit have only the dimensions on which they depend. Everything is
+        float64. Values of a diverged member are NaN from its `stopped_step` on. Variables that require full-batch
+        descent are NaN at other batch sizes.
 
     Raises:
-        ValueError: if an argument is not as described, `out` holds another study, or another process works on it;
-            before any work starts.
-        TimeoutError: if the time limit of `out` is over; the sweep can be resumed.
+        ValueError: if an argument is invalid, if `out` contains a different study, or if another process is working on
+            `out`. The error is raised before any work starts.
+        TimeoutError: if the time limit of `out` expires; the sweep can be resumed.
 
     Warns:
-        UserWarning: if the learning rate exceeds 2 / lambda_max, or the kernel has no inverse.
+        UserWarning: if the learning rate exceeds 2 / lambda_max, or if the kernel is singular.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)

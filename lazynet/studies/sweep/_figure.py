@@ -1,4 +1,4 @@
-"""The figure of a sweep: losses, gaps, movement and fitted exponents."""
+"""The figure for a sweep: losses, gaps, movement and fitted exponents."""
 
 from typing import NamedTuple
 
@@ -21,18 +21,18 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.studies.sweep._verdict import Verdict, entry_of, quantity_of, reduce_steps, verify_sweep
 from lazynet.typing import Axes, Figure, Result
 
-# Levels that the title may state: it states the first one that the verdict has.
+# Levels that the title may state, in order of preference.
 CHANGES = {
     "activation_flips": "of signs flipped",
     "kernel_drift": "of the kernel changed",
     "relative_displacement": "of the norm of the weights moved",
 }
-# Colors and markers of layers; further layers are not drawn.
+# Colors and markers of the layers. Any further layers are not drawn.
 LAYER_COLORS, LAYER_MARKERS = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
 
 
 class Curve(NamedTuple):
-    """The look of a quantity against the width."""
+    """The label, color and marker of a quantity that is drawn against the width."""
 
     label: str
     color: str
@@ -43,11 +43,11 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
     """Draw a sweep; see `lazynet.plot`.
 
     Args:
-        result: result of `lazynet.sweep` without axes besides width and seed.
+        result: result of `lazynet.sweep` with no axes other than width and seed.
         verdict: verdict on the result; computed if None.
 
     Returns:
-        A matplotlib Figure, not shown and not saved.
+        A matplotlib Figure, which is neither shown nor saved.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
 
 
 def _finding(result: Result, verdict: Verdict) -> str:
-    """Return the title: how many predictions hold, and how far the widest networks have moved."""
+    """Return the title, which states how many predictions hold and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
@@ -88,7 +88,7 @@ def _finding(result: Result, verdict: Verdict) -> str:
 
 
 def _curves(result: Result, panel: str) -> dict[str, Curve]:
-    """Return the curves of a panel by quantity; where a result has layers, theirs replace those of all parameters."""
+    """Return the curves of a panel, keyed by quantity; curves of single layers replace the curve of all parameters."""
     curves = {}
     for name, quantity in catalogue().items():
         if quantity.panel != panel or name not in result or quantity.by_layer in result:
@@ -103,7 +103,7 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
-    """Draw the training loss of every width, and that of the kernel dashed."""
+    """Draw the training loss at every width, and the training loss of the kernel as a dashed line."""
     later = result.isel(step=slice(1, None))
     loss, widths = later.train_loss, result.width.values
     for color, width in zip(width_colors(len(widths)), widths, strict=True):
@@ -124,7 +124,7 @@ def _draw_loss(axes: Axes, result: Result) -> None:
 
 
 def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: dict[str, Curve]) -> None:
-    """Draw seed means with their fitted slope in the legend, and the predicted slope dashed through their middle."""
+    """Draw seed means with the fitted slopes in the legend, and the predicted slopes as dashed lines."""
     widths = result.width.values
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():
@@ -144,13 +144,13 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     label_widths(axes, widths)
     if axes.lines:
         _room_above(axes, 0.3)
-        # A single column of more than three entries would reach down to the lines.
+        # With more than three entries, a single column would overlap the curves.
         entries = len(axes.get_legend_handles_labels()[0])
         axes.legend(title="fitted exponent; dashed: predicted", loc="upper right", ncols=1 + (entries > 3))
 
 
 def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
-    """Draw the fitted exponent of each row against the step, and the predicted exponents with their band."""
+    """Draw the fitted exponent of each row against the step, and the predicted exponents with their bands."""
     for row in verdict.rows:
         quantity = entry_of(row.quantity)
         drawn = quantity.panel is not None and quantity.exponent_drawn
@@ -161,7 +161,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         name, line = (f"gap {label}", "dashdot") if quantity.gap else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
-        # An interval may be infinite, where resampled means are zero.
+        # An interval may be infinite if resampled means are zero.
         low, high = np.where(np.isfinite(ends), ends, np.nan).T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
@@ -175,7 +175,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
 
 
 def _room_above(axes: Axes, share: float) -> None:
-    """Raise the upper limit so that this share of the height stays free for a legend."""
+    """Raise the upper limit of the axis so that the given share of the height stays free for a legend."""
     low, high = axes.transAxes.inverted().transform(axes.transData.transform([[1, y] for y in axes.get_ylim()]))[:, 1]
     top = low + (high - low) / (1 - share)
     axes.set_ylim(top=axes.transData.inverted().transform(axes.transAxes.transform([0, top]))[1])

@@ -1,4 +1,4 @@
-"""Inequalities of theory: bounds, the measured values that they bound, and the ratios of the two."""
+"""Inequalities from theory: measured values, their bounds, and the ratios of bounds to values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from lazynet.studies.sweep._points import settings_of
 from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
-# The displacement of the linearized network is a bound up to terms that vanish with the width.
+# The displacement of the linearized network is a bound only up to terms that vanish as the width grows.
 DISPLACEMENT_FACTOR = 1.05
 SMALLEST_WIDTH = 256
-# A bound this many times too large is vacuous.
+# A bound that exceeds the measured value by more than this factor is vacuous.
 VACUOUS = 100
-# The path bound is an equality on a single example, where the displacement carries the rounding of float32.
+# Allow for float32 rounding of the displacement, because the path bound is an equality on a single example.
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Inequality:
-    """The inequality left <= right, at the place of the sweep where its ratio is smallest.
+    """The inequality left <= right, at the point of the sweep where right / left is smallest.
 
     Attributes:
         name: the inequality in words.
-        left: measured value.
-        right: bound.
+        left: the measured value.
+        right: the bound.
         ratio: right / left.
-        status: "holds", "fails", or "undecided" where a side cannot be computed.
+        status: "holds", "fails", or "undecided" if one of the sides cannot be computed.
     """
 
     name: str
@@ -38,18 +38,19 @@ class Inequality:
 
     @property
     def note(self) -> str:
-        """The word "vacuous" if the bound is more than 100 times too large."""
+        """The word "vacuous" if the bound is more than 100 times the measured value, or an empty string otherwise."""
         return "vacuous" if self.ratio > VACUOUS else ""
 
 
 def inequalities(result: Result) -> Iterator[Inequality]:
     """Yield the inequalities that apply to a sweep.
 
-    (i) displacement at each snapshot <= 1.05 times the exact linearized value, as a seed mean at widths from 256, of
-        networks whose kernels are near their limit there;
-    (ii) Arora et al. 2019, Lemma C.1: max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min);
-    (iii) the same left side <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)|| on the network's own residuals.
-    Bounds of the second and third kind carry the factors of another activation or scale (see `lazynet.sweep`).
+    (i) At each snapshot, the seed mean of the displacement is at most 1.05 times the exact displacement of the
+        linearized network. This applies at widths of at least 256, if the networks' kernels are near their limit there.
+    (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
+    (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, with the network's own residuals.
+
+    The bounds in (ii) and (iii) include factors for the activation, the output scale and the number of outputs.
     """
     moving = result.isel(step=slice(1, None))
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
@@ -70,7 +71,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
 
 
 def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
-    """Return the inequality where the ratio of its sides is smallest; members that diverged do not count."""
+    """Return the inequality at the point where right / left is smallest, leaving out members that diverged."""
     import xarray
 
     measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))
@@ -78,7 +79,7 @@ def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
     measured, bound = measured[finite], bound[finite]
     if not measured.size or not np.isfinite(bound).all():
         return Inequality(name, np.nan, np.nan, np.nan, "undecided")
-    # Without movement any bound holds, and the ratio is infinite.
+    # If nothing moves, any bound holds and the ratio is infinite.
     ratio = np.divide(bound, measured, out=np.full_like(bound, np.inf), where=measured > 0)
     nearest = int(np.argmin(ratio))
     status: Status = "holds" if (measured <= (1 + ROUNDING) * bound).all() else "fails"

@@ -1,4 +1,4 @@
-"""Points of a sweep: the results at single values of its axes."""
+"""Points of a sweep: the results at a single value of each axis."""
 
 import json
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ from lazynet.typing import Result
 
 
 def axes_of(result: Result) -> list[str]:
-    """Return the axes that a result has besides width and seed."""
+    """Return the names of the axes of a result other than width and seed."""
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 
 def at_one_point(result: Result) -> Result:
-    """Return the result without the variables that do not exist at its point.
+    """Check that a result has a single point, and return it without the variables that are undefined at this point.
 
     Raises:
-        ValueError: if the result has further axes than width and seed: an exponent in the width describes one point.
+        ValueError: if the result has axes other than width and seed; an exponent in the width describes one point.
     """
     axes = axes_of(result)
     if axes:
         values = ", ".join(f"{name}={result[name].values[0].item()!r}" for name in axes)
         raise ValueError(
-            f"result must have no axes besides width and seed, got {', '.join(axes)}. Take one point of them, such as "
+            f"result must have no axes other than width and seed, got {', '.join(axes)}. Select one point, for example "
             f"result.sel({values})."
         )
-    # Kernel descent follows the full batch only; at other batch sizes of the same sweep its variables are NaN.
+    # Kernel descent describes full batches only. At other batch sizes of the same sweep, its variables are NaN.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
         absent = [name for name, quantity in catalogue().items() if quantity.full_batch]
         return result.drop_vars(absent, errors="ignore")
@@ -37,7 +37,7 @@ def at_one_point(result: Result) -> Result:
 
 
 def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
-    """Yield the values of the axes at each point, the last axis fastest, and the result there."""
+    """Yield the axis values and the result at each point, with the last axis varying fastest."""
     axes = axes_of(result)
     for place in product(*(range(result.sizes[name]) for name in axes)):
         at = dict(zip(axes, place, strict=True))
@@ -45,7 +45,7 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """Return the settings of a result, with the value of each axis that has a single value, and that point's traits."""
+    """Return the settings of a result, with the values of single-valued axes and the traits at that point."""
     settings = json.loads(result.attrs["settings"])
     axes = settings.get("axes", {})
     chosen = {name: result[name].item() for name in axes if not result[name].ndim}

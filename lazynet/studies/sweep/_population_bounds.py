@@ -1,4 +1,4 @@
-"""Theorem 5.1 of Arora et al. 2019 for the networks of a sweep."""
+"""Theorem 5.1 of Arora et al. 2019, applied to the networks of a sweep."""
 
 from typing import Any
 
@@ -8,29 +8,29 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.theory._bounds import population_bound
 from lazynet.typing import DataArray, Result
 
-# Settings of the networks that the theorem is about.
+# Settings of the networks that the theorem covers.
 MODEL = {"activation": "relu", "train": "hidden", "readout": "sign", "output_scale": 1.0, "outputs": 1}
-# Radius for units that have not moved.
+# Smallest radius, which is used if no unit has moved.
 STILL = 1e-9
 
 
 def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
-    """Bound the population loss min(1, |f - y|) of the networks of a sweep by how far their weights moved.
+    """Bound the population loss min(1, |f - y|) of each network in a sweep, based on how far its weights moved.
 
-    The bound also holds for the 0-1 error of labels +-1. It is `lazynet.theory.population_bound` of each network, whose
-    training loss min(1, |f - y|) is on average at most sqrt(2 L / n) for the loss L (Cauchy and Schwarz). Arora et al.
-    2019, Theorem 5.1, for inputs of unit norm.
+    The bound is Theorem 5.1 of Arora et al. 2019, for inputs of unit norm, as in `lazynet.theory.population_bound`. By
+    the Cauchy-Schwarz inequality, the mean of min(1, |f - y|) over the training examples is at most sqrt(2 L / n),
+    where L is the squared loss. The bound also holds for the 0-1 error if the labels are +-1.
 
     Args:
-        result: result of `lazynet.sweep` on the squared loss, without axes besides width and seed.
-        delta: probability, for each network and step, that the bound fails.
+        result: result of `lazynet.sweep` with the squared loss and no axes other than width and seed.
+        delta: probability that the bound fails, for each network and step.
 
     Returns:
-        The bound over width, seed and step, float64; it is vacuous from 1 on.
+        The bound over width, seed and step, as float64. A bound of 1 or more is vacuous.
 
     Raises:
-        ValueError: if the theorem does not cover the networks or the loss, measures used only some of the training
-            examples, or the result has other axes than width and seed.
+        ValueError: if the theorem does not cover the networks or the loss, if measures were taken on only some of the
+            training examples, or if the result has axes other than width and seed.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import population_bounds
@@ -48,14 +48,14 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         raise ValueError(f"result must be a sweep with the settings {model}, got {other}.")
     rows = settings["measure"]["rows"]
     if rows is not None:
-        raise ValueError(f"result must have the loss of all training examples, got a sweep that measures at {rows}.")
+        raise ValueError(f"result must have the loss of all training examples, got the loss of only {rows} examples.")
     n = settings["n_train"]
 
     def bound(loss: float, movement: float, radius: float, width: Any) -> float:
         if not np.isfinite(movement):
             return np.nan
         fitted = min(1.0, float(np.sqrt(2 * loss / n)))
-        # Rounding in float32 may make the norm of all units larger than sqrt(m) times the largest.
+        # Due to float32 rounding, the norm over all units may exceed sqrt(m) times the largest norm of a single unit.
         far = max(float(radius), float(movement) / np.sqrt(width), STILL)
         scale, symmetric = settings["init_scale"], settings["symmetric"]
         return population_bound(

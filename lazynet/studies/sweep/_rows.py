@@ -1,4 +1,4 @@
-"""The rows of a verdict: predicted exponents next to fitted ones."""
+"""The rows of a verdict: predicted and fitted exponents."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from lazynet.theory._fits import Status
 
 @dataclass(frozen=True)
 class StepFit:
-    """The fitted exponent at one snapshot."""
+    """The fitted exponent at one snapshot, with its 95% interval and its status."""
 
     step: int
     fitted: float
@@ -19,19 +19,21 @@ class StepFit:
 
 @dataclass(frozen=True)
 class Row:
-    """A predicted exponent and the fitted one.
+    """A predicted exponent and the corresponding fitted exponent.
 
     Attributes:
-        quantity: variable of the result; for a single layer, with the layer in brackets.
-        relation: "equal", or "at most" for decay at least as fast.
-        predicted: exponent of the width in theory.
-        fitted: exponent over all widths, with its 95% interval low to high.
+        quantity: name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
+        relation: "equal", or "at most" if the quantity must decay at least as fast as predicted.
+        predicted: exponent of the width predicted by theory.
+        fitted: exponent fitted to all widths.
+        low: lower end of the 95% interval of the fitted exponent.
+        high: upper end of the 95% interval of the fitted exponent.
         local: exponent between the two largest widths.
         band: largest allowed distance between the fitted and the predicted exponent.
-        reduction: "maximum" over snapshots, "last" step, or "start".
+        reduction: how values are reduced over snapshots: "maximum", "last" (step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
-        last_step_held: last snapshot up to which the row holds at every snapshot, or None.
-        by_step: the same fit at every snapshot.
+        last_step_held: last step up to which the row holds at every snapshot, or None if there is no such step.
+        by_step: the fit at each snapshot.
     """
 
     quantity: str
@@ -49,7 +51,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """The local exponent, for an "at most" row that fails."""
+        """A note on the local exponent if the row is an "at most" row that fails, or an empty string otherwise."""
         if self.relation == "equal" or self.status != "fails":
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

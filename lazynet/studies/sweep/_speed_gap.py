@@ -1,4 +1,4 @@
-"""Theorem 4.1 of Arora et al. 2019 as a number."""
+"""The deviation of networks from Theorem 4.1 of Arora et al. 2019."""
 
 import numpy as np
 
@@ -6,20 +6,21 @@ from lazynet.typing import DataArray, Result
 
 
 def speed_gap(result: Result) -> DataArray:
-    """Return the largest distance of networks from Theorem 4.1 of Arora et al. 2019.
+    """Return the largest deviation of each network from Theorem 4.1 of Arora et al. 2019.
 
-    The distance is max over snapshots of | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |. The
-    square root is sqrt(2 L) for the loss L of the kernel's prediction at step k. The theorem assumes u(0) = 0, which a
-    symmetric start fulfills.
+    The deviation is the maximum over snapshots k of
+    | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |, where the square root equals sqrt(2 L) for
+    the loss L that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
+    symmetric.
 
     Args:
-        result: result of `lazynet.sweep` by plain full-batch descent on the squared loss.
+        result: result of `lazynet.sweep` with plain full-batch descent on the squared loss.
 
     Returns:
-        The distance over width, seed and the other axes of the sweep, float64, in units of the targets.
+        The deviation over width, seed and the other axes of the sweep, as float64 in units of the targets.
 
     Raises:
-        ValueError: if the sweep has no prediction of the kernel.
+        ValueError: if the sweep has no prediction from the kernel.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import speed_gap
@@ -30,8 +31,8 @@ def speed_gap(result: Result) -> DataArray:
     """
     if "kernel_train_loss" not in result:
         raise ValueError(
-            "result must have the variable kernel_train_loss, got a sweep without it. Train by plain full-batch sgd on "
-            "the squared loss."
+            "result must have the variable kernel_train_loss, got a sweep without it. Train with plain full-batch sgd "
+            "on the squared loss."
         )
     predicted = np.sqrt(2 * result.kernel_train_loss)
     return abs(result.residual_norm - predicted).max("step").transpose("width", "seed", ...)

@@ -1,4 +1,4 @@
-"""The sweep as a study of the runner: one task for each pack of members."""
+"""The sweep as a study for the runner, with one task for each pack of members."""
 
 import json
 import time
@@ -18,11 +18,11 @@ KIND = "sweep"
 
 @dataclass(frozen=True)
 class SweepStudy:
-    """A sweep: networks over widths, seeds and axes, with their predictions.
+    """A sweep of networks over widths, seeds and other axes, with their predictions.
 
     Attributes:
-        spec: the request.
-        references: the infinite-width kernels that the cells share.
+        spec: the specification of the sweep.
+        references: the infinite-width kernels, which the cells share.
     """
 
     kind: ClassVar[str] = KIND
@@ -36,7 +36,7 @@ class SweepStudy:
 
     @property
     def output(self) -> Output:
-        """The labeled result, and its verdict."""
+        """The functions that assemble the labeled result and its files, including the verdict."""
         return OUTPUT
 
     def request(self) -> str:
@@ -44,7 +44,7 @@ class SweepStudy:
         return self.spec.request()
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the sweep, with the learning rates and packs of a stored one."""
+        """Return the record of the sweep, with the learning rates of the stored record if there is one."""
         widths = self.spec.widths
         rates = (
             Record.from_json(stored).rates

@@ -1,4 +1,4 @@
-"""The text of a verdict, for a terminal of 120 columns, a file or a README."""
+"""The text of a verdict, for terminals with 120 columns, files and READMEs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band:
 
 
 def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: float) -> list[str]:
-    """Return the lines of the table of exponents at infinite width, without lines for an empty one."""
+    """Return the lines of the table of exponents at infinite width, or no lines if there are no exponents."""
     if not corrections:
         return []
     table = [_correction(name, correction, seeds, band) for name, correction in corrections.items()]
@@ -46,7 +46,7 @@ def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: fl
 
 
 def inequalities_text(inequalities: Sequence[Inequality]) -> list[str]:
-    """Return the lines of the table of inequalities, without lines for an empty one."""
+    """Return the lines of the table of inequalities, or no lines if there are no inequalities."""
     if not inequalities:
         return []
     table = [(i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note) for i in inequalities]
@@ -58,7 +58,7 @@ def inequalities_text(inequalities: Sequence[Inequality]) -> list[str]:
 
 
 def levels_text(levels: Mapping[str, float], width: int) -> list[str]:
-    """Return the lines of the levels at the largest width."""
+    """Return the lines of the table of levels at the largest width."""
     table = [(name, _number(value)) for name, value in levels.items()]
     return ["", f"Levels at width {width} (gaps over the RMS of the targets)", *_columns(table)]
 
@@ -66,7 +66,7 @@ def levels_text(levels: Mapping[str, float], width: int) -> list[str]:
 def _row(row: Row) -> tuple[str, ...]:
     sign = "" if row.relation == "equal" else "<= "
     held = "-" if row.last_step_held is None else str(row.last_step_held)
-    # Adding zero takes away the sign that rounding may have left on a zero.
+    # Rounding may produce a negative zero. Adding zero removes its sign.
     predicted = f"{sign}{round(row.predicted, 2) + 0.0:+.2f}"
     interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
     last = f"{row.by_step[-1].fitted:+.3f}" if row.by_step else "-"

@@ -1,4 +1,4 @@
-"""The verdict on a sweep: predictions of the lazy regime that it confirms, contradicts or leaves undecided."""
+"""The verdict on a sweep: which predictions for the lazy regime hold, fail or remain undecided."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
 BAND = 0.1
-# Snapshots at which a reduction takes its value.
+# The index of the snapshot that each reduction selects.
 STEPS = {"start": 0, "last": -1}
 
 
@@ -39,16 +39,16 @@ class Verdict:
     """Exponents, inequalities and levels of a sweep; `print(verdict)` shows them as tables.
 
     Attributes:
-        rows: predicted exponents and fitted ones.
-        inequalities: bounds of theory and the measured values that they bound.
-        levels: seed means at the largest width, of quantities that vanish in the limit; gaps over the RMS of the
-            targets.
+        rows: predicted and fitted exponents.
+        inequalities: measured values and their bounds from theory.
+        levels: seed means, at the largest width, of quantities that vanish in the limit. Gaps are divided by the RMS
+            of the targets.
         band: half-width of the band around each predicted exponent.
         widths: widths of the sweep, ascending.
         seeds: number of seeds.
-        diverged: number of members that diverged; a row that lost a member never holds.
-        corrections: exponent of each row at infinite width, fitted with a correction to scaling; None without
-            `corrections=True`.
+        diverged: number of members that diverged. A row with a diverged member never holds.
+        corrections: exponent of each row at infinite width, fitted with a correction to scaling, or None if
+            corrections were not requested.
 
     >>> import lazynet as lz
     >>> lz.Verdict(rows=(), inequalities=(), levels={}, band=0.1, widths=(64, 128), seeds=8).passed
@@ -66,7 +66,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """True if no "equal" row and no inequality fails."""
+        """Whether no "equal" row and no inequality fails."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
         return "fails" not in equal + [inequality.status for inequality in self.inequalities]
 
@@ -74,27 +74,29 @@ class Verdict:
         """Return the row of a quantity.
 
         Args:
-            quantity: variable of the result; for a single layer, with the layer in brackets.
+            quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
 
         Raises:
-            KeyError: if its exponent is not predicted.
+            KeyError: if no exponent is predicted for the quantity.
         """
         for row in self.rows:
             if row.quantity == quantity:
                 return row
-        raise KeyError(f"The verdict has no row {quantity!r}; it has {', '.join(row.quantity for row in self.rows)}.")
+        raise KeyError(
+            f"The verdict has no row {quantity!r}; its rows are {', '.join(row.quantity for row in self.rows)}."
+        )
 
     def correction(self, quantity: str) -> Correction:
         """Return the fit of a quantity's exponent at infinite width.
 
         Args:
-            quantity: variable of the result; for a single layer, with the layer in brackets.
+            quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
 
         Raises:
-            KeyError: if its exponent is not predicted, or the verdict was made without `corrections=True`.
+            KeyError: if no exponent is predicted for the quantity, or if corrections were not requested.
         """
         if self.corrections is None or quantity not in self.corrections:
-            raise KeyError(f"The verdict has no correction for {quantity!r}; verify takes corrections=True.")
+            raise KeyError(f"The verdict has no correction for {quantity!r}; call verify with corrections=True.")
         return self.corrections[quantity]
 
     def to_json(self) -> str:
@@ -137,13 +139,13 @@ def _correction(result: Result, quantity: str) -> Correction:
 
 
 def quantity_of(result: Result, quantity: str) -> DataArray:
-    """Return a variable of the result by its name in a row: a single layer stands in brackets."""
+    """Return the variable of the result that a row names. Brackets in the name select a single layer."""
     name, _, layer = quantity.partition("[")
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
 
 def verdicts_json(result: Result) -> str:
-    """Return the verdict as JSON; with other axes than width and seed, a list "points" of verdicts and their labels."""
+    """Return the verdict as JSON, or a list "points" of labeled verdicts if there are axes besides width and seed."""
     verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
         return json.dumps(verdicts[0][1], indent=2)
@@ -151,7 +153,7 @@ def verdicts_json(result: Result) -> str:
 
 
 def _predictions(result: Result) -> list[Prediction]:
-    """Return the exponents predicted by theory, and those of registered quantities."""
+    """Return the exponents predicted by theory, and the exponents declared for registered quantities."""
     scaling = scaling_of(result)
     predictions = [] if scaling is None else predicted_exponents(scaling)
     for quantity in registered():
@@ -162,7 +164,7 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Return the exponents of a sweep's layers and scales, None for a network whose layers have no known exponents."""
+    """Return the exponents of a sweep's layers and scales, or None if the exponents of the layers are unknown."""
     settings, widths = settings_of(result), result.width.values
     record = settings["traits"]["scaling"]
     if record is None:
@@ -184,9 +186,8 @@ def scaling_of(result: Result) -> Scaling | None:
         settings["traits"]["starts_at_zero"],
         bool(layers.homogeneous) and not (layers.biased and abs(init) > ROUNDING),
         layers.train,
-        # The weight decay may be an axis, of which the record knows the first value.
+        # If weight decay is an axis, `proportional` reflects only its first value.
         settings["proportional"] and not settings.get("weight_decay"),
-        # The record holds lists, as JSON does.
         layers.parametrization,
         layers.depth,
         tuple(result.layer.values.tolist()) if layers.named_layers and "layer" in result.coords else (),
@@ -195,19 +196,19 @@ def scaling_of(result: Result) -> Scaling | None:
 
 
 def entry_of(quantity: str) -> Quantity:
-    """Return the catalogue's entry of a quantity by its name in a row."""
+    """Return the catalogue's entry for the quantity that a row names."""
     return catalogue()[quantity.partition("[")[0]]
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
-    """Fit the exponent of one quantity at every snapshot and at its own reduction, and judge the prediction."""
+    """Fit a quantity's exponent at every snapshot and after reduction over snapshots, and judge the prediction."""
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
         members = values.transpose("width", "seed").values
         fit = fit_exponent(widths, members)
         status = judge(fit, prediction.relation, prediction.exponent, band)
-        # Members that did not diverge are no random sample.
+        # The members that did not diverge are not a random sample.
         return fit, "undecided" if status == "holds" and np.isnan(members).any() else status
 
     by_step: list[StepFit] = []
@@ -238,16 +239,16 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
 
 
 def reduce_steps(values: DataArray) -> DataArray:
-    """Reduce a quantity over snapshots as the catalogue says."""
+    """Reduce a quantity over snapshots as specified in the catalogue."""
     if "step" not in values.dims:
         return values
     reduction = entry_of(str(values.name)).reduction
-    # A member that diverged is NaN from some step on: its maximum over earlier steps does not count.
+    # A diverged member is NaN from some step on, and its maximum over the earlier steps must not count.
     return values.max("step", skipna=False) if reduction == "maximum" else values.isel(step=STEPS[reduction])
 
 
 def _levels(result: Result) -> Iterator[tuple[str, float]]:
-    """Yield the levels: seed means at the largest width, reduced over snapshots."""
+    """Yield the name and value of each level, which is a seed mean at the largest width, reduced over snapshots."""
     for name, quantity in catalogue().items():
         if quantity.level and name in result:
             values = reduce_steps(result[name].isel(width=-1))
@@ -256,7 +257,7 @@ def _levels(result: Result) -> Iterator[tuple[str, float]]:
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace numbers that are not finite by None, recursively."""
+    """Recursively replace numbers that are not finite with None."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

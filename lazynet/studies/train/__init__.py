@@ -1,4 +1,4 @@
-"""One trained network, measured on the way."""
+"""Training of a single network, which is measured along the way."""
 
 from lazynet.studies.train._api import Run, train
 

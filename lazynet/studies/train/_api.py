@@ -1,4 +1,4 @@
-"""`lazynet.train`: one network, measured during training."""
+"""`lazynet.train`: train one network and measure it during training."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,12 +27,12 @@ from lazynet.typing import Variables
 
 
 class Run(NamedTuple):
-    """One trained network.
+    """A trained network and its measurements.
 
     Attributes:
         variables: the variables after the last step.
-        variables_0: the variables at the start.
-        snapshots: `xarray.Dataset` over `step`: train_loss, test_loss, train_error, test_error, residual_norm,
+        variables_0: the variables at initialization.
+        snapshots: `xarray.Dataset` over `step`, with train_loss, test_loss, train_error, test_error, residual_norm,
             displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
             predictions train_prediction and test_prediction. Its attribute `settings` holds the settings as JSON.
         status: "finished", "diverged" or "stopped".
@@ -70,25 +70,27 @@ def train(
     Args:
         network: the network.
         data: the training and test examples.
-        key: a jax random key. The member (width, seed) of a sweep has fold_in(fold_in(key(0), width), seed).
+        key: a JAX random key. In a sweep, the member (width, seed) uses fold_in(fold_in(key(0), width), seed).
         steps: number of training steps.
-        learning_rate: eta, a number or a function of the width. By default 1 / lambda_max of the analytic kernel, or of
-            the empirical kernel at the start if there is no analytic one; the squared loss only has a default.
+        learning_rate: eta, a number or a function of the width. Defaults to 1 / lambda_max of the analytic kernel, or
+            of the empirical kernel at initialization if there is no analytic kernel. Only the squared loss has a
+            default.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: the name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
-        batch_size: examples in a batch; by default the full batch.
-        snapshots: number of log-spaced snapshots, or their steps; step 0 and the last step are always among them. By
-            default at least 20, and enough that each is at most 1.5 times as late as the one before.
-        stop: when to stop before the last step.
-        measure: what to measure. Predictions, quadratic and regression are for sweeps.
+        batch_size: number of examples in a batch; defaults to the full batch.
+        snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
+            included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
+            previous snapshot's step.
+        stop: criteria for stopping before the last step.
+        measure: what to measure. The options predictions, quadratic and regression are available in sweeps only.
         dtype: "float32" or "float64".
 
     Returns:
-        Run. Measures are float64 in both dtypes.
+        A `Run`. Its measurements are float64, whatever the `dtype`.
 
     Raises:
-        ValueError: if an argument is not as described, before any work starts.
+        ValueError: if an argument is invalid. The error is raised before any work starts.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
