@@ -160,8 +160,8 @@ def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
 
 def closed_form_layer(activation: str | Function) -> str | None:
     """Name of the layer of neural-tangents that has the closed form of an activation; None if no layer has it."""
-    known = get_activation(activation)
-    return CLOSED_FORMS.get(known.name) if known.is_named else None
+    entry = get_activation(activation)
+    return CLOSED_FORMS.get(entry.name) if entry.is_named else None
 
 
 @functools.cache

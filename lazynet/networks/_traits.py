@@ -138,10 +138,10 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
     Raises:
         TypeError: if the network has another form.
     """
-    known = traits(network)
-    if known.hidden_layer is None:
-        raise TypeError(f"{known.name} is not of the form factor sigma(x W') a with one hidden layer.")
-    return known.hidden_layer
+    facts = traits(network)
+    if facts.hidden_layer is None:
+        raise TypeError(f"{facts.name} is not of the form factor sigma(x W') a with one hidden layer.")
+    return facts.hidden_layer
 
 
 def setting_fields(network: Any) -> tuple[str, ...]:
