@@ -162,8 +162,8 @@ def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
 
 def closed_form_layer(activation: str | Function) -> str | None:
     """Return the name of the neural-tangents layer for an activation, or None if there is no closed form."""
-    known = get_activation(activation)
-    return CLOSED_FORMS.get(known.name) if known.is_named else None
+    entry = get_activation(activation)
+    return CLOSED_FORMS.get(entry.name) if entry.is_named else None
 
 
 @functools.cache

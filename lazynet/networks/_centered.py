@@ -48,10 +48,10 @@ class Centered:
 
 @traits.register(Centered)
 def _centered_traits(network: Centered) -> Traits:
-    known = traits(network.network)
+    facts = traits(network.network)
     return replace(
-        known,
-        fields=(*known.fields, "centered"),
+        facts,
+        fields=(*facts.fields, "centered"),
         starts_at_zero=True,
         hidden_layer=None,
         neurons=None,

@@ -139,10 +139,10 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
     Raises:
         TypeError: if the network does not have this form.
     """
-    known = traits(network)
-    if known.hidden_layer is None:
-        raise TypeError(f"network must have the form factor sigma(x W') a with one hidden layer, got {known.name}.")
-    return known.hidden_layer
+    facts = traits(network)
+    if facts.hidden_layer is None:
+        raise TypeError(f"network must have the form factor sigma(x W') a with one hidden layer, got {facts.name}.")
+    return facts.hidden_layer
 
 
 def setting_fields(network: Any) -> tuple[str, ...]:

@@ -53,9 +53,9 @@ def test_a_function_gives_what_the_name_gives(data, family, more):
 
 
 def test_what_is_unknown_of_a_function_is_left_out():
-    known = get_activation(same_tanh)
-    assert (known.name, known.lipschitz, known.homogeneous, known.relu_parts) == ("same_tanh", None, None, None)
-    assert not known.is_named
+    entry = get_activation(same_tanh)
+    assert (entry.name, entry.lipschitz, entry.homogeneous, entry.relu_parts) == ("same_tanh", None, None, None)
+    assert not entry.is_named
     network = traits(lz.TwoLayer(8, activation=same_tanh))
     assert (network.neuron_gradient, network.scaling.homogeneous, network.custom) == (None, None, True)
 

@@ -118,9 +118,9 @@ def test_fields_that_it_lacks_are_refused(data):
 )
 def test_networks_follow_the_protocol(network):
     assert isinstance(network, Network)
-    known = traits(network)
-    assert all(hasattr(network, name) for name in known.fields)
-    assert set(known.start_fields) <= set(known.fields)
+    facts = traits(network)
+    assert all(hasattr(network, name) for name in facts.fields)
+    assert set(facts.start_fields) <= set(facts.fields)
 
 
 def test_a_network_without_registrations_has_defaults():
@@ -130,8 +130,8 @@ def test_a_network_without_registrations_has_defaults():
         temperature: float = 1.0
 
     defaults = {field.name: field.default for field in fields(Traits)}
-    known = traits(Unregistered(8))
-    assert (known.name, known.fields, known.custom) == ("Unregistered", ("outputs", "temperature"), True)
+    facts = traits(Unregistered(8))
+    assert (facts.name, facts.fields, facts.custom) == ("Unregistered", ("outputs", "temperature"), True)
     given = ("name", "title", "fields")
     assert all(getattr(known, name) == default for name, default in defaults.items() if name not in given)
 
@@ -157,25 +157,25 @@ def registrations(tree):
 
 
 def test_classes_stand_in_registrations_only():
-    found = []
+    places = []
     for path in modules():
         tree = ast.parse(path.read_text())
         allowed = set(registrations(tree))
         names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in FAMILIES]
         names += [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in FAMILIES]
-        found += [f"{path.name}:{node.lineno}" for node in names if node not in allowed]
-    assert not found
+        places += [f"{path.name}:{node.lineno}" for node in names if node not in allowed]
+    assert not places
 
 
 def test_class_names_are_not_compared():
     classes = {name for name in exported if name[0].isupper() and not name.isupper()} | set(FAMILIES)
-    found = []
+    places = []
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and node.value in classes:
-                found.append(f"{path.name}:{node.lineno}")
+                places.append(f"{path.name}:{node.lineno}")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-                asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
-                if asked & classes:
-                    found.append(f"{path.name}:{node.lineno}")
-    assert not found
+                classes_asked_for = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                if classes_asked_for & classes:
+                    places.append(f"{path.name}:{node.lineno}")
+    assert not places
