@@ -13,8 +13,8 @@ import lazynet as lz
 from lazynet.studies.sweep import population_bounds
 from lazynet.training._keys import member_key
 
-DATA = lz.load_dataset("digits", (0, 1, 2), n_train=60, n_test=20)
-NETWORK = lz.TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
+DATA = lz.load_dataset("digits", tuple(range(10)), n_train=60, n_test=20)
+NETWORK = lz.TwoLayer(width=2, outputs=10, readout="gaussian", symmetric=False)
 SGD = {"learning_rate": 1.0, "loss": "softmax", "batch_size": 8, "progress": False}
 TRAINED = {name: value for name, value in SGD.items() if name != "progress"}
 ALONE = lz.Measure(predictions=False)
@@ -51,7 +51,7 @@ def test_measures_look_at_the_first_examples(compared):
 
     measure = lz.Measure(predictions=False, rows=12, own={"first_rows": rows})
     some = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, measure=measure, **SGD)
-    assert seen["shapes"] == ((12, 64), (12, 3), (20, 64))
+    assert seen["shapes"] == ((12, 64), (12, 10), (20, 64))
     assert_close(some.first_rows.values, np.full((2, 2, some.sizes["step"]), DATA.x_train[:12].sum()), dtype="float32")
     # Training takes all examples.
     for name in ("test_loss", "test_error", "displacement", "max_neuron_displacement"):
@@ -84,7 +84,7 @@ def test_one_network_looks_at_the_first_examples(key):
         )
         for rows in (None, 7)
     )
-    assert some.snapshots.train_prediction.shape == (6, 7, 3)
+    assert some.snapshots.train_prediction.shape == (6, 7, 10)
     np.testing.assert_allclose(
         some.snapshots.train_prediction, whole.snapshots.train_prediction[:, :7], rtol=1e-5, atol=1e-6
     )
