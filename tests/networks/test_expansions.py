@@ -98,10 +98,11 @@ def slow_descent(network, steps=20_000):
     data = lz.load_dataset("digits", n_train=64, n_test=16)
     rate = 0.01 / np.linalg.eigvalsh(lz.analytic_kernel(network)(data.x_train))[-1]
     measures = {
-        f"gap_{order}": lambda now, start, data, order=order: taylor_gap(network, now, start, data.x_train, order)
+        f"gap_{order}": lambda net, now, start, data, order=order: taylor_gap(net, now, start, data.x_train, order)
         for order in (1, 2)
     }
-    options = {"learning_rate": rate, "dtype": "float64", "measures": measures, "snapshots": 30}
+    measure = lz.Measure(kernel_drift=False, own=measures)
+    options = {"learning_rate": rate, "dtype": "float64", "measure": measure, "snapshots": 30}
     run = lz.train(network, data, jax.random.key(0), steps, **options)
     path = run.snapshots.isel(step=slice(1, None))
     moved = np.log(path.displacement.values)

@@ -61,20 +61,33 @@ def test_the_number_of_seeds_for_an_interval():
         seeds_needed(Fit(-0.5, np.nan, np.nan, -0.5), 1, 0.1)
 
 
-def test_flips_that_are_not_asymptotic_extrapolate_towards_theory():
+@pytest.fixture(scope="module")
+def digits():
+    return lz.load_dataset("digits", n_train=64, n_test=16)
+
+
+@pytest.mark.slow
+def test_flips_that_are_not_asymptotic_extrapolate_towards_theory(digits):
     """Their slope over these widths is above -0.45; the corrected exponent is closer to -1/2."""
-    data = lz.load_dataset("digits", n_train=64, n_test=16)
-    widths = [64, 128, 256, 512, 1024, 2048]
-    result = lz.sweep(lz.TwoLayer(width=64), data, widths, seeds=8, steps=400, compare=False, snapshots=[400])
+    widths, measure = [64, 128, 256, 512, 1024, 2048], lz.Measure(predictions=False, kernel_drift=False)
+    result = lz.sweep(lz.TwoLayer(width=64), digits, widths, seeds=8, steps=400, measure=measure, snapshots=[400])
     flips = result.activation_flips.isel(step=-1).values
     slope, corrected = fit_exponent(result.width.values, flips), fit_correction(result.width.values, flips)
     assert slope.exponent > -0.45
     assert corrected.low <= -0.45
     assert abs(corrected.exponent + 0.5) < abs(slope.exponent + 0.5)
+
+
+def test_a_verdict_with_corrections(digits):
+    measure = lz.Measure(predictions=False, kernel_drift=False)
+    result = lz.sweep(
+        lz.TwoLayer(width=64), digits, [8, 16, 32, 64], seeds=4, steps=10, measure=measure, snapshots=[10]
+    )
+    flips = result.activation_flips.isel(step=-1).values
     verdict = lz.verify(result, corrections=True)
     assert "corrections" in verdict.to_json()
     assert "corrections" not in lz.verify(result).to_json()
-    assert verdict.correction("activation_flips") == corrected
+    assert verdict.correction("activation_flips") == fit_correction(result.width.values, flips)
     assert "activation_flips" in str(verdict).partition("infinite width")[2]
     with pytest.raises(KeyError, match="sharpness"):
         verdict.correction("sharpness")
