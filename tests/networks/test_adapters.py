@@ -112,7 +112,7 @@ def test_a_kernel_that_is_given_is_used():
     np.testing.assert_allclose(lz.analytic_kernel(network)(X, X[:2]), 4 * np.float64(X) @ np.float64(X[:2]).T)
     assert lz.analytic_kernel(lz.from_flax(linen)) is None
     wrong = lz.from_flax(linen, kernel=lambda x1, x2=None: x1)
-    with pytest.raises(ValueError, match=r"\(5, 7\), but must be \(5, 5\)"):
+    with pytest.raises(ValueError, match="kernel must return an array of shape"):
         lz.analytic_kernel(wrong)(X)
 
 
