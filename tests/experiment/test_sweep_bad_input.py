@@ -164,7 +164,7 @@ def test_train_refuses(case, no_work):
         ({"momentum": 1.0}, "^momentum must be a number >= 0 and < 1, got 1.0"),
         ({"momentum": True}, "^momentum must be a number"),
         ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for 'adam', got 0.9"),
-        ({"nesterov": True}, "^nesterov must be False without a momentum, got True"),
+        ({"nesterov": True}, "^nesterov must be False without momentum, got True"),
         ({"nesterov": 1}, "^nesterov must be True or False, got 1"),
         ({"weight_decay": -0.1}, "^weight_decay must be a finite number >= 0, got -0.1"),
         ({"weight_decay": INF}, "^weight_decay must be"),

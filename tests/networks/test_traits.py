@@ -133,7 +133,7 @@ def test_a_network_without_registrations_has_defaults():
     facts = traits(Unregistered(8))
     assert (facts.name, facts.fields, facts.custom) == ("Unregistered", ("outputs", "temperature"), True)
     given = ("name", "title", "fields")
-    assert all(getattr(known, name) == default for name, default in defaults.items() if name not in given)
+    assert all(getattr(facts, name) == default for name, default in defaults.items() if name not in given)
 
 
 def modules():
