@@ -118,7 +118,7 @@ def test_the_verdict_and_the_figure_of_a_sweep_with_diverged_members(partly_dive
     verdict = lz.verify(result)
     assert verdict.diverged == 4
     table = str(verdict)
-    assert "4 members diverged" in table
+    assert "4 of 8 members diverged" in table
     assert all(row.quantity in table for row in verdict.rows)
     assert all(row.status != "holds" for row in verdict.rows if row.reduction != "start")
     assert np.isnan(verdict.levels["relative_displacement"]) == bool(result.displacement[0, :, -1].isnull().all())
@@ -168,7 +168,7 @@ def rows_with(extra):
 def test_a_kernel_without_an_inverse_is_named_by_complexity_and_warned_of_in_a_sweep(activation, sign, kind):
     data = rows_with(sign * DATA.x_train[3:4])
     network = lz.TwoLayer(width=16, activation=activation)
-    with pytest.raises(ValueError, match=rf"rows 3 and 10 are {kind}"):
+    with pytest.raises(ValueError, match=rf"rows 3 and 10, which are {kind}"):
         lz.complexity(lz.analytic_kernel(network)(data.x_train), data.y_train)
     with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind}"):
         result = lz.sweep(network, data, [256], 1, 5)
