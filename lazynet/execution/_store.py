@@ -127,7 +127,7 @@ class Store:
                 f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which contains a {self.kind}."
             )
         before, now = self.content["request"], self._request
-        for name in sorted(now.keys() | before.keys(), key=lambda name: (name in DERIVED, name)):
+        for name in sorted(now.keys() | before.keys(), key=_precedence):
             if now.get(name) != before.get(name):
                 difference = (
                     "its data differ"
@@ -198,6 +198,11 @@ def read_arrays(file: Path) -> Arrays | None:
         if str(arrays["key"]) != key:
             return None
         return {name: arrays[name] for name in arrays.files if name != "key"}
+
+
+def _precedence(name: str) -> tuple[bool, bool, str]:
+    """Return the sort key of a setting: settings that follow from others come last, the optimizer before its fields."""
+    return name in DERIVED or name.endswith("_values"), name != "optimizer", name
 
 
 @contextmanager

@@ -195,7 +195,10 @@ def test_optimizers_losses_and_schedules_of_one_name_are_told_apart(tmp_path):
         resumed(tmp_path / "run", **settings(lambda eta: optax.adam(eta)))
     with pytest.raises(ValueError, match="its loss_values is"):
         resumed(tmp_path / "run", **settings(power=4))
-    schedules = [lz.Optimizer(schedule=lambda step, power=power: 1.0 / (1.0 + step) ** power) for power in (1, 1, 2)]
+    schedules = [
+        lz.Optimizer(schedule=lambda step, power=power: 1.0 / (1.0 + jnp.asarray(step, "float32")) ** power)
+        for power in (1, 1, 2)
+    ]
     sweep(tmp_path / "schedule", optimizer=schedules[0])
     resumed(tmp_path / "schedule", optimizer=schedules[1])
     with pytest.raises(ValueError, match="its optimizer_values is"):
@@ -361,7 +364,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "0 of 3 cells are stored" in line
-    assert "--resume goes on" in line
+    assert "--resume continues" in line
     assert cli.main(["status", out]) == 0
     assert "is given --resume" in capsys.readouterr().out
     # While the figure is drawn everything else is written.
