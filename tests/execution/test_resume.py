@@ -366,7 +366,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     assert "0 of 3 cells are stored" in line
     assert "--resume continues" in line
     assert cli.main(["status", out]) == 0
-    assert "is given --resume" in capsys.readouterr().out
+    assert "again with --resume" in capsys.readouterr().out
     # While the figure is drawn everything else is written.
     with monkeypatch.context() as patch:
         patch.setattr(lz, "plot", stop)
