@@ -149,7 +149,7 @@ def test_without_kernel_drift_the_rest_is_the_same(compared):
 def test_without_kernel_drift_no_kernel_is_computed():
     """Neither the kernel of a deep network nor of its layers is in the result."""
     options = {"steps": 3, "learning_rate": 0.05, "measure": lz.Measure(predictions=False, kernel_drift=False)}
-    result = lz.sweep(lz.MLP(width=8, depth=2, outputs=3), DATA, [8], 1, **options)
+    result = lz.sweep(lz.MLP(width=8, depth=2, outputs=DATA.outputs), DATA, [8], 1, **options)
     assert not {"kernel_drift", "layer_kernel_drift"} & set(result)
     assert "layer_displacement" in result
 
