@@ -80,7 +80,7 @@ def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> N
     curves = {kind: sweep("curves", kind, (KAPPAS[0], KAPPAS[-1])) for kind in LABELS}
     sweeps = {kind: sweep("speed", kind) for kind in LABELS}
     many, scales = sweep("many", "true"), sweep("scales", "true", KAPPAS)
-    modes = work.arrays(f"modes-{name}", lambda: last_steps(name, size.modes))
+    modes = last_steps(work, name, size.modes)
     gap = speed_gap(scales)
     reproduction.claims += [
         *order_of_losses(name, curves),
@@ -151,24 +151,25 @@ def _ratio(gap: DataArray) -> float:
     return float(means[-1] / means[0])
 
 
-def last_steps(name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
+def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
     """Return the last step at which each mode is still within MODE_GAP of Theorem 4.1, (kind of labels, width, mode).
 
     Args:
+        work: storage for the parts of the reproduction.
         name: name of the data set.
         size: settings of the networks.
         kernel: function that maps inputs to the kernel matrix of the theorem.
     """
     data = images(name, size.n)
-    modes, kinds = spectrum(kernel(data.x_train)), LABELS[:2]
-    last_step = np.zeros((len(kinds), len(size.widths), size.seeds, size.n))
-    for i, kind in enumerate(kinds):
-        dataset = labeled(data)[kind]
-        for j, width in enumerate(size.widths):
-            for seed in range(size.seeds):
-                run = lz.train(NETWORK.clone(width=width), dataset, member_key(width, seed), size.steps)
-                table = lz.mode_residuals(run, modes, dataset.y_train, tolerance=MODE_GAP)
-                last_step[i, j, seed] = table.last_step_held
+    modes, datasets = spectrum(kernel(data.x_train)), labeled(data)
+
+    def compute(kind: str, width: int, seed: int) -> Arrays:
+        run = lz.train(NETWORK.clone(width=width), datasets[kind], member_key(width, seed), size.steps)
+        table = lz.mode_residuals(run, modes, datasets[kind].y_train, tolerance=MODE_GAP)
+        return {"last_step": table.last_step_held.values}
+
+    axes = {"kind": LABELS[:2], "width": size.widths, "seed": range(size.seeds)}
+    last_step = work.arrays(f"modes-{name}", compute, **axes)["last_step"]
     learned = modes.values[-1] / modes.values[::-1]
     steps = {"steps": np.array(size.steps), "learned": learned}
     return {"last_step": np.median(last_step, axis=2), "widths": np.array(size.widths), **steps}
@@ -230,7 +231,7 @@ def flips_fall(name: str, scales: Result) -> Claim:
 def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
     """Add the results on generalization, for the kernel limit and finite networks: Figures 1 (b, d), 2, Theorem 5.1."""
     limit = work.arrays(f"noise-{name}", lambda: noise(data, size.draws))
-    finite = work.arrays(f"noisy-{name}", lambda: noisy_networks(name, size.noisy))
+    finite = noisy_networks(work, name, size.noisy)
     spectra = work.arrays(f"projections-{name}", lambda: projections(data))
     reproduction.claims += generalization(name, data.n_train, limit, finite)
     reproduction.claims += [tracked(f"{name}, networks", finite, 0.9), *published(name, limit, spectra)]
@@ -268,21 +269,22 @@ def noise(data: lz.Dataset, draws: int) -> Arrays:
     return {"portion": PORTIONS} | {part: column.reshape(draws, -1).mean(axis=0) for part, column in values.items()}
 
 
-def noisy_networks(name: str, size: Networks) -> Arrays:
+def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
     """Return the curves of Figure 2 for finite networks, averaged over seeds, with the kernel's error at the same step.
 
     Each seed has its own draw of random labels.
     """
     data = images(name, size.n, n_test=200)
-    values = np.zeros((4, size.seeds, len(PORTIONS)))
-    for seed in range(size.seeds):
-        for i, portion in enumerate(PORTIONS):
-            noisy = with_noise(data, portion, seed)
-            result = lz.sweep(NETWORK, noisy, size.widths, [seed], size.steps, progress=False)
-            end, bound = result.isel(step=-1), population_bounds(result, DELTA)[-1, 0, -1]
-            values[:, seed, i] = end.complexity, end.test_error[-1, 0], end.kernel_test_error, bound
-    parts = ("complexity", "error", "kernel_error", "bound")
-    return {"portion": PORTIONS} | dict(zip(parts, values.mean(axis=1), strict=True))
+
+    def compute(seed: int, portion: float) -> Arrays:
+        noisy = with_noise(data, portion, seed)
+        result = lz.sweep(NETWORK, noisy, size.widths, [seed], size.steps, progress=False)
+        end, bound = result.isel(step=-1), population_bounds(result, DELTA)[-1, 0, -1]
+        parts = {"complexity": end.complexity, "error": end.test_error[-1, 0], "kernel_error": end.kernel_test_error}
+        return {part: value.values for part, value in parts.items()} | {"bound": np.asarray(bound)}
+
+    values = work.arrays(f"noisy-{name}", compute, seed=range(size.seeds), portion=PORTIONS.tolist())
+    return {"portion": PORTIONS} | {part: value.mean(axis=0) for part, value in values.items()}
 
 
 def tracked(place: str, noisy: Arrays, limit: float) -> Claim:

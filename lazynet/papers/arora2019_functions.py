@@ -69,7 +69,7 @@ SUMS = {
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     """Add the results of section 6: norms of functions and test errors of networks."""
-    norms = work.arrays("functions", lambda: norms_of(size))
+    norms = norms_of(work, size)
     errors = {p: error_of(p, size, work) for p in TRAINED}
     reproduction.claims += [*powers(size, norms["powers"]), *sums(size, norms["sums"]), *learned(errors)]
     numbers = {"n": size.n, "d": size.dims, "names": list(SUMS), **norms, "errors": errors}
@@ -80,16 +80,17 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     )
 
 
-def norms_of(size: Size) -> Arrays:
+def norms_of(work: Work, size: Size) -> Arrays:
     """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, each (d, n, function), averaged over draws of points."""
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
-    norms = np.zeros((len(size.dims), len(size.n), len(POWERS) + len(SUMS)))
-    for i, d in enumerate(size.dims):
-        for sample in range(size.samples):
-            x = lz.sphere(size.n[-1], 0, d, jax.random.key(sample)).x_train
-            y = np.stack([*(x[:, 0] ** p for p in POWERS), *(sum_.function(x) for sum_ in SUMS.values())], axis=1)
-            for j, n in enumerate(size.n):
-                norms[i, j] += np.sqrt(np.sum(y[:n] * Inverse(kernel(x[:n])).solve(y[:n]), axis=0)) / size.samples
+
+    def compute(d: int, sample: int) -> Arrays:
+        x = lz.sphere(size.n[-1], 0, d, jax.random.key(sample)).x_train
+        y = np.stack([*(x[:, 0] ** p for p in POWERS), *(sum_.function(x) for sum_ in SUMS.values())], axis=1)
+        norms = [np.sqrt(np.sum(y[:n] * Inverse(kernel(x[:n])).solve(y[:n]), axis=0)) for n in size.n]
+        return {"norms": np.stack(norms)}
+
+    norms = work.arrays("functions", compute, d=size.dims, sample=range(size.samples))["norms"].mean(axis=1)
     return {"powers": norms[:, :, : len(POWERS)], "sums": norms[:, :, len(POWERS) :]}
 
 

@@ -7,7 +7,6 @@ patterns decrease as m^(-1/2), and the update of the weights has the rank of the
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from lazynet.papers.li2018_setting import (
     drawn,
     evenly,
     first_step,
-    spectra_of,
+    spectra,
 )
 from lazynet.papers.li2018_sizes import IMAGES_BATCH, IMAGES_ETA, SIZES, Mixture, Size, jobs
 from lazynet.papers.work import Work
@@ -69,24 +68,22 @@ def clusters(size: Size, work: Work, reproduction: Reproduction) -> None:
     result = sweep("mixture", steps, evenly(steps, SNAPSHOTS))
     early = sweep("mixture-early", size.early, range(size.early + 1))
     wide = [width for width in widths if width >= size.wide]
-    spectra = {
-        kind: work.arrays(
-            f"spectra-{kind}", partial(spectra_of, drawn(size.data, unit=kind == "unit"), wide, count, steps)
-        )
+    values = {
+        kind: spectra(work, f"spectra-{kind}", drawn(size.data, unit=kind == "unit"), wide, count, steps)
         for kind, count in (("unit", seeds), ("raw", 1))
     }
     reproduction.claims += [
         *learned(place, result, early),
         *slopes(place, result, MOVED, BAND),
         *levels(place, result.sel(width=wide)),
-        *rank(place, size.data, spectra),
+        *rank(place, size.data, values),
         verdict("the mixture", result, "lazy"),
     ]
     reproduction.numbers["mixture"] = ends(result) | {
         "steps to 99%": first_step(early.test_error).transpose("width", "seed").values,
-        "effective rank": {kind: ranks(values) for kind, values in spectra.items()},
+        "effective rank": {kind: ranks(values[kind]) for kind in values},
     }
-    reproduction.figures["mixture"] = figures.draw_mixture(result, early, size.data, spectra)
+    reproduction.figures["mixture"] = figures.draw_mixture(result, early, size.data, values)
 
 
 def ends(result: Result) -> dict[str, np.ndarray]:
@@ -154,12 +151,12 @@ def verdict(place: str, result: Result, expected: str) -> Claim:
     return Claim(f"Verdict, {place}", statement, float(answer == expected), ">=", 1.0, note)
 
 
-def rank(place: str, data: Mixture, spectra: dict[str, Arrays]) -> Iterator[Claim]:
+def rank(place: str, data: Mixture, values: dict[str, Arrays]) -> Iterator[Claim]:
     """Yield the claims of section 6: the update has the rank k l of the data, but the weights do not."""
     count = data.classes * data.components
     drops = {
-        (kind, part): values[part][..., count - 1] / values[part][..., count]
-        for kind, values in spectra.items()
+        (kind, part): values[kind][part][..., count - 1] / values[kind][part][..., count]
+        for kind in values
         for part in ("update", "weights")
     }
     unit, raw = (listed(drops[kind, "update"].min(axis=1)) for kind in ("unit", "raw"))
@@ -168,8 +165,8 @@ def rank(place: str, data: Mixture, spectra: dict[str, Arrays]) -> Iterator[Clai
     statement = f"drop of singular values from {count} to {count + 1}"
     yield Claim(f"{place} (d), update", f"smallest {statement}", least, ">=", 40.0, note)
     yield Claim(f"{place} (d), weights", f"largest {statement}", most, "<=", 1.2)
-    update = spectra["unit"]["update"]
-    off = max(abs(leading_values(values) - count) for values in update.reshape(-1, update.shape[-1]))
+    update = values["unit"]["update"]
+    off = max(abs(leading_values(member) - count) for member in update.reshape(-1, update.shape[-1]))
     yield Claim(
         f"{place} (d), update", f"distance of the number of leading singular values from k l = {count}", off, "<=", 0
     )
@@ -180,9 +177,9 @@ def listed(values: np.ndarray) -> str:
     return ", ".join(f"{value:.1f}" for value in values)
 
 
-def ranks(spectra: Arrays) -> dict[str, list[float]]:
+def ranks(values: Arrays) -> dict[str, list[float]]:
     """Return the effective ranks at each width for seed 0."""
-    return {part: [effective_rank(values[0]) for values in spectra[part]] for part in ("update", "weights")}
+    return {part: [effective_rank(seeds[0]) for seeds in values[part]] for part in ("update", "weights")}
 
 
 def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
@@ -194,7 +191,7 @@ def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduc
     measure = lz.Measure(predictions=False, rows=size.images.measured)
     result = work.sweep(name, network, data, widths, seeds, steps, snapshots=snapshots, measure=measure, **IMAGES_SGD)
     shown = [width for width in widths if width <= 4000][-1:]
-    spectra = work.arrays(f"spectra-{name}", lambda: spectra_of(data, shown, 1, steps, IMAGES_SGD))
+    values = spectra(work, f"spectra-{name}", data, shown, 1, steps, IMAGES_SGD)
     accuracy = 1 - result.test_error.isel(step=-1).mean("seed", skipna=False)
     distance = {"relative distance": MOVED["relative distance"]}
     reproduction.claims += [
@@ -211,6 +208,6 @@ def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduc
     ]
     reproduction.numbers[name] = ends(result) | {
         "exponent of coupling": exponent(result.activation_flips.isel(step=-1)),
-        "effective rank": ranks(spectra),
+        "effective rank": ranks(values),
     }
-    reproduction.figures[name] = figures.draw_images(name, result, spectra)
+    reproduction.figures[name] = figures.draw_images(name, result, values)

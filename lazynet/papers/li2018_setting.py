@@ -10,6 +10,7 @@ from lazynet.execution import Arrays
 from lazynet.measures import singular_values
 from lazynet.networks import weights
 from lazynet.papers.li2018_sizes import BATCH, ETA, Mixture
+from lazynet.papers.work import Work
 from lazynet.training import member_key
 from lazynet.typing import DataArray, Result
 
@@ -58,17 +59,21 @@ def moved(result: Result) -> float:
     return float(result.relative_displacement.isel(step=-1).mean(skipna=False))
 
 
-def spectra_of(data: lz.Dataset, widths: list[int], seeds: int, steps: int, settings: dict[str, Any] = SGD) -> Arrays:
+def spectra(
+    work: Work,
+    name: str,
+    data: lz.Dataset,
+    widths: list[int],
+    seeds: int,
+    steps: int,
+    settings: dict[str, Any] = SGD,
+) -> Arrays:
     """Return the singular values of the update and of the weights after the last step, each (width, seed, index)."""
-    measure = lz.Measure(rows=BATCH)
-    spectra: dict[str, list[list[np.ndarray]]] = {"update": [], "weights": []}
-    for width in widths:
-        network = NETWORK.clone(width=width, outputs=data.outputs)
-        for values in spectra.values():
-            values.append([])
-        for seed in range(seeds):
-            run = lz.train(network, data, member_key(width, seed), steps, snapshots=1, measure=measure, **settings)
-            now, start = (weights(variables, "hidden") for variables in (run.variables, run.variables_0))
-            spectra["update"][-1].append(singular_values(now - start))
-            spectra["weights"][-1].append(singular_values(now))
-    return {"widths": np.array(widths), **{name: np.array(values) for name, values in spectra.items()}}
+
+    def compute(width: int, seed: int) -> Arrays:
+        network, measure = NETWORK.clone(width=width, outputs=data.outputs), lz.Measure(rows=BATCH)
+        run = lz.train(network, data, member_key(width, seed), steps, snapshots=1, measure=measure, **settings)
+        now, start = (weights(variables, "hidden") for variables in (run.variables, run.variables_0))
+        return {"update": singular_values(now - start), "weights": singular_values(now)}
+
+    return {"widths": np.array(widths), **work.arrays(name, compute, width=widths, seed=range(seeds))}

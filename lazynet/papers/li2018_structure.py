@@ -22,7 +22,7 @@ from lazynet.papers.li2018_setting import (
     SGD,
     drawn,
     moved,
-    spectra_of,
+    spectra,
     steps_of,
 )
 from lazynet.papers.li2018_sizes import BATCH, Mixture, Networks, Size
@@ -57,9 +57,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     }
     variance = {sigma: sweep(f"sigma-{sigma:g}", drawn(mixture, sigma=sigma)) for sigma in size.variances}
     clusters = {at: sweep(f"k-{at[0]}-l-{at[1]}", drawn(structure)) for at, structure in structures.items()}
-    leading = work.arrays(
-        "leading", lambda: {"count": np.array([leading_of(structure, size) for structure in structures.values()])}
-    )
+    counts = np.array([leading_of(work, structure, size) for structure in structures.values()])
     few = drawn(mixture._replace(n=size.memorized))
     random = replace(few, y_train=lz.label_noise(few.y_train, 1.0, jax.random.key(1)))
     longer = varied._replace(steps=MEMORIZING * varied.steps)
@@ -79,7 +77,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     reproduction.claims += [
         *poorer("sigma", variance),
         *poorer("k l", clusters),
-        leads(structures, leading["count"]),
+        leads(structures, counts),
         *memorized(labels),
         *separated(mixture.components, apart, drawn(mixture)),
         *learned(easy),
@@ -124,10 +122,11 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
         yield Claim(place, f"{name}, rank correlation with {parameter}", order, ">=", 0.9)
 
 
-def leading_of(data: Mixture, size: Size) -> int:
+def leading_of(work: Work, data: Mixture, size: Size) -> int:
     """Return the number of leading singular values of the update of a network trained on a mixture."""
     width, steps = size.varied.widths[-1], size.varied.steps
-    return leading_values(spectra_of(drawn(data), [width], 1, steps)["update"][0, 0])
+    name = f"leading-{data.classes}-{data.components}"
+    return leading_values(spectra(work, name, drawn(data), [width], 1, steps)["update"][0, 0])
 
 
 def leads(structures: dict[tuple[int, int], Mixture], counts: np.ndarray) -> Claim:

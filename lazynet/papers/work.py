@@ -2,11 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 import lazynet as lz
 from lazynet.execution import Arrays, Output, Store, Task, run
@@ -52,10 +55,19 @@ class Work:
         """Return the result of `lazynet.sweep` with the given arguments."""
         return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
 
-    def arrays(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays that `compute` returns, from the folder if they are stored there."""
-        folder = self._begin(name)
-        result: Any = run(Part(json.dumps({**self._request, "part": name}), compute), folder, progress=False)
+    def arrays(self, name: str, compute: Callable[..., Arrays], **axes: Sequence[Any]) -> Arrays:
+        """Return the arrays that `compute` returns, read from the folder if they are stored there.
+
+        Args:
+            name: name of the part.
+            compute: function that returns arrays whose shapes do not depend on its arguments.
+            axes: values of each argument of `compute`. Each combination of values is computed and stored separately.
+
+        Returns:
+            The arrays, whose first dimensions are the axes.
+        """
+        request = json.dumps({**self._request, "part": name, "axes": {axis: list(axes[axis]) for axis in axes}})
+        result: Any = run(Part(request, compute, axes), self._begin(name), progress=False)
         return {str(variable): values.values for variable, values in result.data_vars.items()}
 
     def _begin(self, name: str) -> lz.RunFolder | None:
@@ -72,22 +84,24 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a reproduction that computes arrays, expressed as a study with one task.
+    """A part of a reproduction that computes arrays, expressed as a study with a task for each combination of values.
 
     Attributes:
         text: the request as JSON text.
-        compute: function that returns the arrays.
+        compute: function that returns the arrays of a task.
+        axes: values of each argument of `compute`.
     """
 
     kind: ClassVar[str] = "arrays"
     dtype: ClassVar[str] = "float64"
     text: str
-    compute: Callable[[], Arrays]
+    compute: Callable[..., Arrays]
+    axes: dict[str, Sequence[Any]]
 
     @property
     def output(self) -> Output:
         """How to assemble the arrays into a dataset and write it to files."""
-        return Output(_assemble, _files)
+        return Output(self._assemble, _files)
 
     def request(self) -> str:
         """Return the request as canonical JSON."""
@@ -98,17 +112,25 @@ class Part:
         return {}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the only task, which computes the arrays."""
-        return [Task("arrays", "arrays", 1, lambda progress, checkpoint: self.compute())]
+        """Return a task for each combination of values."""
+        return [self._task(number, values) for number, values in enumerate(product(*self.axes.values()))]
 
+    def _task(self, number: int, values: tuple[Any, ...]) -> Task:
+        """Return the task that computes the arrays for one combination of values."""
+        given = dict(zip(self.axes, values, strict=True))
+        return Task(f"{number:06d}", str(number), 1, lambda progress, checkpoint: self.compute(**given))
 
-def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
-    import xarray
+    def _assemble(self, record: dict[str, Any], cells: list[Arrays]) -> Result:
+        """Stack the arrays of all tasks along the axes."""
+        import xarray
 
-    variables = {
-        name: ([f"{name}_dim_{axis}" for axis in range(values.ndim)], values) for name, values in cells[0].items()
-    }
-    return xarray.Dataset(variables, attrs={"kind": Part.kind})
+        shape = tuple(len(values) for values in self.axes.values())
+        variables = {}
+        for name in cells[0]:
+            stacked = np.stack([cell[name] for cell in cells])
+            dims = [*self.axes, *(f"{name}_dim_{axis}" for axis in range(stacked.ndim - 1))]
+            variables[name] = (dims, stacked.reshape(*shape, *stacked.shape[1:]))
+        return xarray.Dataset(variables, attrs={"kind": self.kind})
 
 
 def _files(result: Result) -> dict[str, bytes]:

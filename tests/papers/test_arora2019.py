@@ -17,6 +17,8 @@ from lazynet.studies.sweep import population_bounds, speed_gap
 from lazynet.theory import unseen_share
 
 TINY = SIZES["tiny"]
+# Parts are kept in memory.
+WORK = Work("arora2019", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def scales(data):
 
 @pytest.fixture(scope="module")
 def norms():
-    return functions.norms_of(TINY.functions)
+    return functions.norms_of(WORK, TINY.functions)
 
 
 def broken(claims):
@@ -84,11 +86,11 @@ def test_where_widths_are_too_small_the_gap_has_to_fall(scales):
 
 
 def test_the_kernel_is_right_longer_about_wider_networks():
-    modes = arora2019.last_steps("digits", TINY.modes)
+    modes = arora2019.last_steps(WORK, "digits", TINY.modes)
     assert modes["last_step"].shape == (2, len(TINY.modes.widths), TINY.modes.n)
     assert broken(arora2019.held("digits", modes)) == []
     assert len(broken(arora2019.held("digits", modes | {"last_step": modes["last_step"][:, ::-1]}))) == 3
-    other = arora2019.last_steps("digits", TINY.modes, lambda x: 1.1 * arora2019.KERNEL(x))
+    other = arora2019.last_steps(WORK, "digits", TINY.modes, lambda x: 1.1 * arora2019.KERNEL(x))
     assert "digits, random labels: t* of the widest" in " ".join(broken(arora2019.held("digits", other)))
     # A recomputation for random labels and the narrowest network.
     labeled = arora2019.labeled(arora2019.images("digits", TINY.modes.n))["random"]
@@ -184,7 +186,7 @@ def half_fit(kernel, data, y):
 
 def test_networks_are_trained_and_tested_on_the_same_noise():
     size = TINY.noisy._replace(seeds=1, widths=(128,), steps=40)
-    finite = arora2019.noisy_networks("digits", size)
+    finite = arora2019.noisy_networks(WORK, "digits", size)
     noisy = arora2019.with_noise(arora2019.images("digits", size.n, n_test=200), 0.5, 0)
     result = lz.sweep(lz.TwoLayer(width=2), noisy, [128], 1, 40)
     assert finite["error"][5] == float(result.test_error[0, 0, -1])

@@ -13,12 +13,15 @@ from lazynet import cli
 from lazynet.cli._papers import estimate
 from lazynet.papers import li2018
 from lazynet.papers import li2018_structure as structure
-from lazynet.papers.li2018_setting import MEASURED, MOVED, SGD, drawn, evenly, first_step, spectra_of
+from lazynet.papers.li2018_setting import MEASURED, MOVED, SGD, drawn, evenly, first_step, spectra
 from lazynet.papers.li2018_sizes import BATCH, SIZES, jobs
+from lazynet.papers.work import Work
 from lazynet.plan import Job
 from lazynet.training import batch_key, member_key
 
 TINY = SIZES["tiny"]
+# Parts are kept in memory.
+WORK = Work("li2018", "tiny")
 DATA = drawn(TINY.data)
 NETWORK = li2018.NETWORK.clone(outputs=TINY.data.classes)
 
@@ -39,10 +42,12 @@ def early():
     return sweep(DATA, TINY.early, range(TINY.early + 1), rows=MEASURED)
 
 
-@pytest.fixture(scope="module")
-def spectra():
+@pytest.fixture(scope="module", name="spectra")
+def both_spectra():
     return {
-        kind: spectra_of(drawn(TINY.data, unit=kind == "unit"), [1000], 2, TINY.networks.steps)
+        kind: spectra(
+            Work("li2018", "tiny"), kind, drawn(TINY.data, unit=kind == "unit"), [1000], 2, TINY.networks.steps
+        )
         for kind in ("unit", "raw")
     }
 
@@ -211,7 +216,7 @@ def test_poorer_structure_takes_more():
 
 def test_the_update_has_a_leading_value_for_each_component():
     structures = {at: TINY.data._replace(classes=at[0], components=at[1]) for at in TINY.structures}
-    counts = np.array([structure.leading_of(mixture, TINY) for mixture in structures.values()])
+    counts = np.array([structure.leading_of(WORK, mixture, TINY) for mixture in structures.values()])
     assert structure.leads(structures, counts).holds
     assert not structure.leads(structures, counts[::-1]).holds
 

@@ -104,3 +104,28 @@ def test_arrays_of_another_code_are_refused(tmp_path):
     Store(tmp_path / "other", REPRODUCTION, json.dumps(request)).begin({}, [])
     with pytest.raises(ValueError, match="its code is 'another'"):
         Work("paper", "tiny", tmp_path / "other")
+
+
+def test_each_combination_of_values_is_stored_by_itself(tmp_path):
+    computed = []
+
+    def compute(width, kind):
+        computed.append((width, kind))
+        if (width, kind) == (4, "random"):
+            raise KeyboardInterrupt
+        return {"product": np.arange(3.0) * width, "kind": np.array(len(kind))}
+
+    axes = {"width": [2, 4], "kind": ["true", "random"]}
+    with pytest.raises(KeyboardInterrupt):
+        Work("paper", "tiny", tmp_path).arrays("part", compute, **axes)
+    assert computed == [(2, "true"), (2, "random"), (4, "true"), (4, "random")]
+    computed.clear()
+
+    def resumed(width, kind):
+        computed.append((width, kind))
+        return {"product": np.arange(3.0) * width, "kind": np.array(len(kind))}
+
+    arrays = Work("paper", "tiny", tmp_path).arrays("part", resumed, **axes)
+    assert computed == [(4, "random")]
+    np.testing.assert_array_equal(arrays["product"], np.arange(3.0) * np.array([2, 4])[:, None, None] * np.ones((2, 1)))
+    np.testing.assert_array_equal(arrays["kind"], [[4, 6], [4, 6]])
