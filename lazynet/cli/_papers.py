@@ -52,7 +52,9 @@ class Reproduce:
         except KeyboardInterrupt:
             if self.out is None:
                 raise
-            raise Stopped(f"interrupted; --resume continues the reproduction in {self.out}", INTERRUPTED) from None
+            raise Stopped(
+                f"interrupted; use --resume to continue the reproduction in {self.out}", INTERRUPTED
+            ) from None
         summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}
         summary |= reproduction.summary()
         if self.out is not None:

@@ -18,7 +18,7 @@ def check_verdict(kind: str) -> None:
         ValueError: if studies of this kind have no verdict.
     """
     if kind != "sweep":
-        raise ValueError(f"check must be left out for studies without a verdict, got a study of kind {kind}.")
+        raise ValueError(f"check must be False for a study of kind {kind}, which has no verdict, got True.")
 
 
 def report(result: Result, out: Path | None, as_json: bool, check: bool = False) -> int:

@@ -189,7 +189,7 @@ class Status:
         if store.kind == REPRODUCTION:
             return self._print_parts()
         if not store.keys:
-            raise ValueError(f"{str(self.folder)!r} holds no study.")
+            raise ValueError(f"{str(self.folder)!r} does not contain a study.")
         status = store.status()
         if self.json:
             print_json(kind=store.kind, **status._asdict())

@@ -13,7 +13,7 @@ def check_count(name: str, value: object, minimum: int) -> int:
         ValueError: If `value` is not an integer, or is below `minimum`.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
     return int(value)
 
 
@@ -30,7 +30,7 @@ def check_number(name: str, value: object, *, positive: bool = False, maximum: f
     if maximum < np.inf:
         allowed = f"a number between 0 and {maximum:g}"
     else:
-        allowed = "positive and finite" if positive else "finite and at least 0"
+        allowed = "positive and finite" if positive else "finite and nonnegative"
     raise ValueError(f"{name} must be {allowed}, got {value!r}.")
 
 
@@ -80,7 +80,8 @@ def check_rows(name: str, value: object) -> np.ndarray:
     x = check_array(name, value)
     if x.ndim != 2:
         raise ValueError(
-            f"{name} must be an array of shape (n, d), got shape {x.shape}. Reshape it to one row per example."
+            f"{name} must be an array of shape (n, d), got shape {x.shape}. Reshape the array so that each row is one "
+            "example."
         )
     zero_rows = np.flatnonzero(~x.any(axis=1))
     if zero_rows.size:
@@ -98,7 +99,7 @@ def check_targets(name: str, value: object, rows: int) -> np.ndarray:
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] < 2):
         raise ValueError(
             f"{name} must be an array of shape (n,), or (n, k) with k >= 2, got shape {y.shape}. "
-            "Flatten the targets of a single output with y.reshape(-1)."
+            "If there is a single output, flatten the targets with y.reshape(-1)."
         )
     if len(y) != rows:
         raise ValueError(f"{name} must have one target for each of the {rows} inputs, got {len(y)} targets.")

@@ -67,7 +67,9 @@ class Dataset:
         if rows.shape[1] != x.shape[1]:
             raise ValueError(f"x_test must have {x.shape[1]} columns, like x_train, got {rows.shape[1]}.")
         if targets.shape[1:] != y.shape[1:]:
-            raise ValueError(f"y_test must have as many outputs as y_train, of shape {y.shape}, got {targets.shape}.")
+            raise ValueError(
+                f"y_test must have as many outputs as y_train, which has shape {y.shape}, got shape {targets.shape}."
+            )
         fields = {"x_train": x, "y_train": y, "x_test": rows, "y_test": targets, "name": name, "classes": classes}
         for field, value in fields.items():
             object.__setattr__(self, field, value)

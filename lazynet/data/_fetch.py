@@ -32,13 +32,14 @@ def _fetch_file(address: str, target: Path, checksum: str) -> None:
         except ValueError as error:
             raise ValueError(
                 f"The download of {target.name} from {address} was discarded, because it is not a complete gzip "
-                "stream. Try again, or download the file from elsewhere."
+                "stream. Try again, or download the file from a different source."
             ) from error
         digest = hashlib.sha256(content).hexdigest()
         if digest != checksum:
             raise ValueError(
-                f"The download of {target.name} from {address} was discarded, because the sha256 of the uncompressed "
-                f"file is {digest} instead of {checksum}. Try again, or download the file from elsewhere."
+                f"The download of {target.name} from {address} was discarded, because the sha256 checksum of the "
+                f"uncompressed file is {digest} instead of {checksum}. Try again, or download the file from a "
+                "different source."
             )
         plain.write_bytes(content)
         os.replace(plain, target)
@@ -79,6 +80,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         except OSError as error:  # includes the exceptions of requests
             raise FileNotFoundError(
                 f"{name} could not be downloaded from {base} to {folder} ({type(error).__name__}). Put "
-                f"{', '.join(IDX_FILES)} into that folder, or into a folder named by LAZYNET_DATA."
+                f"the files {', '.join(IDX_FILES)} into that folder, or set LAZYNET_DATA to the folder that contains "
+                "them."
             ) from error
     return folder

@@ -73,8 +73,8 @@ def base_folders(root: str | os.PathLike[str] | None = None) -> list[Path]:
 def file_names(name: str) -> str:
     """Return the file names of a data set as a phrase for error messages."""
     if name == "cifar10":
-        return "data_batch_1.bin to data_batch_5.bin and test_batch.bin, or train.bin and test.bin (also .gz)"
-    return ", ".join(IDX_FILES) + f" of {name} itself (also .gz)"
+        return "data_batch_1.bin to data_batch_5.bin and test_batch.bin, or train.bin and test.bin (plain or gzipped)"
+    return ", ".join(IDX_FILES) + f" for {name} (plain or gzipped)"
 
 
 def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:

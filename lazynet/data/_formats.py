@@ -24,7 +24,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a complete gzip stream ({error}). Download it again.") from error
+        raise ValueError(f"{path} is not a complete gzip stream ({error}). Download the file again.") from error
 
 
 def check_labels(path: Path, labels: np.ndarray) -> None:
@@ -63,13 +63,20 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."
     magic = bytes([0, 0, 8, ndim])
     if content[:4] != magic:
         beginning = f"starts with {content[:4].hex()}" if content else "is empty"
-        raise ValueError(f"{path} {beginning}, but its magic number should be {magic.hex()}. Download it again.")
+        raise ValueError(
+            f"{path} {beginning}, but should start with the magic number {magic.hex()}. Download the file again."
+        )
     if len(content) < header:
-        raise ValueError(f"{path} has {len(content)} bytes, but its header alone takes {header}. Download it again.")
+        raise ValueError(
+            f"{path} has {len(content)} bytes, but its header alone takes {header} bytes. Download the file again."
+        )
     shape = tuple(int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4))
     expected = header + math.prod(shape)
     if len(content) != expected:
-        raise ValueError(f"{path} has {len(content)} bytes, but its header implies {expected}. Download it again.")
+        raise ValueError(
+            f"{path} has {len(content)} bytes, but its header implies a size of {expected} bytes. Download the file "
+            "again."
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
@@ -95,7 +102,8 @@ def read_cifar10(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 307
     examples, rest = divmod(len(content), CIFAR_ROW)
     if examples == 0 or rest:
         raise ValueError(
-            f"{path} has {len(content)} bytes, but should have a positive multiple of {CIFAR_ROW}. Download it again."
+            f"{path} has {len(content)} bytes, but its size should be a positive multiple of {CIFAR_ROW} bytes. "
+            "Download the file again."
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(examples, CIFAR_ROW)
     labels = rows[:, 0]

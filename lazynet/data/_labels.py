@@ -16,7 +16,7 @@ Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 def _invalid_class(entry: object) -> ValueError:
     return ValueError(
         f"classes must be labels from 0 to 9, groups of labels, 'even' or 'odd', got {entry!r}. "
-        "Examples are (0, 1), ((0, 2), (1, 3)) and ('even', 'odd')."
+        "For example, pass (0, 1), ((0, 2), (1, 3)) or ('even', 'odd')."
     )
 
 
@@ -73,7 +73,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
     labels = [label for group in groups for label in group]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
-        raise ValueError(f"classes must name each label once, got {repeated[0]} twice in {entries!r}.")
+        raise ValueError(f"classes must not repeat a label, got label {repeated[0]} more than once in {entries!r}.")
     return groups
 
 

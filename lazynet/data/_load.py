@@ -59,7 +59,9 @@ def _find_or_fetch(name: str, root: str | os.PathLike[str] | None) -> Files:
     if files is not None:
         return files
     folders = " or ".join(f"{base / name} or {base}" for base in base_folders(root))
-    way_out = "name their folder in LAZYNET_DATA" if root is None else f"pass a root other than {str(root)!r}"
+    way_out = (
+        "set LAZYNET_DATA to the folder that contains them" if root is None else f"pass a root other than {str(root)!r}"
+    )
     raise FileNotFoundError(f"{name} was not found. Put {file_names(name)} into {folders}, or {way_out}.")
 
 
@@ -67,7 +69,7 @@ def _rows_of_classes(name: str, labels: np.ndarray, groups: tuple[tuple[int, ...
     for label in (label for group in groups for label in group):
         if label not in labels:
             present = ", ".join(str(other) for other in np.unique(labels))
-            raise ValueError(f"classes must be labels with examples in {name} ({present}), got {label}.")
+            raise ValueError(f"classes must be labels that occur in {name} ({present}), got {label}.")
     return np.flatnonzero(class_indices(labels, groups) >= 0)
 
 
@@ -121,7 +123,9 @@ def load_dataset(
         train = test = _digits()
         rows = _rows_of_classes(name, train.labels, groups)
         train_rows = _first_rows("n_train", rows, len(rows) * 4 // 5 if n_train is None else n_train, name)
-        test_rows = _first_rows("n_test", rows[len(train_rows) :], n_test, f"{name} after the training examples")
+        test_rows = _first_rows(
+            "n_test", rows[len(train_rows) :], n_test, f"the part of {name} that follows the training examples"
+        )
     else:
         files = _find_or_fetch(name, root)
         read = _cifar10 if name == "cifar10" else _idx

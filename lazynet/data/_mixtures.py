@@ -80,7 +80,9 @@ def mixture(
     key_centers, key_points = jax.random.split(check_key(key))
     if delta is None:
         if lambda_ is not None:
-            raise ValueError(f"lambda_ must be None if delta is None, got {lambda_!r}. Pass delta too.")
+            raise ValueError(
+                f"lambda_ must be None if delta is None, got {lambda_!r}. To use lambda_, pass delta as well."
+            )
         noise_norm = check_number("sigma", 1.0 if sigma is None else sigma)
         center_norm = check_number("sigma_0", 5.0 if sigma_0 is None else sigma_0, positive=True)
         centers = center_norm / np.sqrt(dim) * normal(key_centers, classes * components, dim)
@@ -92,8 +94,8 @@ def mixture(
         return _sample_mixture(n_train, n_test, key_points, centers, classes, add_noise, "mixture")
     if sigma is not None or sigma_0 is not None or not unit:
         raise ValueError(
-            f"delta must be None if sigma or sigma_0 is given or unit is False, got {delta!r}. Omit either delta or "
-            "the other arguments."
+            f"delta must be None if sigma or sigma_0 is given, or if unit is False, got {delta!r}. Omit either delta "
+            "or the conflicting arguments."
         )
     distance = check_number("delta", delta, positive=True)
     ratio = check_number("lambda_", 0.0 if lambda_ is None else lambda_)
@@ -125,7 +127,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """
     chord = check_number("diameter", diameter)
     if chord >= np.sqrt(2):
-        raise ValueError(f"diameter must be below sqrt(2), where the components touch, got {diameter!r}.")
+        raise ValueError(f"diameter must be below sqrt(2), at which the components touch, got {diameter!r}.")
     centers = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     return _sample_mixture(n_train, n_test, check_key(key), centers, 2, _cap_sampler(np.arcsin(chord / 2)), "xor")
 
@@ -142,7 +144,7 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
     angle = 2 * np.arcsin(delta / 2) + 2 * np.arcsin(diameter / 2) if max(delta, diameter) <= 2 else np.inf
     if angle > np.pi / 2 + 1e-12:
         raise ValueError(
-            "delta and lambda_ must be small enough for at most 90 degrees between centers, got "
+            "delta and lambda_ must be small enough that the centers are at most 90 degrees apart, got "
             f"delta={delta:g} and lambda_={ratio:g}."
         )
     frame, _ = np.linalg.qr(normal(key, dim, count + 1))
@@ -242,7 +244,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         raise ValueError(f"data must be a lazynet.Dataset, got {type(data).__name__}.")
     if not is_labels(data.y_train):
         raise ValueError(
-            "data must have class labels as targets (+1 and -1, or rows of one-hot minus 1/k), got other values."
+            "data must have class labels as targets (+1 and -1, or one-hot rows minus 1/k), got other values."
         )
     y = data.y_train
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)
@@ -255,8 +257,8 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     components = check_count("components", components, 1)
     if largest_class > CLUSTERED:
         raise ValueError(
-            f"data must have at most {CLUSTERED} examples per class, got {largest_class}. Use fewer "
-            "examples, or omit components."
+            f"data must have at most {CLUSTERED} examples per class if components is given, got {largest_class}. Use "
+            "fewer examples, or omit components."
         )
     diameter = max(_component_diameter(rows, components) for rows in rows_by_class)
     return Separation(_class_distance(data.x_train, class_of_row), diameter, components)

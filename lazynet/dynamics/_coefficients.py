@@ -69,7 +69,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     matrix = operator.dense()
     if len(matrix) > FACTORED:
         raise ValueError(
-            f"k must have at most {FACTORED} rows for mini-batches and losses other than the squared loss, got "
+            f"k must have at most {FACTORED} rows for mini-batches or for losses other than the squared loss, got "
             f"{len(matrix)}."
         )
     lambda_max = largest_eigenvalue(matrix)
@@ -115,7 +115,7 @@ def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
         )
     outside = rows[(rows < 0) | (rows >= n)]
     if outside.size:
-        raise ValueError(f"batches must contain indices from 0 to {n - 1}, got {outside[0]}.")
+        raise ValueError(f"batches must contain only indices from 0 to {n - 1}, got {outside[0]}.")
     return rows.astype(np.int32)
 
 

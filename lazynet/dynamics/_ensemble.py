@@ -151,7 +151,7 @@ def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
     """Return the steps of descent that correspond to the given times."""
     check_learning_rate(learning_rate)
     if not np.isfinite(times).all():
-        raise ValueError("times must be finite for descent, got inf. Omit learning_rate to get the limit of flow.")
+        raise ValueError("times must be finite for descent, got inf. To get the limit of flow, omit learning_rate.")
     steps = np.round(times / learning_rate)
     between = ~np.isclose(steps * learning_rate, times, rtol=1e-9, atol=0)
     if between.any():

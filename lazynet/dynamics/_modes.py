@@ -77,7 +77,10 @@ def excited_modes(
         raise ValueError(f"method must be 'exact', 'krylov' or None, got {method!r}.")
     check_tolerance(tolerance)
     if isinstance(k, Spectrum) and method == "krylov":
-        raise ValueError(f"method must be 'exact' or None for a Spectrum, got {method!r}. Pass the kernel itself.")
+        raise ValueError(
+            f"method must be 'exact' or None for a Spectrum, got {method!r}. To use this method, pass the kernel "
+            "itself."
+        )
     if isinstance(k, Spectrum) or method == "exact" or (method is None and len(residual) <= EXACT):
         if isinstance(k, Spectrum):
             eigen, rounding, diagonal = k, 0.0, 0.0
@@ -150,11 +153,11 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
         sufficient = storage_in_float64 <= tolerance
         # A kernel stored in float64 may have entries that were computed at lower precision.
         stored = f"is stored in {k.dtype}" if k.dtype != np.float64 else "has rounded entries"
-        advice = f" The kernel {stored}; float64 entries would " + (
-            "reach the tolerance." if sufficient else f"leave an error of {storage_in_float64:.1e}."
+        advice = f" The kernel {stored}; with float64 entries, the error would be " + (
+            "within the tolerance." if sufficient else f"{storage_in_float64:.1e}."
         )
     elif error.truncation <= tolerance:
-        advice = " No dtype is more precise."
+        advice = " The kernel is already stored at the highest precision."
     warnings.warn(
         f"The predictions have an estimated error of {error.total:.1e} relative to norm(y - f0), above the tolerance "
         f"of {tolerance:.1e}: {error.truncation:.1e} from truncation and {error.storage:.1e} from rounding.{advice}",
@@ -170,8 +173,8 @@ def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(
-            f"{name} must be positive semidefinite, got an eigenvalue of at most {values.min():.3g} and a largest "
-            f"eigenvalue of {values.max():.3g}."
+            f"{name} must be positive semidefinite, got eigenvalues as low as {values.min():.3g} and as high as "
+            f"{values.max():.3g}."
         )
 
 

@@ -195,7 +195,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
     allowed = (array >= 0) & (limit | (array < np.inf))
     if array.ndim != 1 or not array.size or not allowed.all():
         received = array[~allowed][0] if array.ndim == 1 and array.size else f"shape {array.shape}"
-        numbers = "numbers that are not negative" if limit else "finite numbers that are not negative"
+        numbers = "nonnegative numbers" if limit else "finite, nonnegative numbers"
         raise ValueError(f"times must be a nonempty list of {numbers}, got {received}.")
     return array
 

@@ -41,7 +41,10 @@ class CellCheckpoint:
         except Exception:
             intact = False
         if not intact:
-            warnings.warn(f"The checkpoint in {str(self._folder)!r} is damaged, so its cell starts over.", stacklevel=2)
+            warnings.warn(
+                f"The checkpoint in {str(self._folder)!r} is damaged, so its cell is recomputed from the beginning.",
+                stacklevel=2,
+            )
             self.clear()
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

@@ -151,8 +151,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:
             raise ValueError(
-                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, starting with cell {missing[0]}. Run the "
-                "shards again to compute only the missing cells."
+                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of which is cell {missing[0]}. To "
+                "compute only the missing cells, run the shards again."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))

@@ -110,8 +110,8 @@ class Store:
         self.check()
         if self.record.get("keys") != record.get("keys"):
             raise ValueError(
-                f"{str(self.path)!r} contains members with different random keys, because jax.random uses a different "
-                "generator."
+                f"{str(self.path)!r} was created with a different jax.random generator, so its members have different "
+                "random keys."
             )
         if self.content["versions"] != versions():
             warnings.warn(
@@ -124,17 +124,20 @@ class Store:
         """Raise an error if the folder contains a different study."""
         if self.kind != self._kind:
             raise ValueError(
-                f"out must be the folder of a {self._kind}, got {str(self.path)!r}, which contains a {self.kind}."
+                f"out must be the folder of a study of kind {self._kind}, got {str(self.path)!r}, which contains a "
+                f"study of kind {self.kind}."
             )
         before, now = self.content["request"], self._request
         for name in sorted(now.keys() | before.keys(), key=_precedence):
             if now.get(name) != before.get(name):
                 difference = (
-                    "its data differ"
+                    "different data"
                     if name == "data"
-                    else f"its {name} is {before.get(name)!r}, not {now.get(name)!r}"
+                    else f"{name} = {before.get(name)!r} instead of {now.get(name)!r}"
                 )
-                raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, but {difference}.")
+                raise ValueError(
+                    f"out must be the folder of this study, got {str(self.path)!r}, which has {difference}."
+                )
 
     def read(self, key: str) -> Arrays | None:
         """Return the arrays of a cell, or None if the cell is not stored or its file is damaged."""
@@ -185,7 +188,7 @@ class Store:
         except (ValueError, KeyError, TypeError, AttributeError):
             intact = False
         if not intact:
-            raise ValueError(f"{str(self._file)!r} is damaged or was changed; use a different folder.")
+            raise ValueError(f"{str(self._file)!r} is damaged or has been modified; use a different folder.")
         return content
 
 
@@ -228,7 +231,8 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
         for other in path.glob(f"{LOCK}-*-of-*"):
             if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
                 raise ValueError(
-                    f"{str(path)!r} is being computed with a different number of shards: {other.name} is held."
+                    f"Another process is working on {str(path)!r} with a different number of shards and holds "
+                    f"{other.name}."
                 )
         store = Store(path, kind, request)
         if store.content:

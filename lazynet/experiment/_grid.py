@@ -122,7 +122,7 @@ def _axis(name: Any, values: Any, network: Any, fields: tuple[str, ...]) -> Axis
         raise ValueError(f"axes must be among {allowed} for {traits(network).name}, got {name!r}.")
     if len(sources) > 1:
         raise ValueError(
-            f"axes must have unambiguous names, got {name!r}, which is a field of both the network and the training."
+            f"axes must have unambiguous names, got {name!r}, which is a setting of both the network and the training."
         )
     if isinstance(values, np.ndarray | jax.Array):
         values = np.asarray(values).tolist()
@@ -177,7 +177,8 @@ def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> T
     if settings:
         if not isinstance(optimizer, Optimizer):
             raise ValueError(
-                f"optimizer must be a name or a lazynet.Optimizer to vary {next(iter(settings))!r}, got {optimizer!r}."
+                f"optimizer must be a name or a lazynet.Optimizer if axes vary {next(iter(settings))!r}, got "
+                f"{optimizer!r}."
             )
         optimizer = replace(optimizer, **settings)
     return replace(training, batch_size=batch_size, optimizer=optimizer)

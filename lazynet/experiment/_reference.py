@@ -65,9 +65,9 @@ class Limit:
         """The reason why K is singular, or None if K is invertible."""
         pair = same_rows(self.train)
         if pair is not None:
-            return f"training rows {pair[0]} and {pair[1]} are {pair[2]} to it"
+            return f"it treats training rows {pair[0]} and {pair[1]} as {pair[2]}"
         rounding = len(self.train) * np.finfo(float).eps * self.lambda_max
-        return "its smallest eigenvalue is zero to rounding" if self.spectrum.values[0] <= rounding else None
+        return "its smallest eigenvalue is zero up to rounding" if self.spectrum.values[0] <= rounding else None
 
     def numbers(self, y: np.ndarray) -> dict[str, float]:
         """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity.
@@ -111,7 +111,7 @@ def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
     """Warn that descent on the kernel diverges at the given learning rate."""
     warnings.warn(
         f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}, so descent "
-        "on the kernel diverges.",
+        "with the kernel diverges.",
         stacklevel=3,
     )
 

@@ -132,7 +132,8 @@ def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            f"optimizer must update two test arrays without error, so that a run folder can identify it: {error}"
+            "optimizer must update two test arrays without error, so that a run folder can identify the optimizer: "
+            f"{error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

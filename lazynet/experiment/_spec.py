@@ -189,7 +189,8 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return the same shapes at all points, got {expected}, but {shapes} at {place}."
+                    f"measure.own must return arrays of the same shapes at all points, got {expected}, but {shapes} at "
+                    f"{place}."
                 )
 
 

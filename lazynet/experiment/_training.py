@@ -78,9 +78,11 @@ class Measure:
         reserved = reserved_names()
         for name in self.own:
             if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
-                raise ValueError(f"measure.own must use unreserved identifiers as names, got {name!r}.")
+                raise ValueError(
+                    f"measure.own must have names that are identifiers and are not reserved, got {name!r}."
+                )
         if self.quadratic and not self.predictions:
-            raise ValueError("measure.quadratic must be False without predictions, got True.")
+            raise ValueError("measure.quadratic must be False if measure.predictions is False, got True.")
 
     def __hash__(self) -> int:
         """Return a hash that is the same for equal measures."""
@@ -171,8 +173,8 @@ class Training:
         self._check_outputs(network, data)
         if learning_rate is None and self.loss != squared():
             raise ValueError(
-                f"learning_rate must be given for the {self.loss.name} loss, got None. Only the squared loss has a "
-                "default learning rate."
+                f"learning_rate must be given for the {self.loss.name} loss, which has no default learning rate, got "
+                "None."
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
@@ -226,8 +228,7 @@ class Training:
     def _check_outputs(self, network: Any, data: Dataset) -> None:
         if network.outputs != data.outputs:
             raise ValueError(
-                f"outputs of the network must be {data.outputs}, the number of targets per example, got "
-                f"{network.outputs}."
+                f"network.outputs must be {data.outputs}, the number of targets per example, got {network.outputs}."
             )
         if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
             raise ValueError(
@@ -270,22 +271,22 @@ class Training:
     def _check_measure(self, data: Dataset, learning_rate: Scale | None) -> None:
         measure = self.measure
         if measure.regression and not (data.n_test and is_labels(data.y_train)):
-            raise ValueError("measure.regression must be False without test labels, got True.")
+            raise ValueError("measure.regression must be False if there are no test labels, got True.")
         if measure.rows is None:
             return
         if measure.rows > data.n_train:
             raise ValueError(f"measure.rows must be at most n_train = {data.n_train}, got {measure.rows}.")
         if measure.regression:
-            raise ValueError(f"measure.rows must be None with regression, got {measure.rows}.")
+            raise ValueError(f"measure.rows must be None if measure.regression is True, got {measure.rows}.")
         if measure.predictions:
             raise ValueError(
-                f"measure.rows must be None with predictions, got {measure.rows}. Set predictions=False, because "
-                "predictions need the kernel of all training examples."
+                "measure.rows must be None if measure.predictions is True, because predictions need the kernel of all "
+                f"training examples, got {measure.rows}."
             )
         if learning_rate is None:
             raise ValueError(
-                f"learning_rate must be given with measure.rows = {measure.rows}, got None. The default learning rate "
-                "needs the kernel of all training examples."
+                "learning_rate must be given if measure.rows is set, because the default learning rate needs the "
+                "kernel of all training examples, got None."
             )
 
 

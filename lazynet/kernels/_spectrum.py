@@ -211,8 +211,8 @@ class Inverse:
             self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             raise ValueError(
-                "k must be positive definite in float64, got a smallest eigenvalue that is zero or negative to "
-                "within rounding error. Remove rows that are nearly identical."
+                "k must be positive definite in float64, got a smallest eigenvalue that is negative, or zero "
+                "up to rounding. Remove rows that are nearly identical."
             ) from None
         self._matrix = matrix
 

@@ -148,7 +148,7 @@ def _aligned_array(needed: int, dtype: str) -> np.ndarray:
 def _array_on_disk(name: str, needed: int, dtype: str) -> np.ndarray:
     """Allocate an array in a temporary file that is deleted along with the array."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    check_fits(name, needed, free, "disk")
+    check_fits(name, needed, free, "disk space")
     with tempfile.TemporaryFile() as file:
         # The space is reserved now, because if the disk became full later, SIGBUS would kill the process.
         os.posix_fallocate(file.fileno(), 0, needed)

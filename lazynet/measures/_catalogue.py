@@ -114,7 +114,7 @@ def add(kind: str, *quantities: Quantity) -> None:
     entries = _kinds.setdefault(kind, {})
     for quantity in quantities:
         if quantity.name in entries:
-            raise ValueError(f"name must be unused in results of kind {kind!r}, got {quantity.name!r}.")
+            raise ValueError(f"name must not already be used in results of kind {kind!r}, got {quantity.name!r}.")
         entries[quantity.name] = quantity
 
 
@@ -167,7 +167,9 @@ def register_quantity(quantity: Quantity) -> None:
     if not callable(quantity.measure):
         raise ValueError(f"measure must be a function, got {quantity.measure!r} for the quantity {name!r}.")
     if quantity.dims[: len(MEMBER)] != MEMBER or len(set(quantity.dims)) < len(quantity.dims):
-        raise ValueError(f"dims must be width, seed, step and then any further distinct names, got {quantity.dims}.")
+        raise ValueError(
+            f"dims must be width, seed and step, followed by any number of distinct names, got {quantity.dims}."
+        )
     for field, allowed in (("reduction", get_args(Reduction)), ("panel", (*get_args(Panel), None))):
         if getattr(quantity, field) not in allowed:
             raise ValueError(f"{field} must be one of {allowed}, got {getattr(quantity, field)!r}.")
@@ -179,7 +181,7 @@ def register_quantity(quantity: Quantity) -> None:
             )
     shown = [field for field in ("predicted", "level", "panel") if getattr(quantity, field)]
     if shown and quantity.dims != MEMBER:
-        raise ValueError(f"dims must be {MEMBER} for a quantity with {' and '.join(shown)}, got {quantity.dims}.")
+        raise ValueError(f"dims must be {MEMBER} for a quantity that sets {' and '.join(shown)}, got {quantity.dims}.")
     add("sweep", quantity)
 
 

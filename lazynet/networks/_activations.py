@@ -107,7 +107,8 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            f"activation must be hashable, got {activation!r}. Compiled programs use it as part of their cache key."
+            "activation must be hashable, because it is part of the cache keys of compiled programs, got "
+            f"{activation!r}."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:
@@ -125,7 +126,7 @@ def _why_not_elementwise(function: Function) -> str:
         except Exception as error:
             return f"fails on an array of shape (3, 4): {str(error).partition(chr(10))[0]}"
         if not isinstance(values, Array) or values.shape != z.shape or values.dtype != z.dtype:
-            return "does not return an array of its argument's shape and dtype"
+            return "does not return an array with the shape and dtype of its argument"
         differs = not np.allclose(values[1:2, 1:2], alone, rtol=1e-5, atol=1e-6, equal_nan=True)
         return "mixes the entries of its argument" if differs else ""
 

@@ -17,7 +17,10 @@ from lazynet.networks._traits import LayerScaling, Traits, traits
 from lazynet.networks._two_layer import Scale, at_width, check_fields
 from lazynet.typing import AnyArray, Variables
 
-WHY = "Outputs must be a function of the parameters and of one row; running averages and random masks have no kernel."
+WHY = (
+    "Each output must depend only on the parameters and on a single row, because networks with running averages or "
+    "random masks have no tangent kernel."
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Adapted:
             dtype = jnp.asarray(leaf).dtype
             if not jnp.issubdtype(dtype, jnp.floating):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise ValueError(f"Parameters must be floating point, got {dtype} at {name!r}.")
+                raise ValueError(f"Parameters must be floating-point arrays, got {dtype} at {name!r}.")
         return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), params)}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
@@ -89,8 +92,8 @@ class Adapted:
         if jnp.shape(f) != expected and not (self.outputs == 1 and jnp.shape(f) == expected[:1]):
             shape = jnp.shape(f)
             many = len(shape) == 2 and shape[0] == len(x)
-            advice = f"Use outputs={shape[1]}." if many else "Return one row for each row of x."
-            raise ValueError(f"Outputs for {len(x)} rows must have shape {expected}, got {shape}. {advice}")
+            advice = f"Use outputs={shape[1]}." if many else "Return one row of outputs for each row of x."
+            raise ValueError(f"Outputs for {len(x)} rows must have shape {expected}, got shape {shape}. {advice}")
         f = at_width(self.output_scale, self.width) * f
         return f.reshape(len(x)) if self.outputs == 1 else f
 
@@ -199,8 +202,8 @@ def from_nnx(
     _check_make(make, nnx.Module)
     if not (_takes(make, 0, 0) or _takes(make, 0, rngs=0)):
         raise ValueError(
-            f"make must be a function (width, rngs), got {make!r}. NNX modules draw their initial "
-            "parameters when they are built."
+            f"make must be a function (width, rngs), because NNX modules draw their initial parameters when they are "
+            f"built, got {make!r}."
         )
 
     def built(width: int, rngs: Any) -> Any:
@@ -276,7 +279,7 @@ def from_stax(
         functions = make(width)
         if not (isinstance(functions, tuple) and len(functions) == 3):
             raise ValueError(
-                f"make must return (init_fn, apply_fn, kernel_fn), as stax layers do, got a {type(functions).__name__}."
+                f"make must return (init_fn, apply_fn, kernel_fn), as stax layers do, got {type(functions).__name__}."
             )
         return functions
 
@@ -348,13 +351,15 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
 
 def _refuse_state(names: list[str]) -> None:
     if names:
-        raise ValueError(f"The module has {', '.join(names)} besides its parameters. {WHY}")
+        raise ValueError(f"The module has {', '.join(names)} in addition to its parameters. {WHY}")
 
 
 def _check_make(make: Any, kind: type) -> None:
     """Check that `make` is a function that builds modules, and not a module itself."""
     if isinstance(make, kind) or not callable(make):
-        raise ValueError(f"make must be a function of the width that builds the network, got a {type(make).__name__}.")
+        raise ValueError(
+            f"make must be a function that takes the width and builds the network, got {type(make).__name__}."
+        )
 
 
 def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: Any) -> Any:
@@ -363,7 +368,7 @@ def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: A
     if not isinstance(module, kind):
         allowed = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
         raise ValueError(
-            f"make must return a {allowed}, got a {type(module).__name__}. Each library has its own adapter: "
+            f"make must return a {allowed}, got {type(module).__name__}. Use the adapter for that library: "
             "from_flax, from_nnx or from_stax."
         )
     return module

@@ -26,7 +26,7 @@ def check_network(network: Any, x: AnyArray) -> None:
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:
         raise ValueError(
-            f"network must have width, outputs, clone, init and apply, got a {type(network).__name__} without "
+            f"network must have width, outputs, clone, init and apply, got {type(network).__name__}, which lacks "
             f"{', '.join(missing)}. Use lazynet.from_flax, from_nnx, from_stax or from_functions to make a network."
         )
     if not traits(network).custom:
@@ -40,12 +40,12 @@ def check_network(network: Any, x: AnyArray) -> None:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"The network fails on rows of {x.shape[1]} features: {reason}") from error
+        raise ValueError(f"The network fails on rows with {x.shape[1]} features: {reason}") from error
     gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
     if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
         raise ValueError(
             "The network's output for a row is not finite, changes from call to call, or depends on other rows of the "
-            "batch, as with batch norm. A tangent kernel needs outputs that each depend on a single row."
+            "batch, as with batch norm. A tangent kernel needs finite outputs that each depend on a single row."
         )
 
 
@@ -62,7 +62,8 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
         starts = (jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), rows)) for seed in (0, 1))
         if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
             raise ValueError(
-                "The network has the same initial parameters for every key. Draw them from the key, or use seeds=1."
+                "The network has the same initial parameters for every key. Use the key to draw the parameters, or use "
+                "seeds=1."
             )
     if len(widths) > 1:
         sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]

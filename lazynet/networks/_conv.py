@@ -88,7 +88,7 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
             raise ValueError(f"x must have at least filter_size = {r} features, got {d}.")
         return np.lib.stride_tricks.sliding_window_view(np.arange(d), r)[::stride]
     if d != np.prod(network.image):
-        raise ValueError(f"x must have the {np.prod(network.image)} features of image = {network.image}, got {d}.")
+        raise ValueError(f"x must have {np.prod(network.image)} features to match image = {network.image}, got {d}.")
     pixels = np.arange(d).reshape(*network.image[:2], -1)
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (r, r), axis=(0, 1))[::stride, ::stride]
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)

@@ -65,7 +65,7 @@ class MLP(nn.Module):
         check_activation(self.activation)
         check_fields(self, train=TRAINED_PARTS)
         if not 0 <= self.bias_scale < float("inf"):
-            raise ValueError(f"bias_scale must be finite and not negative, got {self.bias_scale}.")
+            raise ValueError(f"bias_scale must be finite and nonnegative, got {self.bias_scale}.")
         get_parametrization(self.parametrization)
         super().__post_init__()
 
@@ -124,7 +124,7 @@ class ThreeLayer(MLP):
     def __post_init__(self) -> None:
         """Check that the depth is 2."""
         if self.depth != 2:
-            raise ValueError(f"depth must be 2 in a ThreeLayer, got {self.depth}. Use MLP for other depths.")
+            raise ValueError(f"depth must be 2 for ThreeLayer, got {self.depth}. For other depths, use MLP.")
         super().__post_init__()
 
 

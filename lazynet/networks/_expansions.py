@@ -90,7 +90,9 @@ class Expansion:
         """
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-            raise ValueError(f"changes must be width={self.width} for an expansion at given variables, got {fields}.")
+            raise ValueError(
+                f"changes must not alter an expansion at given variables, whose width is {self.width}, got {fields}."
+            )
         return self
 
     def init(self, key: Array, x: AnyArray) -> Variables:
@@ -151,7 +153,7 @@ def quadratic(network: Any, variables: Variables) -> Expansion:
 
 def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
     if "params" not in variables:
-        raise ValueError(f"variables must have 'params', got {', '.join(map(repr, variables))}.")
+        raise ValueError(f"variables must have the key 'params', got the keys {list(variables)}.")
     return Expansion(polynomial, variables)
 
 

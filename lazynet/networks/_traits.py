@@ -141,7 +141,7 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
     """
     facts = traits(network)
     if facts.hidden_layer is None:
-        raise TypeError(f"network must have the form factor sigma(x W') a with one hidden layer, got {facts.name}.")
+        raise TypeError(f"network must have one hidden layer and compute factor * sigma(x W') a, got {facts.name}.")
     return facts.hidden_layer
 
 

@@ -44,7 +44,7 @@ def check_fields(network: Any, **choices: Iterable[str]) -> None:
     for name in ("width", "outputs", "depth", "filter_size", "stride"):
         value = getattr(network, name, 1)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     for name in ("init_scale", "output_scale"):
         value = at_width(getattr(network, name, 1.0), network.width)
         if not 0 < value < float("inf"):

@@ -195,7 +195,7 @@ def population_bound(
     """
     _check_probability(delta)
     if not 0 <= movement < np.inf:
-        raise ValueError(f"movement must be finite and not negative, got {movement}.")
+        raise ValueError(f"movement must be finite and nonnegative, got {movement}.")
     ball = max(1, int(np.ceil(movement)))
     share = delta / 2 / (ball * (ball + 1))
     if width is None and radius is None:
@@ -264,7 +264,7 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     total = 0.0
     for alpha, norm, power in terms:
         if power < 1 or (power > 1 and power % 2):
-            raise ValueError(f"terms must have powers that are 1 or even, got {power}.")
+            raise ValueError(f"terms must have powers that are 1 or positive even numbers, got {power}.")
         total += 3 * power * abs(alpha) * norm**power
     return total
 

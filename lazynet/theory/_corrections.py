@@ -121,5 +121,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     if not half_width > 0:
         raise ValueError(f"half_width must be positive, got {half_width}.")
     if np.isnan([fit.low, fit.high]).any():
-        raise ValueError("fit must have an interval, got NaN. Use at least two seeds in the fit.")
+        raise ValueError(
+            "fit must have an interval, got NaN. To obtain an interval, use at least two seeds in the fit."
+        )
     return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)

@@ -76,13 +76,15 @@ class Optimizer:
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
         if self.momentum and self.name != "sgd":
-            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' uses momentum.")
+            raise ValueError(
+                f"momentum must be 0 for {self.name!r}, because only 'sgd' uses momentum, got {self.momentum}."
+            )
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov must be False without momentum, got True.")
+            raise ValueError("nesterov must be False if momentum is 0, got True.")
         if self.name == FLOW:
             for setting in ("weight_decay", "schedule"):
                 if getattr(self, setting):
-                    raise ValueError(f"{setting} must be left out for 'flow', got {getattr(self, setting)!r}.")
+                    raise ValueError(f"{setting} must be omitted for 'flow', got {getattr(self, setting)!r}.")
             if self.stepper != "auto":
                 raise ValueError(f"stepper must be 'auto' for 'flow', got {self.stepper!r}.")
 

@@ -193,7 +193,8 @@ def simulate(
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None and not _matches(saved, carry):
         warnings.warn(
-            "A checkpoint was saved on a different number of devices and cannot be resumed; its cell starts over.",
+            "A checkpoint was saved on a different number of devices and cannot be resumed, so its cell is recomputed "
+            "from the beginning.",
             stacklevel=2,
         )
     elif saved is not None:

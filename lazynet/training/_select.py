@@ -42,16 +42,16 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}. {stepper!r} only "
-            "trains the hidden layer of a two-layer network by plain full-batch descent on the squared loss."
+            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}, which can only "
+            "train the hidden layer of a two-layer network by plain full-batch descent on the squared loss."
         )
     if batch_size is not None and descends:
         if stepper == "delayed" or (stepper == "auto" and steps_per_block(x.shape[1], batch_size) >= MIN_BLOCK_STEPS):
             return DelayedStepper(network, loss, batch_size)
     elif stepper == "delayed":
         raise ValueError(
-            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}. {stepper!r} only "
-            "trains the hidden layer of a two-layer network by plain mini-batch descent."
+            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}, which can only "
+            "train the hidden layer of a two-layer network by plain mini-batch descent."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)

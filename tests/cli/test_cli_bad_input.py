@@ -17,8 +17,8 @@ BAD = {
     "class": ("--classes 0 ten", "classes", "ten"),
     "class out of range": ("--classes 0 12", "classes", "12"),
     "one class": ("--classes 4", "classes", "4"),
-    "same class twice": ("--classes 3 3", "classes", "3 twice"),
-    "same class in a group": ("--classes even 2", "classes", "2 twice"),
+    "same class twice": ("--classes 3 3", "classes", "label 3 more than once"),
+    "same class in a group": ("--classes even 2", "classes", "label 2 more than once"),
     "activation": ("--activation sine", "activation", "sine"),
     "no activation": ("--activation", "axes['activation']", "empty"),
     "optimizer": ("--optimizer adammm", "optimizer", "adammm"),
@@ -118,7 +118,7 @@ def test_a_folder_without_a_study_is_refused(command, capsys, tmp_path):
 def test_check_is_refused_without_a_verdict(capsys, tmp_path):
     cli.main(["infinite-width", "--n-train", "8", "--steps", "3", "--out", str(tmp_path / "run")])
     capsys.readouterr()
-    assert refused(capsys, "merge", tmp_path / "run", "--check").startswith("lazynet: check must be left out ")
+    assert refused(capsys, "merge", tmp_path / "run", "--check").startswith("lazynet: check must be False ")
 
 
 @pytest.mark.parametrize("content", ["", "result.nc"])

@@ -68,7 +68,7 @@ def changed(array, index, value):
         (dict(x_test=X[:, :2], y_test=Y), "x_test must have 3 columns, like x_train, got 2."),
         (
             dict(x_test=X, y_test=np.ones((4, 2))),
-            "y_test must have as many outputs as y_train, of shape (4,), got (4, 2).",
+            "y_test must have as many outputs as y_train, which has shape (4,), got shape (4, 2).",
         ),
         (dict(x_test=X, y_test=Y[:1]), "y_test must have one target for each"),
         (dict(x_test=changed(X, 1, 0.0), y_test=Y), "x_test must have no zero rows"),

@@ -31,11 +31,11 @@ def test_cifar_round_trip_keeps_the_order_of_the_pixels(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (IDX[:-1], "has 87 bytes, but its header implies 88."),
+        (IDX[:-1], "has 87 bytes, but its header implies a size of 88 bytes."),
         (IDX[:16], "has 16 bytes"),
-        (IDX[:9], "has 9 bytes, but its header alone takes 16."),
+        (IDX[:9], "has 9 bytes, but its header alone takes 16 bytes."),
         (IDX + b"\0", "has 89 bytes"),
-        (idx_bytes(IMAGES[0]), "starts with 00000802, but its magic number should be 00000803."),
+        (idx_bytes(IMAGES[0]), "starts with 00000802, but should start with the magic number 00000803."),
         (bytes([0, 0, 9, 3]) + IDX[4:], "starts with 00000903"),
         (b"<html>", "starts with 3c68746d"),
         (b"", "is empty"),
@@ -52,7 +52,7 @@ def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (CIFAR[:-1], "has 9218 bytes, but should have a positive multiple of 3073."),
+        (CIFAR[:-1], "has 9218 bytes, but its size should be a positive multiple of 3073 bytes."),
         (CIFAR + b"\0", "has 9220 bytes"),
         (CIFAR[:100], "has 100 bytes"),
         (b"", "has 0 bytes"),

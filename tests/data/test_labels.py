@@ -46,10 +46,10 @@ def test_parse_classes(classes, groups):
         ((0,), "classes must name at least two classes, got (0,)."),
         ("even", "classes must name at least two classes"),
         ((), "classes must name at least two classes"),
-        ((0, 1, 0), "classes must name each label once, got 0 twice in (0, 1, 0)."),
-        (((0, 2), (2, 3)), "got 2 twice"),
-        (((5, 5), 3), "got 5 twice"),
-        (("even", 4), "got 4 twice"),
+        ((0, 1, 0), "classes must not repeat a label, got label 0 more than once in (0, 1, 0)."),
+        (((0, 2), (2, 3)), "got label 2 more than once"),
+        (((5, 5), 3), "got label 5 more than once"),
+        (("even", 4), "got label 4 more than once"),
     ],
 )
 def test_bad_classes(classes, message):
@@ -154,7 +154,7 @@ def test_bad_portion(key, portion):
 
 
 def test_noise_needs_labels_and_a_key(key):
-    with pytest.raises(ValueError, match="y must be labels"):
+    with pytest.raises(ValueError, match="y must contain class labels"):
         label_noise([0.3, 1.0], 0.5, key)
     for bad in (0, jax.random.split(key), np.zeros(2, np.uint32)):
         with unchecked(), pytest.raises(ValueError, match="key must be a single JAX random key"):

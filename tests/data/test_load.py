@@ -80,13 +80,13 @@ def test_groups_are_classes(classes):
     [
         (dict(name="imagenet"), "name must be one of digits, mnist, fashion-mnist, cifar10, got 'imagenet'"),
         (dict(classes=(0, 10)), "classes must be labels"),
-        (dict(classes=(0, 0)), "classes must name each label once"),
+        (dict(classes=(0, 0)), "classes must not repeat a label"),
         (dict(classes=(0,)), "classes must name at least two classes"),
-        (dict(n_train=0), "n_train must be a whole number of at least 1, got 0."),
-        (dict(n_train=10.0), "n_train must be a whole number"),
-        (dict(n_train=True), "n_train must be a whole number"),
-        (dict(n_test=-1), "n_test must be a whole number of at least 0"),
-        (dict(n_test="5"), "n_test must be a whole number"),
+        (dict(n_train=0), "n_train must be an integer >= 1, got 0."),
+        (dict(n_train=10.0), "n_train must be an integer"),
+        (dict(n_train=True), "n_train must be an integer"),
+        (dict(n_test=-1), "n_test must be an integer >= 0"),
+        (dict(n_test="5"), "n_test must be an integer"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_read(arguments, message, bare_machine):
@@ -110,7 +110,7 @@ def test_more_digits_than_available():
     with pytest.raises(ValueError, match=f"n_train must be at most {count}, .* in digits, got {count + 1}"):
         load_dataset("digits", n_train=count + 1)
     with pytest.raises(
-        ValueError, match=f"n_test must be at most {count - 100}, .* after the training examples, got 400"
+        ValueError, match=f"n_test must be at most {count - 100}, .* that follows the training examples, got 400"
     ):
         load_dataset("digits", n_train=100, n_test=400)
 
@@ -118,7 +118,7 @@ def test_more_digits_than_available():
 def test_a_class_without_examples(tiny, tmp_path):
     tiny.y_train[tiny.y_train == 6] = 5
     tiny.save(tmp_path)
-    message = r"classes must be labels with examples in mnist \(0, 1, 2, 3, 4, 5, 7, 8, 9\), got 6"
+    message = r"classes must be labels that occur in mnist \(0, 1, 2, 3, 4, 5, 7, 8, 9\), got 6"
     for classes in ((6, 1), ("even", "odd")):
         with pytest.raises(ValueError, match=message):
             load_dataset("mnist", classes, root=tmp_path)

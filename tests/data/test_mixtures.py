@@ -144,19 +144,22 @@ def test_points_depend_on_the_key_alone(make, key):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 1}, "classes must be a whole number of at least 2"),
-        ({"components": 0}, "components must be a whole number of at least 1"),
-        ({"sigma": -1}, "sigma must be finite and at least 0, got -1."),
+        ({"classes": 1}, "classes must be an integer >= 2"),
+        ({"components": 0}, "components must be an integer >= 1"),
+        ({"sigma": -1}, "sigma must be finite and nonnegative, got -1."),
         ({"sigma_0": 0}, "sigma_0 must be positive and finite, got 0."),
         ({"lambda_": 0.1}, "lambda_ must be None if delta is None, got 0.1."),
-        ({"delta": 1.0, "sigma": 1.0}, "delta must be None if sigma or sigma_0 is given or unit is False, got 1.0."),
+        (
+            {"delta": 1.0, "sigma": 1.0},
+            "delta must be None if sigma or sigma_0 is given, or if unit is False, got 1.0.",
+        ),
         ({"delta": 1.0, "unit": False}, "delta must be None"),
         (
             {"delta": 1.5},
-            "delta and lambda_ must be small enough for at most 90 degrees between centers, got delta=1.5",
+            "delta and lambda_ must be small enough that the centers are at most 90 degrees apart, got delta=1.5",
         ),
         ({"delta": 1.0, "lambda_": 2.5}, "delta and lambda_ must be small enough"),
-        ({"n_train": 19}, "n_train must be a whole number of at least 20"),
+        ({"n_train": 19}, "n_train must be an integer >= 20"),
         ({"delta": 1.0, "dim": 20}, "dim must be at least 21 for 20 components"),
     ],
 )
@@ -180,5 +183,5 @@ def test_classes_that_are_too_large_are_not_clustered(monkeypatch):
     monkeypatch.setattr("lazynet.data._mixtures.CLUSTERED", 2)
     data = Dataset(np.eye(4), [1, 1, 1, -1])
     assert separation(data).components == 3
-    with pytest.raises(ValueError, match="data must have at most 2 examples per class, got 3"):
+    with pytest.raises(ValueError, match="data must have at most 2 examples per class if components is given, got 3"):
         separation(data, components=1)

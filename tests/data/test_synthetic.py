@@ -87,10 +87,10 @@ def test_mixture_without_spread_sits_on_its_centers(key):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((0, 1, 2), "n_train must be a whole number of at least 1"),
-        ((2.0, 1, 2), "n_train must be a whole number"),
-        ((2, -1, 2), "n_test must be a whole number of at least 0"),
-        ((2, 1, 0), "dim must be a whole number of at least 1"),
+        ((0, 1, 2), "n_train must be an integer >= 1"),
+        ((2.0, 1, 2), "n_train must be an integer"),
+        ((2, -1, 2), "n_test must be an integer >= 0"),
+        ((2, 1, 0), "dim must be an integer >= 1"),
     ],
 )
 def test_bad_counts(make, counts, message, key):
@@ -104,8 +104,8 @@ def test_other_bad_arguments(key):
             make(2, 1, 2, 3)
     with pytest.raises(ValueError, match="targets must be 'normal', 'signs' or a function"):
         sphere(2, 1, 2, key, targets="random")
-    with pytest.raises(ValueError, match="components must be a whole number of at least 2"):
+    with pytest.raises(ValueError, match="components must be an integer >= 2"):
         gaussian_mixture(2, 1, 2, key, components=1)
     for spread in (-1.0, np.inf, np.nan, "wide"):
-        with unchecked(), pytest.raises(ValueError, match="spread must be finite and at least 0"):
+        with unchecked(), pytest.raises(ValueError, match="spread must be finite and nonnegative"):
             gaussian_mixture(2, 1, 2, key, spread=spread)

@@ -360,7 +360,7 @@ DESCENT = {
     "rows": ({"batches": np.zeros((2, 2), int)}, "batches "),
     "empty": ({"batches": np.zeros((3, 0), int)}, "batches "),
     "fractions": ({"batches": np.zeros((3, 2))}, "batches "),
-    "beyond": ({"batches": np.full((3, 2), 4)}, "batches must contain indices from 0 to 3, got 4"),
+    "beyond": ({"batches": np.full((3, 2), 4)}, "batches must contain only indices from 0 to 3, got 4"),
     "before": ({"batches": np.full((3, 2), -1)}, "batches "),
 }
 FLOW = {

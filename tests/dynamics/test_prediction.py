@@ -253,7 +253,7 @@ def test_bad_arguments_are_refused(change, message):
 
 @pytest.mark.parametrize("times", [[], [-1.0], [np.nan], [np.inf], 3.0])
 def test_bad_times_are_refused(times):
-    with unchecked(), pytest.raises(ValueError, match="times must be a nonempty list of finite numbers"):
+    with unchecked(), pytest.raises(ValueError, match="times must be a nonempty list of finite, nonnegative numbers"):
         lz.kernel_flow(np.eye(2), np.ones(2), times=times)
 
 

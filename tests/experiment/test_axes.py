@@ -229,7 +229,7 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
     kernels.clear()
     xr.testing.assert_equal(sweep(out=folder, axes=axes), result)
     assert kernels == []
-    with pytest.raises(ValueError, match=r"its label_noise is \[0.0, 0.5\], not \[0.0, 0.25\]"):
+    with pytest.raises(ValueError, match=r"label_noise = \[0.0, 0.5\] instead of \[0.0, 0.25\]"):
         sweep(out=folder, axes=axes | {"label_noise": [0.0, 0.25]})
 
 

@@ -123,7 +123,7 @@ def test_a_stored_sweep_of_chosen_steps_is_resumed(tmp_path):
     first, again = sweep(9), sweep(9)
     assert first.step.values.tolist() == [0, 5, 10, 15, 20]
     assert first.drop_attrs().identical(again.drop_attrs())
-    with pytest.raises(ValueError, match=r"its measure is {.*'rows': 9"):
+    with pytest.raises(ValueError, match=r"measure = {.*'rows': 9"):
         sweep(10)
 
 
@@ -157,17 +157,17 @@ def test_without_kernel_drift_no_kernel_is_computed():
 @pytest.mark.parametrize(
     ("measure", "options", "message"),
     [
-        ({"rows": 5}, {}, "measure.rows must be None with predictions, got 5"),
+        ({"rows": 5}, {}, "measure.rows must be None if measure.predictions is True, because predictions need"),
         (
             {"rows": 5, "predictions": False},
             {"learning_rate": None, "loss": "squared"},
-            "learning_rate must be given with measure.rows = 5, got None",
+            "learning_rate must be given if measure.rows is set, because the default learning rate needs",
         ),
         ({"predictions": "no"}, {}, "measure.predictions must be True or False, got 'no'."),
         ({"kernel_drift": 1}, {}, "measure.kernel_drift must be True or False, got 1."),
         ({"rows": 61, "predictions": False}, {}, "measure.rows must be at most n_train = 60, got 61."),
         ({"rows": 0, "predictions": False}, {}, "measure.rows must be a positive integer, got 0."),
-        ({"own": {"a b": len}}, {}, "measure.own must use unreserved identifiers as names"),
+        ({"own": {"a b": len}}, {}, "measure.own must have names that are identifiers and are not reserved"),
         ({"own": {"mine": 3}}, {}, "measure.own must map names to functions"),
         ({}, {"snapshots": [True]}, "snapshots must be integers from 0 to 20, got True."),
         ({}, {"snapshots": [3, 21]}, "snapshots must be integers from 0 to 20, got 21."),

@@ -91,7 +91,7 @@ def test_modes_without_an_eigenvalue_are_left_out():
 
 
 def test_a_network_that_diverged_has_no_kernel_at_the_end():
-    with pytest.warns(UserWarning, match="descent on the kernel diverges"):
+    with pytest.warns(UserWarning, match="descent with the kernel diverges"):
         result = lz.sweep(
             lz.TwoLayer(32, train="both"), DATA, [32], seeds=1, steps=300, learning_rate=1e3, measure=REGRESSION
         )
@@ -127,13 +127,13 @@ def test_intervals_are_those_of_the_exact_binomial_test():
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (lz.Dataset(np.eye(4), [1.0, -1, 1, -1]), {}, "measure.regression must be False without test labels"),
+        (lz.Dataset(np.eye(4), [1.0, -1, 1, -1]), {}, "measure.regression must be False if there are no test labels"),
         (
             lz.Dataset(np.eye(4), [0.5, 2, 3, 4], np.eye(4), np.ones(4)),
             {},
-            "measure.regression must be False without test labels",
+            "measure.regression must be False if there are no test labels",
         ),
-        (DATA, {"rows": 5, "predictions": False}, "measure.rows must be None with regression, got 5"),
+        (DATA, {"rows": 5, "predictions": False}, "measure.rows must be None if measure.regression is True, got 5"),
     ],
 )
 def test_regression_that_cannot_be_is_refused(data, options, message):

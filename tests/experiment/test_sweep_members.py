@@ -153,7 +153,7 @@ def test_a_learning_rate_too_large_at_one_width_only_is_a_warning():
 def test_a_learning_rate_just_below_the_limit_is_no_warning():
     limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
     lz.sweep(LINEAR, DATA, [8], 1, 2, learning_rate=0.999 * limit)
-    with pytest.warns(UserWarning, match="descent on the kernel diverges"):
+    with pytest.warns(UserWarning, match="descent with the kernel diverges"):
         lz.sweep(LINEAR, DATA, [8], 1, 2, learning_rate=1.001 * limit)
 
 
@@ -170,7 +170,7 @@ def test_a_kernel_without_an_inverse_is_named_by_complexity_and_warned_of_in_a_s
     network = lz.TwoLayer(width=16, activation=activation)
     with pytest.raises(ValueError, match=rf"rows 3 and 10, which are {kind}"):
         lz.complexity(lz.analytic_kernel(network)(data.x_train), data.y_train)
-    with pytest.warns(UserWarning, match=rf"rows 3 and 10 are {kind}"):
+    with pytest.warns(UserWarning, match=rf"treats training rows 3 and 10 as {kind}"):
         result = lz.sweep(network, data, [256], 1, 5)
     for name in ("lambda_min", "label_norm", "complexity"):
         assert np.isnan(result[name])

@@ -116,7 +116,7 @@ def test_too_large_kernels_go_to_disk_or_are_refused(monkeypatch):
 
 def test_a_full_disk_is_refused(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(ValueError, match="of disk, but only"):
+    with pytest.raises(ValueError, match="of disk space, but only"):
         lz.kernel_operator(KERNEL, unit_rows(N, 5), storage="disk")
 
 

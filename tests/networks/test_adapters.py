@@ -130,7 +130,7 @@ def use(network):
         (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.BatchNorm(m, rngs=rngs)), outputs=2), "BatchStat"),
         (lambda: lz.from_nnx(lambda m: Perceptron(m, nnx.Rngs(0))), r"function \(width, rngs\)"),
         (lambda: lz.from_flax(linen), "Use outputs=2"),
-        (lambda: lz.from_flax(linen, outputs=0), "outputs must be a whole number of at least 1, got 0"),
+        (lambda: lz.from_flax(linen, outputs=0), "outputs must be a positive integer, got 0"),
         (lambda: lz.from_flax(linen, parametrization="ntp"), "parametrization must be one of"),
     ],
 )
@@ -147,9 +147,9 @@ def test_rows_that_see_each_other_are_refused():
     network = lz.from_functions(lambda key, x, width: jax.random.normal(key, (7,)), normalized)
     with pytest.raises(ValueError, match="batch norm"):
         check_network(network, X)
-    with pytest.raises(ValueError, match="network must have width, outputs, clone, init and apply, got a Sequential"):
+    with pytest.raises(ValueError, match="network must have width, outputs, clone, init and apply, got Sequential"):
         check_network(linen(8), X)
-    with pytest.raises(ValueError, match="fails on rows of 7 features"):
+    with pytest.raises(ValueError, match="fails on rows with 7 features"):
         check_network(lz.from_functions(lambda key, x, width: jnp.ones(3), lambda params, x: x @ params), X)
     check_network(lz.from_flax(linen, outputs=2), X)
 
@@ -157,7 +157,7 @@ def test_rows_that_see_each_other_are_refused():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: lz.from_flax(linen(8)), "make must be a function of the width"),
+        (lambda: lz.from_flax(linen(8)), "make must be a function that takes the width"),
         (lambda: lz.from_flax(lambda m: nnx.Linear(7, m, rngs=nnx.Rngs(0))), "make must return a flax Module"),
         (lambda: lz.from_nnx(lambda m, rngs: linen(m)), "make must return a flax Module"),
         (lambda: lz.from_stax(lambda m: stax(m)[:2]), "init_fn, apply_fn, kernel_fn"),

@@ -92,13 +92,13 @@ def test_three_layer_network_of_allen_zhu():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"depth": 0}, "depth must be a whole number of at least 1, got 0"),
-        ({"bias_scale": -1.0}, "bias_scale must be finite and not negative, got -1.0"),
+        ({"depth": 0}, "depth must be a positive integer, got 0"),
+        ({"bias_scale": -1.0}, "bias_scale must be finite and nonnegative, got -1.0"),
         ({"parametrization": "ntp"}, "parametrization must be one of ntk, standard, .* got 'ntp'"),
         ({"parametrization": lz.Parametrization((0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "three finite numbers"),
         ({"activation": "selu"}, "activation must be one of .* got 'selu'"),
         ({"init_scale": 0.0}, "init_scale must be positive .* got 0.0"),
-        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
+        ({"width": 0}, "width must be a positive integer, got 0"),
         ({"depth": 2.5}, "depth must be .* got 2.5"),
         ({"depth": True}, "depth must be .* got True"),
         ({"parametrization": lz.Parametrization((np.nan, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)}, "finite numbers"),
@@ -110,7 +110,7 @@ def test_what_is_no_deep_network_is_refused(changes, said):
 
 
 def test_a_three_layer_network_has_three_layers():
-    with pytest.raises(ValueError, match="depth must be 2 in a ThreeLayer, got 3"):
+    with pytest.raises(ValueError, match="depth must be 2 for ThreeLayer, got 3"):
         lz.ThreeLayer(4, depth=3)
 
 
@@ -154,7 +154,7 @@ def test_a_convolution_of_one_patch_is_a_two_layer_network():
         ({"image": (4,)}, "image must be"),
         ({"image": (4, 3, 0)}, "image must be"),
         ({"filter_size": 2.5}, "filter_size must be .* got 2.5"),
-        ({"image": (4, 4)}, "x must have the 16 features of image"),
+        ({"image": (4, 4)}, "x must have 16 features to match image"),
         ({"filter_size": 13}, "x must have at least filter_size = 13 features"),
     ],
 )

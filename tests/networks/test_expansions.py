@@ -144,9 +144,9 @@ def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     gaps = [np.abs(one.snapshots.train_prediction - trained.snapshots.train_prediction).max() for one in both]
     assert gaps[0] < 0.3 * gaps[1]
     for expand in (lz.linearize, lz.quadratic):
-        with pytest.raises(ValueError, match="variables must have 'params'"):
+        with pytest.raises(ValueError, match="variables must have the key 'params'"):
             expand(network, dict(start["params"]))
-    with pytest.raises(ValueError, match="changes must be width=128"):
+    with pytest.raises(ValueError, match=r"changes must not alter an expansion .* whose width is 128"):
         linear.clone(width=64)
 
 

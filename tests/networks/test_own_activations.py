@@ -91,7 +91,7 @@ REFUSED = {
     "unknown name": ("rely", "got 'rely'"),
     "no function": (3, "got 3"),
     "mixes entries": (jax.nn.softmax, "got softmax, which mixes the entries of its argument"),
-    "other shape": (jnp.sum, "got sum, which does not return an array of its argument's shape and dtype"),
+    "other shape": (jnp.sum, "got sum, which does not return an array with the shape and dtype of its argument"),
     "other dtype": (jnp.signbit, "got signbit, which does not"),
     "not of jax": (np.tanh, "got tanh, which fails on an array of shape"),
     "fails": (lambda z: z @ z, "got <lambda>, which fails on an array of shape"),

@@ -153,10 +153,10 @@ def test_scales_that_depend_on_the_width(key):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
-        ({"width": -2}, "width must be a whole number of at least 1, got -2"),
+        ({"width": 0}, "width must be a positive integer, got 0"),
+        ({"width": -2}, "width must be a positive integer, got -2"),
         ({"width": 7}, "width must be even with symmetric=True, got 7. Use width=8"),
-        ({"width": 4, "outputs": 0}, "outputs must be a whole number of at least 1, got 0"),
+        ({"width": 4, "outputs": 0}, "outputs must be a positive integer, got 0"),
         (
             {"width": 4, "activation": "ReLU"},
             "activation must be one of relu, erf, tanh, .* got 'ReLU'",

@@ -287,7 +287,7 @@ def test_the_command(tmp_path, capsys):
     assert cli.main(["reproduce", "arora2019", "--out", str(out)]) == 2
     assert capsys.readouterr().err.startswith("lazynet: out must be a new folder")
     assert cli.main(["reproduce", "arora2019", "--size", "small", "--out", str(out), "--resume"]) == 2
-    assert "its size is 'tiny', not 'small'" in capsys.readouterr().err
+    assert "size = 'tiny' instead of 'small'" in capsys.readouterr().err
     # Stored cells are not computed again.
     cells = {file: file.stat().st_mtime_ns for file in out.glob("parts/*/cells/*")}
     assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--out", str(out), "--resume", "--json"]) == 0
@@ -329,5 +329,5 @@ def test_an_interrupted_reproduction_can_be_resumed(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(arora2019, "reproduce", interrupted)
     out = tmp_path / "run"
     assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--out", str(out)]) == 130
-    assert f"--resume continues the reproduction in {out}" in capsys.readouterr().err
+    assert f"use --resume to continue the reproduction in {out}" in capsys.readouterr().err
     assert (out / "parts" / "part" / "result.nc").exists()

@@ -93,7 +93,7 @@ def test_another_size_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
     work.arrays("part", Computed())
     Work("paper", "tiny", tmp_path / "run")
-    with pytest.raises(ValueError, match="its size is 'tiny', not 'small'"):
+    with pytest.raises(ValueError, match="size = 'tiny' instead of 'small'"):
         Work("paper", "small", tmp_path / "run")
 
 
@@ -102,7 +102,7 @@ def test_arrays_of_another_code_are_refused(tmp_path):
     request = Store(tmp_path / "run").content["request"] | {"code": "another"}
     (tmp_path / "other").mkdir()
     Store(tmp_path / "other", REPRODUCTION, json.dumps(request)).begin({}, [])
-    with pytest.raises(ValueError, match="its code is 'another'"):
+    with pytest.raises(ValueError, match="code = 'another'"):
         Work("paper", "tiny", tmp_path / "other")
 
 

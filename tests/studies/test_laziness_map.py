@@ -97,7 +97,7 @@ def test_a_boundary_that_is_steeper_is_told_why():
 
 
 def test_networks_that_have_no_time_to_fit_are_unfinished():
-    with pytest.warns(UserWarning, match=r"at widths 64, which have no boundary. Networks: 0 fitted, 6 unfinished"):
+    with pytest.warns(UserWarning, match=r"boundary at widths 64, because .* by status: 0 fitted, 6 unfinished"):
         found = lz.laziness_map(BOTH, DATA, [64], [0.1, 10.0], steps=3, **OPTIONS)
     assert (found.status == 1).all()
     assert np.isnan(found.attrs["boundary_exponent"])
@@ -119,7 +119,7 @@ def test_maps_without_test_rows_or_without_a_change_are_drawn():
         [*found.boundary_low.values, found.attrs["collapse_spread"], found.attrs["collapse_exponent"]]
     ).all()
     assert "a boundary of one width alone" in drawn(lz.plot(found)).get_suptitle()
-    with pytest.warns(UserWarning, match="Networks: 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
+    with pytest.warns(UserWarning, match="Networks by status: 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
         still = lz.laziness_map(
             BOTH.clone(train="readout"), DATA, [64], [0.1, 1.0], seeds=2, fitted=0.5, progress=False
         )
@@ -186,7 +186,7 @@ def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, found):
     with xr.open_dataset(out / "result.nc", engine="h5netcdf") as stored:
         xr.testing.assert_identical(stored.load().drop_attrs(), found.drop_attrs())
         assert json.loads(stored.attrs["settings"])["change"] == 0.3
-    with pytest.raises(ValueError, match=r"its widths is \[64, 512\], not \[64, 256\]"):
+    with pytest.raises(ValueError, match=r"widths = \[64, 512\] instead of \[64, 256\]"):
         lz.laziness_map(BOTH, DATA, [64, 256], SCALES, out=folder, **OPTIONS)
     # Another change has another boundary on the same map, which is read.
     monkeypatch.undo()
@@ -255,11 +255,11 @@ BAD = {
     "no network": ({"network": "relu"}, "^network .*str"),
     "targets of another shape": (
         {"data": lz.load_dataset("digits", classes=(0, 1, 2), n_train=16, n_test=6)},
-        "^outputs of the network must be 3",
+        "^network.outputs must be 3",
     ),
     "targets of zero": (
         {"data": lz.Dataset(DATA.x_train, np.zeros(DATA.n_train))},
-        "^y_train must have nonzero targets",
+        "^y_train must contain nonzero targets",
     ),
     "an expansion": (
         {"network": lz.linearize(BOTH, BOTH.init(jax.random.key(0), jnp.ones((2, 64))))},

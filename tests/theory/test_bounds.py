@@ -99,7 +99,7 @@ def test_the_shares_of_delta_sum_to_at_most_delta():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"movement": -1.0}, "movement must be finite and not negative"),
+        ({"movement": -1.0}, "movement must be finite and nonnegative"),
         ({"movement": np.inf}, "movement"),
         ({"delta": 1.0}, "delta must be between 0 and 1"),
         ({"width": 100}, "width and radius must be given together"),
@@ -177,7 +177,7 @@ def test_odd_powers_have_no_bound():
     # The norm grows with the number of examples.
     assert norms[1] > 1.5 * norms[0]
     for power in (0, 3, -2):
-        with pytest.raises(ValueError, match=r"^terms must have powers that are 1 or even"):
+        with pytest.raises(ValueError, match=r"^terms must have powers that are 1 or positive even numbers"):
             power_bound([(1.0, 1.0, power)])
     for bound in (lambda d: concentration_bound(np.eye(2), 3, d), lambda d: rademacher_bound(1, 1, 1.0, 1.0, delta=d)):
         with pytest.raises(ValueError, match=r"^delta "):

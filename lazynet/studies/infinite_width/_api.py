@@ -99,8 +99,12 @@ def check_infinite_width(
     check_tolerance(tolerance)
     check_storage(dtype, storage)
     if not is_labels(data.y_train):
-        raise ValueError("y_train must be labels, got other targets. True labels are compared with random labels.")
+        raise ValueError(
+            "y_train must contain class labels, because true labels are compared with random labels, got other values."
+        )
     kernel = analytic_kernel(network)
     if kernel is None:
-        raise ValueError(f"network must have an analytic kernel, got {type(network).__name__}, which has none.")
+        raise ValueError(
+            f"network must have an analytic kernel, got {type(network).__name__}, which does not have one."
+        )
     return kernel

@@ -219,7 +219,7 @@ def laziness_map(
             _check_folder(folder)
     stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
     if not stop.loss:
-        raise ValueError("y_train must have nonzero targets, got only zeros.")
+        raise ValueError("y_train must contain nonzero targets, got only zeros.")
     family = network if traits(network).starts_at_zero else Centered(network)
     limit = np.inf if folder is None or folder.max_seconds is None else folder.max_seconds
     setting = Setting(family, data, members, steps, stop, dtype, folder, time.monotonic() + limit, progress)
@@ -346,8 +346,8 @@ def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: fl
     if missing:
         count = [f"{int((result.status == code).sum())} {code.name.lower()}" for code in MapStatus]
         warnings.warn(
-            f"The kernel change does not cross {change:g} within output_scales at widths {', '.join(missing)}, "
-            f"which have no boundary. Networks: {', '.join(count)}.",
+            f"There is no boundary at widths {', '.join(missing)}, because the kernel change does not cross {change:g} "
+            f"within output_scales. Networks by status: {', '.join(count)}.",
             stacklevel=3,
         )
     predicted = boundary_exponent(scaling_of(grid.isel(output_scale=0)))

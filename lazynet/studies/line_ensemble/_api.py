@@ -93,7 +93,10 @@ def line_ensemble(
     )
     spec = make_spec(network, line, widths, seeds, training, learning_rate)
     if len(spec.seeds) < 2:
-        raise ValueError(f"seeds must be at least two, got {len(spec.seeds)}. One network has no standard deviation.")
+        raise ValueError(
+            "seeds must specify at least two seeds, because a single network has no standard deviation, got "
+            f"{len(spec.seeds)}."
+        )
     folder = as_run_folder(out)
     with together():
         if folder is not None and is_first():
@@ -107,7 +110,7 @@ def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray
     try:
         rows, coordinates = np.asarray(ends, np.float64), np.asarray(places, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"ends and places must be numbers, got ends = {ends!r}.") from None
+        raise ValueError(f"ends and places must contain only numbers, got ends = {ends!r}.") from None
     if rows.shape != (2, data.dim) or not np.isfinite(rows).all():
         raise ValueError(f"ends must be two finite inputs with {data.dim} features, got shape {rows.shape}.")
     if coordinates.ndim != 1 or not len(coordinates) or not np.isfinite(coordinates).all():
@@ -115,5 +118,7 @@ def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray
     inputs = coordinates[:, None] * rows[0] + (1 - coordinates[:, None]) * rows[1]
     zero = ~inputs.any(axis=1)
     if zero.any():
-        raise ValueError(f"places must avoid the zero input, got {coordinates[zero][0]:g}. It has no kernel.")
+        raise ValueError(
+            f"places must avoid the zero input, at which the kernel is undefined, got {coordinates[zero][0]:g}."
+        )
     return inputs, coordinates

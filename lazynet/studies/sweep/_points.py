@@ -27,7 +27,7 @@ def at_one_point(result: Result) -> Result:
         values = ", ".join(f"{name}={result[name].values[0].item()!r}" for name in axes)
         raise ValueError(
             f"result must have no axes other than width and seed, got {', '.join(axes)}. Select one point, for example "
-            f"result.sel({values})."
+            f"with result.sel({values})."
         )
     # Kernel descent describes full batches only. At other batch sizes of the same sweep, its variables are NaN.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
