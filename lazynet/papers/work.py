@@ -34,7 +34,7 @@ class Work:
             report: function that is called with the number and name of each part before the part is computed.
 
         Raises:
-            ValueError: if the folder holds a different reproduction, or results of a different version of the code.
+            ValueError: if the folder contains a different reproduction, or results of a different version of the code.
         """
         self._folder, self._report, self._count = folder, report, 0
         if folder is None:
@@ -53,7 +53,7 @@ class Work:
         return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays that `compute` returns, from the folder if they are stored there."""
+        """Return the arrays that `compute` returns, or read them from the folder if they are stored there."""
         folder = self._begin(name)
         result: Any = run(Part(json.dumps({**self._request, "part": name}), compute), folder, progress=False)
         return {str(variable): values.values for variable, values in result.data_vars.items()}
@@ -86,7 +86,7 @@ class Part:
 
     @property
     def output(self) -> Output:
-        """How to assemble the arrays into a dataset and write it to files."""
+        """The functions that assemble the arrays into a dataset and its files."""
         return Output(_assemble, _files)
 
     def request(self) -> str:
