@@ -251,7 +251,7 @@ class References:
         return self._limits[key]
 
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
-        """Return the learning rate at each width: the given rate or, if there is none, the default at the largest width.
+        """Return the learning rate at each width: the given rate or, if it is None, the default at the largest width.
 
         If the parametrization scales the learning rate with a power of the width, the default rates scale
         in the same way.
