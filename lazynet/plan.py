@@ -14,7 +14,7 @@ SMALL = 2**28
 
 
 class Job(NamedTuple):
-    """Memory and operations of a job.
+    """Memory and operations that a job needs.
 
     Attributes:
         name: Name of the job in error messages.
@@ -62,7 +62,7 @@ def available_memory() -> int:
 
 
 def _cgroup_memory(default: int) -> int:
-    """Return the number of bytes left under the limit of a container or scheduler, or the default without a limit."""
+    """Return the number of bytes left under the limit of a container or scheduler, or the default if there is none."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -74,7 +74,7 @@ def _cgroup_memory(default: int) -> int:
 
 
 def device_memory(devices: list[jax.Device]) -> int:
-    """Return the number of bytes free for arrays divided evenly among devices; on CPUs, half of the free memory."""
+    """Return the number of bytes free for arrays split evenly among devices; on CPUs, half of the free memory."""
     stats = [device.memory_stats() or {} for device in devices]
     if not all("bytes_limit" in device_stats for device_stats in stats):
         return available_memory() // 2
@@ -142,8 +142,8 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
         n: Number of rows.
         max_rows: Maximum number of rows per block.
         free: Number of bytes that may be allocated.
-        needed: Function that takes the number of rows per block and returns two numbers of bytes: for working memory,
-            and for the features of each block held in memory.
+        needed: Function that takes the number of rows per block and returns two numbers of bytes: one for working
+            memory, and one for the features of each block held in memory.
 
     Returns:
         The number of rows per block and the number of feature blocks held in memory.

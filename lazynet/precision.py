@@ -35,6 +35,6 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 
 
 def float64_devices() -> list[jax.Device]:
-    """Return the devices of this process for float64 computations: the CPU if the accelerator is a TPU."""
+    """Return this process's devices for float64 computations, which are CPUs if the accelerator is a TPU."""
     devices = jax.local_devices()
     return jax.local_devices(backend="cpu") if devices[0].platform == "tpu" else devices

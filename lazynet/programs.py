@@ -1,4 +1,4 @@
-"""Compilation of functions that need a new program for every width, and release of these programs."""
+"""Compile functions that need a new program for every width, and release these programs."""
 
 from collections.abc import Callable
 from typing import Any

@@ -97,7 +97,7 @@ def parse(arguments: list[str] | None) -> Any:
 
 
 def _processor() -> str:
-    """Return a name for this type of processor, since machines that share a home folder may have different types."""
+    """Return a name for the type of processor, which may differ between machines that share a home folder."""
     description = platform.machine() + platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         description += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

@@ -42,7 +42,7 @@ class LimitCommand:
     dtype: str = "float32"
     """Precision of the kernel's entries: float32 or float64. Sums are always float64."""
     storage: OptionalText = None
-    """Storage of the kernel: memory, devices, disk, or none to recompute it for each product; by default, what fits."""
+    """Where to store the kernel: memory, devices, disk, or none to recompute it; by default, the fastest that fits."""
     tolerance: OptionalFloat = None
     """Largest error of the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)

@@ -35,8 +35,9 @@ from lazynet.training import OPTIMIZERS
 class Sweep:
     """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
-    Without flags, this is the demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Any flag with
-    several values, other than --widths, adds an axis to the result; each combination of values has its own verdict.
+    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Except for
+    --widths and --classes, any flag with several values adds an axis to the result, and each combination of values has
+    its own verdict.
     """
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
@@ -106,7 +107,7 @@ class Sweep:
             if not is_first():
                 return 0
             if result is None:
-                assert out is not None  # only a shard has no result
+                assert out is not None  # Only a shard returns no result.
                 print(f"Shard {self.shard} is done; {progress_in(out)}.")
                 return 0
             return report(result, out, self.json, self.check)
@@ -196,9 +197,9 @@ class Status:
             return 0
         print(f"{store.kind}: {status.finished} of {status.cells} cells are stored, {status.damaged} are damaged.")
         if status.running:
-            print("A process works on it.")
+            print("A process is working on it.")
         elif status.finished < status.cells or not status.result:
-            print("No process works on it; run the same command again with --resume to continue.")
+            print("No process is working on it; run the same command again with --resume to continue.")
         else:
             print("It is finished.")
         return 0

@@ -37,7 +37,7 @@ class CellCheckpoint:
             stored = _checkpointer().restore(self._folder / str(steps[-1]))
             content = np.asarray(stored["content"]).tobytes()
             intact = np.asarray(stored["sha256"]).tobytes() == hashlib.sha256(content).digest()
-        # Damaged files make orbax raise many types of errors.
+        # Damaged files can make orbax raise many different types of errors.
         except Exception:
             intact = False
         if not intact:
@@ -88,7 +88,7 @@ class CellCheckpoint:
 
 
 class Budget:
-    """A checkpoint that is also due when the time limit is reached, and then ends the study after saving the state."""
+    """A checkpoint that is also due when the time limit is reached; it then saves the state and ends the study."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
         """Combine a checkpoint with a deadline on the clock `time.monotonic`."""

@@ -199,7 +199,7 @@ def _run_tasks(
     progress: bool,
     deadline: float,
 ) -> list[Arrays]:
-    """Return the arrays of this shard's cells in order; with several processes, only the first returns all of them."""
+    """Return the arrays of this shard's cells in order; with several processes, only the first returns all arrays."""
     shard = (folder and folder.shard) or (1, 1)
     tasks = _tasks_of_shard(study.tasks(record), shard)
     compiled: set[Hashable] = set()

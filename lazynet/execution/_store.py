@@ -204,7 +204,7 @@ def read_arrays(file: Path) -> Arrays | None:
 
 
 def _precedence(name: str) -> tuple[bool, bool, str]:
-    """Return the sort key of a setting: settings that follow from others come last, the optimizer before its fields."""
+    """Return the sort key of a setting: derived settings come last, and the optimizer comes before its fields."""
     return name in DERIVED or name.endswith("_values"), name != "optimizer", name
 
 

@@ -1,4 +1,4 @@
-"""Computation of a cell: train a pack of members, compare them with their predictions, and collect the arrays."""
+"""Compute a cell: train a pack of members, compare them with their predictions, and collect the arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
 from lazynet.training._keys import member_key
 
-# Relative growth of a residual that rounding errors can cause.
+# Largest relative growth of a residual that is attributed to rounding errors.
 GROWTH = 1e-6
 # Members and predictions overflow if the learning rate is too large; the result reports this in `status`.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
@@ -118,7 +118,7 @@ def train_pack(
 def compute_cell(
     spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
-    """Train the members of a pack and compare them with their predictions, with the same arguments as `train_pack`."""
+    """Train the members of a pack and compare them with their predictions; see `train_pack` for the arguments."""
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
@@ -235,7 +235,7 @@ def scores(
             table[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
         errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
         if starts_at_zero and is_labels(data.y_train):
-            # The initial outputs are rounding noise around zero, so their error is that of random guessing.
+            # The initial outputs are rounding noise around zero, so use the error of random guessing instead.
             errors[..., 0] = 1 - 1 / max(2, data.outputs)
         table[f"{part}_error"] = errors
     return table

@@ -19,8 +19,8 @@ def mesh_for(members: int, width: int) -> Mesh | None:
     """Return the device mesh for members that train together, or None to use the default device.
 
     Members are divided equally among the devices. If there are fewer members than devices, the neurons of wide networks
-    are divided as well. Several processes always use all devices; if members and neurons cannot be divided equally,
-    `padded` adds members.
+    are divided as well. With several processes, all devices are always used; if members and neurons cannot be
+    divided equally, `padded` adds members.
     """
     devices = jax.devices()
     member = gcd(members, len(devices))
@@ -64,7 +64,7 @@ class Spread:
 
     Attributes:
         mesh: the mesh, or None for a single device.
-        units: the possible lengths of an axis of hidden units: the number of all units or of the units in a block.
+        units: possible lengths of an axis of hidden units: the total number of units, or the number in a block.
     """
 
     mesh: Mesh | None

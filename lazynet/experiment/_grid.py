@@ -40,7 +40,7 @@ class Axis(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One combination of axis values, which leaves a study over widths and seeds only.
+    """One combination of axis values, at which only the width and the seed still vary.
 
     Attributes:
         labels: for each axis with several values, the label of the value at this point.
@@ -62,7 +62,7 @@ class Point(NamedTuple):
 
 
 def make_axes(axes: Any, network: Any) -> list[Axis]:
-    """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
+    """Return the axes that a mapping from names to lists of values describes, in the order of the mapping.
 
     Raises:
         ValueError: if a name does not identify a unique setting of the network, the data or the training; or if a list

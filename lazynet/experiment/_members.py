@@ -190,7 +190,7 @@ def train_members(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train and measure one member of the network's width for each key.
+    """Train and measure one member for each key, all with the network's width.
 
     Args:
         network: the network, with the width of the members.
@@ -238,7 +238,7 @@ def train_members(
 
 
 def own_measures(training: Training) -> OwnMeasures:
-    """Return the user-supplied measures: the measures passed with the training and the registered quantities."""
+    """Return the user-supplied measures: the measures listed in the training, and the registered quantities."""
     quantities = tuple((quantity.name, quantity.measured) for quantity in registered())
     return (*training.measure.own.items(), *quantities)
 
@@ -252,7 +252,7 @@ def train_polynomials(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train each member's Taylor polynomial at initialization on the member's own batches, and return predictions.
+    """Train each member's Taylor polynomial at initialization on the member's own batches, and return its predictions.
 
     Args:
         polynomial: the Taylor polynomial of the network family.

@@ -26,8 +26,8 @@ FILE = "packing.json"
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
-# On an accelerator, members share this fraction of the memory, and each member needs this multiple of the bytes of a
-# step for its variables, state and measures.
+# On an accelerator, members share the fraction SHARE of the memory. For its variables, state and measures, each member
+# needs HELD times the bytes of a step.
 SHARE, HELD = 0.5, 4
 
 

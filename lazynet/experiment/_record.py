@@ -1,4 +1,4 @@
-"""The record of a study: the settings, points and packs that run folders store and that results are assembled from."""
+"""The record of a study: its settings, points and packs, as stored in a run folder and used to assemble the result."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class Record:
 
     Attributes:
         settings: the settings stored in the result.
-        axes: the part of the study that each axis varies.
+        axes: for each axis, the part of the study that the axis varies.
         points: the points of the grid.
         packs: the packs of members, one for each cell.
         keys: for each width, the random keys of all members as integers.

@@ -35,7 +35,7 @@ from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
-# Bytes of infinite-width kernels to keep for later points and widths.
+# Number of bytes of infinite-width kernels to keep for later points and widths.
 KEPT = 2**30
 # Largest number of predictions (n k) for which a member's kernel is diagonalized. For more predictions, the
 # linearization is trained instead.
@@ -72,7 +72,7 @@ class Limit:
     def numbers(self, y: np.ndarray) -> dict[str, float]:
         """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity.
 
-        If K is singular, all of them except lambda_max are NaN.
+        If K is singular, all values except lambda_max are NaN.
         """
         values, singular = self.spectrum.values, self.why_singular is not None
         modes = np.sum((self.spectrum.vectors.T @ y.reshape(len(y), -1)) ** 2, axis=1)
@@ -151,7 +151,7 @@ def linearized_members(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the predictions (members, snapshots, ...) of the linearized members, and ||K_0 - K|| / ||K|| for each.
+    """Return the linearized members' predictions (members, snapshots, ...), and ||K_0 - K|| / ||K|| for each member.
 
     If training is plain and the eigenproblem is small, the predictions come from kernel descent with the member's K_0.
     Otherwise the linearized network is trained, which gives the same result but takes longer.
@@ -194,7 +194,7 @@ def linearized_members(
 
 
 def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return a member's initial training and test predictions, exactly zero for a symmetric initialization."""
+    """Return a member's initial training and test predictions, which are 0 if the initialization is symmetric."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
@@ -251,9 +251,10 @@ class References:
         return self._limits[key]
 
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
-        """Return the learning rate at each width: the given rate, or else the default rate at the largest width.
+        """Return the learning rate at each width: the given rate or, if it is None, the default at the largest width.
 
-        If the parametrization scales the learning rate with a power of the width, so do the default rates.
+        If the parametrization scales the learning rate with a power of the width, the default rates scale
+        in the same way.
         """
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
@@ -274,7 +275,7 @@ class References:
         return {width: factor * powers[width] for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
-        """Warn if descent on the kernel diverges at the learning rate, but only once per study."""
+        """Warn, at most once per study, if descent on the kernel diverges at the given learning rate."""
         limit = self.limit(point, width) if point.training.plain else None
         if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
             self._warned.add("rate")

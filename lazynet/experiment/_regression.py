@@ -17,7 +17,7 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 
 
 def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict[str, np.ndarray]:
-    """Return test_kernel_drift and the errors of regression with K_0 and K_T, with intervals, each (members,).
+    """Return test_kernel_drift, and the errors of regression with K_0 and K_T with their intervals, each (members,).
 
     Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged members.
     """

@@ -161,7 +161,7 @@ def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
 
 
 def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tuple[str, ...]) -> Values:
-    """Join the values of one variable at all points, with its axes after width, seed and step.
+    """Join the values of one variable at all points, and place its axes after width, seed and step.
 
     The result is NaN at points that lack the variable. An axis is left out if neither the variable nor its presence
     depends on that axis.

@@ -1,4 +1,4 @@
-"""Settings as JSON: the description of a study that its results and run folder store."""
+"""Settings as JSON: the description of a study, as stored in its results and its run folder."""
 
 import dataclasses
 import hashlib
@@ -86,7 +86,7 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     Args:
         points: the points of the grid.
         width: the width at which to evaluate networks and measures.
-        data: the data before any axis applies.
+        data: the data before any axis is applied.
 
     Raises:
         ValueError: if the optimizer fails to update two test arrays.
@@ -118,7 +118,7 @@ def _network_values(network: Any, data: Dataset, training: Training) -> dict[str
 
 
 def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
-    """Return two test arrays after three steps, if the optimizer contains a user-supplied function."""
+    """Return two test arrays after three steps of an optimizer, if it contains a user-supplied function."""
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
     transformation = optimizer(0.1)
@@ -161,7 +161,7 @@ def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str
 
 
 def _moved(start: Variables) -> Variables:
-    """Perturb the initial variables, so that units with the same initial weights differ."""
+    """Perturb the initial variables so that units with the same initial weights differ."""
 
     def moved(leaf: Array) -> Array:
         return leaf + 0.1 * jnp.cos(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape))

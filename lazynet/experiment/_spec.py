@@ -38,10 +38,10 @@ class Spec:
 
     Attributes:
         network: the network family.
-        data: the data before any axis applies.
+        data: the data before any axis is applied.
         widths: numbers of hidden units, in ascending order.
         seeds: the seeds.
-        training: how members are trained, before any axis applies.
+        training: how members are trained, before any axis is applied.
         learning_rate: eta, as a number or a function of the width, or None for the default.
         axes: the axes in the given order, including axes with a single value.
     """
@@ -96,7 +96,7 @@ class Spec:
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
     def request(self) -> str:
-        """Return the specification as canonical JSON, with a hash of the data and values of user-supplied functions."""
+        """Return the specification as canonical JSON, including a data hash and values of user-supplied functions."""
         data = self.data
         rates = [
             None if point.learning_rate is None else _by_width(point.learning_rate, self.widths)

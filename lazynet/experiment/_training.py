@@ -37,16 +37,17 @@ class Measure:
         sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
             learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain descent on the squared
             loss is stable if this ratio is below 1.
-        quadratic: whether to train each network's second-order Taylor polynomial at initialization as well, for
-            quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the network.
+        quadratic: whether to also train the second-order Taylor polynomial of each network at initialization, which
+            gives quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the
+            network.
         regression: whether to measure the test errors of kernel regression with the kernel of each network before and
             after training, and with the infinite-width kernel. The targets must be labels.
-        rows: number of training examples on which networks are measured, counted from the first example, or None for
-            all. Quantities such as train_loss then refer to these examples. In a sweep, this option requires
-            `predictions=False`.
+        rows: number of training examples on which networks are measured, starting with the first example, or None to
+            use all of them. Quantities such as train_loss then refer to these examples only. In a sweep, this option
+            requires `predictions=False`.
         own: user-supplied measures, as a mapping from names to functions (network, variables, variables_0, data) ->
             array that JAX can trace. A function receives the network, its current and initial variables, and the
-            examples as traced arrays with the attributes x_train, y_train, x_test and y_test.
+            examples, whose attributes x_train, y_train, x_test and y_test are traced arrays.
 
     Raises:
         ValueError: if an argument is invalid.
@@ -110,7 +111,7 @@ def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """How every member is trained and measured.
+    """The settings with which every member is trained and measured.
 
     Attributes:
         steps: number of steps.

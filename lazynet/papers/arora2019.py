@@ -36,13 +36,13 @@ NETWORK = lz.TwoLayer(width=2)
 KERNEL: Any = lz.analytic_kernel(NETWORK)
 # Initial scales of the weights. The paper uses the last scale.
 KAPPAS = (1.0, 0.1, 0.01)
-# Kinds of labels, for each data set, for which widths of 1024 and above show the exponent of Theorem 4.1.
+# For each data set, the kinds of labels for which widths of 1024 and above show the exponent of Theorem 4.1.
 ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("true", "random")}
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Largest gap at which a mode is said to follow the kernel. The gap is relative to the initial size of the mode or to
-# that of the average mode, whichever is larger.
+# Largest gap at which a mode is said to follow the kernel. The gap is relative to the initial size of the mode or of
+# the average mode, whichever is larger.
 MODE_GAP = 0.02
 
 
@@ -104,14 +104,14 @@ def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """Return the data with three kinds of labels: true, random, and the eigenvector of lambda_min (learned last)."""
+    """Return the data with three kinds of labels: true, random, and worst (the eigenvector of lambda_min)."""
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}
 
 
 def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Figure 1 (a, c): true labels always have the smallest loss, and the worst the largest."""
+    """Yield the claims of Figure 1 (a, c): the loss is always smallest for true labels and largest for worst labels."""
     for kappa in curves["true"].init_scale.values:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
         for (soon, late), (lower, upper) in zip(pairwise(LABELS), pairwise(losses), strict=True):
@@ -131,7 +131,7 @@ def speed(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
 
 
 def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -> Claim:
-    """Return the claim that the gap falls with the width, for widths too small to show the exponent of Theorem 4.1.
+    """Return the claim that the gap falls as the width grows, for widths too small to show Theorem 4.1's exponent.
 
     Args:
         place: description of the data.
@@ -146,7 +146,7 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
 
 
 def _ratio(gap: DataArray) -> float:
-    """Return the ratio of the gap of the widest networks to the gap of the narrowest."""
+    """Return the ratio of the gap of the widest networks to the gap of the narrowest networks."""
     means = gap.mean("seed")
     return float(means[-1] / means[0])
 
@@ -229,7 +229,7 @@ def flips_fall(name: str, scales: Result) -> Claim:
 
 
 def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add the results on generalization, for the kernel limit and finite networks: Figures 1 (b, d), 2, Theorem 5.1."""
+    """Add the results on generalization at infinite and finite width: Figures 1 (b, d) and 2, and Theorem 5.1."""
     limit = work.arrays(f"noise-{name}", lambda: noise(data, size.draws))
     finite = noisy_networks(work, name, size.noisy)
     spectra = work.arrays(f"projections-{name}", lambda: projections(data))

@@ -18,7 +18,7 @@ COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
-    """Draw Figure 1 (a, c) with Theorem 4.1 as dashed curves, and the gap between them as a function of the width."""
+    """Draw Figure 1 (a, c) with Theorem 4.1 as dashed curves, and the gap to Theorem 4.1 against the width."""
     figure, (*losses, gap) = panels(3, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
     width, kappas = int(curves["true"].width[0]), curves["true"].init_scale.values
     for axes, kappa in zip(losses, kappas, strict=True):

@@ -91,9 +91,9 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and operations that a size needs.
+    """Return the memory and operations that a reproduction of the given size needs.
 
-    For size "paper", the paper's own networks are listed too, although they are not trained.
+    For the size "paper", the paper's own networks are listed too, although they are not trained.
     """
     settings = SIZES[size]
     n, sets = settings.n_kernel, len(settings.datasets)

@@ -18,7 +18,7 @@ class Claim:
         statement: description of the measured quantity.
         measured: measured value.
         relation: relation of `measured` to `limit` that the claim asserts, "<=" or ">=".
-        limit: value that `measured` is compared with.
+        limit: value with which `measured` is compared.
         note: further numbers, as text.
     """
 
@@ -66,12 +66,12 @@ class Reproduction:
 
 
 def fit_width(values: DataArray) -> Fit:
-    """Fit the exponent with which the mean over seeds scales with the width."""
+    """Fit a power law in the width to the mean over seeds."""
     return fit_exponent(values.width.values, values.transpose("width", "seed").values)
 
 
 def exponent(values: DataArray) -> float:
-    """Return the fitted exponent with which the mean over seeds scales with the width."""
+    """Return the exponent of the power law in the width that is fitted to the mean over seeds."""
     return fit_width(values).exponent
 
 

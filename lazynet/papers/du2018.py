@@ -1,8 +1,8 @@
 """Du, Zhai, Poczos and Singh 2018: Gradient Descent Provably Optimizes Over-parameterized Networks (1810.02054).
 
-Figure 1: networks are trained on points on the sphere with random targets. The wider a network is, the faster it fits
-the targets, the fewer signs flip and the less its units move. Here, the initial output of every network is zero, so all
-networks have the same initial loss.
+In Figure 1, networks are trained on points on the sphere with random targets. The wider a network is, the faster it
+fits the targets, the fewer signs flip and the less its units move. Here, the initial output of every network is zero,
+so all networks have the same initial loss.
 """
 
 from collections.abc import Iterator

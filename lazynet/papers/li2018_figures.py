@@ -62,7 +62,7 @@ def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
 
 
 def draw_moved(panels: list[Axes], result: Result) -> None:
-    """Draw coupling and relative distance against the step, and the level below which the paper calls them small."""
+    """Draw coupling and relative distance against the step, with the level below which the paper calls them small."""
     for letter, axes, (name, variable) in zip("bc", panels, MOVED.items(), strict=True):
         by_width(axes, result, lambda at_width, variable=variable: at_width[variable], name)
         axes.axhline(LEVEL, color="black", **THEORY)
@@ -72,7 +72,7 @@ def draw_moved(panels: list[Axes], result: Result) -> None:
 
 
 def against_width(axes: Axes, result: Result, published: bool) -> None:
-    """Draw final coupling, relative distance and change of the kernel against the width, with the predicted slope."""
+    """Draw the final coupling, relative distance and kernel change against the width, with the predicted slope."""
     shown = {**MOVED, "change of the kernel": "kernel_drift"}
     axes.set(xscale="log", yscale="log")
     for (name, variable), color in zip(shown.items(), (BLUE, VERMILION, GREEN), strict=True):
@@ -91,7 +91,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw singular values of the update at each width, with a band over seeds, and of the weights of the widest."""
+    """Draw singular values of the update at each width, with a band over seeds, and of the widest network's weights."""
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
         mean = update.mean(axis=0)

@@ -39,18 +39,18 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
 
 
 def evenly(steps: int, snapshots: int) -> range:
-    """Return equally spaced steps from 0 to `steps`, about `snapshots` of them."""
+    """Return about `snapshots` equally spaced steps from 0 to `steps`."""
     return range(0, steps + 1, max(1, steps // snapshots))
 
 
 def first_step(error: DataArray) -> DataArray:
-    """Return the first step with accuracy LEARNED, or NaN for networks that never reach this accuracy."""
+    """Return the first step at which each network reaches accuracy LEARNED, or NaN if it never does."""
     learned = error <= 1 - LEARNED
     return error.step[learned.argmax("step")].where(learned.any("step")).drop_vars("step")
 
 
 def steps_of(error: DataArray) -> float:
-    """Return the mean number of steps to accuracy LEARNED, or NaN if any network never reaches this accuracy."""
+    """Return the mean number of steps needed to reach accuracy LEARNED, or NaN if any network never reaches it."""
     return float(first_step(error).mean(skipna=False))
 
 

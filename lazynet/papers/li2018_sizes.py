@@ -7,7 +7,7 @@ from lazynet.plan import Job
 # These learning rates correspond to 10 / m and 4000 / m in the paper, which draws the initial weights from N(0, I / m).
 ETA, BATCH = 10.0, 16
 IMAGES_ETA, IMAGES_BATCH = 4000.0, 64
-# Speed relative to a large matrix product. Batches are small, and wide networks do not fit in the cache.
+# Speed relative to a large matrix product; it is low because batches are small and wide networks exceed the cache.
 SHARE = 1 / 3
 
 
@@ -43,7 +43,7 @@ class Size(NamedTuple):
     Attributes:
         data: parameters of the mixture.
         networks: networks for Figure 1.
-        early: number of initial steps at which accuracy is measured at every step.
+        early: number of initial steps, after each of which accuracy is measured.
         wide: smallest width for which the levels are claimed to be small.
         varied: networks trained on variations of the data.
         variances: noise levels sigma of the components.
@@ -100,7 +100,7 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and operations that a size needs."""
+    """Return the memory and operations that a reproduction of the given size needs."""
     settings = SIZES[size]
     data, images = settings.data, settings.images
     mixture, varied = _steps(settings.networks, BATCH, data.dim), _steps(settings.varied, BATCH, data.dim)

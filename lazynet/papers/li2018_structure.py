@@ -31,7 +31,7 @@ from lazynet.typing import Result, Variables
 
 # Number of log-spaced snapshots.
 SNAPSHOTS = 60
-# Factor by which training is longer for the comparison of true and random labels.
+# Factor by which training is prolonged for the comparison of true and random labels.
 MEMORIZING = 16
 
 
@@ -97,7 +97,7 @@ def coupled(network: Any, variables: Variables, variables_0: Variables, data: lz
 
 
 def numbers(result: Result) -> dict[str, float]:
-    """Return the movement at the last step and the steps to 99% accuracy, averaged over networks."""
+    """Return the movement at the last step and the number of steps to 99% accuracy, averaged over networks."""
     return {
         "relative distance": moved(result),
         "coupling": float(result.activation_flips.isel(step=-1).mean(skipna=False)),

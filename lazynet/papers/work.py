@@ -37,7 +37,7 @@ class Work:
             report: function that is called with the number and name of each part before the part is computed.
 
         Raises:
-            ValueError: if the folder holds a different reproduction, or results of a different version of the code.
+            ValueError: if the folder contains a different reproduction, or results of a different version of the code.
         """
         self._folder, self._report, self._count = folder, report, 0
         if folder is None:
@@ -56,7 +56,7 @@ class Work:
         return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[..., Arrays], **axes: Sequence[Any]) -> Arrays:
-        """Return the arrays that `compute` returns, read from the folder if they are stored there.
+        """Return the arrays that `compute` returns, or read them from the folder if they are stored there.
 
         Args:
             name: name of the part.
@@ -100,7 +100,7 @@ class Part:
 
     @property
     def output(self) -> Output:
-        """How to assemble the arrays into a dataset and write it to files."""
+        """The functions that assemble the arrays into a dataset and its files."""
         return Output(self._assemble, _files)
 
     def request(self) -> str:

@@ -31,10 +31,10 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     every snapshot and for the maximum over snapshots. Gaps are judged by the maximum, because the theorems bound the
     supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
 
-    A row holds if its whole interval lies within the band around the prediction (for "at most": below the upper end of
-    the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A row that would hold is
-    also undecided if some members diverged. If a row holds, its quantity scales as the theory predicts; the levels
-    show whether the network is lazy.
+    A row holds if its whole interval lies within the band around the prediction (for "at most" rows, below the upper
+    end of the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A row that would
+    hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory predicts; the
+    levels show whether the network is lazy.
 
     Args:
         result: result of `lazynet.sweep` with no axes other than width and seed.

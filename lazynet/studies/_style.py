@@ -6,7 +6,7 @@ import numpy as np
 
 from lazynet.typing import Axes
 
-# The palette of Okabe and Ito, whose colors remain distinguishable with color blindness.
+# The palette of Okabe and Ito, whose colors people with color blindness can distinguish.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 PALETTE = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "vermilion": VERMILION, "purple": PURPLE}
 SETTINGS: Any = {

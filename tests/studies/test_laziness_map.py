@@ -118,7 +118,7 @@ def test_maps_without_test_rows_or_without_a_change_are_drawn():
     assert np.isnan(
         [*found.boundary_low.values, found.attrs["collapse_spread"], found.attrs["collapse_exponent"]]
     ).all()
-    assert "a boundary of one width alone" in drawn(lz.plot(found)).get_suptitle()
+    assert "a boundary at only one width" in drawn(lz.plot(found)).get_suptitle()
     with pytest.warns(UserWarning, match="Networks by status: 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
         still = lz.laziness_map(
             BOTH.clone(train="readout"), DATA, [64], [0.1, 1.0], seeds=2, fitted=0.5, progress=False

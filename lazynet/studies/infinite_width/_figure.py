@@ -52,7 +52,7 @@ def _finding(result: Result, settings: dict) -> str:
         compared = "both losses are too small to tell apart"
     else:
         least = "at least " if true < floor else ""
-        compared = f"the loss on true labels is {least}{random / max(true, floor):.3g} times below that on random ones"
+        compared = f"the loss on random labels is {least}{random / max(true, floor):.3g} times the loss on true labels"
     return (
         f"The kernel of {settings['traits']['title']} on {settings['dataset']}, n = {n}: after "
         f"{int(result.step[-1])} steps\n{compared}{error}"

@@ -8,7 +8,7 @@ BOTH = ("labels", "step")
 add(
     "infinite_width",
     catalogue()["step"],
-    Quantity("labels", "training labels: those of the data set, or random ones", "", dims=("labels",), coordinate=True),
+    Quantity("labels", "kind of training labels: true or random", "", dims=("labels",), coordinate=True),
     Quantity("train_loss", "loss of the infinite-width prediction on the training set", "loss", dims=BOTH),
     Quantity("train_error", "share of misclassified training examples", dims=BOTH),
     Quantity("test_loss", "loss of the infinite-width prediction on the test set", "loss", dims=("step",)),

@@ -47,7 +47,7 @@ NEAR = 1.05
 NO_GRADIENT = 1e-15
 # Training has stalled if the loss has not fallen by a thousandth within this number of steps.
 STILL = 1000
-# If the fitted exponent is more than this far below the prediction, the result states a reason.
+# If the fitted exponent is below the prediction by more than this amount, the result states a reason.
 BAND = 0.1
 # Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
@@ -77,7 +77,7 @@ class Setting:
         stop: criteria for stopping when a network fits its data or its training stalls.
         dtype: the dtype of the training.
         folder: the folder of the map, with a sweep in each subfolder, or None to store nothing.
-        deadline: the end of the time limit, as a value of `time.monotonic()`.
+        deadline: the time at which the time limit expires, as a value of `time.monotonic()`.
         progress: whether to show progress on a terminal.
     """
 
@@ -337,7 +337,7 @@ def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray,
 
 
 def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: float) -> Result:
-    """Return the map with the boundary, its exponent, and how closely the curves of all widths collapse."""
+    """Return the map with the boundary, its exponent, and measures of how closely the curves of all widths collapse."""
     widths, given_up = result.width.values, _given_up(rounds)
     curves = [_curve(result, rounds, width) for width in widths.tolist()]
     changes = [values * (np.nan if width in given_up else 1) for width, (_, values) in zip(widths, curves, strict=True)]

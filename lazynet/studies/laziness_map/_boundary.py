@@ -31,7 +31,7 @@ class Boundary(NamedTuple):
 
 
 def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
-    """Return means of the finite values along the last axis, or NaN where fewer than half of the values are finite.
+    """Return the mean of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
     If most networks do not fit their data, the remaining networks are not a random sample.
     """
@@ -65,7 +65,7 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "a s"]],
     level: float,
 ) -> Boundary:
-    """Find the scale of each width where the mean change over seeds equals a level, and fit the exponent of the scales.
+    """For each width, find the scale at which the mean change over seeds equals a level, and fit the scales' exponent.
 
     The log of the mean is interpolated linearly in the log of the scale. Intervals range from the 2.5th to the 97.5th
     percentile over bootstrap samples of the seeds, which are drawn independently for each width.
@@ -161,7 +161,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
 
     If only the hidden layer of a two-layer relu network is trained, its kernel is a sum over units of products of
     slopes, which are 0 or 1. The kernel changes only if slopes flip, and a share of order m^(-1/2) / alpha of the
-    slopes does. The sum of random flips grows as the square root of their number, so the relative change is
+    slopes flips. The sum of random flips grows as the square root of their number, so the relative change is
     (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small changes
     are mainly due to this effect.
 

@@ -41,7 +41,7 @@ def plot_laziness(result: Result) -> Figure:
         change.axhline(result.attrs["change"], color="black", linewidth=1, linestyle=":")
         change.set(yscale="log" if moves else "linear", ylabel="relative kernel change", title=_collapse(result))
         _draw_collapse(error, result, result.test_error, 100.0)
-        error.set(ylabel="misclassified, %", title="Test error, bands from seed to seed")
+        error.set(ylabel="misclassified, %", title="Test error, with the range over seeds")
         change.legend(title="width", ncols=2)
         figure.suptitle(_finding(result), fontsize=13, fontweight="bold")
     return figure
@@ -100,7 +100,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
     power = result.attrs["control_exponent"]
     name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
     axes.set(xscale="log", xlabel=f"control parameter {name}")
-    # If no network fits, no curve sets the limits of the axis.
+    # Set the limits explicitly, because there are no curves if no network fits.
     axes.set_xlim(0.7 * float(result.control.min()), 1.4 * float(result.control.max()))
 
 
@@ -109,7 +109,7 @@ def _collapse(result: Result) -> str:
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"
-    return f"Kernel change: widths within a factor {np.exp(spread):.2f} (RMS)"
+    return f"Kernel change: widths within a factor of {np.exp(spread):.2f} (RMS)"
 
 
 def _finding(result: Result) -> str:
@@ -120,7 +120,7 @@ def _finding(result: Result) -> str:
         f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained to {settings['fitted']:.0%} of the loss:"
     )
     if not np.isfinite(attrs["boundary_exponent"]):
-        boundary = "no boundary" if result.boundary.isnull().all() else "a boundary of one width alone"
+        boundary = "no boundary" if result.boundary.isnull().all() else "a boundary at only one width"
         return f"{head}\n{boundary} at kernel change {attrs['change']:g} within these output scales"
     interval = f"[{attrs['boundary_exponent_low']:+.2f}, {attrs['boundary_exponent_high']:+.2f}]"
     interval = interval if np.isfinite(attrs["boundary_exponent_low"]) else "(one seed)"
@@ -130,7 +130,7 @@ def _finding(result: Result) -> str:
 
 
 def _edges(centers: np.ndarray) -> np.ndarray:
-    """Return the edges of the cells around these centers, halfway between them on a logarithmic scale."""
+    """Return the edges of the cells around these centers, halfway between the centers on a logarithmic scale."""
     logs = np.log(centers)
     if len(logs) == 1:
         return np.exp(logs[0] + np.array([-0.5, 0.5]))

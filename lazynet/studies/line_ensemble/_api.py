@@ -60,8 +60,8 @@ def line_ensemble(
         - Over width, step and place: mean and deviation.
         - Over step and place, and over width if the limit depends on the width: kernel_mean and kernel_deviation.
         - Over width and step, averaged over places: gap_squared, gap_bias_squared and gap_variance. The last two are
-          unbiased estimates, so a small squared bias may come out negative. If there are at least three seeds, their
-          jackknife standard errors are gap_bias_squared_error and gap_variance_error.
+          unbiased estimates, so the estimate of a small squared bias may be negative. If there are at least three
+          seeds, their jackknife standard errors are gap_bias_squared_error and gap_variance_error.
 
         If the network has no analytic kernel, the result contains only prediction, mean and deviation.
 

@@ -50,7 +50,7 @@ def plot_line(result: Result) -> Figure:
         for axes in panels[len(shown) :]:
             axes.set_axis_off()
         for axes in panels[-columns:]:
-            axes.set_xlabel("a, of a x₁ + (1 - a) x₂")
+            axes.set_xlabel("a, where the input is a x₁ + (1 - a) x₂")
         panels[0].legend(loc="best")
         settings = json.loads(result.attrs["settings"])
         figure.suptitle(

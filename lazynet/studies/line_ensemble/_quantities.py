@@ -9,7 +9,7 @@ GAP = ("width", "step")
 add(
     "line_ensemble",
     *(catalogue()[name] for name in ("width", "seed", "step")),
-    Quantity("place", "a of the input a x_1 + (1 - a) x_2", dims=("place",), coordinate=True),
+    Quantity("place", "coordinate a of the input a x_1 + (1 - a) x_2", dims=("place",), coordinate=True),
     Quantity("prediction", "output of each network", "targets", dims=("width", "seed", *PLACES[1:])),
     Quantity("mean", "mean over networks", "targets", dims=PLACES),
     Quantity("deviation", "standard deviation over networks", "targets", dims=PLACES),
@@ -17,7 +17,7 @@ add(
     Quantity("kernel_deviation", "standard deviation over networks of infinite width", "targets", dims=PLACES[:3]),
     Quantity(
         "gap_squared",
-        "mean square over networks and places of f - infinite-width prediction from the network's own start",
+        "mean square over networks and places of f minus the infinite-width prediction from the same initialization",
         "targets^2",
         dims=GAP,
     ),

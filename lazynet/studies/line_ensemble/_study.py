@@ -81,7 +81,7 @@ class LineEnsemble:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return predictions and their gap to the limit with the same initialization, (members, step, place, ...)."""
+        """Return predictions and their gaps to the limit from the same initialization, (members, step, place, ...)."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
         losses = np.sum((trained.records["train_prediction"][:, -1] - line.y_train) ** 2 / 2, axis=-1)
@@ -116,7 +116,7 @@ class LineEnsemble:
 
 def _gap(trained: Trained, line: Any, limit: Any, rate: float, steps: np.ndarray) -> np.ndarray:
     f = trained.records["test_prediction"]
-    # For kernel descent, the members are additional outputs.
+    # Kernel descent treats the members as additional outputs.
     f0, f0_test = (trained.records[f"{part}_prediction"][:, 0] for part in ("train", "test"))
     path = kernel_descent(
         limit.spectrum,

@@ -15,7 +15,7 @@ add(
     ),
     Quantity(
         "gap",
-        "distance of the two residuals over the larger of the mode's and the average mode's size at the start",
+        "distance between the residuals, divided by the initial size of the mode or, if larger, of the average mode",
         dims=MODES[:2],
     ),
     Quantity("eigenvalue", "lambda_i of the kernel on the training set", dims=("mode",)),

@@ -66,7 +66,9 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
             gaps.set_axis_off()
             gaps.set_title("Not compared with the kernel")
         _draw_against_width(movement, result, verdict, _curves(result, "movement"))
-        movement.set(title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (unit rows: no unit)")
+        movement.set(
+            title=f"Movement after {int(result.step[-1])} steps", ylabel="movement (dimensionless for unit inputs)"
+        )
         _draw_exponents(exponents, result, verdict)
         figure.suptitle(_finding(result, verdict), fontsize=13, fontweight="bold")
     return figure

@@ -27,7 +27,7 @@ class Inequality:
         left: the measured value.
         right: the bound.
         ratio: right / left.
-        status: "holds", "fails", or "undecided" if one of the sides cannot be computed.
+        status: "holds", "fails", or "undecided" if either side cannot be computed.
     """
 
     name: str

@@ -20,7 +20,7 @@ def at_one_point(result: Result) -> Result:
     """Check that a result has a single point, and return it without the variables that are undefined at this point.
 
     Raises:
-        ValueError: if the result has axes other than width and seed; an exponent in the width describes one point.
+        ValueError: if the result has axes other than width and seed. An exponent in the width describes a single point.
     """
     axes = axes_of(result)
     if axes:
@@ -29,7 +29,7 @@ def at_one_point(result: Result) -> Result:
             f"result must have no axes other than width and seed, got {', '.join(axes)}. Select one point, for example "
             f"with result.sel({values})."
         )
-    # Kernel descent describes full batches only. At other batch sizes of the same sweep, its variables are NaN.
+    # Kernel descent describes only full-batch training. Its variables are NaN at other batch sizes of the same sweep.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
         absent = [name for name, quantity in catalogue().items() if quantity.full_batch]
         return result.drop_vars(absent, errors="ignore")

@@ -139,7 +139,7 @@ def _correction(result: Result, quantity: str) -> Correction:
 
 
 def quantity_of(result: Result, quantity: str) -> DataArray:
-    """Return the variable of the result that a row names. Brackets in the name select a single layer."""
+    """Return the variable of the result for the quantity of a row. Brackets in the name select a single layer."""
     name, _, layer = quantity.partition("[")
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
@@ -196,7 +196,7 @@ def scaling_of(result: Result) -> Scaling | None:
 
 
 def entry_of(quantity: str) -> Quantity:
-    """Return the catalogue's entry for the quantity that a row names."""
+    """Return the catalogue's entry for the quantity of a row."""
     return catalogue()[quantity.partition("[")[0]]
 
 

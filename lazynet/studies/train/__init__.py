@@ -1,4 +1,4 @@
-"""Training of a single network, which is measured along the way."""
+"""Training of a single network, which is measured during training."""
 
 from lazynet.studies.train._api import Run, train
 
