@@ -34,9 +34,9 @@ class DenseKernel(NamedTuple):
     """A kernel stored as a matrix.
 
     Attributes:
-        matrix: kernel, (n, n).
-        lambda_max: largest eigenvalue.
-        rounding: bound on the norm of the rounding errors of the entries.
+        matrix: Kernel, shape (n, n).
+        lambda_max: Largest eigenvalue.
+        rounding: Bound on the norm of the rounding errors of the entries.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -59,7 +59,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     """Convert the kernel to a matrix.
 
     Raises:
-        ValueError: if the kernel is not finite, symmetric and positive semidefinite up to rounding; or if the kernel
+        ValueError: If the kernel is not finite, symmetric and positive semidefinite up to rounding, or if the kernel
             has too many rows or does not fit in memory.
     """
     if isinstance(k, Spectrum):
@@ -88,7 +88,7 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
     """Check that the loss returns one value per example for the targets.
 
     Raises:
-        ValueError: if the loss does not support the shape of the targets.
+        ValueError: If the loss does not support the shape of the targets.
     """
     probe = jax.ShapeDtypeStruct(y.shape, np.float32)
     try:
@@ -102,10 +102,10 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
 
 
 def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
-    """Return the indices of the examples in the batch of each step, (steps, B), as int32.
+    """Return the indices of the examples in the batch of each step, shape (steps, B), as int32.
 
     Raises:
-        ValueError: if the batches are not integers of this shape, or an index is out of range.
+        ValueError: If the batches are not integers of this shape, or an index is out of range.
     """
     rows = np.asarray(batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
@@ -136,7 +136,7 @@ def descent_coefficients(
     belong to the batch.
 
     Returns:
-        Coefficients, (s, n) or (s, n, k).
+        Coefficients, shape (s, n) or (s, n, k).
     """
     width = len(y) if batches is None else batches.shape[1]
     limit = int(min(CALL_STEPS, max(1, CALL / (width * y.size))))

@@ -28,11 +28,11 @@ class Ensemble(NamedTuple):
     If there are several outputs, they are independent and have the same covariance.
 
     Attributes:
-        time: times, (s,).
-        train_mean: mean on the training set, (s, n) or (s, n, k).
-        train_covariance: covariance on the training set, (s, n, n).
-        test_mean: mean on the test set, (s, n_test) or (s, n_test, k), or None without a test kernel.
-        test_covariance: covariance on the test set, (s, n_test, n_test), or None without a test kernel.
+        time: Times, shape (s,).
+        train_mean: Mean on the training set, shape (s, n) or (s, n, k).
+        train_covariance: Covariance on the training set, shape (s, n, n).
+        test_mean: Mean on the test set, shape (s, n_test) or (s, n_test, k), or None without a test kernel.
+        test_covariance: Covariance on the test set, shape (s, n_test, n_test), or None without a test kernel.
 
     >>> import numpy as np, lazynet as lz
     >>> ensemble = lz.kernel_ensemble(np.eye(3), np.ones(3), times=[0.0, 1.0], start_covariance=np.eye(3))
@@ -72,20 +72,20 @@ def kernel_ensemble(
     mean.
 
     Args:
-        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k).
-        times: times, (s,), not negative; infinity stands for the limit of flow. Step k of descent has time eta k.
-        start_covariance: covariance S of the initial outputs on the training rows followed by the test rows,
+        k: Kernel on the training set, shape (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k).
+        times: Times, shape (s,), not negative; infinity stands for the limit of flow. Step k of descent has time eta k.
+        start_covariance: Covariance S of the initial outputs on the training rows followed by the test rows,
             (n + n_test, n + n_test).
-        k_test: kernel between test and training inputs, (n_test, n).
-        learning_rate: learning rate eta of descent; the times must be multiples of eta. Defaults to gradient flow.
+        k_test: Kernel between test and training inputs, shape (n_test, n).
+        learning_rate: Learning rate eta of descent; the times must be multiples of eta. Defaults to gradient flow.
 
     Returns:
         Ensemble of NumPy float64 arrays.
 
     Raises:
-        ValueError: if shapes do not match; if a time is negative or not a multiple of `learning_rate`; if a kernel or S
-            is not a finite, symmetric, positive semidefinite matrix; or if the result does not fit in memory.
+        ValueError: If shapes do not match, if a time is negative or not a multiple of `learning_rate`, if a kernel or S
+            is not a finite, symmetric, positive semidefinite matrix, or if the result does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> s = np.array([[1.0, 0.6], [0.6, 1.0]])  # one training row, one test row

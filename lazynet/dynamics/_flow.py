@@ -25,9 +25,9 @@ class Solution(NamedTuple):
     """A numerical solution of the flow.
 
     Attributes:
-        moved: movement u - f0 of the predictions at each time, (s, n, ...).
-        coefficients: coefficients c at each time, (s, n, ...).
-        steps: number of steps.
+        moved: Movement u - f0 of the predictions at each time, shape (s, n, ...).
+        coefficients: Coefficients c at each time, shape (s, n, ...).
+        steps: Number of steps.
     """
 
     moved: np.ndarray
@@ -51,12 +51,12 @@ def flow_coefficients(
     at fitted examples.
 
     Returns:
-        Coefficients, (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
+        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
         estimate is the largest difference from a solution with ten times the error per step, which overestimates the
         error, or the error allowed per step if that is larger.
 
     Raises:
-        ValueError: if even the least accurate solution takes too many steps.
+        ValueError: If even the least accurate solution takes too many steps.
     """
     stops, inverse = np.unique(times, return_inverse=True)
     last, done, error = float(stops[-1]), 0, np.inf

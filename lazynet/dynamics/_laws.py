@@ -15,10 +15,10 @@ class Law(NamedTuple):
     """Dynamics of the modes, and the times at which the modes are predicted.
 
     Attributes:
-        time: times, (s,).
-        step: steps of descent, (s,) integers, or None for flow.
-        learning_rate: learning rate of descent, or None for flow.
-        momentum: momentum of descent.
+        time: Times, shape (s,).
+        step: Steps of descent, shape (s,) integers, or None for flow.
+        learning_rate: Learning rate of descent, or None for flow.
+        momentum: Momentum of descent.
     """
 
     time: Float[np.ndarray, " s"]
@@ -41,20 +41,20 @@ class Law(NamedTuple):
         return 2 * (1 + self.momentum)
 
     def growth(self, values: np.ndarray) -> np.ndarray:
-        """Return the learned fraction of each mode at each time, (s, m)."""
+        """Return the learned fraction of each mode at each time, shape (s, m)."""
         if self.learning_rate is None or self.step is None:
             return -np.expm1(-np.outer(self.time, values))
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
 
     def slope(self) -> Float[np.ndarray, " s"]:
-        """Return the derivative of `growth` with respect to an eigenvalue of zero, (s,)."""
+        """Return the derivative of `growth` with respect to an eigenvalue of zero, shape (s,)."""
         if self.learning_rate is None or self.step is None or not self.momentum:
             return self.time
         left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification
         return self.learning_rate * self.amplification * (self.step - self.momentum * left)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return the magnitude of the unlearned fraction of each mode at arbitrary times, (len(time), m)."""
+        """Return the magnitude of the unlearned fraction of each mode at arbitrary times, shape (len(time), m)."""
         if self.learning_rate is None:
             return np.exp(-np.outer(time, values))
         if self.momentum:
@@ -166,13 +166,13 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     f_0 = 0, it tends to sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
 
     Args:
-        k: spectrum of the kernel on the training set.
-        residual: initial residual r_0 = y - f_0, (n,) or (n, k).
-        learning_rate: learning rate eta.
-        steps: steps, (s,) integers.
+        k: Spectrum of the kernel on the training set.
+        residual: Initial residual r_0 = y - f_0, shape (n,) or (n, k).
+        learning_rate: Learning rate eta.
+        steps: Steps, shape (s,) integers.
 
     Returns:
-        Displacement at each step, (s,), as NumPy float64; infinite or NaN if descent diverges.
+        Displacement at each step, shape (s,), as NumPy float64; infinite or NaN if descent diverges.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import linearized_displacement

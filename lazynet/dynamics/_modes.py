@@ -32,10 +32,10 @@ class Modes(NamedTuple):
     """Modes of a kernel and the residuals along them.
 
     Attributes:
-        values: eigenvalues, (m,).
-        basis: orthonormal basis, (n, m).
-        rotation: eigenvectors in terms of the basis, (m, m), or None if the basis consists of the eigenvectors.
-        weights: components of the k residuals along the eigenvectors, (m, k).
+        values: Eigenvalues, shape (m,).
+        basis: Orthonormal basis, shape (n, m).
+        rotation: Eigenvectors in terms of the basis, shape (m, m), or None if the basis consists of the eigenvectors.
+        weights: Components of the k residuals along the eigenvectors, shape (m, k).
     """
 
     values: np.ndarray
@@ -47,11 +47,11 @@ class Modes(NamedTuple):
         """Return residuals whose modes are scaled by `shares`.
 
         Args:
-            shares: factors of the modes, (s, m).
-            basis: images of the basis vectors, (rows, m).
+            shares: Factors of the modes, shape (s, m).
+            basis: Images of the basis vectors, shape (rows, m).
 
         Returns:
-            Residuals, (s, rows, k).
+            Residuals, shape (s, rows, k).
         """
         modes, outputs = self.weights.shape
         parts = (shares * self.weights.T[:, None, :]).reshape(outputs * len(shares), modes)
@@ -71,7 +71,7 @@ def excited_modes(
     """Return the modes of the residuals of all outputs, and the error of predictions made from these modes.
 
     Raises:
-        ValueError: for invalid arguments; see `lazynet.kernel_descent`.
+        ValueError: For invalid arguments; see `lazynet.kernel_descent`.
     """
     if method not in ("exact", "krylov", None):
         raise ValueError(f"method must be 'exact', 'krylov' or None, got {method!r}.")
@@ -166,7 +166,7 @@ def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.
     """Check that no eigenvalue is negative beyond rounding errors of the given norm.
 
     Raises:
-        ValueError: if an eigenvalue is negative.
+        ValueError: If an eigenvalue is negative.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(

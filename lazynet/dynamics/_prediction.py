@@ -54,32 +54,32 @@ def kernel_descent(
     gradient in the parameters.
 
     Args:
-        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k), in the form that the loss expects.
-        learning_rate: learning rate eta, for the squared loss 1/2 sum_i ||f_i - y_i||^2 or for the sum or mean of any
+        k: Kernel on the training set, shape (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k), in the form that the loss expects.
+        learning_rate: Learning rate eta, for the squared loss 1/2 sum_i ||f_i - y_i||^2 or for the sum or mean of any
             other loss.
-        steps: number of steps, to predict at every step from 0, or the steps at which to predict, (s,) integers.
+        steps: Number of steps, to predict at every step from 0, or the steps at which to predict, shape (s,) integers.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        momentum: momentum mu, at least 0 and below 1.
-        batches: indices of the examples of each step, (number of steps, B) integers; the gradient of a summed loss is
+        momentum: Momentum mu, at least 0 and below 1.
+        batches: Indices of the examples of each step, shape (number of steps, B) integers; the gradient of a summed loss is
             scaled by n / B. Defaults to the full batch.
-        f0: initial prediction on the training set, a number or an array with the shape of y.
-        k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
+        f0: Initial prediction on the training set, a number or an array with the shape of y.
+        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        f0_test: Initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, "krylov" to use only products with it. Defaults to "exact" for up to
             1000 examples and to "krylov" above. Only for the squared loss on the full batch.
-        tolerance: error of the "krylov" method relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel
+        tolerance: Error of the "krylov" method relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel
             stored in float32. A warning is issued if the tolerance cannot be reached; `Trajectory.error` reports the
             error. Only for the squared loss on the full batch.
-        progress: function called repeatedly with the number of products so far and the current truncation error.
+        progress: Function called repeatedly with the number of products so far and the current truncation error.
 
     Returns:
         Trajectory of NumPy float64 arrays, in which the time is eta times the step for any momentum.
 
     Raises:
-        ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
-            any other argument is outside the range above; if method "krylov" is used with a learning rate at which
-            descent diverges; or if a kernel that must be stored as a matrix does not fit in memory.
+        ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix; if
+            any other argument is outside the range above, if method "krylov" is used with a learning rate at which
+            descent diverges, or if a kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -130,26 +130,26 @@ def kernel_flow(
     it, and a tolerance below about 1e-3 may not be reached.
 
     Args:
-        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k), in the form that the loss expects.
-        times: times, (s,), finite and not negative; step k of descent with learning rate eta has time eta k.
+        k: Kernel on the training set, shape (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k), in the form that the loss expects.
+        times: Times, shape (s,), finite and not negative; step k of descent with learning rate eta has time eta k.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        f0: initial prediction on the training set, a number or an array with the shape of y.
-        k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
+        f0: Initial prediction on the training set, a number or an array with the shape of y.
+        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        f0_test: Initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, "krylov" to use only products with it. Defaults to "exact" for up to
             1000 examples and to "krylov" above. Only for the squared loss.
-        tolerance: error of the "krylov" method relative to norm(y - f0), or for other losses relative to the largest
+        tolerance: Error of the "krylov" method relative to norm(y - f0), or for other losses relative to the largest
             norm(u - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
             tolerance cannot be reached; `Trajectory.error` reports the error.
-        progress: function called repeatedly with the number of products so far and the current truncation error.
+        progress: Function called repeatedly with the number of products so far and the current truncation error.
 
     Returns:
         Trajectory of NumPy float64 arrays, with a `step` of None.
 
     Raises:
-        ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
-            any other argument is outside the range above; if the flow takes too many integration steps; or if a kernel
+        ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix; if
+            any other argument is outside the range above, if the flow takes too many integration steps, or if a kernel
             that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
@@ -184,11 +184,11 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
     """Return the times as NumPy float64.
 
     Args:
-        times: times, (s,).
-        limit: whether infinity is allowed.
+        times: Times, shape (s,).
+        limit: Whether infinity is allowed.
 
     Raises:
-        ValueError: if `times` is empty or not one-dimensional, or if a time is negative, NaN, or infinite without
+        ValueError: If `times` is empty or not one-dimensional, or if a time is negative, NaN, or infinite without
             `limit`.
     """
     array = np.asarray(times, np.float64)
@@ -218,7 +218,7 @@ def check_learning_rate(learning_rate: float) -> None:
     """Check that a learning rate is positive and finite.
 
     Raises:
-        ValueError: if the learning rate is not positive and finite.
+        ValueError: If the learning rate is not positive and finite.
     """
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}.")

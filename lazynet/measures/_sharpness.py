@@ -19,8 +19,8 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
     gives a lower bound, up to rounding. Each of its products takes one forward and one backward pass.
 
     Args:
-        outputs: function that maps parameters to the outputs on the training set, (n,) or (n, k).
-        params: parameters, a pytree of arrays.
+        outputs: Function that maps parameters to the outputs on the training set, shape (n,) or (n, k).
+        params: Parameters, a pytree of arrays.
 
     Returns:
         A scalar.

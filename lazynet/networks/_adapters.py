@@ -25,15 +25,15 @@ class Adapted:
     """A user-supplied network, as returned by `from_flax`, `from_nnx`, `from_stax` and `from_functions`.
 
     Attributes:
-        kind: what the network was made from: "flax", "nnx", "stax" or "functions".
-        start: function (key, x, width) -> initial parameters.
-        forward: function (parameters, x, width) -> outputs (n,), (n, 1) or (n, k).
-        kernel: function that maps the width to the infinite-width kernel, itself a function (x1, x2=None) -> (n1, n2);
+        kind: What the network was made from: "flax", "nnx", "stax" or "functions".
+        start: Function (key, x, width) -> initial parameters.
+        forward: Function (parameters, x, width) -> outputs (n,), shape (n, 1) or (n, k).
+        kernel: Function that maps the width to the infinite-width kernel, itself a function (x1, x2=None) -> (n1, n2);
             None if no such kernel is known.
-        width: width of the network.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: powers of the width in each layer, from which the verdict predicts exponents; None if they are
+        width: Width of the network.
+        outputs: Number of outputs k.
+        output_scale: Alpha, the factor that multiplies the outputs: a number or a function of the width.
+        parametrization: Powers of the width in each layer, from which the verdict predicts exponents; None if they are
             unknown.
     """
 
@@ -65,7 +65,7 @@ class Adapted:
         """Return the initial parameters, drawn in float32 and cast to the dtype of x.
 
         Raises:
-            ValueError: if the network has no parameters, or if any parameter is not floating point.
+            ValueError: If the network has no parameters, or if any parameter is not floating point.
         """
         params = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
         leaves = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -82,7 +82,7 @@ class Adapted:
         """Return the outputs, of shape (n,) for one output or (n, k) for several.
 
         Raises:
-            ValueError: if `forward` returns an array of the wrong shape.
+            ValueError: If `forward` returns an array of the wrong shape.
         """
         f = self.forward(variables["params"], x, self.width)
         expected = (len(x), self.outputs)
@@ -120,21 +120,21 @@ def from_flax(
     """Wrap a flax (Linen) module as a network.
 
     Args:
-        make: function of the width that builds the module. Its `__call__(x)` takes rows (n, d) and returns (n,), (n, 1)
+        make: Function of the width that builds the module. Its `__call__(x)` takes rows (n, d) and returns (n,), shape (n, 1)
             or (n, k). Reshape images inside the module. Modules built for the same width must be identical.
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the module's layers, such as "standard" for flax's own
+        width: Width of the network; a sweep overrides it.
+        outputs: Number of outputs k.
+        output_scale: Alpha, the factor that multiplies the outputs: a number or a function of the width.
+        parametrization: Name or `lazynet.Parametrization` of the module's layers, such as "standard" for flax's own
             layers; the verdict uses it to predict exponents. None for no predictions.
-        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
+        kernel: Infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
             is unknown.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: on first use, if the module has dropout, or has variables outside "params", as with batch norm.
+        ValueError: On first use, if the module has dropout, or has variables outside "params", as with batch norm.
 
     >>> import flax.linen as nn, jax, lazynet as lz
     >>> network = lz.from_flax(lambda width: nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)]), width=32)
@@ -170,20 +170,20 @@ def from_nnx(
     """Wrap a flax NNX module as a network.
 
     Args:
-        make: function (width, rngs) that builds the module and draws its initial parameters from `rngs`. Called with
-            rows (n, d), the module returns (n,), (n, 1) or (n, k).
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the module's layers; None for no predictions.
-        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
+        make: Function (width, rngs) that builds the module and draws its initial parameters from `rngs`. Called with
+            rows (n, d), the module returns (n,), shape (n, 1) or (n, k).
+        width: Width of the network; a sweep overrides it.
+        outputs: Number of outputs k.
+        output_scale: Alpha, the factor that multiplies the outputs: a number or a function of the width.
+        parametrization: Name or `lazynet.Parametrization` of the module's layers; None for no predictions.
+        kernel: Infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
             is unknown.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `make` does not take two arguments; on first use, if the module has state other than parameters,
+        ValueError: If `make` does not take two arguments; on first use, if the module has state other than parameters,
             as with batch norm or dropout.
 
     >>> import jax, lazynet as lz
@@ -251,18 +251,18 @@ def from_stax(
     weights.
 
     Args:
-        make: function of the width that returns (init_fn, apply_fn, kernel_fn).
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width. Its square
+        make: Function of the width that returns (init_fn, apply_fn, kernel_fn).
+        width: Width of the network; a sweep overrides it.
+        outputs: Number of outputs k.
+        output_scale: Alpha, the factor that multiplies the outputs: a number or a function of the width. Its square
             multiplies the kernel.
-        parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
+        parametrization: Name or `lazynet.Parametrization` of the layers; None for no predictions.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: on first use, if `make` does not return three functions.
+        ValueError: On first use, if `make` does not return three functions.
 
     >>> import jax, lazynet as lz
     >>> from lazynet.kernels import neural_tangents
@@ -306,20 +306,20 @@ def from_functions(
     """Wrap a pair of functions, `init` and `apply`, as a network.
 
     Args:
-        init: function (key, x, width) that returns the initial parameters, a pytree of floating-point arrays.
-        apply: function (params, x) that maps rows (n, d) to outputs (n,), (n, 1) or (n, k).
-        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
+        init: Function (key, x, width) that returns the initial parameters, a pytree of floating-point arrays.
+        apply: Function (params, x) that maps rows (n, d) to outputs (n,), shape (n, 1) or (n, k).
+        kernel: Infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
             is unknown.
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
+        width: Width of the network; a sweep overrides it.
+        outputs: Number of outputs k.
+        output_scale: Alpha, the factor that multiplies the outputs: a number or a function of the width.
+        parametrization: Name or `lazynet.Parametrization` of the layers; None for no predictions.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `kernel` cannot be called with one array as well as with two; on first use, if the network has no
+        ValueError: If `kernel` cannot be called with one array as well as with two; on first use, if the network has no
             parameters, or if any parameter is not floating point.
 
     >>> import jax, lazynet as lz

@@ -25,16 +25,16 @@ class ConvNet(SingleHidden):
     collection "params", and all others are in "fixed".
 
     Args:
-        width: number of filters m, at least 1; must be even if `symmetric` is True.
-        filter_size: length r of a filter, or the side of a square filter for images.
-        stride: distance between neighboring patches, at least 1.
-        image: shape (height, width) or (height, width, channels) of the image stored in each row; None for
+        width: Number of filters m, at least 1; must be even if `symmetric` is True.
+        filter_size: Length r of a filter, or the side of a square filter for images.
+        stride: Distance between neighboring patches, at least 1.
+        image: Shape (height, width) or (height, width, channels) of the image stored in each row; None for
             one-dimensional signals.
 
     The other arguments are those of `TwoLayer`.
 
     Raises:
-        ValueError: if an argument has a value that is not allowed; in `init` and `apply`, if the rows have the wrong
+        ValueError: If an argument has a value that is not allowed; in `init` and `apply`, if the rows have the wrong
             number of features.
 
     >>> import jax, lazynet as lz
@@ -80,7 +80,7 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
     """Return the indices of each patch's features among all d features.
 
     Raises:
-        ValueError: if d is not the number of features of the image, or if a signal is shorter than the filter.
+        ValueError: If d is not the number of features of the image, or if a signal is shorter than the filter.
     """
     r, stride = network.filter_size, network.stride
     if network.image is None:

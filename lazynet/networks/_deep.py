@@ -30,18 +30,18 @@ class MLP(nn.Module):
     "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several.
 
     Args:
-        width: number of units m in each hidden layer, at least 1.
-        depth: number of hidden layers, at least 1.
-        outputs: number of outputs k, at least 1.
-        activation: name or function, as in `TwoLayer`.
-        train: the part to train, "hidden" (all W_l), "readout" (V) or "both".
-        init_scale: kappa, a positive number or a function of the width.
-        output_scale: alpha, a positive number or a function of the width.
-        bias_scale: scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
+        width: Number of units m in each hidden layer, at least 1.
+        depth: Number of hidden layers, at least 1.
+        outputs: Number of outputs k, at least 1.
+        activation: Name or function, as in `TwoLayer`.
+        train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
+        init_scale: Kappa, a positive number or a function of the width.
+        output_scale: Alpha, a positive number or a function of the width.
+        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
     Raises:
-        ValueError: if an argument has a value that is not allowed.
+        ValueError: If an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> network = lz.MLP(width=64, depth=2)
@@ -107,7 +107,7 @@ class ThreeLayer(MLP):
     kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are those of `MLP`.
 
     Raises:
-        ValueError: if `depth` is not 2, or if an argument has a value that `MLP` does not allow.
+        ValueError: If `depth` is not 2, or if an argument has a value that `MLP` does not allow.
 
     >>> import jax, lazynet as lz
     >>> network = lz.ThreeLayer(width=64)

@@ -19,7 +19,7 @@ class Linearized:
     never formed.
 
     Attributes:
-        network: the network f, with a method `apply(variables, x)`.
+        network: Network f, with a method `apply(variables, x)`.
     """
 
     network: Any
@@ -64,8 +64,8 @@ class Expansion:
     """A Taylor polynomial around given variables, as returned by `linearize` and `quadratic`: a network of fixed width.
 
     Attributes:
-        polynomial: an instance of `Linearized` or `Quadratic`.
-        variables: the network's variables at the point of expansion, which are the initial variables for every
+        polynomial: Instance of `Linearized` or `Quadratic`.
+        variables: Network's variables at the point of expansion, which are the initial variables for every
             key.
     """
 
@@ -86,7 +86,7 @@ class Expansion:
         """Return the expansion itself, since its width cannot change.
 
         Raises:
-            ValueError: if a different width or any other field is given.
+            ValueError: If a different width or any other field is given.
         """
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
@@ -107,15 +107,15 @@ def linearize(network: Any, variables: Variables) -> Expansion:
     """Return the linearization of a network in its trained parameters around given variables; it has the same kernel.
 
     Args:
-        network: a network with `width`, `outputs` and `apply(variables, x)`.
-        variables: the point of expansion, as returned by `network.init`.
+        network: Network with `width`, `outputs` and `apply(variables, x)`.
+        variables: Point of expansion, as returned by `network.init`.
 
     Returns:
         A network for `lz.train`, initialized at these variables. Training it by full-batch descent on the squared loss
         is the same as `lz.kernel_descent` with the empirical kernel at these variables.
 
     Raises:
-        ValueError: if `variables` has no "params".
+        ValueError: If `variables` has no "params".
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -131,15 +131,15 @@ def quadratic(network: Any, variables: Variables) -> Expansion:
     """Return the second-order Taylor polynomial of a network in its trained parameters around given variables.
 
     Args:
-        network: a network with `width`, `outputs` and `apply(variables, x)`.
-        variables: the point of expansion, as returned by `network.init`.
+        network: Network with `width`, `outputs` and `apply(variables, x)`.
+        variables: Point of expansion, as returned by `network.init`.
 
     Returns:
         A network for `lz.train`, initialized at these variables. For relu networks with two trained layers, its
         second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:
-        ValueError: if `variables` has no "params".
+        ValueError: If `variables` has no "params".
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, activation="tanh"), jax.numpy.ones((5, 3))

@@ -14,17 +14,17 @@ class Scaling(NamedTuple):
     """Scaling of a network and its training with the width m.
 
     Attributes:
-        init: exponent of the initial scale, kappa ~ m^init.
-        output: exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
-        learning_rate: exponent of the learning rate eta.
-        symmetric: whether the initial output of the network is zero.
-        homogeneous: whether the activation is positively homogeneous, like ReLU.
-        train: trained part of the network, "hidden", "readout" or "both".
-        proportional: whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
-        parametrization: powers of the width that multiply the weights and their initial scale.
-        depth: number of hidden layers.
-        layers: names of the trained arrays whose displacements are predicted separately.
-        quadratic: whether to predict the gaps to Taylor polynomials of order 2.
+        init: Exponent of the initial scale, kappa ~ m^init.
+        output: Exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
+        learning_rate: Exponent of the learning rate eta.
+        symmetric: Whether the initial output of the network is zero.
+        homogeneous: Whether the activation is positively homogeneous, like ReLU.
+        train: Trained part of the network, "hidden", "readout" or "both".
+        proportional: Whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
+        parametrization: Powers of the width that multiply the weights and their initial scale.
+        depth: Number of hidden layers.
+        layers: Names of the trained arrays whose displacements are predicted separately.
+        quadratic: Whether to predict the gaps to Taylor polynomials of order 2.
     """
 
     init: float
@@ -44,9 +44,9 @@ class Prediction(NamedTuple):
     """Predicted exponent of a quantity.
 
     Attributes:
-        quantity: name of the quantity, followed by the name of the trained array in brackets if there is one.
+        quantity: Name of the quantity, followed by the name of the trained array in brackets if there is one.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
-        exponent: predicted exponent in the width.
+        exponent: Predicted exponent in the width.
     """
 
     quantity: str
@@ -58,9 +58,9 @@ class Layer(NamedTuple):
     """Exponents of a trained array W.
 
     Attributes:
-        gradient: exponent of the norm of df/dW.
-        start: exponent of the initial norm of W.
-        change: exponent of the relative change of the pre-activations after W in one step, with a learning rate and
+        gradient: Exponent of the norm of df/dW.
+        start: Exponent of the initial norm of W.
+        change: Exponent of the relative change of the pre-activations after W in one step, with a learning rate and
             residuals of order 1, or None for the readout.
     """
 
@@ -101,7 +101,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     activation is not homogeneous and the pre-activations depend on m.
 
     Args:
-        scaling: scaling of the network and its training with the width.
+        scaling: Scaling of the network and its training with the width.
 
     Returns:
         Predicted exponents, possibly none.

@@ -17,10 +17,10 @@ class Fit(NamedTuple):
     """A fitted exponent.
 
     Attributes:
-        exponent: exponent in the width; NaN if no fit is possible.
-        low: lower end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
-        high: upper end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
-        local: exponent between the two largest widths.
+        exponent: Exponent in the width; NaN if no fit is possible.
+        low: Lower end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
+        high: Upper end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
+        local: Exponent between the two largest widths.
     """
 
     exponent: float
@@ -40,8 +40,8 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     of 400 trials with 8 seeds, in 88% with 4 seeds and in 79% with 2 seeds.
 
     Args:
-        widths: widths, (w,), ascending.
-        values: values at w widths for s seeds, (w, s). NaN marks networks that diverged. These networks are left out,
+        widths: Widths, shape (w,), ascending.
+        values: Values at w widths for s seeds, shape (w, s). NaN marks networks that diverged. These networks are left out,
             and so are widths at which all networks diverged.
 
     Returns:
@@ -83,10 +83,10 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
     """Compare the interval of a fitted exponent with a prediction.
 
     Args:
-        fit: fitted exponent.
+        fit: Fitted exponent.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
-        predicted: predicted exponent.
-        band: tolerance of the exponent.
+        predicted: Predicted exponent.
+        band: Tolerance of the exponent.
 
     Returns:
         "holds" if the whole interval agrees with the prediction within the band, "fails" if the whole interval

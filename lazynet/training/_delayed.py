@@ -35,9 +35,9 @@ class DelayedStepper:
     as those of `AutodiffStepper`.
 
     Attributes:
-        network: two-layer network whose hidden weights are trained.
-        loss: loss to minimize.
-        batch_size: number of examples per step, B.
+        network: Two-layer network whose hidden weights are trained.
+        loss: Loss to minimize.
+        batch_size: Number of examples per step, B.
     """
 
     network: Network

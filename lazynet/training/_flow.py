@@ -33,8 +33,8 @@ class FlowStepper:
     compiled program; `network` itself has output scale 1.
 
     Attributes:
-        network: network to train.
-        loss: loss to minimize.
+        network: Network to train.
+        loss: Loss to minimize.
     """
 
     network: Any

@@ -34,9 +34,9 @@ class Stop(NamedTuple):
     that step. With mini-batches, the loss and the gradient are those of the batch.
 
     Attributes:
-        loss: stop once the loss is at most this value.
-        gradient: stop once the norm of the gradient is at most this value.
-        plateau: stop once this many steps have passed without the loss falling more than 0.1% below its lowest value.
+        loss: Stop once the loss is at most this value.
+        gradient: Stop once the norm of the gradient is at most this value.
+        plateau: Stop once this many steps have passed without the loss falling more than 0.1% below its lowest value.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -54,13 +54,13 @@ class Carry(NamedTuple):
     """State of a member between steps.
 
     Attributes:
-        state: the state of the stepper.
-        loss_limit: the loss above which training counts as diverged.
-        diverged_at: the first step at which the loss counted as diverged, or NEVER.
-        stopped_at: the number of steps that the member took before it stopped, or NEVER.
-        best: the lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
-        best_at: the step of `best`.
-        root_sum: the sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
+        state: State of the stepper.
+        loss_limit: Loss above which training counts as diverged.
+        diverged_at: First step at which the loss counted as diverged, or NEVER.
+        stopped_at: Number of steps that the member took before it stopped, or NEVER.
+        best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
+        best_at: Step of `best`.
+        root_sum: Sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
             not depend on how the steps are divided into calls, which varies with the timing.
     """
 
@@ -128,11 +128,11 @@ class Outcome(NamedTuple):
     """Result of training a pack of p members with s snapshots.
 
     Attributes:
-        variables: final variables, each array with a leading axis of length p.
-        records: float64 arrays (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the sum of
+        variables: Final variables, each array with a leading axis of length p.
+        records: Float64 arrays (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the sum of
             sqrt(loss) over the steps before each snapshot.
-        diverged_at: array (p,) of the first step at which each member's loss counted as diverged, or NEVER.
-        stopped_at: array (p,) of the number of steps that each member took before it stopped, or NEVER.
+        diverged_at: Array (p,) of the first step at which each member's loss counted as diverged, or NEVER.
+        stopped_at: Array (p,) of the number of steps that each member took before it stopped, or NEVER.
     """
 
     variables: Variables
@@ -148,8 +148,8 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
     """Return the steps at which measures are taken.
 
     Args:
-        steps: number of training steps, at least 1.
-        snapshots: the steps themselves, or the number of steps to space evenly on a logarithmic scale between 1 and
+        steps: Number of training steps, at least 1.
+        snapshots: Steps themselves, or the number of steps to space evenly on a logarithmic scale between 1 and
             `steps`, rounded to integers.
 
     Returns:
@@ -173,15 +173,15 @@ def simulate(
     """Train a pack of members and measure them at snapshots.
 
     Args:
-        stepper: the algorithm that takes a step.
-        measure: function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
-        members: variables, keys and contexts of the members, stacked along the first axis.
-        shared: the arrays returned by `stepper.share`, the targets "y" and the scalar "learning_rate".
-        snapshots: steps of the snapshots in ascending order, starting with 0.
-        on_steps: callback that receives the number of steps taken by each call to the device.
-        checkpoint: storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
-        stop: criteria for stopping early.
-        layout: placement of the members on devices.
+        stepper: Algorithm that takes a step.
+        measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
+        members: Variables, keys and contexts of the members, stacked along the first axis.
+        shared: Arrays returned by `stepper.share`, the targets "y" and the scalar "learning_rate".
+        snapshots: Steps of the snapshots in ascending order, starting with 0.
+        on_steps: Callback that receives the number of steps taken by each call to the device.
+        checkpoint: Storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
+        stop: Criteria for stopping early.
+        layout: Placement of the members on devices.
 
     Returns:
         The final variables and the records of all members.

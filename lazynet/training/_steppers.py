@@ -33,9 +33,9 @@ class Member(NamedTuple):
     """A network to train.
 
     Attributes:
-        variables: initial variables.
-        key: key that orders the mini-batches.
-        context: pytree of arrays that the measures use for comparison.
+        variables: Initial variables.
+        key: Key that orders the mini-batches.
+        context: Pytree of arrays that the measures use for comparison.
     """
 
     variables: Variables
@@ -86,7 +86,7 @@ class Stepper(Protocol):
         """Return the number of floating-point operations in the large matrix products of one step.
 
         Args:
-            arrays: the arrays returned by `share`.
+            arrays: Arrays returned by `share`.
         """
         ...
 
@@ -99,10 +99,10 @@ class AutodiffStepper:
     left out of that epoch. The gradient of a summed loss is scaled by n / B.
 
     Attributes:
-        network: network to train.
-        loss: loss to minimize.
-        optimizer: function of the learning rate that returns an optax optimizer.
-        batch_size: number of examples per step, B; None for the full batch.
+        network: Network to train.
+        loss: Loss to minimize.
+        optimizer: Function of the learning rate that returns an optax optimizer.
+        batch_size: Number of examples per step, B; None for the full batch.
     """
 
     network: Any
@@ -177,8 +177,8 @@ class HiddenStepper:
     into the row space of the inputs, which changes neither Z nor the displacement of the weights.
 
     Attributes:
-        network: two-layer network whose hidden weights are trained.
-        units: partition of the hidden units into blocks.
+        network: Two-layer network whose hidden weights are trained.
+        units: Partition of the hidden units into blocks.
     """
 
     network: Network
