@@ -69,7 +69,7 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     output is not the output for its class.
 
     Args:
-        f: Predictions, (..., n) for targets (n,) or (..., n, k) for targets (n, k).
+        f: Predictions, shape (..., n) for targets of shape (n,), or (..., n, k) for targets of shape (n, k).
         y: Targets, shape (n,) with values +-1, or (n, k) where the largest entry of each row marks the class.
 
     Returns:

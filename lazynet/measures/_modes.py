@@ -12,7 +12,7 @@ def residual_modes(
 ) -> Float[np.ndarray, "s n"] | Float[np.ndarray, "s n k"]:
     """Return the components v_i . (y - u) of the residual along the eigenvectors of a kernel.
 
-    Their squares sum to ||y - u||^2 (Arora et al. 2019, Theorem 4.1).
+    The squares of the components sum to ||y - u||^2 (Arora et al. 2019, Theorem 4.1).
 
     Args:
         k: Spectrum of the kernel on the training set.

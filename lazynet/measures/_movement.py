@@ -83,7 +83,7 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
         x: Inputs, shape (n, d).
 
     Returns:
-        Fraction of all pairs of a unit and an example, a scalar.
+        The fraction of flipped signs among all pairs of a unit and an example, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
@@ -108,8 +108,8 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
     """Return the fraction of units whose pre-activations keep their initial signs on every example.
 
-    In a ReLU network, whatever its outputs, the gradient of such a unit equals the pseudo-gradient, which uses the
-    initial activation pattern (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
+    Whatever the outputs of a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the
+    initial activation pattern (Li and Liang 2018, Lemma 5.1, stated there for one example per component).
 
     Args:
         w: Weights, shape (m, d).

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-# Number of kernel-vector products. It suffices if the second-largest eigenvalue is at least 1% below the largest.
+# Number of kernel-vector products. This number suffices if the second-largest eigenvalue is at least 1% below the
+# largest.
 PRODUCTS = 32
 
 

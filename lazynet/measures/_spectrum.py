@@ -50,7 +50,7 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
         values: Singular values s_i, shape (r,).
 
     Returns:
-        A number from 1 to r, or NaN if all values are zero.
+        A number between 1 and r, or NaN if all values are zero.
 
     >>> import numpy as np
     >>> from lazynet.measures import effective_rank

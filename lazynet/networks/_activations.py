@@ -20,7 +20,7 @@ class Activation(NamedTuple):
 
     Attributes:
         name: Name of the activation in settings and titles.
-        function: Sigma, applied elementwise.
+        function: Function sigma, which is applied elementwise.
         lipschitz: Smallest Lipschitz constant of sigma, or None if it is unknown.
         homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
         relu_parts: Pair (a, b) for which sigma(z) = a z + b relu(z), or None if no such pair is known.
@@ -56,8 +56,8 @@ def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
     return Activation(name, function, lipschitz, False)
 
 
-# The largest slope of erf is 2 / sqrt(pi) at z = 0; that of gelu is Phi(z) + z phi(z) at z = sqrt(2); that of silu is
-# reached at z = 2.39936.
+# The largest slope of erf is 2 / sqrt(pi), at z = 0; the largest slope of gelu is Phi(z) + z phi(z), at z = sqrt(2);
+# the largest slope of silu is reached at z = 2.39936.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
@@ -116,7 +116,7 @@ def check_activation(activation: Any) -> None:
 
 @functools.cache
 def _why_not_elementwise(function: Function) -> str:
-    """Return the reason why a function is not an elementwise JAX function, or an empty string if it is one."""
+    """Return the reason why a function is not an elementwise JAX function, or an empty string if there is none."""
     # Networks may also be built inside traced functions, so evaluate the function at compile time.
     with jax.ensure_compile_time_eval():
         z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))

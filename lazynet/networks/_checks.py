@@ -17,7 +17,7 @@ def check_network(network: Any, x: AnyArray) -> None:
 
     Args:
         network: Object to check.
-        x: Rows (n, d); networks with user-supplied functions are evaluated on the first three.
+        x: Rows, shape (n, d). Networks with user-supplied functions are evaluated on the first three rows.
 
     Raises:
         ValueError: If part of the protocol is missing, the network fails on these rows, an output depends on other

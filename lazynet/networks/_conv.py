@@ -28,13 +28,13 @@ class ConvNet(SingleHidden):
         width: Number of filters m, at least 1; must be even if `symmetric` is True.
         filter_size: Length r of a filter, or the side of a square filter for images.
         stride: Distance between neighboring patches, at least 1.
-        image: Shape (height, width) or (height, width, channels) of the image stored in each row; None for
+        image: Shape (height, width) or (height, width, channels) of the image stored in each row, or None for
             one-dimensional signals.
 
     The other arguments are those of `TwoLayer`.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed; in `init` and `apply`, if the rows have the wrong
+        ValueError: If an argument has a value that is not allowed or, in `init` and `apply`, if the rows have the wrong
             number of features.
 
     >>> import jax, lazynet as lz
@@ -72,7 +72,7 @@ class ConvNet(SingleHidden):
 
 
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
-    """Return the patches (n, P, features of a patch) of the rows (n, d) of a NumPy or JAX array."""
+    """Return the patches, shape (n, P, features of a patch), of the rows of a NumPy or JAX array, shape (n, d)."""
     return x[:, patch_features(network, x.shape[1])]
 
 
@@ -97,7 +97,7 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
 @traits.register(ConvNet)
 def _convolutional_traits(network: ConvNet) -> Traits:
     def preactivations(variables: Variables, x: AnyArray) -> list[Array]:
-        """Return w_r . x_p for every patch and filter, an array (n, P, m)."""
+        """Return w_r . x_p for every patch and filter, shape (n, P, m)."""
         return [jnp.asarray(patches(network, x) @ weights(variables, "hidden").T)]
 
     return replace(single_hidden_traits(network), preactivations=preactivations)

@@ -20,14 +20,14 @@ class MLP(nn.Module):
     """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and output alpha m^(-a) V' h_depth.
 
     The entries of W_l are initialized from N(0, (kappa m^(-b_l))^2) and the entries of V from N(0, m^(-2 b)), with the
-    exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with
-    sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d),
-    because this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the
-    network of Chen et al. 2019, section 2, whose L is depth + 1.
+    exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with sigma =
+    relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d), because
+    this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the network of
+    Chen et al. 2019, section 2, where L is depth + 1.
 
-    `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,),
-    drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are in
-    "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several.
+    `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2", ... (m, m), "readout" (m, k) and "bias_1", ...
+    (m,), drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are
+    in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
 
     Args:
         width: Number of units m in each hidden layer, at least 1.
@@ -35,8 +35,8 @@ class MLP(nn.Module):
         outputs: Number of outputs k, at least 1.
         activation: Name or function, as in `TwoLayer`.
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
-        init_scale: Kappa, a positive number or a function of the width.
-        output_scale: Alpha, a positive number or a function of the width.
+        init_scale: Scale kappa of the weights, a positive number or a function of the width.
+        output_scale: Scale alpha of the outputs, a positive number or a function of the width.
         bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
@@ -135,7 +135,7 @@ def output_multiplier(network: MLP) -> float:
 
 
 def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
-    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, an array (n, m)."""
+    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, shape (n, m)."""
     forward, h = get_parametrization(network.parametrization).forward, x
     activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):

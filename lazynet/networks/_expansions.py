@@ -26,7 +26,7 @@ class Linearized:
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return the polynomial's variables at its point of expansion, given the network's variables there."""
+        """Return the variables of the polynomial at its point of expansion, given the network's variables there."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
@@ -65,8 +65,7 @@ class Expansion:
 
     Attributes:
         polynomial: Instance of `Linearized` or `Quadratic`.
-        variables: Network's variables at the point of expansion, which are the initial variables for every
-            key.
+        variables: Variables of the network at the point of expansion, which are the initial variables for every key.
     """
 
     polynomial: Linearized
@@ -104,15 +103,16 @@ class Expansion:
 
 
 def linearize(network: Any, variables: Variables) -> Expansion:
-    """Return the linearization of a network in its trained parameters around given variables; it has the same kernel.
+    """Return the linearization of a network in its trained parameters around given variables.
 
     Args:
         network: Network with `width`, `outputs` and `apply(variables, x)`.
         variables: Point of expansion, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, initialized at these variables. Training it by full-batch descent on the squared loss
-        is the same as `lz.kernel_descent` with the empirical kernel at these variables.
+        A network for `lz.train`, initialized at these variables, with the same kernel as the original network there.
+        Training the linearization by full-batch descent on the squared loss is equivalent to `lz.kernel_descent` with
+        this kernel.
 
     Raises:
         ValueError: If `variables` has no "params".

@@ -115,8 +115,8 @@ class TwoLayer(SingleHidden):
     them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
 
     `init(key, x)` returns the arrays "hidden" (m, d) and "readout" (m, k). Trained arrays are in the collection
-    "params", and all others are in "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several,
-    in the dtype of the variables.
+    "params", and all others are in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or
+    (n, k) for several, in the dtype of the variables.
 
     Args:
         width: Number of hidden units m, at least 1; must be even if `symmetric` is True.
@@ -124,8 +124,8 @@ class TwoLayer(SingleHidden):
         activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
             "sigmoid" or "silu", or an elementwise JAX function of one array.
         train: Part to train, "hidden" (w), "readout" (a) or "both".
-        init_scale: Kappa, a positive number or a function of the width.
-        output_scale: Alpha, a positive number or a function of the width.
+        init_scale: Scale kappa of the weights, a positive number or a function of the width.
+        output_scale: Scale alpha of the outputs, a positive number or a function of the width.
         readout: Initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
         symmetric: Whether the second half of the units copies the first half with the opposite readout, so that f = 0
             at initialization. This cancels terms of second order in the movement.

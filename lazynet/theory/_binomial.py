@@ -13,7 +13,7 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     The interval is exact: for every n, it contains the probability in at least 95% of cases.
 
     Args:
-        error: Observed error rates, an array of any shape; multiples of 1 / n, or NaN for missing values.
+        error: Observed error rates, an array of any shape that contains multiples of 1 / n, or NaN for missing values.
         n: Number of independent examples, at least 1.
 
     Returns:

@@ -25,7 +25,8 @@ def neuron_movement_bound(
         lambda_min: Smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        Bound in units of the weights, with the shape of `residual_norm`; infinite if `lambda_min` is not positive.
+        The bound in the units of the weights, with the shape of `residual_norm`, or infinity if `lambda_min` is not
+        positive.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
@@ -38,13 +39,13 @@ def neuron_movement_bound(
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
-    """Return the expected fraction of signs of w_r . x that can flip if no unit moves farther than a radius.
+    """Return the expected fraction of signs of w_r . x that can flip if no unit moves farther than `radius`.
 
-    The fraction is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for unit inputs x. The proof of Theorem 4.1 of Arora et
-    al. 2019 uses the upper bound 2 R / (sqrt(2 pi) kappa) on this fraction.
+    The fraction is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for inputs x of unit norm. The proof of Theorem 4.1 of
+    Arora et al. 2019 uses the upper bound 2 R / (sqrt(2 pi) kappa) on this fraction.
 
     Args:
-        radius: Largest displacement R of a unit.
+        radius: Largest displacement R of any unit.
         init_scale: Initial scale kappa of the weights.
 
     Returns:
@@ -104,8 +105,8 @@ def rademacher_bound(
     Args:
         n: Number of training examples.
         width: Width m.
-        movement: Largest displacement B of all weights.
-        radius: Largest displacement R of a unit.
+        movement: Upper bound B on the displacement of all weights together.
+        radius: Largest displacement R of any unit.
         init_scale: Initial scale kappa of the weights.
         delta: Probability that the bound fails.
         symmetric: Whether the units are initialized in identical pairs. Only m / 2 units are then independent, which
@@ -177,7 +178,7 @@ def population_bound(
         n: Number of training examples.
         movement: Displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) at infinite width and time.
         delta: Probability that the bound fails, split equally between the initialization and the sample.
-        width: Width m; defaults to the limit of infinite width.
+        width: Width m. Defaults to the infinite-width limit.
         radius: Largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
         init_scale: Initial scale kappa of the weights.
         symmetric: Whether the units are initialized in identical pairs.
@@ -216,17 +217,16 @@ def population_bound(
 def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
-    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can learn
-    even powers completely, but only the projection of an odd power onto beta . x. With the moments
-    E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is
-    sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
+    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). The kernel can
+    learn even powers completely, but only the projection of an odd power onto beta . x. With the moments E z^(2k) =
+    prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:
         power: Power p.
         dim: Dimension d of the inputs.
 
     Returns:
-        Root mean square of the remainder, divided by the root mean square of the function.
+        Root mean square of the part that cannot be learned, divided by the root mean square of the function.
 
     >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)
@@ -246,7 +246,7 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     """Return the bound of Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
 
     For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
-    Corollary 6.2). It does not depend on the number of examples or their dimension.
+    Corollary 6.2). The bound does not depend on the number of examples or their dimension.
 
     Args:
         terms: Tuple (alpha_j, ||beta_j||, p_j) for each term; p_j must be 1 or even.

@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
 
-# Values of b m^(-q) at the smallest width, from nearly canceling the leading term to ten times its size.
+# Values of b m^(-q) at the smallest width, from values that nearly cancel the leading term to ten times its size.
 SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
 POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -43,13 +43,13 @@ def fit_correction(
     """Fit an exponent with its leading correction to the means over seeds.
 
     Finite networks scale as a m^p (1 + b m^(-q) + ...), so the slope over widths at which the second term is not small
-    differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by
-    a grid search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that
-    repeats the whole fit. This interval is wider than that of a slope, because more parameters are fitted.
+    differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
+    search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that repeats the
+    whole fit. This interval is wider than the interval of a slope, because more parameters are fitted.
 
     Args:
-        widths: Widths, shape (w,), ascending; at least 4, or 5 if the power is fitted.
-        values: Positive values without NaN, shape (w, s), at w widths for s seeds.
+        widths: Widths in ascending order, shape (w,): at least 4 widths, or 5 if the power is fitted.
+        values: Positive values at w widths for s seeds, shape (w, s), without NaN.
         power: Power q: 1/2 for corrections due to fluctuations at initialization, or None to fit the power.
 
     Returns:
@@ -104,7 +104,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     The estimate assumes that the width of the interval is proportional to 1 / sqrt(seeds).
 
     Args:
-        fit: Result of `fit_exponent` or `fit_correction`, with an interval.
+        fit: Result of `fit_exponent` or `fit_correction`, which must have an interval.
         seeds: Number of seeds in the fit, at least 2.
         half_width: Half of the desired width of the interval, positive.
 
@@ -112,7 +112,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         Number of seeds, rounded up.
 
     Raises:
-        ValueError: If the fit has no interval, or `half_width` is not positive.
+        ValueError: If the fit has no interval, or if `half_width` is not positive.
 
     >>> from lazynet.theory import Fit, seeds_needed
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)

@@ -40,9 +40,9 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     of 400 trials with 8 seeds, in 88% with 4 seeds and in 79% with 2 seeds.
 
     Args:
-        widths: Widths, shape (w,), ascending.
-        values: Values at w widths for s seeds, shape (w, s). NaN marks networks that diverged. These networks are left out,
-            and so are widths at which all networks diverged.
+        widths: Widths in ascending order, shape (w,).
+        values: Values at w widths for s seeds, shape (w, s). NaN marks networks that diverged. These networks are left
+            out, and so are widths at which all networks diverged.
 
     Returns:
         The fit. All fields are NaN if there are fewer than two widths or a mean is not positive.
@@ -86,11 +86,11 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
         fit: Fitted exponent.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
         predicted: Predicted exponent.
-        band: Tolerance of the exponent.
+        band: Tolerance for the exponent.
 
     Returns:
         "holds" if the whole interval agrees with the prediction within the band, "fails" if the whole interval
-        contradicts the prediction, and "undecided" otherwise or if there is no interval.
+        contradicts the prediction, and "undecided" otherwise, including when there is no interval.
 
     >>> from lazynet.theory import Fit, judge
     >>> judge(Fit(-0.5, -0.55, -0.45, -0.5), "equal", predicted=-0.5, band=0.1)

@@ -19,7 +19,7 @@ from lazynet.typing import Variables
 
 Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
-# Target duration of a call to the device in seconds. Calls are short because a running program cannot be interrupted.
+# Target duration, in seconds, of a call to the device. Calls are short because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
 # Fraction by which a loss must fall below the lowest loss so far to count as progress.
 PLATEAU = 1e-3
@@ -36,7 +36,7 @@ class Stop(NamedTuple):
     Attributes:
         loss: Stop once the loss is at most this value.
         gradient: Stop once the norm of the gradient is at most this value.
-        plateau: Stop once this many steps have passed without the loss falling more than 0.1% below its lowest value.
+        plateau: Stop once the loss has not fallen more than 0.1% below its lowest value for this number of steps.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -59,7 +59,7 @@ class Carry(NamedTuple):
         diverged_at: First step at which the loss counted as diverged, or NEVER.
         stopped_at: Number of steps that the member took before it stopped, or NEVER.
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
-        best_at: Step of `best`.
+        best_at: Step at which `best` was reached.
         root_sum: Sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
             not depend on how the steps are divided into calls, which varies with the timing.
     """
@@ -129,10 +129,10 @@ class Outcome(NamedTuple):
 
     Attributes:
         variables: Final variables, each array with a leading axis of length p.
-        records: Float64 arrays (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the sum of
-            sqrt(loss) over the steps before each snapshot.
-        diverged_at: Array (p,) of the first step at which each member's loss counted as diverged, or NEVER.
-        stopped_at: Array (p,) of the number of steps that each member took before it stopped, or NEVER.
+        records: Float64 arrays of shape (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the
+            sum of sqrt(loss) over the steps before each snapshot.
+        diverged_at: First step at which the loss of each member counted as diverged, or NEVER, shape (p,).
+        stopped_at: Number of steps that each member took before it stopped, or NEVER, shape (p,).
     """
 
     variables: Variables
@@ -149,8 +149,8 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
     Args:
         steps: Number of training steps, at least 1.
-        snapshots: Steps themselves, or the number of steps to space evenly on a logarithmic scale between 1 and
-            `steps`, rounded to integers.
+        snapshots: Either the steps themselves, or the number of steps to space evenly on a logarithmic scale between 1
+            and `steps`, rounded to integers.
 
     Returns:
         Unique steps in ascending order, as int64, including 0 and `steps`.
@@ -328,7 +328,8 @@ def _advance(
     if stop is None:
         carry = jax.vmap(advance)(carry, members)
     else:
-        # The step number is not batched over members, so that a stepper's cond on it remains a branch under vmap.
+        # The step number is not batched over members, so that a stepper's cond on the step number remains a branch
+        # under vmap.
         _, carry = jax.lax.while_loop(
             lambda at: (at[0] < last) & jnp.any(_is_running(at[1])),
             lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),

@@ -24,8 +24,8 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
         network: Network to train.
         loss: Loss to minimize.
         optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
-        batch_size: Number of examples per step; None for the full batch.
-        x: Training inputs, shape (n, d); the choice depends on their shape and rank.
+        batch_size: Number of examples per step, or None for the full batch.
+        x: Training inputs, shape (n, d), whose shape and rank determine the choice.
 
     Returns:
         The stepper.

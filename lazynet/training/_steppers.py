@@ -1,8 +1,8 @@
 """Steppers, which train a member one step at a time, by autodiff or with a hand-written gradient.
 
 A stepper turns variables into a state, advances the state, and turns it back into variables. Its methods are pure and
-traced. They take data as arguments and never close over it, because compiled programs would store the data as
-constants.
+traced. They take data as arguments and never close over the data, because compiled programs would then store the data
+as constants.
 """
 
 from collections.abc import Callable, Iterable
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step, in a frozen dataclass whose network `replace` can change."""
+    """Pure functions that train one member step by step, in a frozen dataclass whose network can be replaced."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -93,7 +93,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True)
 class AutodiffStepper:
-    """Training of any network and loss with an optax optimizer, on the full batch or on mini-batches.
+    """Training of any network on any loss with an optax optimizer, on the full batch or on mini-batches.
 
     Each epoch draws a new permutation of the examples and divides it into mini-batches; the last n mod B examples are
     left out of that epoch. The gradient of a summed loss is scaled by n / B.
@@ -102,7 +102,7 @@ class AutodiffStepper:
         network: Network to train.
         loss: Loss to minimize.
         optimizer: Function of the learning rate that returns an optax optimizer.
-        batch_size: Number of examples per step, B; None for the full batch.
+        batch_size: Number B of examples per step, or None for the full batch.
     """
 
     network: Any
