@@ -363,7 +363,7 @@ def train() -> Arrays:
 
 
 def train_outputs() -> Arrays:
-    """One deep network with several outputs, trained by Nesterov momentum on mini-batches and by plain descent with modes."""
+    """One deep network with several outputs, by Nesterov momentum on mini-batches and by plain descent with modes."""
     data, network = digits(0, 1, 2), lz.MLP(width=16, depth=2, outputs=3)
     nesterov = lz.Optimizer("sgd", momentum=0.9, nesterov=True)
     noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer=nesterov, learning_rate=0.01)

@@ -351,7 +351,7 @@ def train() -> Arrays:
 
 
 def train_outputs() -> Arrays:
-    """One deep network with several outputs, trained by Nesterov momentum on mini-batches and by plain descent with modes."""
+    """One deep network with several outputs, by Nesterov momentum on mini-batches and by plain descent with modes."""
     data, network = digits(0, 1, 2), lz.DeepReLU(width=16, depth=2, outputs=3)
     noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer="nesterov", learning_rate=0.01)
     plain = lz.train(network, data, jax.random.key(4), 12, snapshots=5, dtype="float64")
