@@ -186,7 +186,7 @@ class Lanczos:
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (m,) of T in ascending order, and its eigenvectors (m, m), available once `depth` is at least 1."""
+        """Eigenvalues (m,) of T in ascending order, and its eigenvectors (m, m), available once `depth` is positive."""
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 

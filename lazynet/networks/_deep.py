@@ -20,10 +20,10 @@ class MLP(nn.Module):
     """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and output alpha m^(-a) V' h_depth.
 
     The entries of W_l are initialized from N(0, (kappa m^(-b_l))^2) and the entries of V from N(0, m^(-2 b)), with the
-    exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with sigma =
-    relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d), because
-    this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the network of
-    Chen et al. 2019, section 2, where L is depth + 1.
+    exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with
+    sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d),
+    because this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the
+    network of Chen et al. 2019, section 2, where L is depth + 1.
 
     `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2", ... (m, m), "readout" (m, k) and "bias_1", ...
     (m,), drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are

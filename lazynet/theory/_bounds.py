@@ -218,8 +218,9 @@ def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). The kernel can
-    learn even powers completely, but only the projection of an odd power onto beta . x. With the moments E z^(2k) =
-    prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
+    learn even powers completely, but only the projection of an odd power onto beta . x. With the moments
+    E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is
+    sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:
         power: Power p.

@@ -75,8 +75,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
     exponent of f_0 if that is larger and the network is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
     m^(s + g + r). In one step, the network learns m^(s + 2 g + r) for the largest g among all arrays. In the NTK
-    parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where s = a
-    = k = r = 0), the scalings are therefore
+    parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
+    s = a = k = r = 0), the scalings are therefore
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
