@@ -1,1 +1,1 @@
-"""Benchmarks of lazynet: `python -m benchmarks` lists them, and `python -m benchmarks NAME` runs one."""
+"""Benchmarks for lazynet: `python -m benchmarks` lists them, and `python -m benchmarks NAME` runs one."""

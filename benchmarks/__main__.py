@@ -1,4 +1,4 @@
-"""Benchmarks of lazynet: `python -m benchmarks NAME [--json FILE] [flags]`; NAME --help lists the flags."""
+"""Benchmarks for lazynet: `python -m benchmarks NAME [--json FILE] [flags]`; NAME --help lists the flags."""
 
 import argparse
 import ast
@@ -11,14 +11,14 @@ SHARED = ("__init__", "__main__", "timing")
 
 
 def benchmarks() -> dict[str, str]:
-    """Return the first line of each benchmark's docstring by name, without importing the benchmark."""
+    """Return the first line of each benchmark's docstring, keyed by name, without importing the benchmark."""
     paths = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in SHARED]
     docs = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in paths}
     return {name: (doc or "").partition("\n")[0] for name, doc in docs.items()}
 
 
 def main(arguments: list[str]) -> int:
-    """Run a benchmark; return the exit code."""
+    """Run a benchmark and return the exit code."""
     titles = benchmarks()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__, "", *(f"  {name:<20} {line}" for name, line in titles.items()), sep="\n")
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path)
     shared_flags, own_flags = parser.parse_known_args(flags)
 
-    # Imported late, because the list needs no JAX.
+    # This import comes late, because listing the benchmarks does not require JAX.
     import tyro
 
     from benchmarks.timing import write_json

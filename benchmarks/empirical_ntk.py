@@ -1,4 +1,4 @@
-"""Empirical tangent kernel: time and memory of lazynet against neural-tangents."""
+"""Empirical tangent kernel: time and memory of lazynet compared with neural-tangents."""
 
 from collections.abc import Callable
 from itertools import product
@@ -12,19 +12,20 @@ import lazynet as lz
 from benchmarks.timing import Report, interleaved, peak_memory, show_table
 from lazynet.kernels import neural_tangents
 
-# Two correct kernels in float32 are about 1e-6 apart.
+# Two correct kernels in float32 differ by about 1e-6.
 TOLERANCE = 1e-4
 
 
 class Setting(NamedTuple):
-    """Settings of neural-tangents; which one is fastest depends on the implementation and the machine."""
+    """Settings of neural-tangents; the fastest setting depends on the implementation and the machine."""
 
     implementation: str
     vmap_axes: int | None
     trace_axes: tuple[int, ...]
 
 
-# AUTO and STRUCTURED_DERIVATIVES do not work on a current JAX. Tracing the last axis needs an output of shape (n, 1).
+# AUTO and STRUCTURED_DERIVATIVES do not work on current versions of JAX. Tracing over the last axis requires outputs of
+# shape (n, 1).
 IMPLEMENTATIONS = ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS")
 # Default vmap_axes and trace_axes of neural-tangents.
 DEFAULTS = (None, (-1,))
@@ -48,7 +49,7 @@ def problem(n: int, d: int, m: int) -> Problem:
 
 
 def peer_kernel(apply: Callable[..., Any], params: Any, x: Any, setting: Setting) -> Callable[[], Array]:
-    """Return a jitted call that computes the kernel of `apply(params, x)` by neural-tangents."""
+    """Return a jitted function that computes the kernel of `apply(params, x)` with neural-tangents."""
     nt = neural_tangents()
     kernel = jax.jit(
         nt.empirical_ntk_fn(
@@ -60,7 +61,7 @@ def peer_kernel(apply: Callable[..., Any], params: Any, x: Any, setting: Setting
     )
 
     def call() -> Array:
-        # The precision of lazynet; it makes no difference on a CPU.
+        # This is the precision that lazynet uses; it makes no difference on a CPU.
         with jax.default_matmul_precision("highest"):
             return kernel(x, None, params)
 
@@ -68,7 +69,7 @@ def peer_kernel(apply: Callable[..., Any], params: Any, x: Any, setting: Setting
 
 
 def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
-    """Return a call that computes the kernel by neural-tangents."""
+    """Return a function that computes the kernel with neural-tangents."""
     network, variables, x = given
 
     def apply(params: Any, x: Array) -> Any:
@@ -79,26 +80,26 @@ def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
 
 
 def ours(given: Problem) -> Callable[[], np.ndarray]:
-    """Return a call that computes the kernel by lazynet."""
+    """Return a function that computes the kernel with lazynet."""
     return lambda: lz.empirical_ntk(given.network, given.variables, given.x)
 
 
 def for_memory(n: int, d: int, m: int, setting: tuple | None) -> Callable[[], Any]:
-    """Return a contender's call, after a warm-up on 4 rows that imports and compiles everything."""
+    """Return a contender's function after a warm-up call on 4 rows, which imports and compiles everything."""
     build = ours if setting is None else lambda given: peer(given, Setting(*setting))
     jax.block_until_ready(build(problem(4, d, m))())
     return build(problem(n, d, m))
 
 
 def run(n: tuple[int, ...] = (128, 256), d: int = 64, m: int = 1024, rounds: int = 5, budget: float = 120.0) -> Report:
-    """Time both.
+    """Time lazynet and neural-tangents.
 
     Args:
-        n: numbers of rows.
-        d: length of a row.
-        m: width of the network.
-        rounds: number of timed calls of each contender, after a call that compiles.
-        budget: seconds after which a row starts no further round.
+        n: Numbers of rows.
+        d: Length of a row.
+        m: Width of the network.
+        rounds: Number of timed calls of each contender, after an untimed call that compiles.
+        budget: Time in seconds after which no further round is started for a row of the table.
     """
     notes = [
         "Seconds. first: the first call, compilation included. cpu: least processor time of a call, all threads; a "
@@ -114,10 +115,10 @@ def run(n: tuple[int, ...] = (128, 256), d: int = 64, m: int = 1024, rounds: int
 
 
 def rows_of(n: int, d: int, m: int, rounds: int, budget: float, notes: list[str]) -> list[dict[str, Any]]:
-    """Return a row for lazynet and a row for each implementation of neural-tangents, at one size.
+    """Return one row for lazynet and one for each implementation of neural-tangents, all for a single size.
 
     Raises:
-        RuntimeError: if the kernels differ.
+        RuntimeError: If the kernels differ.
     """
     given = problem(n, d, m)
     trials = interleaved({setting: peer(given, setting) for setting in SETTINGS}, rounds=2, budget=budget / 2)
@@ -165,10 +166,10 @@ def rows_of(n: int, d: int, m: int, rounds: int, budget: float, notes: list[str]
 
 
 def check_agreement(name: str, kernel: Any, ours: np.ndarray) -> float:
-    """Return the norm of the difference of two kernels over the norm of ours.
+    """Return the norm of the difference between two kernels divided by the norm of ours.
 
     Raises:
-        RuntimeError: if it exceeds the tolerance.
+        RuntimeError: If this ratio exceeds the tolerance.
     """
     difference = float(np.linalg.norm(np.asarray(kernel) - ours) / np.linalg.norm(ours))
     if not difference <= TOLERANCE:
@@ -179,7 +180,7 @@ def check_agreement(name: str, kernel: Any, ours: np.ndarray) -> float:
 
 
 def megabytes(size: int | None) -> float | None:
-    """Return bytes in MB."""
+    """Convert a number of bytes to MB."""
     return None if size is None else size / 1e6
 
 

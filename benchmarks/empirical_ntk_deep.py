@@ -1,4 +1,4 @@
-"""Empirical tangent kernel of a deep network: time and memory of lazynet against neural-tangents."""
+"""Empirical tangent kernel of a deep network: time and memory of lazynet compared with neural-tangents."""
 
 from collections.abc import Callable
 from itertools import product
@@ -14,12 +14,12 @@ import lazynet as lz
 from benchmarks.empirical_ntk import IMPLEMENTATIONS, Setting, check_agreement, megabytes, peer_kernel
 from benchmarks.timing import Report, Timing, interleaved, peak_memory, show_table
 
-# Axes of the outputs over which the kernel is averaged.
+# Output axes over which the kernel is averaged.
 TRACED: dict[str, tuple[int, ...]] = {"average": (-1,), "all": ()}
 
 
 class Perceptron(nn.Module):
-    """Dense layers without biases, with relu between them."""
+    """Network of dense layers without biases, with relu between the layers."""
 
     width: int
     layers: int
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, d: int, m: int, layers: int, k: int) -> Problem:
-    """Return a relu network of dense layers of width m, and n random unit rows of length d in float32."""
+    """Return a relu network with dense layers of width m, and n random unit rows of length d in float32."""
     rows = np.random.default_rng(0).standard_normal((n, d))
     x = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     network = Perceptron(m, layers, k)
@@ -49,20 +49,20 @@ def problem(n: int, d: int, m: int, layers: int, k: int) -> Problem:
 
 
 def peer(given: Problem, setting: Setting) -> Callable[[], Array]:
-    """Return a call that computes the kernel by neural-tangents."""
+    """Return a function that computes the kernel with neural-tangents."""
     network, variables, x = given
     return peer_kernel(lambda params, x: network.apply({"params": params}, x), variables["params"], x, setting)
 
 
 def ours(given: Problem, outputs: Literal["average", "all"]) -> Callable[[], np.ndarray]:
-    """Return a call that computes the kernel by lazynet."""
+    """Return a function that computes the kernel with lazynet."""
     return lambda: lz.empirical_ntk(given.network, given.variables, given.x, outputs=outputs, dtype="float32")
 
 
 def for_memory(
     n: int, sizes: dict[str, int], outputs: Literal["average", "all"], setting: tuple | None
 ) -> Callable[[], Any]:
-    """Return a contender's call, after a warm-up on a small network."""
+    """Return a contender's function after a warm-up call on a small network."""
 
     def build(given: Problem) -> Callable[[], Any]:
         return ours(given, outputs) if setting is None else peer(given, Setting(*setting))
@@ -72,7 +72,7 @@ def for_memory(
 
 
 def jacobian_difference(sizes: dict[str, int], outputs: Literal["average", "all"]) -> float:
-    """Return the largest difference of a small float64 kernel from the kernel of JAX's Jacobian, over its maximum."""
+    """Return the largest relative difference between a small float64 kernel and the kernel from JAX's Jacobian."""
     network, variables, x = problem(6, **{**sizes, "m": 32})
     with jax.enable_x64(True):
         params, rows = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (variables["params"], x))
@@ -98,21 +98,21 @@ def run(
     rounds: int = 3,
     budget: float = 240.0,
 ) -> Report:
-    """Time both.
+    """Time lazynet and neural-tangents.
 
     Args:
-        n: number of rows for lazynet.
-        d: length of a row.
-        m: width of the network.
-        layers: number of dense layers.
-        k: number of outputs.
-        outputs: "average" over the outputs, "all" pairs of outputs, or both.
-        peer_rows: number of rows for neural-tangents.
-        rounds: number of timed calls of each contender, after a call that compiles.
-        budget: seconds after which no further round starts.
+        n: Number of rows for lazynet.
+        d: Length of a row.
+        m: Width of the network.
+        layers: Number of dense layers.
+        k: Number of outputs.
+        outputs: "average" for the average over outputs, "all" for all pairs of outputs, or both.
+        peer_rows: Number of rows for neural-tangents.
+        rounds: Number of timed calls of each contender, after an untimed call that compiles.
+        budget: Time in seconds after which no further round is started.
 
     Raises:
-        RuntimeError: if the kernels differ.
+        RuntimeError: If the kernels differ.
     """
     sizes = {"d": d, "m": m, "layers": layers, "k": k}
     notes = [
@@ -138,11 +138,11 @@ def rows_of(
     rounds: int,
     budget: float,
 ) -> list[dict[str, Any]]:
-    """Return a row for lazynet and a row for each implementation of neural-tangents."""
+    """Return one row for lazynet and one for each implementation of neural-tangents."""
     few = problem(peer_rows, **sizes)
     trials: dict[Setting, Timing] = {}
     for setting in (Setting(*values, TRACED[outputs]) for values in product(IMPLEMENTATIONS, (0, None))):
-        # Time them separately, because each takes gigabytes.
+        # The settings are timed separately, because each of them takes gigabytes of memory.
         trials.update(interleaved({setting: peer(few, setting)}, rounds, budget / 5))
     fastest = {
         name: min((s for s in trials if s.implementation == name), key=lambda s: trials[s].best)

@@ -1,4 +1,4 @@
-"""Finite networks against their kernel, over data sets, activations and widths: gaps and seconds."""
+"""Finite networks compared with their kernels for several data sets, activations and widths: gaps and run times."""
 
 import sys
 import time
@@ -26,19 +26,19 @@ def run(
     budget: float = 360.0,
     quick: bool = False,
 ) -> Report:
-    """Run a sweep of one width for each row.
+    """Run a sweep over a single width for each row of the table.
 
     Args:
-        datasets: names of real data sets; nothing is downloaded, and absent data sets are left out.
-        activations: activations of the network.
-        widths: numbers of hidden units.
-        seeds: number of networks in a row.
-        steps: number of steps of gradient descent.
-        snapshots: number of log-spaced snapshots, over which the gaps are maximized.
-        n_train: number of training examples, of classes 0 and 1.
-        n_test: number of test examples.
-        budget: seconds after which no further row starts.
-        quick: True for digits, relu and tanh, widths 256 and 1024; it overrides the other flags.
+        datasets: Names of real data sets. Nothing is downloaded, and missing data sets are left out.
+        activations: Activations of the network.
+        widths: Numbers of hidden units.
+        seeds: Number of networks for each row of the table.
+        steps: Number of steps of gradient descent.
+        snapshots: Number of log-spaced snapshots over which the largest gap is taken.
+        n_train: Number of training examples from classes 0 and 1.
+        n_test: Number of test examples.
+        budget: Time in seconds after which no further row is started.
+        quick: Whether to run only digits with relu and tanh at widths 256 and 1024; overrides the other flags.
     """
     if quick:
         datasets, activations, widths = ("digits",), ("relu", "tanh"), (256, 1024)
@@ -69,7 +69,7 @@ def run(
             break
         rows.append(row(data[name], activation, width, seeds, steps, snapshots))
         print(f"{count + 1}/{len(plan)} {name} {activation} {width}: {rows[-1]['seconds']:.1f} s", file=sys.stderr)
-    # Large widths run last, because they cost most; the table lists the widths of a data set together.
+    # Large widths run last, because they cost the most, whereas the table lists the widths of a data set together.
     rows.sort(key=lambda row: (list(data).index(row["dataset"]), activations.index(row["activation"]), row["width"]))
     settings = {
         "datasets": list(data),
@@ -88,8 +88,8 @@ def run(
 
 
 def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, snapshots: int) -> dict[str, Any]:
-    """Return the row of a sweep of one width: gaps over the RMS of the targets, and seconds."""
-    # Every row includes its own compilation.
+    """Return the row for a sweep over one width: gaps divided by the RMS of the targets, and seconds."""
+    # The time of every row includes its own compilation.
     jax.clear_caches()
     network = lz.TwoLayer(width=width, activation=activation)
     begin = time.perf_counter()
@@ -99,7 +99,7 @@ def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, s
     rms = float(result.target_rms)
 
     def worst(gap: str) -> float:
-        # A diverged seed gives NaN.
+        # If a seed has diverged, the result is NaN.
         return float(result[gap].mean("seed", skipna=False).max(skipna=False)) / rms
 
     return {

@@ -1,4 +1,4 @@
-"""Predictions on a whole data set: time and memory of lazynet, and extrapolated time of neural-tangents."""
+"""Predictions on a whole data set: time and memory of lazynet, and extrapolated time for neural-tangents."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 
 
 class Clock(TaskProgress):
-    """Progress of a task that records when each stage was last reported."""
+    """Progress of a task, which records when each stage was last reported."""
 
     def __init__(self) -> None:
         """Start the clock."""
@@ -32,22 +32,22 @@ def run(
     peer_n: int = 2500,
     budget: float = 120.0,
 ) -> Report:
-    """Predict training at infinite width on true and on random labels of even and odd digits.
+    """Predict training at infinite width on true and on random labels for even and odd digits.
 
     Args:
-        dataset: name of a data set with the ten classes 0 to 9.
-        n_train: number of training images.
-        n_test: number of test images.
-        steps: the last step of descent.
-        peer_n: number of training images for neural-tangents, whose eigendecomposition takes n^3 operations.
-        budget: seconds after which neural-tangents starts no further round.
+        dataset: Name of a data set with the ten classes 0 to 9.
+        n_train: Number of training images.
+        n_test: Number of test images.
+        steps: Last step of descent.
+        peer_n: Number of training images for neural-tangents, whose eigendecomposition takes n^3 operations.
+        budget: Time in seconds after which no further round is started for neural-tangents.
     """
     data = lz.load_dataset(dataset, ("even", "odd"), n_train, n_test)
     network, settings = lz.TwoLayer(width=2), (steps, 200, None, "float32", None, None)
     kernel: Any = check_infinite_width(network, data, *settings)
     study = InfiniteWidth(network, data, kernel, *settings)
     held, begin, clock = resident("VmRSS"), time.perf_counter(), Clock()
-    # The steps of the runner, with a clock.
+    # These are the steps of the runner, with a clock.
     record = study.begin({})
     result = study.output.assemble(record, [task.compute(clock, None) for task in study.tasks(record)])
     seconds, peak = time.perf_counter() - begin, resident("VmHWM")

@@ -1,4 +1,4 @@
-"""Analytic kernel of one set of rows: time and memory of lazynet against neural-tangents."""
+"""Analytic kernel of one set of rows: time and memory of lazynet compared with neural-tangents."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,8 @@ import lazynet as lz
 from benchmarks.timing import Report, interleaved, peak_memory, show_table
 from lazynet.kernels import BLOCK, neural_tangents
 
-# Two correct kernels of unit rows in float32 are about 1e-7 apart, on the diagonal 1e-4 for neural-tangents' arccos.
+# Two correct kernels of unit rows in float32 differ by about 1e-7, or by 1e-4 on the diagonal because of the arccos in
+# neural-tangents.
 TOLERANCE = 1e-3
 
 
@@ -22,7 +23,7 @@ def rows(n: int, d: int) -> np.ndarray:
 
 
 def peer(x: np.ndarray) -> Callable[[], Array]:
-    """Return a jitted call that computes the kernel of the hidden layer by neural-tangents."""
+    """Return a jitted function that computes the kernel of the hidden layer with neural-tangents."""
     stax = neural_tangents().stax
     d = x.shape[1]
     layers = stax.serial(stax.Dense(1, W_std=d**0.5, b_std=None), stax.Relu())[2]
@@ -41,31 +42,31 @@ def peer(x: np.ndarray) -> Callable[[], Array]:
 
 
 def ours(x: np.ndarray) -> Callable[[], np.ndarray]:
-    """Return a call that computes the kernel by lazynet, in float32."""
+    """Return a function that computes the kernel with lazynet in float32."""
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     return lambda: kernel(x, dtype="float32")
 
 
 def for_memory(n: int, d: int, contender: str) -> Callable[[], Any]:
-    """Return a contender's call, after loading the rows and a warm-up on few of them."""
+    """Return a contender's function after loading the rows and making a warm-up call on some of them."""
     build = {"lazynet": ours, "neural-tangents": peer}[contender]
     x = rows(n, d)
-    # A full block and the same remainder, so that the call compiles nothing.
+    # The warm-up uses a full block and the same remainder, so that the measured call does not compile anything.
     jax.block_until_ready(build(x[: BLOCK + n % BLOCK])())
     return build(x)
 
 
 def run(n: tuple[int, ...] = (2000, 10_000), d: int = 784, rounds: int = 5, budget: float = 300.0) -> Report:
-    """Time both.
+    """Time lazynet and neural-tangents.
 
     Args:
-        n: numbers of rows.
-        d: length of a row.
-        rounds: number of timed calls of each contender, after a call that compiles.
-        budget: seconds after which a size starts no further round.
+        n: Numbers of rows.
+        d: Length of a row.
+        rounds: Number of timed calls of each contender, after an untimed call that compiles.
+        budget: Time in seconds after which no further round is started for a size.
 
     Raises:
-        RuntimeError: if the kernels differ.
+        RuntimeError: If the kernels differ.
     """
     notes = [
         "Seconds. share: best time of lazynet over best time of neural-tangents. peak: memory of a call above what its "

@@ -1,4 +1,4 @@
-"""Training curves from a kernel: time of lazynet against neural-tangents' predict."""
+"""Training curves from a kernel: time of lazynet compared with the `predict` module of neural-tangents."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -15,7 +15,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 steps of 1 / lambda_max."""
+    """Return the kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 times 1 / lambda_max."""
     data = lz.load_dataset(dataset, n_train=n, n_test=0)
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     k = kernel(data.x_train)
@@ -24,13 +24,13 @@ def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], Any]:
-    """Return a call that predicts by neural-tangents, with one eigendecomposition for both sets of labels."""
+    """Return a function that predicts with neural-tangents, using one eigendecomposition for both sets of labels."""
     predict = neural_tangents().predict
 
     def call() -> np.ndarray:
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             matrix, targets = jnp.asarray(k, dtype), jnp.asarray(y, dtype)
-            # The loss of neural-tangents is a mean over examples and outputs.
+            # The loss in neural-tangents is a mean over examples and outputs.
             path = predict.gradient_descent_mse(matrix, targets, learning_rate=1.0)
             return np.asarray(path(jnp.asarray(times * y.size, dtype), jnp.zeros_like(targets)))
 
@@ -38,7 +38,7 @@ def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callabl
 
 
 def ours(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callable[[], np.ndarray]:
-    """Return a call that predicts by lazynet from a kernel stored in this dtype."""
+    """Return a function that predicts with lazynet from a kernel stored in the given dtype."""
     matrix = k.astype(dtype)
     return lambda: lz.kernel_flow(matrix, y, times=times, method="krylov", tolerance=TOLERANCE[dtype]).train
 
@@ -51,15 +51,15 @@ def run(
     extrapolate: int = 10_000,
     budget: float = 600.0,
 ) -> Report:
-    """Time both.
+    """Time lazynet and neural-tangents.
 
     Args:
-        n: numbers of examples.
-        dtypes: dtypes of the kernel's storage, and of neural-tangents' computation.
-        dataset: name of the data set.
-        rounds: number of timed calls of each contender, after a call that compiles.
-        extrapolate: a larger number of examples, for lazynet only; 0 for none.
-        budget: seconds after which a row starts no further round.
+        n: Numbers of examples.
+        dtypes: Dtypes in which lazynet stores the kernel and neural-tangents computes.
+        dataset: Name of the data set.
+        rounds: Number of timed calls of each contender, after an untimed call that compiles.
+        extrapolate: Larger number of examples at which only lazynet is timed, or 0 to skip this.
+        budget: Time in seconds after which no further round is started for a row of the table.
     """
     notes = [
         "Seconds for true and random labels at 200 times, for a given kernel. x: neural-tangents' best time over "
@@ -103,7 +103,7 @@ def run(
 
 
 def difference(predictions: np.ndarray, exact: np.ndarray, y: np.ndarray) -> float:
-    """Return the largest norm, over labels and times, of the difference over the norm of the labels."""
+    """Return the largest norm of the difference over all labels and times, divided by the norm of the labels."""
     return float((np.linalg.norm(predictions - exact, axis=1) / np.linalg.norm(y, axis=0)).max())
 
 

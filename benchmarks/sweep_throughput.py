@@ -1,4 +1,4 @@
-"""Sweeps: time of lazynet against loops in the style of the documentation of optax and neural-tangents."""
+"""Sweeps: time of lazynet compared with loops in the style of the documentation of optax and neural-tangents."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from lazynet.training import Member, batch_key, choose_stepper, member_key, simu
 
 
 class Problem(NamedTuple):
-    """The task of all contenders: full-batch descent on 1/2 sum (f - y)^2 from the same starts, at the same rate."""
+    """Task of all contenders: full-batch descent on 1/2 sum (f - y)^2 with equal initial weights and learning rates."""
 
     data: lz.Dataset
     seeds: int
@@ -43,20 +43,20 @@ def problem(n: int, d: int, n_test: int, seeds: int, steps: int) -> Problem:
 
 
 def starts(given: Problem, network: lz.TwoLayer) -> list[dict[str, Any]]:
-    """Return the initial variables of the members."""
+    """Return the initial variables of all members."""
     x = given.arrays[0]
     return [dict(network.init(start_key(member_key(network.width, seed)), x)) for seed in range(given.seeds)]
 
 
 class Loop(NamedTuple):
-    """The training loop of optax's "Getting started": an optimizer, and a jitted step that Python calls."""
+    """Training loop from optax's "Getting started": an optimizer, and a jitted step that is called from Python."""
 
     optimizer: optax.GradientTransformation
     step: Callable[..., tuple[Any, Any, Array]]
 
 
 def optax_loop(network: lz.TwoLayer, learning_rate: float) -> Loop:
-    """Return the loop, which trains any member."""
+    """Return a loop that can train any member."""
     optimizer = optax.sgd(learning_rate)
 
     def compute_loss(params: Any, fixed: Any, x: Array, y: Array) -> Array:
@@ -72,12 +72,12 @@ def optax_loop(network: lz.TwoLayer, learning_rate: float) -> Loop:
 
 
 def outputs(network: lz.TwoLayer, params: Any, fixed: Any, x: Array) -> Any:
-    """Return the network's outputs (n,) from its trained and its fixed variables."""
+    """Return the outputs (n,) of the network with the given trained and fixed variables."""
     return network.apply({"params": params, "fixed": fixed}, x)
 
 
 def training_peer(given: Problem, network: lz.TwoLayer) -> Callable[[], list[Any]]:
-    """Return a call that trains every member by a Python loop over jitted steps, and returns the trained parameters."""
+    """Return a function that trains all members in Python loops over jitted steps and returns their parameters."""
     x, y, _ = given.arrays
     members, loop = starts(given, network), optax_loop(network, given.learning_rate)
 
@@ -95,10 +95,10 @@ def training_peer(given: Problem, network: lz.TwoLayer) -> Callable[[], list[Any
 
 
 def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray) -> Callable[[], list[Any]]:
-    """Return a call that trains every member and compares it with its kernels, by neural-tangents and optax.
+    """Return a function that trains every member and compares it with its kernels, using neural-tangents and optax.
 
-    At each snapshot it computes predictions and the drift of the empirical kernel. It also calls `gradient_descent_mse`
-    with the member's own kernel at the start, and with the given kernel of infinite width.
+    At each snapshot, the function computes predictions and the drift of the empirical kernel. It also calls
+    `gradient_descent_mse` with the member's own initial kernel, and with the given infinite-width kernel.
     """
     nt = neural_tangents()
     x, y, x_test = given.arrays
@@ -106,7 +106,7 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
     kernel: Any = lz.analytic_kernel(network)
     rows, test_rows = given.data.x_train, given.data.x_test
     limit = [jnp.asarray(k, "float32") for k in (kernel(rows), kernel(test_rows, rows))]
-    # The loss of neural-tangents is a mean over examples, ours is a sum.
+    # The loss in neural-tangents is a mean over examples, whereas ours is a sum.
     times = jnp.asarray(snapshots * y.size, "float32")
 
     @jax.jit
@@ -147,10 +147,10 @@ def nothing(variables: Any, member: Member, shared: dict[str, Array]) -> dict[st
 
 
 def training_ours(given: Problem, network: lz.TwoLayer, stepper: str) -> Callable[[], list[Any]]:
-    """Return a call that trains every member by lazynet in the packs of a sweep, and returns the trained parameters."""
+    """Return a function that trains all members with lazynet, in the packs of a sweep, and returns their parameters."""
     data = given.data
     chosen = choose_stepper(network, squared(), lz.Optimizer("sgd", stepper=stepper), None, data.x_train)
-    # The hidden stepper without rotation to the row space.
+    # Use the hidden stepper without rotation into the row space.
     arrays = {"x": data.x_train, "rows": data.x_train} if stepper == "hidden" else chosen.share(data.x_train)
     arrays |= {"y": data.y_train, "learning_rate": given.learning_rate}
     shared = {name: jnp.asarray(value, "float32") for name, value in arrays.items()}
@@ -175,7 +175,7 @@ def training_ours(given: Problem, network: lz.TwoLayer, stepper: str) -> Callabl
 
 
 def experiment_ours(given: Problem, widths: tuple[int, ...], snapshots: int) -> Callable[[], Any]:
-    """Return a call of `lazynet.sweep` over these widths."""
+    """Return a function that runs `lazynet.sweep` over the given widths."""
     rate = given.learning_rate
     return lambda: lz.sweep(
         lz.TwoLayer(width=2),
@@ -190,7 +190,7 @@ def experiment_ours(given: Problem, widths: tuple[int, ...], snapshots: int) -> 
 
 
 def sgemm() -> Callable[[], Array]:
-    """Return a call of jax.numpy.dot on two 2048 x 2048 matrices, for the rate of the machine."""
+    """Return a function that multiplies two 2048 x 2048 matrices with jax.numpy.dot, to measure the machine's speed."""
     a, b = (jax.random.normal(key, (2048, 2048), "float32") for key in jax.random.split(jax.random.key(0)))
     dot = jax.jit(jnp.dot)
     return lambda: dot(a, b)
@@ -208,20 +208,20 @@ def run(
     rounds: int = 5,
     budget: float = 300.0,
 ) -> Report:
-    """Time both at each width.
+    """Time lazynet and the loops at each width.
 
     Args:
-        what: "training" only, or "experiment" with kernels, drift and predictions at the snapshots.
-        widths: numbers of hidden units.
-        n: training examples.
-        d: features.
-        seeds: networks of each width.
-        steps: steps of full-batch descent.
-        snapshots: number of log-spaced snapshots of the experiment.
-        stepper: stepper of lazynet's training; "auto" is the fastest, "hidden" takes 4 n d m operations a step, without
-            rotation to the row space or pre-activations.
-        rounds: number of timed calls of each contender, after a call that compiles.
-        budget: seconds after which a width starts no further round.
+        what: "training" for training only, or "experiment" to include kernels, drift and predictions at the snapshots.
+        widths: Numbers of hidden units.
+        n: Number of training examples.
+        d: Number of features.
+        seeds: Number of networks at each width.
+        steps: Number of steps of full-batch descent.
+        snapshots: Number of log-spaced snapshots in the experiment.
+        stepper: Stepper with which lazynet trains: "auto" for the fastest stepper, or "hidden" for 4 n d m operations
+            per step, without rotation into the row space or updates of pre-activations.
+        rounds: Number of timed calls of each contender, after an untimed call that compiles.
+        budget: Time in seconds after which no further round is started for a width.
     """
     if what not in ("training", "experiment"):
         raise ValueError(f"what must be training or experiment, got {what!r}.")
@@ -269,7 +269,7 @@ def difference(what: str, ours: Any, theirs: Any) -> float:
 
 
 def totals(rows: list[dict[str, Any]], total: Timing) -> list[dict[str, Any]]:
-    """Return the rows of all widths together: a sweep by lazynet, and the sums of the loop's times."""
+    """Return the rows for all widths together: one sweep with lazynet, and the total times of the loop."""
     loops = [row for row in rows if row["contender"] == "loop"]
     sums = {name: sum(row[name] for row in loops) for name in ("first_seconds", "best_seconds", "median_seconds")}
     ours = {"first_seconds": total.first, "best_seconds": total.best, "median_seconds": total.median}
@@ -281,7 +281,7 @@ def totals(rows: list[dict[str, Any]], total: Timing) -> list[dict[str, Any]]:
 
 
 def row(width: int, name: str, timings: dict[str, Timing], given: Problem, rate: float | None) -> dict[str, Any]:
-    """Return the row of a contender at a width."""
+    """Return the row for one contender at one width."""
     timing, data = timings[name], given.data
     operations = 4.0 * data.n_train * data.dim * width * given.steps * given.seeds
     return {

@@ -1,4 +1,4 @@
-"""Tools of the benchmarks: interleaved timing, peak memory of a call, the environment, and output."""
+"""Tools for the benchmarks: interleaved timing, the peak memory of a call, the environment, and output."""
 
 import importlib
 import importlib.metadata
@@ -27,13 +27,13 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Report(NamedTuple):
-    """The result of a benchmark.
+    """Result of a benchmark.
 
     Attributes:
-        settings: the settings.
-        dtype: dtype of the computation.
-        rows: a flat dictionary for each row.
-        notes: explanations of the columns.
+        settings: Settings of the benchmark.
+        dtype: Dtype of the computation.
+        rows: One flat dictionary for each row of the table.
+        notes: Explanations of the columns.
     """
 
     settings: dict[str, Any]
@@ -43,15 +43,16 @@ class Report(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """The timing of a contender.
+    """Timing of a contender.
 
     Attributes:
-        first: seconds of the first call, compilation included.
-        best: least seconds of a later call.
-        median: median seconds of the later calls.
-        cpu: least processor time of a later call, over all threads; a busy machine hardly changes it.
-        rounds: number of later calls.
-        result: result of the first call.
+        first: Duration of the first call in seconds, including compilation.
+        best: Shortest duration of a later call in seconds.
+        median: Median duration of the later calls in seconds.
+        cpu: Shortest processor time of a later call in seconds, summed over threads, which hardly depends on how busy
+            the machine is.
+        rounds: Number of later calls.
+        result: Result of the first call.
     """
 
     first: float
@@ -65,15 +66,15 @@ class Timing(NamedTuple):
 def interleaved(
     contenders: dict[Name, Callable[[], Any]], rounds: int = 5, budget: float = 120.0
 ) -> dict[Name, Timing]:
-    """Time contenders in turns, so that a slow moment of the machine affects all of them.
+    """Time contenders in turn, so that a period in which the machine is slow affects all of them.
 
-    Each contender is called once to compile. In each round it is called once untimed and once timed. A call ends when
-    its result is ready.
+    Each contender is called once to compile. In each round, each contender is called once untimed and once timed. A
+    call ends when its result is ready.
 
     Args:
-        contenders: functions without arguments by name.
-        rounds: number of rounds.
-        budget: seconds after which no further round starts; there is at least one.
+        contenders: Functions without arguments, keyed by name.
+        rounds: Number of rounds.
+        budget: Time in seconds after which no further round is started; at least one round is run.
     """
     firsts, results = {}, {}
     times: dict[Any, list[tuple[float, float]]] = {name: [] for name in contenders}
@@ -82,7 +83,7 @@ def interleaved(
         firsts[name], _, results[name] = _timed(call)
     for _ in range(rounds):
         for name, call in contenders.items():
-            # An untimed call fills the caches that the other contenders have emptied.
+            # An untimed call refills the caches that the other contenders have emptied.
             _timed(call)
             times[name].append(_timed(call)[:2])
         if time.perf_counter() - begin > budget:
@@ -103,7 +104,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
 
 @contextmanager
 def compilations() -> Iterator[list[float]]:
-    """Yield a list that receives the seconds of each lowering and compilation by XLA in this context."""
+    """Yield a list that receives the duration in seconds of each lowering and compilation by XLA in this context."""
     seconds: list[float] = []
 
     def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
@@ -118,14 +119,15 @@ def compilations() -> Iterator[list[float]]:
 
 
 def peak_memory(module: str, build: str, **arguments: Any) -> int | None:
-    """Return the bytes by which a call raises the peak resident memory of a new process; None outside Linux.
+    """Return the number of bytes by which a call raises the peak memory of a new process, or None outside Linux.
 
-    This is an upper bound: it includes the compilation of the call, and may include memory that the warm-up has freed.
+    The number is an upper bound: it includes the compilation of the call, and may include memory that the warm-up has
+    freed.
 
     Args:
-        module: name of a module.
-        build: name of its function that warms up and returns the call.
-        arguments: arguments of that function, plain values.
+        module: Name of a module.
+        build: Name of the function in the module that warms up and returns the function to be called.
+        arguments: Arguments of the function `build`, given as plain values.
     """
     code = f"from benchmarks.timing import _report_memory; _report_memory({module!r}, {build!r}, {arguments!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -141,7 +143,7 @@ def _report_memory(module: str, build: str, arguments: dict[str, Any]) -> None:
 
 
 def resident(field: str) -> int | None:
-    """Return VmRSS or VmHWM of this process in bytes; getrusage would include the peak of the parent process."""
+    """Return the VmRSS or VmHWM of this process in bytes; getrusage would include the peak of the parent process."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -150,7 +152,7 @@ def resident(field: str) -> int | None:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, device, number of CPUs, and load average."""
+    """Return the versions, the device, the number of CPUs, and the load average."""
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
@@ -160,7 +162,7 @@ def environment() -> dict[str, Any]:
 
 
 def write_json(path: Path, name: str, report: Report, seconds: float) -> None:
-    """Write name, environment, report and total seconds; numbers that are not finite become null."""
+    """Write the name, environment, report and total seconds as JSON; numbers that are not finite become null."""
     record = {"name": name, **environment(), "seconds": seconds, **report._asdict()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -180,10 +182,11 @@ def show_table(
     """Print a table.
 
     Args:
-        title: title of the table.
-        rows: dictionary for each row.
-        columns: key and number format of each column by its heading; text columns have an empty format.
-        notes: lines below the table.
+        title: Title of the table.
+        rows: One dictionary for each row.
+        columns: Key and number format of each column, keyed by the heading of the column. Text columns have an empty
+            format.
+        notes: Lines to print below the table.
     """
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading, (_, style) in columns.items():

@@ -1,4 +1,4 @@
-"""Compare kernels of infinitely wide deep networks with means over random starts, at growing depth and width.
+"""Compare kernels of infinitely wide deep networks with means over random initializations, at growing depth and width.
 
 The largest networks have 268 million weights; the script takes ten to fifteen minutes on two cores.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 import lazynet as lz
 
-# Number of random starts, and the smaller number at larger widths.
+# Number of random initializations, the smaller number used at larger widths, and the width above which it is used.
 STARTS, FEWER, LARGE_WIDTH = 200, 32, 2048
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line reproduce ...]
 
-Each study runs once without interruption, and once killed by SIGKILL at random moments. A line ensemble also runs in
-two shards. The program ends with exit code 1 if a result differs.
+Each study runs once without interruption, and once with SIGKILL sent at random moments. A line ensemble also runs in
+two shards. The program exits with code 1 if any result differs.
 """
 
 import argparse
@@ -43,7 +43,7 @@ sys.exit(main(["reproduce", "arora2019", "--size", "tiny", "--out", OUT, "--resu
 
 
 def main() -> int:
-    """Run the studies that the command line names; return 1 if a result differs."""
+    """Run the studies named on the command line, and return 1 if any result differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="studies to run, by default all")
     parser.add_argument("--kills", type=int, default=5, help="number of kills (5)")
@@ -57,14 +57,14 @@ def main() -> int:
 
 
 def check(name: str, folder: Path, kills: int, moments: random.Random) -> int:
-    """Run one study without and with kills; return the number of differing results."""
+    """Run one study with and without kills, and return the number of results that differ."""
     whole, killed = folder / f"{name}-whole", folder / f"{name}-killed"
     begin = time.monotonic()
     finish(start(name, whole))
     seconds = time.monotonic() - begin
     for _ in range(kills):
         process = start(name, killed)
-        # The import takes part of the time in which a kill may come.
+        # The import takes up part of the time in which the process may be killed.
         time.sleep(moments.uniform(0.1, 0.8) * seconds)
         process.kill()
         process.wait()
@@ -81,23 +81,23 @@ def check(name: str, folder: Path, kills: int, moments: random.Random) -> int:
 
 
 def start(name: str, out: Path, shard: tuple[int, int] | None = None) -> subprocess.Popen[bytes]:
-    """Start a study in a process of its own."""
+    """Start a study in a separate process."""
     return python(f"OUT, SHARD = {str(out)!r}, {shard}\n{STUDIES[name]}")
 
 
 def python(code: str) -> subprocess.Popen[bytes]:
-    """Start a Python program."""
+    """Run Python code in a new process."""
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process, and end if it fails."""
+    """Wait for a process, and exit if the process fails."""
     if process.wait():
         raise SystemExit(f"A process ended with code {process.returncode}.")
 
 
 def report(text: str, whole: Path, other: Path) -> int:
-    """Print whether all results in two folders are equal; return 1 if they differ."""
+    """Print whether all results in two folders are equal, and return 1 if they differ."""
     names = {str(file.relative_to(folder)) for folder in (whole, other) for file in results(folder)}
     differing = sorted(name for name in names if not equal(whole / name, other / name))
     outcome = f"differ: {', '.join(differing)}" if differing or not names else "are equal bit for bit"
@@ -106,12 +106,12 @@ def report(text: str, whole: Path, other: Path) -> int:
 
 
 def results(folder: Path) -> list[Path]:
-    """Return the files with results, cells included."""
+    """Return all files that contain results, including those of single cells."""
     return [file for file in folder.rglob("*") if file.suffix in (".nc", ".npz")]
 
 
 def equal(a: Path, b: Path) -> bool:
-    """Return whether two files hold the same arrays, bit for bit."""
+    """Return whether two files contain the same arrays, bit for bit."""
     if not (a.exists() and b.exists()):
         return False
     return arrays(a) == arrays(b)

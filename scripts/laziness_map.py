@@ -1,7 +1,7 @@
-"""Map where networks learn the digits 1 and 8 lazily, over width and output scale, and find the boundary.
+"""Map the widths and output scales at which networks learn the digits 1 and 8 lazily, and find the boundary.
 
-With both layers trained, the boundary falls like m^(-1/2). With the hidden layer trained, at a smaller kernel change,
-it falls more steeply. The script takes about five minutes on two cores.
+If both layers are trained, the boundary falls as m^(-1/2). If only the hidden layer is trained, the boundary, here at a
+smaller kernel change, falls more steeply. The script takes about five minutes on two cores.
 """
 
 import argparse
@@ -11,12 +11,12 @@ import numpy as np
 
 import lazynet as lz
 
-# Relative kernel change at the boundary, by trained layers.
+# Relative kernel change that defines the boundary, for each choice of trained layers.
 MAPS = {"both": 0.3, "hidden": 0.1}
 
 
 def print_map(result):
-    """Print the map as a table, and its boundary."""
+    """Print the map as a table, followed by its boundary."""
     change, error = result.kernel_change.mean("seed"), 100 * result.test_error.mean("seed")
     print(f"{'alpha':>9}  " + "  ".join(f"{f'm = {width}':>15}" for width in result.width.values))
     for i, scale in enumerate(result.output_scale.values):

@@ -12,7 +12,7 @@ class Convolutional(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Return outputs (n, 1) of rows (n, 64) of pixels."""
+        """Return the outputs, shape (n, 1), for rows of pixels, shape (n, 64)."""
         features = nn.relu(nn.Conv(self.width, (3, 3))(x.reshape(-1, 8, 8, 1)))
         return nn.Dense(1)(features.mean(axis=(1, 2)))
 

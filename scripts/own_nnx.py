@@ -9,13 +9,13 @@ class Perceptron(nnx.Module):
     """A perceptron with two hidden layers, with the initializers of NNX."""
 
     def __init__(self, width, rngs):
-        """Draw the layers."""
+        """Create the layers with random weights."""
         self.first = nnx.Linear(64, width, rngs=rngs)
         self.second = nnx.Linear(width, width, rngs=rngs)
         self.readout = nnx.Linear(width, 1, rngs=rngs)
 
     def __call__(self, x):
-        """Return outputs (n, 1) of rows (n, 64)."""
+        """Return the outputs, shape (n, 1), for rows of shape (n, 64)."""
         return self.readout(nnx.relu(self.second(nnx.relu(self.first(x)))))
 
 

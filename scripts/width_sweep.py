@@ -3,8 +3,8 @@
     python scripts/width_sweep.py --widths 256 1024 4096 16384 --seeds 16 --out runs/wide --resume
 
 The devices of a machine share the networks. To use several machines, run the script on each of them with `--hosts`.
-SLURM and Cloud TPU describe the hosts to JAX; elsewhere give the address of the first host, the number of hosts, and
-the number of this host, from 0:
+SLURM and Cloud TPU describe the hosts to JAX. Elsewhere, give the address of the first host, the number of hosts, and
+the number of this host, counting from 0:
 
     python scripts/width_sweep.py --hosts 10.0.0.1:1234 4 0 --widths 256 1024 4096 16384 --seeds 16 --out runs/wide
 
@@ -19,7 +19,7 @@ from lazynet import cli
 
 
 def connect(arguments: list[str]) -> list[str]:
-    """Connect to the other hosts if there is `--hosts [ADDRESS COUNT NUMBER]`; return the other arguments."""
+    """Connect to the other hosts if `--hosts [ADDRESS COUNT NUMBER]` is given, and return the other arguments."""
     if "--hosts" not in arguments:
         return arguments
     at = arguments.index("--hosts")

@@ -19,7 +19,7 @@ class DatasetRecord(NamedTuple):
     Attributes:
         name: Name that `load_dataset` accepts.
         available: Whether the data set can be loaded without a download.
-        path: Folder of its files, or None if it has no files or they are missing.
+        path: Folder that contains the files, or None if the data set has no files or the files are missing.
         description: Size and source.
     """
 

@@ -18,13 +18,13 @@ class Dataset:
     Inputs are checked but not rescaled; use `unit_rows` for rows of unit norm. Float64 arrays are not copied.
 
     Args:
-        x_train: Training inputs, array-like of shape (n, d) with n >= 1, finite, without zero rows.
-        y_train: Training targets, array-like of shape (n,), or (n, k) with k >= 2, finite.
+        x_train: Training inputs, a finite array-like of shape (n, d) with n >= 1 and no zero rows.
+        y_train: Training targets, a finite array-like of shape (n,), or (n, k) with k >= 2.
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
         y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
         name: Name of the data set in results.
-        classes: Original label of each class, or list of labels for a class that is a group. None if the targets are
-            not class labels.
+        classes: Original label of each class (a list of labels if the class is a group), or None if the targets are not
+            class labels.
 
     Raises:
         ValueError: If an array has the wrong shape, a value that is not finite or a zero row, or if only one of
@@ -91,7 +91,7 @@ class Dataset:
 
     @property
     def outputs(self) -> int:
-        """Number of targets per example: 1 if `y_train` has one dimension."""
+        """Number of targets per example, which is 1 if `y_train` has one dimension."""
         return 1 if self.y_train.ndim == 1 else self.y_train.shape[1]
 
     def in_span(self) -> "Dataset":

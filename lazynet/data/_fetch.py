@@ -60,7 +60,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         The folder that holds the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is any other data set, or if a downloaded file is damaged and therefore discarded.
+        ValueError: If `name` is neither of these data sets, or if a downloaded file is damaged and therefore discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")
@@ -77,7 +77,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
             if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == checksum:
                 continue
             _fetch_file(f"{base}{file}.gz", target, checksum)
-        except OSError as error:  # includes the exceptions of requests
+        except OSError as error:  # includes the exceptions raised by requests
             raise FileNotFoundError(
                 f"{name} could not be downloaded from {base} to {folder} ({type(error).__name__}). Put "
                 f"the files {', '.join(IDX_FILES)} into that folder, or set LAZYNET_DATA to the folder that contains "

@@ -13,7 +13,7 @@ CIFAR_ROW = 1 + 3 * 32 * 32
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, decompressed if its name ends in .gz.
+    """Return the contents of a file, decompressed if its name ends in .gz.
 
     Raises:
         ValueError: If the gzip stream is damaged.

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 LABELS = range(10)  # labels of every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
-# A string names all classes at once. Otherwise, each entry is a label, a group of labels, or a string for either.
+# A string names all classes at once. Otherwise, each entry is a label, a group of labels, or a string that stands for
+# either.
 Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 
 
@@ -78,7 +79,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
 
 def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> Int[np.ndarray, " n"]:
-    """Return the index of each label's group, shape (n,) int64, or -1 for labels that are in no group."""
+    """Return the index (int64) of each label's group, shape (n,), or -1 for labels that are in no group."""
     index_of_label = np.full(len(LABELS), -1)
     for index, group in enumerate(groups):
         index_of_label[list(group)] = index
@@ -89,7 +90,7 @@ def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
     """Encode class indices in 0..count-1 as float64 targets.
 
     For two classes, targets are +1 for the first and -1 for the second, shape (n,). For more classes, targets are
-    one-hot minus 1/count, shape (n, count), and each row sums to zero.
+    one-hot rows minus 1/count, shape (n, count), and each row sums to zero.
 
     >>> class_targets(np.array([0, 1, 1]), 2)
     array([ 1., -1., -1.])
@@ -100,7 +101,7 @@ def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
 
 
 def is_labels(y: ArrayLike) -> bool:
-    """Return whether targets encode classes: +1 and -1, or rows of one-hot minus 1/k (to 1e-6).
+    """Return whether targets encode classes as +1 and -1, or as one-hot rows minus 1/k (to within 1e-6).
 
     Args:
         y: Targets, array-like of shape (n,) or (n, k) with any real dtype.

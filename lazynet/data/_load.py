@@ -90,22 +90,22 @@ def load_dataset(
 ) -> Dataset:
     """Load the first examples of selected classes of a real data set, in file order.
 
-    Files are searched for in `root` if it is given. Otherwise they are searched for in the folder named by the
+    Files are searched for in `root` if it is given. Otherwise, they are searched for in the folder named by the
     environment variable LAZYNET_DATA, in the folder of Debian's packages, and in the user's cache. MNIST and
     Fashion-MNIST are downloaded into the cache if they are in none of these folders.
 
     Args:
         name: "digits" (bundled with scikit-learn), "mnist", "fashion-mnist" or "cifar10".
         classes: Two or more labels from 0 to 9, or groups of labels that each count as one class; see `parse_classes`.
-        n_train: Number of training examples, at least 1. Defaults to all, or to the first 80% (rounded down) for
-            digits.
-        n_test: Number of test examples, at least 0. Defaults to all. For digits, the test examples follow the training
-            examples.
+        n_train: Number of training examples, at least 1. Defaults to all training examples or, for digits, to the first
+            80% of all examples (rounded down).
+        n_test: Number of test examples, at least 0. Defaults to all test examples. For digits, the test examples follow
+            the training examples.
         root: Folder that contains either the files or a subfolder `name` with the files.
 
     Returns:
-        A `Dataset` in float64 with inputs of unit norm, not centered. Targets of two classes are +1 for the first and
-        -1 for the second, shape (n,). Targets of k > 2 classes are one-hot minus 1/k, shape (n, k).
+        A `Dataset` in float64 with inputs that have unit norm and are not centered. Targets of two classes are +1 for
+        the first and -1 for the second, shape (n,). Targets of k > 2 classes are one-hot rows minus 1/k, shape (n, k).
 
     Raises:
         ValueError: If an argument is invalid, there are fewer examples than requested, or a file is damaged.

@@ -19,7 +19,7 @@ from lazynet.typing import Real
 # Function that takes a key and the center of each point, and returns the points.
 PointSampler = Callable[[Array, np.ndarray], np.ndarray]
 
-PAIRS = 2**24  # pairs of examples compared at a time
+PAIRS = 2**24  # number of pairs of examples that are compared at a time
 CLUSTERED = 20_000  # size of the largest class to cluster, because clustering stores all pairwise distances
 
 
@@ -39,12 +39,12 @@ def mixture(
 ) -> Dataset:
     """Sample points of several classes, each of which is a mixture of several components of equal frequency.
 
-    By default, the center mu_i of each of the k l components has coordinates N(0, sigma_0^2 / dim), and the points of
-    component i are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit`, scaled to unit norm (Li and Liang 2018,
-    section 7 and assumption A2). The separation of the components is then random. With `delta`, the components are
-    exactly separated instead (assumption A1): each is a cap of the unit sphere with diameter lambda_ * delta, and any
-    two caps are delta apart. All pairs of centers have the same inner product, and the angle between a point and its
-    center is uniformly distributed.
+    By default, the center mu_i of each of the k l components has coordinates drawn from N(0, sigma_0^2 / dim), and the
+    points of component i are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit`, scaled to unit norm (Li and Liang
+    2018, section 7 and assumption A2). The separation of the components is then random. With `delta`, the components
+    are exactly separated instead (assumption A1): each is a cap of the unit sphere with diameter lambda_ * delta, and
+    any two caps are delta apart. All pairs of centers have the same inner product, and the angle between a point and
+    its center is uniformly distributed.
 
     Args:
         n_train: Number of training points, at least classes * components.
@@ -60,9 +60,9 @@ def mixture(
         lambda_: Diameter of a component divided by `delta`, at least 0. Defaults to 0. Requires `delta`.
 
     Returns:
-        A `Dataset` named "mixture" with points in random order. Targets are one-hot minus 1/k, shape (n, k), even for
-        two classes. Centers and training points do not depend on `n_test`, and centers do not depend on `n_train` or
-        `sigma`.
+        A `Dataset` named "mixture" with points in random order. Targets are one-hot rows minus 1/k, shape (n, k), even
+        for two classes. Centers and training points do not depend on `n_test`, and centers do not depend on `n_train`
+        or `sigma`.
 
     Raises:
         ValueError: If an argument is invalid, or the sphere has no room for components of this diameter and distance
@@ -116,7 +116,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
         diameter: Diameter of a component, at least 0 and below sqrt(2), at which the arcs touch.
 
     Returns:
-        A `Dataset` named "xor". Targets are one-hot minus 1/2, shape (n, 2).
+        A `Dataset` named "xor". Targets are one-hot rows minus 1/2, shape (n, 2).
 
     Raises:
         ValueError: If an argument is invalid.
@@ -140,7 +140,8 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
     if dim < count + 1:
         raise ValueError(f"dim must be at least {count + 1} for {count} components that are delta apart, got {dim}.")
     diameter = ratio * delta
-    # A chord c of the unit sphere spans the angle 2 arcsin(c / 2). Between two centers lie the gap and two radii.
+    # A chord c of the unit sphere spans the angle 2 arcsin(c / 2). The angle between two centers consists of the gap
+    # and two radii.
     angle = 2 * np.arcsin(delta / 2) + 2 * np.arcsin(diameter / 2) if max(delta, diameter) <= 2 else np.inf
     if angle > np.pi / 2 + 1e-12:
         raise ValueError(
@@ -221,13 +222,14 @@ class Separation:
 def separation(data: Dataset, components: int | None = None) -> Separation:
     """Measure the distance between classes and the diameter of their components on the training examples.
 
-    For the distribution that the examples are drawn from, the measured delta is an upper bound and the measured
-    diameter a lower bound: in high dimensions, no two examples are at opposite ends of a component.
+    The measured delta is an upper bound on the delta of the distribution from which the examples are drawn, and the
+    measured diameter is a lower bound on the diameter of its components: in high dimensions, no two examples are at
+    opposite ends of a component.
 
     Args:
         data: Data set with class labels as targets. Examples are not rescaled; in the paper, they have unit norm.
-        components: Number l of components per class, which complete-linkage clustering identifies. If None, every
-            example is its own component: the diameter is 0 and l is the size of the largest class.
+        components: Number l of components per class, which are identified by complete-linkage clustering. If None,
+            every example is its own component: the diameter is 0 and l is the size of the largest class.
 
     Returns:
         A `Separation` with the fields delta, diameter and components.

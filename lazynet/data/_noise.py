@@ -19,7 +19,7 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     examples chosen at a smaller portion are also chosen at any larger portion, and they get the same labels.
 
     Args:
-        y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with rows of one-hot minus 1/k.
+        y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with one-hot rows minus 1/k.
         portion: Fraction of the labels that are redrawn, between 0 and 1.
         key: JAX random key that determines the chosen examples and their new labels.
 
@@ -41,7 +41,7 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     noisy = np.array(y, dtype=np.float64)
     n, classes = len(noisy), 2 if noisy.ndim == 1 else noisy.shape[1]
     key_chosen, key_labels = jax.random.split(check_key(key))
-    # Explicit int32, so that the draws do not depend on whether 64-bit types are enabled.
+    # With an explicit int32 dtype, the draws do not depend on whether 64-bit types are enabled.
     chosen = np.asarray(jax.random.permutation(key_chosen, jnp.arange(n, dtype=jnp.int32)))[: round(fraction * n)]
     labels = np.asarray(jax.random.randint(key_labels, (n,), 0, classes, dtype=jnp.int32))
     redrawn = np.eye(2)[labels] - 0.5 if noisy.ndim == 2 and classes == 2 else class_targets(labels, classes)

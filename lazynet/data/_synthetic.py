@@ -91,8 +91,8 @@ def gaussian_mixture(
 
     Returns:
         A `Dataset` named "gaussian-mixture" with inputs of unit norm. Targets of two classes are +1 and -1, shape (n,);
-        targets of more classes are one-hot minus 1/components, shape (n, components). Training points do not depend on
-        `n_test`.
+        targets of more classes are one-hot rows minus 1/components, shape (n, components). Training points do not
+        depend on `n_test`.
 
     Raises:
         ValueError: If an argument is invalid.

@@ -1,8 +1,8 @@
 """Gradient descent on any loss in the coefficients c of a kernel, with predictions f0 + K c and f0_test + K_test c.
 
-A linear model f0 + Z (theta - theta_0) with K = Z Z' moves along Z' g, where g is the gradient of the loss with respect
-to the predictions. Therefore, theta - theta_0 = Z' c for any loss, momentum and mini-batches (Lee et al. 2019, section
-2.2).
+The parameters of a linear model f0 + Z (theta - theta_0) with K = Z Z' move along Z' g, where g is the gradient of the
+loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, momentum and mini-batches (Lee et
+al. 2019, section 2.2).
 """
 
 from collections.abc import Callable
@@ -23,20 +23,21 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray, SquareKernel
 
-# Multiplications per call of a compiled program, which take about half a second. Calls cannot be interrupted.
+# Number of multiplications per call of a compiled program. Calls are limited to about half a second, because they
+# cannot be interrupted.
 CALL = 5e8
-# Largest number of steps per call; for small kernels, overhead dominates the cost of a step.
+# Maximum number of steps per call; for small kernels, overhead dominates the cost of a step.
 CALL_STEPS = 50_000
-CALL_STOPS = 256  # recorded steps per call
+CALL_STOPS = 256  # number of recorded steps per call
 
 
 class DenseKernel(NamedTuple):
     """A kernel stored as a matrix.
 
     Attributes:
-        matrix: kernel, (n, n).
-        lambda_max: largest eigenvalue.
-        rounding: bound on the norm of the rounding errors of the entries.
+        matrix: Kernel, shape (n, n).
+        lambda_max: Largest eigenvalue.
+        rounding: Bound on the norm of the rounding errors of the entries.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -59,8 +60,8 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     """Convert the kernel to a matrix.
 
     Raises:
-        ValueError: if the kernel is not finite, symmetric and positive semidefinite up to rounding; or if the kernel
-            has too many rows or does not fit in memory.
+        ValueError: If the kernel is not finite, symmetric and positive semidefinite up to rounding, or if it has too
+            many rows or does not fit in memory.
     """
     if isinstance(k, Spectrum):
         check_not_negative(k.values)
@@ -88,7 +89,7 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
     """Check that the loss returns one value per example for the targets.
 
     Raises:
-        ValueError: if the loss does not support the shape of the targets.
+        ValueError: If the loss does not support the shape of the targets.
     """
     probe = jax.ShapeDtypeStruct(y.shape, np.float32)
     try:
@@ -102,10 +103,10 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
 
 
 def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
-    """Return the indices of the examples in the batch of each step, (steps, B), as int32.
+    """Return the indices of the examples in the batch of each step, shape (steps, B), as int32.
 
     Raises:
-        ValueError: if the batches are not integers of this shape, or an index is out of range.
+        ValueError: If the batches are not integers of this shape, or if an index is out of range.
     """
     rows = np.asarray(batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
@@ -136,7 +137,7 @@ def descent_coefficients(
     belong to the batch.
 
     Returns:
-        Coefficients, (s, n) or (s, n, k).
+        Coefficients, shape (s, n) or (s, n, k).
     """
     width = len(y) if batches is None else batches.shape[1]
     limit = int(min(CALL_STEPS, max(1, CALL / (width * y.size))))

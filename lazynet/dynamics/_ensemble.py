@@ -1,8 +1,8 @@
 """Mean and covariance of the predictions of infinitely wide networks over initializations, at any training time.
 
-In the limit of infinite width, the initial outputs f_0 are a Gaussian process and gradient flow is linear in them:
-f_t = f_0 + A(t) (y - f_0(train)) with A(t) = K_test K^-1 (I - exp(-tK)). Hence f_t is Gaussian too. On the training
-set, I - A(t) = exp(-tK).
+In the limit of infinite width, the initial outputs f_0 are a Gaussian process, and the outputs under gradient flow are
+linear in f_0: f_t = f_0 + A(t) (y - f_0(train)) with A(t) = K_test K^-1 (I - exp(-tK)). Hence f_t is Gaussian too. On
+the training set, I - A(t) = exp(-tK).
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ class Ensemble(NamedTuple):
     If there are several outputs, they are independent and have the same covariance.
 
     Attributes:
-        time: times, (s,).
-        train_mean: mean on the training set, (s, n) or (s, n, k).
-        train_covariance: covariance on the training set, (s, n, n).
-        test_mean: mean on the test set, (s, n_test) or (s, n_test, k), or None without a test kernel.
-        test_covariance: covariance on the test set, (s, n_test, n_test), or None without a test kernel.
+        time: Times, shape (s,).
+        train_mean: Mean on the training set, shape (s, n) or (s, n, k).
+        train_covariance: Covariance on the training set, shape (s, n, n).
+        test_mean: Mean on the test set, shape (s, n_test) or (s, n_test, k), or None if there is no test kernel.
+        test_covariance: Covariance on the test set, shape (s, n_test, n_test), or None if there is no test kernel.
 
     >>> import numpy as np, lazynet as lz
     >>> ensemble = lz.kernel_ensemble(np.eye(3), np.ones(3), times=[0.0, 1.0], start_covariance=np.eye(3))
@@ -56,36 +56,37 @@ def kernel_ensemble(
     k_test: Float[AnyArray, "n_test n"] | None = None,
     learning_rate: float | None = None,
 ) -> Ensemble:
-    """Predict the mean and covariance over initializations of infinitely wide networks, for the squared loss.
+    """Predict the mean and covariance of infinitely wide networks over initializations, for the squared loss.
 
     Let S be the covariance of the initial outputs (the NNGP kernel) and A = K_test K^-1 (I - exp(-tK)). On the test
     set, the mean is A y and the covariance is S_test,test + A S A' - A S_train,test - (A S_train,test)'. On the
-    training set, they are (I - exp(-tK)) y and exp(-tK) S exp(-tK). See Lee et al. 2019, section 2.3.2; here the loss
-    is half the squared error summed over examples. Full-batch descent with learning rate eta replaces exp(-tK) by
-    (I - eta K)^(t / eta).
+    training set, the mean and covariance are (I - exp(-tK)) y and exp(-tK) S exp(-tK). See Lee et al. 2019, section
+    2.3.2; here, the loss is half the squared error summed over examples. Full-batch descent with learning rate eta
+    replaces exp(-tK) by (I - eta K)^(t / eta).
 
-    At infinite time the result is the NTK posterior. If only the readout is trained, K = S and the result is the NNGP
-    posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
+    At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
+    NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
 
     For a `TwoLayer` network with `symmetric=False`, S is `analytic_kernel(network.clone(train="readout"))`. With
     symmetric initialization, all initial outputs are zero, so the covariance is zero and `kernel_flow` predicts the
     mean.
 
     Args:
-        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k).
-        times: times, (s,), not negative; infinity stands for the limit of flow. Step k of descent has time eta k.
-        start_covariance: covariance S of the initial outputs on the training rows followed by the test rows,
+        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k).
+        times: Nonnegative times, shape (s,). Infinity stands for the limit of gradient flow. Step k of descent
+            corresponds to time eta k.
+        start_covariance: Covariance S of the initial outputs on the training rows followed by the test rows, shape
             (n + n_test, n + n_test).
-        k_test: kernel between test and training inputs, (n_test, n).
-        learning_rate: learning rate eta of descent; the times must be multiples of eta. Defaults to gradient flow.
+        k_test: Kernel between test and training inputs, shape (n_test, n).
+        learning_rate: Learning rate eta of descent; the times must be multiples of eta. Defaults to gradient flow.
 
     Returns:
-        Ensemble of NumPy float64 arrays.
+        An `Ensemble` of NumPy float64 arrays.
 
     Raises:
-        ValueError: if shapes do not match; if a time is negative or not a multiple of `learning_rate`; if a kernel or S
-            is not a finite, symmetric, positive semidefinite matrix; or if the result does not fit in memory.
+        ValueError: If shapes do not match, if a time is negative or not a multiple of `learning_rate`, if a kernel or S
+            is not a finite, symmetric, positive semidefinite matrix, or if the result does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> s = np.array([[1.0, 0.6], [0.6, 1.0]])  # one training row, one test row
@@ -134,11 +135,11 @@ def kernel_ensemble(
 
 
 def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return exp(-t lambda), 1 - exp(-t lambda) and (1 - exp(-t lambda)) / lambda, each (s, n)."""
+    """Return exp(-t lambda), 1 - exp(-t lambda) and (1 - exp(-t lambda)) / lambda, each of shape (s, n)."""
     # Rounding of the entries may make an eigenvalue negative.
     values = np.maximum(values, 0)
     rounding = max(len(values) * np.finfo(float).eps * values.max(), np.finfo(float).tiny)
-    # At such late times, rounding would decide whether modes with a zero eigenvalue are learned: use the limit.
+    # At such late times, rounding would decide whether modes with a zero eigenvalue are learned, so the limit is used.
     is_limit = times >= 1 / rounding
     finite = np.where(is_limit, 0, times)
     exponent = np.outer(finite, values)
@@ -162,7 +163,7 @@ def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
 def _descent_fractions(
     values: np.ndarray, learning_rate: float, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (1 - eta lambda)^k, 1 - (1 - eta lambda)^k and (1 - (1 - eta lambda)^k) / lambda, each (s, n)."""
+    """Return q, 1 - q and (1 - q) / lambda for q = (1 - eta lambda)^k, each of shape (s, n)."""
     values = np.maximum(values, 0)
     learned = descent_growth(values, learning_rate, steps)
     remaining = descent_residual(values, learning_rate, steps, 0.0)

@@ -15,9 +15,10 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
 STEPS = 100_000  # largest number of steps in a solution
-# Error allowed per step, relative to the movement: initial value, factor between solutions, smallest value.
+# Allowed error per step, relative to the movement: the initial value, the factor between successive solutions, and the
+# smallest value.
 COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
-STAGES = 6  # products with K per step
+STAGES = 6  # number of products with K per step
 CALL_STEPS = 4096  # largest number of steps per call of the compiled program
 
 
@@ -25,9 +26,9 @@ class Solution(NamedTuple):
     """A numerical solution of the flow.
 
     Attributes:
-        moved: movement u - f0 of the predictions at each time, (s, n, ...).
-        coefficients: coefficients c at each time, (s, n, ...).
-        steps: number of steps.
+        moved: Movement u - f0 of the predictions at each time, shape (s, n, ...).
+        coefficients: Coefficients c at each time, shape (s, n, ...).
+        steps: Number of steps.
     """
 
     moved: np.ndarray
@@ -46,17 +47,17 @@ def flow_coefficients(
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
     """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error of the predictions.
 
-    The equation is solved by an explicit method of order five (Tsitouras 2011) with ever smaller errors per step. The
-    number of steps grows with the last time, with lambda_max and with the curvature of the loss, which soon vanishes
-    at fitted examples.
+    The equation is solved repeatedly by an explicit method of order five (Tsitouras 2011), each time with a smaller
+    allowed error per step. The number of steps grows with the last time, with lambda_max and with the curvature of the
+    loss, which soon vanishes on fitted examples.
 
     Returns:
-        Coefficients, (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
-        estimate is the largest difference from a solution with ten times the error per step, which overestimates the
-        error, or the error allowed per step if that is larger.
+        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
+        estimate is the largest difference from a solution with ten times the allowed error per step, which
+        overestimates the error, or the allowed error per step itself if that is larger.
 
     Raises:
-        ValueError: if even the least accurate solution takes too many steps.
+        ValueError: If even the least accurate solution takes too many steps.
     """
     stops, inverse = np.unique(times, return_inverse=True)
     last, done, error = float(stops[-1]), 0, np.inf
@@ -95,7 +96,7 @@ def flow_coefficients(
 
 
 def _root_mean_square(x: np.ndarray) -> float:
-    """Return the largest root mean square among the entries of the first axis."""
+    """Return the maximum over the first axis of the root mean square over all other axes."""
     return float(np.sqrt(np.mean(x.reshape(len(x), -1) ** 2, axis=1)).max())
 
 
@@ -107,7 +108,7 @@ def _solve(
     allowed: float,
     report: Callable[[int], None],
 ) -> Solution | None:
-    """Return the solution with the allowed error per step, or None if it needs more than STEPS steps."""
+    """Return the solution with the allowed error per step, or None if this takes more than STEPS steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))

@@ -1,4 +1,4 @@
-"""Closed-form learning curves of the modes of a kernel for the squared loss: flow, descent and momentum."""
+"""Closed-form learning curves of the modes of a kernel for the squared loss, under flow, descent and momentum."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ class Law(NamedTuple):
     """Dynamics of the modes, and the times at which the modes are predicted.
 
     Attributes:
-        time: times, (s,).
-        step: steps of descent, (s,) integers, or None for flow.
-        learning_rate: learning rate of descent, or None for flow.
-        momentum: momentum of descent.
+        time: Times, shape (s,).
+        step: Integer steps of descent, shape (s,), or None for flow.
+        learning_rate: Learning rate of descent, or None for flow.
+        momentum: Momentum of descent.
     """
 
     time: Float[np.ndarray, " s"]
@@ -37,24 +37,24 @@ class Law(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """Largest learning_rate * eigenvalue at which descent does not diverge."""
+        """Largest product learning_rate * eigenvalue at which descent does not diverge."""
         return 2 * (1 + self.momentum)
 
     def growth(self, values: np.ndarray) -> np.ndarray:
-        """Return the learned fraction of each mode at each time, (s, m)."""
+        """Return the learned fraction of each mode at each time, shape (s, m)."""
         if self.learning_rate is None or self.step is None:
             return -np.expm1(-np.outer(self.time, values))
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
 
     def slope(self) -> Float[np.ndarray, " s"]:
-        """Return the derivative of `growth` with respect to an eigenvalue of zero, (s,)."""
+        """Return the derivative of `growth` with respect to an eigenvalue of zero, shape (s,)."""
         if self.learning_rate is None or self.step is None or not self.momentum:
             return self.time
         left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification
         return self.learning_rate * self.amplification * (self.step - self.momentum * left)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return the magnitude of the unlearned fraction of each mode at arbitrary times, (len(time), m)."""
+        """Return the magnitude of the unlearned fraction of each mode at arbitrary times, shape (len(time), m)."""
         if self.learning_rate is None:
             return np.exp(-np.outer(time, values))
         if self.momentum:
@@ -127,7 +127,7 @@ def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, f
 
 def _growth_at_complex_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
     """Return 1 - r_k for the roots +-q exp(+-i psi), 0 < psi <= pi / 2."""
-    # The formulas in psi / 2 are accurate near both double roots.
+    # The formulas in terms of psi / 2 are accurate near both double roots.
     forward = a <= 1 + mu
     sine, cosine = (np.sqrt(np.where(forward, x, y) / (4 * q)) for x, y in ((a - near, far - a), (far - a, a - near)))
     psi = 2 * np.arctan2(sine, cosine)
@@ -149,7 +149,7 @@ def _growth_at_negative_roots(a: np.ndarray, mu: float, q: float, near: float, f
 
 def _geometric(gap: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return sum_{i<k} (1 - gap)^i."""
-    # A gap of 1 would need the logarithm of 0.
+    # A gap of 1 would require the logarithm of 0.
     safe = np.where(gap == 0, 0.5, np.minimum(gap, 1 - np.finfo(float).eps))
     return np.where(gap == 0, k, -np.expm1(k * np.log1p(-safe)) / safe)
 
@@ -166,13 +166,13 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     f_0 = 0, it tends to sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).
 
     Args:
-        k: spectrum of the kernel on the training set.
-        residual: initial residual r_0 = y - f_0, (n,) or (n, k).
-        learning_rate: learning rate eta.
-        steps: steps, (s,) integers.
+        k: Spectrum of the kernel on the training set.
+        residual: Initial residual r_0 = y - f_0, shape (n,) or (n, k).
+        learning_rate: Learning rate eta.
+        steps: Integer steps, shape (s,).
 
     Returns:
-        Displacement at each step, (s,), as NumPy float64; infinite or NaN if descent diverges.
+        The displacement at each step in NumPy float64, shape (s,), infinite or NaN if descent diverges.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import linearized_displacement

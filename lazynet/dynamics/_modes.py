@@ -23,7 +23,7 @@ from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos
-SAMPLES = 1000  # number of first steps, and of log-spaced steps, at which an oscillating defect is sampled
+SAMPLES = 1000  # number of first steps, and number of log-spaced steps, at which an oscillating defect is sampled
 NEGATIVE = 1e-6  # a negative eigenvalue larger than this fraction of the largest eigenvalue is not due to rounding
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
@@ -32,10 +32,10 @@ class Modes(NamedTuple):
     """Modes of a kernel and the residuals along them.
 
     Attributes:
-        values: eigenvalues, (m,).
-        basis: orthonormal basis, (n, m).
-        rotation: eigenvectors in terms of the basis, (m, m), or None if the basis consists of the eigenvectors.
-        weights: components of the k residuals along the eigenvectors, (m, k).
+        values: Eigenvalues, shape (m,).
+        basis: Orthonormal basis, shape (n, m).
+        rotation: Eigenvectors in terms of the basis, shape (m, m), or None if the basis consists of the eigenvectors.
+        weights: Components of the k residuals along the eigenvectors, shape (m, k).
     """
 
     values: np.ndarray
@@ -44,14 +44,14 @@ class Modes(NamedTuple):
     weights: np.ndarray
 
     def combined(self, shares: np.ndarray, basis: np.ndarray) -> np.ndarray:
-        """Return residuals whose modes are scaled by `shares`.
+        """Return the residuals with their modes scaled by `shares`.
 
         Args:
-            shares: factors of the modes, (s, m).
-            basis: images of the basis vectors, (rows, m).
+            shares: Factors by which the modes are scaled, shape (s, m).
+            basis: Images of the basis vectors, shape (rows, m).
 
         Returns:
-            Residuals, (s, rows, k).
+            Residuals, shape (s, rows, k).
         """
         modes, outputs = self.weights.shape
         parts = (shares * self.weights.T[:, None, :]).reshape(outputs * len(shares), modes)
@@ -71,7 +71,7 @@ def excited_modes(
     """Return the modes of the residuals of all outputs, and the error of predictions made from these modes.
 
     Raises:
-        ValueError: for invalid arguments; see `lazynet.kernel_descent`.
+        ValueError: If an argument is invalid; see `lazynet.kernel_descent`.
     """
     if method not in ("exact", "krylov", None):
         raise ValueError(f"method must be 'exact', 'krylov' or None, got {method!r}.")
@@ -138,7 +138,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check, 80% of the way to the depth at which the error should reach the goal."""
+    """Return the depth of the next check: 80% of the way to the depth at which the error should reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -169,7 +169,7 @@ def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.
     """Check that no eigenvalue is negative beyond rounding errors of the given norm.
 
     Raises:
-        ValueError: if an eigenvalue is negative.
+        ValueError: If an eigenvalue is negative.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(
@@ -188,7 +188,7 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
-    """Return the integral up to the last time, or the sum for descent, of the norm of the defect of all outputs."""
+    """Return the integral over time (for descent, the sum) of the norm of the defect of all outputs."""
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
     if process.complete or not end > 0:
         return 0.0
@@ -197,7 +197,8 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
         time = _decay_times(end, float(values[-1]))
         left = law.decay(values, time)
     else:
-        # Modes that overshoot change sign at every step, so sample all early steps, then fewer and fewer steps.
+        # Modes that overshoot change sign at every step, so all early steps are sampled, and then fewer and fewer
+        # steps.
         steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
         steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
         time, left = eta * steps, descent_residual(values, eta, steps, law.momentum)
@@ -207,7 +208,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
-    """Return 0 and times on a logarithmic scale, starting before the fastest mode decays."""
+    """Return 0, followed by times on a logarithmic scale that start before the fastest mode decays."""
     first = min(end, 1e-3 / largest) if largest > 0 else end
     return np.concatenate([[0.0], np.geomspace(first, end, 2 + int(30 * np.log10(end / first)))])
 

@@ -1,8 +1,8 @@
 """Predictions of training with a fixed kernel: in closed form for the squared loss, step by step for other losses.
 
-With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor d_i, which is
+With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor of d_i, which is
 (1 - eta lambda_i)^k for descent and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et al. 2019, section
-2.2, here for half the squared error summed over examples). Small kernels are diagonalized; for large kernels the
+2.2, here for half the squared error summed over examples). Small kernels are diagonalized. For large kernels, the
 Lanczos process computes the few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and mini-batches
 couple the modes (`lazynet.dynamics._coefficients`).
 """
@@ -48,38 +48,40 @@ def kernel_descent(
 ) -> Trajectory:
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
-    For the squared loss the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all steps
-    are computed at once in closed form. For other losses and mini-batches, each step costs one product with K, or with
-    the rows of K in the batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the
-    gradient in the parameters.
+    For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all
+    steps are computed at once in closed form. For other losses and mini-batches, each step costs one product with K, or
+    with the rows of K in the batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is
+    the gradient with respect to the parameters.
 
     Args:
-        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k), in the form that the loss expects.
-        learning_rate: learning rate eta, for the squared loss 1/2 sum_i ||f_i - y_i||^2 or for the sum or mean of any
-            other loss.
-        steps: number of steps, to predict at every step from 0, or the steps at which to predict, (s,) integers.
+        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k), in the form that the loss expects.
+        learning_rate: Learning rate eta. The squared loss is 1/2 sum_i ||f_i - y_i||^2; any other loss is summed or
+            averaged over examples.
+        steps: Either the number of steps, for predictions at every step from 0 on, or the steps at which to predict, an
+            integer array of shape (s,).
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        momentum: momentum mu, at least 0 and below 1.
-        batches: indices of the examples of each step, (number of steps, B) integers; the gradient of a summed loss is
-            scaled by n / B. Defaults to the full batch.
-        f0: initial prediction on the training set, a number or an array with the shape of y.
-        k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
-        method: "exact" to diagonalize the kernel, "krylov" to use only products with it. Defaults to "exact" for up to
-            1000 examples and to "krylov" above. Only for the squared loss on the full batch.
-        tolerance: error of the "krylov" method relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel
-            stored in float32. A warning is issued if the tolerance cannot be reached; `Trajectory.error` reports the
-            error. Only for the squared loss on the full batch.
-        progress: function called repeatedly with the number of products so far and the current truncation error.
+        momentum: Momentum mu, at least 0 and below 1.
+        batches: Indices of the examples in the batch of each step, an integer array of shape (number of steps, B). The
+            gradient of a summed loss is scaled by n / B. Defaults to the full batch.
+        f0: Initial prediction on the training set, a number or an array with the shape of y.
+        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
+        method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
+            for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss on the full batch.
+        tolerance: Target error of the "krylov" method, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a
+            kernel stored in float32. A warning is issued if the tolerance cannot be reached; `Trajectory.error` reports
+            the error. Allowed only for the squared loss on the full batch.
+        progress: Function that is called repeatedly with the number of products so far and the current truncation
+            error.
 
     Returns:
-        Trajectory of NumPy float64 arrays, in which the time is eta times the step for any momentum.
+        A `Trajectory` of NumPy float64 arrays, in which the time is eta times the step, whatever the momentum.
 
     Raises:
-        ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
-            any other argument is outside the range above; if method "krylov" is used with a learning rate at which
-            descent diverges; or if a kernel that must be stored as a matrix does not fit in memory.
+        ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
+            any other argument has a value that is not allowed, if method "krylov" is used with a learning rate at which
+            descent diverges, or if a kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -130,27 +132,29 @@ def kernel_flow(
     it, and a tolerance below about 1e-3 may not be reached.
 
     Args:
-        k: kernel on the training set, (n, n), its `Spectrum`, or a kernel operator from `lazynet.kernel_operator`.
-        y: targets, (n,) or (n, k), in the form that the loss expects.
-        times: times, (s,), finite and not negative; step k of descent with learning rate eta has time eta k.
+        k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k), in the form that the loss expects.
+        times: Finite, nonnegative times, shape (s,). Step k of descent with learning rate eta corresponds to time eta
+            k.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        f0: initial prediction on the training set, a number or an array with the shape of y.
-        k_test: kernel between test and training inputs, (n_test, n), or a `lazynet.kernels.CrossOperator`.
-        f0_test: initial prediction on the test set, a number or an array (n_test,) or (n_test, k).
-        method: "exact" to diagonalize the kernel, "krylov" to use only products with it. Defaults to "exact" for up to
-            1000 examples and to "krylov" above. Only for the squared loss.
-        tolerance: error of the "krylov" method relative to norm(y - f0), or for other losses relative to the largest
-            norm(u - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
+        f0: Initial prediction on the training set, a number or an array with the shape of y.
+        k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
+        f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
+        method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
+            for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss.
+        tolerance: Target error, relative to norm(y - f0) for the "krylov" method and to the largest norm(u - f0) for
+            other losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
             tolerance cannot be reached; `Trajectory.error` reports the error.
-        progress: function called repeatedly with the number of products so far and the current truncation error.
+        progress: Function that is called repeatedly with the number of products so far and the current truncation
+            error.
 
     Returns:
-        Trajectory of NumPy float64 arrays, with a `step` of None.
+        A `Trajectory` of NumPy float64 arrays, whose `step` is None.
 
     Raises:
-        ValueError: if shapes do not match; if the kernel is not a finite, symmetric, positive semidefinite matrix; if
-            any other argument is outside the range above; if the flow takes too many integration steps; or if a kernel
-            that must be stored as a matrix does not fit in memory.
+        ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
+            any other argument has a value that is not allowed, if the flow takes too many integration steps, or if a
+            kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_flow(np.eye(1), np.ones(1), times=[0.0, np.log(2)]).train[:, 0]
@@ -184,12 +188,12 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
     """Return the times as NumPy float64.
 
     Args:
-        times: times, (s,).
-        limit: whether infinity is allowed.
+        times: Times, shape (s,).
+        limit: Whether infinity is allowed.
 
     Raises:
-        ValueError: if `times` is empty or not one-dimensional, or if a time is negative, NaN, or infinite without
-            `limit`.
+        ValueError: If `times` is empty or not one-dimensional, or if a time is negative or NaN, or is infinite although
+            `limit` is false.
     """
     array = np.asarray(times, np.float64)
     allowed = (array >= 0) & (limit | (array < np.inf))
@@ -218,7 +222,7 @@ def check_learning_rate(learning_rate: float) -> None:
     """Check that a learning rate is positive and finite.
 
     Raises:
-        ValueError: if the learning rate is not positive and finite.
+        ValueError: If the learning rate is not positive and finite.
     """
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}.")

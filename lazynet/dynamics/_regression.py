@@ -15,15 +15,15 @@ def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyA
     5). Modes whose eigenvalue is zero up to rounding are never learned, and the pseudo-inverse K^+ omits these modes.
 
     Args:
-        k: kernel on the training set, (n, n), or its `Spectrum`.
-        y: targets, (n,) or (n, k).
-        k_test: kernel between test and training inputs, (n_test, n).
+        k: Kernel on the training set, shape (n, n), or its `Spectrum`.
+        y: Targets, shape (n,) or (n, k).
+        k_test: Kernel between test and training inputs, shape (n_test, n).
 
     Returns:
-        Predictions, (n_test,) or (n_test, k), NumPy float64.
+        Predictions in NumPy float64, shape (n_test,) or (n_test, k).
 
     Raises:
-        ValueError: if shapes do not match, or if the kernel is not a finite symmetric matrix.
+        ValueError: If shapes do not match, or if the kernel is not a finite symmetric matrix.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import kernel_regression

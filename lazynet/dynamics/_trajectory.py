@@ -18,12 +18,12 @@ class Trajectory(NamedTuple):
     """Predictions from a kernel at s times, as NumPy float64.
 
     Attributes:
-        time: times, (s,); for descent, the learning rate times the step.
-        train: predictions on the training set, (s, n) or (s, n, k).
-        test: predictions on the test set, (s, n_test) or (s, n_test, k), or None without a test kernel.
-        step: steps of descent, (s,) integers, or None for flow.
-        error: estimate of the largest error of `train` over time. The error is relative to norm(y - f0) for closed
-            forms, and to the largest norm(u - f0) for losses and mini-batches that are integrated step by step.
+        time: Times, shape (s,); for descent, the learning rate times the step.
+        train: Predictions on the training set, shape (s, n) or (s, n, k).
+        test: Predictions on the test set, shape (s, n_test) or (s, n_test, k), or None if there is no test kernel.
+        step: Integer steps of descent, shape (s,), or None for flow.
+        error: Estimate of the largest error of `train` over time. The error is relative to norm(y - f0) for predictions
+            in closed form, and to the largest norm(u - f0) for predictions that are computed step by step.
 
     >>> import numpy as np, lazynet as lz
     >>> trajectory = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))
@@ -57,7 +57,7 @@ def validated_problem(
     """Return the validated arguments of a prediction.
 
     Raises:
-        ValueError: if a shape does not match the kernel, or if an array is not finite.
+        ValueError: If a shape does not match the kernel, or if an array is not finite.
     """
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
@@ -72,7 +72,7 @@ def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | 
     """Return the test kernel; a matrix is converted to NumPy float64.
 
     Raises:
-        ValueError: if the test kernel is not a finite matrix with n columns.
+        ValueError: If the test kernel is not a finite matrix with n columns.
     """
     if not isinstance(k_test, CrossOperator):
         k_test = np.asarray(k_test, np.float64)

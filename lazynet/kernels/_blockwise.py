@@ -67,7 +67,7 @@ class Blockwise:
         return Programs(layers, product, working, held)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the bytes needed for working memory and for the layers of one block, for blocks of `rows` rows."""
+        """Return the number of bytes needed for working memory and for the layers of one block of `rows` rows."""
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
@@ -83,9 +83,9 @@ class Blockwise:
         """Compute the kernel of all pairs of rows, block by block.
 
         Returns:
-            A dictionary that maps the position of each array in "params" to the contribution of the array or, if
-            `parts` is false, maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for
-            the average over outputs.
+            If `parts` is true, a dictionary that maps the position of each array in "params" to the contribution of
+            that array. Otherwise, a dictionary that maps 0 to the whole kernel. The values have shape (n1, k, n2, k),
+            or (n1, 1, n2, 1) for the average over outputs.
         """
         symmetric, other = x2 is None, x1 if x2 is None else x2
         n1, n2, features = len(x1), len(other), x1.shape[1:]

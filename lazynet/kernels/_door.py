@@ -6,8 +6,8 @@ import sys
 import threading
 from types import ModuleType
 
-# Names that neural-tangents imports, and the locations of the objects in JAX 0.10 to 0.12. The last three locations are
-# private.
+# Names that neural-tangents imports, and the locations of the corresponding objects in JAX 0.10 to 0.12. The last three
+# locations are private.
 NAMES = {
     "jax.core.Jaxpr": "jax.extend.core.Jaxpr",
     "jax.core.JaxprEqn": "jax.extend.core.JaxprEqn",

@@ -133,7 +133,7 @@ def empirical_ntk(
 
 
 def _room(needed: int) -> int:
-    """Return the number of free bytes; small jobs skip the lookup, which takes as long as a small kernel."""
+    """Return the number of free bytes; for small jobs, skip the lookup, which takes as long as a small kernel."""
     return available_memory() if needed > SMALL else SMALL
 
 
@@ -185,7 +185,7 @@ def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: Any
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # Calling jnp.asarray would add a tenth to the time of a small kernel, and casting in NumPy compiles no program.
+    # Calling jnp.asarray would add 10% to the time for a small kernel, and casting in NumPy avoids compiling a program.
     if isinstance(a, Array):
         return a if a.dtype == dtype else a.astype(dtype)
     return jnp.asarray(np.asarray(a, dtype))

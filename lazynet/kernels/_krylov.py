@@ -186,7 +186,7 @@ class Lanczos:
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues of T in ascending order, shape (m,), and its eigenvectors, shape (m, m); needs `depth` >= 1."""
+        """Eigenvalues (m,) of T in ascending order, and its eigenvectors (m, m), available once `depth` is positive."""
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 
@@ -209,9 +209,9 @@ class Lanczos:
 def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
     """Compute the largest eigenvalue of a kernel to a relative accuracy of about 1e-12.
 
-    For an operator, a Lanczos process with fixed random vectors runs until the residual of the largest Ritz value is a
-    millionth of the value. The error of the value is far smaller, because it is on the order of the squared residual
-    divided by the gap to the next eigenvalue.
+    For an operator, a Lanczos process with fixed random vectors runs until the residual of the largest Ritz value is at
+    most a millionth of this value. The error of the value is far smaller, because it is on the order of the squared
+    residual divided by the gap to the next eigenvalue.
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.

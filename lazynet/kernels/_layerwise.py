@@ -15,7 +15,7 @@ from lazynet.typing import Variables
 
 
 class Layer(NamedTuple):
-    """Gradients at an intermediate value of the network, and inputs to the parameter arrays that produce the value.
+    """Gradients with respect to an intermediate value of the network, and inputs to the arrays that produce the value.
 
     The Jacobian of output c at row i with respect to such an array is the outer product of inputs_i and gradients_ic. A
     parameter array that does not act as a dense layer is itself treated as the intermediate value, so the gradients are
@@ -23,8 +23,8 @@ class Layer(NamedTuple):
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
-        inputs: Vectors by which each array is multiplied, keyed by the position of the array in "params". None
-            represents the constant 1.
+        inputs: Vector by which each array is multiplied, or None for the constant 1, keyed by the position of the array
+            in "params".
     """
 
     gradients: Float[Array, "n k _"]
@@ -85,7 +85,7 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
 
 
 def _inputs(use: Dense, read: Callable[[Any], Array], dtype: Any) -> Array | None:
-    """Return the vector by which the array of a dense layer is multiplied, including scales, or None if it is 1."""
+    """Return the scaled vector by which the array of a dense layer is multiplied, or None for the constant 1."""
     if use.input is None and not use.scales:
         return None
     inputs = jnp.ones(1, dtype) if use.input is None else jnp.ravel(read(use.input)).astype(dtype)
@@ -121,8 +121,9 @@ def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: b
         parts: Whether to return the separate contributions of the arrays instead of their sum.
 
     Returns:
-        A dictionary that maps the position of each array in "params" to the contribution of the array or, if `parts` is
-        false, maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or (n1, 1, n2, 1) for the average.
+        If `parts` is true, a dictionary that maps the position of each array in "params" to the contribution of that
+        array. Otherwise, a dictionary that maps 0 to the whole kernel. The values have shape (n1, k, n2, k), or
+        (n1, 1, n2, 1) for the average.
     """
     blocks: dict[int, Array] = {}
     for layer1, layer2 in zip(left, right, strict=True):

@@ -101,7 +101,7 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Return a cautious estimate of the spectral norm of errors: twice the typical norm of independent errors."""
+    """Return a conservative estimate of the spectral norm of errors: twice the typical norm of independent errors."""
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
 

@@ -23,7 +23,7 @@ from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # maximum number of columns in the preconditioner
-FACTORED = 16_000  # maximum number of rows of a matrix to be factored; LAPACK crashes on matrices above 2^31 bytes
+FACTORED = 16_000  # maximum number of rows of a factored matrix; LAPACK crashes on matrices larger than 2^31 bytes
 UNSEEN = 0.03  # components of random vectors are practically never smaller than this fraction of their typical size
 
 
@@ -94,7 +94,7 @@ class Solution(NamedTuple):
     Attributes:
         x: Solution K^-1 y, which has the same shape as y.
         forms: Quadratic form y' K^-1 y of each output, shape (k,).
-        error: Largest relative error of the quadratic forms of all outputs.
+        error: Largest relative error of the quadratic forms over all outputs.
         lambda_min: Upper bound on the smallest eigenvalue of K, accurate to a few percent.
         depth: Number of products with K.
     """

@@ -26,8 +26,8 @@ def start_covariance(network: Any) -> Covariance | None:
         network: Network of any type.
 
     Returns:
-        A function that maps rows of shape (n, d) to the covariance of each output, a NumPy float64 array of shape
-        (n, n), or None if the family has no analytic covariance.
+        A function that maps rows of shape (n, d) to the covariance of each output (a NumPy float64 array of shape
+        (n, n)), or None if the family has no analytic covariance.
 
     >>> import numpy as np
     >>> from lazynet import TwoLayer

@@ -53,8 +53,8 @@ def kernel_operator(
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid or the kernel does not fit, in which case the error is raised before any
-            work starts, or if an entry of the kernel is not finite.
+        ValueError: If an argument is invalid or the kernel does not fit, both of which are checked before any work
+            starts, or if an entry of the kernel is not finite.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))

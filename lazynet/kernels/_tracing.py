@@ -126,9 +126,9 @@ def evaluate(program: Program, arguments: Sequence[Any], shifts: dict[int, Any])
 def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | None]:
     """Determine how a program uses each parameter array.
 
-    The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps arrays to None if
-    they are used twice, entry by entry, or in operations that are not analyzed (loops, convolutions, functions with
-    custom derivatives). Arrays that are not used are omitted.
+    The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps an array to None
+    if the array is used more than once, entry by entry, or in an operation that is not analyzed (a loop, a convolution
+    or a function with a custom derivative). Arrays that are not used are omitted.
 
     Args:
         program: Program of the network.

@@ -17,7 +17,7 @@ Panel = Literal["gaps", "movement"]
 Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 
 MEMBER = ("width", "seed", "step")
-# Names that training uses for arrays that it records in addition to the quantities.
+# Names of the arrays that training records in addition to the quantities.
 RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 # Version number of the layout of results.
 SCHEMA = 1
@@ -33,36 +33,36 @@ class Quantity:
     """A variable of a result, with its meaning, its place in the verdict and the figure, and how it is measured.
 
     Attributes:
-        name: name of the variable in the result, an identifier.
-        meaning: description of the variable, stored in its attribute `long_name`.
-        unit: unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
+        name: Name of the variable in the result, which must be an identifier.
+        meaning: Description of the variable, stored in its attribute `long_name`.
+        unit: Unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
             it has the units of the targets or the loss, and empty for text and codes.
-        dims: all dimensions that the variable can have. A quantity of the infinite-width limit has only those on which
-            it depends.
-        depends_on: parts of the sweep on which the quantity depends. It is stored without the axes that vary other
-            parts.
-        reduction: how the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
+        dims: All dimensions that the variable can have. A quantity of the infinite-width limit has only the dimensions
+            on which it depends.
+        depends_on: Parts of the sweep on which the quantity depends. The quantity is stored without the axes that vary
+            other parts.
+        reduction: How the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
             at the "start".
-        gap: whether the quantity is a distance between two predictions, in units of the targets.
-        held: whether the value at the last snapshot is kept for members that stopped.
-        full_batch: whether the quantity exists only for plain full-batch descent.
-        level: whether the verdict states the value at the largest width.
-        predicted: predicted exponent of the width, a pair (relation, exponent). The relation is "equal" or "at most".
-            The exponent is a number or, for the package's own quantities, the formula by which
+        gap: Whether the quantity is a distance between two predictions, in units of the targets.
+        held: Whether a member that stopped early keeps its last value at all later snapshots.
+        full_batch: Whether the quantity exists only for plain full-batch descent.
+        level: Whether the verdict states the value at the largest width.
+        predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
+            most". The exponent is a number or, for the package's own quantities, the formula by which
             `lazynet.theory.predicted_exponents` computes it from the parametrization.
-        panel: panel of the figure in which the quantity is plotted against the width, "gaps" or "movement"; None if it
-            is not plotted.
-        label: label in the legend.
-        color: color of the curve, from the package's palette ("blue", "orange", "green", "vermilion" or "purple") or
+        panel: Panel of the figure in which the quantity is plotted against the width, "gaps" or "movement", or None if
+            it is not plotted.
+        label: Label in the legend.
+        color: Color of the curve, from the package's palette ("blue", "orange", "green", "vermilion" or "purple") or
             any Matplotlib color.
         marker: Matplotlib marker of the curve.
-        exponent_drawn: whether the figure shows the fitted exponent against the step.
-        by_layer: name of the quantity that replaces this quantity in the figure if the result has layers.
-        coordinate: whether the quantity is a coordinate of the result.
-        measure: function(network, variables, variables_0, data) -> array, for user-defined quantities. JAX must be able
-            to trace it. The arguments are the network, its current and initial variables, and the examples as traced
-            arrays with the attributes x_train, y_train, x_test and y_test. The array has one axis for each dimension
-            after width, seed and step.
+        exponent_drawn: Whether the figure shows the fitted exponent against the step.
+        by_layer: Name of the quantity that replaces this quantity in the figure if the result has layers.
+        coordinate: Whether the quantity is a coordinate of the result.
+        measure: For user-defined quantities, a function that maps (network, variables, variables_0, data) to an array.
+            JAX must be able to trace this function. The arguments are the network, its current variables, its initial
+            variables, and an object with the traced arrays x_train, y_train, x_test and y_test as attributes. The
+            returned array has one axis for each dimension after width, seed and step.
 
     >>> import lazynet as lz
     >>> lz.Quantity("largest_weight", "largest absolute value of a weight", panel="movement").reduction
@@ -93,7 +93,7 @@ class Quantity:
         """Return the array that `measure` computes.
 
         Raises:
-            ValueError: if `measure` is None, or if the number of axes of the array does not match `dims`.
+            ValueError: If `measure` is None, or if the number of axes of the array does not match `dims`.
         """
         if self.measure is None:
             raise ValueError(f"measure must be a function, got None for the quantity {self.name!r}.")
@@ -119,7 +119,7 @@ def add(kind: str, *quantities: Quantity) -> None:
 
 
 def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
-    """Return the quantities of one kind of result, keyed by name, in the order of the verdict and the figure."""
+    """Return the quantities of one kind of result by name, in the order in which they are shown."""
     return MappingProxyType(_kinds[kind])
 
 
@@ -145,11 +145,11 @@ def register_quantity(quantity: Quantity) -> None:
     `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set.
 
     Args:
-        quantity: quantity with a function `measure`. Its dimensions must be width, seed and step, without any others,
-            if `predicted`, `level` or `panel` is set.
+        quantity: Quantity with a function `measure`. If `predicted`, `level` or `panel` is set, the dimensions of the
+            quantity must be exactly width, seed and step.
 
     Raises:
-        ValueError: if the name is taken or is not an identifier, if `measure` is not a function, or if any other field
+        ValueError: If the name is taken or is not an identifier, if `measure` is not a function, or if any other field
             has a value that is not allowed.
 
     >>> import lazynet as lz
@@ -189,10 +189,10 @@ def unregister_quantity(name: str) -> None:
     """Remove a registered quantity from the catalogue.
 
     Args:
-        name: name of the quantity.
+        name: Name of the quantity.
 
     Raises:
-        ValueError: if no quantity with this name is registered.
+        ValueError: If no quantity with this name is registered.
     """
     names = [quantity.name for quantity in registered()]
     if name not in names:
@@ -214,10 +214,10 @@ def reference(kind: str = "sweep") -> str:
     """Return the reference for one kind of result, a Markdown table of its variables.
 
     Args:
-        kind: kind of result, as stored in its attribute `kind`.
+        kind: Kind of result, as stored in its attribute `kind`.
 
     Raises:
-        KeyError: if no result has this kind.
+        KeyError: If no result has this kind.
     """
     header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "exponent in the width")
     rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalogue(kind).values())]

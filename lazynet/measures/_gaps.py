@@ -14,8 +14,8 @@ def relative_distance(k: AnyArray, reference: AnyArray) -> Array:
     """Return the relative distance ||K - K_0|| / ||K_0|| in the Frobenius norm (Lee et al. 2019, Figure 1).
 
     Args:
-        k: kernel K, an array of any shape.
-        reference: kernel K_0 of the same shape.
+        k: Kernel K, an array of any shape.
+        reference: Kernel K_0 of the same shape.
 
     Returns:
         A scalar.
@@ -32,8 +32,8 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
     """Return the root mean square over the last axes.
 
     Args:
-        difference: array of any shape.
-        axes: number of axes to average over.
+        difference: Array of any shape.
+        axes: Number of axes to average over.
 
     Returns:
         Array with the remaining axes.
@@ -48,11 +48,11 @@ def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray
     ||theta - theta_0||^(order + 1) (Chizat, Oyallon and Bach 2019, section 2).
 
     Args:
-        network: network with a method `apply(variables, x)`.
-        variables: variables of the network, with the parameters theta.
-        start: initial variables, with the parameters theta_0.
-        x: inputs, (n, d).
-        order: order of the polynomial, 1 or 2.
+        network: Network with a method `apply(variables, x)`.
+        variables: Variables of the network, with the parameters theta.
+        start: Initial variables, with the parameters theta_0.
+        x: Inputs, shape (n, d).
+        order: Order of the polynomial, 1 or 2.
 
     Returns:
         Root mean square over examples and outputs, a scalar.
@@ -69,8 +69,8 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     output is not the output for its class.
 
     Args:
-        f: predictions, (..., n) for targets (n,) or (..., n, k) for targets (n, k).
-        y: targets, (n,) with values +-1, or (n, k) where the largest entry of each row marks the class.
+        f: Predictions, shape (..., n) for targets of shape (n,), or (..., n, k) for targets of shape (n, k).
+        y: Targets, shape (n,) with values +-1, or (n, k) where the largest entry of each row marks the class.
 
     Returns:
         Fractions, an array of shape (...).

@@ -16,8 +16,8 @@ def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]
     """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) between two kernels (Fort et al. 2020).
 
     Args:
-        k: kernel K, (n1, n2).
-        other: kernel K', (n1, n2).
+        k: Kernel K, shape (n1, n2).
+        other: Kernel K', shape (n1, n2).
 
     Returns:
         A scalar, which is 0 if one kernel is a positive multiple of the other.
@@ -34,11 +34,11 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
     """Return the velocity S(K_t, K_{t+dt}) / dt between consecutive snapshots of a kernel (Fort et al. 2020).
 
     Args:
-        kernels: kernels at s snapshots, (s, n1, n2).
-        times: times of the snapshots in ascending order, (s,), such as steps, eta times steps, or epochs.
+        kernels: Kernels at s snapshots, shape (s, n1, n2).
+        times: Times of the snapshots in ascending order, shape (s,), such as steps, eta times steps, or epochs.
 
     Returns:
-        Velocities per unit of time, (s - 1,), in NumPy float64.
+        Velocities per unit of time, shape (s - 1,), in NumPy float64.
     """
     kernels, times = np.asarray(kernels, np.float64), np.asarray(times, np.float64)
     norms = np.sqrt(np.einsum("sij,sij->s", kernels, kernels))
@@ -50,8 +50,8 @@ def label_alignment(k: SquareKernel, y: Targets) -> Array:
     """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel with the labels (Cristianini et al. 2001).
 
     Args:
-        k: kernel on the training set, (n, n).
-        y: labels, (n,) or (n, k).
+        k: Kernel on the training set, shape (n, n).
+        y: Labels, shape (n,) or (n, k).
 
     Returns:
         A scalar, which is 1 if the kernel is a positive multiple of Y Y'.
@@ -73,12 +73,12 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
     Include this function in `lazynet.Measure(own={...})` to record the kernel at each snapshot.
 
     Args:
-        network: network to measure.
-        variables: current variables of the network.
-        variables_0: initial variables of the network, which are not used.
-        data: data set with training inputs `x_train`, (n, d).
+        network: Network to measure.
+        variables: Current variables of the network.
+        variables_0: Initial variables of the network, which are not used.
+        data: Data set with training inputs `x_train`, shape (n, d).
 
     Returns:
-        Kernel, (n, n).
+        Kernel, shape (n, n).
     """
     return whole(layer_kernels(network, variables, data.x_train))

@@ -12,12 +12,12 @@ def residual_modes(
 ) -> Float[np.ndarray, "s n"] | Float[np.ndarray, "s n k"]:
     """Return the components v_i . (y - u) of the residual along the eigenvectors of a kernel.
 
-    Their squares sum to ||y - u||^2 (Arora et al. 2019, Theorem 4.1).
+    The squares of the components sum to ||y - u||^2 (Arora et al. 2019, Theorem 4.1).
 
     Args:
-        k: spectrum of the kernel on the training set.
-        y: targets, (n,) or (n, k).
-        u: predictions on the training set at s snapshots, (s, n) or (s, n, k).
+        k: Spectrum of the kernel on the training set.
+        y: Targets, shape (n,) or (n, k).
+        u: Predictions on the training set at s snapshots, shape (s, n) or (s, n, k).
 
     Returns:
         Components in descending order of the eigenvalues, in NumPy float64 and with the shape of `u`.

@@ -12,7 +12,7 @@ def parameter_norm(params: PyTree) -> Array:
     """Return the Euclidean norm ||theta|| of all parameters.
 
     Args:
-        params: pytree of arrays.
+        params: Pytree of arrays.
 
     Returns:
         A scalar.
@@ -24,8 +24,8 @@ def displacement(params: PyTree, start: PyTree) -> Array:
     """Return the displacement ||theta - theta_0|| of all parameters (Arora et al. 2019, Lemma 5.3).
 
     Args:
-        params: parameters theta, a pytree of arrays.
-        start: initial parameters theta_0.
+        params: Parameters theta, a pytree of arrays.
+        start: Initial parameters theta_0.
 
     Returns:
         A scalar.
@@ -37,7 +37,7 @@ def array_norms(params: PyTree) -> Float[Array, " arrays"]:
     """Return the Frobenius norm of each array.
 
     Args:
-        params: pytree of arrays.
+        params: Pytree of arrays.
 
     Returns:
         Norms in the order of `jax.tree.leaves`.
@@ -49,8 +49,8 @@ def array_displacements(params: PyTree, start: PyTree) -> Float[Array, " arrays"
     """Return the displacement ||W_l - W_l(0)|| of each array (Lee et al. 2019, Figure 1).
 
     Args:
-        params: parameters, a pytree of arrays.
-        start: initial parameters.
+        params: Parameters, a pytree of arrays.
+        start: Initial parameters.
 
     Returns:
         Frobenius norms in the order of `jax.tree.leaves`.
@@ -62,8 +62,8 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
     """Return the largest displacement of a unit, max_r ||w_r - w_r(0)|| (Arora et al. 2019, Lemma C.1).
 
     Args:
-        w: weights, (m, d).
-        start: initial weights, (m, d).
+        w: Weights, shape (m, d).
+        start: Initial weights, shape (m, d).
 
     Returns:
         A scalar.
@@ -78,12 +78,12 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
     as negative.
 
     Args:
-        w: weights, (m, d).
-        start: initial weights, (m, d).
-        x: inputs, (n, d).
+        w: Weights, shape (m, d).
+        start: Initial weights, shape (m, d).
+        x: Inputs, shape (n, d).
 
     Returns:
-        Fraction of all pairs of a unit and an example, a scalar.
+        The fraction of flipped signs among all pairs of a unit and an example, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
@@ -92,8 +92,8 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
     """Return the fraction of pre-activations, over all layers, whose sign has changed.
 
     Args:
-        now: pre-activations of each layer, (n, ...).
-        before: earlier pre-activations, with the same shapes.
+        now: Pre-activations of each layer, shape (n, ...).
+        before: Earlier pre-activations, with the same shapes.
 
     Returns:
         A scalar. A pre-activation of zero counts as negative.
@@ -108,13 +108,13 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
     """Return the fraction of units whose pre-activations keep their initial signs on every example.
 
-    In a ReLU network, whatever its outputs, the gradient of such a unit equals the pseudo-gradient, which uses the
-    initial activation pattern (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
+    Whatever the outputs of a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the
+    initial activation pattern (Li and Liang 2018, Lemma 5.1, stated there for one example per component).
 
     Args:
-        w: weights, (m, d).
-        start: initial weights, (m, d).
-        x: inputs, (n, d).
+        w: Weights, shape (m, d).
+        start: Initial weights, shape (m, d).
+        x: Inputs, shape (n, d).
 
     Returns:
         A scalar.

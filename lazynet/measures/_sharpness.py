@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-# Number of kernel-vector products. It suffices if the second-largest eigenvalue is at least 1% below the largest.
+# Number of kernel-vector products. This number suffices if the second-largest eigenvalue is at least 1% below the
+# largest.
 PRODUCTS = 32
 
 
@@ -19,8 +20,8 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
     gives a lower bound, up to rounding. Each of its products takes one forward and one backward pass.
 
     Args:
-        outputs: function that maps parameters to the outputs on the training set, (n,) or (n, k).
-        params: parameters, a pytree of arrays.
+        outputs: Function that maps parameters to the outputs on the training set, shape (n,) or (n, k).
+        params: Parameters, a pytree of arrays.
 
     Returns:
         A scalar.

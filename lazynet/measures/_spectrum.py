@@ -12,10 +12,10 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
     Figures 1(d) and 2(d) of Li and Liang 2018 show the singular values of the update W - W_0 and of W.
 
     Args:
-        a: matrix, (m, d).
+        a: Matrix, shape (m, d).
 
     Returns:
-        Singular values in descending order, (min(m, d),), in NumPy float64.
+        Singular values in descending order, shape (min(m, d),), in NumPy float64.
     """
     return np.linalg.svd(np.asarray(a, np.float64), compute_uv=False)
 
@@ -26,7 +26,7 @@ def leading_values(values: Float[AnyArray, " r"]) -> int:
     Values below 1e-7 times the largest value, which is the rounding level of float32, are ignored.
 
     Args:
-        values: singular values in descending order, (r,).
+        values: Singular values in descending order, shape (r,).
 
     Returns:
         Number of leading values.
@@ -47,10 +47,10 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
     See Roy and Vetterli 2007, Definition 1.
 
     Args:
-        values: singular values s_i, (r,).
+        values: Singular values s_i, shape (r,).
 
     Returns:
-        A number from 1 to r, or NaN if all values are zero.
+        A number between 1 and r, or NaN if all values are zero.
 
     >>> import numpy as np
     >>> from lazynet.measures import effective_rank

@@ -19,11 +19,11 @@ class Activation(NamedTuple):
     """An activation and its known properties.
 
     Attributes:
-        name: name of the activation in settings and titles.
-        function: sigma, applied elementwise.
-        lipschitz: the smallest Lipschitz constant of sigma, or None if it is unknown.
-        homogeneous: whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
-        relu_parts: the pair (a, b) for which sigma(z) = a z + b relu(z), or None if no such pair is known.
+        name: Name of the activation in settings and titles.
+        function: Function sigma, which is applied elementwise.
+        lipschitz: Smallest Lipschitz constant of sigma, or None if it is unknown.
+        homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
+        relu_parts: Pair (a, b) for which sigma(z) = a z + b relu(z), or None if no such pair is known.
     """
 
     name: str
@@ -56,8 +56,8 @@ def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
     return Activation(name, function, lipschitz, False)
 
 
-# The largest slope of erf is 2 / sqrt(pi) at z = 0; that of gelu is Phi(z) + z phi(z) at z = sqrt(2); that of silu is
-# reached at z = 2.39936.
+# The largest slope of erf is 2 / sqrt(pi), at z = 0; the largest slope of gelu is Phi(z) + z phi(z), at z = sqrt(2);
+# the largest slope of silu is reached at z = 2.39936.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
@@ -82,7 +82,7 @@ def get_activation(activation: str | Function) -> Activation:
     """Return an activation given by name, or wrap a function together with its known properties.
 
     Args:
-        activation: a name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
+        activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
             treated like their names, for example `jax.nn.relu` like "relu".
     """
     if isinstance(activation, str):
@@ -96,7 +96,7 @@ def check_activation(activation: Any) -> None:
     """Check that an activation is a known name or an elementwise JAX function.
 
     Raises:
-        ValueError: if the activation is neither, or is a function that cannot be hashed.
+        ValueError: If the activation is neither, or is a function that cannot be hashed.
     """
     allowed = f"one of {', '.join(ACTIVATIONS)} or an elementwise JAX function of one array"
     if isinstance(activation, str) and activation in ACTIVATIONS:
@@ -117,7 +117,7 @@ def check_activation(activation: Any) -> None:
 
 @functools.cache
 def _why_not_elementwise(function: Function) -> str:
-    """Return the reason why a function is not an elementwise JAX function, or an empty string if it is one."""
+    """Return the reason why a function is not an elementwise JAX function, or an empty string if there is none."""
     # Networks may also be built inside traced functions, so evaluate the function at compile time.
     with jax.ensure_compile_time_eval():
         z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))

@@ -28,16 +28,16 @@ class Adapted:
     """A user-supplied network, as returned by `from_flax`, `from_nnx`, `from_stax` and `from_functions`.
 
     Attributes:
-        kind: what the network was made from: "flax", "nnx", "stax" or "functions".
-        start: function (key, x, width) -> initial parameters.
-        forward: function (parameters, x, width) -> outputs (n,), (n, 1) or (n, k).
-        kernel: function that maps the width to the infinite-width kernel, itself a function (x1, x2=None) -> (n1, n2);
-            None if no such kernel is known.
-        width: width of the network.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: powers of the width in each layer, from which the verdict predicts exponents; None if they are
-            unknown.
+        kind: What the network was made from: "flax", "nnx", "stax" or "functions".
+        start: Function that maps (key, x, width) to the initial parameters.
+        forward: Function that maps (parameters, x, width) to outputs of shape (n,), (n, 1) or (n, k).
+        kernel: Function that maps the width to the infinite-width kernel, or None if no such kernel is known. The
+            kernel is itself a function `kernel(x1, x2=None)` that returns an array of shape (n1, n2).
+        width: Width of the network.
+        outputs: Number of outputs k.
+        output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
+        parametrization: Powers of the width in each layer, from which the verdict predicts exponents, or None if these
+            powers are unknown.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class Adapted:
         """Return the initial parameters, drawn in float32 and cast to the dtype of x.
 
         Raises:
-            ValueError: if the network has no parameters, or if any parameter is not floating point.
+            ValueError: If the network has no parameters, or if any parameter is not floating point.
         """
         params = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
         leaves = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -85,7 +85,7 @@ class Adapted:
         """Return the outputs, of shape (n,) for one output or (n, k) for several.
 
         Raises:
-            ValueError: if `forward` returns an array of the wrong shape.
+            ValueError: If `forward` returns an array of the wrong shape.
         """
         f = self.forward(variables["params"], x, self.width)
         expected = (len(x), self.outputs)
@@ -106,7 +106,7 @@ def _adapted_traits(network: Adapted) -> Traits:
         title=f"Network from_{network.kind}",
         fields=("outputs", "output_scale", "parametrization"),
         learning_rate_exponent=None if exponents is None else exponents.learning_rate,
-        # The exponents are the same for all depths of at least two hidden layers.
+        # The exponents are the same for all networks with at least two hidden layers.
         scaling=None if exponents is None else LayerScaling(exponents, depth=2),
     )
 
@@ -123,21 +123,22 @@ def from_flax(
     """Wrap a flax (Linen) module as a network.
 
     Args:
-        make: function of the width that builds the module. Its `__call__(x)` takes rows (n, d) and returns (n,), (n, 1)
-            or (n, k). Reshape images inside the module. Modules built for the same width must be identical.
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the module's layers, such as "standard" for flax's own
-            layers; the verdict uses it to predict exponents. None for no predictions.
-        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
-            is unknown.
+        make: Function of the width that builds the module. The module's `__call__(x)` maps rows of shape (n, d) to an
+            array of shape (n,), (n, 1) or (n, k). Reshape images inside the module. Modules built for the same width
+            must be identical.
+        width: Width of the network, which a sweep overrides.
+        outputs: Number of outputs k.
+        output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
+        parametrization: Parametrization of the module's layers, from which the verdict predicts exponents: a name, such
+            as "standard" for flax's own layers, a `lazynet.Parametrization`, or None for no predictions.
+        kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
+            returns an array of shape (n1, n2), and it must be the same at all widths.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: on first use, if the module has dropout, or has variables outside "params", as with batch norm.
+        ValueError: On first use, if the module has dropout, or has variables outside "params", as batch norm does.
 
     >>> import flax.linen as nn, jax, lazynet as lz
     >>> network = lz.from_flax(lambda width: nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)]), width=32)
@@ -173,21 +174,22 @@ def from_nnx(
     """Wrap a flax NNX module as a network.
 
     Args:
-        make: function (width, rngs) that builds the module and draws its initial parameters from `rngs`. Called with
-            rows (n, d), the module returns (n,), (n, 1) or (n, k).
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the module's layers; None for no predictions.
-        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
-            is unknown.
+        make: Function `make(width, rngs)` that builds the module and draws its initial parameters from `rngs`. The
+            module maps rows of shape (n, d) to an array of shape (n,), (n, 1) or (n, k).
+        width: Width of the network, which a sweep overrides.
+        outputs: Number of outputs k.
+        output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
+        parametrization: Parametrization of the module's layers, given as a name or a `lazynet.Parametrization`, or None
+            for no predictions.
+        kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
+            returns an array of shape (n1, n2), and it must be the same at all widths.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `make` does not take two arguments; on first use, if the module has state other than parameters,
-            as with batch norm or dropout.
+        ValueError: If `make` does not take two arguments or, on first use, if the module has state other than
+            parameters, as batch norm and dropout do.
 
     >>> import jax, lazynet as lz
     >>> from flax import nnx
@@ -250,22 +252,23 @@ def from_stax(
 ) -> Adapted:
     """Wrap layers from the stax library of neural-tangents as a network with an analytic kernel.
 
-    The library is available as `lazynet.kernels.neural_tangents().stax`. Unlike `TwoLayer`, its layers train rescaled
-    weights.
+    The library is available as `lazynet.kernels.neural_tangents().stax`. Unlike `TwoLayer`, the layers of this library
+    train rescaled weights.
 
     Args:
-        make: function of the width that returns (init_fn, apply_fn, kernel_fn).
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width. Its square
+        make: Function of the width that returns (init_fn, apply_fn, kernel_fn).
+        width: Width of the network, which a sweep overrides.
+        outputs: Number of outputs k.
+        output_scale: Factor alpha that multiplies the outputs, a number or a function of the width. The square of alpha
             multiplies the kernel.
-        parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
+        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None for no
+            predictions.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: on first use, if `make` does not return three functions.
+        ValueError: On first use, if `make` does not return three functions.
 
     >>> import jax, lazynet as lz
     >>> from lazynet.kernels import neural_tangents
@@ -309,21 +312,22 @@ def from_functions(
     """Wrap a pair of functions, `init` and `apply`, as a network.
 
     Args:
-        init: function (key, x, width) that returns the initial parameters, a pytree of floating-point arrays.
-        apply: function (params, x) that maps rows (n, d) to outputs (n,), (n, 1) or (n, k).
-        kernel: infinite-width kernel, a function (x1, x2=None) -> (n1, n2) that is the same at all widths; None if it
-            is unknown.
-        width: width of the network; a sweep overrides it.
-        outputs: number of outputs k.
-        output_scale: alpha, the factor that multiplies the outputs: a number or a function of the width.
-        parametrization: name or `lazynet.Parametrization` of the layers; None for no predictions.
+        init: Function `init(key, x, width)` that returns the initial parameters, a pytree of floating-point arrays.
+        apply: Function `apply(params, x)` that maps rows of shape (n, d) to outputs of shape (n,), (n, 1) or (n, k).
+        kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
+            returns an array of shape (n1, n2), and it must be the same at all widths.
+        width: Width of the network, which a sweep overrides.
+        outputs: Number of outputs k.
+        output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
+        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None for no
+            predictions.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: if `kernel` cannot be called with one array as well as with two; on first use, if the network has no
-            parameters, or if any parameter is not floating point.
+        ValueError: If `kernel` cannot be called with one array as well as with two or, on first use, if the network has
+            no parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):

@@ -17,7 +17,7 @@ class Centered:
     The collection "origin" holds theta_0. All other attributes are those of `network`.
 
     Attributes:
-        network: the network f.
+        network: Network f.
     """
 
     network: Network

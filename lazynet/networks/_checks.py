@@ -16,11 +16,11 @@ def check_network(network: Any, x: AnyArray) -> None:
     """Check that an object follows the `Network` protocol and maps each row independently of the others.
 
     Args:
-        network: the object to check.
-        x: rows (n, d); networks with user-supplied functions are evaluated on the first three.
+        network: Object to check.
+        x: Rows, shape (n, d). Networks with user-supplied functions are evaluated on the first three rows.
 
     Raises:
-        ValueError: if part of the protocol is missing, the network fails on these rows, an output depends on other
+        ValueError: If part of the protocol is missing, the network fails on these rows, an output depends on other
             rows, or an output is not finite.
     """
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
@@ -53,7 +53,7 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
     """Check that a network with user-supplied functions varies with the width and the seed, if several are given.
 
     Raises:
-        ValueError: if two keys give the same initial parameters, or two widths give the same number of parameters.
+        ValueError: If two keys give the same initial parameters, or two widths give the same number of parameters.
     """
     if not traits(network).custom:
         return

@@ -25,16 +25,16 @@ class ConvNet(SingleHidden):
     collection "params", and all others are in "fixed".
 
     Args:
-        width: number of filters m, at least 1; must be even if `symmetric` is True.
-        filter_size: length r of a filter, or the side of a square filter for images.
-        stride: distance between neighboring patches, at least 1.
-        image: shape (height, width) or (height, width, channels) of the image stored in each row; None for
+        width: Number of filters m, at least 1; must be even if `symmetric` is True.
+        filter_size: Length r of a filter, or the side of a square filter for images.
+        stride: Distance between neighboring patches, at least 1.
+        image: Shape (height, width) or (height, width, channels) of the image stored in each row, or None for
             one-dimensional signals.
 
     The other arguments are those of `TwoLayer`.
 
     Raises:
-        ValueError: if an argument has a value that is not allowed; in `init` and `apply`, if the rows have the wrong
+        ValueError: If an argument has a value that is not allowed or, in `init` and `apply`, if the rows have the wrong
             number of features.
 
     >>> import jax, lazynet as lz
@@ -72,7 +72,7 @@ class ConvNet(SingleHidden):
 
 
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
-    """Return the patches (n, P, features of a patch) of the rows (n, d) of a NumPy or JAX array."""
+    """Return the patches of all rows of a NumPy or JAX array (n, d), shape (n, P, features of a patch)."""
     return x[:, patch_features(network, x.shape[1])]
 
 
@@ -80,7 +80,7 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
     """Return the indices of each patch's features among all d features.
 
     Raises:
-        ValueError: if d is not the number of features of the image, or if a signal is shorter than the filter.
+        ValueError: If d is not the number of features of the image, or if a signal is shorter than the filter.
     """
     r, stride = network.filter_size, network.stride
     if network.image is None:
@@ -97,7 +97,7 @@ def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
 @traits.register(ConvNet)
 def _convolutional_traits(network: ConvNet) -> Traits:
     def preactivations(variables: Variables, x: AnyArray) -> list[Array]:
-        """Return w_r . x_p for every patch and filter, an array (n, P, m)."""
+        """Return w_r . x_p for every patch and filter, shape (n, P, m)."""
         return [jnp.asarray(patches(network, x) @ weights(variables, "hidden").T)]
 
     return replace(single_hidden_traits(network), preactivations=preactivations)

@@ -23,25 +23,25 @@ class MLP(nn.Module):
     exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with
     sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d),
     because this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the
-    network of Chen et al. 2019, section 2, whose L is depth + 1.
+    network of Chen et al. 2019, section 2, where L is depth + 1.
 
-    `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2" .. (m, m), "readout" (m, k) and "bias_1" .. (m,),
-    drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are in
-    "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several.
+    `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2", ... (m, m), "readout" (m, k) and "bias_1", ...
+    (m,), drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are
+    in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
 
     Args:
-        width: number of units m in each hidden layer, at least 1.
-        depth: number of hidden layers, at least 1.
-        outputs: number of outputs k, at least 1.
-        activation: name or function, as in `TwoLayer`.
-        train: the part to train, "hidden" (all W_l), "readout" (V) or "both".
-        init_scale: kappa, a positive number or a function of the width.
-        output_scale: alpha, a positive number or a function of the width.
-        bias_scale: scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
+        width: Number of units m in each hidden layer, at least 1.
+        depth: Number of hidden layers, at least 1.
+        outputs: Number of outputs k, at least 1.
+        activation: Name or function, as in `TwoLayer`.
+        train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
+        init_scale: Scale kappa of the weights, a positive number or a function of the width.
+        output_scale: Scale alpha of the outputs, a positive number or a function of the width.
+        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
     Raises:
-        ValueError: if an argument has a value that is not allowed.
+        ValueError: If an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> network = lz.MLP(width=64, depth=2)
@@ -107,7 +107,7 @@ class ThreeLayer(MLP):
     kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are those of `MLP`.
 
     Raises:
-        ValueError: if `depth` is not 2, or if an argument has a value that `MLP` does not allow.
+        ValueError: If `depth` is not 2, or if an argument has a value that `MLP` does not allow.
 
     >>> import jax, lazynet as lz
     >>> network = lz.ThreeLayer(width=64)
@@ -135,7 +135,7 @@ def output_multiplier(network: MLP) -> float:
 
 
 def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
-    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, an array (n, m)."""
+    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, shape (n, m)."""
     forward, h = get_parametrization(network.parametrization).forward, x
     activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):

@@ -19,14 +19,14 @@ class Linearized:
     never formed.
 
     Attributes:
-        network: the network f, with a method `apply(variables, x)`.
+        network: Network f, with a method `apply(variables, x)`.
     """
 
     network: Any
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return the polynomial's variables at its point of expansion, given the network's variables there."""
+        """Return the variables of the polynomial at its point of expansion, given the network's variables there."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
@@ -64,9 +64,8 @@ class Expansion:
     """A Taylor polynomial around given variables, as returned by `linearize` and `quadratic`: a network of fixed width.
 
     Attributes:
-        polynomial: an instance of `Linearized` or `Quadratic`.
-        variables: the network's variables at the point of expansion, which are the initial variables for every
-            key.
+        polynomial: Instance of `Linearized` or `Quadratic`.
+        variables: Variables of the network at the point of expansion, which are the initial variables for every key.
     """
 
     polynomial: Linearized
@@ -86,7 +85,7 @@ class Expansion:
         """Return the expansion itself, since its width cannot change.
 
         Raises:
-            ValueError: if a different width or any other field is given.
+            ValueError: If a different width or any other field is given.
         """
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
@@ -106,18 +105,19 @@ class Expansion:
 
 
 def linearize(network: Any, variables: Variables) -> Expansion:
-    """Return the linearization of a network in its trained parameters around given variables; it has the same kernel.
+    """Return the linearization of a network in its trained parameters around given variables.
 
     Args:
-        network: a network with `width`, `outputs` and `apply(variables, x)`.
-        variables: the point of expansion, as returned by `network.init`.
+        network: Network with `width`, `outputs` and `apply(variables, x)`.
+        variables: Point of expansion, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, initialized at these variables. Training it by full-batch descent on the squared loss
-        is the same as `lz.kernel_descent` with the empirical kernel at these variables.
+        A network for `lz.train`, initialized at these variables, with the same kernel as the original network there.
+        Training the linearization by full-batch descent on the squared loss is equivalent to `lz.kernel_descent` with
+        this kernel.
 
     Raises:
-        ValueError: if `variables` has no "params".
+        ValueError: If `variables` has no "params".
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -133,15 +133,15 @@ def quadratic(network: Any, variables: Variables) -> Expansion:
     """Return the second-order Taylor polynomial of a network in its trained parameters around given variables.
 
     Args:
-        network: a network with `width`, `outputs` and `apply(variables, x)`.
-        variables: the point of expansion, as returned by `network.init`.
+        network: Network with `width`, `outputs` and `apply(variables, x)`.
+        variables: Point of expansion, as returned by `network.init`.
 
     Returns:
         A network for `lz.train`, initialized at these variables. For relu networks with two trained layers, its
         second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:
-        ValueError: if `variables` has no "params".
+        ValueError: If `variables` has no "params".
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, activation="tanh"), jax.numpy.ones((5, 3))

@@ -14,9 +14,9 @@ class Parametrization(NamedTuple):
     the readout.
 
     Attributes:
-        forward: the exponents a_l.
-        init: the exponents b_l.
-        learning_rate: the exponent c of default learning rates. If output_scale is a function of the width, default
+        forward: Exponents a_l.
+        init: Exponents b_l.
+        learning_rate: Exponent c of default learning rates. If output_scale is a function of the width, default
             learning rates are also divided by its square.
 
     >>> import lazynet as lz
@@ -46,7 +46,7 @@ def get_parametrization(parametrization: str | Parametrization) -> Parametrizati
     """Return the exponents of a parametrization that is given by name or by its exponents.
 
     Raises:
-        ValueError: if the name is unknown, or an exponent is missing or not finite.
+        ValueError: If the name is unknown, or an exponent is missing or not finite.
     """
     if isinstance(parametrization, str):
         if parametrization not in PARAMETRIZATIONS:

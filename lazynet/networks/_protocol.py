@@ -11,7 +11,7 @@ from lazynet.typing import AnyArray, Variables
 
 @runtime_checkable
 class Network(Protocol):
-    """A network of any family: a pure function of its variables and of rows, with a width that `clone` can change."""
+    """A network of any family: a pure function of variables and input rows, with a width that `clone` can change."""
 
     @property
     def width(self) -> int:

@@ -11,7 +11,7 @@ from lazynet.networks._activations import Function, get_activation
 from lazynet.networks._parametrization import Parametrization
 from lazynet.typing import AnyArray, Variables
 
-# Fields that are not settings: those of every flax module, and the width, which a sweep sets.
+# Fields that are not settings: the fields of every flax module, and the width, which a sweep sets.
 NOT_SETTINGS = ("parent", "name", "width")
 
 
@@ -22,10 +22,10 @@ class HiddenLayer(NamedTuple):
     activations only, and its costs are known in closed form.
 
     Attributes:
-        activation: sigma, given as in `TwoLayer`.
-        factor: the factor in front of the sum over units.
-        train: the trained part, "hidden", "readout" or "both".
-        signs: whether every entry of the readout is +1 or -1 at initialization.
+        activation: Activation sigma, given as in `TwoLayer`.
+        factor: Factor in front of the sum over units.
+        train: Trained part, "hidden", "readout" or "both".
+        signs: Whether every entry of the readout is +1 or -1 at initialization.
     """
 
     activation: str | Function
@@ -43,12 +43,12 @@ class LayerScaling(NamedTuple):
     """How the layers of a network scale with its width, from which the verdict predicts exponents.
 
     Attributes:
-        parametrization: powers of the width that multiply the weights and set their initial scale.
-        depth: number of hidden layers.
-        train: the trained part, "hidden", "readout" or "both".
-        homogeneous: whether sigma(c z) = c sigma(z) for all c > 0; None if the activation is unknown.
-        biased: whether the hidden layers have biases.
-        named_layers: whether the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; if so, the verdict
+        parametrization: Powers of the width that multiply the weights and set their initial scale.
+        depth: Number of hidden layers.
+        train: Trained part, "hidden", "readout" or "both".
+        homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if the activation is unknown.
+        biased: Whether the hidden layers have biases.
+        named_layers: Whether the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; if so, the verdict
             predicts the movement of each array.
     """
 
@@ -71,28 +71,28 @@ class Traits:
     """Properties of a network; the defaults suit any network that follows the `Network` protocol.
 
     Attributes:
-        name: name of the family of networks, used in settings and errors.
-        title: name of the network in figure titles.
-        fields: names of the fields that settings record and axes may vary. A field named "output_scale" must
+        name: Name of the family of networks, used in settings and errors.
+        title: Name of the network in figure titles.
+        fields: Names of the fields that settings record and axes may vary. A field named "output_scale" must
             multiply the outputs.
-        start_fields: the subset of `fields` that `init` reads but `apply` does not. Networks that differ only in these
+        start_fields: Subset of `fields` that `init` reads but `apply` does not. Networks that differ only in these
             fields share compiled programs.
-        custom: whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
+        custom: Whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
             that it maps rows independently, and stored runs record its outputs on a few rows.
-        starts_at_zero: whether all outputs are zero at initialization, up to rounding.
-        hidden_layer: the `HiddenLayer` form of the network, or None if the network does not have this form.
-        preactivations: function (variables, x) -> list of the inputs (n, ...) to the activation of each hidden layer;
-            None if they are unknown.
-        neurons: function that maps the variables to the weights (m, ...) of each unit; None if the units have no
-            weights of their own.
-        neuron_gradient: an upper bound on |df/dz_r| that holds for each unit r and all inputs, in the norm over
-            outputs, if the trained weights of unit r enter only through z_r = w_r . x; None if there is no such bound.
-        near_limit: whether empirical kernels at practical widths are so close to the infinite-width kernel that the
+        starts_at_zero: Whether all outputs are zero at initialization, up to rounding.
+        hidden_layer: The `HiddenLayer` form of the network, or None if the network does not have this form.
+        preactivations: Function that maps (variables, x) to a list of the pre-activations of each hidden layer, shape
+            (n, ...), or None if they are unknown.
+        neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if the units have
+            no weights of their own.
+        neuron_gradient: Upper bound on |df/dz_r| that holds for each unit r and all inputs, in the norm over outputs,
+            if the trained weights of unit r enter only through z_r = w_r . x, or None if there is no such bound.
+        near_limit: Whether empirical kernels at practical widths are so close to the infinite-width kernel that the
             learning rates and displacements computed from that kernel apply to them.
-        kernel_of_signs: whether the empirical kernel depends only on the signs of the pre-activations.
-        learning_rate_exponent: exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
-            and output scale alpha; None if the default learning rate is the same at all widths.
-        scaling: how the layers scale with the width; None if the theory makes no predictions.
+        kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
+        learning_rate_exponent: Exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
+            and output scale alpha, or None if the default learning rate is the same at all widths.
+        scaling: How the layers scale with the width, or None if the theory makes no predictions.
     """
 
     name: str
@@ -119,7 +119,7 @@ def traits(network: Any) -> Traits:
     Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.
 
     Args:
-        network: any network.
+        network: Any network.
 
     Returns:
         The traits. A family without a record gets the defaults, with the fields of its dataclass.
@@ -137,7 +137,7 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
     """Return the `HiddenLayer` form of a network.
 
     Raises:
-        TypeError: if the network does not have this form.
+        TypeError: If the network does not have this form.
     """
     facts = traits(network)
     if facts.hidden_layer is None:
@@ -146,7 +146,7 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
 
 
 def setting_fields(network: Any) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields that are settings: all except the width and those that flax adds."""
+    """Return the names of a dataclass's fields that are settings, without the width and the fields that flax adds."""
     if not dataclasses.is_dataclass(network):
         return ()
     return tuple(field.name for field in dataclasses.fields(network) if field.name not in NOT_SETTINGS)

@@ -32,11 +32,11 @@ def check_fields(network: Any, **choices: Iterable[str]) -> None:
     """Check the fields that networks share: positive integers, positive scales, and fields with fixed choices.
 
     Args:
-        network: the network under construction.
-        **choices: allowed values for each field with fixed choices.
+        network: Network under construction.
+        **choices: Allowed values for each field with fixed choices.
 
     Raises:
-        ValueError: if a field has a value that is not allowed.
+        ValueError: If a field has a value that is not allowed.
     """
     for name, allowed in choices.items():
         if getattr(network, name) not in allowed:
@@ -115,23 +115,23 @@ class TwoLayer(SingleHidden):
     them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
 
     `init(key, x)` returns the arrays "hidden" (m, d) and "readout" (m, k). Trained arrays are in the collection
-    "params", and all others are in "fixed". `apply(variables, x)` returns (n,) for one output and (n, k) for several,
-    in the dtype of the variables.
+    "params", and all others are in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or
+    (n, k) for several, in the dtype of the variables.
 
     Args:
-        width: number of hidden units m, at least 1; must be even if `symmetric` is True.
-        outputs: number of outputs k, at least 1.
+        width: Number of hidden units m, at least 1; must be even if `symmetric` is True.
+        outputs: Number of outputs k, at least 1.
         activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
             "sigmoid" or "silu", or an elementwise JAX function of one array.
-        train: the part to train, "hidden" (w), "readout" (a) or "both".
-        init_scale: kappa, a positive number or a function of the width.
-        output_scale: alpha, a positive number or a function of the width.
-        readout: initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
-        symmetric: whether the second half of the units copies the first half with the opposite readout, so that f = 0
+        train: Part to train, "hidden" (w), "readout" (a) or "both".
+        init_scale: Scale kappa of the weights, a positive number or a function of the width.
+        output_scale: Scale alpha of the outputs, a positive number or a function of the width.
+        readout: Initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
+        symmetric: Whether the second half of the units copies the first half with the opposite readout, so that f = 0
             at initialization. This cancels terms of second order in the movement.
 
     Raises:
-        ValueError: if an argument has a value that is not allowed.
+        ValueError: If an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> network = lz.TwoLayer(width=64)

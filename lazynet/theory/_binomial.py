@@ -13,8 +13,8 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     The interval is exact: for every n, it contains the probability in at least 95% of cases.
 
     Args:
-        error: observed error rates, an array of any shape; multiples of 1 / n, or NaN for missing values.
-        n: number of independent examples, at least 1.
+        error: Observed error rates, an array of any shape that contains multiples of 1 / n, or NaN for missing values.
+        n: Number of independent examples, at least 1.
 
     Returns:
         Lower and upper ends of the intervals, each with the shape of `error` and with NaN for missing values.

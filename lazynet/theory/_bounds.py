@@ -19,13 +19,14 @@ def neuron_movement_bound(
     max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
 
     Args:
-        n: number of training examples, or the sum of ||x_i||^2 if the inputs do not have unit norm.
-        width: width m.
-        residual_norm: norm of the initial residual, ||y - u(0)||, a number or an array.
-        lambda_min: smallest eigenvalue of the infinite-width kernel on the training set.
+        n: Number of training examples, or the sum of ||x_i||^2 if the inputs do not have unit norm.
+        width: Width m.
+        residual_norm: Norm of the initial residual, ||y - u(0)||, a number or an array.
+        lambda_min: Smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        Bound in units of the weights, with the shape of `residual_norm`; infinite if `lambda_min` is not positive.
+        The bound in the units of the weights, with the shape of `residual_norm`, or infinity if `lambda_min` is not
+        positive.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
@@ -38,14 +39,14 @@ def neuron_movement_bound(
 
 
 def flips_bound(radius: float, init_scale: float = 1.0) -> float:
-    """Return the expected fraction of signs of w_r . x that can flip if no unit moves farther than a radius.
+    """Return the expected fraction of signs of w_r . x that can flip if no unit moves farther than `radius`.
 
-    The fraction is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for unit inputs x. The proof of Theorem 4.1 of Arora et
-    al. 2019 uses the upper bound 2 R / (sqrt(2 pi) kappa) on this fraction.
+    The fraction is P(|w . x| <= R) = erf(R / (sqrt(2) kappa)) for inputs x of unit norm. The proof of Theorem 4.1 of
+    Arora et al. 2019 uses the upper bound 2 R / (sqrt(2 pi) kappa) on this fraction.
 
     Args:
-        radius: largest displacement R of a unit.
-        init_scale: initial scale kappa of the weights.
+        radius: Largest displacement R of any unit.
+        init_scale: Initial scale kappa of the weights.
 
     Returns:
         A fraction between 0 and 1.
@@ -65,15 +66,15 @@ def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> floa
     sqrt(log(2 / d) / (2 m)) with probability 1 - d. The union bound over all pairs sets d = 2 delta / (n (n + 1)).
 
     Args:
-        gram: Gram matrix of the inputs, (n, n).
-        units: number of independent units m: the width, or half the width for symmetric initialization.
-        delta: probability that the bound fails.
+        gram: Gram matrix of the inputs, shape (n, n).
+        units: Number of independent units m: the width, or half the width for symmetric initialization.
+        delta: Probability that the bound fails.
 
     Returns:
         Bound on the Frobenius norm.
 
     Raises:
-        ValueError: if `delta` is not between 0 and 1.
+        ValueError: If `delta` is not between 0 and 1.
 
     >>> import numpy as np
     >>> from lazynet.theory import concentration_bound
@@ -102,13 +103,13 @@ def rademacher_bound(
     probability 1 - delta over initializations (Arora et al. 2019, Lemma 5.4).
 
     Args:
-        n: number of training examples.
-        width: width m.
-        movement: largest displacement B of all weights.
-        radius: largest displacement R of a unit.
-        init_scale: initial scale kappa of the weights.
-        delta: probability that the bound fails.
-        symmetric: whether the units are initialized in identical pairs. Only m / 2 units are then independent, which
+        n: Number of training examples.
+        width: Width m.
+        movement: Upper bound B on the displacement of all weights together.
+        radius: Largest displacement R of any unit.
+        init_scale: Initial scale kappa of the weights.
+        delta: Probability that the bound fails.
+        symmetric: Whether the units are initialized in identical pairs. Only m / 2 units are then independent, which
             increases the first term. The other terms still hold, because a flipped unit contributes only R, whereas
             the paper allows 2 R.
 
@@ -116,7 +117,7 @@ def rademacher_bound(
         Bound on the Rademacher complexity.
 
     Raises:
-        ValueError: if `delta` is not between 0 and 1.
+        ValueError: If `delta` is not between 0 and 1.
 
     >>> from lazynet.theory import rademacher_bound
     >>> round(rademacher_bound(1000, 100_000, movement=3.0, radius=0.0), 3)
@@ -135,16 +136,16 @@ def generalization_bound(train_loss: float, rademacher: float, n: int, delta: fl
     min(1, |f - y|) (Arora et al. 2019, proof of Theorem 5.1).
 
     Args:
-        train_loss: mean loss on the training set.
-        rademacher: empirical Rademacher complexity R; the class of functions must not depend on the sample.
-        n: number of training examples.
-        delta: probability that the bound fails.
+        train_loss: Mean loss on the training set.
+        rademacher: Empirical Rademacher complexity R; the class of functions must not depend on the sample.
+        n: Number of training examples.
+        delta: Probability that the bound fails.
 
     Returns:
         Bound on the population loss, vacuous if it is 1 or more.
 
     Raises:
-        ValueError: if `delta` is not between 0 and 1.
+        ValueError: If `delta` is not between 0 and 1.
 
     >>> from lazynet.theory import generalization_bound
     >>> round(generalization_bound(0.0, 0.1, 10_000), 3)
@@ -173,20 +174,20 @@ def population_bound(
     displacements are rounded up to such values of B and R.
 
     Args:
-        train_loss: mean on the training set of a loss in [0, 1] that is 1-Lipschitz in the prediction.
-        n: number of training examples.
-        movement: displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) at infinite width and time.
-        delta: probability that the bound fails, split equally between the initialization and the sample.
-        width: width m; defaults to the limit of infinite width.
-        radius: largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
-        init_scale: initial scale kappa of the weights.
-        symmetric: whether the units are initialized in identical pairs.
+        train_loss: Mean on the training set of a loss in [0, 1] that is 1-Lipschitz in the prediction.
+        n: Number of training examples.
+        movement: Displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) at infinite width and time.
+        delta: Probability that the bound fails, split equally between the initialization and the sample.
+        width: Width m. Defaults to the infinite-width limit.
+        radius: Largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
+        init_scale: Initial scale kappa of the weights.
+        symmetric: Whether the units are initialized in identical pairs.
 
     Returns:
         Bound on the population loss, vacuous if it is 1 or more.
 
     Raises:
-        ValueError: if `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
+        ValueError: If `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
             and `radius` is given, or if `width` and `radius` contradict `movement`.
 
     >>> from lazynet.theory import population_bound
@@ -216,17 +217,17 @@ def population_bound(
 def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
-    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can learn
-    even powers completely, but only the projection of an odd power onto beta . x. With the moments
+    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). The kernel can
+    learn even powers completely, but only the projection of an odd power onto beta . x. With the moments
     E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is
     sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:
-        power: power p.
-        dim: dimension d of the inputs.
+        power: Power p.
+        dim: Dimension d of the inputs.
 
     Returns:
-        Root mean square of the remainder, divided by the root mean square of the function.
+        Root mean square of the part that cannot be learned, divided by the root mean square of the function.
 
     >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)
@@ -246,16 +247,16 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     """Return the bound of Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
 
     For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
-    Corollary 6.2). It does not depend on the number of examples or their dimension.
+    Corollary 6.2). The bound does not depend on the number of examples or their dimension.
 
     Args:
-        terms: tuple (alpha_j, ||beta_j||, p_j) for each term; p_j must be 1 or even.
+        terms: Tuple (alpha_j, ||beta_j||, p_j) for each term; p_j must be 1 or even.
 
     Returns:
         Bound on sqrt(y' H^-1 y).
 
     Raises:
-        ValueError: if a power is neither 1 nor a positive even number.
+        ValueError: If a power is neither 1 nor a positive even number.
 
     >>> from lazynet.theory import power_bound
     >>> power_bound([(1.0, 1.0, 1), (0.5, 1.0, 4)])

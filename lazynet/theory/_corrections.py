@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
 
-# Values of b m^(-q) at the smallest width, from nearly canceling the leading term to ten times its size.
+# Values of b m^(-q) at the smallest width, from values that nearly cancel the leading term to ten times its size.
 SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
 POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -17,12 +17,12 @@ class Correction(NamedTuple):
     """Fit of y = a m^p (1 + b m^(-q)) to the means over seeds.
 
     Attributes:
-        exponent: asymptotic exponent p.
-        low: lower end of the 95% interval of p.
-        high: upper end of the 95% interval of p.
-        amplitude: amplitude a.
-        correction: coefficient b of the correction.
-        power: power q of the correction.
+        exponent: Asymptotic exponent p.
+        low: Lower end of the 95% interval of p.
+        high: Upper end of the 95% interval of p.
+        amplitude: Amplitude a.
+        correction: Coefficient b of the correction.
+        power: Power q of the correction.
     """
 
     exponent: float
@@ -43,14 +43,14 @@ def fit_correction(
     """Fit an exponent with its leading correction to the means over seeds.
 
     Finite networks scale as a m^p (1 + b m^(-q) + ...), so the slope over widths at which the second term is not small
-    differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by
-    a grid search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that
-    repeats the whole fit. This interval is wider than that of a slope, because more parameters are fitted.
+    differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
+    search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that repeats the
+    whole fit. This interval is wider than the interval of a slope, because more parameters are fitted.
 
     Args:
-        widths: widths, (w,), ascending; at least 4, or 5 if the power is fitted.
-        values: positive values without NaN, (w, s), at w widths for s seeds.
-        power: power q: 1/2 for corrections due to fluctuations at initialization, or None to fit the power.
+        widths: Widths in ascending order, shape (w,): at least 4 widths, or 5 if the power is fitted.
+        values: Positive values at w widths for s seeds, shape (w, s), without NaN.
+        power: Power q: 1/2 for corrections due to fluctuations at initialization, or None to fit the power.
 
     Returns:
         The fit. All fields are NaN if there are too few widths or a mean is not positive; the interval is NaN if there
@@ -82,7 +82,7 @@ def fit_correction(
 
 
 def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
-    """Return log a, p, b and q for the best fit to each column of logarithms, (columns, 4)."""
+    """Return log a, p, b and q for the best fit to each column of logarithms, shape (columns, 4)."""
     design = np.stack([np.ones(len(widths)), np.log(widths)], axis=1)
     inverse = np.linalg.pinv(design)
     lowest, parameters = np.full(logs.shape[1], np.inf), np.full((logs.shape[1], 4), np.nan)
@@ -104,15 +104,15 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     The estimate assumes that the width of the interval is proportional to 1 / sqrt(seeds).
 
     Args:
-        fit: result of `fit_exponent` or `fit_correction`, with an interval.
-        seeds: number of seeds in the fit, at least 2.
-        half_width: half of the desired width of the interval, positive.
+        fit: Result of `fit_exponent` or `fit_correction`, which must have an interval.
+        seeds: Number of seeds in the fit, at least 2.
+        half_width: Half of the desired width of the interval, positive.
 
     Returns:
         Number of seeds, rounded up.
 
     Raises:
-        ValueError: if the fit has no interval, or `half_width` is not positive.
+        ValueError: If the fit has no interval, or if `half_width` is not positive.
 
     >>> from lazynet.theory import Fit, seeds_needed
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)

@@ -14,17 +14,17 @@ class Scaling(NamedTuple):
     """Scaling of a network and its training with the width m.
 
     Attributes:
-        init: exponent of the initial scale, kappa ~ m^init.
-        output: exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
-        learning_rate: exponent of the learning rate eta.
-        symmetric: whether the initial output of the network is zero.
-        homogeneous: whether the activation is positively homogeneous, like ReLU.
-        train: trained part of the network, "hidden", "readout" or "both".
-        proportional: whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
-        parametrization: powers of the width that multiply the weights and their initial scale.
-        depth: number of hidden layers.
-        layers: names of the trained arrays whose displacements are predicted separately.
-        quadratic: whether to predict the gaps to Taylor polynomials of order 2.
+        init: Exponent of the initial scale, kappa ~ m^init.
+        output: Exponent of the output scale, alpha ~ m^output; 0 for the NTK parametrization, -1/2 for mean field.
+        learning_rate: Exponent of the learning rate eta.
+        symmetric: Whether the initial output of the network is zero.
+        homogeneous: Whether the activation is positively homogeneous, like ReLU.
+        train: Trained part of the network, "hidden", "readout" or "both".
+        proportional: Whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
+        parametrization: Powers of the width that multiply the weights and their initial scale.
+        depth: Number of hidden layers.
+        layers: Names of the trained arrays whose displacements are predicted separately.
+        quadratic: Whether to predict the gaps to Taylor polynomials of order 2.
     """
 
     init: float
@@ -44,9 +44,9 @@ class Prediction(NamedTuple):
     """Predicted exponent of a quantity.
 
     Attributes:
-        quantity: name of the quantity, followed by the name of the trained array in brackets if there is one.
+        quantity: Name of the quantity, followed by the name of the trained array in brackets if there is one.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
-        exponent: predicted exponent in the width.
+        exponent: Predicted exponent in the width.
     """
 
     quantity: str
@@ -58,9 +58,9 @@ class Layer(NamedTuple):
     """Exponents of a trained array W.
 
     Attributes:
-        gradient: exponent of the norm of df/dW.
-        start: exponent of the initial norm of W.
-        change: exponent of the relative change of the pre-activations after W in one step, with a learning rate and
+        gradient: Exponent of the norm of df/dW.
+        start: Exponent of the initial norm of W.
+        change: Exponent of the relative change of the pre-activations after W in one step, with a learning rate and
             residuals of order 1, or None for the readout.
     """
 
@@ -75,15 +75,16 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
     exponent of f_0 if that is larger and the network is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
     m^(s + g + r). In one step, the network learns m^(s + 2 g + r) for the largest g among all arrays. In the NTK
-    parametrization all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
-    s = a = k = r = 0), therefore,
+    parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
+    s = a = k = r = 0), the scalings are therefore
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
     With several hidden layers (Lee et al. 2019, Figure 1), the middle layers have ||W_0|| ~ kappa m, and their relative
-    displacement is of order 1 / m. Displacements are upper bounds if arrays with different exponents add up, or if f_0
-    and the targets have different exponents, because a sum of two powers is not a power. The displacement of a neuron
-    has an additional factor sqrt(log m) if the readout is Gaussian or the only trained layer.
+    displacement is of order 1 / m. The predictions for displacements are only upper bounds if arrays with different
+    exponents add up, or if f_0 and the targets have different exponents, because a sum of two powers is not a power.
+    The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only trained
+    layer.
 
     A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
     the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. Gaps
@@ -101,10 +102,10 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     activation is not homogeneous and the pre-activations depend on m.
 
     Args:
-        scaling: scaling of the network and its training with the width.
+        scaling: Scaling of the network and its training with the width.
 
     Returns:
-        Predicted exponents, possibly none.
+        A list of predicted exponents, which may be empty.
 
     >>> from lazynet.theory import Scaling, predicted_exponents
     >>> ntk = Scaling(init=0.0, output=0.0, learning_rate=0.0, symmetric=True, homogeneous=True, train="hidden")
@@ -164,7 +165,7 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
     """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
     The exponents hold for unit inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies the
-    pre-activations, and in the backward pass the signals, by sqrt(m) times the size of its weights. The norm of
+    pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. The norm of
     df/dW_l is m^(-a_l) times the norms of the signal and of the input of W_l. A step in W_l changes z_l coherently, by
     eta m^(-2 a_l) times the signal and the squared norm of the input.
     """
@@ -179,7 +180,7 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
     arrays = {}
     for i in range(scaling.depth):
         place = min(i, 1)
-        # The input of the first layer has a fixed norm; the input of other layers has m entries.
+        # The input of the first layer has a fixed norm; the inputs of the other layers have m entries.
         norm = preactivations[i - 1] + 0.5 if i else 0.0
         arrays[f"hidden_{i + 1}"] = Layer(
             gradient=-forward[place] + signal[i] + 0.5 + norm,

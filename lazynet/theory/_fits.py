@@ -17,10 +17,10 @@ class Fit(NamedTuple):
     """A fitted exponent.
 
     Attributes:
-        exponent: exponent in the width; NaN if no fit is possible.
-        low: lower end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
-        high: upper end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
-        local: exponent between the two largest widths.
+        exponent: Exponent in the width; NaN if no fit is possible.
+        low: Lower end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
+        high: Upper end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
+        local: Exponent between the two largest widths.
     """
 
     exponent: float
@@ -40,9 +40,9 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     of 400 trials with 8 seeds, in 88% with 4 seeds and in 79% with 2 seeds.
 
     Args:
-        widths: widths, (w,), ascending.
-        values: values at w widths for s seeds, (w, s). NaN marks networks that diverged. These networks are left out,
-            and so are widths at which all networks diverged.
+        widths: Widths in ascending order, shape (w,).
+        values: Values at w widths for s seeds, shape (w, s). NaN marks networks that diverged. These networks are left
+            out, and so are widths at which all networks diverged.
 
     Returns:
         The fit. All fields are NaN if there are fewer than two widths or a mean is not positive.
@@ -83,14 +83,14 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
     """Compare the interval of a fitted exponent with a prediction.
 
     Args:
-        fit: fitted exponent.
+        fit: Fitted exponent.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
-        predicted: predicted exponent.
-        band: tolerance of the exponent.
+        predicted: Predicted exponent.
+        band: Tolerance for the exponent.
 
     Returns:
         "holds" if the whole interval agrees with the prediction within the band, "fails" if the whole interval
-        contradicts the prediction, and "undecided" otherwise or if there is no interval.
+        contradicts the prediction, and "undecided" otherwise, including when there is no interval.
 
     >>> from lazynet.theory import Fit, judge
     >>> judge(Fit(-0.5, -0.55, -0.45, -0.5), "equal", predicted=-0.5, band=0.1)

@@ -14,8 +14,8 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# Largest number of examples in a block per input feature, so that the correction costs little compared with the full
-# products, and smallest number of steps in a block that saves time.
+# Maximum number of examples in a block per input feature, which keeps the correction cheap compared with the full
+# products, and minimum number of steps for which a block saves time.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 
@@ -35,9 +35,9 @@ class DelayedStepper:
     as those of `AutodiffStepper`.
 
     Attributes:
-        network: two-layer network whose hidden weights are trained.
-        loss: loss to minimize.
-        batch_size: number of examples per step, B.
+        network: Two-layer network whose hidden weights are trained.
+        loss: Loss to minimize.
+        batch_size: Number B of examples per step.
     """
 
     network: Network

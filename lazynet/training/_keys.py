@@ -33,5 +33,5 @@ def subsample_key() -> Array:
 
 
 def epoch_order(key: Array, epoch: Array, n: int) -> Array:
-    """Return the order (n,) of the examples in an epoch, as int32."""
+    """Return the order of the examples in an epoch as int32, shape (n,)."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), n).astype(jnp.int32)

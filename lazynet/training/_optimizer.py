@@ -34,17 +34,17 @@ class Optimizer:
         name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Flow takes
             Euler steps that lower the loss and move no training output by more than 1% of the RMS of the targets
             (Geiger et al. 2019). The learning rate is its first step size, and results contain its `time`.
-        momentum: factor mu in v <- mu v + grad L, theta <- theta - eta v, with 0 <= mu < 1; only for "sgd".
-        nesterov: whether to use Nesterov momentum.
-        weight_decay: factor w of the term w theta that is added to the gradient before the momentum is applied. For
+        momentum: Factor mu in v <- mu v + grad L, theta <- theta - eta v, with 0 <= mu < 1. Allowed only for "sgd".
+        nesterov: Whether to use Nesterov momentum.
+        weight_decay: Factor w of the term w theta that is added to the gradient before the momentum is applied. For
             "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
             "lion" and to 0 for other optimizers.
-        schedule: function of the step that returns a factor for the learning rate; JAX must be able to trace it.
-        stepper: algorithm that computes a step: "auto" for the fastest one, or "autodiff", "hidden", "preactivation" or
-            "delayed". All algorithms agree up to rounding.
+        schedule: Function of the step that returns a factor for the learning rate; JAX must be able to trace it.
+        stepper: Algorithm that computes a step: "auto" for the fastest algorithm, or "autodiff", "hidden",
+            "preactivation" or "delayed". All algorithms agree up to rounding.
 
     Raises:
-        ValueError: if an argument has a value that is not allowed.
+        ValueError: If an argument has a value that is not allowed.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -123,14 +123,14 @@ def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTr
     """Return the optimizer with a given name, or pass an existing optimizer through.
 
     Args:
-        optimizer: one of OPTIMIZERS, an `Optimizer`, or a function of the learning rate that returns an optax
+        optimizer: One of OPTIMIZERS, an `Optimizer`, or a function of the learning rate that returns an optax
             optimizer. Optimizers and functions are returned unchanged, except that `optax.sgd` is treated as "sgd".
 
     Returns:
         An `Optimizer` or a function of the learning rate.
 
     Raises:
-        ValueError: if `optimizer` is none of these.
+        ValueError: If `optimizer` is none of these.
     """
     if isinstance(optimizer, str):
         return Optimizer(optimizer)

@@ -19,7 +19,7 @@ from lazynet.typing import Variables
 
 Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 
-# Target duration of a call to the device in seconds. Calls are short because a running program cannot be interrupted.
+# Target duration, in seconds, of a call to the device. Calls are short because a running program cannot be interrupted.
 CALL_SECONDS = 0.5
 # Fraction by which a loss must fall below the lowest loss so far to count as progress.
 PLATEAU = 1e-3
@@ -34,9 +34,9 @@ class Stop(NamedTuple):
     that step. With mini-batches, the loss and the gradient are those of the batch.
 
     Attributes:
-        loss: stop once the loss is at most this value.
-        gradient: stop once the norm of the gradient is at most this value.
-        plateau: stop once this many steps have passed without the loss falling more than 0.1% below its lowest value.
+        loss: Stop once the loss is at most this value.
+        gradient: Stop once the norm of the gradient is at most this value.
+        plateau: Stop once the loss has not fallen more than 0.1% below its lowest value for this number of steps.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -54,13 +54,13 @@ class Carry(NamedTuple):
     """State of a member between steps.
 
     Attributes:
-        state: the state of the stepper.
-        loss_limit: the loss above which training counts as diverged.
-        diverged_at: the first step at which the loss counted as diverged, or NEVER.
-        stopped_at: the number of steps that the member took before it stopped, or NEVER.
-        best: the lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
-        best_at: the step of `best`.
-        root_sum: the sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
+        state: State of the stepper.
+        loss_limit: Loss above which training counts as diverged.
+        diverged_at: First step at which the loss counted as diverged, or NEVER.
+        stopped_at: Number of steps that the member took before it stopped, or NEVER.
+        best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
+        best_at: Step at which `best` was reached.
+        root_sum: Sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
             not depend on how the steps are divided into calls, which varies with the timing.
     """
 
@@ -128,11 +128,11 @@ class Outcome(NamedTuple):
     """Result of training a pack of p members with s snapshots.
 
     Attributes:
-        variables: final variables, each array with a leading axis of length p.
-        records: float64 arrays (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the sum of
-            sqrt(loss) over the steps before each snapshot.
-        diverged_at: array (p,) of the first step at which each member's loss counted as diverged, or NEVER.
-        stopped_at: array (p,) of the number of steps that each member took before it stopped, or NEVER.
+        variables: Final variables, each array with a leading axis of length p.
+        records: Float64 arrays of shape (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the
+            sum of sqrt(loss) over the steps before each snapshot.
+        diverged_at: First step at which the loss of each member counted as diverged, or NEVER, shape (p,).
+        stopped_at: Number of steps that each member took before it stopped, or NEVER, shape (p,).
     """
 
     variables: Variables
@@ -148,9 +148,9 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
     """Return the steps at which measures are taken.
 
     Args:
-        steps: number of training steps, at least 1.
-        snapshots: the steps themselves, or the number of steps to space evenly on a logarithmic scale between 1 and
-            `steps`, rounded to integers.
+        steps: Number of training steps, at least 1.
+        snapshots: Either the steps themselves, or the number of steps to space evenly on a logarithmic scale between 1
+            and `steps`, rounded to integers.
 
     Returns:
         Unique steps in ascending order, as int64, including 0 and `steps`.
@@ -173,15 +173,15 @@ def simulate(
     """Train a pack of members and measure them at snapshots.
 
     Args:
-        stepper: the algorithm that takes a step.
-        measure: function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
-        members: variables, keys and contexts of the members, stacked along the first axis.
-        shared: the arrays returned by `stepper.share`, the targets "y" and the scalar "learning_rate".
-        snapshots: steps of the snapshots in ascending order, starting with 0.
-        on_steps: callback that receives the number of steps taken by each call to the device.
-        checkpoint: storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
-        stop: criteria for stopping early.
-        layout: placement of the members on devices.
+        stepper: Algorithm that takes a step.
+        measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
+        members: Variables, keys and contexts of the members, stacked along the first axis.
+        shared: Arrays returned by `stepper.share`, the targets "y" and the scalar "learning_rate".
+        snapshots: Steps of the snapshots in ascending order, starting with 0.
+        on_steps: Callback that receives the number of steps taken by each call to the device.
+        checkpoint: Storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
+        stop: Criteria for stopping early.
+        layout: Placement of the members on devices.
 
     Returns:
         The final variables and the records of all members.
@@ -329,7 +329,8 @@ def _advance(
     if stop is None:
         carry = jax.vmap(advance)(carry, members)
     else:
-        # The step number is not batched over members, so that a stepper's cond on it remains a branch under vmap.
+        # The step number is not batched over members, so that a stepper's cond on the step number remains a branch
+        # under vmap.
         _, carry = jax.lax.while_loop(
             lambda at: (at[0] < last) & jnp.any(_is_running(at[1])),
             lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),

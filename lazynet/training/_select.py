@@ -21,17 +21,17 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
     """Return the stepper with the fewest operations per step, or the stepper that the optimizer names.
 
     Args:
-        network: network to train.
-        loss: loss to minimize.
-        optimizer: a `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
-        batch_size: number of examples per step; None for the full batch.
-        x: training inputs, (n, d); the choice depends on their shape and rank.
+        network: Network to train.
+        loss: Loss to minimize.
+        optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
+        batch_size: Number of examples per step, or None for the full batch.
+        x: Training inputs, shape (n, d), whose shape and rank determine the choice.
 
     Returns:
         The stepper.
 
     Raises:
-        ValueError: if the optimizer names a stepper that does not support this network and training.
+        ValueError: If the optimizer names a stepper that does not support this network and training.
     """
     if not isinstance(optimizer, Optimizer):
         return AutodiffStepper(network, loss, optimizer, batch_size)

@@ -1,8 +1,8 @@
 """Steppers, which train a member one step at a time, by autodiff or with a hand-written gradient.
 
 A stepper turns variables into a state, advances the state, and turns it back into variables. Its methods are pure and
-traced. They take data as arguments and never close over it, because compiled programs would store the data as
-constants.
+traced. They take data as arguments and never close over the data, because compiled programs would then store the data
+as constants.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,9 +33,9 @@ class Member(NamedTuple):
     """A network to train.
 
     Attributes:
-        variables: initial variables.
-        key: key that orders the mini-batches.
-        context: pytree of arrays that the measures use for comparison.
+        variables: Initial variables.
+        key: Key that orders the mini-batches.
+        context: Pytree of arrays that the measures use for comparison.
     """
 
     variables: Variables
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step, in a frozen dataclass whose network `replace` can change."""
+    """Pure functions that train one member step by step, in a frozen dataclass whose network can be replaced."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -86,23 +86,23 @@ class Stepper(Protocol):
         """Return the number of floating-point operations in the large matrix products of one step.
 
         Args:
-            arrays: the arrays returned by `share`.
+            arrays: Arrays returned by `share`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class AutodiffStepper:
-    """Training of any network and loss with an optax optimizer, on the full batch or on mini-batches.
+    """Training of any network on any loss with an optax optimizer, on the full batch or on mini-batches.
 
     Each epoch draws a new permutation of the examples and divides it into mini-batches; the last n mod B examples are
     left out of that epoch. The gradient of a summed loss is scaled by n / B.
 
     Attributes:
-        network: network to train.
-        loss: loss to minimize.
-        optimizer: function of the learning rate that returns an optax optimizer.
-        batch_size: number of examples per step, B; None for the full batch.
+        network: Network to train.
+        loss: Loss to minimize.
+        optimizer: Function of the learning rate that returns an optax optimizer.
+        batch_size: Number B of examples per step, or None for the full batch.
     """
 
     network: Any
@@ -177,8 +177,8 @@ class HiddenStepper:
     into the row space of the inputs, which changes neither Z nor the displacement of the weights.
 
     Attributes:
-        network: two-layer network whose hidden weights are trained.
-        units: partition of the hidden units into blocks.
+        network: Two-layer network whose hidden weights are trained.
+        units: Partition of the hidden units into blocks.
     """
 
     network: Network

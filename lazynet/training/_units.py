@@ -26,7 +26,7 @@ class Units:
     sums over the blocks agree to the last digit.
 
     Attributes:
-        mesh: mesh with an axis "neuron" over which the units are sharded; None for one device.
+        mesh: Mesh with an axis "neuron" over which the units are sharded, or None for one device.
     """
 
     mesh: Mesh | None = None
@@ -48,10 +48,10 @@ class Units:
         """Apply a function to the units of each device.
 
         Args:
-            function: called as `function(*units, *replicated)` on each device. The first axis of every array that it
-                returns must run over units or blocks.
-            units: arrays whose first axis runs over units or blocks.
-            replicated: arrays that every device holds in full.
+            function: Function that is called as `function(*units, *replicated)` on each device. The first axis of every
+                array that it returns must run over units or blocks.
+            units: Arrays whose first axis runs over units or blocks.
+            replicated: Arrays that every device holds in full.
 
         Returns:
             The function's result for all units.

@@ -4,8 +4,9 @@
     python scripts/guard compare BEFORE.npz AFTER.npz
     python scripts/guard check                     # record the base commit and this checkout, and compare
 
-`studies_0_1_0.py` names the studies in the API of the base commit, `studies.py` in the API of this checkout. Results
-depend on how many members run together. The program sets that limit itself, so that no timing decides.
+`studies_0_1_0.py` defines the studies in the API of the base commit, and `studies.py` defines them in the API of this
+checkout. Results depend on how many members run together. The program sets this number itself, so that it does not
+depend on timing.
 """
 
 import argparse
@@ -31,11 +32,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BASE = "8d74035"
 BASE_STUDIES, STUDIES = "studies_0_1_0.py", "studies.py"
-# Bytes of a pack of members: two of the widest members of most studies, and more of the narrower ones.
+# Number of bytes in a pack of members, which is enough for two of the widest members in most studies and for more of
+# the narrower members.
 PACK_BYTES = 2**16
 
-# Names of 0.1.0 and what replaces them, in the names of arrays and in recorded text. A key is either one part of a
-# name, between slashes, or a whole name, which starts with that of its study.
+# Names from 0.1.0 and their replacements, in the names of arrays and in recorded text. A key is either one part of a
+# name, between slashes, or a whole name, which starts with the name of its study.
 RENAMED: dict[str, str] = {
     "linearised_displacement": "linearized_displacement",
     "relative_learning_rate": "learning_rate_over_stability_limit",
@@ -45,7 +47,7 @@ RENAMED: dict[str, str] = {
 
 
 def main() -> int:
-    """Run the command line; return 0 if all is equal, 1 if a study fails or an array differs."""
+    """Run the command, and return 0 if everything is equal or 1 if a study fails or an array differs."""
     parser = argparse.ArgumentParser(prog="guard", description="Check that results stay the same, bit for bit.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("record", help="record the studies in an npz file")
@@ -69,7 +71,7 @@ def main() -> int:
 
 
 def record(out: Path, module: str, checkout: Path, only: list[str] | None = None) -> int:
-    """Run the studies and store their arrays; return 1 if a study fails."""
+    """Run the studies and store their arrays, and return 1 if a study fails."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         sys.path.insert(0, str(checkout))
@@ -94,7 +96,7 @@ def record(out: Path, module: str, checkout: Path, only: list[str] | None = None
             print(f"{study.__name__}: {len(found)} arrays, {time.perf_counter() - begin:.1f} s", flush=True)
         if json.loads(packing.read_text()) != {machine: PACK_BYTES}:
             raise RuntimeError("lazynet measured the packing again; packing_file() must return the file it reads.")
-    # An open file, because NumPy would add a suffix to a name.
+    # Pass an open file, because NumPy would add a suffix to a file name.
     with out.open("wb") as file:
         np.savez(file, **arrays)
     if failed:
@@ -103,7 +105,7 @@ def record(out: Path, module: str, checkout: Path, only: list[str] | None = None
 
 
 def load(file: Path) -> Arrays:
-    """Return the arrays of a recording."""
+    """Return the arrays in a recording."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -112,14 +114,14 @@ def load(file: Path) -> Arrays:
 
 
 def compare(before: Arrays, after: Arrays) -> int:
-    """Print what differs between two recordings; return 1 if anything does."""
+    """Print the differences between two recordings, and return 1 if there are any."""
     before = {renamed(name): array for name, array in before.items()}
     differing = {
         name: difference
         for name in before.keys() & after.keys()
         if (difference := difference_of(before[name], after[name])) is not None
     }
-    # Settings and other attributes may come and go; those on both sides must agree.
+    # Settings and other attributes may be added or removed, but attributes on both sides must agree.
     missing = {name for name in before.keys() - after.keys() if "attrs" not in name.split("/")}
     additional = {name for name in after.keys() - before.keys() if "attrs" not in name.split("/")}
     for name in sorted(differing):
@@ -138,7 +140,7 @@ def compare(before: Arrays, after: Arrays) -> int:
 
 
 def check(base: str, before: Path | None = None, only: list[str] | None = None) -> int:
-    """Record the base commit and this checkout, and compare; return 1 if anything differs or a study fails."""
+    """Record and compare the base commit and this checkout, and return 1 if anything differs or a study fails."""
     with tempfile.TemporaryDirectory() as folder:
         before, failed = before or Path(folder) / "before.npz", 0
         if not before.exists():
@@ -155,7 +157,7 @@ def check(base: str, before: Path | None = None, only: list[str] | None = None) 
 
 
 def renamed(name: str) -> str:
-    """Return the present name of an array of 0.1.0."""
+    """Return the current name of an array from 0.1.0."""
     if name in RENAMED:
         return RENAMED[name]
     study, *parts = name.split("/")
@@ -163,7 +165,7 @@ def renamed(name: str) -> str:
 
 
 def difference_of(before: np.ndarray, after: np.ndarray) -> str | None:
-    """Return how two arrays differ in words, None if shape, dtype and every bit are the same."""
+    """Describe how two arrays differ, or return None if the shape, the dtype and every bit are the same."""
     if before.shape != after.shape:
         return f"shape {before.shape} became {after.shape}"
     if before.dtype.kind == after.dtype.kind == "U":
@@ -188,7 +190,7 @@ def _text_difference(before: np.ndarray, after: np.ndarray) -> str | None:
     replaced = np.array([_renamed_text(str(text)) for text in before.ravel()], str).reshape(before.shape)
     pairs = list(zip(replaced.ravel().tolist(), after.ravel().tolist(), strict=True))
     if (replaced != before).any():
-        # Longer names move the columns of a table.
+        # Longer names shift the columns of a table.
         pairs = [(" ".join(old.split()), " ".join(new.split())) for old, new in pairs]
     differing = [(old, new) for old, new in pairs if old != new]
     if not differing:
@@ -202,7 +204,7 @@ def _renamed_text(text: str) -> str:
 
 
 def _record_elsewhere(out: Path, module: str, checkout: Path, only: list[str] | None) -> int:
-    """Record in a process of its own, which imports lazynet from `checkout`."""
+    """Record in a separate process, which imports lazynet from `checkout`."""
     command = [sys.executable, str(HERE), "record", str(out), "--module", module, "--checkout", str(checkout)]
     code = subprocess.run([*command, *(["--only", *only] if only else [])], cwd=checkout).returncode
     if not out.exists():
@@ -225,7 +227,7 @@ def _module(file: Path) -> ModuleType:
     if spec is None or spec.loader is None or not file.exists():
         raise SystemExit(f"{file} is not a module with studies.")
     module = importlib.util.module_from_spec(spec)
-    # The same name for both modules, because results may record the module of a function.
+    # Both modules get the same name, because results may record the module of a function.
     sys.modules["studies"] = module
     spec.loader.exec_module(module)
     return module

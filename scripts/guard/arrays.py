@@ -1,4 +1,4 @@
-"""Turn results into named NumPy arrays that an npz file holds without pickle."""
+"""Convert results to named NumPy arrays that can be stored in an npz file without pickle."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SKIPPED_SUFFIX = "_version"
 
 
 def of_dataset(dataset: Any) -> Arrays:
-    """Return every variable and coordinate of an `xarray.Dataset`, the names of its dimensions and its attributes."""
+    """Return all variables and coordinates of an `xarray.Dataset`, the names of its dimensions, and its attributes."""
     arrays = {}
     for name, variable in dataset.variables.items():
         arrays[str(name)] = as_array(variable.values)
@@ -25,7 +25,7 @@ def of_dataset(dataset: Any) -> Arrays:
 
 
 def of_attributes(attributes: Mapping[Any, Any]) -> Arrays:
-    """Return attributes as arrays; the attribute `settings` is JSON and is flattened."""
+    """Return attributes as arrays; the attribute `settings`, which is JSON, is flattened."""
     arrays: Arrays = {}
     for name, value in attributes.items():
         if name in SKIPPED_ATTRIBUTES or name.endswith(SKIPPED_SUFFIX):
@@ -35,7 +35,7 @@ def of_attributes(attributes: Mapping[Any, Any]) -> Arrays:
 
 
 def of_tree(tree: Any) -> Arrays:
-    """Return the leaves of nested dicts, lists and named tuples by their paths; None is left out."""
+    """Return the leaves of nested dicts, lists and named tuples, keyed by their paths; None is left out."""
     if tree is None:
         return {}
     if isinstance(tree, Mapping):
@@ -50,17 +50,17 @@ def of_tree(tree: Any) -> Arrays:
 
 
 def of_json(content: str | Path) -> Arrays:
-    """Return the values of a JSON text or file by their paths; a list of similar objects becomes one array a key."""
+    """Return the values in JSON text or a JSON file by path; lists of similar objects become one array per key."""
     return _of_json(json.loads(content.read_text() if isinstance(content, Path) else content))
 
 
 def of_text(text: str) -> Arrays:
-    """Return the lines of a text."""
+    """Return the lines of a text as an array."""
     return {"text": as_array(text.splitlines())}
 
 
 def prefixed(prefix: str, arrays: Arrays) -> Arrays:
-    """Return the arrays under `prefix`."""
+    """Return the arrays with `prefix` added to their names."""
     return {f"{prefix}/{name}" if name else prefix: array for name, array in arrays.items()}
 
 
@@ -68,7 +68,7 @@ def as_array(value: Any) -> np.ndarray:
     """Return `value` as an array of numbers or of strings.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: If `value` is neither numbers nor strings.
     """
     array = np.asarray(value)
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):
@@ -88,6 +88,6 @@ def _of_json(value: Any) -> Arrays:
     if all(isinstance(item, str) for item in value):
         return {"": np.asarray(value, str)}
     if all(item is None or isinstance(item, int | float) for item in value):
-        # JSON has no NaN: null stands for it.
+        # JSON has no NaN, so null stands for NaN.
         return {"": as_array([np.nan if item is None else item for item in value])}
     return {name: array for i, item in enumerate(value) for name, array in prefixed(str(i), _of_json(item)).items()}

@@ -1,6 +1,6 @@
-"""Small studies that cover what lazynet computes, in the public names of one release.
+"""Small studies that cover what lazynet computes, written with the public names of one release.
 
-Each function of STUDIES returns its results as arrays by name. Only these modules call lazynet.
+Each function in STUDIES returns its results as arrays, keyed by name. Only these modules call lazynet.
 """
 
 import json
@@ -27,22 +27,22 @@ WIDTHS = [16, 64]
 
 
 def packing_file() -> tuple[Path, str]:
-    """Return the file that holds the bytes of a pack, and its key for this machine."""
+    """Return the file that stores the number of bytes in a pack, and the key for this machine."""
     return cache_folder() / FILE, machine()
 
 
 def digits(*classes: int, n_train: int = 24, n_test: int = 12) -> lz.Dataset:
-    """Return a few digits, 0 and 1 if no classes are given."""
+    """Return a few digits, from classes 0 and 1 if no classes are given."""
     return lz.load_dataset("digits", classes=classes or (0, 1), n_train=n_train, n_test=n_test)
 
 
 def plane() -> lz.Dataset:
-    """Return more points than twice their dimension, which trains weights and not pre-activations."""
+    """Return more than twice as many points as dimensions, so that training updates weights, not pre-activations."""
     return lz.sphere(32, 8, 6, jax.random.key(5))
 
 
 def swept(network: Any, data: lz.Dataset, widths: Any = WIDTHS, seeds: Any = 3, steps: int = 12, **options: Any) -> Any:
-    """Return result, verdict and packs of a sweep with a folder."""
+    """Return the result, the verdict and the packs of a sweep that writes to a folder."""
     options = {"snapshots": 5, "progress": False} | options
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -54,12 +54,12 @@ def swept(network: Any, data: lz.Dataset, widths: Any = WIDTHS, seeds: Any = 3, 
 
 
 def stepped(stepper: str) -> lz.Optimizer:
-    """Return plain descent by this stepper."""
+    """Return plain descent with the given stepper."""
     return lz.Optimizer("sgd", stepper=stepper)
 
 
 def of_run(run: lz.Run) -> Arrays:
-    """Return status, snapshots and variables of a run of `lz.train`."""
+    """Return the status, snapshots and variables of a run of `lz.train`."""
     arrays = of_dataset(run.snapshots) | {"status": as_array(run.status)}
     return (
         arrays
@@ -72,48 +72,48 @@ def of_run(run: lz.Run) -> Arrays:
 
 
 def hidden() -> Arrays:
-    """Relu, the hidden layer alone, full-batch descent in its weights; no folder."""
+    """Relu network with only the hidden layer trained, by full-batch descent on its weights, without a folder."""
     return of_dataset(lz.sweep(lz.TwoLayer(width=16), plane(), WIDTHS, 4, 20, snapshots=6, progress=False))
 
 
 def rotated() -> Arrays:
-    """Descent in the row space of the inputs, with the diagnostics of the sharpness."""
+    """Descent in the row space of the inputs, with sharpness diagnostics."""
     return swept(lz.TwoLayer(width=16), digits(), optimizer=stepped("hidden"), measure=lz.Measure(sharpness=True))
 
 
 def preactivation() -> Arrays:
-    """Descent in the pre-activations of few points of many features, without a symmetric start."""
+    """Descent on the pre-activations for few points with many features, without symmetric initialization."""
     data = lz.gaussian_mixture(10, 6, 40, jax.random.key(1))
     return swept(lz.TwoLayer(width=16, symmetric=False), data)
 
 
 def autodiff() -> Arrays:
-    """Plain descent by differentiation."""
+    """Plain descent with automatic differentiation."""
     return swept(lz.TwoLayer(width=16, activation="tanh"), digits(), optimizer=stepped("autodiff"))
 
 
 def both() -> Arrays:
-    """Both layers."""
+    """Training of both layers."""
     return swept(lz.TwoLayer(width=16, train="both", symmetric=False), digits())
 
 
 def readout() -> Arrays:
-    """The readout alone, on mini-batches."""
+    """Training of only the readout, on mini-batches."""
     return swept(lz.TwoLayer(width=16, train="readout", activation="erf"), digits(), batch_size=6)
 
 
 def delayed() -> Arrays:
-    """Mini-batches in the hidden layer, weights moved once in several steps."""
+    """Mini-batch training of the hidden layer, with weights updated only once per block of steps."""
     return swept(lz.TwoLayer(width=16), digits(), steps=15, batch_size=3, optimizer=stepped("delayed"))
 
 
 def batches() -> Arrays:
-    """Batch sizes as an axis, with that of all examples."""
+    """Batch sizes as an axis, including the full batch."""
     return swept(lz.TwoLayer(width=16), digits(), [32], 2, axes={"batch_size": [8, 24]})
 
 
 def float64() -> Arrays:
-    """Double precision, output scales as an axis, sharpness."""
+    """Double precision, with output scales as an axis and with sharpness."""
     return swept(
         lz.TwoLayer(width=16, train="both"),
         digits(),
@@ -143,24 +143,24 @@ def momentum() -> Arrays:
 
 
 def softmax() -> Arrays:
-    """Three classes and the softmax loss, a summed one, from random readouts."""
+    """Three classes and the summed softmax loss, with random initial readouts."""
     network = lz.TwoLayer(width=16, outputs=3, readout="gaussian", symmetric=False)
     return swept(network, digits(0, 1, 2), loss=lz.losses.softmax("sum"), learning_rate=0.2)
 
 
 def outputs() -> Arrays:
-    """Three classes and the squared loss, kernels of all outputs."""
+    """Three classes and the squared loss, with kernels for all outputs."""
     return swept(lz.TwoLayer(width=16, outputs=3, symmetric=False), digits(0, 1, 2))
 
 
 def stop() -> Arrays:
-    """Early stopping by each of its criteria."""
+    """Early stopping by each criterion."""
     criteria = lz.Stop(loss=2.0, gradient=1e-6, plateau=20)
     return swept(lz.TwoLayer(width=16), digits(), steps=60, stop=criteria)
 
 
 def diverged() -> Arrays:
-    """Learning rates, at the larger of which members diverge."""
+    """Learning rates as an axis, with divergence at the larger rates."""
     return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=40, axes={"learning_rate": [0.05, 4.0]})
 
 
@@ -184,7 +184,7 @@ def mean_field() -> Arrays:
 
 
 def own_measures() -> Arrays:
-    """Measures from the caller and from lazynet, at chosen steps."""
+    """User-defined measures and measures from lazynet, at chosen steps."""
     network = lz.TwoLayer(width=16)
 
     def largest(network: Any, variables: Any, variables_0: Any, data: Any) -> jax.Array:
@@ -201,7 +201,7 @@ def second_order() -> Arrays:
 
 
 def alone() -> Arrays:
-    """No comparison with kernels, measures of some of the examples."""
+    """No comparison with kernels, and measures on some of the examples."""
     measure = lz.Measure(predictions=False, rows=10)
     return swept(lz.TwoLayer(width=16), digits(), measure=measure, learning_rate=0.1, batch_size=8)
 
@@ -213,7 +213,7 @@ def flow() -> Arrays:
 
 
 def shards() -> Arrays:
-    """Two shards of a sweep, put together."""
+    """Two shards of a sweep, merged."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         for k in (1, 2):
@@ -254,7 +254,7 @@ class Perceptron(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the outputs, (n, 1)."""
+        """Return the outputs, shape (n, 1)."""
         return nn.Dense(1)(nn.tanh(nn.Dense(self.width)(x)))
 
 
@@ -280,7 +280,7 @@ def own_stax() -> Arrays:
 
 
 def own_functions() -> Arrays:
-    """A network of two functions."""
+    """A network defined by two functions."""
 
     def init(key: jax.Array, x: jax.Array, width: int) -> dict[str, jax.Array]:
         return {"w": jax.random.normal(key, (width, x.shape[1]))}
@@ -295,7 +295,7 @@ def own_functions() -> Arrays:
 
 
 def verdict() -> Arrays:
-    """A verdict with corrections to scaling and its text."""
+    """A verdict with corrections to scaling, and the text of the verdict."""
     result = lz.sweep(lz.TwoLayer(width=16), digits(), [16, 32, 64, 128, 256], 4, 20, snapshots=6, progress=False)
     said = lz.verify(result, corrections=True)
     narrow = lz.verify(result, band=0.02)
@@ -307,7 +307,7 @@ def verdict() -> Arrays:
 
 
 def deep_verdict() -> Arrays:
-    """The text of a verdict by layers."""
+    """The text of a verdict that treats the layers separately."""
     network = lz.MLP(width=16, depth=2)
     measure = lz.Measure(quadratic=True)
     result = lz.sweep(network, digits(n_train=12), [16, 32], 2, 8, snapshots=4, measure=measure, progress=False)
@@ -318,7 +318,7 @@ def deep_verdict() -> Arrays:
 
 
 def laziness_map() -> Arrays:
-    """A map over width and output scale, of a network that starts at zero and one that does not."""
+    """Maps over width and output scale for two networks, with zero and with nonzero initial outputs."""
     data, scales = digits(1, 8, n_train=12), [0.1, 1.0, 10.0]
     options = {"seeds": 2, "fitted": 0.2, "steps": 2000, "progress": False}
     both_layers = lz.laziness_map(lz.TwoLayer(width=16, train="both"), data, WIDTHS, scales, change=0.3, **options)
@@ -328,7 +328,7 @@ def laziness_map() -> Arrays:
 
 
 def line_ensemble() -> Arrays:
-    """Networks between two inputs beside the ensemble of infinite width."""
+    """Networks on a line between two inputs, compared with the infinite-width ensemble."""
     data = digits(n_train=12, n_test=0)
     network = lz.MLP(width=16, depth=2, activation="tanh", init_scale=1.5**0.5)
     places = np.linspace(-1.0, 2.0, 7)
@@ -341,7 +341,7 @@ def line_ensemble() -> Arrays:
 
 
 def predict() -> Arrays:
-    """Kernel descent of a whole data set."""
+    """Kernel descent on a whole data set."""
     data = digits(n_train=64, n_test=20)
     one = lz.infinite_width(lz.TwoLayer(width=2), data, steps=1000, snapshots=10)
     several = lz.infinite_width(lz.MLP(2, outputs=3), digits(0, 1, 2), steps=500, snapshots=5, dtype="float64")
@@ -349,7 +349,7 @@ def predict() -> Arrays:
 
 
 def train() -> Arrays:
-    """One network, and its residual by the modes of the kernels."""
+    """One network, and the components of its residual along the modes of the kernels."""
     data, network = digits(), lz.TwoLayer(width=64)
     run = lz.train(network, data, jax.random.key(3), 30, snapshots=8, measure=lz.Measure(sharpness=True))
     kernels = {
@@ -363,7 +363,7 @@ def train() -> Arrays:
 
 
 def train_outputs() -> Arrays:
-    """One deep network of several outputs, by Nesterov momentum on mini-batches and by plain descent with its modes."""
+    """One deep network with several outputs, by Nesterov momentum on mini-batches and by plain descent with modes."""
     data, network = digits(0, 1, 2), lz.MLP(width=16, depth=2, outputs=3)
     nesterov = lz.Optimizer("sgd", momentum=0.9, nesterov=True)
     noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer=nesterov, learning_rate=0.01)
@@ -373,14 +373,14 @@ def train_outputs() -> Arrays:
 
 
 def train_flow() -> Arrays:
-    """One network by gradient flow until it stops."""
+    """One network trained by gradient flow until it stops."""
     network = lz.TwoLayer(width=32, train="both", activation="softplus")
     stop = lz.Stop(loss=3.0)
     return of_run(lz.train(network, digits(), jax.random.key(6), 100, optimizer="flow", stop=stop, snapshots=4))
 
 
 def polynomials() -> Arrays:
-    """Taylor polynomials at the end of a training, trained as networks."""
+    """Taylor polynomials around trained variables, trained like networks."""
     data, network = digits(), lz.TwoLayer(width=32, train="both", activation="tanh", symmetric=False)
     run = lz.train(network, data, jax.random.key(7), 10, snapshots=3)
     arrays: Arrays = {}
@@ -423,7 +423,7 @@ def kernels() -> Arrays:
 
 
 def dynamics() -> Arrays:
-    """Kernel predictions by descent, by flow and over starts."""
+    """Kernel predictions for descent, for flow and over random initializations."""
     data, network = digits(), lz.TwoLayer(width=2, symmetric=False)
     kernel = lz.analytic_kernel(network)
     k, k_test, y = kernel(data.x_train), kernel(data.x_test, data.x_train), data.y_train
