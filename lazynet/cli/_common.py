@@ -57,7 +57,7 @@ class Source:
 
 @dataclass
 class Data(Source):
-    """Data set, classes, training and test examples."""
+    """Data set, classes, and training and test examples."""
 
     n_train: OptionalInt = None
     """Number of training examples; the first examples of these classes are used, by default all of them."""
@@ -69,7 +69,7 @@ class Data(Source):
 
 @dataclass
 class Network:
-    """Settings of a two-layer network other than its width."""
+    """Settings of a two-layer network, excluding its width."""
 
     activation: Annotated[str, tyro.conf.arg(help=f"Activation: {one_of(ACTIVATIONS)}.")] = "relu"
     train: str = "hidden"

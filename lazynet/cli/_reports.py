@@ -1,4 +1,4 @@
-"""Terminal output for the result of a finished study, depending on the kind of study."""
+"""Terminal output for the result of a finished study, in a form that depends on the kind of study."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def _limit_json(result: Result) -> dict[str, Any]:
 
 
 def _limit_table(result: Result) -> str:
-    """Return a table of the losses and test errors predicted at infinite width at some steps, with error bounds."""
+    """Return a table of the predictions at infinite width for selected steps, followed by their error bounds."""
     n = json.loads(result.attrs["settings"])["n_train"]
     lines = [f"{'step':>8}  {'loss, true labels':>18}  {'loss, random labels':>20}  {'test error':>10}"]
     for i in sorted({round(share * (result.sizes["step"] - 1) / 10) for share in range(11)}):

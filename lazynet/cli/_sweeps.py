@@ -107,7 +107,7 @@ class Sweep:
             if not is_first():
                 return 0
             if result is None:
-                assert out is not None  # Only a shard returns no result.
+                assert out is not None  # Only a shard has no result, and a shard requires a folder.
                 print(f"Shard {self.shard} is done; {progress_in(out)}.")
                 return 0
             return report(result, out, self.json, self.check)

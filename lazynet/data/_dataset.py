@@ -98,7 +98,8 @@ class Dataset:
         """Return the data set with inputs expressed in an orthonormal basis of the span of all inputs.
 
         Inner products are preserved, and so are kernels and the distribution of networks whose weights are drawn from
-        N(0, kappa^2 I). If there are fewer examples than features, networks on the new inputs have fewer weights.
+        N(0, kappa^2 I). If there are fewer examples than features, networks that take the new inputs have fewer
+        weights.
 
         Returns:
             A `Dataset` whose `dim` is the rank of the training and test inputs together.

@@ -1,4 +1,4 @@
-"""Readers of the binary formats IDX and CIFAR-10, which check the length of every file and unpickle nothing."""
+"""Readers for the binary IDX and CIFAR-10 formats. They check the length of every file and unpickle nothing."""
 
 import gzip
 import math

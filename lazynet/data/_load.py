@@ -91,7 +91,7 @@ def load_dataset(
     """Load the first examples of selected classes of a real data set, in file order.
 
     Files are searched for in `root` if it is given. Otherwise, they are searched for in the folder named by the
-    environment variable LAZYNET_DATA, in the folder of Debian's packages, and in the user's cache. MNIST and
+    environment variable LAZYNET_DATA, in the folder that Debian's packages use, and in the user's cache. MNIST and
     Fashion-MNIST are downloaded into the cache if they are in none of these folders.
 
     Args:

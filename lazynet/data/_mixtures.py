@@ -283,7 +283,7 @@ def _class_distance(x: Float[np.ndarray, "n d"], class_of_row: Int[np.ndarray, "
 
 
 def _component_diameter(x: Float[np.ndarray, "n d"], components: int) -> float:
-    """Return the largest diameter of complete-linkage clusters, whose diameters are the merge heights."""
+    """Return the largest diameter of the complete-linkage clusters; the diameter of a cluster is its merge height."""
     if len(x) <= components:
         return 0.0
     return float(scipy.cluster.hierarchy.linkage(x, method="complete")[len(x) - components - 1, 2])

@@ -1,8 +1,8 @@
-"""Gradient descent on any loss in the coefficients c of a kernel, with predictions f0 + K c and f0_test + K_test c.
+"""Gradient descent in the coefficients c of a kernel for any loss, with predictions f0 + K c and f0_test + K_test c.
 
 The parameters of a linear model f0 + Z (theta - theta_0) with K = Z Z' move along Z' g, where g is the gradient of the
-loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, momentum and mini-batches (Lee et
-al. 2019, section 2.2).
+loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, including with momentum and
+mini-batches (Lee et al. 2019, section 2.2).
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Mean and covariance of the predictions of infinitely wide networks over initializations, at any training time.
+"""Mean and covariance, over initializations, of the outputs of infinitely wide networks at any training time.
 
 In the limit of infinite width, the initial outputs f_0 are a Gaussian process, and the outputs under gradient flow are
 linear in f_0: f_t = f_0 + A(t) (y - f_0(train)) with A(t) = K_test K^-1 (I - exp(-tK)). Hence f_t is Gaussian too. On
@@ -23,7 +23,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Ensemble(NamedTuple):
-    """Mean and covariance of predictions over initializations at s times, as NumPy float64.
+    """Mean and covariance, over initializations, of predictions at s times, as NumPy float64.
 
     If there are several outputs, they are independent and have the same covariance.
 
@@ -56,7 +56,7 @@ def kernel_ensemble(
     k_test: Float[AnyArray, "n_test n"] | None = None,
     learning_rate: float | None = None,
 ) -> Ensemble:
-    """Predict the mean and covariance of infinitely wide networks over initializations, for the squared loss.
+    """Predict the mean and covariance, over initializations, of infinitely wide networks trained on the squared loss.
 
     Let S be the covariance of the initial outputs (the NNGP kernel) and A = K_test K^-1 (I - exp(-tK)). On the test
     set, the mean is A y and the covariance is S_test,test + A S A' - A S_train,test - (A S_train,test)'. On the

@@ -1,4 +1,4 @@
-"""Gradient flow on any loss in the coefficients of a kernel, solved by diffrax with an estimated error."""
+"""Gradient flow in the coefficients of a kernel for any loss, solved by diffrax with an estimate of the error."""
 
 from collections.abc import Callable
 from functools import partial
@@ -53,8 +53,8 @@ def flow_coefficients(
 
     Returns:
         Coefficients, shape (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
-        estimate is the largest difference from a solution with ten times the allowed error per step, which
-        overestimates the error, or the allowed error per step itself if that is larger.
+        estimate is the larger of the allowed error per step and the largest difference from a solution with ten times
+        the allowed error per step. This difference overestimates the error.
 
     Raises:
         ValueError: If even the least accurate solution takes too many steps.

@@ -188,6 +188,6 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
 
 
 def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Return grown / lambda, or the limit `slope` if an eigenvalue is exactly zero."""
+    """Return grown / lambda, or the limit `slope` where the eigenvalue is exactly zero."""
     zero = values == 0
     return np.where(zero, slope[:, None], grown / np.where(zero, 1.0, values))

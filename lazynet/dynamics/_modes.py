@@ -23,8 +23,8 @@ from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos
-SAMPLES = 1000  # number of first steps, and number of log-spaced steps, at which an oscillating defect is sampled
-NEGATIVE = 1e-6  # a negative eigenvalue larger than this fraction of the largest eigenvalue is not due to rounding
+SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
+NEGATIVE = 1e-6  # a negative eigenvalue is not due to rounding if its magnitude exceeds this fraction of the largest
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
@@ -78,8 +78,7 @@ def excited_modes(
     check_tolerance(tolerance)
     if isinstance(k, Spectrum) and method == "krylov":
         raise ValueError(
-            f"method must be 'exact' or None for a Spectrum, got {method!r}. To use this method, pass the kernel "
-            "itself."
+            f"method must be 'exact' or None for a Spectrum, got {method!r}. To use {method!r}, pass the kernel itself."
         )
     if isinstance(k, Spectrum) or method == "exact" or (method is None and len(residual) <= EXACT):
         if isinstance(k, Spectrum):
@@ -197,8 +196,8 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
         time = _decay_times(end, float(values[-1]))
         left = law.decay(values, time)
     else:
-        # Modes that overshoot change sign at every step, so all early steps are sampled, and then fewer and fewer
-        # steps.
+        # Modes that overshoot change sign at every step, so all early steps are sampled; later samples are spaced
+        # more and more widely.
         steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
         steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
         time, left = eta * steps, descent_residual(values, eta, steps, law.momentum)

@@ -76,7 +76,7 @@ def kernel_descent(
             error.
 
     Returns:
-        A `Trajectory` of NumPy float64 arrays, in which the time is eta times the step, whatever the momentum.
+        A `Trajectory` of NumPy float64 arrays, in which the time is eta times the step, regardless of the momentum.
 
     Raises:
         ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
@@ -192,8 +192,8 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
         limit: Whether infinity is allowed.
 
     Raises:
-        ValueError: If `times` is empty or not one-dimensional, or if a time is negative or NaN, or is infinite although
-            `limit` is false.
+        ValueError: If `times` is empty or not one-dimensional, or if a time is negative, NaN or, unless `limit` is
+            true, infinite.
     """
     array = np.asarray(times, np.float64)
     allowed = (array >= 0) & (limit | (array < np.inf))

@@ -53,7 +53,7 @@ class RunFolder:
         return self.resume or self.shard is not None
 
     def check(self) -> None:
-        """Raise an error if the folder exists although it must be new, or if it cannot be created."""
+        """Raise an error if the folder must be new but already exists, or if it cannot be created."""
         path = Path(self.path)
         if self.may_exist and path.is_dir():
             return

@@ -219,7 +219,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
             specification.
 
     Raises:
-        ValueError: if the folder exists although it must be new, contains anything other than this study, or is in use
+        ValueError: if the folder must be new but already exists, contains anything other than this study, or is in use
             by another process.
     """
     path, shard = Path(folder.path), folder.shard
