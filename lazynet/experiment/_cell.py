@@ -178,7 +178,7 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 
     def joined(group: str) -> dict[str, np.ndarray]:
         parts = [getattr(cell, group) for cell in cells]
-        # Members whose initial outputs are zero have the same predictions at infinite width.
+        # Members whose initial outputs are zero all share the same predictions at infinite width.
         return {
             name: first if group == "limit_variables" and first.ndim < 2 else np.concatenate([p[name] for p in parts])
             for name, first in parts[0].items()

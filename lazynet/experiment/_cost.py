@@ -34,11 +34,11 @@ def check_memory_of(spec: Spec) -> None:
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Return a job for the infinite-width kernels, if there are any, and a job for each width; jobs cover all points.
+    """Return one job for the infinite-width kernels, if any, and one job for each width; each job covers all points.
 
-    The bytes of a job count what is in memory at the same time, at the point that needs the most memory: the variables
-    of a pack before and after training, the state of a step, and the kernels. The operations count matrix products and
-    eigendecompositions.
+    The bytes of a job are those in memory at the same time, at the point that needs the most memory: the variables of a
+    pack before and after training, the state of a step, and the kernels. The operations of a job are those of matrix
+    products and eigendecompositions.
     """
     inputs: dict[tuple[Any, ...], SharedInputs] = {}
     jobs = []

@@ -64,7 +64,7 @@ class Spread:
 
     Attributes:
         mesh: the mesh, or None for a single device.
-        units: possible lengths of an axis of hidden units: the total number of units, or the number in a block.
+        units: lengths that an axis of hidden units can have, namely the total number of units or the number in a block.
     """
 
     mesh: Mesh | None

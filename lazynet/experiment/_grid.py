@@ -62,7 +62,7 @@ class Point(NamedTuple):
 
 
 def make_axes(axes: Any, network: Any) -> list[Axis]:
-    """Return the axes that a mapping from names to lists of values describes, in the order of the mapping.
+    """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
         ValueError: if a name does not identify a unique setting of the network, the data or the training; or if a list
@@ -156,7 +156,7 @@ def _value(name: str, value: Any, network: Any) -> Any:
 
 
 def _label(value: Any) -> Any:
-    """Return the label of a value: numbers and strings label themselves, and functions are labeled by their names."""
+    """Return the label of a value: numbers and strings are their own labels, and functions are labeled by name."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Optimizer):
@@ -169,7 +169,7 @@ def _label(value: Any) -> Any:
 def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> Training:
     """Return the training configuration at one point."""
     batch_size = values.get("batch_size", training.batch_size)
-    # Batches that contain all examples mean full-batch training.
+    # Training on batches that contain all examples is full-batch training.
     if isinstance(batch_size, int | np.integer) and batch_size == data.n_train:
         batch_size = None
     optimizer = get_optimizer(values["optimizer"]) if "optimizer" in values else training.optimizer

@@ -190,7 +190,7 @@ def train_members(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train and measure one member for each key, all with the network's width.
+    """Train and measure one member for each key; all members have the network's width.
 
     Args:
         network: the network, with the width of the members.
@@ -252,7 +252,9 @@ def train_polynomials(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train each member's Taylor polynomial at initialization on the member's own batches, and return its predictions.
+    """Train the Taylor polynomial of each member and return the predictions of the polynomials.
+
+    Each polynomial is expanded at the member's initialization and trained on the member's own batches.
 
     Args:
         polynomial: the Taylor polynomial of the network family.
@@ -286,7 +288,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
 @compiled(static_argnames=("network", "measure", "layout"))
 def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
-    """Initialize members from the data of their random keys, and spread the members over the devices."""
+    """Initialize members from their random keys, given as key data, and spread the members over the devices."""
     span = shared.get("span")
 
     def draw(key: Array) -> Variables:

@@ -32,7 +32,7 @@ SHARE, HELD = 0.5, 4
 
 
 def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
-    """Split the seeds into packs of equal size, as large as the machine can handle, which all share one program.
+    """Split the seeds into packs of equal size that share one program and are as large as the machine can handle.
 
     A pack may always contain one member for each device.
 

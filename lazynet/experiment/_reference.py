@@ -99,7 +99,7 @@ def limit_of(network: Any, data: Dataset) -> Limit | None:
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
-    """Warn that K is singular and that verdict rows that need its inverse are undecided."""
+    """Warn that K is singular and that verdict rows needing its inverse are undecided."""
     if limit.why_singular is not None:
         warnings.warn(
             f"The kernel is singular because {limit.why_singular}. Verdict rows that need its inverse are undecided.",
@@ -108,7 +108,7 @@ def warn_of_singular_kernel(limit: Limit) -> None:
 
 
 def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
-    """Warn that descent on the kernel diverges at the given learning rate."""
+    """Warn that kernel descent diverges at the given learning rate."""
     warnings.warn(
         f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}, so descent "
         "with the kernel diverges.",
@@ -124,7 +124,7 @@ def largest_empirical_eigenvalue(network: Any, variables: Variables, data: Datas
 def limit_trajectory(
     limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
 ) -> Trajectory:
-    """Return the trajectory of kernel descent with the infinite-width kernel, from the network's initial outputs."""
+    """Return the trajectory of descent with the infinite-width kernel, starting at the network's initial outputs."""
     return kernel_descent(
         limit.spectrum,
         data.y_train,
@@ -275,7 +275,7 @@ class References:
         return {width: factor * powers[width] for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
-        """Warn, at most once per study, if descent on the kernel diverges at the given learning rate."""
+        """Warn, at most once per study, if kernel descent diverges at the given learning rate."""
         limit = self.limit(point, width) if point.training.plain else None
         if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
             self._warned.add("rate")

@@ -17,7 +17,7 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 
 
 def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict[str, np.ndarray]:
-    """Return test_kernel_drift, and the errors of regression with K_0 and K_T with their intervals, each (members,).
+    """Return test_kernel_drift, the errors of regression with K_0 and with K_T, and their intervals, each (members,).
 
     Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged members.
     """
@@ -41,7 +41,7 @@ def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict
 
 
 def regression_of_limit(limit: Limit, data: Dataset) -> dict[str, np.ndarray]:
-    """Return the error of regression with the infinite-width kernel, with its confidence interval."""
+    """Return the error of regression with the infinite-width kernel, and the confidence interval of the error."""
     error = zero_one_error(kernel_regression(limit.spectrum, data.y_train, limit.test), data.y_test)
     return _with_intervals({ERRORS[2]: np.asarray(error)}, data.n_test)
 

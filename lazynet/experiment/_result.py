@@ -37,7 +37,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
     settings = record.settings
     axes, tables = settings.get("axes", {}), _tables(cells, record)
-    # If all points share one learning rate, it does not vary along the axes.
+    # If all points share one learning rate, the variable `learning_rate` needs no axes.
     constant = ("learning_rate",) if settings["learning_rate"] is not None else ()
     table = {
         name: _over_axes(

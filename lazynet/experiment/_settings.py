@@ -132,8 +132,7 @@ def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            "optimizer must update two test arrays without error, so that a run folder can identify the optimizer: "
-            f"{error}"
+            f"optimizer must update two test arrays (used to identify it in a run folder) without error: {error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

@@ -113,7 +113,7 @@ class Spec:
         )
 
     def record(self, rates: list[Rates]) -> Record:
-        """Return the record that a run folder stores, with the learning rate at each point and width."""
+        """Return the record that a run folder stores, given the learning rate at each point and width."""
         one_rate = all(point_rates == rates[0] for point_rates in rates)
         points = tuple(
             PointRecord(

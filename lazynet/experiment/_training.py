@@ -45,9 +45,10 @@ class Measure:
         rows: number of training examples on which networks are measured, starting with the first example, or None to
             use all of them. Quantities such as train_loss then refer to these examples only. In a sweep, this option
             requires `predictions=False`.
-        own: user-supplied measures, as a mapping from names to functions (network, variables, variables_0, data) ->
-            array that JAX can trace. A function receives the network, its current and initial variables, and the
-            examples, whose attributes x_train, y_train, x_test and y_test are traced arrays.
+        own: user-supplied measures, as a mapping from names to functions with the signature
+            (network, variables, variables_0, data) -> array. JAX must be able to trace the functions. Each function
+            receives the network, its current and initial variables, and the examples, whose attributes x_train,
+            y_train, x_test and y_test are traced arrays.
 
     Raises:
         ValueError: if an argument is invalid.
@@ -174,8 +175,8 @@ class Training:
         self._check_outputs(network, data)
         if learning_rate is None and self.loss != squared():
             raise ValueError(
-                f"learning_rate must be given for the {self.loss.name} loss, which has no default learning rate, got "
-                "None."
+                f"learning_rate must be given for the {self.loss.name} loss, got None. This loss has no default "
+                "learning rate."
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
@@ -206,7 +207,7 @@ class Training:
                 result = jax.eval_shape(measured, jax.random.key(0), shared)
             except Exception as error:
                 reason = str(error).partition("\n")[0]
-                raise ValueError(f"measure.own[{name!r}] must return an array that JAX can trace: {reason}") from error
+                raise ValueError(f"measure.own[{name!r}] must be a function that JAX can trace: {reason}") from error
             kind = getattr(result, "dtype", None)
             if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
                 raise ValueError(f"measure.own[{name!r}] must return one array of real numbers, got {result}.")
@@ -281,13 +282,13 @@ class Training:
             raise ValueError(f"measure.rows must be None if measure.regression is True, got {measure.rows}.")
         if measure.predictions:
             raise ValueError(
-                "measure.rows must be None if measure.predictions is True, because predictions need the kernel of all "
-                f"training examples, got {measure.rows}."
+                f"measure.rows must be None if measure.predictions is True, got {measure.rows}. The predictions need "
+                "the kernel of all training examples."
             )
         if learning_rate is None:
             raise ValueError(
-                "learning_rate must be given if measure.rows is set, because the default learning rate needs the "
-                "kernel of all training examples, got None."
+                "learning_rate must be given if measure.rows is set, got None. The default learning rate needs the "
+                "kernel of all training examples."
             )
 
 

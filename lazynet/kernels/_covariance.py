@@ -46,7 +46,7 @@ def covariance_dual(
     The closed form of Cho and Saul 2009 is used for relu, leaky_relu and abs, the closed forms of neural-tangents are
     used for erf, gelu and sin, and Hermite series are used for all other activations. For relu, leaky_relu and abs,
     rounding of the cosine perturbs the angle between nearly parallel rows and causes errors of up to 6e-9 in the
-    slopes, which are exact for parallel rows.
+    slopes; for parallel rows, the slopes are exact.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.

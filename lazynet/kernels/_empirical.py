@@ -133,7 +133,7 @@ def empirical_ntk(
 
 
 def _room(needed: int) -> int:
-    """Return the number of free bytes; for small jobs, skip the lookup, which takes as long as a small kernel."""
+    """Return the number of free bytes; skip the lookup for small jobs, because it takes as long as they do."""
     return available_memory() if needed > SMALL else SMALL
 
 

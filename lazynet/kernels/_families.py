@@ -17,7 +17,7 @@ from lazynet.typing import AnyArray
 
 Rows = Num[Array | np.ndarray, "..."]
 Kernel = Callable[..., Float[np.ndarray, "n1 n2"]]
-# Number of arrays as large as the result that are in memory at the same time.
+# Number of arrays in memory at the same time, each as large as the result.
 HELD = 8
 # Maximum number of pairs of patches per block.
 PAIRS = 2**21

@@ -38,7 +38,7 @@ def _assembly(dtype: str) -> str:
     The arguments of `meet` are, in order, the address of the block, the distance in entries between its rows, its
     number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance in rows between
     strips of the lane, a flag, and the addresses of right, left, above and below. If the flag is 1, the function skips
-    the squares of ROWS rows on the diagonal and everything to the left of them; if the flag is 0, nothing is skipped.
+    the ROWS x ROWS squares on the diagonal and everything to the left of them; if the flag is 0, nothing is skipped.
     """
 
     def for_each_row(line: Callable[[int], str]) -> str:
@@ -181,8 +181,8 @@ def half_products(
     Args:
         block: Matrix of shape (r, c) in float32 or float64 with contiguous rows.
         right: Vectors of shape (c, k).
-        left: Vectors of shape (r, k). If None, the block must be symmetric, and entries to the left of the squares of
-            ROWS rows on the diagonal are not read.
+        left: Vectors of shape (r, k). If None, the block must be symmetric, and entries to the left of the
+            ROWS x ROWS squares on the diagonal are not read.
 
     Returns:
         The two products, with shapes (r, k) and (c, k). If `left` is None, two arrays whose sum is block @ right.

@@ -76,8 +76,8 @@ def hermite_functions(
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
     """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equally spaced nodes z.
 
-    For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the sum of
-    sqrt(terms), which is the frequency of the last function, and the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
+    For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the
+    frequency of the last function, which is sqrt(terms), plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
     named activations, tanh has the pole closest to the real axis, at i pi / 2, so its spectrum decays as
     exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two, which limits the
     number of different shapes for which JAX compiles a program.

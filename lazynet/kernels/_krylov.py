@@ -27,7 +27,7 @@ from lazynet.typing import SquareKernel
 
 COLUMNS = TOGETHER  # number of columns that a product can process at the cost of a single column
 SEEING = 4  # minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show
-PARTS = 4  # number of parts in orthogonalization, fixed so that sums do not depend on the number of threads
+PARTS = 4  # number of parts into which sums are split, fixed so that results do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
 LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and maximum number of vectors in a basis
 

@@ -169,9 +169,9 @@ def solve(
 
     Let e = x - x_m be the error and r_m = y - K x_m the residual after m products. The error of the quadratic form is
     then e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel
-    1952). The smallest eigenvalue is estimated from random vectors that are multiplied together with y, because y may
-    have almost no component along the corresponding eigenvector. Until this estimate has converged, the error is taken
-    to be infinite.
+    1952). The smallest eigenvalue is estimated from random vectors that are multiplied by K along with y, because y
+    may have almost no component along the corresponding eigenvector. Until this estimate has converged, the error is
+    taken to be infinite.
 
     Args:
         k: Kernel operator K.

@@ -157,11 +157,11 @@ def test_without_kernel_drift_no_kernel_is_computed():
 @pytest.mark.parametrize(
     ("measure", "options", "message"),
     [
-        ({"rows": 5}, {}, "measure.rows must be None if measure.predictions is True, because predictions need"),
+        ({"rows": 5}, {}, "measure.rows must be None if measure.predictions is True, got 5. The predictions need"),
         (
             {"rows": 5, "predictions": False},
             {"learning_rate": None, "loss": "squared"},
-            "learning_rate must be given if measure.rows is set, because the default learning rate needs",
+            "learning_rate must be given if measure.rows is set, got None. The default learning rate needs",
         ),
         ({"predictions": "no"}, {}, "measure.predictions must be True or False, got 'no'."),
         ({"kernel_drift": 1}, {}, "measure.kernel_drift must be True or False, got 1."),

@@ -131,7 +131,7 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
     for options, message in (
         (
             lambda: own(lambda n, v, v0, data: float(jnp.sum(data.y_train))),
-            r"measure.own\['mine'\] must return an array",
+            r"measure.own\['mine'\] must be a function that JAX can trace",
         ),
         (lambda: own(hidden), "measure.own must return .*, got {'mine': .*width=16"),
         (
