@@ -18,7 +18,7 @@ SAME_ROW = 1e-14
 # Largest number of rows for which a direct eigensolver is faster than Lanczos iteration.
 DIRECT = 500
 
-TILE = 512  # rows per tile, few enough that a tile and its transpose fit into the cache
+TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the cache
 
 
 class Spectrum(NamedTuple):
@@ -211,7 +211,7 @@ class Inverse:
             self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             raise ValueError(
-                "k must be positive definite in float64, got a smallest eigenvalue that is negative, or zero "
+                "k must be positive definite in float64, got a matrix whose smallest eigenvalue is negative, or zero "
                 "up to rounding. Remove rows that are nearly identical."
             ) from None
         self._matrix = matrix

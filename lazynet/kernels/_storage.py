@@ -53,8 +53,8 @@ def kernel_operator(
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid or the kernel does not fit, both of which are checked before any work
-            starts, or if an entry of the kernel is not finite.
+        ValueError: If an argument is invalid, the kernel does not fit into the storage, or an entry of the kernel is
+            not finite. The arguments and the size are checked before any work starts.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))
@@ -81,7 +81,10 @@ def kernel_operator(
         block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
         shape = rows.stop - rows.start, columns.stop - columns.start
         if block.shape != shape:
-            raise ValueError(f"kernel must return an array of shape {shape} for these rows, got shape {block.shape}.")
+            raise ValueError(
+                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, "
+                f"got shape {block.shape}."
+            )
         if not np.isfinite(block).all():
             raise ValueError(
                 f"kernel must return finite entries, got NaN or infinity in rows {rows.start} to {rows.stop - 1}."
@@ -150,7 +153,7 @@ def _array_on_disk(name: str, needed: int, dtype: str) -> np.ndarray:
     free = shutil.disk_usage(tempfile.gettempdir()).free
     check_fits(name, needed, free, "disk space")
     with tempfile.TemporaryFile() as file:
-        # The space is reserved now, because if the disk became full later, SIGBUS would kill the process.
+        # Reserve the space now: if the disk filled up later, SIGBUS would kill the process.
         os.posix_fallocate(file.fileno(), 0, needed)
         return np.memmap(file, dtype, "w+", shape=(needed // np.dtype(dtype).itemsize,))
 

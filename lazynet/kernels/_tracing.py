@@ -61,7 +61,7 @@ class Program(NamedTuple):
 class Dense(NamedTuple):
     """Dense layer y = W a + ... or y = W + ..., which is the only use of an array W.
 
-    Up to the order of the entries, dy/dW is a in the first case and 1 in the second case.
+    Up to the order of the entries, dy/dW equals a in the first case and 1 in the second case.
 
     Attributes:
         output: Value y.

@@ -56,7 +56,7 @@ class Quantity:
         color: Color of the curve, from the package's palette ("blue", "orange", "green", "vermilion" or "purple") or
             any Matplotlib color.
         marker: Matplotlib marker of the curve.
-        exponent_drawn: Whether the figure shows the fitted exponent against the step.
+        exponent_drawn: Whether the figure plots the fitted exponent against the step.
         by_layer: Name of the quantity that replaces this quantity in the figure if the result has layers.
         coordinate: Whether the quantity is a coordinate of the result.
         measure: For user-defined quantities, a function that maps (network, variables, variables_0, data) to an array.

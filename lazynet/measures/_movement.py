@@ -1,4 +1,4 @@
-"""Displacements of weights and changes in activations, in traceable functions that keep the dtype of their inputs."""
+"""Displacements of weights and changes in activations; all functions can be traced and keep the dtype of inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -108,8 +108,8 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
     """Return the fraction of units whose pre-activations keep their initial signs on every example.
 
-    Whatever the outputs of a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the
-    initial activation pattern (Li and Liang 2018, Lemma 5.1, stated there for one example per component).
+    In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
+    pattern, whatever the outputs are (Li and Liang 2018, Lemma 5.1, stated there for one example per component).
 
     Args:
         w: Weights, shape (m, d).

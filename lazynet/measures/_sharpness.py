@@ -1,4 +1,4 @@
-"""Largest eigenvalue of the empirical kernel, without forming the kernel."""
+"""Largest eigenvalue of the empirical kernel, computed without forming the kernel."""
 
 from collections.abc import Callable
 

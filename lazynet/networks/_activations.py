@@ -107,8 +107,8 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            "activation must be hashable, because it is part of the cache keys of compiled programs, got "
-            f"{activation!r}."
+            f"activation must be hashable, got {activation!r}, which cannot be part of the cache key of a compiled "
+            "program."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:

@@ -204,8 +204,8 @@ def from_nnx(
     _check_make(make, nnx.Module)
     if not (_takes(make, 0, 0) or _takes(make, 0, rngs=0)):
         raise ValueError(
-            f"make must be a function (width, rngs), because NNX modules draw their initial parameters when they are "
-            f"built, got {make!r}."
+            f"make must be a function (width, rngs), got {make!r}. The module needs rngs to draw its initial "
+            "parameters when it is built."
         )
 
     def built(width: int, rngs: Any) -> Any:
@@ -326,8 +326,8 @@ def from_functions(
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `kernel` cannot be called with one array as well as with two or, on first use, if the network has
-            no parameters or any parameter is not floating point.
+        ValueError: If `kernel` does not accept both one array and two arrays, or, on first use, if the network has no
+            parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):
@@ -372,8 +372,8 @@ def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: A
     if not isinstance(module, kind):
         allowed = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
         raise ValueError(
-            f"make must return a {allowed}, got {type(module).__name__}. Use the adapter for that library: "
-            "from_flax, from_nnx or from_stax."
+            f"make must return a {allowed}, got {type(module).__name__}. Use the adapter for the library "
+            "of your network: from_flax, from_nnx or from_stax."
         )
     return module
 

@@ -50,7 +50,7 @@ def check_network(network: Any, x: AnyArray) -> None:
 
 
 def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
-    """Check that a network with user-supplied functions varies with the width and the seed, if several are given.
+    """Check that a user-supplied network varies with the width and the seed, if several widths or seeds are given.
 
     Raises:
         ValueError: If two keys give the same initial parameters, or two widths give the same number of parameters.

@@ -32,7 +32,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 
 
 def kernel_operations(network: Network, n: int, d: int) -> float:
-    """Return the number of operations for the empirical kernel of n rows, from slopes or from per-output gradients."""
+    """Return the number of operations to compute the empirical kernel of n rows from slopes or per-output gradients."""
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
     gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]

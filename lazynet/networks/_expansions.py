@@ -90,7 +90,7 @@ class Expansion:
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
             raise ValueError(
-                f"changes must not alter an expansion at given variables, whose width is {self.width}, got {fields}."
+                f"changes must leave the width of an expansion at {self.width} and set no other field, got {fields}."
             )
         return self
 

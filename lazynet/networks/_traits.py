@@ -85,8 +85,8 @@ class Traits:
             (n, ...), or None if they are unknown.
         neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if the units have
             no weights of their own.
-        neuron_gradient: Upper bound on |df/dz_r| that holds for each unit r and all inputs, in the norm over outputs,
-            if the trained weights of unit r enter only through z_r = w_r . x, or None if there is no such bound.
+        neuron_gradient: Upper bound on |df/dz_r|, in the norm over outputs, for every unit r and every input, if the
+            trained weights of unit r enter only through z_r = w_r . x, or None if there is no such bound.
         near_limit: Whether empirical kernels at practical widths are so close to the infinite-width kernel that the
             learning rates and displacements computed from that kernel apply to them.
         kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
@@ -113,7 +113,7 @@ class Traits:
 
 @functools.singledispatch
 def traits(network: Any) -> Traits:
-    """Return the properties of a network that sweeps, kernels and the theory need.
+    """Return the properties that sweeps, kernels and the theory need to know about a network.
 
     A family registers its own record with `traits.register`; a subclass without its own record uses that of its parent.
     Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.
@@ -146,7 +146,7 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
 
 
 def setting_fields(network: Any) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields that are settings, without the width and the fields that flax adds."""
+    """Return the names of a dataclass's fields that are settings, excluding the width and the fields that flax adds."""
     if not dataclasses.is_dataclass(network):
         return ()
     return tuple(field.name for field in dataclasses.fields(network) if field.name not in NOT_SETTINGS)

@@ -52,7 +52,7 @@ def check_fields(network: Any, **choices: Iterable[str]) -> None:
 
 
 class SingleHidden(nn.Module):
-    """Base class for networks with one hidden layer, which draws the weights; `TwoLayer` documents the fields."""
+    """Base class that draws the weights of networks with one hidden layer; `TwoLayer` documents the fields."""
 
     width: int
     outputs: int = 1

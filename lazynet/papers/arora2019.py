@@ -152,7 +152,7 @@ def _ratio(gap: DataArray) -> float:
 
 
 def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
-    """Return the last step at which each mode is still within MODE_GAP of Theorem 4.1, (kind of labels, width, mode).
+    """Return the last step at which each mode is still within MODE_GAP of Theorem 4.1, by label kind, width and mode.
 
     Args:
         work: storage for the parts of the reproduction.
@@ -270,7 +270,7 @@ def noise(data: lz.Dataset, draws: int) -> Arrays:
 
 
 def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
-    """Return the curves of Figure 2 for finite networks, averaged over seeds, with the kernel's error at the same step.
+    """Return the curves of Figure 2 for networks at the last step, and the kernel's error there, averaged over seeds.
 
     Each seed has its own draw of random labels.
     """

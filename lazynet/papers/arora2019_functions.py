@@ -44,7 +44,7 @@ class Sum(NamedTuple):
     """A sum of powers.
 
     Attributes:
-        function: function of the points, (n, d) with d at least 3.
+        function: function of the points, which have shape (n, d) with d at least 3.
         terms: tuple (alpha, |beta|, p) for each term alpha (beta'x)^p.
     """
 
@@ -81,7 +81,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def norms_of(work: Work, size: Size) -> Arrays:
-    """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, each (d, n, function), averaged over draws of points."""
+    """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, averaged over draws; both have axes (d, n, function)."""
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
 
     def compute(d: int, sample: int) -> Arrays:

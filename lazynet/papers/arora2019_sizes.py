@@ -24,7 +24,7 @@ class Size(NamedTuple):
         datasets: names of the data sets.
         curves: networks for Figure 1.
         speed: networks for Theorem 4.1.
-        many: networks for Theorem 4.1 with more images.
+        many: networks for Theorem 4.1, trained on more images.
         modes: networks that are compared with the kernel mode by mode.
         scales: networks trained at each initial scale kappa.
         noisy: networks trained at each portion of random labels; each seed has its own draw of the labels.

@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass
 class Reproduction:
-    """The result of a reproduction, which the paper's module fills in part by part.
+    """The result of a reproduction, built up part by part by the paper's module.
 
     Attributes:
         claims: claims that were checked.

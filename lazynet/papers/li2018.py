@@ -128,8 +128,8 @@ def levels(place: str, wide: Result) -> Iterator[Claim]:
 def verdict(place: str, result: Result, expected: str) -> Claim:
     """Return the claim that networks are "lazy" or "not lazy".
 
-    Networks are lazy if the coupling and the relative distance are small at the largest width and scale with exponents
-    of about -1/2. They are not lazy if either quantity is large at that width. In all other cases, or if any network
+    Networks are lazy if the coupling and the relative distance scale with exponents of about -1/2 and are small at the
+    largest width. They are not lazy if either quantity is large at that width. In all other cases, or if any network
     diverged, the verdict is undecided.
 
     Args:

@@ -91,7 +91,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw singular values of the update at each width, with a band over seeds, and of the widest network's weights."""
+    """Draw the singular values of the update (each width, band over seeds) and of the weights (largest width only)."""
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
         mean = update.mean(axis=0)
@@ -138,7 +138,7 @@ def draw_structure(
     labels: dict[str, Result],
     exact: Result,
 ) -> Figure:
-    """Draw how learning depends on the variance, the number of clusters and random labels, and draw Lemma 5.1."""
+    """Draw how the variance, the number of clusters and random labels affect learning, and draw Lemma 5.1."""
     figure, axes_list = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
     by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = axes_list
     rows: Any = (

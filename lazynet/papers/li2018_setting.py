@@ -68,7 +68,7 @@ def spectra(
     steps: int,
     settings: dict[str, Any] = SGD,
 ) -> Arrays:
-    """Return the singular values of the update and of the weights after the last step, each (width, seed, index)."""
+    """Return the singular values of the update and of the weights after the last step, by width, seed and index."""
 
     def compute(width: int, seed: int) -> Arrays:
         network, measure = NETWORK.clone(width=width, outputs=data.outputs), lz.Measure(rows=BATCH)

@@ -111,7 +111,7 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
 
     Args:
         parameter: name of the parameter that varies.
-        results: results of sweeps, keyed by the parameter's value, from the richest to the poorest structure.
+        results: results of sweeps, keyed by the parameter's value, in order from the richest to the poorest structure.
     """
     place, (first, *_, last) = f"Section 6, {parameter}", results
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):

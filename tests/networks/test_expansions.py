@@ -146,7 +146,7 @@ def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     for expand in (lz.linearize, lz.quadratic):
         with pytest.raises(ValueError, match="variables must have the key 'params'"):
             expand(network, dict(start["params"]))
-    with pytest.raises(ValueError, match=r"changes must not alter an expansion .* whose width is 128"):
+    with pytest.raises(ValueError, match="changes must leave the width of an expansion at 128"):
         linear.clone(width=64)
 
 
