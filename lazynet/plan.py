@@ -52,7 +52,7 @@ def available_memory() -> int:
     """Return the number of bytes that this process may still allocate, within the limits of the machine and cgroup."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        # MemAvailable includes the page cache, which the kernel frees on demand.
+        # MemAvailable includes the page cache, which the operating system frees on demand.
         with open("/proc/meminfo") as lines:
             fields = dict(line.split(":") for line in lines)
         free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -67,7 +67,7 @@ def _cgroup_memory(default: int) -> int:
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
         fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        # The page cache counts as used memory, but the kernel frees it on demand.
+        # The page cache counts as used memory, but the operating system frees it on demand.
         return max(0, limit - used + int(fields["inactive_file"]))
     except (OSError, ValueError, KeyError):
         return default
@@ -142,7 +142,7 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
         n: Number of rows.
         max_rows: Maximum number of rows per block.
         free: Number of bytes that may be allocated.
-        needed: Function that takes the number of rows per block and returns two numbers of bytes: one for working
+        needed: Function that takes the number of rows per block and returns two byte counts: one for working
             memory, and one for the features of each block held in memory.
 
     Returns:

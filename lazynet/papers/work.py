@@ -64,14 +64,14 @@ class Work:
             axes: values of each argument of `compute`. Each combination of values is computed and stored separately.
 
         Returns:
-            The arrays, whose first dimensions are the axes.
+            The arrays, with the axes as their first dimensions.
         """
         request = json.dumps({**self._request, "part": name, "axes": {axis: list(axes[axis]) for axis in axes}})
         result: Any = run(Part(request, compute, axes), self._begin(name), progress=False)
         return {str(variable): values.values for variable, values in result.data_vars.items()}
 
     def _begin(self, name: str) -> lz.RunFolder | None:
-        """Report that a part begins, and return the part's folder, or None if parts are kept in memory."""
+        """Report the start of a part and return the part's folder, or None if parts are kept in memory."""
         self._count += 1
         self._report(f"{self._count}. {name}")
         if self._folder is None:

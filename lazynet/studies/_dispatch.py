@@ -1,4 +1,4 @@
-"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which call the functions for the given kind of result."""
+"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch to the functions for each kind of result."""
 
 from importlib import import_module
 from pathlib import Path
@@ -31,10 +31,10 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     every snapshot and for the maximum over snapshots. Gaps are judged by the maximum, because the theorems bound the
     supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
 
-    A row holds if its whole interval lies within the band around the prediction (for "at most" rows, below the upper
-    end of the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A row that would
-    hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory predicts; the
-    levels show whether the network is lazy.
+    A row of the verdict holds if its whole interval lies within the band around the prediction (for "at most" rows,
+    below the upper end of the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A
+    row that would hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory
+    predicts; the levels show whether the network is lazy.
 
     Args:
         result: result of `lazynet.sweep` with no axes other than width and seed.
@@ -72,9 +72,10 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     - sweep: the training losses of the networks and of the kernel, gaps and movement against the width, and fitted
       exponents against the step. Gaps are maxima over snapshots; movement is measured at the last step.
     - infinite width: the losses on true and random labels, and the test error.
-    - laziness map: the kernel change and the test error over width and output scale, with the boundary, and both
-      against the control parameter.
-    - line ensemble: the mean and two standard deviations along the line, and the gap to the infinite-width limit.
+    - laziness map: the kernel change and the test error over width and output scale, with the boundary, and the
+      same two quantities against the control parameter.
+    - line ensemble: the mean along the line, with a band of two standard deviations, and the gap to the infinite-width
+      limit.
     - mode residuals: the residual along a few modes, and the step up to which each mode follows the kernel.
 
     Measurements are drawn as solid lines, with bands from the smallest to the largest value over seeds. Theory is

@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
 
-# Values of b m^(-q) at the smallest width, from values that nearly cancel the leading term to ten times its size.
+# Values of b m^(-q) at the smallest width, ranging from a near-cancellation of the leading term to ten times its size.
 SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
 POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 

@@ -60,8 +60,8 @@ class Layer(NamedTuple):
     Attributes:
         gradient: Exponent of the norm of df/dW.
         start: Exponent of the initial norm of W.
-        change: Exponent of the relative change of the pre-activations after W in one step, with a learning rate and
-            residuals of order 1, or None for the readout.
+        change: Exponent of the relative change, in one step, of the pre-activations that W produces, for a learning
+            rate and residuals of order 1; None for the readout.
     """
 
     gradient: float
@@ -74,9 +74,9 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 
     Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
     exponent of f_0 if that is larger and the network is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
-    m^(s + g + r). In one step, the network learns m^(s + 2 g + r) for the largest g among all arrays. In the NTK
-    parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
-    s = a = k = r = 0), the scalings are therefore
+    m^(s + g + r). The amount learned in one step scales as m^(s + 2 g + r) for the largest g among all arrays. In
+    the NTK parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3,
+    where s = a = k = r = 0), the scalings are therefore
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
@@ -88,13 +88,14 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 
     A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
     the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. Gaps
-    between predictions scale as this change, or as the fluctuations m^(-1/2) at initialization, times the learned part.
+    between predictions scale as the learned part times this change, times the fluctuations m^(-1/2) at initialization,
+    or times the larger of the two.
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
         The steps are proportional to gradients, and the amount learned in a step does not depend on m. If this amount
-            decreases with m, learning stops in the limit, but widths that still learn are far from the limit. If the
-            amount grows with m, descent diverges.
+            decreases with m, learning stops in the limit, and networks that are narrow enough to learn are far from
+            the limit. If the amount grows with m, descent diverges.
         Pre-activations do not change by more than their own magnitude.
         k = 0, unless only the hidden layer is trained and the activation is homogeneous.
 

@@ -14,8 +14,8 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# Maximum number of examples in a block per input feature, which keeps the correction cheap compared with the full
-# products, and minimum number of steps for which a block saves time.
+# Maximum number of examples per input feature in a block, and minimum number of steps for which a block saves time. The
+# maximum keeps the correction cheap compared with the full products.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 
@@ -26,7 +26,7 @@ def steps_per_block(d: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class DelayedStepper:
-    """Plain mini-batch descent on any loss, which updates the hidden weights once per block of steps.
+    """Plain mini-batch descent on any loss, with the hidden weights updated only once per block of steps.
 
     Let G_s be the gradient with respect to the pre-activations of batch X_s. After step t of a block, the weights are
     W - eta sum_s G_s X_s, so the pre-activations of the next batch are W X_t' - eta sum_s G_s X_s X_t'. The weights do

@@ -36,7 +36,7 @@ class Stop(NamedTuple):
     Attributes:
         loss: Stop once the loss is at most this value.
         gradient: Stop once the norm of the gradient is at most this value.
-        plateau: Stop once the loss has not fallen more than 0.1% below its lowest value for this number of steps.
+        plateau: Stop once this many steps pass without the loss falling more than 0.1% below its lowest value so far.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)

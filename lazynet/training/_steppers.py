@@ -169,7 +169,7 @@ class AutodiffStepper:
 
 @dataclass(frozen=True)
 class HiddenStepper:
-    """Plain full-batch descent on the squared loss that trains the hidden weights with a hand-written gradient.
+    """Plain full-batch descent on the squared loss, with a hand-written gradient for the hidden weights.
 
     With pre-activations Z = W X', residual r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, where
     c = alpha / sqrt(m). The state keeps the slopes sigma'(Z), so a step costs only two matrix products. The units are
@@ -281,7 +281,7 @@ class HiddenStepper:
 
 @dataclass(frozen=True)
 class PreactivationStepper(HiddenStepper):
-    """Plain full-batch descent on the squared loss that updates the pre-activations, Z <- Z - eta c G X X'.
+    """Plain full-batch descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
     This stepper is equivalent to `HiddenStepper`, but takes 2 n^2 m operations per step instead of 4 n rank m, which is
     cheaper if n < 2 rank. The state keeps the sum of G over steps, from which the weights are recovered as

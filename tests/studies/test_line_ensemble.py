@@ -204,7 +204,7 @@ BAD = {
         r"^places must avoid the zero input, .*, got 0.5",
     ),
     "no place": ({"places": []}, r"^places must be a nonempty list of finite numbers"),
-    "one network": ({"seeds": 1}, r"^seeds must specify at least two seeds, .*, got 1"),
+    "one network": ({"seeds": 1}, r"^seeds must specify at least two seeds, got 1"),
     "no steps": ({"steps": 0}, r"^steps must be .*, got 0"),
     "no widths": ({"widths": []}, r"^widths must contain at least one width"),
     "outputs": ({"network": lz.TwoLayer(8, outputs=2)}, r"^network.outputs must be 1, .*got 2"),

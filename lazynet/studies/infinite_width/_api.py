@@ -100,7 +100,7 @@ def check_infinite_width(
     check_storage(dtype, storage)
     if not is_labels(data.y_train):
         raise ValueError(
-            "y_train must contain class labels, because true labels are compared with random labels, got other values."
+            "y_train must contain class labels, got other values. Only class labels can be compared with random labels."
         )
     kernel = analytic_kernel(network)
     if kernel is None:

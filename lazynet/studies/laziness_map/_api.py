@@ -178,12 +178,12 @@ def laziness_map(
         - Over width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
           unfinished (after the last step), diverged, and dead (training stalled before the network fitted its data).
         - Over width, output_scale and seed, with NaN for networks that do not fit: kernel_change, test_loss,
-          test_error, relative_displacement, time and, if known, activation_flips.
+          test_error, relative_displacement, time and, if measured, activation_flips.
         - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
         - Over width and `round`: tried_scale. Over width, `round` and seed: tried_change.
 
-        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`: minus the predicted
-        exponent of the boundary, minus the fitted exponent if none is predicted, or 0 if there is no exponent at all.
+        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`: the negative of the
+        predicted exponent of the boundary (or of the fitted exponent if none is predicted), or 0 if there is neither.
 
         The other attributes are change; boundary_exponent, with its 95% interval boundary_exponent_low to
         boundary_exponent_high; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel

@@ -1,4 +1,4 @@
-"""The boundary of a laziness map, at which networks stop being lazy: its scales, its exponent, and the collapse."""
+"""The boundary of a laziness map, where networks stop being lazy: its scales and exponent, and the curves' collapse."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -65,7 +65,7 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "a s"]],
     level: float,
 ) -> Boundary:
-    """For each width, find the scale at which the mean change over seeds equals a level, and fit the scales' exponent.
+    """For each width, find the scale at which the mean change over seeds equals a level; fit a power law to the scales.
 
     The log of the mean is interpolated linearly in the log of the scale. Intervals range from the 2.5th to the 97.5th
     percentile over bootstrap samples of the seeds, which are drawn independently for each width.
@@ -108,7 +108,7 @@ def collapse_spread(
     Args:
         widths: widths, (w,).
         scales: output scales alpha, (a,), ascending.
-        changes: mean over seeds at each width and scale, with NaN for missing values.
+        changes: mean change over seeds at each width and scale, with NaN for missing values.
         exponent: exponent of the width in the control parameter.
     """
     curves = []
@@ -138,7 +138,7 @@ def sharpest_collapse(
 
 
 def boundary_exponent(scaling: Scaling | None) -> float:
-    """Return the exponent in the width that theory predicts for the output scale of the boundary, or NaN if unknown.
+    """Return the predicted exponent p of the output scale alpha ~ m^p at the boundary, or NaN if it is unknown.
 
     To first order, the relative change of the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
     alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate if
@@ -160,8 +160,8 @@ def why_steeper(settings: dict[str, Any]) -> str:
     """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
 
     If only the hidden layer of a two-layer relu network is trained, its kernel is a sum over units of products of
-    slopes, which are 0 or 1. The kernel changes only if slopes flip, and a share of order m^(-1/2) / alpha of the
-    slopes flips. The sum of random flips grows as the square root of their number, so the relative change is
+    slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
+    order m^(-1/2) / alpha. The sum of random flips grows as the square root of their number, so the relative change is
     (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small changes
     are mainly due to this effect.
 
@@ -192,13 +192,13 @@ def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray
         between = bracket(scales, means[:, i], level)
         if between is not None:
             ends = np.searchsorted(scales, between)
-            # np.interp requires ascending values, but the change descends.
+            # np.interp requires ascending values, but the changes are in descending order.
             logs[i] = np.interp(-np.log(level), -y[ends, i], np.log(between))
     return logs
 
 
 def _fit(widths: np.ndarray, boundary: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
-    """Fit the slope of the log boundary (w,) against the log width, with an interval from its draws (w, draws)."""
+    """Fit the slope of the log boundary (w,) against the log width; bootstrap draws (w, draws) give the interval."""
     finite = np.isfinite(boundary)
     if finite.sum() < 2:
         return Fit(np.nan, np.nan, np.nan, np.nan)

@@ -105,7 +105,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
 
 
 def _collapse(result: Result) -> str:
-    """Return the title of the panel that shows the collapse of the kernel change, with the spread of its curves."""
+    """Return the title of the panel on which the kernel-change curves collapse; the title states their spread."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"

@@ -60,8 +60,8 @@ def line_ensemble(
         - Over width, step and place: mean and deviation.
         - Over step and place, and over width if the limit depends on the width: kernel_mean and kernel_deviation.
         - Over width and step, averaged over places: gap_squared, gap_bias_squared and gap_variance. The last two are
-          unbiased estimates, so the estimate of a small squared bias may be negative. If there are at least three
-          seeds, their jackknife standard errors are gap_bias_squared_error and gap_variance_error.
+          unbiased estimates, so the estimate of a small squared bias may be negative. With at least three
+          seeds, the jackknife standard errors of these estimates are gap_bias_squared_error and gap_variance_error.
 
         If the network has no analytic kernel, the result contains only prediction, mean and deviation.
 
@@ -94,8 +94,8 @@ def line_ensemble(
     spec = make_spec(network, line, widths, seeds, training, learning_rate)
     if len(spec.seeds) < 2:
         raise ValueError(
-            "seeds must specify at least two seeds, because a single network has no standard deviation, got "
-            f"{len(spec.seeds)}."
+            f"seeds must specify at least two seeds, got {len(spec.seeds)}. The standard deviation of a single network "
+            "is undefined."
         )
     folder = as_run_folder(out)
     with together():

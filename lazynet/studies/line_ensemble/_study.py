@@ -186,7 +186,7 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the squared gap, its bias and variance over seeds and, for three or more seeds, jackknife standard errors.
+    """Return gap^2, bias^2 and variance over seeds, with jackknife standard errors of the last two for 3 or more seeds.
 
     Args:
         gap: gap to the limit, (width, seed, step, place).

@@ -33,8 +33,8 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
 
         - Over `step` and `mode`, and over `output` if there are several outputs: residual and kernel_residual.
         - Over `step` and `mode`: gap, the distance between the two residuals divided by
-          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here r_0 is the initial residual, so the gaps of modes below the average
-          size are relative to the average size.
+          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here r_0 is the initial residual. If a mode's initial residual is below
+          the average size, its gap is therefore relative to the average size.
         - Over `mode`: eigenvalue and last_step_held.
 
     Raises:
@@ -90,7 +90,7 @@ def _sizes(modes: np.ndarray) -> np.ndarray:
 
 
 def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return the last of the steps (s,) before each mode first stops following the kernel, (n,)."""
+    """Return, for each mode, the last of the steps (s,) before the mode first stops following the kernel, (n,)."""
     # All modes follow the kernel at step 0, where the network and the kernel have the same predictions.
     until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]

@@ -51,7 +51,7 @@ def _finding(result: Result) -> str:
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """Draw the residuals along a few modes, in units of each gap's scale and with a positive initial sign."""
+    """Draw the residuals along a few modes, each divided by its gap's scale and signed so that it starts positive."""
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):

@@ -1,4 +1,4 @@
-"""The text of a verdict, for terminals with 120 columns, files and READMEs."""
+"""The text of a verdict, for files, READMEs and terminals with 120 columns."""
 
 import math
 from collections.abc import Mapping, Sequence

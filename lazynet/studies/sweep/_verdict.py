@@ -66,7 +66,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether no "equal" row and no inequality fails."""
+        """True if none of the "equal" rows and none of the inequalities fail."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
         return "fails" not in equal + [inequality.status for inequality in self.inequalities]
 
