@@ -135,7 +135,9 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
         with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             values = np.array(unscaled(x1, x2), np.float64)
         if values.shape != shape:
-            raise ValueError(f"kernel must return an array of shape {shape} for these rows, got shape {values.shape}.")
+            raise ValueError(
+                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, got shape {values.shape}."
+            )
         return _rounded(alpha**2 * values, x2, dtype)
 
     return kernel
