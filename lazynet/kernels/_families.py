@@ -136,7 +136,8 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
             values = np.array(unscaled(x1, x2), np.float64)
         if values.shape != shape:
             raise ValueError(
-                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, got shape {values.shape}."
+                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, "
+                f"got shape {values.shape}."
             )
         return _rounded(alpha**2 * values, x2, dtype)
 
