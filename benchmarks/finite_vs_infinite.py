@@ -1,4 +1,4 @@
-"""Finite networks compared with their kernels for several data sets, activations and widths: gaps and run times."""
+"""Finite networks compared with their kernels over data sets, activations and widths."""
 
 import sys
 import time

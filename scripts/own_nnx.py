@@ -20,7 +20,7 @@ class Perceptron(nnx.Module):
 
 
 if __name__ == "__main__":
-    data = lz.load_dataset("digits", classes=(0, 1), n_train=64, n_test=32)
+    data = lz.load_dataset("digits", classes=(0, 1), n_train=32, n_test=16)
     network = lz.from_nnx(Perceptron, parametrization="standard")
-    result = lz.sweep(network, data, widths=[64, 256, 1024], seeds=4, steps=50)
+    result = lz.sweep(network, data, widths=[64, 512], seeds=4, steps=20)
     print(lz.verify(result))

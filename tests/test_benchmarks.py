@@ -2,35 +2,106 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks import empirical_ntk
 
 ROOT = Path(__file__).parents[1]
 TINY_NTK = ["--n", "6", "--d", "4", "--m", "16", "--rounds", "2"]
+TINY_DEEP = ["--n", "12", "--peer-rows", "6", "--d", "4", "--m", "8", "--layers", "3", "--k", "2", "--rounds", "1"]
 TINY_SWEEP = [
     *("--datasets", "digits", "--activations", "relu", "--widths", "16", "32"),
     *("--steps", "3", "--snapshots", "2", "--n-train", "16", "--n-test", "8"),
 ]
+TINY_MEMBERS = [
+    *("--n", "12", "--d", "5", "--seeds", "2", "--steps", "20", "--snapshots", "4"),
+    *("--rounds", "1", "--widths", "16", "32"),
+]
+SLOW = {
+    "empirical_ntk": ["empirical_ntk", *TINY_NTK],
+    "empirical_ntk_deep": ["empirical_ntk_deep", *TINY_DEEP, "--outputs", "all"],
+    "finite_vs_infinite": ["finite_vs_infinite", *TINY_SWEEP],
+    "kernel_build": ["kernel_build", "--n", "40", "--d", "5", "--rounds", "2"],
+    "kernel_descent": [
+        *("kernel_descent", "--n", "60", "--dataset", "digits", "--dtypes", "float32", "--extrapolate", "80")
+    ],
+    "full_mnist": [
+        *("full_mnist", "--dataset", "digits", "--n-train", "90", "--n-test", "20", "--steps", "100", "--peer-n", "45")
+    ],
+    "training": ["sweep_throughput", "--what", "training", *TINY_MEMBERS],
+    "experiment": ["sweep_throughput", "--what", "experiment", *TINY_MEMBERS],
+}
+FAST = {
+    "no budget": ["finite_vs_infinite", *TINY_SWEEP, "--budget", "0"],
+    "no data": ["finite_vs_infinite", "--datasets", "cifar10"],
+    "unknown data": ["finite_vs_infinite", "--datasets", "nonesuch"],
+}
+# Imports take longer than a small benchmark, so that several run in one process.
+SEVERAL = """
+import contextlib, io, json, pathlib, sys
+from benchmarks.__main__ import main
+
+for name, arguments in json.loads(sys.argv[1]).items():
+    folder = pathlib.Path(sys.argv[2]) / name
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = main([*arguments, "--json", str(folder / "made" / "result.json")])
+    folder.mkdir(exist_ok=True)
+    (folder / "shown.json").write_text(json.dumps([code, out.getvalue(), errors.getvalue()]))
+"""
 
 
-def python(*arguments):
+def python(*arguments, **environment):
     """Run Python in a new process: neural-tangents does not pass the strict settings of the test process."""
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
+    )
 
 
-def run_to_json(folder, *arguments):
-    file = folder / "made" / "result.json"
-    done = python("-m", "benchmarks", *arguments, "--json", str(file))
-    assert done.returncode == 0, done.stderr
-    record = json.loads(file.read_text())
-    assert set(record["versions"]) == {"jax", "jaxlib", "flax", "optax", "neural-tangents", "lazynet"}
-    assert record["name"] == arguments[0]
-    assert record["dtype"] == "float32"
-    assert {"device", "cpu_count", "settings", "notes", "seconds"} < set(record)
-    return record, done.stdout
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A function that returns the exit code, the output, the errors and the record of a benchmark."""
+    ran = {}
+
+    def result(name):
+        group = SLOW if name in SLOW else FAST
+        if name not in ran:
+            folder = tmp_path_factory.mktemp("benchmarks")
+            # The fast ones find no data but what scikit-learn brings along.
+            absent = dict.fromkeys(("LAZYNET_DATA", "XDG_CACHE_HOME", "HOME"), str(folder)) if group is FAST else {}
+            done = python("-c", SEVERAL, json.dumps(group), str(folder), **absent)
+            assert done.returncode == 0, done.stderr
+            for each in group:
+                record = folder / each / "made" / "result.json"
+                ran[each] = (
+                    *json.loads((folder / each / "shown.json").read_text()),
+                    json.loads(record.read_text()) if record.exists() else None,
+                )
+        return ran[name]
+
+    return result
+
+
+@pytest.fixture
+def shown(several):
+    """A function that returns the record and the output of a benchmark that succeeds."""
+
+    def record_and_output(name):
+        code, output, errors, record = several(name)
+        assert code == 0, errors
+        assert set(record["versions"]) == {"jax", "jaxlib", "flax", "optax", "neural-tangents", "lazynet"}
+        assert record["name"] == (SLOW | FAST)[name][0]
+        assert record["dtype"] == "float32"
+        assert {"device", "cpu_count", "settings", "notes", "seconds"} < set(record)
+        return record, output
+
+    return record_and_output
 
 
 def test_list_has_one_line_for_each_benchmark():
@@ -51,17 +122,17 @@ def test_unknown_name_is_refused_in_one_line():
     assert "finite_vs_infinite" in line
 
 
-def test_unknown_data_set_is_refused_in_one_line():
-    done = python("-m", "benchmarks", "finite_vs_infinite", "--datasets", "nonesuch")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_unknown_data_set_is_refused_in_one_line(several):
+    code, _, errors, record = several("unknown data")
+    assert (code, record) == (2, None)
+    (line,) = errors.splitlines()
     assert "nonesuch" in line
     assert "digits" in line
 
 
 @pytest.mark.slow
-def test_empirical_ntk_compares_all_contenders(tmp_path):
-    record, table = run_to_json(tmp_path, "empirical_ntk", *TINY_NTK)
+def test_empirical_ntk_compares_all_contenders(shown):
+    record, table = shown("empirical_ntk")
     ours, *peers = record["rows"]
     assert ours["contender"] == "lazynet"
     assert [row["contender"] for row in peers] == ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"]
@@ -77,24 +148,16 @@ def test_empirical_ntk_compares_all_contenders(tmp_path):
         assert (row["vmap_axes"], row["trace_axes"]) == (best["vmap_axes"], best["trace_axes"])
 
 
-@pytest.mark.slow
 def test_empirical_ntk_fails_when_the_kernels_differ():
-    scale_ours = """
-import sys
-import lazynet as lz
-right = lz.empirical_ntk
-lz.empirical_ntk = lambda *arguments, **options: 1.01 * right(*arguments, **options)
-from benchmarks.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-    done = python("-c", scale_ours, "empirical_ntk", *TINY_NTK)
-    assert done.returncode == 1
-    assert "differ by 9.9e-03" in done.stderr
+    ours = np.ones((3, 3))
+    assert empirical_ntk.check_agreement("peer", (1 + 1e-6) * ours, ours) == pytest.approx(1e-6)
+    with pytest.raises(RuntimeError, match=r"lazynet and peer differ by 9.9e-03 of their norm"):
+        empirical_ntk.check_agreement("peer", ours, 1.01 * ours)
 
 
 @pytest.mark.slow
-def test_finite_vs_infinite_has_a_row_for_each_width(tmp_path):
-    record, table = run_to_json(tmp_path, "finite_vs_infinite", *TINY_SWEEP)
+def test_finite_vs_infinite_has_a_row_for_each_width(shown):
+    record, table = shown("finite_vs_infinite")
     assert [(row["dataset"], row["activation"], row["width"]) for row in record["rows"]] == [
         ("digits", "relu", 16),
         ("digits", "relu", 32),
@@ -109,23 +172,21 @@ def test_finite_vs_infinite_has_a_row_for_each_width(tmp_path):
         assert f"{row['kernel_gap_train']:.4f}" in table
 
 
-def test_finite_vs_infinite_names_the_rows_beyond_its_budget(tmp_path):
-    record, table = run_to_json(tmp_path, "finite_vs_infinite", *TINY_SWEEP, "--budget", "0")
+def test_finite_vs_infinite_names_the_rows_beyond_its_budget(shown):
+    record, table = shown("no budget")
     assert record["rows"] == []
     assert "left out: digits relu 16, digits relu 32" in " ".join(table.split())
 
 
-def test_an_absent_data_set_is_noted_and_not_downloaded(tmp_path, monkeypatch):
-    for name in ("LAZYNET_DATA", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
-    record, _ = run_to_json(tmp_path, "finite_vs_infinite", "--datasets", "cifar10")
+def test_an_absent_data_set_is_noted_and_not_downloaded(shown):
+    record, _ = shown("no data")
     assert record["rows"] == []
     assert any(note.startswith("cifar10 is left out") for note in record["notes"])
 
 
 @pytest.mark.slow
-def test_kernel_build_compares_both(tmp_path):
-    record, table = run_to_json(tmp_path, "kernel_build", "--n", "40", "--d", "5", "--rounds", "2")
+def test_kernel_build_compares_both(shown):
+    record, table = shown("kernel_build")
     ours, peer = record["rows"]
     assert [ours["contender"], peer["contender"]] == ["lazynet", "neural-tangents"]
     assert ours["share"] == pytest.approx(ours["best_seconds"] / peer["best_seconds"])
@@ -134,9 +195,8 @@ def test_kernel_build_compares_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_kernel_descent_compares_both(tmp_path):
-    arguments = ["--n", "60", "--dataset", "digits", "--dtypes", "float32", "--extrapolate", "80"]
-    record, table = run_to_json(tmp_path, "kernel_descent", *arguments)
+def test_kernel_descent_compares_both(shown):
+    record, table = shown("kernel_descent")
     ours, peer, larger = record["rows"]
     assert [ours["contender"], peer["contender"], larger["n"]] == ["lazynet", "neural-tangents", 80]
     assert ours["speedup"] == pytest.approx(peer["best_seconds"] / ours["best_seconds"])
@@ -147,9 +207,8 @@ def test_kernel_descent_compares_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_full_mnist_scales_the_time_of_the_peer(tmp_path):
-    sizes = ["--n-train", "90", "--n-test", "20", "--steps", "100", "--peer-n", "45"]
-    record, table = run_to_json(tmp_path, "full_mnist", "--dataset", "digits", *sizes)
+def test_full_mnist_scales_the_time_of_the_peer(shown):
+    record, table = shown("full_mnist")
     ours, measured, scaled = record["rows"]
     assert [row["contender"] for row in record["rows"]] == ["lazynet", "neural-tangents", "neural-tangents"]
     stages = sum(ours[f"{stage}_seconds"] for stage in ("kernel", "complexity", "predictions"))
@@ -160,9 +219,8 @@ def test_full_mnist_scales_the_time_of_the_peer(tmp_path):
 
 
 @pytest.mark.slow
-def test_empirical_ntk_deep_compares_all_contenders(tmp_path):
-    sizes = ["--n", "12", "--peer-rows", "6", "--d", "4", "--m", "8", "--layers", "3", "--k", "2"]
-    record, table = run_to_json(tmp_path, "empirical_ntk_deep", *sizes, "--outputs", "all", "--rounds", "1")
+def test_empirical_ntk_deep_compares_all_contenders(shown):
+    record, table = shown("empirical_ntk_deep")
     ours, *peers = record["rows"]
     assert [row["contender"] for row in peers] == ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"]
     best = min(row["best_seconds"] for row in peers)
@@ -177,25 +235,8 @@ def test_empirical_ntk_deep_compares_all_contenders(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["training", "experiment"])
-def test_sweep_throughput_trains_like_the_loops(what, tmp_path):
-    flags = (
-        "--n",
-        "12",
-        "--d",
-        "5",
-        "--seeds",
-        "2",
-        "--steps",
-        "20",
-        "--snapshots",
-        "4",
-        "--rounds",
-        "1",
-        "--widths",
-        "16",
-        "32",
-    )
-    record, table = run_to_json(tmp_path, "sweep_throughput", "--what", what, *flags)
+def test_sweep_throughput_trains_like_the_loops(what, shown):
+    record, table = shown(what)
     ours, loop, *others = record["rows"]
     assert (ours["contender"], loop["contender"]) == ("lazynet", "loop")
     assert ours["speedup"] == pytest.approx(loop["best_seconds"] / ours["best_seconds"])

@@ -52,7 +52,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256, 1024], seeds=4, steps=10)
+    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 1024], seeds=4, steps=10)
     >>> lz.verify(result).row("relative_displacement").status
     'holds'
     """
@@ -94,7 +94,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> result = lz.sweep(lz.TwoLayer(width=64), data, widths=[64, 256], seeds=2, steps=10)
+    >>> result = lz.sweep(lz.TwoLayer(width=16), data, widths=[16, 32], seeds=2, steps=10)
     >>> len(lz.plot(result).axes)
     4
     """

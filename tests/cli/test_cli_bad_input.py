@@ -218,16 +218,13 @@ def test_identical_rows_are_named(files, capsys):
     assert "undecided" in lemma
 
 
-@pytest.mark.parametrize(
-    ("arguments", "name"), [("--steps 0", "steps"), ("--widths 16 16", "widths")], ids=["steps", "widths"]
-)
-def test_as_a_program(arguments, name, tmp_path):
-    command = [sys.executable, "-m", "lazynet.cli", "sweep", *arguments.split(), "--out", str(tmp_path / "run")]
+def test_as_a_program(tmp_path):
+    command = [sys.executable, "-m", "lazynet.cli", "sweep", "--steps", "0", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(f"lazynet: {name} ")
+    assert done.stderr.startswith("lazynet: steps ")
     assert list(tmp_path.iterdir()) == []
 
 

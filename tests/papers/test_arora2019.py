@@ -45,6 +45,7 @@ def broken(claims):
     return [f"{claim.name}: {claim.statement}" for claim in claims if not claim.holds]
 
 
+@pytest.mark.slow
 def test_labels_are_learned_in_their_order():
     n, *members = TINY.curves
     datasets, axes = arora2019.labeled(arora2019.images("digits", n)), {"init_scale": [1.0, 0.01]}
@@ -73,6 +74,7 @@ def test_networks_follow_theorem_4_1(data, sweeps):
     ]
 
 
+@pytest.mark.slow
 def test_where_widths_are_too_small_the_gap_has_to_fall(scales):
     gap = speed_gap(scales)
     claim = arora2019.not_asymptotic("digits", gap.sel(init_scale=1.0), gap.sel(init_scale=0.01))
@@ -85,6 +87,7 @@ def test_where_widths_are_too_small_the_gap_has_to_fall(scales):
     assert not arora2019.not_asymptotic("digits", growing).holds
 
 
+@pytest.mark.slow
 def test_the_kernel_is_right_longer_about_wider_networks():
     modes = arora2019.last_steps(WORK, "digits", TINY.modes)
     assert modes["last_step"].shape == (2, len(TINY.modes.widths), TINY.modes.n)
@@ -132,6 +135,7 @@ def test_movement_agrees_with_the_lemmas(data, sweeps):
     assert len(broken(arora2019.movement("digits", x, still))) == 7
 
 
+@pytest.mark.slow
 def test_more_signs_flip_from_smaller_initial_weights(scales):
     assert arora2019.flips_fall("digits", scales).holds
     assert not arora2019.flips_fall("digits", scales.isel(init_scale=slice(None, None, -1))).holds
@@ -184,11 +188,12 @@ def half_fit(kernel, data, y):
     return kernel(data.x_test, data.x_train) @ np.linalg.solve(kernel(data.x_train), y)
 
 
+@pytest.mark.slow
 def test_networks_are_trained_and_tested_on_the_same_noise():
-    size = TINY.noisy._replace(seeds=1, widths=(128,), steps=40)
+    size = TINY.noisy._replace(seeds=1, steps=40)
     finite = arora2019.noisy_networks(WORK, "digits", size)
     noisy = arora2019.with_noise(arora2019.images("digits", size.n, n_test=200), 0.5, 0)
-    result = lz.sweep(lz.TwoLayer(width=2), noisy, [128], 1, 40)
+    result = lz.sweep(lz.TwoLayer(width=2), noisy, size.widths, 1, 40)
     assert finite["error"][5] == float(result.test_error[0, 0, -1])
     assert finite["complexity"][5] == pytest.approx(float(result.complexity))
     assert finite["kernel_error"][5] == float(result.kernel_test_error[-1])
@@ -234,17 +239,18 @@ def test_sums_of_powers_are_below_the_sums_of_bounds(norms):
         np.testing.assert_allclose(function(x), total, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_networks_do_not_learn_odd_powers():
-    size = TINY.functions._replace(width=256, steps=100)
-    errors = {p: functions.error_of(p, size, Work("arora2019", "tiny")) for p in (1, 2, 3)}
+    errors = {p: functions.error_of(p, TINY.functions, WORK) for p in (1, 2, 3)}
     assert broken(functions.learned(errors)) == []
     assert errors[3] > 0.95 * unseen_share(3, functions.DIM)
     assert len(broken(functions.learned({1: errors[3], 2: errors[3], 3: errors[1]}))) == 3
 
 
+@pytest.mark.slow
 def test_figure_1_of_du_et_al():
-    data = lz.sphere(60, 8, 60, jax.random.key(0))
-    result = lz.sweep(lz.TwoLayer(width=2), data, [64, 256, 2048], 1, du2018.EPOCHS)
+    data = lz.sphere(TINY.du2018.n, 8, TINY.du2018.n, jax.random.key(0))
+    result = lz.sweep(lz.TwoLayer(width=2), data, TINY.du2018.widths, 1, du2018.EPOCHS)
     assert broken(du2018.claims(result)) == []
     backwards = result.assign_coords(width=result.width.values[::-1]).sortby("width")
     assert len(broken(du2018.claims(backwards))) == 4
@@ -263,7 +269,7 @@ def test_jobs_of_a_size():
     networks, kernels, *_ = jobs("tiny")
     n = TINY.n_kernel
     assert kernels.flops == {"eigenvectors": 9 * n**3, "inverse": n**3 / 3}
-    assert networks.flops["speed"] == 3 * 2 * 8**2 * (1024 + 4096 + 16384) * 4 * 100
+    assert networks.flops["speed"] == 3 * 2 * 8**2 * (1024 + 4096) * 4 * 100
     assert "accelerator" in jobs("paper")[-1].name
     assert len(jobs("small")) == 3
 

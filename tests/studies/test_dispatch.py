@@ -32,7 +32,10 @@ RESULTS = {
 }
 
 
-@pytest.mark.parametrize("kind", RESULTS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in ("sweep", "infinite_width") else pytest.mark.slow) for kind in RESULTS],
+)
 @pytest.mark.filterwarnings("ignore:The kernel change")
 def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind, tmp_path):
     result = RESULTS[kind]()

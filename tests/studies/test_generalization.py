@@ -10,7 +10,7 @@ from lazynet.theory import population_bound
 DATA = lz.load_dataset("digits", n_train=32, n_test=50)
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("symmetric", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_bound_of_a_sweep_is_that_of_each_network(symmetric):
     network = lz.TwoLayer(width=2, init_scale=0.5, symmetric=symmetric)
     result = lz.sweep(network, DATA, [64, 256], 2, 20)
@@ -39,17 +39,20 @@ def test_the_training_loss_in_it_is_no_smaller_than_the_true_one(key):
 
 def test_a_diverged_network_has_no_bound():
     with pytest.warns(UserWarning, match="learning_rate is"):
-        result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 1, 50, learning_rate=1e8)
+        result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 2, 50, learning_rate=1e8)
     assert np.isnan(population_bounds(result).values[0, 0, -1])
 
 
-@pytest.mark.parametrize("network", [{"activation": "tanh"}, {"train": "both"}, {"output_scale": 2.0}])
+@pytest.mark.parametrize(
+    "network", [{"activation": "tanh"}, pytest.param({"train": "both"}, marks=pytest.mark.slow), {"output_scale": 2.0}]
+)
 def test_other_networks_are_refused(network):
     result = lz.sweep(lz.TwoLayer(width=2, **network), DATA, [8], 1, 3)
     with pytest.raises(ValueError, match=next(iter(network))):
         population_bounds(result)
 
 
+@pytest.mark.slow
 def test_several_points_are_refused():
     result = lz.sweep(lz.TwoLayer(width=2), DATA, [8], 1, 3, axes={"init_scale": [0.5, 1.0]})
     with pytest.raises(ValueError, match=r"^result must have no axes"):

@@ -27,6 +27,15 @@ def found():
     return lz.laziness_map(BOTH, DATA, [512, 64], SCALES[::-1], **OPTIONS)
 
 
+SMALL = {"seeds": 2, "fitted": 0.3, "change": 0.1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], **SMALL)
+
+
+@pytest.mark.slow
 def test_small_scales_learn_features_and_large_ones_are_lazy(found):
     assert (found.status == 0).all()
     assert (found.train_loss <= 0.01 * 12 * (1 + 1e-6)).all()
@@ -43,6 +52,7 @@ def test_small_scales_learn_features_and_large_ones_are_lazy(found):
     assert ((found.test_error >= 0) & (found.test_error <= 1)).all()
 
 
+@pytest.mark.slow
 def test_networks_at_the_boundary_change_their_kernels_by_the_given_share(found):
     scales = dict(zip(found.width.values.tolist(), found.boundary.values.tolist(), strict=True))
     assert (found.boundary_low <= found.boundary).all()
@@ -64,6 +74,7 @@ def test_networks_at_the_boundary_change_their_kernels_by_the_given_share(found)
     assert (np.abs(np.log(found.tried_scale[:, -1] / found.boundary)) < np.log(10) / 2**5).all()
 
 
+@pytest.mark.slow
 def test_descent_at_a_small_step_finds_the_same_change(found):
     """Plain descent at a constant rate, without anything of a flow."""
     network = BOTH.clone(width=64, output_scale=0.3)
@@ -76,22 +87,24 @@ def test_descent_at_a_small_step_finds_the_same_change(found):
         assert float(result.kernel_drift[0, 0, -1]) == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
-    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [2, 256], [0.03, 30.0], **OPTIONS)
+    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [2, 64], [0.03, 30.0], **OPTIONS)
     narrow = found.sel(width=2)
     assert (narrow.status == 3).any()
     lost = found.status != 0
     assert (found.train_loss.where(lost) > 0.12).sum() == lost.sum()
     for name in ("kernel_change", "test_error", "activation_flips", "time"):
         np.testing.assert_array_equal(found[name].isnull(), lost)
-    assert np.isfinite(found.boundary.sel(width=256))
+    assert np.isfinite(found.boundary.sel(width=64))
     assert found.status.attrs["flag_meanings"] == "fitted unfinished diverged dead"
     assert found.attrs["reason"] == ""
 
 
+@pytest.mark.slow
 def test_a_boundary_that_is_steeper_is_told_why():
     """Narrow networks of hidden weights alone, where flips of single units are what changes the kernel."""
-    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [64, 1024], SCALES, change=0.08, seeds=4, progress=False)
+    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [64, 1024], [0.03, 30.0], change=0.08, **OPTIONS)
     assert found.attrs["boundary_exponent"] < -0.6
     assert "m^(-3/2)" in found.attrs["reason"]
 
@@ -110,9 +123,10 @@ def drawn(figure):
     return figure
 
 
+@pytest.mark.slow
 def test_maps_without_test_rows_or_without_a_change_are_drawn():
     alone = lz.Dataset(DATA.x_train, DATA.y_train)
-    found = lz.laziness_map(BOTH, alone, [64], [0.1, 30.0], seeds=1, progress=False)
+    found = lz.laziness_map(BOTH, alone, [16], [0.1, 30.0], seeds=1, fitted=0.3, progress=False)
     assert found.test_error.isnull().all()
     assert np.isfinite(found.boundary).all()
     assert np.isnan(
@@ -121,19 +135,21 @@ def test_maps_without_test_rows_or_without_a_change_are_drawn():
     assert "a boundary at only one width" in drawn(lz.plot(found)).get_suptitle()
     with pytest.warns(UserWarning, match="Networks by status: 4 fitted, 0 unfinished, 0 diverged, 0 dead"):
         still = lz.laziness_map(
-            BOTH.clone(train="readout"), DATA, [64], [0.1, 1.0], seeds=2, fitted=0.5, progress=False
+            BOTH.clone(train="readout"), DATA, [16], [0.1, 1.0], seeds=2, fitted=0.5, progress=False
         )
     assert (still.kernel_change == 0).all()
     drawn(lz.plot(still))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [lz.TwoLayer(8, activation="tanh", train="both", symmetric=False), lz.MLP(8, 2, activation="tanh")]
 )
 def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = lz.laziness_map(network, DATA, [64], [0.3, 3.0, 30.0, 300.0], **OPTIONS)
+        # No network changes its kernel by so little, so that no boundary is searched for.
+        found = lz.laziness_map(network, DATA, [64], [3.0, 30.0, 300.0], seeds=2, change=1e-9, progress=False)
     assert (found.status == 0).all()
     settings = json.loads(found.attrs["settings"])
     assert (settings["centered"], settings.get("symmetric", False)) == (True, False)
@@ -148,6 +164,7 @@ def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start(network)
     assert float(alone.snapshots.kernel_drift[-1]) == pytest.approx(float(expected), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_mapped_too():
     own = lz.from_functions(
         lambda key, x, width: BOTH.clone(width=width, symmetric=False).init(key, x)["params"],
@@ -155,15 +172,16 @@ def test_a_network_of_ones_own_is_mapped_too():
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = lz.laziness_map(own, DATA, [32, 64], [0.3, 30.0], seeds=2, progress=False)
-        expected = lz.laziness_map(BOTH.clone(symmetric=False), DATA, [64], [0.3, 30.0], seeds=2, progress=False)
-    np.testing.assert_allclose(found.kernel_change.sel(width=[64]), expected.kernel_change, rtol=0.06)
+        found = lz.laziness_map(own, DATA, [16, 32], [0.3, 30.0], **SMALL)
+        expected = lz.laziness_map(BOTH.clone(symmetric=False), DATA, [32], [0.3, 30.0], **SMALL | {"change": 1e-9})
+    np.testing.assert_allclose(found.kernel_change.sel(width=[32]), expected.kernel_change, rtol=0.06)
     # Theory predicts no boundary for a network of one's own.
     assert np.isnan(found.attrs["boundary_exponent_predicted"])
     assert found.attrs["control_exponent"] == pytest.approx(-found.attrs["boundary_exponent"])
 
 
-def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, found):
+@pytest.mark.slow
+def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, small):
     out, names, sweep = tmp_path / "map", [], laziness.sweep
 
     def dies(*args, **options):
@@ -174,38 +192,31 @@ def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, found):
 
     monkeypatch.setattr(laziness, "sweep", dies)
     with pytest.raises(KeyboardInterrupt):
-        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
-    assert names == ["map", "boundary-0.3-1", "boundary-0.3-2"]
+        lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=out, **SMALL)
+    assert names == ["map", "boundary-0.1-1", "boundary-0.1-2"]
     with pytest.raises(ValueError, match=r"^out must be a new folder"):
-        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=out, **OPTIONS)
+        lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=out, **SMALL)
     cells = sorted((out / "map" / "cells").iterdir())
     folder = lz.RunFolder(out, resume=True)
-    again = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=folder, **OPTIONS)
+    again = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=folder, **SMALL)
     assert sorted((out / "map" / "cells").iterdir()) == cells
-    xr.testing.assert_identical(again.drop_attrs(), found.drop_attrs())
+    xr.testing.assert_identical(again.drop_attrs(), small.drop_attrs())
     with xr.open_dataset(out / "result.nc", engine="h5netcdf") as stored:
-        xr.testing.assert_identical(stored.load().drop_attrs(), found.drop_attrs())
-        assert json.loads(stored.attrs["settings"])["change"] == 0.3
-    with pytest.raises(ValueError, match=r"widths = \[64, 512\] instead of \[64, 256\]"):
-        lz.laziness_map(BOTH, DATA, [64, 256], SCALES, out=folder, **OPTIONS)
+        xr.testing.assert_identical(stored.load().drop_attrs(), small.drop_attrs())
+        assert json.loads(stored.attrs["settings"])["change"] == 0.1
+    with pytest.raises(ValueError, match=r"widths = \[16, 32\] instead of \[16, 64\]"):
+        lz.laziness_map(BOTH, DATA, [16, 64], [0.3, 30.0], out=folder, **SMALL)
     # Another change has another boundary on the same map, which is read.
     monkeypatch.undo()
-    other = lz.laziness_map(BOTH, DATA, [64, 512], SCALES, change=0.1, out=folder, **OPTIONS)
-    assert other.kernel_change.identical(found.kernel_change)
-    assert (other.boundary > found.boundary).all()
+    other = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=folder, **SMALL | {"change": 0.05})
+    assert other.kernel_change.identical(small.kernel_change)
+    assert (other.boundary > small.boundary).all()
     cells_folder = lz.RunFolder(out / "map" / "cells", resume=True)
     with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of a map"):
-        lz.laziness_map(BOTH, DATA, [64, 512], SCALES, out=cells_folder, **OPTIONS)
+        lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=cells_folder, **SMALL)
 
 
-SMALL = {"seeds": 2, "fitted": 0.3, "change": 0.1, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def small():
-    return lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], **SMALL)
-
-
+@pytest.mark.slow
 def test_a_map_in_two_shards_is_finished_without_a_shard(tmp_path, small):
     out = tmp_path / "map"
     for k in (1, 2):
@@ -229,9 +240,9 @@ def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
     xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
 
 
-def test_the_picture_says_what_was_found(found):
-    figure = drawn(lz.plot(found))
-    assert f"α ~ m^{found.attrs['boundary_exponent']:.2f}" in figure.get_suptitle()
+def test_the_picture_says_what_was_found(small):
+    figure = drawn(lz.plot(small))
+    assert f"α ~ m^{small.attrs['boundary_exponent']:.2f}" in figure.get_suptitle()
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     assert len(panels) == 4
     assert panels[2].get_xlabel() == "control parameter √m α"

@@ -26,6 +26,7 @@ def found():
     return lz.line_ensemble(NETWORK, DATA, ENDS, [256, 64], seeds=SEEDS, steps=100, **options)
 
 
+@pytest.mark.slow
 def test_wide_networks_are_distributed_as_the_limit_says(found):
     wide = found.sel(width=256)
     error = wide.deviation / np.sqrt(SEEDS)
@@ -37,6 +38,7 @@ def test_wide_networks_are_distributed_as_the_limit_says(found):
     assert found["mean"].sel(width=256, step=100, place=0.0) == pytest.approx(DATA.y_train[1], abs=0.3)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_single_networks(found):
     data = lz.Dataset(DATA.x_train, DATA.y_train, found.place.values[:, None] * ENDS[0] +
                       (1 - found.place.values[:, None]) * ENDS[1], np.zeros(11))  # fmt: skip
@@ -50,6 +52,7 @@ def test_predictions_are_those_of_single_networks(found):
     np.testing.assert_allclose(found.deviation, found.prediction.std("seed", ddof=1), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_limit_is_the_ensemble_of_its_kernels(found):
     rate = json.loads(found.attrs["settings"])["learning_rate"]["64"]
     line = found.place.values[:, None] * ENDS[0] + (1 - found.place.values[:, None]) * ENDS[1]
@@ -67,6 +70,7 @@ def test_the_limit_is_the_ensemble_of_its_kernels(found):
     np.testing.assert_allclose(np.std(ends, axis=1), found.kernel_deviation.sel(step=100), rtol=0.15)
 
 
+@pytest.mark.slow
 def test_the_gap_is_split_over_seeds(found):
     np.testing.assert_allclose(found.gap_squared, found.gap_bias_squared + found.gap_variance)
     assert (found.gap_squared.sel(step=0) < 1e-12).all()
@@ -107,6 +111,7 @@ def test_networks_that_diverge_cause_a_warning():
     assert not np.isfinite(found["mean"].sel(step=200)).any()
 
 
+@pytest.mark.slow
 def test_a_symmetric_start_is_certain_in_the_limit_and_several_outputs_have_their_own_means():
     data = lz.load_dataset("digits", classes=(0, 1, 2), n_train=12, n_test=0)
     options = {"seeds": 6, "steps": 10, "places": [0.0, 1.0], "progress": False}
@@ -130,6 +135,7 @@ def test_without_an_analytic_kernel_there_are_networks_alone():
     assert "infinite width" not in drawn
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_panel_for_each_step_and_the_gap(found):
     figure = lz.plot(found)
     titles = [axes.get_title() for axes in figure.axes]

@@ -69,6 +69,7 @@ def test_the_table_is_that_of_plain_iteration(narrow, data, analytic):
     check_table(narrow, analytic, data.y_train, 1 / np.linalg.eigvalsh(analytic)[-1])
 
 
+@pytest.mark.slow
 def test_a_network_that_is_linear_follows_its_own_kernel_in_every_mode():
     """With several outputs and a start that is not zero."""
     data = lz.load_dataset("digits", (0, 1, 2), n_train=20, n_test=4)
@@ -86,6 +87,7 @@ def test_the_squares_of_all_modes_are_the_squared_residual(narrow, data, analyti
     assert_close(np.sqrt((table.residual**2).sum("mode")), narrow.snapshots.residual_norm, dtype="float32")
 
 
+@pytest.mark.slow
 def test_a_wide_network_follows_the_kernel_and_a_narrow_one_leaves_it_small_eigenvalues_by_more(narrow, data, analytic):
     wide = lz.mode_residuals(lz.train(lz.TwoLayer(width=2**14), data, KEY, 500), analytic, data.y_train)
     assert (wide.last_step_held.sel(mode=slice(1, 16)) == 500).all()

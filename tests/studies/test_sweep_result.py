@@ -123,7 +123,13 @@ class Reference:
         return found
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "_"))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, id=name.replace(" ", "_"), marks=[] if name == "relu" else pytest.mark.slow)
+        for name in CASES
+    ],
+)
 def case(request):
     network, data = CASES[request.param]
     widths = WIDTHS if request.param == "relu" else WIDTHS[:1]
@@ -210,19 +216,20 @@ def test_snapshots_are_rounded_log_spaced_steps(steps, snapshots):
 @pytest.fixture(scope="module")
 def parameter_route():
     """The same sweep with the linearized networks trained in their parameters."""
-    network = lz.TwoLayer(width=16, outputs=3, activation="erf", train="both", symmetric=False)
+    network, data = CASES["both"]
     with pytest.MonkeyPatch.context() as patch:
-        direct = lz.sweep(network, THREE, [16], 2, 20, dtype="float64")
+        direct = lz.sweep(network, data, WIDTHS[:1], len(SEEDS), STEPS, dtype="float64")
         # `lazynet.sweep` is the function, so the module has to be asked for by name.
         predictions = importlib.import_module("lazynet.experiment._reference")
         patch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
         kernels = []
         patch.setattr(predictions, "_own_descent", lambda *args: kernels.append(args))
-        trained = lz.sweep(network, THREE, [16], 2, 20, dtype="float64")
+        trained = lz.sweep(network, data, WIDTHS[:1], len(SEEDS), STEPS, dtype="float64")
         assert not kernels
     return direct, trained
 
 
+@pytest.mark.slow
 def test_linearized_in_parameters_is_kernel_descent(parameter_route):
     direct, trained = parameter_route
     assert float(direct.linearization_gap_train.max()) > 1e-3
@@ -233,13 +240,12 @@ def test_linearized_in_parameters_is_kernel_descent(parameter_route):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"optimizer": lz.Optimizer(momentum=0.9)},
+        pytest.param({"optimizer": lz.Optimizer(momentum=0.9)}, id="momentum"),
         # The steps of adam have the learning rate's length, which must fall with the width.
-        {"optimizer": "adam", "learning_rate": lambda m: 0.1 / m},
-        {"loss": "logistic"},
-        {"batch_size": 7},
+        pytest.param({"optimizer": "adam", "learning_rate": lambda m: 0.1 / m}, id="adam", marks=pytest.mark.slow),
+        pytest.param({"loss": "logistic"}, id="logistic", marks=pytest.mark.slow),
+        pytest.param({"batch_size": 7}, id="batches", marks=pytest.mark.slow),
     ],
-    ids=["momentum", "adam", "logistic", "batches"],
 )
 def test_other_training_has_no_limit_but_a_linearization(settings):
     """No kernel descent predicts these; the linearized network takes the same steps."""
@@ -258,6 +264,7 @@ def test_other_training_has_no_limit_but_a_linearization(settings):
     assert gap[1] < 0.005 * moved
 
 
+@pytest.mark.slow
 def test_softmax_loss_and_its_linearization():
     result = lz.sweep(lz.TwoLayer(width=16, outputs=3), THREE, [1024], 1, 10, learning_rate=0.5, loss="softmax")
     assert float(result.train_loss[0, 0, 0]) == pytest.approx(np.log(3), rel=1e-6)
@@ -282,6 +289,7 @@ def test_errors_of_targets_that_are_no_labels_are_unknown():
     assert np.isfinite(result.train_loss).all()
 
 
+@pytest.mark.slow
 def test_scales_that_depend_on_the_width():
     """Each width has its own kernel and rate, as if it were swept alone with numbers."""
     network = lz.TwoLayer(width=16, output_scale=lambda m: 2 * m**-0.25, init_scale=lambda m: m**0.1)
@@ -314,17 +322,19 @@ def test_label_noise_is_one_draw_for_all_members():
         np.testing.assert_array_equal(drawn[name], by_hand[name])
 
 
+@pytest.mark.slow
 def test_wide_network_follows_what_theory_predicts_for_every_part():
-    """At width 16384 the gaps are far below those at width 64: the three predictions are those of this network."""
+    """At width 4096 the gaps are far below those at width 64: the three predictions are those of this network."""
     network = lz.TwoLayer(width=64, activation="erf", train="both", symmetric=False)
-    result = lz.sweep(network, DATA, [64, 16384], 1, 20)
+    result = lz.sweep(network, DATA, [64, 4096], 1, 20)
     for name in (f"{gap}_{part}" for gap in GAPS for part in ("train", "test")):
         narrow, wide = result[name].isel(seed=0).max("step").values
         assert wide < narrow / 4, name
 
 
+@pytest.mark.slow
 def test_train_is_the_sweeps_member():
-    sweep = lz.sweep(lz.TwoLayer(width=16), DATA, [32], 3, STEPS, dtype="float64")
+    sweep = lz.sweep(lz.TwoLayer(width=16), DATA, [32], len(SEEDS), STEPS, dtype="float64")
     run = lz.train(lz.TwoLayer(width=32), DATA, member_key(32, 1), STEPS, dtype="float64")
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 32), 1)
     again = lz.train(lz.TwoLayer(width=32), DATA, key, STEPS, dtype="float64")

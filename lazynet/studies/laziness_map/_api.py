@@ -200,7 +200,7 @@ def laziness_map(
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=8)
-    >>> result = lz.laziness_map(lz.TwoLayer(width=2, train="both"), data, [64, 256], [0.1, 1.0, 10.0], seeds=2)
+    >>> result = lz.laziness_map(lz.TwoLayer(width=2, train="both"), data, [16, 64], [0.1, 10.0], seeds=2)
     >>> bool(result.boundary[1] < result.boundary[0])
     True
     """

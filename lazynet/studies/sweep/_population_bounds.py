@@ -35,7 +35,7 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import population_bounds
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
-    >>> result = lz.sweep(lz.TwoLayer(width=2), data, [64, 4096], seeds=2, steps=10)
+    >>> result = lz.sweep(lz.TwoLayer(width=2), data, [16, 32], seeds=2, steps=10)
     >>> bool((population_bounds(result) > result.test_error).all())
     True
     """

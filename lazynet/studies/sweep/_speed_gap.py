@@ -24,8 +24,8 @@ def speed_gap(result: Result) -> DataArray:
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import speed_gap
-    >>> data = lz.load_dataset("digits", n_train=8, n_test=8)
-    >>> gap = speed_gap(lz.sweep(lz.TwoLayer(width=2), data, [64, 4096], seeds=4, steps=20)).mean("seed")
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> gap = speed_gap(lz.sweep(lz.TwoLayer(width=2), data, [64, 1024], seeds=4, steps=10)).mean("seed")
     >>> bool(gap[1] < gap[0])
     True
     """
