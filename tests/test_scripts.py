@@ -1,6 +1,8 @@
 """The scripts run, and print their results."""
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,9 +11,17 @@ import pytest
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
+def run(name):
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / name], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """A function that runs a script in this process and returns its output; imports would take seconds each time."""
+def run_here(capsys, monkeypatch):
+    """A function that runs a script in this process, which saves its imports, and returns its output."""
 
     def output(name, *flags):
         monkeypatch.setattr(sys, "argv", [name, *map(str, flags)])
@@ -28,7 +38,7 @@ def run(capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["own_flax.py", "own_nnx.py"])
-def test_a_custom_network_has_a_sweep_and_a_verdict(name, run):
+def test_a_custom_network_has_a_sweep_and_a_verdict(name):
     rows = {line.split()[0]: line for line in run(name).splitlines() if " last " in line or " maximum " in line}
     assert "holds" in rows["displacement"]
     assert "holds" in rows["linearization_gap_train"]
@@ -38,9 +48,9 @@ def test_a_custom_network_has_a_sweep_and_a_verdict(name, run):
 
 
 @pytest.mark.slow
-def test_the_map_of_the_digits_has_the_predicted_boundary(tmp_path, run):
+def test_the_map_of_the_digits_has_the_predicted_boundary(tmp_path, run_here):
     flags = ["--widths", "32", "128", "--scales", "0.1", "1", "10", "--seeds", "2"]
-    text = run("laziness_map.py", *flags, "--out", tmp_path)
+    text = run_here("laziness_map.py", *flags, "--out", tmp_path)
     assert text.count("boundary exponent") == 2
     assert text.count("not fitted: ") == 2
     both, _ = text.split("Trained: hidden")
@@ -50,7 +60,7 @@ def test_the_map_of_the_digits_has_the_predicted_boundary(tmp_path, run):
 
 
 @pytest.mark.slow
-def test_kernels_of_deep_networks_agree_with_means(run):
-    lines = run("deep_kernels.py", "--depths", "1", "2", "--widths", "256").splitlines()
+def test_kernels_of_deep_networks_agree_with_means(run_here):
+    lines = run_here("deep_kernels.py", "--depths", "1", "2", "--widths", "256").splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["1", "256", "200"], ["2", "256", "200"]]
     assert all(float(line.split()[3].rstrip("%")) < 2 for line in lines[1:])
