@@ -269,7 +269,7 @@ def test_jobs_of_a_size():
     networks, kernels, *_ = jobs("tiny")
     n = TINY.n_kernel
     assert kernels.flops == {"eigenvectors": 9 * n**3, "inverse": n**3 / 3}
-    assert networks.flops["speed"] == 3 * 2 * 8**2 * (1024 + 4096) * 4 * 100
+    assert networks.flops["speed"] == 3 * 2 * 8**2 * (1024 + 16384) * 4 * 100
     assert "accelerator" in jobs("paper")[-1].name
     assert len(jobs("small")) == 3
 
