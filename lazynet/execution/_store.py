@@ -19,6 +19,7 @@ import numpy as np
 from lazynet.execution._checkpoint import CellCheckpoint
 from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
+from lazynet.typing import Result
 
 Arrays = dict[str, np.ndarray]
 LOCK = "lock"
@@ -269,6 +270,11 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=200)
         write_file(folder / f"{name}.png", stream.getvalue())
+
+
+def result_files(result: Result) -> dict[str, bytes]:
+    """Return the contents of the file result.nc, keyed by its name."""
+    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
 
 
 def _hash(settings: dict[str, Any]) -> str:

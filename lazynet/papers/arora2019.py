@@ -26,7 +26,6 @@ from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.work import Work
 from lazynet.studies.sweep import population_bounds, speed_gap
 from lazynet.theory import concentration_bound, flips_bound, population_bound
-from lazynet.training import member_key
 from lazynet.typing import DataArray, Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]
@@ -163,16 +162,14 @@ def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.n
     data = images(name, size.n)
     modes, datasets = spectrum(kernel(data.x_train)), labeled(data)
 
-    def compute(kind: str, width: int, seed: int) -> Arrays:
-        run = lz.train(NETWORK.clone(width=width), datasets[kind], member_key(width, seed), size.steps)
-        table = lz.mode_residuals(run, modes, datasets[kind].y_train, tolerance=MODE_GAP)
-        return {"last_step": table.last_step_held.values}
-
-    axes = {"kind": LABELS[:2], "width": size.widths, "seed": range(size.seeds)}
-    last_step = work.arrays(f"modes-{name}", compute, **axes)["last_step"]
+    last_step = []
+    for kind in LABELS[:2]:
+        part, members = f"modes-{name}-{kind}", (size.widths, size.seeds, size.steps)
+        result = work.modes(part, NETWORK, datasets[kind], *members, kernel=modes, tolerance=MODE_GAP)
+        last_step.append(result.last_step_held.median("seed").values)
     learned = modes.values[-1] / modes.values[::-1]
     steps = {"steps": np.array(size.steps), "learned": learned}
-    return {"last_step": np.median(last_step, axis=2), "widths": np.array(size.widths), **steps}
+    return {"last_step": np.stack(last_step), "widths": np.array(size.widths), **steps}
 
 
 def held(name: str, modes: Arrays) -> Iterator[Claim]:

@@ -21,7 +21,10 @@ FIGURES = {
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
 }
 VERDICTS = {"sweep": ("lazynet.studies.sweep._verdict", "verify_sweep")}
-OUTPUTS = {kind: (f"lazynet.studies.{kind}._study", "OUTPUT") for kind in ("sweep", "infinite_width", "line_ensemble")}
+OUTPUTS = {
+    kind: (f"lazynet.studies.{kind}._study", "OUTPUT")
+    for kind in ("sweep", "infinite_width", "line_ensemble", "mode_residuals")
+}
 
 
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:

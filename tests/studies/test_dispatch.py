@@ -33,7 +33,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("kind", RESULTS)
-@pytest.mark.filterwarnings("ignore:The kernel change")
+@pytest.mark.filterwarnings("ignore:There is no boundary")
 def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind, tmp_path):
     result = RESULTS[kind]()
     assert (result.attrs["kind"], result.attrs["schema"]) == (kind, SCHEMA)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lazynet.data import Dataset, label_noise
 from lazynet.dynamics import kernel_descent
-from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
+from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance, result_files
 from lazynet.experiment import CellCheckpoint, as_json, fingerprint, limit_settings
 from lazynet.kernels import CrossOperator, KernelOperator, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import label_result, zero_one_error
@@ -205,8 +205,4 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
     return result
 
 
-def _files(result: Result) -> dict[str, bytes]:
-    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
-
-
-OUTPUT = Output(_assemble, _files)
+OUTPUT = Output(_assemble, result_files)

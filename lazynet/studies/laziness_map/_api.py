@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.execution import RunFolder, as_run_folder, write_file
+from lazynet.execution import RunFolder, as_run_folder, result_files, write_file
 from lazynet.experiment import (
     Measure,
     MemberStatus,
@@ -236,7 +236,8 @@ def laziness_map(
     result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": why_steeper(settings) if steeper else ""}
     label_result(result, "laziness_map")
     if folder is not None:
-        write_file(Path(folder.path) / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
+        for name, content in result_files(result).items():
+            write_file(Path(folder.path) / name, content)
     return result
 
 
