@@ -179,7 +179,7 @@ def make_spec(
 
 def _check_shapes(spec: Spec) -> None:
     """Raise an error if the shape of a user-supplied measure differs between points or widths."""
-    if not spec.training.measure.own:
+    if not spec.training.own_measures:
         return
     expected = None
     for point in spec.points:

@@ -13,7 +13,7 @@ from lazynet.data import Dataset, is_labels
 from lazynet.dynamics import check_learning_rate
 from lazynet.experiment._arguments import check_count, check_flag
 from lazynet.losses import Loss, get_loss, squared
-from lazynet.measures import reserved_names
+from lazynet.measures import registered, reserved_names
 from lazynet.networks import Scale, at_width
 from lazynet.training import Optimizer, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
 from lazynet.typing import AnyArray
@@ -21,6 +21,7 @@ from lazynet.typing import AnyArray
 # Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
+OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 # These losses compare a single output with labels of +-1.
 ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
@@ -187,6 +188,11 @@ class Training:
         self._check_measure(data, learning_rate)
         self.own_shapes(network, data)
 
+    @property
+    def own_measures(self) -> OwnMeasures:
+        """The names and functions of the user-supplied measures, including the registered quantities."""
+        return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
+
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
         """Return the shape of each user-supplied measure, keyed by name.
 
@@ -197,7 +203,8 @@ class Training:
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
         shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
         shapes = {}
-        for name, function in self.measure.own.items():
+        for name, function in self.own_measures:
+            label = f"measure.own[{name!r}]" if name in self.measure.own else f"measure of the quantity {name!r}"
 
             def measured(key: Any, shared: dict[str, Any], function: Callable[..., Any] = function) -> Any:
                 variables = dict(network.init(key, shared["x"]))
@@ -207,10 +214,13 @@ class Training:
                 result = jax.eval_shape(measured, jax.random.key(0), shared)
             except Exception as error:
                 reason = str(error).partition("\n")[0]
-                raise ValueError(f"measure.own[{name!r}] must be a function that JAX can trace: {reason}") from error
+                if reason.startswith(label):
+                    # The quantity has checked the axes of the array.
+                    raise
+                raise ValueError(f"{label} must be a function that JAX can trace: {reason}") from error
             kind = getattr(result, "dtype", None)
             if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
-                raise ValueError(f"measure.own[{name!r}] must return one array of real numbers, got {result}.")
+                raise ValueError(f"{label} must return one array of real numbers, got {result}.")
             shapes[name] = result.shape
         return shapes
 

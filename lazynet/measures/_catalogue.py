@@ -203,7 +203,8 @@ def unregister_quantity(name: str) -> None:
 def label_result(result: Result, kind: str) -> None:
     """Set the kind and schema of a result, and the long name and unit of each of its variables."""
     result.attrs |= {"kind": kind, "schema": SCHEMA}
-    for name, quantity in catalogue(kind).items():
+    # Results of other kinds also contain quantities of sweeps.
+    for name, quantity in {**catalogue(), **catalogue(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
             if quantity.unit:

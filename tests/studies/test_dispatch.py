@@ -63,3 +63,14 @@ def test_results_of_no_known_kind_are_refused(function, attrs):
     result = xr.Dataset({"train_loss": ("step", np.ones(3))}, attrs=attrs)
     with pytest.raises(ValueError, match="must be one of sweep, infinite_width, laziness_map, line_ensemble, mode_"):
         function(result)
+
+
+def test_the_snapshots_of_a_run_are_labeled_too():
+    snapshots = lz.train(NETWORK, DATA, jax.random.key(0), steps=5).snapshots
+    assert (snapshots.attrs["kind"], snapshots.attrs["schema"]) == ("train", SCHEMA)
+    quantities = {**catalogue(), **catalogue("train")}
+    for name in set(snapshots.variables) - {"train_example", "test_example", "output"}:
+        assert snapshots[name].attrs["long_name"] == quantities[name].meaning
+    assert snapshots.test_prediction.attrs["units"] == "targets"
+    with pytest.raises(ValueError, match=r"^result.attrs\['kind'\] must be one of .*, got 'train'"):
+        lz.plot(snapshots)
