@@ -305,15 +305,15 @@ class Training:
 def make_training(
     steps: int,
     *,
-    loss: str | Loss,
-    optimizer: Any,
-    batch_size: int | None,
+    loss: str | Loss = "squared",
+    optimizer: Any = "sgd",
+    batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None,
-    stop: Stop | None,
-    measure: Measure | None,
+    stop: Stop | None = None,
+    measure: Measure | None = None,
     dtype: str,
 ) -> Training:
-    """Return the training that the arguments of a study describe.
+    """Return the training that the arguments of a study describe, by default full-batch descent on the squared loss.
 
     Raises:
         ValueError: if the loss, the optimizer or the measure is invalid.

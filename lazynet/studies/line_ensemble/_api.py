@@ -81,16 +81,7 @@ def line_ensemble(
     """
     inputs, coordinates = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
     line = replace(data, x_test=inputs, y_test=np.zeros((len(coordinates), *data.y_train.shape[1:])))
-    training = make_training(
-        steps,
-        loss="squared",
-        optimizer="sgd",
-        batch_size=None,
-        snapshots=snapshots,
-        stop=None,
-        measure=None,
-        dtype=dtype,
-    )
+    training = make_training(steps, snapshots=snapshots, dtype=dtype)
     spec = make_spec(network, line, widths, seeds, training, learning_rate)
     if len(spec.seeds) < 2:
         raise ValueError(

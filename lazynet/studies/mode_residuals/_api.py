@@ -96,16 +96,7 @@ def mode_residuals(
     """
     check_tolerance(tolerance)
     training_set = replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
-    training = make_training(
-        steps,
-        loss="squared",
-        optimizer="sgd",
-        batch_size=None,
-        snapshots=snapshots,
-        stop=None,
-        measure=None,
-        dtype=dtype,
-    )
+    training = make_training(steps, snapshots=snapshots, dtype=dtype)
     spec = make_spec(network, training_set, widths, seeds, training, learning_rate)
     if kernel is None and analytic_kernel(network) is None:
         raise ValueError("kernel must be given for a network without an analytic kernel, got None.")
