@@ -68,8 +68,8 @@ class LimitCommand:
 class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
-    Up to 16,000 examples, the command factors the kernel. Above, it uses only products with the kernel: the relative
-    error of the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few percent.
+    For up to 16,000 examples, the command factors the kernel. For more, it uses only products with the kernel: the
+    relative error of the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few percent.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

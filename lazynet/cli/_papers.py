@@ -23,7 +23,7 @@ class Reproduce:
     paper: tyro.conf.Positional[Literal["arora2019", "li2018"]]
     """Paper: arora2019 (Arora et al., Fine-Grained Analysis) or li2018 (Li and Liang, SGD on Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
-    """Size: tiny takes a minute and needs no downloads, small takes ten minutes on two cores, paper uses the paper's data."""
+    """Size: tiny takes a minute without downloads, small ten minutes on two cores; paper uses the paper's data."""
     out: OptionalPath = None
     """New folder for summary.json, figures/ and the arrays from which they are computed."""
     resume: Switch = False

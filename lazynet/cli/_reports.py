@@ -103,8 +103,8 @@ def _limit_table(result: Result) -> str:
             "Losses are per example. The error of the predictions is at most "
             f"{sum(result.attrs['prediction_error']):.1e} of the norm of the targets, so losses below "
             f"{result.attrs['resolved_loss'] / n:.1e} are not resolved.",
-            f"complexity {true:.4f} on true labels, {random:.4f} on random labels (sqrt(2 y' K^-1 y / n), relative error "
-            f"at most {sum(result.attrs['complexity_error']):.1e})",
+            f"complexity {true:.4f} on true labels, {random:.4f} on random labels (sqrt(2 y' K^-1 y / n), relative "
+            f"error at most {sum(result.attrs['complexity_error']):.1e})",
         ]
     )
 

@@ -64,7 +64,7 @@ class Sweep:
     learning_rate: Floats = ()
     """Learning rate for 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several values make an axis."""
     label_noise: Floats = (0.0,)
-    """Fraction of the training labels to draw at random; several values make an axis."""
+    """Fraction of the training labels to redraw at random; several values make an axis."""
     batch_size: Ints = ()
     """Number of examples in a batch, by default all of them; several values make an axis."""
     optimizer: Annotated[str, tyro.conf.arg(help=f"Optimizer: {one_of(OPTIMIZERS)}.")] = "sgd"

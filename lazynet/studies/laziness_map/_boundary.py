@@ -172,8 +172,8 @@ def why_steeper(settings: dict[str, Any]) -> str:
         return ""
     return (
         "if only the hidden layer is trained, the kernel changes only through flipped signs; random flips contribute a "
-        "change of order m^(-3/4) alpha^(-1/2), for which the boundary falls as m^(-3/2); the boundary for small changes "
-        "is therefore steeper than m^(-1/2), and its slope approaches this power as m grows"
+        "change of order m^(-3/4) alpha^(-1/2), for which the boundary falls as m^(-3/2); the boundary for small "
+        "changes is therefore steeper than m^(-1/2), and its slope approaches this power as m grows"
     )
 
 
