@@ -22,9 +22,9 @@ RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 # Version number of the layout of results.
 SCHEMA = 1
 SYMBOLS = (
-    "Exponents are those of `lazynet.theory.predicted_exponents`: s of the learning rate, r of the residual, g of the "
-    "largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of pre-activations, and l = s + 2 g + r "
-    "of the part learned in a step."
+    "The symbols denote exponents in the width, as in `lazynet.theory.predicted_exponents`: s of the learning rate, r "
+    "of the residual, g of the largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of "
+    "pre-activations, and l = s + 2 g + r of the amount learned in a step."
 )
 
 

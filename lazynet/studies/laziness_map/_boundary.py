@@ -171,9 +171,9 @@ def why_steeper(settings: dict[str, Any]) -> str:
     if not settings["traits"]["kernel_of_signs"]:
         return ""
     return (
-        "if only the hidden layer is trained, the kernel changes by flipped signs only; random flips add m^(-3/4) "
-        "alpha^(-1/2), whose boundary goes as m^(-3/2); so the boundary of small changes is steeper than m^(-1/2), and "
-        "approaches m^(-1/2) as m grows"
+        "if only the hidden layer is trained, the kernel changes only through flipped signs; random flips contribute a "
+        "change of order m^(-3/4) alpha^(-1/2), for which the boundary falls as m^(-3/2); the boundary for small "
+        "changes is therefore steeper than m^(-1/2), and its slope approaches this power as m grows"
     )
 
 
