@@ -18,7 +18,9 @@ def check_verdict(kind: str) -> None:
         ValueError: if studies of this kind have no verdict.
     """
     if kind != "sweep":
-        raise ValueError(f"check must be False for a study of kind {kind}, got True. Such a study has no verdict.")
+        raise ValueError(
+            f"check must be False for a study of kind {kind}, got True. Only sweeps have a verdict to check."
+        )
 
 
 def report(result: Result, out: Path | None, as_json: bool, check: bool = False) -> int:
@@ -26,7 +28,7 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
 
     Args:
         result: the result.
-        out: folder of the study, or None for a study in memory.
+        out: folder of the study, or None if the study has no folder.
         as_json: whether to print one JSON object instead of tables.
         check: whether to return exit code 1 if the verdict fails.
 

@@ -35,9 +35,9 @@ from lazynet.training import OPTIMIZERS
 class Sweep:
     """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
-    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. A flag
-    with several values, other than --widths and --classes, adds an axis to the result. Each combination of values has
-    its own verdict.
+    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Except
+    for --widths and --classes, each flag with several values adds an axis to the result. Each combination of values
+    has its own verdict.
     """
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
@@ -122,7 +122,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """Return the only value of a flag, or make its values an axis and return None if there are several."""
+            """Return the value of a flag if it has only one; otherwise, make its values an axis and return None."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]

@@ -34,8 +34,7 @@ class Task(NamedTuple):
         program: key of the compiled programs that the task uses.
         group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
-        losses: function of the arrays that returns the final loss of each member, keyed by member name, for the
-            progress bar.
+        losses: function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
     """
 
     key: str
