@@ -72,7 +72,7 @@ class Reproduce:
 
 
 def estimate(jobs: list[Job], rate: float) -> str:
-    """Return text that gives the estimated minimum time of each job of a long reproduction.
+    """Return text that lists the estimated minimum time for each job of a long reproduction.
 
     Args:
         jobs: jobs of the reproduction.

@@ -174,7 +174,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the coefficients and their velocity at the last step in `stops`, and the coefficients at every step in `stops`."""
+    """Return coefficients and velocity at the last step in `stops`, and the coefficients at every step in `stops`."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
