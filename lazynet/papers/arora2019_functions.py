@@ -1,4 +1,4 @@
-"""Section 6 of Arora et al. 2019: functions on the sphere that networks learn because y' H^-1 y is small."""
+"""Section 6 of Arora et al. 2019: functions on the sphere that have a small y' H^-1 y and that networks learn."""
 
 from collections.abc import Callable, Iterator
 from math import factorial
