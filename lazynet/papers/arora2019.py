@@ -98,7 +98,7 @@ def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> N
 
 
 def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
-    """Return the images on which networks are trained, in coordinates of the subspace that they span."""
+    """Return the images on which networks are trained, in coordinates of the subspace spanned by the images."""
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
@@ -151,7 +151,9 @@ def _ratio(gap: DataArray) -> float:
 
 
 def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
-    """Return the last step at which each mode is still within MODE_GAP of Theorem 4.1, by label kind, width and mode.
+    """Return the last step at which each mode is still within MODE_GAP of the prediction of Theorem 4.1.
+
+    The array "last_step" has the axes label kind, width and mode.
 
     Args:
         work: storage for the parts of the reproduction.
@@ -267,9 +269,9 @@ def noise(data: lz.Dataset, draws: int) -> Arrays:
 
 
 def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
-    """Return the curves of Figure 2 for networks at the last step, and the kernel's error there, averaged over seeds.
+    """Return the curves of Figure 2 for networks at the last step, and the test error of the kernel at that step.
 
-    Each seed has its own draw of random labels.
+    All values are averaged over seeds. Each seed has its own draw of random labels.
     """
     data = images(name, size.n, n_test=200)
 

@@ -104,7 +104,7 @@ class Part:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the arrays into a dataset and its files."""
+        """The functions that assemble the arrays into a dataset and return the contents of its files."""
         return Output(self._assemble, result_files)
 
     def request(self) -> str:

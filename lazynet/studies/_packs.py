@@ -13,7 +13,7 @@ from lazynet.typing import DataArray
 
 
 def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
-    """Return the learning rates of each point by width: those of the stored record or, if it is empty, new ones."""
+    """Return the learning rates of each point by width: those in the stored record or, if it is empty, new ones."""
     if stored:
         return Record.from_json(stored).rates
     return [references.rates(point, spec.widths) for point in spec.points]

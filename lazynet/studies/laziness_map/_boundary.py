@@ -1,4 +1,4 @@
-"""The boundary of a laziness map, where networks stop being lazy: its scales and exponent, and the curves' collapse."""
+"""The boundary of a laziness map, where networks stop being lazy, and the collapse of the kernel-change curves."""
 
 from collections.abc import Sequence
 from itertools import pairwise
