@@ -42,9 +42,6 @@ from lazynet.training import (
 from lazynet.training._keys import batch_key, start_key
 from lazynet.typing import Variables
 
-# Names and functions of user-supplied measures, in hashable form. The functions have the signature
-# (network, variables, variables_0, data) -> array.
-
 
 @runtime_checkable
 class CellCheckpoint(Checkpoint, Protocol):
@@ -149,8 +146,8 @@ class Snapshot:
     def _kernel(self, variables: Variables, x: Array) -> Array:
         """Return the empirical kernel, with shape (parts, n, n).
 
-        There is one part for each trained array, or a single part for their sum, or no part if the kernel is not
-        measured.
+        There is one part for each trained array, or a single part for the sum over the arrays. If the kernel is not
+        measured, there are no parts.
         """
         network = self.stepper.network
         layer = traits(network).hidden_layer
@@ -271,7 +268,7 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """Return the step at which each member diverged, in the scan or at a snapshot, or NEVER if it did not diverge."""
+    """For each member, return the step at which the scan or a snapshot first shows divergence, or else NEVER."""
     # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)

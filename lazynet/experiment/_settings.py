@@ -117,7 +117,7 @@ def _network_values(network: Any, data: Dataset, training: Training) -> dict[str
 
 
 def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
-    """Return two test arrays after three steps of an optimizer, if it contains a user-supplied function."""
+    """Return two test arrays after three optimizer steps, or nothing if the optimizer has no user-supplied function."""
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
     transformation = optimizer(0.1)

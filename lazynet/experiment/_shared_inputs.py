@@ -1,4 +1,4 @@
-"""The inputs and the stepper that members of all widths, learning rates and labels share."""
+"""The inputs and the stepper that members share, whatever their width, learning rate and labels."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class SharedInputs(NamedTuple):
     norm: float
 
     def seen(self, data: Dataset) -> Dataset:
-        """Return the data in the coordinates in which networks see them."""
+        """Return the data with the inputs in the coordinates that the networks receive."""
         if "span" not in self.arrays:
             return data
         span = self.arrays["span"]

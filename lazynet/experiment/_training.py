@@ -21,6 +21,8 @@ from lazynet.typing import AnyArray
 # Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
+# Names and functions of user-supplied measures, in hashable form. The functions have the signature
+# (network, variables, variables_0, data) -> array.
 OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 # These losses compare a single output with labels of +-1.
 ONE_OUTPUT_LOSSES = ("logistic", "hinge")
@@ -28,7 +30,7 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure for every network, and which predictions to compare networks with.
+    """What to measure for every network, and which predictions to compare it with.
 
     Args:
         predictions: whether to compare each network with its linearization and with the infinite-width limit. Without
@@ -137,7 +139,7 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """Whether training is full-batch descent on the squared loss, which kernel descent predicts."""
+        """Whether training is full-batch descent on the squared loss, the case that kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
@@ -215,7 +217,7 @@ class Training:
             except Exception as error:
                 reason = str(error).partition("\n")[0]
                 if reason.startswith(label):
-                    # The quantity has checked the axes of the array.
+                    # The `Quantity` itself raised this error because its array has the wrong number of axes.
                     raise
                 raise ValueError(f"{label} must be a function that JAX can trace: {reason}") from error
             kind = getattr(result, "dtype", None)
