@@ -57,7 +57,7 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """Draw the median step up to which each mode follows the kernel at each width, and the step of its learning."""
+    """Draw the median step up to which each mode follows the kernel at each width, and the step at which it is learned."""
     median = result.last_step_held.median("seed")
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         axes.plot(result.mode, median.sel(width=width), "o", color=color, markersize=4, alpha=0.8, label=f"{width}")
@@ -85,7 +85,10 @@ def _finding(result: Result) -> str:
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """Draw the residuals along a few modes, each divided by its gap's scale and signed so that it starts positive."""
+    """Draw the residuals along a few modes.
+
+    Each residual is divided by the scale of the mode's gap, and its sign is chosen so that it starts out positive.
+    """
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):
