@@ -83,7 +83,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 
     With several hidden layers (Lee et al. 2019, Figure 1), the middle layers have ||W_0|| ~ kappa m, and their relative
     displacement is of order 1 / m. The predictions for displacements are only upper bounds if arrays with different
-    exponents add up, or if f_0 and the targets have different exponents, because a sum of two powers is not a power.
+    exponents contribute, or if f_0 and the targets have different exponents, because a sum of two powers is not a power.
     The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only trained
     layer.
 
@@ -167,9 +167,9 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
     """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
     The exponents hold for unit inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies the
-    pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If
-    the parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is m^(-a_l) times the norms of the signal and of
-    the input of W_l. A step in W_l changes its pre-activations z_l coherently, by eta m^(-2 a_l) times the signal and
+    pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If the
+    parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is m^(-a_l) times the norms of the signal and of the
+    input of W_l. A step in W_l changes its pre-activations z_l coherently, by eta m^(-2 a_l) times the signal and
     the squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
