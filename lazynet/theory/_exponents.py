@@ -83,9 +83,9 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 
     With several hidden layers (Lee et al. 2019, Figure 1), the middle layers have ||W_0|| ~ kappa m, and their relative
     displacement is of order 1 / m. The predictions for displacements are only upper bounds if arrays with different
-    exponents contribute, or if f_0 and the targets have different exponents, because a sum of two powers is not a power.
-    The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only trained
-    layer.
+    exponents contribute, or if f_0 and the targets have different exponents, because a sum of two powers is not a
+    power. The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only
+    trained layer.
 
     A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
     the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. Gaps

@@ -57,7 +57,10 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """Draw the median step up to which modes follow the kernel at each width, and the step at which they are learned."""
+    """Draw the median step up to which each mode follows the kernel, for every width.
+
+    Also draw the step at which the kernel learns the mode.
+    """
     median = result.last_step_held.median("seed")
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         axes.plot(result.mode, median.sel(width=width), "o", color=color, markersize=4, alpha=0.8, label=f"{width}")
