@@ -33,7 +33,7 @@ class Boundary(NamedTuple):
 def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
     """Return the mean of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
-    The change is NaN if a network does not fit its data. If most networks do not fit, the others are not a random
+    Networks that do not fit their data have NaN values. If most networks do not fit, the others are not a random
     sample.
     """
     finite = np.isfinite(changes)
