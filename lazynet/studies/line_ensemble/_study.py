@@ -53,7 +53,7 @@ class LineEnsemble:
         return as_json(json.loads(self.spec.request()) | self._line())
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, with the learning rates of the stored record if there is one."""
+        """Return the record, reusing the learning rates of the stored record if there is one."""
         record = self.spec.record(rates_of(self.spec, self.references, stored))
         record.settings.update(self._line())
         return record.to_json() | {"begun": time.time(), "outputs": self.spec.data.y_train.ndim > 1}
@@ -165,7 +165,7 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return gap^2, bias^2 and variance over seeds, with jackknife standard errors of the last two for 3 or more seeds.
+    """Return gap^2, bias^2 and variance over seeds and, for 3 or more seeds, jackknife standard errors of the last two.
 
     Args:
         gap: gap to the limit, (width, seed, step, place).

@@ -48,8 +48,8 @@ def mode_residuals(
 
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
     result of `lazynet.train` with full-batch descent on the squared loss, `k` is a kernel on the training set, and `y`
-    are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is the
-    effect of the movement of the network's own kernel. The result then has no dimensions `width` and `seed`.
+    are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is due
+    to changes in the network's own kernel. The result then has no dimensions `width` and `seed`.
 
     Args:
         network: the family of networks; its own width is replaced by each of `widths`.

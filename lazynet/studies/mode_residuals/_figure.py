@@ -57,7 +57,10 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """Draw the median step up to which each mode follows the kernel at each width, and the step of its learning."""
+    """Draw the median step up to which each mode follows the kernel, for every width.
+
+    Also draw the step at which the kernel learns the mode.
+    """
     median = result.last_step_held.median("seed")
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         axes.plot(result.mode, median.sel(width=width), "o", color=color, markersize=4, alpha=0.8, label=f"{width}")
@@ -85,7 +88,10 @@ def _finding(result: Result) -> str:
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """Draw the residuals along a few modes, each divided by its gap's scale and signed so that it starts positive."""
+    """Draw the residuals along a few modes.
+
+    Each residual is divided by the scale of the mode's gap, and its sign is chosen so that it starts out positive.
+    """
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):
@@ -104,7 +110,7 @@ def _draw_left(axes: Axes, result: Result) -> None:
 
 
 def _handful(start: np.ndarray) -> list[int]:
-    """Return the mode with the largest initial residual in each of a few log-spaced parts of the spectrum."""
+    """Return, for each of a few log-spaced parts of the spectrum, the mode with the largest initial residual."""
     ends = np.unique(np.geomspace(1, len(start), CURVES).round().astype(int))
     parts = [range(first, end) for first, end in pairwise([0, *ends])]
     return [i for i in (max(part, key=start.__getitem__) for part in parts) if start[i] > 0]

@@ -44,7 +44,7 @@ class SweepStudy:
         return self.spec.request()
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the sweep, with the learning rates of the stored record if there is one."""
+        """Return the record of the sweep, reusing the learning rates of the stored record if there is one."""
         rates = rates_of(self.spec, self.references, stored)
         return self.spec.record(rates).to_json() | {"begun": time.time()}
 
