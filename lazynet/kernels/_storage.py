@@ -82,8 +82,8 @@ def kernel_operator(
         shape = rows.stop - rows.start, columns.stop - columns.start
         if block.shape != shape:
             raise ValueError(
-                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, "
-                f"got shape {block.shape}."
+                f"kernel must return an array of shape {shape} for x1 with {shape[0]} rows and x2 with {shape[1]} "
+                f"rows, got shape {block.shape}."
             )
         if not np.isfinite(block).all():
             raise ValueError(
