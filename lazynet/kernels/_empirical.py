@@ -60,9 +60,9 @@ def empirical_ntk(
     """Compute the empirical neural tangent kernel K_0(x, x') = J(x) J(x')' with respect to the trained parameters.
 
     If an array W is used only once, in a dense layer y = W a with one vector a per example, its contribution is
-    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and the contribution of a bias is the second factor. No Jacobian
-    is formed for such arrays. For any other array, such as the kernel of a convolution or an array used in a loop or in
-    two layers, the Jacobian is formed for one block of rows at a time.
+    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and the contribution of a bias is the second factor alone. No
+    Jacobian is formed for such arrays. For any other array, such as the kernel of a convolution or an array used in a
+    loop or in two layers, the Jacobian is formed for one block of rows at a time.
 
     For `TwoLayer`, the average over outputs is computed from the pre-activations z and S = sigma'(z). The hidden layer
     contributes (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes

@@ -95,8 +95,8 @@ class Lanczos:
 
     Attributes:
         depth: Number of products so far.
-        complete: Whether the basis spans an invariant subspace, so that functions of K are exact. For b = 0, the basis
-            is complete from the start.
+        complete: Whether the basis spans an invariant subspace, so that f(K) b is exact. For b = 0, the basis is
+            complete from the start.
     """
 
     def __init__(self, k: Product, b: Float[np.ndarray, "n k"]) -> None:

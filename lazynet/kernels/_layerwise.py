@@ -15,11 +15,11 @@ from lazynet.typing import Variables
 
 
 class Layer(NamedTuple):
-    """Gradients with respect to an intermediate value, and the inputs that multiply the arrays that produce this value.
+    """Gradients with respect to an intermediate value of the network, and the inputs to the layer that produces it.
 
-    The Jacobian of output c at row i with respect to such an array is the outer product of inputs_i and gradients_ic. A
-    parameter array that does not act as a dense layer is itself treated as the intermediate value, so the gradients are
-    its Jacobian.
+    The Jacobian of output c at row i with respect to an array of the layer is the outer product of inputs_i and
+    gradients_ic. A parameter array that does not act as a dense layer is itself treated as the intermediate value, so
+    the gradients are its Jacobian.
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).

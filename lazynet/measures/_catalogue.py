@@ -36,7 +36,7 @@ class Quantity:
         name: Name of the variable in the result, which must be an identifier.
         meaning: Description of the variable, stored in its attribute `long_name`.
         unit: Unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
-            it has the units of the targets or the loss, and empty for text and codes.
+            it has the units of the targets or the loss, or an empty string for text and codes.
         dims: All dimensions that the variable can have. A quantity of the infinite-width limit has only the dimensions
             on which it depends.
         depends_on: Parts of the sweep on which the quantity depends. The quantity is stored without the axes that vary

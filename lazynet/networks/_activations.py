@@ -34,7 +34,7 @@ class Activation(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """Whether the activation is one of `ACTIVATIONS`, and not a user-defined function with the same name."""
+        """Whether the activation is one of `ACTIVATIONS` rather than a user-defined function with the same name."""
         return ACTIVATIONS.get(self.name) is self
 
     @property

@@ -124,8 +124,8 @@ def from_flax(
 
     Args:
         make: Function of the width that builds the module. The module's `__call__(x)` maps rows of shape (n, d) to an
-            array of shape (n,), (n, 1) or (n, k). Reshape images inside the module. Modules built for the same width
-            must be identical.
+            array of shape (n,), (n, 1) or (n, k). If the rows are images, reshape them inside the module.
+            Modules built for the same width must be identical.
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
