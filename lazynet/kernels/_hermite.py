@@ -104,7 +104,7 @@ def hermite_functions(
 def hermite_sum(
     u1: Float[Array, "n1 d"], a1: Float[Array, "n1 terms"], u2: Float[Array, "n2 d"], a2: Float[Array, "n2 terms"]
 ) -> Float[Array, "n1 n2"]:
-    """Return sum_k a1_ik a2_jk rho_ij^k for the cosines rho of the unit rows `u1` and `u2`."""
+    """Return sum_k a1_ik a2_jk rho_ij^k for the cosines rho between the unit rows `u1` and `u2`."""
     return hermite_series(u1 @ u2.T, a1, a2)
 
 

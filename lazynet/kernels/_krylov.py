@@ -3,8 +3,8 @@
 The process computes K Q = Q T + N R E', where the columns of Q (n, m) are orthonormal, the first columns span the block
 b of starting vectors, T = Q' K Q is block tridiagonal, and N R is the remainder of the last block (Golub and Van Loan
 2013, section 10.3.6). A single Q then gives the approximation f(K) b = Q f(T) Q' b for every function f. Each new block
-is orthogonalized against all previous blocks. The short recurrence alone would lose orthogonality
-immediately, because the eigenvalues of kernels span ten decades.
+is orthogonalized against all previous blocks. The short recurrence alone would lose orthogonality immediately,
+because the eigenvalues of kernels span ten decades.
 
 Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
 reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are

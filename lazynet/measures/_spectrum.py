@@ -1,4 +1,4 @@
-"""Singular values of weights and their updates."""
+"""Singular values of weights and of weight updates."""
 
 import numpy as np
 from jaxtyping import Float
