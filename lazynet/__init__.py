@@ -1,4 +1,4 @@
-"""lazynet measures whether an over-parameterized neural network is in the kernel (lazy) regime."""
+"""lazynet determines whether an over-parameterized neural network is in the kernel (lazy) regime."""
 
 from lazynet import losses
 from lazynet.data import (

@@ -49,7 +49,7 @@ def _total_and_parts(parts: dict[str, float], unit: str) -> str:
 
 
 def available_memory() -> int:
-    """Return the number of bytes that this process may still allocate, within the limits of the machine and cgroup."""
+    """Return the number of bytes that this process may still allocate under the machine and cgroup limits."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         # MemAvailable includes the page cache, which the operating system frees on demand.
@@ -62,7 +62,7 @@ def available_memory() -> int:
 
 
 def _cgroup_memory(default: int) -> int:
-    """Return the number of bytes left under the limit of a container or scheduler, or the default if there is none."""
+    """Return the number of bytes left under the limit of a container or scheduler, or `default` without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -74,7 +74,10 @@ def _cgroup_memory(default: int) -> int:
 
 
 def device_memory(devices: list[jax.Device]) -> int:
-    """Return the number of bytes free for arrays split evenly among devices; on CPUs, half of the free memory."""
+    """Return the number of free bytes for arrays that are split evenly among the devices.
+
+    On CPUs, return half of the free memory.
+    """
     stats = [device.memory_stats() or {} for device in devices]
     if not all("bytes_limit" in device_stats for device_stats in stats):
         return available_memory() // 2
@@ -92,7 +95,7 @@ def check_fits(name: str, needed: int, free: int, where: str = "memory") -> None
     """Raise an error if a job needs more memory or disk space than is free.
 
     Args:
-        name: Name of the job, the subject of the error message.
+        name: Name of the job, used as the subject of the error message.
         needed: Number of bytes that the job needs.
         free: Number of bytes that are free.
         where: Where the bytes are stored, such as "memory" or "disk".
@@ -157,8 +160,8 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
     if working + ceil(n / rows) * per_block > free:
         single_row, all_rows = sum(needed(1)), working + per_block
         check_fits(name, single_row, free)
-        # Leave half of the memory for holding more blocks. Memory use grows at least linearly with the rows, so linear
-        # interpolation between one row and the current number of rows never underestimates it.
+        # Leave half of the memory for holding more blocks. Memory use grows at least linearly with the number of rows,
+        # so linear interpolation between one row and the current number of rows never underestimates it.
         if all_rows > single_row:
             rows = min(rows, 1 + (free - single_row) // 2 * (rows - 1) // (all_rows - single_row))
         while rows > 1 and sum(needed(rows)) > free:

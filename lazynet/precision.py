@@ -10,7 +10,7 @@ import jax
 def float64() -> Iterator[None]:
     """Enable float64 and full-precision matrix products in the current thread.
 
-    Convert results to NumPy arrays (`numpy.asarray`) before leaving the context: outside of it, ordinary arithmetic
+    Convert results to NumPy arrays (`numpy.asarray`) before leaving the context: outside it, ordinary arithmetic
     casts a float64 `jax.Array` to float32.
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):

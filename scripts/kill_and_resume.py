@@ -1,6 +1,6 @@
-"""Kill a laziness map, a line ensemble and a reproduction at random moments, resume them, and compare every bit.
+"""Kill several studies and a reproduction at random moments, resume them, and compare every bit.
 
-    python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line reproduce ...]
+    python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line modes reproduce ...]
 
 Each study runs once without interruption, and once with SIGKILL sent at random moments. A line ensemble also runs in
 two shards. The program exits with code 1 if any result differs.
@@ -33,6 +33,12 @@ shard = SHARD
 folder = lz.RunFolder(OUT, resume=True, shard=shard)
 ends = data.x_train[:2]
 lz.line_ensemble(network, data, ends, [64, 128, 256], seeds=12, steps=200, out=folder, progress=False)
+""",
+    "modes": """
+import lazynet as lz
+data = lz.load_dataset("digits", n_train=64, n_test=0)
+folder = lz.RunFolder(OUT, resume=True)
+lz.mode_residuals(lz.TwoLayer(width=2), data, [64, 256, 1024], seeds=8, steps=2000, out=folder, progress=False)
 """,
     "reproduce": """
 import sys

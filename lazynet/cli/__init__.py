@@ -22,8 +22,8 @@ from lazynet.data import cache_folder
 
 DESCRIPTION = """Measure whether an over-parameterized neural network is in the kernel (lazy) regime.
 
-Each command has a help page: lazynet COMMAND --help. Exit codes: 0 success; 1 failed check; 2 bad input; 3 time limit
-reached, the run can be resumed; 130 interrupted."""
+For help on a command, run lazynet COMMAND --help. Exit codes: 0 success; 1 failed check; 2 bad input; 3 time limit
+reached (the run can be resumed); 130 interrupted."""
 
 # Errors caused by bad input. Any other error is a bug, and its traceback is shown.
 EXPECTED_ERRORS = (ValueError, OSError)

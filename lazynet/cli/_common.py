@@ -50,7 +50,7 @@ class Source:
 
     dataset: Annotated[str, tyro.conf.arg(help=f"Data set: {one_of(DATASETS)}.")] = "digits"
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
-    """Classes to distinguish. A class may be a group of labels, such as 0,2,4, or one of the words even and odd."""
+    """Classes to distinguish. A class may be a group of labels, such as 0,2,4, or one of the words even or odd."""
     n_test: OptionalInt = None
     """Number of test examples; the first examples of these classes are used."""
 
@@ -135,7 +135,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stoppable(out: Path | None) -> Iterator[None]:
-    """Report the progress of the run in a folder if the run is ended by the time limit or an interrupt.
+    """If the time limit or an interrupt ends the run in a folder, report the progress of the run.
 
     Raises:
         Stopped: if the run can be resumed.
@@ -151,16 +151,16 @@ def stoppable(out: Path | None) -> Iterator[None]:
 
 
 def progress_in(out: Path) -> str:
-    """Return a description of the progress of the run in a folder, and of what to do next."""
+    """Return text that describes the progress of the run in a folder and says what to do next."""
     status = Store(out).status()
-    more = "" if status.result else ", and --resume continues the run"
+    more = "" if status.result else " (use --resume to continue the run)"
     if status.finished == status.cells and not status.result:
-        more = f", and lazynet merge {out} assembles the result"
+        more = f" (use lazynet merge {out} to assemble the result)"
     return f"{status.finished} of {status.cells} cells are stored in {out}{more}"
 
 
 def print_plan(jobs: list[Job], as_json: bool) -> int:
-    """Print the memory and operations that the jobs need, and the free memory; return the exit code."""
+    """Print the memory and the number of operations that each job needs, and the free memory; return the exit code."""
     if as_json:
         print_json(jobs=[job._asdict() for job in jobs], free_bytes=available_memory())
     else:

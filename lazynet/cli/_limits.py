@@ -68,7 +68,7 @@ class LimitCommand:
 class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
-    The kernel is factored for up to 16,000 examples. For more examples, only products with the kernel are used: the
+    For up to 16,000 examples, the command factors the kernel. For more, it uses only products with the kernel: the
     relative error of the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few percent.
     """
 

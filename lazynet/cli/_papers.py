@@ -23,7 +23,7 @@ class Reproduce:
     paper: tyro.conf.Positional[Literal["arora2019", "li2018"]]
     """Paper: arora2019 (Arora et al., Fine-Grained Analysis) or li2018 (Li and Liang, SGD on Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
-    """Size: tiny takes a minute without downloads, small ten minutes on two cores, and paper uses the paper's data."""
+    """Size: tiny takes a minute without downloads, small ten minutes on two cores; paper uses the paper's data."""
     out: OptionalPath = None
     """New folder for summary.json, figures/ and the arrays from which they are computed."""
     resume: Switch = False
@@ -72,7 +72,7 @@ class Reproduce:
 
 
 def estimate(jobs: list[Job], rate: float) -> str:
-    """Return text that gives the estimated minimum time of each job of a long reproduction.
+    """Return text that lists the estimated minimum time for each job of a long reproduction.
 
     Args:
         jobs: jobs of the reproduction.
@@ -82,4 +82,4 @@ def estimate(jobs: list[Job], rate: float) -> str:
     for job in jobs:
         hours = sum(job.flops.values()) / (job.share * rate) / 3600
         lines.append(f"{job}: {hours * 60:.0f} min or more" if hours < 10 else f"{job}: {hours / 24:.0f} days or more")
-    return "\n".join([*lines, f"on this machine, whose matrix product does {rate / 1e9:.0f} GFLOP/s"])
+    return "\n".join([*lines, f"on this machine, which computes matrix products at {rate / 1e9:.0f} GFLOP/s"])

@@ -18,7 +18,9 @@ def check_verdict(kind: str) -> None:
         ValueError: if studies of this kind have no verdict.
     """
     if kind != "sweep":
-        raise ValueError(f"check must be False for a study of kind {kind}, which has no verdict, got True.")
+        raise ValueError(
+            f"check must be False for a study of kind {kind}, got True. Only sweeps have a verdict to check."
+        )
 
 
 def report(result: Result, out: Path | None, as_json: bool, check: bool = False) -> int:
@@ -26,7 +28,7 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
 
     Args:
         result: the result.
-        out: folder of the study, or None for a study in memory.
+        out: folder of the study, or None if the study has no folder.
         as_json: whether to print one JSON object instead of tables.
         check: whether to return exit code 1 if the verdict fails.
 
@@ -103,8 +105,8 @@ def _limit_table(result: Result) -> str:
             "Losses are per example. The error of the predictions is at most "
             f"{sum(result.attrs['prediction_error']):.1e} of the norm of the targets, so losses below "
             f"{result.attrs['resolved_loss'] / n:.1e} are not resolved.",
-            f"complexity {true:.4f} on true labels, {random:.4f} on random ones (sqrt(2 y' K^-1 y / n), relative error "
-            f"at most {sum(result.attrs['complexity_error']):.1e})",
+            f"complexity {true:.4f} on true labels, {random:.4f} on random labels (sqrt(2 y' K^-1 y / n), relative "
+            f"error at most {sum(result.attrs['complexity_error']):.1e})",
         ]
     )
 

@@ -35,9 +35,9 @@ from lazynet.training import OPTIMIZERS
 class Sweep:
     """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
-    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Except for
-    --widths and --classes, any flag with several values adds an axis to the result, and each combination of values has
-    its own verdict.
+    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Except
+    for --widths and --classes, each flag with several values adds an axis to the result. Each combination of values
+    has its own verdict.
     """
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
@@ -54,7 +54,7 @@ class Sweep:
     output_scale: Floats = (1.0,)
     """Factor alpha that multiplies the output; several values make an axis."""
     widths: Ints = (64, 128, 256, 512, 1024, 2048, 4096)
-    """Numbers of hidden units."""
+    """Widths of the networks, in hidden units."""
     seeds: int = 8
     """Number of seeds; seeds are numbered from 0."""
     steps: int = 1000
@@ -64,7 +64,7 @@ class Sweep:
     learning_rate: Floats = ()
     """Learning rate for 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several values make an axis."""
     label_noise: Floats = (0.0,)
-    """Fraction of the training labels to draw at random; several values make an axis."""
+    """Fraction of the training labels to redraw at random; several values make an axis."""
     batch_size: Ints = ()
     """Number of examples in a batch, by default all of them; several values make an axis."""
     optimizer: Annotated[str, tyro.conf.arg(help=f"Optimizer: {one_of(OPTIMIZERS)}.")] = "sgd"
@@ -122,7 +122,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """Return the only value of a flag, or make its values an axis and return None if there are several."""
+            """Return the value of a flag if it has only one; otherwise, make its values an axis and return None."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]
@@ -197,11 +197,11 @@ class Status:
             return 0
         print(f"{store.kind}: {status.finished} of {status.cells} cells are stored, {status.damaged} are damaged.")
         if status.running:
-            print("A process is working on it.")
+            print("A process is working on the study.")
         elif status.finished < status.cells or not status.result:
-            print("No process is working on it; run the same command again with --resume to continue.")
+            print("No process is working on the study. To continue, run its command again with --resume.")
         else:
-            print("It is finished.")
+            print("The study is finished.")
         return 0
 
     def _print_parts(self) -> int:

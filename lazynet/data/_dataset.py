@@ -102,7 +102,7 @@ class Dataset:
         weights.
 
         Returns:
-            A `Dataset` whose `dim` is the rank of the training and test inputs together.
+            A `Dataset` whose `dim` is the rank of the training and test inputs combined.
 
         >>> import numpy as np
         >>> data = Dataset(np.eye(2, 1000), [1, -1])
@@ -132,7 +132,7 @@ def unit_rows(x: ArrayLike, name: str = "x") -> Float[np.ndarray, "n d"]:
            [0. , 1. ]])
     """
     rows = check_rows(name, x)
-    # Scaling by a power of two is exact and keeps the squares of very large or small rows in range.
+    # Scaling by a power of two is exact, and the squares of very large or small entries stay in range.
     largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
     scaled = np.ldexp(rows, -np.frexp(largest)[1][:, None])
     scaled /= np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]

@@ -54,7 +54,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
     Args:
         name: "mnist" or "fashion-mnist".
         cache: Folder in which the folder `name` is created. Defaults to the user's cache.
-        base_url: Address of the folder with the gzipped files. Defaults to a public mirror.
+        base_url: URL of the folder that contains the gzipped files. Defaults to a public mirror.
 
     Returns:
         The folder that holds the four uncompressed files.

@@ -90,7 +90,7 @@ def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
 
 
 def _belongs_to_other_dataset(name: str, test_labels: Path) -> bool:
-    """Return whether the file belongs to a different data set. MNIST and Fashion-MNIST have the same file names."""
+    """Return whether the file belongs to a different data set, as MNIST and Fashion-MNIST use the same file names."""
     try:
         digest = hashlib.sha256(read_bytes(test_labels)).hexdigest()
     except ValueError:
@@ -116,8 +116,8 @@ def _files_in_folder(name: str, folder: Path) -> Files | None:
 def find_files(name: str, root: str | os.PathLike[str] | None = None) -> Files | None:
     """Return the files of "mnist", "fashion-mnist" or "cifar10", or None if they are missing.
 
-    In each base folder, the subfolder `name` is searched first, then the folder itself. The first folder with all files
-    of the data set is used.
+    In each base folder, the subfolder `name` is searched first, then the folder itself. The first folder that
+    contains all files of the data set is used.
     """
     for base in base_folders(root):
         for folder in (base / name, base):

@@ -54,7 +54,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
     Args:
         classes: At least two entries. Each is a label from 0 to 9, a group of labels, "even", "odd", or a string of
-            labels such as "3" or "0,2". A single string is split at its spaces.
+            labels such as "3" or "0,2". A single string is split at spaces.
 
     Returns:
         A tuple of labels for each class, in the order given.
@@ -79,7 +79,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
 
 def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> Int[np.ndarray, " n"]:
-    """Return the index (int64) of each label's group, shape (n,), or -1 for labels that are in no group."""
+    """Return the index (int64) of each label's group, shape (n,), or -1 for labels that are not in any group."""
     index_of_label = np.full(len(LABELS), -1)
     for index, group in enumerate(groups):
         index_of_label[list(group)] = index

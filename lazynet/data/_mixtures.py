@@ -65,8 +65,8 @@ def mixture(
         or `sigma`.
 
     Raises:
-        ValueError: If an argument is invalid, or the sphere has no room for components of this diameter and distance
-            with at most 90 degrees between centers.
+        ValueError: If an argument is invalid, or if components with this diameter and distance need centers that are
+            more than 90 degrees apart.
 
     >>> import jax
     >>> data = mixture(40, 20, 50, jax.random.key(0), classes=3, delta=1.0, lambda_=0.1)
@@ -104,7 +104,7 @@ def mixture(
 
 
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
-    """Sample two classes in the plane that no line separates: points around +-e_1, and points around +-e_2.
+    """Sample two linearly inseparable classes in the plane: points around +-e_1, and points around +-e_2.
 
     Each of the four components is an arc of the unit circle that is centered at one of these points and whose ends are
     `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
@@ -135,7 +135,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
 def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: float) -> tuple[np.ndarray, float]:
     """Return the centers, shape (count, dim), and the angular radius of caps that are delta apart.
 
-    The centers are at equal angles to each other, in a random frame.
+    The angle between any two centers is the same, and the centers are randomly oriented.
     """
     if dim < count + 1:
         raise ValueError(f"dim must be at least {count + 1} for {count} components that are delta apart, got {dim}.")
@@ -220,7 +220,7 @@ class Separation:
 
 
 def separation(data: Dataset, components: int | None = None) -> Separation:
-    """Measure the distance between classes and the diameter of their components on the training examples.
+    """Measure the distance between the classes of the training examples, and the diameter of their components.
 
     The measured delta is an upper bound on the delta of the distribution from which the examples are drawn, and the
     measured diameter is a lower bound on the diameter of its components: in high dimensions, no two examples are at
@@ -228,7 +228,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
 
     Args:
         data: Data set with class labels as targets. Examples are not rescaled; in the paper, they have unit norm.
-        components: Number l of components per class, which are identified by complete-linkage clustering. If None,
+        components: Number l of components per class. The components are found by complete-linkage clustering. If None,
             every example is its own component: the diameter is 0 and l is the size of the largest class.
 
     Returns:

@@ -13,7 +13,7 @@ from lazynet.typing import Real
 
 
 def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n *k"]:
-    """Redraw round(portion * n) labels, chosen without replacement, uniformly from all classes.
+    """Redraw round(portion * n) labels uniformly from all classes. The labels are chosen without replacement.
 
     A redrawn label may equal the old one, so about portion * (1 - 1/k) of the labels change. For a given key, the
     examples chosen at a smaller portion are also chosen at any larger portion, and they get the same labels.

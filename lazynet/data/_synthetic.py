@@ -78,8 +78,8 @@ def gaussian_mixture(
     """Sample points around random class centers on the unit sphere.
 
     A point of class j is `x = u / ||u||` with `u = c_j + spread * g / sqrt(dim)`, where the center `c_j` is uniform on
-    the unit sphere and `g ~ N(0, I)`. The noise has root mean square norm `spread` for any `dim`. Classes are in random
-    order, and their sizes differ by at most one.
+    the unit sphere and `g ~ N(0, I)`. The noise has root mean square norm `spread` for any `dim`. Points are in random
+    order, and the sizes of the classes differ by at most one.
 
     Args:
         n_train: Number of training points, at least 1.

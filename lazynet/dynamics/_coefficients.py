@@ -1,4 +1,4 @@
-"""Gradient descent in the coefficients c of a kernel for any loss, with predictions f0 + K c and f0_test + K_test c.
+"""Gradient descent for any loss in the coefficients c of the predictions f0 + K c and f0_test + K_test c.
 
 The parameters of a linear model f0 + Z (theta - theta_0) with K = Z Z' move along Z' g, where g is the gradient of the
 loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, including with momentum and
@@ -37,7 +37,7 @@ class DenseKernel(NamedTuple):
     Attributes:
         matrix: Kernel, shape (n, n).
         lambda_max: Largest eigenvalue.
-        rounding: Bound on the norm of the rounding errors of the entries.
+        rounding: Bound on the norm of the matrix of rounding errors.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -174,7 +174,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the coefficients and their velocity at the last stop, and the coefficients at every stop."""
+    """Return coefficients and velocity at the last step in `stops`, and the coefficients at every step in `stops`."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -56,13 +56,13 @@ def kernel_ensemble(
     k_test: Float[AnyArray, "n_test n"] | None = None,
     learning_rate: float | None = None,
 ) -> Ensemble:
-    """Predict the mean and covariance, over initializations, of infinitely wide networks trained on the squared loss.
+    """Predict the mean and covariance, over initializations, of the outputs of infinitely wide networks.
 
-    Let S be the covariance of the initial outputs (the NNGP kernel) and A = K_test K^-1 (I - exp(-tK)). On the test
-    set, the mean is A y and the covariance is S_test,test + A S A' - A S_train,test - (A S_train,test)'. On the
-    training set, the mean and covariance are (I - exp(-tK)) y and exp(-tK) S exp(-tK). See Lee et al. 2019, section
-    2.3.2; here, the loss is half the squared error summed over examples. Full-batch descent with learning rate eta
-    replaces exp(-tK) by (I - eta K)^(t / eta).
+    The networks are trained on the squared loss. Let S be the covariance of the initial outputs (the NNGP kernel) and
+    A = K_test K^-1 (I - exp(-tK)). On the test set, the mean is A y and the covariance is S_test,test + A S A' -
+    A S_train,test - (A S_train,test)'. On the training set, the mean and covariance are (I - exp(-tK)) y and
+    exp(-tK) S exp(-tK). See Lee et al. 2019, section 2.3.2; here, the loss is half the squared error summed over
+    examples. Full-batch descent with learning rate eta replaces exp(-tK) by (I - eta K)^(t / eta).
 
     At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
     NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.

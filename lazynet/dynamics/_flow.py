@@ -172,7 +172,7 @@ def _advance(
         saveat=diffrax.SaveAt(
             subs=[diffrax.SubSaveAt(ts=jnp.clip(times, now, end)), diffrax.SubSaveAt(t1=True)],
         ),
-        # The error is controlled in the predictions, not in the coefficients.
+        # The error of the predictions is controlled, not that of the coefficients.
         stepsize_controller=diffrax.PIDController(
             rtol=0.0, atol=allowed, norm=lambda error: jnp.sqrt(jnp.mean(error[0] ** 2))
         ),

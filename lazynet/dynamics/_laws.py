@@ -1,4 +1,4 @@
-"""Closed-form learning curves of the modes of a kernel for the squared loss, under flow, descent and momentum."""
+"""Closed-form learning curves of kernel modes for the squared loss: flow, and descent with or without momentum."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Law(NamedTuple):
         """Upper bound 1 / (1 - mu) on the later effect of a unit push at one step.
 
         After j steps, the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
-        stable, the terms are on average largest at |z+| = 1, so |s_j| <= sum_i mu^i.
+        stable, the sum of the magnitudes of the terms is largest at |z+| = 1, so |s_j| <= sum_i mu^i.
         """
         return 1 / (1 - self.momentum)
 
@@ -47,7 +47,7 @@ class Law(NamedTuple):
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
 
     def slope(self) -> Float[np.ndarray, " s"]:
-        """Return the derivative of `growth` with respect to an eigenvalue of zero, shape (s,)."""
+        """Return the derivative of `growth` with respect to the eigenvalue, at the eigenvalue zero, shape (s,)."""
         if self.learning_rate is None or self.step is None or not self.momentum:
             return self.time
         left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification
@@ -68,7 +68,7 @@ class Law(NamedTuple):
 def descent_growth(
     values: np.ndarray, learning_rate: float, steps: np.ndarray, momentum: float = 0.0
 ) -> Float[np.ndarray, "s m"]:
-    """Return the learned fraction of each mode after k steps, without cancellation.
+    """Return the learned fraction of each mode after k steps, computed without cancellation.
 
     The fraction is 1 - (1 - eta lambda_i)^k for plain descent. With momentum, the fraction is 1 - r_k, where
     r_{k+1} = (1 + mu - eta lambda) r_k - mu r_{k-1} and r_0 = r_{-1} = 1 (Polyak 1964, equation (9)).
@@ -93,7 +93,7 @@ def descent_residual(
 
 
 def _power(factor: np.ndarray, steps: np.ndarray) -> Float[np.ndarray, "s m"]:
-    """Return factor^steps, computed several times faster than by numpy.power."""
+    """Return factor^steps, computed several times faster than with numpy.power."""
     return np.exp(np.outer(steps, np.log(np.maximum(factor, np.finfo(float).tiny))))
 
 
@@ -172,7 +172,7 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
         steps: Integer steps, shape (s,).
 
     Returns:
-        The displacement at each step in NumPy float64, shape (s,), infinite or NaN if descent diverges.
+        The displacement at each step as NumPy float64, shape (s,). Values are infinite or NaN if descent diverges.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import linearized_displacement

@@ -24,7 +24,7 @@ from lazynet.typing import SquareKernel
 
 EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
-NEGATIVE = 1e-6  # a negative eigenvalue is not due to rounding if its magnitude exceeds this fraction of the largest
+NEGATIVE = 1e-6  # largest magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
@@ -137,7 +137,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check: 80% of the way to the depth at which the error should reach the goal."""
+    """Return the depth of the next check: 80% of the way to where the error is expected to reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -165,10 +165,10 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
 
 
 def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.0) -> None:
-    """Check that no eigenvalue is negative beyond rounding errors of the given norm.
+    """Check that no eigenvalue is more negative than rounding errors of the given norm can explain.
 
     Raises:
-        ValueError: If an eigenvalue is negative.
+        ValueError: If an eigenvalue is too negative.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(
@@ -187,7 +187,7 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
-    """Return the integral over time (for descent, the sum) of the norm of the defect of all outputs."""
+    """Return the integral over time (for descent, the sum over steps) of the norm of the defect of all outputs."""
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
     if process.complete or not end > 0:
         return 0.0

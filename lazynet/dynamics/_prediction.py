@@ -1,6 +1,6 @@
 """Predictions of training with a fixed kernel: in closed form for the squared loss, step by step for other losses.
 
-With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i shrinks by a factor of d_i, which is
+With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i is multiplied by d_i, which is
 (1 - eta lambda_i)^k for descent and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et al. 2019, section
 2.2, here for half the squared error summed over examples). Small kernels are diagonalized. For large kernels, the
 Lanczos process computes the few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and mini-batches
@@ -50,16 +50,16 @@ def kernel_descent(
 
     For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all
     steps are computed at once in closed form. For other losses and mini-batches, each step costs one product with K, or
-    with the rows of K in the batch. Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is
-    the gradient with respect to the parameters.
+    with the rows of K that belong to the batch. Momentum follows `optax.sgd`: v <- mu v + g and
+    theta <- theta - eta v, where g is the gradient with respect to the parameters.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k), in the form that the loss expects.
         learning_rate: Learning rate eta. The squared loss is 1/2 sum_i ||f_i - y_i||^2; any other loss is summed or
             averaged over examples.
-        steps: Either the number of steps, for predictions at every step from 0 on, or the steps at which to predict, an
-            integer array of shape (s,).
+        steps: Either the number of steps, in which case every step from 0 on is predicted, or an integer array of shape
+            (s,) that lists the steps to predict.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         momentum: Momentum mu, at least 0 and below 1.
         batches: Indices of the examples in the batch of each step, an integer array of shape (number of steps, B). The
@@ -100,7 +100,7 @@ def kernel_descent(
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     for name, value in (("method", method), ("tolerance", tolerance)):
         if value is not None:
-            raise ValueError(f"{name} must be None except for the squared loss on the full batch, got {value!r}.")
+            raise ValueError(f"{name} must be None unless the squared loss is used on the full batch, got {value!r}.")
     check_loss_targets(loss, problem.y)
     if batches is not None:
         batches = check_batches(batches, len(problem.y), int(steps.max()))
@@ -129,7 +129,7 @@ def kernel_flow(
     For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). For other losses,
     the equation is integrated with diffrax until two solutions agree to the tolerance. The hinge loss is not
     differentiable at y f = 1, where JAX's gradient is used. Predictions that stay close to this point oscillate around
-    it, and a tolerance below about 1e-3 may not be reached.
+    it, and a tolerance below about 1e-3 may be unattainable.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
@@ -166,7 +166,7 @@ def kernel_flow(
     if loss == squared():
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     if method is not None:
-        raise ValueError(f"method must be None except for the squared loss, got {method!r}.")
+        raise ValueError(f"method must be None for any loss other than the squared loss, got {method!r}.")
     check_tolerance(tolerance)
     check_loss_targets(loss, problem.y)
     kernel = dense_kernel(k)

@@ -117,7 +117,7 @@ def trajectory_from_modes(
 def trajectory_from_coefficients(
     k: DenseKernel, problem: Problem, law: Law, coefficients: np.ndarray, truncation: float
 ) -> Trajectory:
-    """Return the trajectory, computed from coefficients (s, n, ...) by one product with each kernel."""
+    """Return the trajectory, computed from coefficients of shape (s, n, ...) with one product per kernel."""
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
         columns = np.moveaxis(coefficients, 0, -1)

@@ -4,7 +4,7 @@ from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate
 from lazynet.execution._provenance import provenance
 from lazynet.execution._runner import Output, Study, Task, assemble_shards, run
-from lazynet.execution._store import Arrays, Store, write_figures, write_file
+from lazynet.execution._store import Arrays, Store, result_files, write_figures, write_file
 
 __all__ = [
     "Arrays",
@@ -19,6 +19,7 @@ __all__ = [
     "assemble_shards",
     "product_rate",
     "provenance",
+    "result_files",
     "run",
     "write_figures",
     "write_file",

@@ -15,7 +15,7 @@ SECONDS = 60.0
 
 
 class CellCheckpoint:
-    """The last saved state of one cell, in a separate folder; `lazynet.training.simulate` describes the state.
+    """The last saved state of one cell, stored in a separate folder; `lazynet.training.simulate` describes the state.
 
     The state is stored as one array of bytes with its SHA-256 hash, so that any damage is detected.
     """
@@ -88,7 +88,7 @@ class CellCheckpoint:
 
 
 class Budget:
-    """A checkpoint that is also due when the time limit is reached; it then saves the state and ends the study."""
+    """A checkpoint that is also due when the time limit is reached; saving the state then ends the study."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
         """Combine a checkpoint with a deadline on the clock `time.monotonic`."""

@@ -33,7 +33,7 @@ class RunFolder:
     path: str | Path
     resume: bool = False
     shard: tuple[int, int] | None = None
-    max_seconds: float | None = None
+    max_seconds: float | int | None = None
 
     def __post_init__(self) -> None:
         """Validate the arguments."""

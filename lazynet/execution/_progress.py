@@ -76,7 +76,7 @@ class Progress:
             self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
 
     def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
-        """Show that a cell is finished, given its units of work not yet shown and the final losses of its members."""
+        """Show that a cell is finished, given the remaining units of its work and the final losses of its members."""
         if not self._shown:
             return
         self._done += 1
@@ -95,7 +95,7 @@ class Progress:
 
 
 class TaskProgress:
-    """The progress display of one task: its completed steps and their speed."""
+    """The progress display of one task: its completed steps and its speed."""
 
     def __init__(self, bar: Progress, name: str) -> None:
         """Create the display of a task with the given name."""

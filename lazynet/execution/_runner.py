@@ -17,8 +17,8 @@ from lazynet.execution._store import Arrays, Store, finished_store, open_store
 from lazynet.experiment import agreed, agreed_text, is_first, together
 from lazynet.typing import Result
 
-# Maximum number of programs to keep before releasing them. JAX never frees compiled programs, and the programs for one
-# width take about 20 MB.
+# Maximum number of compiled programs to keep. Before one more is compiled, all of them are released. JAX itself never
+# frees compiled programs, and the programs for one width take about 20 MB.
 MOST_PROGRAMS = 8
 
 
@@ -34,8 +34,7 @@ class Task(NamedTuple):
         program: key of the compiled programs that the task uses.
         group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
-        losses: function of the arrays that returns the final loss of each member, keyed by member name, for the
-            progress bar.
+        losses: function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
     """
 
     key: str
@@ -78,7 +77,7 @@ class Study(Protocol):
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study, given the record stored in its folder, which is empty for a new study."""
+        """Return the record of the study; `stored` is the record in the folder, which is empty for a new study."""
         ...
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
@@ -100,7 +99,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         progress: whether to show progress.
 
     Returns:
-        The result, or None in a shard and on all processes except the first.
+        The result, or None if this run computes only a shard or this process is not the first one.
 
     Raises:
         ValueError: if the folder cannot be used.
@@ -175,7 +174,7 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
 
 
 def _deadline(folder: RunFolder | None) -> float:
-    """Return the deadline on the clock `time.monotonic`, which is infinite if there is no time limit."""
+    """Return the value of `time.monotonic()` at the deadline, or infinity if there is no time limit."""
     if folder is None or folder.max_seconds is None:
         return float("inf")
     return time.monotonic() + folder.max_seconds
@@ -199,7 +198,10 @@ def _run_tasks(
     progress: bool,
     deadline: float,
 ) -> list[Arrays]:
-    """Return the arrays of this shard's cells in order; with several processes, only the first returns all arrays."""
+    """Return the arrays of this shard's cells, in order.
+
+    With several processes, only the first process returns the arrays of all these cells.
+    """
     shard = (folder and folder.shard) or (1, 1)
     tasks = _tasks_of_shard(study.tasks(record), shard)
     compiled: set[Hashable] = set()
@@ -208,7 +210,7 @@ def _run_tasks(
         for task in tasks:
             arrays = None if store is None else store.take(task.key)
             stored = arrays is not None
-            # The first process reads the stored cells, and no process computes these cells again.
+            # If the first process has read the cell from the folder, no process computes it again.
             if not agreed(stored):
                 if agreed(time.monotonic() >= deadline):
                     raise OutOfTime

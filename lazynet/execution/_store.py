@@ -19,6 +19,7 @@ import numpy as np
 from lazynet.execution._checkpoint import CellCheckpoint
 from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
+from lazynet.typing import Result
 
 Arrays = dict[str, np.ndarray]
 LOCK = "lock"
@@ -48,7 +49,7 @@ class Status(NamedTuple):
 
 
 class Store:
-    """The files of a study: settings.json, cells/ with one file for each finished cell, and finally result.nc.
+    """The files of a study: settings.json, one file in cells/ for each finished cell, and, at the end, result.nc.
 
     Every file is written under a temporary name and then renamed. The name of a cell's file contains the key of the
     cell and the SHA-256 hash of the file's contents.
@@ -145,7 +146,7 @@ class Store:
         return None if file is None else read_arrays(file)
 
     def take(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, or None if the cell is not stored; a damaged file is removed."""
+        """Return the arrays of a cell, or None if it is not stored or its file is damaged; remove a damaged file."""
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
             warnings.warn(
@@ -210,7 +211,7 @@ def _precedence(name: str) -> tuple[bool, bool, str]:
 
 @contextmanager
 def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
-    """Open the folder of a study and lock it for this process or, with shards, for one process per shard.
+    """Open the folder of a study and lock it. With shards, one process per shard can hold the lock.
 
     Args:
         folder: the folder.
@@ -271,12 +272,17 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
         write_file(folder / f"{name}.png", stream.getvalue())
 
 
+def result_files(result: Result) -> dict[str, bytes]:
+    """Return a dictionary that maps the file name result.nc to the contents of that file."""
+    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
+
+
 def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file so that it either exists completely or not at all, even after a power failure.
+    """Write a file so that it exists either completely or not at all, even after a power failure.
 
     Raises:
         FileExistsError: if `link` is True and the file exists.
@@ -311,7 +317,7 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
                         f"Another process is working on {str(file.parent)!r}; wait for it to finish or use a different "
                         "folder."
                     ) from None
-                # A process that only tests the lock holds the lock very briefly.
+                # A process that only tests the lock holds it very briefly, so it is worth trying again.
                 time.sleep(PAUSE)
         yield
 

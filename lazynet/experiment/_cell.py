@@ -46,7 +46,7 @@ class StepReports(Protocol):
     """A function that creates the callback through which a cell reports its training steps."""
 
     def __call__(self, units: int, flops: float | None) -> Callable[[int], None]:
-        """Return a callback for newly completed steps, given the units of work and the operations per step."""
+        """Return a callback for newly completed steps; `units` and `flops` are the work and the operations per step."""
         ...
 
 
@@ -133,7 +133,7 @@ def _with_predictions(
     trained: Trained,
     checkpoint: CellCheckpoint | None,
 ) -> Cell:
-    """Return the cell of trained members, including their distances from their predictions."""
+    """Return the cell for trained members, including the distances between the members and their predictions."""
     network, training = point.network.clone(width=pack.width), point.training
     inputs, limit = references.inputs(point), references.limit(point, pack.width)
     data = inputs.seen(point.data)
@@ -214,7 +214,7 @@ def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.nda
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """Freeze the gaps (members, step) of each stopped member at the last snapshot before the member stopped."""
+    """Hold the gaps (members, step) of each stopped member constant from the last snapshot before it stopped."""
     last = np.searchsorted(steps, stopped_at, side="right") - 1
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 
@@ -248,7 +248,10 @@ def _losses(loss: Loss, f: Array, y: Array) -> Array:
 
 
 def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
-    """Return the RMS difference (members, step) between two sets of predictions, over examples and outputs."""
+    """Return the RMS differences between two sets of predictions, as arrays (members, step).
+
+    The mean is taken over examples and outputs.
+    """
     parts = {"train": data.y_train, "test": data.y_test}
     return {
         f"{name}_{part}": np.asarray(rms(a[f"{part}_prediction"] - b[f"{part}_prediction"], y.ndim))
@@ -316,7 +319,7 @@ def _bounds(
     """Return two bounds on max_neuron_displacement, or no bounds if the family has no bound on neuron gradients.
 
     The gradient with respect to w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i. Its norm is at most
-    c L sqrt(k) ||X||_2 ||r|| for c = alpha / sqrt(m) and |sigma'| <= L. Summing this over the steps, with the actual
+    c L sqrt(k) ||X||_2 ||r||, where c = alpha / sqrt(m) and |sigma'| <= L. Summing this over the steps, with the actual
     residuals of the network, gives the path bound. Using ||X||_2 <= sqrt(n) and the predicted geometric decay of the
     residuals gives alpha L sqrt(k) times the bound in Lemma C.1 of Arora et al. 2019,
     4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min).

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Minimum number of units per device at which splitting a network is worth a sum over devices at every step.
+# Minimum number of units per device for which splitting a network is worth the cost of a sum over devices in each step.
 NEURONS = 4096
 
 

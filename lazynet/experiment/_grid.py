@@ -40,7 +40,7 @@ class Axis(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One combination of axis values, at which only the width and the seed still vary.
+    """A point of the grid: one value for each axis, so that only the width and the seed still vary.
 
     Attributes:
         labels: for each axis with several values, the label of the value at this point.

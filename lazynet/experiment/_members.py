@@ -12,7 +12,7 @@ from jax import Array
 from lazynet.data import Dataset
 from lazynet.experiment._devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.experiment._shared_inputs import SharedInputs
-from lazynet.experiment._training import Training, examples
+from lazynet.experiment._training import OwnMeasures, Training, examples
 from lazynet.kernels import average_ntk, layer_kernels
 from lazynet.measures import (
     array_displacements,
@@ -20,7 +20,6 @@ from lazynet.measures import (
     displacement,
     max_neuron_displacement,
     parameter_norm,
-    registered,
     relative_distance,
     sharpness,
     sign_changes,
@@ -42,10 +41,6 @@ from lazynet.training import (
 )
 from lazynet.training._keys import batch_key, start_key
 from lazynet.typing import Variables
-
-# Names and functions of user-supplied measures, in hashable form. The functions have the signature
-# (network, variables, variables_0, data) -> array.
-OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 
 
 @runtime_checkable
@@ -151,8 +146,8 @@ class Snapshot:
     def _kernel(self, variables: Variables, x: Array) -> Array:
         """Return the empirical kernel, with shape (parts, n, n).
 
-        There is one part for each trained array, or a single part for their sum, or no part if the kernel is not
-        measured.
+        There is one part for each trained array, or a single part for the sum over the arrays. If the kernel is not
+        measured, there are no parts.
         """
         network = self.stepper.network
         layer = traits(network).hidden_layer
@@ -203,7 +198,7 @@ def train_members(
         checkpoint: storage for the state of an unfinished pack, or None.
     """
     mesh, facts = mesh_for(len(keys), network.width), traits(network)
-    own = own_measures(training)
+    own = training.own_measures
     # Without user-supplied measures, points that differ only in their scales share programs.
     measured_network = network if own else None
     alpha = 1.0
@@ -235,12 +230,6 @@ def train_members(
         for name in ("train_prediction", "test_prediction"):
             trained.records[name][:, 0] = 0
     return trained
-
-
-def own_measures(training: Training) -> OwnMeasures:
-    """Return the user-supplied measures: the measures listed in the training, and the registered quantities."""
-    quantities = tuple((quantity.name, quantity.measured) for quantity in registered())
-    return (*training.measure.own.items(), *quantities)
 
 
 def train_polynomials(
@@ -279,7 +268,7 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """Return the step at which each member diverged, in the scan or at a snapshot, or NEVER if it did not diverge."""
+    """For each member, return the step at which the scan or a snapshot first shows divergence, or else NEVER."""
     # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)

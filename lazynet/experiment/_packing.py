@@ -22,19 +22,20 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# Settings of the benchmark: width of the members, rows and features of the data, pack sizes, steps of the largest pack.
+# Settings of the benchmark: width of the members, rows and features of the data, pack sizes, and number of steps for
+# the largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
-# On an accelerator, members share the fraction SHARE of the memory. For its variables, state and measures, each member
-# needs HELD times the bytes of a step.
+# On an accelerator, the members of a pack together may use the fraction SHARE of the memory. The variables, state and
+# measures of a member are assumed to need HELD times as many bytes as one of its steps.
 SHARE, HELD = 0.5, 4
 
 
 def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
     """Split the seeds into packs of equal size that share one program and are as large as the machine can handle.
 
-    A pack may always contain one member for each device.
+    A pack with at most one member for each device is always allowed.
 
     Args:
         seeds: the seeds of the members.

@@ -44,7 +44,13 @@ LARGEST_EIGENPROBLEM = 4096
 
 @dataclass(frozen=True)
 class Limit:
-    """The infinite-width kernel on the training set, the kernel between test and training sets, and the spectrum."""
+    """The infinite-width kernel on a data set.
+
+    Attributes:
+        train: the kernel on the training set.
+        test: the kernel between the test set and the training set.
+        spectrum: the spectrum of the kernel on the training set.
+    """
 
     train: np.ndarray
     test: np.ndarray
@@ -230,7 +236,7 @@ class References:
         """Return the inputs that members at a point share, which do not depend on the learning rate or the labels."""
         key = point.kernel_key, point.training
         if key not in self._inputs:
-            # Neighboring points have the same kernel, so inputs for other kernels can be dropped.
+            # Successive cells usually have the same kernel, so inputs for other kernels can be dropped.
             self._inputs = {key: inputs for key, inputs in self._inputs.items() if key[0] == point.kernel_key}
             self._inputs[key] = share_inputs(point.network, point.data, point.training)
         return self._inputs[key]

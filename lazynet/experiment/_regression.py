@@ -17,9 +17,10 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 
 
 def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict[str, np.ndarray]:
-    """Return test_kernel_drift, the errors of regression with K_0 and with K_T, and their intervals, each (members,).
+    """Return test_kernel_drift, and the regression errors for K_0 and K_T with their confidence intervals.
 
-    Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged members.
+    Each array has shape (members,). Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged
+    members.
     """
     rows = np.concatenate([data.x_train, data.x_test])
     columns: dict[str, list[float]] = {"test_kernel_drift": [], **{name: [] for name in ERRORS[:2]}}

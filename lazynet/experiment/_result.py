@@ -25,7 +25,7 @@ class MemberStatus(IntEnum):
 
 
 class Values(NamedTuple):
-    """An array with the names of its dimensions."""
+    """An array and the names of its dimensions."""
 
     dims: tuple[str, ...]
     values: np.ndarray
@@ -87,7 +87,7 @@ def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
 
 
 def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
-    """Return the variables at each point, over width, seed and step."""
+    """For each point, return the variables as arrays over width, seed and step."""
     widths, points, layers = record.settings["widths"], record.points, record.settings["layers"]
     by_width = [name for name in settings_by_width() if name in points[0].by_width]
     one_rate = all(len(set(point.by_width["learning_rate"])) == 1 for point in points)
@@ -107,7 +107,7 @@ def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
 
 
 def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Values:
-    """Return values over all layers of the study, with NaN for layers that the network at this point does not have."""
+    """Extend values to all layers of the study, with NaN for layers that the network at this point does not have."""
     if "layer" not in values.dims or list(own) == list(layers):
         return values
     axis = values.dims.index("layer")
@@ -161,7 +161,7 @@ def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
 
 
 def _over_axes(parts: list[Values | None], axes: dict[str, list], own_axes: tuple[str, ...]) -> Values:
-    """Join the values of one variable at all points, and place its axes after width, seed and step.
+    """Join the values of one variable at all points, and place the axes of the study after width, seed and step.
 
     The result is NaN at points that lack the variable. An axis is left out if neither the variable nor its presence
     depends on that axis.

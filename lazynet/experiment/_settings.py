@@ -16,7 +16,6 @@ from jax import Array
 
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
-from lazynet.experiment._members import own_measures
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
 from lazynet.networks import layer_names, traits
@@ -118,7 +117,7 @@ def _network_values(network: Any, data: Dataset, training: Training) -> dict[str
 
 
 def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
-    """Return two test arrays after three steps of an optimizer, if it contains a user-supplied function."""
+    """Return two test arrays after three optimizer steps, or nothing if the optimizer has no user-supplied function."""
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
     transformation = optimizer(0.1)
@@ -144,14 +143,14 @@ def _loss_values(training: Training, data: Dataset) -> dict[str, list[float]]:
 
 
 def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
-    if not own_measures(training):
+    if not training.own_measures:
         return {}
     data = training.measured_data(data)
     arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
     shared = {name: jnp.asarray(array, "float32") for name, array in arrays.items()}
     start = dict(network.init(jax.random.key(0), shared["x"]))
     result = {}
-    for name, measure in own_measures(training):
+    for name, measure in training.own_measures:
         values = np.ravel(np.asarray(measure(network, _moved(start), start, examples(shared)), np.float64))
         # Record the first entries and two sums to which every entry contributes.
         sums = [values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7)]

@@ -1,4 +1,4 @@
-"""The inputs and the stepper that members of all widths, learning rates and labels share."""
+"""The inputs and the stepper that members share, whatever their width, learning rate and labels."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -8,7 +8,6 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.experiment._training import Training
 from lazynet.kernels import narrow_products
-from lazynet.measures import registered
 from lazynet.networks import Network, traits
 from lazynet.training import Stepper, choose_stepper, row_space
 
@@ -29,7 +28,7 @@ class SharedInputs(NamedTuple):
     norm: float
 
     def seen(self, data: Dataset) -> Dataset:
-        """Return the data in the coordinates in which networks see them."""
+        """Return the data with the inputs in the coordinates that the networks receive."""
         if "span" not in self.arrays:
             return data
         span = self.arrays["span"]
@@ -47,7 +46,7 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
         by_span: whether networks may see the inputs as coordinates in the span of all rows.
     """
     arrays: dict[str, np.ndarray] = {}
-    x, own = data.x_train, bool(training.measure.own or registered())
+    x, own = data.x_train, bool(training.own_measures)
     with narrow_products(data.n_train):
         norm = float(np.linalg.norm(x, 2)) if training.plain and training.measure.predictions else np.nan
         fewer_rows = data.n_train + data.n_test < data.dim

@@ -90,7 +90,7 @@ class Spec:
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
         settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
-        # Keep one record for each point if the records differ.
+        # If the traits differ between points, keep the traits of every point.
         records = [traits_record(point.network) for point in self.points]
         settings["traits"] = records[0] if all(record == records[0] for record in records) else records
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
@@ -113,7 +113,7 @@ class Spec:
         )
 
     def record(self, rates: list[Rates]) -> Record:
-        """Return the record that a run folder stores, given the learning rate at each point and width."""
+        """Return the record to store in a run folder, given the learning rate at each point and width."""
         one_rate = all(point_rates == rates[0] for point_rates in rates)
         points = tuple(
             PointRecord(
@@ -179,7 +179,7 @@ def make_spec(
 
 def _check_shapes(spec: Spec) -> None:
     """Raise an error if the shape of a user-supplied measure differs between points or widths."""
-    if not spec.training.measure.own:
+    if not spec.training.own_measures:
         return
     expected = None
     for point in spec.points:
@@ -189,8 +189,8 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return arrays of the same shapes at all points, got {expected}, but {shapes} at "
-                    f"{place}."
+                    f"measure.own must return arrays of the same shapes at all points and widths, got both {expected} "
+                    f"and {shapes}, the latter at {place}."
                 )
 
 

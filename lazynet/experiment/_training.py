@@ -13,7 +13,7 @@ from lazynet.data import Dataset, is_labels
 from lazynet.dynamics import check_learning_rate
 from lazynet.experiment._arguments import check_count, check_flag
 from lazynet.losses import Loss, get_loss, squared
-from lazynet.measures import reserved_names
+from lazynet.measures import registered, reserved_names
 from lazynet.networks import Scale, at_width
 from lazynet.training import Optimizer, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
 from lazynet.typing import AnyArray
@@ -21,13 +21,16 @@ from lazynet.typing import AnyArray
 # Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
+# Names and functions of user-supplied measures, in hashable form. The functions have the signature
+# (network, variables, variables_0, data) -> array.
+OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 # These losses compare a single output with labels of +-1.
 ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure for every network, and which predictions to compare networks with.
+    """What to measure for every network, and which predictions to compare it with.
 
     Args:
         predictions: whether to compare each network with its linearization and with the infinite-width limit. Without
@@ -136,7 +139,7 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """Whether training is full-batch descent on the squared loss, which kernel descent predicts."""
+        """Whether training is full-batch descent on the squared loss, the case that kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
@@ -187,6 +190,11 @@ class Training:
         self._check_measure(data, learning_rate)
         self.own_shapes(network, data)
 
+    @property
+    def own_measures(self) -> OwnMeasures:
+        """The names and functions of the user-supplied measures, including the registered quantities."""
+        return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
+
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
         """Return the shape of each user-supplied measure, keyed by name.
 
@@ -197,7 +205,8 @@ class Training:
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
         shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
         shapes = {}
-        for name, function in self.measure.own.items():
+        for name, function in self.own_measures:
+            label = f"measure.own[{name!r}]" if name in self.measure.own else f"measure of the quantity {name!r}"
 
             def measured(key: Any, shared: dict[str, Any], function: Callable[..., Any] = function) -> Any:
                 variables = dict(network.init(key, shared["x"]))
@@ -207,10 +216,13 @@ class Training:
                 result = jax.eval_shape(measured, jax.random.key(0), shared)
             except Exception as error:
                 reason = str(error).partition("\n")[0]
-                raise ValueError(f"measure.own[{name!r}] must be a function that JAX can trace: {reason}") from error
+                if reason.startswith(label):
+                    # The `Quantity` itself raised this error because its array has the wrong number of axes.
+                    raise
+                raise ValueError(f"{label} must be a function that JAX can trace: {reason}") from error
             kind = getattr(result, "dtype", None)
             if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
-                raise ValueError(f"measure.own[{name!r}] must return one array of real numbers, got {result}.")
+                raise ValueError(f"{label} must return one array of real numbers, got {result}.")
             shapes[name] = result.shape
         return shapes
 
@@ -295,15 +307,15 @@ class Training:
 def make_training(
     steps: int,
     *,
-    loss: str | Loss,
-    optimizer: Any,
-    batch_size: int | None,
+    loss: str | Loss = "squared",
+    optimizer: Any = "sgd",
+    batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None,
-    stop: Stop | None,
-    measure: Measure | None,
+    stop: Stop | None = None,
+    measure: Measure | None = None,
     dtype: str,
 ) -> Training:
-    """Return the training that the arguments of a study describe.
+    """Return the training that the arguments of a study describe, by default full-batch descent on the squared loss.
 
     Raises:
         ValueError: if the loss, the optimizer or the measure is invalid.

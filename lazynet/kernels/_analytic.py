@@ -23,9 +23,10 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
         K(x, x') = alpha^2 (x.x' E[sigma'(w.x) sigma'(w.x')]  [if the hidden layer is trained]
                             + E[sigma(w.x) sigma(w.x')])      [if the readout is trained].
 
-    For relu, a trained hidden layer, kappa = alpha = 1 and unit rows, the kernel is x.x' (pi - arccos(x.x')) / (2 pi),
-    the H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), which follows from the arc-cosine kernels of Cho
-    and Saul 2009. If there are several outputs, each output has this kernel.
+    If the activation is relu, only the hidden layer is trained, kappa = alpha = 1, and all rows have norm 1, the kernel
+    is x.x' (pi - arccos(x.x')) / (2 pi). This is the H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), and
+    it follows from the arc-cosine kernels of Cho and Saul 2009. If there are several outputs, each output has the same
+    kernel K.
 
     The kernels of `MLP` and `ThreeLayer` follow from the recursion of Jacot, Gabriel and Hongler 2018, Theorem 1, with
     powers of the width that depend on the parametrization. The kernel of `ConvNet` is the average of the two-layer
@@ -40,7 +41,7 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
     Returns:
         A function `kernel(x1, x2=None, dtype="float64")`, or None if the family has no analytic kernel. The function
-        takes rows of shape (n1, d) and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and
+        takes arrays of shapes (n1, d) and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and
         dtype "float64" or "float32". If `x2` is omitted, the function returns the kernel of `x1` with itself, which is
         exactly symmetric. For `TwoLayer`, the kernel is computed in `dtype`, block by block, without temporary arrays
         as large as the result, and omitting `x2` halves the computation time. For other families, the kernel is

@@ -22,7 +22,7 @@ class Programs(NamedTuple):
     Attributes:
         layers: Program that computes the layers of a block of rows.
         product: Program that computes the kernel between two blocks from their layers.
-        working: Number of bytes of working memory, excluding the layers that are held.
+        working: Number of bytes of working memory, excluding the layers that are kept for reuse.
         held: Number of bytes that the layers of one block occupy.
     """
 
@@ -67,11 +67,11 @@ class Blockwise:
         return Programs(layers, product, working, held)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the number of bytes needed for working memory and for the layers of one block of `rows` rows."""
+        """Return the number of bytes of working memory, and that of the layers of one block of `rows` rows."""
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
-        """Plan the blocks for computing a kernel with at most n rows per side within `memory` bytes.
+        """Plan the blocks for computing a kernel of at most n x n pairs of rows within `memory` bytes.
 
         Raises:
             ValueError: If the kernel of a single pair of rows does not fit into the given memory.
@@ -154,5 +154,5 @@ def _program_bytes(program: Any) -> int:
 
 
 def _nbytes(tree: Any) -> int:
-    """Return the total number of bytes of the arrays, or of the shape-and-dtype structures, in a tree."""
+    """Return the total size in bytes of the arrays in a tree; a `jax.ShapeDtypeStruct` may stand in for an array."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

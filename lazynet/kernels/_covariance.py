@@ -86,7 +86,7 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 @functools.cache
 def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
-    """Return the activation layer of neural-tangents as a compiled function of covariances."""
+    """Return the neural-tangents layer for an activation as a compiled function of covariances."""
     stax = neural_tangents().stax
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 

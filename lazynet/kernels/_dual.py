@@ -85,7 +85,7 @@ def tangent_dual(
     Raises:
         ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms.
     """
-    # neural-tangents relies on promotion of dtypes and ranks, which the user may have disabled.
+    # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         sides = [x1] if x2 is None else [x1, x2]
         entry, layer = get_activation(activation), closed_form_layer(activation)
@@ -168,7 +168,7 @@ def closed_form_layer(activation: str | Function) -> str | None:
 
 @functools.cache
 def _closed_form(name: str, part: str) -> Callable[..., Array]:
-    """Compile the closed form of a neural-tangents layer for the given part of the kernel, as in `tangent_dual`."""
+    """Compile the closed form of a neural-tangents layer; `part` has the same meaning as in `tangent_dual`."""
     stax = neural_tangents().stax
     layer = getattr(stax, name)()[2]
 
@@ -205,7 +205,7 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Compute part of the kernel of a z + b relu(z) from cosines, and a mask of the nearly parallel pairs of rows.
+    """Return part of the kernel of a z + b relu(z), computed from cosines, and a mask of the nearly parallel pairs.
 
     Evaluating the polynomial for the angle costs little compared with the matrix product, whereas XLA's arctan2 would
     double the total cost.
@@ -233,10 +233,10 @@ def _arc_cosine_part(
     sine: Either,
     slope: Either,
 ) -> Either:
-    """Compute part of the kernel of a z + b relu(z) from the slopes E[relu' relu'] = (pi - angle) / (2 pi).
+    """Compute part of the kernel of a z + b relu(z) from E[relu' relu'] = (pi - angle) / (2 pi).
 
-    The cross terms are E[u relu(v)] = E[u v] / 2, so the slopes of this activation are a (a + b) + b^2 E[relu' relu'].
-    Source: Cho and Saul 2009, kernels of order 0 and 1.
+    The cross terms are E[u relu(v)] = E[u v] / 2, and E[sigma' sigma'] = a (a + b) + b^2 E[relu' relu'] for this
+    activation. See Cho and Saul 2009, kernels of order 0 and 1.
     """
     a, b = relu_parts
     if relu_parts != (0.0, 1.0):

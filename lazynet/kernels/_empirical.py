@@ -60,17 +60,17 @@ def empirical_ntk(
     """Compute the empirical neural tangent kernel K_0(x, x') = J(x) J(x')' with respect to the trained parameters.
 
     If an array W is used only once, in a dense layer y = W a with one vector a per example, its contribution is
-    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and the contribution of a bias is the second factor. No Jacobian
-    is formed for such arrays. For any other array, such as the kernel of a convolution or an array used in a loop or in
-    two layers, the Jacobian is formed for one block of rows at a time.
+    (a . a') (df_c/dy . df_c'/dy') by the chain rule, and the contribution of a bias is the second factor alone. No
+    Jacobian is formed for such arrays. For any other array, such as the kernel of a convolution or an array used in a
+    loop or in two layers, the Jacobian is formed for one block of rows at a time.
 
     For `TwoLayer`, the average over outputs is computed from the pre-activations z and S = sigma'(z). The hidden layer
     contributes (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes
     (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
-        network: Object with a method `apply(variables, x)` that returns outputs of shape (n,) or (n, k), or a function
-            that does the same. JAX must be able to trace the function and differentiate it in reverse mode, and each
+        network: Object with a method `apply(variables, x)`, or a function of `(variables, x)`, that returns outputs of
+            shape (n,) or (n, k). JAX must be able to trace the function and differentiate it in reverse mode, and each
             output may depend only on the corresponding row of x.
         variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
             "params".
@@ -117,7 +117,7 @@ def empirical_ntk(
     free = available_memory() if memory is None else memory
     names = _names(network, variables)
     precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
-    # The memory that a program needs is known only after compilation.
+    # The memory that a program needs is known only after compilation, so jit must be enabled.
     with precision, jax.disable_jit(False):
         build = Blockwise(
             network, jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables)), outputs, parts
@@ -133,7 +133,7 @@ def empirical_ntk(
 
 
 def _room(needed: int) -> int:
-    """Return the number of free bytes; skip the lookup for small jobs, because it takes as long as they do."""
+    """Return the number of free bytes, or `SMALL` for jobs so small that the lookup would take as long as the job."""
     return available_memory() if needed > SMALL else SMALL
 
 
@@ -192,7 +192,7 @@ def _cast(a: AnyArray, dtype: str) -> Array:
 
 
 def _counts(network: Network, variables: Variables) -> bool:
-    """Return whether the sum over units is a count, which requires slopes of 0 or 1 and readout weights of +1 or -1."""
+    """Return whether `average_ntk` may count units: slopes must be 0 or 1, and readout weights must be +1 or -1."""
     return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
@@ -209,8 +209,8 @@ def average_ntk(
         variables: Variables of the network.
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
-        by_counting: Whether to compute the sum over units on CPUs by counting the units that are active on both inputs,
-            which is several times faster and gives identical results. Counting is valid only if slopes are 0 or 1 and
+        by_counting: Whether, on CPUs, to count the units that are active on both inputs instead of summing over units.
+            Counting is several times faster and gives identical results, but it is valid only if slopes are 0 or 1 and
             readout weights are +1 or -1.
 
     Returns:

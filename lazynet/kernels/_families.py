@@ -28,8 +28,8 @@ def _deep_kernel(network: MLP) -> Kernel:
     """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, generalized to any parametrization.
 
     Let S_l = s_l^2 E_(l-1) + b_l^2 be the covariance of the pre-activations z_l of layer l, where s_l^2 is the sum of
-    the variances of the effective weights m^(-a_l) w_l of a unit. Let E_l and E'_l be the expectations of products of
-    sigma and of sigma' under this covariance. The tangent kernel of z_l is
+    the variances of the effective weights m^(-a_l) w_l of a unit. Let E_l = E[sigma sigma] and E'_l = E[sigma' sigma']
+    be the expectations under this covariance. The tangent kernel of z_l is
 
         T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
 
@@ -131,13 +131,13 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
         """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         shape = len(x1), len(x1 if x2 is None else x2)
-        # neural-tangents relies on promotion of dtypes and ranks, which the user may have disabled.
+        # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
         with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             values = np.array(unscaled(x1, x2), np.float64)
         if values.shape != shape:
             raise ValueError(
-                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, "
-                f"got shape {values.shape}."
+                f"kernel must return an array of shape {shape} for x1 with {shape[0]} rows and x2 with {shape[1]} "
+                f"rows, got shape {values.shape}."
             )
         return _rounded(alpha**2 * values, x2, dtype)
 

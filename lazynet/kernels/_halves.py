@@ -19,7 +19,7 @@ from lazynet.kernels._threads import in_threads
 
 ROWS = 8  # number of rows whose sums are held in registers
 TOGETHER = 8  # number of vectors by which each entry is multiplied when it is read
-CHUNK = 2048  # columns per pass over the rows of a strip, few enough that their vectors and sums stay in the cache
+CHUNK = 2048  # columns per pass over the rows of a strip, few enough that vector entries and column sums stay in cache
 STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
 LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and number of rows per lane for larger matrices
 
@@ -33,7 +33,7 @@ TYPE = {"float64": "double", "float32": "float"}
 
 
 def _assembly(dtype: str) -> str:
-    """Return the LLVM IR of `meet`, which computes above += block right and below += block' left for one lane.
+    """Return the LLVM IR of `meet`, which computes above += block @ right and below += block.T @ left for one lane.
 
     The arguments of `meet` are, in order, the address of the block, the distance in entries between its rows, its
     number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance in rows between

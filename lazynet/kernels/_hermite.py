@@ -78,9 +78,9 @@ def hermite_functions(
 
     For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the
     frequency of the last function, which is sqrt(terms), plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
-    named activations, tanh has the pole closest to the real axis, at i pi / 2, so its spectrum decays as
-    exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two, which limits the
-    number of different shapes for which JAX compiles a program.
+    named activations, tanh has the pole closest to the real axis, at i pi / 2, so its spectrum decays with the
+    frequency w as exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two,
+    which limits the number of different shapes for which JAX compiles a program.
 
     Args:
         terms: Number of Hermite functions.
@@ -104,7 +104,7 @@ def hermite_functions(
 def hermite_sum(
     u1: Float[Array, "n1 d"], a1: Float[Array, "n1 terms"], u2: Float[Array, "n2 d"], a2: Float[Array, "n2 terms"]
 ) -> Float[Array, "n1 n2"]:
-    """Return sum_k a1_ik a2_jk rho_ij^k for the cosines rho of the unit rows `u1` and `u2`."""
+    """Return sum_k a1_ik a2_jk rho_ij^k for the cosines rho between the unit rows `u1` and `u2`."""
     return hermite_series(u1 @ u2.T, a1, a2)
 
 

@@ -3,8 +3,8 @@
 The process computes K Q = Q T + N R E', where the columns of Q (n, m) are orthonormal, the first columns span the block
 b of starting vectors, T = Q' K Q is block tridiagonal, and N R is the remainder of the last block (Golub and Van Loan
 2013, section 10.3.6). A single Q then gives the approximation f(K) b = Q f(T) Q' b for every function f. Each new block
-is orthogonalized against all previous blocks, because the eigenvalues of kernels span ten decades, and with only the
-short recurrence, orthogonality would be lost immediately.
+is orthogonalized against all previous blocks. The short recurrence alone would lose orthogonality immediately,
+because the eigenvalues of kernels span ten decades.
 
 Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
 reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are
@@ -33,7 +33,7 @@ LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and m
 
 
 class Error(NamedTuple):
-    """Estimated error of a result, relative to the norm of the vector to which the function of the kernel is applied.
+    """Estimated error of a result f(K) v, relative to the norm of v.
 
     Attributes:
         truncation: Error from stopping the Krylov process, or 0 for exact methods.
@@ -95,12 +95,12 @@ class Lanczos:
 
     Attributes:
         depth: Number of products so far.
-        complete: Whether the basis spans an invariant subspace, so that functions of K are exact. For b = 0, the basis
-            is complete from the start.
+        complete: Whether the basis spans an invariant subspace, so that f(K) b is exact. For b = 0, the basis is
+            complete from the start.
     """
 
     def __init__(self, k: Product, b: Float[np.ndarray, "n k"]) -> None:
-        """Initialize the basis with orthonormal vectors that span the columns of b."""
+        """Initialize the basis with orthonormal vectors that span the column space of b."""
         self._k, self.depth = k, 0
         norms = np.linalg.norm(b, axis=0)
         self._basis, self._t = np.empty((0, len(b))), np.empty((0, 0))
@@ -186,7 +186,7 @@ class Lanczos:
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (m,) of T in ascending order, and its eigenvectors (m, m), available once `depth` is positive."""
+        """Eigenvalues (m,) of T in ascending order and eigenvectors (m, m) of T, available once `depth` is positive."""
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 
@@ -202,7 +202,7 @@ class Lanczos:
         return factor @ self.ritz[1][self.multiplied - factor.shape[1] :]
 
     def vectors(self) -> Float[np.ndarray, "n m"]:
-        """Return the Ritz vectors, which replace the eigenvectors in functions of K applied to b."""
+        """Return the Ritz vectors, which take the place of the eigenvectors of K when f(K) b is computed."""
         return self.basis[: self.multiplied].T @ self.ritz[1]
 
 

@@ -15,16 +15,16 @@ from lazynet.typing import Variables
 
 
 class Layer(NamedTuple):
-    """Gradients with respect to an intermediate value of the network, and inputs to the arrays that produce the value.
+    """Gradients with respect to an intermediate value of the network, and the inputs to the layer that produces it.
 
-    The Jacobian of output c at row i with respect to such an array is the outer product of inputs_i and gradients_ic. A
-    parameter array that does not act as a dense layer is itself treated as the intermediate value, so the gradients are
-    its Jacobian.
+    The Jacobian of output c at row i with respect to an array of the layer is the outer product of inputs_i and
+    gradients_ic. A parameter array that does not act as a dense layer is itself treated as the intermediate value, so
+    the gradients are its Jacobian.
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
-        inputs: Vector by which each array is multiplied, or None for the constant 1, keyed by the position of the array
-            in "params".
+        inputs: Dictionary that maps the position of each array in "params" to the vector by which the array is
+            multiplied, or to None for the constant 1.
     """
 
     gradients: Float[Array, "n k _"]
@@ -115,8 +115,8 @@ def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: b
     """Compute the kernel between two sets of rows from their layers.
 
     Args:
-        left: Layers of n1 rows.
-        right: Layers of n2 rows.
+        left: Layers at n1 rows.
+        right: Layers at n2 rows.
         average: Whether to average over outputs.
         parts: Whether to return the separate contributions of the arrays instead of their sum.
 

@@ -101,7 +101,7 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Return a conservative estimate of the spectral norm of errors: twice the typical norm of independent errors."""
+    """Estimate the spectral norm of the errors, conservatively, as twice the typical norm of independent errors."""
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
 
@@ -137,7 +137,7 @@ class CrossOperator:
         dtype: Dtype of the entries, "float64" or "float32".
 
     Raises:
-        ValueError: If `x1` is not a finite matrix whose rows are as long as the rows of `x2`.
+        ValueError: If `x1` is not a finite matrix with as many columns as `x2`.
 
     Attributes:
         shape: Shape (n1, n).

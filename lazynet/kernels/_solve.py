@@ -28,7 +28,7 @@ UNSEEN = 0.03  # components of random vectors are practically never smaller than
 
 
 def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float = 1e-5) -> float:
-    """Compute the complexity measure sqrt(2 y' K^-1 y / n); for several outputs, sqrt(2 tr(Y' K^-1 Y) / n).
+    """Compute the complexity measure sqrt(2 y' K^-1 y / n), or sqrt(2 tr(Y' K^-1 Y) / n) for several outputs.
 
     This measure is the leading term of the generalization bound of Arora et al. 2019, equation (10).
 
@@ -74,8 +74,8 @@ def complexity_and_smallest(
     solution = solve(k, targets, tolerance=2 * tolerance)
     if solution.singular:
         raise ValueError(
-            f"k must be positive definite in {k.dtype}, got a matrix whose smallest eigenvalue is negative, or zero up "
-            "to rounding. Remove rows that are nearly identical."
+            f"k must be positive definite in {k.dtype}, got a matrix whose smallest eigenvalue is negative or is zero "
+            "up to rounding. Remove rows that are nearly identical."
         )
     truncation, storage = (part / 2 for part in solution.error)
     if not truncation + storage <= tolerance:

@@ -38,7 +38,7 @@ class LabelProjections(NamedTuple):
 
     Attributes:
         values: Eigenvalues in descending order, shape (n,).
-        projections: Absolute projections |v_i' y|, in an array of the same shape as the targets.
+        projections: Absolute values |v_i' y| of the projections, an array with the same shape as the targets.
     """
 
     values: Float[np.ndarray, " n"]
@@ -211,8 +211,8 @@ class Inverse:
             self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             raise ValueError(
-                "k must be positive definite in float64, got a matrix whose smallest eigenvalue is negative, or zero "
-                "up to rounding. Remove rows that are nearly identical."
+                "k must be positive definite in float64, got a matrix whose smallest eigenvalue is negative or is "
+                "zero up to rounding. Remove rows that are nearly identical."
             ) from None
         self._matrix = matrix
 

@@ -1,4 +1,4 @@
-"""Covariance of the initial outputs of wide networks, dispatched on the network type."""
+"""Covariance of the initial outputs of wide networks, with a separate implementation for each network type."""
 
 import functools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def start_covariance(network: Any) -> Covariance | None:
 
     Returns:
         A function that maps rows of shape (n, d) to the covariance of each output (a NumPy float64 array of shape
-        (n, n)), or None if the family has no analytic covariance.
+        (n, n)), or None if this type of network has no analytic covariance.
 
     >>> import numpy as np
     >>> from lazynet import TwoLayer

@@ -19,7 +19,7 @@ from lazynet.typing import AnyArray
 
 WORKING = 2**28  # bytes of working memory for computing a block, in addition to the stored entries
 # Assumed error of the entries of a kernel computed in float32, relative to the largest entry: twice the rounding error.
-# For image kernels, the errors measured by products with random vectors are 0.2 to 1.2 times this value.
+# For image kernels, the errors measured from products with random vectors are 0.2 to 1.2 times this value.
 COMPUTED = 2.0**-23
 ALIGNED = 64  # alignment in bytes that lets JAX use a NumPy array without copying it
 STORAGES = ("memory", "disk", "devices", "none")
@@ -82,8 +82,8 @@ def kernel_operator(
         shape = rows.stop - rows.start, columns.stop - columns.start
         if block.shape != shape:
             raise ValueError(
-                f"kernel must return an array of shape {shape} for x1 of {shape[0]} rows and x2 of {shape[1]} rows, "
-                f"got shape {block.shape}."
+                f"kernel must return an array of shape {shape} for x1 with {shape[0]} rows and x2 with {shape[1]} "
+                f"rows, got shape {block.shape}."
             )
         if not np.isfinite(block).all():
             raise ValueError(
@@ -119,7 +119,7 @@ def choose_storage(n: int, dtype: str, room: int) -> str:
 
 
 def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
-    """Return the memory and the operations needed to compute and store the entries of a kernel.
+    """Return the memory and the number of operations needed to compute and store the entries of a kernel.
 
     Args:
         n: Number of rows.

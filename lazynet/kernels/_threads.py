@@ -21,7 +21,7 @@ FEW = 1000  # largest number of rows for which one thread decomposes a square ma
 
 @contextmanager
 def narrow_products(rows: int = 1) -> Iterator[None]:
-    """Limit BLAS to one thread, because additional threads spin after each narrow product without speeding it up.
+    """Limit BLAS to one thread, because additional threads do not speed up narrow products and spin after each one.
 
     Decompositions of square matrices with few rows do not benefit from additional threads either. If `rows` exceeds
     `FEW`, the number of threads is left unchanged.

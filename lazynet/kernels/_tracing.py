@@ -66,7 +66,7 @@ class Dense(NamedTuple):
     Attributes:
         output: Value y.
         input: Value a, or None in the second case.
-        scales: Pairs of an operation, "mul" or "div", and the scalar value by which W is multiplied or divided.
+        scales: Pairs (operation, value). The operation "mul" or "div" multiplies or divides W by the scalar value.
     """
 
     output: int

@@ -22,9 +22,9 @@ RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 # Version number of the layout of results.
 SCHEMA = 1
 SYMBOLS = (
-    "Exponents are those of `lazynet.theory.predicted_exponents`: s of the learning rate, r of the residual, g of the "
-    "largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of pre-activations, and l = s + 2 g + r "
-    "of the part learned in a step."
+    "The symbols denote exponents in the width, as in `lazynet.theory.predicted_exponents`: s of the learning rate, r "
+    "of the residual, g of the largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of "
+    "pre-activations, and l = s + 2 g + r of the amount learned in a step."
 )
 
 
@@ -36,7 +36,7 @@ class Quantity:
         name: Name of the variable in the result, which must be an identifier.
         meaning: Description of the variable, stored in its attribute `long_name`.
         unit: Unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
-            it has the units of the targets or the loss, and empty for text and codes.
+            it has the units of the targets or the loss, or an empty string for text and codes.
         dims: All dimensions that the variable can have. A quantity of the infinite-width limit has only the dimensions
             on which it depends.
         depends_on: Parts of the sweep on which the quantity depends. The quantity is stored without the axes that vary
@@ -44,7 +44,7 @@ class Quantity:
         reduction: How the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
             at the "start".
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
-        held: Whether a member that stopped early keeps its last value at all later snapshots.
+        held: Whether a network that stopped training early keeps its last value at all later snapshots.
         full_batch: Whether the quantity exists only for plain full-batch descent.
         level: Whether the verdict states the value at the largest width.
         predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
@@ -203,7 +203,8 @@ def unregister_quantity(name: str) -> None:
 def label_result(result: Result, kind: str) -> None:
     """Set the kind and schema of a result, and the long name and unit of each of its variables."""
     result.attrs |= {"kind": kind, "schema": SCHEMA}
-    for name, quantity in catalogue(kind).items():
+    # Results of other kinds also contain quantities of sweeps.
+    for name, quantity in {**catalogue(), **catalogue(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
             if quantity.unit:
@@ -211,7 +212,7 @@ def label_result(result: Result, kind: str) -> None:
 
 
 def reference(kind: str = "sweep") -> str:
-    """Return the reference for one kind of result, a Markdown table of its variables.
+    """Return a Markdown table that describes the variables of one kind of result.
 
     Args:
         kind: Kind of result, as stored in its attribute `kind`.

@@ -35,7 +35,7 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
     Args:
         kernels: Kernels at s snapshots, shape (s, n1, n2).
-        times: Times of the snapshots, such as steps, eta times steps, or epochs, in ascending order, shape (s,).
+        times: Times of the snapshots in ascending order, shape (s,), for example in steps, in epochs or as eta * steps.
 
     Returns:
         Velocities per unit of time, shape (s - 1,), in NumPy float64.

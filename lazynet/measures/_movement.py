@@ -1,4 +1,7 @@
-"""Displacements of weights and changes in activations; all functions can be traced and keep the dtype of inputs."""
+"""Displacements of weights and changes in activations.
+
+JAX can trace all of these functions, and their results have the dtype of the inputs.
+"""
 
 import jax
 import jax.numpy as jnp

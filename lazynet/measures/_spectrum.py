@@ -1,4 +1,4 @@
-"""Singular values of weights and their updates."""
+"""Singular values of weights and of weight updates."""
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 
 
 def leading_values(values: Float[AnyArray, " r"]) -> int:
-    """Return the number of singular values before the largest ratio s_i / s_{i+1} of consecutive values.
+    """Return the number of singular values before the largest drop, measured by the ratio s_i / s_{i+1}.
 
     Values below 1e-7 times the largest value, which is the rounding level of float32, are ignored.
 

@@ -16,16 +16,16 @@ def _coordinates() -> list[Quantity]:
 
     return [
         coordinate("width", "number of hidden units"),
-        coordinate("seed", "seed of the random start"),
+        coordinate("seed", "seed of the random initialization"),
         coordinate("step", "number of training steps"),
-        coordinate("layer", "trained array", ""),
+        coordinate("layer", "name of a trained array", ""),
         coordinate("activation", "activation function", ""),
         coordinate("n_train", "number of training examples"),
         coordinate("batch_size", "number of examples in a batch"),
-        coordinate("label_noise", "share of training labels drawn anew at random"),
+        coordinate("label_noise", "fraction of training labels redrawn at random"),
         by_width("learning_rate", "learning rate eta", KERNEL),
-        by_width("init_scale", "standard deviation kappa of weights at the start", ()),
-        by_width("output_scale", "factor alpha in front of the output", ()),
+        by_width("init_scale", "standard deviation kappa of the initial weights", ()),
+        by_width("output_scale", "factor alpha that multiplies the output", ()),
         Quantity(
             "target_rms",
             "RMS of the training targets",
@@ -41,11 +41,11 @@ def _networks() -> list[Quantity]:
     layer = ("width", "seed", "step", "layer")
     return [
         Quantity("status", "how the training of a member ended", "", dims=("width", "seed")),
-        Quantity("stopped_step", "number of steps at which a member ended", dims=("width", "seed")),
+        Quantity("stopped_step", "number of steps after which the training of a member ended", dims=("width", "seed")),
         Quantity("train_loss", "loss of the network on the training set", "loss"),
         Quantity("test_loss", "loss of the network on the test set", "loss"),
-        Quantity("train_error", "share of misclassified training examples"),
-        Quantity("test_error", "share of misclassified test examples"),
+        Quantity("train_error", "fraction of misclassified training examples"),
+        Quantity("test_error", "fraction of misclassified test examples"),
         Quantity("residual_norm", "norm of the training residual y - f", "targets"),
         Quantity(
             "displacement",
@@ -59,7 +59,7 @@ def _networks() -> list[Quantity]:
         ),
         Quantity(
             "max_neuron_displacement",
-            "largest norm of w_r - w_r(0) over units r (of a_r - a_r(0) where only a is trained)",
+            "largest norm of w_r - w_r(0) over units r, or of a_r - a_r(0) if only a is trained",
             predicted=("at most", "s + g + r - 1/2"),
             panel="movement",
             label="one neuron, largest",
@@ -68,7 +68,7 @@ def _networks() -> list[Quantity]:
         ),
         Quantity(
             "activation_flips",
-            "share of pre-activation signs that differ from the start",
+            "fraction of pre-activation signs that differ from initialization",
             predicted=("at most", "c"),
             level=True,
             panel="movement",
@@ -88,7 +88,7 @@ def _networks() -> list[Quantity]:
         ),
         Quantity(
             "relative_displacement",
-            "displacement over the norm of params(0)",
+            "displacement divided by the norm of params(0)",
             predicted=("equal", "s + g + r - w"),
             level=True,
             panel="movement",
@@ -100,7 +100,7 @@ def _networks() -> list[Quantity]:
         Quantity("layer_displacement", "Frobenius norm of W - W(0) of each trained array", dims=layer),
         Quantity(
             "layer_relative_displacement",
-            "layer_displacement over the norm of W(0)",
+            "layer_displacement divided by the norm of W(0)",
             dims=layer,
             predicted=("equal", "s + g + r - w of the array"),
             panel="movement",
@@ -109,14 +109,14 @@ def _networks() -> list[Quantity]:
         ),
         Quantity(
             "layer_kernel_drift",
-            "norm(K_t - K_0) / norm(K_0) of the part of the empirical kernel that each trained array adds",
+            "norm(K_t - K_0) / norm(K_0) of each trained array's part of the empirical kernel",
             dims=layer,
         ),
         Quantity("time", "time of the gradient flow, the sum of its step sizes"),
         Quantity("sharpness", "largest eigenvalue of the empirical kernel of all outputs"),
         Quantity(
             "learning_rate_over_stability_limit",
-            "learning rate over 2 / sharpness, the limit of plain descent on the squared loss",
+            "learning rate divided by 2 / sharpness, the stability limit of plain descent on the squared loss",
         ),
     ]
 
@@ -129,7 +129,7 @@ def _gaps() -> list[Quantity]:
         ("kernel", "f - infinite-width prediction", "max(l - 1/2, c + l)", "to the kernel", "blue", "o"),
         (
             "quadratic",
-            "f - the trained Taylor polynomial of order 2",
+            "f - the trained second-order Taylor polynomial",
             "c + l for a homogeneous activation, else 2 c + l",
             "to second order",
             "purple",
@@ -159,18 +159,18 @@ def _gaps() -> list[Quantity]:
 
 
 def _predictions() -> list[Quantity]:
-    kernels = {"start": "K_0", "end": "K_T", "limit": "K of infinite width"}
-    ends = {"": "", "_low": "lower 95% end of the ", "_high": "upper 95% end of the "}
+    kernels = {"start": "K_0", "end": "K_T", "limit": "the infinite-width kernel"}
+    ends = {"": "", "_low": "lower end of the 95% interval of the ", "_high": "upper end of the 95% interval of the "}
     return [
         Quantity(
             "test_kernel_drift",
-            "norm(K_T - K_0) / norm(K_0) of the empirical kernel between test and training rows, at the end",
+            "norm(K_T - K_0) / norm(K_0) of the empirical kernel between test and training rows, after training",
             dims=("width", "seed"),
         ),
         *(
             Quantity(
                 f"regression_error_{kernel}{end}",
-                f"{words}error of regression with {name} on the test set",
+                f"{words}test error of kernel regression with {name}",
                 **({"dims": (), "depends_on": LABELS} if kernel == "limit" else {"dims": ("width", "seed")}),
             )
             for kernel, name in kernels.items()
@@ -185,7 +185,7 @@ def _predictions() -> list[Quantity]:
         ),
         Quantity(
             "lemma_bound",
-            "bound on max_neuron_displacement, Arora et al. 2019, Lemma C.1",
+            "bound on max_neuron_displacement from Lemma C.1 of Arora et al. 2019",
             dims=("width", "seed"),
             full_batch=True,
         ),

@@ -34,7 +34,7 @@ class Activation(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """Whether the activation is one of `ACTIVATIONS`, and not a user-defined function with the same name."""
+        """Whether the activation is one of `ACTIVATIONS` rather than a user-defined function with the same name."""
         return ACTIVATIONS.get(self.name) is self
 
     @property
@@ -79,11 +79,11 @@ NAMES |= {jnp.absolute: "abs", builtins.abs: "abs"}
 
 
 def get_activation(activation: str | Function) -> Activation:
-    """Return an activation given by name, or wrap a function together with its known properties.
+    """Return the `Activation` with the given name, or wrap a function in an `Activation`.
 
     Args:
         activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
-            treated like their names, for example `jax.nn.relu` like "relu".
+            equivalent to their names. For example, `jax.nn.relu` is treated like "relu".
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation]

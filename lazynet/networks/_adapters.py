@@ -124,13 +124,14 @@ def from_flax(
 
     Args:
         make: Function of the width that builds the module. The module's `__call__(x)` maps rows of shape (n, d) to an
-            array of shape (n,), (n, 1) or (n, k). Reshape images inside the module. Modules built for the same width
-            must be identical.
+            array of shape (n,), (n, 1) or (n, k). If the rows are images, reshape them inside the module.
+            Modules built for the same width must be identical.
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the module's layers, from which the verdict predicts exponents: a name, such
-            as "standard" for flax's own layers, a `lazynet.Parametrization`, or None for no predictions.
+        parametrization: Parametrization of the module's layers, from which the verdict predicts exponents. It is given
+            as a name (such as "standard" for flax's own layers) or a `lazynet.Parametrization`, or is None for no
+            predictions.
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
@@ -204,8 +205,8 @@ def from_nnx(
     _check_make(make, nnx.Module)
     if not (_takes(make, 0, 0) or _takes(make, 0, rngs=0)):
         raise ValueError(
-            f"make must be a function (width, rngs), got {make!r}. The module needs rngs to draw its initial "
-            "parameters when it is built."
+            f"make must be a function make(width, rngs), got {make!r}. The argument rngs is needed because the "
+            "module draws its initial parameters when it is built."
         )
 
     def built(width: int, rngs: Any) -> Any:
@@ -252,8 +253,8 @@ def from_stax(
 ) -> Adapted:
     """Wrap layers from the stax library of neural-tangents as a network with an analytic kernel.
 
-    The library is available as `lazynet.kernels.neural_tangents().stax`. Unlike `TwoLayer`, the layers of this library
-    train rescaled weights.
+    The library is available as `lazynet.kernels.neural_tangents().stax`. Unlike the layers of `TwoLayer`, these
+    layers train rescaled weights.
 
     Args:
         make: Function of the width that returns (init_fn, apply_fn, kernel_fn).
@@ -326,8 +327,8 @@ def from_functions(
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `kernel` does not accept both one array and two arrays, or, on first use, if the network has no
-            parameters or any parameter is not floating point.
+        ValueError: If `kernel` cannot be called with one array as well as with two or, on first use, if the network has
+            no parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):
@@ -349,7 +350,9 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
     if kernel is None:
         return None
     if not (_takes(kernel, 0) and _takes(kernel, 0, 0)):
-        raise ValueError(f"kernel must be a function (x1, x2=None) of rows (n1, d) and (n2, d), got {kernel!r}.")
+        raise ValueError(
+            f"kernel must be a function kernel(x1, x2=None) of arrays with shapes (n1, d) and (n2, d), got {kernel!r}."
+        )
     return lambda width: kernel
 
 
@@ -372,8 +375,8 @@ def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: A
     if not isinstance(module, kind):
         allowed = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
         raise ValueError(
-            f"make must return a {allowed}, got {type(module).__name__}. Use the adapter for the library "
-            "of your network: from_flax, from_nnx or from_stax."
+            f"make must return a {allowed}, got {type(module).__name__}. Use the adapter that matches "
+            "the library of your module: from_flax, from_nnx or from_stax."
         )
     return module
 

@@ -35,7 +35,7 @@ class Centered:
         return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables of the network, with a copy of its parameters in "origin"."""
+        """Return the variables of the network, including a copy of its parameters in "origin"."""
         variables = dict(self.network.init(key, x))
         return {**variables, "origin": variables["params"]}
 

@@ -1,4 +1,4 @@
-"""Floating-point operations and bytes needed for a network's outputs, gradients and kernels."""
+"""Estimates of the operations and memory needed to compute a network's outputs, gradients and kernels."""
 
 from typing import Any
 
@@ -10,7 +10,11 @@ from lazynet.networks._two_layer import TwoLayer
 
 
 def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
-    """Estimate the operations for the outputs on n rows of d features, and the bytes of all float32 intermediates."""
+    """Estimate the cost of computing the outputs for n rows of d features.
+
+    Returns:
+        The number of floating-point operations, and the size in bytes of all float32 intermediates.
+    """
     if traits(network).hidden_layer is not None:
         return 2.0 * n * d * network.width, 4 * n * network.width
     traced = jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d))
@@ -20,7 +24,7 @@ def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
 
 
 def gradient_operations(network: Network, n: int, d: int) -> float:
-    """Return the number of operations for the outputs and the gradient on n rows of d features.
+    """Return the number of operations needed to compute the outputs and the gradient for n rows of d features.
 
     The gradient with respect to the trained weights takes as many operations as the outputs, and so does the gradient
     with respect to the values of the lower layers. A network with one hidden layer has no lower layer.
@@ -32,7 +36,10 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 
 
 def kernel_operations(network: Network, n: int, d: int) -> float:
-    """Return the number of operations to compute the empirical kernel of n rows from slopes or per-output gradients."""
+    """Return the number of operations needed to compute the empirical kernel of n rows.
+
+    The kernel is computed from slopes or per-output gradients.
+    """
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
     gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
@@ -40,7 +47,10 @@ def kernel_operations(network: Network, n: int, d: int) -> float:
 
 
 def step_bytes(network: Network, n: int, d: int) -> int:
-    """Return the number of bytes that a training step on n rows reads and writes: weights and float32 intermediates."""
+    """Return the number of bytes that a training step on n rows reads and writes.
+
+    The count covers the weights and the float32 intermediates.
+    """
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
     return parameter_bytes(network, d) + forward_cost(network, n, d)[1]

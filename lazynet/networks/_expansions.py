@@ -26,7 +26,7 @@ class Linearized:
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return the variables of the polynomial at its point of expansion, given the network's variables there."""
+        """Return the polynomial's variables at the point of expansion, which is given by the network's variables."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
@@ -65,7 +65,7 @@ class Expansion:
 
     Attributes:
         polynomial: Instance of `Linearized` or `Quadratic`.
-        variables: Variables of the network at the point of expansion, which are the initial variables for every key.
+        variables: Variables of the network at the point of expansion. `init` returns them for every key.
     """
 
     polynomial: Linearized
@@ -112,9 +112,9 @@ def linearize(network: Any, variables: Variables) -> Expansion:
         variables: Point of expansion, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, initialized at these variables, with the same kernel as the original network there.
-        Training the linearization by full-batch descent on the squared loss is equivalent to `lz.kernel_descent` with
-        this kernel.
+        A network for `lz.train`, initialized at these variables. Its kernel is the kernel of the original network at
+        these variables. Training the linearization by full-batch descent on the squared loss is equivalent to
+        `lz.kernel_descent` with this kernel.
 
     Raises:
         ValueError: If `variables` has no "params".

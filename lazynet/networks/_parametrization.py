@@ -17,7 +17,7 @@ class Parametrization(NamedTuple):
         forward: Exponents a_l.
         init: Exponents b_l.
         learning_rate: Exponent c of default learning rates. If output_scale is a function of the width, default
-            learning rates are also divided by its square.
+            learning rates are also divided by the square of output_scale.
 
     >>> import lazynet as lz
     >>> lz.Parametrization(forward=(0.0, 0.5, 0.5), init=(0.0, 0.0, 0.0), learning_rate=0.0).forward

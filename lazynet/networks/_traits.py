@@ -1,4 +1,4 @@
-"""Properties of a network, in one record that each family of networks registers for its type."""
+"""Properties of networks: a record that each family of networks registers for its type."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ class HiddenLayer(NamedTuple):
 
 
 class LayerScaling(NamedTuple):
-    """How the layers of a network scale with its width, from which the verdict predicts exponents.
+    """Scaling of a network's layers with its width. From this record, the verdict predicts exponents.
 
     Attributes:
         parametrization: Powers of the width that multiply the weights and set their initial scale.
@@ -73,8 +73,8 @@ class Traits:
     Attributes:
         name: Name of the family of networks, used in settings and errors.
         title: Name of the network in figure titles.
-        fields: Names of the fields that settings record and axes may vary. A field named "output_scale" must
-            multiply the outputs.
+        fields: Names of the fields that are recorded in settings and may be varied along axes. A field named
+            "output_scale" must multiply the outputs.
         start_fields: Subset of `fields` that `init` reads but `apply` does not. Networks that differ only in these
             fields share compiled programs.
         custom: Whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
@@ -85,10 +85,11 @@ class Traits:
             (n, ...), or None if they are unknown.
         neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if the units have
             no weights of their own.
-        neuron_gradient: Upper bound on |df/dz_r|, in the norm over outputs, for every unit r and every input, if the
-            trained weights of unit r enter only through z_r = w_r . x, or None if there is no such bound.
+        neuron_gradient: Upper bound on |df/dz_r|, in the norm over outputs, that holds for every unit r and every
+            input, or None if there is no such bound. The trained weights of unit r must enter only through
+            z_r = w_r . x.
         near_limit: Whether empirical kernels at practical widths are so close to the infinite-width kernel that the
-            learning rates and displacements computed from that kernel apply to them.
+            learning rates and displacements computed from the latter apply at these widths.
         kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
         learning_rate_exponent: Exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
             and output scale alpha, or None if the default learning rate is the same at all widths.
@@ -122,7 +123,7 @@ def traits(network: Any) -> Traits:
         network: Any network.
 
     Returns:
-        The traits. A family without a record gets the defaults, with the fields of its dataclass.
+        The traits. For a family without a record, these are the defaults, with `fields` taken from its dataclass.
 
     >>> import lazynet as lz
     >>> from lazynet.networks import traits

@@ -127,8 +127,8 @@ class TwoLayer(SingleHidden):
         init_scale: Scale kappa of the weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
         readout: Initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
-        symmetric: Whether the second half of the units copies the first half with the opposite readout, so that f = 0
-            at initialization. This cancels terms of second order in the movement.
+        symmetric: Whether the second half of the units copies the first half with the sign of the readout reversed, so
+            that f = 0 at initialization. This cancels terms of second order in the movement.
 
     Raises:
         ValueError: If an argument has a value that is not allowed.

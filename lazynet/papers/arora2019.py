@@ -26,7 +26,6 @@ from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.work import Work
 from lazynet.studies.sweep import population_bounds, speed_gap
 from lazynet.theory import concentration_bound, flips_bound, population_bound
-from lazynet.training import member_key
 from lazynet.typing import DataArray, Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]
@@ -99,7 +98,7 @@ def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> N
 
 
 def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
-    """Return the images on which networks are trained, in coordinates of the subspace that they span."""
+    """Return the images on which networks are trained, in coordinates of the subspace spanned by the images."""
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
@@ -152,7 +151,9 @@ def _ratio(gap: DataArray) -> float:
 
 
 def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
-    """Return the last step at which each mode is still within MODE_GAP of Theorem 4.1, by label kind, width and mode.
+    """Return the last step at which each mode is still within MODE_GAP of the prediction of Theorem 4.1.
+
+    The array "last_step" has the axes label kind, width and mode.
 
     Args:
         work: storage for the parts of the reproduction.
@@ -163,16 +164,14 @@ def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.n
     data = images(name, size.n)
     modes, datasets = spectrum(kernel(data.x_train)), labeled(data)
 
-    def compute(kind: str, width: int, seed: int) -> Arrays:
-        run = lz.train(NETWORK.clone(width=width), datasets[kind], member_key(width, seed), size.steps)
-        table = lz.mode_residuals(run, modes, datasets[kind].y_train, tolerance=MODE_GAP)
-        return {"last_step": table.last_step_held.values}
-
-    axes = {"kind": LABELS[:2], "width": size.widths, "seed": range(size.seeds)}
-    last_step = work.arrays(f"modes-{name}", compute, **axes)["last_step"]
+    last_step = []
+    for kind in LABELS[:2]:
+        part, members = f"modes-{name}-{kind}", (size.widths, size.seeds, size.steps)
+        result = work.modes(part, NETWORK, datasets[kind], *members, kernel=modes, tolerance=MODE_GAP)
+        last_step.append(result.last_step_held.median("seed").values)
     learned = modes.values[-1] / modes.values[::-1]
     steps = {"steps": np.array(size.steps), "learned": learned}
-    return {"last_step": np.median(last_step, axis=2), "widths": np.array(size.widths), **steps}
+    return {"last_step": np.stack(last_step), "widths": np.array(size.widths), **steps}
 
 
 def held(name: str, modes: Arrays) -> Iterator[Claim]:
@@ -270,9 +269,9 @@ def noise(data: lz.Dataset, draws: int) -> Arrays:
 
 
 def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
-    """Return the curves of Figure 2 for networks at the last step, and the kernel's error there, averaged over seeds.
+    """Return the curves of Figure 2 for networks at the last step, and the test error of the kernel at that step.
 
-    Each seed has its own draw of random labels.
+    All values are averaged over seeds. Each seed has its own draw of random labels.
     """
     data = images(name, size.n, n_test=200)
 

@@ -145,7 +145,10 @@ def draw_functions(
     errors: dict[int, float],
     shares: dict[int, float],
 ) -> Figure:
-    """Draw the results of section 6: norms of powers against n, with bounds dashed, and test errors of networks."""
+    """Draw the results of section 6: norms of powers against n, and test errors of networks.
+
+    Dashed lines show the bounds on the norms.
+    """
     figure, (*norm_axes, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, norms.shape[2]))
     for axes, d, norms_at_d in zip(norm_axes, dims, norms, strict=True):

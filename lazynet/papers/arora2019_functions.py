@@ -1,4 +1,4 @@
-"""Section 6 of Arora et al. 2019: functions on the sphere with a small y' H^-1 y, which networks learn."""
+"""Section 6 of Arora et al. 2019: functions on the sphere that have a small y' H^-1 y and that networks learn."""
 
 from collections.abc import Callable, Iterator
 from math import factorial
@@ -81,7 +81,10 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def norms_of(work: Work, size: Size) -> Arrays:
-    """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, averaged over draws; both have axes (d, n, function)."""
+    """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, averaged over draws.
+
+    Both arrays have the axes (d, n, function).
+    """
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
 
     def compute(d: int, sample: int) -> Arrays:
@@ -131,7 +134,7 @@ def error_of(p: int, size: Size, work: Work) -> float:
 
 
 def learned(errors: dict[int, float]) -> Iterator[Claim]:
-    """Yield the claims that networks learn the covered powers, but only the linear part of other odd powers."""
+    """Yield the claims that networks learn the powers in COVERED, but only the linear part of other odd powers."""
     for p, error in errors.items():
         place = f"Section 6, networks, d = {DIM}, p = {p}"
         if p in COVERED:

@@ -102,7 +102,7 @@ def jobs(size: str) -> list[Job]:
         {"kernel": 8 * n**2, "eigenvectors": eigenvectors_bytes(n)},
         {"eigenvectors": sets * eigenvectors_flops(n), "inverse": sets * n**3 / 3},
     )
-    # A step on the pre-activations of n images takes 2 n^2 m operations.
+    # A training step carried out on the pre-activations of n images takes 2 n^2 m operations.
     trained = {
         "curves": 6 * sets * _steps(settings.curves),
         "speed": 3 * sets * _steps(settings.speed),

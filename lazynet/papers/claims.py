@@ -1,4 +1,4 @@
-"""Claims of a paper, each with the measurement that decides it, and the result of a reproduction."""
+"""The result of a reproduction, and the claims of a paper, each with the measurement that decides it."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal

@@ -183,7 +183,7 @@ def ranks(values: Arrays) -> dict[str, list[float]]:
 
 
 def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figure 2, which shows the same trends at larger levels for images of ten classes."""
+    """Add Figure 2, which shows the same trends, but larger values, for images of ten classes."""
     (widths, seeds, steps), name = size.on_images, size.images.name
     network, place = NETWORK.clone(outputs=10), f"Figure 2, {name}"
     # Most of the movement happens in the first steps.

@@ -15,7 +15,7 @@ from lazynet.papers.li2018_sizes import Mixture
 from lazynet.studies import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# Values read off Figure 1 (b, c) at step 390. Training in the paper is slower than its learning rate implies.
+# Values read off Figure 1 (b, c) at step 390. Training in the paper is slower than the stated learning rate implies.
 PAPER_WIDTHS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 PAPER_ENDS = {
     "coupling": (0.0653, 0.0469, 0.0340, 0.0246, 0.0173, 0.0123, 0.0087),
@@ -138,7 +138,10 @@ def draw_structure(
     labels: dict[str, Result],
     exact: Result,
 ) -> Figure:
-    """Draw how the variance, the number of clusters and random labels affect learning, and draw Lemma 5.1."""
+    """Draw how the variance, the number of clusters and random labels affect learning.
+
+    The last panel shows how the share of coupled units depends on the width (Lemma 5.1).
+    """
     figure, axes_list = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
     by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = axes_list
     rows: Any = (

@@ -29,7 +29,7 @@ class Networks(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images of ten classes: the data set, and the numbers of training, measured and test images."""
+    """A ten-class image data set, and the numbers of images used for training, for measurements and for testing."""
 
     name: str
     n: int
@@ -44,7 +44,7 @@ class Size(NamedTuple):
         data: parameters of the mixture.
         networks: networks for Figure 1.
         early: number of initial steps, after each of which accuracy is measured.
-        wide: smallest width for which the levels are claimed to be small.
+        wide: smallest width at which coupling and relative distance are claimed to be small.
         varied: networks trained on variations of the data.
         variances: noise levels sigma of the components.
         structures: pairs of the number k of classes and the number l of components per class.

@@ -1,4 +1,4 @@
-"""Sections 3, 5 and 6 of Li and Liang 2018: data with richer and poorer structure."""
+"""Sections 3, 5 and 6 of Li and Liang 2018: data with richer or poorer structure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -97,7 +97,7 @@ def coupled(network: Any, variables: Variables, variables_0: Variables, data: lz
 
 
 def numbers(result: Result) -> dict[str, float]:
-    """Return the movement at the last step and the number of steps to 99% accuracy, averaged over networks."""
+    """Return the movement at the last step and the steps needed to reach 99% accuracy, averaged over networks."""
     return {
         "relative distance": moved(result),
         "coupling": float(result.activation_flips.isel(step=-1).mean(skipna=False)),

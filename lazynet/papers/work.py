@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import lazynet as lz
-from lazynet.execution import Arrays, Output, Store, Task, run
+from lazynet.execution import Arrays, Output, Store, Task, result_files, run
 from lazynet.typing import Result
 
 REPRODUCTION = "reproduction"
@@ -54,6 +54,10 @@ class Work:
     def sweep(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
         """Return the result of `lazynet.sweep` with the given arguments."""
         return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
+
+    def modes(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
+        """Return the result of `lazynet.mode_residuals` with the given arguments."""
+        return lz.mode_residuals(network, data, *args, out=self._begin(name), progress=False, **more)
 
     def arrays(self, name: str, compute: Callable[..., Arrays], **axes: Sequence[Any]) -> Arrays:
         """Return the arrays that `compute` returns, or read them from the folder if they are stored there.
@@ -100,8 +104,8 @@ class Part:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the arrays into a dataset and its files."""
-        return Output(self._assemble, _files)
+        """The functions that assemble the arrays into a dataset and return the contents of its files."""
+        return Output(self._assemble, result_files)
 
     def request(self) -> str:
         """Return the request as canonical JSON."""
@@ -128,10 +132,9 @@ class Part:
         variables = {}
         for name in cells[0]:
             stacked = np.stack([cell[name] for cell in cells])
-            dims = [*self.axes, *(f"{name}_dim_{axis}" for axis in range(stacked.ndim - 1))]
-            variables[name] = (dims, stacked.reshape(*shape, *stacked.shape[1:]))
+            dims = [
+                *(f"axis_{axis}" for axis in self.axes),
+                *(f"{name}_dim_{axis}" for axis in range(stacked.ndim - 1)),
+            ]
+            variables[name] = (dims, stacked.reshape(shape + stacked.shape[1:]))
         return xarray.Dataset(variables, attrs={"kind": self.kind})
-
-
-def _files(result: Result) -> dict[str, bytes]:
-    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}

@@ -21,27 +21,30 @@ FIGURES = {
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
 }
 VERDICTS = {"sweep": ("lazynet.studies.sweep._verdict", "verify_sweep")}
-OUTPUTS = {kind: (f"lazynet.studies.{kind}._study", "OUTPUT") for kind in ("sweep", "infinite_width", "line_ensemble")}
+OUTPUTS = {
+    kind: (f"lazynet.studies.{kind}._study", "OUTPUT")
+    for kind in ("sweep", "infinite_width", "line_ensemble", "mode_residuals")
+}
 
 
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
-    Each exponent is fitted to the seed means at all widths, with a 95% interval from a bootstrap over seeds, both at
-    every snapshot and for the maximum over snapshots. Gaps are judged by the maximum, because the theorems bound the
+    Exponents are fitted to the seed means at all widths, both at every snapshot and for the maximum over snapshots.
+    Their 95% intervals come from a bootstrap over seeds. Gaps are judged by the maximum, because the theorems bound the
     supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
 
     A row of the verdict holds if its whole interval lies within the band around the prediction (for "at most" rows,
     below the upper end of the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A
     row that would hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory
-    predicts; the levels show whether the network is lazy.
+    predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: result of `lazynet.sweep` with no axes other than width and seed.
         band: largest allowed distance between the fitted and the predicted exponent, positive.
-        corrections: whether to also fit a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at infinite width
-            (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the status of the
-            row.
+        corrections: whether to also fit the form a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at
+            infinite width (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the
+            status of the row.
 
     Returns:
         A `Verdict`.

@@ -176,10 +176,10 @@ def population_bound(
     Args:
         train_loss: Mean on the training set of a loss in [0, 1] that is 1-Lipschitz in the prediction.
         n: Number of training examples.
-        movement: Displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) at infinite width and time.
+        movement: Displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) as width and time go to infinity.
         delta: Probability that the bound fails, split equally between the initialization and the sample.
         width: Width m. Defaults to the infinite-width limit.
-        radius: Largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required with `width`.
+        radius: Largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required if `width` is given.
         init_scale: Initial scale kappa of the weights.
         symmetric: Whether the units are initialized in identical pairs.
 

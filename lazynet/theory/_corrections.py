@@ -45,7 +45,7 @@ def fit_correction(
     Finite networks scale as a m^p (1 + b m^(-q) + ...), so the slope over widths at which the second term is not small
     differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
     search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that repeats the
-    whole fit. This interval is wider than the interval of a slope, because more parameters are fitted.
+    whole fit. This interval is wider than that of `fit_exponent`, because more parameters are fitted.
 
     Args:
         widths: Widths in ascending order, shape (w,): at least 4 widths, or 5 if the power is fitted.

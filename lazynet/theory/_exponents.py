@@ -44,7 +44,8 @@ class Prediction(NamedTuple):
     """Predicted exponent of a quantity.
 
     Attributes:
-        quantity: Name of the quantity, followed by the name of the trained array in brackets if there is one.
+        quantity: Name of the quantity, followed by the name of a trained array in brackets if the prediction is for a
+            single array.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
         exponent: Predicted exponent in the width.
     """
@@ -60,8 +61,8 @@ class Layer(NamedTuple):
     Attributes:
         gradient: Exponent of the norm of df/dW.
         start: Exponent of the initial norm of W.
-        change: Exponent of the relative change, in one step, of the pre-activations that W produces, for a learning
-            rate and residuals of order 1; None for the readout.
+        change: Exponent of the relative change of the pre-activations that W produces, in one step with a learning rate
+            and residuals of order 1; None for the readout.
     """
 
     gradient: float
@@ -70,7 +71,7 @@ class Layer(NamedTuple):
 
 
 def predicted_exponents(scaling: Scaling) -> list[Prediction]:
-    """Predict the exponents in the width m of measured quantities after a fixed number of steps.
+    """Predict how quantities measured after a fixed number of steps scale with the width m.
 
     Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
     exponent of f_0 if that is larger and the network is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
@@ -82,14 +83,14 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 
     With several hidden layers (Lee et al. 2019, Figure 1), the middle layers have ||W_0|| ~ kappa m, and their relative
     displacement is of order 1 / m. The predictions for displacements are only upper bounds if arrays with different
-    exponents add up, or if f_0 and the targets have different exponents, because a sum of two powers is not a power.
-    The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only trained
-    layer.
+    exponents contribute, or if f_0 and the targets have different exponents, because a sum of two powers is not a
+    power. The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only
+    trained layer.
 
     A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
     the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. Gaps
-    between predictions scale as the learned part times this change, times the fluctuations m^(-1/2) at initialization,
-    or times the larger of the two.
+    between predictions scale as the learned part times one factor: this change, the fluctuations m^(-1/2) at
+    initialization, or the larger of the two.
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
@@ -166,9 +167,10 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
     """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
     The exponents hold for unit inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies the
-    pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. The norm of
-    df/dW_l is m^(-a_l) times the norms of the signal and of the input of W_l. A step in W_l changes z_l coherently, by
-    eta m^(-2 a_l) times the signal and the squared norm of the input.
+    pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If the
+    parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is m^(-a_l) times the norms of the signal and of the
+    input of W_l. A step in W_l changes its pre-activations z_l coherently, by eta m^(-2 a_l) times the signal and
+    the squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]

@@ -16,7 +16,7 @@ TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
     "lion": optax.lion,
 }
-# Gradient flow is not an optax transformation, because its step size follows the outputs of the network.
+# Gradient flow is not an optax transformation, because its step size depends on the outputs of the network.
 FLOW = "flow"
 OPTIMIZERS = (*TRANSFORMATIONS, FLOW)
 # Optimizers whose weight decay is decoupled from the gradient.

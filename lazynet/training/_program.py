@@ -60,8 +60,8 @@ class Carry(NamedTuple):
         stopped_at: Number of steps that the member took before it stopped, or NEVER.
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
-        root_sum: Sum of sqrt(loss) over steps and its rounding error (Kahan summation). The compensated sum does
-            not depend on how the steps are divided into calls, which varies with the timing.
+        root_sum: Sum of sqrt(loss) over steps, and the rounding error of this sum (Kahan summation). The compensated
+            sum does not depend on how the steps are divided into calls, which varies with the timing.
     """
 
     state: State
@@ -95,7 +95,7 @@ class Layout(Protocol):
     """Placement of the members' arrays on devices; equal layouts share a compiled program."""
 
     def spread(self, tree: PyTree) -> PyTree:
-        """Distribute traced arrays, which are stacked over members along their first axis, over devices."""
+        """Distribute traced arrays across devices. The first axis of every array runs over members."""
         ...
 
     def to_host(self, tree: PyTree) -> PyTree:
@@ -103,7 +103,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return one number that is the same on all processes that share the members."""
+        """Return the same number on all processes that share the members."""
         ...
 
 
@@ -149,8 +149,8 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
     Args:
         steps: Number of training steps, at least 1.
-        snapshots: Either the steps themselves, or the number of steps to space evenly on a logarithmic scale between 1
-            and `steps`, rounded to integers.
+        snapshots: Either the steps themselves, or how many steps to space evenly on a logarithmic scale between 1 and
+            `steps`. Spaced steps are rounded to integers.
 
     Returns:
         Unique steps in ascending order, as int64, including 0 and `steps`.
@@ -176,7 +176,7 @@ def simulate(
         stepper: Algorithm that takes a step.
         measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
         members: Variables, keys and contexts of the members, stacked along the first axis.
-        shared: Arrays returned by `stepper.share`, the targets "y" and the scalar "learning_rate".
+        shared: Arrays returned by `stepper.share`, together with the targets "y" and the scalar "learning_rate".
         snapshots: Steps of the snapshots in ascending order, starting with 0.
         on_steps: Callback that receives the number of steps taken by each call to the device.
         checkpoint: Storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
@@ -293,7 +293,7 @@ def _advance(
     stop: Stop | None,
     layout: Layout,
 ) -> tuple[Carry, dict[str, Array]]:
-    """Take the steps from `first` to `last` - 1 for every member, then measure the members if this is a snapshot.
+    """Take the steps from `first` to `last` - 1 for every member, then measure them if `is_snapshot` is true.
 
     The step numbers are traced, so that a single compiled program serves all snapshots.
     """

@@ -31,7 +31,7 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
         The stepper.
 
     Raises:
-        ValueError: If the optimizer names a stepper that does not support this network and training.
+        ValueError: If the optimizer names a stepper that does not support the network or the training settings.
     """
     if not isinstance(optimizer, Optimizer):
         return AutodiffStepper(network, loss, optimizer, batch_size)

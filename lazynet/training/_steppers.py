@@ -93,7 +93,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True)
 class AutodiffStepper:
-    """Training of any network on any loss with an optax optimizer, on the full batch or on mini-batches.
+    """Training of any network with any loss and an optax optimizer, on the full batch or on mini-batches.
 
     Each epoch draws a new permutation of the examples and divides it into mini-batches; the last n mod B examples are
     left out of that epoch. The gradient of a summed loss is scaled by n / B.
@@ -262,7 +262,7 @@ class HiddenStepper:
         return shared["learning_rate"] * self._layer.factor
 
     def _sum(self, terms: Array) -> Array:
-        """Return the outputs (k, n) from the terms of all blocks."""
+        """Return the outputs (k, n), computed from the terms of all blocks."""
         return self._layer.factor * self.units.total(terms)
 
     def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:

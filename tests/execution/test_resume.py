@@ -366,7 +366,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "0 of 3 cells are stored" in line
-    assert "--resume continues" in line
+    assert "use --resume to continue the run" in line
     assert cli.main(["status", out]) == 0
     assert "again with --resume" in capsys.readouterr().out
     # While the figure is drawn everything else is written.

@@ -153,3 +153,16 @@ def test_theory_predicts_the_exponents_of_exactly_the_entries_that_say_so():
             assert row.relation in (relation, "at most")
             names.add(name)
     assert names == {name for name, quantity in catalogue().items() if quantity.predicted}
+
+
+def test_a_quantity_that_jax_cannot_trace_is_refused_before_any_work(tmp_path):
+    quantity = lz.Quantity(
+        "norm", "a number", measure=lambda network, variables, variables_0, data: float(data.y_train[0])
+    )
+    lz.register_quantity(quantity)
+    try:
+        with pytest.raises(ValueError, match=r"^measure of the quantity 'norm' must be a function that JAX can trace"):
+            lz.sweep(NETWORK, DATA, [8], 1, 3, learning_rate=0.1, out=tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
+    finally:
+        unregister_quantity("norm")

@@ -128,7 +128,7 @@ def use(network):
         (lambda: lz.from_flax(lambda m: nn.relu and nn.Sequential([nn.relu])), "no parameters"),
         (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.Dropout(0.5, rngs=rngs)), outputs=2), "Rng"),
         (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.BatchNorm(m, rngs=rngs)), outputs=2), "BatchStat"),
-        (lambda: lz.from_nnx(lambda m: Perceptron(m, nnx.Rngs(0))), r"function \(width, rngs\)"),
+        (lambda: lz.from_nnx(lambda m: Perceptron(m, nnx.Rngs(0))), r"function make\(width, rngs\)"),
         (lambda: lz.from_flax(linen), "Use outputs=2"),
         (lambda: lz.from_flax(linen, outputs=0), "outputs must be a positive integer, got 0"),
         (lambda: lz.from_flax(linen, parametrization="ntp"), "parametrization must be one of"),

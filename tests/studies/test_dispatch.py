@@ -36,7 +36,7 @@ RESULTS = {
     "kind",
     [pytest.param(kind, marks=[] if kind in ("sweep", "infinite_width") else pytest.mark.slow) for kind in RESULTS],
 )
-@pytest.mark.filterwarnings("ignore:The kernel change")
+@pytest.mark.filterwarnings("ignore:There is no boundary")
 def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind, tmp_path):
     result = RESULTS[kind]()
     assert (result.attrs["kind"], result.attrs["schema"]) == (kind, SCHEMA)
@@ -66,3 +66,14 @@ def test_results_of_no_known_kind_are_refused(function, attrs):
     result = xr.Dataset({"train_loss": ("step", np.ones(3))}, attrs=attrs)
     with pytest.raises(ValueError, match="must be one of sweep, infinite_width, laziness_map, line_ensemble, mode_"):
         function(result)
+
+
+def test_the_snapshots_of_a_run_are_labeled_too():
+    snapshots = lz.train(NETWORK, DATA, jax.random.key(0), steps=5).snapshots
+    assert (snapshots.attrs["kind"], snapshots.attrs["schema"]) == ("train", SCHEMA)
+    quantities = {**catalogue(), **catalogue("train")}
+    for name in set(snapshots.variables) - {"train_example", "test_example", "output"}:
+        assert snapshots[name].attrs["long_name"] == quantities[name].meaning
+    assert snapshots.test_prediction.attrs["units"] == "targets"
+    with pytest.raises(ValueError, match=r"^result.attrs\['kind'\] must be one of .*, got 'train'"):
+        lz.plot(snapshots)

@@ -5,6 +5,7 @@ import json
 from itertools import pairwise
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tolerance import assert_close
@@ -12,6 +13,7 @@ from unchecked import unchecked
 
 import lazynet as lz
 from lazynet.kernels import spectrum
+from lazynet.training import member_key, start_key
 
 KEY = jax.random.key(0)
 
@@ -167,6 +169,99 @@ def test_bad_arguments_are_refused(narrow, data, analytic):
         run = lz.train(lz.TwoLayer(width=16), data, KEY, 2, learning_rate=0.01, batch_size=8)
     with pytest.raises(ValueError, match="run must be trained by full-batch sgd on the squared loss"):
         lz.mode_residuals(run, analytic, y)
+
+
+@pytest.fixture(scope="module")
+def several(data):
+    """Two widths and two seeds, of which the narrow networks leave the kernel."""
+    return lz.mode_residuals(lz.TwoLayer(width=2), data, [32, 256], 2, 60, dtype="float64")
+
+
+@pytest.mark.parametrize(("width", "seed"), [(32, 1), (256, 0)])
+def test_several_networks_are_those_trained_one_at_a_time(several, data, analytic, width, seed):
+    run = lz.train(lz.TwoLayer(width=width), data, member_key(width, seed), 60, dtype="float64")
+    alone, member = lz.mode_residuals(run, analytic, data.y_train), several.sel(width=width, seed=seed)
+    for name in ("residual", "kernel_residual", "gap", "eigenvalue"):
+        assert member[name].dims == alone[name].dims
+        np.testing.assert_allclose(member[name], alone[name], rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(member.last_step_held, alone.last_step_held)
+    assert 0 < (several.last_step_held.sel(width=32) < 60).mean() < 1
+    assert (several.last_step_held.mean(["seed", "mode"]).diff("width") > 0).all()
+    assert several.attrs["kind"] == "mode_residuals"
+    assert several.residual.attrs["units"] == "targets"
+
+
+def test_several_networks_with_a_kernel_of_ones_own_and_several_outputs():
+    """Networks that are linear in their parameters, with their own kernel, follow it; with twice that kernel, not."""
+    digits = lz.load_dataset("digits", (0, 1, 2), n_train=20, n_test=4)
+    network = lz.TwoLayer(width=64, outputs=3, train="readout", symmetric=False)
+    variables = network.init(start_key(member_key(64, 3)), jnp.asarray(digits.x_train))
+    k = lz.empirical_ntk(network, variables, digits.x_train)
+    options = {"learning_rate": 0.1, "dtype": "float64"}
+    own = lz.mode_residuals(network, digits, [64], [3], 50, kernel=k, **options)
+    assert own.residual.dims == ("width", "seed", "step", "mode", "output")
+    assert own.gap.max() < 1e-8
+    assert (own.last_step_held == 50).all()
+    twice = lz.mode_residuals(network, digits, [64], [3], 50, kernel=spectrum(2 * k), **options)
+    assert twice.gap.max() > 0.1
+    np.testing.assert_allclose(twice.eigenvalue, 2 * own.eigenvalue)
+
+
+def test_several_networks_are_stored_resumed_and_shared_among_shards(several, data, tmp_path):
+    given = (lz.TwoLayer(width=2), data, [32, 256], 2, 60)
+    for shard in ((1, 2), (2, 2)):
+        folder = lz.RunFolder(tmp_path / "run", shard=shard)
+        assert lz.mode_residuals(*given, dtype="float64", out=folder, progress=False) is None
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("cells/*.npz")}
+    assert len(cells) == 2
+    assert lz.merge_shards(tmp_path / "run").drop_attrs().identical(several.drop_attrs())
+    folder = lz.RunFolder(tmp_path / "run", resume=True)
+    assert lz.mode_residuals(*given, dtype="float64", out=folder).drop_attrs().identical(several.drop_attrs())
+    assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("cells/*.npz")}
+    with pytest.raises(ValueError, match="tolerance"):
+        lz.mode_residuals(*given, dtype="float64", tolerance=0.2, out=folder)
+
+
+def test_several_networks_that_diverge_are_reported(data):
+    with (
+        pytest.warns(UserWarning, match="learning_rate is 200 at width 32"),
+        pytest.warns(UserWarning, match="2 of 2 networks of width 32 diverged"),
+    ):
+        result = lz.mode_residuals(lz.TwoLayer(width=2), data, [32], 2, 200, learning_rate=200.0)
+    assert (result.last_step_held == 0).all()
+
+
+def test_bad_arguments_of_several_networks_are_refused(data, analytic):
+    given = (lz.TwoLayer(width=2), data, [32], 2, 10)
+    with pytest.raises(ValueError, match="tolerance must be positive and finite"):
+        lz.mode_residuals(*given, tolerance=0.0)
+    with pytest.raises(ValueError, match=r"kernel must have the shape \(32, 32\)"):
+        lz.mode_residuals(*given, kernel=analytic[:-1, :-1])
+    with pytest.raises(ValueError, match="kernel must be symmetric"):
+        lz.mode_residuals(*given, kernel=np.triu(analytic))
+    with pytest.raises(ValueError, match="kernel must be positive semidefinite"):
+        lz.mode_residuals(*given, kernel=analytic - np.eye(32))
+    network = lz.from_functions(
+        lambda key, x, width: {"w": jax.random.normal(key, (x.shape[1],))}, lambda p, x: x @ p["w"]
+    )
+    with pytest.raises(ValueError, match="kernel must be given for a network without an analytic kernel"):
+        lz.mode_residuals(network, *given[1:])
+
+
+def test_the_figure_of_several_networks(several):
+    left, held = lz.plot(several).axes
+    assert "width 256" in left.get_title()
+    points = {line.get_label(): line for line in held.lines if not line.is_dashed()}
+    for width in (32, 256):
+        np.testing.assert_array_equal(
+            points[str(width)].get_ydata(), several.last_step_held.sel(width=width).median("seed")
+        )
+    (learned,) = [line for line in held.lines if line.is_dashed()]
+    np.testing.assert_allclose(learned.get_ydata(), several.eigenvalue[0] / several.eigenvalue, rtol=1e-6)
+    share = (several.last_step_held.sel(width=256) == 60).mean().item()
+    assert (
+        f"{share:.0%} of the modes stay within 10% of the kernel to step 60 at width 256" in left.figure.get_suptitle()
+    )
 
 
 def test_the_settings_of_a_run_go_with_it(narrow):

@@ -35,7 +35,7 @@ def infinite_width(
         network: the network; its width does not matter.
         data: the data, with labels as targets.
         steps: number of training steps.
-        snapshots: number of log-spaced steps at which to predict.
+        snapshots: number of log-spaced steps at which predictions are made.
         learning_rate: eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
         dtype: dtype of the kernel's entries, "float64" or "float32".
         storage: how to store the kernel, as in `lazynet.kernel_operator`.
@@ -100,7 +100,7 @@ def check_infinite_width(
     check_storage(dtype, storage)
     if not is_labels(data.y_train):
         raise ValueError(
-            "y_train must contain class labels, got other values. Only class labels can be compared with random labels."
+            "y_train must contain class labels, got other values. For other targets, use lazynet.kernel_descent."
         )
     kernel = analytic_kernel(network)
     if kernel is None:

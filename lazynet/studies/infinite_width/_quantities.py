@@ -10,9 +10,9 @@ add(
     catalogue()["step"],
     Quantity("labels", "kind of training labels: true or random", "", dims=("labels",), coordinate=True),
     Quantity("train_loss", "loss of the infinite-width prediction on the training set", "loss", dims=BOTH),
-    Quantity("train_error", "share of misclassified training examples", dims=BOTH),
+    Quantity("train_error", "fraction of misclassified training examples", dims=BOTH),
     Quantity("test_loss", "loss of the infinite-width prediction on the test set", "loss", dims=("step",)),
-    Quantity("test_error", "share of misclassified test examples", dims=("step",)),
+    Quantity("test_error", "fraction of misclassified test examples", dims=("step",)),
     Quantity("complexity", "sqrt(2 y' K^-1 y / n)", "targets", dims=("labels",)),
     Quantity("lambda_max", "largest eigenvalue of K on the training set", dims=()),
 )

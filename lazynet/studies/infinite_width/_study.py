@@ -12,7 +12,7 @@ import numpy as np
 
 from lazynet.data import Dataset, label_noise
 from lazynet.dynamics import kernel_descent
-from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
+from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance, result_files
 from lazynet.experiment import CellCheckpoint, as_json, fingerprint, limit_settings
 from lazynet.kernels import CrossOperator, KernelOperator, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import label_result, zero_one_error
@@ -34,7 +34,7 @@ class InfiniteWidth:
         data: the data, with labels as targets.
         kernel: the network's analytic kernel.
         steps: number of training steps.
-        snapshots: number of log-spaced steps at which to predict.
+        snapshots: number of log-spaced steps at which predictions are made.
         learning_rate: eta, or None for 1 / lambda_max.
         dtype: dtype of the kernel's entries.
         storage: how to store the kernel, or None for the fastest way that fits in memory.
@@ -54,7 +54,7 @@ class InfiniteWidth:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the labeled result and its files."""
+        """The functions that assemble the labeled result and return the contents of its files."""
         return OUTPUT
 
     def request(self) -> str:
@@ -170,7 +170,7 @@ def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.n
 
 
 def _errors(f: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return the error rate at each step; at step 0, where outputs are zero, it is the rate of random guessing."""
+    """Return the error rate at each step; at step 0, where outputs are zero, return that of random guessing."""
     if y.shape[1] == 1:
         f, y = f[..., 0], y[..., 0]
     errors = np.array(zero_one_error(f, y))
@@ -205,8 +205,4 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
     return result
 
 
-def _files(result: Result) -> dict[str, bytes]:
-    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
-
-
-OUTPUT = Output(_assemble, _files)
+OUTPUT = Output(_assemble, result_files)

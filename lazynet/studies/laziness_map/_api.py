@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.execution import RunFolder, as_run_folder, write_file
+from lazynet.execution import RunFolder, as_run_folder, result_files, write_file
 from lazynet.experiment import (
     Measure,
     MemberStatus,
@@ -74,7 +74,7 @@ class Setting:
         data: the data.
         seeds: the seeds.
         steps: the maximum number of training steps.
-        stop: criteria for stopping when a network fits its data or its training stalls.
+        stop: criteria by which training stops once a network fits its data or its training stalls.
         dtype: the dtype of the training.
         folder: the folder of the map, with a sweep in each subfolder, or None to store nothing.
         deadline: the time at which the time limit expires, as a value of `time.monotonic()`.
@@ -151,10 +151,10 @@ def laziness_map(
     """Map how far kernels move and how well networks generalize at each width m and output scale alpha.
 
     Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until only a small
-    fraction of the initial loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019), using the gradient flow
-    of `lazynet.Optimizer("flow")`. In the NTK parametrization, the regime depends on sqrt(m) alpha: networks are lazy
-    if this parameter is large and learn features if it is small, and the boundary follows alpha ~ m^(-1/2). At each
-    width, `output_scales` should bracket the boundary, which is then located by bisection.
+    fraction of the initial loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019). The training follows the
+    gradient flow of `lazynet.Optimizer("flow")`. In the NTK parametrization, the regime depends on sqrt(m) alpha:
+    networks are lazy if this parameter is large and learn features if it is small, and the boundary follows
+    alpha ~ m^(-1/2). At each width, `output_scales` should bracket the boundary, which is then located by bisection.
 
     Args:
         network: the family of networks, with a field `output_scale`; its own width and output scale are replaced. The
@@ -167,7 +167,7 @@ def laziness_map(
         fitted: fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: maximum number of training steps.
         dtype: dtype of the training, "float32" or "float64".
-        out: a new folder, or a `lazynet.RunFolder`. The folder contains result.nc, and a sweep in each subfolder. A map
+        out: a new folder, or a `lazynet.RunFolder`. The folder contains result.nc and a subfolder for each sweep. A map
             can be resumed with a different `change`. A shard computes its share of the networks at `output_scales`; to
             find the boundary, resume the map without a shard.
         progress: whether to show progress on a terminal.
@@ -177,7 +177,7 @@ def laziness_map(
 
         - Over width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
           unfinished (after the last step), diverged, and dead (training stalled before the network fitted its data).
-        - Over width, output_scale and seed, with NaN for networks that do not fit: kernel_change, test_loss,
+        - Over width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
           test_error, relative_displacement, time and, if measured, activation_flips.
         - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
         - Over width and `round`: tried_scale. Over width, `round` and seed: tried_change.
@@ -236,7 +236,8 @@ def laziness_map(
     result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": why_steeper(settings) if steeper else ""}
     label_result(result, "laziness_map")
     if folder is not None:
-        write_file(Path(folder.path) / "result.nc", bytes(result.to_netcdf(engine="h5netcdf")))
+        for name, content in result_files(result).items():
+            write_file(Path(folder.path) / name, content)
     return result
 
 

@@ -1,4 +1,4 @@
-"""The boundary of a laziness map, where networks stop being lazy: its scales and exponent, and the curves' collapse."""
+"""The boundary of a laziness map, where networks stop being lazy, and the collapse of the kernel-change curves."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -33,7 +33,8 @@ class Boundary(NamedTuple):
 def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
     """Return the mean of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
-    If most networks do not fit their data, the remaining networks are not a random sample.
+    Networks that do not fit their data have NaN values. If most networks do not fit, the others are not a random
+    sample.
     """
     finite = np.isfinite(changes)
     count = finite.sum(axis=-1)
@@ -55,7 +56,7 @@ def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], leve
         for (a, above), (b, below) in pairwise(zip(scales, change, strict=True))
         if above >= level > below
     ]
-    # After its last fall, the change must stay below the level.
+    # The change must still be below the level at the largest scale.
     return falls[-1] if falls and change[-1] < level else None
 
 
@@ -100,10 +101,10 @@ def collapse_spread(
     changes: Float[np.ndarray, "w a"],
     exponent: float,
 ) -> float:
-    """Return the RMS deviation of the log changes at all widths from their mean curve over m^exponent alpha.
+    """Return the RMS deviation of the curves at all widths from their mean curve.
 
-    Curves are compared in the range where all widths have values. The result is NaN if there is no such range or only
-    one width.
+    Each curve is the log of the change as a function of the control parameter m^exponent * alpha. Curves are compared
+    in the range where all widths have values. The result is NaN if there is no such range or only one width.
 
     Args:
         widths: widths, (w,).
@@ -141,9 +142,9 @@ def boundary_exponent(scaling: Scaling | None) -> float:
     """Return the predicted exponent p of the output scale alpha ~ m^p at the boundary, or NaN if it is unknown.
 
     To first order, the relative change of the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
-    alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate if
-    the relative change of the readout has a larger exponent than the relative change of the kernel, as in the standard
-    parametrization with one hidden layer.
+    alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate,
+    and p is unknown, if the relative change of the readout has a larger exponent than the relative change of the
+    kernel, as in the standard parametrization with one hidden layer.
     """
     rows = [] if scaling is None else predicted_exponents(scaling)
     change = next((row.exponent for row in rows if row.quantity == "kernel_drift"), np.nan)
@@ -171,9 +172,9 @@ def why_steeper(settings: dict[str, Any]) -> str:
     if not settings["traits"]["kernel_of_signs"]:
         return ""
     return (
-        "if only the hidden layer is trained, the kernel changes by flipped signs only; random flips add m^(-3/4) "
-        "alpha^(-1/2), whose boundary goes as m^(-3/2); so the boundary of small changes is steeper than m^(-1/2), and "
-        "approaches m^(-1/2) as m grows"
+        "if only the hidden layer is trained, the kernel changes only through flipped signs; random flips contribute a "
+        "change of order m^(-3/4) alpha^(-1/2), for which the boundary falls as m^(-3/2); the boundary for small "
+        "changes is therefore steeper than m^(-1/2), and its slope approaches this power as m grows"
     )
 
 

@@ -14,7 +14,7 @@ add(
         dims=("width", "output_scale"),
         coordinate=True,
     ),
-    Quantity("output_scale", "factor alpha in front of the output", dims=("output_scale",), coordinate=True),
+    Quantity("output_scale", "factor alpha that multiplies the output", dims=("output_scale",), coordinate=True),
     Quantity("control", "control parameter m^p alpha", dims=("width", "output_scale"), coordinate=True),
     Quantity("status", "how the training of a network ended", "", dims=GRID),
     Quantity(
@@ -24,15 +24,15 @@ add(
     ),
     Quantity("train_loss", "training loss at the end of training", "loss", dims=GRID),
     Quantity("test_loss", "test loss, for a network that fits its data", "loss", dims=GRID),
-    Quantity("test_error", "share of misclassified test examples, for a network that fits its data", dims=GRID),
+    Quantity("test_error", "fraction of misclassified test examples, for a network that fits its data", dims=GRID),
     Quantity(
         "activation_flips",
-        "share of pre-activation signs that differ from initialization, for a network that fits its data",
+        "fraction of pre-activation signs that differ from initialization, for a network that fits its data",
         dims=GRID,
     ),
     Quantity(
         "relative_displacement",
-        "norm of params - params(0) over the norm of params(0), for a network that fits its data",
+        "norm of params - params(0) divided by the norm of params(0), for a network that fits its data",
         dims=GRID,
     ),
     Quantity("time", "time at which the gradient flow ends", dims=GRID),

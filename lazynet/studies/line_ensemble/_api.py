@@ -33,13 +33,13 @@ def line_ensemble(
 ) -> Any:
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
-    At infinite width, the outputs at any time of full-batch descent are a Gaussian process (Lee et al. 2019, Figure 2),
-    whose mean and standard deviation `lazynet.kernel_ensemble` computes. The gap between each network and the
-    infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 + variance.
+    At infinite width, the outputs at any time during full-batch descent form a Gaussian process (Lee et al. 2019,
+    Figure 2), whose mean and standard deviation `lazynet.kernel_ensemble` computes. The gap between each network and
+    the infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 + variance.
 
     Args:
         network: the family of networks; its own width is replaced by each of `widths`. If the initialization is
-            symmetric, nothing is random at infinite width.
+            symmetric, the infinite-width limit is not random.
         data: the training examples, for full-batch descent on the squared loss; the test examples are ignored.
         ends: the inputs x_1 and x_2, each of shape (d,).
         widths: numbers of hidden units.
@@ -81,21 +81,12 @@ def line_ensemble(
     """
     inputs, coordinates = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
     line = replace(data, x_test=inputs, y_test=np.zeros((len(coordinates), *data.y_train.shape[1:])))
-    training = make_training(
-        steps,
-        loss="squared",
-        optimizer="sgd",
-        batch_size=None,
-        snapshots=snapshots,
-        stop=None,
-        measure=None,
-        dtype=dtype,
-    )
+    training = make_training(steps, snapshots=snapshots, dtype=dtype)
     spec = make_spec(network, line, widths, seeds, training, learning_rate)
     if len(spec.seeds) < 2:
         raise ValueError(
-            f"seeds must specify at least two seeds, got {len(spec.seeds)}. The standard deviation of a single network "
-            "is undefined."
+            f"seeds must specify at least two seeds, got {len(spec.seeds)}. With a single seed, the standard deviation "
+            "over seeds is undefined."
         )
     folder = as_run_folder(out)
     with together():

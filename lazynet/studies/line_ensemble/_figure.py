@@ -94,6 +94,6 @@ def _draw_gap(axes: Axes, result: Result) -> None:
         float(values.where(values > 0).min()) for values in (last[name] for name in lines) if (values > 0).any()
     ]
     if smallest:
-        # Set the lower limit, because the error bar of an unresolved value reaches below zero.
+        # Set the lower limit, because error bars may extend below zero, which a logarithmic axis cannot show.
         axes.set_ylim(bottom=min(smallest) / 5)
         axes.legend()

@@ -2,18 +2,19 @@
 
 import json
 import time
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lazynet.dynamics import kernel_descent, kernel_ensemble
-from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
-from lazynet.experiment import CellCheckpoint, Pack, Record, References, Spec, Trained, as_json, train_pack, units_of
+from lazynet.execution import Arrays, Output, Task, TaskProgress, result_files
+from lazynet.experiment import CellCheckpoint, Pack, Record, References, Spec, Trained, as_json, train_pack
 from lazynet.kernels import start_covariance
 from lazynet.measures import label_result
+from lazynet.studies._packs import pack_task, rates_of, squared_losses, study_attributes, warn_of_divergence
 from lazynet.typing import Result
 
 KIND = "line_ensemble"
@@ -52,12 +53,8 @@ class LineEnsemble:
         return as_json(json.loads(self.spec.request()) | self._line())
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, with the learning rates of the stored record if there is one."""
-        if stored:
-            rates = Record.from_json(stored).rates
-        else:
-            rates = [self.references.rates(self.spec.points[0], self.spec.widths)]
-        record = self.spec.record(rates)
+        """Return the record, reusing the learning rates of the stored record if there is one."""
+        record = self.spec.record(rates_of(self.spec, self.references, stored))
         record.settings.update(self._line())
         return record.to_json() | {"begun": time.time(), "outputs": self.spec.data.y_train.ndim > 1}
 
@@ -65,13 +62,8 @@ class LineEnsemble:
         """Return a task for each pack of networks, and a task for the infinite-width limit."""
         plan = Record.from_json(record)
         packs = [
-            Task(
-                key=f"{number:06d}",
-                name=f"width {pack.width}",
-                units=units_of(self.spec, pack),
-                compute=partial(self._networks, pack, plan.rates[0][pack.width]),
-                program=pack.width,
-                losses=partial(_losses, pack),
+            pack_task(
+                self.spec, number, pack, partial(self._networks, pack, plan.rates[0][pack.width]), itemgetter("loss")
             )
             for number, pack in enumerate(plan.packs)
         ]
@@ -84,8 +76,8 @@ class LineEnsemble:
         """Return predictions and their gaps to the limit from the same initialization, (members, step, place, ...)."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
-        losses = np.sum((trained.records["train_prediction"][:, -1] - line.y_train) ** 2 / 2, axis=-1)
-        arrays = {"prediction": trained.records["test_prediction"], "loss": losses.reshape(len(losses), -1).sum(axis=1)}
+        losses = squared_losses(trained.records["train_prediction"][:, -1], line.y_train)
+        arrays = {"prediction": trained.records["test_prediction"], "loss": losses}
         limit = self.references.limit(self.spec.points[0], pack.width)
         if limit is None:
             return arrays
@@ -131,12 +123,6 @@ def _gap(trained: Trained, line: Any, limit: Any, rate: float, steps: np.ndarray
     return f - np.moveaxis(predicted, 2, 0)
 
 
-def _losses(pack: Pack, arrays: Arrays) -> dict[str, float]:
-    return {
-        f"width {pack.width}, seed {seed}": float(loss) for seed, loss in zip(pack.seeds, arrays["loss"], strict=True)
-    }
-
-
 def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
     import xarray
 
@@ -150,17 +136,10 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
         "place": plan.settings["places"],
     }
     result = xarray.Dataset(table, coords=coords)
-    _warn_of_divergence(result, outputs)
-    result.attrs |= provenance(json.dumps(plan.settings), plan.settings["dtype"], record["begun"])
+    warn_of_divergence((~np.isfinite(result.prediction.isel(step=-1))).any(["place", *outputs]))
+    result.attrs |= study_attributes(record)
     label_result(result, KIND)
     return result
-
-
-def _warn_of_divergence(result: Result, outputs: tuple[str, ...]) -> None:
-    diverged = (~np.isfinite(result.prediction.isel(step=-1))).any(["place", *outputs]).sum("seed")
-    for width, count in zip(result.width.values.tolist(), diverged.values.tolist(), strict=True):
-        if count:
-            warnings.warn(f"{count} of {result.sizes['seed']} networks of width {width} diverged.", stacklevel=2)
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
@@ -186,7 +165,7 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return gap^2, bias^2 and variance over seeds, with jackknife standard errors of the last two for 3 or more seeds.
+    """Return gap^2, bias^2 and variance over seeds and, for 3 or more seeds, jackknife standard errors of the last two.
 
     Args:
         gap: gap to the limit, (width, seed, step, place).
@@ -226,8 +205,4 @@ def _bands(bands: Arrays, outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.n
     return {"kernel_mean": ((*dims, *outputs), means), "kernel_deviation": (dims, deviations)}
 
 
-def _files(result: Result) -> dict[str, bytes]:
-    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
-
-
-OUTPUT = Output(_assemble, _files)
+OUTPUT = Output(_assemble, result_files)

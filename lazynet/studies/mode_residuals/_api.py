@@ -1,52 +1,136 @@
-"""`lazynet.mode_residuals`: the residual of a trained network along the eigenvectors of a kernel."""
+"""`lazynet.mode_residuals`: the residuals of trained networks along the eigenvectors of a kernel."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lazynet.dynamics import kernel_descent
-from lazynet.experiment import DIVERGENCE
-from lazynet.kernels import Spectrum, check_targets, check_tolerance, spectrum
-from lazynet.measures import label_result, residual_modes
+from lazynet.data import Dataset
+from lazynet.dynamics import check_not_negative
+from lazynet.execution import RunFolder, as_run_folder
+from lazynet.execution import run as run_study
+from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
+from lazynet.kernels import Spectrum, analytic_kernel, check_kernel, check_targets, check_tolerance, spectrum
+from lazynet.measures import label_result
+from lazynet.networks import Scale
+from lazynet.studies.mode_residuals._modes import compare_modes
+from lazynet.studies.mode_residuals._study import KIND, TABLE, ModeResiduals
 from lazynet.studies.train import Run
 from lazynet.typing import Result, SquareKernel, Targets
 
 
+@singledispatch
 @DIVERGENCE
-def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.1) -> Result:
-    """Compare the residual of a trained network with a kernel's prediction, along the kernel's eigenvectors.
+def mode_residuals(
+    network: Any,
+    data: Dataset,
+    widths: Sequence[int],
+    seeds: int | Sequence[int] = 10,
+    steps: int = 1000,
+    *,
+    kernel: SquareKernel | Spectrum | None = None,
+    tolerance: float = 0.1,
+    snapshots: int | Sequence[int] | None = None,
+    learning_rate: Scale | None = None,
+    dtype: str = "float32",
+    out: str | Path | RunFolder | None = None,
+    progress: bool = True,
+) -> Any:
+    """Compare the residuals of trained networks with a kernel's prediction, along the kernel's eigenvectors.
 
     The kernel predicts that the residual along the eigenvector v_i shrinks as (1 - eta lambda_i)^step from its value at
     the network's initialization (Arora et al. 2019, Theorem 4.1). With the analytic kernel, the gap to this prediction
-    is the full effect of finite width. With `lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is
-    the effect of the movement of that kernel.
+    is the full effect of finite width.
+
+    For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
+    result of `lazynet.train` with full-batch descent on the squared loss, `k` is a kernel on the training set, and `y`
+    are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is due
+    to changes in the network's own kernel. The result then has no dimensions `width` and `seed`.
+
+    Args:
+        network: the family of networks; its own width is replaced by each of `widths`.
+        data: the training examples, for full-batch descent on the squared loss; the test examples are ignored.
+        widths: numbers of hidden units.
+        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        steps: number of training steps.
+        kernel: kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`; by default, the analytic kernel.
+        tolerance: largest gap at which a mode still counts as following the kernel.
+        snapshots: number of log-spaced snapshots, or a list of their steps, as in `lazynet.sweep`.
+        learning_rate: eta, as in `lazynet.sweep`.
+        dtype: dtype of the training, "float32" or "float64".
+        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its time.
+        progress: whether to show progress on a terminal.
+
+    Returns:
+        An `xarray.Dataset` in float64, or None in a shard and on all hosts but the first. Modes are numbered from 1 to
+        n, starting with the largest eigenvalue. If a network diverged, its values are NaN or infinite.
+
+        - Over `width`, `seed`, `step` and `mode`, and over `output` if there are several outputs: residual and
+          kernel_residual.
+        - Over `width`, `seed`, `step` and `mode`: gap, the distance between the two residuals divided by
+          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here r_0 is the initial residual. If a mode's initial residual is below
+          the average size, its gap is therefore relative to the average size.
+        - Over `width`, `seed` and `mode`: last_step_held.
+        - Over `mode`, and over `width` if the kernel depends on the width: eigenvalue.
+
+    Raises:
+        ValueError: if an argument is invalid. The error is raised before any work starts.
+        TimeoutError: if the time limit of `out` expires; the study can be resumed.
+
+    Warns:
+        UserWarning: if networks diverge.
+
+    >>> import jax, lazynet as lz
+    >>> data, network = lz.load_dataset("digits", n_train=32, n_test=0), lz.TwoLayer(width=2)
+    >>> result = lz.mode_residuals(network, data, widths=[32, 4096], seeds=2, steps=50)
+    >>> dict(result.last_step_held.sizes)
+    {'width': 2, 'seed': 2, 'mode': 32}
+    >>> run = lz.train(network.clone(width=4096), data, jax.random.key(0), steps=50)
+    >>> table = lz.mode_residuals(run, lz.analytic_kernel(network)(data.x_train), data.y_train)
+    >>> int(table.last_step_held.sel(mode=1))
+    50
+    """
+    check_tolerance(tolerance)
+    training_set = replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
+    training = make_training(steps, snapshots=snapshots, dtype=dtype)
+    spec = make_spec(network, training_set, widths, seeds, training, learning_rate)
+    if kernel is None and analytic_kernel(network) is None:
+        raise ValueError("kernel must be given for a network without an analytic kernel, got None.")
+    if kernel is not None:
+        kernel = kernel if isinstance(kernel, Spectrum) else spectrum(check_kernel(kernel, "kernel"))
+        check_not_negative(kernel.values, "kernel")
+        if len(kernel.values) != data.n_train:
+            size = len(kernel.values)
+            raise ValueError(f"kernel must have the shape ({data.n_train}, {data.n_train}), got ({size}, {size}).")
+    folder = as_run_folder(out)
+    with together():
+        if folder is not None and is_first():
+            folder.check()
+    check_memory_of(spec)
+    return run_study(ModeResiduals(spec, kernel, float(tolerance)), folder, progress)
+
+
+@mode_residuals.register(Run)
+@DIVERGENCE
+def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.1) -> Result:
+    """Compare the residual of a single trained network with a kernel's prediction.
 
     Args:
         run: result of `lazynet.train` with plain full-batch descent on the squared loss.
-        k: kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`.
+        k: kernel on the training set, (n, n), or its spectrum.
         y: the training targets, (n,) or (n, k).
         tolerance: largest gap at which a mode still counts as following the kernel.
 
     Returns:
-        An `xarray.Dataset` in float64. Modes are numbered from 1 to n, starting with the largest eigenvalue. If the
-        network diverged, values are NaN or infinite.
-
-        - Over `step` and `mode`, and over `output` if there are several outputs: residual and kernel_residual.
-        - Over `step` and `mode`: gap, the distance between the two residuals divided by
-          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here r_0 is the initial residual. If a mode's initial residual is below
-          the average size, its gap is therefore relative to the average size.
-        - Over `mode`: eigenvalue and last_step_held.
+        The result of `mode_residuals` without the dimensions `width` and `seed`.
 
     Raises:
         ValueError: if the run was not trained by plain descent, if shapes do not agree, if the kernel is not a finite
             symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
-
-    >>> import jax, lazynet as lz
-    >>> data, network = lz.load_dataset("digits", n_train=32, n_test=8), lz.TwoLayer(width=4096)
-    >>> run = lz.train(network, data, jax.random.key(0), steps=50)
-    >>> table = lz.mode_residuals(run, lz.analytic_kernel(network)(data.x_train), data.y_train)
-    >>> int(table.last_step_held.sel(mode=1))
-    50
     """
     import xarray
 
@@ -64,33 +148,10 @@ def mode_residuals(run: Run, k: SquareKernel | Spectrum, y: Targets, *, toleranc
         raise ValueError(f"y must have the shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
     steps = run.snapshots.step.values
-    path = kernel_descent(k, y, learning_rate=settings["learning_rate"], steps=steps, f0=u[0])
-    residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
-    start = _sizes(residual[:1])
-    # If the initial residual is zero, gaps are in units of the targets.
-    scale = np.maximum(start, np.linalg.norm(start) / np.sqrt(n)) if start.any() else np.ones_like(start)
-    gap = _sizes(residual - predicted) / scale
-    dims = ("step", "mode", "output")[: residual.ndim]
-    table = {
-        "residual": (dims, residual),
-        "kernel_residual": (dims, predicted),
-        "gap": (("step", "mode"), gap),
-        "eigenvalue": ("mode", k.values[::-1]),
-        "last_step_held": ("mode", _last_held(steps, gap <= tolerance)),
-    }
+    arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)
+    table: dict[str, Any] = {name: (TABLE[name][: values.ndim], values) for name, values in arrays.items()}
+    table["eigenvalue"] = ("mode", k.values[::-1])
     attrs = {"tolerance": float(tolerance), "settings": run.snapshots.attrs["settings"]}
     result = xarray.Dataset(table, coords={"step": steps, "mode": np.arange(1, n + 1)}, attrs=attrs)
-    label_result(result, "mode_residuals")
+    label_result(result, KIND)
     return result
-
-
-def _sizes(modes: np.ndarray) -> np.ndarray:
-    """Return the norm of each mode over the outputs, (s, n)."""
-    return np.linalg.norm(modes.reshape(*modes.shape[:2], -1), axis=2)
-
-
-def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return, for each mode, the last of the steps (s,) before the mode first stops following the kernel, (n,)."""
-    # All modes follow the kernel at step 0, where the network and the kernel have the same predictions.
-    until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
-    return steps[until - 1]

@@ -15,6 +15,9 @@ CURVES = 6
 def plot_modes(result: Result) -> Figure:
     """Draw the residuals along a few modes, and the step up to which each mode follows the kernel.
 
+    With several networks, the residuals are those of the first seed at the largest width, and the step is the median
+    over seeds at each width.
+
     Args:
         result: result of `lazynet.mode_residuals`.
 
@@ -27,10 +30,44 @@ def plot_modes(result: Result) -> Figure:
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(11, 4.9), layout="constrained")
         left, held = figure.subplots(1, 2)
-        _draw_left(left, result)
-        _draw_held(held, result)
-        figure.suptitle(_finding(result), fontsize=13, fontweight="bold")
+        if "width" in result.dims:
+            widest = result.isel(width=-1, seed=0)
+            _draw_left(left, widest)
+            left.set_title(f"Network of width {int(widest.width)} (solid) and kernel (dashed)")
+            _draw_widths(held, result)
+            title = _finding_by_width(result)
+        else:
+            _draw_left(left, result)
+            _draw_held(held, result)
+            title = _finding(result)
+        figure.suptitle(title, fontsize=13, fontweight="bold")
     return figure
+
+
+def _finding_by_width(result: Result) -> str:
+    """Return the title, which states the share of modes that follow the kernel to the last step at each width."""
+    settings = json.loads(result.attrs["settings"])
+    stayed = (result.last_step_held == result.step[-1]).mean(["seed", "mode"]).values
+    first, last = result.width.values[[0, -1]]
+    return (
+        f"{settings['traits']['title']} on {settings['dataset']}, n = {result.sizes['mode']}:\n"
+        f"{stayed[-1]:.0%} of the modes stay within {result.attrs['tolerance']:.0%} of the kernel to step "
+        f"{int(result.step[-1])} at width {last}"
+    ) + (f", {stayed[0]:.0%} at width {first}" if first != last else "")
+
+
+def _draw_widths(axes: Axes, result: Result) -> None:
+    """Draw the median step up to which each mode follows the kernel, for every width.
+
+    Also draw the step at which the kernel learns the mode.
+    """
+    median = result.last_step_held.median("seed")
+    for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
+        axes.plot(result.mode, median.sel(width=width), "o", color=color, markersize=4, alpha=0.8, label=f"{width}")
+    rate = np.ravel(list(json.loads(result.attrs["settings"])["learning_rate"].values()))[-1]
+    values = result.eigenvalue if result.eigenvalue.ndim == 1 else result.eigenvalue.isel(width=-1)
+    _draw_learned(axes, result, values.values, float(rate))
+    axes.legend(title="width", loc="upper left", ncols=3)
 
 
 def _finding(result: Result) -> str:
@@ -51,7 +88,10 @@ def _finding(result: Result) -> str:
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """Draw the residuals along a few modes, each divided by its gap's scale and signed so that it starts positive."""
+    """Draw the residuals along a few modes.
+
+    Each residual is divided by the scale of the mode's gap, and its sign is chosen so that it starts out positive.
+    """
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
     for color, i in zip(width_colors(len(drawn)), drawn, strict=True):
@@ -70,7 +110,7 @@ def _draw_left(axes: Axes, result: Result) -> None:
 
 
 def _handful(start: np.ndarray) -> list[int]:
-    """Return the mode with the largest initial residual in each of a few log-spaced parts of the spectrum."""
+    """Return, for each of a few log-spaced parts of the spectrum, the mode with the largest initial residual."""
     ends = np.unique(np.geomspace(1, len(start), CURVES).round().astype(int))
     parts = [range(first, end) for first, end in pairwise([0, *ends])]
     return [i for i in (max(part, key=start.__getitem__) for part in parts) if start[i] > 0]
@@ -86,15 +126,19 @@ def _draw_held(axes: Axes, result: Result) -> None:
     ):
         if chosen.any():
             axes.plot(mode[chosen], step[chosen], marker, color=color, markersize=4.5, alpha=0.8, label=label)
-    values = result.eigenvalue.values
+    _draw_learned(axes, result, result.eigenvalue.values, settings["learning_rate"])
+    axes.legend(loc="upper left", ncols=2)
+
+
+def _draw_learned(axes: Axes, result: Result, values: np.ndarray, learning_rate: float) -> None:
+    """Draw the step at which the kernel learns each mode, and label the axes."""
     resolved = values > len(values) * np.finfo(float).eps * values[0]
-    learned = 1 / (settings["learning_rate"] * values[resolved])
-    axes.plot(mode[resolved], learned, color="black", label="1 / (η λ): learned", **THEORY)
+    learned = 1 / (learning_rate * values[resolved])
+    axes.plot(result.mode.values[resolved], learned, color="black", label="1 / (η λ): learned", **THEORY)
     axes.set(xscale="log", xlabel="mode, from the largest eigenvalue down", ylabel="step")
     axes.set(title=f"Within {result.attrs['tolerance']:.0%} of the kernel up to")
     axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(-0.3, 20 * last)
-    axes.legend(loc="upper left", ncols=2)
+    axes.set_ylim(-0.3, 20 * int(result.step[-1]))
 
 
 def _start(result: Result) -> np.ndarray:

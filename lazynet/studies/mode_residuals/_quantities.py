@@ -3,11 +3,11 @@
 from lazynet.measures import Quantity, catalogue
 from lazynet.measures._catalogue import add
 
-MODES = ("step", "mode", "output")
+MODES = ("width", "seed", "step", "mode", "output")
 
 add(
     "mode_residuals",
-    catalogue()["step"],
+    *(catalogue()[name] for name in ("width", "seed", "step")),
     Quantity("mode", "number of the mode, from the largest eigenvalue down", dims=("mode",), coordinate=True),
     Quantity("residual", "v_i'(y - u) of the network", "targets", dims=MODES),
     Quantity(
@@ -16,8 +16,10 @@ add(
     Quantity(
         "gap",
         "distance between the residuals, divided by the initial size of the mode or, if larger, of the average mode",
-        dims=MODES[:2],
+        dims=MODES[:4],
     ),
-    Quantity("eigenvalue", "lambda_i of the kernel on the training set", dims=("mode",)),
-    Quantity("last_step_held", "last snapshot up to which the gap stays within the tolerance", dims=("mode",)),
+    Quantity("eigenvalue", "lambda_i of the kernel on the training set", dims=("width", "mode")),
+    Quantity(
+        "last_step_held", "last snapshot up to which the gap stays within the tolerance", dims=("width", "seed", "mode")
+    ),
 )

@@ -1,4 +1,4 @@
-"""Sweeps of networks over widths, seeds and other axes, with their predictions, verdict and figure."""
+"""Sweeps over widths, seeds and other axes, together with the predictions, verdict and figure for a sweep."""
 
 from lazynet.studies.sweep._api import sweep
 from lazynet.studies.sweep._points import points

@@ -56,7 +56,7 @@ def sweep(
             the same width and seed share their random draws: the examples for a smaller n_train are a random subset of
             the examples for a larger n_train, and the labels changed by a smaller label_noise (the share of training
             labels that are redrawn) are a subset of the labels changed by a larger label_noise. A value that is a
-            function is labeled by its name.
+            function is labeled with the function's name.
         snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
             included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
             previous snapshot's step.

@@ -14,7 +14,7 @@ DISPLACEMENT_FACTOR = 1.05
 SMALLEST_WIDTH = 256
 # A bound that exceeds the measured value by more than this factor is vacuous.
 VACUOUS = 100
-# Allow for float32 rounding of the displacement, because the path bound is an equality on a single example.
+# Allow for float32 rounding of the displacement, because the path bound is an equality for a single example.
 ROUNDING = 1e-5
 
 

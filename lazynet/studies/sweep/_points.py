@@ -20,8 +20,8 @@ def at_one_point(result: Result) -> Result:
     """Check that a result has a single point, and return it without the variables that are undefined at this point.
 
     Raises:
-        ValueError: if the result has axes other than width and seed, because an exponent in the width describes
-            a single point.
+        ValueError: if the result has axes other than width and seed. An exponent in the width can be fitted only at a
+            single point.
     """
     axes = axes_of(result)
     if axes:
@@ -46,7 +46,10 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """Return the settings of a result, with the values of single-valued axes and, at a single point, the traits."""
+    """Return the settings of a result, including the values of single-valued axes.
+
+    If the result has only one point, the settings also include the traits of that point.
+    """
     settings = json.loads(result.attrs["settings"])
     axes = settings.get("axes", {})
     chosen = {name: result[name].item() for name in axes if not result[name].ndim}

@@ -24,7 +24,7 @@ class Row:
     Attributes:
         quantity: name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
         relation: "equal", or "at most" if the quantity must decay at least as fast as predicted.
-        predicted: exponent of the width predicted by theory.
+        predicted: exponent of the width, as predicted by theory.
         fitted: exponent fitted to all widths.
         low: lower end of the 95% interval of the fitted exponent.
         high: upper end of the 95% interval of the fitted exponent.

@@ -1,4 +1,4 @@
-"""The deviation of networks from Theorem 4.1 of Arora et al. 2019."""
+"""The deviation of networks from the prediction of Theorem 4.1 of Arora et al. 2019."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from lazynet.typing import DataArray, Result
 
 
 def speed_gap(result: Result) -> DataArray:
-    """Return the largest deviation of each network from Theorem 4.1 of Arora et al. 2019.
+    """Return the largest deviation of each network from the prediction of Theorem 4.1 of Arora et al. 2019.
 
     The deviation is the maximum over snapshots k of
     | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |, where the square root equals sqrt(2 L) for
@@ -20,7 +20,7 @@ def speed_gap(result: Result) -> DataArray:
         The deviation over width, seed and the other axes of the sweep, as float64 in units of the targets.
 
     Raises:
-        ValueError: if the sweep has no prediction from the kernel.
+        ValueError: if the result lacks the training loss that the kernel predicts.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import speed_gap

@@ -1,6 +1,5 @@
 """The sweep as a study for the runner, with one task for each pack of members."""
 
-import json
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance
-from lazynet.experiment import Cell, CellCheckpoint, Pack, Record, References, Spec, assemble, compute_cell, units_of
+from lazynet.execution import Arrays, Output, Task, TaskProgress, result_files
+from lazynet.experiment import Cell, CellCheckpoint, Pack, Record, References, Spec, assemble, compute_cell
+from lazynet.studies._packs import pack_task, rates_of, study_attributes
 from lazynet.studies.sweep._verdict import verdicts_json
 from lazynet.typing import Result
 
@@ -44,52 +44,36 @@ class SweepStudy:
         return self.spec.request()
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the sweep, with the learning rates of the stored record if there is one."""
-        widths = self.spec.widths
-        rates = (
-            Record.from_json(stored).rates
-            if stored
-            else [self.references.rates(point, widths) for point in self.spec.points]
-        )
+        """Return the record of the sweep, reusing the learning rates of the stored record if there is one."""
+        rates = rates_of(self.spec, self.references, stored)
         return self.spec.record(rates).to_json() | {"begun": time.time()}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
         """Return one task for each pack of members."""
         plan = Record.from_json(record)
-        return [self._task(number, pack, plan.rates[pack.point][pack.width]) for number, pack in enumerate(plan.packs)]
-
-    def _task(self, number: int, pack: Pack, rate: float) -> Task:
-        point = self.spec.points[pack.point]
-        return Task(
-            key=f"{number:06d}",
-            name=f"width {pack.width}",
-            units=units_of(self.spec, pack),
-            compute=partial(self._compute, pack, rate),
-            program=(pack.width, point.program_key, point.training),
-            losses=partial(_losses, pack),
-        )
+        return [
+            pack_task(
+                self.spec, number, pack, partial(self._compute, pack, plan.rates[pack.point][pack.width]), _losses
+            )
+            for number, pack in enumerate(plan.packs)
+        ]
 
     def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         return compute_cell(self.spec, pack, rate, self.references, progress.steps, checkpoint).to_arrays()
 
 
-def _losses(pack: Pack, arrays: Arrays) -> dict[str, float]:
-    losses = np.ravel(Cell.from_arrays(arrays).variables["train_loss"][:, -1]).tolist()
-    return {f"width {pack.width}, seed {seed}": loss for seed, loss in zip(pack.seeds, losses, strict=True)}
+def _losses(arrays: Arrays) -> np.ndarray:
+    return np.ravel(Cell.from_arrays(arrays).variables["train_loss"][:, -1])
 
 
 def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
-    plan = Record.from_json(record)
-    result = assemble([Cell.from_arrays(cell) for cell in cells], plan)
-    result.attrs |= provenance(json.dumps(plan.settings), plan.settings["dtype"], record["begun"])
+    result = assemble([Cell.from_arrays(cell) for cell in cells], Record.from_json(record))
+    result.attrs |= study_attributes(record)
     return result
 
 
 def _files(result: Result) -> dict[str, bytes]:
-    return {
-        "result.nc": bytes(result.to_netcdf(engine="h5netcdf")),
-        "verdict.json": (verdicts_json(result) + "\n").encode(),
-    }
+    return result_files(result) | {"verdict.json": (verdicts_json(result) + "\n").encode()}
 
 
 OUTPUT = Output(_assemble, _files)

@@ -16,7 +16,7 @@ def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band:
     ]
     if diverged:
         lines.append(
-            f"{diverged} of {len(widths) * seeds} members diverged; a row that lost a member is undecided at best"
+            f"{diverged} of {len(widths) * seeds} members diverged; a row with a diverged member is undecided at best"
         )
     if rows:
         heading, *table = _columns([header, *(_row(row) for row in rows)])
@@ -25,8 +25,8 @@ def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band:
             lines += [line, f"  {row.note}"] if row.note else [line]
     else:
         lines.append(
-            "no exponent is predicted: the parametrization is unknown, or theory does not cover it, its learning rate "
-            "or the optimizer"
+            "no exponent is predicted: the parametrization is unknown, or theory does not cover the parametrization, "
+            "the learning rate or the optimizer"
         )
     if len(rows) == 1:
         lines.append("no other exponent is predicted for this parametrization or optimizer")

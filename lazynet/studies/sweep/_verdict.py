@@ -66,7 +66,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """True if none of the "equal" rows and none of the inequalities fail."""
+        """True unless an "equal" row or an inequality fails."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
         return "fails" not in equal + [inequality.status for inequality in self.inequalities]
 
@@ -139,7 +139,7 @@ def _correction(result: Result, quantity: str) -> Correction:
 
 
 def quantity_of(result: Result, quantity: str) -> DataArray:
-    """Return the variable of the result for the quantity of a row. Brackets in the name select a single layer."""
+    """Return the result's variable for the quantity of a row. Brackets in the quantity's name select a single layer."""
     name, _, layer = quantity.partition("[")
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
@@ -243,7 +243,7 @@ def reduce_steps(values: DataArray) -> DataArray:
     if "step" not in values.dims:
         return values
     reduction = entry_of(str(values.name)).reduction
-    # A diverged member is NaN from some step on, and its maximum over the earlier steps must not count.
+    # The values of a diverged member are NaN from some step on. Its maximum over the earlier steps must not count.
     return values.max("step", skipna=False) if reduction == "maximum" else values.isel(step=STEPS[reduction])
 
 

@@ -1,5 +1,6 @@
-"""Training of a single network, which is measured during training."""
+"""Training of a single network, with measurements along the way."""
 
+import lazynet.studies.train._quantities  # noqa: F401 (adds the quantities to the catalogue)
 from lazynet.studies.train._api import Run, train
 
 __all__ = ["Run", "train"]

@@ -21,6 +21,7 @@ from lazynet.experiment import (
     train_members,
 )
 from lazynet.losses import Loss
+from lazynet.measures import label_result
 from lazynet.networks import Scale, at_width, check_network
 from lazynet.training import Stop
 from lazynet.typing import Variables
@@ -126,9 +127,11 @@ def train(
     settings = sweep_settings(network, data, training) | {"width": network.width, "learning_rate": rate}
     status, stopped = outcome(diverged_at, trained.stopped_at, steps)
     table["stopped_step"] = ((), stopped[0])
+    result = xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)})
+    label_result(result, "train")
     return Run(
         jax.tree.map(lambda leaf: leaf[0], trained.variables),
         jax.tree.map(lambda leaf: leaf[0], trained.variables_0),
-        xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)}),
+        result,
         MemberStatus(status[0]).name.lower(),
     )

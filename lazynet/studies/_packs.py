@@ -1,0 +1,70 @@
+"""Tasks that train packs of networks, shared by the studies over widths and seeds."""
+
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lazynet.execution import Arrays, Task, provenance
+from lazynet.experiment import Pack, Record, References, Spec, units_of
+from lazynet.typing import DataArray
+
+
+def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
+    """Return the learning rates of each point by width: those in the stored record or, if it is empty, new ones."""
+    if stored:
+        return Record.from_json(stored).rates
+    return [references.rates(point, spec.widths) for point in spec.points]
+
+
+def pack_task(
+    spec: Spec, number: int, pack: Pack, compute: Callable[..., Arrays], losses: Callable[[Arrays], np.ndarray]
+) -> Task:
+    """Return the task that trains a pack of networks.
+
+    Args:
+        spec: the specification of the study.
+        number: index of the pack.
+        pack: the pack.
+        compute: function (progress, checkpoint) -> arrays.
+        losses: function of the arrays that returns the final loss of each network.
+    """
+    point = spec.points[pack.point]
+
+    def by_name(arrays: Arrays) -> dict[str, float]:
+        values = losses(arrays).tolist()
+        return {f"width {pack.width}, seed {seed}": loss for seed, loss in zip(pack.seeds, values, strict=True)}
+
+    return Task(
+        key=f"{number:06d}",
+        name=f"width {pack.width}",
+        units=units_of(spec, pack),
+        compute=compute,
+        program=(pack.width, point.program_key, point.training),
+        losses=by_name,
+    )
+
+
+def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return half the sum of squared errors of each network, (member,).
+
+    Args:
+        predictions: predictions of the networks, (member, n) or (member, n, k).
+        y: targets, (n,) or (n, k).
+    """
+    return np.sum((predictions - y).reshape(len(predictions), -1) ** 2, axis=1) / 2
+
+
+def warn_of_divergence(diverged: DataArray) -> None:
+    """Warn about the widths at which networks diverged, given a flag for each (width, seed)."""
+    for width, count in zip(diverged.width.values.tolist(), diverged.sum("seed").values.tolist(), strict=True):
+        if count:
+            warnings.warn(f"{count} of {diverged.sizes['seed']} networks of width {width} diverged.", stacklevel=3)
+
+
+def study_attributes(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a result: the settings as JSON and the provenance."""
+    settings = Record.from_json(record).settings
+    return provenance(json.dumps(settings), settings["dtype"], record["begun"])

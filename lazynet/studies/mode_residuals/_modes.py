@@ -1,0 +1,50 @@
+"""Residuals along the eigenvectors of a kernel, and how long they follow the kernel's prediction."""
+
+import numpy as np
+
+from lazynet.dynamics import kernel_descent
+from lazynet.kernels import Spectrum
+from lazynet.measures import residual_modes
+from lazynet.typing import Targets
+
+
+def compare_modes(
+    k: Spectrum, y: Targets, u: np.ndarray, learning_rate: float, steps: np.ndarray, tolerance: float
+) -> dict[str, np.ndarray]:
+    """Compare the residual of one network with the residual that a kernel predicts.
+
+    Args:
+        k: spectrum of the kernel on the training set.
+        y: training targets, (n,) or (n, k).
+        u: predictions of the network on the training set, (step, n) or (step, n, k), in float64.
+        learning_rate: the learning rate.
+        steps: the steps of the predictions, starting with 0, (step,).
+        tolerance: largest gap at which a mode still counts as following the kernel.
+
+    Returns:
+        residual and kernel_residual, (step, mode) or (step, mode, k), gap, (step, mode), and last_step_held, (mode,).
+    """
+    path = kernel_descent(k, y, learning_rate=learning_rate, steps=steps, f0=u[0])
+    residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
+    start = _sizes(residual[:1])
+    # If the initial residual is zero, gaps are in units of the targets.
+    scale = np.maximum(start, np.linalg.norm(start) / np.sqrt(len(y))) if start.any() else np.ones_like(start)
+    gap = _sizes(residual - predicted) / scale
+    return {
+        "residual": residual,
+        "kernel_residual": predicted,
+        "gap": gap,
+        "last_step_held": _last_held(steps, gap <= tolerance),
+    }
+
+
+def _sizes(modes: np.ndarray) -> np.ndarray:
+    """Return the norm of each mode over the outputs, (s, n)."""
+    return np.linalg.norm(modes.reshape(*modes.shape[:2], -1), axis=2)
+
+
+def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Return, for each mode, the last of the steps (s,) before its gap first exceeds the tolerance, (n,)."""
+    # All gaps are zero at step 0, where the network and the kernel have the same predictions.
+    until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
+    return steps[until - 1]

@@ -1,0 +1,10 @@
+"""The quantities in the snapshots of `lazynet.train` that a sweep does not have."""
+
+from lazynet.measures import Quantity
+from lazynet.measures._catalogue import add
+
+add(
+    "train",
+    Quantity("train_prediction", "outputs on the training set", "targets", dims=("step", "train_example", "output")),
+    Quantity("test_prediction", "outputs on the test set", "targets", dims=("step", "test_example", "output")),
+)
