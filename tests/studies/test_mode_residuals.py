@@ -191,6 +191,7 @@ def test_several_networks_are_those_trained_one_at_a_time(several, data, analyti
     assert several.residual.attrs["units"] == "targets"
 
 
+@pytest.mark.slow
 def test_several_networks_with_a_kernel_of_ones_own_and_several_outputs():
     """Networks that are linear in their parameters, with their own kernel, follow it; with twice that kernel, not."""
     digits = lz.load_dataset("digits", (0, 1, 2), n_train=20, n_test=4)
