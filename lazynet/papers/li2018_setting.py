@@ -71,7 +71,8 @@ def spectra(
     """Return the singular values of the update and of the weights after the last step, by width, seed and index."""
 
     def compute(width: int, seed: int) -> Arrays:
-        network, measure = NETWORK.clone(width=width, outputs=data.outputs), lz.Measure(rows=BATCH)
+        network = NETWORK.clone(width=width, outputs=data.outputs)
+        measure = lz.Measure(kernel_drift=False, rows=BATCH)
         run = lz.train(network, data, member_key(width, seed), steps, snapshots=1, measure=measure, **settings)
         now, start = (weights(variables, "hidden") for variables in (run.variables, run.variables_0))
         return {"update": singular_values(now - start), "weights": singular_values(now)}
