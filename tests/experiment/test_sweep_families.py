@@ -242,6 +242,7 @@ def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
 def test_one_hidden_layer_is_deep_enough():
     result = lz.sweep(lz.MLP(width=8, depth=1), DATA, [64, 512], seeds=4, steps=20, snapshots=3, measure=ALONE)
     rows = {row.quantity: row for row in lz.verify(result).rows}
+    assert "kernel_drift" not in rows
     for name in ("hidden_1", "readout"):
         assert rows[f"layer_relative_displacement[{name}]"].predicted == -0.5
         assert rows[f"layer_relative_displacement[{name}]"].fitted == pytest.approx(-0.5, abs=0.15)
