@@ -112,6 +112,7 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
@@ -185,6 +186,7 @@ def test_another_sweep_is_refused(change, difference, uninterrupted_run, compute
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_optimizers_losses_and_schedules_of_one_name_are_told_apart(tmp_path):
     def sweep(out, **options):
         return lz.sweep(lz.TwoLayer(width=8), DATA, [8], 4, 12, out=out, measure=ALONE, **options)

@@ -113,6 +113,7 @@ def data_of(n):
     return point.data
 
 
+@pytest.mark.slow
 def test_one_member_that_diverges_leaves_all_others_as_they_are():
     # Trained readouts alone make a linear model, which has no other minimum to escape to.
     network = lz.TwoLayer(width=8, train="readout")
@@ -154,6 +155,7 @@ def falling(width):
     return width**-0.25
 
 
+@pytest.mark.slow
 def test_functions_are_labeled_by_their_names():
     axes = {"activation": ["relu", softer], "init_scale": [1.0, falling]}
     result = sweep((8,), axes=axes)

@@ -79,6 +79,7 @@ def test_measures_look_at_the_first_examples(compared):
     np.testing.assert_allclose(some.kernel_drift.sel(width=32, seed=1)[-1], drift, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_network_looks_at_the_first_examples(key):
     whole, some = (
         lz.train(

@@ -180,6 +180,7 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_kernel(outputs, dtype, train
     )
 
 
+@pytest.mark.slow
 def test_sharpness_of_few_examples_and_of_equal_eigenvalues():
     from lazynet.measures import sharpness
 

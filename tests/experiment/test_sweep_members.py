@@ -20,6 +20,7 @@ DATA = lz.load_dataset("digits", n_train=24, n_test=10)
 LINEAR = lz.TwoLayer(width=8, train="readout")
 
 
+@pytest.mark.slow
 def test_a_member_does_not_depend_on_the_others():
     """The same in a sweep of more widths and seeds; in float64, because another packing rounds otherwise."""
     network = lz.TwoLayer(width=8)
