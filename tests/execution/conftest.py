@@ -14,11 +14,17 @@ def small_packs(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tmp_path_factory):
-    """The result of the sweep without a stop."""
+def uninterrupted_run(tmp_path_factory):
+    """The folder of the sweep without a stop, which no test may change, and its result."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
         set_carried_bytes(patch, tmp_path_factory.mktemp("cache"), SMALL)
-        return sweep(tmp_path_factory.mktemp("uninterrupted") / "run")
+        return folder, sweep(folder)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(uninterrupted_run):
+    return uninterrupted_run[1]
 
 
 @pytest.fixture

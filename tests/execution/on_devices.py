@@ -5,29 +5,36 @@ import sys
 import jax
 
 if __name__ == "__main__":
-    out, (devices, host, hosts, port), dtypes = sys.argv[1], map(int, sys.argv[2:6]), sys.argv[6:]
+    out, (devices, host, hosts, port), dtype = sys.argv[1], map(int, sys.argv[2:6]), sys.argv[6]
     jax.config.update("jax_num_cpu_devices", devices)
     if hosts > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", hosts, host)
 
 import lazynet as lz
+from lazynet import cli
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 
-def sweeps(dtype):
-    """Four members to share, three that no number of devices divides, and a network wide enough to split."""
-    options = {"dtype": dtype, "learning_rate": 0.05, "progress": False}
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 40, **options)
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16], 3, 40, **options)
-    yield lz.sweep(lz.TwoLayer(width=8), DATA, [16_384], 1, 20, **options)
+# Widths and members: four to share, three that no number of devices divides, and a network wide enough to split.
+SWEEPS = {"shared": (16, 4), "padded": (16, 3), "split": (16_384, 1)}
+
+
+def sweep(name, dtype):
+    (width, seeds), options = SWEEPS[name], {"dtype": dtype, "learning_rate": 0.05, "progress": False}
+    if dtype == "float32":
+        options["measure"] = lz.Measure(predictions=False, kernel_drift=False)
+    return lz.sweep(lz.TwoLayer(width=8), DATA, [width], seeds, 20, **options)
 
 
 if __name__ == "__main__":
     from lazynet.experiment import _devices as shared
 
     shared.NEURONS = 1024
-    for dtype in dtypes:
-        for i, result in enumerate(sweeps(dtype)):
-            if result is not None:
-                result.to_netcdf(f"{out}/{dtype}-{i}.nc", engine="h5netcdf")
+    for name in SWEEPS:
+        result = sweep(name, dtype)
+        if result is not None:
+            result.to_netcdf(f"{out}/{name}.nc", engine="h5netcdf")
+    if hosts > 1:
+        # Every host ends when the first one refuses a folder, which has the results above.
+        sys.exit(cli.main(["sweep", "--n-train", "16", "--widths", "8", "--steps", "5", "--out", out]))

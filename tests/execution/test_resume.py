@@ -28,6 +28,8 @@ from lazynet.training import _program as program
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 
+ALONE = lz.Measure(predictions=False, kernel_drift=False)
+
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
 def test_stored_cells_are_not_computed_again(finished, uninterrupted, computed, monkeypatch, tmp_path):
@@ -71,17 +73,18 @@ def noisy(eta):
     ("dtype", "options"),
     [
         ("float64", {}),
-        pytest.param("float32", {}, marks=pytest.mark.slow),
-        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}),
+        pytest.param("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}, marks=pytest.mark.slow),
         # A state with a random key in it.
-        pytest.param("float32", {"optimizer": noisy}, marks=pytest.mark.slow),
-        pytest.param("float64", {"optimizer": noisy}, marks=pytest.mark.slow),
+        pytest.param("float32", {"optimizer": noisy, "measure": ALONE}, marks=pytest.mark.slow),
     ],
 )
 def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tmp_path):
     """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
-    options = {**options, "dtype": dtype, "learning_rate": 0.05}
-    expected = sweep(tmp_path / "expected", **options)
+
+    def sweep(out):
+        return lz.sweep(*(lz.TwoLayer(width=8), DATA, [16], 6, 12), dtype=dtype, learning_rate=0.05, out=out, **options)
+
+    expected = sweep(tmp_path / "expected")
     out, advance, calls = tmp_path / "run", program._advance, []
 
     def counted(stepper, measure, carry, members, shared, first, last, *rest):
@@ -98,17 +101,18 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     stop_at = 13 + 7
     with pytest.raises(KeyboardInterrupt):
-        sweep(out, **options)
+        sweep(out)
     assert calls[-1] == (16, 5, 6)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000001"]
     calls.clear()
-    assert_same(resumed(out, **options), expected)
+    assert_same(sweep(lz.RunFolder(out, resume=True)), expected)
     # The state saved last was that before the interrupted call.
     assert calls[0] == (16, 6, 7)
     assert sum(last - first for _, first, last in calls) == 6 + 12
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
@@ -121,7 +125,7 @@ def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.CellCheckpoint, "save", stop)
-    arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 2, "steps": 12}
+    arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 4, "steps": 12}
     with pytest.raises(KeyboardInterrupt):
         lz.sweep(**arguments, out=tmp_path / "run")
     assert_same(lz.sweep(**arguments, out=lz.RunFolder(tmp_path / "run", resume=True)), lz.sweep(**arguments))
@@ -172,19 +176,24 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
         ),
     ],
 )
-def test_another_sweep_is_refused(change, difference, computed, tmp_path):
-    out = tmp_path / "run"
+def test_another_sweep_is_refused(change, difference, uninterrupted_run, computed):
+    out = uninterrupted_run[0]
     arguments = {"network": lz.TwoLayer(width=8), "data": DATA, "widths": [8, 16], "seeds": 4, "steps": 12}
-    lz.sweep(**arguments, out=out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    computed.clear()
     with pytest.raises(ValueError, match=f"^out must be the folder of this study, got .*{difference}"):
         lz.sweep(**{**arguments, **change}, out=lz.RunFolder(out, resume=True))
     assert computed == []
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_optimizers_losses_and_schedules_of_one_name_are_told_apart(tmp_path):
+    def sweep(out, **options):
+        return lz.sweep(lz.TwoLayer(width=8), DATA, [8], 4, 12, out=out, measure=ALONE, **options)
+
+    def resumed(path, **options):
+        return sweep(lz.RunFolder(path, resume=True), **options)
+
     def settings(optimizer=lambda eta: optax.sgd(eta), power=2):
         loss = lz.losses.Loss("mine", lambda f, y: jnp.abs(f - y) ** power, "sum")
         return {"optimizer": optimizer, "loss": loss, "learning_rate": 0.01}
@@ -321,32 +330,27 @@ def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path
     assert computed == [(16, 2), (16, 2)]
 
 
-FLAGS = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "32", "--seeds", "2", "--steps", "20", "--json"]
+# The sweep of `stored`.
+FLAGS = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "4", "--steps", "12", "--json"]
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_no_finished_cell(tmp_path):
+def test_a_killed_process_loses_no_finished_cell(uninterrupted, tmp_path):
     """What goes on after kill -9 ends as what was never stopped."""
-    command = [sys.executable, "-m", "lazynet.cli", "sweep", *FLAGS]
-    once = subprocess.run([*command, "--out", "once"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert once.returncode == 0, once.stderr
     run = tmp_path / "killed"
+    flags = ["sweep", *FLAGS, "--out", str(run), "--resume"]
     process = subprocess.Popen(
-        [*command, "--out", "killed", "--resume"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "lazynet.cli", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not list(run.glob("cells/*.npz")):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     kept = {path.name: path.stat().st_mtime_ns for path in run.glob("cells/*.npz")}
-    done = subprocess.run(
-        [*command, "--out", "killed", "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    assert cli.main(flags) == 0
     now = {path.name: path.stat().st_mtime_ns for path in run.glob("cells/*.npz")}
     assert kept.items() <= now.items()
-    files = (folder / "result.nc" for folder in (tmp_path / "once", run))
-    assert_same(*(xr.load_dataset(file, engine="h5netcdf") for file in files))
+    assert_same(xr.load_dataset(run / "result.nc", engine="h5netcdf"), uninterrupted)
 
 
 def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):

@@ -62,8 +62,9 @@ def test_a_run_folder(tmp_path):
 
 def test_numpy_numbers_are_recorded_as_numbers():
     numbers = {"steps": np.int64(2), "batch_size": np.int64(4), "learning_rate": np.float64(0.01)}
+    network, measure = lz.TwoLayer(width=8, output_scale=np.sqrt), lz.Measure(predictions=False, kernel_drift=False)
     with unchecked():
-        result = lz.sweep(lz.TwoLayer(width=8, output_scale=np.sqrt), DATA, [np.int64(8)], np.array([0]), **numbers)
+        result = lz.sweep(network, DATA, [np.int64(8)], np.array([0]), measure=measure, **numbers)
     settings = json.loads(result.attrs["settings"])
     assert settings["steps"] == 2
     assert settings["batch_size"] == 4

@@ -44,7 +44,12 @@ def weights(network, variables, variables_0, data):
     return jnp.concatenate([variables["params"][name].reshape(-1) for name in ("hidden", "readout")])
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+FAST = ("decayed momentum on a schedule", "adamw")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_settings_are_those_of_optax_step_for_step(name, key):
     optimizer, chain = OPTIMIZERS[name]
     # Optax relies on the implicit promotion of dtypes.

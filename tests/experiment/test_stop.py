@@ -20,6 +20,7 @@ from lazynet.training._keys import member_key
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 NETWORK = lz.TwoLayer(width=8)
 HEAVY = lz.Optimizer("sgd", momentum=0.9)
+ALONE = lz.Measure(predictions=False, kernel_drift=False)
 LOG_LOSS = {"loss": "logistic", "optimizer": HEAVY, "learning_rate": 0.02}
 
 
@@ -41,9 +42,11 @@ def gradient_norms(run, network, data):
     return np.array([norm(jnp.asarray(hidden, "float32")) for hidden in run.snapshots.weights.values])
 
 
-@pytest.mark.parametrize("stepper", ["autodiff", "hidden", "preactivation"])
+@pytest.mark.parametrize(
+    "stepper", ["hidden", *(pytest.param(name, marks=pytest.mark.slow) for name in ("autodiff", "preactivation"))]
+)
 def test_members_stop_where_a_loop_would_break(stepper):
-    optimizer, measure = lz.Optimizer(stepper=stepper), lz.Measure(own={"weights": hidden})
+    optimizer, measure = lz.Optimizer(stepper=stepper), lz.Measure(kernel_drift=False, own={"weights": hidden})
     free = lz.train(NETWORK, DATA, member_key(8, 0), 60, snapshots=400, optimizer=optimizer, measure=measure)
     losses, norms = free.snapshots.train_loss.values, gradient_norms(free, NETWORK, DATA)
     assert free.snapshots.sizes["step"] == 61
@@ -51,7 +54,7 @@ def test_members_stop_where_a_loop_would_break(stepper):
         (lz.Stop(loss=float(losses[20]) * 1.0001), losses <= losses[20] * 1.0001),
         (lz.Stop(gradient=float(np.min(norms[:31])) * 1.0001), norms <= np.min(norms[:31]) * 1.0001),
     ):
-        run = lz.train(NETWORK, DATA, member_key(8, 0), 60, optimizer=optimizer, stop=stop)
+        run = lz.train(NETWORK, DATA, member_key(8, 0), 60, optimizer=optimizer, stop=stop, measure=ALONE)
         expected = int(np.argmax(met))
         assert run.status == "stopped"
         assert int(run.snapshots.stopped_step) == expected < 60
@@ -85,9 +88,13 @@ def test_a_plateau_is_a_number_of_steps_without_a_fall():
     assert int(train(rate, lz.Stop(plateau=300)).stopped_step) == 400
 
 
-@pytest.mark.parametrize(("options", "loss"), [({}, 2.5), (LOG_LOSS, 0.57)], ids=["plain", "momentum"])
+@pytest.mark.parametrize(
+    ("options", "loss"),
+    [({}, 2.5), pytest.param(LOG_LOSS, 0.57, marks=pytest.mark.slow)],
+    ids=["plain", "momentum"],
+)
 def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
-    free, result = sweep(**options), sweep(stop=lz.Stop(loss=loss), **options)
+    free, result = (sweep(widths=[8], stop=stop, **options) for stop in (None, lz.Stop(loss=loss)))
     assert (result.status == 2).any()
     assert len(np.unique(result.stopped_step)) > 1
     for width in result.width.values:
@@ -113,8 +120,8 @@ def test_own_measures_have_their_own_dimensions():
     def correlation(network, variables, variables_0, data):
         return data.x_train.T @ data.y_train + 0 * variables["params"]["hidden"][0] + jnp.sum(data.x_test)
 
-    measure = lz.Measure(own={"moved": moved, "correlation": correlation})
-    noisy = sweep(4, measure=measure, axes={"label_noise": [0.0, 0.5]})
+    measure = lz.Measure(predictions=False, kernel_drift=False, own={"moved": moved, "correlation": correlation})
+    noisy = sweep(4, [8], measure=measure, axes={"label_noise": [0.0, 0.5]})
     assert noisy.moved.dims == ("width", "seed", "step", "label_noise")
     np.testing.assert_allclose(noisy.moved, noisy.displacement**2, rtol=1e-5)
     assert noisy.correlation.dims == ("width", "seed", "step", "label_noise", "correlation_dim_0")
@@ -149,23 +156,31 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
         sweep(3, [8], out=folder, **own(lambda n, v, v0, data: jnp.sum(v["params"]["hidden"] ** 2)))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_sharpness_is_the_largest_eigenvalue_of_the_kernel(outputs, dtype):
+@pytest.mark.parametrize(
+    ("outputs", "dtype", "train", "optimizer"),
+    [
+        (1, "float32", "hidden", "sgd"),
+        pytest.param(1, "float64", "both", lambda eta: optax.sgd(eta), marks=pytest.mark.slow),
+        pytest.param(3, "float32", "both", lambda eta: optax.sgd(eta), marks=pytest.mark.slow),
+        pytest.param(3, "float64", "hidden", "sgd", marks=pytest.mark.slow),
+    ],
+)
+def test_sharpness_is_the_largest_eigenvalue_of_the_kernel(outputs, dtype, train, optimizer):
     data = lz.load_dataset("digits", classes=tuple(range(max(2, outputs))), n_train=20, n_test=5)
-    for train, optimizer in (("hidden", "sgd"), ("both", lambda eta: optax.sgd(eta))):
-        network = lz.TwoLayer(width=32, outputs=outputs, train=train)
-        options = {"learning_rate": 0.03, "dtype": dtype, "optimizer": optimizer}
-        run = lz.train(network, data, member_key(32, 0), 30, measure=lz.Measure(sharpness=True), **options)
-        for variables, found in zip((run.variables_0, run.variables), run.snapshots.sharpness[[0, -1]], strict=True):
-            k = lz.empirical_ntk(network, variables, data.x_train, outputs="all").reshape(20 * outputs, -1)
-            expected = np.linalg.eigvalsh(k)[-1]
-            assert float(found) == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-10)
-        np.testing.assert_allclose(
-            run.snapshots.learning_rate_over_stability_limit, 0.03 * run.snapshots.sharpness / 2, rtol=1e-6
-        )
+    network = lz.TwoLayer(width=32, outputs=outputs, train=train)
+    options = {"learning_rate": 0.03, "dtype": dtype, "optimizer": optimizer}
+    options["measure"] = lz.Measure(kernel_drift=False, sharpness=True)
+    run = lz.train(network, data, member_key(32, 0), 30, **options)
+    for variables, found in zip((run.variables_0, run.variables), run.snapshots.sharpness[[0, -1]], strict=True):
+        k = lz.empirical_ntk(network, variables, data.x_train, outputs="all").reshape(20 * outputs, -1)
+        expected = np.linalg.eigvalsh(k)[-1]
+        assert float(found) == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-10)
+    np.testing.assert_allclose(
+        run.snapshots.learning_rate_over_stability_limit, 0.03 * run.snapshots.sharpness / 2, rtol=1e-6
+    )
 
 
+@pytest.mark.slow
 def test_sharpness_of_few_examples_and_of_equal_eigenvalues():
     from lazynet.measures import sharpness
 
@@ -216,18 +231,20 @@ def test_the_time_of_a_sweep_is_over_on_the_clock(tmp_path):
     assert late.load()["a"].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_stopped_network_meets_its_criterion():
     """A step of momentum at a large rate may raise the loss: the network keeps the state before that step."""
     network = lz.TwoLayer(width=64, symmetric=False)
-    options = {"learning_rate": 0.25, "optimizer": HEAVY, "snapshots": 9}
+    options = {"learning_rate": 0.25, "optimizer": HEAVY, "snapshots": 9, "measure": ALONE}
     result = lz.sweep(network, DATA, [64], 4, 200, stop=lz.Stop(loss=0.5), **options)
     assert (result.status == 2).all()
     assert (result.train_loss.isel(step=-1) <= 0.5 * (1 + 1e-5)).all()
-    still = lz.sweep(network, DATA, [64], 2, 5, stop=lz.Stop(loss=1e9), **options)
+    still = lz.sweep(network, DATA, [64], 4, 5, stop=lz.Stop(loss=1e9), **options)
     assert (still.stopped_step == 0).all()
     assert (still.displacement == 0).all()
 
 
+@pytest.mark.slow
 def test_a_diverging_network_does_not_stop():
     network = lz.TwoLayer(width=64, symmetric=False, activation="softplus", train="readout")
     with warnings.catch_warnings():
@@ -277,6 +294,7 @@ def test_measures_named_like_a_gap_are_no_gaps(tmp_path):
         sweep_with(lambda n, v, v0, data: v["params"]["hidden"].sum(0).at[-1].multiply(2))
 
 
+@pytest.mark.slow
 def test_an_optimizer_from_a_partial_function_is_recognized(tmp_path):
     from functools import partial
 

@@ -13,6 +13,11 @@ from lazynet.training._keys import member_key, start_key
 
 DATA = lz.load_dataset("digits", n_train=12, n_test=5)
 TWO = lz.TwoLayer(width=8, activation="tanh", train="both", symmetric=False)
+DEEP = lz.MLP(width=8, depth=2)
+# Sweeps of one network share their programs: same widths, members and dtype.
+SWEEP = {"widths": [8, 16], "seeds": 2, "steps": 30, "snapshots": 4, "dtype": "float64"}
+NO_DRIFT = lz.Measure(kernel_drift=False)
+ALONE = lz.Measure(predictions=False, kernel_drift=False)
 
 
 def own(network=TWO, kernel=None, **options):
@@ -31,10 +36,24 @@ def last(result, name):
     return result[name].isel(step=-1).values
 
 
-def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
-    options = {"widths": [8, 16], "seeds": 2, "steps": 30, "snapshots": 4, "dtype": "float64", "learning_rate": 0.05}
-    expected = lz.sweep(TWO, DATA, **options)
-    result = lz.sweep(own(kernel=lz.analytic_kernel(TWO), parametrization="ntk"), DATA, **options)
+@pytest.fixture(scope="module")
+def of_own():
+    return lz.sweep(
+        own(kernel=lz.analytic_kernel(TWO), parametrization="ntk"),
+        DATA,
+        **SWEEP,
+        learning_rate=0.05,
+    )
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return lz.sweep(DEEP, DATA, **SWEEP)
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives(of_own):
+    expected, result = lz.sweep(TWO, DATA, **SWEEP, learning_rate=0.05), of_own
     # A network of one's own has no known units or pre-activations.
     assert set(expected.data_vars) - set(result.data_vars) == {"max_neuron_displacement", "activation_flips"}
     layered = {"layer_kernel_drift", "layer_displacement", "layer_relative_displacement"}
@@ -44,7 +63,7 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
     assert result.layer.values.tolist() == ["hidden", "readout"]
     rows = {row.quantity: (row.predicted, row.relation) for row in lz.verify(result).rows}
     assert rows["kernel_drift"] == (pytest.approx(-0.5), "at most")
-    without_prediction = lz.verify(lz.sweep(own(), DATA, **options))
+    without_prediction = lz.verify(lz.sweep(own(), DATA, **SWEEP, learning_rate=0.05, measure=ALONE))
     assert without_prediction.rows == ()
     assert "no exponent is predicted" in str(without_prediction)
 
@@ -53,7 +72,10 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives():
     "network",
     [
         lz.MLP(width=8, depth=2, activation="tanh", outputs=2),
-        lz.ConvNet(width=8, image=(8, 8), stride=2, outputs=2, train="both", symmetric=False),
+        pytest.param(
+            lz.ConvNet(width=8, image=(8, 8), stride=2, outputs=2, train="both", symmetric=False),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["deep", "convolutional"],
 )
@@ -83,24 +105,23 @@ def test_measures_of_layers_are_those_by_hand(network):
     np.testing.assert_allclose(at_end.activation_flips, flips.mean(), rtol=1e-12)
 
 
-def test_trained_and_diagonalized_linearizations_of_a_deep_network_agree(monkeypatch):
-    options = {"widths": [16], "seeds": 2, "steps": 25, "snapshots": 4, "dtype": "float64"}
-    network = lz.MLP(width=16, depth=2)
-    by_kernel = lz.sweep(network, DATA, **options)
+def test_trained_and_diagonalized_linearizations_of_a_deep_network_agree(deep, monkeypatch):
     monkeypatch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
-    trained = lz.sweep(network, DATA, **options)
+    trained, by_kernel = lz.sweep(DEEP, DATA, **SWEEP | {"widths": [16]}), deep.sel(width=[16])
     for name in ("linearization_gap_train", "linearization_gap_test", "start_gap_test", "initial_kernel_error"):
         assert by_kernel[name].values.max() > 1e-4
         np.testing.assert_allclose(trained[name], by_kernel[name], rtol=1e-6, atol=1e-10)
 
 
-def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
-    for network, falls in ((lz.ThreeLayer(width=8), True), (lz.MLP(width=8, depth=2), False)):
-        result = lz.sweep(network, DATA, [16, 64], seeds=1, steps=2, snapshots=2)
+@pytest.mark.slow
+def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall(deep):
+    growing = lz.ThreeLayer(width=8)
+    grown = lz.sweep(growing, DATA, [8, 16], seeds=2, steps=2, snapshots=2, measure=NO_DRIFT)
+    for network, result, falls in ((growing, grown, True), (DEEP, deep, False)):
         rates = [float(rate) for rate in result.learning_rate.broadcast_like(result.width)]
-        assert rates[0] / rates[1] == pytest.approx(4.0 if falls else 1.0)
+        assert rates[0] / rates[1] == pytest.approx(2.0 if falls else 1.0)
         assert result.lambda_max.dims == (("width",) if falls else ())
-        for i, width in enumerate((16, 64)):
+        for i, width in enumerate((8, 16)):
             k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
             highest = float(result.lambda_max[i] if falls else result.lambda_max)
             assert highest == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
@@ -108,9 +129,10 @@ def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall():
             assert rates[i] * highest < 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
     network = lz.MLP(width=8, depth=2, parametrization="standard", activation="tanh", init_scale=1.0)
-    result = lz.sweep(network, DATA, [128, 512, 2048], seeds=3, steps=30, snapshots=4)
+    result = lz.sweep(network, DATA, [128, 1024], seeds=4, steps=30, snapshots=4, measure=ALONE)
     losses = last(result, "train_loss").mean(axis=1)
     assert losses.max() / losses.min() < 1.6
     verdict = lz.verify(result)
@@ -120,9 +142,10 @@ def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
         assert row.fitted == pytest.approx(predicted, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_network_of_lee_moves_as_published():
     """Lee et al. 2019, Figure 1: first and last layer by m^(-1/2) of themselves, the middle ones by 1 / m."""
-    result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 256, 1024], seeds=4, steps=60, snapshots=6)
+    result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 512], seeds=4, steps=60, snapshots=6)
     verdict = lz.verify(result)
     middle = {f"layer_relative_displacement[hidden_{i}]": -1.0 for i in (2, 3)}
     ends = {f"layer_relative_displacement[{name}]": -0.5 for name in ("hidden_1", "readout")}
@@ -135,8 +158,7 @@ def test_the_network_of_lee_moves_as_published():
 
 
 def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tmp_path):
-    options = {"widths": [8, 16], "seeds": 2, "steps": 5, "learning_rate": 0.01}
-    options["out"] = lz.RunFolder(tmp_path / "run", resume=True)
+    options = SWEEP | {"learning_rate": 0.05, "measure": ALONE, "out": lz.RunFolder(tmp_path / "run", resume=True)}
     first = lz.sweep(own(), DATA, **options)
     for cell in (tmp_path / "run" / "cells").iterdir():
         if cell.name.startswith("000001"):
@@ -150,23 +172,20 @@ def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tm
 def test_a_field_that_a_network_lacks_is_no_axis():
     with pytest.raises(ValueError, match=r"^axes must be among output_scale, .*, got 'init_scale'"):
         lz.sweep(own(), DATA, [8], seeds=1, steps=2, axes={"init_scale": [0.5, 1.0]})
-    grid = lz.sweep(own(), DATA, [8], seeds=1, steps=2, axes={"output_scale": [0.5, 1.0]}, learning_rate=0.01)
-    assert grid.kernel_drift.dims == ("width", "seed", "step", "output_scale")
+    options = SWEEP | {"widths": [8], "measure": ALONE}
+    grid = lz.sweep(own(), DATA, **options, axes={"output_scale": [0.5, 1.0]}, learning_rate=0.05)
+    assert grid.displacement.dims == ("width", "seed", "step", "output_scale")
     with pytest.raises(ValueError, match=r"^network .*width"):
         lz.sweep(jnp.tanh, DATA, [8], seeds=1, steps=2)
 
 
-def test_members_of_deep_networks_do_not_depend_on_each_other():
-    options = {"steps": 10, "snapshots": 3, "learning_rate": 0.05, "dtype": "float64"}
-    network = lz.MLP(width=8, depth=2)
-    both = lz.sweep(network, DATA, [8, 16], seeds=2, **options)
-    alone = lz.sweep(network, DATA, [16], seeds=[1], **options)
+def test_members_of_deep_networks_do_not_depend_on_each_other(deep):
+    alone = lz.sweep(DEEP, DATA, **SWEEP | {"widths": [16], "seeds": [1]})
     for name in ("train_loss", "layer_displacement", "kernel_gap_train"):
-        np.testing.assert_allclose(alone[name].values[0, 0], both[name].values[1, 1], rtol=1e-12, atol=1e-13)
-    run = lz.train(
-        network.clone(width=16), DATA, member_key(16, 1), 10, **{k: v for k, v in options.items() if k != "steps"}
-    )
-    np.testing.assert_allclose(run.snapshots.train_loss, both.train_loss.values[1, 1], rtol=1e-12)
+        np.testing.assert_allclose(alone[name].values[0, 0], deep[name].values[1, 1], rtol=1e-12, atol=1e-13)
+    options = {"snapshots": 4, "learning_rate": float(deep.learning_rate[0]), "dtype": "float64", "measure": ALONE}
+    run = lz.train(DEEP.clone(width=16), DATA, member_key(16, 1), SWEEP["steps"], **options)
+    np.testing.assert_allclose(run.snapshots.train_loss, deep.train_loss.values[1, 1], rtol=1e-12)
     assert jax.tree.map(jnp.shape, run.variables["params"]) == {
         "hidden_1": (16, 64),
         "hidden_2": (16, 16),
@@ -180,9 +199,10 @@ def test_a_network_that_leaves_its_width_out_of_account_is_refused():
     )
     with pytest.raises(ValueError, match="number of parameters at widths 8 and 16"):
         lz.sweep(same, DATA, [8, 16], seeds=1, steps=2)
-    lz.sweep(same, DATA, [8], seeds=1, steps=2)
+    lz.sweep(same, DATA, [8], seeds=1, steps=2, learning_rate=0.01, measure=ALONE)
 
 
+@pytest.mark.slow
 def test_a_kernel_of_stax_is_that_of_each_width():
     stax = neural_tangents().stax
 
@@ -191,7 +211,7 @@ def test_a_kernel_of_stax_is_that_of_each_width():
         return stax.serial(stax.Dense(width, **options), stax.Relu(), stax.Dense(1, **options))
 
     network = lz.from_stax(make, parametrization="standard")
-    result = lz.sweep(network, DATA, [16, 256], seeds=2, steps=2, snapshots=2)
+    result = lz.sweep(network, DATA, [16, 256], seeds=2, steps=2, snapshots=2, measure=NO_DRIFT)
     for i, width in enumerate((16, 256)):
         k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
         assert float(result.lambda_max[i]) == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
@@ -200,7 +220,7 @@ def test_a_kernel_of_stax_is_that_of_each_width():
 
 
 def test_another_kernel_is_refused_on_resume(tmp_path):
-    options = {"widths": [8], "seeds": 1, "steps": 3, "learning_rate": 0.01}
+    options = SWEEP | {"widths": [8], "learning_rate": 0.05, "measure": NO_DRIFT}
     options["out"] = lz.RunFolder(tmp_path / "run", resume=True)
     first, second = (own(kernel=lambda a, b=None, c=c: c * a @ (a if b is None else b).T) for c in (1, 2))
     lz.sweep(first, DATA, **options)
@@ -208,31 +228,32 @@ def test_another_kernel_is_refused_on_resume(tmp_path):
         lz.sweep(second, DATA, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
 def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
     network = lz.MLP(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
-    result = lz.sweep(network, DATA, [64, 512], seeds=3, steps=30, snapshots=3)
+    result = lz.sweep(network, DATA, [64, 512], seeds=2, steps=30, snapshots=3, measure=ALONE)
     first, last_rate = (float(rate) for rate in result.learning_rate.broadcast_like(result.width))
     assert first / last_rate == pytest.approx(8 ** (2 * power))
     assert last(result, "train_loss").max() < 0.05 * result.train_loss.isel(step=0).values.min()
     assert len(lz.verify(result).rows) > 5
 
 
+@pytest.mark.slow
 def test_one_hidden_layer_is_deep_enough():
-    result = lz.sweep(lz.MLP(width=8, depth=1), DATA, [64, 256, 1024], seeds=4, steps=20, snapshots=3)
+    result = lz.sweep(lz.MLP(width=8, depth=1), DATA, [64, 512], seeds=4, steps=20, snapshots=3, measure=ALONE)
     rows = {row.quantity: row for row in lz.verify(result).rows}
+    assert "kernel_drift" not in rows
     for name in ("hidden_1", "readout"):
         assert rows[f"layer_relative_displacement[{name}]"].predicted == -0.5
         assert rows[f"layer_relative_displacement[{name}]"].fitted == pytest.approx(-0.5, abs=0.15)
 
 
+@pytest.mark.slow
 def test_linearizations_that_diverge_have_no_gap():
     """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
     network = lz.ThreeLayer(width=8)
     highest = np.linalg.eigvalsh(lz.analytic_kernel(network.clone(width=16))(DATA.x_train))[-1]
-    options = {"seeds": 6, "steps": 600, "snapshots": 4, "learning_rate": 1.7 / highest}
-    with pytest.warns(UserWarning, match="members of width 16 diverge"):
-        result = lz.sweep(network, DATA, [16], **options)
     grows = []
     for seed in range(6):
         variables = dict(
@@ -240,8 +261,12 @@ def test_linearizations_that_diverge_have_no_gap():
         )
         own_highest = np.linalg.eigvalsh(lz.empirical_ntk(network.clone(width=16), variables, DATA.x_train))[-1]
         grows.append(1.7 / highest > 2 / own_highest)
-    assert 0 < sum(grows) < 6
-    assert np.isnan(last(result, "linearization_gap_train")[0]).tolist() == grows
+    # One member that diverges and one that does not.
+    seeds = [grows.index(True), grows.index(False)]
+    options = {"seeds": seeds, "steps": 600, "snapshots": 4, "learning_rate": 1.7 / highest, "measure": NO_DRIFT}
+    with pytest.warns(UserWarning, match="members of width 16 diverge"):
+        result = lz.sweep(network, DATA, [16], **options)
+    assert np.isnan(last(result, "linearization_gap_train")[0]).tolist() == [True, False]
 
 
 def test_a_kernel_of_zero_has_no_default_learning_rate():
@@ -258,25 +283,28 @@ def test_layers_without_a_kernel_at_the_start_have_no_drift():
         lambda key, x, width: {"a": jnp.zeros((width,)), "w": jax.random.normal(key, (width, x.shape[1]))},
         lambda params, x: jnp.tanh(x @ params["w"].T) @ params["a"],
     )
-    result = lz.sweep(network, DATA, [8], seeds=2, steps=5, learning_rate=0.01)
+    measure = lz.Measure(predictions=False)
+    result = lz.sweep(network, DATA, [8], seeds=2, steps=5, learning_rate=0.01, measure=measure)
     assert np.isnan(last(result, "layer_kernel_drift")[..., 1]).all()
     assert np.isfinite(last(result, "layer_kernel_drift")[..., 0]).all()
     assert np.isnan(last(result, "layer_relative_displacement")[..., 0]).all()
 
 
-@pytest.mark.parametrize("network", [own(), lz.MLP(width=8, depth=2)], ids=["own", "deep"])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [own(), DEEP], ids=["own", "deep"])
 def test_every_network_has_its_picture(network):
-    result = lz.sweep(network, DATA, [8, 16], seeds=2, steps=10, learning_rate=0.01, measure=lz.Measure(quadratic=True))
-    figure = lz.plot(result)
+    measure = lz.Measure(kernel_drift=False, quadratic=True)
+    figure = lz.plot(lz.sweep(network, DATA, **SWEEP | {"widths": [8]}, learning_rate=0.05, measure=measure))
     said = [text.get_text() for axes in figure.axes[:3] for text in axes.get_legend().get_texts()]
     assert any("to second order" in text for text in said)
     assert any(text.startswith("readout, relative") for text in said)
 
 
+@pytest.mark.slow
 def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_their_own():
     """Pre-activations of "chen" shrink as m^(-1/2), and so do biases: under relu that is a matter of units."""
     network = lz.MLP(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
-    result = lz.sweep(network, DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
-    assert len(lz.verify(result).rows) > 1
-    scaled = lz.sweep(network.clone(init_scale=lambda m: m**-0.25), DATA, [16, 32, 64], seeds=1, steps=2, snapshots=2)
-    assert lz.verify(scaled).rows == ()
+    options = {"widths": [16, 32], "seeds": 2, "steps": 2, "snapshots": 2, "measure": ALONE}
+    assert len(lz.verify(lz.sweep(network, DATA, **options)).rows) > 1
+    scaled = network.clone(init_scale=lambda m: m**-0.25)
+    assert lz.verify(lz.sweep(scaled, DATA, **options)).rows == ()
