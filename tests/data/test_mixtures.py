@@ -79,7 +79,7 @@ def by_distance(data):
 
 def test_two_caps_of_two_points_reach_the_ends(key):
     """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
-    data = mixture(20_000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
+    data = mixture(4000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
     measured = separation(data, 1)
     assert 0.8 <= measured.delta < 0.81
     assert 0.39 < measured.diameter <= 0.4 * (1 + 1e-12)

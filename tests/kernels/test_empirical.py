@@ -61,7 +61,7 @@ def test_jacobian(activation, train, readout, symmetric, outputs, key):
     )
     x1, x2 = rows(5, 4), rows(5, 4, seed=1)
     variables = moved(network, key, x1)
-    j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
+    j1, j2 = np.split(jacobian(network, variables, np.concatenate([x1, x2])), 2)
     for other, j in ((None, j1), (x2, j2)):
         expected = np.einsum("icp,jdp->icjd", j1, j)
         # Without jit, because the networks would compile a program each.
@@ -78,7 +78,7 @@ def test_jacobian_of_all_outputs(train, outputs, key):
     network = lz.TwoLayer(width=12, outputs=outputs, activation="erf", train=train, output_scale=1.3)
     x1, x2 = rows(5, 4), rows(5, 4, seed=1)
     variables = moved(network, key, x1)
-    j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
+    j1, j2 = np.split(jacobian(network, variables, np.concatenate([x1, x2])), 2)
     for other, j in ((None, j1), (x2, j2)):
         # This path compiles its program even where jit is disabled.
         with jax.disable_jit():
@@ -93,12 +93,13 @@ def test_other_numbers_of_rows_and_features(train, key):
     for d in (1, 9):
         x1, x2 = rows(1, d), rows(4, d, seed=1)
         variables = moved(network, key, x1)
-        expected = np.einsum("icp,jdp->icjd", jacobian(network, variables, x1), jacobian(network, variables, x2))
+        j = jacobian(network, variables, np.concatenate([x1, x2]))
+        expected = np.einsum("icp,jdp->icjd", j[:1], j[1:])
         assert_close(lz.empirical_ntk(network, variables, x1, x2, outputs="all"), expected)
         assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
 
 
-@pytest.mark.parametrize("m", [1, 31, 32, 256, 300, 1024])
+@pytest.mark.parametrize("m", [1, 32, 300])
 def test_units_active_on_both(m):
     active1, active2 = rows(7, m) > 0, rows(4, m, seed=1) > 0
     expected = active1.astype(int) @ active2.T.astype(int)

@@ -152,13 +152,17 @@ DEEP = {
 }
 
 
-@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+@pytest.mark.parametrize(
+    "parametrization",
+    [name if name in ("ntk", "allen-zhu") else pytest.param(name, marks=pytest.mark.slow) for name in PARAMETRIZATIONS],
+)
 def test_every_parametrization_has_the_kernel_of_its_own_width(parametrization):
     scales = {"bias_scale": 0.3, "output_scale": 1.7, "init_scale": 1.4}
     activation, depth = DEEP[parametrization]
     check(lz.MLP(WIDTH, depth, activation=activation, parametrization=parametrization, outputs=2, **scales))
 
 
+@pytest.mark.slow
 def test_three_layer_kernel_is_a_mean():
     check(lz.ThreeLayer(WIDTH))
 

@@ -23,7 +23,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+FAST = ("two layers", "three layers", "a convolution")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_covariance_of_samples(name):
     network, x = NETWORKS[name], jnp.asarray(X, "float32")
     keys = jax.random.split(jax.random.key(0), STARTS)

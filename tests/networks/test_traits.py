@@ -66,7 +66,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def result(data):
-    return lz.sweep(SkipNet(width=8), data, [64, 256, 1024], seeds=4, steps=20)
+    return lz.sweep(SkipNet(width=8), data, [64, 1024], seeds=4, steps=20)
 
 
 def test_the_kernel_of_a_new_family_is_used(result, data):
