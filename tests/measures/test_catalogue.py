@@ -48,6 +48,7 @@ def sweep(widths, **options):
     return lz.sweep(NETWORK, DATA, widths, 3, 10, snapshots=20, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside):
     before = sweep([64]).drop_vars("scaled_change")
     result = sweep([64, 256], axes={"init_scale": [0.5, 1.0]})

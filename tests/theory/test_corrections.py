@@ -70,6 +70,7 @@ def result():
     return lz.sweep(lz.TwoLayer(width=64), digits, [64, 128, 512, 1024], 8, 400, measure=measure, snapshots=[400])
 
 
+@pytest.mark.slow
 def test_flips_that_are_not_asymptotic_extrapolate_towards_theory(result):
     """Their slope over these widths is above -0.45; the corrected exponent is closer to -1/2."""
     flips = result.activation_flips.isel(step=-1).values

@@ -110,6 +110,7 @@ def test_sweeps_show_the_predicted_exponents(output, init, options):
     assert len(verdict.rows) == 12
 
 
+@pytest.mark.slow
 def test_the_displacement_of_adam_is_not_predicted():
     """Steps of Adam do not shrink with the gradient, so the displacement grows with the width (measured +0.19)."""
     # The adam of optax relies on implicit dtype promotion.
