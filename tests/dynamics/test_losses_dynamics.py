@@ -273,6 +273,7 @@ def test_descent_agrees_with_the_linearized_network(key):
     np.testing.assert_allclose(np.concatenate([trajectory.train[0], trajectory.test[0]]), trained, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_wide_network_follows_the_flow():
     """With the logistic loss at width 2^13, outputs agree to 4% of their RMS up to t = 10 / lambda_max."""
     network = lz.TwoLayer(width=2**13)
