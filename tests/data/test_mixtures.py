@@ -50,7 +50,11 @@ def test_components_of_a_class_are_its_own(key):
 
 
 @pytest.mark.parametrize(
-    ("classes", "components", "delta", "lambda_"), [(3, 2, 1.0, 0.1), (2, 1, 1.3, 0.05), (4, 3, 0.5, 0.4)]
+    ("classes", "components", "delta", "lambda_"),
+    [
+        (3, 2, 1.0, 0.1),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1, 1.3, 0.05), (4, 3, 0.5, 0.4))),
+    ],
 )
 def test_separation_is_exact(classes, components, delta, lambda_, key):
     centers = mixture(classes * components, 0, 30, key, classes, components, delta=delta, lambda_=lambda_ * 0).x_train
