@@ -125,7 +125,7 @@ def test_flow_of_the_hinge_loss_agrees_with_the_exact_flow():
     assert worst <= 1e-3 * size
 
 
-@pytest.mark.parametrize("trial", range(8))
+@pytest.mark.parametrize("trial", range(4))
 def test_the_estimated_error_bounds_the_true_error(trial):
     """The reference is a solution with a much smaller tolerance or, for the squared loss, the closed form."""
     rng = np.random.default_rng(trial)
@@ -273,19 +273,19 @@ def test_descent_agrees_with_the_linearized_network(key):
     np.testing.assert_allclose(np.concatenate([trajectory.train[0], trajectory.test[0]]), trained, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_wide_network_follows_the_flow():
-    """With the logistic loss at width 2^15, outputs agree to 2% of their RMS up to t = 10 / lambda_max."""
-    network = lz.TwoLayer(width=2**15)
+    """With the logistic loss at width 2^13, outputs agree to 4% of their RMS up to t = 10 / lambda_max."""
+    network = lz.TwoLayer(width=2**13)
     data = lz.load_dataset("digits", classes=(0, 1), n_train=64, n_test=32)
     k, k_test = KERNEL(data.x_train), KERNEL(data.x_test, data.x_train)
     end, steps = 10 / np.linalg.eigvalsh(k)[-1], 60
-    run = lz.train(
-        network, data, jax.random.key(0), steps, learning_rate=end / steps, loss=logistic("sum"), snapshots=1
-    )
+    options = {"loss": logistic("sum"), "snapshots": 1, "measure": lz.Measure(kernel_drift=False)}
+    run = lz.train(network, data, jax.random.key(0), steps, learning_rate=end / steps, **options)
     trajectory = lz.kernel_flow(k, data.y_train, times=[end], loss=logistic("sum"), k_test=k_test)
     for name, predicted in (("train", trajectory.train[0]), ("test", trajectory.test[0])):
         trained = run.snapshots[f"{name}_prediction"].values[-1]
-        assert root_mean_square(trained - predicted) <= 0.02 * root_mean_square(trained)
+        assert root_mean_square(trained - predicted) <= 0.04 * root_mean_square(trained)
 
 
 def test_every_form_of_a_kernel():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import ACTIVATIONS, TRAINED
+from reference import ACTIVATIONS
 from scipy import integrate, special
 from tolerance import assert_close
 
@@ -115,10 +115,11 @@ def test_kernel_does_not_depend_on_outputs_or_start():
         np.testing.assert_array_equal(analytic_kernel(network)(x), reference)
 
 
-@pytest.mark.parametrize("train", ["hidden", "readout", "both"])
-@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("activation", "train"), [*((name, "both") for name in FUNCTIONS), ("relu", "hidden"), ("tanh", "readout")]
+)
 def test_symmetric_case(activation, train):
-    x = np.random.default_rng(0).normal(size=(40, 6)) / 2
+    x = np.random.default_rng(0).normal(size=(16, 6)) / 2
     kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train=train))
     square = kernel(x)
     np.testing.assert_array_equal(square, square.T)
@@ -171,10 +172,12 @@ def test_bad_rows_are_refused(x1, x2, message):
         analytic_kernel(TwoLayer(width=4))(x1, x2)
 
 
-@pytest.mark.parametrize("train", TRAINED)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "train"),
+    [*((name, "both") for name in ACTIVATIONS), ("relu", "hidden"), ("relu", "readout"), ("tanh", "hidden")],
+)
 def test_float32_is_float64_rounded(activation, train):
-    x1 = np.random.default_rng(0).normal(size=(40, 6)) / 3
+    x1 = np.random.default_rng(0).normal(size=(16, 6)) / 3
     x1[1], x1[2], x1[3] = x1[0], -x1[0], x1[0] + 1e-5
     x2 = np.random.default_rng(1).normal(size=(7, 6)) / 3
     kernel = analytic_kernel(TwoLayer(width=2, activation=activation, train=train, init_scale=0.7))

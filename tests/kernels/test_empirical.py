@@ -1,5 +1,7 @@
 """Empirical tangent kernels against the Jacobian of the flax module."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,11 +38,17 @@ def jacobian(network, variables, x):
         return np.concatenate([np.asarray(leaf).reshape(len(x), network.outputs, -1) for leaf in leaves], axis=2)
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
-@pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("readout", ["sign", "gaussian"])
-@pytest.mark.parametrize("train", TRAINED)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+# Every pair of values: a quarter of all combinations.
+NETWORKS = [
+    (activation, train, readout, symmetric, outputs)
+    for (i, activation), (j, train), readout, symmetric, outputs in itertools.product(
+        enumerate(ACTIVATIONS), enumerate(TRAINED), ("sign", "gaussian"), (True, False), (1, 3)
+    )
+    if (i + (readout == "sign") + symmetric) % 2 == (j + symmetric + (outputs == 1)) % 2 == 0
+]
+
+
+@pytest.mark.parametrize(("activation", "train", "readout", "symmetric", "outputs"), NETWORKS)
 def test_jacobian(activation, train, readout, symmetric, outputs, key):
     network = lz.TwoLayer(
         width=12,
@@ -53,10 +61,10 @@ def test_jacobian(activation, train, readout, symmetric, outputs, key):
     )
     x1, x2 = rows(5, 4), rows(5, 4, seed=1)
     variables = moved(network, key, x1)
-    j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
+    j1, j2 = np.split(jacobian(network, variables, np.concatenate([x1, x2])), 2)
     for other, j in ((None, j1), (x2, j2)):
         expected = np.einsum("icp,jdp->icjd", j1, j)
-        # Without jit, because 120 networks would compile 120 programs.
+        # Without jit, because the networks would compile a program each.
         with jax.disable_jit():
             average = lz.empirical_ntk(network, variables, x1, other)
         assert type(average) is np.ndarray
@@ -70,7 +78,7 @@ def test_jacobian_of_all_outputs(train, outputs, key):
     network = lz.TwoLayer(width=12, outputs=outputs, activation="erf", train=train, output_scale=1.3)
     x1, x2 = rows(5, 4), rows(5, 4, seed=1)
     variables = moved(network, key, x1)
-    j1, j2 = jacobian(network, variables, x1), jacobian(network, variables, x2)
+    j1, j2 = np.split(jacobian(network, variables, np.concatenate([x1, x2])), 2)
     for other, j in ((None, j1), (x2, j2)):
         # This path compiles its program even where jit is disabled.
         with jax.disable_jit():
@@ -79,27 +87,28 @@ def test_jacobian_of_all_outputs(train, outputs, key):
         assert_close(full, np.einsum("icp,jdp->icjd", j1, j))
 
 
-@pytest.mark.parametrize("train", TRAINED)
-def test_other_numbers_of_rows_and_features(train, key):
+@pytest.mark.parametrize(("train", "d"), [("both", 1), ("readout", 1), ("hidden", 9)])
+def test_other_numbers_of_rows_and_features(train, d, key):
     network = lz.TwoLayer(width=6, outputs=2, activation="gelu", train=train, symmetric=False)
-    for d in (1, 9):
-        x1, x2 = rows(1, d), rows(4, d, seed=1)
-        variables = moved(network, key, x1)
-        expected = np.einsum("icp,jdp->icjd", jacobian(network, variables, x1), jacobian(network, variables, x2))
-        assert_close(lz.empirical_ntk(network, variables, x1, x2, outputs="all"), expected)
-        assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
+    x1, x2 = rows(1, d), rows(4, d, seed=1)
+    variables = moved(network, key, x1)
+    j = jacobian(network, variables, np.concatenate([x1, x2]))
+    expected = np.einsum("icp,jdp->icjd", j[:1], j[1:])
+    assert_close(lz.empirical_ntk(network, variables, x1, x2, outputs="all"), expected)
+    assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
 
 
-@pytest.mark.parametrize("m", [1, 31, 32, 256, 300, 1024])
+@pytest.mark.parametrize("m", [1, 32, 300])
 def test_units_active_on_both(m):
     active1, active2 = rows(7, m) > 0, rows(4, m, seed=1) > 0
     expected = active1.astype(int) @ active2.T.astype(int)
     np.testing.assert_array_equal(active_on_both(jnp.asarray(active1), jnp.asarray(active2)), expected)
 
 
-@pytest.mark.parametrize("train", ["hidden", "both"])
-@pytest.mark.parametrize("outputs", [1, 3])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "outputs", "train"),
+    [("float32", 1, "hidden"), ("float32", 3, "both"), ("float64", 1, "both"), ("float64", 3, "hidden")],
+)
 def test_counting_the_active_units_gives_the_product(dtype, outputs, train, key):
     network = lz.TwoLayer(width=300, outputs=outputs, train=train, output_scale=0.7)
     x1, x2 = rows(9, 4).astype(dtype), rows(6, 4, seed=1).astype(dtype)
@@ -133,7 +142,7 @@ def test_the_bytes_of_the_average_are_a_bound(other, by_counting, key):
     assert used < _average_bytes(network, variables, x1, x2, "float32") < 5 * used
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_float32(activation, key):
     network = lz.TwoLayer(width=64, outputs=3, activation=activation, train="both", readout="gaussian")
     x = rows(6, 4)

@@ -46,14 +46,25 @@ def check(network, key):
 SCALES = [{}, {"init_scale": 1.6, "output_scale": lambda m: 0.4}, {"init_scale": 0.3, "output_scale": 2.0}]
 
 
-@pytest.mark.parametrize("scales", SCALES, ids=["plain", "wide", "narrow"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "scales"),
+    [
+        pytest.param(activation, i % len(SCALES), marks=() if i < len(SCALES) else pytest.mark.slow)
+        for i, activation in enumerate(ACTIVATIONS)
+    ],
+)
 def test_analytic_kernel_is_the_mean(activation, scales, key):
-    check(lz.TwoLayer(width=WIDTH, activation=activation, train="both", symmetric=False, **scales), key)
+    network = lz.TwoLayer(width=WIDTH, activation=activation, train="both", symmetric=False, **SCALES[scales])
+    check(network, key)
 
 
-@pytest.mark.parametrize("readout", ["sign", "gaussian"])
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(
+    ("symmetric", "readout"),
+    [
+        (True, "gaussian"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, "sign"), (False, "gaussian"))),
+    ],
+)
 def test_several_outputs_and_every_start_have_the_same_kernel(symmetric, readout, key):
     arguments = {"outputs": 3, "train": "both", "readout": readout, "symmetric": symmetric}
     check(lz.TwoLayer(width=WIDTH, activation="tanh", init_scale=1.6, **arguments), key)

@@ -44,13 +44,14 @@ def outside():
     unregister_quantity(QUANTITY.name)
 
 
-def sweep(**options):
-    return lz.sweep(NETWORK, DATA, [64, 256], 3, 10, snapshots=20, progress=False, **options)
+def sweep(widths, **options):
+    return lz.sweep(NETWORK, DATA, widths, 3, 10, snapshots=20, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside):
-    before = sweep().drop_vars("scaled_change")
-    result = sweep(axes={"init_scale": [0.5, 1.0]})
+    before = sweep([64]).drop_vars("scaled_change")
+    result = sweep([64, 256], axes={"init_scale": [0.5, 1.0]})
     assert registered() == (QUANTITY,)
     assert result.scaled_change.dims == ("width", "seed", "step", "init_scale")
     assert (result.scaled_change.long_name, result.scaled_change.units) == (QUANTITY.meaning, "1")
@@ -72,7 +73,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
     # Nothing else changes.
     unregister_quantity(QUANTITY.name)
     try:
-        again = sweep()
+        again = sweep([64])
         assert "scaled_change" not in again
         assert "scaled_change" not in reference()
         for name in again:

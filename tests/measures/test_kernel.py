@@ -40,7 +40,12 @@ def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     # A small output scale leads to feature learning.
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.1)
     run = lz.train(
-        network, data, jax.random.key(0), 300, measure=lz.Measure(own={"kernel": current_kernel}), snapshots=6
+        network,
+        data,
+        jax.random.key(0),
+        300,
+        measure=lz.Measure(kernel_drift=False, own={"kernel": current_kernel}),
+        snapshots=6,
     )
     kernels = run.snapshots.kernel.values
     for variables, k in ((run.variables_0, kernels[0]), (run.variables, kernels[-1])):
@@ -56,7 +61,7 @@ def test_descent_with_the_kernel_at_step_t_is_training_of_the_network_linearized
     """Fort et al. 2020 freeze the kernel at step t and continue to train."""
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.3)
-    options = {"learning_rate": 0.2, "dtype": "float64", "snapshots": 4}
+    options = {"learning_rate": 0.2, "dtype": "float64", "snapshots": 4, "measure": lz.Measure(kernel_drift=False)}
     run = lz.train(network, data, jax.random.key(0), 50, **options)
     continued = lz.train(lz.linearize(network, run.variables), data, jax.random.key(0), 100, **options)
     k = lz.empirical_ntk(network, run.variables, data.x_train)

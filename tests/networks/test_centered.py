@@ -22,13 +22,11 @@ OWN = lz.from_functions(
 def test_it_starts_at_zero_and_moves_as_the_network_does(network):
     centered = Centered(network)
     variables = centered.init(jax.random.key(0), X)
+    start = network.init(jax.random.key(0), X)
     assert traits(centered).starts_at_zero
-    np.testing.assert_array_equal(
-        centered.apply(variables, X), 0 * network.apply(network.init(jax.random.key(0), X), X)
-    )
+    np.testing.assert_array_equal(centered.apply(variables, X), 0 * network.apply(start, X))
     moved = {**variables, "params": jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])}
     own = {name: value for name, value in moved.items() if name != "origin"}
-    start = network.init(jax.random.key(0), X)
     expected = network.apply(own, X) - network.apply(start, X)
     np.testing.assert_allclose(centered.apply(moved, X), expected, atol=1e-6)
     np.testing.assert_allclose(

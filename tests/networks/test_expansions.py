@@ -13,10 +13,15 @@ from lazynet.measures import taylor_gap
 from lazynet.networks import Linearized, Quadratic, TwoLayer, traits
 from lazynet.precision import float64
 
+# Every activation with every trained part, each with one and with several outputs.
+CASES = [
+    (activation, train, 1 + 2 * ((i + j) % 2))
+    for i, activation in enumerate(ACTIVATIONS)
+    for j, train in enumerate(TRAINED)
+]
 
-@pytest.mark.parametrize("outputs", [1, 3])
-@pytest.mark.parametrize("train", TRAINED)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+
+@pytest.mark.parametrize(("activation", "train", "outputs"), CASES)
 def test_apply_is_the_first_order_taylor_sum(activation, train, outputs, key):
     network = TwoLayer(width=10, outputs=outputs, activation=activation, train=train, symmetric=False)
     rng = np.random.default_rng(0)
@@ -49,8 +54,10 @@ def test_the_collection_that_is_fixed_is_kept(key):
     assert set(at["origin"]) == {"hidden"}
 
 
-@pytest.mark.parametrize("train", TRAINED)
-@pytest.mark.parametrize("activation", ["tanh", "softplus", "relu"])
+@pytest.mark.parametrize(
+    ("activation", "train"),
+    [("tanh", "hidden"), ("softplus", "both"), ("tanh", "readout"), ("relu", "hidden"), ("relu", "both")],
+)
 def test_order_two_is_the_taylor_sum_with_the_hessian(activation, train, key):
     network = TwoLayer(width=6, outputs=2, activation=activation, train=train, symmetric=False)
     rng = np.random.default_rng(0)
@@ -63,7 +70,7 @@ def test_order_two_is_the_taylor_sum_with_the_hessian(activation, train, key):
         def outputs(flat):
             return network.apply({**variables, "params": unravel(flat)}, x)
 
-        jacobian, hessian = jax.jacrev(outputs)(flat), jax.hessian(outputs)(flat)
+        jacobian, hessian = jax.jit(lambda flat: (jax.jacrev(outputs)(flat), jax.hessian(outputs)(flat)))(flat)
         expected = outputs(flat) + jacobian @ move + 0.5 * jnp.einsum("ncij,i,j->nc", hessian, move, move)
         parabola = Quadratic(network)
         at = {**parabola.at(variables), "params": unravel(flat + move)}
@@ -93,41 +100,52 @@ def test_the_quadratic_model_of_relu_has_the_pseudo_network_of_allen_zhu(key):
     assert np.abs(pseudo).max() > 0.1
 
 
-def slow_descent(network, steps=20_000):
+def gap_1(network, variables, variables_0, data):
+    return taylor_gap(network, variables, variables_0, data.x_train, 1)
+
+
+def gap_2(network, variables, variables_0, data):
+    return taylor_gap(network, variables, variables_0, data.x_train, 2)
+
+
+GAPS = lz.Measure(kernel_drift=False, own={"gap_1": gap_1, "gap_2": gap_2})
+
+
+def slow_descent(network, steps=10_000):
     """Gaps of the network to its polynomials at its own parameters, along one slow path of training."""
-    data = lz.load_dataset("digits", n_train=64, n_test=16)
-    rate = 0.01 / np.linalg.eigvalsh(lz.analytic_kernel(network)(data.x_train))[-1]
-    measures = {
-        f"gap_{order}": lambda net, now, start, data, order=order: taylor_gap(net, now, start, data.x_train, order)
-        for order in (1, 2)
-    }
-    measure = lz.Measure(kernel_drift=False, own=measures)
-    options = {"learning_rate": rate, "dtype": "float64", "measure": measure, "snapshots": 30}
+    data = lz.load_dataset("digits", n_train=16, n_test=4)
+    rate = 10 / steps / np.linalg.eigvalsh(lz.analytic_kernel(network)(data.x_train))[-1]
+    options = {"learning_rate": rate, "dtype": "float64", "measure": GAPS, "snapshots": 20}
     run = lz.train(network, data, jax.random.key(0), steps, **options)
     path = run.snapshots.isel(step=slice(1, None))
     moved = np.log(path.displacement.values)
     # From the first step until most of the loss is gone.
     assert path.displacement.values[-1] > 100 * path.displacement.values[0]
-    assert path.train_loss.values[-1] < 0.02 * path.train_loss.values[0]
+    assert path.train_loss.values[-1] < 0.2 * path.train_loss.values[0]
     return [np.polyfit(moved, np.log(path[f"gap_{order}"].values), 1)[0] for order in (1, 2)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("activation", ["tanh", "softplus"])
-def test_gaps_along_a_path_are_of_second_and_third_order_in_the_movement(activation):
-    network = lz.TwoLayer(width=256, activation=activation, train="both", symmetric=False)
+# The symmetric start cancels the second order.
+@pytest.mark.parametrize(
+    ("activation", "symmetric", "order"),
+    [
+        ("tanh", False, 2),
+        ("tanh", True, 3),
+        ("softplus", False, 2),
+        ("softplus", True, 3),
+    ],
+)
+def test_gaps_along_a_path_are_of_second_and_third_order_in_the_movement(activation, symmetric, order):
+    network = lz.TwoLayer(width=64, activation=activation, train="both", symmetric=symmetric)
     linear, second = slow_descent(network)
-    assert linear == pytest.approx(2, abs=0.2)
-    assert second == pytest.approx(3, abs=0.2)
-    # The symmetric start cancels the second order.
-    linear, second = slow_descent(network.clone(symmetric=True))
-    assert linear == pytest.approx(3, abs=0.2)
+    assert linear == pytest.approx(order, abs=0.2)
     assert second == pytest.approx(3, abs=0.2)
 
 
+@pytest.mark.slow
 def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     data = lz.load_dataset("digits", n_train=12, n_test=5)
-    network = lz.MLP(width=128, depth=2, activation="tanh")
+    network = lz.MLP(width=32, depth=2, activation="tanh")
     start = network.init(jax.random.key(5), jnp.asarray(data.x_train, "float32"))
     options = {"learning_rate": 0.05, "dtype": "float64", "snapshots": 5}
     linear = lz.linearize(network, start)
@@ -139,18 +157,26 @@ def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     assert np.abs(run.snapshots.train_prediction[-1] - run.snapshots.train_prediction[0]).max() > 0.1
     assert float(run.snapshots.kernel_drift[-1]) < 1e-12
     # Another model, which is nearer to the network near the start.
-    both = [lz.train(model, data, jax.random.key(0), 1, **options) for model in (lz.quadratic(network, start), linear)]
-    trained = lz.train(_started(network, start), data, jax.random.key(0), 1, **options)
-    gaps = [np.abs(one.snapshots.train_prediction - trained.snapshots.train_prediction).max() for one in both]
+    options["measure"] = lz.Measure(kernel_drift=False)
+    parabola, trained = (
+        lz.train(model, data, jax.random.key(0), 1, **options).snapshots.train_prediction.sel(step=1)
+        for model in (lz.quadratic(network, start), _started(network, start))
+    )
+    gaps = [np.abs(model - trained).max() for model in (parabola, run.snapshots.train_prediction.sel(step=1))]
     assert gaps[0] < 0.3 * gaps[1]
+
+
+def test_expansions_are_refused_without_params_and_at_another_width(key):
+    network = lz.TwoLayer(width=4)
+    start = network.init(key, jnp.ones((2, 3)))
     for expand in (lz.linearize, lz.quadratic):
         with pytest.raises(ValueError, match="variables must have the key 'params'"):
             expand(network, dict(start["params"]))
-    with pytest.raises(ValueError, match="changes must leave the width of an expansion at 128"):
-        linear.clone(width=64)
+    with pytest.raises(ValueError, match="changes must leave the width of an expansion at 4"):
+        lz.linearize(network, start).clone(width=8)
 
 
 def _started(network, start):
     return lz.from_functions(
-        lambda key, x, width: start["params"], lambda params, x: network.apply({"params": params}, x), width=128
+        lambda key, x, width: start["params"], lambda params, x: network.apply({"params": params}, x), width=32
     )

@@ -66,9 +66,10 @@ def data():
 
 @pytest.fixture(scope="module")
 def result(data):
-    return lz.sweep(SkipNet(width=8), data, [64, 256, 1024], seeds=4, steps=20)
+    return lz.sweep(SkipNet(width=8), data, [64, 1024], seeds=4, steps=20)
 
 
+@pytest.mark.slow
 def test_the_kernel_of_a_new_family_is_used(result, data):
     expected = skip_kernel(SkipNet(8))(data.x_train)
     np.testing.assert_allclose(result.lambda_max, np.linalg.eigvalsh(expected)[-1], rtol=1e-10)
@@ -89,6 +90,7 @@ def test_its_preactivations_and_neurons_are_measured(data):
     assert float(run.snapshots.max_neuron_displacement[-1]) == pytest.approx(furthest, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_its_exponents_are_predicted(result):
     verdict = lz.verify(result)
     predicted = {row.quantity: (row.relation, row.predicted) for row in verdict.rows}
@@ -100,6 +102,7 @@ def test_its_exponents_are_predicted(result):
     assert verdict.row("kernel_drift").status == "holds"
 
 
+@pytest.mark.slow
 def test_its_figure_and_settings_carry_its_name_and_fields(result):
     assert lz.plot(result)._suptitle.get_text().startswith("tanh with a skip connection on digits, n = 32:")
     settings = json.loads(result.attrs["settings"])

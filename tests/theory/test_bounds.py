@@ -24,12 +24,10 @@ KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
 def test_neuron_displacement_stays_below_its_bound():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
-    result = lz.sweep(lz.TwoLayer(width=2), data, [64, 256], 2, 40)
-    for width in (64, 256):
-        member = result.sel(width=width, seed=0)
-        bound = neuron_movement_bound(16, width, float(member.residual_norm[0]), float(member.lambda_min))
-        assert float(member.lemma_bound) == pytest.approx(bound, rel=1e-12)
-        assert (member.max_neuron_displacement <= bound).all()
+    member = lz.sweep(lz.TwoLayer(width=2), data, [64], 1, 40).isel(width=0, seed=0)
+    bound = neuron_movement_bound(16, 64, float(member.residual_norm[0]), float(member.lambda_min))
+    assert float(member.lemma_bound) == pytest.approx(bound, rel=1e-12)
+    assert (member.max_neuron_displacement <= bound).all()
     assert neuron_movement_bound(16, 64, 1.0, 0.0) == np.inf
     assert neuron_movement_bound(16, 64, 1.0, -1e-18) == np.inf
 
@@ -47,7 +45,8 @@ def test_the_initial_kernel_concentrates_within_its_bound(key):
     n, width, delta = 6, 128, 0.2
     x = unit_rows(n, 4)
     network = lz.TwoLayer(width=width, symmetric=False)
-    starts = [dict(network.init(start_key, x.astype("float32"))) for start_key in jax.random.split(key, 100)]
+    init = jax.jit(network.init)
+    starts = [dict(init(start_key, x.astype("float32"))) for start_key in jax.random.split(key, 100)]
     errors = np.array([np.linalg.norm(lz.empirical_ntk(network, start, x) - KERNEL(x)) for start in starts])
     bound = concentration_bound(x @ x.T, width, delta)
     assert np.mean(errors > bound) <= delta
@@ -134,7 +133,7 @@ def test_the_unseen_share_of_a_power(power, dim):
 
 def test_the_kernel_has_no_odd_harmonics_except_linear_ones():
     # The Funk-Hecke formula gives the eigenvalue of a harmonic of degree k on the sphere in three dimensions.
-    t, weights = np.polynomial.legendre.leggauss(2000)
+    t, weights = np.polynomial.legendre.leggauss(300)
     values = t * (np.pi - np.arccos(t)) / (2 * np.pi)
     eigenvalues = [np.sum(weights * values * Legendre.basis(k)(t)) for k in range(8)]
     assert np.allclose(eigenvalues[3::2], 0, atol=1e-12)
@@ -144,7 +143,7 @@ def test_the_kernel_has_no_odd_harmonics_except_linear_ones():
 @pytest.mark.parametrize("dim", [3, 6])
 def test_the_norm_of_sums_of_powers_stays_below_its_bound(dim):
     rng = np.random.default_rng(dim)
-    x = rng.normal(size=(300, dim))
+    x = rng.normal(size=(100, dim))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     k = KERNEL(x)
     beta, gamma = rng.normal(size=(2, dim))

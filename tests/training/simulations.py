@@ -1,5 +1,7 @@
 """Training of a pack of members by `lazynet.training.simulate`, and by a NumPy loop on the host."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,12 @@ class Recorder:
         }
 
 
+@functools.cache
+def recorder(network):
+    """The recorder of a network, one for all calls, because another measure needs another program."""
+    return Recorder(network)
+
+
 def members(network, keys, x, dtype="float64", change=lambda variables, i: variables):
     """Initial members for the given keys, stacked; `change` may alter the variables of a member."""
     starts = [change(dict(network.init(key, jnp.asarray(x, dtype))), i) for i, key in enumerate(keys)]
@@ -44,7 +52,7 @@ def train(stepper, network, keys, x, y, learning_rate, snapshots, dtype="float64
     with float64() if dtype == "float64" else jax.default_matmul_precision("highest"):
         pack = members(network, keys, x, dtype, change)
         shared = share(stepper, x, y, learning_rate, dtype)
-        outcome = simulate(stepper, measure or Recorder(network), pack, shared, np.asarray(snapshots))
+        outcome = simulate(stepper, measure or recorder(network), pack, shared, np.asarray(snapshots))
         return jax.tree.map(np.asarray, pack.variables), outcome
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 from reference import SLOPE, VALUE, targets, unit_rows
-from simulations import Recorder, members, share, train
+from simulations import members, recorder, share, train
 from tolerance import assert_close
 
 import lazynet as lz
@@ -46,8 +46,15 @@ def test_the_number_of_steps_per_block():
     assert steps_per_block(10, 16) == 1
 
 
-@pytest.mark.parametrize("size", [SIZE, 15, N], ids=["blocks", "blocks of one", "an epoch a step"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "size"),
+    [
+        pytest.param("squared", SIZE, id="blocks"),
+        pytest.param("softmax", SIZE, id="blocks of a mean", marks=pytest.mark.slow),
+        pytest.param("sum", 15, id="blocks of one", marks=pytest.mark.slow),
+        pytest.param("logistic", N, id="an epoch a step", marks=pytest.mark.slow),
+    ],
+)
 def test_delayed_steps_agree_with_autodiff(case, size, key):
     network, loss, y = problem(case)
     keys = list(jax.random.split(key))
@@ -62,7 +69,8 @@ def test_delayed_steps_agree_with_autodiff(case, size, key):
 
 def test_delayed_steps_agree_with_a_numpy_loop(key):
     network, loss, y = problem("squared")
-    start, outcome = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 0.2, STEPS)
+    # Two members, as in the other tests, which thus share their programs.
+    start, outcome = train(DelayedStepper(network, loss, SIZE), network, [key, key], X, y, 0.2, STEPS)
     w, a = (np.asarray(start[group][name][0]) for group, name in (("params", "hidden"), ("fixed", "readout")))
     c, recorded = 1.7 / np.sqrt(20), []
     for t in range(STEPS[-1] + 1):
@@ -76,21 +84,26 @@ def test_delayed_steps_agree_with_a_numpy_loop(key):
     np.testing.assert_allclose(outcome.records["hidden"][0], recorded, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_delayed_steps_in_float32_agree_with_float64(key):
     network, loss, y = problem("softmax")
     x = X.astype(np.float32).astype(np.float64)
-    _, single = train(DelayedStepper(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float32")
-    _, double = train(DelayedStepper(network, loss, SIZE), network, [key], x, y, 2.0, STEPS, "float64")
-    assert_close(single.records["hidden"][0], double.records["hidden"][0], dtype="float32", ulps=64 + 30 * 16)
+    keys = list(jax.random.split(key))
+    _, single = train(DelayedStepper(network, loss, SIZE), network, keys, x, y, 2.0, STEPS, "float32")
+    _, double = train(DelayedStepper(network, loss, SIZE), network, keys, x, y, 2.0, STEPS, "float64")
+    assert_close(single.records["hidden"], double.records["hidden"], dtype="float32", ulps=64 + 30 * 16)
 
 
+@pytest.mark.slow
 def test_snapshots_within_a_block_do_not_change_the_steps(key):
     network, loss, y = problem("softmax")
-    _, every = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 2.0, range(31), "float32")
-    _, some = train(DelayedStepper(network, loss, SIZE), network, [key], X, y, 2.0, [0, 30], "float32")
+    keys = list(jax.random.split(key))
+    _, every = train(DelayedStepper(network, loss, SIZE), network, keys, X, y, 2.0, range(31), "float32")
+    _, some = train(DelayedStepper(network, loss, SIZE), network, keys, X, y, 2.0, [0, 30], "float32")
     np.testing.assert_array_equal(every.records["hidden"][:, [0, -1]], some.records["hidden"])
 
 
+@pytest.mark.slow
 def test_the_gradient_criterion_stops_at_the_step_of_autodiff(key):
     network, loss, y = problem("softmax")
     stopped = []
@@ -99,7 +112,7 @@ def test_the_gradient_criterion_stops_at_the_step_of_autodiff(key):
             pack = members(network, list(jax.random.split(key)), X)
             stop = Stop(gradient=0.05)
             outcome = simulate(
-                stepper, Recorder(network), pack, share(stepper, X, y, 2.0), np.array([0, 400]), stop=stop
+                stepper, recorder(network), pack, share(stepper, X, y, 2.0), np.array([0, 400]), stop=stop
             )
         stopped.append((outcome.stopped_at.tolist(), outcome.records["hidden"]))
     assert stopped[0][0] == stopped[1][0]
@@ -122,13 +135,14 @@ def test_the_delayed_stepper_is_chosen_for_long_blocks():
     assert type(choose_stepper(network, loss, Optimizer("sgd", stepper="delayed"), 4, narrow)) is DelayedStepper
 
 
+@pytest.mark.slow
 def test_a_sweep_with_the_delayed_stepper_agrees_with_autodiff():
     data = lz.mixture(40, 20, 64, jax.random.key(0), 3, 2)
     network = TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
     settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "dtype": "float64", "progress": False}
     measure = lz.Measure(predictions=False)
     delayed, expected = (
-        lz.sweep(network, data, [16, 32], 3, 25, optimizer=Optimizer("sgd", stepper=name), measure=measure, **settings)
+        lz.sweep(network, data, [16], 2, 25, optimizer=Optimizer("sgd", stepper=name), measure=measure, **settings)
         for name in ("auto", "autodiff")
     )
     for name in ("train_loss", "test_loss", "displacement", "kernel_drift"):

@@ -11,6 +11,7 @@ from lazynet.precision import float64
 from lazynet.training._flow import MAX_MOVE, FlowStepper
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
+LOSSES_ONLY = lz.Measure(kernel_drift=False)
 FLOW = {"optimizer": "flow", "steps": 400, "snapshots": [1, 10, 40, 100, 200]}
 
 
@@ -22,10 +23,10 @@ def times(run):
     return run.snapshots.time.values
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     network = lz.TwoLayer(width=1024, train="both", output_scale=50.0)
-    run = run_flow(network, dtype=dtype)
+    run = run_flow(network, dtype=dtype, measure=LOSSES_ONLY)
     x = np.concatenate([DATA.x_train, DATA.x_test])
     k = lz.empirical_ntk(network, run.variables_0, x, DATA.x_train)
     predicted = lz.kernel_flow(k[:16], DATA.y_train, times=times(run), k_test=k[16:])
@@ -34,6 +35,7 @@ def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     np.testing.assert_allclose(run.snapshots.test_prediction, predicted.test, atol=3 * MAX_MOVE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [lz.TwoLayer(16, activation="tanh", train="both"), lz.MLP(24, 2)])
 def test_a_feature_learning_network_follows_the_differential_equation(network):
     network = network.clone(output_scale=0.3)
@@ -69,7 +71,8 @@ def test_a_feature_learning_network_follows_the_differential_equation(network):
 
 
 def test_accepted_steps_are_short_and_lower_the_loss():
-    run = run_flow(lz.TwoLayer(64, train="both", output_scale=0.1), steps=60, snapshots=range(61))
+    network = lz.TwoLayer(64, train="both", output_scale=0.1)
+    run = run_flow(network, steps=60, snapshots=range(61), measure=LOSSES_ONLY)
     f, loss = run.snapshots.train_prediction.values, run.snapshots.train_loss.values
     moves, accepted = np.abs(np.diff(f, axis=0)).max(axis=1), np.diff(times(run)) > 0
     assert moves.max() <= MAX_MOVE * (1 + 1e-3)
@@ -112,16 +115,17 @@ def test_a_network_without_a_gradient_does_not_move():
         lambda params, x: jnp.sum(jax.nn.relu(x @ params["w"].T), axis=1),
         width=2,
     )
-    run = run_flow(network, learning_rate=0.1, steps=5000, snapshots=3, stop=lz.Stop(gradient=1e-15))
+    options = {"learning_rate": 0.1, "steps": 5000, "snapshots": 3, "measure": LOSSES_ONLY}
+    run = run_flow(network, stop=lz.Stop(gradient=1e-15), **options)
     assert run.status == "stopped"
     assert int(run.snapshots.stopped_step) == 0
-    run = run_flow(network, learning_rate=0.1, steps=5000, snapshots=3)
+    run = run_flow(network, **options)
     assert np.isfinite(run.snapshots.train_loss).all()
     assert (run.snapshots.displacement == 0).all()
 
 
-@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+@pytest.mark.parametrize("loss", ["logistic", pytest.param("hinge", marks=pytest.mark.slow)])
 def test_flow_lowers_other_losses(loss):
-    run = run_flow(lz.TwoLayer(64), loss=loss, learning_rate=1.0)
+    run = run_flow(lz.TwoLayer(64), loss=loss, learning_rate=1.0, measure=LOSSES_ONLY)
     assert run.snapshots.train_loss[-1] < 0.5 * run.snapshots.train_loss[0]
     assert (np.diff(run.snapshots.train_loss) <= 0).all()

@@ -1,6 +1,6 @@
 """The compiled training program: packs, calls, traces, divergence, mini-batches and optimizers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from reference import targets, unit_rows
-from simulations import Recorder, members, share, train
+from simulations import Recorder, members, recorder, share, train
 from tolerance import assert_close
 
 import lazynet as lz
@@ -31,7 +31,7 @@ from lazynet.training import _units as units
 
 N, D = 8, 5
 X, Y = unit_rows(N, D), targets(N)
-NETWORK = TwoLayer(width=256, activation="tanh")
+NETWORK = TwoLayer(width=256)
 STEPPERS = {
     "autodiff": AutodiffStepper(NETWORK, losses.squared(), optax.sgd),
     "hidden": HiddenStepper(NETWORK),
@@ -66,9 +66,16 @@ def test_data_and_steps_cause_no_new_trace(stepper, key):
     assert measure.traces == traced
 
 
-@EVERY_STEPPER
-def test_results_do_not_depend_on_the_division_into_calls(stepper, key, monkeypatch):
-    run = lambda: train(stepper, NETWORK, [key], X, Y, 0.3, [0, 5, 60], "float32")[1]  # noqa: E731
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("hidden", "float32"),
+        pytest.param("autodiff", "float64", marks=pytest.mark.slow),
+        pytest.param("preactivation", "float64", marks=pytest.mark.slow),
+    ],
+)
+def test_results_do_not_depend_on_the_division_into_calls(name, dtype, key, monkeypatch):
+    run = lambda: train(STEPPERS[name], NETWORK, [key], X, Y, 0.3, [0, 5, 60], dtype)[1]  # noqa: E731
     outcomes = [run()]
     monkeypatch.setattr(program, "CALL_SECONDS", 1e-12)
     outcomes.append(run())
@@ -86,10 +93,11 @@ def test_progress_counts_every_step(key, monkeypatch):
         pack = members(NETWORK, [key], X, "float32")
         shared = share(STEPPERS["hidden"], X, Y, 0.1, "float32")
         monkeypatch.setattr(program, "CALL_SECONDS", 1e-12)
-        simulate(STEPPERS["hidden"], Recorder(NETWORK), pack, shared, np.array([0, 2, 9]), reported.append)
+        simulate(STEPPERS["hidden"], recorder(NETWORK), pack, shared, np.array([0, 2, 9]), reported.append)
     assert reported == [1] * 9
 
 
+@pytest.mark.slow
 @EVERY_STEPPER
 def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
     keys = list(jax.random.split(key, 3))
@@ -105,22 +113,27 @@ def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("autodiff", "float64"), ("hidden", "float64"), ("hidden", "float32"), ("preactivation", "float32")],
+    [
+        ("hidden", "float64"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("autodiff", "float64"), ("hidden", "float32"), ("preactivation", "float32"))
+        ),
+    ],
 )
 def test_a_diverging_member_is_flagged_and_does_not_affect_others(name, dtype, key):
     """Scaling the readout by sqrt(20) scales the kernel, and so its largest eigenvalue, by 20."""
     keys = list(jax.random.split(key, 3))
-    network = TwoLayer(width=256, activation="relu")
-    stepper = replace(STEPPERS[name], network=network)
-    rate = 1 / np.linalg.eigvalsh(lz.analytic_kernel(network)(X))[-1]
+    stepper = STEPPERS[name]
+    rate = 1 / np.linalg.eigvalsh(lz.analytic_kernel(NETWORK)(X))[-1]
 
     def louder(variables, i):
         factor = 20**0.5 if i == 1 else 1.0
         return {**variables, "fixed": {"readout": factor * variables["fixed"]["readout"]}}
 
     snapshots = [0, 1, 20, 150]
-    _, healthy = train(stepper, network, keys, X, Y, rate, snapshots, dtype)
-    _, broken = train(stepper, network, keys, X, Y, rate, snapshots, dtype, louder)
+    _, healthy = train(stepper, NETWORK, keys, X, Y, rate, snapshots, dtype)
+    _, broken = train(stepper, NETWORK, keys, X, Y, rate, snapshots, dtype, louder)
     np.testing.assert_array_equal(healthy.diverged_at, [NEVER] * 3)
     for i in (0, 2):
         assert broken.diverged_at[i] == NEVER
@@ -130,7 +143,7 @@ def test_a_diverging_member_is_flagged_and_does_not_affect_others(name, dtype, k
     assert 1 < step < 150
     # Train again to record the losses before the flagged step and the step that precedes it.
     last = [0, step - 1, step]
-    _, alone = train(stepper, network, keys, X, Y, rate, last, dtype, louder)
+    _, alone = train(stepper, NETWORK, keys, X, Y, rate, last, dtype, louder)
     loss = 0.5 * np.sum((alone.records["f"][1] - Y) ** 2, axis=1)
     assert loss[1] <= 1e12 * (loss[0] + 1)
     assert not loss[2] <= 1e12 * (loss[0] + 1) or np.isclose(loss[2], 1e12 * (loss[0] + 1), rtol=1e-3)
@@ -174,7 +187,7 @@ def batches(key, n, size, steps, reduction="sum", dtype="float32"):
     return simulate(stepper, parameters, pack, shared, np.arange(steps + 1)).records["theta"][0]
 
 
-@pytest.mark.parametrize("size", [3, 4, 5, 10])
+@pytest.mark.parametrize("size", [3, 4, *(pytest.param(size, marks=pytest.mark.slow) for size in (5, 10))])
 def test_every_epoch_is_a_permutation(size, key):
     n, epochs = 10, 4
     steps = n // size
@@ -216,7 +229,11 @@ def test_the_loss_of_a_batch_estimates_the_loss_of_the_full_batch(key):
 
 @pytest.mark.parametrize(
     ("name", "loss", "train_part"),
-    [("momentum", "squared", "hidden"), ("adam", "squared", "both"), ("adam", "logistic", "readout")],
+    [
+        ("momentum", "squared", "hidden"),
+        ("adam", "squared", "both"),
+        pytest.param("adam", "logistic", "readout", marks=pytest.mark.slow),
+    ],
 )
 def test_optimizers_agree_with_optax(name, loss, train_part, key):
     network = TwoLayer(width=32, activation="gelu", train=train_part, symmetric=False)
@@ -242,7 +259,14 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0, -1], root_sum, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("activation", "train_part"), [("relu", "hidden"), ("tanh", "readout"), ("gelu", "both")])
+@pytest.mark.parametrize(
+    ("activation", "train_part"),
+    [
+        ("gelu", "both"),
+        pytest.param("relu", "hidden", marks=pytest.mark.slow),
+        pytest.param("tanh", "readout", marks=pytest.mark.slow),
+    ],
+)
 def test_the_linearized_network_follows_kernel_descent(activation, train_part, key):
     """Kernel descent with K_0 from f_0 gives its predictions on training and test rows."""
     network = TwoLayer(width=24, activation=activation, train=train_part, symmetric=False, output_scale=1.3)
@@ -274,7 +298,7 @@ def test_wide_networks_follow_their_kernel(key):
     rate, snapshots = 1 / np.linalg.eigvalsh(k)[-1], [0, 5, 40]
     predicted = lz.kernel_descent(k, Y, learning_rate=rate, steps=snapshots).train
     gaps = []
-    for width in (256, 256 * 16):
+    for width in (64, 64 * 16):
         network = TwoLayer(width=width)
         _, outcome = train(HiddenStepper(network), network, list(jax.random.split(key, 4)), X, Y, rate, snapshots)
         gaps.append(np.sqrt(np.mean((outcome.records["f"] - predicted) ** 2)))
