@@ -25,6 +25,7 @@ def nearest(data, centers):
     return distances(data.x_train, centers).argmin(axis=1)
 
 
+@pytest.mark.slow
 def test_the_papers_mixture(key):
     """Norms of centers and noise, and the scaling to unit norm."""
     raw = mixture(2000, 50, 400, key, 5, 2, unit=False)
@@ -42,6 +43,7 @@ def test_the_papers_mixture(key):
     assert is_labels(unit.y_train)
 
 
+@pytest.mark.slow
 def test_components_of_a_class_are_its_own(key):
     data = mixture(60, 0, 50, key, 3, 2, sigma=0.0)
     at = [np.unique(data.x_train[data.y_train.argmax(axis=1) == label].round(9), axis=0) for label in range(3)]
@@ -81,6 +83,7 @@ def by_distance(data):
     return np.argmax(every < limit, axis=1)
 
 
+@pytest.mark.slow
 def test_two_caps_of_two_points_reach_the_ends(key):
     """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
     data = mixture(4000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)

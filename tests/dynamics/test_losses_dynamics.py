@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from marks import slow_unless
 from problems import kernel_with
 from reference import unit_rows
 from scipy.special import expit, softmax
@@ -63,7 +64,9 @@ def root_mean_square(x):
     return np.sqrt(np.mean(np.square(x)))
 
 
-@pytest.mark.parametrize(("loss", "reduction"), [("logistic", "sum"), ("softmax", "mean")])
+@pytest.mark.parametrize(
+    ("loss", "reduction"), slow_unless(lambda case: case[0] == "softmax", [("logistic", "sum"), ("softmax", "mean")])
+)
 def test_flow_agrees_with_runge_kutta(loss, reduction):
     k, k_test, y, f0, f0_test = problem(loss)
     size = 1 if reduction == "sum" else N
@@ -125,7 +128,7 @@ def test_flow_of_the_hinge_loss_agrees_with_the_exact_flow():
     assert worst <= 1e-3 * size
 
 
-@pytest.mark.parametrize("trial", range(4))
+@pytest.mark.parametrize("trial", slow_unless(lambda trial: trial == 0, range(4)))
 def test_the_estimated_error_bounds_the_true_error(trial):
     """The reference is a solution with a much smaller tolerance or, for the squared loss, the closed form."""
     rng = np.random.default_rng(trial)
@@ -156,6 +159,7 @@ def test_an_unreachable_tolerance_warns():
     assert trajectory.error.total > 1e-16
 
 
+@pytest.mark.slow
 def test_flow_agrees_with_neural_tangents():
     """The solver of neural-tangents is accurate to about 1e-8."""
     k, k_test, y, f0, f0_test = problem("softmax")
@@ -243,6 +247,7 @@ def test_results_do_not_depend_on_the_division_into_calls(monkeypatch):
     assert len(reports) > 10
 
 
+@pytest.mark.slow
 def test_descent_agrees_with_the_linearized_network(key):
     """The network is trained by AutodiffStepper, whose batches are recorded by passing indices as data."""
     network, loss, batch_size, steps = lz.TwoLayer(width=64, symmetric=False), logistic("sum"), 6, 30

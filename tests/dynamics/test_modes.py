@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from marks import slow_unless
 from problems import kernel_with
 from reference import unit_rows
 from tolerance import assert_close
@@ -182,7 +183,7 @@ def test_divergence_of_a_weakly_excited_mode_of_many_outputs_is_refused():
         lz.kernel_descent(k, y, learning_rate=2.02 / 1.05, steps=[1500], method="krylov")
 
 
-@pytest.mark.parametrize("last", [0.0, 1e3, 1e12, 1e20, 1e30])
+@pytest.mark.parametrize("last", slow_unless(lambda last: last == 1e20, [0.0, 1e3, 1e12, 1e20, 1e30]))
 def test_times_far_beyond_the_last_mode(last):
     values = np.linspace(0.01, 1, 400)
     k, q = kernel_with(values)

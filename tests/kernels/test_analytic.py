@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_unless
 from reference import ACTIVATIONS
 from scipy import integrate, special
 from tolerance import assert_close
@@ -57,7 +58,7 @@ def expectations(cosine, norms):
     return dict(zip(cases, value, strict=True))
 
 
-@pytest.mark.parametrize("norms", [(1.0, 1.0), (0.7, 1.6)])
+@pytest.mark.parametrize("norms", [pytest.param((1.0, 1.0), marks=pytest.mark.slow), (0.7, 1.6)])
 @pytest.mark.parametrize("train", ["hidden", "readout", "both"])
 @pytest.mark.parametrize("activation", FUNCTIONS)
 def test_quadrature(activation, train, norms):
@@ -84,7 +85,7 @@ def test_h_infinity_of_arora():
     np.testing.assert_allclose(analytic_kernel(TwoLayer(width=64))(x), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf", "gelu"])
+@pytest.mark.parametrize("activation", slow_unless(lambda name: name == "erf", ["relu", "erf", "gelu"]))
 def test_neural_tangents_of_the_whole_network(activation):
     """neural-tangents trains rescaled weights, so its hidden part has an additional factor init_scale^2."""
     stax = neural_tangents().stax
@@ -116,7 +117,11 @@ def test_kernel_does_not_depend_on_outputs_or_start():
 
 
 @pytest.mark.parametrize(
-    ("activation", "train"), [*((name, "both") for name in FUNCTIONS), ("relu", "hidden"), ("tanh", "readout")]
+    ("activation", "train"),
+    slow_unless(
+        lambda case: case == ("tanh", "both"),
+        [*((name, "both") for name in FUNCTIONS), ("relu", "hidden"), ("tanh", "readout")],
+    ),
 )
 def test_symmetric_case(activation, train):
     x = np.random.default_rng(0).normal(size=(16, 6)) / 2
@@ -127,7 +132,7 @@ def test_symmetric_case(activation, train):
     np.testing.assert_allclose(square[:7, 9:], kernel(x[:7], x[9:]), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize("activation", slow_unless(lambda name: name == "relu", FUNCTIONS))
 def test_result_is_numpy_float64_for_any_input(activation):
     kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train="both"))
     x = unit_rows(4, 3).astype(np.float32)
@@ -174,7 +179,10 @@ def test_bad_rows_are_refused(x1, x2, message):
 
 @pytest.mark.parametrize(
     ("activation", "train"),
-    [*((name, "both") for name in ACTIVATIONS), ("relu", "hidden"), ("relu", "readout"), ("tanh", "hidden")],
+    slow_unless(
+        lambda case: case == ("tanh", "both"),
+        [*((name, "both") for name in ACTIVATIONS), ("relu", "hidden"), ("relu", "readout"), ("tanh", "hidden")],
+    ),
 )
 def test_float32_is_float64_rounded(activation, train):
     x1 = np.random.default_rng(0).normal(size=(16, 6)) / 3

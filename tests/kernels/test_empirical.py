@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_unless
 from reference import ACTIVATIONS, TRAINED
 from tolerance import assert_close
 from unchecked import unchecked
@@ -48,7 +49,10 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("activation", "train", "readout", "symmetric", "outputs"), NETWORKS)
+@pytest.mark.parametrize(
+    ("activation", "train", "readout", "symmetric", "outputs"),
+    slow_unless(lambda case: case[0] in ("relu", "tanh"), NETWORKS),
+)
 def test_jacobian(activation, train, readout, symmetric, outputs, key):
     network = lz.TwoLayer(
         width=12,
@@ -72,7 +76,7 @@ def test_jacobian(activation, train, readout, symmetric, outputs, key):
         np.testing.assert_allclose(average, trace, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("outputs", slow_unless(lambda outputs: outputs == 3, [1, 3]))
 @pytest.mark.parametrize("train", TRAINED)
 def test_jacobian_of_all_outputs(train, outputs, key):
     network = lz.TwoLayer(width=12, outputs=outputs, activation="erf", train=train, output_scale=1.3)
@@ -87,6 +91,7 @@ def test_jacobian_of_all_outputs(train, outputs, key):
         assert_close(full, np.einsum("icp,jdp->icjd", j1, j))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "d"), [("both", 1), ("readout", 1), ("hidden", 9)])
 def test_other_numbers_of_rows_and_features(train, d, key):
     network = lz.TwoLayer(width=6, outputs=2, activation="gelu", train=train, symmetric=False)
@@ -107,7 +112,10 @@ def test_units_active_on_both(m):
 
 @pytest.mark.parametrize(
     ("dtype", "outputs", "train"),
-    [("float32", 1, "hidden"), ("float32", 3, "both"), ("float64", 1, "both"), ("float64", 3, "hidden")],
+    slow_unless(
+        lambda case: case == ("float32", 3, "both"),
+        [("float32", 1, "hidden"), ("float32", 3, "both"), ("float64", 1, "both"), ("float64", 3, "hidden")],
+    ),
 )
 def test_counting_the_active_units_gives_the_product(dtype, outputs, train, key):
     network = lz.TwoLayer(width=300, outputs=outputs, train=train, output_scale=0.7)
@@ -120,6 +128,7 @@ def test_counting_the_active_units_gives_the_product(dtype, outputs, train, key)
             np.testing.assert_array_equal(lz.empirical_ntk(network, variables, x1, other, dtype=dtype), counted)
 
 
+@pytest.mark.slow
 def test_readouts_of_several_sizes_are_not_counted(key):
     # The network has a readout of signs, but the variables do not.
     network, x = lz.TwoLayer(width=12), rows(5, 4)
@@ -131,8 +140,10 @@ def test_readouts_of_several_sizes_are_not_counted(key):
         assert_close(lz.empirical_ntk(network, changed, x), j @ j.T)
 
 
-@pytest.mark.parametrize("by_counting", [True, False])
-@pytest.mark.parametrize("other", [None, 50])
+@pytest.mark.parametrize(
+    ("by_counting", "other"),
+    slow_unless(lambda case: case == (True, 50), [(True, None), (False, None), (True, 50), (False, 50)]),
+)
 def test_the_bytes_of_the_average_are_a_bound(other, by_counting, key):
     network, x1 = lz.TwoLayer(width=256, outputs=2, train="both"), jnp.asarray(rows(40, 4), jnp.float32)
     x2 = None if other is None else jnp.asarray(rows(other, 4), jnp.float32)
@@ -142,7 +153,7 @@ def test_the_bytes_of_the_average_are_a_bound(other, by_counting, key):
     assert used < _average_bytes(network, variables, x1, x2, "float32") < 5 * used
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("activation", slow_unless(lambda name: name == "relu", ["relu", "tanh", "gelu"]))
 def test_float32(activation, key):
     network = lz.TwoLayer(width=64, outputs=3, activation=activation, train="both", readout="gaussian")
     x = rows(6, 4)
@@ -181,6 +192,7 @@ def test_numpy_float64_outside_of_the_context(key):
     np.testing.assert_array_equal(exact, lz.empirical_ntk(network, copies, np.asarray(x, np.float64)))
 
 
+@pytest.mark.slow
 def test_the_traceable_kernel_keeps_its_dtype(key):
     network, x = lz.TwoLayer(width=8, outputs=2, train="both"), jnp.asarray(rows(3, 4), jnp.float32)
     starts = jax.vmap(lambda k: dict(network.init(k, x)))(jax.random.split(key, 3))

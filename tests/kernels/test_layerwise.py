@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from marks import slow_unless
 from networks import FUNCTIONS, MODULES, Perceptron, arrays_of, together
 from tolerance import assert_close
 from unchecked import unchecked
@@ -104,7 +105,7 @@ def test_functions(name, functions):
         assert is_dense == (array in expected.split())
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", slow_unless(lambda name: name in ("perceptron", "convolutional"), MODULES))
 def test_modules(name):
     network, shape, general = MODULES[name]
     x = rows(5, *shape)
@@ -131,7 +132,9 @@ def mixed():
     return apply, variables, x, sum(parts_of(apply, variables, x, x))
 
 
-@pytest.mark.parametrize(("most", "held"), [(1, 99), (4, 1), (4, 2), (5, 99), (11, 1)])
+@pytest.mark.parametrize(
+    ("most", "held"), slow_unless(lambda case: case == (4, 2), [(1, 99), (4, 1), (4, 2), (5, 99), (11, 1)])
+)
 def test_blocks(mixed, most, held, monkeypatch):
     apply, variables, x, expected = mixed
     monkeypatch.setattr(blockwise, "BLOCK", most)

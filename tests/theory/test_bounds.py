@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import slow_unless
 from numpy.polynomial import Legendre
 from reference import unit_rows
 from scipy.special import roots_jacobi
@@ -41,6 +42,7 @@ def test_flips_bound_is_the_probability_of_a_small_pre_activation(kappa):
         assert flips_bound(radius, kappa) <= 2 * radius / (np.sqrt(2 * np.pi) * kappa)
 
 
+@pytest.mark.slow
 def test_the_initial_kernel_concentrates_within_its_bound(key):
     n, width, delta = 6, 128, 0.2
     x = unit_rows(n, 4)
@@ -140,7 +142,7 @@ def test_the_kernel_has_no_odd_harmonics_except_linear_ones():
     assert (np.abs([eigenvalues[k] for k in (0, 1, 2, 4, 6)]) > 1e-4).all()
 
 
-@pytest.mark.parametrize("dim", [3, 6])
+@pytest.mark.parametrize("dim", slow_unless(lambda dim: dim == 3, [3, 6]))
 def test_the_norm_of_sums_of_powers_stays_below_its_bound(dim):
     rng = np.random.default_rng(dim)
     x = rng.normal(size=(100, dim))

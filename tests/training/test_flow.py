@@ -82,6 +82,7 @@ def test_accepted_steps_are_short_and_lower_the_loss():
     assert (moves[~accepted] < 1e-6).all()
 
 
+@pytest.mark.slow
 def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
     traced, descent = [], FlowStepper._descent
 

@@ -206,6 +206,7 @@ def test_batches_depend_on_the_key_alone(key):
     assert np.any((first != 0) != (other != 0))
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_in_both_dtypes(key):
     single = batches(key, 10, 3, 9)
     with float64():
@@ -231,7 +232,7 @@ def test_the_loss_of_a_batch_estimates_the_loss_of_the_full_batch(key):
     ("name", "loss", "train_part"),
     [
         ("momentum", "squared", "hidden"),
-        ("adam", "squared", "both"),
+        pytest.param("adam", "squared", "both", marks=pytest.mark.slow),
         pytest.param("adam", "logistic", "readout", marks=pytest.mark.slow),
     ],
 )
@@ -292,6 +293,7 @@ def test_the_linearized_network_follows_kernel_descent(activation, train_part, k
     np.testing.assert_allclose(records["x_test"][0], expected.test, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_wide_networks_follow_their_kernel(key):
     """The gap to kernel descent with the analytic kernel shrinks as the inverse square root of the width."""
     k = lz.analytic_kernel(TwoLayer(width=2))(X)
