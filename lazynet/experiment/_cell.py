@@ -32,6 +32,7 @@ from lazynet.measures import catalogue, rms, zero_one_error
 from lazynet.networks import Quadratic, traits
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
+from lazynet.training import NEVER
 from lazynet.training._keys import member_key
 
 # Largest relative growth of a residual that is attributed to rounding errors.
@@ -161,7 +162,7 @@ def _with_predictions(
             lambda_min, residual_norm = numbers["lambda_min"], variables["residual_norm"]
             variables |= _bounds(network, data, trained, lambda_min, rate, residual_norm, inputs.norm)
     if measure.regression:
-        variables |= regression_of_members(network, data, trained)
+        variables |= regression_of_members(network, data, trained, diverged_at != NEVER)
         limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
     steps, quantities = training.snapshot_steps, catalogue()
     for name, values in variables.items():

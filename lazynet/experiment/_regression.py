@@ -16,7 +16,7 @@ from lazynet.theory import binomial_interval
 ERRORS = ("regression_error_start", "regression_error_end", "regression_error_limit")
 
 
-def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict[str, np.ndarray]:
+def regression_of_members(network: Any, data: Dataset, trained: Trained, diverged: np.ndarray) -> dict[str, np.ndarray]:
     """Return test_kernel_drift, and the regression errors for K_0 and K_T with their confidence intervals.
 
     Each array has shape (members,). Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged
@@ -24,14 +24,16 @@ def regression_of_members(network: Any, data: Dataset, trained: Trained) -> dict
     """
     rows = np.concatenate([data.x_train, data.x_test])
     columns: dict[str, list[float]] = {"test_kernel_drift": [], **{name: [] for name in ERRORS[:2]}}
-    for i in range(len(trained.diverged_at)):
+    for i in range(len(diverged)):
         kernels = []
         for name, variables in zip(ERRORS, (trained.variables_0, trained.variables), strict=False):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
             finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own))
+            # The weights of a diverged member may be finite.
+            usable = finite and not (diverged[i] and name == ERRORS[1])
             k = (
                 empirical_ntk(network, own, rows, data.x_train)
-                if finite
+                if usable
                 else np.full((len(rows), data.n_train), np.nan)
             )
             kernels.append(k)

@@ -153,7 +153,7 @@ class Training:
         return snapshot_steps(self.steps, self.snapshots)
 
     def alone(self) -> "Training":
-        """Return this training without predictions, for a single network.
+        """Return a copy of this training for a single network, with predictions turned off.
 
         Raises:
             ValueError: if the measure requires predictions that only a sweep makes.

@@ -126,7 +126,7 @@ def levels(place: str, wide: Result) -> Iterator[Claim]:
 
 
 def verdict(place: str, result: Result, expected: str) -> Claim:
-    """Return the claim that networks are "lazy" or "not lazy".
+    """Return the claim that the verdict on the networks is the expected verdict.
 
     Networks are lazy if the coupling and the relative distance scale with exponents of about -1/2 and are small at the
     largest width. They are not lazy if either quantity is large at that width. In all other cases, or if any network

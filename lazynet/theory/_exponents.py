@@ -88,9 +88,10 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     trained layer.
 
     A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
-    the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. Gaps
-    between predictions scale as the learned part times one factor: this change, the fluctuations m^(-1/2) at
-    initialization, or the larger of the two.
+    the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. The gap
+    between a network and its linearization scales as the learned part of the outputs times this relative change. The
+    gap between the linearization and the infinite-width limit scales as the learned part times the fluctuations
+    m^(-1/2) of the kernel at initialization. The gap between the network and the limit scales as the larger of the two.
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 

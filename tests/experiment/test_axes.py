@@ -171,6 +171,11 @@ def test_functions_are_labeled_by_their_names():
     for name in ("train_loss", "kernel_gap_test", "kernel_drift", "lambda_max", "initial_kernel_error"):
         np.testing.assert_array_equal(point[name].values, single[name].values, err_msg=name)
     assert not np.array_equal(point.train_loss, result.train_loss.sel(activation="relu", init_scale="1.0"))
+    assert lz.verify(result.sel(activation="relu", init_scale="1.0")).levels
+    with pytest.raises(
+        ValueError, match=r"^result must have the values of init_scale at all widths, got the label 'fall"
+    ):
+        lz.verify(point)
 
 
 @pytest.mark.slow

@@ -174,8 +174,14 @@ def scaling_of(result: Result) -> Scaling | None:
     def exponent(scale: str) -> float:
         if scale not in result.coords:
             return 0.0
-        # A scale that is an axis of the sweep has a single value for all widths.
-        values = np.broadcast_to(result[scale].values, widths.shape)
+        try:
+            # A scale that is an axis of the sweep has one label, which is a text if another value is a function.
+            values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
+        except ValueError:
+            raise ValueError(
+                f"result must have the values of {scale} at all widths, got the label {result[scale].item()!r} of a "
+                "function. For a verdict, pass the function as an argument instead of in axes."
+            ) from None
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
     init = exponent("init_scale")
