@@ -35,6 +35,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+# Examples of docstrings that train for more than a few seconds.
+SLOW_EXAMPLES = (
+    "execution._folder.RunFolder",
+    "experiment._training.Measure",
+    "measures._catalogue.register_quantity",
+    "studies._dispatch.verify",
+    "studies.laziness_map._api.laziness_map",
+    "studies.line_ensemble._api.line_ensemble",
+    "studies.mode_residuals._api.mode_residuals",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark slow examples, which cannot carry a decorator."""
+    for item in items:
+        if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def measured_before(tmp_path_factory):
     """How much a pack may go through is not measured, here and in processes that tests start."""

@@ -122,6 +122,7 @@ def test_unknown_name_is_refused_in_one_line():
     assert "finite_vs_infinite" in line
 
 
+@pytest.mark.slow
 def test_unknown_data_set_is_refused_in_one_line(several):
     code, _, errors, record = several("unknown data")
     assert (code, record) == (2, None)

@@ -80,6 +80,7 @@ def test_all_is_all():
     assert public | {"losses"} == set(lz.__all__)
 
 
+@pytest.mark.slow
 def test_import_is_light_and_changes_no_setting():
     code = """
 import jax

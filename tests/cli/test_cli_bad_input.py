@@ -115,6 +115,7 @@ def test_a_folder_without_a_study_is_refused(command, capsys, tmp_path):
     assert " study." in refused(capsys, command, tmp_path)
 
 
+@pytest.mark.slow
 def test_check_is_refused_without_a_verdict(capsys, tmp_path):
     cli.main(["infinite-width", "--n-train", "8", "--steps", "3", "--out", str(tmp_path / "run")])
     capsys.readouterr()
@@ -205,6 +206,7 @@ def test_a_class_that_the_data_set_lacks_is_refused(files, capsys):
     assert "got 7" in refused(capsys, "complexity", "--dataset", "mnist", "--classes", 0, 7)
 
 
+@pytest.mark.slow
 def test_identical_rows_are_named(files, capsys):
     """Identical rows are an error for `complexity`; `sweep` warns, and its rows are undecided."""
     replace(files, IDX[0], lambda content: with_image(5, content[16 + 9 : 16 + 18])(content))
@@ -218,6 +220,7 @@ def test_identical_rows_are_named(files, capsys):
     assert "undecided" in lemma
 
 
+@pytest.mark.slow
 def test_as_a_program(tmp_path):
     command = [sys.executable, "-m", "lazynet.cli", "sweep", "--steps", "0", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -104,6 +104,7 @@ def test_sweep_json_is_one_object(capsys):
     assert {row["quantity"] for row in record["verdict"]["rows"]} >= {"displacement", "kernel_gap_train"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("check", [True, False])
 def test_check_decides_the_exit_code(check, passes, capsys):
@@ -130,6 +131,7 @@ def test_a_large_learning_rate_is_a_line_on_stderr_and_the_sweep_runs(capsys):
     assert f"{limit:.6g}" in errors
 
 
+@pytest.mark.slow
 def test_infinite_width(capsys, tmp_path):
     small = ["infinite-width", "--n-train", 40, "--n-test", 12, "--steps", 30]
     out = tmp_path / "run"
@@ -152,6 +154,7 @@ def test_infinite_width(capsys, tmp_path):
     assert json.loads(shown)["complexity"] == record["complexity"]
 
 
+@pytest.mark.slow
 def test_status_of_every_kind(capsys, tmp_path):
     small = ["--n-train", 16, "--n-test", 6, "--steps", 3, "--out"]
     for command, more, kind, cells in (
@@ -182,6 +185,7 @@ def test_status_of_a_reproduction(capsys, tmp_path):
     assert json.loads(shown) == {"kind": "reproduction", "parts": {"part": status}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["sweep", *SMALL], ["infinite-width", "--n-train", "16"]])
 def test_out_of_time(command, capsys, tmp_path):
     code, shown, errors = run(capsys, *command, "--out", tmp_path / "run", "--max-seconds", 1e-6)
@@ -247,6 +251,7 @@ def test_help_names_all_activations(capsys):
     assert f"Activation: one of {', '.join(others)} or {last}" in text
 
 
+@pytest.mark.slow
 def test_the_module_is_a_program():
     command = [sys.executable, "-m", "lazynet.cli", "complexity", "--n-train", "20", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

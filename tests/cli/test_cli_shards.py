@@ -31,6 +31,7 @@ def task(tmp_path):
     return arguments
 
 
+@pytest.mark.slow
 def test_tasks_of_an_array_share_a_folder(task, tmp_path, capsys):
     out = str(tmp_path / "a run")
     for number in (2, 1):

@@ -51,6 +51,7 @@ def test_components_of_a_class_are_its_own(key):
     assert len(np.unique(np.concatenate(at), axis=0)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "components", "delta", "lambda_"),
     [
@@ -137,6 +138,7 @@ def test_delta_does_not_depend_on_blocks(monkeypatch):
     assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda n, key: mixture(20, n, 30, key), lambda n, key: xor(20, n, key)])
 def test_points_depend_on_the_key_alone(make, key):
     data, again = make(5, key), make(9, key)

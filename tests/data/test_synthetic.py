@@ -41,6 +41,7 @@ def test_sphere_with_a_function(key):
     assert sphere(30, 0, 4, key, targets=lambda x: x[:, :2] / (len(x) > 0)).y_test.shape == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [sphere, gaussian_mixture])
 def test_points_depend_on_the_key_alone(make, key):
     data, again = make(20, 5, 3, key), make(20, 9, 3, key)

@@ -42,6 +42,7 @@ def both_kernels(x1, x2, get):
     return getattr(both, get) if isinstance(get, str) else both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_the_ensemble_agrees_with_neural_tangents(outputs):
     """Its loss has a factor 1 / (n k), which multiplies the time by n k; both posteriors are compared."""

@@ -349,7 +349,10 @@ BOTH = {
     "loss name": ({"loss": "cubic"}, "loss "),
     "softmax": ({"loss": "softmax"}, "y must have a shape that the softmax loss supports"),
     "logistic": ({"loss": "logistic", "y": np.ones((4, 2))}, "y must have a shape for which the logistic loss"),
-    "method": ({"loss": "logistic", "method": "exact"}, "method must be None (for any loss other than|unless) the squared loss"),
+    "method": (
+        {"loss": "logistic", "method": "exact"},
+        "method must be None (for any loss other than|unless) the squared loss",
+    ),
     "kernel": ({"loss": "logistic", "k": np.diag([1.0, 1.0, 1.0, -0.5])}, "k must be positive semidefinite"),
     "transpose": ({"loss": "logistic", "k": np.triu(np.ones((4, 4)))}, "k "),
     "start": ({"loss": "logistic", "f0": np.ones(3)}, "f0 "),

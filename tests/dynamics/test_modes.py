@@ -51,6 +51,7 @@ def test_krylov_agrees_with_exact(law, outputs):
         np.testing.assert_array_equal(trajectory.time, exact.time)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trial", [0, 1, *(pytest.param(trial, marks=pytest.mark.slow) for trial in range(2, 6))])
 def test_the_estimated_error_bounds_the_true_error(trial, dtype):

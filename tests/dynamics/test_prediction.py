@@ -167,6 +167,7 @@ def test_float32_kernels_are_predicted_in_float64():
         assert_close(trajectory.train, lz.kernel_descent(k, y, **arguments).train, dtype="float32", ulps=1000)
 
 
+@pytest.mark.slow
 def test_results_stay_float64_in_a_fresh_process():
     code = """
 import jax, numpy as np, lazynet as lz

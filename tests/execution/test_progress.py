@@ -23,6 +23,7 @@ def sweep(widths=(8, 16), **options):
     lz.sweep(lz.TwoLayer(width=8), DATA, widths, 4, 60, **options)
 
 
+@pytest.mark.slow
 def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_path):
     from lazynet.training import _program as program
 
@@ -76,5 +77,6 @@ def test_nothing_is_shown_without_a_terminal(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_rate_of_a_matrix_product():
     assert 1e8 < progress.product_rate("float64") < progress.product_rate("float32") * 1.5 < 1e16

@@ -69,6 +69,7 @@ def noisy(eta):
     return optax.GradientTransformation(lambda params: jax.random.key(0), update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [
@@ -146,6 +147,7 @@ def test_a_folder_that_does_not_exist_is_begun(uninterrupted, tmp_path):
     assert_same(resumed(tmp_path / "new"), uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped", "short", "empty"])
 def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, computed, tmp_path):
     out = tmp_path / "run"
@@ -162,6 +164,7 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
     assert Store(out).status()[:2] == (3, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
@@ -255,6 +258,7 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path
         kept.save(7, arrays)
 
 
+@pytest.mark.slow
 def test_folders_of_other_things_are_refused(tmp_path):
     (tmp_path / "letter").write_text("dear")
     with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of this study"):
@@ -353,6 +357,7 @@ def test_a_killed_process_loses_no_finished_cell(uninterrupted, tmp_path):
     assert_same(xr.load_dataset(run / "result.nc", engine="h5netcdf"), uninterrupted)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     out = str(tmp_path / "run")
 

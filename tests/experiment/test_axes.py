@@ -53,6 +53,7 @@ def alone(name, value, widths):
     return sweep(widths, **{name: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in AXES])
 def test_every_point_is_the_sweep_of_it_alone(name):
     widths = (8, 16) if name in TWO_WIDTHS else (8,)
@@ -76,6 +77,7 @@ def test_every_point_is_the_sweep_of_it_alone(name):
     assert not np.array_equal(*losses)
 
 
+@pytest.mark.slow
 def test_the_limit_has_the_axes_on_which_it_depends():
     result = sweep(axes={"n_train": [8, 16], "learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]})
     axes = ("n_train", "learning_rate", "label_noise")
@@ -202,6 +204,7 @@ def test_a_value_may_be_given_in_one_place_only():
             lz.sweep(NETWORK, DATA, [8], 1, 2, axes={name: value}, **given)
 
 
+@pytest.mark.slow
 def test_a_result_with_axes_is_judged_and_drawn_point_by_point():
     result = sweep(axes={"learning_rate": [0.01, 0.02], "activation": ["relu", "erf"]})
     for refused in (lz.verify, lz.plot):
@@ -213,6 +216,7 @@ def test_a_result_with_axes_is_judged_and_drawn_point_by_point():
     assert lz.plot(point)._suptitle.get_text().startswith("erf on digits")
 
 
+@pytest.mark.slow
 def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
     axes = {"activation": ["relu", "erf"], "label_noise": [0.0, 0.5]}
     result = sweep((8,), out=tmp_path / "run", axes=axes)

@@ -26,6 +26,7 @@ def compared():
     return lz.sweep(NETWORK, DATA, [16, 32], 2, 20, **SGD)
 
 
+@pytest.mark.slow
 def test_without_predictions_the_rest_is_the_same(compared):
     alone = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, measure=ALONE, **SGD)
     left_out = {
@@ -97,6 +98,7 @@ def test_one_network_looks_at_the_first_examples(key):
     )
 
 
+@pytest.mark.slow
 def test_snapshots_at_chosen_steps(compared):
     chosen = lz.sweep(NETWORK, DATA, [16, 32], 2, 20, snapshots=np.array([6, 3, 6]), measure=ALONE, **SGD)
     assert chosen.step.values.tolist() == [0, 3, 6, 20]
@@ -105,6 +107,7 @@ def test_snapshots_at_chosen_steps(compared):
         np.testing.assert_array_equal(chosen[name], common[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("four", [np.int64(4), np.array(4)])
 def test_a_number_of_snapshots_may_be_numpys(four):
     options = TRAINED | {"snapshots": four, "measure": NO_DRIFT}
@@ -114,6 +117,7 @@ def test_a_number_of_snapshots_may_be_numpys(four):
     assert steps.values.tolist() == [0, 1, 2, 4, 8]
 
 
+@pytest.mark.slow
 def test_a_bound_needs_all_examples():
     options = {"learning_rate": 0.1, "progress": False}
     digits = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -125,6 +129,7 @@ def test_a_bound_needs_all_examples():
         population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=measure, **options))
 
 
+@pytest.mark.slow
 def test_a_stored_sweep_of_chosen_steps_is_resumed(tmp_path):
     def sweep(rows):
         measure, folder = lz.Measure(predictions=False, rows=rows), lz.RunFolder(tmp_path / "run", resume=True)

@@ -47,6 +47,7 @@ def weights(network, variables, variables_0, data):
 FAST = ("decayed momentum on a schedule", "adamw")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in OPTIMIZERS]
 )

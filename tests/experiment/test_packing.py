@@ -36,6 +36,7 @@ def test_every_device_has_a_member(monkeypatch):
         assert {len(pack) for pack in packs_of(range(6), lz.TwoLayer(width=16), DATA.n_train, DATA.dim)} == {size}
 
 
+@pytest.mark.slow
 def test_the_measurement_finds_one_of_its_packs():
     each = 4 * packing.WIDTH * (packing.N + packing.D)
     assert measured_bytes() in [each * size for size in packing.PACKS]
@@ -150,6 +151,7 @@ def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monke
     assert released == [1]
 
 
+@pytest.mark.slow
 def test_starts_of_all_scales_share_a_program(caplog):
     # No other test has a network of this width.
     network, measure = lz.TwoLayer(width=22), lz.Measure(predictions=False, kernel_drift=False)

@@ -46,10 +46,12 @@ def released():
     return counts, own
 
 
+@pytest.mark.slow
 def test_programs_are_released_before_each_width_beyond_the_limit(released):
     assert len(released[0]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MAPS.exists(), reason="memory maps are Linux's")
 def test_memory_maps_stay_flat_over_widths(released):
     counts = released[0]
@@ -59,6 +61,7 @@ def test_memory_maps_stay_flat_over_widths(released):
     assert counts[-1][1] - counts[0][1] < 0.5 * sum(freed[1:])
 
 
+@pytest.mark.slow
 def test_the_callers_own_programs_stay(released):
     assert released[1]._cache_size() == 2
 

@@ -40,6 +40,7 @@ def error_by_hand(k, data):
     return np.mean(f.argmax(axis=1) != data.y_test.argmax(axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "data"),
     [
@@ -93,6 +94,7 @@ def test_modes_without_an_eigenvalue_are_left_out():
         kernel_regression(k, y, k[:, :3])
 
 
+@pytest.mark.slow
 def test_a_network_that_diverged_has_no_kernel_at_the_end():
     with pytest.warns(UserWarning, match="descent with the kernel diverges"):
         result = lz.sweep(

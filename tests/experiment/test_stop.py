@@ -42,6 +42,7 @@ def gradient_norms(run, network, data):
     return np.array([norm(jnp.asarray(hidden, "float32")) for hidden in run.snapshots.weights.values])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stepper", ["hidden", *(pytest.param(name, marks=pytest.mark.slow) for name in ("autodiff", "preactivation"))]
 )
@@ -68,6 +69,7 @@ def hidden(network, variables, variables_0, data):
     return variables["params"]["hidden"]
 
 
+@pytest.mark.slow
 def test_a_plateau_is_a_number_of_steps_without_a_fall():
     def train(rate, stop=None, snapshots=5):
         options = {"dtype": "float64", "stop": stop, "snapshots": snapshots, "measure": lz.Measure(kernel_drift=False)}
@@ -88,6 +90,7 @@ def test_a_plateau_is_a_number_of_steps_without_a_fall():
     assert int(train(rate, lz.Stop(plateau=300)).stopped_step) == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "loss"),
     [({}, 2.5), pytest.param(LOG_LOSS, 0.57, marks=pytest.mark.slow)],
@@ -113,6 +116,7 @@ def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
     assert json.loads(result.attrs["settings"])["stop"] == {"loss": loss, "gradient": None, "plateau": None}
 
 
+@pytest.mark.slow
 def test_own_measures_have_their_own_dimensions():
     def moved(network, variables, variables_0, data):
         return jnp.sum((variables["params"]["hidden"] - variables_0["params"]["hidden"]) ** 2)
@@ -134,6 +138,7 @@ def own(function, name="mine", **options):
     return {"measure": lz.Measure(predictions=False, own={name: function}, **options)}
 
 
+@pytest.mark.slow
 def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
     for options, message in (
         (
@@ -156,6 +161,7 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
         sweep(3, [8], out=folder, **own(lambda n, v, v0, data: jnp.sum(v["params"]["hidden"] ** 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outputs", "dtype", "train", "optimizer"),
     [
@@ -190,6 +196,7 @@ def test_sharpness_of_few_examples_and_of_equal_eigenvalues():
         assert found == pytest.approx(float(scales.max()) ** 2, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_runs_out_of_time_resumes_where_it_was(monkeypatch, tmp_path, capsys):
     expected, out = sweep(2000, [8]), tmp_path / "run"
     program = sys.modules["lazynet.training._program"]
@@ -277,6 +284,7 @@ def test_measures_that_are_no_array_of_real_numbers_are_refused(measure):
         sweep(3, **own(measure))
 
 
+@pytest.mark.slow
 def test_measures_named_like_a_gap_are_no_gaps(tmp_path):
     each = jnp.arange(16.0)
 

@@ -68,6 +68,7 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives(of_own):
     assert "no exponent is predicted" in str(without_prediction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -105,6 +106,7 @@ def test_measures_of_layers_are_those_by_hand(network):
     np.testing.assert_allclose(at_end.activation_flips, flips.mean(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_trained_and_diagonalized_linearizations_of_a_deep_network_agree(deep, monkeypatch):
     monkeypatch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
     trained, by_kernel = lz.sweep(DEEP, DATA, **SWEEP | {"widths": [16]}), deep.sel(width=[16])
@@ -157,6 +159,7 @@ def test_the_network_of_lee_moves_as_published():
     assert verdict.row("initial_kernel_error").fitted == pytest.approx(-0.5, abs=0.2)
 
 
+@pytest.mark.slow
 def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tmp_path):
     options = SWEEP | {"learning_rate": 0.05, "measure": ALONE, "out": lz.RunFolder(tmp_path / "run", resume=True)}
     first = lz.sweep(own(), DATA, **options)
@@ -169,6 +172,7 @@ def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tm
         lz.sweep(own(TWO.clone(activation="erf")), DATA, **options)
 
 
+@pytest.mark.slow
 def test_a_field_that_a_network_lacks_is_no_axis():
     with pytest.raises(ValueError, match=r"^axes must be among output_scale, .*, got 'init_scale'"):
         lz.sweep(own(), DATA, [8], seeds=1, steps=2, axes={"init_scale": [0.5, 1.0]})
@@ -179,6 +183,7 @@ def test_a_field_that_a_network_lacks_is_no_axis():
         lz.sweep(jnp.tanh, DATA, [8], seeds=1, steps=2)
 
 
+@pytest.mark.slow
 def test_members_of_deep_networks_do_not_depend_on_each_other(deep):
     alone = lz.sweep(DEEP, DATA, **SWEEP | {"widths": [16], "seeds": [1]})
     for name in ("train_loss", "layer_displacement", "kernel_gap_train"):
@@ -193,6 +198,7 @@ def test_members_of_deep_networks_do_not_depend_on_each_other(deep):
     }
 
 
+@pytest.mark.slow
 def test_a_network_that_leaves_its_width_out_of_account_is_refused():
     same = lz.from_functions(
         lambda key, x, width: jax.random.normal(key, (x.shape[1],)), lambda params, x: jnp.tanh(x @ params)
@@ -219,6 +225,7 @@ def test_a_kernel_of_stax_is_that_of_each_width():
     assert result.initial_kernel_error.values.max() < 1
 
 
+@pytest.mark.slow
 def test_another_kernel_is_refused_on_resume(tmp_path):
     options = SWEEP | {"widths": [8], "learning_rate": 0.05, "measure": NO_DRIFT}
     options["out"] = lz.RunFolder(tmp_path / "run", resume=True)
@@ -278,6 +285,7 @@ def test_a_kernel_of_zero_has_no_default_learning_rate():
         lz.sweep(dead, DATA, [8], seeds=1, steps=2)
 
 
+@pytest.mark.slow
 def test_layers_without_a_kernel_at_the_start_have_no_drift():
     network = lz.from_functions(
         lambda key, x, width: {"a": jnp.zeros((width,)), "w": jax.random.normal(key, (width, x.shape[1]))},

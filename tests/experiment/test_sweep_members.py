@@ -35,6 +35,7 @@ def test_a_member_does_not_depend_on_the_others():
     assert len(np.unique(seeds)) == seeds.size
 
 
+@pytest.mark.slow
 def test_the_start_is_the_same_in_both_dtypes():
     network = lz.TwoLayer(width=16, init_scale=0.7, readout="gaussian", train="both")
     options, dtypes = {"measure": lz.Measure(kernel_drift=False)}, ("float32", "float64")
@@ -76,6 +77,7 @@ def partly_diverged():
     return result, rate, gone, well
 
 
+@pytest.mark.slow
 def test_members_above_their_own_limit_diverge(partly_diverged):
     result, _, gone, well = partly_diverged
     status = result.status.sel(width=8)
@@ -85,6 +87,7 @@ def test_members_above_their_own_limit_diverge(partly_diverged):
     assert (result.stopped_step.sel(seed=well) == 3000).all()
 
 
+@pytest.mark.slow
 def test_a_diverged_member_is_nan_from_its_stopped_step_on(partly_diverged):
     result, _, gone, well = partly_diverged
     for name in result:
@@ -101,6 +104,7 @@ def test_a_diverged_member_is_nan_from_its_stopped_step_on(partly_diverged):
             assert np.isfinite(result[name].sel(seed=well)).all(), name
 
 
+@pytest.mark.slow
 def test_members_beside_a_diverged_one_keep_their_bits(partly_diverged):
     """Another seed in the place of a diverged one changes nothing, in the same packing."""
     _, rate, gone, well = partly_diverged
@@ -115,6 +119,7 @@ def test_members_beside_a_diverged_one_keep_their_bits(partly_diverged):
             np.testing.assert_array_equal(one, other, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_verdict_and_the_figure_of_a_sweep_with_diverged_members(partly_diverged):
     result = partly_diverged[0]
     verdict = lz.verify(result)
@@ -129,6 +134,7 @@ def test_the_verdict_and_the_figure_of_a_sweep_with_diverged_members(partly_dive
     figure.savefig(io.BytesIO())
 
 
+@pytest.mark.slow
 def test_a_learning_rate_far_too_large_is_a_warning_that_names_the_limit():
     limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
     with pytest.warns(
@@ -145,6 +151,7 @@ def test_a_learning_rate_far_too_large_is_a_warning_that_names_the_limit():
     assert int(run.snapshots.stopped_step) == int(result.stopped_step[0, 0])
 
 
+@pytest.mark.slow
 def test_a_learning_rate_too_large_at_one_width_only_is_a_warning():
     """The narrowest width is above its limit, the widest is not."""
     with pytest.warns(UserWarning, match="at width 8, above 2 / lambda_max"):
@@ -172,6 +179,7 @@ def test_a_kernel_without_an_inverse_is_named_by_complexity(activation, sign, ki
         lz.complexity(lz.analytic_kernel(lz.TwoLayer(width=16, activation=activation))(data.x_train), data.y_train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "sign", "kind"), [("relu", 1, "identical"), ("erf", -1, "antipodal")])
 def test_a_kernel_without_an_inverse_is_warned_of_in_a_sweep(activation, sign, kind):
     data = rows_with(sign * DATA.x_train[3:4])
@@ -208,6 +216,7 @@ def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
             assert 1e-5 < gap < 0.01 * float(result.target_rms), (name, part, gap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "dtype", "options"),
     [
@@ -253,6 +262,7 @@ def test_networks_see_the_space_of_their_inputs_only(network, dtype, options, mo
         np.testing.assert_allclose(spanned[name], values, rtol=0, atol=near * max(size, 1.0) + few, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_measure_sees_all_features():
     seen = []
 

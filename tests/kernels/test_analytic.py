@@ -58,6 +58,7 @@ def expectations(cosine, norms):
     return dict(zip(cases, value, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norms", [pytest.param((1.0, 1.0), marks=pytest.mark.slow), (0.7, 1.6)])
 @pytest.mark.parametrize("train", ["hidden", "readout", "both"])
 @pytest.mark.parametrize("activation", FUNCTIONS)

@@ -57,6 +57,7 @@ def test_public_objects_are_the_private_ones():
             assert resolve(source) is resolve(f"jax._src.core.{name.rsplit('.', 1)[1]}")
 
 
+@pytest.mark.slow
 def test_import_has_no_side_effects(tmp_path):
     fake = tmp_path / "tensorflow"
     fake.mkdir()
@@ -117,6 +118,7 @@ def weights_and_rows(key):
     return weights, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
 @pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")  # inside neural-tangents, harmless
 def test_empirical_kernel(method, weights_and_rows):

@@ -103,6 +103,7 @@ def test_other_numbers_of_rows_and_features(train, d, key):
     assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [1, 32, 300])
 def test_units_active_on_both(m):
     active1, active2 = rows(7, m) > 0, rows(4, m, seed=1) > 0

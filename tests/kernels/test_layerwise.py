@@ -105,6 +105,7 @@ def test_functions(name, functions):
         assert is_dense == (array in expected.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_unless(lambda name: name in ("perceptron", "convolutional"), MODULES))
 def test_modules(name):
     network, shape, general = MODULES[name]

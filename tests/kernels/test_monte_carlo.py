@@ -46,6 +46,7 @@ def check(network, key):
 SCALES = [{}, {"init_scale": 1.6, "output_scale": lambda m: 0.4}, {"init_scale": 0.3, "output_scale": 2.0}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "scales"),
     [

@@ -26,6 +26,7 @@ NETWORKS = {
 FAST = ("two layers", "three layers", "a convolution")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 )

@@ -82,6 +82,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
         lz.register_quantity(QUANTITY)
 
 
+@pytest.mark.slow
 def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
     lz.sweep(NETWORK, DATA, [8], 1, 3, out=tmp_path / "run", progress=False)
     unregister_quantity(QUANTITY.name)
@@ -92,6 +93,7 @@ def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
         lz.register_quantity(QUANTITY)
 
 
+@pytest.mark.slow
 def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
     means = lz.Quantity(
         "mean_weights",

@@ -35,6 +35,7 @@ def test_alignment_is_one_for_the_kernel_of_the_labels():
     assert float(label_alignment(2 * several @ several.T, several)) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     # A small output scale leads to feature learning.
@@ -57,6 +58,7 @@ def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     assert velocity.max() > 0
 
 
+@pytest.mark.slow
 def test_descent_with_the_kernel_at_step_t_is_training_of_the_network_linearized_at_step_t():
     """Fort et al. 2020 freeze the kernel at step t and continue to train."""
     data = lz.load_dataset("digits", n_train=16, n_test=4)

@@ -54,6 +54,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_of_ones_own_follows_the_protocol(family):
     network = FAMILIES[family](width=16)
@@ -76,6 +77,7 @@ def test_a_network_of_ones_own_follows_the_protocol(family):
     assert network == network.clone(width=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_starts_are_those_of_float32_in_float64(family):
     network = FAMILIES[family](width=16)
@@ -96,6 +98,7 @@ def test_flax_and_nnx_modules_are_what_they_are_alone():
     assert_close(FAMILIES["nnx"](width=16).apply({"params": params}, X), module(X))
 
 
+@pytest.mark.slow
 def test_the_kernel_of_stax_is_that_of_neural_tangents():
     network = lz.from_stax(stax, outputs=2, output_scale=3.0)
     x = np.asarray(X, np.float64)
@@ -120,6 +123,7 @@ def use(network):
     return network.apply(network.init(KEY, X), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -139,6 +143,7 @@ def test_what_is_not_supported_is_said(make, said):
         use(make())
 
 
+@pytest.mark.slow
 def test_rows_that_see_each_other_are_refused():
     def normalized(params, x):
         z = x @ params

@@ -54,6 +54,7 @@ def test_deep_network_is_its_formula(activation, parametrization, train):
         assert_close(found, z, dtype="float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_starts_have_the_variances_of_the_parametrization(parametrization):
     m, exponents = 300, PARAMETRIZATIONS[parametrization].init
@@ -66,6 +67,7 @@ def test_starts_have_the_variances_of_the_parametrization(parametrization):
         assert abs(a[name].std() / std - 1) < 5 / np.sqrt(2 * a[name].size), name
 
 
+@pytest.mark.slow
 def test_the_start_is_the_same_in_both_dtypes():
     network = lz.MLP(8, 2)
     narrow = start(network)

@@ -22,6 +22,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "train", "outputs"), slow_unless(lambda case: case[0] in ("relu", "tanh"), CASES)
 )

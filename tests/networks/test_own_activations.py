@@ -39,6 +39,7 @@ def swept(data):
     return sweep_with
 
 
+@pytest.mark.slow
 def test_a_function_of_jax_is_the_name_that_it_has(swept):
     named, given = swept("tanh"), swept(jnp.tanh)
     assert json.loads(given.attrs["settings"])["activation"] == "tanh"
@@ -47,6 +48,7 @@ def test_a_function_of_jax_is_the_name_that_it_has(swept):
         np.testing.assert_array_equal(given[name], named[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "more"),
     [
@@ -88,6 +90,7 @@ def test_functions_stand_on_an_axis_by_their_names(swept, data):
     assert [record["scaling"]["homogeneous"] for record in traits_of_points] == [False, None]
 
 
+@pytest.mark.slow
 def test_a_stored_sweep_tells_functions_of_one_name_apart(data, tmp_path):
     """A function with kinks has no kernel of infinite width, and needs none without predictions."""
 

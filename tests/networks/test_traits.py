@@ -78,6 +78,7 @@ def test_the_kernel_of_a_new_family_is_used(result, data):
     assert gap[-1] < 0.5 * gap[0]
 
 
+@pytest.mark.slow
 def test_its_preactivations_and_neurons_are_measured(data):
     network = SkipNet(32)
     run = lz.train(network, data, jax.random.key(3), steps=50)

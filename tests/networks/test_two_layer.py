@@ -77,6 +77,7 @@ def test_the_trained_part_is_params(train, key):
     assert weights(variables, "readout").shape == (6, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "readout", "outputs"),
     slow_unless(
@@ -96,6 +97,7 @@ def test_symmetric_start_is_zero(activation, readout, outputs, key):
     assert np.abs(apply(lopsided, start(lopsided, key, x), x)).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("readout", ["sign", "gaussian"])
 @pytest.mark.parametrize("init_scale", [1.0, 0.3])
@@ -113,6 +115,7 @@ def test_same_start_in_both_dtypes(symmetric, readout, init_scale, key):
         np.testing.assert_array_equal(weights(single, name), weights(inside, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_same_start_whatever_is_trained(symmetric, key):
     """A sweep over the trained part compares networks that start alike."""

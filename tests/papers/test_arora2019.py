@@ -58,6 +58,7 @@ def test_labels_are_learned_in_their_order():
     ]
 
 
+@pytest.mark.slow
 def test_networks_follow_theorem_4_1(data, sweeps):
     assert broken(arora2019.speed("digits", sweeps)) == []
     other = {}
@@ -112,6 +113,7 @@ def test_the_kernel_is_right_longer_about_wider_networks():
     assert modes["last_step"][1, 0, -1] == np.median(steps)
 
 
+@pytest.mark.slow
 def test_movement_agrees_with_the_lemmas(data, sweeps):
     x = data["true"].x_train
     assert broken(arora2019.movement("digits", x, sweeps)) == []
@@ -144,6 +146,7 @@ def test_more_signs_flip_from_smaller_initial_weights(scales):
 FINITE = {"error": np.array([0.5]), "bound": np.array([20.0])}
 
 
+@pytest.mark.slow
 def test_complexity_follows_the_noise():
     data = lz.load_dataset("digits", n_train=TINY.n_kernel, n_test=TINY.n_test)
     noisy = arora2019.noise(data, TINY.draws)
@@ -215,6 +218,7 @@ def test_numbers_of_the_paper_are_compared_at_its_size():
     assert list(arora2019.published("mnist", noisy, {"values": values[:2000]})) == []
 
 
+@pytest.mark.slow
 def test_powers_are_learned_or_not(norms):
     assert broken(functions.powers(TINY.functions, norms["powers"])) == []
     exchanged = norms["powers"][:, :, [0, 1, 3, 2, 4, 5]]
@@ -223,6 +227,7 @@ def test_powers_are_learned_or_not(norms):
     assert "p = 3: exponent in n of an odd power" in names
 
 
+@pytest.mark.slow
 def test_sums_of_powers_are_below_the_sums_of_bounds(norms):
     assert broken(functions.sums(TINY.functions, norms["sums"])) == []
     assert len(broken(functions.sums(TINY.functions, 10 * norms["sums"]))) == len(functions.SUMS)

@@ -92,6 +92,7 @@ def test_the_papers_scale_is_ours(key):
     np.testing.assert_allclose(run.snapshots.test_prediction[-1], test, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_all_widths_learn_in_equally_many_steps(result, early):
     assert broken(li2018.learned("F", result, early)) == []
     assert broken(li2018.learned("F", result.assign(test_error=result.test_error + 0.02), early)) == [
@@ -108,6 +109,7 @@ def test_all_widths_learn_in_equally_many_steps(result, early):
     assert len(broken(li2018.learned("F", result, never))) == 2
 
 
+@pytest.mark.slow
 def test_the_first_step_with_the_accuracy(early):
     steps = first_step(early.test_error)
     for width in early.width.values:
@@ -117,6 +119,7 @@ def test_the_first_step_with_the_accuracy(early):
     assert np.isnan(first_step(early.test_error * 0 + 0.5)).all()
 
 
+@pytest.mark.slow
 def test_movement_falls_like_the_root_of_the_width_and_is_small(result):
     wide = result.sel(width=[4000])
     assert broken([*li2018.slopes("F", result, MOVED, li2018.BAND), *li2018.levels("F", wide)]) == []
@@ -129,12 +132,14 @@ def test_movement_falls_like_the_root_of_the_width_and_is_small(result):
         assert broken(li2018.levels("F", larger)) == [f"F, {name}: largest of the widths at the end"]
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_fails_the_claims(result):
     gone = result.where((result.width < 4000) | (result.seed > 0))
     claims = [*li2018.slopes("F", gone, MOVED, li2018.BAND), *li2018.levels("F", gone.sel(width=[4000]))]
     assert len(broken(claims)) == 4
 
 
+@pytest.mark.slow
 def test_the_verdict_depends_on_slopes_and_levels(result):
     claim = li2018.verdict("here", result, "lazy")
     assert claim.holds

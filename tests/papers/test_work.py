@@ -59,6 +59,7 @@ def test_a_damaged_part_is_computed_again(tmp_path, damage):
     assert compute.count == 2
 
 
+@pytest.mark.slow
 def test_sweeps_are_stored_by_cell(tmp_path):
     data = lz.load_dataset("digits", n_train=8, n_test=4)
     results = [Work("paper", "tiny", tmp_path).sweep("part", lz.TwoLayer(width=2), data, [8], 2, 5) for _ in range(2)]
@@ -78,6 +79,7 @@ work.arrays("second", lambda: os.kill(os.getpid(), signal.SIGKILL))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_reproduction_resumes(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, timeout=120)
     assert done.returncode == -9

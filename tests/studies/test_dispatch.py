@@ -32,6 +32,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind, marks=[] if kind in ("sweep", "infinite_width") else pytest.mark.slow) for kind in RESULTS],

@@ -232,6 +232,7 @@ def test_a_map_in_two_shards_is_finished_without_a_shard(tmp_path, small):
     assert cells == {file: file.stat().st_mtime_ns for file in (out / "map" / "cells").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
     out = tmp_path / "map"
     with pytest.raises(TimeoutError, match=r"Pass resume=True to resume"):

@@ -101,6 +101,7 @@ def test_standard_errors_are_those_of_many_ensembles():
         assert np.mean([table[f"{name}_error"] for table in tables]) == pytest.approx(spread, rel=0.15)
 
 
+@pytest.mark.slow
 def test_networks_that_diverge_cause_a_warning():
     options = {"seeds": 2, "steps": 200, "places": [0.5], "progress": False}
     with (
@@ -123,6 +124,7 @@ def test_a_symmetric_start_is_certain_in_the_limit_and_several_outputs_have_thei
     assert len(lz.plot(found).axes) == 4
 
 
+@pytest.mark.slow
 def test_without_an_analytic_kernel_there_are_networks_alone():
     own = lz.from_functions(
         lambda key, x, width: {"w": jax.random.normal(key, (width, x.shape[1]))},
@@ -158,6 +160,7 @@ def small_packs(monkeypatch, tmp_path):
     set_carried_bytes(monkeypatch, tmp_path / "cache", 2 * 4 * 16 * 80)
 
 
+@pytest.mark.slow
 def test_two_shards_merge_to_the_same(small_packs, tmp_path):
     expected, out = line(), tmp_path / "run"
     for k in (1, 2):
@@ -171,6 +174,7 @@ def test_two_shards_merge_to_the_same(small_packs, tmp_path):
         xr.testing.assert_identical(stored.load().drop_attrs(), expected.drop_attrs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [0, 2, 3])
 def test_an_ensemble_that_was_stopped_is_resumed(stored, small_packs, tmp_path, monkeypatch):
     expected, out, put, keys = line(), tmp_path / "run", Store.put, []

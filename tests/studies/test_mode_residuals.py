@@ -152,6 +152,7 @@ def test_what_diverges_leaves_every_mode(learning_rate):
     lz.plot(table).savefig(io.BytesIO())
 
 
+@pytest.mark.slow
 def test_bad_arguments_are_refused(narrow, data, analytic):
     y = data.y_train
     for tolerance in (0.0, -1.0, np.nan):
@@ -177,6 +178,7 @@ def several(data):
     return lz.mode_residuals(lz.TwoLayer(width=2), data, [32, 256], 2, 60, dtype="float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "seed"), [(32, 1), (256, 0)])
 def test_several_networks_are_those_trained_one_at_a_time(several, data, analytic, width, seed):
     run = lz.train(lz.TwoLayer(width=width), data, member_key(width, seed), 60, dtype="float64")
@@ -208,6 +210,7 @@ def test_several_networks_with_a_kernel_of_ones_own_and_several_outputs():
     np.testing.assert_allclose(twice.eigenvalue, 2 * own.eigenvalue)
 
 
+@pytest.mark.slow
 def test_several_networks_are_stored_resumed_and_shared_among_shards(several, data, tmp_path):
     given = (lz.TwoLayer(width=2), data, [32, 256], 2, 60)
     for shard in ((1, 2), (2, 2)):
@@ -249,6 +252,7 @@ def test_bad_arguments_of_several_networks_are_refused(data, analytic):
         lz.mode_residuals(network, *given[1:])
 
 
+@pytest.mark.slow
 def test_the_figure_of_several_networks(several):
     left, held = lz.plot(several).axes
     assert "width 256" in left.get_title()

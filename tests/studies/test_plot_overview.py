@@ -29,6 +29,7 @@ def legend(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+@pytest.mark.slow
 def test_four_labeled_axes(figure):
     figure.savefig(io.BytesIO())
     assert len(figure.axes) == 4
@@ -39,6 +40,7 @@ def test_four_labeled_axes(figure):
         assert axes.get_xscale() == "log"
 
 
+@pytest.mark.slow
 def test_loss_of_every_width_beside_the_kernels(figure, result):
     loss = figure.axes[0]
     assert [entry for entry in legend(loss) if entry.isdigit()] == ["32", "128", "512"]
@@ -51,6 +53,7 @@ def test_loss_of_every_width_beside_the_kernels(figure, result):
         np.testing.assert_allclose(line.get_ydata(), result.train_loss.sel(width=width).mean("seed")[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("panel", "quantities"),
     [
@@ -75,6 +78,7 @@ def test_quantities_against_width_with_fitted_and_predicted_slope(figure, result
         assert (y0 + y1) / 2 == pytest.approx(np.log(mean).mean())
 
 
+@pytest.mark.slow
 def test_exponents_against_step(figure, result):
     axes, verdict = figure.axes[3], lz.verify(result)
     row = verdict.row("relative_displacement")
@@ -84,6 +88,7 @@ def test_exponents_against_step(figure, result):
     assert sorted(theory) == pytest.approx([-0.5, 0.0])
 
 
+@pytest.mark.slow
 def test_the_title_states_the_finding(figure, result):
     verdict = lz.verify(result)
     title = figure.get_suptitle()
@@ -93,6 +98,7 @@ def test_the_title_states_the_finding(figure, result):
     assert f"{verdict.levels['activation_flips']:.1%} of signs flipped at width 512" in title
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "words"),
     [(["activation_flips"], "of the kernel changed"), (["activation_flips", "kernel_drift"], "of the weights moved")],
@@ -101,6 +107,7 @@ def test_the_title_states_the_first_level_there_is(result, missing, words):
     assert f"{words} at width 512" in lz.plot(result.drop_vars(missing)).get_suptitle()
 
 
+@pytest.mark.slow
 def test_a_band_over_seeds(figure, result):
     band = figure.axes[2].collections[0].get_datalim(figure.axes[2].transData)
     final = result.displacement.isel(step=-1)
@@ -108,6 +115,7 @@ def test_a_band_over_seeds(figure, result):
     assert band.y1 == pytest.approx(float(final.max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -137,6 +145,7 @@ def test_other_sweeps_have_a_figure_too(settings):
     assert ("kernel" in labels) == ("optimizer" not in settings)
 
 
+@pytest.mark.slow
 def test_zeros_and_diverged_widths_leave_no_trace(result):
     """No warning of a logarithm of zero, no infinite limits."""
     changed = result.copy(deep=True)

@@ -7,6 +7,7 @@ import lazynet as lz
 from lazynet.studies.sweep import speed_gap
 
 
+@pytest.mark.slow
 def test_the_gap_is_between_the_norms_of_residuals():
     data, steps = lz.load_dataset("digits", n_train=16, n_test=4), 30
     result = lz.sweep(lz.TwoLayer(width=2), data, [64, 256], 2, steps)
@@ -24,6 +25,7 @@ def test_the_gap_is_between_the_norms_of_residuals():
             np.testing.assert_allclose(float(gap.sel(width=width, seed=seed)), max(far), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_prediction_is_refused():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     result = lz.sweep(lz.TwoLayer(width=2), data, [8], 1, 3, batch_size=4)

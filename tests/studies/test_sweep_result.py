@@ -237,6 +237,7 @@ def test_linearized_in_parameters_is_kernel_descent(parameter_route):
         np.testing.assert_allclose(trained[name], direct[name], rtol=0, atol=1e-10, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -272,6 +273,7 @@ def test_softmax_loss_and_its_linearization():
     assert float(result.linearization_gap_train.max()) < 0.01
 
 
+@pytest.mark.slow
 def test_without_test_rows():
     result = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, DATA.y_train), [16], 1, 5)
     with_test = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5)

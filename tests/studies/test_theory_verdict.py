@@ -220,6 +220,7 @@ def real():
     return lz.sweep(lz.TwoLayer(width=64), data, [64, 256], 2, 30)
 
 
+@pytest.mark.slow
 def test_the_path_bound_is_an_equality_on_one_example():
     """All steps of a unit go the same way there; rounding must not make it fail."""
     data = lz.Dataset(np.array([[0.6, 0.8]]), np.array([1.0]))

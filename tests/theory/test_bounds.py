@@ -23,6 +23,7 @@ from lazynet.theory import (
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
 
+@pytest.mark.slow
 def test_neuron_displacement_stays_below_its_bound():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     member = lz.sweep(lz.TwoLayer(width=2), data, [64], 1, 40).isel(width=0, seed=0)
@@ -57,6 +58,7 @@ def test_the_initial_kernel_concentrates_within_its_bound(key):
     assert concentration_bound(x @ x.T, 4 * width, delta) == pytest.approx(bound / 2)
 
 
+@pytest.mark.slow
 def test_the_rademacher_complexity_stays_below_its_bound(key):
     n, width, movement = 40, 4096, 2.5
     x = unit_rows(n, 10)

@@ -46,6 +46,7 @@ def test_the_number_of_steps_per_block():
     assert steps_per_block(10, 16) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "size"),
     [

@@ -50,6 +50,7 @@ def test_snapshot_steps():
         assert (chosen[0], chosen[-1]) == (0, steps)
 
 
+@pytest.mark.slow
 @EVERY_STEPPER
 def test_data_and_steps_cause_no_new_trace(stepper, key):
     measure = Recorder(NETWORK)
@@ -187,6 +188,7 @@ def batches(key, n, size, steps, reduction="sum", dtype="float32"):
     return simulate(stepper, parameters, pack, shared, np.arange(steps + 1)).records["theta"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4, *(pytest.param(size, marks=pytest.mark.slow) for size in (5, 10))])
 def test_every_epoch_is_a_permutation(size, key):
     n, epochs = 10, 4
@@ -228,6 +230,7 @@ def test_the_loss_of_a_batch_estimates_the_loss_of_the_full_batch(key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0], [0, np.sqrt(0.5 * 10)], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "loss", "train_part"),
     [
@@ -260,6 +263,7 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0, -1], root_sum, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "train_part"),
     [
@@ -308,6 +312,7 @@ def test_wide_networks_follow_their_kernel(key):
     assert 2 < gaps[0] / gaps[1] < 8
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_other_blocks_is_not_resumed(monkeypatch, key):
     """A job may resume on another number of devices, over which the units form other blocks."""
 

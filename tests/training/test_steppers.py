@@ -83,6 +83,7 @@ def fast(*cases):
     return [case if case in cases else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stepper", "inputs", "activation", "outputs"),
     fast(("autodiff", "tall", "relu", 1), ("hidden", "low rank", "gelu", 1), ("preactivation", "wide", "relu", 3)),
@@ -102,6 +103,7 @@ def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, out
     np.testing.assert_array_equal(outcome.variables["fixed"]["readout"], start["fixed"]["readout"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stepper", "width"),
     [
@@ -125,6 +127,7 @@ def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, key, 
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stepper", ["hidden", *(pytest.param(name, marks=pytest.mark.slow) for name in ("autodiff", "preactivation"))]
 )
