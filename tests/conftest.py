@@ -40,10 +40,12 @@ SLOW_EXAMPLES = (
     "execution._folder.RunFolder",
     "experiment._training.Measure",
     "measures._catalogue.register_quantity",
+    "studies._dispatch.merge_shards",
     "studies._dispatch.verify",
     "studies.laziness_map._api.laziness_map",
     "studies.line_ensemble._api.line_ensemble",
     "studies.mode_residuals._api.mode_residuals",
+    "studies.sweep._speed_gap.speed_gap",
 )
 
 

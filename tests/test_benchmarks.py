@@ -173,6 +173,7 @@ def test_finite_vs_infinite_has_a_row_for_each_width(shown):
         assert f"{row['kernel_gap_train']:.4f}" in table
 
 
+@pytest.mark.slow
 def test_finite_vs_infinite_names_the_rows_beyond_its_budget(shown):
     record, table = shown("no budget")
     assert record["rows"] == []

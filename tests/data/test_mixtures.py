@@ -98,6 +98,7 @@ def test_small_distances_keep_their_digits(key):
     np.testing.assert_allclose([np.linalg.norm(a - b) for a, b in combinations(rows, 2)], 1e-7, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_xor_is_not_linearly_separable(key):
     data = xor(400, 100, key, diameter=0.1)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)

@@ -108,6 +108,7 @@ def test_the_ensemble_of_linear_models_trained_in_weight_space(features):
         np.testing.assert_allclose(ensemble.test_covariance[i], covariance[N:, N:], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_ensemble_of_wide_networks():
     """1000 networks of width 512 agree within five standard errors and 0.02 for the finite width."""
     members, n, steps, eta = 1000, 4, 50, 0.04

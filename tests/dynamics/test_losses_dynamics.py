@@ -64,6 +64,7 @@ def root_mean_square(x):
     return np.sqrt(np.mean(np.square(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "reduction"), slow_unless(lambda case: case[0] == "softmax", [("logistic", "sum"), ("softmax", "mean")])
 )
@@ -128,6 +129,7 @@ def test_flow_of_the_hinge_loss_agrees_with_the_exact_flow():
     assert worst <= 1e-3 * size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", slow_unless(lambda trial: trial == 0, range(4)))
 def test_the_estimated_error_bounds_the_true_error(trial):
     """The reference is a solution with a much smaller tolerance or, for the squared loss, the closed form."""
@@ -201,6 +203,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reduction", "momentum", "batch"), CASES)
 def test_descent_agrees_with_optax_in_the_parameters(name, reduction, momentum, batch):
     _, _, y, f0, f0_test = problem(name)
@@ -224,6 +227,7 @@ def test_descent_agrees_with_optax_in_the_parameters(name, reduction, momentum, 
     assert trajectory.error.truncation == 0
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_division_into_calls(monkeypatch):
     k, k_test, y, f0, _ = problem("logistic")
     batches = np.random.default_rng(0).integers(N, size=(700, 3))
@@ -329,6 +333,7 @@ def test_divergence_gives_infinite_predictions():
     assert trajectory.error.storage == np.inf
 
 
+@pytest.mark.slow
 def test_a_flow_of_too_many_steps_is_refused(monkeypatch):
     k, _, y, _, _ = problem("logistic")
     runaway = Loss("runaway", lambda f, y: -(f**4) - f)

@@ -23,6 +23,7 @@ def exact_prediction(values, q, y, factors):
     return np.einsum("ij,sj,j...->si...", q, 1 - factors, q.T @ y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("law", ["descent", "flow"])
 def test_krylov_agrees_with_exact(law, outputs):

@@ -133,6 +133,7 @@ def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     assert saved == [*range(6), *range(5, 12)]
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_keeps_its_packs(uninterrupted, computed, monkeypatch, tmp_path):
     out = tmp_path / "run"
     sweep(out)
@@ -226,6 +227,7 @@ def test_settings_that_were_changed_are_refused(tmp_path):
             resumed(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     sweep(tmp_path / "run")
     monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})
@@ -315,6 +317,7 @@ def test_a_write_that_fails_leaves_no_draft(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path):
     out = tmp_path / "run"
     sweep(out)

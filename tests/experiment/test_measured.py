@@ -142,6 +142,7 @@ def test_a_stored_sweep_of_chosen_steps_is_resumed(tmp_path):
         sweep(10)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_size_of_the_data_is_planned(monkeypatch):
     """The kernel of all examples is refused only if it is needed."""
     monkeypatch.setattr("lazynet.plan.SMALL", 0)

@@ -276,6 +276,7 @@ def test_linearizations_that_diverge_have_no_gap():
     assert np.isnan(last(result, "linearization_gap_train")[0]).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_a_kernel_of_zero_has_no_default_learning_rate():
     dead = lz.from_functions(
         lambda key, x, width: {"a": jnp.zeros((width,)), "w": 1e-3 * jax.random.normal(key, (width, x.shape[1]))},

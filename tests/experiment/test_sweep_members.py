@@ -158,6 +158,7 @@ def test_a_learning_rate_too_large_at_one_width_only_is_a_warning():
         lz.sweep(LINEAR, DATA, [8, 16], 2, 2, learning_rate=lambda m: 10.0 if m == 8 else 0.01)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_just_below_the_limit_is_no_warning():
     limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(LINEAR)(DATA.x_train))[-1]
     lz.sweep(LINEAR, DATA, [8], 2, 2, learning_rate=0.999 * limit)
@@ -199,6 +200,7 @@ def test_antipodal_rows_are_nothing_to_relu():
     assert np.isfinite(lz.complexity(lz.analytic_kernel(lz.TwoLayer(width=16))(data.x_train), data.y_train))
 
 
+@pytest.mark.slow
 def test_snapshots_of_a_run_are_those_of_a_sweep():
     run = lz.train(LINEAR, DATA, member_key(8, 0), 50, snapshots=6)
     assert run.snapshots.step.values.tolist() == snapshot_steps(50, 6).tolist()

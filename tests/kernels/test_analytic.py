@@ -86,6 +86,7 @@ def test_h_infinity_of_arora():
     np.testing.assert_allclose(analytic_kernel(TwoLayer(width=64))(x), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", slow_unless(lambda name: name == "erf", ["relu", "erf", "gelu"]))
 def test_neural_tangents_of_the_whole_network(activation):
     """neural-tangents trains rescaled weights, so its hidden part has an additional factor init_scale^2."""

@@ -130,6 +130,7 @@ def test_empirical_kernel(method, weights_and_rows):
     np.testing.assert_allclose(kernel, rows @ rows.T, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stax_and_predict(weights_and_rows):
     nt = neural_tangents()
     x = weights_and_rows[1]

@@ -111,6 +111,7 @@ def test_units_active_on_both(m):
     np.testing.assert_array_equal(active_on_both(jnp.asarray(active1), jnp.asarray(active2)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "outputs", "train"),
     slow_unless(
@@ -154,6 +155,7 @@ def test_the_bytes_of_the_average_are_a_bound(other, by_counting, key):
     assert used < _average_bytes(network, variables, x1, x2, "float32") < 5 * used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", slow_unless(lambda name: name == "relu", ["relu", "tanh", "gelu"]))
 def test_float32(activation, key):
     network = lz.TwoLayer(width=64, outputs=3, activation=activation, train="both", readout="gaussian")

@@ -93,6 +93,7 @@ def functions():
     return {path: (part, expected[i], i in positions) for i, (path, part) in enumerate(parts.items())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions(name, functions):
     shapes, _, expected = FUNCTIONS[name]

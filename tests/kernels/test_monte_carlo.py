@@ -59,6 +59,7 @@ def test_analytic_kernel_is_the_mean(activation, scales, key):
     check(network, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("symmetric", "readout"),
     [

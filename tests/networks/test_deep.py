@@ -125,6 +125,7 @@ def test_a_three_layer_network_has_three_layers():
         lz.ThreeLayer(4, depth=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "stride"),
     slow_unless(lambda case: case == ((2, 3, 2), 1), [(None, 2), ((4, 3), 1), ((4, 3), 2), ((2, 3, 2), 1)]),

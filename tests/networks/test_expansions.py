@@ -58,6 +58,7 @@ def test_the_collection_that_is_fixed_is_kept(key):
     assert set(at["origin"]) == {"hidden"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "train"),
     slow_unless(
@@ -134,6 +135,7 @@ def slow_descent(network, steps=10_000):
 
 
 # The symmetric start cancels the second order.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "symmetric", "order"),
     slow_unless(

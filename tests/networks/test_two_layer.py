@@ -127,6 +127,7 @@ def test_same_start_whatever_is_trained(symmetric, key):
             np.testing.assert_array_equal(weights(starts[0], name), weights(other, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", slow_unless(lambda kappa: kappa == 3.0, [0.1, 1.0, 3.0]))
 @pytest.mark.parametrize("readout", ["sign", "gaussian"])
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -153,6 +154,7 @@ def test_statistics_of_the_start(symmetric, readout, kappa, key):
         assert abs(np.mean(a**4) - 3) < 5 * np.sqrt(96 / a.size)
 
 
+@pytest.mark.slow
 def test_scales_that_depend_on_the_width(key):
     x = rows(6, 4)
     scaled = TwoLayer(

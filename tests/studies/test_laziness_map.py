@@ -241,6 +241,7 @@ def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
     xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
 
 
+@pytest.mark.slow
 def test_the_picture_says_what_was_found(small):
     figure = drawn(lz.plot(small))
     assert f"α ~ m^{small.attrs['boundary_exponent']:.2f}" in figure.get_suptitle()

@@ -226,6 +226,7 @@ def test_several_networks_are_stored_resumed_and_shared_among_shards(several, da
         lz.mode_residuals(*given, dtype="float64", tolerance=0.2, out=folder)
 
 
+@pytest.mark.slow
 def test_several_networks_that_diverge_are_reported(data):
     with (
         pytest.warns(UserWarning, match="learning_rate is 200 at width 32"),

@@ -283,6 +283,7 @@ def test_without_test_rows():
     assert lz.verify(result).row("displacement").quantity == "displacement"
 
 
+@pytest.mark.slow
 def test_errors_of_targets_that_are_no_labels_are_unknown():
     data = lz.Dataset(DATA.x_train, 0.7 * DATA.y_train, DATA.x_test, DATA.y_test)
     result = lz.sweep(lz.TwoLayer(width=16), data, [16], 1, 5)

@@ -187,6 +187,7 @@ def named(result, word):
     return next(i for i in lz.verify(result).inequalities if word in i.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "bound"),
     [("linearized", "linearized_displacement"), ("Lemma", "lemma_bound"), ("path", "path_bound")],
@@ -204,6 +205,7 @@ def test_a_bound_below_the_measurement_fails(word, bound):
     assert named(just, word).status == "holds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "bound"),
     [("linearized", "linearized_displacement"), ("Lemma", "lemma_bound"), ("path", "path_bound")],

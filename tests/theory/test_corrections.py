@@ -80,6 +80,7 @@ def test_flips_that_are_not_asymptotic_extrapolate_towards_theory(result):
     assert abs(corrected.exponent + 0.5) < abs(slope.exponent + 0.5)
 
 
+@pytest.mark.slow
 def test_a_verdict_with_corrections(result):
     flips = result.activation_flips.isel(step=-1).values
     verdict = lz.verify(result, corrections=True)

@@ -67,6 +67,7 @@ def test_data_and_steps_cause_no_new_trace(stepper, key):
     assert measure.traces == traced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -112,6 +113,7 @@ def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
     np.testing.assert_array_equal(pack.records["hidden"][:, 0], start["params"]["hidden"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -158,6 +160,7 @@ def test_an_infinite_loss_counts_as_divergence(key):
     assert outcome.diverged_at[0] == 0
 
 
+@pytest.mark.slow
 def test_the_sum_of_root_losses_in_float32_is_compensated(key):
     """A plain float32 sum of 20,000 equal terms has a relative error of about 1e-5."""
     network = TwoLayer(width=2)
@@ -216,6 +219,7 @@ def test_batches_are_the_same_in_both_dtypes(key):
     np.testing.assert_array_equal(single != 0, double != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reduction", "factor"), [("sum", 10 / 4), ("mean", 1 / 4)])
 def test_the_gradient_of_a_batch_is_scaled(reduction, factor, key):
     moved = batches(key, 10, 4, 1, reduction)[1]
