@@ -36,8 +36,8 @@ class Adapted:
         width: Width of the network.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Powers of the width in each layer, from which the verdict predicts exponents, or None if these
-            powers are unknown.
+        parametrization: Powers of the width in each layer, which determine the exponents that theory predicts for a
+            sweep, or None if these powers are unknown.
     """
 
     kind: str
@@ -129,9 +129,9 @@ def from_flax(
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the module's layers, from which the verdict predicts exponents. It is given
-            as a name (such as "standard" for flax's own layers) or a `lazynet.Parametrization`, or is None for no
-            predictions.
+        parametrization: Parametrization of the module's layers, which determines the exponents that theory predicts for
+            a sweep. It is given as a name (such as "standard" for flax's own layers) or a `lazynet.Parametrization`, or
+            is None for no predictions.
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
 

@@ -28,7 +28,7 @@ class Network(Protocol):
         ...
 
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
-        """Return the initial variables in the dtype of x (n, d), with the trained arrays in "params"."""
+        """Return the initial variables in the dtype of x (n, d), with the trainable arrays in "params"."""
         ...
 
     def apply(self, variables: Variables, x: AnyArray, /) -> Any:

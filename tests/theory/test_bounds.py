@@ -58,6 +58,20 @@ def test_the_initial_kernel_concentrates_within_its_bound(key):
     assert concentration_bound(x @ x.T, 4 * width, delta) == pytest.approx(bound / 2)
 
 
+def test_the_concentration_bound_is_hoeffdings_inequality_for_every_pair():
+    """Each of the n (n + 1) / 2 pairs may fail with the same probability, and its bound is scaled by |x_i . x_j|."""
+    n, units, delta = 5, 300, 0.03
+    x = unit_rows(n, 3)
+    pairs = [(i, j) for i in range(n) for j in range(i, n)]
+    each = delta / len(pairs)
+    # 2 exp(-2 m t^2) = each
+    t = np.sqrt(-np.log(each / 2) / (2 * units))
+    entries = np.zeros((n, n))
+    for i, j in pairs:
+        entries[i, j] = entries[j, i] = x[i] @ x[j] * t
+    np.testing.assert_allclose(concentration_bound(x @ x.T, units, delta), np.linalg.norm(entries), rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_the_rademacher_complexity_stays_below_its_bound(key):
     n, width, movement = 40, 4096, 2.5
