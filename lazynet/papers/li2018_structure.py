@@ -1,4 +1,4 @@
-"""Sections 3, 5 and 6 of Li and Liang 2018: data with richer or poorer structure."""
+"""Sections 3, 5 and 6 of Li and Liang 2018: data with more or less structure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ from lazynet.typing import Result, Variables
 
 # Number of log-spaced snapshots.
 SNAPSHOTS = 60
-# Factor by which training is prolonged for the comparison of true and random labels.
+# Factor by which training is extended when comparing true and random labels.
 MEMORIZING = 16
 
 
@@ -107,7 +107,7 @@ def numbers(result: Result) -> dict[str, float]:
 
 
 def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
-    """Yield the claims of section 6: data with poorer structure require more steps and more movement.
+    """Yield the claims of section 6: data with less structure require more steps and more movement.
 
     Args:
         parameter: name of the parameter that varies.

@@ -74,8 +74,8 @@ class Setting:
         data: the data.
         seeds: the seeds.
         steps: the maximum number of training steps.
-        stop: criteria by which training stops once a network fits its data or its training stalls.
-        dtype: the dtype of the training.
+        stop: criteria for stopping training once a network fits its data or stops improving.
+        dtype: the dtype used for training.
         folder: the folder of the map, with a sweep in each subfolder, or None to store nothing.
         deadline: the time at which the time limit expires, as a value of `time.monotonic()`.
         progress: whether to show progress on a terminal.
@@ -166,7 +166,7 @@ def laziness_map(
         change: relative kernel change that defines the boundary.
         fitted: fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: maximum number of training steps.
-        dtype: dtype of the training, "float32" or "float64".
+        dtype: dtype used for training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder`. The folder contains result.nc and a subfolder for each sweep. A map
             can be resumed with a different `change`. A shard computes its share of the networks at `output_scales`; to
             find the boundary, resume the map without a shard.

@@ -48,7 +48,7 @@ def line_ensemble(
         places: values of a; by default 51 equally spaced values from -2 to 3.
         snapshots: number of log-spaced snapshots, or a list of their steps.
         learning_rate: eta, as in `lazynet.sweep`.
-        dtype: dtype of the training, "float32" or "float64".
+        dtype: dtype used for training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its time.
         progress: whether to show progress on a terminal.
 

@@ -40,7 +40,7 @@ class LineEnsemble:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the training."""
+        """The dtype used for training."""
         return self.spec.training.dtype
 
     @property

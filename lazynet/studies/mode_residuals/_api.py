@@ -61,7 +61,7 @@ def mode_residuals(
         tolerance: largest gap at which a mode still counts as following the kernel.
         snapshots: number of log-spaced snapshots, or a list of their steps, as in `lazynet.sweep`.
         learning_rate: eta, as in `lazynet.sweep`.
-        dtype: dtype of the training, "float32" or "float64".
+        dtype: dtype used for training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its time.
         progress: whether to show progress on a terminal.
 

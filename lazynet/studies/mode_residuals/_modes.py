@@ -44,7 +44,7 @@ def _sizes(modes: np.ndarray) -> np.ndarray:
 
 
 def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return, for each mode, the last of the steps (s,) before its gap first exceeds the tolerance, (n,)."""
+    """Return the last step before the gap of each mode first exceeds the tolerance, as an array of shape (n,)."""
     # All gaps are zero at step 0, where the network and the kernel have the same predictions.
     until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]

@@ -48,7 +48,7 @@ class ModeResiduals:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the training."""
+        """The dtype used for training."""
         return self.spec.training.dtype
 
     @property

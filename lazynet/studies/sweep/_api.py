@@ -62,7 +62,7 @@ def sweep(
             previous snapshot's step.
         stop: criteria for stopping a member before the last step. A stopped member keeps its last values.
         measure: what to measure, and what to compare the networks with.
-        dtype: dtype of the training, "float32" or "float64". Kernels and predictions are always float64.
+        dtype: dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
         out: a new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a
             sweep, share it among processes or limit its time.
         progress: whether to show progress on a terminal.

@@ -31,7 +31,7 @@ class SweepStudy:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the training."""
+        """The dtype used for training."""
         return self.spec.training.dtype
 
     @property
