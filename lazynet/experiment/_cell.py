@@ -244,12 +244,12 @@ def scores(
 
 @partial(jax.jit, static_argnames="loss")
 def _losses(loss: Loss, f: Array, y: Array) -> Array:
-    """Return the loss of each prediction as an array (predictions,)."""
+    """Return the loss of each prediction as an array of shape (predictions,)."""
     return jax.vmap(lambda f: loss(f, y))(f)
 
 
 def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: Dataset) -> dict[str, np.ndarray]:
-    """Return the RMS differences between two sets of predictions, as arrays (members, step).
+    """Return the RMS differences between two sets of predictions, as arrays of shape (members, step).
 
     The mean is taken over examples and outputs.
     """

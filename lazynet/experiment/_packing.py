@@ -27,7 +27,7 @@ FILE = "packing.json"
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
-# On an accelerator, the members of a pack together may use the fraction SHARE of the memory. The variables, state and
+# On an accelerator, the members of a pack may together use a fraction SHARE of the memory. The variables, state and
 # measures of a member are assumed to need HELD times as many bytes as one of its steps.
 SHARE, HELD = 0.5, 4
 

@@ -72,7 +72,7 @@ class ConvNet(SingleHidden):
 
 
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
-    """Return the patches of each row of x, a NumPy or JAX array (n, d), as an array (n, P, features of a patch)."""
+    """Return the patches of each row of x (n, d) as an array of shape (n, P, features of a patch)."""
     return x[:, patch_features(network, x.shape[1])]
 
 
