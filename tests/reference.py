@@ -1,10 +1,20 @@
 """Activations and data written apart from the library, in NumPy."""
 
+import itertools
+
 import numpy as np
 from scipy import special
 
 ACTIVATIONS = ("relu", "erf", "tanh", "gelu", "softplus", "leaky_relu", "abs", "sin", "sigmoid", "silu")
 TRAINED = ("hidden", "readout", "both")
+# (activation, train, readout, symmetric, outputs): a quarter of all combinations, which contains every pair of values.
+TWO_LAYER_CASES = [
+    (activation, train, readout, symmetric, outputs)
+    for (i, activation), (j, train), readout, symmetric, outputs in itertools.product(
+        enumerate(ACTIVATIONS), enumerate(TRAINED), ("sign", "gaussian"), (True, False), (1, 3)
+    )
+    if (i + (readout == "sign") + symmetric) % 2 == (j + symmetric + (outputs == 1)) % 2 == 0
+]
 
 
 def density(z):

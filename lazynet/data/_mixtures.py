@@ -215,7 +215,7 @@ class Separation:
 
     @property
     def holds(self) -> bool:
-        """Whether lambda is at most 1 / (8 l), as Theorem 4.1 of Li and Liang 2018 requires."""
+        """True if lambda is at most 1 / (8 l), as Theorem 4.1 of Li and Liang 2018 requires."""
         return self.lambda_ <= 1 / (8 * self.components)
 
 

@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def may_exist(self) -> bool:
-        """Whether the folder may already exist."""
+        """True if the folder may already exist."""
         return self.resume or self.shard is not None
 
     def check(self) -> None:

@@ -30,7 +30,7 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure for every network, and which predictions to compare it with.
+    """The measurements to take of every network, and the predictions with which to compare them.
 
     Args:
         predictions: whether to compare each network with its linearization and with the infinite-width limit. Without
@@ -139,12 +139,12 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """Whether training is full-batch descent on the squared loss, the case that kernel descent predicts."""
+        """True for full-batch descent on the squared loss, which kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
     def is_flow(self) -> bool:
-        """Whether training is gradient flow."""
+        """True for gradient flow."""
         return isinstance(self.optimizer, Optimizer) and self.optimizer.is_flow
 
     @property

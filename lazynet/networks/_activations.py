@@ -34,12 +34,12 @@ class Activation(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """Whether the activation is one of `ACTIVATIONS` rather than a user-defined function with the same name."""
+        """True if the activation is an entry of `ACTIVATIONS`, and False if it is a user-defined function."""
         return ACTIVATIONS.get(self.name) is self
 
     @property
     def binary_slope(self) -> bool:
-        """Whether sigma' takes only the values 0 and 1."""
+        """True if sigma' takes only the values 0 and 1."""
         return self.relu_parts == (0.0, 1.0)
 
 

@@ -57,7 +57,7 @@ class Adapted:
 
     @property
     def one_kernel(self) -> bool:
-        """Whether all widths share one kernel up to the output scale; stax has a separate kernel for each width."""
+        """True if all widths share one kernel up to the output scale; stax has a separate kernel for each width."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":

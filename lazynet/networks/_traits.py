@@ -35,7 +35,7 @@ class HiddenLayer(NamedTuple):
 
     @property
     def binary_slope(self) -> bool:
-        """Whether sigma' takes only the values 0 and 1."""
+        """True if sigma' takes only the values 0 and 1."""
         return get_activation(self.activation).binary_slope
 
 

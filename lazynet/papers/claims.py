@@ -31,7 +31,7 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether the measurement agrees with the claim; False if the measurement is NaN."""
+        """True if the measurement agrees with the claim, and False if it disagrees or is NaN."""
         return bool(self.measured <= self.limit if self.relation == "<=" else self.measured >= self.limit)
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Reproduction:
 
     @property
     def passed(self) -> bool:
-        """Whether all claims hold."""
+        """True if all claims hold."""
         return all(claim.holds for claim in self.claims)
 
     def summary(self) -> dict[str, Any]:

@@ -88,12 +88,12 @@ class Optimizer:
 
     @property
     def is_flow(self) -> bool:
-        """Whether the optimizer is gradient flow, which has its own stepper."""
+        """True for gradient flow, which has its own stepper."""
         return self.name == FLOW
 
     @property
     def is_descent(self) -> bool:
-        """Whether every step is theta <- theta - eta grad L with a constant eta."""
+        """True if every step is theta <- theta - eta grad L with a constant eta."""
         return self.name == "sgd" and not self.momentum and not self.weight_decay and self.schedule is None
 
     def __call__(self, learning_rate: float | Array) -> optax.GradientTransformation:

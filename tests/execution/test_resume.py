@@ -74,9 +74,9 @@ def noisy(eta):
     ("dtype", "options"),
     [
         ("float64", {}),
-        pytest.param("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}, marks=pytest.mark.slow),
+        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}),
         # A state with a random key in it.
-        pytest.param("float32", {"optimizer": noisy, "measure": ALONE}, marks=pytest.mark.slow),
+        ("float32", {"optimizer": noisy, "measure": ALONE}),
     ],
 )
 def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tmp_path):

@@ -45,10 +45,8 @@ def error_by_hand(k, data):
     ("network", "data"),
     [
         (lz.TwoLayer(64, train="both", activation="tanh", output_scale=0.3), DATA),
-        pytest.param(
-            lz.TwoLayer(64, train="both", activation="tanh", outputs=3, symmetric=False), THREE, marks=pytest.mark.slow
-        ),
-        pytest.param(lz.MLP(32, 2, activation="erf"), DATA, marks=pytest.mark.slow),
+        (lz.TwoLayer(64, train="both", activation="tanh", outputs=3, symmetric=False), THREE),
+        (lz.MLP(32, 2, activation="erf"), DATA),
     ],
 )
 def test_errors_and_drift_are_those_of_kernels_by_hand(network, data):

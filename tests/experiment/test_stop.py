@@ -43,9 +43,7 @@ def gradient_norms(run, network, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "stepper", ["hidden", *(pytest.param(name, marks=pytest.mark.slow) for name in ("autodiff", "preactivation"))]
-)
+@pytest.mark.parametrize("stepper", ["hidden", "autodiff", "preactivation"])
 def test_members_stop_where_a_loop_would_break(stepper):
     optimizer, measure = lz.Optimizer(stepper=stepper), lz.Measure(kernel_drift=False, own={"weights": hidden})
     free = lz.train(NETWORK, DATA, member_key(8, 0), 60, snapshots=400, optimizer=optimizer, measure=measure)
@@ -93,7 +91,7 @@ def test_a_plateau_is_a_number_of_steps_without_a_fall():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "loss"),
-    [({}, 2.5), pytest.param(LOG_LOSS, 0.57, marks=pytest.mark.slow)],
+    [({}, 2.5), (LOG_LOSS, 0.57)],
     ids=["plain", "momentum"],
 )
 def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
@@ -166,9 +164,9 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
     ("outputs", "dtype", "train", "optimizer"),
     [
         (1, "float32", "hidden", "sgd"),
-        pytest.param(1, "float64", "both", lambda eta: optax.sgd(eta), marks=pytest.mark.slow),
-        pytest.param(3, "float32", "both", lambda eta: optax.sgd(eta), marks=pytest.mark.slow),
-        pytest.param(3, "float64", "hidden", "sgd", marks=pytest.mark.slow),
+        (1, "float64", "both", lambda eta: optax.sgd(eta)),
+        (3, "float32", "both", lambda eta: optax.sgd(eta)),
+        (3, "float64", "hidden", "sgd"),
     ],
 )
 def test_sharpness_is_the_largest_eigenvalue_of_the_kernel(outputs, dtype, train, optimizer):

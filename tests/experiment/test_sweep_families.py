@@ -73,10 +73,7 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives(of_own):
     "network",
     [
         lz.MLP(width=8, depth=2, activation="tanh", outputs=2),
-        pytest.param(
-            lz.ConvNet(width=8, image=(8, 8), stride=2, outputs=2, train="both", symmetric=False),
-            marks=pytest.mark.slow,
-        ),
+        lz.ConvNet(width=8, image=(8, 8), stride=2, outputs=2, train="both", symmetric=False),
     ],
     ids=["deep", "convolutional"],
 )

@@ -223,17 +223,9 @@ def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
     ("network", "dtype", "options"),
     [
         (lz.TwoLayer(width=32), "float32", {}),
-        pytest.param(lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}, marks=pytest.mark.slow),
-        pytest.param(
-            lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False),
-            *("float64", {}),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5),
-            *("float64", {}),
-            marks=pytest.mark.slow,
-        ),
+        (lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}),
+        (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
+        (lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5), "float64", {}),
     ],
 )
 def test_networks_see_the_space_of_their_inputs_only(network, dtype, options, monkeypatch):

@@ -157,7 +157,7 @@ DEEP = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "parametrization",
-    [name if name in ("ntk", "allen-zhu") else pytest.param(name, marks=pytest.mark.slow) for name in PARAMETRIZATIONS],
+    PARAMETRIZATIONS,
 )
 def test_every_parametrization_has_the_kernel_of_its_own_width(parametrization):
     scales = {"bias_scale": 0.3, "output_scale": 1.7, "init_scale": 1.4}

@@ -107,7 +107,7 @@ def test_functions(name, functions):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", slow_unless(lambda name: name in ("perceptron", "convolutional"), MODULES))
+@pytest.mark.parametrize("name", MODULES)
 def test_modules(name):
     network, shape, general = MODULES[name]
     x = rows(5, *shape)

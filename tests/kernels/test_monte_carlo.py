@@ -64,7 +64,8 @@ def test_analytic_kernel_is_the_mean(activation, scales, key):
     ("symmetric", "readout"),
     [
         (True, "gaussian"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, "sign"), (False, "gaussian"))),
+        (True, "sign"),
+        (False, "gaussian"),
     ],
 )
 def test_several_outputs_and_every_start_have_the_same_kernel(symmetric, readout, key):

@@ -23,13 +23,8 @@ NETWORKS = {
 }
 
 
-FAST = ("two layers", "three layers", "a convolution")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_covariance_of_samples(name):
     network, x = NETWORKS[name], jnp.asarray(X, "float32")
     keys = jax.random.split(jax.random.key(0), STARTS)

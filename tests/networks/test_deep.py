@@ -128,7 +128,7 @@ def test_a_three_layer_network_has_three_layers():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "stride"),
-    slow_unless(lambda case: case == ((2, 3, 2), 1), [(None, 2), ((4, 3), 1), ((4, 3), 2), ((2, 3, 2), 1)]),
+    [(None, 2), ((4, 3), 1), ((4, 3), 2), ((2, 3, 2), 1)],
 )
 def test_convolution_is_that_of_jax(image, stride):
     r = 3 if image is None else 2

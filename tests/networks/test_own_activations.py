@@ -53,7 +53,7 @@ def test_a_function_of_jax_is_the_name_that_it_has(swept):
     ("family", "more"),
     [
         (lz.TwoLayer, {}),
-        pytest.param(lz.MLP, {"depth": 2, "kernels": False}, marks=pytest.mark.slow),
+        (lz.MLP, {"depth": 2, "kernels": False}),
     ],
 )
 def test_a_function_gives_what_the_name_gives(swept, family, more):

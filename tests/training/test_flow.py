@@ -24,7 +24,7 @@ def times(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     network = lz.TwoLayer(width=1024, train="both", output_scale=50.0)
     run = run_flow(network, dtype=dtype, measure=LOSSES_ONLY)
@@ -129,7 +129,7 @@ def test_a_network_without_a_gradient_does_not_move():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["logistic", pytest.param("hinge", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
 def test_flow_lowers_other_losses(loss):
     run = run_flow(lz.TwoLayer(64), loss=loss, learning_rate=1.0, measure=LOSSES_ONLY)
     assert run.snapshots.train_loss[-1] < 0.5 * run.snapshots.train_loss[0]

@@ -72,8 +72,8 @@ def test_data_and_steps_cause_no_new_trace(stepper, key):
     ("name", "dtype"),
     [
         ("hidden", "float32"),
-        pytest.param("autodiff", "float64", marks=pytest.mark.slow),
-        pytest.param("preactivation", "float64", marks=pytest.mark.slow),
+        ("autodiff", "float64"),
+        ("preactivation", "float64"),
     ],
 )
 def test_results_do_not_depend_on_the_division_into_calls(name, dtype, key, monkeypatch):
@@ -118,10 +118,9 @@ def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
     ("name", "dtype"),
     [
         ("hidden", "float64"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("autodiff", "float64"), ("hidden", "float32"), ("preactivation", "float32"))
-        ),
+        ("autodiff", "float64"),
+        ("hidden", "float32"),
+        ("preactivation", "float32"),
     ],
 )
 def test_a_diverging_member_is_flagged_and_does_not_affect_others(name, dtype, key):
@@ -192,7 +191,7 @@ def batches(key, n, size, steps, reduction="sum", dtype="float32"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [3, 4, *(pytest.param(size, marks=pytest.mark.slow) for size in (5, 10))])
+@pytest.mark.parametrize("size", [3, 4, 5, 10])
 def test_every_epoch_is_a_permutation(size, key):
     n, epochs = 10, 4
     steps = n // size
@@ -239,8 +238,8 @@ def test_the_loss_of_a_batch_estimates_the_loss_of_the_full_batch(key):
     ("name", "loss", "train_part"),
     [
         ("momentum", "squared", "hidden"),
-        pytest.param("adam", "squared", "both", marks=pytest.mark.slow),
-        pytest.param("adam", "logistic", "readout", marks=pytest.mark.slow),
+        ("adam", "squared", "both"),
+        ("adam", "logistic", "readout"),
     ],
 )
 def test_optimizers_agree_with_optax(name, loss, train_part, key):
@@ -272,8 +271,8 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     ("activation", "train_part"),
     [
         ("gelu", "both"),
-        pytest.param("relu", "hidden", marks=pytest.mark.slow),
-        pytest.param("tanh", "readout", marks=pytest.mark.slow),
+        ("relu", "hidden"),
+        ("tanh", "readout"),
     ],
 )
 def test_the_linearized_network_follows_kernel_descent(activation, train_part, key):

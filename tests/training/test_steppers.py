@@ -109,10 +109,9 @@ def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, out
     [
         ("hidden", 101),
         ("preactivation", 2),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("hidden", 60), ("hidden", 576), ("preactivation", 101))
-        ),
+        ("hidden", 60),
+        ("hidden", 576),
+        ("preactivation", 101),
     ],
 )
 def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, key, monkeypatch):
@@ -128,9 +127,7 @@ def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, key, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "stepper", ["hidden", *(pytest.param(name, marks=pytest.mark.slow) for name in ("autodiff", "preactivation"))]
-)
+@pytest.mark.parametrize("stepper", ["hidden", "autodiff", "preactivation"])
 def test_float32_agrees_with_float64(stepper, key):
     """Each step adds a few rounding errors to f, and descent does not amplify them: at most 64 + 50 * 16 in all."""
     network, x, y, rate = case("low rank", "tanh", 1, 2048)
