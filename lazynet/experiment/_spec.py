@@ -85,7 +85,7 @@ class Spec:
         return list(dict.fromkeys(name for layers in names for name in layers))
 
     def settings(self, rates: Rates | None) -> dict[str, Any]:
-        """Return all settings, with a list of labels for each setting that an axis varies."""
+        """Return all settings. A setting that an axis varies is given as the list of its labels."""
         point = self.points[0]
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
@@ -96,7 +96,10 @@ class Spec:
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
     def request(self) -> str:
-        """Return the specification as canonical JSON, including a data hash and values of user-supplied functions."""
+        """Return the specification as canonical JSON.
+
+        It includes a hash of the data and, to identify user-supplied functions, their values at fixed inputs.
+        """
         data = self.data
         rates = [
             None if point.learning_rate is None else _by_width(point.learning_rate, self.widths)

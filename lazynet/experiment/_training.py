@@ -1,4 +1,4 @@
-"""The training and the measures of a study, which are validated before any work starts."""
+"""Settings for the training and the measurements of a study, and their validation before any work starts."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,8 +43,8 @@ class Measure:
         quadratic: whether to also train the second-order Taylor polynomial of each network at initialization, which
             gives quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the
             network.
-        regression: whether to measure the test errors of kernel regression with the kernel of each network before and
-            after training, and with the infinite-width kernel. The targets must be labels.
+        regression: whether to measure the test errors of kernel regression with the kernel of each network, both before
+            and after training, and with the infinite-width kernel. The targets must be labels.
         rows: number of training examples on which networks are measured, starting with the first example, or None to
             use all of them. Quantities such as train_loss then refer to these examples only. In a sweep, this option
             requires `predictions=False`.
@@ -119,7 +119,7 @@ class Training:
 
     Attributes:
         steps: number of steps.
-        snapshots: number of log-spaced snapshots, or the steps of the snapshots.
+        snapshots: number of log-spaced snapshots, or the steps at which to take snapshots.
         loss: the loss.
         optimizer: a `lazynet.Optimizer` or a function of the learning rate.
         batch_size: number of examples in a batch, or None for the full batch.
@@ -139,7 +139,7 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """True for full-batch descent on the squared loss, which kernel descent predicts."""
+        """True for full-batch descent on the squared loss, the kind of training that kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
@@ -164,7 +164,7 @@ class Training:
         return replace(self, measure=replace(self.measure, predictions=False))
 
     def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
-        """Check that this training can run on the network and the data.
+        """Check that the network can be trained and measured on the data with these settings.
 
         Raises:
             ValueError: if an argument is invalid. The message states the allowed values.
@@ -192,7 +192,7 @@ class Training:
 
     @property
     def own_measures(self) -> OwnMeasures:
-        """The names and functions of the user-supplied measures, including the registered quantities."""
+        """The names and functions of the user-supplied measures and of the registered quantities."""
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
@@ -315,7 +315,9 @@ def make_training(
     measure: Measure | None = None,
     dtype: str,
 ) -> Training:
-    """Return the training that the arguments of a study describe, by default full-batch descent on the squared loss.
+    """Return the training settings that the arguments of a study describe.
+
+    By default, networks are trained by full-batch descent on the squared loss.
 
     Raises:
         ValueError: if the loss, the optimizer or the measure is invalid.
@@ -335,7 +337,7 @@ def make_training(
 
 
 def _snapshots(snapshots: Any, steps: Any) -> Any:
-    """Return the number of snapshots, or the steps of the snapshots as a tuple of Python integers."""
+    """Return the number of snapshots, or their steps as a tuple of Python integers."""
     if snapshots is None:
         check_count("steps", steps)
         return max(DEFAULT_SNAPSHOTS, 1 + math.ceil(math.log(steps) / math.log(LARGEST_RATIO)))

@@ -67,7 +67,7 @@ class Blockwise:
         return Programs(layers, product, working, held)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the number of bytes of working memory, and that of the layers of one block of `rows` rows."""
+        """Return the sizes in bytes of the working memory and of one block's layers, for blocks of `rows` rows."""
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
@@ -141,7 +141,7 @@ def as_static(network: Any) -> Hashable:
 
 
 class _HashableNetwork:
-    """Hashable wrapper for an unhashable network; two wrappers are never equal."""
+    """Hashable wrapper for an unhashable network; distinct wrappers are never equal."""
 
     def __init__(self, network: Any) -> None:
         self.apply = function_of(network)

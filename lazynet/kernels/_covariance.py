@@ -41,12 +41,12 @@ def covariance_dual(
     variance1: Float[np.ndarray, " n1"],
     variance2: Float[np.ndarray, " n2"],
 ) -> Dual:
-    """Compute expectations over jointly normal u_i and v_j with mean zero and the given covariances.
+    """Compute the expectations in `Dual` for jointly normal u_i and v_j with mean zero and the given covariances.
 
     The closed form of Cho and Saul 2009 is used for relu, leaky_relu and abs, the closed forms of neural-tangents are
     used for erf, gelu and sin, and Hermite series are used for all other activations. For relu, leaky_relu and abs,
-    rounding of the cosine perturbs the angle between nearly parallel rows and causes errors of up to 6e-9 in the
-    slopes; for parallel rows, the slopes are exact.
+    the rounding error in the cosine perturbs the angle between nearly parallel rows, which causes errors of up to 6e-9
+    in the slopes; for parallel rows, the slopes are exact.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.

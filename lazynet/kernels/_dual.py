@@ -189,7 +189,7 @@ def _closed_form_block(name: str, part: str, init_scale: float, x1: np.ndarray, 
 
 @functools.cache
 def _angle_polynomial(dtype: str) -> tuple[float, ...]:
-    """Fit a polynomial in 2 x - 1 to arccos(x) / sqrt(1 - x) on [0, 1], to the precision of the dtype.
+    """Fit a polynomial in 2 x - 1 to arccos(x) / sqrt(1 - x) on [0, 1], accurate to the precision of the dtype.
 
     The nearest singularity is at x = -1, so successive Chebyshev coefficients shrink by a factor of 3 + sqrt(8).
 
@@ -205,10 +205,10 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Return part of the kernel of a z + b relu(z), computed from cosines, and a mask of the nearly parallel pairs.
+    """Return part of the kernel of the activation a z + b relu(z), and a mask of the nearly parallel pairs.
 
-    Evaluating the polynomial for the angle costs little compared with the matrix product, whereas XLA's arctan2 would
-    double the total cost.
+    The kernel is computed from cosines. Evaluating the polynomial for the angle costs little compared with the matrix
+    product, whereas XLA's arctan2 would double the total cost.
     """
     norm1, norm2 = (jax.numpy.linalg.norm(x, axis=1) for x in (x1, x2))
     gram = x1 @ x2.T
@@ -233,7 +233,7 @@ def _arc_cosine_part(
     sine: Either,
     slope: Either,
 ) -> Either:
-    """Compute part of the kernel of a z + b relu(z) from E[relu' relu'] = (pi - angle) / (2 pi).
+    """Compute part of the kernel of the activation a z + b relu(z) from E[relu' relu'] = (pi - angle) / (2 pi).
 
     The cross terms are E[u relu(v)] = E[u v] / 2, and E[sigma' sigma'] = a (a + b) + b^2 E[relu' relu'] for this
     activation. See Cho and Saul 2009, kernels of order 0 and 1.

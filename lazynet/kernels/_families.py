@@ -68,7 +68,10 @@ def _deep_kernel(network: MLP) -> Kernel:
 
 @limit_key.register(MLP)
 def _deep_key(network: MLP) -> Hashable:
-    """Return the network with its scales evaluated, and with width 1 if the kernel does not depend on the width."""
+    """Return the network with its scales evaluated at its width.
+
+    The width itself is replaced by 1 if the kernel does not depend on it.
+    """
     forward, init, _ = get_parametrization(network.parametrization)
     scales: dict[str, Any] = {
         name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")

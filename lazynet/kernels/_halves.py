@@ -35,6 +35,8 @@ TYPE = {"float64": "double", "float32": "float"}
 def _assembly(dtype: str) -> str:
     """Return the LLVM IR of `meet`, which computes above += block @ right and below += block.T @ left for one lane.
 
+    A lane consists of equally spaced strips of STRIP rows each.
+
     The arguments of `meet` are, in order, the address of the block, the distance in entries between its rows, its
     number of rows (a multiple of ROWS), its number of columns, the first row of the lane, the distance in rows between
     strips of the lane, a flag, and the addresses of right, left, above and below. If the flag is 1, the function skips

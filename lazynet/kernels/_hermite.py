@@ -40,7 +40,7 @@ def hermite_coefficients(
     distinct, index = np.unique(scales, return_inverse=True)
 
     def coefficients_on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coefficients and E[sigma(s z)^2]."""
+        """Return the coefficients and E[sigma(s z)^2] for each distinct scale s."""
         z, basis = hermite_functions(terms, distinct[-1], nodes)
         step = z[1] - z[0]
         values = np.asarray(value_and_slope(activation, distinct[:, None] * z)[derivative]) * basis[0]
@@ -76,9 +76,9 @@ def hermite_functions(
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
     """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equally spaced nodes z.
 
-    For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the
-    frequency of the last function, which is sqrt(terms), plus the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
-    named activations, tanh has the pole closest to the real axis, at i pi / 2, so its spectrum decays with the
+    For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the sum of
+    sqrt(terms), which is the frequency of the last function, and the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
+    named activations, tanh has the pole closest to the real axis, at i pi / 2. Its spectrum therefore decays with the
     frequency w as exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two,
     which limits the number of different shapes for which JAX compiles a program.
 

@@ -1,10 +1,10 @@
 """Block Lanczos process, which approximates functions of a kernel matrix from products with the matrix.
 
-The process computes K Q = Q T + N R E', where the columns of Q (n, m) are orthonormal, the first columns span the block
-b of starting vectors, T = Q' K Q is block tridiagonal, and N R is the remainder of the last block (Golub and Van Loan
-2013, section 10.3.6). A single Q then gives the approximation f(K) b = Q f(T) Q' b for every function f. Each new block
-is orthogonalized against all previous blocks. The short recurrence alone would lose orthogonality immediately,
-because the eigenvalues of kernels span ten decades.
+The process computes K Q = Q T + N R E' (Golub and Van Loan 2013, section 10.3.6). The matrix Q of shape (n, m) has
+orthonormal columns, the first of which span the block b of starting vectors. T = Q' K Q is block tridiagonal, N R is
+the remainder of the last block, and E consists of the last columns of the identity. A single Q then gives the
+approximation f(K) b = Q f(T) Q' b for every function f. Each new block is orthogonalized against all previous blocks.
+The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels span ten decades.
 
 Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
 reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are
@@ -139,7 +139,7 @@ class Lanczos:
         self._append()
 
     def _orthonormalize(self, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return orthonormal rows N' (b, n) that are orthogonal to the basis, and R such that rows = R' N'.
+        """Return orthonormal rows N' that are orthogonal to the basis, and a matrix R for which rows = R' N'.
 
         The recurrence has already made `rows` orthogonal to the last two blocks. Directions that are small relative to
         `scale` are dropped as rounding errors.
@@ -186,7 +186,10 @@ class Lanczos:
 
     @cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (m,) of T in ascending order and eigenvectors (m, m) of T, available once `depth` is positive."""
+        """Eigenvalues of T in ascending order, shape (m,), and eigenvectors of T as columns, shape (m, m).
+
+        They are available once `depth` is positive.
+        """
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)
 
@@ -197,7 +200,7 @@ class Lanczos:
 
     @cached_property
     def defect(self) -> Float[np.ndarray, "b m"]:
-        """Residual K v - value v of each Ritz pair, in the coordinates of the next block."""
+        """Residual K v - lambda v of each Ritz pair (lambda, v), in the coordinates of the next block."""
         factor = self._remainder_factor
         return factor @ self.ritz[1][self.multiplied - factor.shape[1] :]
 

@@ -15,11 +15,11 @@ from lazynet.typing import Variables
 
 
 class Layer(NamedTuple):
-    """Gradients with respect to an intermediate value of the network, and the inputs to the layer that produces it.
+    """Gradients of the outputs with respect to the value that a layer produces, and the inputs to that layer.
 
     The Jacobian of output c at row i with respect to an array of the layer is the outer product of inputs_i and
-    gradients_ic. A parameter array that does not act as a dense layer is itself treated as the intermediate value, so
-    the gradients are its Jacobian.
+    gradients_ic. A parameter array that does not act as a dense layer is itself treated as the value, so the gradients
+    are its Jacobian.
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 @compiled(static_argnames="network")
 def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
-    """Compute the layers of a network at each row of `x`.
+    """Compute the gradients and the inputs of each layer of a network, for every row of `x`.
 
     Args:
         network: Hashable network, as in `empirical_ntk`.

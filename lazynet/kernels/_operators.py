@@ -101,7 +101,10 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Estimate the spectral norm of the errors, conservatively, as twice the typical norm of independent errors."""
+    """Return a conservative estimate of the spectral norm of the errors.
+
+    The estimate is twice the typical norm of independent errors.
+    """
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
 

@@ -107,7 +107,7 @@ class Solution(NamedTuple):
 
     @property
     def singular(self) -> bool:
-        """True if the smallest eigenvalue is zero or negative to within the rounding errors of the entries."""
+        """True if the smallest eigenvalue, to within the rounding errors of the entries, is zero or negative."""
         return self.error.storage == np.inf
 
 
@@ -236,7 +236,10 @@ def solve(
 
 
 def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
-    """Return the preconditioner, or None if the rank is 0 or the kernel is indefinite, which `solve` detects later."""
+    """Return the preconditioner, or None if the rank is 0 or the kernel is indefinite.
+
+    `solve` detects an indefinite kernel later.
+    """
     try:
         return Nystroem(k, rank) if rank else None
     except np.linalg.LinAlgError:

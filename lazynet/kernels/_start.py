@@ -26,7 +26,7 @@ def start_covariance(network: Any) -> Covariance | None:
         network: Network of any type.
 
     Returns:
-        A function that maps rows of shape (n, d) to the covariance of each output (a NumPy float64 array of shape
+        A function that maps inputs of shape (n, d) to the covariance of each output (a NumPy float64 array of shape
         (n, n)), or None if this type of network has no analytic covariance.
 
     >>> import numpy as np

@@ -21,10 +21,11 @@ FEW = 1000  # largest number of rows for which one thread decomposes a square ma
 
 @contextmanager
 def narrow_products(rows: int = 1) -> Iterator[None]:
-    """Limit BLAS to one thread, because additional threads do not speed up narrow products and spin after each one.
+    """Limit BLAS to one thread inside the context.
 
-    Decompositions of square matrices with few rows do not benefit from additional threads either. If `rows` exceeds
-    `FEW`, the number of threads is left unchanged.
+    Additional threads do not speed up narrow products, but keep spinning after each product. Decompositions of square
+    matrices with few rows do not benefit from additional threads either. If `rows` exceeds `FEW`, the number of threads
+    is left unchanged.
 
     Args:
         rows: Number of rows of the largest square matrix that is decomposed inside the context.

@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A function as a sequence of operations, with calls inlined so that every use of a value is visible."""
+    """A function as a sequence of operations, in which calls are inlined so that every use of a value is visible."""
 
     arguments: list[int]
     constants: dict[int, Any]
