@@ -9,7 +9,7 @@ _functions: list[Any] = []
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile a function with `jax.jit`, so that `release` can free its programs.
+    """Compile a function with `jax.jit` and register it, so that `release` can free its programs.
 
     Args:
         function: the function to compile; omitted if the decorator is used with options.

@@ -1,8 +1,8 @@
-"""Du, Zhai, Poczos and Singh 2018: Gradient Descent Provably Optimizes Over-parameterized Networks (1810.02054).
+"""Du, Zhai, Poczos and Singh 2018: Gradient Descent Provably Optimizes Over-parameterized Networks (arXiv 1810.02054).
 
 In Figure 1, networks are trained on points on the sphere with random targets. The wider a network is, the faster it
-fits the targets, the fewer signs flip and the less its units move. Here, the initial output of every network is zero,
-so all networks have the same initial loss.
+fits the targets, the fewer of its pre-activations change sign, and the less its units move. Here, the initial output of
+every network is zero, so all networks have the same initial loss.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ FLIPS = 0.02
 
 
 class Size(NamedTuple):
-    """Number of points, which is also the dimension of the points, and widths of the networks."""
+    """The number of points, which equals their dimension, and the widths of the networks."""
 
     n: int
     widths: tuple[int, ...]

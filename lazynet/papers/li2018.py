@@ -152,7 +152,7 @@ def verdict(place: str, result: Result, expected: str) -> Claim:
 
 
 def rank(place: str, data: Mixture, values: dict[str, Arrays]) -> Iterator[Claim]:
-    """Yield the claims of section 6: the update has the rank k l of the data, but the weights do not."""
+    """Yield the claims of section 6: the update has the same rank k l as the data, but the weights do not."""
     count = data.classes * data.components
     drops = {
         (kind, part): values[kind][part][..., count - 1] / values[kind][part][..., count]
@@ -178,12 +178,12 @@ def listed(values: np.ndarray) -> str:
 
 
 def ranks(values: Arrays) -> dict[str, list[float]]:
-    """Return the effective ranks at each width for seed 0."""
+    """Return the effective ranks of the update and of the weights at each width, for seed 0."""
     return {part: [effective_rank(seeds[0]) for seeds in values[part]] for part in ("update", "weights")}
 
 
 def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figure 2, which shows the same trends, but larger values, for images of ten classes."""
+    """Add Figure 2: for images of ten classes, the trends are the same as in Figure 1, but the values are larger."""
     (widths, seeds, steps), name = size.on_images, size.images.name
     network, place = NETWORK.clone(outputs=10), f"Figure 2, {name}"
     # Most of the movement happens in the first steps.

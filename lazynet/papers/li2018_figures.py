@@ -1,4 +1,4 @@
-"""The figures of Li and Liang 2018, with points read off the paper's figures."""
+"""Reproduced figures of Li and Liang 2018, compared with points read off the original figures."""
 
 from typing import Any
 
@@ -31,7 +31,10 @@ ROUNDING = 1e-7
 
 
 def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str, Arrays]) -> Figure:
-    """Draw Figure 1: accuracy, coupling, relative distance, singular values, and final values against the width."""
+    """Draw Figure 1: accuracy, coupling, relative distance and singular values.
+
+    Another panel shows the final coupling, relative distance and kernel change against the width.
+    """
     title = f"Figure 1: {data.classes} classes of {data.components} components in {data.dim} dimensions"
     figure, (accuracy, *moving, widths, unit, raw) = panels(3, title, rows=2)
     by_width(accuracy, early, lambda at_width: 1 - at_width.test_error, "test accuracy")
@@ -91,7 +94,10 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw the singular values of the update (each width, band over seeds) and of the weights (largest width only)."""
+    """Draw the singular values of the update at each width, with a band from the minimum to the maximum over seeds.
+
+    Also draw the singular values of the weights at the largest width.
+    """
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
         mean = update.mean(axis=0)
@@ -110,7 +116,10 @@ def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
 
 
 def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
-    """Draw Figure 2: accuracy, coupling, relative distance, singular values, and final values against the width."""
+    """Draw Figure 2: accuracy, coupling, relative distance and singular values.
+
+    Another panel shows the final coupling, relative distance and kernel change against the width.
+    """
     figure, (test, *moving, widths, values, train) = panels(3, f"Figure 2: {name}, ten classes", rows=2)
     for axes, part in ((test, "test"), (train, "train")):
         by_width(axes, result, lambda at_width, part=part: 1 - at_width[f"{part}_error"], f"{part} accuracy")

@@ -21,7 +21,7 @@ class Mixture(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Widths, number of seeds and number of training steps of networks."""
+    """The widths of the networks, the number of seeds, and the number of training steps."""
 
     widths: tuple[int, ...]
     seeds: int
@@ -47,7 +47,7 @@ class Size(NamedTuple):
         wide: smallest width at which coupling and relative distance are claimed to be small.
         varied: networks trained on variations of the data.
         variances: noise levels sigma of the components.
-        structures: pairs of the number k of classes and the number l of components per class.
+        structures: pairs (k, l), where k is the number of classes and l is the number of components per class.
         memorized: number of examples with random labels.
         images: images for Figure 2.
         on_images: networks for Figure 2.

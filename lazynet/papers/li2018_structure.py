@@ -97,7 +97,7 @@ def coupled(network: Any, variables: Variables, variables_0: Variables, data: lz
 
 
 def numbers(result: Result) -> dict[str, float]:
-    """Return the movement at the last step and the steps needed to reach 99% accuracy, averaged over networks."""
+    """Return the movement at the last step and the number of steps to 99% accuracy, both averaged over networks."""
     return {
         "relative distance": moved(result),
         "coupling": float(result.activation_flips.isel(step=-1).mean(skipna=False)),
@@ -123,7 +123,7 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
 
 
 def leading_of(work: Work, data: Mixture, size: Size) -> int:
-    """Return the number of leading singular values of the update of a network trained on a mixture."""
+    """Train a network on a mixture and return the number of leading singular values of its update."""
     width, steps = size.varied.widths[-1], size.varied.steps
     name = f"leading-{data.classes}-{data.components}"
     return leading_values(spectra(work, name, drawn(data), [width], 1, steps)["update"][0, 0])
@@ -173,7 +173,8 @@ def learned(easy: dict[str, Result]) -> Iterator[Claim]:
 def crossing(data: lz.Dataset) -> Claim:
     """Return the claim of appendix C that no line separates the two classes of the XOR example.
 
-    The margin is the largest t with s (w'x + b) >= t for the signs s of the labels, where |w_i| <= 1 and |b| <= 1.
+    The margin is the largest t for which some w and b, with |w_i| <= 1 and |b| <= 1, satisfy s (w'x + b) >= t for every
+    example x. Here s is the sign of the label of x.
     """
     sign = np.sign(data.y_train[:, :1])
     rows = np.concatenate([-sign * data.x_train, -sign, np.ones_like(sign)], axis=1)

@@ -32,7 +32,7 @@ class Work:
 
         Args:
             paper: name of the paper's module.
-            size: size of the reproduction.
+            size: name of the size of the reproduction.
             folder: folder in which to store the parts, or None to keep them in memory.
             report: function that is called with the number and name of each part before the part is computed.
 
@@ -88,7 +88,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a reproduction that computes arrays, expressed as a study with a task for each combination of values.
+    """A part of a reproduction that computes arrays.
+
+    It is a study with one task for each combination of argument values.
 
     Attributes:
         text: the request as JSON text.
@@ -116,11 +118,11 @@ class Part:
         return {}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return a task for each combination of values."""
+        """Return a task for each combination of argument values."""
         return [self._task(number, values) for number, values in enumerate(product(*self.axes.values()))]
 
     def _task(self, number: int, values: tuple[Any, ...]) -> Task:
-        """Return the task that computes the arrays for one combination of values."""
+        """Return the task that computes the arrays for one combination of argument values."""
         given = dict(zip(self.axes, values, strict=True))
         return Task(f"{number:06d}", str(number), 1, lambda progress, checkpoint: self.compute(**given))
 

@@ -1,4 +1,4 @@
-"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch to the functions for each kind of result."""
+"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch on the kind of the result."""
 
 from importlib import import_module
 from pathlib import Path

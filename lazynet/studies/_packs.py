@@ -13,7 +13,10 @@ from lazynet.typing import DataArray
 
 
 def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
-    """Return the learning rates of each point by width: those in the stored record or, if it is empty, new ones."""
+    """Return the learning rates of each point, by width.
+
+    The rates are read from the stored record. If the record is empty, they are computed.
+    """
     if stored:
         return Record.from_json(stored).rates
     return [references.rates(point, spec.widths) for point in spec.points]
@@ -27,9 +30,9 @@ def pack_task(
     Args:
         spec: the specification of the study.
         number: index of the pack.
-        pack: the pack.
-        compute: function (progress, checkpoint) -> arrays.
-        losses: function of the arrays that returns the final loss of each network.
+        pack: the pack of networks.
+        compute: function compute(progress, checkpoint) that returns the arrays of the pack.
+        losses: function that takes these arrays and returns the final loss of each network.
     """
     point = spec.points[pack.point]
 
@@ -48,7 +51,7 @@ def pack_task(
 
 
 def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return half the sum of squared errors of each network, (member,).
+    """Return half the sum of squared errors of each network, as an array of shape (member,).
 
     Args:
         predictions: predictions of the networks, (member, n) or (member, n, k).
@@ -58,7 +61,7 @@ def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def warn_of_divergence(diverged: DataArray) -> None:
-    """Warn about the widths at which networks diverged, given a flag for each (width, seed)."""
+    """Warn about the widths at which networks diverged, given a flag for each width and seed."""
     for width, count in zip(diverged.width.values.tolist(), diverged.sum("seed").values.tolist(), strict=True):
         if count:
             warnings.warn(f"{count} of {diverged.sizes['seed']} networks of width {width} diverged.", stacklevel=3)

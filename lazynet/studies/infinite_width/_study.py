@@ -151,7 +151,10 @@ class InfiniteWidth:
 
 
 def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.ndarray) -> Arrays:
-    """Return losses and errors from predictions whose outputs alternate between true and random labels."""
+    """Return the losses and error rates of predictions.
+
+    The outputs of the predictions alternate between true and random labels.
+    """
     y = data.y_train.reshape(data.n_train, -1)
     f_train = train.reshape(len(step), *y.shape, 2)
     losses, errors = [], []
@@ -170,7 +173,10 @@ def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.n
 
 
 def _errors(f: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return the error rate at each step; at step 0, where outputs are zero, return that of random guessing."""
+    """Return the error rate at each step.
+
+    At step 0, where all outputs are zero, the error rate of random guessing is returned.
+    """
     if y.shape[1] == 1:
         f, y = f[..., 0], y[..., 0]
     errors = np.array(zero_one_error(f, y))

@@ -92,7 +92,9 @@ class Setting:
     progress: bool
 
     def train(self, network: Any, widths: Sequence[int], scales: Sequence[float] | None, name: str) -> Result | None:
-        """Train networks by gradient flow and return the sweep's last step, or None on all processes but the first.
+        """Train networks by gradient flow and return the result at the last step.
+
+        The result is None on all processes but the first.
 
         Args:
             network: the family of networks.
@@ -151,14 +153,14 @@ def laziness_map(
     """Map how far kernels move and how well networks generalize at each width m and output scale alpha.
 
     Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until only a small
-    fraction of the initial loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019). The training follows the
-    gradient flow of `lazynet.Optimizer("flow")`. In the NTK parametrization, the regime depends on sqrt(m) alpha:
+    fraction of the initial loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019). They are trained by
+    gradient flow, with `lazynet.Optimizer("flow")`. In the NTK parametrization, the regime depends on sqrt(m) alpha:
     networks are lazy if this parameter is large and learn features if it is small, and the boundary follows
     alpha ~ m^(-1/2). At each width, `output_scales` should bracket the boundary, which is then located by bisection.
 
     Args:
-        network: the family of networks, with a field `output_scale`; its own width and output scale are replaced. The
-            initial output is subtracted unless it is zero by symmetry.
+        network: the family of networks, with a field `output_scale`; its own width and output scale are replaced by the
+            values in `widths` and `output_scales`. The initial output is subtracted unless it is zero by symmetry.
         data: the training and test examples.
         widths: numbers of hidden units.
         output_scales: at least two values of alpha.
@@ -180,13 +182,13 @@ def laziness_map(
         - Over width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
           test_error, relative_displacement, time and, if measured, activation_flips.
         - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
-        - Over width and `round`: tried_scale. Over width, `round` and seed: tried_change.
+        - Over width and `round`, the round of the bisection: tried_scale. Over width, `round` and seed: tried_change.
 
         The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`: the negative of the
         predicted exponent of the boundary (or of the fitted exponent if none is predicted), or 0 if there is neither.
 
-        The other attributes are change; boundary_exponent, with its 95% interval boundary_exponent_low to
-        boundary_exponent_high; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel
+        The other attributes are change; boundary_exponent; boundary_exponent_low and boundary_exponent_high, the ends
+        of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel
         change from the mean curve over m^p alpha; collapse_exponent, the p with the smallest spread; and reason, a
         known reason for a boundary that is steeper than predicted.
 
@@ -255,7 +257,7 @@ def _checked_scales(network: Any, output_scales: Sequence[float]) -> list[float]
 
 
 def _on_grid(setting: Setting, grid: Result) -> Result:
-    """Return the variables of a map over width, output scale and seed."""
+    """Return the variables of a map that depend on the width, the output scale and the seed."""
     named = grid.rename(kernel_drift="kernel_change").transpose("width", "output_scale", "seed", ...)
     status = setting.status(named)
     result = named[[name for name in (*FITTED_ONLY, "train_loss", "stopped_step") if name in named]]
@@ -281,7 +283,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
     Args:
         setting: the settings of the map.
         result: the map at the given scales, or None on all processes but the first.
-        scales: the given scales.
+        scales: the given scales, in ascending order.
         change: the kernel change that defines the boundary.
 
     Returns:
@@ -328,7 +330,10 @@ def _scale_by_width(scales: dict[int, float]) -> Scale:
 
 
 def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return all scales tried at a width, (a,) in ascending order, and the kernel changes at these scales, (a, s)."""
+    """Return all scales tried at a width, in ascending order, and the kernel changes at these scales.
+
+    The arrays have shapes (a,) and (a, s).
+    """
     more = [by_width[width] for by_width in rounds if width in by_width]
     scales = np.array([*result.output_scale.values, *(scale for scale, _ in more)])
     grid = result.kernel_change.sel(width=width).transpose("output_scale", "seed").values

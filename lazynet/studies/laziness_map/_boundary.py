@@ -21,7 +21,7 @@ class Boundary(NamedTuple):
         scale: output scale of the boundary at each width, (w,), with NaN at widths without a boundary.
         low: lower ends of the 95% intervals, (w,).
         high: upper ends of the 95% intervals, (w,).
-        fit: fit of the boundary's exponent in the width.
+        fit: exponent of the power law fitted to the boundary as a function of the width.
     """
 
     scale: np.ndarray
@@ -33,8 +33,8 @@ class Boundary(NamedTuple):
 def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
     """Return the mean of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
-    Networks that do not fit their data have NaN values. If most networks do not fit, the others are not a random
-    sample.
+    Networks that do not fit their data have NaN values. If most networks do not fit, the mean is NaN, because the
+    others are not a random sample.
     """
     finite = np.isfinite(changes)
     count = finite.sum(axis=-1)
@@ -132,7 +132,7 @@ def sharpest_collapse(
     changes: Float[np.ndarray, "w a"],
     near: float,
 ) -> float:
-    """Return the exponent within 1/2 of `near` with the smallest `collapse_spread`, or NaN if every spread is NaN."""
+    """Return the exponent within 1/2 of `near` that minimizes `collapse_spread`, or NaN if every spread is NaN."""
     candidates = near + np.linspace(-0.5, 0.5, 201)
     spreads = np.array([collapse_spread(widths, scales, changes, power) for power in candidates])
     return float(candidates[np.nanargmin(spreads)]) if np.isfinite(spreads).any() else np.nan
@@ -160,7 +160,7 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 def why_steeper(settings: dict[str, Any]) -> str:
     """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
 
-    If only the hidden layer of a two-layer relu network is trained, its kernel is a sum over units of products of
+    If only the hidden layer of a two-layer relu network is trained, the kernel is a sum over units of products of
     slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
     order m^(-1/2) / alpha. The sum of random flips grows as the square root of their number, so the relative change is
     (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small changes
@@ -179,7 +179,10 @@ def why_steeper(settings: dict[str, Any]) -> str:
 
 
 def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
-    """Return the log scale at which each column of means (a, draws) falls below the level, or NaN if it does not."""
+    """Return the log of the scale at which each column of `means` falls below the level, or NaN if it does not.
+
+    The shape of `means` is (a, draws).
+    """
     logs = np.full(means.shape[1], np.nan)
     # Columns without NaN are interpolated together for speed, because there are thousands of draws.
     complete = np.isfinite(means).all(axis=0)
@@ -199,7 +202,10 @@ def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray
 
 
 def _fit(widths: np.ndarray, boundary: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
-    """Fit the slope of the log boundary (w,) against the log width; bootstrap draws (w, draws) give the interval."""
+    """Fit the slope of the log boundary against the log width, with an interval from bootstrap draws.
+
+    The shape of `boundary` is (w,), and the shape of `drawn` is (w, draws).
+    """
     finite = np.isfinite(boundary)
     if finite.sum() < 2:
         return Fit(np.nan, np.nan, np.nan, np.nan)

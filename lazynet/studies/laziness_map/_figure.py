@@ -92,7 +92,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: An
 
 
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
-    """Draw the curves of all widths, multiplied by a factor, against the control parameter."""
+    """Draw values, multiplied by a factor, against the control parameter, with one curve for each width."""
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         seeds, control = factor * values.sel(width=width), result.control.sel(width=width)
         axes.plot(control, _mean(seeds), color=color, marker=".", label=str(width))
@@ -130,7 +130,7 @@ def _finding(result: Result) -> str:
 
 
 def _edges(centers: np.ndarray) -> np.ndarray:
-    """Return the edges of the cells around these centers, halfway between the centers on a logarithmic scale."""
+    """Return the edges of the cells around the given centers, halfway between the centers on a logarithmic scale."""
     logs = np.log(centers)
     if len(logs) == 1:
         return np.exp(logs[0] + np.array([-0.5, 0.5]))

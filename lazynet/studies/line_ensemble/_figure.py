@@ -13,7 +13,9 @@ PANELS = 4
 
 
 def plot_line(result: Result) -> Figure:
-    """Draw the widest networks along the line at selected steps, and the gap to the limit against the width.
+    """Draw the outputs of the widest networks along the line at selected steps.
+
+    Also draw the gap to the infinite-width limit against the width.
 
     The mean over networks is a solid line with a band of two standard deviations, the infinite-width limit is dashed,
     and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error bars of two
@@ -63,7 +65,7 @@ def plot_line(result: Result) -> Figure:
 
 
 def _draw_band(axes: Axes, result: Result) -> None:
-    """Draw the mean with a band of two standard deviations at one width and step."""
+    """Draw the mean along the line at one width and step, with a band of two standard deviations."""
     place, mean, deviation = result.place.values, result["mean"].values, result.deviation.values
     axes.plot(place, mean, color=BLUE, label="networks")
     axes.fill_between(place, mean - 2 * deviation, mean + 2 * deviation, color=BLUE, alpha=0.2, linewidth=0)

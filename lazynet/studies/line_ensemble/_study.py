@@ -73,7 +73,10 @@ class LineEnsemble:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return predictions and their gaps to the limit from the same initialization, (members, step, place, ...)."""
+        """Return the predictions of a pack and their gaps to the infinite-width limit from the same initializations.
+
+        These arrays have the shape (members, step, place, ...).
+        """
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
         losses = squared_losses(trained.records["train_prediction"][:, -1], line.y_train)
@@ -84,7 +87,10 @@ class LineEnsemble:
         return arrays | {"gap": _gap(trained, line, limit, rate, training.snapshot_steps)}
 
     def _limit(self, rates: dict[int, float], progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return the mean and standard deviation of infinitely wide networks, (width, step, place, ...)."""
+        """Return the mean and standard deviation of infinitely wide networks.
+
+        The mean has the shape (width, step, place, ...), and the standard deviation has the shape (width, step, place).
+        """
         point, bands = self.spec.points[0], []
         line = point.data
         for width in self.spec.widths:
@@ -194,7 +200,10 @@ def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bands(bands: Arrays, outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return the mean and deviation at infinite width, with the dimension width only if they depend on the width."""
+    """Return the mean and deviation at infinite width.
+
+    They have the dimension `width` only if they depend on the width.
+    """
     if not bands:
         return {}
     means, deviations = bands["kernel_mean"], bands["kernel_deviation"]

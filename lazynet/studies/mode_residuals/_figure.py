@@ -15,8 +15,8 @@ CURVES = 6
 def plot_modes(result: Result) -> Figure:
     """Draw the residuals along a few modes, and the step up to which each mode follows the kernel.
 
-    With several networks, the residuals are those of the first seed at the largest width, and the step is the median
-    over seeds at each width.
+    If the result contains several networks, the residuals belong to the first seed at the largest width, and the step
+    is the median over seeds at each width.
 
     Args:
         result: result of `lazynet.mode_residuals`.
@@ -45,7 +45,10 @@ def plot_modes(result: Result) -> Figure:
 
 
 def _finding_by_width(result: Result) -> str:
-    """Return the title, which states the share of modes that follow the kernel to the last step at each width."""
+    """Return the title, which states the share of modes that follow the kernel to the last step.
+
+    The share is stated for the largest and the smallest width.
+    """
     settings = json.loads(result.attrs["settings"])
     stayed = (result.last_step_held == result.step[-1]).mean(["seed", "mode"]).values
     first, last = result.width.values[[0, -1]]
@@ -57,9 +60,9 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """Draw the median step up to which each mode follows the kernel, for every width.
+    """For each width, draw the median over seeds of the step up to which each mode follows the kernel.
 
-    Also draw the step at which the kernel learns the mode.
+    Also draw the step at which the kernel learns each mode.
     """
     median = result.last_step_held.median("seed")
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
@@ -142,6 +145,6 @@ def _draw_learned(axes: Axes, result: Result, values: np.ndarray, learning_rate:
 
 
 def _start(result: Result) -> np.ndarray:
-    """Return the norm over outputs of the initial residual along each mode, (n,)."""
+    """Return the norm over outputs of the initial residual along each mode, as an array of shape (n,)."""
     start = result.residual.isel(step=0).values
     return np.linalg.norm(start.reshape(len(start), -1), axis=1)

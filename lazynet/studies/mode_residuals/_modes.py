@@ -22,7 +22,8 @@ def compare_modes(
         tolerance: largest gap at which a mode still counts as following the kernel.
 
     Returns:
-        residual and kernel_residual, (step, mode) or (step, mode, k), gap, (step, mode), and last_step_held, (mode,).
+        A dictionary of arrays: residual and kernel_residual of shape (step, mode) or (step, mode, k), gap of shape
+        (step, mode), and last_step_held of shape (mode,).
     """
     path = kernel_descent(k, y, learning_rate=learning_rate, steps=steps, f0=u[0])
     residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
@@ -39,7 +40,7 @@ def compare_modes(
 
 
 def _sizes(modes: np.ndarray) -> np.ndarray:
-    """Return the norm of each mode over the outputs, (s, n)."""
+    """Return the norm over the outputs at each step and mode, as an array of shape (s, n)."""
     return np.linalg.norm(modes.reshape(*modes.shape[:2], -1), axis=2)
 
 
