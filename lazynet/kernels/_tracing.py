@@ -108,7 +108,7 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Program:
 
 
 def evaluate(program: Program, arguments: Sequence[Any], shifts: dict[int, Any]) -> Callable[[Value], Any]:
-    """Run a program with shifts added to some values, and return a function that looks up the computed values."""
+    """Run a program, adding the given shifts to its values, and return a function that looks up the computed values."""
     environment = {**program.constants, **dict(zip(program.arguments, arguments, strict=True))}
 
     def read(value: Value) -> Any:
@@ -127,8 +127,8 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
     """Determine how a program uses each parameter array.
 
     The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps an array to None
-    if the array is used more than once, entry by entry, or in an operation that is not analyzed (a loop, a convolution
-    or a function with a custom derivative). Arrays that are not used are omitted.
+    if the array is used more than once, is used elementwise, or enters an operation that is not analyzed (a loop, a
+    convolution or a function with a custom derivative). Arrays that are not used are omitted.
 
     Args:
         program: Program of the network.
@@ -167,7 +167,7 @@ def _dependents(program: Program, x: int) -> set[int]:
 
 
 def _read_counts(program: Program) -> dict[int, int]:
-    """Count how many times each output of a step is read."""
+    """Count how many times each value computed by a step of the program is read."""
     counts = {output: 0 for step in program.steps for output in step.outputs}
     for value in [value for step in program.steps for value in step.inputs] + list(program.results):
         if not isinstance(value, Literal) and value in counts:

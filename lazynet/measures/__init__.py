@@ -1,4 +1,7 @@
-"""Measures of how far a network is from its initialization and from what theory predicts, one equation per function."""
+"""Measures of how far a network is from its initialization and from the predictions of theory.
+
+Each function evaluates one equation.
+"""
 
 import lazynet.measures._sweep_quantities  # noqa: F401 (adds the quantities of a sweep to the catalogue)
 from lazynet.measures._catalogue import (

@@ -30,10 +30,10 @@ SYMBOLS = (
 
 @dataclass(frozen=True)
 class Quantity:
-    """A variable of a result, with its meaning, its place in the verdict and the figure, and how it is measured.
+    """A variable of a result: its meaning, its place in the verdict and the figure, and the way it is measured.
 
     Attributes:
-        name: Name of the variable in the result, which must be an identifier.
+        name: Name of the variable in the result. The name must be an identifier.
         meaning: Description of the variable, stored in its attribute `long_name`.
         unit: Unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
             it has the units of the targets or the loss, or an empty string for text and codes.
@@ -50,7 +50,7 @@ class Quantity:
         predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
             most". The exponent is a number or, for the package's own quantities, the formula by which
             `lazynet.theory.predicted_exponents` computes it from the parametrization.
-        panel: Panel of the figure in which the quantity is plotted against the width, "gaps" or "movement", or None if
+        panel: Panel of the figure, "gaps" or "movement", in which the quantity is plotted against the width, or None if
             it is not plotted.
         label: Label in the legend.
         color: Color of the curve, from the package's palette ("blue", "orange", "green", "vermilion" or "purple") or

@@ -29,11 +29,11 @@ def relative_distance(k: AnyArray, reference: AnyArray) -> Array:
 
 
 def rms(difference: np.ndarray, axes: int) -> np.ndarray:
-    """Return the root mean square over the last axes.
+    """Return the root mean square over the trailing axes.
 
     Args:
         difference: Array of any shape.
-        axes: Number of axes to average over.
+        axes: Number of trailing axes to average over.
 
     Returns:
         Array with the remaining axes.
@@ -49,8 +49,8 @@ def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray
 
     Args:
         network: Network with a method `apply(variables, x)`.
-        variables: Variables of the network, with the parameters theta.
-        start: Initial variables, with the parameters theta_0.
+        variables: Variables of the network, which contain the parameters theta.
+        start: Initial variables, which contain the parameters theta_0.
         x: Inputs, shape (n, d).
         order: Order of the polynomial, 1 or 2.
 

@@ -35,10 +35,11 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
     Args:
         kernels: Kernels at s snapshots, shape (s, n1, n2).
-        times: Times of the snapshots in ascending order, shape (s,), for example in steps, in epochs or as eta * steps.
+        times: Times of the snapshots in ascending order, shape (s,). They can be given in steps, in epochs or as
+            eta * steps.
 
     Returns:
-        Velocities per unit of time, shape (s - 1,), in NumPy float64.
+        Velocities, a NumPy float64 array of shape (s - 1,).
     """
     kernels, times = np.asarray(kernels, np.float64), np.asarray(times, np.float64)
     norms = np.sqrt(np.einsum("sij,sij->s", kernels, kernels))

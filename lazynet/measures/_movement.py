@@ -62,7 +62,7 @@ def array_displacements(params: PyTree, start: PyTree) -> Float[Array, " arrays"
 
 
 def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"]) -> Array:
-    """Return the largest displacement of a unit, max_r ||w_r - w_r(0)|| (Arora et al. 2019, Lemma C.1).
+    """Return the largest displacement of any unit, max_r ||w_r - w_r(0)|| (Arora et al. 2019, Lemma C.1).
 
     Args:
         w: Weights, shape (m, d).
@@ -95,7 +95,7 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
     """Return the fraction of pre-activations, over all layers, whose sign has changed.
 
     Args:
-        now: Pre-activations of each layer, shape (n, ...).
+        now: Current pre-activations of each layer, shape (n, ...).
         before: Earlier pre-activations, with the same shapes.
 
     Returns:
@@ -112,7 +112,8 @@ def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x:
     """Return the fraction of units whose pre-activations keep their initial signs on every example.
 
     In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
-    pattern, whatever the outputs are (Li and Liang 2018, Lemma 5.1, stated there for one example per component).
+    pattern. This holds whatever the outputs are (Li and Liang 2018, Lemma 5.1, stated there for one example per
+    component).
 
     Args:
         w: Weights, shape (m, d).

@@ -57,7 +57,7 @@ class Adapted:
 
     @property
     def one_kernel(self) -> bool:
-        """True if all widths share one kernel up to the output scale; stax has a separate kernel for each width."""
+        """True if all widths share one kernel up to the output scale; stax networks have one kernel per width."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
@@ -130,8 +130,8 @@ def from_flax(
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Parametrization of the module's layers, which determines the exponents that theory predicts for
-            a sweep. It is given as a name (such as "standard" for flax's own layers) or a `lazynet.Parametrization`, or
-            is None for no predictions.
+            a sweep. Pass a name (such as "standard" for flax's own layers), a `lazynet.Parametrization`, or None for no
+            predictions.
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
@@ -253,8 +253,8 @@ def from_stax(
 ) -> Adapted:
     """Wrap layers from the stax library of neural-tangents as a network with an analytic kernel.
 
-    The library is available as `lazynet.kernels.neural_tangents().stax`. Unlike the layers of `TwoLayer`, these
-    layers train rescaled weights.
+    The library is available as `lazynet.kernels.neural_tangents().stax`. The trained variables of its layers are
+    rescaled weights, whereas `TwoLayer` trains the weights themselves.
 
     Args:
         make: Function of the width that returns (init_fn, apply_fn, kernel_fn).

@@ -1,4 +1,4 @@
-"""A network minus its initial outputs, which is the model that Chizat et al. 2019 and Geiger et al. 2019 scale."""
+"""Networks minus their initial outputs, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ class Centered:
         return getattr(self.network, name)
 
     def clone(self, **changes: Any) -> "Centered":
-        """Return the centered version of the network with the given fields changed."""
+        """Return a copy with the given fields of the wrapped network changed."""
         return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
@@ -40,7 +40,7 @@ class Centered:
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
-        """Return the outputs minus the initial outputs, of shape (n,) or (n, k)."""
+        """Return the outputs minus the initial outputs, an array of shape (n,) or (n, k)."""
         now = {name: value for name, value in variables.items() if name != "origin"}
         f: Array = self.network.apply(now, x)
         return f - self.network.apply({**now, "params": variables["origin"]}, x)

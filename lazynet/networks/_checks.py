@@ -17,11 +17,11 @@ def check_network(network: Any, x: AnyArray) -> None:
 
     Args:
         network: Object to check.
-        x: Rows, shape (n, d). Networks with user-supplied functions are evaluated on the first three rows.
+        x: Input rows, shape (n, d). Networks with user-supplied functions are evaluated on the first three rows.
 
     Raises:
-        ValueError: If part of the protocol is missing, the network fails on these rows, an output depends on other
-            rows, or an output is not finite.
+        ValueError: If part of the protocol is missing, if the network fails on these rows, or if an output depends on
+            other rows or is not finite.
     """
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:

@@ -21,12 +21,12 @@ class ConvNet(SingleHidden):
     is the architecture of Liang, Sun and Srikant 2021 with the scaling of `TwoLayer`. With a single patch, it is the
     same as `TwoLayer`.
 
-    `init(key, x)` returns the arrays "hidden" (m, features of a patch) and "readout" (m, k). Trained arrays are in the
-    collection "params", and all others are in "fixed".
+    `init(key, x)` returns the arrays "hidden" of shape (m, features of a patch) and "readout" of shape (m, k). Trained
+    arrays are in the collection "params", and all others are in "fixed".
 
     Args:
         width: Number of filters m, at least 1; must be even if `symmetric` is True.
-        filter_size: Length r of a filter, or the side of a square filter for images.
+        filter_size: Length of each filter or, for images, the side length of each square filter.
         stride: Distance between neighboring patches, at least 1.
         image: Shape (height, width) or (height, width, channels) of the image stored in each row, or None for
             one-dimensional signals.
@@ -72,7 +72,10 @@ class ConvNet(SingleHidden):
 
 
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
-    """Return the patches of each row of x (n, d) as an array of shape (n, P, features of a patch)."""
+    """Return the patches of each row of x.
+
+    The input x has shape (n, d), and the result has shape (n, P, features of a patch).
+    """
     return x[:, patch_features(network, x.shape[1])]
 
 

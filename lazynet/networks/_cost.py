@@ -26,8 +26,9 @@ def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
 def gradient_operations(network: Network, n: int, d: int) -> float:
     """Return the number of operations needed to compute the outputs and the gradient for n rows of d features.
 
-    The gradient with respect to the trained weights takes as many operations as the outputs, and so does the gradient
-    with respect to the values of the lower layers. A network with one hidden layer has no lower layer.
+    Computing the gradient with respect to the trained weights takes as many operations as computing the outputs, and so
+    does computing the gradient with respect to the values of the lower layers. A network with one hidden layer has no
+    lower layer.
     """
     forward, layer = forward_cost(network, n, d)[0], traits(network).hidden_layer
     if layer is None:

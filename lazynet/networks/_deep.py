@@ -25,9 +25,10 @@ class MLP(nn.Module):
     because this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the
     network of Chen et al. 2019, section 2, where L is depth + 1.
 
-    `init(key, x)` returns the arrays "hidden_1" (m, d), "hidden_2", ... (m, m), "readout" (m, k) and "bias_1", ...
-    (m,), drawn in float32 and cast to the dtype of x. Trained arrays are in the collection "params", and all others are
-    in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
+    `init(key, x)` returns the arrays "hidden_1" of shape (m, d), "hidden_2", ... of shape (m, m), "readout" of shape
+    (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x. Trained arrays are in
+    the collection "params", and all others are in "fixed". `apply(variables, x)` returns an array of shape (n,) for one
+    output or (n, k) for several.
 
     Args:
         width: Number of units m in each hidden layer, at least 1.

@@ -1,4 +1,7 @@
-"""Taylor polynomials of a network in its trained parameters, which can be trained like any other network."""
+"""Taylor polynomials of a network in its trained parameters.
+
+The polynomials can themselves be trained like any other network.
+"""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,7 +29,7 @@ class Linearized:
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return the polynomial's variables at the point of expansion, which is given by the network's variables."""
+        """Return the variables of the polynomial that expands the network around the given variables."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
@@ -61,7 +64,9 @@ class Quadratic(Linearized):
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """A Taylor polynomial around given variables, as returned by `linearize` and `quadratic`: a network of fixed width.
+    """A network of fixed width that evaluates a Taylor polynomial around given variables.
+
+    The functions `linearize` and `quadratic` return such networks.
 
     Attributes:
         polynomial: Instance of `Linearized` or `Quadratic`.

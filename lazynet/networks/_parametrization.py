@@ -43,7 +43,7 @@ PARAMETRIZATIONS = {
 
 
 def get_parametrization(parametrization: str | Parametrization) -> Parametrization:
-    """Return the exponents of a parametrization that is given by name or by its exponents.
+    """Return the parametrization with the given name, or check and return a given parametrization.
 
     Raises:
         ValueError: If the name is unknown, or an exponent is missing or not finite.

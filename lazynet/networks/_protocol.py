@@ -28,7 +28,10 @@ class Network(Protocol):
         ...
 
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
-        """Return the initial variables in the dtype of x (n, d), with the trainable arrays in "params"."""
+        """Return the initial variables in the dtype of x, with the trainable arrays in "params".
+
+        The rows x are an array of shape (n, d).
+        """
         ...
 
     def apply(self, variables: Variables, x: AnyArray, /) -> Any:

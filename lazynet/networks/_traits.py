@@ -1,4 +1,4 @@
-"""Properties of networks: a record that each family of networks registers for its type."""
+"""Properties of networks, kept in a record that each family of networks registers for its type."""
 
 import dataclasses
 import functools
@@ -16,7 +16,9 @@ NOT_SETTINGS = ("parent", "name", "width")
 
 
 class HiddenLayer(NamedTuple):
-    """The form f(x) = factor sigma(x W') a, where W is the array "hidden" (m, d) and a is the array "readout" (m, k).
+    """The form f(x) = factor sigma(x W') a of a network with one hidden layer.
+
+    W is the array "hidden" of shape (m, d), and a is the array "readout" of shape (m, k).
 
     A network of this form can be trained with the hand-written steppers, its empirical kernel is computed from its
     activations only, and its costs are known in closed form.
@@ -40,7 +42,7 @@ class HiddenLayer(NamedTuple):
 
 
 class LayerScaling(NamedTuple):
-    """Scaling of a network's layers with its width. From this record, the verdict predicts exponents.
+    """How a network's layers scale with its width. The verdict predicts exponents from this record.
 
     Attributes:
         parametrization: Powers of the width that multiply the weights and set their initial scale.
@@ -71,25 +73,25 @@ class Traits:
     """Properties of a network; the defaults suit any network that follows the `Network` protocol.
 
     Attributes:
-        name: Name of the family of networks, used in settings and errors.
+        name: Name of the family of networks, used in settings and error messages.
         title: Name of the network in figure titles.
-        fields: Names of the fields that are recorded in settings and may be varied along axes. A field named
-            "output_scale" must multiply the outputs.
+        fields: Names of the fields that are recorded in settings and may be varied along the axes of a sweep. A field
+            named "output_scale" must multiply the outputs.
         start_fields: Subset of `fields` that `init` reads but `apply` does not. Networks that differ only in these
             fields share compiled programs.
         custom: Whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
-            that it maps rows independently, and stored runs record its outputs on a few rows.
+            that it maps each row independently of the others, and stored runs record its outputs on a few rows.
         starts_at_zero: Whether all outputs are zero at initialization, up to rounding.
         hidden_layer: The `HiddenLayer` form of the network, or None if the network does not have this form.
-        preactivations: Function that maps (variables, x) to a list of the pre-activations of each hidden layer, shape
-            (n, ...), or None if they are unknown.
+        preactivations: Function that maps (variables, x) to a list of arrays, or None if the pre-activations are
+            unknown. Each array has shape (n, ...) and contains the pre-activations of one hidden layer.
         neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if the units have
             no weights of their own.
-        neuron_gradient: Upper bound on |df/dz_r|, in the norm over outputs, that holds for every unit r and every
-            input, or None if there is no such bound. The trained weights of unit r must enter only through
+        neuron_gradient: Upper bound on |df/dz_r| that holds for every unit r and every input, or None if there is no
+            such bound. The norm is taken over the outputs. The trained weights of unit r must enter only through
             z_r = w_r . x.
-        near_limit: Whether empirical kernels at practical widths are so close to the infinite-width kernel that the
-            learning rates and displacements computed from the latter apply at these widths.
+        near_limit: Whether empirical kernels at practical widths are so close to the infinite-width kernel that
+            learning rates and displacements computed from the infinite-width kernel apply at these widths.
         kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
         learning_rate_exponent: Exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
             and output scale alpha, or None if the default learning rate is the same at all widths.
@@ -116,7 +118,7 @@ class Traits:
 def traits(network: Any) -> Traits:
     """Return the properties that sweeps, kernels and the theory need to know about a network.
 
-    A family registers its own record with `traits.register`; a subclass without its own record uses that of its parent.
+    A family registers its own record with `traits.register`. A subclass without its own record uses its parent's.
     Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.
 
     Args:

@@ -75,7 +75,10 @@ class SingleHidden(nn.Module):
         super().__post_init__()
 
     def _weights(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """Return the hidden weights (m, columns of x) and the readout (m, k), drawn at random in `init`."""
+        """Return the hidden weights and the readout, which `init` draws at random.
+
+        Their shapes are (m, columns of x) and (m, k).
+        """
         hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
         return hidden, self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))
 
@@ -114,9 +117,9 @@ class TwoLayer(SingleHidden):
     w_r ~ N(0, kappa^2 I), and a_r is +-1 or N(0, 1). The trained variables are the w_r and a_r themselves; `init` draws
     them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
 
-    `init(key, x)` returns the arrays "hidden" (m, d) and "readout" (m, k). Trained arrays are in the collection
-    "params", and all others are in "fixed". `apply(variables, x)` returns an array of shape (n,) for one output or
-    (n, k) for several, in the dtype of the variables.
+    `init(key, x)` returns the arrays "hidden" of shape (m, d) and "readout" of shape (m, k). Trained arrays are in the
+    collection "params", and all others are in "fixed". `apply(variables, x)` returns an array in the dtype of the
+    variables, of shape (n,) for one output or (n, k) for several.
 
     Args:
         width: Number of hidden units m, at least 1; must be even if `symmetric` is True.
@@ -155,7 +158,10 @@ def output_factor(network: SingleHidden) -> float:
 
 
 def weights(variables: Variables, name: str) -> AnyArray:
-    """Return a trained or fixed array by name, such as "hidden" (m, d) or "readout" (m, k) of a two-layer network."""
+    """Return the trained or fixed array with the given name.
+
+    In a two-layer network, "hidden" has shape (m, d) and "readout" has shape (m, k).
+    """
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
 
 

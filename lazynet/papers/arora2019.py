@@ -134,7 +134,7 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
 
     Args:
         place: description of the data.
-        gap: gap between the networks and the theorem.
+        gap: gap between the networks and the predictions of the theorem.
         other: gap at a different kappa, to be reported in the note.
     """
     noted = gap if other is None else other
@@ -153,7 +153,7 @@ def _ratio(gap: DataArray) -> float:
 def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
     """Return the last step at which each mode is still within MODE_GAP of the prediction of Theorem 4.1.
 
-    The array "last_step" has the axes label kind, width and mode.
+    The axes of the array "last_step" are the kind of labels, the width and the mode.
 
     Args:
         work: storage for the parts of the reproduction.
@@ -269,7 +269,7 @@ def noise(data: lz.Dataset, draws: int) -> Arrays:
 
 
 def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
-    """Return the curves of Figure 2 for networks at the last step, and the test error of the kernel at that step.
+    """Return the curves of Figure 2 for finite networks at the last step, and the kernel's test error at that step.
 
     All values are averaged over seeds. Each seed has its own draw of random labels.
     """

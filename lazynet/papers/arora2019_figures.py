@@ -18,7 +18,10 @@ COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
-    """Draw Figure 1 (a, c) with Theorem 4.1 as dashed curves, and the gap to Theorem 4.1 against the width."""
+    """Draw Figure 1 (a, c), and the gap between the networks and Theorem 4.1 against the width.
+
+    Dashed curves show the predictions of the theorem.
+    """
     figure, (*losses, gap) = panels(3, f"Figure 1 (a, c) and Theorem 4.1 on {name}")
     width, kappas = int(curves["true"].width[0]), curves["true"].init_scale.values
     for axes, kappa in zip(losses, kappas, strict=True):
@@ -44,7 +47,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Draw the movement with its bounds, the change of the kernel, and the share of flips against the initial scale."""
+    """Draw the movement and its bounds, the change of the kernel, and the share of flipped signs at each kappa."""
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")

@@ -83,7 +83,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 def norms_of(work: Work, size: Size) -> Arrays:
     """Return sqrt(y' H^-1 y) for the powers x1^p and for SUMS, averaged over draws.
 
-    Both arrays have the axes (d, n, function).
+    The arrays "powers" and "sums" have the axes (d, n, function).
     """
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
 

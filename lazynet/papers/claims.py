@@ -17,7 +17,7 @@ class Claim:
         name: where the paper makes the claim, and for which data.
         statement: description of the measured quantity.
         measured: measured value.
-        relation: relation of `measured` to `limit` that the claim asserts, "<=" or ">=".
+        relation: relation that the claim asserts between `measured` and `limit`, "<=" or ">=".
         limit: value with which `measured` is compared.
         note: further numbers, as text.
     """
@@ -66,12 +66,12 @@ class Reproduction:
 
 
 def fit_width(values: DataArray) -> Fit:
-    """Fit a power law in the width to the mean over seeds."""
+    """Fit a power law in the width to the values averaged over seeds."""
     return fit_exponent(values.width.values, values.transpose("width", "seed").values)
 
 
 def exponent(values: DataArray) -> float:
-    """Return the exponent of the power law in the width that is fitted to the mean over seeds."""
+    """Return the exponent of a power law in the width, fitted to the values averaged over seeds."""
     return fit_width(values).exponent
 
 
