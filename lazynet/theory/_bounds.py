@@ -105,11 +105,11 @@ def rademacher_bound(
     Args:
         n: Number of training examples.
         width: Width m.
-        movement: Upper bound B on the displacement of all weights together.
+        movement: Upper bound B on the displacement ||W - W(0)||_F of the weights.
         radius: Largest displacement R of any unit.
         init_scale: Initial scale kappa of the weights.
         delta: Probability that the bound fails.
-        symmetric: Whether the units are initialized in identical pairs. Only m / 2 units are then independent, which
+        symmetric: Whether the units are initialized in identical pairs. If so, only m / 2 units are independent, which
             increases the first term. The other terms still hold, because a flipped unit contributes only R, whereas
             the paper allows 2 R.
 
@@ -168,13 +168,13 @@ def population_bound(
 ) -> float:
     """Return the bound of Theorem 5.1 on the population loss, based on the measured displacement of the weights.
 
-    `generalization_bound` with `rademacher_bound` needs radii B and R that do not depend on the sample. This bound
-    (Arora et al. 2019, Theorem 5.1) holds simultaneously for all integers B, each with the share 1 / (B (B + 1)) of
-    delta, and for all powers of two R, each with the fraction 1 / (3 (|log2 R| + 1)^2) of that share. The measured
-    displacements are rounded up to such values of B and R.
+    The combination of `generalization_bound` and `rademacher_bound` requires radii B and R that do not depend on the
+    sample. This bound (Arora et al. 2019, Theorem 5.1) holds simultaneously for all positive integers B and all R that
+    are powers of two. Each B receives the share 1 / (B (B + 1)) of delta, and each R receives the fraction
+    1 / (3 (|log2 R| + 1)^2) of that share. The measured displacements are rounded up to such values of B and R.
 
     Args:
-        train_loss: Mean on the training set of a loss in [0, 1] that is 1-Lipschitz in the prediction.
+        train_loss: Mean loss on the training set, for a loss in [0, 1] that is 1-Lipschitz in the prediction.
         n: Number of training examples.
         movement: Displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) as width and time go to infinity.
         delta: Probability that the bound fails, split equally between the initialization and the sample.
@@ -218,8 +218,8 @@ def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). The kernel can
-    learn even powers completely, but only the projection of an odd power onto beta . x. With the moments
-    E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j) of a coordinate z, the fraction is
+    learn even powers completely, but only the projection of an odd power onto beta . x. A coordinate z of a uniformly
+    distributed point has the moments E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j), so the fraction is
     sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:
@@ -247,7 +247,7 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     """Return the bound of Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
 
     For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
-    Corollary 6.2). The bound does not depend on the number of examples or their dimension.
+    Corollary 6.2). The bound does not depend on the number or the dimension of the examples.
 
     Args:
         terms: Tuple (alpha_j, ||beta_j||, p_j) for each term; p_j must be 1 or even.

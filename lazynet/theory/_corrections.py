@@ -42,10 +42,10 @@ def fit_correction(
 ) -> Correction:
     """Fit an exponent with its leading correction to the means over seeds.
 
-    Finite networks scale as a m^p (1 + b m^(-q) + ...), so the slope over widths at which the second term is not small
+    Finite networks scale as a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted slope
     differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
     search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that repeats the
-    whole fit. This interval is wider than that of `fit_exponent`, because more parameters are fitted.
+    whole fit. This interval is wider than the one from `fit_exponent`, because more parameters are fitted.
 
     Args:
         widths: Widths in ascending order, shape (w,): at least 4 widths, or 5 if the power is fitted.
@@ -82,7 +82,7 @@ def fit_correction(
 
 
 def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
-    """Return log a, p, b and q for the best fit to each column of logarithms, shape (columns, 4)."""
+    """Return log a, p, b and q of the best fit to each column of logarithms, as an array of shape (columns, 4)."""
     design = np.stack([np.ones(len(widths)), np.log(widths)], axis=1)
     inverse = np.linalg.pinv(design)
     lowest, parameters = np.full(logs.shape[1], np.inf), np.full((logs.shape[1], 4), np.nan)

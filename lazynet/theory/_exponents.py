@@ -11,7 +11,7 @@ ROUNDING = 1e-6
 
 
 class Scaling(NamedTuple):
-    """Scaling of a network and its training with the width m.
+    """Exponents that describe how a network and its training scale with the width m.
 
     Attributes:
         init: Exponent of the initial scale, kappa ~ m^init.
@@ -61,8 +61,8 @@ class Layer(NamedTuple):
     Attributes:
         gradient: Exponent of the norm of df/dW.
         start: Exponent of the initial norm of W.
-        change: Exponent of the relative change of the pre-activations that W produces, in one step with a learning rate
-            and residuals of order 1; None for the readout.
+        change: Exponent of the relative change, in one step, of the pre-activations that W produces, if the learning
+            rate and the residuals are of order 1; None for the readout.
     """
 
     gradient: float
@@ -105,7 +105,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     activation is not homogeneous and the pre-activations depend on m.
 
     Args:
-        scaling: Scaling of the network and its training with the width.
+        scaling: Exponents that describe how the network and its training scale with the width.
 
     Returns:
         A list of predicted exponents, which may be empty.
@@ -169,9 +169,9 @@ def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Lay
 
     The exponents hold for unit inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies the
     pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If the
-    parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is m^(-a_l) times the norms of the signal and of the
-    input of W_l. A step in W_l changes its pre-activations z_l coherently, by eta m^(-2 a_l) times the signal and
-    the squared norm of the input.
+    parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is the product of m^(-a_l), the norm of the signal
+    and the norm of the input of W_l. A step in W_l changes the pre-activations z_l coherently, by the product of
+    eta m^(-2 a_l), the signal and the squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]

@@ -28,11 +28,11 @@ def steps_per_block(d: int, batch_size: int) -> int:
 class DelayedStepper:
     """Plain mini-batch descent on any loss, with the hidden weights updated only once per block of steps.
 
-    Let G_s be the gradient with respect to the pre-activations of batch X_s. After step t of a block, the weights are
-    W - eta sum_s G_s X_s, so the pre-activations of the next batch are W X_t' - eta sum_s G_s X_s X_t'. The weights do
-    not fit in the cache, so they are read and written only once per block: a single product covers all rows of the
-    block, and the Gram matrix of these rows corrects this product for the steps taken since. The batches are the same
-    as those of `AutodiffStepper`.
+    Let W be the weights at the start of a block, and G_s the gradient with respect to the pre-activations of batch X_s.
+    If s runs over the steps taken so far in the block, the current weights are W - eta sum_s G_s X_s, and the
+    pre-activations of the next batch X_t are W X_t' - eta sum_s G_s X_s X_t'. The weights do not fit in the cache, so
+    they are read and written only once per block: a single product covers all rows of the block, and the Gram matrix of
+    these rows corrects this product for the steps taken since. The batches are the same as in `AutodiffStepper`.
 
     Attributes:
         network: Two-layer network whose hidden weights are trained.

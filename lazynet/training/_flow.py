@@ -77,7 +77,7 @@ class FlowStepper:
         return shared["output_scale"] * self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the number of operations needed for one gradient."""
+        """Return the number of operations needed to compute one gradient."""
         return gradient_operations(self.network, *arrays["x"].shape)
 
     def _descent(self, params: PyTree, member: Member, shared: Shared) -> tuple[Array, Array, PyTree]:

@@ -13,25 +13,25 @@ def member_key(width: int, seed: int) -> Array:
 
 
 def start_key(key: Array) -> Array:
-    """Return the key that draws the initial weights of a member."""
+    """Return the key for drawing the initial weights of a member."""
     return jax.random.fold_in(key, START)
 
 
 def batch_key(key: Array) -> Array:
-    """Return the key that orders the mini-batches of a member."""
+    """Return the key for drawing the mini-batches of a member."""
     return jax.random.fold_in(key, BATCHES)
 
 
 def noise_key() -> Array:
-    """Return the key that draws the label noise, which is the same for every width and seed."""
+    """Return the key for drawing the label noise. The key is the same for every width and seed."""
     return jax.random.fold_in(jax.random.key(0), LABEL_NOISE)
 
 
 def subsample_key() -> Array:
-    """Return the key that draws nested subsets of a data set: larger subsets contain the smaller ones."""
+    """Return the key for drawing nested subsets of a data set, in which larger subsets contain smaller ones."""
     return jax.random.fold_in(jax.random.key(0), SUBSAMPLE)
 
 
 def epoch_order(key: Array, epoch: Array, n: int) -> Array:
-    """Return the order of the examples in an epoch as int32, shape (n,)."""
+    """Return the order of the examples in an epoch, as an int32 array of shape (n,)."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), n).astype(jnp.int32)

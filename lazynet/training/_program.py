@@ -103,7 +103,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return the same number on all processes that share the members."""
+        """Return a single number that is the same on all processes that share the members."""
         ...
 
 
@@ -131,8 +131,8 @@ class Outcome(NamedTuple):
         variables: Final variables, each array with a leading axis of length p.
         records: Float64 arrays of shape (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the
             sum of sqrt(loss) over the steps before each snapshot.
-        diverged_at: First step at which the loss of each member counted as diverged, or NEVER, shape (p,).
-        stopped_at: Number of steps that each member took before it stopped, or NEVER, shape (p,).
+        diverged_at: First step at which the loss of each member counted as diverged, or NEVER; has shape (p,).
+        stopped_at: Number of steps that each member took before it stopped, or NEVER; has shape (p,).
     """
 
     variables: Variables
@@ -149,8 +149,8 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
     Args:
         steps: Number of training steps, at least 1.
-        snapshots: Either the steps themselves, or how many steps to space evenly on a logarithmic scale between 1 and
-            `steps`. Spaced steps are rounded to integers.
+        snapshots: Either the steps themselves, or the number of steps to space evenly on a logarithmic scale between
+            1 and `steps`. Spaced steps are rounded to integers.
 
     Returns:
         Unique steps in ascending order, as int64, including 0 and `steps`.
@@ -174,7 +174,7 @@ def simulate(
 
     Args:
         stepper: Algorithm that takes a step.
-        measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program.
+        measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program as the steps.
         members: Variables, keys and contexts of the members, stacked along the first axis.
         shared: Arrays returned by `stepper.share`, together with the targets "y" and the scalar "learning_rate".
         snapshots: Steps of the snapshots in ascending order, starting with 0.
@@ -236,7 +236,7 @@ def _pack(
 
 
 def _matches(saved: dict[str, np.ndarray], carry: Carry) -> bool:
-    """Return whether the saved arrays match the shapes of the carry, which depend on the number of devices."""
+    """Return whether the saved arrays have the shapes of the carry's arrays, which depend on the number of devices."""
     shapes = {f"carry/{i:03d}": _raw(leaf).shape for i, leaf in enumerate(jax.tree.leaves(carry))}
     return shapes == {name: array.shape for name, array in saved.items() if name.startswith("carry/")}
 

@@ -25,7 +25,7 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
         loss: Loss to minimize.
         optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
         batch_size: Number of examples per step, or None for the full batch.
-        x: Training inputs, shape (n, d), whose shape and rank determine the choice.
+        x: Training inputs, an array of shape (n, d). The choice depends on their shape and rank.
 
     Returns:
         The stepper.

@@ -34,7 +34,7 @@ class Member(NamedTuple):
 
     Attributes:
         variables: Initial variables.
-        key: Key that orders the mini-batches.
+        key: Random key for drawing the mini-batches.
         context: Pytree of arrays that the measures use for comparison.
     """
 
@@ -45,7 +45,10 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Pure functions that train one member step by step, in a frozen dataclass whose network can be replaced."""
+    """An algorithm that trains one member step by step.
+
+    A stepper is a frozen dataclass with pure methods. Its network can be replaced.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -55,7 +58,10 @@ class Stepper(Protocol):
         ...
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the arrays that members share, computed once on the host in float64 from the inputs (n, d)."""
+        """Compute the arrays that members share from the inputs x, an array of shape (n, d).
+
+        The arrays are computed only once, on the host and in float64.
+        """
         ...
 
     def start(self, member: Member, shared: Shared) -> State:
@@ -148,7 +154,7 @@ class AutodiffStepper:
         return self.network.apply(variables, x)
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the number of operations needed for one gradient on a batch."""
+        """Return the number of operations needed to compute one gradient on a batch."""
         n, d = arrays["x"].shape
         return gradient_operations(self.network, self.batch_size or n, d)
 
@@ -185,7 +191,10 @@ class HiddenStepper:
     units: Units = ONE_DEVICE
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the inputs, their coordinates in the row space and, if the rank is below d, its basis (d, rank)."""
+        """Return the inputs and their coordinates in the row space.
+
+        If the rank is below d, the arrays also include the basis of the row space, of shape (d, rank).
+        """
         basis = row_space(x)
         if basis.shape[1] == x.shape[1]:
             return {"x": x, "rows": x}
@@ -262,11 +271,14 @@ class HiddenStepper:
         return shared["learning_rate"] * self._layer.factor
 
     def _sum(self, terms: Array) -> Array:
-        """Return the outputs (k, n), computed from the terms of all blocks."""
+        """Return the outputs, of shape (k, n), computed from the terms of all blocks."""
         return self._layer.factor * self.units.total(terms)
 
     def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:
-        """Return the slopes in each block, and the contributions (blocks, k, n) of the blocks to the outputs."""
+        """Return the slopes in each block, and the contributions of the blocks to the outputs.
+
+        The contributions have shape (blocks, k, n).
+        """
         values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
         # On a CPU, this product is ten times as fast as the transposed product.
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
@@ -274,7 +286,7 @@ class HiddenStepper:
         return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
-        """Return the part of the matrix G in each block."""
+        """Return the part of the matrix G that belongs to each block."""
         blocks = zip(slopes, self._blocks(readout), strict=True)
         return [block.astype(residual.dtype) * (a @ residual) for block, a in blocks]
 
@@ -347,7 +359,10 @@ def _sum(terms: Iterable[Array]) -> Array:
 
 
 def row_space(x: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis (d, rank) of the row space of x (n, d), in float64."""
+    """Return an orthonormal basis of the row space of x, an array of shape (n, d).
+
+    The basis is a float64 array of shape (d, rank).
+    """
     _, values, directions = np.linalg.svd(x, full_matrices=False)
     rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))
     return directions[:rank].T

@@ -36,7 +36,7 @@ class Units:
         return ceil(min(MOST_BLOCKS, ceil(width / BLOCK)) / self._devices)
 
     def lengths(self, width: int) -> frozenset[int]:
-        """Return the lengths, summed over devices, of axes that run over all units or over one block."""
+        """Return the possible lengths, summed over devices, of an axis that runs over all units or over one block."""
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})
 
@@ -65,7 +65,7 @@ class Units:
         return mapped(*units, *replicated)
 
     def total(self, terms: Array) -> Array:
-        """Return the sum of the terms (blocks, ...) over blocks, added in the same order on any set of devices."""
+        """Sum terms of shape (blocks, ...) over blocks, in the same order on any set of devices."""
         if len(terms) == 1:
             return terms[0]
         if self.mesh is not None:

@@ -57,7 +57,7 @@ class ModeResiduals:
         return OUTPUT
 
     def request(self) -> str:
-        """Return the request as canonical JSON."""
+        """Return the specification of the study as canonical JSON."""
         kernel = None if self.kernel is None else fingerprint(self.kernel.values, self.kernel.vectors)
         return as_json(json.loads(self.spec.request()) | {"kernel": kernel, "tolerance": self.tolerance})
 
@@ -78,7 +78,7 @@ class ModeResiduals:
         ]
 
     def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return the comparison for each network of a pack, (member, ...)."""
+        """Train a pack of networks and return arrays of shape (member, ...) that compare them with the kernel."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         y, kernel = self.spec.data.y_train, self.kernel
         if kernel is None:

@@ -1,4 +1,4 @@
-"""Sweeps over widths, seeds and other axes, together with the predictions, verdict and figure for a sweep."""
+"""Sweeps over widths, seeds and other axes, and the predictions, verdict and figure for each sweep."""
 
 from lazynet.studies.sweep._api import sweep
 from lazynet.studies.sweep._points import points

@@ -34,7 +34,7 @@ def sweep(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Any:
-    """Train networks with several widths and seeds, and measure how far they are from their kernels.
+    """Train networks at several widths and seeds, and compare them with their kernels.
 
     Args:
         network: the family of networks; its own width is replaced by each of `widths`.
@@ -52,7 +52,7 @@ def sweep(
         batch_size: number of examples in a batch; defaults to the full batch.
         axes: maps names to lists of values. The names may be fields of the network, n_train, label_noise,
             learning_rate, batch_size, optimizer, and fields of `lazynet.Optimizer`. Networks are trained at every
-            combination of values, and each name with several values becomes a dimension of the result. Members with
+            combination of values, and each name with several values becomes a dimension of the result. Networks with
             the same width and seed share their random draws: the examples for a smaller n_train are a random subset of
             the examples for a larger n_train, and the labels changed by a smaller label_noise (the share of training
             labels that are redrawn) are a subset of the labels changed by a larger label_noise. A value that is a
@@ -60,7 +60,7 @@ def sweep(
         snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
             included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
             previous snapshot's step.
-        stop: criteria for stopping a member before the last step. A stopped member keeps its last values.
+        stop: criteria for stopping a network before the last step. A stopped network keeps its last values.
         measure: what to measure, and what to compare the networks with.
         dtype: dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
         out: a new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a
@@ -72,7 +72,7 @@ def sweep(
         are width, seed, step and then the axes with several values, in the given order.
         `lazynet.measures.catalogue()` describes the variables. Measures of the networks have the dimensions width, seed
         and step; predictions of the infinite-width limit have only the dimensions on which they depend. Everything is
-        float64. Values of a diverged member are NaN from its `stopped_step` on. Variables that require full-batch
+        float64. Values of a diverged network are NaN from its `stopped_step` on. Variables that require full-batch
         descent are NaN at other batch sizes.
 
     Raises:

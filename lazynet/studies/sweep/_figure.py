@@ -75,7 +75,7 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
 
 
 def _finding(result: Result, verdict: Verdict) -> str:
-    """Return the title, which states how many predictions hold and how far the widest networks have moved."""
+    """Return the figure's title, which states how many predictions hold and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
@@ -90,7 +90,10 @@ def _finding(result: Result, verdict: Verdict) -> str:
 
 
 def _curves(result: Result, panel: str) -> dict[str, Curve]:
-    """Return the curves of a panel, keyed by quantity; curves of single layers replace the curve of all parameters."""
+    """Return the curves of a panel, keyed by quantity.
+
+    If a quantity is also measured in each layer, the curves for the layers replace the curve for all parameters.
+    """
     curves = {}
     for name, quantity in catalogue().items():
         if quantity.panel != panel or name not in result or quantity.by_layer in result:
@@ -105,7 +108,7 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
-    """Draw the training loss at every width, and the training loss of the kernel as a dashed line."""
+    """Draw the training loss at every width, and the training loss predicted by the kernel as a dashed line."""
     later = result.isel(step=slice(1, None))
     loss, widths = later.train_loss, result.width.values
     for color, width in zip(width_colors(len(widths)), widths, strict=True):
@@ -126,7 +129,10 @@ def _draw_loss(axes: Axes, result: Result) -> None:
 
 
 def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: dict[str, Curve]) -> None:
-    """Draw seed means with the fitted slopes in the legend, and the predicted slopes as dashed lines."""
+    """Draw the seed means of quantities against the width, and the predicted slopes as dashed lines.
+
+    The legend states the fitted slopes.
+    """
     widths = result.width.values
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():

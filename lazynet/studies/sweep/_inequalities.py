@@ -48,9 +48,10 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     (i) At each snapshot, the seed mean of the displacement is at most 1.05 times the exact displacement of the
         linearized network. This applies at widths of at least 256, if the networks' kernels are near their limit there.
     (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
-    (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, with the network's own residuals.
+    (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, where y - u(j) is
+        the network's own residual at step j.
 
-    The bounds in (ii) and (iii) include factors for the activation, the output scale and the number of outputs.
+    The bounds in (ii) and (iii) have further factors for the activation, the output scale and the number of outputs.
     """
     moving = result.isel(step=slice(1, None))
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:

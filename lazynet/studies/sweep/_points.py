@@ -1,4 +1,4 @@
-"""Points of a sweep: the results at a single value of each axis."""
+"""Points of a sweep. A point has a single value of each axis other than width and seed."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from lazynet.typing import Result
 
 
 def axes_of(result: Result) -> list[str]:
-    """Return the names of the axes of a result other than width and seed."""
+    """Return the names of a result's axes other than width and seed."""
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 

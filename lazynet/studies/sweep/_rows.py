@@ -30,7 +30,7 @@ class Row:
         high: upper end of the 95% interval of the fitted exponent.
         local: exponent between the two largest widths.
         band: largest allowed distance between the fitted and the predicted exponent.
-        reduction: how values are reduced over snapshots: "maximum", "last" (step) or "start" (step 0).
+        reduction: how values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
         last_step_held: last step up to which the row holds at every snapshot, or None if there is no such step.
         by_step: the fit at each snapshot.
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """A note on the local exponent if the row is an "at most" row that fails, or an empty string otherwise."""
+        """A note on the local exponent if an "at most" prediction fails, or an empty string otherwise."""
         if self.relation == "equal" or self.status != "fails":
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

@@ -9,15 +9,15 @@ def speed_gap(result: Result) -> DataArray:
     """Return the largest deviation of each network from the prediction of Theorem 4.1 of Arora et al. 2019.
 
     The deviation is the maximum over snapshots k of
-    | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |, where the square root equals sqrt(2 L) for
-    the loss L that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
+    | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |. The square root equals sqrt(2 L), where L
+    is the loss that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
     symmetric.
 
     Args:
         result: result of `lazynet.sweep` with plain full-batch descent on the squared loss.
 
     Returns:
-        The deviation over width, seed and the other axes of the sweep, as float64 in units of the targets.
+        The deviation over width, seed and the other axes of the sweep, as float64, in units of the targets.
 
     Raises:
         ValueError: if the result lacks the training loss that the kernel predicts.

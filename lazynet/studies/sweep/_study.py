@@ -18,7 +18,7 @@ KIND = "sweep"
 
 @dataclass(frozen=True)
 class SweepStudy:
-    """A sweep of networks over widths, seeds and other axes, with their predictions.
+    """A sweep over widths, seeds and other axes, together with the predictions for its networks.
 
     Attributes:
         spec: the specification of the sweep.
@@ -40,7 +40,7 @@ class SweepStudy:
         return OUTPUT
 
     def request(self) -> str:
-        """Return the request as canonical JSON."""
+        """Return the specification of the sweep as canonical JSON."""
         return self.spec.request()
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:

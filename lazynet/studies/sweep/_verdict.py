@@ -87,7 +87,7 @@ class Verdict:
         )
 
     def correction(self, quantity: str) -> Correction:
-        """Return the fit of a quantity's exponent at infinite width.
+        """Return the fit that gives a quantity's exponent at infinite width.
 
         Args:
             quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
@@ -145,7 +145,10 @@ def quantity_of(result: Result, quantity: str) -> DataArray:
 
 
 def verdicts_json(result: Result) -> str:
-    """Return the verdict as JSON, or a list "points" of labeled verdicts if there are axes besides width and seed."""
+    """Return the verdict as JSON.
+
+    If there are axes besides width and seed, the JSON object has a list "points" with a labeled verdict for each point.
+    """
     verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
         return json.dumps(verdicts[0][1], indent=2)
@@ -254,7 +257,7 @@ def reduce_steps(values: DataArray) -> DataArray:
 
 
 def _levels(result: Result) -> Iterator[tuple[str, float]]:
-    """Yield the name and value of each level, which is a seed mean at the largest width, reduced over snapshots."""
+    """Yield the name and value of each level. A level is a seed mean at the largest width, reduced over snapshots."""
     for name, quantity in catalogue().items():
         if quantity.level and name in result:
             values = reduce_steps(result[name].isel(width=-1))

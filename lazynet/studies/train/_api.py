@@ -71,7 +71,7 @@ def train(
     Args:
         network: the network.
         data: the training and test examples.
-        key: a JAX random key. In a sweep, the member (width, seed) uses fold_in(fold_in(key(0), width), seed).
+        key: a JAX random key. In a sweep, the key for a width and a seed is fold_in(fold_in(key(0), width), seed).
         steps: number of training steps.
         learning_rate: eta, a number or a function of the width. Defaults to 1 / lambda_max of the analytic kernel, or
             of the empirical kernel at initialization if there is no analytic kernel. Only the squared loss has a
@@ -84,7 +84,7 @@ def train(
             included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
             previous snapshot's step.
         stop: criteria for stopping before the last step.
-        measure: what to measure. The options predictions, quadratic and regression are available in sweeps only.
+        measure: what to measure. The options predictions, quadratic and regression are available only in sweeps.
         dtype: "float32" or "float64".
 
     Returns:

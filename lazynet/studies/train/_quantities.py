@@ -1,4 +1,4 @@
-"""The quantities in the snapshots of `lazynet.train` that a sweep does not have."""
+"""Quantities that the snapshots of `lazynet.train` contain but the result of a sweep does not."""
 
 from lazynet.measures import Quantity
 from lazynet.measures._catalogue import add
