@@ -81,7 +81,7 @@ def _remembered(file: Path, on: str) -> int:
 
 
 def measured_bytes() -> int:
-    """Run the benchmark, which takes seconds, and return the bytes per step of the largest pack that is fast enough."""
+    """Run the benchmark for a few seconds, and return the bytes per step of the largest pack that is fast enough."""
     network = timing_network(WIDTH)
     stepper = HiddenStepper(network)
     with jax.default_matmul_precision("highest"):
