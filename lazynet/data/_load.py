@@ -104,8 +104,8 @@ def load_dataset(
         root: Folder that contains either the files or a subfolder `name` with the files.
 
     Returns:
-        A float64 `Dataset` whose inputs have unit norm and are not centered. Targets of two classes are +1 for
-        the first and -1 for the second, shape (n,). Targets of k > 2 classes are one-hot rows minus 1/k, shape (n, k).
+        A float64 `Dataset` whose inputs have unit norm and are not centered. Targets of two classes are +1 for the
+        first and -1 for the second, shape (n,). Targets of k > 2 classes are one-hot rows minus 1/k, shape (n, k).
 
     Raises:
         ValueError: If an argument is invalid, there are fewer examples than requested, or a file is damaged.

@@ -174,7 +174,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the coefficients and the velocity at the last step in `stops`, and the coefficients at every step in `stops`."""
+    """Return the coefficients and the velocity at the last of the `stops`, and the coefficients at all `stops`."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -76,7 +76,7 @@ class Progress:
             self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
 
     def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
-        """Show that a cell is finished; `units` is the work not yet shown, and `losses` has all final losses."""
+        """Show that a cell is finished; `units` is its work not yet shown, and `losses` are the final losses."""
         if not self._shown:
             return
         self._done += 1
