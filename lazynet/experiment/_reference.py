@@ -201,7 +201,7 @@ def linearized_members(
 
 
 def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return a member's initial predictions on the training and test sets, or zeros if the initialization is symmetric."""
+    """Return a member's initial predictions on the training and test sets, or 0 if initialization is symmetric."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
