@@ -20,7 +20,7 @@ FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
 
 def _default(text: str) -> str:
-    """Return the default to show in a flag's help, or an empty string if the flag is off or omitted by default."""
+    """Return the text that states a flag's default in its help; empty if the flag is off or omitted by default."""
     return "" if text in ("None", "False", "True", "") else f"(default: {text})"
 
 
@@ -135,7 +135,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stoppable(out: Path | None) -> Iterator[None]:
-    """If the time limit or an interrupt ends the run in a folder, report the progress of the run.
+    """Report the progress of the run in a folder if the time limit or an interrupt ends the run.
 
     Raises:
         Stopped: if the run can be resumed.

@@ -30,7 +30,7 @@ class ListData:
 
 @dataclass
 class FetchData:
-    """Download a data set into the user's cache and check it."""
+    """Download a data set into the user's cache and verify its checksums."""
 
     name: tyro.conf.Positional[str]
     """Data set: mnist or fashion-mnist."""

@@ -28,7 +28,7 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 class LimitCommand:
     """Predict the training of an infinitely wide network on a whole data set, for true and random labels.
 
-    All 60,000 images of MNIST take about four minutes and 10 GB on two cores; use --n-train for fewer images.
+    All 60,000 training images of MNIST take about four minutes and 10 GB on two cores; use --n-train to select fewer.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

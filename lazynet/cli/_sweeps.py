@@ -122,7 +122,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """Return the value of a flag if it has only one; otherwise, make its values an axis and return None."""
+            """Return the only value of a flag; if there are several values, make them an axis and return None."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]

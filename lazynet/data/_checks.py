@@ -72,7 +72,7 @@ def _first_index(mask: np.ndarray) -> int | tuple[int, ...]:
 
 
 def check_rows(name: str, value: object) -> np.ndarray:
-    """Return an array-like argument as float64 rows, shape (n, d).
+    """Return an array-like argument as a float64 array of shape (n, d).
 
     Raises:
         ValueError: If `value` is not a finite two-dimensional array, or has a zero row.
@@ -90,10 +90,10 @@ def check_rows(name: str, value: object) -> np.ndarray:
 
 
 def check_targets(name: str, value: object, rows: int) -> np.ndarray:
-    """Return an array-like argument as float64 targets, shape (n,) or (n, k).
+    """Return array-like targets as a float64 array of shape (n,) or (n, k).
 
     Raises:
-        ValueError: If `value` is not a finite array of either shape with n equal to `rows`.
+        ValueError: If `value` is not a finite array of either shape, or if n differs from `rows`.
     """
     y = check_array(name, value)
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] < 2):

@@ -60,7 +60,7 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         The folder that holds the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is neither of these data sets, or if a downloaded file is damaged and therefore discarded.
+        ValueError: If `name` is not one of these names, or if a downloaded file is damaged; the file is then discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")

@@ -90,7 +90,7 @@ def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
 
 
 def _belongs_to_other_dataset(name: str, test_labels: Path) -> bool:
-    """Return whether the file belongs to a different data set, as MNIST and Fashion-MNIST use the same file names."""
+    """Return whether the file belongs to a different data set; MNIST and Fashion-MNIST use the same file names."""
     try:
         digest = hashlib.sha256(read_bytes(test_labels)).hexdigest()
     except ValueError:

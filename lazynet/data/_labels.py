@@ -79,7 +79,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
 
 def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> Int[np.ndarray, " n"]:
-    """Return the index (int64) of each label's group, shape (n,), or -1 for labels that are not in any group."""
+    """Return the index of each label's group as int64, shape (n,); labels that are in no group get -1."""
     index_of_label = np.full(len(LABELS), -1)
     for index, group in enumerate(groups):
         index_of_label[list(group)] = index

@@ -16,7 +16,7 @@ from lazynet.data._labels import Classes, class_indices, class_targets, parse_cl
 
 
 class _LabeledImages(NamedTuple):
-    """Labels, and a function that reads the images, so that arguments can be checked before images are read."""
+    """The labels of a data set, and a function that reads the images once the arguments have been checked."""
 
     labels: np.ndarray
     read_images: Callable[[], np.ndarray]
@@ -104,8 +104,8 @@ def load_dataset(
         root: Folder that contains either the files or a subfolder `name` with the files.
 
     Returns:
-        A `Dataset` in float64 with inputs that have unit norm and are not centered. Targets of two classes are +1 for
-        the first and -1 for the second, shape (n,). Targets of k > 2 classes are one-hot rows minus 1/k, shape (n, k).
+        A float64 `Dataset` whose inputs have unit norm and are not centered. Targets of two classes are +1 for the
+        first and -1 for the second, shape (n,). Targets of k > 2 classes are one-hot rows minus 1/k, shape (n, k).
 
     Raises:
         ValueError: If an argument is invalid, there are fewer examples than requested, or a file is damaged.

@@ -1,4 +1,4 @@
-"""Mixtures with separated components, and the separation of the components of any data set."""
+"""Sampling of mixtures with separated components, and measurement of the separation in any data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,14 +37,14 @@ def mixture(
     delta: Real | None = None,
     lambda_: Real | None = None,
 ) -> Dataset:
-    """Sample points of several classes, each of which is a mixture of several components of equal frequency.
+    """Sample points from several classes, each of which is a mixture of components with equal frequencies.
 
-    By default, the center mu_i of each of the k l components has coordinates drawn from N(0, sigma_0^2 / dim), and the
-    points of component i are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit`, scaled to unit norm (Li and Liang
-    2018, section 7 and assumption A2). The separation of the components is then random. With `delta`, the components
-    are exactly separated instead (assumption A1): each is a cap of the unit sphere with diameter lambda_ * delta, and
-    any two caps are delta apart. All pairs of centers have the same inner product, and the angle between a point and
-    its center is uniformly distributed.
+    Each of the k classes has l components. By default, the center mu_i of component i has coordinates drawn from
+    N(0, sigma_0^2 / dim), and the points of the component are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit`,
+    scaled to unit norm (Li and Liang 2018, section 7 and assumption A2). The separation of the components is then
+    random. With `delta`, the components are exactly separated instead (assumption A1): each is a cap of the unit
+    sphere with diameter lambda_ * delta, and any two caps are delta apart. All pairs of centers have the same inner
+    product, and the angle between a point and its center is uniformly distributed.
 
     Args:
         n_train: Number of training points, at least classes * components.
@@ -106,14 +106,14 @@ def mixture(
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """Sample two linearly inseparable classes in the plane: points around +-e_1, and points around +-e_2.
 
-    Each of the four components is an arc of the unit circle that is centered at one of these points and whose ends are
-    `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
+    Each of the four components is an arc of the unit circle. The arc is centered at one of these points, and its ends
+    are `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
 
     Args:
         n_train: Number of training points, at least 4.
         n_test: Number of test points, at least 0.
         key: JAX random key.
-        diameter: Diameter of a component, at least 0 and below sqrt(2), at which the arcs touch.
+        diameter: Diameter of a component, at least 0 and below sqrt(2). At sqrt(2), the arcs would touch.
 
     Returns:
         A `Dataset` named "xor". Targets are one-hot rows minus 1/2, shape (n, 2).
@@ -156,7 +156,10 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
 
 
 def _cap_sampler(radius: float) -> PointSampler:
-    """Return a sampler of points on the unit sphere at uniformly random angles of up to `radius` from their centers."""
+    """Return a function that samples points on the unit sphere around given centers.
+
+    The angle between a point and its center is uniformly distributed between 0 and `radius`.
+    """
 
     def sample(key: Array, center: np.ndarray) -> np.ndarray:
         key_angle, key_direction = jax.random.split(key)

@@ -13,9 +13,9 @@ from lazynet.typing import Real
 
 
 def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n *k"]:
-    """Redraw round(portion * n) labels uniformly from all classes. The labels are chosen without replacement.
+    """Choose round(portion * n) labels without replacement, and redraw them uniformly from all classes.
 
-    A redrawn label may equal the old one, so about portion * (1 - 1/k) of the labels change. For a given key, the
+    A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change. For a given key, the
     examples chosen at a smaller portion are also chosen at any larger portion, and they get the same labels.
 
     Args:

@@ -34,7 +34,7 @@ def sphere(
         dim: Number of features, at least 1.
         key: JAX random key.
         targets: "normal" for N(0, 1), "signs" for +1 or -1 with equal probability, or a function that maps the points,
-            float64 of shape (n, dim), to targets of shape (n,) or (n, k).
+            a float64 array of shape (n, dim), to targets of shape (n,) or (n, k).
 
     Returns:
         A `Dataset` named "sphere". Training points do not depend on `n_test`.

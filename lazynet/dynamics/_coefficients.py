@@ -1,4 +1,4 @@
-"""Gradient descent for any loss in the coefficients c of the predictions f0 + K c and f0_test + K_test c.
+"""Gradient descent for any loss, in terms of the coefficients c of the predictions f0 + K c and f0_test + K_test c.
 
 The parameters of a linear model f0 + Z (theta - theta_0) with K = Z Z' move along Z' g, where g is the gradient of the
 loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, including with momentum and
@@ -106,7 +106,7 @@ def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
     """Return the indices of the examples in the batch of each step, shape (steps, B), as int32.
 
     Raises:
-        ValueError: If the batches are not integers of this shape, or if an index is out of range.
+        ValueError: If the batches are not an integer array of this shape, or if an index is out of range.
     """
     rows = np.asarray(batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
@@ -174,7 +174,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return coefficients and velocity at the last step in `stops`, and the coefficients at every step in `stops`."""
+    """Return the coefficients and the velocity at the last of the `stops`, and the coefficients at all `stops`."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

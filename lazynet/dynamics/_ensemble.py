@@ -62,7 +62,7 @@ def kernel_ensemble(
     A = K_test K^-1 (I - exp(-tK)). On the test set, the mean is A y and the covariance is S_test,test + A S A' -
     A S_train,test - (A S_train,test)'. On the training set, the mean and covariance are (I - exp(-tK)) y and
     exp(-tK) S exp(-tK). See Lee et al. 2019, section 2.3.2; here, the loss is half the squared error summed over
-    examples. Full-batch descent with learning rate eta replaces exp(-tK) by (I - eta K)^(t / eta).
+    examples. For full-batch descent with learning rate eta, (I - eta K)^(t / eta) takes the place of exp(-tK).
 
     At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
     NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.

@@ -1,4 +1,4 @@
-"""Gradient flow in the coefficients of a kernel for any loss, solved by diffrax with an estimate of the error."""
+"""Gradient flow for any loss, in terms of the coefficients c of the predictions f0 + K c, solved by diffrax."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +49,7 @@ def flow_coefficients(
 
     The equation is solved repeatedly by an explicit method of order five (Tsitouras 2011), each time with a smaller
     allowed error per step. The number of steps grows with the last time, with lambda_max and with the curvature of the
-    loss, which soon vanishes on fitted examples.
+    loss. The curvature soon vanishes on examples that are fitted.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The

@@ -28,7 +28,7 @@ class Law(NamedTuple):
 
     @property
     def amplification(self) -> float:
-        """Upper bound 1 / (1 - mu) on the later effect of a unit push at one step.
+        """Upper bound 1 / (1 - mu) on the distance by which a unit push at one step moves a mode at any later step.
 
         After j steps, the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
         stable, the sum of the magnitudes of the terms is largest at |z+| = 1, so |s_j| <= sum_i mu^i.
@@ -47,7 +47,7 @@ class Law(NamedTuple):
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
 
     def slope(self) -> Float[np.ndarray, " s"]:
-        """Return the derivative of `growth` with respect to the eigenvalue, at the eigenvalue zero, shape (s,)."""
+        """Return the derivative of `growth` with respect to the eigenvalue, evaluated at zero, shape (s,)."""
         if self.learning_rate is None or self.step is None or not self.momentum:
             return self.time
         left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification

@@ -1,4 +1,4 @@
-"""Modes of a kernel that a residual excites: all modes by diagonalization, or the few that matter by Lanczos.
+"""Kernel modes that a residual excites: diagonalization gives all modes, and Lanczos gives the few that matter.
 
 A Krylov basis predicts a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
@@ -48,7 +48,7 @@ class Modes(NamedTuple):
 
         Args:
             shares: Factors by which the modes are scaled, shape (s, m).
-            basis: Images of the basis vectors, shape (rows, m).
+            basis: The basis, or the product of the test kernel with the basis, shape (rows, m).
 
         Returns:
             Residuals, shape (s, rows, k).
@@ -68,7 +68,7 @@ def excited_modes(
     tolerance: float | None,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Modes, Error]:
-    """Return the modes of the residuals of all outputs, and the error of predictions made from these modes.
+    """Return the kernel modes that the residuals excite, and the error of predictions computed from these modes.
 
     Raises:
         ValueError: If an argument is invalid; see `lazynet.kernel_descent`.
@@ -137,7 +137,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check: 80% of the way to where the error is expected to reach the goal."""
+    """Return the depth of the next check, 80% of the way to the depth at which the error should reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:

@@ -1,4 +1,4 @@
-"""Checkpoints of long cells that are being computed, stored with orbax."""
+"""Checkpoints, stored with orbax, of cells that take a long time to compute."""
 
 import hashlib
 import io
@@ -78,7 +78,7 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all states, once the cell is finished or must start over."""
+        """Remove all states when the cell is finished or must start over."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:

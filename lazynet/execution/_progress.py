@@ -25,7 +25,7 @@ class Progress:
         Args:
             total: total units of work of all cells.
             cells: number of cells.
-            dtype: dtype of the computations, whose speed is compared with that of a matrix product.
+            dtype: dtype of the computations. The bar compares their speed with the speed of a matrix product.
             shown: whether to show the bar if stderr is a terminal.
         """
         self._dtype = dtype
@@ -70,13 +70,13 @@ class Progress:
             self._bar.update(self._task, advance=units, description=self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:
-        """Show the stage of a task, with the fraction completed if `amount` <= 1, or else the number of products."""
+        """Show the stage of a task; `amount` is the fraction completed if at most 1, or else the number of products."""
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
             self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
 
     def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
-        """Show that a cell is finished, given the remaining units of its work and the final losses of its members."""
+        """Show that a cell is finished; `units` is its work not yet shown, and `losses` are the final losses."""
         if not self._shown:
             return
         self._done += 1
@@ -102,7 +102,7 @@ class TaskProgress:
         self._bar, self._name = bar, name
 
     def stage(self, stage: str, amount: float) -> None:
-        """Show a stage, with the fraction completed if `amount` <= 1, or else the number of products."""
+        """Show a stage; `amount` is the fraction completed if at most 1, or else the number of products."""
         self._bar.stage(self._name, stage, amount)
 
     def steps(self, units: int, flops: float | None) -> Callable[[int], None]:
@@ -141,7 +141,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str) -> float:
-    """Return the number of floating-point operations per second in a 2048 x 2048 matrix product on all devices."""
+    """Measure the floating-point operations per second that all devices achieve in 2048 x 2048 matrix products."""
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
@@ -183,7 +183,7 @@ class Stages:
             self._status.stop()
 
     def tell(self, stage: str, amount: float | None = None) -> None:
-        """Show a stage, with the fraction completed if `amount` <= 1, or else the number of products."""
+        """Show a stage; `amount` is the fraction completed if at most 1, or else the number of products."""
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"
             self._status.update(stage + done)

@@ -77,7 +77,7 @@ class Study(Protocol):
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study; `stored` is the record in the folder, which is empty for a new study."""
+        """Return the record of the study; `stored`, the record in the folder, is empty for a new study."""
         ...
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:

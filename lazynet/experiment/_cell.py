@@ -194,9 +194,9 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 def network_variables(
     network: Any, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return losses, errors and other measures (members, step), and the step at which each member diverged.
+    """Return losses, errors and other measures, and the step at which each member diverged.
 
-    The measures of a diverged member are NaN from that step on.
+    Measures have shape (members, step, ...). The measures of a diverged member are NaN from the step of divergence on.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
@@ -209,13 +209,19 @@ def network_variables(
 
 
 def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
-    """Replace the values (members, step, ...) of each diverged member with NaN, from the step at which it diverged."""
+    """Replace the values of each diverged member with NaN from the step at which it diverged.
+
+    Values have shape (members, step, ...).
+    """
     gone = steps[None, :] >= diverged_at[:, None]
     return np.where(gone.reshape(*gone.shape, *[1] * (values.ndim - 2)), np.nan, values)
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """Hold the gaps (members, step) of each stopped member constant from the last snapshot before it stopped."""
+    """Keep the gaps of each stopped member constant from the last snapshot before it stopped.
+
+    Gaps have shape (members, step).
+    """
     last = np.searchsorted(steps, stopped_at, side="right") - 1
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
 
@@ -223,7 +229,10 @@ def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.n
 def scores(
     predictions: dict[str, np.ndarray], data: Dataset, loss: Loss, starts_at_zero: bool
 ) -> dict[str, np.ndarray]:
-    """Return train_loss, test_loss, train_error and test_error, each (..., step), for predictions (..., step, n)."""
+    """Return train_loss, test_loss, train_error and test_error, each of shape (..., step).
+
+    Predictions have shape (..., step, n) or (..., step, n, k).
+    """
     table: dict[str, np.ndarray] = {}
     for part, y in (("train", data.y_train), ("test", data.y_test)):
         f = predictions[f"{part}_prediction"]

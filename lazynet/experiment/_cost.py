@@ -36,9 +36,9 @@ def check_memory_of(spec: Spec) -> None:
 def sweep_jobs(spec: Spec) -> list[Job]:
     """Return one job for the infinite-width kernels, if any, and one job for each width; each job covers all points.
 
-    The bytes of a job are the memory that it needs at one time, at the most demanding point. They include the variables
-    of a pack before and after training, the state of a step, and the kernels. The operations of a job include only
-    matrix products and eigendecompositions.
+    The bytes of a job are its peak memory at the most demanding point. They include the variables of a pack before and
+    after training, the state of a step, and the kernels. The operations of a job include only matrix products and
+    eigendecompositions.
     """
     inputs: dict[tuple[Any, ...], SharedInputs] = {}
     jobs = []

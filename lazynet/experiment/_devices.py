@@ -64,14 +64,14 @@ class Spread:
 
     Attributes:
         mesh: the mesh, or None for a single device.
-        units: lengths that an axis of hidden units can have, namely the total number of units or the number in a block.
+        units: possible lengths of an axis of hidden units: the number of all units, and the number of units in a block.
     """
 
     mesh: Mesh | None
     units: frozenset[int]
 
     def spread(self, tree: Any) -> Any:
-        """Shard traced arrays: the first axis over members and the second, if it indexes hidden units, over neurons."""
+        """Shard the first axis of traced arrays by member, and the second axis by neuron if it indexes hidden units."""
         if self.mesh is None:
             return tree
         every, units = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in (("member",), ("member", "neuron")))

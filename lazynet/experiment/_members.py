@@ -71,7 +71,13 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A member at initialization: the norm of all parameters, the norm of each array, and the kernel (parts, n, n)."""
+    """A member at initialization.
+
+    Attributes:
+        norm: the norm of all parameters.
+        norms: the norm of each array.
+        kernel: the empirical kernel, with shape (parts, n, n).
+    """
 
     norm: Array
     norms: Array
@@ -268,7 +274,7 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """For each member, return the step at which the scan or a snapshot first shows divergence, or else NEVER."""
+    """For each member, return the first step at which the scan or a snapshot shows divergence, or NEVER."""
     # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)

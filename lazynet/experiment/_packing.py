@@ -81,7 +81,10 @@ def _remembered(file: Path, on: str) -> int:
 
 
 def measured_bytes() -> int:
-    """Run the benchmark, which takes seconds, and return the bytes per step of the largest pack that is fast enough."""
+    """Run the benchmark and return the bytes per step of the largest pack that is fast enough.
+
+    The benchmark takes a few seconds.
+    """
     network = timing_network(WIDTH)
     stepper = HiddenStepper(network)
     with jax.default_matmul_precision("highest"):

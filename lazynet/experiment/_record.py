@@ -9,7 +9,7 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that a program trains in one call, given by the index of their point, their width and their seeds."""
+    """Members that a program trains in one call, identified by the index of their point, the width and the seeds."""
 
     point: int
     width: int

@@ -143,7 +143,7 @@ def limit_trajectory(
 
 
 def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any) -> np.ndarray:
-    """Return the exact displacement of the linearized limit at the given steps."""
+    """Return the exact parameter displacement of the linearized infinitely wide network at the given steps."""
     return linearized_displacement(limit.spectrum, data.y_train - f0, learning_rate, steps)
 
 
@@ -157,10 +157,11 @@ def linearized_members(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the linearized members' predictions (members, snapshots, ...), and ||K_0 - K|| / ||K|| for each member.
+    """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
-    If training is plain and the eigenproblem is small, the predictions come from kernel descent with the member's K_0.
-    Otherwise the linearized network is trained, which gives the same result but takes longer.
+    The predictions have shape (members, snapshots, ...). If training is plain and the eigenproblem is small, they come
+    from kernel descent with the member's K_0. Otherwise, the linearized network is trained, which gives the same result
+    but takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -200,7 +201,7 @@ def linearized_members(
 
 
 def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return a member's initial training and test predictions, which are 0 if the initialization is symmetric."""
+    """Return a member's initial predictions on the training and test sets, or 0 if initialization is symmetric."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
@@ -209,7 +210,10 @@ def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
 def _own_descent(
     k: np.ndarray, data: Dataset, f0: Any, f0_test: Any, training: Training, learning_rate: float
 ) -> Trajectory:
-    """Return the trajectory of kernel descent with K_0 (rows, k, n, k), treating the coupled outputs as one vector."""
+    """Return the trajectory of kernel descent with a member's K_0, treating the coupled outputs as one vector.
+
+    K_0 has shape (rows, k, n, k).
+    """
     size = data.y_train.size
     k = k.reshape(-1, size)
     return kernel_descent(
@@ -233,7 +237,7 @@ class References:
         self._warned: set[str] = set()
 
     def inputs(self, point: Point) -> SharedInputs:
-        """Return the inputs that members at a point share, which do not depend on the learning rate or the labels."""
+        """Return the inputs that members at a point share; they do not depend on the learning rate or the labels."""
         key = point.kernel_key, point.training
         if key not in self._inputs:
             # Successive cells usually have the same kernel, so inputs for other kernels can be dropped.

@@ -17,9 +17,9 @@ class SharedInputs(NamedTuple):
 
     Attributes:
         stepper: the stepper of the network family.
-        arrays: arrays that the stepper needs, in float64 on the host. They include "span" (d, r) if networks see the
-            inputs as r coordinates in the space spanned by all rows. If there are fewer rows than features, the
-            components of the weights outside this space affect no output and do not change.
+        arrays: arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
+            networks see the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than
+            features, the components of the weights outside this space affect no output and do not change.
         norm: ||X||_2 of the training inputs, or NaN if no bound needs the norm.
     """
 
@@ -41,8 +41,9 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     Args:
         network: the network family.
         data: the data.
-        training: how members are trained. Coordinates in the span are used only for plain descent, which moves weights
-            only along the inputs, and only without user-supplied measures, which see all features.
+        training: how members are trained. Coordinates in the span are used only for plain descent, because it moves
+            weights only along the inputs, and only if there are no user-supplied measures, because these see all
+            features.
         by_span: whether networks may see the inputs as coordinates in the span of all rows.
     """
     arrays: dict[str, np.ndarray] = {}
