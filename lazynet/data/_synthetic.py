@@ -15,7 +15,7 @@ from lazynet.typing import Real
 
 
 def normal(key: Array, *shape: int) -> np.ndarray:
-    """Sample standard normal numbers in float32, so that JAX's x64 mode does not matter, and return them as float64."""
+    """Draw standard normal samples in float32, whatever JAX's x64 mode, and return them as float64."""
     return np.asarray(jax.random.normal(key, shape, dtype=jnp.float32)).astype(np.float64)
 
 

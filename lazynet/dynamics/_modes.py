@@ -207,7 +207,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
-    """Return 0, followed by times on a logarithmic scale that start before the fastest mode decays."""
+    """Return 0 and logarithmically spaced times, the first of which lies before the fastest mode decays."""
     first = min(end, 1e-3 / largest) if largest > 0 else end
     return np.concatenate([[0.0], np.geomspace(first, end, 2 + int(30 * np.log10(end / first)))])
 

@@ -1,4 +1,4 @@
-"""The folder of a study, with options to resume the study, share its work and limit its time."""
+"""The folder in which a study is stored, and options to resume the study, share its work and limit its running time."""
 
 import os
 from dataclasses import dataclass

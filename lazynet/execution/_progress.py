@@ -70,7 +70,7 @@ class Progress:
             self._bar.update(self._task, advance=units, description=self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:
-        """Show the stage of a task; `amount` is the fraction completed if at most 1, or else the number of products."""
+        """Show the stage of a task; `amount` is a fraction completed (at most 1) or a number of products."""
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
             self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
@@ -102,7 +102,7 @@ class TaskProgress:
         self._bar, self._name = bar, name
 
     def stage(self, stage: str, amount: float) -> None:
-        """Show a stage; `amount` is the fraction completed if at most 1, or else the number of products."""
+        """Show a stage; `amount` is a fraction completed (at most 1) or a number of products."""
         self._bar.stage(self._name, stage, amount)
 
     def steps(self, units: int, flops: float | None) -> Callable[[int], None]:
@@ -183,7 +183,7 @@ class Stages:
             self._status.stop()
 
     def tell(self, stage: str, amount: float | None = None) -> None:
-        """Show a stage; `amount` is the fraction completed if at most 1, or else the number of products."""
+        """Show a stage; `amount` is a fraction completed (at most 1) or a number of products."""
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"
             self._status.update(stage + done)

@@ -200,7 +200,7 @@ def _run_tasks(
 ) -> list[Arrays]:
     """Return the arrays of this shard's cells, in order.
 
-    With several processes, only the first process returns the arrays of all these cells.
+    If there are several processes, only the first returns the arrays of cells that were already stored.
     """
     shard = (folder and folder.shard) or (1, 1)
     tasks = _tasks_of_shard(study.tasks(record), shard)

@@ -196,7 +196,7 @@ def network_variables(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return losses, errors and other measures, and the step at which each member diverged.
 
-    Measures have shape (members, step, ...). The measures of a diverged member are NaN from the step of divergence on.
+    Measures have shape (members, step, ...). All measures are NaN once a member has diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)

@@ -19,7 +19,7 @@ def mesh_for(members: int, width: int) -> Mesh | None:
     """Return the device mesh for members that train together, or None to use the default device.
 
     Members are divided equally among the devices. If there are fewer members than devices, the neurons of wide networks
-    are divided as well. With several processes, all devices are always used; if members and neurons cannot be
+    are divided as well. If there are several processes, all devices are always used; if members and neurons cannot be
     divided equally, `padded` adds members.
     """
     devices = jax.devices()

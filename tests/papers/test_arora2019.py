@@ -17,8 +17,11 @@ from lazynet.studies.sweep import population_bounds, speed_gap
 from lazynet.theory import unseen_share
 
 TINY = SIZES["tiny"]
-# Parts are kept in memory.
-WORK = Work("arora2019", "tiny")
+
+
+@pytest.fixture(scope="module")
+def paper(reproduced):
+    return reproduced("arora2019")
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +30,18 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def sweeps(data):
-    return {kind: lz.sweep(arora2019.NETWORK, labeled, *TINY.speed[1:]) for kind, labeled in data.items()}
+def sweeps(paper):
+    return {kind: paper.part(f"speed-digits-{kind}") for kind in arora2019.LABELS}
 
 
 @pytest.fixture(scope="module")
-def scales(data):
-    return lz.sweep(arora2019.NETWORK, data["true"], *TINY.scales[1:], axes={"init_scale": list(arora2019.KAPPAS)})
+def scales(paper):
+    return paper.part("scales-digits-true")
 
 
 @pytest.fixture(scope="module")
-def norms():
-    return functions.norms_of(WORK, TINY.functions)
+def norms(paper):
+    return functions.norms_of(paper.work, TINY.functions)
 
 
 def broken(claims):
@@ -46,10 +49,8 @@ def broken(claims):
 
 
 @pytest.mark.slow
-def test_labels_are_learned_in_their_order():
-    n, *members = TINY.curves
-    datasets, axes = arora2019.labeled(arora2019.images("digits", n)), {"init_scale": [1.0, 0.01]}
-    curves = {kind: lz.sweep(arora2019.NETWORK, labeled, *members, axes=axes) for kind, labeled in datasets.items()}
+def test_labels_are_learned_in_their_order(paper):
+    curves = {kind: paper.part(f"curves-digits-{kind}") for kind in arora2019.LABELS}
     assert broken(arora2019.order_of_losses("digits", curves)) == []
     exchanged = curves | {"true": curves["random"], "random": curves["true"]}
     assert broken(arora2019.order_of_losses("digits", exchanged)) == [
@@ -89,12 +90,13 @@ def test_where_widths_are_too_small_the_gap_has_to_fall(scales):
 
 
 @pytest.mark.slow
-def test_the_kernel_is_right_longer_about_wider_networks():
-    modes = arora2019.last_steps(WORK, "digits", TINY.modes)
+def test_the_kernel_is_right_longer_about_wider_networks(paper):
+    modes = arora2019.last_steps(paper.work, "digits", TINY.modes)
     assert modes["last_step"].shape == (2, len(TINY.modes.widths), TINY.modes.n)
     assert broken(arora2019.held("digits", modes)) == []
     assert len(broken(arora2019.held("digits", modes | {"last_step": modes["last_step"][:, ::-1]}))) == 3
-    other = arora2019.last_steps(WORK, "digits", TINY.modes, lambda x: 1.1 * arora2019.KERNEL(x))
+    in_memory = Work("arora2019", "tiny")
+    other = arora2019.last_steps(in_memory, "digits", TINY.modes, lambda x: 1.1 * arora2019.KERNEL(x))
     assert "digits, random labels: t* of the widest" in " ".join(broken(arora2019.held("digits", other)))
     # A recomputation for random labels and the narrowest network.
     labeled = arora2019.labeled(arora2019.images("digits", TINY.modes.n))["random"]
@@ -192,15 +194,17 @@ def half_fit(kernel, data, y):
 
 
 @pytest.mark.slow
-def test_networks_are_trained_and_tested_on_the_same_noise():
-    size = TINY.noisy._replace(seeds=1, steps=40)
-    finite = arora2019.noisy_networks(WORK, "digits", size)
-    noisy = arora2019.with_noise(arora2019.images("digits", size.n, n_test=200), 0.5, 0)
-    result = lz.sweep(lz.TwoLayer(width=2), noisy, size.widths, 1, 40)
-    assert finite["error"][5] == float(result.test_error[0, 0, -1])
-    assert finite["complexity"][5] == pytest.approx(float(result.complexity))
-    assert finite["kernel_error"][5] == float(result.kernel_test_error[-1])
-    assert finite["bound"][5] == float(population_bounds(result, arora2019.DELTA)[0, 0, -1])
+def test_networks_are_trained_and_tested_on_the_same_noise(paper):
+    size, half = TINY.noisy, []
+    finite = arora2019.noisy_networks(paper.work, "digits", size)
+    images = arora2019.images("digits", size.n, n_test=200)
+    for seed in range(size.seeds):
+        noisy = arora2019.with_noise(images, 0.5, seed)
+        result = lz.sweep(lz.TwoLayer(width=2), noisy, size.widths, [seed], size.steps)
+        bound = population_bounds(result, arora2019.DELTA)[0, 0, -1]
+        half.append([result.test_error[0, 0, -1], result.complexity, result.kernel_test_error[-1], bound])
+    for name, expected in zip(("error", "complexity", "kernel_error", "bound"), np.mean(half, axis=0), strict=True):
+        assert finite[name][5] == pytest.approx(float(expected), rel=1e-12), name
     assert finite["error"][0] < 0.1 < 0.3 < finite["error"][-1]
     assert not arora2019.tracked("digits", finite | {"error": finite["error"][::-1]}, 0.9).holds
 
@@ -245,17 +249,17 @@ def test_sums_of_powers_are_below_the_sums_of_bounds(norms):
 
 
 @pytest.mark.slow
-def test_networks_do_not_learn_odd_powers():
-    errors = {p: functions.error_of(p, TINY.functions, WORK) for p in (1, 2, 3)}
+def test_networks_do_not_learn_odd_powers(paper):
+    errors = {p: functions.error_of(p, TINY.functions, paper.work) for p in (1, 2, 3)}
     assert broken(functions.learned(errors)) == []
     assert errors[3] > 0.95 * unseen_share(3, functions.DIM)
     assert len(broken(functions.learned({1: errors[3], 2: errors[3], 3: errors[1]}))) == 3
 
 
 @pytest.mark.slow
-def test_figure_1_of_du_et_al():
-    data = lz.sphere(TINY.du2018.n, 8, TINY.du2018.n, jax.random.key(0))
-    result = lz.sweep(lz.TwoLayer(width=2), data, TINY.du2018.widths, 1, du2018.EPOCHS)
+def test_figure_1_of_du_et_al(paper):
+    result = paper.part("du2018")
+    assert (result.width.values.tolist(), int(result.step[-1])) == (list(TINY.du2018.widths), du2018.EPOCHS)
     assert broken(du2018.claims(result)) == []
     backwards = result.assign_coords(width=result.width.values[::-1]).sortby("width")
     assert len(broken(du2018.claims(backwards))) == 4
@@ -286,10 +290,8 @@ FIGURES = {f"{name}_digits" for name in ("speed", "movement", "modes", "noise", 
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--check", "--out", str(out)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_the_command(paper, capsys):
+    out, lines = paper.out, paper.text.splitlines()
     summary = json.loads((out / "summary.json").read_text())
     assert summary["passed"]
     assert [summary["paper"], summary["size"]] == ["arora2019", "tiny"]

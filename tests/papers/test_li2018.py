@@ -13,43 +13,40 @@ from lazynet import cli
 from lazynet.cli._papers import estimate
 from lazynet.papers import li2018
 from lazynet.papers import li2018_structure as structure
-from lazynet.papers.li2018_setting import MEASURED, MOVED, SGD, drawn, evenly, first_step, spectra
+from lazynet.papers.li2018_setting import MOVED, SGD, drawn, first_step, spectra
 from lazynet.papers.li2018_sizes import BATCH, SIZES, jobs
-from lazynet.papers.work import Work
 from lazynet.plan import Job
 from lazynet.training import batch_key, member_key
 
 TINY = SIZES["tiny"]
-# Parts are kept in memory.
-WORK = Work("li2018", "tiny")
 DATA = drawn(TINY.data)
 WIDE = TINY.networks.widths[-1]
 NETWORK = li2018.NETWORK.clone(outputs=TINY.data.classes)
 
 
-def sweep(data, steps, snapshots, **measures):
-    widths, seeds, _ = TINY.networks
-    measure = lz.Measure(predictions=False, **measures)
-    return lz.sweep(NETWORK, data, widths, seeds, steps, snapshots=snapshots, measure=measure, progress=False, **SGD)
+@pytest.fixture(scope="module")
+def paper(reproduced):
+    return reproduced("li2018")
 
 
 @pytest.fixture(scope="module")
-def result():
-    return sweep(DATA, TINY.networks.steps, evenly(TINY.networks.steps, 10), rows=MEASURED)
+def result(paper):
+    return paper.part("mixture")
 
 
 @pytest.fixture(scope="module")
-def early():
-    return sweep(DATA, TINY.early, range(TINY.early + 1), rows=MEASURED)
+def early(paper):
+    return paper.part("mixture-early")
 
 
 @pytest.fixture(scope="module", name="spectra")
-def both_spectra():
+def both_spectra(paper):
     return {
         kind: spectra(
-            Work("li2018", "tiny"), kind, drawn(TINY.data, unit=kind == "unit"), [WIDE], 2, TINY.networks.steps
+            *(paper.work, f"spectra-{kind}", drawn(TINY.data, unit=kind == "unit")),
+            *([WIDE], seeds, TINY.networks.steps),
         )
-        for kind in ("unit", "raw")
+        for kind, seeds in (("unit", TINY.networks.seeds), ("raw", 1))
     }
 
 
@@ -224,9 +221,9 @@ def test_poorer_structure_takes_more():
 
 
 @pytest.mark.slow
-def test_the_update_has_a_leading_value_for_each_component():
+def test_the_update_has_a_leading_value_for_each_component(paper):
     structures = {at: TINY.data._replace(classes=at[0], components=at[1]) for at in TINY.structures}
-    counts = np.array([structure.leading_of(WORK, mixture, TINY) for mixture in structures.values()])
+    counts = np.array([structure.leading_of(paper.work, mixture, TINY) for mixture in structures.values()])
     assert structure.leads(structures, counts).holds
     assert not structure.leads(structures, counts[::-1]).holds
 
@@ -260,19 +257,16 @@ def test_no_line_separates_the_crossed_classes():
 
 
 @pytest.mark.slow
-def test_uncoupled_units_fall_with_the_width():
-    data = drawn(TINY.data._replace(n=60), sigma=0.0)
-    result = sweep(data, TINY.varied.steps, 1, own={"coupled": structure.coupled})
+def test_uncoupled_units_fall_with_the_width(paper):
+    result = paper.part("centers")
     assert structure.coupling(result).holds
     assert not structure.coupling(reversed_widths(result)).holds
     assert not structure.coupling(result.assign(coupled=result.coupled * 0 + 0.5)).holds
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path, capsys):
-    out = tmp_path / "out"
-    assert cli.main(["reproduce", "li2018", "--size", "tiny", "--check", "--out", str(out)]) == 0
-    text = capsys.readouterr().out
+def test_the_command(paper, capsys):
+    out, text = paper.out, paper.text
     summary = json.loads((out / "summary.json").read_text())
     assert summary["passed"]
     count = len(summary["claims"])

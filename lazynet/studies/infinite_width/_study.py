@@ -64,7 +64,7 @@ class InfiniteWidth:
         return as_json(self._settings() | {"tolerance": self.tolerance, "data": fingerprint(*arrays)})
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the stored record, or else a new record with the settings and the current time."""
+        """Return the stored record or, if there is none, a new record with the settings and the current time."""
         return stored or {"settings": json.loads(as_json(self._settings())), "begun": time.time()}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:

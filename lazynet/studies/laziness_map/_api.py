@@ -318,7 +318,7 @@ def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, fl
 
 
 def _given_up(rounds: list[Round]) -> set[int]:
-    """Return the widths at which most networks at the middle of the bracket do not fit their data."""
+    """Return the widths at which most networks at the midpoint of the bracket fail to fit their data."""
     return {width for by_width in rounds for width, (_, changes) in by_width.items() if np.isnan(mean_of_most(changes))}
 
 

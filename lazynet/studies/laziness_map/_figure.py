@@ -105,7 +105,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
 
 
 def _collapse(result: Result) -> str:
-    """Return the title of the panel on which the kernel-change curves collapse; the title states their spread."""
+    """Return the title of the panel on which the kernel-change curves collapse; the title gives their spread."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"

@@ -49,7 +49,7 @@ def line_ensemble(
         snapshots: number of log-spaced snapshots, or a list of their steps.
         learning_rate: eta, as in `lazynet.sweep`.
         dtype: dtype used for training, "float32" or "float64".
-        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its time.
+        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.
         progress: whether to show progress on a terminal.
 
     Returns:

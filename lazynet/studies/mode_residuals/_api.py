@@ -62,7 +62,7 @@ def mode_residuals(
         snapshots: number of log-spaced snapshots, or a list of their steps, as in `lazynet.sweep`.
         learning_rate: eta, as in `lazynet.sweep`.
         dtype: dtype used for training, "float32" or "float64".
-        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its time.
+        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.
         progress: whether to show progress on a terminal.
 
     Returns:

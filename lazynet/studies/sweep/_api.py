@@ -64,7 +64,7 @@ def sweep(
         measure: what to measure, and what to compare the networks with.
         dtype: dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
         out: a new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a
-            sweep, share it among processes or limit its time.
+            sweep, share it among processes or limit its run time.
         progress: whether to show progress on a terminal.
 
     Returns:

@@ -75,7 +75,7 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
 
 
 def _finding(result: Result, verdict: Verdict) -> str:
-    """Return the figure's title, which states how many predictions hold and how far the widest networks have moved."""
+    """Return the figure's title, which says how many predictions hold and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
     names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
@@ -131,7 +131,7 @@ def _draw_loss(axes: Axes, result: Result) -> None:
 def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: dict[str, Curve]) -> None:
     """Draw the seed means of quantities against the width, and the predicted slopes as dashed lines.
 
-    The legend states the fitted slopes.
+    The legend shows the fitted slopes.
     """
     widths = result.width.values
     rows = {row.quantity: row for row in verdict.rows}
