@@ -20,5 +20,5 @@ class Convolutional(nn.Module):
 if __name__ == "__main__":
     data = lz.load_dataset("digits", classes=(0, 1), n_train=32, n_test=16)
     network = lz.from_flax(Convolutional, parametrization="standard")
-    result = lz.sweep(network, data, widths=[16, 256], seeds=4, steps=20)
+    result = lz.sweep(network, data, widths=[16, 128], seeds=4, steps=20)
     print(lz.verify(result))

@@ -7,7 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+from compilation import EXACT
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # One compilation cache for the run: its workers and the processes that tests start inherit the variables.
@@ -49,11 +51,15 @@ SLOW_EXAMPLES = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Mark slow examples, which cannot carry a decorator."""
+def pytest_collection_modifyitems(config, items):
+    """Mark slow examples, which cannot carry a decorator, and select the exact tests or all others."""
+    chosen, others = [], []
     for item in items:
         if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES:
             item.add_marker("slow")
+        (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
 
 
 @pytest.fixture(scope="session", autouse=True)

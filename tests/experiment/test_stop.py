@@ -91,8 +91,7 @@ def test_a_plateau_is_a_number_of_steps_without_a_fall():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "loss"),
-    [({}, 2.5), (LOG_LOSS, 0.57)],
-    ids=["plain", "momentum"],
+    [pytest.param({}, 2.5, id="plain"), pytest.param(LOG_LOSS, 0.57, id="momentum", marks=pytest.mark.exact)],
 )
 def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
     free, result = (sweep(widths=[8], stop=stop, **options) for stop in (None, lz.Stop(loss=loss)))

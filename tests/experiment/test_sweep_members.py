@@ -18,9 +18,11 @@ from lazynet.training._keys import member_key
 DATA = lz.load_dataset("digits", n_train=24, n_test=10)
 # Linear in its parameters, so that descent diverges just where the rate is above 2 / lambda_max(K_0) of the member.
 LINEAR = lz.TwoLayer(width=8, train="readout")
+EXACT = pytest.mark.exact
 
 
 @pytest.mark.slow
+@EXACT
 def test_a_member_does_not_depend_on_the_others():
     """The same in a sweep of more widths and seeds; in float64, because another packing rounds otherwise."""
     network = lz.TwoLayer(width=8)
@@ -36,6 +38,7 @@ def test_a_member_does_not_depend_on_the_others():
 
 
 @pytest.mark.slow
+@EXACT
 def test_the_start_is_the_same_in_both_dtypes():
     network = lz.TwoLayer(width=16, init_scale=0.7, readout="gaussian", train="both")
     options, dtypes = {"measure": lz.Measure(kernel_drift=False)}, ("float32", "float64")
@@ -223,9 +226,19 @@ def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
     ("network", "dtype", "options"),
     [
         (lz.TwoLayer(width=32), "float32", {}),
-        (lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}),
-        (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
-        (lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5), "float64", {}),
+        pytest.param(lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}, marks=EXACT),
+        pytest.param(
+            lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False),
+            "float64",
+            {},
+            marks=EXACT,
+        ),
+        pytest.param(
+            lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5),
+            "float64",
+            {},
+            marks=EXACT,
+        ),
     ],
 )
 def test_networks_see_the_space_of_their_inputs_only(network, dtype, options, monkeypatch):

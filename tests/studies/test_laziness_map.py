@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from compilation import optimized
 from unchecked import unchecked
 
 import lazynet as lz
@@ -24,7 +25,8 @@ ALONE = lz.Measure(predictions=False)
 
 @pytest.fixture(scope="module")
 def found():
-    return lz.laziness_map(BOTH, DATA, [512, 64], SCALES[::-1], **OPTIONS)
+    with optimized():
+        return lz.laziness_map(BOTH, DATA, [512, 64], SCALES[::-1], **OPTIONS)
 
 
 SMALL = {"seeds": 2, "fitted": 0.3, "change": 0.1, "progress": False}
@@ -104,7 +106,8 @@ def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
 @pytest.mark.slow
 def test_a_boundary_that_is_steeper_is_told_why():
     """Narrow networks of hidden weights alone, where flips of single units are what changes the kernel."""
-    found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [64, 1024], [0.03, 30.0], change=0.08, **OPTIONS)
+    with optimized():
+        found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [64, 1024], [0.03, 30.0], change=0.08, **OPTIONS)
     assert found.attrs["boundary_exponent"] < -0.6
     assert "m^(-3/2)" in found.attrs["reason"]
 

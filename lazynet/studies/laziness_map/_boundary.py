@@ -62,8 +62,8 @@ def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], leve
 
 def fit_boundary(
     widths: Num[np.ndarray, " w"],
-    scales: Sequence[Num[np.ndarray, " a"]],
-    changes: Sequence[Float[np.ndarray, "a s"]],
+    scales: Sequence[Num[np.ndarray, " _"]],
+    changes: Sequence[Float[np.ndarray, "_ s"]],
     level: float,
 ) -> Boundary:
     """For each width, find the scale at which the mean change over seeds equals a level; fit a power law to the scales.

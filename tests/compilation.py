@@ -1,0 +1,38 @@
+"""How programs of the tests are compiled, set on import, which has to precede that of JAX.
+
+Most programs of the tests run for milliseconds, and compiling them without optimization takes a third of the time.
+Tests that are marked "exact" run in a process of their own, which compiles as users do; see test_exact.py.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+EXACT = "LAZYNET_TEST_EXACT" in os.environ
+UNOPTIMIZED = "jax_disable_most_optimizations"
+FLAGS = "--xla_cpu_parallel_codegen_split_count=1"
+if version("jaxlib").startswith("0.10."):
+    # Later versions have no such emitters for a CPU, and end at a flag that they do not know.
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+if not EXACT and FLAGS not in os.environ.get("XLA_FLAGS", ""):
+    # The flags that a developer gives come last and win.
+    os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+os.environ.setdefault(UNOPTIMIZED.upper(), "0" if EXACT else "1")
+
+
+@contextmanager
+def optimized() -> Iterator[None]:
+    """Compile with all optimizations, for work that takes longer than its compilation."""
+    import jax
+
+    before = jax.config.read(UNOPTIMIZED)
+    jax.config.update(UNOPTIMIZED, False)
+    yield
+    jax.config.update(UNOPTIMIZED, before)
+
+
+def of_users() -> dict[str, str]:
+    """Return the environment for a process that runs exact tests."""
+    names = {"XLA_FLAGS", UNOPTIMIZED.upper()}
+    return {name: value for name, value in os.environ.items() if name not in names} | {"LAZYNET_TEST_EXACT": "1"}
