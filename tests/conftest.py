@@ -23,9 +23,9 @@ if "LAZYNET_TEST_CACHE" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
-from jaxtyping import install_import_hook
+from typecheck import type_checks
 
-with install_import_hook("lazynet", "typecheck.check_types"):
+with type_checks("lazynet"):
     import lazynet  # noqa: F401
 
 import jax
