@@ -227,12 +227,7 @@ def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
     [
         (lz.TwoLayer(width=32), "float32", {}),
         pytest.param(lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}, marks=EXACT),
-        pytest.param(
-            lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False),
-            "float64",
-            {},
-            marks=EXACT,
-        ),
+        (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
         pytest.param(
             lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5),
             "float64",
