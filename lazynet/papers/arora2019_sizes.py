@@ -66,11 +66,11 @@ SMALL = Size(
 SIZES = {
     "tiny": Size(
         datasets=("digits",),
-        curves=Networks(8, (1024,), 6, 100),
+        curves=Networks(8, (1024,), 4, 100),
         speed=Networks(8, (1024, 16384), 4, 100),
         many=Networks(32, (256, 1024), 2, 100),
         modes=Networks(8, (256, 4096), 2, 100),
-        scales=Networks(8, (1024, 4096), 4, 100),
+        scales=Networks(8, (1024, 16384), 4, 100),
         noisy=Networks(32, (512,), 2, 100),
         n_kernel=240,
         n_test=100,
