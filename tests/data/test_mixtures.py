@@ -25,7 +25,6 @@ def nearest(data, centers):
     return distances(data.x_train, centers).argmin(axis=1)
 
 
-@pytest.mark.slow
 def test_the_papers_mixture(key):
     """Norms of centers and noise, and the scaling to unit norm."""
     raw = mixture(2000, 50, 400, key, 5, 2, unit=False)
@@ -43,7 +42,6 @@ def test_the_papers_mixture(key):
     assert is_labels(unit.y_train)
 
 
-@pytest.mark.slow
 def test_components_of_a_class_are_its_own(key):
     data = mixture(60, 0, 50, key, 3, 2, sigma=0.0)
     at = [np.unique(data.x_train[data.y_train.argmax(axis=1) == label].round(9), axis=0) for label in range(3)]
@@ -51,7 +49,6 @@ def test_components_of_a_class_are_its_own(key):
     assert len(np.unique(np.concatenate(at), axis=0)) == 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "components", "delta", "lambda_"),
     [
@@ -85,7 +82,6 @@ def by_distance(data):
     return np.argmax(every < limit, axis=1)
 
 
-@pytest.mark.slow
 def test_two_caps_of_two_points_reach_the_ends(key):
     """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
     data = mixture(4000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
@@ -99,7 +95,6 @@ def test_small_distances_keep_their_digits(key):
     np.testing.assert_allclose([np.linalg.norm(a - b) for a, b in combinations(rows, 2)], 1e-7, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_xor_is_not_linearly_separable(key):
     data = xor(400, 100, key, diameter=0.1)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)
@@ -140,7 +135,6 @@ def test_delta_does_not_depend_on_blocks(monkeypatch):
     assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda n, key: mixture(20, n, 30, key), lambda n, key: xor(20, n, key)])
 def test_points_depend_on_the_key_alone(make, key):
     data, again = make(5, key), make(9, key)

@@ -18,7 +18,6 @@ def assert_uniform_on_the_sphere(x):
     assert np.abs(x.T @ x / n - np.eye(dim) / dim).max() < 6 * np.sqrt(3 / n) / dim
 
 
-@pytest.mark.slow
 def test_sphere_with_normal_targets(key):
     data = sphere(N, 50, 5, key)
     assert_uniform_on_the_sphere(data.x_train)
@@ -42,7 +41,6 @@ def test_sphere_with_a_function(key):
     assert sphere(30, 0, 4, key, targets=lambda x: x[:, :2] / (len(x) > 0)).y_test.shape == (0, 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [sphere, gaussian_mixture])
 def test_points_depend_on_the_key_alone(make, key):
     data, again = make(20, 5, 3, key), make(20, 9, 3, key)
@@ -55,7 +53,6 @@ def test_points_depend_on_the_key_alone(make, key):
     assert make(3, 0, 2, key).n_test == 0
 
 
-@pytest.mark.slow
 def test_mixture_of_two_classes_is_balanced_and_has_the_given_spread(key):
     data = gaussian_mixture(N + 1, 10, 8, key, spread=0.3)
     assert data.name == "gaussian-mixture"
@@ -72,7 +69,6 @@ def test_mixture_of_two_classes_is_balanced_and_has_the_given_spread(key):
         assert np.mean(np.sum(tangent**2, axis=1)) == pytest.approx(0.3**2 * 7 / 8, rel=0.1)
 
 
-@pytest.mark.slow
 def test_mixture_without_spread_sits_on_its_centers(key):
     data = gaussian_mixture(12, 6, 20, key, components=3, spread=0)
     assert data.y_train.shape == (12, 3)

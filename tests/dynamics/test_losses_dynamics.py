@@ -63,7 +63,6 @@ def root_mean_square(x):
     return np.sqrt(np.mean(np.square(x)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "reduction"), [("logistic", "sum"), ("softmax", "mean")])
 def test_flow_agrees_with_runge_kutta(loss, reduction):
     k, k_test, y, f0, f0_test = problem(loss)
@@ -126,7 +125,6 @@ def test_flow_of_the_hinge_loss_agrees_with_the_exact_flow():
     assert worst <= 1e-3 * size
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("trial", range(4))
 def test_the_estimated_error_bounds_the_true_error(trial):
     """The reference is a solution with a much smaller tolerance or, for the squared loss, the closed form."""
@@ -158,7 +156,6 @@ def test_an_unreachable_tolerance_warns():
     assert trajectory.error.total > 1e-16
 
 
-@pytest.mark.slow
 def test_flow_agrees_with_neural_tangents():
     """The solver of neural-tangents is accurate to about 1e-8."""
     k, k_test, y, f0, f0_test = problem("softmax")
@@ -200,7 +197,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reduction", "momentum", "batch"), CASES)
 def test_descent_agrees_with_optax_in_the_parameters(name, reduction, momentum, batch):
     _, _, y, f0, f0_test = problem(name)
@@ -224,7 +220,6 @@ def test_descent_agrees_with_optax_in_the_parameters(name, reduction, momentum, 
     assert trajectory.error.truncation == 0
 
 
-@pytest.mark.slow
 def test_results_do_not_depend_on_the_division_into_calls(monkeypatch):
     k, k_test, y, f0, _ = problem("logistic")
     batches = np.random.default_rng(0).integers(N, size=(700, 3))
@@ -330,7 +325,6 @@ def test_divergence_gives_infinite_predictions():
     assert trajectory.error.storage == np.inf
 
 
-@pytest.mark.slow
 def test_a_flow_of_too_many_steps_is_refused(monkeypatch):
     k, _, y, _, _ = problem("logistic")
     runaway = Loss("runaway", lambda f, y: -(f**4) - f)

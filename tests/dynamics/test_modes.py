@@ -23,7 +23,6 @@ def exact_prediction(values, q, y, factors):
     return np.einsum("ij,sj,j...->si...", q, 1 - factors, q.T @ y)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("law", ["descent", "flow"])
 def test_krylov_agrees_with_exact(law, outputs):
@@ -52,7 +51,6 @@ def test_krylov_agrees_with_exact(law, outputs):
         np.testing.assert_array_equal(trajectory.time, exact.time)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trial", range(6))
 def test_the_estimated_error_bounds_the_true_error(trial, dtype):

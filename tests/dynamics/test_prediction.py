@@ -106,7 +106,6 @@ def test_divergence_gives_infinite_predictions():
     assert not np.isfinite(moved[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_flow_agrees_with_neural_tangents(outputs):
     """Its loss has a factor 1 / (n k), which multiplies the time by n k."""

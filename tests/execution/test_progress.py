@@ -67,7 +67,6 @@ def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_pa
     assert not any("GFLOP" in each["description"] for each in updates)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("small_packs")
 def test_nothing_is_shown_without_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(progress, "product_rate", lambda dtype: pytest.fail("measured for no one"))

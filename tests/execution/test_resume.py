@@ -133,7 +133,6 @@ def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     assert saved == [*range(6), *range(5, 12)]
 
 
-@pytest.mark.slow
 def test_a_resumed_sweep_keeps_its_packs(uninterrupted, computed, monkeypatch, tmp_path):
     out = tmp_path / "run"
     sweep(out)
@@ -165,7 +164,6 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
     assert Store(out).status()[:2] == (3, 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
@@ -227,7 +225,6 @@ def test_settings_that_were_changed_are_refused(tmp_path):
             resumed(tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     sweep(tmp_path / "run")
     monkeypatch.setattr(store, "versions", lambda: {"jax_version": "0.1.0"})

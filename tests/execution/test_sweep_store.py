@@ -60,7 +60,6 @@ def test_a_run_folder(tmp_path):
         assert file.name == f"{number:06d}-{hashlib.sha256(file.read_bytes()).hexdigest()}.npz"
 
 
-@pytest.mark.slow
 def test_numpy_numbers_are_recorded_as_numbers():
     numbers = {"steps": np.int64(2), "batch_size": np.int64(4), "learning_rate": np.float64(0.01)}
     network, measure = lz.TwoLayer(width=8, output_scale=np.sqrt), lz.Measure(predictions=False, kernel_drift=False)

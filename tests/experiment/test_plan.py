@@ -18,7 +18,6 @@ from lazynet.training import Member, choose_stepper
 DIGITS = lz.load_dataset("digits", n_train=64, n_test=36)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stepper", "train"),
     [

@@ -72,7 +72,6 @@ def test_named_activations_from_covariances(activation, kappa):
         np.testing.assert_allclose(variance, np.diag(dual.value), rtol=1e-11)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "layer"),
     [
@@ -105,7 +104,6 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_the_user(name, derivative, kappa):
@@ -128,7 +126,6 @@ def test_a_function_may_have_the_name_of_another():
     np.testing.assert_allclose(gaussian_dual(erf, X), gaussian_dual("tanh", X), atol=1e-11)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("function", [jax.nn.relu6, jax.nn.hard_tanh, jax.nn.elu, lambda z: 1 / z])
 def test_functions_without_a_convergent_series_are_refused(function):
     with pytest.raises(ValueError, match="activation must be smooth and finite to have an infinite-width kernel, got"):

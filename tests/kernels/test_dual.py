@@ -86,7 +86,6 @@ def test_erf_formula(derivative):
     np.testing.assert_allclose(gaussian_dual("erf", x1, x2, kappa, derivative), expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("activation", ["erf", "gelu", "sin"])
 @pytest.mark.parametrize("init_scale", [0.3, 1.0, 3.0])
@@ -125,7 +124,6 @@ def test_too_large_a_scale_is_refused(init_scale):
 
 
 # Closed forms of angles and of neural-tangents, and Hermite series.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "derivative"),
     [("relu", False), ("erf", True), ("tanh", False), ("tanh", True), ("gelu", False), ("softplus", True)],

@@ -91,7 +91,6 @@ def test_other_numbers_of_rows_and_features(train, d, key):
     assert_close(lz.empirical_ntk(network, variables, x1, x2), np.einsum("icjc->ij", expected) / 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("m", [1, 32, 300])
 def test_units_active_on_both(m):
     active1, active2 = rows(7, m) > 0, rows(4, m, seed=1) > 0
@@ -180,7 +179,6 @@ def test_numpy_float64_outside_of_the_context(key):
     np.testing.assert_array_equal(exact, lz.empirical_ntk(network, copies, np.asarray(x, np.float64)))
 
 
-@pytest.mark.slow
 def test_the_traceable_kernel_keeps_its_dtype(key):
     network, x = lz.TwoLayer(width=8, outputs=2, train="both"), jnp.asarray(rows(3, 4), jnp.float32)
     starts = jax.vmap(lambda k: dict(network.init(k, x)))(jax.random.split(key, 3))

@@ -51,7 +51,6 @@ def by_neural_tangents(activation, depth, kappa, d, x1, x2):
         return np.asarray(kernels.nngp), np.asarray(kernels.ntk)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("activation", LAYERS)
 def test_deep_kernels_match_neural_tangents(activation, depth):
@@ -66,7 +65,6 @@ def test_deep_kernels_match_neural_tangents(activation, depth):
         np.testing.assert_allclose(kernel, expected[train], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_depth_one_is_the_two_layer_network(activation):
     x1, x2 = rows()
@@ -165,12 +163,10 @@ def test_every_parametrization_has_the_kernel_of_its_own_width(parametrization):
     check(lz.MLP(WIDTH, depth, activation=activation, parametrization=parametrization, outputs=2, **scales))
 
 
-@pytest.mark.slow
 def test_three_layer_kernel_is_a_mean():
     check(lz.ThreeLayer(WIDTH))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "options"),
     [("relu", {"filter_size": 3}), ("tanh", {"filter_size": 2, "image": (3, 2), "stride": 1})],
@@ -203,7 +199,6 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
 def test_empirical_kernels_match_jacobians_layer_by_layer(network):
     with float64():
@@ -234,7 +229,6 @@ def test_one_start_has_no_standard_error():
         lz.monte_carlo_kernel(lz.TwoLayer(4), rows()[0], starts=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("train", TRAINED)
 def test_monte_carlo_is_the_mean_of_empirical_kernels(train):
     network, done, starts = lz.MLP(8, 2, train=train), [], 3

@@ -129,7 +129,6 @@ def test_a_small_eigenvalue_that_the_targets_hardly_show_is_detected(rank):
     assert solution.error.total <= 2e-3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trial", range(12))
 def test_the_error_of_a_solution_is_not_underestimated(trial, dtype):

@@ -1,4 +1,4 @@
-"""Analytic kernels against averages over a million units of the flax module."""
+"""Analytic kernels against averages over half a million units of the flax module."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from reference import ACTIVATIONS, TRAINED, unit_rows
 import lazynet as lz
 from lazynet.kernels import average_ntk
 
-NETWORKS, WIDTH = 128, 2**13
+NETWORKS, WIDTH = 64, 2**13
 
 
 def pairs():

@@ -26,7 +26,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(operators, "PANEL", 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["memory", "disk", "devices", "none"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_operator_equals_its_matrix(dtype, storage):
@@ -57,7 +56,6 @@ def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
     assert_close(k.product(np.eye(N)), matrix.astype(np.float64))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_result_does_not_depend_on_the_number_of_devices(dtype, monkeypatch):
     x, y = unit_rows(60, 5), np.random.default_rng(1).normal(size=60)

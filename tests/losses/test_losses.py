@@ -42,7 +42,6 @@ def cases():
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", cases())
 def test_formula_and_gradient(case, dtype):

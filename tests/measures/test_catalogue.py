@@ -93,7 +93,6 @@ def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
         lz.register_quantity(QUANTITY)
 
 
-@pytest.mark.slow
 def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
     means = lz.Quantity(
         "mean_weights",

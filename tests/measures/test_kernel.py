@@ -35,7 +35,6 @@ def test_alignment_is_one_for_the_kernel_of_the_labels():
     assert float(label_alignment(2 * several @ several.T, several)) == pytest.approx(1)
 
 
-@pytest.mark.slow
 def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     # A small output scale leads to feature learning.

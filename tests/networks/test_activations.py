@@ -22,7 +22,6 @@ def test_the_list_is_the_one_tested():
     assert set(networks.ACTIVATIONS) == set(ACTIVATIONS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_value_and_slope(activation, dtype):

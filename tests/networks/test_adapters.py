@@ -54,7 +54,6 @@ FAMILIES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_of_ones_own_follows_the_protocol(family):
     network = FAMILIES[family](width=16)
@@ -77,7 +76,6 @@ def test_a_network_of_ones_own_follows_the_protocol(family):
     assert network == network.clone(width=16)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_starts_are_those_of_float32_in_float64(family):
     network = FAMILIES[family](width=16)
@@ -123,7 +121,6 @@ def use(network):
     return network.apply(network.init(KEY, X), X)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -143,7 +140,6 @@ def test_what_is_not_supported_is_said(make, said):
         use(make())
 
 
-@pytest.mark.slow
 def test_rows_that_see_each_other_are_refused():
     def normalized(params, x):
         z = x @ params

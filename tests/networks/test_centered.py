@@ -16,7 +16,6 @@ OWN = lz.from_functions(
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [lz.TwoLayer(8, symmetric=False, outputs=2), lz.MLP(8, 2), lz.ConvNet(8, filter_size=2), OWN]
 )

@@ -54,7 +54,6 @@ def test_deep_network_is_its_formula(activation, parametrization, train):
         assert_close(found, z, dtype="float32")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_starts_have_the_variances_of_the_parametrization(parametrization):
     m, exponents = 300, PARAMETRIZATIONS[parametrization].init
@@ -67,7 +66,6 @@ def test_starts_have_the_variances_of_the_parametrization(parametrization):
         assert abs(a[name].std() / std - 1) < 5 / np.sqrt(2 * a[name].size), name
 
 
-@pytest.mark.slow
 def test_the_start_is_the_same_in_both_dtypes():
     network = lz.MLP(8, 2)
     narrow = start(network)
@@ -125,7 +123,6 @@ def test_a_three_layer_network_has_three_layers():
         lz.ThreeLayer(4, depth=3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "stride"),
     [(None, 2), ((4, 3), 1), ((4, 3), 2), ((2, 3, 2), 1)],

@@ -55,7 +55,6 @@ def test_the_collection_that_is_fixed_is_kept(key):
     assert set(at["origin"]) == {"hidden"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "train"),
     [("tanh", "hidden"), ("softplus", "both"), ("tanh", "readout"), ("relu", "hidden"), ("relu", "both")],

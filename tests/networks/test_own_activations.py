@@ -79,7 +79,6 @@ def test_what_is_unknown_of_a_function_is_left_out():
     assert (network.neuron_gradient, network.scaling.homogeneous, network.custom) == (None, None, True)
 
 
-@pytest.mark.slow
 def test_functions_stand_on_an_axis_by_their_names(swept, data):
     axes = {"activation": ["tanh", same_tanh]}
     result = lz.sweep(lz.TwoLayer(width=16), data, WIDTHS[:1], 1, 10, axes=axes, progress=False)

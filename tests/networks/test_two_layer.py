@@ -82,7 +82,6 @@ def test_symmetric_start_is_zero(activation, readout, outputs, key):
     assert np.abs(apply(lopsided, start(lopsided, key, x), x)).max() > 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("readout", ["sign", "gaussian"])
 @pytest.mark.parametrize("init_scale", [1.0, 0.3])
@@ -100,7 +99,6 @@ def test_same_start_in_both_dtypes(symmetric, readout, init_scale, key):
         np.testing.assert_array_equal(weights(single, name), weights(inside, name))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_same_start_whatever_is_trained(symmetric, key):
     """A sweep over the trained part compares networks that start alike."""
@@ -112,7 +110,6 @@ def test_same_start_whatever_is_trained(symmetric, key):
             np.testing.assert_array_equal(weights(starts[0], name), weights(other, name))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.1, 1.0, 3.0])
 @pytest.mark.parametrize("readout", ["sign", "gaussian"])
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -139,7 +136,6 @@ def test_statistics_of_the_start(symmetric, readout, kappa, key):
         assert abs(np.mean(a**4) - 3) < 5 * np.sqrt(96 / a.size)
 
 
-@pytest.mark.slow
 def test_scales_that_depend_on_the_width(key):
     x = rows(6, 4)
     scaled = TwoLayer(

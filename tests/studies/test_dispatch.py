@@ -69,7 +69,6 @@ def test_results_of_no_known_kind_are_refused(function, attrs):
         function(result)
 
 
-@pytest.mark.slow
 def test_the_snapshots_of_a_run_are_labeled_too():
     snapshots = lz.train(NETWORK, DATA, jax.random.key(0), steps=5).snapshots
     assert (snapshots.attrs["kind"], snapshots.attrs["schema"]) == ("train", SCHEMA)

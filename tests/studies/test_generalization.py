@@ -32,14 +32,12 @@ def test_the_bound_of_a_sweep_is_that_of_each_network(symmetric):
     assert float(found.sel(width=256, seed=1)[-1]) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.slow
 def test_the_training_loss_in_it_is_no_smaller_than_the_true_one(key):
     run = lz.train(lz.TwoLayer(width=256), DATA, key, 20)
     far = np.minimum(1, np.abs(run.snapshots.train_prediction.values - DATA.y_train)).mean(axis=1)
     assert (far <= np.minimum(1, np.sqrt(2 * run.snapshots.train_loss.values / 32)) + 1e-6).all()
 
 
-@pytest.mark.slow
 def test_a_diverged_network_has_no_bound():
     with pytest.warns(UserWarning, match="learning_rate is"):
         result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 2, 50, learning_rate=1e8)

@@ -18,7 +18,6 @@ def data():
     return lz.load_dataset("digits", n_train=120, n_test=60)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("classes", [(0, 1), (0, 1, 2)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_losses_errors_and_complexity(dtype, classes):
@@ -48,7 +47,6 @@ def test_losses_errors_and_complexity(dtype, classes):
     assert result.attrs["resolved_loss"] > 0
 
 
-@pytest.mark.slow
 def test_the_folder_of_a_study(tmp_path, data):
     result = lz.infinite_width(lz.TwoLayer(width=2), data, steps=50, out=tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").iterdir())

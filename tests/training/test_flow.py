@@ -23,7 +23,6 @@ def times(run):
     return run.snapshots.time.values
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     network = lz.TwoLayer(width=1024, train="both", output_scale=50.0)
@@ -71,7 +70,6 @@ def test_a_feature_learning_network_follows_the_differential_equation(network):
         assert np.linalg.norm(run.variables["params"][name] - expected) < 0.04 * moved
 
 
-@pytest.mark.slow
 def test_accepted_steps_are_short_and_lower_the_loss():
     network = lz.TwoLayer(64, train="both", output_scale=0.1)
     run = run_flow(network, steps=60, snapshots=range(61), measure=LOSSES_ONLY)
@@ -111,7 +109,6 @@ def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
     assert len(set(result.train_loss.isel(width=0, seed=0, step=-1).values.tolist())) == 3
 
 
-@pytest.mark.slow
 def test_a_network_without_a_gradient_does_not_move():
     # The inputs are not negative, so both units are inactive on every row.
     network = lz.from_functions(
@@ -128,7 +125,6 @@ def test_a_network_without_a_gradient_does_not_move():
     assert (run.snapshots.displacement == 0).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["logistic", "hinge"])
 def test_flow_lowers_other_losses(loss):
     run = run_flow(lz.TwoLayer(64), loss=loss, learning_rate=1.0, measure=LOSSES_ONLY)

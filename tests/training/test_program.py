@@ -50,7 +50,6 @@ def test_snapshot_steps():
         assert (chosen[0], chosen[-1]) == (0, steps)
 
 
-@pytest.mark.slow
 @EVERY_STEPPER
 def test_data_and_steps_cause_no_new_trace(stepper, key):
     measure = Recorder(NETWORK)
@@ -67,7 +66,6 @@ def test_data_and_steps_cause_no_new_trace(stepper, key):
     assert measure.traces == traced
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -99,7 +97,6 @@ def test_progress_counts_every_step(key, monkeypatch):
     assert reported == [1] * 9
 
 
-@pytest.mark.slow
 @EVERY_STEPPER
 def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
     keys = list(jax.random.split(key, 3))
@@ -113,7 +110,6 @@ def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
     np.testing.assert_array_equal(pack.records["hidden"][:, 0], start["params"]["hidden"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -159,7 +155,6 @@ def test_an_infinite_loss_counts_as_divergence(key):
     assert outcome.diverged_at[0] == 0
 
 
-@pytest.mark.slow
 def test_the_sum_of_root_losses_in_float32_is_compensated(key):
     """A plain float32 sum of 20,000 equal terms has a relative error of about 1e-5."""
     network = TwoLayer(width=2)
@@ -190,7 +185,6 @@ def batches(key, n, size, steps, reduction="sum", dtype="float32"):
     return simulate(stepper, parameters, pack, shared, np.arange(steps + 1)).records["theta"][0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4, 5, 10])
 def test_every_epoch_is_a_permutation(size, key):
     n, epochs = 10, 4
@@ -210,7 +204,6 @@ def test_batches_depend_on_the_key_alone(key):
     assert np.any((first != 0) != (other != 0))
 
 
-@pytest.mark.slow
 def test_batches_are_the_same_in_both_dtypes(key):
     single = batches(key, 10, 3, 9)
     with float64():
@@ -218,7 +211,6 @@ def test_batches_are_the_same_in_both_dtypes(key):
     np.testing.assert_array_equal(single != 0, double != 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("reduction", "factor"), [("sum", 10 / 4), ("mean", 1 / 4)])
 def test_the_gradient_of_a_batch_is_scaled(reduction, factor, key):
     moved = batches(key, 10, 4, 1, reduction)[1]
@@ -233,7 +225,6 @@ def test_the_loss_of_a_batch_estimates_the_loss_of_the_full_batch(key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0], [0, np.sqrt(0.5 * 10)], rtol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "loss", "train_part"),
     [
@@ -266,7 +257,6 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0, -1], root_sum, rtol=1e-10)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "train_part"),
     [
@@ -315,7 +305,6 @@ def test_wide_networks_follow_their_kernel(key):
     assert 2 < gaps[0] / gaps[1] < 8
 
 
-@pytest.mark.slow
 def test_a_checkpoint_with_other_blocks_is_not_resumed(monkeypatch, key):
     """A job may resume on another number of devices, over which the units form other blocks."""
 

@@ -126,7 +126,6 @@ def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, key, 
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stepper", ["hidden", "autodiff", "preactivation"])
 def test_float32_agrees_with_float64(stepper, key):
     """Each step adds a few rounding errors to f, and descent does not amplify them: at most 64 + 50 * 16 in all."""
