@@ -40,7 +40,7 @@ Command = (
 
 
 def start(arguments: list[str] | None = None) -> int:
-    """Run the program `lazynet`, keeping compiled programs in the user's cache for later runs."""
+    """Run `lazynet`, and keep compiled programs in the user's cache for later runs."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / _processor()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code.
 
     Args:
-        arguments: command-line arguments after `lazynet`; defaults to the arguments of the process.
+        arguments: command-line arguments after `lazynet`; defaults to `sys.argv[1:]`.
     """
     command = parse(arguments)
     if command is None:
@@ -97,7 +97,7 @@ def parse(arguments: list[str] | None) -> Any:
 
 
 def _processor() -> str:
-    """Return a name for the type of processor, which may differ between machines that share a home folder."""
+    """Return a name for the processor type; machines that share a home folder may have different processors."""
     description = platform.machine() + platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         description += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

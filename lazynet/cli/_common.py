@@ -20,7 +20,7 @@ FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
 
 def _default(text: str) -> str:
-    """Return the text that states a flag's default in its help; empty if the flag is off or omitted by default."""
+    """Return the help text for a flag's default, or an empty text if the flag is off or omitted by default."""
     return "" if text in ("None", "False", "True", "") else f"(default: {text})"
 
 
@@ -39,7 +39,7 @@ Floats = Annotated[tuple[float, ...], _type_of("FLOAT ...")]
 
 
 def one_of(names: Any) -> str:
-    """Return a phrase that lists the allowed values of a flag."""
+    """Return a phrase that lists the allowed values for a flag."""
     *others, last = names
     return f"one of {', '.join(others)} or {last}"
 
@@ -93,7 +93,7 @@ class Network:
 
 @dataclass
 class Folder:
-    """Folder of the run, and settings for resuming or stopping the run."""
+    """Folder in which the run is stored, and settings for resuming or stopping the run."""
 
     out: OptionalPath = None
     """New folder for the results."""
@@ -121,7 +121,7 @@ class Folder:
 
 
 class Stopped(Exception):
-    """Raised if a command ends before its work is done.
+    """Raised when a command ends before its work is done.
 
     Attributes:
         code: the exit code.
@@ -135,7 +135,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stoppable(out: Path | None) -> Iterator[None]:
-    """Report the progress of the run in a folder if the time limit or an interrupt ends the run.
+    """If the time limit or an interrupt ends the run, report the progress stored in its folder.
 
     Raises:
         Stopped: if the run can be resumed.
@@ -151,7 +151,7 @@ def stoppable(out: Path | None) -> Iterator[None]:
 
 
 def progress_in(out: Path) -> str:
-    """Return text that describes the progress of the run in a folder and says what to do next."""
+    """Return text that says how much of the run in a folder is done, and what to do next."""
     status = Store(out).status()
     more = "" if status.result else " (use --resume to continue the run)"
     if status.finished == status.cells and not status.result:
@@ -160,7 +160,7 @@ def progress_in(out: Path) -> str:
 
 
 def print_plan(jobs: list[Job], as_json: bool) -> int:
-    """Print the memory and the number of operations that each job needs, and the free memory; return the exit code."""
+    """Print how much memory and how many operations each job needs, print the free memory, and return the exit code."""
     if as_json:
         print_json(jobs=[job._asdict() for job in jobs], free_bytes=available_memory())
     else:

@@ -1,4 +1,4 @@
-"""`lazynet data`: the data sets and their files."""
+"""`lazynet data`: list the data sets and their files, or download a data set."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -51,5 +51,5 @@ class DataCommand:
     )
 
     def run(self) -> int:
-        """Run the action and return the exit code."""
+        """Run the selected action and return the exit code."""
         return self.action.run()

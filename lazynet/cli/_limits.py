@@ -26,7 +26,7 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 
 @dataclass
 class LimitCommand:
-    """Predict the training of an infinitely wide network on a whole data set, for true and random labels.
+    """Predict how an infinitely wide network trains on a whole data set, with true labels and with random labels.
 
     All 60,000 training images of MNIST take about four minutes and 10 GB on two cores; use --n-train to select fewer.
     """
@@ -68,8 +68,9 @@ class LimitCommand:
 class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
-    For up to 16,000 examples, the command factors the kernel. For more, it uses only products with the kernel: the
-    relative error of the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few percent.
+    The command factors the kernel if there are at most 16,000 examples. Otherwise, it uses only products with the
+    kernel: the relative error in the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few
+    percent.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

@@ -72,11 +72,11 @@ class Reproduce:
 
 
 def estimate(jobs: list[Job], rate: float) -> str:
-    """Return text that lists the estimated minimum time for each job of a long reproduction.
+    """Return text that lists the estimated minimum time for each job in a long reproduction.
 
     Args:
-        jobs: jobs of the reproduction.
-        rate: floating-point operations per second in a matrix product on this machine.
+        jobs: jobs in the reproduction.
+        rate: floating-point operations per second that this machine achieves in a matrix product.
     """
     lines = []
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Terminal output for the result of a finished study, in a form that depends on the kind of study."""
+"""Terminal output for finished studies; the format depends on the kind of study."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
 
     Args:
         result: the result.
-        out: folder of the study, or None if the study has no folder.
+        out: the study's folder, or None if the study has no folder.
         as_json: whether to print one JSON object instead of tables.
         check: whether to return exit code 1 if the verdict fails.
 
@@ -52,7 +52,7 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
 
 
 def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) -> int:
-    """Print the verdict at each point of a sweep, and return the exit code."""
+    """Print the verdict at each point in a sweep, and return the exit code."""
     verdicts = [(labels, lz.verify(at), at) for labels, at in points(result)]
     if out is not None:
         write_figures(out, {_figure_name(labels): lz.plot(at, verdict) for labels, verdict, at in verdicts})
@@ -71,12 +71,12 @@ def _report_sweep(result: Result, out: Path | None, as_json: bool, check: bool) 
 
 
 def _figure_name(labels: dict[str, Any]) -> str:
-    """Return the name of the figure for a point of a sweep."""
+    """Return the name of the figure for a point in a sweep."""
     return "_".join(["sweep", *(f"{name}={value}" for name, value in labels.items())])
 
 
 def _limit_json(result: Result) -> dict[str, Any]:
-    """Return the numbers that summarize a prediction at infinite width."""
+    """Return the numbers that summarize an infinite-width prediction."""
     labels, last = result.labels.values.tolist(), result.isel(step=-1)
     return {
         "complexity": dict(zip(labels, result.complexity.values.tolist(), strict=True)),
@@ -89,7 +89,7 @@ def _limit_json(result: Result) -> dict[str, Any]:
 
 
 def _limit_table(result: Result) -> str:
-    """Return a table of the predictions at infinite width for selected steps, followed by their error bounds."""
+    """Return a table of the infinite-width predictions at selected steps, followed by their error bounds."""
     n = json.loads(result.attrs["settings"])["n_train"]
     lines = [f"{'step':>8}  {'loss, true labels':>18}  {'loss, random labels':>20}  {'test error':>10}"]
     for i in sorted({round(share * (result.sizes["step"] - 1) / 10) for share in range(11)}):

@@ -1,4 +1,4 @@
-"""`lazynet sweep`, and the commands for the folder of a study: `merge` and `status`."""
+"""`lazynet sweep`, and the commands that work on a study's folder: `merge` and `status`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,8 @@ from lazynet.training import OPTIMIZERS
 class Sweep:
     """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
-    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Except
-    for --widths and --classes, each flag with several values adds an axis to the result. Each combination of values
+    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Each flag
+    that is given several values adds an axis to the result, except --widths and --classes. Each combination of values
     has its own verdict.
     """
 
@@ -122,7 +122,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """Return the only value of a flag; if there are several values, make them an axis and return None."""
+            """If the flag has a single value, return it. Otherwise, make the values an axis and return None."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]
@@ -177,7 +177,7 @@ class Merge:
 
 @dataclass
 class Status:
-    """Print the progress of the study in a folder, or of each part of a reproduction."""
+    """Print the progress of the study stored in a folder, or the progress of each part of a reproduction."""
 
     folder: tyro.conf.Positional[Path]
     """Folder of the study or the reproduction, which was given as --out."""

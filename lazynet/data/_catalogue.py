@@ -33,7 +33,7 @@ def list_datasets() -> list[DatasetRecord]:
     """List the real data sets, without reading or downloading any of them.
 
     Returns:
-        A `DatasetRecord` for each data set, with the name, availability, folder and description of the data set.
+        A `DatasetRecord` for each data set, with its name, availability, folder and description.
 
     >>> [record.name for record in list_datasets()]
     ['digits', 'mnist', 'fashion-mnist', 'cifar10']

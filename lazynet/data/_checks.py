@@ -35,7 +35,7 @@ def check_number(name: str, value: object, *, positive: bool = False, maximum: f
 
 
 def check_key(key: object) -> Array:
-    """Return a single JAX random key, either a typed key or a raw uint32 array.
+    """Check that an argument is a single JAX random key, either typed or a raw uint32 array, and return it.
 
     Raises:
         ValueError: If `key` is not a single key.

@@ -1,4 +1,4 @@
-"""The `Dataset` class and the scaling of rows to unit norm."""
+"""The `Dataset` class, and a function that scales rows to unit norm."""
 
 from dataclasses import dataclass, replace
 
@@ -15,14 +15,14 @@ from lazynet.data._checks import check_rows, check_targets
 class Dataset:
     """Training and test examples, stored as float64 NumPy arrays.
 
-    Inputs are checked but not rescaled; use `unit_rows` for rows of unit norm. Float64 arrays are not copied.
+    Inputs are checked but not rescaled; use `unit_rows` to scale rows to unit norm. Float64 arrays are not copied.
 
     Args:
         x_train: Training inputs, a finite array-like of shape (n, d) with n >= 1 and no zero rows.
         y_train: Training targets, a finite array-like of shape (n,), or (n, k) with k >= 2.
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
         y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
-        name: Name of the data set in results.
+        name: Name for the data set in results.
         classes: Original label of each class (a list of labels if the class is a group), or None if the targets are not
             class labels.
 
@@ -97,7 +97,7 @@ class Dataset:
     def in_span(self) -> "Dataset":
         """Return the data set with inputs expressed in an orthonormal basis of the span of all inputs.
 
-        Inner products are preserved, and so are kernels and the distribution of networks whose weights are drawn from
+        This preserves inner products, kernels, and the distribution of networks whose weights are drawn from
         N(0, kappa^2 I). If there are fewer examples than features, networks that take the new inputs have fewer
         weights.
 

@@ -53,14 +53,14 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
 
     Args:
         name: "mnist" or "fashion-mnist".
-        cache: Folder in which the folder `name` is created. Defaults to the user's cache.
+        cache: Folder in which the subfolder `name` is created. Defaults to the user's cache.
         base_url: URL of the folder that contains the gzipped files. Defaults to a public mirror.
 
     Returns:
         The folder that holds the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is not one of these names, or if a downloaded file is damaged; the file is then discarded.
+        ValueError: If `name` is not listed above, or if a downloaded file is damaged; the file is then discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")

@@ -1,4 +1,4 @@
-"""Readers for the binary IDX and CIFAR-10 formats. They check the length of every file and unpickle nothing."""
+"""Readers for the binary IDX and CIFAR-10 formats. They check the length of every file and never unpickle data."""
 
 import gzip
 import math

@@ -1,4 +1,4 @@
-"""Class labels: parsing of the requested classes, and the targets that encode them."""
+"""Class labels: functions that parse the requested classes and encode them as targets."""
 
 from collections.abc import Iterable
 
@@ -89,8 +89,8 @@ def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> In
 def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
     """Encode class indices in 0..count-1 as float64 targets.
 
-    For two classes, targets are +1 for the first and -1 for the second, shape (n,). For more classes, targets are
-    one-hot rows minus 1/count, shape (n, count), and each row sums to zero.
+    Two classes are encoded as +1 for the first and -1 for the second, shape (n,). Three or more classes are encoded as
+    one-hot rows minus 1/count, shape (n, count), so that each row sums to zero.
 
     >>> class_targets(np.array([0, 1, 1]), 2)
     array([ 1., -1., -1.])

@@ -1,4 +1,4 @@
-"""Loading real data sets by name."""
+"""A function that loads real data sets by name."""
 
 import os
 from collections.abc import Callable
@@ -88,11 +88,11 @@ def load_dataset(
     n_test: int | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Load the first examples of selected classes of a real data set, in file order.
+    """Load the first examples of the selected classes from a real data set, in file order.
 
-    Files are searched for in `root` if it is given. Otherwise, they are searched for in the folder named by the
-    environment variable LAZYNET_DATA, in the folder that Debian's packages use, and in the user's cache. MNIST and
-    Fashion-MNIST are downloaded into the cache if they are in none of these folders.
+    If `root` is given, only that folder is searched for the files. Otherwise, the function searches the folder named by
+    the environment variable LAZYNET_DATA, the folder that Debian's packages use, and the user's cache. MNIST and
+    Fashion-MNIST are downloaded into the cache if none of these folders contains them.
 
     Args:
         name: "digits" (bundled with scikit-learn), "mnist", "fashion-mnist" or "cifar10".
@@ -104,8 +104,8 @@ def load_dataset(
         root: Folder that contains either the files or a subfolder `name` with the files.
 
     Returns:
-        A float64 `Dataset` whose inputs have unit norm and are not centered. Targets of two classes are +1 for the
-        first and -1 for the second, shape (n,). Targets of k > 2 classes are one-hot rows minus 1/k, shape (n, k).
+        A float64 `Dataset` whose inputs have unit norm and are not centered. Targets for two classes are +1 for the
+        first and -1 for the second, shape (n,). Targets for k > 2 classes are one-hot rows minus 1/k, shape (n, k).
 
     Raises:
         ValueError: If an argument is invalid, there are fewer examples than requested, or a file is damaged.

@@ -1,4 +1,4 @@
-"""Sampling of mixtures with separated components, and measurement of the separation in any data set."""
+"""Functions that sample mixtures of separated components and measure the separation in any data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,25 +37,25 @@ def mixture(
     delta: Real | None = None,
     lambda_: Real | None = None,
 ) -> Dataset:
-    """Sample points from several classes, each of which is a mixture of components with equal frequencies.
+    """Sample points from several classes, each a mixture of equally frequent components.
 
     Each of the k classes has l components. By default, the center mu_i of component i has coordinates drawn from
-    N(0, sigma_0^2 / dim), and the points of the component are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit`,
+    N(0, sigma_0^2 / dim). The points in the component are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true,
     scaled to unit norm (Li and Liang 2018, section 7 and assumption A2). The separation of the components is then
-    random. With `delta`, the components are exactly separated instead (assumption A1): each is a cap of the unit
+    random. If `delta` is given, the components are exactly separated instead (assumption A1): each is a cap on the unit
     sphere with diameter lambda_ * delta, and any two caps are delta apart. All pairs of centers have the same inner
     product, and the angle between a point and its center is uniformly distributed.
 
     Args:
         n_train: Number of training points, at least classes * components.
         n_test: Number of test points, at least 0.
-        dim: Number of features, at least 1; with `delta`, at least classes * components + 1.
+        dim: Number of features, at least 1, or at least classes * components + 1 if `delta` is given.
         key: JAX random key.
         classes: Number k of classes, at least 2.
         components: Number l of components per class, at least 1.
         sigma: Root mean square norm of the noise, at least 0. Defaults to 1.
         sigma_0: Root mean square norm of the centers, positive. Defaults to 5.
-        unit: Whether to scale points to unit norm. With `delta`, points always have unit norm.
+        unit: Whether to scale points to unit norm. If `delta` is given, points always have unit norm.
         delta: Distance between components, positive. Replaces `sigma` and `sigma_0`.
         lambda_: Diameter of a component divided by `delta`, at least 0. Defaults to 0. Requires `delta`.
 
@@ -65,8 +65,8 @@ def mixture(
         or `sigma`.
 
     Raises:
-        ValueError: If an argument is invalid, or if components with this diameter and distance need centers that are
-            more than 90 degrees apart.
+        ValueError: If an argument is invalid, or if the diameter and distance of the components require centers more
+            than 90 degrees apart.
 
     >>> import jax
     >>> data = mixture(40, 20, 50, jax.random.key(0), classes=3, delta=1.0, lambda_=0.1)
@@ -106,7 +106,7 @@ def mixture(
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """Sample two linearly inseparable classes in the plane: points around +-e_1, and points around +-e_2.
 
-    Each of the four components is an arc of the unit circle. The arc is centered at one of these points, and its ends
+    Each of the four components is an arc on the unit circle. The arc is centered at one of these points, and its ends
     are `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
 
     Args:
@@ -176,7 +176,7 @@ def _sample_mixture(
 ) -> Dataset:
     """Sample points in random order, with component sizes that differ by at most one.
 
-    Rows of `centers` are sorted by class, with the same number of components for each class.
+    Rows of `centers` are sorted by class, with the same number of components in each class.
     """
 
     def points_and_targets(key: Array, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,11 +196,11 @@ def _sample_mixture(
 
 @dataclass(frozen=True)
 class Separation:
-    """Separation of the components of a data set: assumption A1 of Li and Liang 2018, section 3.
+    """Separation of the components in a data set, as defined in assumption A1 of Li and Liang 2018, section 3.
 
     Attributes:
-        delta: Smallest distance between examples of different classes.
-        diameter: Largest distance between examples of the same component.
+        delta: Smallest distance between examples from different classes.
+        diameter: Largest distance between examples in the same component.
         components: Number l of components per class.
 
     >>> Separation(delta=1.0, diameter=0.05, components=2).holds
@@ -223,7 +223,7 @@ class Separation:
 
 
 def separation(data: Dataset, components: int | None = None) -> Separation:
-    """Measure the distance between the classes of the training examples, and the diameter of their components.
+    """Measure the distance between classes, and the diameter of their components, in the training examples.
 
     The measured delta is an upper bound on the delta of the distribution from which the examples are drawn, and the
     measured diameter is a lower bound on the diameter of its components: in high dimensions, no two examples are at
@@ -270,7 +270,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
 
 
 def _class_distance(x: Float[np.ndarray, "n d"], class_of_row: Int[np.ndarray, " n"]) -> float:
-    """Return the smallest distance between rows of different classes."""
+    """Return the smallest distance between rows from different classes."""
     squares = np.einsum("ij,ij->i", x, x)
     step = max(1, PAIRS // len(x))
     smallest, pair = np.inf, (0, 0)

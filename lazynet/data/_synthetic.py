@@ -15,7 +15,7 @@ from lazynet.typing import Real
 
 
 def normal(key: Array, *shape: int) -> np.ndarray:
-    """Draw standard normal samples in float32, whatever JAX's x64 mode, and return them as float64."""
+    """Draw standard normal samples in float32, regardless of JAX's x64 mode, and return them as float64."""
     return np.asarray(jax.random.normal(key, shape, dtype=jnp.float32)).astype(np.float64)
 
 
@@ -90,9 +90,9 @@ def gaussian_mixture(
         spread: Root mean square norm of the noise, at least 0. Centers have norm 1.
 
     Returns:
-        A `Dataset` named "gaussian-mixture" with inputs of unit norm. Targets of two classes are +1 and -1, shape (n,);
-        targets of more classes are one-hot rows minus 1/components, shape (n, components). Training points do not
-        depend on `n_test`.
+        A `Dataset` named "gaussian-mixture" with inputs of unit norm. Targets for two classes are +1 and -1, shape
+        (n,); targets for more classes are one-hot rows minus 1/components, shape (n, components). Training points do
+        not depend on `n_test`.
 
     Raises:
         ValueError: If an argument is invalid.

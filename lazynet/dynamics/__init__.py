@@ -1,4 +1,4 @@
-"""Predictions of the training dynamics from a kernel."""
+"""Functions that predict training dynamics from a kernel."""
 
 from lazynet.dynamics._ensemble import Ensemble, kernel_ensemble
 from lazynet.dynamics._laws import linearized_displacement

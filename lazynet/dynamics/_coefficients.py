@@ -1,4 +1,4 @@
-"""Gradient descent for any loss, in terms of the coefficients c of the predictions f0 + K c and f0_test + K_test c.
+"""Gradient descent for any loss, in terms of the coefficients c in the predictions f0 + K c and f0_test + K_test c.
 
 The parameters of a linear model f0 + Z (theta - theta_0) with K = Z Z' move along Z' g, where g is the gradient of the
 loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, including with momentum and
@@ -37,7 +37,7 @@ class DenseKernel(NamedTuple):
     Attributes:
         matrix: Kernel, shape (n, n).
         lambda_max: Largest eigenvalue.
-        rounding: Bound on the norm of the matrix of rounding errors.
+        rounding: Bound on the norm of the rounding-error matrix.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -86,7 +86,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
 
 
 def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
-    """Check that the loss returns one value per example for the targets.
+    """Check that the loss accepts the targets and returns one value per example.
 
     Raises:
         ValueError: If the loss does not support the shape of the targets.
@@ -103,7 +103,7 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
 
 
 def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
-    """Return the indices of the examples in the batch of each step, shape (steps, B), as int32.
+    """Return the indices of the examples in each step's batch, shape (steps, B), as int32.
 
     Raises:
         ValueError: If the batches are not an integer array of this shape, or if an index is out of range.
@@ -133,7 +133,7 @@ def descent_coefficients(
 ) -> Float[np.ndarray, "s ..."]:
     """Return the coefficients after the given steps of v <- mu v + g, c <- c - eta v.
 
-    In terms of the parameters, this is `optax.sgd`. Each step costs one product with K, or with the rows of K that
+    For the parameters, this amounts to `optax.sgd`. Each step costs one product with K, or with the rows of K that
     belong to the batch.
 
     Returns:
@@ -174,7 +174,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the coefficients and the velocity at the last of the `stops`, and the coefficients at all `stops`."""
+    """Return the coefficients and the velocity at the last stop, and the coefficients at all `stops`."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Gradient flow for any loss, in terms of the coefficients c of the predictions f0 + K c, solved by diffrax."""
+"""Gradient flow for any loss, solved with diffrax for the coefficients c in the predictions f0 + K c."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +26,9 @@ class Solution(NamedTuple):
     """A numerical solution of the flow.
 
     Attributes:
-        moved: Movement u - f0 of the predictions at each time, shape (s, n, ...).
+        moved: Change u - f0 in the predictions up to each time, shape (s, n, ...).
         coefficients: Coefficients c at each time, shape (s, n, ...).
-        steps: Number of steps.
+        steps: Number of integration steps.
     """
 
     moved: np.ndarray
@@ -47,14 +47,14 @@ def flow_coefficients(
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
     """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error of the predictions.
 
-    The equation is solved repeatedly by an explicit method of order five (Tsitouras 2011), each time with a smaller
+    The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
     allowed error per step. The number of steps grows with the last time, with lambda_max and with the curvature of the
-    loss. The curvature soon vanishes on examples that are fitted.
+    loss. The curvature soon vanishes for examples that are fitted.
 
     Returns:
-        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error of u relative to the largest movement. The
-        estimate is the larger of the allowed error per step and the largest difference from a solution with ten times
-        the allowed error per step. This difference overestimates the error.
+        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error in u relative to the largest change
+        u - f0. The estimate is the larger of the allowed error per step and the largest difference from a solution with
+        ten times the allowed error per step. This difference overestimates the error.
 
     Raises:
         ValueError: If even the least accurate solution takes too many steps.
@@ -108,7 +108,7 @@ def _solve(
     allowed: float,
     report: Callable[[int], None],
 ) -> Solution | None:
-    """Return the solution with the allowed error per step, or None if this takes more than STEPS steps."""
+    """Return the solution with the allowed error per step, or None if it takes more than STEPS steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))

@@ -28,7 +28,7 @@ class Law(NamedTuple):
 
     @property
     def amplification(self) -> float:
-        """Upper bound 1 / (1 - mu) on the distance by which a unit push at one step moves a mode at any later step.
+        """Upper bound 1 / (1 - mu) on how far a unit push has moved a mode by any later step.
 
         After j steps, the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
         stable, the sum of the magnitudes of the terms is largest at |z+| = 1, so |s_j| <= sum_i mu^i.
@@ -37,7 +37,7 @@ class Law(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """Largest product learning_rate * eigenvalue at which descent does not diverge."""
+        """Largest value of learning_rate * eigenvalue for which descent does not diverge."""
         return 2 * (1 + self.momentum)
 
     def growth(self, values: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def _power(factor: np.ndarray, steps: np.ndarray) -> Float[np.ndarray, "s m"]:
 
 
 def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k from the roots z+ and z- of z^2 - (1 + mu - a) z + mu.
+    """Compute 1 - r_k from the roots z+ and z- of z^2 - (1 + mu - a) z + mu.
 
     The roots are complex for a between (1 - q)^2 and (1 + q)^2, where q = sqrt(mu). With
     s_k = (z+^k - z-^k) / (z+ - z-), r_k = s_{k+1} - mu s_k.
@@ -117,7 +117,7 @@ def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
 
 
 def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k), whose first factor is accurate for small a."""
+    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k); the first factor is accurate for small a."""
     between = np.sqrt((near - a) * (far - a))
     short = 2 * a / (1 - mu + a + between)
     largest = 1 - short

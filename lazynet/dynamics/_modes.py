@@ -1,10 +1,10 @@
-"""Kernel modes that a residual excites: diagonalization gives all modes, and Lanczos gives the few that matter.
+"""Kernel modes that a residual excites: diagonalization gives all modes, and Lanczos gives only those that matter.
 
 A Krylov basis predicts a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
-the error at time t is at most the integral of the norm of the defect up to t (Saad 1992, section 4, for the
-exponential). For descent, the integral is a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there are
-too many steps to sum over, the trapezoid rule estimates the bound.
+the error at time t is at most the norm of the defect integrated up to t (Saad 1992, section 4, for the exponential). In
+descent, the integral becomes a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there are too many steps
+to sum over, the trapezoid rule estimates the bound.
 """
 
 import warnings
@@ -29,7 +29,7 @@ TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
 class Modes(NamedTuple):
-    """Modes of a kernel and the residuals along them.
+    """Kernel modes, and the residuals along them.
 
     Attributes:
         values: Eigenvalues, shape (m,).
@@ -137,7 +137,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check, 80% of the way to the depth at which the error should reach the goal."""
+    """Return the depth at which to check next: 80% of the way to where the error is expected to reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -187,7 +187,7 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
-    """Return the integral over time (for descent, the sum over steps) of the norm of the defect of all outputs."""
+    """Return the norm of the defect in all outputs, integrated over time for flow or summed over steps for descent."""
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
     if process.complete or not end > 0:
         return 0.0
@@ -213,7 +213,7 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 
 
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
-    """Return the error due to rounding: the integral of norm(E r) / norm(r_0), where E is the error of K.
+    """Return the error due to rounding: the integral of norm(E r) / norm(r_0), where E is the error in K.
 
     If the entries are rounded independently, norm(E r) is about rounding * norm(r) times the largest norm of a column,
     which is at most sqrt(lambda_max K_ii). Float64 arithmetic adds eps lambda_max norm(r).

@@ -58,11 +58,11 @@ def kernel_descent(
         y: Targets, shape (n,) or (n, k), in the form that the loss expects.
         learning_rate: Learning rate eta. The squared loss is 1/2 sum_i ||f_i - y_i||^2; any other loss is summed or
             averaged over examples.
-        steps: Either the number of steps, in which case every step from 0 on is predicted, or an integer array of shape
-            (s,) that lists the steps to predict.
+        steps: Either the number of steps, in which case all steps from 0 up to that number are predicted, or an
+            integer array of shape (s,) that lists the steps to predict.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         momentum: Momentum mu, at least 0 and below 1.
-        batches: Indices of the examples in the batch of each step, an integer array of shape (number of steps, B). The
+        batches: Indices of the examples in each step's batch, an integer array of shape (number of steps, B). The
             gradient of a summed loss is scaled by n / B. Defaults to the full batch.
         f0: Initial prediction on the training set, a number or an array with the shape of y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.

@@ -15,7 +15,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Trajectory(NamedTuple):
-    """Predictions from a kernel at s times, as NumPy float64.
+    """Kernel predictions at s times, as NumPy float64.
 
     Attributes:
         time: Times, shape (s,); for descent, the learning rate times the step.
@@ -101,7 +101,7 @@ def trajectory_from_modes(
     tolerance: float | None,
     progress: Callable[[int, float], None] | None,
 ) -> Trajectory:
-    """Return the trajectory, computed from the modes that the residual excites."""
+    """Compute the trajectory from the modes that the residual excites."""
     residual = (problem.y - problem.f0).reshape(len(problem.y), -1)
     modes, error = excited_modes(k, residual, law, method, tolerance, progress)
     shape, grown = (len(law.time), -1, *problem.y.shape[1:]), law.growth(modes.values)
@@ -117,7 +117,7 @@ def trajectory_from_modes(
 def trajectory_from_coefficients(
     k: DenseKernel, problem: Problem, law: Law, coefficients: np.ndarray, truncation: float
 ) -> Trajectory:
-    """Return the trajectory, computed from coefficients of shape (s, n, ...) with one product per kernel."""
+    """Compute the trajectory from coefficients of shape (s, n, ...), using one product per kernel."""
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
         columns = np.moveaxis(coefficients, 0, -1)

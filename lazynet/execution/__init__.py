@@ -1,4 +1,4 @@
-"""Execution: a runner that reads the stored cells, and computes and stores the missing cells."""
+"""A runner that reads the stored cells of a study, and computes and stores the missing cells."""
 
 from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate

@@ -1,4 +1,4 @@
-"""Checkpoints, stored with orbax, of cells that take a long time to compute."""
+"""Orbax checkpoints for cells that take a long time to compute."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ SECONDS = 60.0
 
 
 class CellCheckpoint:
-    """The last saved state of one cell, stored in a separate folder; `lazynet.training.simulate` describes the state.
+    """The last saved state of one cell, stored in a separate folder; see `lazynet.training.simulate` for its contents.
 
     The state is stored as one array of bytes with its SHA-256 hash, so that any damage is detected.
     """
@@ -25,7 +25,7 @@ class CellCheckpoint:
         self._folder, self._saved = folder.absolute(), time.monotonic()
 
     def part(self, name: str) -> "CellCheckpoint":
-        """Return the checkpoint of one training run within the cell."""
+        """Return the checkpoint for one training run within the cell."""
         return CellCheckpoint(self._folder / name)
 
     def load(self) -> dict[str, np.ndarray] | None:
@@ -55,7 +55,7 @@ class CellCheckpoint:
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Replace the last saved state; if the process is killed while saving, the previous state remains."""
+        """Replace the last saved state; if the process is killed during the save, the previous state remains."""
         before, stream = self._steps(), io.BytesIO()
         named: dict[str, Any] = arrays
         np.savez(stream, **named)
@@ -78,7 +78,7 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all states when the cell is finished or must start over."""
+        """Remove all states once the cell is finished, or when it must start over."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
@@ -88,14 +88,14 @@ class CellCheckpoint:
 
 
 class Budget:
-    """A checkpoint that is also due when the time limit is reached; saving the state then ends the study."""
+    """A checkpoint that is also due when time runs out; saving the state then ends the study."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
-        """Combine a checkpoint with a deadline on the clock `time.monotonic`."""
+        """Combine a checkpoint with a deadline measured by `time.monotonic`."""
         self._checkpoint, self._deadline = checkpoint, deadline
 
     def part(self, name: str) -> "Budget":
-        """Return the checkpoint of one training run within the cell."""
+        """Return the checkpoint for one training run within the cell."""
         return Budget(self._checkpoint.part(name), self._deadline)
 
     def load(self) -> dict[str, np.ndarray] | None:
@@ -103,18 +103,18 @@ class Budget:
         return self._checkpoint.load()
 
     def due(self) -> bool:
-        """Return whether it is time to save the state, either as usual or because the time limit is reached."""
+        """Return whether to save the state now, because a minute has passed or the time limit has been reached."""
         return self.over() or self._checkpoint.due()
 
     def over(self) -> bool:
-        """Return whether the time limit is reached."""
+        """Return whether the time limit has been reached."""
         return time.monotonic() >= self._deadline
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Replace the last saved state.
 
         Raises:
-            OutOfTime: if the time limit is reached.
+            OutOfTime: if the time limit has been reached.
         """
         self._checkpoint.save(step, arrays)
         if self.over():

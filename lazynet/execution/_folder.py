@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder for a study that may be stopped, resumed and shared by several processes.
+    """A folder for a study that can be stopped, resumed and shared among several processes.
 
     Every finished cell is stored immediately, with a checksum, and the state of a long cell is stored once a minute. On
     machines of the same kind, a resumed study gives the same result, bit for bit, as an uninterrupted study.
