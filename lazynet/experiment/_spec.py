@@ -75,17 +75,17 @@ class Spec:
 
     @property
     def varied(self) -> dict[str, list[Any]]:
-        """The labels of each axis with several values; each such axis is a dimension of the result."""
+        """The labels of each axis that has several values and therefore becomes a dimension of the result."""
         return {axis.name: list(axis.labels) for axis in self.axes if len(axis.values) > 1}
 
     @property
     def layers(self) -> list[str]:
-        """The names of the trained arrays at all points, without duplicates."""
+        """The distinct names of all arrays that are trained at any point."""
         names = (layer_names_of(point.network, self.data) for point in self.points)
         return list(dict.fromkeys(name for layers in names for name in layers))
 
     def settings(self, rates: Rates | None) -> dict[str, Any]:
-        """Return all settings. A setting that an axis varies is given as the list of its labels."""
+        """Return all settings. If an axis varies a setting, the value of that setting is the list of axis labels."""
         point = self.points[0]
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
@@ -98,7 +98,7 @@ class Spec:
     def request(self) -> str:
         """Return the specification as canonical JSON.
 
-        It includes a hash of the data and, to identify user-supplied functions, their values at fixed inputs.
+        The JSON includes a hash of the data. User-supplied functions are identified by their values at fixed inputs.
         """
         data = self.data
         rates = [

@@ -1,4 +1,4 @@
-"""Settings for the training and the measurements of a study, and their validation before any work starts."""
+"""Training and measurement settings for a study, which are validated before any work starts."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,24 +30,24 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """The measurements to take of every network, and the predictions with which to compare them.
+    """What to measure for every network, and whether to compare the measurements with predictions.
 
     Args:
-        predictions: whether to compare each network with its linearization and with the infinite-width limit. Without
-            predictions, only `kernel_drift` needs arrays of size n_train x n_train. `lazynet.train` never makes
-            predictions.
+        predictions: whether to compare each network with its linearization and with the infinite-width limit. If no
+            predictions are made, only `kernel_drift` needs arrays of size n_train x n_train. `lazynet.train` never
+            makes predictions.
         kernel_drift: whether to measure the empirical kernel at every snapshot.
         sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
-            learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain descent on the squared
-            loss is stable if this ratio is below 1.
+            learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain gradient descent on
+            the squared loss is stable if this ratio is below 1.
         quadratic: whether to also train the second-order Taylor polynomial of each network at initialization, which
             gives quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the
             network.
         regression: whether to measure the test errors of kernel regression with the kernel of each network, both before
             and after training, and with the infinite-width kernel. The targets must be labels.
-        rows: number of training examples on which networks are measured, starting with the first example, or None to
-            use all of them. Quantities such as train_loss then refer to these examples only. In a sweep, this option
-            requires `predictions=False`.
+        rows: number of training examples to measure networks on, or None for all of them. If a number is given, only
+            the first `rows` examples are used, and quantities such as train_loss refer to these examples only. In a
+            sweep, this option requires `predictions=False`.
         own: user-supplied measures, as a mapping from names to functions with the signature
             (network, variables, variables_0, data) -> array. JAX must be able to trace the functions. Each function
             receives the network, its current and initial variables, and the examples, whose attributes x_train,
@@ -109,7 +109,7 @@ class Examples(NamedTuple):
 
 
 def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
-    """Return the first `rows` training examples (all if None) and all test examples from the shared arrays."""
+    """Return the first `rows` training examples (all if `rows` is None) and all test examples, as `Examples`."""
     return Examples(shared["x"][:rows], shared["y"][:rows], shared["x_test"], shared["y_test"])
 
 
@@ -139,12 +139,12 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """True for full-batch descent on the squared loss, the kind of training that kernel descent predicts."""
+        """Whether training is full-batch descent on the squared loss, which is what kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
     def is_flow(self) -> bool:
-        """True for gradient flow."""
+        """Whether training is gradient flow."""
         return isinstance(self.optimizer, Optimizer) and self.optimizer.is_flow
 
     @property
@@ -192,7 +192,7 @@ class Training:
 
     @property
     def own_measures(self) -> OwnMeasures:
-        """The names and functions of the user-supplied measures and of the registered quantities."""
+        """The user-supplied measures and the registered quantities, as pairs of a name and a function."""
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
@@ -315,7 +315,7 @@ def make_training(
     measure: Measure | None = None,
     dtype: str,
 ) -> Training:
-    """Return the training settings that the arguments of a study describe.
+    """Build the training settings from the arguments of a study.
 
     By default, networks are trained by full-batch descent on the squared loss.
 
@@ -337,7 +337,7 @@ def make_training(
 
 
 def _snapshots(snapshots: Any, steps: Any) -> Any:
-    """Return the number of snapshots, or their steps as a tuple of Python integers."""
+    """Return the number of snapshots or, if their steps are given, the steps as a tuple of Python integers."""
     if snapshots is None:
         check_count("steps", steps)
         return max(DEFAULT_SNAPSHOTS, 1 + math.ceil(math.log(steps) / math.log(LARGEST_RATIO)))

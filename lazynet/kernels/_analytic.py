@@ -77,7 +77,7 @@ def limit_key(network: Any) -> Hashable:
 
 @limit_key.register(SingleHidden)
 def _single_hidden_key(network: SingleHidden) -> Hashable:
-    """Return the network with a fixed width and with its scales evaluated at the original width."""
+    """Return a copy of the network that has a fixed width but keeps the scales of the original width."""
     scales: dict[str, Any] = {
         name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
     }

@@ -17,13 +17,13 @@ BLOCK = 128
 
 
 class Programs(NamedTuple):
-    """Compiled programs for blocks of a given number of rows.
+    """Compiled programs that process blocks with a given number of rows.
 
     Attributes:
         layers: Program that computes the layers of a block of rows.
         product: Program that computes the kernel between two blocks from their layers.
-        working: Number of bytes of working memory, excluding the layers that are kept for reuse.
-        held: Number of bytes that the layers of one block occupy.
+        working: Working memory in bytes, excluding the layers that are kept for reuse.
+        held: Size of one block's layers in bytes.
     """
 
     layers: Callable[..., list[Layer]]
@@ -39,7 +39,7 @@ class Blockwise:
         network: Network, as in `empirical_ntk`.
         variables: Variables of the network.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
-        parts: Whether to return the separate contributions of the arrays in "params" instead of their sum.
+        parts: Whether to return a separate contribution for each array in "params" instead of the sum.
     """
 
     def __init__(self, network: Any, variables: Variables, outputs: str, parts: bool) -> None:
@@ -50,7 +50,7 @@ class Blockwise:
         self.dtype = jnp.result_type(*jax.tree.leaves(variables["params"]))
 
     def programs(self, rows: int, features: tuple[int, ...]) -> Programs:
-        """Return the programs for blocks of `rows` rows, from a cache that is faster than JAX's own cache."""
+        """Return the programs for blocks of `rows` rows, using a cache that is faster than JAX's own cache."""
         if rows not in self._compiled:
             self._compiled[rows] = self._compile(rows, features)
         return self._compiled[rows]
@@ -67,20 +67,20 @@ class Blockwise:
         return Programs(layers, product, working, held)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the sizes in bytes of the working memory and of one block's layers, for blocks of `rows` rows."""
+        """Return the working memory and the size of one block's layers, both in bytes, for blocks of `rows` rows."""
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
-        """Plan the blocks for computing a kernel of at most n x n pairs of rows within `memory` bytes.
+        """Choose blocks that let a kernel for at most n x n pairs of rows be computed within `memory` bytes.
 
         Raises:
-            ValueError: If the kernel of a single pair of rows does not fit into the given memory.
+            ValueError: If the kernel for a single pair of rows does not fit into the given memory.
         """
         name = "The empirical kernel of a single pair of rows"
         return plan_blocks(name, n, BLOCK, memory, lambda rows: self.needed(rows, features))
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int, dtype: str) -> dict[int, np.ndarray]:
-        """Compute the kernel of all pairs of rows, block by block.
+        """Compute the kernel for all pairs of rows, block by block.
 
         Returns:
             If `parts` is true, a dictionary that maps the position of each array in "params" to the contribution of
@@ -132,7 +132,7 @@ class Blockwise:
 
 
 def as_static(network: Any) -> Hashable:
-    """Return the network, wrapped if it is not hashable, for use as a static argument of `jax.jit`."""
+    """Make the network usable as a static argument of `jax.jit`, by wrapping it if it is not hashable."""
     try:
         hash(network)
     except TypeError:

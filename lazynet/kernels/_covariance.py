@@ -1,4 +1,4 @@
-"""Gaussian expectations of an activation as functions of covariances, for the kernels of deep networks."""
+"""Gaussian expectations of an activation, computed from covariances and used in the kernels of deep networks."""
 
 import functools
 from collections.abc import Callable
@@ -43,10 +43,10 @@ def covariance_dual(
 ) -> Dual:
     """Compute the expectations in `Dual` for jointly normal u_i and v_j with mean zero and the given covariances.
 
-    The closed form of Cho and Saul 2009 is used for relu, leaky_relu and abs, the closed forms of neural-tangents are
-    used for erf, gelu and sin, and Hermite series are used for all other activations. For relu, leaky_relu and abs,
+    The activations relu, leaky_relu and abs use the closed form of Cho and Saul 2009, and erf, gelu and sin use the
+    closed forms implemented in neural-tangents. All other activations use Hermite series. For relu, leaky_relu and abs,
     the rounding error in the cosine perturbs the angle between nearly parallel rows, which causes errors of up to 6e-9
-    in the slopes; for parallel rows, the slopes are exact.
+    in the slopes. For parallel rows, the slopes are exact.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -86,7 +86,7 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
 
 @functools.cache
 def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
-    """Return the neural-tangents layer for an activation as a compiled function of covariances."""
+    """Compile the neural-tangents layer for an activation as a function of covariances."""
     stax = neural_tangents().stax
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 

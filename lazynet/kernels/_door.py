@@ -64,6 +64,6 @@ def neural_tangents() -> ModuleType:
 
 
 def resolve(name: str) -> object:
-    """Return the module attribute with the given dotted `name`."""
+    """Look up a module attribute by its dotted `name`."""
     module, attribute = name.rsplit(".", 1)
     return getattr(importlib.import_module(module), attribute)

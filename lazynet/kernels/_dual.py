@@ -168,7 +168,7 @@ def closed_form_layer(activation: str | Function) -> str | None:
 
 @functools.cache
 def _closed_form(name: str, part: str) -> Callable[..., Array]:
-    """Compile the closed form of a neural-tangents layer; `part` has the same meaning as in `tangent_dual`."""
+    """Compile a closed form from neural-tangents; `part` has the same meaning as in `tangent_dual`."""
     stax = neural_tangents().stax
     layer = getattr(stax, name)()[2]
 
@@ -205,7 +205,7 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Return part of the kernel of the activation a z + b relu(z), and a mask of the nearly parallel pairs.
+    """Return part of the kernel for the activation a z + b relu(z), and a mask that marks nearly parallel pairs.
 
     The kernel is computed from cosines. Evaluating the polynomial for the angle costs little compared with the matrix
     product, whereas XLA's arctan2 would double the total cost.
@@ -233,7 +233,7 @@ def _arc_cosine_part(
     sine: Either,
     slope: Either,
 ) -> Either:
-    """Compute part of the kernel of the activation a z + b relu(z) from E[relu' relu'] = (pi - angle) / (2 pi).
+    """Compute part of the kernel for the activation a z + b relu(z) from E[relu' relu'] = (pi - angle) / (2 pi).
 
     The cross terms are E[u relu(v)] = E[u v] / 2, and E[sigma' sigma'] = a (a + b) + b^2 E[relu' relu'] for this
     activation. See Cho and Saul 2009, kernels of order 0 and 1.
@@ -266,7 +266,7 @@ def _correct_nearly_parallel(
     x1: np.ndarray,
     x2: np.ndarray,
 ) -> None:
-    """Recompute, in place, the entries of the relu kernel that belong to nearly parallel rows.
+    """Recompute the entries of the relu kernel for nearly parallel rows, in place.
 
     An angle computed from the cosine c has an error of eps / sqrt(1 - c^2), which is 6e-9 on the diagonal and below
     1e-13 for |c| < 1 - 1e-4 (in float32, below 5e-7 for |c| < 1 - 1e-2). For larger |c|, the angle is therefore

@@ -77,17 +77,17 @@ def empirical_ntk(
         x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs.
         x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
-        parts: Whether to return the separate contributions of the arrays in "params" instead of their sum.
+        parts: Whether to return a separate contribution for each array in "params" instead of the sum.
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
             float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
         memory: Memory limit in bytes, not counting the result. Defaults to the free memory.
 
     Returns:
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
-        such arrays, keyed by paths such as "Dense_0/kernel", whose sum is the kernel.
+        such arrays, which sum to the kernel. The keys are paths such as "Dense_0/kernel".
 
     Raises:
-        ValueError: If an argument is invalid, or if the kernel of a single pair of rows exceeds the memory limit. The
+        ValueError: If an argument is invalid, or if the kernel for a single pair of rows exceeds the memory limit. The
             error is raised before any work starts.
 
     >>> import jax, lazynet as lz
@@ -133,7 +133,7 @@ def empirical_ntk(
 
 
 def _room(needed: int) -> int:
-    """Return the number of free bytes, or `SMALL` for jobs so small that the lookup would take as long as the job."""
+    """Return the free memory in bytes, or `SMALL` for jobs so small that the lookup would take as long as the job."""
     return available_memory() if needed > SMALL else SMALL
 
 

@@ -1,4 +1,4 @@
-"""Infinite-width kernels of deep, convolutional and adapted networks."""
+"""Infinite-width kernels of deep networks, convolutional networks, and networks adapted from other libraries."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -27,8 +27,8 @@ PAIRS = 2**21
 def _deep_kernel(network: MLP) -> Kernel:
     """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, generalized to any parametrization.
 
-    Let S_l = s_l^2 E_(l-1) + b_l^2 be the covariance of the pre-activations z_l of layer l, where s_l^2 is the sum of
-    the variances of the effective weights m^(-a_l) w_l of a unit. Let E_l = E[sigma sigma] and E'_l = E[sigma' sigma']
+    Let S_l = s_l^2 E_(l-1) + b_l^2 be the covariance of the pre-activations z_l in layer l. Each unit has effective
+    weights m^(-a_l) w_l, whose variances sum to s_l^2. Let E_l = E[sigma sigma] and E'_l = E[sigma' sigma']
     be the expectations under this covariance. The tangent kernel of z_l is
 
         T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
@@ -91,7 +91,7 @@ def _adapted_key(network: Adapted) -> Hashable:
 
 @analytic_kernel.register(ConvNet)
 def _convolutional_kernel(network: ConvNet) -> Kernel:
-    """Return the average of the two-layer kernel over all pairs of patches, including patches of zeros."""
+    """Return the average of the two-layer kernel over all pairs of patches, including pairs with all-zero patches."""
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
 
     def mean_over_patches(p1: np.ndarray, p2: np.ndarray) -> np.ndarray:

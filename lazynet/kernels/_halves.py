@@ -151,7 +151,7 @@ end:
 
 
 class _Compiled(NamedTuple):
-    """Compiled function `meet`, and the engine that owns its machine code and must be kept alive."""
+    """Compiled function `meet`, and the engine that must be kept alive because it owns the machine code."""
 
     meet: Callable[..., None]
     engine: Any
@@ -239,7 +239,7 @@ def _check(block: np.ndarray, right: np.ndarray, left: np.ndarray | None) -> Non
 
 
 def _packed(v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "groups n together"]:
-    """Return the vectors in groups of TOGETHER vectors; the last group is padded with zeros."""
+    """Split the vectors into groups of TOGETHER vectors, and pad the last group with zeros."""
     groups = -(-v.shape[1] // TOGETHER)
     result = np.zeros((groups, len(v), TOGETHER))
     for i in range(groups):

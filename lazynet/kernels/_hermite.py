@@ -40,7 +40,7 @@ def hermite_coefficients(
     distinct, index = np.unique(scales, return_inverse=True)
 
     def coefficients_on(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coefficients and E[sigma(s z)^2] for each distinct scale s."""
+        """Return the Hermite coefficients and E[sigma(s z)^2] for each distinct scale s."""
         z, basis = hermite_functions(terms, distinct[-1], nodes)
         step = z[1] - z[0]
         values = np.asarray(value_and_slope(activation, distinct[:, None] * z)[derivative]) * basis[0]
@@ -74,18 +74,18 @@ def hermite_coefficients(
 def hermite_functions(
     terms: int, scale: float, density: int = 1
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, "terms nodes"]]:
-    """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), which are of order 1, at equally spaced nodes z.
+    """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), whose values are of order 1, at equally spaced nodes z.
 
     For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the sum of
-    sqrt(terms), which is the frequency of the last function, and the bandwidth of sigma(scale z) sqrt(phi(z)). Of all
-    named activations, tanh has the pole closest to the real axis, at i pi / 2. Its spectrum therefore decays with the
-    frequency w as exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two,
+    sqrt(terms), which is the frequency of the last function, and the bandwidth of sigma(scale z) sqrt(phi(z)). Among
+    the named activations, tanh has the pole closest to the real axis, at i pi / 2. Its spectrum therefore decays with
+    the frequency w as exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two,
     which limits the number of different shapes for which JAX compiles a program.
 
     Args:
         terms: Number of Hermite functions.
         scale: Largest scale of the activation's argument.
-        density: Factor by which the density of nodes is increased.
+        density: Factor by which to increase the density of the nodes.
 
     Returns:
         The nodes, shape (nodes,), and the values of the functions at the nodes, shape (terms, nodes).

@@ -1,10 +1,11 @@
 """Block Lanczos process, which approximates functions of a kernel matrix from products with the matrix.
 
 The process computes K Q = Q T + N R E' (Golub and Van Loan 2013, section 10.3.6). The matrix Q of shape (n, m) has
-orthonormal columns, the first of which span the block b of starting vectors. T = Q' K Q is block tridiagonal, N R is
-the remainder of the last block, and E consists of the last columns of the identity. A single Q then gives the
+orthonormal columns, and its first columns span the block b of starting vectors. T = Q' K Q is block tridiagonal, N R
+is the remainder of the last block, and E consists of the last columns of the identity. A single Q then gives the
 approximation f(K) b = Q f(T) Q' b for every function f. Each new block is orthogonalized against all previous blocks.
-The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels span ten decades.
+The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels span ten orders of
+magnitude.
 
 Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
 reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are
@@ -33,11 +34,11 @@ LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and m
 
 
 class Error(NamedTuple):
-    """Estimated error of a result f(K) v, relative to the norm of v.
+    """Estimated error in a result f(K) v, relative to the norm of v.
 
     Attributes:
         truncation: Error from stopping the Krylov process, or 0 for exact methods.
-        storage: Error from rounding in the kernel's entries and in the arithmetic.
+        storage: Rounding error in the kernel's entries and in the arithmetic.
     """
 
     truncation: float
@@ -94,7 +95,7 @@ class Lanczos:
         b: Starting vectors, shape (n, k).
 
     Attributes:
-        depth: Number of products so far.
+        depth: Number of products with K so far.
         complete: Whether the basis spans an invariant subspace, so that f(K) b is exact. For b = 0, the basis is
             complete from the start.
     """

@@ -17,7 +17,7 @@ from lazynet.typing import Variables
 class Layer(NamedTuple):
     """Gradients of the outputs with respect to the value that a layer produces, and the inputs to that layer.
 
-    The Jacobian of output c at row i with respect to an array of the layer is the outer product of inputs_i and
+    The Jacobian of output c for row i with respect to an array of the layer is the outer product of inputs_i and
     gradients_ic. A parameter array that does not act as a dense layer is itself treated as the value, so the gradients
     are its Jacobian.
 
@@ -115,10 +115,10 @@ def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: b
     """Compute the kernel between two sets of rows from their layers.
 
     Args:
-        left: Layers at n1 rows.
-        right: Layers at n2 rows.
+        left: Layers for n1 rows.
+        right: Layers for n2 rows.
         average: Whether to average over outputs.
-        parts: Whether to return the separate contributions of the arrays instead of their sum.
+        parts: Whether to return a separate contribution for each array instead of the sum.
 
     Returns:
         If `parts` is true, a dictionary that maps the position of each array in "params" to the contribution of that

@@ -101,15 +101,15 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Return a conservative estimate of the spectral norm of the errors.
+    """Return a conservative estimate of the spectral norm of a matrix of rounding errors.
 
-    The estimate is twice the typical norm of independent errors.
+    The estimate is twice the typical norm of a matrix of independent errors.
     """
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
 
 def _times(block: Array, w: Array) -> Array:
-    """Return block @ w.T, which XLA computes faster than block @ v with v = w.T stored explicitly."""
+    """Return block @ w.T, which XLA computes faster than block @ v if v = w.T is stored explicitly."""
     return jax.lax.dot_general(block, w, (((1,), (1,)), ((), ())))
 
 

@@ -93,8 +93,8 @@ class Solution(NamedTuple):
 
     Attributes:
         x: Solution K^-1 y, which has the same shape as y.
-        forms: Quadratic form y' K^-1 y of each output, shape (k,).
-        error: Largest relative error of the quadratic forms over all outputs.
+        forms: Quadratic form y' K^-1 y for each output, shape (k,).
+        error: Largest relative error in the quadratic forms.
         lambda_min: Upper bound on the smallest eigenvalue of K, accurate to a few percent.
         depth: Number of products with K.
     """
@@ -107,7 +107,7 @@ class Solution(NamedTuple):
 
     @property
     def singular(self) -> bool:
-        """True if the smallest eigenvalue, to within the rounding errors of the entries, is zero or negative."""
+        """Whether the smallest eigenvalue is zero or negative, to within the rounding errors in the entries."""
         return self.error.storage == np.inf
 
 
@@ -124,7 +124,7 @@ class Nystroem:
     """
 
     def __init__(self, k: KernelOperator, rank: int) -> None:
-        """Sample the columns and compute the eigenvectors."""
+        """Choose random columns and compute the eigenvectors."""
         index = np.sort(np.random.default_rng(0).choice(k.n, rank, replace=False))
         columns = k.columns(index)
         core = columns[index]
@@ -165,7 +165,7 @@ def solve(
     rank: int | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """Compute K^-1 y and y' K^-1 y by a preconditioned Lanczos process.
+    """Compute K^-1 y and y' K^-1 y with a preconditioned Lanczos process.
 
     Let e = x - x_m be the error and r_m = y - K x_m the residual after m products. The error of the quadratic form is
     then e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel
@@ -176,12 +176,13 @@ def solve(
     Args:
         k: Kernel operator K.
         y: Targets, shape (n,) or (n, k).
-        tolerance: Relative error of y' K^-1 y at which the process stops.
-        rank: Number of columns in the preconditioner, or 0 for no preconditioner. Defaults to n / 8, but at most 1000.
+        tolerance: Relative error in y' K^-1 y at which the process stops.
+        rank: Number of columns in the preconditioner, or 0 for no preconditioner. Defaults to the smaller of n / 8 and
+            1000.
         progress: Function that is called with the number of products and the error whenever the error is estimated.
 
     Returns:
-        A `Solution`, whose error exceeds the tolerance if the tolerance cannot be reached.
+        A `Solution`. Its error exceeds the tolerance if the tolerance cannot be reached.
     """
     rank = min(RANK, k.n // 8) if rank is None else rank
     p = _preconditioner(k, rank)
@@ -238,7 +239,7 @@ def solve(
 def _preconditioner(k: KernelOperator, rank: int) -> Nystroem | None:
     """Return the preconditioner, or None if the rank is 0 or the kernel is indefinite.
 
-    `solve` detects an indefinite kernel later.
+    If the kernel is indefinite, `solve` detects this later.
     """
     try:
         return Nystroem(k, rank) if rank else None

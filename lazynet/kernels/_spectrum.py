@@ -136,7 +136,7 @@ def spectrum(k: SquareKernel) -> Spectrum:
 def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:
     """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figures 1b and 1d).
 
-    After s steps of gradient descent, the residual along v_i has shrunk by a factor of (1 - eta lambda_i)^s. Targets
+    After s steps of gradient descent, the residual along v_i is (1 - eta lambda_i)^s times its initial value. Targets
     are therefore learned quickly if their large projections belong to large eigenvalues.
 
     Args:

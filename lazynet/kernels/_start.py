@@ -1,4 +1,4 @@
-"""Covariance of the initial outputs of wide networks, with a separate implementation for each network type."""
+"""Covariance of the initial outputs in the infinite-width limit, implemented separately for each network type."""
 
 import functools
 from collections.abc import Callable

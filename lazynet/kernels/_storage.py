@@ -142,7 +142,7 @@ def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
 
 
 def _aligned_array(needed: int, dtype: str) -> np.ndarray:
-    """Allocate an array with an alignment that lets JAX use the array without copying it."""
+    """Allocate an array that is aligned so that JAX can use it without copying it."""
     raw = np.empty(needed + ALIGNED, np.uint8)
     start = -raw.ctypes.data % ALIGNED
     return raw[start : start + needed].view(dtype)

@@ -22,7 +22,7 @@ Scales = tuple[tuple[str, Value], ...]
 
 
 class Step(NamedTuple):
-    """Operation on numbered values."""
+    """Single operation in a program, in which every value has a number."""
 
     equation: JaxprEqn
     inputs: list[Value]
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A function as a sequence of operations, in which calls are inlined so that every use of a value is visible."""
+    """Sequence of operations that a function performs. Calls are inlined so that every use of a value is visible."""
 
     arguments: list[int]
     constants: dict[int, Any]
@@ -59,14 +59,14 @@ class Program(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Dense layer y = W a + ... or y = W + ..., which is the only use of an array W.
+    """Dense layer y = W a + ... or y = W + ..., where the array W is used nowhere else.
 
     Up to the order of the entries, dy/dW equals a in the first case and 1 in the second case.
 
     Attributes:
         output: Value y.
         input: Value a, or None in the second case.
-        scales: Pairs (operation, value). The operation "mul" or "div" multiplies or divides W by the scalar value.
+        scales: Pairs (operation, value), in which "mul" multiplies W by the scalar value and "div" divides W by it.
     """
 
     output: int
