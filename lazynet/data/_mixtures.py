@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.cluster.hierarchy
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -289,4 +288,6 @@ def _component_diameter(x: Float[np.ndarray, "n d"], components: int) -> float:
     """Return the largest diameter of the complete-linkage clusters; the diameter of a cluster is its merge height."""
     if len(x) <= components:
         return 0.0
+    import scipy.cluster.hierarchy
+
     return float(scipy.cluster.hierarchy.linkage(x, method="complete")[len(x) - components - 1, 2])

@@ -22,7 +22,7 @@ Scales = tuple[tuple[str, Value], ...]
 
 
 class Step(NamedTuple):
-    """Single operation in a program, in which every value has a number."""
+    """Operation on numbered values."""
 
     equation: JaxprEqn
     inputs: list[Value]
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Sequence of operations that a function performs. Calls are inlined so that every use of a value is visible."""
+    """A function as a sequence of operations, in which calls are inlined so that every use of a value is visible."""
 
     arguments: list[int]
     constants: dict[int, Any]
@@ -59,14 +59,14 @@ class Program(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Dense layer y = W a + ... or y = W + ..., where the array W is used nowhere else.
+    """Dense layer y = W a + ... or y = W + ..., the only place where an array W is used.
 
     Up to the order of the entries, dy/dW equals a in the first case and 1 in the second case.
 
     Attributes:
         output: Value y.
         input: Value a, or None in the second case.
-        scales: Pairs (operation, value), in which "mul" multiplies W by the scalar value and "div" divides W by it.
+        scales: Pairs (operation, value). The operation "mul" or "div" multiplies or divides W by the scalar value.
     """
 
     output: int
@@ -108,7 +108,7 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Program:
 
 
 def evaluate(program: Program, arguments: Sequence[Any], shifts: dict[int, Any]) -> Callable[[Value], Any]:
-    """Run a program, adding the given shifts to its values, and return a function that looks up the computed values."""
+    """Run a program with shifts added to some of its values, and return a function that looks up computed values."""
     environment = {**program.constants, **dict(zip(program.arguments, arguments, strict=True))}
 
     def read(value: Value) -> Any:
@@ -128,10 +128,10 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
 
     The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps an array to None
     if the array is used more than once, is used elementwise, or enters an operation that is not analyzed (a loop, a
-    convolution or a function with a custom derivative). Arrays that are not used are omitted.
+    convolution or a function with a custom derivative). Unused arrays are omitted.
 
     Args:
-        program: Program of the network.
+        program: Program traced from the network.
         arrays: Numbers that identify the parameter arrays.
         x: Number that identifies the input.
     """
@@ -158,7 +158,7 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
 
 
 def _dependents(program: Program, x: int) -> set[int]:
-    """Return the values that depend on x, including x."""
+    """Return the values that depend on x, including x itself."""
     dependents = {x}
     for step in program.steps:
         if any(not isinstance(value, Literal) and value in dependents for value in step.inputs):
@@ -167,7 +167,7 @@ def _dependents(program: Program, x: int) -> set[int]:
 
 
 def _read_counts(program: Program) -> dict[int, int]:
-    """Count how many times each value computed by a step of the program is read."""
+    """Count how many times each output of a step is read."""
     counts = {output: 0 for step in program.steps for output in step.outputs}
     for value in [value for step in program.steps for value in step.inputs] + list(program.results):
         if not isinstance(value, Literal) and value in counts:
@@ -176,7 +176,10 @@ def _read_counts(program: Program) -> dict[int, int]:
 
 
 def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
-    """Return the scales that a step applies to the input at `position`, or None if the step does anything else."""
+    """Return the scales that a step applies to the input at `position`.
+
+    The result is None if the step does anything other than scale, shift or rearrange the input.
+    """
     kinds = step.output_types
     same_size = len(kinds) == 1 and kinds[0].size == step.input_types[position].size
     if not same_size or not jnp.issubdtype(kinds[0].dtype, jnp.floating):
@@ -194,7 +197,7 @@ def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
 
 
 def _dense(step: Step, position: int, scales: Scales, reads: dict[int, int]) -> Dense | None:
-    """Return the use of the input at `position` as a `Dense`, or None if the step is not part of a dense layer."""
+    """Describe how a dense layer uses the input at `position`, or return None if the step is not in a dense layer."""
     if step.name not in ("dot_general", "add", "sub", "add_any"):
         return None
     output, other = step.outputs[0], step.inputs[1 - position]

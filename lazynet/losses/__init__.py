@@ -41,12 +41,12 @@ class Loss:
     reduction: Reduction = "sum"
 
     def __post_init__(self) -> None:
-        """Check the reduction."""
+        """Check that the reduction is "sum" or "mean"."""
         if self.reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be 'sum' or 'mean', got {self.reduction!r}.")
 
     def __call__(self, f: Array, y: Array) -> Array:
-        """Return the loss of predictions `f` for targets `y` as a scalar array."""
+        """Return the loss of the predictions `f` against the targets `y`, as a scalar array."""
         values = self.per_example(f, y)
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
 
@@ -61,7 +61,7 @@ def squared() -> Loss:
 
 
 def logistic(reduction: Reduction = "mean") -> Loss:
-    """Return the logistic loss log(1 + exp(-y f)) for a single output and targets of +1 and -1.
+    """Return the logistic loss log(1 + exp(-y f)) for a single output and targets equal to +1 or -1.
 
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.
@@ -95,7 +95,7 @@ def softmax(reduction: Reduction = "mean") -> Loss:
 
 
 def hinge(reduction: Reduction = "mean") -> Loss:
-    """Return the hinge loss max(0, 1 - y f) for a single output and targets of +1 and -1.
+    """Return the hinge loss max(0, 1 - y f) for a single output and targets equal to +1 or -1.
 
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.
@@ -119,7 +119,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """Return the loss with the given name and its default reduction; a `Loss` is returned unchanged.
+    """Return the named loss with its default reduction, or return a given `Loss` unchanged.
 
     Args:
         loss: "squared", "logistic", "softmax", "hinge", or a `Loss`.

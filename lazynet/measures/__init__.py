@@ -1,4 +1,4 @@
-"""Measures of how far a network is from its initialization and from the predictions of theory.
+"""Measures of how far a network is from its initialization and from theoretical predictions.
 
 Each function evaluates one equation.
 """

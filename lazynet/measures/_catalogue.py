@@ -1,4 +1,4 @@
-"""The catalogue of quantities: one record for each variable of each kind of result."""
+"""The catalogue of quantities: one record for each variable in each kind of result."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -30,15 +30,15 @@ SYMBOLS = (
 
 @dataclass(frozen=True)
 class Quantity:
-    """A variable of a result: its meaning, its place in the verdict and the figure, and the way it is measured.
+    """A variable in a result: what it means, how it is measured, and how the verdict and the figure show it.
 
     Attributes:
         name: Name of the variable in the result. The name must be an identifier.
         meaning: Description of the variable, stored in its attribute `long_name`.
         unit: Unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
             it has the units of the targets or the loss, or an empty string for text and codes.
-        dims: All dimensions that the variable can have. A quantity of the infinite-width limit has only the dimensions
-            on which it depends.
+        dims: All dimensions that the variable can have. A quantity that describes the infinite-width limit has
+            only the dimensions on which it depends.
         depends_on: Parts of the sweep on which the quantity depends. The quantity is stored without the axes that vary
             other parts.
         reduction: How the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
@@ -55,7 +55,7 @@ class Quantity:
         label: Label in the legend.
         color: Color of the curve, from the package's palette ("blue", "orange", "green", "vermilion" or "purple") or
             any Matplotlib color.
-        marker: Matplotlib marker of the curve.
+        marker: Matplotlib marker for the curve.
         exponent_drawn: Whether the figure plots the fitted exponent against the step.
         by_layer: Name of the quantity that replaces this quantity in the figure if the result has layers.
         coordinate: Whether the quantity is a coordinate of the result.
@@ -119,7 +119,7 @@ def add(kind: str, *quantities: Quantity) -> None:
 
 
 def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
-    """Return the quantities of one kind of result by name, in the order in which they are shown."""
+    """Return the quantities in one kind of result, keyed by name and listed in display order."""
     return MappingProxyType(_kinds[kind])
 
 
@@ -145,8 +145,8 @@ def register_quantity(quantity: Quantity) -> None:
     `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set.
 
     Args:
-        quantity: Quantity with a function `measure`. If `predicted`, `level` or `panel` is set, the dimensions of the
-            quantity must be exactly width, seed and step.
+        quantity: Quantity whose `measure` is a function. If `predicted`, `level` or `panel` is set, the dimensions
+            of the quantity must be exactly width, seed and step.
 
     Raises:
         ValueError: If the name is taken or is not an identifier, if `measure` is not a function, or if any other field
@@ -201,7 +201,7 @@ def unregister_quantity(name: str) -> None:
 
 
 def label_result(result: Result, kind: str) -> None:
-    """Set the kind and schema of a result, and the long name and unit of each of its variables."""
+    """Set a result's kind and schema, and the long name and unit of each variable."""
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     # Results of other kinds also contain quantities of sweeps.
     for name, quantity in {**catalogue(), **catalogue(kind)}.items():

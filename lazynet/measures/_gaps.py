@@ -1,4 +1,4 @@
-"""Distances between kernels and between predictions, and the error of a classifier."""
+"""Distances between kernels and between predictions, and the classification error."""
 
 from typing import Any
 
@@ -44,13 +44,13 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
 def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> Array:
     """Return the RMS of f(theta) - T(theta), where T is the Taylor polynomial of the network f at theta_0.
 
-    The polynomial is evaluated at the parameters of the network and is not itself trained, so the gap is of order
+    The polynomial is evaluated at the network's parameters and is not itself trained, so the gap is of order
     ||theta - theta_0||^(order + 1) (Chizat, Oyallon and Bach 2019, section 2).
 
     Args:
         network: Network with a method `apply(variables, x)`.
-        variables: Variables of the network, which contain the parameters theta.
-        start: Initial variables, which contain the parameters theta_0.
+        variables: Variables of the network, including the parameters theta.
+        start: Initial variables, including the parameters theta_0.
         x: Inputs, shape (n, d).
         order: Order of the polynomial, 1 or 2.
 
@@ -65,8 +65,8 @@ def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray
 def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     """Return the fraction of misclassified examples.
 
-    With one output, an example is misclassified if y f <= 0. With several outputs, it is misclassified if the largest
-    output is not the output for its class.
+    If there is only one output, an example counts as misclassified when y f <= 0. If there are several, it counts as
+    misclassified when the largest output is not the output for its class.
 
     Args:
         f: Predictions, shape (..., n) for targets of shape (n,), or (..., n, k) for targets of shape (n, k).

@@ -76,7 +76,7 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
     Args:
         network: Network to measure.
         variables: Current variables of the network.
-        variables_0: Initial variables of the network, which are not used.
+        variables_0: Initial variables of the network (unused).
         data: Data set with training inputs `x_train`, shape (n, d).
 
     Returns:

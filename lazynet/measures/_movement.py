@@ -86,7 +86,7 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
         x: Inputs, shape (n, d).
 
     Returns:
-        The fraction of flipped signs among all pairs of a unit and an example, a scalar.
+        The fraction of (unit, example) pairs whose sign has flipped, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
@@ -112,8 +112,7 @@ def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x:
     """Return the fraction of units whose pre-activations keep their initial signs on every example.
 
     In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
-    pattern. This holds whatever the outputs are (Li and Liang 2018, Lemma 5.1, stated there for one example per
-    component).
+    pattern. This holds for any outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
 
     Args:
         w: Weights, shape (m, d).

@@ -23,7 +23,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 def leading_values(values: Float[AnyArray, " r"]) -> int:
     """Return the number of singular values before the largest drop, measured by the ratio s_i / s_{i+1}.
 
-    Values smaller than 1e-7 times the largest value are ignored, because 1e-7 is the rounding level of float32.
+    Values smaller than 1e-7 times the largest value are ignored, because float32 rounding errors are of this size.
 
     Args:
         values: Singular values in descending order, shape (r,).

@@ -1,4 +1,4 @@
-"""The quantities of a sweep, in the order in which the verdict lists levels and the figure lists legend entries."""
+"""The quantities in the result of a sweep, listed in the order of the verdict's levels and the figure's legend."""
 
 from lazynet.measures._catalogue import Quantity, Source, add
 

@@ -34,7 +34,7 @@ class Activation(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """True if the activation is an entry of `ACTIVATIONS`, and False if it is a user-defined function."""
+        """True if the activation is an entry in `ACTIVATIONS`, and False if it is a user-defined function."""
         return ACTIVATIONS.get(self.name) is self
 
     @property
@@ -44,7 +44,7 @@ class Activation(NamedTuple):
 
 
 def gelu(z: AnyArray) -> Array:
-    """Return z Phi(z) with the exact normal distribution function Phi, not JAX's default tanh approximation."""
+    """Return z Phi(z) for the exact normal distribution function Phi instead of JAX's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
 
@@ -117,7 +117,7 @@ def check_activation(activation: Any) -> None:
 
 @functools.cache
 def _why_not_elementwise(function: Function) -> str:
-    """Return the reason why a function is not an elementwise JAX function, or an empty string if there is none."""
+    """Explain why a function is not an elementwise JAX function, or return an empty string if it is."""
     # Networks may also be built inside traced functions, so evaluate the function at compile time.
     with jax.ensure_compile_time_eval():
         z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))

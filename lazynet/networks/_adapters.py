@@ -28,7 +28,7 @@ class Adapted:
     """A user-supplied network, as returned by `from_flax`, `from_nnx`, `from_stax` and `from_functions`.
 
     Attributes:
-        kind: What the network was made from: "flax", "nnx", "stax" or "functions".
+        kind: Type of the original network: "flax", "nnx", "stax" or "functions".
         start: Function that maps (key, x, width) to the initial parameters.
         forward: Function that maps (parameters, x, width) to outputs of shape (n,), (n, 1) or (n, k).
         kernel: Function that maps the width to the infinite-width kernel, or None if no such kernel is known. The
@@ -57,7 +57,7 @@ class Adapted:
 
     @property
     def one_kernel(self) -> bool:
-        """True if all widths share one kernel up to the output scale; stax networks have one kernel per width."""
+        """True if all widths have the same kernel up to the output scale; stax networks have one for each width."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
@@ -123,15 +123,15 @@ def from_flax(
     """Wrap a flax (Linen) module as a network.
 
     Args:
-        make: Function of the width that builds the module. The module's `__call__(x)` maps rows of shape (n, d) to an
+        make: Function `make(width)` that builds the module. The module's `__call__(x)` maps rows of shape (n, d) to an
             array of shape (n,), (n, 1) or (n, k). If the rows are images, reshape them inside the module.
             Modules built for the same width must be identical.
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Parametrization of the module's layers, which determines the exponents that theory predicts for
-            a sweep. Pass a name (such as "standard" for flax's own layers), a `lazynet.Parametrization`, or None for no
-            predictions.
+            a sweep. Pass a name (such as "standard" for flax's own layers), a `lazynet.Parametrization`, or None to
+            make no predictions.
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
@@ -181,7 +181,7 @@ def from_nnx(
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Parametrization of the module's layers, given as a name or a `lazynet.Parametrization`, or None
-            for no predictions.
+            to make no predictions.
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
@@ -251,19 +251,19 @@ def from_stax(
     output_scale: Scale = 1.0,
     parametrization: str | Parametrization | None = "ntk",
 ) -> Adapted:
-    """Wrap layers from the stax library of neural-tangents as a network with an analytic kernel.
+    """Wrap layers from stax, a library in neural-tangents, as a network with an analytic kernel.
 
     The library is available as `lazynet.kernels.neural_tangents().stax`. The trained variables of its layers are
     rescaled weights, whereas `TwoLayer` trains the weights themselves.
 
     Args:
-        make: Function of the width that returns (init_fn, apply_fn, kernel_fn).
+        make: Function `make(width)` that returns (init_fn, apply_fn, kernel_fn).
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width. The square of alpha
             multiplies the kernel.
-        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None for no
-            predictions.
+        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None to make
+            no predictions.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
@@ -320,14 +320,14 @@ def from_functions(
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None for no
-            predictions.
+        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None to make
+            no predictions.
 
     Returns:
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `kernel` cannot be called with one array as well as with two or, on first use, if the network has
+        ValueError: If `kernel` cannot be called with either one array or two or, on first use, if the network has
             no parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz

@@ -1,4 +1,4 @@
-"""Networks minus their initial outputs, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
+"""Networks with initial outputs subtracted, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from lazynet.typing import AnyArray, Variables
 class Centered:
     """The network f(x; theta) - f(x; theta_0), which is zero at initialization and has the same kernel as f.
 
-    The collection "origin" holds theta_0. All other attributes are those of `network`.
+    The collection "origin" holds theta_0. All other attributes are taken from `network`.
 
     Attributes:
         network: Network f.
@@ -35,7 +35,7 @@ class Centered:
         return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables of the network, including a copy of its parameters in "origin"."""
+        """Return the variables of the network, including a copy of the parameters in "origin"."""
         variables = dict(self.network.init(key, x))
         return {**variables, "origin": variables["params"]}
 

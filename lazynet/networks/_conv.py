@@ -18,10 +18,10 @@ class ConvNet(SingleHidden):
     """Convolutional network f(x) = (alpha / sqrt(m)) sum_r a_r (1 / P) sum_p sigma(w_r . x_p), with P patches x_p.
 
     The network consists of a convolution with filters w_r and no padding, an average over patches, and a readout. This
-    is the architecture of Liang, Sun and Srikant 2021 with the scaling of `TwoLayer`. With a single patch, it is the
+    is the architecture of Liang, Sun and Srikant 2021 scaled like `TwoLayer`. If there is only one patch, it is the
     same as `TwoLayer`.
 
-    `init(key, x)` returns the arrays "hidden" of shape (m, features of a patch) and "readout" of shape (m, k). Trained
+    `init(key, x)` returns the arrays "hidden" of shape (m, features per patch) and "readout" of shape (m, k). Trained
     arrays are in the collection "params", and all others are in "fixed".
 
     Args:
@@ -31,7 +31,7 @@ class ConvNet(SingleHidden):
         image: Shape (height, width) or (height, width, channels) of the image stored in each row, or None for
             one-dimensional signals.
 
-    The other arguments are those of `TwoLayer`.
+    The other arguments have the same meaning as in `TwoLayer`.
 
     Raises:
         ValueError: If an argument has a value that is not allowed or, in `init` and `apply`, if the rows have the wrong
@@ -74,16 +74,16 @@ class ConvNet(SingleHidden):
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
     """Return the patches of each row of x.
 
-    The input x has shape (n, d), and the result has shape (n, P, features of a patch).
+    The input x has shape (n, d), and the result has shape (n, P, features per patch).
     """
     return x[:, patch_features(network, x.shape[1])]
 
 
 def patch_features(network: ConvNet, d: int) -> Int[np.ndarray, "P _"]:
-    """Return the indices of each patch's features among all d features.
+    """Return the indices, among all d features, of the features in each patch.
 
     Raises:
-        ValueError: If d is not the number of features of the image, or if a signal is shorter than the filter.
+        ValueError: If d is not the number of features in the image, or if a signal is shorter than the filter.
     """
     r, stride = network.filter_size, network.stride
     if network.image is None:

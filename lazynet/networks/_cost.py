@@ -37,7 +37,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 
 
 def kernel_operations(network: Network, n: int, d: int) -> float:
-    """Return the number of operations needed to compute the empirical kernel of n rows.
+    """Return the number of operations needed to compute the empirical kernel on n rows.
 
     The kernel is computed from slopes or per-output gradients.
     """

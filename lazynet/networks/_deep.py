@@ -19,11 +19,11 @@ from lazynet.typing import AnyArray, Variables
 class MLP(nn.Module):
     """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and output alpha m^(-a) V' h_depth.
 
-    The entries of W_l are initialized from N(0, (kappa m^(-b_l))^2) and the entries of V from N(0, m^(-2 b)), with the
-    exponents of the parametrization. The trained variables are W_l and V themselves. The default, "ntk" with
+    The entries of W_l are initialized from N(0, (kappa m^(-b_l))^2) and the entries of V from N(0, m^(-2 b)). The
+    parametrization determines the exponents. The trained variables are W_l and V themselves. The default, "ntk" with
     sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d),
-    because this class, like `TwoLayer`, does not divide by sqrt(d). With "chen" and output_scale m^alpha, it is the
-    network of Chen et al. 2019, section 2, where L is depth + 1.
+    because this class, like `TwoLayer`, does not divide by sqrt(d). If the parametrization is "chen" and
+    output_scale is m^alpha, this is the network of Chen et al. 2019, section 2, where L is depth + 1.
 
     `init(key, x)` returns the arrays "hidden_1" of shape (m, d), "hidden_2", ... of shape (m, m), "readout" of shape
     (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x. Trained arrays are in
@@ -38,7 +38,8 @@ class MLP(nn.Module):
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: Scale kappa of the weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
-        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained; 0 for no biases.
+        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained. If it is 0,
+            there are no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
     Raises:
@@ -103,9 +104,10 @@ class ThreeLayer(MLP):
     """Three-layer network of Allen-Zhu, Li and Liang 2018, section 4.1: an `MLP` with different defaults.
 
     The network is f(x) = sum_i a_i relu(n_i(x) + b_2i) with n_i(x) = sum_j v_ij relu(w_j . x + b_1j) and m1 = m2 = m.
-    The entries of W, V and both biases are initialized from N(0, 1 / m), and those of a from N(0, 1). Training changes
-    W and V (train="hidden", the default), only a ("readout") or all three ("both"), but never the biases. The tangent
-    kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are those of `MLP`.
+    The entries of W, V and both biases are initialized from N(0, 1 / m), and the entries of a from N(0, 1). Training
+    changes W and V (train="hidden", the default), only a ("readout") or all three ("both"), but never the biases. The
+    tangent kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are the same as
+    for `MLP`.
 
     Raises:
         ValueError: If `depth` is not 2, or if an argument has a value that `MLP` does not allow.

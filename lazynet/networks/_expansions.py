@@ -29,7 +29,7 @@ class Linearized:
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return the variables of the polynomial that expands the network around the given variables."""
+        """Return the variables of the network's Taylor polynomial about the given variables."""
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
@@ -54,8 +54,8 @@ class Quadratic(Linearized):
     """The quadratic network f_lin(x; theta) + 1/2 (theta - theta_0)' H(x; theta_0) (theta - theta_0).
 
     See Bai and Lee 2019, section 2. The Hessian H is never formed. For relu, whose second derivative is 0, this is the
-    network with its activation signs fixed at theta_0, up to terms of third order in the movement. With two trained
-    layers, its second-order part is then the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
+    network with its activation signs fixed at theta_0, up to terms of third order in the movement. If two layers
+    are trained, its second-order part is then the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
     section 6.2.
     """
 
@@ -64,13 +64,13 @@ class Quadratic(Linearized):
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """A network of fixed width that evaluates a Taylor polynomial around given variables.
+    """A network of fixed width that evaluates a Taylor polynomial about the given variables.
 
     The functions `linearize` and `quadratic` return such networks.
 
     Attributes:
         polynomial: Instance of `Linearized` or `Quadratic`.
-        variables: Variables of the network at the point of expansion. `init` returns them for every key.
+        variables: Variables of the network at the point of expansion. `init` returns these variables for every key.
     """
 
     polynomial: Linearized
@@ -110,7 +110,7 @@ class Expansion:
 
 
 def linearize(network: Any, variables: Variables) -> Expansion:
-    """Return the linearization of a network in its trained parameters around given variables.
+    """Linearize a network in its trained parameters about the given variables.
 
     Args:
         network: Network with `width`, `outputs` and `apply(variables, x)`.
@@ -135,7 +135,7 @@ def linearize(network: Any, variables: Variables) -> Expansion:
 
 
 def quadratic(network: Any, variables: Variables) -> Expansion:
-    """Return the second-order Taylor polynomial of a network in its trained parameters around given variables.
+    """Expand a network to second order in its trained parameters about the given variables.
 
     Args:
         network: Network with `width`, `outputs` and `apply(variables, x)`.

@@ -10,13 +10,13 @@ class Parametrization(NamedTuple):
     """Exponents of the width m in the layers of a network (Yang and Hu 2021, arXiv:2011.14522, section 3).
 
     Layer l multiplies its input by m^(-a_l) w_l, where w_l ~ N(0, m^(-2 b_l)) at initialization, and the learning rate
-    scales as eta ~ m^(-c). The three entries of a and b are for the first layer, the layers between hidden layers, and
+    scales as eta ~ m^(-c). The three entries of a and b apply to the first layer, the layers between hidden layers, and
     the readout.
 
     Attributes:
         forward: Exponents a_l.
         init: Exponents b_l.
-        learning_rate: Exponent c of default learning rates. If output_scale is a function of the width, default
+        learning_rate: Exponent c in default learning rates. If output_scale is a function of the width, default
             learning rates are also divided by the square of output_scale.
 
     >>> import lazynet as lz

@@ -30,7 +30,7 @@ class Network(Protocol):
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
         """Return the initial variables in the dtype of x, with the trainable arrays in "params".
 
-        The rows x are an array of shape (n, d).
+        The input rows x have shape (n, d).
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Properties of networks, kept in a record that each family of networks registers for its type."""
+"""Records of the properties of networks, which each family of networks registers for its type."""
 
 import dataclasses
 import functools
@@ -63,7 +63,7 @@ class LayerScaling(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LayerScaling":
-        """Rebuild a record from the JSON of its `_asdict()`."""
+        """Rebuild a record from the JSON form of its `_asdict()`."""
         (a1, a2, a3), (b1, b2, b3), rate = record["parametrization"]
         return cls(**{**record, "parametrization": Parametrization((a1, a2, a3), (b1, b2, b3), rate)})
 
@@ -90,8 +90,8 @@ class Traits:
         neuron_gradient: Upper bound on |df/dz_r| that holds for every unit r and every input, or None if there is no
             such bound. The norm is taken over the outputs. The trained weights of unit r must enter only through
             z_r = w_r . x.
-        near_limit: Whether empirical kernels at practical widths are so close to the infinite-width kernel that
-            learning rates and displacements computed from the infinite-width kernel apply at these widths.
+        near_limit: Whether learning rates and displacements computed from the infinite-width kernel also apply at
+            practical widths, because the empirical kernels at these widths are close enough to it.
         kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
         learning_rate_exponent: Exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
             and output scale alpha, or None if the default learning rate is the same at all widths.
@@ -116,7 +116,7 @@ class Traits:
 
 @functools.singledispatch
 def traits(network: Any) -> Traits:
-    """Return the properties that sweeps, kernels and the theory need to know about a network.
+    """Return the properties of a network on which sweeps, kernels and the theory rely.
 
     A family registers its own record with `traits.register`. A subclass without its own record uses its parent's.
     Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.
@@ -125,7 +125,7 @@ def traits(network: Any) -> Traits:
         network: Any network.
 
     Returns:
-        The traits. For a family without a record, these are the defaults, with `fields` taken from its dataclass.
+        The traits. A family without a record gets the defaults, with `fields` taken from its dataclass.
 
     >>> import lazynet as lz
     >>> from lazynet.networks import traits

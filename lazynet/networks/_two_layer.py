@@ -52,7 +52,7 @@ def check_fields(network: Any, **choices: Iterable[str]) -> None:
 
 
 class SingleHidden(nn.Module):
-    """Base class that draws the weights of networks with one hidden layer; `TwoLayer` documents the fields."""
+    """Base class for networks with one hidden layer. It draws the weights; `TwoLayer` documents the fields."""
 
     width: int
     outputs: int = 1
@@ -77,7 +77,7 @@ class SingleHidden(nn.Module):
     def _weights(self, x: AnyArray) -> tuple[AnyArray, AnyArray]:
         """Return the hidden weights and the readout, which `init` draws at random.
 
-        Their shapes are (m, columns of x) and (m, k).
+        Their shapes are (m, d) and (m, k) if x has d columns.
         """
         hidden = self._array("hidden", self.train != "readout", lambda key: self._draw_hidden(key, x))
         return hidden, self._array("readout", self.train != "hidden", lambda key: self._draw_readout(key, x))

@@ -46,7 +46,7 @@ MODE_GAP = 0.02
 
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
-    """Compute the figures of the paper and check its claims.
+    """Compute the paper's figures and check its claims.
 
     Args:
         size: name of a size in SIZES.
@@ -98,7 +98,7 @@ def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> N
 
 
 def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
-    """Return the images on which networks are trained, in coordinates of the subspace spanned by the images."""
+    """Return the images used to train networks, in coordinates of the subspace that the images span."""
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
@@ -110,7 +110,7 @@ def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
 
 
 def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Figure 1 (a, c): the loss is always smallest for true labels and largest for worst labels."""
+    """Yield the claims from Figure 1 (a, c): the loss is always lowest for true labels and highest for worst labels."""
     for kappa in curves["true"].init_scale.values:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
         for (soon, late), (lower, upper) in zip(pairwise(LABELS), pairwise(losses), strict=True):
@@ -145,7 +145,7 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
 
 
 def _ratio(gap: DataArray) -> float:
-    """Return the ratio of the gap of the widest networks to the gap of the narrowest networks."""
+    """Divide the gap at the largest width by the gap at the smallest width."""
     means = gap.mean("seed")
     return float(means[-1] / means[0])
 
@@ -255,7 +255,10 @@ def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
 
 
 def noise(data: lz.Dataset, draws: int) -> Arrays:
-    """Return the curves of Figure 2 at infinite width and time: complexity and test errors, averaged over draws."""
+    """Return the curves of Figure 2, complexity and test errors, for infinite width and training time.
+
+    All values are averaged over draws.
+    """
     noisy = [with_noise(data, portion, draw) for draw in range(draws) for portion in PORTIONS]
     y, y_test = (np.stack([getattr(dataset, part) for dataset in noisy], axis=1) for part in ("y_train", "y_test"))
     weights = Inverse(KERNEL(data.x_train)).solve(y)
@@ -287,7 +290,7 @@ def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
 
 
 def tracked(place: str, noisy: Arrays, limit: float) -> Claim:
-    """Return the claim of Figure 2 that complexity follows the test error."""
+    """Return the claim from Figure 2 that complexity follows the test error."""
     correlation = float(scipy.stats.spearmanr(noisy["complexity"], noisy["error"]).statistic)
     return Claim(f"Figure 2, {place}", "rank correlation of complexity and test error", correlation, ">=", limit)
 
@@ -307,7 +310,7 @@ def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator
 
 
 def projections(data: lz.Dataset) -> Arrays:
-    """Return the data of Figure 1 (b, d): eigenvalues, and projections of true and random labels onto eigenvectors."""
+    """Return the data for Figure 1 (b, d): eigenvalues, and projections of true and random labels onto eigenvectors."""
     modes = spectrum(KERNEL(data.x_train))
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     labels = lz.label_projections(modes, np.stack([data.y_train, random], axis=1))

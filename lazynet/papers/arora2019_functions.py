@@ -1,4 +1,4 @@
-"""Section 6 of Arora et al. 2019: functions on the sphere that have a small y' H^-1 y and that networks learn."""
+"""Section 6 of Arora et al. 2019: functions on the sphere for which y' H^-1 y is small and which networks learn."""
 
 from collections.abc import Callable, Iterator
 from math import factorial
@@ -28,9 +28,9 @@ class Size(NamedTuple):
     Attributes:
         n: numbers of points.
         dims: dimensions of the points.
-        samples: number of times that the points are drawn.
+        samples: number of times the points are drawn.
         width: width of finite networks.
-        steps: number of training steps of finite networks.
+        steps: number of training steps for finite networks.
     """
 
     n: tuple[int, ...]

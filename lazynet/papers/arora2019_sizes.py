@@ -9,7 +9,7 @@ from lazynet.plan import Job, eigenvectors_bytes, eigenvectors_flops
 
 
 class Networks(NamedTuple):
-    """Settings of networks that are trained on n images."""
+    """Settings for networks trained on n images."""
 
     n: int
     widths: tuple[int, ...]
@@ -93,7 +93,7 @@ SIZES = {
 def jobs(size: str) -> list[Job]:
     """Return the memory and operations that a reproduction of the given size needs.
 
-    For the size "paper", the paper's own networks are listed too, although they are not trained.
+    If the size is "paper", the list also includes the paper's own networks, although they are not trained.
     """
     settings = SIZES[size]
     n, sets = settings.n_kernel, len(settings.datasets)

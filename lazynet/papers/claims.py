@@ -1,4 +1,4 @@
-"""The result of a reproduction, and the claims of a paper, each with the measurement that decides it."""
+"""The result of a reproduction, and the claims that the reproduction checks."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from lazynet.typing import DataArray, Figure
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper, with the measurement that decides it.
+    """A claim made in a paper, and the measurement that tests it.
 
     Attributes:
         name: where the paper makes the claim, and for which data.
@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass
 class Reproduction:
-    """The result of a reproduction, built up part by part by the paper's module.
+    """The result of a reproduction, which the paper's module builds up part by part.
 
     Attributes:
         claims: claims that were checked.
@@ -66,12 +66,12 @@ class Reproduction:
 
 
 def fit_width(values: DataArray) -> Fit:
-    """Fit a power law in the width to the values averaged over seeds."""
+    """Average the values over seeds, and fit a power law in the width."""
     return fit_exponent(values.width.values, values.transpose("width", "seed").values)
 
 
 def exponent(values: DataArray) -> float:
-    """Return the exponent of a power law in the width, fitted to the values averaged over seeds."""
+    """Average the values over seeds, fit a power law in the width, and return its exponent."""
     return fit_width(values).exponent
 
 

@@ -1,7 +1,6 @@
 """Confidence intervals for error rates on a finite test set."""
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 from lazynet.theory._fits import CONFIDENCE
@@ -25,6 +24,9 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     >>> float(low), round(float(high), 3)
     (0.0, 0.036)
     """
+    # The import takes longer than that of everything else in this room.
+    import scipy.stats
+
     errors, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2
     low = np.where(errors == 0, 0.0, scipy.stats.beta.ppf(tail, errors, n - errors + 1))
     high = np.where(errors == n, 1.0, scipy.stats.beta.ppf(1 - tail, errors + 1, n - errors))
