@@ -1,4 +1,4 @@
-"""Estimates of the memory and operations that a job needs, and errors for jobs that do not fit into memory."""
+"""Estimates of how much memory and how many operations a job needs, and errors for jobs that do not fit in memory."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ SMALL = 2**28
 
 
 class Job(NamedTuple):
-    """Memory and operations that a job needs.
+    """The memory and the number of operations that a job needs.
 
     Attributes:
         name: Name of the job in error messages.
@@ -29,7 +29,7 @@ class Job(NamedTuple):
     share: float = 1.0
 
     def __str__(self) -> str:
-        """Return one line with the memory and the number of operations, each followed by its parts in parentheses."""
+        """Return one line that states the memory and the number of operations, each with a breakdown in parentheses."""
         memory = _total_and_parts({name: value / 1e9 for name, value in self.bytes.items()}, "GB")
         work = _total_and_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
         return f"{self.name}: {memory}, {work}"
@@ -38,7 +38,7 @@ class Job(NamedTuple):
         """Raise an error if the job needs more memory than is free.
 
         Raises:
-            ValueError: If the job does not fit into memory.
+            ValueError: If the job does not fit in memory.
         """
         check_memory(self.name, sum(self.bytes.values()))
 
@@ -111,7 +111,7 @@ def check_memory(name: str, needed: int) -> None:
     """Raise an error if a job needs more memory than is free; small jobs always pass.
 
     Raises:
-        ValueError: If the job does not fit into memory.
+        ValueError: If the job does not fit in memory.
     """
     if needed > SMALL:
         check_fits(name, needed, available_memory())
@@ -138,7 +138,7 @@ class Blocks(NamedTuple):
 
 
 def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
-    """Return the largest blocks of rows that fit into the free memory.
+    """Return the largest blocks of rows that fit in the free memory.
 
     Args:
         name: Name of the job in error messages.
@@ -152,7 +152,7 @@ def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[i
         The number of rows per block and the number of feature blocks held in memory.
 
     Raises:
-        ValueError: If blocks of one row do not fit into memory.
+        ValueError: If blocks of one row do not fit in memory.
     """
     # All blocks have the same size; the last one is padded.
     rows = ceil(n / ceil(n / max_rows))

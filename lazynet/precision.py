@@ -1,4 +1,4 @@
-"""Contexts that set the floating-point precision of kernels, solves, predictions and training."""
+"""Contexts that set the floating-point precision for kernels, linear solves, predictions and training."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

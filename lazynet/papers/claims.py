@@ -60,7 +60,7 @@ class Reproduction:
         return all(claim.holds for claim in self.claims)
 
     def summary(self) -> dict[str, Any]:
-        """Return the claims and numbers for summary.json, with None in place of numbers that are not finite."""
+        """Return the claims and numbers for summary.json, and replace numbers that are not finite with None."""
         claims = [{**asdict(claim), "holds": claim.holds} for claim in self.claims]
         return as_plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
 
@@ -76,7 +76,7 @@ def exponent(values: DataArray) -> float:
 
 
 def as_plain(value: Any) -> Any:
-    """Convert arrays and NumPy scalars to types that JSON supports, and numbers that are not finite to None."""
+    """Convert arrays and NumPy scalars to JSON types, and replace numbers that are not finite with None."""
     if isinstance(value, dict):
         return {str(name): as_plain(item) for name, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):

@@ -33,7 +33,7 @@ class Size(NamedTuple):
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Add Figure 1 and its claims."""
+    """Add Figure 1 and its claims to the reproduction."""
     data = lz.sphere(size.n, 8, size.n, jax.random.key(0))
     result = work.sweep("du2018", lz.TwoLayer(width=2), data, size.widths, 1, EPOCHS)
     reproduction.claims += claims(result)

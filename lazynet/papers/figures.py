@@ -31,7 +31,7 @@ def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -> None:
-    """Draw the mean over seeds, with a band from the minimum to the maximum over seeds."""
+    """Draw the mean over seeds, and shade the range between the minimum and the maximum."""
     axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3, linewidth=0)
     axes.plot(x, values.mean("seed"), color=color, label=label, **line)
 
@@ -39,7 +39,7 @@ def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     """Label the given values on the x-axis.
 
-    On a logarithmic y-axis that spans less than two decades, also label 2 and 5 times each power of ten.
+    If the y-axis is logarithmic and spans less than two decades, also label 2 and 5 times each power of ten.
     """
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()

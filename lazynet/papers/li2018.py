@@ -3,7 +3,7 @@
 The hidden layer of a two-layer ReLU network is trained by SGD with eta ~ 1 / m on the softmax cross-entropy. The
 network learns a mixture of separated components in a number of steps that does not depend on the width m (Theorem 4.1),
 because most activation patterns do not change (Lemma 5.1, the coupling). The relative movement and the share of changed
-patterns decrease as m^(-1/2), and the update of the weights has the rank of the data: k classes times l components.
+patterns decrease as m^(-1/2), and the weight update has the same rank as the data: k classes times l components.
 """
 
 from collections.abc import Iterator
@@ -126,7 +126,7 @@ def levels(place: str, wide: Result) -> Iterator[Claim]:
 
 
 def verdict(place: str, result: Result, expected: str) -> Claim:
-    """Return the claim that the verdict on the networks is the expected verdict.
+    """Return the claim that the networks receive the expected verdict.
 
     Networks are lazy if the coupling and the relative distance scale with exponents of about -1/2 and are small at the
     largest width. They are not lazy if either quantity is large at that width. In all other cases, or if any network
@@ -173,7 +173,7 @@ def rank(place: str, data: Mixture, values: dict[str, Arrays]) -> Iterator[Claim
 
 
 def listed(values: np.ndarray) -> str:
-    """Format numbers as text, separated by commas."""
+    """Format numbers as a comma-separated list."""
     return ", ".join(f"{value:.1f}" for value in values)
 
 

@@ -65,7 +65,10 @@ def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
 
 
 def draw_moved(panels: list[Axes], result: Result) -> None:
-    """Draw coupling and relative distance against the step, with the level below which the paper calls them small."""
+    """Draw coupling and relative distance against the step.
+
+    A dashed line marks the level below which the paper calls them small.
+    """
     for letter, axes, (name, variable) in zip("bc", panels, MOVED.items(), strict=True):
         by_width(axes, result, lambda at_width, variable=variable: at_width[variable], name)
         axes.axhline(LEVEL, color="black", **THEORY)
@@ -94,7 +97,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw the singular values of the update at each width, with a band from the minimum to the maximum over seeds.
+    """Draw the singular values of the update at each width, and shade the range between the extremes over seeds.
 
     Also draw the singular values of the weights at the largest width.
     """

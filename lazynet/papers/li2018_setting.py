@@ -30,7 +30,7 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
     """Return the paper's synthetic data.
 
     Args:
-        size: parameters of the mixture; it has n training examples and n test examples.
+        size: parameters of the mixture. By default, n training examples and n test examples are drawn.
         n_train: number of training examples, if different from n.
         more: further arguments for `lazynet.mixture`.
     """

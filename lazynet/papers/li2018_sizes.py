@@ -12,7 +12,7 @@ SHARE = 1 / 3
 
 
 class Mixture(NamedTuple):
-    """Parameters of a `lazynet.mixture` of k classes with l components each."""
+    """Parameters of a `lazynet.mixture` that has k classes with l components each."""
 
     n: int
     dim: int
@@ -43,7 +43,7 @@ class Size(NamedTuple):
     Attributes:
         data: parameters of the mixture.
         networks: networks for Figure 1.
-        early: number of initial steps, after each of which accuracy is measured.
+        early: number of initial steps during which accuracy is measured after every step.
         wide: smallest width at which coupling and relative distance are claimed to be small.
         varied: networks trained on variations of the data.
         variances: noise levels sigma of the components.
@@ -100,7 +100,7 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and operations that a reproduction of the given size needs."""
+    """Return the memory and the number of operations needed for a reproduction of the given size."""
     settings = SIZES[size]
     data, images = settings.data, settings.images
     mixture, varied = _steps(settings.networks, BATCH, data.dim), _steps(settings.varied, BATCH, data.dim)
@@ -124,5 +124,5 @@ def _units(networks: Networks) -> float:
 
 
 def _steps(networks: Networks, batch: int, features: int) -> float:
-    """Return the number of operations in training, half in the forward pass and half in the backward pass."""
+    """Return the number of operations needed for training; the forward and backward passes each account for half."""
     return 4.0 * batch * features * networks.steps * _units(networks)

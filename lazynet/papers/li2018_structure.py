@@ -111,7 +111,7 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
 
     Args:
         parameter: name of the parameter that varies.
-        results: results of sweeps, keyed by the parameter's value, in order from the richest to the poorest structure.
+        results: results of sweeps, keyed by the parameter's value, in order from the most to the least structure.
     """
     place, (first, *_, last) = f"Section 6, {parameter}", results
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
@@ -171,7 +171,7 @@ def learned(easy: dict[str, Result]) -> Iterator[Claim]:
 
 
 def crossing(data: lz.Dataset) -> Claim:
-    """Return the claim of appendix C that no line separates the two classes of the XOR example.
+    """Return the claim of appendix C that no line separates the two classes in the XOR example.
 
     The margin is the largest t for which some w and b, with |w_i| <= 1 and |b| <= 1, satisfy s (w'x + b) >= t for every
     example x. Here s is the sign of the label of x.

@@ -19,7 +19,10 @@ REPRODUCTION = "reproduction"
 
 
 class Work:
-    """The named parts of a reproduction, which are read from its folder if stored there and computed otherwise."""
+    """The named parts of a reproduction.
+
+    A part is read from the folder if it is stored there, and computed otherwise.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Part:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the arrays into a dataset and return the contents of its files."""
+        """The functions that assemble the arrays into a dataset and return the contents of the files to write."""
         return Output(self._assemble, result_files)
 
     def request(self) -> str:

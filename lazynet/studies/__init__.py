@@ -1,4 +1,4 @@
-"""The studies of lazynet: each folder contains the public function, the verdict or fit, and the figure of one study."""
+"""The studies in lazynet: each folder contains one study's public function, its verdict or fit, and its figure."""
 
 from lazynet.studies._style import BLUE, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
 

@@ -30,11 +30,11 @@ OUTPUTS = {
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
-    Exponents are fitted to the seed means at all widths, both at every snapshot and for the maximum over snapshots.
+    Exponents are fitted to the means over seeds at all widths, for each snapshot and for the maximum over snapshots.
     Their 95% intervals come from a bootstrap over seeds. Gaps are judged by the maximum, because the theorems bound the
     supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
 
-    A row of the verdict holds if its whole interval lies within the band around the prediction (for "at most" rows,
+    A row in the verdict holds if its whole interval lies within the band around the prediction (for "at most" rows,
     below the upper end of the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A
     row that would hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory
     predicts; the levels at the largest width show whether the network is lazy.
@@ -68,21 +68,20 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 
 
 def plot(result: Result, verdict: Verdict | None = None) -> Figure:
-    """Draw the figure of a result.
+    """Draw the figure for a result.
 
     The figure depends on the kind of result:
 
     - sweep: the training losses of the networks and of the kernel, gaps and movement against the width, and fitted
       exponents against the step. Gaps are maxima over snapshots; movement is measured at the last step.
     - infinite width: the losses on true and random labels, and the test error.
-    - laziness map: the kernel change and the test error over width and output scale, with the boundary, and the
-      same two quantities against the control parameter.
-    - line ensemble: the mean along the line, with a band of two standard deviations, and the gap to the infinite-width
-      limit.
-    - mode residuals: the residual along a few modes, and the step up to which each mode follows the kernel.
+    - laziness map: the kernel change and the test error as functions of width and output scale, with the boundary,
+      and the same two quantities against the control parameter.
+    - line ensemble: the mean along the line, with a band of plus or minus two standard deviations, and the gap to the
+      infinite-width limit.
+    - mode residuals: the residual along a few modes, and how long each mode follows the kernel.
 
-    Measurements are drawn as solid lines, with bands from the smallest to the largest value over seeds. Theory is
-    drawn as dashed lines.
+    Measurements are drawn as solid lines, and bands show the range over seeds. Theory is drawn as dashed lines.
 
     Args:
         result: result of a study. A sweep must have no axes other than width and seed.

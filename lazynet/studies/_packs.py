@@ -13,7 +13,7 @@ from lazynet.typing import DataArray
 
 
 def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
-    """Return the learning rates of each point, by width.
+    """Return the learning rates at each point of the study, by width.
 
     The rates are read from the stored record. If the record is empty, they are computed.
     """
@@ -51,7 +51,7 @@ def pack_task(
 
 
 def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return half the sum of squared errors of each network, as an array of shape (member,).
+    """Return half the sum of squared errors for each network, as an array of shape (member,).
 
     Args:
         predictions: predictions of the networks, (member, n) or (member, n, k).

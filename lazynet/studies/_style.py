@@ -1,4 +1,4 @@
-"""Colors and line styles of all figures: theory is dashed, and measurements are solid."""
+"""Colors and line styles for all figures: theory is dashed, and measurements are solid."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def width_colors(count: int) -> np.ndarray:
 
 
 def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, color: str) -> None:
-    """Draw, as a dashed line, a power law in the width that equals `anchor` at the geometric mean of the widths."""
+    """Draw a dashed line for the power law in the width that equals `anchor` at the geometric mean of the widths."""
     middle = np.exp(np.mean(np.log(widths)))
     ends = np.array([widths[0], widths[-1]], float)
     axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)

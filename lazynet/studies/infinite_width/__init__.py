@@ -1,4 +1,4 @@
-"""Prediction of training at infinite width on a whole data set."""
+"""Predictions for an infinitely wide network that is trained on a whole data set."""
 
 import lazynet.studies.infinite_width._quantities  # noqa: F401 (adds the quantities to the catalogue)
 from lazynet.studies.infinite_width._api import check_infinite_width, infinite_width

@@ -52,8 +52,8 @@ def infinite_width(
         - Scalar: lambda_max.
 
         The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error` (relative) each
-        contain a bound on the truncation error and a bound on the storage error. Losses below the attribute
-        `resolved_loss` may consist entirely of prediction error.
+        contain a bound on the truncation error and a bound on the storage error. Losses below the value of
+        the attribute `resolved_loss` may consist entirely of prediction error.
 
     Raises:
         ValueError: if an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or

@@ -54,7 +54,7 @@ class InfiniteWidth:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the labeled result and return the contents of its files."""
+        """The functions that assemble the labeled result and return the contents of the files to write."""
         return OUTPUT
 
     def request(self) -> str:
@@ -153,7 +153,7 @@ class InfiniteWidth:
 def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.ndarray) -> Arrays:
     """Return the losses and error rates of predictions.
 
-    The outputs of the predictions alternate between true and random labels.
+    The predictions alternate between outputs for true labels and outputs for random labels.
     """
     y = data.y_train.reshape(data.n_train, -1)
     f_train = train.reshape(len(step), *y.shape, 2)
@@ -175,7 +175,7 @@ def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.n
 def _errors(f: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return the error rate at each step.
 
-    At step 0, where all outputs are zero, the error rate of random guessing is returned.
+    All outputs are zero at step 0, so the value returned for this step is the error rate of random guessing.
     """
     if y.shape[1] == 1:
         f, y = f[..., 0], y[..., 0]

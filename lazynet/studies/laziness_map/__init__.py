@@ -1,4 +1,4 @@
-"""Map of the kernel change over width and output scale."""
+"""Map of the kernel change as a function of width and output scale."""
 
 import lazynet.studies.laziness_map._quantities  # noqa: F401 (adds the quantities to the catalogue)
 from lazynet.studies.laziness_map._api import laziness_map

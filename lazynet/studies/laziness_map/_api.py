@@ -76,7 +76,7 @@ class Setting:
         steps: the maximum number of training steps.
         stop: criteria for stopping training once a network fits its data or stops improving.
         dtype: the dtype used for training.
-        folder: the folder of the map, with a sweep in each subfolder, or None to store nothing.
+        folder: the folder in which to store the map, with a sweep in each subfolder, or None to store nothing.
         deadline: the time at which the time limit expires, as a value of `time.monotonic()`.
         progress: whether to show progress on a terminal.
     """
@@ -153,7 +153,7 @@ def laziness_map(
     """Map how far kernels move and how well networks generalize at each width m and output scale alpha.
 
     Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until only a small
-    fraction of the initial loss is left (Chizat, Oyallon and Bach 2019; Geiger et al. 2019). They are trained by
+    fraction of the initial loss remains (Chizat, Oyallon and Bach 2019; Geiger et al. 2019). They are trained by
     gradient flow, with `lazynet.Optimizer("flow")`. In the NTK parametrization, the regime depends on sqrt(m) alpha:
     networks are lazy if this parameter is large and learn features if it is small, and the boundary follows
     alpha ~ m^(-1/2). At each width, `output_scales` should bracket the boundary, which is then located by bisection.
@@ -184,8 +184,9 @@ def laziness_map(
         - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
         - Over width and `round`, the round of the bisection: tried_scale. Over width, `round` and seed: tried_change.
 
-        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`: the negative of the
-        predicted exponent of the boundary (or of the fitted exponent if none is predicted), or 0 if there is neither.
+        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. It is the negative of
+        the boundary's predicted exponent. If no exponent is predicted, the fitted exponent is used instead; if there is
+        no fitted exponent either, p is 0.
 
         The other attributes are change; boundary_exponent; boundary_exponent_low and boundary_exponent_high, the ends
         of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel
@@ -278,7 +279,7 @@ def _check_folder(folder: RunFolder) -> None:
 
 
 def _bisection(setting: Setting, result: Result | None, scales: list[float], change: float) -> list[Round]:
-    """Bisect the bracket at each width for as long as most networks at the bracket's middle fit their data.
+    """Bisect the bracket at each width as long as most networks at its midpoint fit their data.
 
     Args:
         setting: the settings of the map.
@@ -307,7 +308,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
 
 
 def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, float]:
-    """Return the geometric mean of the bracket's ends for each width that is still being bisected."""
+    """Return the midpoint of the bracket, a geometric mean, for each width at which bisection continues."""
     middles = {}
     for width in result.width.values.tolist():
         scales, changes = _curve(result, rounds, width)

@@ -18,7 +18,7 @@ class Boundary(NamedTuple):
     """The boundary of a laziness map.
 
     Attributes:
-        scale: output scale of the boundary at each width, (w,), with NaN at widths without a boundary.
+        scale: output scale at the boundary for each width, (w,), or NaN if there is no boundary.
         low: lower ends of the 95% intervals, (w,).
         high: upper ends of the 95% intervals, (w,).
         fit: exponent of the power law fitted to the boundary as a function of the width.
@@ -34,7 +34,7 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
     """Return the mean of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
     Networks that do not fit their data have NaN values. If most networks do not fit, the mean is NaN, because the
-    others are not a random sample.
+    networks that fit are not a random sample.
     """
     finite = np.isfinite(changes)
     count = finite.sum(axis=-1)
@@ -66,10 +66,11 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "_ s"]],
     level: float,
 ) -> Boundary:
-    """For each width, find the scale at which the mean change over seeds equals a level; fit a power law to the scales.
+    """Find the scale at which the mean change over seeds equals a given level, and fit a power law in the width.
 
-    The log of the mean is interpolated linearly in the log of the scale. Intervals range from the 2.5th to the 97.5th
-    percentile over bootstrap samples of the seeds, which are drawn independently for each width.
+    The scale is found separately for each width. The log of the mean is interpolated linearly in the log of
+    the scale. Intervals range from the 2.5th to the 97.5th percentile over bootstrap samples of the seeds, which are
+    drawn independently for each width.
 
     Args:
         widths: widths, (w,), ascending.
@@ -179,7 +180,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
 
 
 def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
-    """Return the log of the scale at which each column of `means` falls below the level, or NaN if it does not.
+    """Return the log of the scale at which each column of `means` falls below the level, or NaN if it never does.
 
     The shape of `means` is (a, draws).
     """

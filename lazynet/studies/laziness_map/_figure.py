@@ -1,4 +1,4 @@
-"""The figure for a laziness map: the kernel change and the test error over width and output scale."""
+"""The figure for a laziness map: the kernel change and the test error as functions of width and output scale."""
 
 from typing import Any
 
@@ -12,7 +12,9 @@ from lazynet.typing import Axes, Figure, Result
 
 
 def plot_laziness(result: Result) -> Figure:
-    """Draw the kernel change and the test error over width and output scale, and against the control parameter.
+    """Draw the kernel change and the test error as functions of width and output scale.
+
+    Also draw both quantities against the control parameter.
 
     The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell shows the mean over
     the networks that fit their data; a cell is gray if fewer than half of its networks fit.
@@ -53,7 +55,7 @@ def _mean(values: Any) -> Any:
 
 
 def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: Any) -> None:
-    """Draw values over width and output scale, together with the boundary."""
+    """Draw values as a function of width and output scale, together with the boundary."""
     widths, scales = result.width.values.astype(float), result.output_scale.values
     axes.set_facecolor("lightgray")
     axes.grid(visible=False)
@@ -105,7 +107,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
 
 
 def _collapse(result: Result) -> str:
-    """Return the title of the panel on which the kernel-change curves collapse; the title gives their spread."""
+    """Return the title of the panel with the collapsed kernel-change curves, which states the spread of the curves."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"

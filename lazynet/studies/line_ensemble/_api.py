@@ -34,7 +34,7 @@ def line_ensemble(
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
     At infinite width, the outputs at any time during full-batch descent form a Gaussian process (Lee et al. 2019,
-    Figure 2), whose mean and standard deviation `lazynet.kernel_ensemble` computes. The gap between each network and
+    Figure 2). `lazynet.kernel_ensemble` computes its mean and standard deviation. The gap between each network and
     the infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 + variance.
 
     Args:

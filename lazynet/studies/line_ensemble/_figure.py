@@ -17,9 +17,9 @@ def plot_line(result: Result) -> Figure:
 
     Also draw the gap to the infinite-width limit against the width.
 
-    The mean over networks is a solid line with a band of two standard deviations, the infinite-width limit is dashed,
-    and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error bars of two
-    standard errors. Estimates that are not positive are left out.
+    The mean over networks is a solid line with a band of plus or minus two standard deviations, the infinite-width
+    limit is dashed, and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error
+    bars of plus or minus two standard errors. Estimates that are not positive are left out.
 
     Args:
         result: result of `lazynet.line_ensemble`. If there are several outputs, only the first is drawn.
@@ -65,7 +65,7 @@ def plot_line(result: Result) -> Figure:
 
 
 def _draw_band(axes: Axes, result: Result) -> None:
-    """Draw the mean along the line at one width and step, with a band of two standard deviations."""
+    """Draw the mean along the line at one width and step, with a band of plus or minus two standard deviations."""
     place, mean, deviation = result.place.values, result["mean"].values, result.deviation.values
     axes.plot(place, mean, color=BLUE, label="networks")
     axes.fill_between(place, mean - 2 * deviation, mean + 2 * deviation, color=BLUE, alpha=0.2, linewidth=0)

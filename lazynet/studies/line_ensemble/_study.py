@@ -53,7 +53,7 @@ class LineEnsemble:
         return as_json(json.loads(self.spec.request()) | self._line())
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, reusing the learning rates of the stored record if there is one."""
+        """Return the record, reusing the learning rates from the stored record if there is one."""
         record = self.spec.record(rates_of(self.spec, self.references, stored))
         record.settings.update(self._line())
         return record.to_json() | {"begun": time.time(), "outputs": self.spec.data.y_train.ndim > 1}
@@ -73,7 +73,7 @@ class LineEnsemble:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return the predictions of a pack and their gaps to the infinite-width limit from the same initializations.
+        """Return the predictions of a pack, and their gaps to infinite-width predictions from the same initializations.
 
         These arrays have the shape (members, step, place, ...).
         """
@@ -171,7 +171,9 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return gap^2, bias^2 and variance over seeds and, for 3 or more seeds, jackknife standard errors of the last two.
+    """Return gap^2, bias^2 and variance over seeds.
+
+    If there are at least three seeds, also return jackknife standard errors of bias^2 and variance.
 
     Args:
         gap: gap to the limit, (width, seed, step, place).

@@ -43,8 +43,8 @@ def mode_residuals(
     """Compare the residuals of trained networks with a kernel's prediction, along the kernel's eigenvectors.
 
     The kernel predicts that the residual along the eigenvector v_i shrinks as (1 - eta lambda_i)^step from its value at
-    the network's initialization (Arora et al. 2019, Theorem 4.1). With the analytic kernel, the gap to this prediction
-    is the full effect of finite width.
+    the network's initialization (Arora et al. 2019, Theorem 4.1). If `kernel` is the analytic kernel, the gap to this
+    prediction is the full effect of finite width.
 
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
     result of `lazynet.train` with full-batch descent on the squared loss, `k` is a kernel on the training set, and `y`

@@ -1,4 +1,4 @@
-"""The figure for mode residuals: residuals along a few modes, and the step up to which each mode follows the kernel."""
+"""The figure for mode residuals: residuals along a few modes, and how long each mode follows the kernel."""
 
 import json
 from itertools import pairwise
@@ -13,10 +13,10 @@ CURVES = 6
 
 
 def plot_modes(result: Result) -> Figure:
-    """Draw the residuals along a few modes, and the step up to which each mode follows the kernel.
+    """Draw the residuals along a few modes, and how long each mode follows the kernel.
 
-    If the result contains several networks, the residuals belong to the first seed at the largest width, and the step
-    is the median over seeds at each width.
+    If the result contains several networks, the residuals are drawn for the first seed at the largest width. How
+    long a mode follows the kernel is drawn for every width, as the median number of steps over seeds.
 
     Args:
         result: result of `lazynet.mode_residuals`.
@@ -60,7 +60,7 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """For each width, draw the median over seeds of the step up to which each mode follows the kernel.
+    """Draw how long each mode follows the kernel at each width (median over seeds).
 
     Also draw the step at which the kernel learns each mode.
     """
@@ -113,14 +113,14 @@ def _draw_left(axes: Axes, result: Result) -> None:
 
 
 def _handful(start: np.ndarray) -> list[int]:
-    """Return, for each of a few log-spaced parts of the spectrum, the mode with the largest initial residual."""
+    """Return the mode with the largest initial residual in each of a few log-spaced parts of the spectrum."""
     ends = np.unique(np.geomspace(1, len(start), CURVES).round().astype(int))
     parts = [range(first, end) for first, end in pairwise([0, *ends])]
     return [i for i in (max(part, key=start.__getitem__) for part in parts) if start[i] > 0]
 
 
 def _draw_held(axes: Axes, result: Result) -> None:
-    """Draw the step up to which each mode follows the kernel, and the step at which the kernel learns the mode."""
+    """Draw how long each mode follows the kernel, and the step at which the kernel learns the mode."""
     settings = json.loads(result.attrs["settings"])
     last, mode, step = int(result.step[-1]), result.mode.values, result.last_step_held.values
     for chosen, color, marker, label in (

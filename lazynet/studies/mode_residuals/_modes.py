@@ -18,7 +18,7 @@ def compare_modes(
         y: training targets, (n,) or (n, k).
         u: predictions of the network on the training set, (step, n) or (step, n, k), in float64.
         learning_rate: the learning rate.
-        steps: the steps of the predictions, starting with 0, (step,).
+        steps: the steps at which the predictions were recorded, starting with 0, (step,).
         tolerance: largest gap at which a mode still counts as following the kernel.
 
     Returns:
@@ -45,7 +45,7 @@ def _sizes(modes: np.ndarray) -> np.ndarray:
 
 
 def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return the last step before the gap of each mode first exceeds the tolerance, as an array of shape (n,)."""
+    """Return the last step before each mode's gap first exceeds the tolerance, as an array of shape (n,)."""
     # All gaps are zero at step 0, where the network and the kernel have the same predictions.
     until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]
