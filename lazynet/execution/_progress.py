@@ -1,4 +1,4 @@
-"""Progress displays on stderr, disabled if stderr is not a terminal."""
+"""Progress displays on stderr, which are shown only if stderr is a terminal."""
 
 import sys
 import time
@@ -17,16 +17,17 @@ SIDE = 2048
 
 
 class Progress:
-    """A progress bar with the number of finished cells, the speed, the time left, and the best and worst losses."""
+    """A progress bar that shows the number of finished cells, the speed, the time left, and the best and worst loss."""
 
     def __init__(self, total: int, cells: int, dtype: str, shown: bool = True) -> None:
         """Create a bar.
 
         Args:
-            total: total units of work of all cells.
+            total: total work in all cells, in units of work.
             cells: number of cells.
-            dtype: dtype of the computations. The bar compares their speed with the speed of a matrix product.
-            shown: whether to show the bar if stderr is a terminal.
+            dtype: dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
+                product.
+            shown: whether to show the bar. It is never shown if stderr is not a terminal.
         """
         self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
@@ -58,11 +59,11 @@ class Progress:
             self._bar.stop()
 
     def of_task(self, name: str) -> "TaskProgress":
-        """Return the progress display of one task."""
+        """Return the progress display for one task."""
         return TaskProgress(self, name)
 
     def advance(self, units: int, name: str, rate: float | None) -> None:
-        """Add the units of work that a task has done, and show its floating-point operations per second."""
+        """Add the work that a task has completed, and show its speed in floating-point operations per second."""
         if self._shown:
             text = (
                 "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
@@ -70,13 +71,22 @@ class Progress:
             self._bar.update(self._task, advance=units, description=self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:
-        """Show the stage of a task; `amount` is a fraction completed (at most 1) or a number of products."""
+        """Show the current stage of a task and how far it has progressed.
+
+        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products computed so far.
+        """
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
             self._bar.update(self._task, description=self._description(f"{name}: {stage} {done}"))
 
     def finished(self, units: int, name: str, losses: dict[str, float]) -> None:
-        """Show that a cell is finished; `units` is its work not yet shown, and `losses` are the final losses."""
+        """Show that a cell is finished.
+
+        Args:
+            units: the part of the cell's work that the bar has not counted yet.
+            name: name of the cell's task.
+            losses: the final losses, keyed by member name.
+        """
         if not self._shown:
             return
         self._done += 1
@@ -95,18 +105,21 @@ class Progress:
 
 
 class TaskProgress:
-    """The progress display of one task: its completed steps and its speed."""
+    """The progress display for one task, which shows its completed steps and its speed."""
 
     def __init__(self, bar: Progress, name: str) -> None:
-        """Create the display of a task with the given name."""
+        """Create the display for a task with the given name."""
         self._bar, self._name = bar, name
 
     def stage(self, stage: str, amount: float) -> None:
-        """Show a stage; `amount` is a fraction completed (at most 1) or a number of products."""
+        """Show the current stage and how far it has progressed.
+
+        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products computed so far.
+        """
         self._bar.stage(self._name, stage, amount)
 
     def steps(self, units: int, flops: float | None) -> Callable[[int], None]:
-        """Return a function to call with the number of newly completed steps.
+        """Return a function that takes the number of newly completed steps and updates the display.
 
         Args:
             units: units of work per step.
@@ -141,7 +154,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str) -> float:
-    """Measure the floating-point operations per second that all devices achieve in 2048 x 2048 matrix products."""
+    """Measure the combined speed of all devices in 2048 x 2048 matrix products, in FLOP/s."""
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
@@ -160,7 +173,7 @@ def _product(a: Array) -> Array:
 
 
 class Stages:
-    """A status line that shows the stage of a job, disabled if stderr is not a terminal."""
+    """A status line that shows the current stage of a job, provided that stderr is a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
         """Create a status line, which is displayed if `shown` is True and stderr is a terminal."""
@@ -183,7 +196,10 @@ class Stages:
             self._status.stop()
 
     def tell(self, stage: str, amount: float | None = None) -> None:
-        """Show a stage; `amount` is a fraction completed (at most 1) or a number of products."""
+        """Show the current stage and how far it has progressed.
+
+        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products computed so far.
+        """
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"
             self._status.update(stage + done)

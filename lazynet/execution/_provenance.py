@@ -13,7 +13,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazyn
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of the packages used for computation, keyed by their attribute names in a result."""
+    """Return the versions of the packages used for computation, keyed by the names of the attributes in a result."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -32,7 +32,7 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
 
 @cache
 def _git_revision() -> str:
-    """Return the commit of the repository that contains this file, or a note that there is no repository."""
+    """Return the current commit of the repository that contains this file, or "not in a repository"."""
     here = Path(__file__).resolve().parent
     try:
         process = subprocess.run(

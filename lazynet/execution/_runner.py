@@ -28,10 +28,10 @@ class Task(NamedTuple):
     Attributes:
         key: name of the cell's file, unique within the study.
         name: name shown in the progress bar.
-        units: work of the task relative to other tasks.
-        compute: function (progress, checkpoint) -> arrays, which reports steps to the progress display and may resume
-            from the checkpoint.
-        program: key of the compiled programs that the task uses.
+        units: amount of work in the task, relative to other tasks.
+        compute: function (progress, checkpoint) -> arrays. It reports steps to the progress display and may resume from
+            the checkpoint.
+        program: key that identifies the compiled programs that the task uses.
         group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
         losses: function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
@@ -47,7 +47,7 @@ class Task(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The functions that turn the cells of a study into a result and files.
+    """The functions that turn the cells of a study into a result and its files.
 
     Attributes:
         assemble: function (record, arrays of all cells in order) -> labeled result.
@@ -60,7 +60,7 @@ class Output(NamedTuple):
 
 @runtime_checkable
 class Study(Protocol):
-    """The interface through which the runner uses a study."""
+    """The interface that a study provides to the runner."""
 
     @property
     def kind(self) -> str:
@@ -77,7 +77,7 @@ class Study(Protocol):
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study; `stored`, the record in the folder, is empty for a new study."""
+        """Return the record of the study, given the record stored in the folder (empty for a new study)."""
         ...
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
@@ -99,7 +99,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         progress: whether to show progress.
 
     Returns:
-        The result, or None if this run computes only a shard or this process is not the first one.
+        The result, or None if the run computes only a shard or this is not the first process.
 
     Raises:
         ValueError: if the folder cannot be used.
@@ -138,11 +138,11 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
 
     Args:
         out: the folder that all shards share.
-        output_of: function that returns the `Output` for a kind of study.
+        output_of: function that returns the `Output` for a given kind of study.
 
     Raises:
-        ValueError: if the folder does not contain a study, a process is still working on it, or a cell is missing or
-            damaged.
+        ValueError: if the folder does not contain a study, if a process is still working on the study, or if a cell is
+            missing or damaged.
     """
     with finished_store(out) as store:
         output = output_of(store.kind)

@@ -31,11 +31,11 @@ DERIVED = ("scales", "rates", "learning_rate", "data", "axes")
 
 
 class Status(NamedTuple):
-    """The progress of the study in a folder.
+    """The progress of the study stored in a folder.
 
     Attributes:
         finished: number of cells that are stored and intact.
-        damaged: number of stored cells with a wrong checksum, which will be computed again.
+        damaged: number of stored cells that have a wrong checksum and will be computed again.
         cells: total number of cells.
         running: whether a process is working on the study.
         result: whether result.nc exists.
@@ -49,14 +49,14 @@ class Status(NamedTuple):
 
 
 class Store:
-    """The files of a study: settings.json, one file in cells/ for each finished cell, and, at the end, result.nc.
+    """The files of a study: settings.json, one file in cells/ for each finished cell, and finally result.nc.
 
     Every file is written under a temporary name and then renamed. The name of a cell's file contains the key of the
     cell and the SHA-256 hash of the file's contents.
 
     Attributes:
         path: the folder.
-        content: the contents of settings.json, empty before the study begins.
+        content: the contents of settings.json, or an empty dictionary if the study has not begun.
     """
 
     def __init__(self, path: str | Path, kind: str = "", request: str = "{}") -> None:
@@ -64,7 +64,7 @@ class Store:
 
         Args:
             path: the folder.
-            kind: the kind of the study.
+            kind: the kind of study.
             request: the specification of the study as canonical JSON.
         """
         self.path, self._kind, self._request = Path(path), kind, json.loads(request)
@@ -75,18 +75,18 @@ class Store:
 
     @property
     def kind(self) -> str:
-        """The kind of the study in the folder, empty before the study begins."""
+        """The kind of study in the folder, or an empty string if the study has not begun."""
         return str(self.content.get("kind", ""))
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record of the study, empty before the study begins."""
+        """The record of the study, or an empty dictionary if the study has not begun."""
         record: dict[str, Any] = self.content.get("record", {})
         return record
 
     @property
     def keys(self) -> list[str]:
-        """The keys of all cells, empty before the study begins."""
+        """The keys of all cells, or an empty list if the study has not begun."""
         return list(self.content.get("cells", ()))
 
     def begin(self, record: dict[str, Any], keys: list[str]) -> dict[str, Any]:
@@ -146,7 +146,10 @@ class Store:
         return None if file is None else read_arrays(file)
 
     def take(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, or None if it is not stored or its file is damaged; remove a damaged file."""
+        """Return the arrays of a cell, or None if the cell is not stored or its file is damaged.
+
+        If the file is damaged, it is deleted.
+        """
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
             warnings.warn(
@@ -205,17 +208,19 @@ def read_arrays(file: Path) -> Arrays | None:
 
 
 def _precedence(name: str) -> tuple[bool, bool, str]:
-    """Return the sort key of a setting: derived settings come last, and the optimizer comes before its fields."""
+    """Return the sort key for a setting: derived settings come last, and the optimizer comes before its fields."""
     return name in DERIVED or name.endswith("_values"), name != "optimizer", name
 
 
 @contextmanager
 def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
-    """Open the folder of a study and lock it. With shards, one process per shard can hold the lock.
+    """Open the folder of a study and lock it.
+
+    If the study is divided into shards, one process per shard can hold the lock.
 
     Args:
         folder: the folder.
-        kind: the kind of the study.
+        kind: the kind of study.
         request: the specification of the study as canonical JSON. A study already in the folder must have the same
             specification.
 
@@ -254,7 +259,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: if the folder does not contain a study, or a process is still working on it.
+        ValueError: if the folder does not contain a study, or if a process is still working on the study.
     """
     if not Store(out).keys:
         raise ValueError(f"{str(out)!r} does not contain a study.")
@@ -263,7 +268,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write matplotlib figures as PNG files, with the given names, to the subfolder figures/ of a folder."""
+    """Write matplotlib figures to the subfolder figures/ of a folder, as PNG files with the given names."""
     for name, figure in figures.items():
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
@@ -282,7 +287,7 @@ def _hash(settings: dict[str, Any]) -> str:
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file so that it exists either completely or not at all, even after a power failure.
+    """Write a file atomically: even after a power failure, it is either complete or absent.
 
     Raises:
         FileExistsError: if `link` is True and the file exists.

@@ -1,4 +1,4 @@
-"""Experiments: the specification of a study, the grid of its points, and the arrays of each cell."""
+"""Experiments: the specification of a study, its grid of points, and the arrays of each cell."""
 
 from lazynet.experiment._arguments import check_count, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of

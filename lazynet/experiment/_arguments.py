@@ -1,4 +1,4 @@
-"""Validation of the arguments that all studies share."""
+"""Validation of arguments common to all studies."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -26,8 +26,8 @@ def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale
     """Check the widths and return them in ascending order.
 
     Raises:
-        ValueError: if there are no widths, a width is repeated, or the network or the learning rate does not support a
-            width.
+        ValueError: if there are no widths, if a width is repeated, or if the network or the learning rate does not
+            support a width.
     """
     if isinstance(widths, int | np.integer):
         raise ValueError(f"widths must be a list of positive integers, got {widths}.")
@@ -50,7 +50,7 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Return the seeds 0, ..., seeds - 1 if `seeds` is a number, or the given seeds if `seeds` is a list.
 
     Raises:
-        ValueError: if there are no seeds, or a seed is negative or repeated.
+        ValueError: if there are no seeds, or if a seed is negative or repeated.
     """
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds)

@@ -1,4 +1,4 @@
-"""Compute a cell: train a pack of members, compare them with their predictions, and collect the arrays."""
+"""Compute a cell: train a pack of members, compare them with theoretical predictions, and collect the arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -47,7 +47,12 @@ class StepReports(Protocol):
     """A function that creates the callback through which a cell reports its training steps."""
 
     def __call__(self, units: int, flops: float | None) -> Callable[[int], None]:
-        """Return a callback for newly completed steps; `units` and `flops` are the work and the operations per step."""
+        """Return a callback that reports newly completed steps.
+
+        Args:
+            units: units of work per step.
+            flops: floating-point operations per step, or None if the number is unknown.
+        """
         ...
 
 
@@ -67,7 +72,7 @@ class Cell(NamedTuple):
     stopped_at: np.ndarray
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays in a dictionary, under unique names."""
+        """Return all arrays as a dictionary with unique keys."""
         arrays = {"diverged_at": self.diverged_at, "stopped_at": self.stopped_at}
         for group in GROUPS:
             arrays |= {f"{group}/{name}": values for name, values in getattr(self, group).items()}
@@ -119,7 +124,7 @@ def train_pack(
 def compute_cell(
     spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
-    """Train the members of a pack and compare them with their predictions; see `train_pack` for the arguments."""
+    """Train a pack of members and compare them with theoretical predictions; `train_pack` explains the arguments."""
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
@@ -134,7 +139,7 @@ def _with_predictions(
     trained: Trained,
     checkpoint: CellCheckpoint | None,
 ) -> Cell:
-    """Return the cell for trained members, including the distances between the members and their predictions."""
+    """Return the cell for trained members, including their distances from the theoretical predictions."""
     network, training = point.network.clone(width=pack.width), point.training
     inputs, limit = references.inputs(point), references.limit(point, pack.width)
     data = inputs.seen(point.data)
@@ -218,7 +223,7 @@ def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.nda
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """Keep the gaps of each stopped member constant from the last snapshot before it stopped.
+    """If a member stopped early, repeat its gaps from the last snapshot before it stopped.
 
     Gaps have shape (members, step).
     """
@@ -273,9 +278,10 @@ def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: D
 def _without_growing(
     linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
 ) -> dict[str, np.ndarray]:
-    """Return the predictions of linearized members, with NaN for members whose residual grows.
+    """Return the predictions of linearized members, set to NaN for members whose residuals grow.
 
-    Plain descent on a quadratic loss shrinks every mode if eta < 2 / lambda_max(K_0); for larger eta, some mode grows.
+    Plain descent on a quadratic loss shrinks every mode if eta < 2 / lambda_max(K_0). If eta is larger, at least
+    one mode grows.
     """
     if not training.plain:
         return linear
@@ -326,7 +332,7 @@ def _bounds(
     residual_norm: np.ndarray,
     norm: float,
 ) -> dict[str, np.ndarray]:
-    """Return two bounds on max_neuron_displacement, or no bounds if the family has no bound on neuron gradients.
+    """Return two bounds on max_neuron_displacement, or none if the family provides no bound on neuron gradients.
 
     The gradient with respect to w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i. Its norm is at most
     c L sqrt(k) ||X||_2 ||r||, where c = alpha / sqrt(m) and |sigma'| <= L. Summing this over the steps, with the actual

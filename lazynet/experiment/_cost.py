@@ -1,4 +1,4 @@
-"""Estimates of the memory and operations that a study needs, made before the study starts."""
+"""Estimates of the memory and operations that a study needs, available before the study starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,11 +34,11 @@ def check_memory_of(spec: Spec) -> None:
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Return one job for the infinite-width kernels, if any, and one job for each width; each job covers all points.
+    """Return one job for the infinite-width kernels, if they are needed, and one job for each width.
 
-    The bytes of a job are its peak memory at the most demanding point. They include the variables of a pack before and
-    after training, the state of a step, and the kernels. The operations of a job include only matrix products and
-    eigendecompositions.
+    Each job covers all points. The bytes of a job are its peak memory at the most demanding point. They
+    include the variables of a pack before and after training, the state of a step, and the kernels. The operations of a
+    job include only matrix products and eigendecompositions.
     """
     inputs: dict[tuple[Any, ...], SharedInputs] = {}
     jobs = []
@@ -128,7 +128,7 @@ def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int,
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """Return the jobs of `lazynet.infinite_width`: computing the kernel, and multiplying vectors by the kernel."""
+    """Return the jobs that `lazynet.infinite_width` performs: computing the kernel and multiplying it by vectors."""
     n = data.n_train
     storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)

@@ -35,7 +35,7 @@ def mesh_for(members: int, width: int) -> Mesh | None:
 
 
 def padded(members: int, mesh: Mesh | None) -> int:
-    """Return the number of members, rounded up so that every device trains the same number."""
+    """Round up the number of members so that every device trains the same number."""
     member = 1 if mesh is None else mesh.shape["member"]
     return -(-members // member) * member
 
@@ -64,7 +64,7 @@ class Spread:
 
     Attributes:
         mesh: the mesh, or None for a single device.
-        units: possible lengths of an axis of hidden units: the number of all units, and the number of units in a block.
+        units: possible lengths of an axis that indexes hidden units: the number of all units and the number in a block.
     """
 
     mesh: Mesh | None
@@ -83,7 +83,7 @@ class Spread:
         return jax.tree.map(placed, tree)
 
     def to_host(self, tree: Any) -> Any:
-        """Return NumPy arrays, including values that other processes hold."""
+        """Convert arrays to NumPy, including values that other processes hold."""
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
@@ -92,7 +92,7 @@ class Spread:
 
 
 def to_host(tree: Any) -> Any:
-    """Return NumPy arrays, including values that other processes hold."""
+    """Convert arrays to NumPy, including values that other processes hold."""
 
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -128,7 +128,7 @@ def agreed_text(text: str) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Raise the first process's error on every process; otherwise the other processes would wait forever."""
+    """Raise the first process's error in every process, so that the other processes do not wait forever."""
     if jax.process_count() == 1:
         yield
         return

@@ -31,7 +31,7 @@ NUMBERS = ("label_noise", "learning_rate", "momentum", "weight_decay")
 
 
 class Axis(NamedTuple):
-    """An axis: its name, the part of the study that it varies, its values, and the labels of these values."""
+    """An axis: its name, the part of the study that it varies, its values, and their labels."""
 
     name: str
     source: Source
@@ -40,10 +40,10 @@ class Axis(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point of the grid: one value for each axis, so that only the width and the seed still vary.
+    """A point in the grid: one value for each axis. Only the width and the seed still vary.
 
     Attributes:
-        labels: for each axis with several values, the label of the value at this point.
+        labels: the label of the value at this point, for each axis with several values.
         network: the network family.
         data: the examples and labels at this point.
         training: how members are trained.
@@ -65,8 +65,8 @@ def make_axes(axes: Any, network: Any) -> list[Axis]:
     """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
-        ValueError: if a name does not identify a unique setting of the network, the data or the training; or if a list
-            is empty, repeats a value, or contains a value that is not allowed.
+        ValueError: if a name does not uniquely identify a setting of the network, the data or the training, or if a
+            list is empty, repeats a value, or contains a value that is not allowed.
     """
     if axes is None:
         return []
@@ -79,7 +79,7 @@ def make_axes(axes: Any, network: Any) -> list[Axis]:
 def points_of(
     network: Any, data: Dataset, training: Training, learning_rate: Scale | None, axes: list[Axis]
 ) -> list[Point]:
-    """Return all points of the grid, with the last axis varying fastest.
+    """Return all points in the grid, with the last axis varying fastest.
 
     Raises:
         ValueError: if a value is not allowed for the data or the network.
@@ -142,7 +142,7 @@ def _axis(name: Any, values: Any, network: Any, fields: tuple[str, ...]) -> Axis
 
 
 def _value(name: str, value: Any, network: Any) -> Any:
-    """Check the type of an axis value, and return the value as a Python object."""
+    """Check the type of an axis value and convert the value to a Python object."""
     if isinstance(value, np.generic):
         value = value.item()
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -204,7 +204,7 @@ def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) ->
 
 
 def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
-    """Return n_train random examples in their original order, with a fraction `noise` of their labels redrawn."""
+    """Return n_train random examples in their original order, and redraw a fraction `noise` of their labels."""
     if n_train is not None and n_train > data.n_train:
         raise ValueError(f"n_train must be at most {data.n_train}, the number of training examples, got {n_train}.")
     if not 0 <= noise <= 1:

@@ -1,4 +1,4 @@
-"""Training of packs of members; the members of a pack have the same width and share one compiled program."""
+"""Train packs of members; the members of a pack have the same width and share one compiled program."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class CellCheckpoint(Checkpoint, Protocol):
 
 
 class Trained(NamedTuple):
-    """Members of the same width after training.
+    """Trained members, all of the same width.
 
     Attributes:
         variables_0: the variables before training, stacked over members.
@@ -90,7 +90,7 @@ class Snapshot:
 
     Attributes:
         stepper: the stepper of the network.
-        own: user-supplied measures with their names.
+        own: user-supplied measures and their names.
         network: the network passed to user-supplied measures, or None if there are no such measures.
         sharpness: whether to measure the sharpness.
         kernel_drift: whether to measure the empirical kernel.
@@ -105,7 +105,7 @@ class Snapshot:
     rows: int | None = None
 
     def context(self, variables: Variables, norms: tuple[Array, Array], shared: dict[str, Array]) -> Start:
-        """Return the quantities at initialization with which later snapshots are compared."""
+        """Return the initial quantities with which later snapshots are compared."""
         return Start(*norms, self._kernel(variables, shared["x"][: self.rows]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class Predictions:
     network: Any
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
-        """Return the predictions on the training set and on the test set."""
+        """Return the predictions on the training and test sets."""
         return {
             "train_prediction": self.network.apply(variables, shared["x"]),
             "test_prediction": self.network.apply(variables, shared["x_test"]),
@@ -247,9 +247,9 @@ def train_polynomials(
     learning_rate: float,
     checkpoint: CellCheckpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train the Taylor polynomial of each member and return the predictions of the polynomials.
+    """Train the Taylor polynomial of each member and return the predictions.
 
-    Each polynomial is expanded at the member's initialization and trained on the member's own batches.
+    Each polynomial is expanded at the member's initialization and trained on the same batches as the member.
 
     Args:
         polynomial: the Taylor polynomial of the network family.
@@ -274,7 +274,10 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """For each member, return the first step at which the scan or a snapshot shows divergence, or NEVER."""
+    """Return the first step at which each member was seen to diverge, or NEVER if the member did not diverge.
+
+    Divergence is detected both during training and at snapshots.
+    """
     # The scan does not compute the loss after the last step.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
@@ -283,7 +286,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
 @compiled(static_argnames=("network", "measure", "layout"))
 def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
-    """Initialize members from their random keys, given as key data, and spread the members over the devices."""
+    """Initialize members from the data of their random keys, and distribute the members over the devices."""
     span = shared.get("span")
 
     def draw(key: Array) -> Variables:

@@ -1,4 +1,4 @@
-"""The size of a pack: as many members as fit into the cache, according to a benchmark run once on each machine."""
+"""The size of a pack: how many members fit into the cache, according to a benchmark that runs once on each machine."""
 
 import json
 import os
@@ -35,13 +35,13 @@ SHARE, HELD = 0.5, 4
 def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
     """Split the seeds into packs of equal size that share one program and are as large as the machine can handle.
 
-    A pack with at most one member for each device is always allowed.
+    A pack with at most one member per device is always allowed.
 
     Args:
         seeds: the seeds of the members.
         network: the network, with the width of the members.
-        n: number of examples in a step.
-        d: number of features of an example.
+        n: number of examples per step.
+        d: number of features per example.
     """
     sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
     if len(sizes) > 1:
@@ -81,7 +81,7 @@ def _remembered(file: Path, on: str) -> int:
 
 
 def measured_bytes() -> int:
-    """Run the benchmark and return the bytes per step of the largest pack that is fast enough.
+    """Run the benchmark and return the number of bytes per step for the largest pack that is fast enough.
 
     The benchmark takes a few seconds.
     """

@@ -9,7 +9,7 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that a program trains in one call, identified by the index of their point, the width and the seeds."""
+    """Members that a program trains in one call, identified by their point's index, their width and their seeds."""
 
     point: int
     width: int
@@ -18,10 +18,10 @@ class Pack(NamedTuple):
 
 @dataclass(frozen=True)
 class PointRecord:
-    """One point of the grid.
+    """One point in the grid.
 
     Attributes:
-        labels: for each axis, the label of the value at this point.
+        labels: the label of the value at this point, for each axis.
         by_width: the learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
         one_kernel: whether all widths have the same infinite-width kernel.
@@ -37,14 +37,14 @@ class PointRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a result needs apart from the arrays of its cells.
+    """Everything needed to assemble a result, apart from the arrays of its cells.
 
     Attributes:
         settings: the settings stored in the result.
-        axes: for each axis, the part of the study that the axis varies.
-        points: the points of the grid.
+        axes: the part of the study that each axis varies.
+        points: the points in the grid.
         packs: the packs of members, one for each cell.
-        keys: for each width, the random keys of all members as integers.
+        keys: the random keys of all members at each width, as integers.
     """
 
     settings: dict[str, Any]
@@ -60,17 +60,17 @@ class Record:
 
     @property
     def rates(self) -> list[dict[int, float]]:
-        """For each point, the learning rate at each width."""
+        """The learning rates at each point, keyed by width."""
         widths = self.settings["widths"]
         return [dict(zip(widths, point.by_width["learning_rate"], strict=True)) for point in self.points]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON-compatible values."""
+        """Return the record as a JSON-compatible dictionary."""
         return {**asdict(self), "packs": [list(pack) for pack in self.packs]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
-        """Rebuild a record from the values that `to_json` returned."""
+        """Rebuild a record from the dictionary that `to_json` returned."""
         points = (
             PointRecord(
                 **{

@@ -58,17 +58,17 @@ class Limit:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes in memory."""
+        """The number of bytes that the kernel and its eigenvectors occupy in memory."""
         return self.train.nbytes + self.test.nbytes + self.spectrum.vectors.nbytes
 
     @property
     def lambda_max(self) -> float:
-        """The largest eigenvalue."""
+        """The largest eigenvalue of the kernel on the training set."""
         return float(self.spectrum.values[-1])
 
     @cached_property
     def why_singular(self) -> str | None:
-        """The reason why K is singular, or None if K is invertible."""
+        """Why K is singular, or None if K is invertible."""
         pair = same_rows(self.train)
         if pair is not None:
             return f"it treats training rows {pair[0]} and {pair[1]} as {pair[2]}"
@@ -105,7 +105,7 @@ def limit_of(network: Any, data: Dataset) -> Limit | None:
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
-    """Warn that K is singular and that verdict rows needing its inverse are undecided."""
+    """Warn if K is singular, because verdict rows that need its inverse are then undecided."""
     if limit.why_singular is not None:
         warnings.warn(
             f"The kernel is singular because {limit.why_singular}. Verdict rows that need its inverse are undecided.",
@@ -123,14 +123,14 @@ def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
 
 
 def largest_empirical_eigenvalue(network: Any, variables: Variables, data: Dataset) -> float:
-    """Return lambda_max of the empirical kernel on the training set."""
+    """Return the largest eigenvalue of the empirical kernel on the training set."""
     return float(spectrum(empirical_ntk(network, variables, data.x_train)).values[-1])
 
 
 def limit_trajectory(
     limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
 ) -> Trajectory:
-    """Return the trajectory of descent with the infinite-width kernel, starting at the network's initial outputs."""
+    """Return the trajectory of descent with the infinite-width kernel, starting from the given initial outputs."""
     return kernel_descent(
         limit.spectrum,
         data.y_train,
@@ -159,9 +159,9 @@ def linearized_members(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
-    The predictions have shape (members, snapshots, ...). If training is plain and the eigenproblem is small, they come
-    from kernel descent with the member's K_0. Otherwise, the linearized network is trained, which gives the same result
-    but takes longer.
+    The predictions have shape (members, snapshots, ...). If training is plain and the eigenproblem is small, they are
+    computed by kernel descent with the member's K_0. Otherwise, the linearized network is trained, which gives the same
+    result but takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -246,7 +246,7 @@ class References:
         return self._inputs[key]
 
     def limit(self, point: Point, width: int) -> Limit | None:
-        """Return the infinite-width kernel, or None if it does not exist or no predictions are requested."""
+        """Return the infinite-width kernel, or None if there is no analytic kernel or no predictions are requested."""
         if not point.training.measure.predictions:
             return None
         network, data = point.network.clone(width=width), point.data
@@ -261,10 +261,10 @@ class References:
         return self._limits[key]
 
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
-        """Return the learning rate at each width: the given rate or, if it is None, the default at the largest width.
+        """Return the learning rate at each width.
 
-        If the parametrization scales the learning rate with a power of the width, the default rates scale
-        in the same way.
+        If no rate is given, the default at the largest width is used for all widths. If the parametrization scales the
+        learning rate as a power of the width, however, the default rates scale in the same way.
         """
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
@@ -293,7 +293,7 @@ class References:
 
 
 def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
-    """Return 1 / lambda_max of the analytic kernel, or of the empirical kernel if there is no analytic kernel.
+    """Return 1 / lambda_max for the analytic kernel, or for the empirical kernel if there is no analytic kernel.
 
     Args:
         network: the network, with its width set.

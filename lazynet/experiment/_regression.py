@@ -1,4 +1,4 @@
-"""Test errors of kernel regression with the kernel of each network before and after training."""
+"""Test errors of kernel regression with each network's kernel before and after training."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ ERRORS = ("regression_error_start", "regression_error_end", "regression_error_li
 
 
 def regression_of_members(network: Any, data: Dataset, trained: Trained, diverged: np.ndarray) -> dict[str, np.ndarray]:
-    """Return test_kernel_drift, and the regression errors for K_0 and K_T with their confidence intervals.
+    """Return test_kernel_drift, the errors of regression with K_0 and K_T, and their confidence intervals.
 
     Each array has shape (members,). Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged
     members.
@@ -44,7 +44,7 @@ def regression_of_members(network: Any, data: Dataset, trained: Trained, diverge
 
 
 def regression_of_limit(limit: Limit, data: Dataset) -> dict[str, np.ndarray]:
-    """Return the error of regression with the infinite-width kernel, and the confidence interval of the error."""
+    """Return the test error of regression with the infinite-width kernel, and a confidence interval for the error."""
     error = zero_one_error(kernel_regression(limit.spectrum, data.y_train, limit.test), data.y_test)
     return _with_intervals({ERRORS[2]: np.asarray(error)}, data.n_test)
 

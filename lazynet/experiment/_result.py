@@ -17,7 +17,7 @@ MEMBER = ("width", "seed", "step")
 
 
 class MemberStatus(IntEnum):
-    """Codes of the variable `status`, which say how the training of each member ended."""
+    """Values of the variable `status`, which say how the training of each member ended."""
 
     FINISHED = 0
     DIVERGED = 1
@@ -63,7 +63,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
 
 def flags(codes: type[IntEnum]) -> dict[str, Any]:
-    """Return the netCDF attributes of a variable that holds codes: the values and lowercase names of the codes."""
+    """Return the netCDF attributes that list the values and the lowercase names of a variable's codes."""
     return {
         "flag_values": [code.value for code in codes],
         "flag_meanings": " ".join(code.name.lower() for code in codes),
@@ -87,7 +87,7 @@ def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
 
 
 def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
-    """For each point, return the variables as arrays over width, seed and step."""
+    """Return the variables at each point as arrays over width, seed and step."""
     widths, points, layers = record.settings["widths"], record.points, record.settings["layers"]
     by_width = [name for name in settings_by_width() if name in points[0].by_width]
     one_rate = all(len(set(point.by_width["learning_rate"])) == 1 for point in points)
@@ -107,7 +107,7 @@ def _tables(cells: Sequence[Cell], record: Record) -> list[dict[str, Values]]:
 
 
 def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Values:
-    """Extend values to all layers of the study, with NaN for layers that the network at this point does not have."""
+    """Extend values to all layers in the study, inserting NaN for layers that the network at this point lacks."""
     if "layer" not in values.dims or list(own) == list(layers):
         return values
     axis = values.dims.index("layer")
@@ -147,7 +147,7 @@ def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> di
 
 
 def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
-    """Broadcast values to common dimensions, because predictions may depend on the seed at only some of the points."""
+    """Broadcast values to common dimensions; predictions may depend on the seed at only some points."""
     present = [part for part in parts if part is not None]
     sizes = {dim: size for part in present for dim, size in zip(part.dims, part.values.shape, strict=True)}
     dims = tuple(sorted(sizes, key=lambda dim: MEMBER.index(dim) if dim in MEMBER else len(MEMBER)))

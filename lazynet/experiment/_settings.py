@@ -45,7 +45,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
 
 
 def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
-    """Return the settings of the network and of the data."""
+    """Return the settings of the network and the data."""
     return {
         "dataset": data.name,
         **({} if data.classes is None else {"classes": data.classes}),
@@ -80,10 +80,10 @@ def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
 
 
 def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[str, list[float]]:
-    """Return the values of user-supplied functions at fixed inputs, to distinguish functions with the same name.
+    """Return the values of user-supplied functions at fixed inputs, which distinguish functions with the same name.
 
     Args:
-        points: the points of the grid.
+        points: the points in the grid.
         width: the width at which to evaluate networks and measures.
         data: the data before any axis is applied.
 
@@ -117,7 +117,10 @@ def _network_values(network: Any, data: Dataset, training: Training) -> dict[str
 
 
 def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
-    """Return two test arrays after three optimizer steps, or nothing if the optimizer has no user-supplied function."""
+    """Return two test arrays after three optimizer steps.
+
+    If the optimizer has no user-supplied function, the dictionary is empty.
+    """
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
     transformation = optimizer(0.1)
@@ -187,12 +190,15 @@ def layer_names_of(network: Any, data: Dataset) -> list[str]:
 
 
 def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:
-    """Return settings as a JSON string with functions replaced by their names; `canonical` sorts the keys."""
+    """Return settings as a JSON string in which functions are replaced by their names.
+
+    If `canonical` is True, the keys are sorted.
+    """
     return json.dumps(settings, default=_plain, sort_keys=canonical)
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON-compatible value for a NumPy number or a function."""
+    """Convert a NumPy number or a function to a JSON-compatible value."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, partial):

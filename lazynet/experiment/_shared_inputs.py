@@ -1,4 +1,4 @@
-"""The inputs and the stepper that members share, whatever their width, learning rate and labels."""
+"""The inputs and the stepper that members share, regardless of their width, learning rate and labels."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class SharedInputs(NamedTuple):
         arrays: arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
             networks see the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than
             features, the components of the weights outside this space affect no output and do not change.
-        norm: ||X||_2 of the training inputs, or NaN if no bound needs the norm.
+        norm: the spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
     """
 
     stepper: Stepper
@@ -28,7 +28,7 @@ class SharedInputs(NamedTuple):
     norm: float
 
     def seen(self, data: Dataset) -> Dataset:
-        """Return the data with the inputs in the coordinates that the networks receive."""
+        """Return the data, with the inputs expressed in the coordinates that the networks receive."""
         if "span" not in self.arrays:
             return data
         span = self.arrays["span"]
@@ -41,9 +41,8 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     Args:
         network: the network family.
         data: the data.
-        training: how members are trained. Coordinates in the span are used only for plain descent, because it moves
-            weights only along the inputs, and only if there are no user-supplied measures, because these see all
-            features.
+        training: how members are trained. Coordinates in the span are used only for plain descent, which moves weights
+            only along the inputs. They are not used if there are user-supplied measures, which see all features.
         by_span: whether networks may see the inputs as coordinates in the span of all rows.
     """
     arrays: dict[str, np.ndarray] = {}

@@ -56,7 +56,7 @@ class Spec:
 
     @cached_property
     def points(self) -> list[Point]:
-        """The points of the grid, with the last axis varying fastest."""
+        """The points in the grid, with the last axis varying fastest."""
         widest = self.network.clone(width=self.widths[-1])
         return points_of(widest, self.data, self.training, self.learning_rate, list(self.axes))
 
@@ -202,5 +202,5 @@ def _by_width(value: Scale, widths: Sequence[int]) -> Rates:
 
 
 def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
-    """Return the random key of every member as integers, which also identify the random number generator."""
+    """Return the random key of every member as integers; the integers also identify the random number generator."""
     return [np.asarray(jax.random.key_data(member_key(width, seed))).tolist() for seed in seeds]
