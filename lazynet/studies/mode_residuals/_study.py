@@ -62,7 +62,7 @@ class ModeResiduals:
         return as_json(json.loads(self.spec.request()) | {"kernel": kernel, "tolerance": self.tolerance})
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, reusing the learning rates of the stored record if there is one."""
+        """Return the record, reusing the learning rates from the stored record if there is one."""
         record = self.spec.record(rates_of(self.spec, self.references, stored))
         record.settings.update({"tolerance": self.tolerance})
         return record.to_json() | {"begun": time.time()}
@@ -78,7 +78,7 @@ class ModeResiduals:
         ]
 
     def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Train a pack of networks and return arrays of shape (member, ...) that compare them with the kernel."""
+        """Train a pack of networks, compare them with the kernel, and return arrays of shape (member, ...)."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         y, kernel = self.spec.data.y_train, self.kernel
         if kernel is None:
