@@ -1,4 +1,4 @@
-"""Type aliases. In shapes, `n` counts examples, `d` features, `k` outputs, `m` units and `s` times or snapshots."""
+"""Type aliases. Sizes in shapes are `n` examples, `d` features, `k` outputs, `m` units, and `s` times or snapshots."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Theory: predicted exponents, bounds, and fits with intervals. Functions take arrays and return numbers."""
+"""Theory: predicted exponents, bounds, and fits with intervals. The functions take arrays and return numbers."""
 
 from lazynet.theory._binomial import binomial_interval
 from lazynet.theory._bounds import (

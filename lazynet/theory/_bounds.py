@@ -1,6 +1,7 @@
-"""Bounds of Arora, Du, Hu, Li and Wang 2019 for two-layer ReLU networks, with explicit constants.
+"""Bounds from Arora, Du, Hu, Li and Wang 2019 for two-layer ReLU networks, with explicit constants.
 
-The inputs have unit norm, the initial weights are w_r ~ N(0, kappa^2 I) and a_r = +-1, and the hidden layer is trained.
+The bounds assume that the inputs have unit norm, that the initial weights are w_r ~ N(0, kappa^2 I) and a_r = +-1, and
+that the hidden layer is trained.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from lazynet.typing import AnyArray
 def neuron_movement_bound(
     n: float | int, width: int, residual_norm: float | np.ndarray, lambda_min: float
 ) -> float | np.ndarray:
-    """Return the bound of Lemma C.1 on the displacement of every hidden unit at every step.
+    """Return the bound from Lemma C.1 on the displacement of every hidden unit at every step.
 
     max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
 
@@ -25,7 +26,7 @@ def neuron_movement_bound(
         lambda_min: Smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        The bound in the units of the weights, with the shape of `residual_norm`, or infinity if `lambda_min` is not
+        The bound, in the units of the weights and with the shape of `residual_norm`, or infinity if `lambda_min` is not
         positive.
 
     >>> from lazynet.theory import neuron_movement_bound
@@ -59,11 +60,12 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
 
 
 def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> float:
-    """Return the bound of Lemma C.3 on the distance ||H(0) - H||_F between the initial and the limiting kernel.
+    """Return the bound from Lemma C.3 on the distance ||H(0) - H||_F from the initial kernel to its limit.
 
     The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times a
     mean of m independent Bernoulli variables, which by Hoeffding's inequality deviates from its expectation by at most
-    sqrt(log(2 / d) / (2 m)) with probability 1 - d. The union bound over all pairs sets d = 2 delta / (n (n + 1)).
+    sqrt(log(2 / d) / (2 m)) with probability 1 - d. Setting d = 2 delta / (n (n + 1)) allows a union bound over all
+    pairs.
 
     Args:
         gram: Gram matrix of the inputs, shape (n, n).
@@ -96,9 +98,9 @@ def rademacher_bound(
     *,
     symmetric: bool = False,
 ) -> float:
-    """Return the bound of Lemma 5.4 on the empirical Rademacher complexity of networks near initialization.
+    """Return the bound from Lemma 5.4 on the empirical Rademacher complexity of networks near initialization.
 
-    For networks with ||W - W(0)||_F <= B and ||w_r - w_r(0)|| <= R, the complexity is at most
+    If ||W - W(0)||_F <= B and ||w_r - w_r(0)|| <= R, the complexity is at most
     (B / sqrt(2 n)) (1 + (2 log(2 / delta) / m)^(1/4)) + 2 R^2 sqrt(m) / kappa + R sqrt(2 log(2 / delta)) with
     probability 1 - delta over initializations (Arora et al. 2019, Lemma 5.4).
 
@@ -166,7 +168,7 @@ def population_bound(
     init_scale: float = 1.0,
     symmetric: bool = False,
 ) -> float:
-    """Return the bound of Theorem 5.1 on the population loss, based on the measured displacement of the weights.
+    """Return the bound from Theorem 5.1 on the population loss, based on the measured displacement of the weights.
 
     The combination of `generalization_bound` and `rademacher_bound` requires radii B and R that do not depend on the
     sample. This bound (Arora et al. 2019, Theorem 5.1) holds simultaneously for all positive integers B and all R that
@@ -244,7 +246,7 @@ def unseen_share(power: int, dim: int) -> float:
 
 
 def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
-    """Return the bound of Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
+    """Return the bound from Corollary 6.2 on sqrt(y' H^-1 y) for a sum of powers.
 
     For y = sum_j alpha_j (beta_j . x)^p_j, the bound is 3 sum_j p_j |alpha_j| ||beta_j||^p_j (Arora et al. 2019,
     Corollary 6.2). The bound does not depend on the number or the dimension of the examples.

@@ -18,8 +18,8 @@ class Correction(NamedTuple):
 
     Attributes:
         exponent: Asymptotic exponent p.
-        low: Lower end of the 95% interval of p.
-        high: Upper end of the 95% interval of p.
+        low: Lower end of the 95% interval for p.
+        high: Upper end of the 95% interval for p.
         amplitude: Amplitude a.
         correction: Coefficient b of the correction.
         power: Power q of the correction.
@@ -40,17 +40,18 @@ class Correction(NamedTuple):
 def fit_correction(
     widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"], power: float | None = 0.5
 ) -> Correction:
-    """Fit an exponent with its leading correction to the means over seeds.
+    """Fit an exponent and its leading correction to the means over seeds.
 
     Finite networks scale as a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted slope
     differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
-    search, and for given b and q the fit is linear. The 95% interval comes from a bootstrap over seeds that repeats the
-    whole fit. This interval is wider than the one from `fit_exponent`, because more parameters are fitted.
+    search, and the fit is linear once b and q are fixed. The 95% interval comes from a bootstrap over seeds, in which
+    the whole fit is repeated. This interval is wider than the interval from `fit_exponent`, because more parameters are
+    fitted.
 
     Args:
-        widths: Widths in ascending order, shape (w,): at least 4 widths, or 5 if the power is fitted.
+        widths: Widths in ascending order, shape (w,). There must be at least 4, or 5 if the power is fitted.
         values: Positive values at w widths for s seeds, shape (w, s), without NaN.
-        power: Power q: 1/2 for corrections due to fluctuations at initialization, or None to fit the power.
+        power: Power q: 1/2 if the correction comes from fluctuations at initialization, or None to fit the power.
 
     Returns:
         The fit. All fields are NaN if there are too few widths or a mean is not positive; the interval is NaN if there
@@ -82,7 +83,7 @@ def fit_correction(
 
 
 def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
-    """Return log a, p, b and q of the best fit to each column of logarithms, as an array of shape (columns, 4)."""
+    """Return log a, p, b and q for the best fit to each column of logarithms, as an array of shape (columns, 4)."""
     design = np.stack([np.ones(len(widths)), np.log(widths)], axis=1)
     inverse = np.linalg.pinv(design)
     lowest, parameters = np.full(logs.shape[1], np.inf), np.full((logs.shape[1], 4), np.nan)
@@ -99,7 +100,7 @@ def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -
 
 
 def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
-    """Estimate the number of seeds needed to narrow the interval of an exponent to +- half_width.
+    """Estimate the number of seeds needed to narrow the interval for an exponent to +- half_width.
 
     The estimate assumes that the width of the interval is proportional to 1 / sqrt(seeds).
 

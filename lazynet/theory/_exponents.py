@@ -24,7 +24,7 @@ class Scaling(NamedTuple):
         parametrization: Powers of the width that multiply the weights and their initial scale.
         depth: Number of hidden layers.
         layers: Names of the trained arrays whose displacements are predicted separately.
-        quadratic: Whether to predict the gaps to Taylor polynomials of order 2.
+        quadratic: Whether to predict the gaps to second-order Taylor polynomials.
     """
 
     init: float
@@ -61,8 +61,8 @@ class Layer(NamedTuple):
     Attributes:
         gradient: Exponent of the norm of df/dW.
         start: Exponent of the initial norm of W.
-        change: Exponent of the relative change, in one step, of the pre-activations that W produces, if the learning
-            rate and the residuals are of order 1; None for the readout.
+        change: Exponent of the relative change in the pre-activations that W produces, for one step with a learning
+            rate and residuals of order 1; None for the readout.
     """
 
     gradient: float
@@ -87,8 +87,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     power. The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only
     trained layer.
 
-    A sign flips if the change of a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
-    the relative change of a pre-activation, and the kernel changes by the largest relative change in any layer. The gap
+    A sign flips if the change in a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
+    the relative change in a pre-activation, and the kernel changes by the largest relative change in any layer. The gap
     between a network and its linearization scales as the learned part of the outputs times this relative change. The
     gap between the linearization and the infinite-width limit scales as the learned part times the fluctuations
     m^(-1/2) of the kernel at initialization. The gap between the network and the limit scales as the larger of the two.

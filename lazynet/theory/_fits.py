@@ -18,8 +18,8 @@ class Fit(NamedTuple):
 
     Attributes:
         exponent: Exponent in the width; NaN if no fit is possible.
-        low: Lower end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
-        high: Upper end of the 95% interval of the exponent; NaN if there are fewer than two seeds.
+        low: Lower end of the 95% interval for the exponent; NaN if there are fewer than two seeds.
+        high: Upper end of the 95% interval for the exponent; NaN if there are fewer than two seeds.
         local: Exponent between the two largest widths.
     """
 
@@ -36,8 +36,8 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     the 2.5th to the 97.5th percentile of the slope over bootstrap samples. Seeds are resampled separately at each
     width, because networks of different widths have independent initial weights.
 
-    With few seeds, the interval is too narrow: for log-normal values at 7 widths, it contained the true exponent in 92%
-    of 400 trials with 8 seeds, in 88% with 4 seeds and in 79% with 2 seeds.
+    If there are few seeds, the interval is too narrow: for log-normal values at 7 widths, it contained the true
+    exponent in 92% of 400 trials with 8 seeds, in 88% with 4 seeds and in 79% with 2 seeds.
 
     Args:
         widths: Widths in ascending order, shape (w,).
@@ -80,7 +80,7 @@ def interval(draws: Float[np.ndarray, "... r"]) -> tuple[np.ndarray, np.ndarray]
 
 
 def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status:
-    """Compare the interval of a fitted exponent with a prediction.
+    """Compare the interval for a fitted exponent with a prediction.
 
     Args:
         fit: Fitted exponent.

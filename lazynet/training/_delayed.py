@@ -29,7 +29,7 @@ class DelayedStepper:
     """Plain mini-batch descent on any loss, with the hidden weights updated only once per block of steps.
 
     Let W be the weights at the start of a block, and G_s the gradient with respect to the pre-activations of batch X_s.
-    If s runs over the steps taken so far in the block, the current weights are W - eta sum_s G_s X_s, and the
+    The current weights are W - eta sum_s G_s X_s, where s runs over the steps taken so far in the block, and the
     pre-activations of the next batch X_t are W X_t' - eta sum_s G_s X_s X_t'. The weights do not fit in the cache, so
     they are read and written only once per block: a single product covers all rows of the block, and the Gram matrix of
     these rows corrects this product for the steps taken since. The batches are the same as in `AutodiffStepper`.
@@ -86,7 +86,7 @@ class DelayedStepper:
         return (hidden, z, gradients, rows, order), loss, squared_norm
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
-        """Return the variables after all steps, including those of the current block."""
+        """Return the variables after all steps, including the steps in the current block."""
         return {**member.variables, "params": {"hidden": self._current_weights(state, shared)}}
 
     def quantities(self, state: State) -> dict[str, Array]:
@@ -113,7 +113,7 @@ class DelayedStepper:
         return hidden - shared["learning_rate"] * (gradients @ shared["x"][rows])
 
     def _begin_block(self, state: State, member: Member, shared: Shared, t: Array) -> State:
-        """Return the state at the beginning of a block, with a new order of the examples if an epoch begins."""
+        """Return the state at the start of a block. If an epoch begins, the examples are put in a new order."""
         hidden, (x, (n, d)) = self._current_weights(state, shared), (shared["x"], shared["x"].shape)
         batches, padding = n // self.batch_size, self._padded_epoch((n, d)) - n
 

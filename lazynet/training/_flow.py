@@ -1,4 +1,4 @@
-"""Gradient flow: full-batch descent with a step size that adapts to the movement of the outputs."""
+"""Gradient flow: full-batch descent with a step size that adapts to how far the outputs move."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +29,8 @@ class FlowStepper:
     learning rate is the size of the first step. A step larger than the stability limit 2 / lambda_max of the current
     kernel raises the loss, so the step size stays near that limit as the kernel changes.
 
-    The trained function is alpha f. The output scale alpha is a shared array, so that all scales use the same
-    compiled program; `network` itself has output scale 1.
+    The trained function is alpha f. The output scale alpha is a shared array, so that a single compiled program serves
+    all scales; `network` itself has output scale 1.
 
     Attributes:
         network: Network to train.

@@ -1,4 +1,4 @@
-"""Optimizers, each given by a name and settings from which an optax transformation is built."""
+"""Optimizers. Each has a name and settings, from which an optax transformation is built."""
 
 import math
 from collections.abc import Callable
@@ -33,10 +33,11 @@ class Optimizer:
     Args:
         name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Flow takes
             Euler steps that lower the loss and move no training output by more than 1% of the RMS of the targets
-            (Geiger et al. 2019). The learning rate is its first step size, and results contain its `time`.
+            (Geiger et al. 2019). The learning rate is the size of the first step, and results include the `time` along
+            the flow.
         momentum: Factor mu in v <- mu v + grad L, theta <- theta - eta v, with 0 <= mu < 1. Allowed only for "sgd".
         nesterov: Whether to use Nesterov momentum.
-        weight_decay: Factor w of the term w theta that is added to the gradient before the momentum is applied. For
+        weight_decay: Factor w in the term w theta that is added to the gradient before the momentum is applied. For
             "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
             "lion" and to 0 for other optimizers.
         schedule: Function of the step that returns a factor for the learning rate; JAX must be able to trace it.
@@ -44,7 +45,7 @@ class Optimizer:
             "preactivation" or "delayed". All algorithms agree up to rounding.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ValueError: If an argument is invalid.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)

@@ -31,12 +31,13 @@ class Stop(NamedTuple):
     """Criteria that stop the training of a network early.
 
     Training stops before the first step at which any criterion holds, and the network keeps the parameters it has at
-    that step. With mini-batches, the loss and the gradient are those of the batch.
+    that step. If training uses mini-batches, the loss and the gradient are evaluated on the batch.
 
     Attributes:
         loss: Stop once the loss is at most this value.
         gradient: Stop once the norm of the gradient is at most this value.
-        plateau: Stop once this many steps pass without the loss falling more than 0.1% below its lowest value so far.
+        plateau: Stop once this many steps have passed without the loss falling more than 0.1% below its lowest value so
+            far.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -61,7 +62,7 @@ class Carry(NamedTuple):
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
         root_sum: Sum of sqrt(loss) over steps, and the rounding error of this sum (Kahan summation). The compensated
-            sum does not depend on how the steps are divided into calls, which varies with the timing.
+            sum does not depend on how the steps are divided into calls, which depends on timing.
     """
 
     state: State
@@ -75,10 +76,10 @@ class Carry(NamedTuple):
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Storage for the state of an unfinished pack, in the form of named arrays."""
+    """Storage for the state of an unfinished pack, which is saved as named arrays."""
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the arrays that were saved last, or None if nothing was saved."""
+        """Return the most recently saved arrays, or None if nothing has been saved."""
         ...
 
     def due(self) -> bool:
@@ -103,7 +104,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return a single number that is the same on all processes that share the members."""
+        """Return a number that is the same on all processes sharing the members."""
         ...
 
 
@@ -129,9 +130,9 @@ class Outcome(NamedTuple):
 
     Attributes:
         variables: Final variables, each array with a leading axis of length p.
-        records: Float64 arrays of shape (p, s, ...) with the measures at the snapshots and with "loss_root_sum", the
+        records: Float64 arrays of shape (p, s, ...) that hold the measures at the snapshots, and "loss_root_sum", the
             sum of sqrt(loss) over the steps before each snapshot.
-        diverged_at: First step at which the loss of each member counted as diverged, or NEVER; has shape (p,).
+        diverged_at: First step at which each member's loss counted as diverged, or NEVER; has shape (p,).
         stopped_at: Number of steps that each member took before it stopped, or NEVER; has shape (p,).
     """
 
@@ -149,8 +150,8 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
     Args:
         steps: Number of training steps, at least 1.
-        snapshots: Either the steps themselves, or the number of steps to space evenly on a logarithmic scale between
-            1 and `steps`. Spaced steps are rounded to integers.
+        snapshots: Either the steps themselves, or the number of logarithmically spaced steps to place between 1 and
+            `steps`. Spaced steps are rounded to integers.
 
     Returns:
         Unique steps in ascending order, as int64, including 0 and `steps`.
@@ -179,7 +180,8 @@ def simulate(
         shared: Arrays returned by `stepper.share`, together with the targets "y" and the scalar "learning_rate".
         snapshots: Steps of the snapshots in ascending order, starting with 0.
         on_steps: Callback that receives the number of steps taken by each call to the device.
-        checkpoint: Storage for the unfinished pack, from which training resumes with bit-for-bit identical results.
+        checkpoint: Storage for the unfinished pack. Training that is resumed from it gives bit-for-bit identical
+            results.
         stop: Criteria for stopping early.
         layout: Placement of the members on devices.
 
@@ -236,7 +238,7 @@ def _pack(
 
 
 def _matches(saved: dict[str, np.ndarray], carry: Carry) -> bool:
-    """Return whether the saved arrays have the shapes of the carry's arrays, which depend on the number of devices."""
+    """Return whether the saved arrays match the shapes in the carry, which depend on the number of devices."""
     shapes = {f"carry/{i:03d}": _raw(leaf).shape for i, leaf in enumerate(jax.tree.leaves(carry))}
     return shapes == {name: array.shape for name, array in saved.items() if name.startswith("carry/")}
 

@@ -1,4 +1,4 @@
-"""Choice of the stepper that trains a network with the fewest floating-point operations."""
+"""Selection of the stepper that trains a network with the fewest floating-point operations."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def is_plain_descent(loss: Loss, optimizer: Any, batch_size: int | None) -> bool
 
 
 def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | None, x: np.ndarray) -> Stepper:
-    """Return the stepper with the fewest operations per step, or the stepper that the optimizer names.
+    """Return the stepper with the fewest operations per step, or the stepper specified by the optimizer.
 
     Args:
         network: Network to train.
@@ -31,7 +31,7 @@ def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | N
         The stepper.
 
     Raises:
-        ValueError: If the optimizer names a stepper that does not support the network or the training settings.
+        ValueError: If the optimizer specifies a stepper that does not support the network or the training settings.
     """
     if not isinstance(optimizer, Optimizer):
         return AutodiffStepper(network, loss, optimizer, batch_size)

@@ -1,8 +1,8 @@
 """Steppers, which train a member one step at a time, by autodiff or with a hand-written gradient.
 
 A stepper turns variables into a state, advances the state, and turns it back into variables. Its methods are pure and
-traced. They take data as arguments and never close over the data, because compiled programs would then store the data
-as constants.
+traced. They take data as arguments and never close over the data; otherwise, compiled programs would store the data as
+constants.
 """
 
 from collections.abc import Callable, Iterable
@@ -58,7 +58,7 @@ class Stepper(Protocol):
         ...
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the arrays that members share from the inputs x, an array of shape (n, d).
+        """Compute the arrays that all members share, given inputs x of shape (n, d).
 
         The arrays are computed only once, on the host and in float64.
         """
@@ -72,12 +72,12 @@ class Stepper(Protocol):
         """Take step t.
 
         Returns:
-            The state after the step, followed by the loss and the squared norm of its gradient before the step.
+            The state after the step, and the loss and squared gradient norm before the step.
         """
         ...
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
-        """Return the variables of the network in the given state."""
+        """Return the network's variables, recovered from the given state."""
         ...
 
     def quantities(self, state: State) -> dict[str, Array]:
@@ -99,7 +99,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True)
 class AutodiffStepper:
-    """Training of any network with any loss and an optax optimizer, on the full batch or on mini-batches.
+    """Stepper for any network, loss and optax optimizer, on the full batch or on mini-batches.
 
     Each epoch draws a new permutation of the examples and divides it into mini-batches; the last n mod B examples are
     left out of that epoch. The gradient of a summed loss is scaled by n / B.
@@ -121,7 +121,7 @@ class AutodiffStepper:
         return {"x": x}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the parameters, the optimizer state and, with mini-batches, the order of the examples in the epoch."""
+        """Return the parameters, the optimizer state and, for mini-batches, the order of the examples in the epoch."""
         params = member.variables["params"]
         state = params, self.optimizer(shared["learning_rate"]).init(params)
         return state if self.batch_size is None else (*state, jnp.zeros(len(shared["x"]), jnp.int32))
@@ -271,7 +271,7 @@ class HiddenStepper:
         return shared["learning_rate"] * self._layer.factor
 
     def _sum(self, terms: Array) -> Array:
-        """Return the outputs, of shape (k, n), computed from the terms of all blocks."""
+        """Sum the terms from all blocks to obtain the outputs, of shape (k, n)."""
         return self._layer.factor * self.units.total(terms)
 
     def _forward(self, z: list[Array], readout: Array) -> tuple[list[Array], Array]:
@@ -295,7 +295,7 @@ class HiddenStepper:
 class PreactivationStepper(HiddenStepper):
     """Plain full-batch descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
-    This stepper is equivalent to `HiddenStepper`, but takes 2 n^2 m operations per step instead of 4 n rank m, which is
+    This stepper is equivalent to `HiddenStepper`, but needs 2 n^2 m operations per step instead of 4 n rank m, which is
     cheaper if n < 2 rank. The state keeps the sum of G over steps, from which the weights are recovered as
     W = W_0 - eta c (sum G) X.
     """
@@ -359,9 +359,9 @@ def _sum(terms: Iterable[Array]) -> Array:
 
 
 def row_space(x: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis of the row space of x, an array of shape (n, d).
+    """Return an orthonormal basis of the row space of x.
 
-    The basis is a float64 array of shape (d, rank).
+    For inputs x of shape (n, d), the basis is a float64 array of shape (d, rank).
     """
     _, values, directions = np.linalg.svd(x, full_matrices=False)
     rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))

@@ -1,4 +1,4 @@
-"""Blocks of hidden units on one or more devices, and sums over blocks that round the same way on any set of devices."""
+"""Blocks of hidden units on one or more devices, and sums over blocks with the same rounding on any set of devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Units:
     """Partition of the hidden units of a network into blocks that fit in the cache.
 
     Blocks are separate arrays, which a step need not copy; their number is limited because each block adds to the
-    compile time. On several devices, each device holds the blocks of its own units. If the number of devices divides
-    the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device, and
-    sums over the blocks agree to the last digit.
+    compile time. If there are several devices, each holds the blocks of its own units. If the number of devices divides
+    the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device, and sums
+    over the blocks agree to the last digit.
 
     Attributes:
         mesh: Mesh with an axis "neuron" over which the units are sharded, or None for one device.
@@ -36,7 +36,7 @@ class Units:
         return ceil(min(MOST_BLOCKS, ceil(width / BLOCK)) / self._devices)
 
     def lengths(self, width: int) -> frozenset[int]:
-        """Return the possible lengths, summed over devices, of an axis that runs over all units or over one block."""
+        """Return the lengths, summed over devices, that an axis over all units or over one block can have."""
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})
 

@@ -46,7 +46,7 @@ def line_ensemble(
         seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds. At least two seeds are required.
         steps: number of training steps.
         places: values of a; by default 51 equally spaced values from -2 to 3.
-        snapshots: number of log-spaced snapshots, or a list of their steps.
+        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them.
         learning_rate: eta, as in `lazynet.sweep`.
         dtype: dtype used for training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.

@@ -59,7 +59,7 @@ def mode_residuals(
         steps: number of training steps.
         kernel: kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`; by default, the analytic kernel.
         tolerance: largest gap at which a mode still counts as following the kernel.
-        snapshots: number of log-spaced snapshots, or a list of their steps, as in `lazynet.sweep`.
+        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them, as in `lazynet.sweep`.
         learning_rate: eta, as in `lazynet.sweep`.
         dtype: dtype used for training, "float32" or "float64".
         out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.

@@ -78,7 +78,7 @@ class ModeResiduals:
         ]
 
     def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Train a pack of networks and return arrays of shape (member, ...) that compare them with the kernel."""
+        """Train a pack of networks, compare them with the kernel, and return arrays of shape (member, ...)."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         y, kernel = self.spec.data.y_train, self.kernel
         if kernel is None:

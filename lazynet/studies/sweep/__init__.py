@@ -1,4 +1,4 @@
-"""Sweeps over widths, seeds and other axes, and the predictions, verdict and figure for each sweep."""
+"""Sweeps over widths, seeds and other axes, with predictions, a verdict and a figure for each sweep."""
 
 from lazynet.studies.sweep._api import sweep
 from lazynet.studies.sweep._points import points

@@ -40,12 +40,13 @@ def sweep(
         network: the family of networks; its own width is replaced by each of `widths`.
         data: the training and test examples.
         widths: numbers of hidden units.
-        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        seeds: a list of seeds, or an integer that stands for the seeds 0 .. seeds - 1.
         steps: number of training steps.
-        learning_rate: eta, one number for all widths or a function of the width. Defaults to 1 / lambda_max of the
-            analytic kernel at the largest width, or of the empirical kernel of seed 0 if there is no analytic kernel.
-            If the network has a parametrization, the default scales with the width as the parametrization prescribes
-            and does not exceed this rate at any width. Only the squared loss has a default.
+        learning_rate: eta, either a number that applies to all widths or a function of the width. Defaults to
+            1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0 if there is
+            no analytic kernel. If the network has a parametrization, the default scales with the width as the
+            parametrization prescribes and does not exceed this rate at any width. There is a default only for the
+            squared loss.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: the name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
@@ -57,9 +58,9 @@ def sweep(
             the examples for a larger n_train, and the labels changed by a smaller label_noise (the share of training
             labels that are redrawn) are a subset of the labels changed by a larger label_noise. A value that is a
             function is labeled with the function's name.
-        snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
-            included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
-            previous snapshot's step.
+        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
+            step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
+            1.5 times the previous snapshot's step.
         stop: criteria for stopping a network before the last step. A stopped network keeps its last values.
         measure: what to measure, and what to compare the networks with.
         dtype: dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
@@ -68,12 +69,12 @@ def sweep(
         progress: whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None in a shard and on all hosts but the first (see `jax.distributed`). The dimensions
-        are width, seed, step and then the axes with several values, in the given order.
+        An `xarray.Dataset`. A shard, and every host except the first (see `jax.distributed`), returns None instead. The
+        dimensions are width, seed and step, followed by the axes with several values, in the given order.
         `lazynet.measures.catalogue()` describes the variables. Measures of the networks have the dimensions width, seed
-        and step; predictions of the infinite-width limit have only the dimensions on which they depend. Everything is
-        float64. Values of a diverged network are NaN from its `stopped_step` on. Variables that require full-batch
-        descent are NaN at other batch sizes.
+        and step; predictions for the infinite-width limit have only the dimensions on which they depend. Everything is
+        float64. If a network diverges, its values are NaN from its `stopped_step` onward. Variables that require
+        full-batch descent are NaN at other batch sizes.
 
     Raises:
         ValueError: if an argument is invalid, if `out` contains a different study, or if another process is working on

@@ -32,7 +32,7 @@ LAYER_COLORS, LAYER_MARKERS = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), 
 
 
 class Curve(NamedTuple):
-    """The label, color and marker of a quantity that is drawn against the width."""
+    """The label, color and marker for a quantity that is plotted against the width."""
 
     label: str
     color: str
@@ -90,9 +90,9 @@ def _finding(result: Result, verdict: Verdict) -> str:
 
 
 def _curves(result: Result, panel: str) -> dict[str, Curve]:
-    """Return the curves of a panel, keyed by quantity.
+    """Return the curves for a panel, keyed by quantity.
 
-    If a quantity is also measured in each layer, the curves for the layers replace the curve for all parameters.
+    If a quantity is also measured for each layer, the curves for the layers replace the curve for all parameters.
     """
     curves = {}
     for name, quantity in catalogue().items():
@@ -108,7 +108,7 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
-    """Draw the training loss at every width, and the training loss predicted by the kernel as a dashed line."""
+    """Draw the training loss at every width, with a dashed line for the loss that the kernel predicts."""
     later = result.isel(step=slice(1, None))
     loss, widths = later.train_loss, result.width.values
     for color, width in zip(width_colors(len(widths)), widths, strict=True):
@@ -129,7 +129,7 @@ def _draw_loss(axes: Axes, result: Result) -> None:
 
 
 def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: dict[str, Curve]) -> None:
-    """Draw the seed means of quantities against the width, and the predicted slopes as dashed lines.
+    """Plot the seed means of quantities against the width, with dashed lines for the predicted slopes.
 
     The legend shows the fitted slopes.
     """
@@ -158,7 +158,7 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
 
 
 def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
-    """Draw the fitted exponent of each row against the step, and the predicted exponents with their bands."""
+    """Plot the fitted exponent in each row against the step, with the predicted exponents and their bands."""
     for row in verdict.rows:
         quantity = entry_of(row.quantity)
         drawn = quantity.panel is not None and quantity.exponent_drawn
@@ -183,7 +183,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
 
 
 def _room_above(axes: Axes, share: float) -> None:
-    """Raise the upper limit of the axis so that the given share of the height stays free for a legend."""
+    """Raise the upper limit of the y-axis to leave the given fraction of the height free for a legend."""
     low, high = axes.transAxes.inverted().transform(axes.transData.transform([[1, y] for y in axes.get_ylim()]))[:, 1]
     top = low + (high - low) / (1 - share)
     axes.set_ylim(top=axes.transData.inverted().transform(axes.transAxes.transform([0, top]))[1])

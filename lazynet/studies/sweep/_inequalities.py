@@ -20,7 +20,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Inequality:
-    """The inequality left <= right, at the point of the sweep where right / left is smallest.
+    """An inequality left <= right, evaluated at the point in the sweep where right / left is smallest.
 
     Attributes:
         name: the inequality in words.
@@ -38,7 +38,7 @@ class Inequality:
 
     @property
     def note(self) -> str:
-        """The word "vacuous" if the bound is more than 100 times the measured value, or an empty string otherwise."""
+        """The word "vacuous" if the bound is more than 100 times the measured value, otherwise an empty string."""
         return "vacuous" if self.ratio > VACUOUS else ""
 
 
@@ -46,12 +46,13 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     """Yield the inequalities that apply to a sweep.
 
     (i) At each snapshot, the seed mean of the displacement is at most 1.05 times the exact displacement of the
-        linearized network. This applies at widths of at least 256, if the networks' kernels are near their limit there.
+        linearized network. This applies at widths of at least 256, if the kernels there are close to their limits.
     (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
     (iii) max_r ||w_r - w_r(0)|| <= (eta / sqrt(m)) ||X||_2 sum_{j<k} ||y - u(j)||, where y - u(j) is
         the network's own residual at step j.
 
-    The bounds in (ii) and (iii) have further factors for the activation, the output scale and the number of outputs.
+    The bounds in (ii) and (iii) include additional factors for the activation, the output scale and the number of
+    outputs.
     """
     moving = result.isel(step=slice(1, None))
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
@@ -72,7 +73,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
 
 
 def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
-    """Return the inequality at the point where right / left is smallest, leaving out members that diverged."""
+    """Evaluate the inequality at the point where right / left is smallest, excluding members that diverged."""
     import xarray
 
     measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))

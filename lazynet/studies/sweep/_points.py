@@ -1,4 +1,4 @@
-"""Points of a sweep. A point has a single value of each axis other than width and seed."""
+"""Points in a sweep. A point has a single value for each axis other than width and seed."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def axes_of(result: Result) -> list[str]:
 
 
 def at_one_point(result: Result) -> Result:
-    """Check that a result has a single point, and return it without the variables that are undefined at this point.
+    """Check that a result has a single point, and drop the variables that are undefined at this point.
 
     Raises:
         ValueError: if the result has axes other than width and seed. An exponent in the width can be fitted only at a
@@ -46,7 +46,7 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """Return the settings of a result, including the values of single-valued axes.
+    """Return the settings of a result, including the value of each axis that has only one.
 
     If the result has only one point, the settings also include the traits of that point.
     """

@@ -1,4 +1,4 @@
-"""Theorem 5.1 of Arora et al. 2019, applied to the networks of a sweep."""
+"""Theorem 5.1 of Arora et al. 2019, applied to the networks in a sweep."""
 
 from typing import Any
 
@@ -17,16 +17,17 @@ STILL = 1e-9
 def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
     """Bound the population loss min(1, |f - y|) of each network in a sweep, based on how far its weights moved.
 
-    The bound is Theorem 5.1 of Arora et al. 2019, for inputs of unit norm, as in `lazynet.theory.population_bound`. By
-    the Cauchy-Schwarz inequality, the mean of min(1, |f - y|) over the training examples is at most sqrt(2 L / n),
-    where L is the squared loss. The bound also holds for the 0-1 error if the labels are +-1.
+    The bound comes from Theorem 5.1 of Arora et al. 2019 and applies to inputs of unit norm; see
+    `lazynet.theory.population_bound`. By the Cauchy-Schwarz inequality, the mean of min(1, |f - y|) over the training
+    examples is at most sqrt(2 L / n), where L is the squared loss. The bound also holds for the 0-1 error if the labels
+    are +-1.
 
     Args:
         result: result of `lazynet.sweep` with the squared loss and no axes other than width and seed.
         delta: probability that the bound fails, for each network and step.
 
     Returns:
-        The bound over width, seed and step, as float64. A bound of 1 or more is vacuous.
+        The bound for each width, seed and step, as float64. A bound of 1 or more is vacuous.
 
     Raises:
         ValueError: if the theorem does not cover the networks or the loss, if measures were taken on only some of the

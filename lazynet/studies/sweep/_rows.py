@@ -24,15 +24,15 @@ class Row:
     Attributes:
         quantity: name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
         relation: "equal", or "at most" if the quantity must decay at least as fast as predicted.
-        predicted: exponent of the width, as predicted by theory.
+        predicted: exponent in the width, as predicted by theory.
         fitted: exponent fitted to all widths.
-        low: lower end of the 95% interval of the fitted exponent.
-        high: upper end of the 95% interval of the fitted exponent.
+        low: lower end of the 95% interval for the fitted exponent.
+        high: upper end of the 95% interval for the fitted exponent.
         local: exponent between the two largest widths.
         band: largest allowed distance between the fitted and the predicted exponent.
         reduction: how values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
-        last_step_held: last step up to which the row holds at every snapshot, or None if there is no such step.
+        last_step_held: latest step such that the row holds at every snapshot up to it, or None if no step qualifies.
         by_step: the fit at each snapshot.
     """
 
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """A note on the local exponent if an "at most" prediction fails, or an empty string otherwise."""
+        """A note on the local exponent if an "at most" prediction fails, otherwise an empty string."""
         if self.relation == "equal" or self.status != "fails":
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

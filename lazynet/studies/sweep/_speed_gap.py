@@ -17,10 +17,10 @@ def speed_gap(result: Result) -> DataArray:
         result: result of `lazynet.sweep` with plain full-batch descent on the squared loss.
 
     Returns:
-        The deviation over width, seed and the other axes of the sweep, as float64, in units of the targets.
+        The deviation for each width, seed and value of the other axes, in the units of the targets, as float64.
 
     Raises:
-        ValueError: if the result lacks the training loss that the kernel predicts.
+        ValueError: if the result does not include the training loss that the kernel predicts.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import speed_gap

@@ -1,4 +1,4 @@
-"""The sweep as a study for the runner, with one task for each pack of members."""
+"""The study that the runner executes for a sweep, with one task for each pack of members."""
 
 import time
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class SweepStudy:
 
     Attributes:
         spec: the specification of the sweep.
-        references: the infinite-width kernels, which the cells share.
+        references: the infinite-width kernels, shared by all cells.
     """
 
     kind: ClassVar[str] = KIND
@@ -44,7 +44,7 @@ class SweepStudy:
         return self.spec.request()
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the sweep, reusing the learning rates of the stored record if there is one."""
+        """Return the record of the sweep, reusing the learning rates from the stored record if there is one."""
         rates = rates_of(self.spec, self.references, stored)
         return self.spec.record(rates).to_json() | {"begun": time.time()}
 

@@ -1,4 +1,4 @@
-"""The text of a verdict, for files, READMEs and terminals with 120 columns."""
+"""Verdicts formatted as text, for files, READMEs and terminals with 120 columns."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from lazynet.theory._corrections import Correction, seeds_needed
 
 
 def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band: float, diverged: int) -> list[str]:
-    """Return the lines of the table of exponents."""
+    """Return the table of exponents as lines of text."""
     header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "held to step")
     lines = [
         f"Exponents in the width, {len(widths)} widths from {widths[0]} to {widths[-1]}, {seeds} seeds, band {band:g}"
@@ -34,7 +34,7 @@ def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band:
 
 
 def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: float) -> list[str]:
-    """Return the lines of the table of exponents at infinite width, or no lines if there are no exponents."""
+    """Return the table of exponents at infinite width as lines of text. It is empty if there are no exponents."""
     if not corrections:
         return []
     table = [_correction(name, correction, seeds, band) for name, correction in corrections.items()]
@@ -46,7 +46,7 @@ def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: fl
 
 
 def inequalities_text(inequalities: Sequence[Inequality]) -> list[str]:
-    """Return the lines of the table of inequalities, or no lines if there are no inequalities."""
+    """Return the table of inequalities as lines of text. It is empty if there are no inequalities."""
     if not inequalities:
         return []
     table = [(i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note) for i in inequalities]
@@ -58,7 +58,7 @@ def inequalities_text(inequalities: Sequence[Inequality]) -> list[str]:
 
 
 def levels_text(levels: Mapping[str, float], width: int) -> list[str]:
-    """Return the lines of the table of levels at the largest width."""
+    """Return the table of levels at the largest width as lines of text."""
     table = [(name, _number(value)) for name, value in levels.items()]
     return ["", f"Levels at width {width} (gaps over the RMS of the targets)", *_columns(table)]
 

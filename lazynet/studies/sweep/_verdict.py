@@ -36,13 +36,13 @@ STEPS = {"start": 0, "last": -1}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Exponents, inequalities and levels of a sweep; `print(verdict)` shows them as tables.
+    """Exponents, inequalities and levels for a sweep; `print(verdict)` shows them as tables.
 
     Attributes:
         rows: predicted and fitted exponents.
         inequalities: measured values and their bounds from theory.
-        levels: seed means, at the largest width, of quantities that vanish in the limit. Gaps are divided by the RMS
-            of the targets.
+        levels: quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
+            RMS of the targets.
         band: half-width of the band around each predicted exponent.
         widths: widths of the sweep, ascending.
         seeds: number of seeds.
@@ -71,7 +71,7 @@ class Verdict:
         return "fails" not in equal + [inequality.status for inequality in self.inequalities]
 
     def row(self, quantity: str) -> Row:
-        """Return the row of a quantity.
+        """Return the row for a quantity.
 
         Args:
             quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
@@ -139,7 +139,7 @@ def _correction(result: Result, quantity: str) -> Correction:
 
 
 def quantity_of(result: Result, quantity: str) -> DataArray:
-    """Return the result's variable for the quantity of a row. Brackets in the quantity's name select a single layer."""
+    """Return the variable for a row's quantity. Brackets in the quantity's name select a single layer."""
     name, _, layer = quantity.partition("[")
     return result[name].sel(layer=layer.removesuffix("]")) if layer else result[name]
 
@@ -167,7 +167,7 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Return the exponents of a sweep's layers and scales, or None if the exponents of the layers are unknown."""
+    """Return the exponents of a sweep's layers and scales, or None if the layers' exponents are unknown."""
     settings, widths = settings_of(result), result.width.values
     record = settings["traits"]["scaling"]
     if record is None:
@@ -205,12 +205,12 @@ def scaling_of(result: Result) -> Scaling | None:
 
 
 def entry_of(quantity: str) -> Quantity:
-    """Return the catalogue's entry for the quantity of a row."""
+    """Return the catalogue entry for a row's quantity."""
     return catalogue()[quantity.partition("[")[0]]
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
-    """Fit a quantity's exponent at every snapshot and after reduction over snapshots, and judge the prediction."""
+    """Fit a quantity's exponent at every snapshot and after reducing over snapshots, then judge the prediction."""
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
@@ -257,7 +257,7 @@ def reduce_steps(values: DataArray) -> DataArray:
 
 
 def _levels(result: Result) -> Iterator[tuple[str, float]]:
-    """Yield the name and value of each level. A level is a seed mean at the largest width, reduced over snapshots."""
+    """Yield each level's name and value, reduced over snapshots and averaged over seeds at the largest width."""
     for name, quantity in catalogue().items():
         if quantity.level and name in result:
             values = reduce_steps(result[name].isel(width=-1))

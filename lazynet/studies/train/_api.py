@@ -33,9 +33,10 @@ class Run(NamedTuple):
     Attributes:
         variables: the variables after the last step.
         variables_0: the variables at initialization.
-        snapshots: `xarray.Dataset` over `step`, with train_loss, test_loss, train_error, test_error, residual_norm,
-            displacement, relative_displacement, max_neuron_displacement, activation_flips, kernel_drift, and the
-            predictions train_prediction and test_prediction. Its attribute `settings` holds the settings as JSON.
+        snapshots: an `xarray.Dataset` with the dimension `step` and the variables train_loss, test_loss, train_error,
+            test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement, activation_flips,
+            kernel_drift, and the predictions train_prediction and test_prediction. Its attribute `settings` holds the
+            settings as JSON.
         status: "finished", "diverged" or "stopped".
 
     >>> import jax, lazynet as lz
@@ -74,15 +75,15 @@ def train(
         key: a JAX random key. In a sweep, the key for a width and a seed is fold_in(fold_in(key(0), width), seed).
         steps: number of training steps.
         learning_rate: eta, a number or a function of the width. Defaults to 1 / lambda_max of the analytic kernel, or
-            of the empirical kernel at initialization if there is no analytic kernel. Only the squared loss has a
-            default.
+            of the empirical kernel at initialization if there is no analytic kernel. There is a default only for the
+            squared loss.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: the name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
         batch_size: number of examples in a batch; defaults to the full batch.
-        snapshots: number of log-spaced snapshots, or a list of their steps. Step 0 and the last step are always
-            included. By default, there are at least 20 snapshots, and each snapshot's step is at most 1.5 times the
-            previous snapshot's step.
+        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
+            step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
+            1.5 times the previous snapshot's step.
         stop: criteria for stopping before the last step.
         measure: what to measure. The options predictions, quadratic and regression are available only in sweeps.
         dtype: "float32" or "float64".

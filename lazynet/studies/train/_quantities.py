@@ -1,4 +1,4 @@
-"""Quantities that the snapshots of `lazynet.train` contain but the result of a sweep does not."""
+"""Quantities found in the snapshots of `lazynet.train` but not in the result of a sweep."""
 
 from lazynet.measures import Quantity
 from lazynet.measures._catalogue import add
