@@ -292,7 +292,7 @@ def _without_growing(
         return linear
     warnings.warn(
         f"The linearizations of {grows.sum()} members of width {width} diverge because the learning rate exceeds "
-        "2 / lambda_max of their kernels. The gaps to these linearizations are NaN.",
+        "2 / lambda_max of their kernels. The gaps between these members and their linearizations are NaN.",
         stacklevel=2,
     )
     return {

@@ -206,7 +206,7 @@ class Inverse:
         pair = same_rows(matrix)
         if pair is not None:
             i, j, relation = pair
-            raise ValueError(f"k must be nonsingular, got rows {i} and {j}, which are {relation}. Remove one of them.")
+            raise ValueError(f"k must be nonsingular, but rows {i} and {j} are {relation}. Remove one of them.")
         try:
             self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:

@@ -178,7 +178,7 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
     """Yield the claims of Theorem 4.1 for each eigenvector: the theorem holds longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # t* is the geometric mean of the last steps of all modes.
+        # t* is the geometric mean over modes of the last step.
         until = np.expm1(np.log1p(last).mean(axis=1))
         first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
         note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"

@@ -60,7 +60,7 @@ class Reproduction:
         return all(claim.holds for claim in self.claims)
 
     def summary(self) -> dict[str, Any]:
-        """Return the claims and numbers for summary.json, and replace numbers that are not finite with None."""
+        """Return the claims and numbers for summary.json, with non-finite numbers replaced by None."""
         claims = [{**asdict(claim), "holds": claim.holds} for claim in self.claims]
         return as_plain({"passed": self.passed, "claims": claims, "numbers": self.numbers})
 

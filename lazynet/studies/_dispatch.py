@@ -77,8 +77,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     - infinite width: the losses on true and random labels, and the test error.
     - laziness map: the kernel change and the test error as functions of width and output scale, with the boundary,
       and the same two quantities against the control parameter.
-    - line ensemble: the mean along the line, with a band of plus or minus two standard deviations, and the gap to the
-      infinite-width limit.
+    - line ensemble: the mean along the line, with a band of plus or minus two standard deviations, and the distance
+      from the infinite-width limit.
     - mode residuals: the residual along a few modes, and how long each mode follows the kernel.
 
     Measurements are drawn as solid lines, and bands show the range over seeds. Theory is drawn as dashed lines.

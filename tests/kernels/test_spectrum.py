@@ -55,14 +55,14 @@ def test_errors_name_identical_and_antipodal_rows():
     x[6] = x[2]
     relu, erf = (lz.analytic_kernel(lz.TwoLayer(width=2, activation=a)) for a in ("relu", "erf"))
     for kernel in (relu, erf):
-        with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6, which are identical"):
+        with pytest.raises(ValueError, match="k must be nonsingular, but rows 2 and 6 are identical"):
             lz.complexity(kernel(x), targets(8))
     x[6] = 2 * x[2]
-    with pytest.raises(ValueError, match="k must be nonsingular, got rows 2 and 6, which are identical"):
+    with pytest.raises(ValueError, match="k must be nonsingular, but rows 2 and 6 are identical"):
         lz.complexity(relu(x), targets(8))
     x[6] = -x[2]
     assert same_rows(erf(x)) == (2, 6, "antipodal")
-    with pytest.raises(ValueError, match="rows 2 and 6, which are antipodal"):
+    with pytest.raises(ValueError, match="rows 2 and 6 are antipodal"):
         lz.complexity(erf(x), targets(8))
     assert same_rows(relu(x)) is None
     y = targets(8)

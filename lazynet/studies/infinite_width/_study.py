@@ -144,7 +144,7 @@ class InfiniteWidth:
             "lambda_max": np.asarray(lambda_max),
             "learning_rate": np.asarray(eta),
             "prediction_error": np.array(list(path.error)),
-            # The error is relative to the joint norm of the true and the random labels.
+            # The error is relative to the joint norm of the true and random labels.
             "resolved_loss": np.asarray(0.5 * path.error.total**2 * np.sum(y**2)),
             "storage": np.asarray(k.storage),
         }

@@ -15,7 +15,7 @@ PANELS = 4
 def plot_line(result: Result) -> Figure:
     """Draw the outputs of the widest networks along the line at selected steps.
 
-    Also draw the gap to the infinite-width limit against the width.
+    Also draw the distance from the infinite-width limit against the width.
 
     The mean over networks is a solid line with a band of plus or minus two standard deviations, the infinite-width
     limit is dashed, and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error

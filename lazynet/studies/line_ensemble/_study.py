@@ -73,9 +73,10 @@ class LineEnsemble:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return the predictions of a pack, and their gaps to infinite-width predictions from the same initializations.
+        """Return a pack's predictions and their differences from the infinite-width predictions.
 
-        These arrays have the shape (members, step, place, ...).
+        The infinite-width predictions start from the networks' own initial outputs. Both arrays have shape
+        (members, step, place, ...).
         """
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
@@ -89,7 +90,7 @@ class LineEnsemble:
     def _limit(self, rates: dict[int, float], progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
         """Return the mean and standard deviation of infinitely wide networks.
 
-        The mean has the shape (width, step, place, ...), and the standard deviation has the shape (width, step, place).
+        The mean has shape (width, step, place, ...), and the standard deviation has shape (width, step, place).
         """
         point, bands = self.spec.points[0], []
         line = point.data
@@ -149,7 +150,7 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return predictions at each width and seed, their statistics, and the decomposition of their gap to the limit."""
+    """Return predictions at each width and seed, their statistics, and the parts of their distance from the limit."""
     widths = plan.settings["widths"]
 
     def stacked(name: str) -> np.ndarray:
@@ -176,7 +177,7 @@ def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
     If there are at least three seeds, also return jackknife standard errors of bias^2 and variance.
 
     Args:
-        gap: gap to the limit, (width, seed, step, place).
+        gap: distance from the limit, with shape (width, seed, step, place).
     """
     bias, variance = split_gap(gap)
     parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
@@ -195,7 +196,7 @@ def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     therefore the mean square minus the variance.
 
     Args:
-        gap: gap to the limit, (width, seed, step, place).
+        gap: distance from the limit, with shape (width, seed, step, place).
     """
     variance = gap.var(axis=1, ddof=1).mean(axis=-1)
     return (gap**2).mean(axis=(1, 3)) - variance, variance

@@ -43,8 +43,8 @@ def mode_residuals(
     """Compare the residuals of trained networks with a kernel's prediction, along the kernel's eigenvectors.
 
     The kernel predicts that the residual along the eigenvector v_i shrinks as (1 - eta lambda_i)^step from its value at
-    the network's initialization (Arora et al. 2019, Theorem 4.1). If `kernel` is the analytic kernel, the gap to this
-    prediction is the full effect of finite width.
+    the network's initialization (Arora et al. 2019, Theorem 4.1). If `kernel` is the analytic kernel, the
+    deviation from this prediction is the full effect of finite width.
 
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
     result of `lazynet.train` with full-batch descent on the squared loss, `k` is a kernel on the training set, and `y`
@@ -105,7 +105,7 @@ def mode_residuals(
         check_not_negative(kernel.values, "kernel")
         if len(kernel.values) != data.n_train:
             size = len(kernel.values)
-            raise ValueError(f"kernel must have the shape ({data.n_train}, {data.n_train}), got ({size}, {size}).")
+            raise ValueError(f"kernel must have shape ({data.n_train}, {data.n_train}), got ({size}, {size}).")
     folder = as_run_folder(out)
     with together():
         if folder is not None and is_first():
@@ -145,7 +145,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
-        raise ValueError(f"y must have the shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
+        raise ValueError(f"y must have shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
     steps = run.snapshots.step.values
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)
