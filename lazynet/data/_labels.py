@@ -54,7 +54,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
     Args:
         classes: At least two entries. Each is a label from 0 to 9, a group of labels, "even", "odd", or a string of
-            labels such as "3" or "0,2". A single string is split at spaces.
+            labels such as "3" or "0,2". A single string is split on spaces.
 
     Returns:
         A tuple of labels for each class, in the order given.

@@ -18,6 +18,7 @@ DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 # Widths and members: four to share, three that no number of devices divides, and a network wide enough to split.
 SWEEPS = {"shared": (16, 4), "padded": (16, 3), "split": (16_384, 1)}
+IN_PROCESSES = ("padded", "split")
 
 
 def sweep(name, dtype):
@@ -31,7 +32,7 @@ if __name__ == "__main__":
     from lazynet.experiment import _devices as shared
 
     shared.NEURONS = 1024
-    for name in SWEEPS:
+    for name in IN_PROCESSES:
         result = sweep(name, dtype)
         if result is not None:
             result.to_netcdf(f"{out}/{name}.nc", engine="h5netcdf")

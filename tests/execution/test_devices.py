@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from compilation import EXACT
-from on_devices import SWEEPS, sweep
+from on_devices import IN_PROCESSES, sweep
 from unchecked import unchecked
 
 import lazynet as lz
@@ -52,7 +52,7 @@ def run(out, devices_each, hosts, dtype):
         said, _ = process.communicate(timeout=300)
         assert process.returncode == (0 if hosts == 1 else 2), said
         assert (f"out must be a new folder, got '{out}'" in said) == (hosts > 1)
-    return {name: xr.load_dataset(out / f"{name}.nc", engine="h5netcdf") for name in SWEEPS}
+    return {name: xr.load_dataset(out / f"{name}.nc", engine="h5netcdf") for name in IN_PROCESSES}
 
 
 @pytest.mark.parametrize(

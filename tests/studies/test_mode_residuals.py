@@ -168,7 +168,7 @@ def test_bad_arguments_are_refused(narrow, data, analytic):
         lz.mode_residuals(narrow, analytic - np.eye(32), y)
     with jax.numpy_dtype_promotion("standard"):
         run = lz.train(lz.TwoLayer(width=16), data, KEY, 2, learning_rate=0.01, batch_size=8)
-    with pytest.raises(ValueError, match="run must be trained by full-batch sgd on the squared loss"):
+    with pytest.raises(ValueError, match="run must use full-batch sgd and the squared loss"):
         lz.mode_residuals(run, analytic, y)
 
 
@@ -240,7 +240,7 @@ def test_bad_arguments_of_several_networks_are_refused(data, analytic):
     given = (lz.TwoLayer(width=2), data, [32], 2, 10)
     with pytest.raises(ValueError, match="tolerance must be positive and finite"):
         lz.mode_residuals(*given, tolerance=0.0)
-    with pytest.raises(ValueError, match=r"kernel must have the shape \(32, 32\)"):
+    with pytest.raises(ValueError, match=r"kernel must have shape \(32, 32\)"):
         lz.mode_residuals(*given, kernel=analytic[:-1, :-1])
     with pytest.raises(ValueError, match="kernel must be symmetric"):
         lz.mode_residuals(*given, kernel=np.triu(analytic))

@@ -137,15 +137,15 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     settings = json.loads(run.snapshots.attrs["settings"])
     if not settings["plain"]:
         raise ValueError(
-            "run must be trained by full-batch sgd on the squared loss, got "
-            f"{settings['optimizer']} on the {settings['loss']} loss with batch_size={settings['batch_size']}."
+            "run must use full-batch sgd and the squared loss, got "
+            f"{settings['optimizer']} and the {settings['loss']} loss with batch_size={settings['batch_size']}."
         )
     check_tolerance(tolerance)
     u = run.snapshots.train_prediction.values.astype(np.float64)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
-        raise ValueError(f"y must have shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
+        raise ValueError(f"y must have the shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
     steps = run.snapshots.step.values
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)
