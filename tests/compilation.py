@@ -28,8 +28,10 @@ def optimized() -> Iterator[None]:
 
     before = jax.config.read(UNOPTIMIZED)
     jax.config.update(UNOPTIMIZED, False)
-    yield
-    jax.config.update(UNOPTIMIZED, before)
+    try:
+        yield
+    finally:
+        jax.config.update(UNOPTIMIZED, before)
 
 
 def of_users() -> dict[str, str]:

@@ -163,6 +163,7 @@ def test_empirical_ntk_fails_when_the_kernels_differ():
         empirical_ntk.check_agreement("peer", ours, 1.01 * ours)
 
 
+@pytest.mark.slow
 def test_finite_vs_infinite_has_a_row_for_each_width(shown):
     record, table = shown("finite_vs_infinite")
     assert [(row["dataset"], row["activation"], row["width"]) for row in record["rows"]] == [
@@ -179,6 +180,7 @@ def test_finite_vs_infinite_has_a_row_for_each_width(shown):
         assert f"{row['kernel_gap_train']:.4f}" in table
 
 
+@pytest.mark.slow
 def test_finite_vs_infinite_names_the_rows_beyond_its_budget(shown):
     record, table = shown("no budget")
     assert record["rows"] == []
@@ -191,6 +193,7 @@ def test_an_absent_data_set_is_noted_and_not_downloaded(shown):
     assert any(note.startswith("cifar10 is left out") for note in record["notes"])
 
 
+@pytest.mark.slow
 def test_kernel_build_compares_both(shown):
     record, table = shown("kernel_build")
     ours, peer = record["rows"]
@@ -200,6 +203,7 @@ def test_kernel_build_compares_both(shown):
     assert "share" in table
 
 
+@pytest.mark.slow
 def test_kernel_descent_compares_both(shown):
     record, table = shown("kernel_descent")
     ours, peer, larger = record["rows"]
@@ -211,6 +215,7 @@ def test_kernel_descent_compares_both(shown):
     assert "diff" in table
 
 
+@pytest.mark.slow
 def test_full_mnist_scales_the_time_of_the_peer(shown):
     record, table = shown("full_mnist")
     ours, measured, scaled = record["rows"]
@@ -222,6 +227,7 @@ def test_full_mnist_scales_the_time_of_the_peer(shown):
     assert "peak GB" in table
 
 
+@pytest.mark.slow
 def test_empirical_ntk_deep_compares_all_contenders(shown):
     record, table = shown("empirical_ntk_deep")
     ours, *peers = record["rows"]
@@ -236,6 +242,7 @@ def test_empirical_ntk_deep_compares_all_contenders(shown):
     assert "x by n^2" in table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["training", "experiment"])
 def test_sweep_throughput_trains_like_the_loops(what, shown):
     record, table = shown(what)

@@ -30,7 +30,7 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure for every network, and whether to compare the measurements with predictions.
+    """Choice of what is measured for every network and compared with predictions.
 
     Args:
         predictions: whether to compare each network with its linearization and with the infinite-width limit. If no
@@ -139,7 +139,7 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """Whether training is full-batch descent on the squared loss, which is what kernel descent predicts."""
+        """True for full-batch descent on the squared loss, the kind of training that kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property

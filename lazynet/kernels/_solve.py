@@ -107,7 +107,7 @@ class Solution(NamedTuple):
 
     @property
     def singular(self) -> bool:
-        """Whether the smallest eigenvalue is zero or negative, to within the rounding errors in the entries."""
+        """True if the smallest eigenvalue is zero or negative, up to the rounding errors in the entries."""
         return self.error.storage == np.inf
 
 

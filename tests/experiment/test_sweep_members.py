@@ -18,11 +18,10 @@ from lazynet.training._keys import member_key
 DATA = lz.load_dataset("digits", n_train=24, n_test=10)
 # Linear in its parameters, so that descent diverges just where the rate is above 2 / lambda_max(K_0) of the member.
 LINEAR = lz.TwoLayer(width=8, train="readout")
-EXACT = pytest.mark.exact
 
 
 @pytest.mark.slow
-@EXACT
+@pytest.mark.exact
 def test_a_member_does_not_depend_on_the_others():
     """The same in a sweep of more widths and seeds; in float64, because another packing rounds otherwise."""
     network = lz.TwoLayer(width=8)
@@ -38,7 +37,7 @@ def test_a_member_does_not_depend_on_the_others():
 
 
 @pytest.mark.slow
-@EXACT
+@pytest.mark.exact
 def test_the_start_is_the_same_in_both_dtypes():
     network = lz.TwoLayer(width=16, init_scale=0.7, readout="gaussian", train="both")
     options, dtypes = {"measure": lz.Measure(kernel_drift=False)}, ("float32", "float64")
@@ -213,7 +212,7 @@ def test_snapshots_of_a_run_are_those_of_a_sweep():
 def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
     """Width 2^14 on digits 0/1, n = 64: both gaps below 1% of the targets' RMS, which is 1, at every snapshot."""
     data = lz.load_dataset("digits", n_train=64, n_test=50)
-    result = lz.sweep(lz.TwoLayer(width=2**14), data, [2**14], 1, 100, snapshots=6)
+    result = lz.sweep(lz.TwoLayer(width=2**14), data, [2**14], 1, 200, snapshots=8)
     assert (result.train_error.isel(step=-1) == 0).all()
     for name in ("linearization_gap", "kernel_gap"):
         for part in ("train", "test"):
@@ -226,13 +225,15 @@ def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
     ("network", "dtype", "options"),
     [
         (lz.TwoLayer(width=32), "float32", {}),
-        pytest.param(lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}, marks=EXACT),
+        pytest.param(
+            lz.TwoLayer(width=32), "float64", {"measure": lz.Measure(sharpness=True)}, marks=pytest.mark.exact
+        ),
         (lz.TwoLayer(width=31, outputs=2, train="both", readout="gaussian", symmetric=False), "float64", {}),
         pytest.param(
             lz.TwoLayer(width=32, train="readout", activation="erf", init_scale=0.5),
             "float64",
             {},
-            marks=EXACT,
+            marks=pytest.mark.exact,
         ),
     ],
 )
