@@ -23,18 +23,23 @@ if "LAZYNET_TEST_CACHE" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
+import pytest
 from typecheck import type_checks
 
-with type_checks("lazynet"):
-    import lazynet  # noqa: F401
+CHECKS = type_checks("lazynet")
+CHECKS.__enter__()
 
-import jax
-import pytest
 
-from lazynet.experiment import _packing as packing
+def pytest_configure(config):
+    """Import lazynet with type checks, except in the process that hands the tests out to others."""
+    if config.getoption("dist") == "no":
+        import jax
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+        import lazynet  # noqa: F401
+
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
+    CHECKS.__exit__(None, None, None)
 
 
 # Examples of docstrings that train for more than a few seconds.
@@ -65,6 +70,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def measured_before(tmp_path_factory):
     """How much a pack may go through is not measured, here and in processes that tests start."""
+    from lazynet.experiment import _packing as packing
+
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
@@ -81,6 +88,8 @@ MOST_MAPS = 20_000
 def few_programs():
     """Compiled programs are let go of between modules where a process has many."""
     yield
+    import jax
+
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
@@ -90,5 +99,7 @@ def few_programs():
 def key(request):
     """A key that differs from test to test and is printed, so that a failure can be run again."""
     seed = sum(map(ord, request.node.nodeid)) % 10_000
+    import jax
+
     print(f"seed of the key: {seed}")
     return jax.random.key(seed)
