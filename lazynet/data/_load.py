@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ class _LabeledImages(NamedTuple):
     read_images: Callable[[], np.ndarray]
 
 
+@cache
 def _digits() -> _LabeledImages:
     from sklearn.datasets import load_digits
 

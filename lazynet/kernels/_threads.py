@@ -1,5 +1,6 @@
 """Host threads for NumPy functions and machine code that release Python's global interpreter lock."""
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,15 @@ def narrow_products(rows: int = 1) -> Iterator[None]:
     if rows > FEW:
         yield
         return
-    with NARROW, ThreadpoolController().limit(limits=1, user_api="blas"):
+    with NARROW, _libraries().limit(limits=1, user_api="blas"):
         yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return the BLAS libraries of NumPy and SciPy. Finding them takes milliseconds, and they stay loaded."""
+    importlib.import_module("scipy.linalg")
+    return ThreadpoolController()
 
 
 @cache
