@@ -98,8 +98,8 @@ def few_programs():
 @pytest.fixture
 def key(request):
     """A key that differs from test to test and is printed, so that a failure can be run again."""
-    seed = sum(map(ord, request.node.nodeid)) % 10_000
     import jax
 
+    seed = sum(map(ord, request.node.nodeid)) % 10_000
     print(f"seed of the key: {seed}")
     return jax.random.key(seed)

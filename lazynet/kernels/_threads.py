@@ -1,6 +1,5 @@
 """Host threads for NumPy functions and machine code that release Python's global interpreter lock."""
 
-import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +39,7 @@ def narrow_products(rows: int = 1) -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Return the BLAS libraries of NumPy and SciPy. Finding them takes milliseconds, and they stay loaded."""
-    importlib.import_module("scipy.linalg")
+    """Return the BLAS libraries of NumPy and SciPy, both of which are loaded when lazynet is imported."""
     return ThreadpoolController()
 
 

@@ -48,6 +48,17 @@ def test_digits_are_the_first_in_file_order_and_test_rows_come_after():
     assert data.x_train.dtype == data.y_train.dtype == np.float64
 
 
+def test_a_data_set_that_is_changed_leaves_the_next_as_it_is():
+    first = load_dataset("digits", classes=(0, 1), n_train=20)
+    before = first.x_train.copy(), first.y_train.copy()
+    for array in (first.x_train, first.y_train):
+        array.setflags(write=True)
+        array[:] = 7
+    again = load_dataset("digits", classes=(0, 1), n_train=20)
+    assert (again.x_train == before[0]).all()
+    assert (again.y_train == before[1]).all()
+
+
 def test_digits_by_default_are_split_after_80_percent():
     count = int(np.isin(LABELS, (0, 1)).sum())
     data = load_dataset("digits")

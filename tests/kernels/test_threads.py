@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from lazynet.kernels._threads import FEW, narrow_products
+from lazynet.kernels._threads import FEW, _libraries, narrow_products
 
 
 def blas_threads():
@@ -20,3 +20,8 @@ def test_blas_has_one_thread_for_matrices_of_few_rows():
         with narrow_products(FEW + 1):
             assert blas_threads() == {2}
         assert blas_threads() == {2}
+
+
+def test_the_libraries_that_are_found_once_are_all_of_them():
+    all_of_them = {library.filepath for library in ThreadpoolController().select(user_api="blas").lib_controllers}
+    assert {library.filepath for library in _libraries().select(user_api="blas").lib_controllers} == all_of_them
