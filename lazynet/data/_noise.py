@@ -16,7 +16,7 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     """Choose round(portion * n) labels without replacement, and redraw them uniformly from all classes.
 
     A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change. For a given key, the
-    examples chosen at a smaller portion are also chosen at any larger portion, and they get the same labels.
+    examples chosen for a smaller portion are also chosen for any larger portion, and they get the same labels.
 
     Args:
         y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with one-hot rows minus 1/k.

@@ -40,15 +40,10 @@ def sweep_jobs(spec: Spec) -> list[Job]:
     include the variables of a pack before and after training, the state of a step, and the kernels. The operations of a
     job include only matrix products and eigendecompositions.
     """
-    inputs: dict[tuple[Any, ...], SharedInputs] = {}
-    jobs = []
-    for point in spec.points:
-        # The shared inputs do not depend on the learning rate or the labels.
-        key = point.network, point.data.n_train, point.training
-        if key not in inputs:
-            inputs[key] = share_inputs(point.network, point.data, point.training)
-        jobs.append(_jobs_at(point, spec, inputs[key]))
-    return [_together(list(parts)) for parts in zip(*jobs, strict=True)]
+    # The jobs do not depend on the learning rate or the labels.
+    keys = [(point.network, point.data.n_train, point.training) for point in spec.points]
+    jobs = {key: _jobs_at(point, spec) for key, point in dict(zip(keys, spec.points, strict=True)).items()}
+    return [_together(list(parts)) for parts in zip(*(jobs[key] for key in keys), strict=True)]
 
 
 def _together(jobs: list[Job]) -> Job:
@@ -60,8 +55,9 @@ def _together(jobs: list[Job]) -> Job:
     return Job(f"{largest.name}, at each of {len(jobs)} points", largest.bytes, flops)
 
 
-def _jobs_at(point: Point, spec: Spec, inputs: SharedInputs) -> list[Job]:
+def _jobs_at(point: Point, spec: Spec) -> list[Job]:
     network, data, training = point.network, point.data, point.training
+    inputs = share_inputs(network, data, training)
     widths, seeds = spec.widths, spec.seeds
     n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
     seen, snapshots = training.measure.rows or n, len(training.snapshot_steps)

@@ -53,7 +53,7 @@ def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> l
     program = trace(outputs, arrays, fixed, x[:1])
     entries = uses(program, program.arguments[: len(arrays)], program.arguments[-1])
     if not entries:
-        raise ValueError("variables['params'] must contain arrays that the outputs of network depend on, got none.")
+        raise ValueError("variables['params'] must contain arrays on which the network's outputs depend, got none.")
     dense = {position: use for position, use in entries.items() if use is not None}
     general = [position for position, use in entries.items() if use is None]
     shifts = {use.output: program.zeros(use.output) for use in dense.values()}

@@ -304,7 +304,7 @@ def test_a_network_is_traced_once():
         (lambda p, x: (x @ p["w"])[None], r"got float64 of shape \(1, 1, 6\)"),
         (lambda p, x: (x @ p["w"]).astype(complex), r"got complex128 of shape \(1, 6\)"),
         (lambda p, x: (x @ p["w"], x), "got tuple"),
-        (lambda p, x: jnp.sin(x), r"variables\['params'\] must contain arrays that the outputs of network depend on"),
+        (lambda p, x: jnp.sin(x), r"variables\['params'\] must contain arrays on which the network's outputs depend"),
     ],
 )
 def test_other_outputs_are_refused(function, message):

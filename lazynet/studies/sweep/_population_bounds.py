@@ -49,7 +49,7 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         raise ValueError(f"result must be a sweep with the settings {model}, got {other}.")
     rows = settings["measure"]["rows"]
     if rows is not None:
-        raise ValueError(f"result must have the loss of all training examples, got the loss of only {rows} examples.")
+        raise ValueError(f"result must have the loss on all training examples, got the loss on only {rows} of them.")
     n = settings["n_train"]
 
     def bound(loss: float, movement: float, radius: float, width: Any) -> float:
