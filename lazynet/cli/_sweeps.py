@@ -80,10 +80,10 @@ class Sweep:
     """Stop training a network when its loss has not fallen by a thousandth over this number of steps."""
     sharpness: Switch = False
     """Measure the largest eigenvalue of the empirical kernel, and the learning rate relative to its stability limit."""
-    compare: Switch = True
+    predictions: Switch = True
     """Do not compare networks with their linearizations and the infinite-width limit."""
-    measured: OptionalInt = None
-    """Number of training examples on which to measure, by default all of them; requires --no-compare."""
+    rows: OptionalInt = None
+    """Number of training examples on which to measure, by default all of them; requires --no-predictions."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     shard: OptionalText = None
     """Compute only part k of N in --out, given as k/N; `lazynet merge` assembles the parts."""
@@ -151,7 +151,7 @@ class Sweep:
             batch_size=size,
             snapshots=self.snapshots,
             stop=None if criteria == (None, None, None) else lz.Stop(*criteria),
-            measure=lz.Measure(predictions=self.compare, sharpness=self.sharpness, rows=self.measured),
+            measure=lz.Measure(predictions=self.predictions, sharpness=self.sharpness, rows=self.rows),
             dtype=self.dtype,
         )
         return make_spec(network, data, self.widths, self.seeds, training, rate, axes)

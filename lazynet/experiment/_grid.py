@@ -19,7 +19,7 @@ from lazynet.training._keys import noise_key, subsample_key
 # The parts of a study that an axis can vary.
 Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 DATA_AXES: dict[str, Source] = {"n_train": "inputs", "label_noise": "labels"}
-OPTIMIZER_AXES = ("momentum", "nesterov", "weight_decay", "schedule", "stepper")
+OPTIMIZER_AXES = tuple(field.name for field in dataclasses.fields(Optimizer) if field.name != "name")
 TRAINING_AXES: dict[str, Source] = {
     "learning_rate": "learning_rate",
     "batch_size": "training",

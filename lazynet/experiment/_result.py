@@ -58,6 +58,9 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
         coords["layer"] = settings["layers"]
     result = xarray.Dataset(table, coords=coords)
     label_result(result, "sweep")
+    # A network of the user's own may have any fields.
+    for name in axes:
+        result[name].attrs.setdefault("long_name", f"field {name} of the network")
     result["status"].attrs |= flags(MemberStatus)
     return result
 

@@ -66,8 +66,8 @@ def hermite_coefficients(
         )
     raise ValueError(
         f"activation must be smooth and finite to have an infinite-width kernel, got {name}, whose Hermite series does "
-        f"not converge in {MAX_TERMS} terms when init_scale times the largest row norm is {distinct[-1]:.3g}. Omit "
-        "predictions, or scale the rows to unit norm."
+        f"not converge in {MAX_TERMS} terms when init_scale times the largest row norm is {distinct[-1]:.3g}. Scale "
+        "the rows to unit norm, or train without the kernel: pass learning_rate and measure=Measure(predictions=False)."
     )
 
 

@@ -46,7 +46,7 @@ def test_the_default_is_the_demonstration():
 def test_every_flag_reaches_the_sweep():
     flags = """--dataset digits --classes 3,5 8 --n-train 32 --n-test 7 --widths 4 6 --seeds 3 --steps 9 --snapshots 5
         --learning-rate 0.25 --activation erf --train both --init-scale 2 --output-scale 3 --label-noise 0.1
-        --batch-size 8 --momentum 0.5 --dtype float64 --stop-loss 0.01 --sharpness --no-compare --measured 16"""
+        --batch-size 8 --momentum 0.5 --dtype float64 --stop-loss 0.01 --sharpness --no-predictions --rows 16"""
     spec = spec_of(*flags.split())
     expected = lz.load_dataset("digits", ((3, 5), 8), 32, 7)
     np.testing.assert_array_equal(spec.data.x_test, expected.x_test)

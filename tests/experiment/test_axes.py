@@ -33,7 +33,7 @@ AXES = {
 }
 # Points that are compared at two widths: exponents depend on these axes, or all their points share a program.
 TWO_WIDTHS = ("activation", "train", "symmetric", "learning_rate", "label_noise")
-FAST = ("activation", "learning_rate", "label_noise", "n_train")
+FAST = ("learning_rate", "label_noise")
 MEMBER = ("width", "seed", "step")
 
 
@@ -53,13 +53,13 @@ def alone(name, value, widths):
     return sweep(widths, **{name: value})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in AXES])
 def test_every_point_is_the_sweep_of_it_alone(name):
     widths = (8, 16) if name in TWO_WIDTHS else (8,)
     result = sweep(widths, axes={name: list(AXES[name].values())})
     assert result.train_loss.dims == (*MEMBER, name)
     assert result[name].values.tolist() == list(AXES[name])
+    assert result[name].long_name
     losses = []
     for label, value in AXES[name].items():
         point, single = result.sel({name: label}), alone(name, value, widths)

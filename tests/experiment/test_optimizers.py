@@ -47,7 +47,6 @@ def weights(network, variables, variables_0, data):
 FAST = ("decayed momentum on a schedule", "adamw")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in OPTIMIZERS]
 )
