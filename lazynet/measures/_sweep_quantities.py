@@ -68,7 +68,7 @@ def _networks() -> list[Quantity]:
             "largest norm of w_r - w_r(0) over units r, or of a_r - a_r(0) if only a is trained",
             predicted=("at most", "s + g + r - 1/2"),
             panel="movement",
-            label="one neuron, largest",
+            label="maximum over neurons",
             color="purple",
             marker="D",
         ),
@@ -130,14 +130,14 @@ def _networks() -> list[Quantity]:
 def _gaps() -> list[Quantity]:
     gaps = []
     for name, difference, exponent, label, color, marker in (
-        ("linearization", "f - f_lin", "c + l", "of the movement", "green", "^"),
-        ("start", "f_lin - infinite-width prediction", "l - 1/2", "of the random start", "orange", "s"),
-        ("kernel", "f - infinite-width prediction", "max(l - 1/2, c + l)", "to the kernel", "blue", "o"),
+        ("linearization", "f - f_lin", "c + l", "linearization", "green", "^"),
+        ("start", "f_lin - infinite-width prediction", "l - 1/2", "start", "orange", "s"),
+        ("kernel", "f - infinite-width prediction", "max(l - 1/2, c + l)", "kernel", "blue", "o"),
         (
             "quadratic",
             "f - the trained second-order Taylor polynomial",
             "c + l for a homogeneous activation, else 2 c + l",
-            "to second order",
+            "quadratic",
             "purple",
             "D",
         ),

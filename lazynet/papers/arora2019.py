@@ -115,7 +115,7 @@ def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
         losses = [curves[kind].train_loss.sel(init_scale=kappa).isel(step=slice(1, None)) for kind in LABELS]
         for (soon, late), (lower, upper) in zip(pairwise(LABELS), pairwise(losses), strict=True):
             place = f"Figure 1, {name}, kappa = {kappa:g}"
-            statement = f"share of snapshots at which {soon} labels are not ahead of {late} ones"
+            statement = f"fraction of snapshots at which the loss for {soon} labels is not below that for {late} labels"
             yield Claim(place, statement, float((lower >= upper).mean()), "<=", 0.0)
 
 

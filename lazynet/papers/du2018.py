@@ -51,7 +51,7 @@ def claims(result: Result) -> Iterator[Claim]:
     wrong = float(np.mean((losses[-1, 1:] >= losses[0, 1:])[resolved]))
     yield Claim(
         "Du et al. 2018, Figure 1 (a)",
-        "share of epochs at which the widest network is not ahead of the narrowest",
+        "fraction of epochs at which the widest network does not have a lower loss than the narrowest",
         wrong,
         "<=",
         0.0,

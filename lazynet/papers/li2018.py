@@ -96,7 +96,7 @@ def ends(result: Result) -> dict[str, np.ndarray]:
 def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
     """Yield the claims of Theorem 4.1: networks of all widths learn the data in about the same number of steps."""
     end = 1 - result.test_error.isel(step=-1)
-    yield Claim(f"{place} (a)", "least test accuracy at the end", float(end.min(skipna=False)), ">=", LEARNED)
+    yield Claim(f"{place} (a)", "lowest test accuracy at the end", float(end.min(skipna=False)), ">=", LEARNED)
     needed = first_step(early.test_error).mean("seed", skipna=False)
     note = f"{listed(needed.values)} by width"
     spread = float(needed.max(skipna=False) / needed.min(skipna=False))
@@ -147,7 +147,7 @@ def verdict(place: str, result: Result, expected: str) -> Claim:
     numbers = ", ".join(f"{name} {widest[name]:.3g} ~ m^{fits[name]:.2f}" for name in ends)
     reasons = "; ".join(["", *large, *other] if finite else ["", "networks diverged"])
     note = f"{answer} at width {int(result.width[-1])}: {numbers}{reasons}"
-    statement = f"{expected} by slopes and levels, 1 for yes"
+    statement = f"1 if slopes and levels say {expected}, else 0"
     return Claim(f"Verdict, {place}", statement, float(answer == expected), ">=", 1.0, note)
 
 
@@ -195,10 +195,10 @@ def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduc
     accuracy = 1 - result.test_error.isel(step=-1).mean("seed", skipna=False)
     distance = {"relative distance": MOVED["relative distance"]}
     reproduction.claims += [
-        Claim(f"{place} (a)", "least test accuracy of the widths", float(accuracy.min(skipna=False)), ">=", 0.9),
+        Claim(f"{place} (a)", "lowest test accuracy over widths", float(accuracy.min(skipna=False)), ">=", 0.9),
         Claim(
             f"{place} (a)",
-            "largest minus least test accuracy of the widths",
+            "highest minus lowest test accuracy over widths",
             float(accuracy.max(skipna=False) - accuracy.min(skipna=False)),
             "<=",
             0.03,

@@ -117,7 +117,8 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
         values = [measured(result) for result in results.values()]
         note = f"{first} to {last}: {', '.join(f'{value:.3g}' for value in values)}"
-        yield Claim(place, f"{name}, poorest over richest structure", values[-1] / values[0], ">=", 1.2, note)
+        ratio = f"{name}, ratio of the least to the most structured data"
+        yield Claim(place, ratio, values[-1] / values[0], ">=", 1.2, note)
         order = float(scipy.stats.spearmanr(np.arange(len(values)), values).statistic)
         yield Claim(place, f"{name}, rank correlation with {parameter}", order, ">=", 0.9)
 
@@ -167,7 +168,7 @@ def learned(easy: dict[str, Result]) -> Iterator[Claim]:
     for name, result in easy.items():
         least = 1 - float(result.test_error.isel(step=-1).max(skipna=False))
         note = f"after {steps_of(result.test_error):.0f} steps; relative distance {moved(result):.3f}"
-        yield Claim(f"Theorem 4.1, {name}", "least test accuracy at the end", least, ">=", LEARNED, note)
+        yield Claim(f"Theorem 4.1, {name}", "lowest test accuracy at the end", least, ">=", LEARNED, note)
 
 
 def crossing(data: lz.Dataset) -> Claim:

@@ -302,7 +302,7 @@ def test_every_network_has_its_picture(network):
     measure = lz.Measure(kernel_drift=False, quadratic=True)
     figure = lz.plot(lz.sweep(network, DATA, **SWEEP | {"widths": [8]}, learning_rate=0.05, measure=measure))
     said = [text.get_text() for axes in figure.axes[:3] for text in axes.get_legend().get_texts()]
-    assert any("to second order" in text for text in said)
+    assert any("quadratic" in text for text in said)
     assert any(text.startswith("readout, relative") for text in said)
 
 

@@ -54,7 +54,8 @@ def test_labels_are_learned_in_their_order(paper):
     assert broken(arora2019.order_of_losses("digits", curves)) == []
     exchanged = curves | {"true": curves["random"], "random": curves["true"]}
     assert broken(arora2019.order_of_losses("digits", exchanged)) == [
-        f"Figure 1, digits, kappa = {kappa}: share of snapshots at which true labels are not ahead of random ones"
+        f"Figure 1, digits, kappa = {kappa}: fraction of snapshots at which the loss for true labels is not below that "
+        "for random labels"
         for kappa in ("1", "0.01")
     ]
 

@@ -93,7 +93,7 @@ def test_the_papers_scale_is_ours(key):
 def test_all_widths_learn_in_equally_many_steps(result, early):
     assert broken(li2018.learned("F", result, early)) == []
     assert broken(li2018.learned("F", result.assign(test_error=result.test_error + 0.02), early)) == [
-        "F (a): least test accuracy at the end"
+        "F (a): lowest test accuracy at the end"
     ]
     # Wider networks that take longer.
     slower = early.test_error.where(early.width < 4000, early.test_error.shift(step=4).fillna(1))
@@ -214,7 +214,7 @@ def test_poorer_structure_takes_more():
         f"{place}steps to 99%, rank correlation with k l"
     ]
     assert broken(structure.poorer("k l", {1: rich, 2: between, 3: never})) == [
-        f"{place}steps to 99%, poorest over richest structure",
+        f"{place}steps to 99%, ratio of the least to the most structured data",
         f"{place}steps to 99%, rank correlation with k l",
     ]
     assert np.isnan(structure.numbers(never.assign(activation_flips=never.test_error))["steps to 99% test accuracy"])

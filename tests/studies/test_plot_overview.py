@@ -79,6 +79,17 @@ def test_quantities_against_width_with_fitted_and_predicted_slope(figure, result
 
 
 @pytest.mark.slow
+def test_a_mean_too_large_to_draw_leaves_a_gap_and_no_seed_alone_is_left_out(result):
+    result = result.copy(deep=True)
+    result.relative_displacement[0, 0, -1] = 5e12  # one seed at the first width
+    result.relative_displacement[1, 0, -1] = 2e12  # here the mean over three seeds is below the limit
+    movement = lz.plot(result).figure.axes[2]
+    line = next(line for line in movement.lines if line.get_label().startswith("relative: "))
+    mean = result.relative_displacement.isel(step=-1).mean("seed").values
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, *mean[1:]])
+
+
+@pytest.mark.slow
 def test_exponents_against_step(figure, result):
     axes, verdict = figure.axes[3], lz.verify(result)
     row = verdict.row("relative_displacement")

@@ -119,7 +119,8 @@ def _finding(result: Result) -> str:
     settings, attrs = settings_of(result), result.attrs
     n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
     head = (
-        f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained to {settings['fitted']:.0%} of the loss:"
+        f"{settings['network']}{part}, {settings['dataset']}, n = {n}, trained until {settings['fitted']:.0%} of the "
+        "loss is left:"
     )
     if not np.isfinite(attrs["boundary_exponent"]):
         boundary = "no boundary" if result.boundary.isnull().all() else "a boundary at only one width"

@@ -137,8 +137,9 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():
         values = reduce_steps(quantity_of(result, quantity))
-        values = values.where(values < DRAWN)
-        mean = values.mean("seed")
+        # The mean that is fitted is either drawn whole or not at all.
+        mean, values = values.mean("seed"), values.where(values < DRAWN)
+        mean = mean.where(mean < DRAWN)
         if not mean.max() > 0:
             continue
         row = rows.get(quantity)
@@ -166,7 +167,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
             continue
         label, color = quantity.label or quantity.name, PALETTE.get(quantity.color, quantity.color)
         steps = [fit.step for fit in row.by_step]
-        name, line = (f"gap {label}", "dashdot") if quantity.gap else (label, "solid")
+        name, line = (f"{label} gap", "dashdot") if quantity.gap else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
         # An interval may be infinite if resampled means are zero.

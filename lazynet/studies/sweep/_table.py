@@ -10,7 +10,7 @@ from lazynet.theory._corrections import Correction, seeds_needed
 
 def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band: float, diverged: int) -> list[str]:
     """Return the table of exponents as lines of text."""
-    header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "held to step")
+    header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "holds to step")
     lines = [
         f"Exponents in the width, {len(widths)} widths from {widths[0]} to {widths[-1]}, {seeds} seeds, band {band:g}"
     ]
