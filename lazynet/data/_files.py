@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lazynet.data._formats import read_bytes
 
+# Names of the image data sets that `load_dataset` reads.
 DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10")
 IDX_FILES = (
     "train-images-idx3-ubyte",

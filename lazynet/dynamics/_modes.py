@@ -16,10 +16,20 @@ import numpy as np
 from jaxtyping import Float
 
 from lazynet.dynamics._laws import Law, descent_residual
-from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
-from lazynet.kernels._krylov import EPS, Lanczos, basis_limit, check_tolerance, with_random_columns
-from lazynet.kernels._operators import error_norm
-from lazynet.kernels._threads import narrow_products
+from lazynet.kernels import (
+    EPS,
+    Error,
+    KernelOperator,
+    Lanczos,
+    Spectrum,
+    basis_limit,
+    check_tolerance,
+    dense_operator,
+    error_norm,
+    narrow_products,
+    spectrum,
+    with_random_columns,
+)
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos

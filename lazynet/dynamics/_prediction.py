@@ -24,8 +24,7 @@ from lazynet.dynamics._trajectory import (
     trajectory_from_modes,
     validated_problem,
 )
-from lazynet.kernels import CrossOperator, KernelOperator, Spectrum
-from lazynet.kernels._krylov import check_tolerance
+from lazynet.kernels import CrossOperator, KernelOperator, Spectrum, check_tolerance
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.typing import AnyArray, SquareKernel, Targets
 

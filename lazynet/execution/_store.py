@@ -21,6 +21,7 @@ from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
 from lazynet.typing import Result
 
+# Arrays of a cell, keyed by name.
 Arrays = dict[str, np.ndarray]
 LOCK = "lock"
 # Number of attempts to acquire a lock, and seconds between attempts.

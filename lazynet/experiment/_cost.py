@@ -13,7 +13,16 @@ from lazynet.experiment._packing import packs_of
 from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._spec import Spec
-from lazynet.kernels import COLUMNS, RANK, SEEING, WORKING, analytic_kernel, choose_storage, kernel_job, limit_key
+from lazynet.kernels import (
+    COLUMNS,
+    MIN_RANDOM_COLUMNS,
+    RANK,
+    WORKING,
+    analytic_kernel,
+    choose_storage,
+    kernel_job,
+    limit_key,
+)
 from lazynet.networks import forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
@@ -129,7 +138,7 @@ def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[
     storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)
     # The columns are the true and random labels of every output, plus random vectors.
-    columns = max(COLUMNS, 2 * data.outputs + SEEING)
+    columns = max(COLUMNS, 2 * data.outputs + MIN_RANDOM_COLUMNS)
     held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0
     products = {"products": PRODUCTS * 2.0 * n**2 * columns, "entries anew": PRODUCTS * anew}

@@ -97,14 +97,14 @@ def to_host(tree: Any) -> Any:
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             sharding: Any = leaf.sharding
-            leaf = _whole(leaf, sharding.mesh)
+            leaf = _replicate(leaf, sharding.mesh)
         return np.asarray(leaf)
 
     return jax.tree.map(fetched, tree)
 
 
 @partial(jax.jit, static_argnames="mesh")
-def _whole(leaf: jax.Array, mesh: Mesh) -> jax.Array:
+def _replicate(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec()))
 
 

@@ -27,7 +27,8 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
 COLUMNS = TOGETHER  # number of columns that a product can process at the cost of a single column
-SEEING = 4  # minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show
+# Minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show.
+MIN_RANDOM_COLUMNS = 4
 PARTS = 4  # number of parts into which sums are split, fixed so that results do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
 LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and maximum number of vectors in a basis
@@ -83,7 +84,7 @@ def basis_limit(n: int) -> int:
 
 def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_more"]:
     """Append reproducible random columns to b."""
-    count = max(COLUMNS - b.shape[1], SEEING)
+    count = max(COLUMNS - b.shape[1], MIN_RANDOM_COLUMNS)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)
 
 

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+__all__ = ["LOSSES", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
+
+# How a loss combines the losses of individual examples.
 Reduction = Literal["sum", "mean"]
 
 
@@ -110,6 +113,7 @@ def hinge(reduction: Reduction = "mean") -> Loss:
     return Loss("hinge", optax.losses.hinge_loss, reduction)
 
 
+# Functions that create the named losses with their default reductions.
 LOSSES: dict[str, Callable[[], Loss]] = {
     "squared": squared,
     "logistic": logistic,

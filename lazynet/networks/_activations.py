@@ -12,6 +12,7 @@ from jax import Array
 
 from lazynet.typing import AnyArray
 
+# An elementwise function of one array.
 Function = Callable[[AnyArray], Array]
 
 
@@ -56,6 +57,7 @@ def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
     return Activation(name, function, lipschitz, False)
 
 
+# Activations that can be given by name.
 # The largest slope of erf is 2 / sqrt(pi), at z = 0; the largest slope of gelu is Phi(z) + z phi(z), at z = sqrt(2);
 # the largest slope of silu is reached at z = 2.39936.
 ACTIVATIONS = {

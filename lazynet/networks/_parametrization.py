@@ -29,6 +29,7 @@ class Parametrization(NamedTuple):
     learning_rate: float
 
 
+# Parametrizations that can be given by name.
 # As m grows, the initial outputs of mean-field networks with several hidden layers vanish and nothing is learned.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),

@@ -17,6 +17,7 @@ from lazynet.networks._parametrization import PARAMETRIZATIONS
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, setting_fields, traits
 from lazynet.typing import AnyArray, Variables
 
+# A number, or a function that maps the width to a number.
 Scale = float | int | Callable[[int], float]
 
 TRAINED_PARTS = ("hidden", "readout", "both")

@@ -9,6 +9,7 @@ from lazynet.typing import Axes
 # The palette of Okabe and Ito, whose colors people with color blindness can distinguish.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 PALETTE = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "vermilion": VERMILION, "purple": PURPLE}
+# Matplotlib settings for all figures.
 SETTINGS: Any = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -24,6 +25,7 @@ SETTINGS: Any = {
 }
 # Larger values come from divergence. They are not drawn, because they would hide all other values.
 DRAWN = 1e12
+# Line style of theoretical predictions.
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}
 
 

@@ -142,6 +142,7 @@ class Outcome(NamedTuple):
     stopped_at: np.ndarray
 
 
+# Step that stands for an event that did not happen, such as divergence or early stopping.
 NEVER = np.iinfo(np.int32).max
 
 
