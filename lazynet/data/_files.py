@@ -54,6 +54,9 @@ def check_name(name: str, allowed: tuple[str, ...] = DATASETS, hint: str = "") -
 def cache_folder() -> Path:
     """Return lazynet's folder in the user's cache.
 
+    Returns:
+        The path of the folder, which need not exist.
+
     >>> cache_folder().name
     'lazynet'
     """

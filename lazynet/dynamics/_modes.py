@@ -177,8 +177,14 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
 def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.0) -> None:
     """Check that no eigenvalue is more negative than rounding errors of the given norm can explain.
 
+    Args:
+        values: Eigenvalues, shape (m,).
+        name: Name of the kernel in the error message.
+        rounding: Estimated spectral norm of the rounding errors in the kernel.
+
     Raises:
-        ValueError: If an eigenvalue is too negative.
+        ValueError: If an eigenvalue is negative and its magnitude exceeds both `rounding` and 1e-6 times the largest
+            magnitude of all eigenvalues.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(

@@ -220,6 +220,9 @@ def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
 def check_learning_rate(learning_rate: float) -> None:
     """Check that a learning rate is positive and finite.
 
+    Args:
+        learning_rate: Learning rate to check.
+
     Raises:
         ValueError: If the learning rate is not positive and finite.
     """

@@ -109,6 +109,13 @@ def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | Non
 
 
 def sum_layer_kernels(parts: dict[int, Array]) -> Array:
-    """Return the sum of the contributions from `layer_kernels`, which is the empirical kernel of shape (n1, n2)."""
+    """Sum the contributions of all trained arrays to the empirical kernel.
+
+    Args:
+        parts: Kernels returned by `layer_kernels`, each of shape (n1, n2).
+
+    Returns:
+        The empirical kernel, averaged over outputs, shape (n1, n2).
+    """
     first, *rest = parts.values()
     return sum(rest, first)

@@ -101,9 +101,17 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Return a conservative estimate of the spectral norm of a matrix of rounding errors.
+    """Return a conservative estimate of the spectral norm of the rounding errors in a kernel.
 
     The estimate is twice the typical norm of a matrix of independent errors.
+
+    Args:
+        rounding: Error of an entry relative to the largest entry.
+        diagonal: Largest diagonal entry of the kernel.
+        n: Number of rows.
+
+    Returns:
+        The estimated spectral norm, in the units of the kernel.
     """
     return 2 * rounding * diagonal * float(np.sqrt(n))
 

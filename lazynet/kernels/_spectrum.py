@@ -59,6 +59,13 @@ def upper_tiles(n: int, size: int) -> Iterator[tuple[slice, slice]]:
 def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
     """Check a kernel matrix and return it as a NumPy float64 array.
 
+    Args:
+        k: Kernel matrix, shape (n, n), with any real dtype.
+        name: Name of the kernel in error messages.
+
+    Returns:
+        The kernel in float64, shape (n, n).
+
     Raises:
         ValueError: If `k` is not a finite symmetric matrix.
     """
@@ -100,6 +107,13 @@ def check_symmetric(matrix: np.ndarray, name: str) -> float:
 
 def check_targets(y: AnyArray, n: int) -> np.ndarray:
     """Check targets and return them as a NumPy float64 array.
+
+    Args:
+        y: Targets, shape (n,) or (n, k), with any real dtype.
+        n: Number of rows of the kernel.
+
+    Returns:
+        The targets in float64, with the shape of `y`.
 
     Raises:
         ValueError: If the targets are not a finite array of shape (n,) or (n, k).

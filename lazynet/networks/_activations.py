@@ -86,6 +86,12 @@ def get_activation(activation: str | Function) -> Activation:
     Args:
         activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
             equivalent to their names. For example, `jax.nn.relu` is treated like "relu".
+
+    Returns:
+        The activation.
+
+    Raises:
+        KeyError: If `activation` is a string that is not a name in `ACTIVATIONS`.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
@@ -134,5 +140,16 @@ def _why_not_elementwise(function: Function) -> str:
 
 
 def value_and_slope(activation: str | Function, z: AnyArray) -> tuple[Array, Array]:
-    """Return sigma(z) and sigma'(z) elementwise, with relu'(0) = 0 as in JAX."""
+    """Compute sigma(z) and sigma'(z) elementwise, with relu'(0) = 0 as in JAX.
+
+    Args:
+        activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array.
+        z: Pre-activations, a floating-point array of any shape.
+
+    Returns:
+        The arrays sigma(z) and sigma'(z), which have the shape and dtype of `z`.
+
+    Raises:
+        KeyError: If `activation` is a string that is not a name in `ACTIVATIONS`.
+    """
     return jax.jvp(get_activation(activation).function, (z,), (jnp.ones_like(z),))

@@ -46,6 +46,12 @@ PARAMETRIZATIONS = {
 def get_parametrization(parametrization: str | Parametrization) -> Parametrization:
     """Return the parametrization with the given name, or check and return a given parametrization.
 
+    Args:
+        parametrization: Name in `PARAMETRIZATIONS`, or a `Parametrization`.
+
+    Returns:
+        A `Parametrization` whose exponents are Python floats.
+
     Raises:
         ValueError: If the name is unknown, or an exponent is missing or not finite.
     """

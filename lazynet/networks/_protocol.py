@@ -40,7 +40,14 @@ class Network(Protocol):
 
 
 def layer_names(params: Any) -> list[str]:
-    """Return the path of each trained array, such as "Dense_0/kernel", in the order of `jax.tree.leaves`."""
+    """Return the path of each trained array, such as "Dense_0/kernel".
+
+    Args:
+        params: Trained arrays of a network, as a pytree.
+
+    Returns:
+        The paths, in the order of `jax.tree.leaves`.
+    """
     return [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]

@@ -139,6 +139,12 @@ def traits(network: Any) -> Traits:
 def hidden_layer_of(network: Any) -> HiddenLayer:
     """Return the `HiddenLayer` form of a network.
 
+    Args:
+        network: Network of any type.
+
+    Returns:
+        The `HiddenLayer` form.
+
     Raises:
         TypeError: If the network does not have this form.
     """

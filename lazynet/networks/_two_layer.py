@@ -25,7 +25,15 @@ READOUTS = ("sign", "gaussian")
 
 
 def at_width(scale: Scale, width: int) -> float:
-    """Return the value of a scale at a given width; the scale is a number or a function of the width."""
+    """Evaluate a scale at a given width.
+
+    Args:
+        scale: Number, or function that maps the width to a number.
+        width: Number of units m.
+
+    Returns:
+        The value of the scale.
+    """
     return float(scale(width) if callable(scale) else scale)
 
 
@@ -161,7 +169,15 @@ def output_factor(network: SingleHidden) -> float:
 def weights(variables: Variables, name: str) -> AnyArray:
     """Return the trained or fixed array with the given name.
 
-    In a two-layer network, "hidden" has shape (m, d) and "readout" has shape (m, k).
+    Args:
+        variables: Variables of the network.
+        name: Name of the array. In a two-layer network, "hidden" has shape (m, d) and "readout" has shape (m, k).
+
+    Returns:
+        The array.
+
+    Raises:
+        KeyError: If the variables contain no array with this name.
     """
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
 

@@ -359,9 +359,14 @@ def _sum(terms: Iterable[Array]) -> Array:
 
 
 def row_space(x: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis of the row space of x.
+    """Compute an orthonormal basis of the row space of a matrix.
 
-    For inputs x of shape (n, d), the basis is a float64 array of shape (d, rank).
+    Args:
+        x: Inputs, shape (n, d).
+
+    Returns:
+        The basis as columns of a float64 array, shape (d, rank). Singular values that are zero up to rounding do not
+        count toward the rank.
     """
     _, values, directions = np.linalg.svd(x, full_matrices=False)
     rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))
