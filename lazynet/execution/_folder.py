@@ -65,7 +65,17 @@ class RunFolder:
 
 
 def as_run_folder(out: Any) -> RunFolder | None:
-    """Convert the argument `out` of a study to a run folder."""
+    """Convert the argument `out` of a study to a run folder.
+
+    Args:
+        out: Path of a folder, a `RunFolder`, or None to store nothing.
+
+    Returns:
+        A `RunFolder`, or None if `out` is None.
+
+    Raises:
+        ValueError: If `out` is neither a path, a `RunFolder` nor None.
+    """
     return out if out is None or isinstance(out, RunFolder) else RunFolder(out)
 
 

@@ -154,7 +154,14 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str) -> float:
-    """Measure the combined speed of all devices in 2048 x 2048 matrix products, in FLOP/s."""
+    """Measure the speed of 2048 x 2048 matrix products on all devices together.
+
+    Args:
+        dtype: Dtype of the matrices, "float32" or "float64".
+
+    Returns:
+        The speed in floating-point operations per second.
+    """
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []

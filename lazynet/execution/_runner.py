@@ -136,12 +136,17 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
 def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Result:
     """Assemble the result of a study from the cells that its shards have stored.
 
+    The files of the result are written to the folder.
+
     Args:
-        out: the folder that all shards share.
-        output_of: function that returns the `Output` for a given kind of study.
+        out: Path of the folder that all shards share.
+        output_of: Function that returns the `Output` for a given kind of study.
+
+    Returns:
+        The result, an `xarray.Dataset`.
 
     Raises:
-        ValueError: if the folder does not contain a study, if a process is still working on the study, or if a cell is
+        ValueError: If the folder does not contain a study, if a process is still working on the study, or if a cell is
             missing or damaged.
     """
     with finished_store(out) as store:

@@ -269,7 +269,12 @@ def finished_store(out: str | Path) -> Iterator[Store]:
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write matplotlib figures to the subfolder figures/ of a folder, as PNG files with the given names."""
+    """Write figures to the subfolder figures/ of a folder as PNG files.
+
+    Args:
+        out: Path of the folder, which must exist.
+        figures: Matplotlib figures, keyed by file name without the extension.
+    """
     for name, figure in figures.items():
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
@@ -279,7 +284,14 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
 
 
 def result_files(result: Result) -> dict[str, bytes]:
-    """Return a dictionary that maps the file name result.nc to the contents of that file."""
+    """Convert a result to the contents of a netCDF file.
+
+    Args:
+        result: Result to store, an `xarray.Dataset`.
+
+    Returns:
+        A dictionary that maps the file name result.nc to the contents of the file.
+    """
     return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
 
 
@@ -290,8 +302,13 @@ def _hash(settings: dict[str, Any]) -> str:
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
     """Write a file atomically: even after a power failure, it is either complete or absent.
 
+    Args:
+        file: Path of the file. Its folder must exist.
+        content: Contents of the file.
+        link: Whether to raise an error instead of replacing an existing file.
+
     Raises:
-        FileExistsError: if `link` is True and the file exists.
+        FileExistsError: If `link` is True and the file exists.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)

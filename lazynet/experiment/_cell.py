@@ -90,7 +90,15 @@ class Cell(NamedTuple):
 
 
 def units_of(spec: Spec, pack: Pack) -> int:
-    """Return the relative cost of training a pack: width times examples times steps times members."""
+    """Estimate the relative cost of training a pack.
+
+    Args:
+        spec: Specification of the study.
+        pack: Point, width and seeds of the members.
+
+    Returns:
+        The product of the width and the numbers of examples, steps and members.
+    """
     point = spec.points[pack.point]
     return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)
 
@@ -101,12 +109,15 @@ def train_pack(
     """Train the members of a pack.
 
     Args:
-        spec: the specification of the study.
-        pack: the point, width and seeds of the members.
-        rate: the learning rate.
-        references: the kernels and inputs that cells share.
-        steps: function that creates the callback for completed steps.
-        checkpoint: storage for the state of an unfinished pack, or None.
+        spec: Specification of the study.
+        pack: Point, width and seeds of the members.
+        rate: Learning rate eta.
+        references: Kernels and inputs that cells share.
+        steps: Function that creates the callback for completed steps.
+        checkpoint: Storage for the state of an unfinished pack, or None.
+
+    Returns:
+        The trained members, in the order of the pack's seeds.
     """
     point = spec.points[pack.point]
     network = point.network.clone(width=pack.width)
@@ -124,7 +135,19 @@ def train_pack(
 def compute_cell(
     spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
-    """Train a pack of members and compare them with theoretical predictions; `train_pack` explains the arguments."""
+    """Train a pack of members and compare them with theoretical predictions.
+
+    Args:
+        spec: Specification of the study.
+        pack: Point, width and seeds of the members.
+        rate: Learning rate eta.
+        references: Kernels and inputs that cells share.
+        steps: Function that creates the callback for completed steps.
+        checkpoint: Storage for the state of an unfinished cell, or None.
+
+    Returns:
+        The `Cell` of the pack.
+    """
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
@@ -199,9 +222,17 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 def network_variables(
     network: Any, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return losses, errors and other measures, and the step at which each member diverged.
+    """Compute the losses, errors and other measures of trained members.
 
-    Measures have shape (members, step, ...). All measures are NaN once a member has diverged.
+    Args:
+        network: Network, with the width of the members.
+        data: Training and test set on which the members were trained.
+        trained: Trained members.
+        training: Settings with which the members were trained and measured.
+
+    Returns:
+        The measures, keyed by name, and the step at which each member diverged, or NEVER, shape (members,). A measure
+        has shape (members, snapshots, ...) and is NaN from the step at which the member diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)

@@ -191,17 +191,22 @@ def train_members(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train and measure one member for each key; all members have the network's width.
+    """Train and measure one member for each key.
+
+    All members have the network's width.
 
     Args:
-        network: the network, with the width of the members.
-        data: the data.
-        keys: the random key of each member.
-        training: how to train and measure the members.
-        learning_rate: eta.
-        inputs: the inputs that members share.
-        on_steps: function that is called with the number of newly completed steps, summed over all members.
-        checkpoint: storage for the state of an unfinished pack, or None.
+        network: Network, with the width of the members.
+        data: Training and test set.
+        keys: Random key of each member.
+        training: Settings with which the members are trained and measured.
+        learning_rate: Learning rate eta.
+        inputs: Inputs that members share.
+        on_steps: Function that is called with the number of newly completed steps, summed over all members.
+        checkpoint: Storage for the state of an unfinished pack, or None.
+
+    Returns:
+        The trained members, in the order of the keys, as NumPy arrays.
     """
     mesh, facts = mesh_for(len(keys), network.width), traits(network)
     own = training.own_measures

@@ -296,13 +296,16 @@ def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: f
     """Return 1 / lambda_max for the analytic kernel, or for the empirical kernel if there is no analytic kernel.
 
     Args:
-        network: the network, with its width set.
-        data: the data.
-        key: key of the member whose empirical kernel is used.
-        lambda_max: the largest eigenvalue of the analytic kernel, if it has already been computed.
+        network: Network, with its width set.
+        data: Training and test set.
+        key: Key of the member whose empirical kernel is used.
+        lambda_max: Largest eigenvalue of the analytic kernel, if it has already been computed.
+
+    Returns:
+        The learning rate eta for the loss 1/2 sum ||f - y||^2.
 
     Raises:
-        ValueError: if lambda_max is not positive and finite.
+        ValueError: If the largest eigenvalue is not positive and finite.
     """
     kernel = analytic_kernel(network)
     if lambda_max is None and kernel is not None:

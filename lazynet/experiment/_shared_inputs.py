@@ -39,11 +39,18 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     """Return the inputs that all members of a network family share.
 
     Args:
-        network: the network family.
-        data: the data.
-        training: how members are trained. Coordinates in the span are used only for plain descent, which moves weights
-            only along the inputs. They are not used if there are user-supplied measures, which see all features.
-        by_span: whether networks may see the inputs as coordinates in the span of all rows.
+        network: Network of any width.
+        data: Training and test set.
+        training: Settings with which the members are trained. Coordinates in the span are used only for plain descent,
+            which moves weights only along the inputs. They are not used if there are user-supplied measures, which see
+            all features.
+        by_span: Whether networks may see the inputs as coordinates in the span of all rows.
+
+    Returns:
+        The stepper, its arrays and the norm of the inputs.
+
+    Raises:
+        ValueError: If the optimizer specifies a stepper that does not support the network or the training settings.
     """
     arrays: dict[str, np.ndarray] = {}
     x, own = data.x_train, bool(training.own_measures)

@@ -160,10 +160,23 @@ def make_spec(
     learning_rate: Scale | None = None,
     axes: Any = None,
 ) -> Spec:
-    """Return the validated specification of a study.
+    """Check the arguments of a study and return its specification.
+
+    Args:
+        network: Network of any width.
+        data: Training and test set, before any axis is applied.
+        widths: Distinct numbers of units m, in any order.
+        seeds: Number of seeds, or a list of distinct nonnegative seeds.
+        training: Settings with which every member is trained and measured, before any axis is applied.
+        learning_rate: Learning rate eta, as a positive number or a function of the width. Defaults to a rate that is
+            computed from the largest eigenvalue of the kernel.
+        axes: Mapping from names of settings to lists of values, as in `lazynet.sweep`. Defaults to no axes.
+
+    Returns:
+        The specification.
 
     Raises:
-        ValueError: if an argument is invalid. The message states the allowed values.
+        ValueError: If an argument is invalid. The message states the allowed values.
     """
     check_network(network, data.x_train)
     checked_axes = make_axes(axes, network)

@@ -317,10 +317,25 @@ def make_training(
 ) -> Training:
     """Build the training settings from the arguments of a study.
 
-    By default, networks are trained by full-batch descent on the squared loss.
+    Args:
+        steps: Number of training steps.
+        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        optimizer: Name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an optax
+            optimizer.
+        batch_size: Number of examples per step. Defaults to the full batch.
+        snapshots: Number of log-spaced snapshots, a sequence of the steps at which to take snapshots, or None for at
+            least 20 snapshots, with more for long training so that successive steps differ by a factor of at most about
+            1.5.
+        stop: Condition under which a member stops before its last step. Defaults to no early stopping.
+        measure: Choice of what is measured. Defaults to `Measure()`.
+        dtype: Dtype in which networks are trained, "float32" or "float64".
+
+    Returns:
+        The settings. Settings that depend on the network and the data are checked later, by `Training.check`.
 
     Raises:
-        ValueError: if the loss, the optimizer or the measure is invalid.
+        ValueError: If `loss`, `optimizer` or `measure` is invalid, or if `snapshots` is None and `steps` is not a
+            positive integer.
     """
     if not isinstance(measure, Measure | None):
         raise ValueError(f"measure must be a lazynet.Measure or None, got {measure!r}.")

@@ -30,14 +30,29 @@ THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 
 
 
 def width_colors(count: int) -> np.ndarray:
-    """Return a color for each width, from dark (narrow) to light (wide)."""
+    """Return a color for each width, from dark (narrow) to light (wide).
+
+    Args:
+        count: Number of widths.
+
+    Returns:
+        RGBA colors with entries from 0 to 1, shape (count, 4).
+    """
     import matplotlib as mpl
 
     return mpl.colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
 def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, color: str) -> None:
-    """Draw a dashed line for the power law in the width that equals `anchor` at the geometric mean of the widths."""
+    """Draw a dashed line for a power law in the width.
+
+    Args:
+        axes: Matplotlib axes.
+        widths: Widths in ascending order. The line extends from the first to the last width.
+        anchor: Value of the power law at the geometric mean of the widths.
+        exponent: Exponent of the width.
+        color: Matplotlib color of the line.
+    """
     middle = np.exp(np.mean(np.log(widths)))
     ends = np.array([widths[0], widths[-1]], float)
     axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)

@@ -365,8 +365,8 @@ def row_space(x: np.ndarray) -> np.ndarray:
         x: Inputs, shape (n, d).
 
     Returns:
-        The basis as columns of a float64 array, shape (d, rank). Singular values that are zero up to rounding do not
-        count toward the rank.
+        The basis as columns, shape (d, rank), in the dtype of `x`. Singular values that are zero up to float64 rounding
+        do not count toward the rank.
     """
     _, values, directions = np.linalg.svd(x, full_matrices=False)
     rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))

@@ -89,8 +89,21 @@ def check_infinite_width(
 ) -> Callable[..., np.ndarray]:
     """Check the arguments of `lazynet.infinite_width` and return the network's analytic kernel.
 
+    Args:
+        network: Network of any width.
+        data: Training and test set.
+        steps: Number of training steps.
+        snapshots: Number of log-spaced steps at which predictions are made.
+        learning_rate: Learning rate eta, or None for the default.
+        dtype: Dtype of the kernel's entries, "float64" or "float32".
+        storage: Storage of the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
+        tolerance: Tolerance of the predictions, as in `lazynet.kernel_descent`, or None for the default.
+
+    Returns:
+        The analytic kernel, as returned by `lazynet.analytic_kernel`.
+
     Raises:
-        ValueError: if an argument is invalid.
+        ValueError: If an argument is invalid, if the targets are not labels, or if the network has no analytic kernel.
     """
     check_count("steps", steps)
     check_count("snapshots", snapshots)

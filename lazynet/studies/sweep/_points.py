@@ -38,7 +38,14 @@ def at_one_point(result: Result) -> Result:
 
 
 def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
-    """Yield the axis values and the result at each point, with the last axis varying fastest."""
+    """Iterate over the points in a result.
+
+    Args:
+        result: Result of a sweep.
+
+    Yields:
+        The value of each axis at the point, keyed by name, and the result at the point. The last axis varies fastest.
+    """
     axes = axes_of(result)
     for place in product(*(range(result.sizes[name]) for name in axes)):
         at = dict(zip(axes, place, strict=True))

@@ -145,9 +145,17 @@ def quantity_of(result: Result, quantity: str) -> DataArray:
 
 
 def verdicts_json(result: Result) -> str:
-    """Return the verdict as JSON.
+    """Return the verdict on a sweep as JSON.
 
-    If there are axes besides width and seed, the JSON object has a list "points" with a labeled verdict for each point.
+    Args:
+        result: Result of a sweep.
+
+    Returns:
+        A JSON object with the verdict. If there are axes besides width and seed, the object has a list "points" that
+        contains the axis values and the verdict at each point.
+
+    Raises:
+        ValueError: If the result contains only the name of a function that determines a scale.
     """
     verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
@@ -167,7 +175,17 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Return the exponents of a sweep's layers and scales, or None if the layers' exponents are unknown."""
+    """Return the exponents of a sweep's layers and scales.
+
+    Args:
+        result: Result of a sweep at a single point.
+
+    Returns:
+        A `Scaling` with the exponents of the width, or None if the exponents of the layers are unknown.
+
+    Raises:
+        ValueError: If the result contains only the name of a function that determines a scale.
+    """
     settings, widths = settings_of(result), result.width.values
     record = settings["traits"]["scaling"]
     if record is None:
