@@ -31,11 +31,23 @@ def rooms():
 
 
 def exported_functions():
-    """Return the functions that rooms export, keyed by their full names."""
+    """Return the functions that rooms export and the public methods of their classes, keyed by their full names.
+
+    Methods that implement a protocol are left out, because the protocol describes them.
+    """
     values = {
         f"{room.__name__}.{name}": inspect.unwrap(getattr(room, name)) for room in rooms() for name in room.__all__
     }
-    return {name: value for name, value in values.items() if inspect.isfunction(value)}
+    classes = {name: value for name, value in values.items() if inspect.isclass(value)}
+    protocols = {name for name, value in classes.items() if getattr(value, "_is_protocol", False)}
+    of_protocols = {method for name in protocols for method in vars(classes[name])}
+    methods = {
+        f"{name}.{method}": getattr(value, "__func__", value)
+        for name, owner in classes.items()
+        for method, value in vars(owner).items()
+        if not method.startswith("_") and (name in protocols or method not in of_protocols)
+    }
+    return {name: value for name, value in (values | methods).items() if inspect.isfunction(value)}
 
 
 def sections(function):
@@ -66,7 +78,7 @@ def test_functions_tell_of_errors_and_arguments(name):
 def test_functions_of_rooms_describe_parameters_and_results(name):
     signature, text = inspect.signature(EXPORTED[name]), sections(EXPORTED[name])
     described = re.findall(r"^    \*{0,2}(\w+): \S", text.get("Args", ""), flags=re.MULTILINE)
-    assert described == list(signature.parameters)
+    assert described == [parameter for parameter in signature.parameters if parameter not in ("self", "cls")]
     returns_nothing = signature.return_annotation in (None, "None")
     assert returns_nothing or text.get("Returns", text.get("Yields", "")).strip()
 

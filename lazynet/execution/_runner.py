@@ -73,15 +73,33 @@ class Study(Protocol):
         ...
 
     def request(self) -> str:
-        """Return the specification of the study as canonical JSON."""
+        """Return the specification of the study.
+
+        Returns:
+            Canonical JSON that is equal for equal studies.
+        """
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study, given the record stored in the folder (empty for a new study)."""
+        """Return the record of the study.
+
+        Args:
+            stored: Record stored in the folder, or an empty dictionary for a new study.
+
+        Returns:
+            The record, a JSON-compatible dictionary.
+        """
         ...
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the tasks of the study, in the order of its cells."""
+        """Return the tasks of the study.
+
+        Args:
+            record: Record of the study.
+
+        Returns:
+            One task for each cell, in the order of the cells.
+        """
         ...
 
     @property

@@ -93,8 +93,19 @@ class Store:
     def begin(self, record: dict[str, Any], keys: list[str]) -> dict[str, Any]:
         """Store the record of the study unless another shard has already done so, and return the stored record.
 
+        Args:
+            record: Record of the study.
+            keys: Keys of all cells.
+
+        Returns:
+            The stored record.
+
         Raises:
-            ValueError: if the folder contains a different study.
+            ValueError: If the folder contains a different study, or if the study was begun with a different random
+                number generator.
+
+        Warns:
+            UserWarning: If the study was begun with different versions of the packages.
         """
         if not self.content:
             content = {
@@ -142,14 +153,28 @@ class Store:
                 )
 
     def read(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, or None if the cell is not stored or its file is damaged."""
+        """Read the arrays of a cell.
+
+        Args:
+            key: Key of the cell.
+
+        Returns:
+            The arrays, or None if the cell is not stored or its file is damaged.
+        """
         file = self._files.get(key)
         return None if file is None else read_arrays(file)
 
     def take(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, or None if the cell is not stored or its file is damaged.
+        """Read the arrays of a cell, and delete its file if the file is damaged.
 
-        If the file is damaged, it is deleted.
+        Args:
+            key: Key of the cell.
+
+        Returns:
+            The arrays, or None if the cell is not stored or its file is damaged.
+
+        Warns:
+            UserWarning: If the file is damaged.
         """
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
@@ -160,7 +185,12 @@ class Store:
         return arrays
 
     def put(self, key: str, arrays: Arrays) -> None:
-        """Store a finished cell."""
+        """Store a finished cell.
+
+        Args:
+            key: Key of the cell.
+            arrays: Arrays of the cell.
+        """
         stream = io.BytesIO()
         named: dict[str, Any] = {"key": np.asarray(key), **arrays}
         np.savez(stream, **named)
@@ -170,17 +200,32 @@ class Store:
         self.checkpoint(key).clear()
 
     def checkpoint(self, key: str) -> CellCheckpoint:
-        """Return the checkpoint for a cell that is being computed."""
+        """Return the checkpoint for a cell that is being computed.
+
+        Args:
+            key: Key of the cell.
+
+        Returns:
+            The checkpoint.
+        """
         return CellCheckpoint(self.path / "checkpoints" / key)
 
     def finish(self, files: Mapping[str, bytes]) -> None:
-        """Write the files of the result and remove the checkpoints."""
+        """Write the files of the result and remove the checkpoints.
+
+        Args:
+            files: Contents of the files, keyed by file name.
+        """
         for name, content in files.items():
             write_file(self.path / name, content)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
-        """Read and check every stored cell, and return the progress of the study."""
+        """Read and check every stored cell.
+
+        Returns:
+            The progress of the study.
+        """
         keys = self.keys
         stored = [read_arrays(file) is not None for key, file in self._files.items() if key in keys]
         result = (self.path / "result.nc").exists()

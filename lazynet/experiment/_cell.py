@@ -72,7 +72,11 @@ class Cell(NamedTuple):
     stopped_at: np.ndarray
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays as a dictionary with unique keys."""
+        """Collect all arrays of the cell in one dictionary.
+
+        Returns:
+            The arrays, keyed by unique names.
+        """
         arrays = {"diverged_at": self.diverged_at, "stopped_at": self.stopped_at}
         for group in GROUPS:
             arrays |= {f"{group}/{name}": values for name, values in getattr(self, group).items()}
@@ -80,7 +84,14 @@ class Cell(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Cell":
-        """Rebuild a cell from the arrays that `to_arrays` returned."""
+        """Rebuild a cell from a dictionary of arrays.
+
+        Args:
+            arrays: Arrays that `to_arrays` returned.
+
+        Returns:
+            The cell.
+        """
         groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
         for name, values in arrays.items():
             group, _, variable = name.partition("/")

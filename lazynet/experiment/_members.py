@@ -48,7 +48,14 @@ class CellCheckpoint(Checkpoint, Protocol):
     """Storage for the state of an unfinished cell, with a separate part for each training run."""
 
     def part(self, name: str) -> "CellCheckpoint":
-        """Return the storage for one training run within the cell."""
+        """Return the storage for one training run within the cell.
+
+        Args:
+            name: Name of the training run.
+
+        Returns:
+            The storage for this training run.
+        """
         ...
 
 

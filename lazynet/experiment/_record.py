@@ -9,7 +9,13 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that a program trains in one call, identified by their point's index, their width and their seeds."""
+    """Members that a program trains in one call.
+
+    Attributes:
+        point: Index of the point in the grid.
+        width: Number of units m.
+        seeds: Seeds of the members.
+    """
 
     point: int
     width: int
@@ -65,12 +71,23 @@ class Record:
         return [dict(zip(widths, point.by_width["learning_rate"], strict=True)) for point in self.points]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as a JSON-compatible dictionary."""
+        """Convert the record to a JSON-compatible dictionary.
+
+        Returns:
+            The dictionary.
+        """
         return {**asdict(self), "packs": [list(pack) for pack in self.packs]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
-        """Rebuild a record from the dictionary that `to_json` returned."""
+        """Rebuild a record from a dictionary.
+
+        Args:
+            values: Dictionary that `to_json` returned, or a copy that has been stored as JSON.
+
+        Returns:
+            The record.
+        """
         points = (
             PointRecord(
                 **{

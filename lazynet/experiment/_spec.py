@@ -85,7 +85,16 @@ class Spec:
         return list(dict.fromkeys(name for layers in names for name in layers))
 
     def settings(self, rates: Rates | None) -> dict[str, Any]:
-        """Return all settings. If an axis varies a setting, the value of that setting is the list of axis labels."""
+        """Return the settings of the study.
+
+        If an axis varies a setting, the value of that setting is the list of axis labels.
+
+        Args:
+            rates: Learning rate at each width, or None if the points have different learning rates.
+
+        Returns:
+            The settings, keyed by name.
+        """
         point = self.points[0]
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
@@ -96,9 +105,13 @@ class Spec:
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
     def request(self) -> str:
-        """Return the specification as canonical JSON.
+        """Return the specification of the study.
 
-        The JSON includes a hash of the data. User-supplied functions are identified by their values at fixed inputs.
+        The specification includes a hash of the data. User-supplied functions are identified by their values at fixed
+        inputs.
+
+        Returns:
+            Canonical JSON.
         """
         data = self.data
         rates = [
@@ -116,7 +129,14 @@ class Spec:
         )
 
     def record(self, rates: list[Rates]) -> Record:
-        """Return the record to store in a run folder, given the learning rate at each point and width."""
+        """Return the record to store in a run folder.
+
+        Args:
+            rates: Learning rates at each point, keyed by width.
+
+        Returns:
+            The record.
+        """
         one_rate = all(point_rates == rates[0] for point_rates in rates)
         points = tuple(
             PointRecord(

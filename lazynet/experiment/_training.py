@@ -153,10 +153,13 @@ class Training:
         return snapshot_steps(self.steps, self.snapshots)
 
     def alone(self) -> "Training":
-        """Return a copy of this training for a single network, with predictions turned off.
+        """Return a copy of the settings for a single network, without predictions.
+
+        Returns:
+            The copy.
 
         Raises:
-            ValueError: if the measure requires predictions that only a sweep makes.
+            ValueError: If `measure` requires predictions that only a sweep makes.
         """
         for name in ("quadratic", "regression"):
             if getattr(self.measure, name):
@@ -166,8 +169,13 @@ class Training:
     def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
         """Check that the network can be trained and measured on the data with these settings.
 
+        Args:
+            network: Network, with its width set.
+            data: Training and test set.
+            learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
+
         Raises:
-            ValueError: if an argument is invalid. The message states the allowed values.
+            ValueError: If an argument is invalid. The message states the allowed values.
         """
         check_count("width", network.width)
         check_count("steps", self.steps)
@@ -196,10 +204,17 @@ class Training:
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each user-supplied measure, keyed by name.
+        """Determine the shapes of all user-supplied measures without computing them.
+
+        Args:
+            network: Network, with its width set.
+            data: Training and test set.
+
+        Returns:
+            The shape of each measure, keyed by name.
 
         Raises:
-            ValueError: if JAX cannot trace a measure, or if a measure does not return one array of real numbers.
+            ValueError: If JAX cannot trace a measure, or if a measure does not return one array of real numbers.
         """
         data = self.measured_data(data)
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
@@ -227,7 +242,14 @@ class Training:
         return shapes
 
     def measured_data(self, data: Dataset) -> Dataset:
-        """Return the data with only the training examples on which networks are measured."""
+        """Return the data with only the training examples on which networks are measured.
+
+        Args:
+            data: Training and test set.
+
+        Returns:
+            The data with the first `measure.rows` training examples, or all of them if `measure.rows` is None.
+        """
         rows = self.measure.rows
         if rows is None:
             return data

@@ -224,7 +224,11 @@ class Lanczos:
         return factor @ self.ritz[1][self.multiplied - factor.shape[1] :]
 
     def vectors(self) -> Float[np.ndarray, "n m"]:
-        """Return the Ritz vectors, which take the place of the eigenvectors of K when f(K) b is computed."""
+        """Compute the Ritz vectors, which take the place of the eigenvectors of K when f(K) b is computed.
+
+        Returns:
+            The Ritz vectors as columns, shape (n, m).
+        """
         return self.basis[: self.multiplied].T @ self.ritz[1]
 
 

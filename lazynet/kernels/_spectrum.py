@@ -231,16 +231,40 @@ class Inverse:
         self._matrix = matrix
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """Return K^-1 y, which has the same shape as `y`."""
+        """Compute K^-1 y.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+
+        Returns:
+            The solution in float64, with the shape of `y`.
+        """
         return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
 
     def quadratic_form(self, y: np.ndarray) -> float:
-        """Return y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, computed as the squared norm of L^-1 y."""
+        """Compute y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, as the squared norm of L^-1 y.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+
+        Returns:
+            The quadratic form.
+        """
         half = scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False)
         return float(np.sum(half**2))
 
     def complexity(self, y: Targets) -> float:
-        """Return sqrt(2 y' K^-1 y / n); see `lazynet.complexity`."""
+        """Compute the complexity measure sqrt(2 y' K^-1 y / n); see `lazynet.complexity`.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+
+        Returns:
+            The complexity.
+
+        Raises:
+            ValueError: If `y` is not finite or does not match the kernel.
+        """
         targets = check_targets(y, len(self._matrix))
         return float(np.sqrt(2 * self.quadratic_form(targets) / len(targets)))
 

@@ -90,7 +90,16 @@ class Quantity:
     measure: Callable[..., Array] | None = None
 
     def measured(self, network: Any, variables: Any, variables_0: Any, data: Any) -> Array:
-        """Return the array that `measure` computes.
+        """Measure the quantity.
+
+        Args:
+            network: Network to measure.
+            variables: Current variables of the network.
+            variables_0: Initial variables of the network.
+            data: Object with the arrays x_train, y_train, x_test and y_test as attributes.
+
+        Returns:
+            The array that `measure` returns.
 
         Raises:
             ValueError: If `measure` is None, or if the number of axes of the array does not match `dims`.

@@ -24,18 +24,38 @@ class Network(Protocol):
         ...
 
     def clone(self, **changes: Any) -> "Network":
-        """Return a copy of the network with the given fields changed."""
+        """Return a copy of the network with the given fields changed.
+
+        Args:
+            **changes: New values of fields, such as `width`.
+
+        Returns:
+            The copy.
+        """
         ...
 
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
-        """Return the initial variables in the dtype of x, with the trainable arrays in "params".
+        """Draw the initial variables.
 
-        The input rows x have shape (n, d).
+        Args:
+            key: JAX random key.
+            x: Input rows, shape (n, d), which determine the shapes and the dtype of the variables.
+
+        Returns:
+            The variables in the dtype of `x`, with the trainable arrays in "params".
         """
         ...
 
     def apply(self, variables: Variables, x: AnyArray, /) -> Any:
-        """Return the outputs as an array, of shape (n,) for one output or (n, k) for several."""
+        """Compute the outputs.
+
+        Args:
+            variables: Variables of the network.
+            x: Input rows, shape (n, d).
+
+        Returns:
+            The outputs as an array, of shape (n,) for one output or (n, k) for several.
+        """
         ...
 
 

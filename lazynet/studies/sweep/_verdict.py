@@ -74,10 +74,13 @@ class Verdict:
         """Return the row for a quantity.
 
         Args:
-            quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
+            quantity: Name of a variable in the result, followed by a layer in brackets to select a single layer.
+
+        Returns:
+            The row.
 
         Raises:
-            KeyError: if no exponent is predicted for the quantity.
+            KeyError: If no exponent is predicted for the quantity.
         """
         for row in self.rows:
             if row.quantity == quantity:
@@ -90,17 +93,24 @@ class Verdict:
         """Return the fit that gives a quantity's exponent at infinite width.
 
         Args:
-            quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
+            quantity: Name of a variable in the result, followed by a layer in brackets to select a single layer.
+
+        Returns:
+            The fit.
 
         Raises:
-            KeyError: if no exponent is predicted for the quantity, or if corrections were not requested.
+            KeyError: If no exponent is predicted for the quantity, or if corrections were not requested.
         """
         if self.corrections is None or quantity not in self.corrections:
             raise KeyError(f"The verdict has no correction for {quantity!r}; call verify with corrections=True.")
         return self.corrections[quantity]
 
     def to_json(self) -> str:
-        """Return the verdict as JSON, with null for numbers that are not finite."""
+        """Convert the verdict to JSON.
+
+        Returns:
+            A JSON string in which numbers that are not finite are null.
+        """
         content = asdict(self) | {"passed": self.passed}
         if self.corrections is None:
             del content["corrections"]
