@@ -23,11 +23,11 @@ class Progress:
         """Create a bar.
 
         Args:
-            total: total work in all cells, in units of work.
-            cells: number of cells.
-            dtype: dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
+            total: Total work in all cells, in units of work.
+            cells: Number of cells.
+            dtype: Dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
                 product.
-            shown: whether to show the bar. It is never shown if stderr is not a terminal.
+            shown: Whether to show the bar. It is never shown if stderr is not a terminal.
         """
         self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
@@ -83,9 +83,9 @@ class Progress:
         """Show that a cell is finished.
 
         Args:
-            units: the part of the cell's work that the bar has not counted yet.
-            name: name of the cell's task.
-            losses: the final losses, keyed by member name.
+            units: The part of the cell's work that the bar has not counted yet.
+            name: Name of the cell's task.
+            losses: The final losses, keyed by member name.
         """
         if not self._shown:
             return

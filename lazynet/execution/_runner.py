@@ -26,15 +26,15 @@ class Task(NamedTuple):
     """The computation of one cell.
 
     Attributes:
-        key: name of the cell's file, unique within the study.
-        name: name shown in the progress bar.
-        units: amount of work in the task, relative to other tasks.
-        compute: function (progress, checkpoint) -> arrays. It reports steps to the progress display and may resume from
+        key: Name of the cell's file, unique within the study.
+        name: Name shown in the progress bar.
+        units: Amount of work in the task, relative to other tasks.
+        compute: Function (progress, checkpoint) -> arrays. It reports steps to the progress display and may resume from
             the checkpoint.
-        program: key that identifies the compiled programs that the task uses.
-        group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
+        program: Key that identifies the compiled programs that the task uses.
+        group: Name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
-        losses: function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
+        losses: Function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
     """
 
     key: str
@@ -50,8 +50,8 @@ class Output(NamedTuple):
     """The functions that turn the cells of a study into a result and its files.
 
     Attributes:
-        assemble: function (record, arrays of all cells in order) -> labeled result.
-        files: function (result) -> contents of the files to write when the study ends, keyed by file name.
+        assemble: Function (record, arrays of all cells in order) -> labeled result.
+        files: Function (result) -> contents of the files to write when the study ends, keyed by file name.
     """
 
     assemble: Callable[[dict[str, Any], list[Arrays]], Result]
@@ -112,16 +112,16 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
     """Run a study.
 
     Args:
-        study: the study.
-        folder: where to store the study, or None to store nothing.
-        progress: whether to show progress.
+        study: The study.
+        folder: Where to store the study, or None to store nothing.
+        progress: Whether to show progress.
 
     Returns:
         The result, or None if the run computes only a shard or this is not the first process.
 
     Raises:
-        ValueError: if the folder cannot be used.
-        TimeoutError: if the time limit is reached.
+        ValueError: If the folder cannot be used.
+        TimeoutError: If the time limit is reached.
     """
     deadline = _deadline(folder)
     with ExitStack() as stack:

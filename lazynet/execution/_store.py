@@ -35,11 +35,11 @@ class Status(NamedTuple):
     """The progress of the study stored in a folder.
 
     Attributes:
-        finished: number of cells that are stored and intact.
-        damaged: number of stored cells that have a wrong checksum and will be computed again.
-        cells: total number of cells.
-        running: whether a process is working on the study.
-        result: whether result.nc exists.
+        finished: Number of cells that are stored and intact.
+        damaged: Number of stored cells that have a wrong checksum and will be computed again.
+        cells: Total number of cells.
+        running: Whether a process is working on the study.
+        result: Whether result.nc exists.
     """
 
     finished: int
@@ -56,17 +56,17 @@ class Store:
     cell and the SHA-256 hash of the file's contents.
 
     Attributes:
-        path: the folder.
-        content: the contents of settings.json, or an empty dictionary if the study has not begun.
+        path: The folder.
+        content: The contents of settings.json, or an empty dictionary if the study has not begun.
     """
 
     def __init__(self, path: str | Path, kind: str = "", request: str = "{}") -> None:
         """Read the current state of a folder.
 
         Args:
-            path: the folder.
-            kind: the kind of study.
-            request: the specification of the study as canonical JSON.
+            path: The folder.
+            kind: The kind of study.
+            request: The specification of the study as canonical JSON.
         """
         self.path, self._kind, self._request = Path(path), kind, json.loads(request)
         self._cells, self._file = self.path / "cells", self.path / "settings.json"
@@ -265,13 +265,13 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     If the study is divided into shards, one process per shard can hold the lock.
 
     Args:
-        folder: the folder.
-        kind: the kind of study.
-        request: the specification of the study as canonical JSON. A study already in the folder must have the same
+        folder: The folder.
+        kind: The kind of study.
+        request: The specification of the study as canonical JSON. A study already in the folder must have the same
             specification.
 
     Raises:
-        ValueError: if the folder must be new but already exists, contains anything other than this study, or is in use
+        ValueError: If the folder must be new but already exists, contains anything other than this study, or is in use
             by another process.
     """
     path, shard = Path(folder.path), folder.shard
@@ -305,7 +305,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: if the folder does not contain a study, or if a process is still working on the study.
+        ValueError: If the folder does not contain a study, or if a process is still working on the study.
     """
     if not Store(out).keys:
         raise ValueError(f"{str(out)!r} does not contain a study.")

@@ -50,8 +50,8 @@ class StepReports(Protocol):
         """Return a callback that reports newly completed steps.
 
         Args:
-            units: units of work per step.
-            flops: floating-point operations per step, or None if the number is unknown.
+            units: Units of work per step.
+            flops: Floating-point operations per step, or None if the number is unknown.
         """
         ...
 
@@ -60,10 +60,10 @@ class Cell(NamedTuple):
     """The arrays computed for one cell.
 
     Attributes:
-        variables: measures of the members, with shape (seed, step, ...) or (seed,).
-        limit_variables: predictions at infinite width, with shape (seed, step), (step,) or ().
-        diverged_at: the step at which each member diverged, or NEVER if the member did not diverge.
-        stopped_at: the step at which each member stopped early, or NEVER if the member did not stop early.
+        variables: Measures of the members, with shape (seed, step, ...) or (seed,).
+        limit_variables: Predictions at infinite width, with shape (seed, step), (step,) or ().
+        diverged_at: The step at which each member diverged, or NEVER if the member did not diverge.
+        stopped_at: The step at which each member stopped early, or NEVER if the member did not stop early.
     """
 
     variables: dict[str, np.ndarray]

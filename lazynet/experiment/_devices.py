@@ -63,8 +63,8 @@ class Spread:
     """The layout of members across the devices of a mesh.
 
     Attributes:
-        mesh: the mesh, or None for a single device.
-        units: possible lengths of an axis that indexes hidden units: the number of all units and the number in a block.
+        mesh: The mesh, or None for a single device.
+        units: Possible lengths of an axis that indexes hidden units: the number of all units and the number in a block.
     """
 
     mesh: Mesh | None

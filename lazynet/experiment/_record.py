@@ -27,11 +27,11 @@ class PointRecord:
     """One point in the grid.
 
     Attributes:
-        labels: the label of the value at this point, for each axis.
-        by_width: the learning rate and the scales at each width, keyed by name.
+        labels: The label of the value at this point, for each axis.
+        by_width: The learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
-        one_kernel: whether all widths have the same infinite-width kernel.
-        layers: the names of the trained arrays.
+        one_kernel: Whether all widths have the same infinite-width kernel.
+        layers: The names of the trained arrays.
     """
 
     labels: dict[str, Any]
@@ -46,11 +46,11 @@ class Record:
     """Everything needed to assemble a result, apart from the arrays of its cells.
 
     Attributes:
-        settings: the settings stored in the result.
-        axes: the part of the study that each axis varies.
-        points: the points in the grid.
-        packs: the packs of members, one for each cell.
-        keys: the random keys of all members at each width, as integers.
+        settings: The settings stored in the result.
+        axes: The part of the study that each axis varies.
+        points: The points in the grid.
+        packs: The packs of members, one for each cell.
+        keys: The random keys of all members at each width, as integers.
     """
 
     settings: dict[str, Any]

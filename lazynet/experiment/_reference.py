@@ -47,9 +47,9 @@ class Limit:
     """The infinite-width kernel on a data set.
 
     Attributes:
-        train: the kernel on the training set.
-        test: the kernel between the test set and the training set.
-        spectrum: the spectrum of the kernel on the training set.
+        train: The kernel on the training set.
+        test: The kernel between the test set and the training set.
+        spectrum: The spectrum of the kernel on the training set.
     """
 
     train: np.ndarray

@@ -100,12 +100,12 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     """Return the values of user-supplied functions at fixed inputs, which distinguish functions with the same name.
 
     Args:
-        points: the points in the grid.
-        width: the width at which to evaluate networks and measures.
-        data: the data before any axis is applied.
+        points: The points in the grid.
+        width: The width at which to evaluate networks and measures.
+        data: The data before any axis is applied.
 
     Raises:
-        ValueError: if the optimizer fails to update two test arrays.
+        ValueError: If the optimizer fails to update two test arrays.
     """
     values: dict[str, list[float]] = {}
     for number, point in enumerate(points):

@@ -16,11 +16,11 @@ class SharedInputs(NamedTuple):
     """The inputs that members share.
 
     Attributes:
-        stepper: the stepper of the network family.
-        arrays: arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
+        stepper: The stepper of the network family.
+        arrays: Arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
             networks see the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than
             features, the components of the weights outside this space affect no output and do not change.
-        norm: the spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
+        norm: The spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
     """
 
     stepper: Stepper

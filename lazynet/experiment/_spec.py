@@ -37,13 +37,13 @@ class Spec:
     """The validated specification of a study over widths, seeds and axes.
 
     Attributes:
-        network: the network family.
-        data: the data before any axis is applied.
-        widths: numbers of hidden units, in ascending order.
-        seeds: the seeds.
-        training: how members are trained, before any axis is applied.
-        learning_rate: eta, as a number or a function of the width, or None for the default.
-        axes: the axes in the given order, including axes with a single value.
+        network: The network family.
+        data: The data before any axis is applied.
+        widths: Numbers of hidden units, in ascending order.
+        seeds: The seeds.
+        training: How members are trained, before any axis is applied.
+        learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
+        axes: The axes in the given order, including axes with a single value.
     """
 
     network: Any

@@ -33,28 +33,28 @@ class Measure:
     """Choice of what is measured for every network and compared with predictions.
 
     Args:
-        predictions: whether to compare each network with its linearization and with the infinite-width limit. If no
+        predictions: Whether to compare each network with its linearization and with the infinite-width limit. If no
             predictions are made, only `kernel_drift` needs arrays of size n_train x n_train. `lazynet.train` never
             makes predictions.
-        kernel_drift: whether to measure the empirical kernel at every snapshot.
-        sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
+        kernel_drift: Whether to measure the empirical kernel at every snapshot.
+        sharpness: Whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
             learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain gradient descent on
             the squared loss is stable if this ratio is below 1.
-        quadratic: whether to also train the second-order Taylor polynomial of each network at initialization, which
+        quadratic: Whether to also train the second-order Taylor polynomial of each network at initialization, which
             gives quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the
             network.
-        regression: whether to measure the test errors of kernel regression with the kernel of each network, both before
+        regression: Whether to measure the test errors of kernel regression with the kernel of each network, both before
             and after training, and with the infinite-width kernel. The targets must be labels.
-        rows: number of training examples to measure networks on, or None for all of them. If a number is given, only
+        rows: Number of training examples to measure networks on, or None for all of them. If a number is given, only
             the first `rows` examples are used, and quantities such as train_loss refer to these examples only. In a
             sweep, this option requires `predictions=False`.
-        own: user-supplied measures, as a mapping from names to functions with the signature
+        own: User-supplied measures, as a mapping from names to functions with the signature
             (network, variables, variables_0, data) -> array. JAX must be able to trace the functions. Each function
             receives the network, its current and initial variables, and the examples, whose attributes x_train,
             y_train, x_test and y_test are traced arrays.
 
     Raises:
-        ValueError: if an argument is invalid.
+        ValueError: If an argument is invalid.
 
     >>> import jax.numpy as jnp, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -118,14 +118,14 @@ class Training:
     """The settings with which every member is trained and measured.
 
     Attributes:
-        steps: number of steps.
-        snapshots: number of log-spaced snapshots, or the steps at which to take snapshots.
-        loss: the loss.
-        optimizer: a `lazynet.Optimizer` or a function of the learning rate.
-        batch_size: number of examples in a batch, or None for the full batch.
+        steps: Number of steps.
+        snapshots: Number of log-spaced snapshots, or the steps at which to take snapshots.
+        loss: The loss.
+        optimizer: A `lazynet.Optimizer` or a function of the learning rate.
+        batch_size: Number of examples in a batch, or None for the full batch.
         dtype: "float32" or "float64".
-        stop: when to stop a member before its last step, or None to never stop early.
-        measure: what to measure.
+        stop: When to stop a member before its last step, or None to never stop early.
+        measure: What to measure.
     """
 
     steps: int

@@ -39,15 +39,15 @@ class Verdict:
     """Exponents, inequalities and levels for a sweep; `print(verdict)` shows them as tables.
 
     Attributes:
-        rows: predicted and fitted exponents.
-        inequalities: measured values and their bounds from theory.
-        levels: quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
+        rows: Predicted and fitted exponents.
+        inequalities: Measured values and their bounds from theory.
+        levels: Quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
             RMS of the targets.
-        band: half-width of the band around each predicted exponent.
-        widths: widths of the sweep, ascending.
-        seeds: number of seeds.
-        diverged: number of members that diverged. A row with a diverged member never holds.
-        corrections: exponent of each row at infinite width, fitted with a correction to scaling, or None if
+        band: Half-width of the band around each predicted exponent.
+        widths: Widths of the sweep, ascending.
+        seeds: Number of seeds.
+        diverged: Number of members that diverged. A row with a diverged member never holds.
+        corrections: Exponent of each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
     >>> import lazynet as lz
