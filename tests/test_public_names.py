@@ -1,7 +1,10 @@
 """Every public name is documented, shown by an example and used in a test."""
 
 import ast
+import importlib
 import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,49 @@ import pytest
 import lazynet as lz
 
 TESTS = Path(__file__).parent
+# Packages whose names are not an API: commands, and reproductions of papers.
+NOT_ROOMS = {"lazynet.cli", "lazynet.papers"}
+
+
+def rooms():
+    """Return the packages whose `__all__` is public: the rooms of lazynet and the folders of studies."""
+    packages = [lz, importlib.import_module("lazynet.studies")]
+    names = [
+        module.name
+        for package in packages
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        if module.ispkg and module.name not in NOT_ROOMS
+    ]
+    return [importlib.import_module(name) for name in names]
+
+
+def exported_functions():
+    """Return the functions that rooms export and the public methods of their classes, keyed by their full names.
+
+    Methods that implement a protocol are left out, because the protocol describes them.
+    """
+    values = {
+        f"{room.__name__}.{name}": inspect.unwrap(getattr(room, name)) for room in rooms() for name in room.__all__
+    }
+    classes = {name: value for name, value in values.items() if inspect.isclass(value)}
+    protocols = {name for name, value in classes.items() if getattr(value, "_is_protocol", False)}
+    of_protocols = {method for name in protocols for method in vars(classes[name])}
+    methods = {
+        f"{name}.{method}": getattr(value, "__func__", value)
+        for name, owner in classes.items()
+        for method, value in vars(owner).items()
+        if not method.startswith("_") and (name in protocols or method not in of_protocols)
+    }
+    return {name: value for name, value in (values | methods).items() if inspect.isfunction(value)}
+
+
+def sections(function):
+    """Return the lines of each section of a function's docstring, keyed by the section's title."""
+    blocks = re.split(r"^(\w+):$", inspect.getdoc(function) or "", flags=re.MULTILINE)
+    return dict(zip(blocks[1::2], blocks[2::2], strict=True))
+
+
+EXPORTED = exported_functions()
 
 
 @pytest.mark.parametrize("name", lz.__all__)
@@ -26,6 +72,15 @@ def test_functions_tell_of_errors_and_arguments(name):
     refers = "are those of `" in text
     assert refers or "Raises:" in text
     assert refers or all(f"{parameter}:" in text for parameter in own)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_functions_of_rooms_describe_parameters_and_results(name):
+    signature, text = inspect.signature(EXPORTED[name]), sections(EXPORTED[name])
+    described = re.findall(r"^    \*{0,2}(\w+): \S", text.get("Args", ""), flags=re.MULTILINE)
+    assert described == [parameter for parameter in signature.parameters if parameter not in ("self", "cls")]
+    returns_nothing = signature.return_annotation in (None, "None")
+    assert returns_nothing or text.get("Returns", text.get("Yields", "")).strip()
 
 
 def names_used(code):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lazynet.data._formats import read_bytes
 
+# Names of the image data sets that `load_dataset` reads.
 DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10")
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -52,6 +53,9 @@ def check_name(name: str, allowed: tuple[str, ...] = DATASETS, hint: str = "") -
 
 def cache_folder() -> Path:
     """Return lazynet's folder in the user's cache.
+
+    Returns:
+        The path of the folder, which need not exist.
 
     >>> cache_folder().name
     'lazynet'

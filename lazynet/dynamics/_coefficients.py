@@ -17,8 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.dynamics._modes import EPS, NEGATIVE, check_not_negative
-from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue
-from lazynet.kernels._solve import FACTORED
+from lazynet.kernels import FACTORED, Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue
 from lazynet.losses import Loss
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray, SquareKernel

@@ -16,8 +16,7 @@ from lazynet.dynamics._laws import descent_growth, descent_residual, divide_by_e
 from lazynet.dynamics._modes import check_not_negative
 from lazynet.dynamics._prediction import check_learning_rate, checked_times
 from lazynet.dynamics._trajectory import check_test_kernel
-from lazynet.kernels import KernelOperator, Spectrum, spectrum
-from lazynet.kernels._spectrum import check_kernel, check_targets
+from lazynet.kernels import KernelOperator, Spectrum, check_kernel, check_targets, spectrum
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import AnyArray, SquareKernel, Targets
 

@@ -16,10 +16,20 @@ import numpy as np
 from jaxtyping import Float
 
 from lazynet.dynamics._laws import Law, descent_residual
-from lazynet.kernels import Error, KernelOperator, Spectrum, dense_operator, spectrum
-from lazynet.kernels._krylov import EPS, Lanczos, basis_limit, check_tolerance, with_random_columns
-from lazynet.kernels._operators import error_norm
-from lazynet.kernels._threads import narrow_products
+from lazynet.kernels import (
+    EPS,
+    Error,
+    KernelOperator,
+    Lanczos,
+    Spectrum,
+    basis_limit,
+    check_tolerance,
+    dense_operator,
+    error_norm,
+    narrow_products,
+    spectrum,
+    with_random_columns,
+)
 from lazynet.typing import SquareKernel
 
 EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos
@@ -167,8 +177,14 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
 def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.0) -> None:
     """Check that no eigenvalue is more negative than rounding errors of the given norm can explain.
 
+    Args:
+        values: Eigenvalues, shape (m,).
+        name: Name of the kernel in the error message.
+        rounding: Estimated spectral norm of the rounding errors in the kernel.
+
     Raises:
-        ValueError: If an eigenvalue is too negative.
+        ValueError: If an eigenvalue is negative and its magnitude exceeds both `rounding` and 1e-6 times the largest
+            magnitude of all eigenvalues.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(

@@ -24,8 +24,7 @@ from lazynet.dynamics._trajectory import (
     trajectory_from_modes,
     validated_problem,
 )
-from lazynet.kernels import CrossOperator, KernelOperator, Spectrum
-from lazynet.kernels._krylov import check_tolerance
+from lazynet.kernels import CrossOperator, KernelOperator, Spectrum, check_tolerance
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
@@ -220,6 +219,9 @@ def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
 
 def check_learning_rate(learning_rate: float) -> None:
     """Check that a learning rate is positive and finite.
+
+    Args:
+        learning_rate: Learning rate to check.
 
     Raises:
         ValueError: If the learning rate is not positive and finite.

@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.kernels import Spectrum, spectrum
-from lazynet.kernels._spectrum import check_targets
+from lazynet.kernels import Spectrum, check_targets, spectrum
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 

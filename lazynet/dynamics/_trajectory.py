@@ -9,8 +9,7 @@ from jaxtyping import Float
 from lazynet.dynamics._coefficients import DenseKernel
 from lazynet.dynamics._laws import Law, allow_overflow, divide_by_eigenvalue
 from lazynet.dynamics._modes import excited_modes
-from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum
-from lazynet.kernels._spectrum import check_targets
+from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum, check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 

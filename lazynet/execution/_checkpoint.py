@@ -114,7 +114,7 @@ class Budget:
         """Replace the last saved state.
 
         Raises:
-            OutOfTime: if the time limit has been reached.
+            OutOfTime: If the time limit has been reached.
         """
         self._checkpoint.save(step, arrays)
         if self.over():

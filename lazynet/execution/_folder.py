@@ -14,15 +14,15 @@ class RunFolder:
     machines of the same kind, a resumed study gives the same result, bit for bit, as an uninterrupted study.
 
     Args:
-        path: path of the folder.
-        resume: whether the folder may already exist. If it does, it must belong to the same study, and only the missing
+        path: Path of the folder.
+        resume: Whether the folder may already exist. If it does, it must belong to the same study, and only the missing
             cells are computed.
         shard: (k, N), to compute only the k-th of N shares of the cells. All N processes share the folder, so it may
             already exist. The study returns None, and `lazynet.merge_shards` assembles the result.
-        max_seconds: time limit in seconds, after which the study stores its state and raises TimeoutError.
+        max_seconds: Time limit in seconds, after which the study stores its state and raises TimeoutError.
 
     Raises:
-        ValueError: if an argument is invalid.
+        ValueError: If an argument is invalid.
 
     >>> import tempfile, lazynet as lz
     >>> data, path = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -65,7 +65,17 @@ class RunFolder:
 
 
 def as_run_folder(out: Any) -> RunFolder | None:
-    """Convert the argument `out` of a study to a run folder."""
+    """Convert the argument `out` of a study to a run folder.
+
+    Args:
+        out: Path of a folder, a `RunFolder`, or None to store nothing.
+
+    Returns:
+        A `RunFolder`, or None if `out` is None.
+
+    Raises:
+        ValueError: If `out` is neither a path, a `RunFolder` nor None.
+    """
     return out if out is None or isinstance(out, RunFolder) else RunFolder(out)
 
 

@@ -23,11 +23,11 @@ class Progress:
         """Create a bar.
 
         Args:
-            total: total work in all cells, in units of work.
-            cells: number of cells.
-            dtype: dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
+            total: Total work in all cells, in units of work.
+            cells: Number of cells.
+            dtype: Dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
                 product.
-            shown: whether to show the bar. It is never shown if stderr is not a terminal.
+            shown: Whether to show the bar. It is never shown if stderr is not a terminal.
         """
         self._dtype = dtype
         self._total, self._cells, self._done = total, cells, 0
@@ -83,9 +83,9 @@ class Progress:
         """Show that a cell is finished.
 
         Args:
-            units: the part of the cell's work that the bar has not counted yet.
-            name: name of the cell's task.
-            losses: the final losses, keyed by member name.
+            units: The part of the cell's work that the bar has not counted yet.
+            name: Name of the cell's task.
+            losses: The final losses, keyed by member name.
         """
         if not self._shown:
             return
@@ -108,22 +108,32 @@ class TaskProgress:
     """The progress display for one task, which shows its completed steps and its speed."""
 
     def __init__(self, bar: Progress, name: str) -> None:
-        """Create the display for a task with the given name."""
+        """Create the display for a task.
+
+        Args:
+            bar: Progress bar of the study.
+            name: Name of the task.
+        """
         self._bar, self._name = bar, name
 
     def stage(self, stage: str, amount: float) -> None:
         """Show the current stage and how far it has progressed.
 
-        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products computed so far.
+        Args:
+            stage: Name of the stage.
+            amount: Fraction completed if at most 1, and otherwise the number of products computed so far.
         """
         self._bar.stage(self._name, stage, amount)
 
     def steps(self, units: int, flops: float | None) -> Callable[[int], None]:
-        """Return a function that takes the number of newly completed steps and updates the display.
+        """Create a function that updates the display.
 
         Args:
-            units: units of work per step.
-            flops: floating-point operations per step, or None if the number is unknown.
+            units: Units of work per step.
+            flops: Floating-point operations per step, or None if the number is unknown.
+
+        Returns:
+            A function that is called with the number of newly completed steps.
         """
         begin: float | None = None
         steps_since = 0
@@ -154,7 +164,14 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str) -> float:
-    """Measure the combined speed of all devices in 2048 x 2048 matrix products, in FLOP/s."""
+    """Measure the speed of 2048 x 2048 matrix products on all devices together.
+
+    Args:
+        dtype: Dtype of the matrices, "float32" or "float64".
+
+    Returns:
+        The speed in floating-point operations per second.
+    """
     with arithmetic(dtype):
         a = jnp.ones((SIDE, SIDE), dtype)
         seconds = []
@@ -176,7 +193,11 @@ class Stages:
     """A status line that shows the current stage of a job, provided that stderr is a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
-        """Create a status line, which is displayed if `shown` is True and stderr is a terminal."""
+        """Create a status line.
+
+        Args:
+            shown: Whether to display the line if stderr is a terminal.
+        """
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> "Stages":
@@ -198,7 +219,10 @@ class Stages:
     def tell(self, stage: str, amount: float | None = None) -> None:
         """Show the current stage and how far it has progressed.
 
-        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products computed so far.
+        Args:
+            stage: Name of the stage.
+            amount: Fraction completed if at most 1, and otherwise the number of products computed so far. Defaults to
+                None, in which case only the stage is shown.
         """
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"

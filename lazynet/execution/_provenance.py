@@ -18,7 +18,16 @@ def versions() -> dict[str, str]:
 
 
 def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
-    """Return versions, device, dtype, precision, git revision, start time and settings as netCDF attributes."""
+    """Return the provenance of a result.
+
+    Args:
+        settings: Settings of the study as a JSON string.
+        dtype: Dtype in which networks are trained.
+        begun: Time at which the study started, in seconds since the epoch.
+
+    Returns:
+        Versions, device, dtype, precision, git revision, start time (UTC) and settings, as netCDF attributes.
+    """
     return {
         **versions(),
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",

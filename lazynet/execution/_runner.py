@@ -26,15 +26,15 @@ class Task(NamedTuple):
     """The computation of one cell.
 
     Attributes:
-        key: name of the cell's file, unique within the study.
-        name: name shown in the progress bar.
-        units: amount of work in the task, relative to other tasks.
-        compute: function (progress, checkpoint) -> arrays. It reports steps to the progress display and may resume from
+        key: Name of the cell's file, unique within the study.
+        name: Name shown in the progress bar.
+        units: Amount of work in the task, relative to other tasks.
+        compute: Function (progress, checkpoint) -> arrays. It reports steps to the progress display and may resume from
             the checkpoint.
-        program: key that identifies the compiled programs that the task uses.
-        group: name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
+        program: Key that identifies the compiled programs that the task uses.
+        group: Name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
-        losses: function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
+        losses: Function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
     """
 
     key: str
@@ -50,8 +50,8 @@ class Output(NamedTuple):
     """The functions that turn the cells of a study into a result and its files.
 
     Attributes:
-        assemble: function (record, arrays of all cells in order) -> labeled result.
-        files: function (result) -> contents of the files to write when the study ends, keyed by file name.
+        assemble: Function (record, arrays of all cells in order) -> labeled result.
+        files: Function (result) -> contents of the files to write when the study ends, keyed by file name.
     """
 
     assemble: Callable[[dict[str, Any], list[Arrays]], Result]
@@ -73,15 +73,33 @@ class Study(Protocol):
         ...
 
     def request(self) -> str:
-        """Return the specification of the study as canonical JSON."""
+        """Return the specification of the study.
+
+        Returns:
+            Canonical JSON that is equal for equal studies.
+        """
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study, given the record stored in the folder (empty for a new study)."""
+        """Return the record of the study.
+
+        Args:
+            stored: Record stored in the folder, or an empty dictionary for a new study.
+
+        Returns:
+            The record, a JSON-compatible dictionary.
+        """
         ...
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the tasks of the study, in the order of its cells."""
+        """Return the tasks of the study.
+
+        Args:
+            record: Record of the study.
+
+        Returns:
+            One task for each cell, in the order of the cells.
+        """
         ...
 
     @property
@@ -94,16 +112,16 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
     """Run a study.
 
     Args:
-        study: the study.
-        folder: where to store the study, or None to store nothing.
-        progress: whether to show progress.
+        study: The study.
+        folder: Where to store the study, or None to store nothing.
+        progress: Whether to show progress.
 
     Returns:
         The result, or None if the run computes only a shard or this is not the first process.
 
     Raises:
-        ValueError: if the folder cannot be used.
-        TimeoutError: if the time limit is reached.
+        ValueError: If the folder cannot be used.
+        TimeoutError: If the time limit is reached.
     """
     deadline = _deadline(folder)
     with ExitStack() as stack:
@@ -136,12 +154,17 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
 def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Result:
     """Assemble the result of a study from the cells that its shards have stored.
 
+    The files of the result are written to the folder.
+
     Args:
-        out: the folder that all shards share.
-        output_of: function that returns the `Output` for a given kind of study.
+        out: Path of the folder that all shards share.
+        output_of: Function that returns the `Output` for a given kind of study.
+
+    Returns:
+        The result, an `xarray.Dataset`.
 
     Raises:
-        ValueError: if the folder does not contain a study, if a process is still working on the study, or if a cell is
+        ValueError: If the folder does not contain a study, if a process is still working on the study, or if a cell is
             missing or damaged.
     """
     with finished_store(out) as store:

@@ -21,6 +21,7 @@ from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
 from lazynet.typing import Result
 
+# Arrays of a cell, keyed by name.
 Arrays = dict[str, np.ndarray]
 LOCK = "lock"
 # Number of attempts to acquire a lock, and seconds between attempts.
@@ -34,11 +35,11 @@ class Status(NamedTuple):
     """The progress of the study stored in a folder.
 
     Attributes:
-        finished: number of cells that are stored and intact.
-        damaged: number of stored cells that have a wrong checksum and will be computed again.
-        cells: total number of cells.
-        running: whether a process is working on the study.
-        result: whether result.nc exists.
+        finished: Number of cells that are stored and intact.
+        damaged: Number of stored cells that have a wrong checksum and will be computed again.
+        cells: Total number of cells.
+        running: Whether a process is working on the study.
+        result: Whether result.nc exists.
     """
 
     finished: int
@@ -55,17 +56,17 @@ class Store:
     cell and the SHA-256 hash of the file's contents.
 
     Attributes:
-        path: the folder.
-        content: the contents of settings.json, or an empty dictionary if the study has not begun.
+        path: The folder.
+        content: The contents of settings.json, or an empty dictionary if the study has not begun.
     """
 
     def __init__(self, path: str | Path, kind: str = "", request: str = "{}") -> None:
         """Read the current state of a folder.
 
         Args:
-            path: the folder.
-            kind: the kind of study.
-            request: the specification of the study as canonical JSON.
+            path: The folder.
+            kind: The kind of study.
+            request: The specification of the study as canonical JSON.
         """
         self.path, self._kind, self._request = Path(path), kind, json.loads(request)
         self._cells, self._file = self.path / "cells", self.path / "settings.json"
@@ -92,8 +93,19 @@ class Store:
     def begin(self, record: dict[str, Any], keys: list[str]) -> dict[str, Any]:
         """Store the record of the study unless another shard has already done so, and return the stored record.
 
+        Args:
+            record: Record of the study.
+            keys: Keys of all cells.
+
+        Returns:
+            The stored record.
+
         Raises:
-            ValueError: if the folder contains a different study.
+            ValueError: If the folder contains a different study, or if the study was begun with a different random
+                number generator.
+
+        Warns:
+            UserWarning: If the study was begun with different versions of the packages.
         """
         if not self.content:
             content = {
@@ -141,14 +153,28 @@ class Store:
                 )
 
     def read(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, or None if the cell is not stored or its file is damaged."""
+        """Read the arrays of a cell.
+
+        Args:
+            key: Key of the cell.
+
+        Returns:
+            The arrays, or None if the cell is not stored or its file is damaged.
+        """
         file = self._files.get(key)
         return None if file is None else read_arrays(file)
 
     def take(self, key: str) -> Arrays | None:
-        """Return the arrays of a cell, or None if the cell is not stored or its file is damaged.
+        """Read the arrays of a cell, and delete its file if the file is damaged.
 
-        If the file is damaged, it is deleted.
+        Args:
+            key: Key of the cell.
+
+        Returns:
+            The arrays, or None if the cell is not stored or its file is damaged.
+
+        Warns:
+            UserWarning: If the file is damaged.
         """
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
@@ -159,7 +185,12 @@ class Store:
         return arrays
 
     def put(self, key: str, arrays: Arrays) -> None:
-        """Store a finished cell."""
+        """Store a finished cell.
+
+        Args:
+            key: Key of the cell.
+            arrays: Arrays of the cell.
+        """
         stream = io.BytesIO()
         named: dict[str, Any] = {"key": np.asarray(key), **arrays}
         np.savez(stream, **named)
@@ -169,17 +200,32 @@ class Store:
         self.checkpoint(key).clear()
 
     def checkpoint(self, key: str) -> CellCheckpoint:
-        """Return the checkpoint for a cell that is being computed."""
+        """Return the checkpoint for a cell that is being computed.
+
+        Args:
+            key: Key of the cell.
+
+        Returns:
+            The checkpoint.
+        """
         return CellCheckpoint(self.path / "checkpoints" / key)
 
     def finish(self, files: Mapping[str, bytes]) -> None:
-        """Write the files of the result and remove the checkpoints."""
+        """Write the files of the result and remove the checkpoints.
+
+        Args:
+            files: Contents of the files, keyed by file name.
+        """
         for name, content in files.items():
             write_file(self.path / name, content)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
-        """Read and check every stored cell, and return the progress of the study."""
+        """Read and check every stored cell.
+
+        Returns:
+            The progress of the study.
+        """
         keys = self.keys
         stored = [read_arrays(file) is not None for key, file in self._files.items() if key in keys]
         result = (self.path / "result.nc").exists()
@@ -219,13 +265,13 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     If the study is divided into shards, one process per shard can hold the lock.
 
     Args:
-        folder: the folder.
-        kind: the kind of study.
-        request: the specification of the study as canonical JSON. A study already in the folder must have the same
+        folder: The folder.
+        kind: The kind of study.
+        request: The specification of the study as canonical JSON. A study already in the folder must have the same
             specification.
 
     Raises:
-        ValueError: if the folder must be new but already exists, contains anything other than this study, or is in use
+        ValueError: If the folder must be new but already exists, contains anything other than this study, or is in use
             by another process.
     """
     path, shard = Path(folder.path), folder.shard
@@ -259,7 +305,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: if the folder does not contain a study, or if a process is still working on the study.
+        ValueError: If the folder does not contain a study, or if a process is still working on the study.
     """
     if not Store(out).keys:
         raise ValueError(f"{str(out)!r} does not contain a study.")
@@ -268,7 +314,12 @@ def finished_store(out: str | Path) -> Iterator[Store]:
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write matplotlib figures to the subfolder figures/ of a folder, as PNG files with the given names."""
+    """Write figures to the subfolder figures/ of a folder as PNG files.
+
+    Args:
+        out: Path of the folder, which must exist.
+        figures: Matplotlib figures, keyed by file name without the extension.
+    """
     for name, figure in figures.items():
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
@@ -278,7 +329,14 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
 
 
 def result_files(result: Result) -> dict[str, bytes]:
-    """Return a dictionary that maps the file name result.nc to the contents of that file."""
+    """Convert a result to the contents of a netCDF file.
+
+    Args:
+        result: Result to store, an `xarray.Dataset`.
+
+    Returns:
+        A dictionary that maps the file name result.nc to the contents of the file.
+    """
     return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
 
 
@@ -289,8 +347,13 @@ def _hash(settings: dict[str, Any]) -> str:
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
     """Write a file atomically: even after a power failure, it is either complete or absent.
 
+    Args:
+        file: Path of the file. Its folder must exist.
+        content: Contents of the file.
+        link: Whether to raise an error instead of replacing an existing file.
+
     Raises:
-        FileExistsError: if `link` is True and the file exists.
+        FileExistsError: If `link` is True and the file exists.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)

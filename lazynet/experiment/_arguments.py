@@ -11,7 +11,15 @@ from lazynet.networks import Scale, at_width
 
 
 def check_count(name: str, value: Any) -> None:
-    """Raise an error unless the value is a positive integer."""
+    """Check that an argument is a positive integer.
+
+    Args:
+        name: Name of the argument in the error message.
+        value: Value to check.
+
+    Raises:
+        ValueError: If the value is not a positive integer. Booleans are not allowed.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
@@ -25,8 +33,16 @@ def check_flag(name: str, value: Any) -> None:
 def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale | None) -> tuple[int, ...]:
     """Check the widths and return them in ascending order.
 
+    Args:
+        widths: Numbers of units m.
+        network: Network, which is cloned at every width to check that it supports the width.
+        learning_rate: Learning rate, as a number or a function of the width, or None for the default.
+
+    Returns:
+        The widths as Python integers in ascending order.
+
     Raises:
-        ValueError: if there are no widths, if a width is repeated, or if the network or the learning rate does not
+        ValueError: If there are no widths, if a width is repeated, or if the network or the learning rate does not
             support a width.
     """
     if isinstance(widths, int | np.integer):
@@ -49,8 +65,14 @@ def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Return the seeds 0, ..., seeds - 1 if `seeds` is a number, or the given seeds if `seeds` is a list.
 
+    Args:
+        seeds: Number of seeds, or the seeds themselves.
+
+    Returns:
+        The seeds as Python integers, in the given order.
+
     Raises:
-        ValueError: if there are no seeds, or if a seed is negative or repeated.
+        ValueError: If there are no seeds, or if a seed is negative or repeated.
     """
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds)

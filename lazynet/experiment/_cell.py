@@ -50,8 +50,8 @@ class StepReports(Protocol):
         """Return a callback that reports newly completed steps.
 
         Args:
-            units: units of work per step.
-            flops: floating-point operations per step, or None if the number is unknown.
+            units: Units of work per step.
+            flops: Floating-point operations per step, or None if the number is unknown.
         """
         ...
 
@@ -60,10 +60,10 @@ class Cell(NamedTuple):
     """The arrays computed for one cell.
 
     Attributes:
-        variables: measures of the members, with shape (seed, step, ...) or (seed,).
-        limit_variables: predictions at infinite width, with shape (seed, step), (step,) or ().
-        diverged_at: the step at which each member diverged, or NEVER if the member did not diverge.
-        stopped_at: the step at which each member stopped early, or NEVER if the member did not stop early.
+        variables: Measures of the members, with shape (seed, step, ...) or (seed,).
+        limit_variables: Predictions at infinite width, with shape (seed, step), (step,) or ().
+        diverged_at: The step at which each member diverged, or NEVER if the member did not diverge.
+        stopped_at: The step at which each member stopped early, or NEVER if the member did not stop early.
     """
 
     variables: dict[str, np.ndarray]
@@ -72,7 +72,11 @@ class Cell(NamedTuple):
     stopped_at: np.ndarray
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays as a dictionary with unique keys."""
+        """Collect all arrays of the cell in one dictionary.
+
+        Returns:
+            The arrays, keyed by unique names.
+        """
         arrays = {"diverged_at": self.diverged_at, "stopped_at": self.stopped_at}
         for group in GROUPS:
             arrays |= {f"{group}/{name}": values for name, values in getattr(self, group).items()}
@@ -80,7 +84,14 @@ class Cell(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Cell":
-        """Rebuild a cell from the arrays that `to_arrays` returned."""
+        """Rebuild a cell from a dictionary of arrays.
+
+        Args:
+            arrays: Arrays that `to_arrays` returned.
+
+        Returns:
+            The cell.
+        """
         groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
         for name, values in arrays.items():
             group, _, variable = name.partition("/")
@@ -90,7 +101,15 @@ class Cell(NamedTuple):
 
 
 def units_of(spec: Spec, pack: Pack) -> int:
-    """Return the relative cost of training a pack: width times examples times steps times members."""
+    """Estimate the relative cost of training a pack.
+
+    Args:
+        spec: Specification of the study.
+        pack: Point, width and seeds of the members.
+
+    Returns:
+        The product of the width and the numbers of examples, steps and members.
+    """
     point = spec.points[pack.point]
     return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)
 
@@ -101,12 +120,15 @@ def train_pack(
     """Train the members of a pack.
 
     Args:
-        spec: the specification of the study.
-        pack: the point, width and seeds of the members.
-        rate: the learning rate.
-        references: the kernels and inputs that cells share.
-        steps: function that creates the callback for completed steps.
-        checkpoint: storage for the state of an unfinished pack, or None.
+        spec: Specification of the study.
+        pack: Point, width and seeds of the members.
+        rate: Learning rate eta.
+        references: Kernels and inputs that cells share.
+        steps: Function that creates the callback for completed steps.
+        checkpoint: Storage for the state of an unfinished pack, or None.
+
+    Returns:
+        The trained members, in the order of the pack's seeds.
     """
     point = spec.points[pack.point]
     network = point.network.clone(width=pack.width)
@@ -124,7 +146,19 @@ def train_pack(
 def compute_cell(
     spec: Spec, pack: Pack, rate: float, references: References, steps: StepReports, checkpoint: CellCheckpoint | None
 ) -> Cell:
-    """Train a pack of members and compare them with theoretical predictions; `train_pack` explains the arguments."""
+    """Train a pack of members and compare them with theoretical predictions.
+
+    Args:
+        spec: Specification of the study.
+        pack: Point, width and seeds of the members.
+        rate: Learning rate eta.
+        references: Kernels and inputs that cells share.
+        steps: Function that creates the callback for completed steps.
+        checkpoint: Storage for the state of an unfinished cell, or None.
+
+    Returns:
+        The `Cell` of the pack.
+    """
     point = spec.points[pack.point]
     trained = train_pack(spec, pack, rate, references, steps, checkpoint)
     with narrow_products(point.data.y_train.size):
@@ -199,9 +233,17 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 def network_variables(
     network: Any, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return losses, errors and other measures, and the step at which each member diverged.
+    """Compute the losses, errors and other measures of trained members.
 
-    Measures have shape (members, step, ...). All measures are NaN once a member has diverged.
+    Args:
+        network: Network, with the width of the members.
+        data: Training and test set on which the members were trained.
+        trained: Trained members.
+        training: Settings with which the members were trained and measured.
+
+    Returns:
+        The measures, keyed by name, and the step at which each member diverged, or NEVER, shape (members,). A measure
+        has shape (members, snapshots, ...) and is NaN from the step at which the member diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)

@@ -13,7 +13,16 @@ from lazynet.experiment._packing import packs_of
 from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._spec import Spec
-from lazynet.kernels import COLUMNS, RANK, SEEING, WORKING, analytic_kernel, choose_storage, kernel_job, limit_key
+from lazynet.kernels import (
+    COLUMNS,
+    MIN_RANDOM_COLUMNS,
+    RANK,
+    WORKING,
+    analytic_kernel,
+    choose_storage,
+    kernel_job,
+    limit_key,
+)
 from lazynet.networks import forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
@@ -24,21 +33,30 @@ PRODUCTS = 60
 
 
 def check_memory_of(spec: Spec) -> None:
-    """Raise an error if a study needs more memory than is available.
+    """Check that a study does not need more memory than is available.
+
+    Args:
+        spec: Specification of the study.
 
     Raises:
-        ValueError: if a job does not fit into memory. The message names the job.
+        ValueError: If a job does not fit into memory. The message names the job.
     """
     for job in sweep_jobs(spec):
         job.check()
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Return one job for the infinite-width kernels, if they are needed, and one job for each width.
+    """Estimate the memory and the operations that a sweep needs.
 
-    Each job covers all points. The bytes of a job are its peak memory at the most demanding point. They
-    include the variables of a pack before and after training, the state of a step, and the kernels. The operations of a
-    job include only matrix products and eigendecompositions.
+    Each job covers all points. The bytes of a job are its peak memory at the most demanding point. They include the
+    variables of a pack before and after training, the state of a step, and the kernels. The operations of a job include
+    only matrix products and eigendecompositions.
+
+    Args:
+        spec: Specification of the sweep.
+
+    Returns:
+        One job for the infinite-width kernels, if they are needed, and one job for each width.
     """
     # The jobs do not depend on the learning rate or the labels.
     keys = [(point.network, point.data.n_train, point.training) for point in spec.points]
@@ -124,12 +142,21 @@ def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int,
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """Return the jobs that `lazynet.infinite_width` performs: computing the kernel and multiplying it by vectors."""
+    """Estimate the memory and the operations that `lazynet.infinite_width` needs.
+
+    Args:
+        data: Training and test set.
+        dtype: Dtype of the kernel's entries, "float64" or "float32".
+        storage: Storage of the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
+
+    Returns:
+        One job for computing the kernel, and one job for multiplying it by vectors.
+    """
     n = data.n_train
     storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)
     # The columns are the true and random labels of every output, plus random vectors.
-    columns = max(COLUMNS, 2 * data.outputs + SEEING)
+    columns = max(COLUMNS, 2 * data.outputs + MIN_RANDOM_COLUMNS)
     held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0
     products = {"products": PRODUCTS * 2.0 * n**2 * columns, "entries anew": PRODUCTS * anew}

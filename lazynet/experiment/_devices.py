@@ -63,8 +63,8 @@ class Spread:
     """The layout of members across the devices of a mesh.
 
     Attributes:
-        mesh: the mesh, or None for a single device.
-        units: possible lengths of an axis that indexes hidden units: the number of all units and the number in a block.
+        mesh: The mesh, or None for a single device.
+        units: Possible lengths of an axis that indexes hidden units: the number of all units and the number in a block.
     """
 
     mesh: Mesh | None
@@ -97,29 +97,47 @@ def to_host(tree: Any) -> Any:
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             sharding: Any = leaf.sharding
-            leaf = _whole(leaf, sharding.mesh)
+            leaf = _replicate(leaf, sharding.mesh)
         return np.asarray(leaf)
 
     return jax.tree.map(fetched, tree)
 
 
 @partial(jax.jit, static_argnames="mesh")
-def _whole(leaf: jax.Array, mesh: Mesh) -> jax.Array:
+def _replicate(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec()))
 
 
 def is_first() -> bool:
-    """Return whether this is the first process, which reads and writes all files."""
+    """Return whether this is the first process, which reads and writes all files.
+
+    Returns:
+        True in the first process, and always if there is only one process.
+    """
     return jax.process_index() == 0
 
 
 def agreed(value: int) -> int:
-    """Broadcast the first process's value to every process."""
+    """Broadcast an integer from the first process to every process.
+
+    Args:
+        value: Integer that fits into 32 bits. Only the value of the first process matters.
+
+    Returns:
+        The value of the first process.
+    """
     return int(_broadcast(np.asarray(value, np.int32)))
 
 
 def agreed_text(text: str) -> str:
-    """Broadcast the first process's text to every process."""
+    """Broadcast a text from the first process to every process.
+
+    Args:
+        text: Any text. Only the text of the first process matters.
+
+    Returns:
+        The text of the first process.
+    """
     content = np.frombuffer(text.encode(), np.uint8)
     here = np.zeros(agreed(len(content)), np.uint8)
     here[: len(content)] = content[: len(here)]
@@ -128,7 +146,14 @@ def agreed_text(text: str) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Raise the first process's error in every process, so that the other processes do not wait forever."""
+    """Raise the first process's error in every process, so that the other processes do not wait forever.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: In every other process, if the body raises a ValueError or an OSError in the first process.
+    """
     if jax.process_count() == 1:
         yield
         return

@@ -43,13 +43,13 @@ class Point(NamedTuple):
     """A point in the grid: one value for each axis. Only the width and the seed still vary.
 
     Attributes:
-        labels: the label of the value at this point, for each axis with several values.
-        network: the network family.
-        data: the examples and labels at this point.
-        training: how members are trained.
-        learning_rate: eta, as a number or a function of the width, or None for the default.
-        kernel_key: key that differs between points with different infinite-width kernels.
-        program_key: key that identifies the compiled programs that train the members.
+        labels: The label of the value at this point, for each axis with several values.
+        network: The network family.
+        data: The examples and labels at this point.
+        training: How members are trained.
+        learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
+        kernel_key: Key that differs between points with different infinite-width kernels.
+        program_key: Key that identifies the compiled programs that train the members.
     """
 
     labels: dict[str, Any]
@@ -65,7 +65,7 @@ def make_axes(axes: Any, network: Any) -> list[Axis]:
     """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
-        ValueError: if a name does not uniquely identify a setting of the network, the data or the training, or if a
+        ValueError: If a name does not uniquely identify a setting of the network, the data or the training, or if a
             list is empty, repeats a value, or contains a value that is not allowed.
     """
     if axes is None:
@@ -82,7 +82,7 @@ def points_of(
     """Return all points in the grid, with the last axis varying fastest.
 
     Raises:
-        ValueError: if a value is not allowed for the data or the network.
+        ValueError: If a value is not allowed for the data or the network.
     """
     datasets: dict[tuple[int | None, float], Dataset] = {}
     points = []

@@ -48,7 +48,14 @@ class CellCheckpoint(Checkpoint, Protocol):
     """Storage for the state of an unfinished cell, with a separate part for each training run."""
 
     def part(self, name: str) -> "CellCheckpoint":
-        """Return the storage for one training run within the cell."""
+        """Return the storage for one training run within the cell.
+
+        Args:
+            name: Name of the training run.
+
+        Returns:
+            The storage for this training run.
+        """
         ...
 
 
@@ -56,11 +63,11 @@ class Trained(NamedTuple):
     """Trained members, all of the same width.
 
     Attributes:
-        variables_0: the variables before training, stacked over members.
-        variables: the variables after training, stacked over members.
-        records: measures with shape (members, snapshots, ...), keyed by name.
-        diverged_at: the step at which each member diverged, or NEVER if the member did not diverge.
-        stopped_at: the step at which each member stopped early, or NEVER if the member did not stop early.
+        variables_0: The variables before training, stacked over members.
+        variables: The variables after training, stacked over members.
+        records: Measures with shape (members, snapshots, ...), keyed by name.
+        diverged_at: The step at which each member diverged, or NEVER if the member did not diverge.
+        stopped_at: The step at which each member stopped early, or NEVER if the member did not stop early.
     """
 
     variables_0: Variables
@@ -74,9 +81,9 @@ class Start(NamedTuple):
     """A member at initialization.
 
     Attributes:
-        norm: the norm of all parameters.
-        norms: the norm of each array.
-        kernel: the empirical kernel, with shape (parts, n, n).
+        norm: The norm of all parameters.
+        norms: The norm of each array.
+        kernel: The empirical kernel, with shape (parts, n, n).
     """
 
     norm: Array
@@ -89,12 +96,12 @@ class Snapshot:
     """The measurements made on the device at each snapshot.
 
     Attributes:
-        stepper: the stepper of the network.
-        own: user-supplied measures and their names.
-        network: the network passed to user-supplied measures, or None if there are no such measures.
-        sharpness: whether to measure the sharpness.
-        kernel_drift: whether to measure the empirical kernel.
-        rows: number of training examples on which to measure, or None for all.
+        stepper: The stepper of the network.
+        own: User-supplied measures and their names.
+        network: The network passed to user-supplied measures, or None if there are no such measures.
+        sharpness: Whether to measure the sharpness.
+        kernel_drift: Whether to measure the empirical kernel.
+        rows: Number of training examples on which to measure, or None for all.
     """
 
     stepper: Stepper
@@ -191,17 +198,22 @@ def train_members(
     on_steps: Callable[[int], None] = lambda steps: None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train and measure one member for each key; all members have the network's width.
+    """Train and measure one member for each key.
+
+    All members have the network's width.
 
     Args:
-        network: the network, with the width of the members.
-        data: the data.
-        keys: the random key of each member.
-        training: how to train and measure the members.
-        learning_rate: eta.
-        inputs: the inputs that members share.
-        on_steps: function that is called with the number of newly completed steps, summed over all members.
-        checkpoint: storage for the state of an unfinished pack, or None.
+        network: Network, with the width of the members.
+        data: Training and test set.
+        keys: Random key of each member.
+        training: Settings with which the members are trained and measured.
+        learning_rate: Learning rate eta.
+        inputs: Inputs that members share.
+        on_steps: Function that is called with the number of newly completed steps, summed over all members.
+        checkpoint: Storage for the state of an unfinished pack, or None.
+
+    Returns:
+        The trained members, in the order of the keys, as NumPy arrays.
     """
     mesh, facts = mesh_for(len(keys), network.width), traits(network)
     own = training.own_measures
@@ -252,13 +264,13 @@ def train_polynomials(
     Each polynomial is expanded at the member's initialization and trained on the same batches as the member.
 
     Args:
-        polynomial: the Taylor polynomial of the network family.
-        data: the data.
-        trained: the trained members.
-        keys: the random key of each member.
-        training: how the members were trained.
-        learning_rate: eta.
-        checkpoint: storage for the state of an unfinished cell, or None.
+        polynomial: The Taylor polynomial of the network family.
+        data: The data.
+        trained: The trained members.
+        keys: The random key of each member.
+        training: How the members were trained.
+        learning_rate: Learning rate eta.
+        checkpoint: Storage for the state of an unfinished cell, or None.
     """
     stepper = AutodiffStepper(polynomial, training.loss, training.optimizer, training.batch_size)
     with arithmetic(training.dtype):

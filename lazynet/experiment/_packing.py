@@ -38,10 +38,13 @@ def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[in
     A pack with at most one member per device is always allowed.
 
     Args:
-        seeds: the seeds of the members.
-        network: the network, with the width of the members.
-        n: number of examples per step.
-        d: number of features per example.
+        seeds: Seeds of the members.
+        network: Network, with the width of the members.
+        n: Number of examples per step.
+        d: Number of features per example.
+
+    Returns:
+        The seeds of each pack, in the given order.
     """
     sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
     if len(sizes) > 1:

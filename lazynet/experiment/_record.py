@@ -9,7 +9,13 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that a program trains in one call, identified by their point's index, their width and their seeds."""
+    """Members that a program trains in one call.
+
+    Attributes:
+        point: Index of the point in the grid.
+        width: Number of units m.
+        seeds: Seeds of the members.
+    """
 
     point: int
     width: int
@@ -21,11 +27,11 @@ class PointRecord:
     """One point in the grid.
 
     Attributes:
-        labels: the label of the value at this point, for each axis.
-        by_width: the learning rate and the scales at each width, keyed by name.
+        labels: The label of the value at this point, for each axis.
+        by_width: The learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
-        one_kernel: whether all widths have the same infinite-width kernel.
-        layers: the names of the trained arrays.
+        one_kernel: Whether all widths have the same infinite-width kernel.
+        layers: The names of the trained arrays.
     """
 
     labels: dict[str, Any]
@@ -40,11 +46,11 @@ class Record:
     """Everything needed to assemble a result, apart from the arrays of its cells.
 
     Attributes:
-        settings: the settings stored in the result.
-        axes: the part of the study that each axis varies.
-        points: the points in the grid.
-        packs: the packs of members, one for each cell.
-        keys: the random keys of all members at each width, as integers.
+        settings: The settings stored in the result.
+        axes: The part of the study that each axis varies.
+        points: The points in the grid.
+        packs: The packs of members, one for each cell.
+        keys: The random keys of all members at each width, as integers.
     """
 
     settings: dict[str, Any]
@@ -65,12 +71,23 @@ class Record:
         return [dict(zip(widths, point.by_width["learning_rate"], strict=True)) for point in self.points]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as a JSON-compatible dictionary."""
+        """Convert the record to a JSON-compatible dictionary.
+
+        Returns:
+            The dictionary.
+        """
         return {**asdict(self), "packs": [list(pack) for pack in self.packs]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
-        """Rebuild a record from the dictionary that `to_json` returned."""
+        """Rebuild a record from a dictionary.
+
+        Args:
+            values: Dictionary that `to_json` returned, or a copy that has been stored as JSON.
+
+        Returns:
+            The record.
+        """
         points = (
             PointRecord(
                 **{

@@ -47,9 +47,9 @@ class Limit:
     """The infinite-width kernel on a data set.
 
     Attributes:
-        train: the kernel on the training set.
-        test: the kernel between the test set and the training set.
-        spectrum: the spectrum of the kernel on the training set.
+        train: The kernel on the training set.
+        test: The kernel between the test set and the training set.
+        spectrum: The spectrum of the kernel on the training set.
     """
 
     train: np.ndarray
@@ -237,7 +237,14 @@ class References:
         self._warned: set[str] = set()
 
     def inputs(self, point: Point) -> SharedInputs:
-        """Return the inputs that members at a point share; they do not depend on the learning rate or the labels."""
+        """Return the inputs that members at a point share; they do not depend on the learning rate or the labels.
+
+        Args:
+            point: Point in the grid.
+
+        Returns:
+            The shared inputs.
+        """
         key = point.kernel_key, point.training
         if key not in self._inputs:
             # Successive cells usually have the same kernel, so inputs for other kernels can be dropped.
@@ -246,7 +253,21 @@ class References:
         return self._inputs[key]
 
     def limit(self, point: Point, width: int) -> Limit | None:
-        """Return the infinite-width kernel, or None if there is no analytic kernel or no predictions are requested."""
+        """Return the infinite-width kernel on the data of a point.
+
+        Args:
+            point: Point in the grid.
+            width: Number of units m, at which scales that depend on the width are evaluated.
+
+        Returns:
+            The kernel, or None if there is no analytic kernel or no predictions are requested.
+
+        Raises:
+            ValueError: If the kernel and its eigenvectors do not fit into memory.
+
+        Warns:
+            UserWarning: If the kernel is singular. The warning is issued at most once.
+        """
         if not point.training.measure.predictions:
             return None
         network, data = point.network.clone(width=width), point.data
@@ -265,6 +286,13 @@ class References:
 
         If no rate is given, the default at the largest width is used for all widths. If the parametrization scales the
         learning rate as a power of the width, however, the default rates scale in the same way.
+
+        Args:
+            point: Point in the grid.
+            widths: Numbers of units m in ascending order.
+
+        Returns:
+            The learning rate eta at each width, keyed by width.
         """
         if point.learning_rate is not None:
             return {width: at_width(point.learning_rate, width) for width in widths}
@@ -285,7 +313,16 @@ class References:
         return {width: factor * powers[width] for width in widths}
 
     def check_rate(self, point: Point, width: int, rate: float) -> None:
-        """Warn, at most once per study, if kernel descent diverges at the given learning rate."""
+        """Warn if kernel descent diverges at the given learning rate.
+
+        Args:
+            point: Point in the grid.
+            width: Number of units m.
+            rate: Learning rate eta.
+
+        Warns:
+            UserWarning: If the learning rate exceeds 2 / lambda_max. The warning is issued at most once.
+        """
         limit = self.limit(point, width) if point.training.plain else None
         if limit is not None and rate > 2 / limit.lambda_max and "rate" not in self._warned:
             self._warned.add("rate")
@@ -296,13 +333,16 @@ def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: f
     """Return 1 / lambda_max for the analytic kernel, or for the empirical kernel if there is no analytic kernel.
 
     Args:
-        network: the network, with its width set.
-        data: the data.
-        key: key of the member whose empirical kernel is used.
-        lambda_max: the largest eigenvalue of the analytic kernel, if it has already been computed.
+        network: Network, with its width set.
+        data: Training and test set.
+        key: Key of the member whose empirical kernel is used.
+        lambda_max: Largest eigenvalue of the analytic kernel, if it has already been computed.
+
+    Returns:
+        The learning rate eta for the loss 1/2 sum ||f - y||^2.
 
     Raises:
-        ValueError: if lambda_max is not positive and finite.
+        ValueError: If the largest eigenvalue is not positive and finite.
     """
     kernel = analytic_kernel(network)
     if lambda_max is None and kernel is not None:

@@ -32,7 +32,16 @@ class Values(NamedTuple):
 
 
 def assemble(cells: Sequence[Cell], record: Record) -> Result:
-    """Join all cells of a sweep, given in the order of the record's packs, into one labeled data set."""
+    """Combine the cells of a sweep into one labeled result.
+
+    Args:
+        cells: Cells in the order of `record.packs`.
+        record: Record of the sweep.
+
+    Returns:
+        An `xarray.Dataset`. Its dimensions are width, seed, step, the axes of the sweep, and further dimensions such as
+        layer. Each variable has only the dimensions on which it depends.
+    """
     import xarray
 
     settings = record.settings
@@ -66,7 +75,14 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
 
 def flags(codes: type[IntEnum]) -> dict[str, Any]:
-    """Return the netCDF attributes that list the values and the lowercase names of a variable's codes."""
+    """Return the netCDF attributes that describe the codes of a variable.
+
+    Args:
+        codes: Enumeration of the codes.
+
+    Returns:
+        The attributes `flag_values`, a list of the codes, and `flag_meanings`, a text with their lowercase names.
+    """
     return {
         "flag_values": [code.value for code in codes],
         "flag_meanings": " ".join(code.name.lower() for code in codes),
@@ -74,7 +90,17 @@ def flags(codes: type[IntEnum]) -> dict[str, Any]:
 
 
 def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `MemberStatus` of each member and the step at which its training ended."""
+    """Determine how and when the training of each member ended.
+
+    Args:
+        diverged_at: Steps at which the members diverged, or NEVER, an integer array of any shape.
+        stopped_at: Steps at which the members stopped early, or NEVER, an integer array of the same shape.
+        steps: Number of training steps.
+
+    Returns:
+        The `MemberStatus` of each member as int8, and the step at which its training ended as int64. Both arrays have
+        the shape of `diverged_at`.
+    """
     diverged, stopped = diverged_at != NEVER, stopped_at != NEVER
     ended_early = np.where(stopped, MemberStatus.STOPPED, MemberStatus.FINISHED)
     status = np.where(diverged, MemberStatus.DIVERGED, ended_early).astype(np.int8)

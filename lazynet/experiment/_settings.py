@@ -24,7 +24,16 @@ from lazynet.typing import Variables
 
 
 def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str, Any]:
-    """Return the settings of the network, the data and the training."""
+    """Return the settings of the network, the data and the training.
+
+    Args:
+        network: Network of any width.
+        data: Training and test set.
+        training: Settings with which every member is trained and measured.
+
+    Returns:
+        The settings, keyed by name. The width is not included, and functions are not converted to names.
+    """
     return {
         **limit_settings(network, data),
         "layers": layer_names_of(network, data),
@@ -45,7 +54,15 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
 
 
 def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
-    """Return the settings of the network and the data."""
+    """Return the settings of the network and the data.
+
+    Args:
+        network: Network of any width.
+        data: Training and test set.
+
+    Returns:
+        The settings, keyed by name. The width is not included, and functions are not converted to names.
+    """
     return {
         "dataset": data.name,
         **({} if data.classes is None else {"classes": data.classes}),
@@ -83,12 +100,12 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     """Return the values of user-supplied functions at fixed inputs, which distinguish functions with the same name.
 
     Args:
-        points: the points in the grid.
-        width: the width at which to evaluate networks and measures.
-        data: the data before any axis is applied.
+        points: The points in the grid.
+        width: The width at which to evaluate networks and measures.
+        data: The data before any axis is applied.
 
     Raises:
-        ValueError: if the optimizer fails to update two test arrays.
+        ValueError: If the optimizer fails to update two test arrays.
     """
     values: dict[str, list[float]] = {}
     for number, point in enumerate(points):
@@ -175,7 +192,14 @@ def _rounded(values: Any, digits: int = 5) -> list[float]:
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 hash of arrays, including their shapes and dtypes."""
+    """Compute the SHA-256 hash of arrays, including their shapes and dtypes.
+
+    Args:
+        *arrays: Arrays with any numeric dtype.
+
+    Returns:
+        The hash in hexadecimal.
+    """
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
@@ -190,9 +214,14 @@ def layer_names_of(network: Any, data: Dataset) -> list[str]:
 
 
 def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:
-    """Return settings as a JSON string in which functions are replaced by their names.
+    """Convert settings to a JSON string in which functions are replaced by their names.
 
-    If `canonical` is True, the keys are sorted.
+    Args:
+        settings: Settings of a study.
+        canonical: Whether to sort the keys.
+
+    Returns:
+        The JSON string.
     """
     return json.dumps(settings, default=_plain, sort_keys=canonical)
 

@@ -16,11 +16,11 @@ class SharedInputs(NamedTuple):
     """The inputs that members share.
 
     Attributes:
-        stepper: the stepper of the network family.
-        arrays: arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
+        stepper: The stepper of the network family.
+        arrays: Arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
             networks see the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than
             features, the components of the weights outside this space affect no output and do not change.
-        norm: the spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
+        norm: The spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
     """
 
     stepper: Stepper
@@ -39,11 +39,18 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     """Return the inputs that all members of a network family share.
 
     Args:
-        network: the network family.
-        data: the data.
-        training: how members are trained. Coordinates in the span are used only for plain descent, which moves weights
-            only along the inputs. They are not used if there are user-supplied measures, which see all features.
-        by_span: whether networks may see the inputs as coordinates in the span of all rows.
+        network: Network of any width.
+        data: Training and test set.
+        training: Settings with which the members are trained. Coordinates in the span are used only for plain descent,
+            which moves weights only along the inputs. They are not used if there are user-supplied measures, which see
+            all features.
+        by_span: Whether networks may see the inputs as coordinates in the span of all rows.
+
+    Returns:
+        The stepper, its arrays and the norm of the inputs.
+
+    Raises:
+        ValueError: If the optimizer specifies a stepper that does not support the network or the training settings.
     """
     arrays: dict[str, np.ndarray] = {}
     x, own = data.x_train, bool(training.own_measures)

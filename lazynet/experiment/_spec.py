@@ -37,13 +37,13 @@ class Spec:
     """The validated specification of a study over widths, seeds and axes.
 
     Attributes:
-        network: the network family.
-        data: the data before any axis is applied.
-        widths: numbers of hidden units, in ascending order.
-        seeds: the seeds.
-        training: how members are trained, before any axis is applied.
-        learning_rate: eta, as a number or a function of the width, or None for the default.
-        axes: the axes in the given order, including axes with a single value.
+        network: The network family.
+        data: The data before any axis is applied.
+        widths: Numbers of hidden units, in ascending order.
+        seeds: The seeds.
+        training: How members are trained, before any axis is applied.
+        learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
+        axes: The axes in the given order, including axes with a single value.
     """
 
     network: Any
@@ -85,7 +85,16 @@ class Spec:
         return list(dict.fromkeys(name for layers in names for name in layers))
 
     def settings(self, rates: Rates | None) -> dict[str, Any]:
-        """Return all settings. If an axis varies a setting, the value of that setting is the list of axis labels."""
+        """Return the settings of the study.
+
+        If an axis varies a setting, the value of that setting is the list of axis labels.
+
+        Args:
+            rates: Learning rate at each width, or None if the points have different learning rates.
+
+        Returns:
+            The settings, keyed by name.
+        """
         point = self.points[0]
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
@@ -96,9 +105,13 @@ class Spec:
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
 
     def request(self) -> str:
-        """Return the specification as canonical JSON.
+        """Return the specification of the study.
 
-        The JSON includes a hash of the data. User-supplied functions are identified by their values at fixed inputs.
+        The specification includes a hash of the data. User-supplied functions are identified by their values at fixed
+        inputs.
+
+        Returns:
+            Canonical JSON.
         """
         data = self.data
         rates = [
@@ -116,7 +129,14 @@ class Spec:
         )
 
     def record(self, rates: list[Rates]) -> Record:
-        """Return the record to store in a run folder, given the learning rate at each point and width."""
+        """Return the record to store in a run folder.
+
+        Args:
+            rates: Learning rates at each point, keyed by width.
+
+        Returns:
+            The record.
+        """
         one_rate = all(point_rates == rates[0] for point_rates in rates)
         points = tuple(
             PointRecord(
@@ -160,10 +180,23 @@ def make_spec(
     learning_rate: Scale | None = None,
     axes: Any = None,
 ) -> Spec:
-    """Return the validated specification of a study.
+    """Check the arguments of a study and return its specification.
+
+    Args:
+        network: Network of any width.
+        data: Training and test set, before any axis is applied.
+        widths: Distinct numbers of units m, in any order.
+        seeds: Number of seeds, or a list of distinct nonnegative seeds.
+        training: Settings with which every member is trained and measured, before any axis is applied.
+        learning_rate: Learning rate eta, as a positive number or a function of the width. Defaults to a rate that is
+            computed from the largest eigenvalue of the kernel.
+        axes: Mapping from names of settings to lists of values, as in `lazynet.sweep`. Defaults to no axes.
+
+    Returns:
+        The specification.
 
     Raises:
-        ValueError: if an argument is invalid. The message states the allowed values.
+        ValueError: If an argument is invalid. The message states the allowed values.
     """
     check_network(network, data.x_train)
     checked_axes = make_axes(axes, network)

@@ -33,28 +33,28 @@ class Measure:
     """Choice of what is measured for every network and compared with predictions.
 
     Args:
-        predictions: whether to compare each network with its linearization and with the infinite-width limit. If no
+        predictions: Whether to compare each network with its linearization and with the infinite-width limit. If no
             predictions are made, only `kernel_drift` needs arrays of size n_train x n_train. `lazynet.train` never
             makes predictions.
-        kernel_drift: whether to measure the empirical kernel at every snapshot.
-        sharpness: whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
+        kernel_drift: Whether to measure the empirical kernel at every snapshot.
+        sharpness: Whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
             learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain gradient descent on
             the squared loss is stable if this ratio is below 1.
-        quadratic: whether to also train the second-order Taylor polynomial of each network at initialization, which
+        quadratic: Whether to also train the second-order Taylor polynomial of each network at initialization, which
             gives quadratic_gap_train and quadratic_gap_test. This takes about four times as long as training the
             network.
-        regression: whether to measure the test errors of kernel regression with the kernel of each network, both before
+        regression: Whether to measure the test errors of kernel regression with the kernel of each network, both before
             and after training, and with the infinite-width kernel. The targets must be labels.
-        rows: number of training examples to measure networks on, or None for all of them. If a number is given, only
+        rows: Number of training examples to measure networks on, or None for all of them. If a number is given, only
             the first `rows` examples are used, and quantities such as train_loss refer to these examples only. In a
             sweep, this option requires `predictions=False`.
-        own: user-supplied measures, as a mapping from names to functions with the signature
+        own: User-supplied measures, as a mapping from names to functions with the signature
             (network, variables, variables_0, data) -> array. JAX must be able to trace the functions. Each function
             receives the network, its current and initial variables, and the examples, whose attributes x_train,
             y_train, x_test and y_test are traced arrays.
 
     Raises:
-        ValueError: if an argument is invalid.
+        ValueError: If an argument is invalid.
 
     >>> import jax.numpy as jnp, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -118,14 +118,14 @@ class Training:
     """The settings with which every member is trained and measured.
 
     Attributes:
-        steps: number of steps.
-        snapshots: number of log-spaced snapshots, or the steps at which to take snapshots.
-        loss: the loss.
-        optimizer: a `lazynet.Optimizer` or a function of the learning rate.
-        batch_size: number of examples in a batch, or None for the full batch.
+        steps: Number of steps.
+        snapshots: Number of log-spaced snapshots, or the steps at which to take snapshots.
+        loss: The loss.
+        optimizer: A `lazynet.Optimizer` or a function of the learning rate.
+        batch_size: Number of examples in a batch, or None for the full batch.
         dtype: "float32" or "float64".
-        stop: when to stop a member before its last step, or None to never stop early.
-        measure: what to measure.
+        stop: When to stop a member before its last step, or None to never stop early.
+        measure: What to measure.
     """
 
     steps: int
@@ -153,10 +153,13 @@ class Training:
         return snapshot_steps(self.steps, self.snapshots)
 
     def alone(self) -> "Training":
-        """Return a copy of this training for a single network, with predictions turned off.
+        """Return a copy of the settings for a single network, without predictions.
+
+        Returns:
+            The copy.
 
         Raises:
-            ValueError: if the measure requires predictions that only a sweep makes.
+            ValueError: If `measure` requires predictions that only a sweep makes.
         """
         for name in ("quadratic", "regression"):
             if getattr(self.measure, name):
@@ -166,8 +169,13 @@ class Training:
     def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
         """Check that the network can be trained and measured on the data with these settings.
 
+        Args:
+            network: Network, with its width set.
+            data: Training and test set.
+            learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
+
         Raises:
-            ValueError: if an argument is invalid. The message states the allowed values.
+            ValueError: If an argument is invalid. The message states the allowed values.
         """
         check_count("width", network.width)
         check_count("steps", self.steps)
@@ -196,10 +204,17 @@ class Training:
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
     def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each user-supplied measure, keyed by name.
+        """Determine the shapes of all user-supplied measures without computing them.
+
+        Args:
+            network: Network, with its width set.
+            data: Training and test set.
+
+        Returns:
+            The shape of each measure, keyed by name.
 
         Raises:
-            ValueError: if JAX cannot trace a measure, or if a measure does not return one array of real numbers.
+            ValueError: If JAX cannot trace a measure, or if a measure does not return one array of real numbers.
         """
         data = self.measured_data(data)
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
@@ -227,7 +242,14 @@ class Training:
         return shapes
 
     def measured_data(self, data: Dataset) -> Dataset:
-        """Return the data with only the training examples on which networks are measured."""
+        """Return the data with only the training examples on which networks are measured.
+
+        Args:
+            data: Training and test set.
+
+        Returns:
+            The data with the first `measure.rows` training examples, or all of them if `measure.rows` is None.
+        """
         rows = self.measure.rows
         if rows is None:
             return data
@@ -317,10 +339,25 @@ def make_training(
 ) -> Training:
     """Build the training settings from the arguments of a study.
 
-    By default, networks are trained by full-batch descent on the squared loss.
+    Args:
+        steps: Number of training steps.
+        loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
+        optimizer: Name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an optax
+            optimizer.
+        batch_size: Number of examples per step. Defaults to the full batch.
+        snapshots: Number of log-spaced snapshots, a sequence of the steps at which to take snapshots, or None for at
+            least 20 snapshots, with more for long training so that successive steps differ by a factor of at most about
+            1.5.
+        stop: Condition under which a member stops before its last step. Defaults to no early stopping.
+        measure: Choice of what is measured. Defaults to `Measure()`.
+        dtype: Dtype in which networks are trained, "float32" or "float64".
+
+    Returns:
+        The settings. Settings that depend on the network and the data are checked later, by `Training.check`.
 
     Raises:
-        ValueError: if the loss, the optimizer or the measure is invalid.
+        ValueError: If `loss`, `optimizer` or `measure` is invalid, or if `snapshots` is None and `steps` is not a
+            positive integer.
     """
     if not isinstance(measure, Measure | None):
         raise ValueError(f"measure must be a lazynet.Measure or None, got {measure!r}.")

@@ -10,7 +10,7 @@ from lazynet.kernels._families import analytic_kernel
 from lazynet.kernels._krylov import (
     COLUMNS,
     EPS,
-    SEEING,
+    MIN_RANDOM_COLUMNS,
     Error,
     Lanczos,
     basis_limit,
@@ -18,7 +18,7 @@ from lazynet.kernels._krylov import (
     largest_eigenvalue,
     with_random_columns,
 )
-from lazynet.kernels._monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, whole
+from lazynet.kernels._monte_carlo import MonteCarloKernel, layer_kernels, monte_carlo_kernel, sum_layer_kernels
 from lazynet.kernels._operators import CrossOperator, KernelOperator, error_norm
 from lazynet.kernels._solve import FACTORED, RANK, complexity, complexity_and_smallest, solve
 from lazynet.kernels._spectrum import (
@@ -40,8 +40,8 @@ __all__ = [
     "COLUMNS",
     "EPS",
     "FACTORED",
+    "MIN_RANDOM_COLUMNS",
     "RANK",
-    "SEEING",
     "WORKING",
     "CrossOperator",
     "Error",
@@ -80,6 +80,6 @@ __all__ = [
     "spectral_density",
     "spectrum",
     "start_covariance",
-    "whole",
+    "sum_layer_kernels",
     "with_random_columns",
 ]

@@ -67,10 +67,13 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 def limit_key(network: Any) -> Hashable:
     """Return a key that two networks share only if they are in the same family and have the same infinite-width kernel.
 
-    By default, the key is the network itself.
+    By default, the key is the network itself. Register the key of a new family with `limit_key.register`.
 
     Args:
         network: Network of any type.
+
+    Returns:
+        A hashable key.
     """
     return network
 

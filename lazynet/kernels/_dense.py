@@ -104,6 +104,9 @@ def dense_operator(k: SquareKernel) -> KernelOperator:
     Args:
         k: Kernel matrix, shape (n, n). Entries in float32 are not converted.
 
+    Returns:
+        A `KernelOperator` with the dtype of `k` if this is float64 or float32, and with dtype float64 otherwise.
+
     Raises:
         ValueError: If `k` is not a finite symmetric matrix.
 

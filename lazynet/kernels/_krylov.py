@@ -27,7 +27,8 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
 COLUMNS = TOGETHER  # number of columns that a product can process at the cost of a single column
-SEEING = 4  # minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show
+# Minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show.
+MIN_RANDOM_COLUMNS = 4
 PARTS = 4  # number of parts into which sums are split, fixed so that results do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
 LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and maximum number of vectors in a basis
@@ -62,6 +63,9 @@ class Product(Protocol):
 def check_tolerance(tolerance: float | None) -> None:
     """Check that a tolerance is valid.
 
+    Args:
+        tolerance: Tolerance to check, or None for the default.
+
     Raises:
         ValueError: If `tolerance` is given but is not positive and finite.
     """
@@ -70,10 +74,16 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 def basis_limit(n: int) -> int:
-    """Return the largest number of vectors of length n that a basis may contain.
+    """Return the largest number of vectors of length n that a Krylov basis may contain.
+
+    Args:
+        n: Length of the vectors.
+
+    Returns:
+        The number of float64 vectors that fit into the available memory, with room for a copy, but at most 3000.
 
     Raises:
-        ValueError: If not even `LEAST` vectors fit into memory.
+        ValueError: If not even 128 vectors fit into memory.
     """
     # The factor 2 allows for a copy when the basis grows.
     bytes_per_vector = 2 * 8 * n
@@ -82,8 +92,16 @@ def basis_limit(n: int) -> int:
 
 
 def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_more"]:
-    """Append reproducible random columns to b."""
-    count = max(COLUMNS - b.shape[1], SEEING)
+    """Append random columns to a block of vectors.
+
+    Args:
+        b: Block of vectors, shape (n, k).
+
+    Returns:
+        The vectors, followed by at least 4 columns of standard normal numbers, shape (n, k_more) with k_more at least
+        8. The random columns are the same in every call with the same shape.
+    """
+    count = max(COLUMNS - b.shape[1], MIN_RANDOM_COLUMNS)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)
 
 
@@ -206,7 +224,11 @@ class Lanczos:
         return factor @ self.ritz[1][self.multiplied - factor.shape[1] :]
 
     def vectors(self) -> Float[np.ndarray, "n m"]:
-        """Return the Ritz vectors, which take the place of the eigenvectors of K when f(K) b is computed."""
+        """Compute the Ritz vectors, which take the place of the eigenvectors of K when f(K) b is computed.
+
+        Returns:
+            The Ritz vectors as columns, shape (n, m).
+        """
         return self.basis[: self.multiplied].T @ self.ritz[1]
 
 
@@ -219,6 +241,9 @@ def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.
+
+    Returns:
+        The largest eigenvalue.
 
     >>> largest_eigenvalue(np.diag([1.0, 3.0]))
     3.0

@@ -84,7 +84,7 @@ def monte_carlo_kernel(
 
 @partial(jax.jit, static_argnames="network")
 def _kernel_at_start(network: Any, key: Array, x1: Array, x2: Array | None) -> Array:
-    return whole(layer_kernels(network, dict(network.init(key, x1)), x1, x2))
+    return sum_layer_kernels(layer_kernels(network, dict(network.init(key, x1)), x1, x2))
 
 
 def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | None = None) -> dict[int, Array]:
@@ -108,7 +108,14 @@ def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | Non
     return {position: blocks[position][:, 0, :, 0] for position in sorted(blocks)}
 
 
-def whole(parts: dict[int, Array]) -> Array:
-    """Return the sum of the contributions from `layer_kernels`, which is the empirical kernel of shape (n1, n2)."""
+def sum_layer_kernels(parts: dict[int, Array]) -> Array:
+    """Sum the contributions of all trained arrays to the empirical kernel.
+
+    Args:
+        parts: Kernels returned by `layer_kernels`, each of shape (n1, n2).
+
+    Returns:
+        The empirical kernel, averaged over outputs, shape (n1, n2).
+    """
     first, *rest = parts.values()
     return sum(rest, first)

@@ -54,12 +54,23 @@ class KernelOperator:
         return self.n, self.n
 
     def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Iterate over the blocks of the upper triangle, each given by its row slice, column slice and entries."""
+        """Iterate over the blocks of the upper triangle.
+
+        Yields:
+            The row slice, the column slice and the entries of each block.
+        """
         for rows, columns in upper_tiles(self.n, self._size):
             yield rows, columns, self._block(rows, columns)
 
     def dense(self) -> Float[np.ndarray, "n n"]:
-        """Return the matrix in float64."""
+        """Return the kernel as a matrix.
+
+        Returns:
+            The matrix in float64, shape (n, n).
+
+        Raises:
+            ValueError: If the matrix does not fit into memory.
+        """
         check_fits(f"A dense kernel of {self.n} rows", 8 * self.n**2, available_memory())
         result = np.empty(self.shape)
         for rows, columns, block in self.blocks():
@@ -68,12 +79,23 @@ class KernelOperator:
         return result
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
-        """Return the diagonal in float64."""
+        """Return the diagonal.
+
+        Returns:
+            The diagonal in float64, shape (n,).
+        """
         slices = tiles(self.n, self._size)
         return np.concatenate([np.diag(self._block(rows, rows)).astype(np.float64) for rows in slices])
 
     def columns(self, index: np.ndarray) -> Float[np.ndarray, "n r"]:
-        """Return the columns with the given distinct indices, in float64."""
+        """Return selected columns.
+
+        Args:
+            index: Distinct indices of the columns, an integer array of shape (r,).
+
+        Returns:
+            The columns in float64, shape (n, r).
+        """
         result = np.empty((self.n, len(index)))
         for rows, columns, block in self.blocks():
             (selected,) = np.nonzero((index >= columns.start) & (index < columns.stop))
@@ -84,7 +106,13 @@ class KernelOperator:
         return result
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        """Return K v in float64.
+        """Compute K v.
+
+        Args:
+            v: Vectors as columns, shape (n, k).
+
+        Returns:
+            The product in float64, shape (n, k).
 
         Raises:
             ValueError: If `v` does not have n rows.
@@ -101,9 +129,17 @@ class KernelOperator:
 
 
 def error_norm(rounding: float, diagonal: float, n: int) -> float:
-    """Return a conservative estimate of the spectral norm of a matrix of rounding errors.
+    """Return a conservative estimate of the spectral norm of the rounding errors in a kernel.
 
     The estimate is twice the typical norm of a matrix of independent errors.
+
+    Args:
+        rounding: Error of an entry relative to the largest entry.
+        diagonal: Largest diagonal entry of the kernel.
+        n: Number of rows.
+
+    Returns:
+        The estimated spectral norm, in the units of the kernel.
     """
     return 2 * rounding * diagonal * float(np.sqrt(n))
 
@@ -158,7 +194,14 @@ class CrossOperator:
         self._block = lambda rows, columns: kernel(x1[rows], x2[columns], dtype=dtype)
 
     def product(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n1 k"]:
-        """Return K v in float64."""
+        """Compute K v.
+
+        Args:
+            v: Vectors as columns, shape (n, k).
+
+        Returns:
+            The product in float64, shape (n1, k).
+        """
         result = np.zeros((self.shape[0], v.shape[1]))
         for rows in tiles(self.shape[0], BLOCK):
             for columns in tiles(self.shape[1], BLOCK):

@@ -60,9 +60,22 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
 def complexity_and_smallest(
     k: SquareKernel | KernelOperator, y: Targets, tolerance: float = 1e-5
 ) -> tuple[float, float]:
-    """Return the complexity and the smallest eigenvalue of the kernel; the arguments are the same as for `complexity`.
+    """Compute the complexity measure and the smallest eigenvalue of a kernel.
 
-    If the kernel is not factored, the returned eigenvalue is only an upper bound on the smallest eigenvalue.
+    Args:
+        k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
+        y: Targets, shape (n,) or (n, k).
+        tolerance: Target relative error of the complexity, as in `lazynet.complexity`.
+
+    Returns:
+        The complexity and the smallest eigenvalue. For operators and for matrices with more than 16,000 rows, the
+        second value is only an upper bound on the smallest eigenvalue.
+
+    Raises:
+        ValueError: If `k` is not a finite, symmetric and positive definite matrix, or if `y` does not match the kernel.
+
+    Warns:
+        UserWarning: If the tolerance is not reached.
     """
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)

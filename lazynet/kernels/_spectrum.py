@@ -59,6 +59,13 @@ def upper_tiles(n: int, size: int) -> Iterator[tuple[slice, slice]]:
 def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
     """Check a kernel matrix and return it as a NumPy float64 array.
 
+    Args:
+        k: Kernel matrix, shape (n, n), with any real dtype.
+        name: Name of the kernel in error messages.
+
+    Returns:
+        The kernel in float64, shape (n, n).
+
     Raises:
         ValueError: If `k` is not a finite symmetric matrix.
     """
@@ -100,6 +107,13 @@ def check_symmetric(matrix: np.ndarray, name: str) -> float:
 
 def check_targets(y: AnyArray, n: int) -> np.ndarray:
     """Check targets and return them as a NumPy float64 array.
+
+    Args:
+        y: Targets, shape (n,) or (n, k), with any real dtype.
+        n: Number of rows of the kernel.
+
+    Returns:
+        The targets in float64, with the shape of `y`.
 
     Raises:
         ValueError: If the targets are not a finite array of shape (n,) or (n, k).
@@ -217,16 +231,40 @@ class Inverse:
         self._matrix = matrix
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """Return K^-1 y, which has the same shape as `y`."""
+        """Compute K^-1 y.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+
+        Returns:
+            The solution in float64, with the shape of `y`.
+        """
         return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
 
     def quadratic_form(self, y: np.ndarray) -> float:
-        """Return y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, computed as the squared norm of L^-1 y."""
+        """Compute y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, as the squared norm of L^-1 y.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+
+        Returns:
+            The quadratic form.
+        """
         half = scipy.linalg.solve_triangular(self._factor[0], y, lower=True, check_finite=False)
         return float(np.sum(half**2))
 
     def complexity(self, y: Targets) -> float:
-        """Return sqrt(2 y' K^-1 y / n); see `lazynet.complexity`."""
+        """Compute the complexity measure sqrt(2 y' K^-1 y / n); see `lazynet.complexity`.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+
+        Returns:
+            The complexity.
+
+        Raises:
+            ValueError: If `y` is not finite or does not match the kernel.
+        """
         targets = check_targets(y, len(self._matrix))
         return float(np.sqrt(2 * self.quadratic_form(targets) / len(targets)))
 

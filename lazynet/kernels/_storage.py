@@ -102,6 +102,10 @@ def kernel_operator(
 def check_storage(dtype: str, storage: str | None) -> None:
     """Check the dtype and the storage of a kernel operator.
 
+    Args:
+        dtype: Dtype of the entries, "float64" or "float32".
+        storage: "memory", "disk", "devices", "none", or None for the default.
+
     Raises:
         ValueError: If `dtype` or `storage` is unknown.
     """
@@ -111,7 +115,17 @@ def check_storage(dtype: str, storage: str | None) -> None:
 
 
 def choose_storage(n: int, dtype: str, room: int) -> str:
-    """Return the default storage for a kernel of n rows, given `room` bytes of host memory for its entries."""
+    """Return the default storage for the entries of a kernel.
+
+    Args:
+        n: Number of rows.
+        dtype: Dtype of the entries, "float64" or "float32".
+        room: Host memory available for the entries, in bytes.
+
+    Returns:
+        "devices" if there are accelerators and the kernel fits into their memory, otherwise "memory" if the upper
+        triangle fits into `room` bytes, and otherwise "disk".
+    """
     devices = float64_devices()
     if devices[0].platform != "cpu" and np.dtype(dtype).itemsize * n**2 <= device_memory(devices):
         return "devices"
@@ -124,8 +138,11 @@ def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
     Args:
         n: Number of rows.
         d: Number of input features.
-        dtype: Dtype of the entries.
+        dtype: Dtype of the entries, "float64" or "float32".
         storage: "memory", "disk", "devices" or "none".
+
+    Returns:
+        A `lazynet.plan.Job`. Its `bytes` is empty if the entries are not stored.
 
     >>> kernel_job(1000, 10, "float32", "none").bytes
     {}

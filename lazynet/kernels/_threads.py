@@ -29,6 +29,9 @@ def narrow_products(rows: int = 1) -> Iterator[None]:
 
     Args:
         rows: Number of rows of the largest square matrix that is decomposed inside the context.
+
+    Returns:
+        A context manager.
     """
     if rows > FEW:
         yield
@@ -53,9 +56,17 @@ os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def in_threads(f: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply a function to each item in parallel and return the results in order.
+    """Apply a function to each item in parallel.
 
-    The calling thread takes part in the work, because pool threads take a while to wake up.
+    The calling thread takes part in the work, because pool threads take a while to wake up. An exception raised by `f`
+    is propagated to the caller.
+
+    Args:
+        f: Function of one item. It should release the global interpreter lock.
+        items: Items to process.
+
+    Returns:
+        The results, in the order of the items.
     """
     items = list(items)
     results: dict[int, Result] = {}

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+__all__ = ["LOSSES", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
+
+# How a loss combines the losses of individual examples.
 Reduction = Literal["sum", "mean"]
 
 
@@ -54,6 +57,9 @@ class Loss:
 def squared() -> Loss:
     """Return the squared loss L = 1/2 sum_i ||f(x_i) - y_i||^2 (Arora et al. 2019, equation (2)).
 
+    Returns:
+        A `Loss` that is summed over examples.
+
     >>> squared().reduction
     'sum'
     """
@@ -65,6 +71,9 @@ def logistic(reduction: Reduction = "mean") -> Loss:
 
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.
+
+    Returns:
+        A `Loss` for predictions and targets of shape (n,).
 
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
@@ -84,6 +93,9 @@ def softmax(reduction: Reduction = "mean") -> Loss:
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.
 
+    Returns:
+        A `Loss` for predictions and targets of shape (n, k).
+
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
 
@@ -100,6 +112,9 @@ def hinge(reduction: Reduction = "mean") -> Loss:
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.
 
+    Returns:
+        A `Loss` for predictions and targets of shape (n,).
+
     Raises:
         ValueError: If `reduction` is neither "sum" nor "mean".
 
@@ -110,6 +125,7 @@ def hinge(reduction: Reduction = "mean") -> Loss:
     return Loss("hinge", optax.losses.hinge_loss, reduction)
 
 
+# Functions that create the named losses with their default reductions.
 LOSSES: dict[str, Callable[[], Loss]] = {
     "squared": squared,
     "logistic": logistic,
@@ -123,6 +139,9 @@ def get_loss(loss: str | Loss) -> Loss:
 
     Args:
         loss: "squared", "logistic", "softmax", "hinge", or a `Loss`.
+
+    Returns:
+        A `Loss`.
 
     Raises:
         ValueError: If the name of the loss is unknown.

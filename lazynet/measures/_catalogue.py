@@ -90,7 +90,16 @@ class Quantity:
     measure: Callable[..., Array] | None = None
 
     def measured(self, network: Any, variables: Any, variables_0: Any, data: Any) -> Array:
-        """Return the array that `measure` computes.
+        """Measure the quantity.
+
+        Args:
+            network: Network to measure.
+            variables: Current variables of the network.
+            variables_0: Initial variables of the network.
+            data: Object with the arrays x_train, y_train, x_test and y_test as attributes.
+
+        Returns:
+            The array that `measure` returns.
 
         Raises:
             ValueError: If `measure` is None, or if the number of axes of the array does not match `dims`.
@@ -119,22 +128,44 @@ def add(kind: str, *quantities: Quantity) -> None:
 
 
 def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
-    """Return the quantities in one kind of result, keyed by name and listed in display order."""
+    """Return the catalogue of quantities for one kind of result.
+
+    Args:
+        kind: Kind of result, as stored in its attribute `kind`.
+
+    Returns:
+        A read-only mapping from names to quantities, in display order.
+
+    Raises:
+        KeyError: If no result has this kind.
+    """
     return MappingProxyType(_kinds[kind])
 
 
 def registered() -> tuple[Quantity, ...]:
-    """Return the user-defined quantities, in the order in which they were registered."""
+    """Return the user-defined quantities.
+
+    Returns:
+        The quantities, in the order in which they were registered.
+    """
     return tuple(quantity for quantity in _kinds["sweep"].values() if quantity.measure is not None)
 
 
 def settings_by_width() -> tuple[str, ...]:
-    """Return the names of the settings that may be functions of the width."""
+    """Return the names of the settings that may be functions of the width.
+
+    Returns:
+        The names, in the order of the catalogue.
+    """
     return tuple(name for name, quantity in catalogue().items() if quantity.dims == ("width",) and name != "width")
 
 
 def reserved_names() -> set[str]:
-    """Return the names that user-defined measures must not use."""
+    """Return the names that user-defined measures must not use.
+
+    Returns:
+        The names of all quantities in sweeps and of the other arrays that training records.
+    """
     return {*_kinds["sweep"], *RECORDS}
 
 
@@ -201,7 +232,17 @@ def unregister_quantity(name: str) -> None:
 
 
 def label_result(result: Result, kind: str) -> None:
-    """Set a result's kind and schema, and the long name and unit of each variable."""
+    """Set the attributes of a result and of its variables in place.
+
+    The result gets the attributes `kind` and `schema`, and each variable in the catalogue gets its long name and unit.
+
+    Args:
+        result: Result to label, an `xarray.Dataset`.
+        kind: Kind of result.
+
+    Raises:
+        KeyError: If no result has this kind.
+    """
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     # Results of other kinds also contain quantities of sweeps.
     for name, quantity in {**catalogue(), **catalogue(kind)}.items():
@@ -216,6 +257,10 @@ def reference(kind: str = "sweep") -> str:
 
     Args:
         kind: Kind of result, as stored in its attribute `kind`.
+
+    Returns:
+        The table, which has one row for each variable. If the table contains predicted exponents, a sentence below it
+        explains the symbols.
 
     Raises:
         KeyError: If no result has this kind.

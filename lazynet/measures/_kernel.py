@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from lazynet.kernels import layer_kernels, whole
+from lazynet.kernels import layer_kernels, sum_layer_kernels
 from lazynet.networks import Network
 from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
@@ -82,4 +82,4 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
     Returns:
         Kernel, shape (n, n).
     """
-    return whole(layer_kernels(network, variables, data.x_train))
+    return sum_layer_kernels(layer_kernels(network, variables, data.x_train))

@@ -9,7 +9,6 @@ from lazynet.networks._cost import (
     forward_cost,
     gradient_operations,
     kernel_operations,
-    parameter_bytes,
     step_bytes,
     timing_network,
 )
@@ -17,8 +16,8 @@ from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks._protocol import Network, layer_names
-from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, setting_fields, traits
-from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
+from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, traits
+from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, weights
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,11 +55,8 @@ __all__ = [
     "kernel_operations",
     "layer_names",
     "linearize",
-    "output_factor",
-    "parameter_bytes",
     "patches",
     "quadratic",
-    "setting_fields",
     "step_bytes",
     "timing_network",
     "traits",

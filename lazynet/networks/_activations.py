@@ -12,6 +12,7 @@ from jax import Array
 
 from lazynet.typing import AnyArray
 
+# An elementwise function of one array.
 Function = Callable[[AnyArray], Array]
 
 
@@ -56,6 +57,7 @@ def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
     return Activation(name, function, lipschitz, False)
 
 
+# Activations that can be given by name.
 # The largest slope of erf is 2 / sqrt(pi), at z = 0; the largest slope of gelu is Phi(z) + z phi(z), at z = sqrt(2);
 # the largest slope of silu is reached at z = 2.39936.
 ACTIVATIONS = {
@@ -84,6 +86,12 @@ def get_activation(activation: str | Function) -> Activation:
     Args:
         activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
             equivalent to their names. For example, `jax.nn.relu` is treated like "relu".
+
+    Returns:
+        The activation.
+
+    Raises:
+        KeyError: If `activation` is a string that is not a name in `ACTIVATIONS`.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
@@ -132,5 +140,16 @@ def _why_not_elementwise(function: Function) -> str:
 
 
 def value_and_slope(activation: str | Function, z: AnyArray) -> tuple[Array, Array]:
-    """Return sigma(z) and sigma'(z) elementwise, with relu'(0) = 0 as in JAX."""
+    """Compute sigma(z) and sigma'(z) elementwise, with relu'(0) = 0 as in JAX.
+
+    Args:
+        activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array.
+        z: Pre-activations, a floating-point array of any shape.
+
+    Returns:
+        The arrays sigma(z) and sigma'(z), which have the shape and dtype of `z`.
+
+    Raises:
+        KeyError: If `activation` is a string that is not a name in `ACTIVATIONS`.
+    """
     return jax.jvp(get_activation(activation).function, (z,), (jnp.ones_like(z),))

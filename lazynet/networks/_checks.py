@@ -52,6 +52,12 @@ def check_network(network: Any, x: AnyArray) -> None:
 def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
     """Check that a user-supplied network varies with the width and the seed, if several widths or seeds are given.
 
+    Args:
+        network: Network to check. Networks without user-supplied functions are not checked.
+        widths: Widths in ascending order.
+        seeds: Seeds.
+        x: Input rows, shape (n, d).
+
     Raises:
         ValueError: If two keys give the same initial parameters, or two widths give the same number of parameters.
     """

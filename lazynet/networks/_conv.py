@@ -72,9 +72,17 @@ class ConvNet(SingleHidden):
 
 
 def patches(network: ConvNet, x: AnyArray) -> AnyArray:
-    """Return the patches of each row of x.
+    """Extract the patches of each input row.
 
-    The input x has shape (n, d), and the result has shape (n, P, features per patch).
+    Args:
+        network: Convolutional network, which defines the size, the stride and the layout of the patches.
+        x: Inputs, shape (n, d).
+
+    Returns:
+        The patches, shape (n, P, features per patch).
+
+    Raises:
+        ValueError: If d does not match `network.image`, or if a signal is shorter than the filter.
     """
     return x[:, patch_features(network, x.shape[1])]
 

@@ -10,7 +10,12 @@ from lazynet.networks._two_layer import TwoLayer
 
 
 def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
-    """Estimate the cost of computing the outputs for n rows of d features.
+    """Estimate the cost of computing the outputs of a network.
+
+    Args:
+        network: Network, with its width set.
+        n: Number of input rows.
+        d: Number of features per row.
 
     Returns:
         The number of floating-point operations, and the size in bytes of all float32 intermediates.
@@ -24,11 +29,19 @@ def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
 
 
 def gradient_operations(network: Network, n: int, d: int) -> float:
-    """Return the number of operations needed to compute the outputs and the gradient for n rows of d features.
+    """Estimate the number of operations needed to compute the outputs and the gradient of a network.
 
     Computing the gradient with respect to the trained weights takes as many operations as computing the outputs, and so
     does computing the gradient with respect to the values of the lower layers. A network with one hidden layer has no
     lower layer.
+
+    Args:
+        network: Network, with its width set.
+        n: Number of input rows.
+        d: Number of features per row.
+
+    Returns:
+        The number of floating-point operations.
     """
     forward, layer = forward_cost(network, n, d)[0], traits(network).hidden_layer
     if layer is None:
@@ -37,9 +50,17 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 
 
 def kernel_operations(network: Network, n: int, d: int) -> float:
-    """Return the number of operations needed to compute the empirical kernel on n rows.
+    """Estimate the number of operations needed to compute the empirical kernel of a network.
 
     The kernel is computed from slopes or per-output gradients.
+
+    Args:
+        network: Network, with its width set.
+        n: Number of input rows.
+        d: Number of features per row.
+
+    Returns:
+        The number of floating-point operations.
     """
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
@@ -48,9 +69,17 @@ def kernel_operations(network: Network, n: int, d: int) -> float:
 
 
 def step_bytes(network: Network, n: int, d: int) -> int:
-    """Return the number of bytes that a training step on n rows reads and writes.
+    """Estimate the number of bytes that a training step reads and writes.
 
-    The count covers the weights and the float32 intermediates.
+    The estimate covers the weights and the float32 intermediates.
+
+    Args:
+        network: Network, with its width set.
+        n: Number of input rows.
+        d: Number of features per row.
+
+    Returns:
+        The number of bytes.
     """
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
@@ -63,7 +92,14 @@ def parameter_bytes(network: Network, d: int) -> int:
 
 
 def timing_network(width: int) -> TwoLayer:
-    """Return a network with a hand-written stepper, for timing training steps on a machine."""
+    """Return a network with a hand-written stepper, for timing training steps on a machine.
+
+    Args:
+        width: Number of units m.
+
+    Returns:
+        A `TwoLayer` network.
+    """
     return TwoLayer(width=width)
 
 

@@ -29,11 +29,26 @@ class Linearized:
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
-        """Return the variables of the network's Taylor polynomial about the given variables."""
+        """Return the variables of the network's Taylor polynomial about the given variables.
+
+        Args:
+            variables: Variables of the network.
+
+        Returns:
+            The variables, in which the collections "params" and "origin" hold the same arrays.
+        """
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: Array) -> Array:
-        """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
+        """Compute the outputs of the polynomial.
+
+        Args:
+            variables: Variables of the polynomial, as returned by `at` and then trained.
+            x: Inputs, shape (n, d).
+
+        Returns:
+            The outputs, shape (n,) or (n, k).
+        """
         rest = {name: value for name, value in variables.items() if name not in ("params", "origin")}
         origin = variables["origin"]
         move = jax.tree.map(lambda now, start: now - start, variables["params"], origin)

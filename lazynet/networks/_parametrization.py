@@ -29,6 +29,7 @@ class Parametrization(NamedTuple):
     learning_rate: float
 
 
+# Parametrizations that can be given by name.
 # As m grows, the initial outputs of mean-field networks with several hidden layers vanish and nothing is learned.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),
@@ -44,6 +45,12 @@ PARAMETRIZATIONS = {
 
 def get_parametrization(parametrization: str | Parametrization) -> Parametrization:
     """Return the parametrization with the given name, or check and return a given parametrization.
+
+    Args:
+        parametrization: Name in `PARAMETRIZATIONS`, or a `Parametrization`.
+
+    Returns:
+        A `Parametrization` whose exponents are Python floats.
 
     Raises:
         ValueError: If the name is unknown, or an exponent is missing or not finite.

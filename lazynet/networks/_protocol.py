@@ -24,23 +24,50 @@ class Network(Protocol):
         ...
 
     def clone(self, **changes: Any) -> "Network":
-        """Return a copy of the network with the given fields changed."""
+        """Return a copy of the network with the given fields changed.
+
+        Args:
+            **changes: New values of fields, such as `width`.
+
+        Returns:
+            The copy.
+        """
         ...
 
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
-        """Return the initial variables in the dtype of x, with the trainable arrays in "params".
+        """Draw the initial variables.
 
-        The input rows x have shape (n, d).
+        Args:
+            key: JAX random key.
+            x: Input rows, shape (n, d), which determine the shapes and the dtype of the variables.
+
+        Returns:
+            The variables in the dtype of `x`, with the trainable arrays in "params".
         """
         ...
 
     def apply(self, variables: Variables, x: AnyArray, /) -> Any:
-        """Return the outputs as an array, of shape (n,) for one output or (n, k) for several."""
+        """Compute the outputs.
+
+        Args:
+            variables: Variables of the network.
+            x: Input rows, shape (n, d).
+
+        Returns:
+            The outputs as an array, of shape (n,) for one output or (n, k) for several.
+        """
         ...
 
 
 def layer_names(params: Any) -> list[str]:
-    """Return the path of each trained array, such as "Dense_0/kernel", in the order of `jax.tree.leaves`."""
+    """Return the path of each trained array, such as "Dense_0/kernel".
+
+    Args:
+        params: Trained arrays of a network, as a pytree.
+
+    Returns:
+        The paths, in the order of `jax.tree.leaves`.
+    """
     return [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]

@@ -63,7 +63,14 @@ class LayerScaling(NamedTuple):
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LayerScaling":
-        """Rebuild a record from the JSON form of its `_asdict()`."""
+        """Rebuild a record from its JSON form.
+
+        Args:
+            record: JSON form of the dictionary that `_asdict()` returned.
+
+        Returns:
+            The record.
+        """
         (a1, a2, a3), (b1, b2, b3), rate = record["parametrization"]
         return cls(**{**record, "parametrization": Parametrization((a1, a2, a3), (b1, b2, b3), rate)})
 
@@ -138,6 +145,12 @@ def traits(network: Any) -> Traits:
 
 def hidden_layer_of(network: Any) -> HiddenLayer:
     """Return the `HiddenLayer` form of a network.
+
+    Args:
+        network: Network of any type.
+
+    Returns:
+        The `HiddenLayer` form.
 
     Raises:
         TypeError: If the network does not have this form.

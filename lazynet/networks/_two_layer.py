@@ -17,6 +17,7 @@ from lazynet.networks._parametrization import PARAMETRIZATIONS
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, setting_fields, traits
 from lazynet.typing import AnyArray, Variables
 
+# A number, or a function that maps the width to a number.
 Scale = float | int | Callable[[int], float]
 
 TRAINED_PARTS = ("hidden", "readout", "both")
@@ -24,7 +25,15 @@ READOUTS = ("sign", "gaussian")
 
 
 def at_width(scale: Scale, width: int) -> float:
-    """Return the value of a scale at a given width; the scale is a number or a function of the width."""
+    """Evaluate a scale at a given width.
+
+    Args:
+        scale: Number, or function that maps the width to a number.
+        width: Number of units m.
+
+    Returns:
+        The value of the scale.
+    """
     return float(scale(width) if callable(scale) else scale)
 
 
@@ -160,7 +169,15 @@ def output_factor(network: SingleHidden) -> float:
 def weights(variables: Variables, name: str) -> AnyArray:
     """Return the trained or fixed array with the given name.
 
-    In a two-layer network, "hidden" has shape (m, d) and "readout" has shape (m, k).
+    Args:
+        variables: Variables of the network.
+        name: Name of the array. In a two-layer network, "hidden" has shape (m, d) and "readout" has shape (m, k).
+
+    Returns:
+        The array.
+
+    Raises:
+        KeyError: If the variables contain no array with this name.
     """
     return variables["params"][name] if name in variables["params"] else variables["fixed"][name]
 

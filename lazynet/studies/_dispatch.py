@@ -40,9 +40,9 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
-        result: result of `lazynet.sweep` with no axes other than width and seed.
-        band: largest allowed distance between the fitted and the predicted exponent, positive.
-        corrections: whether to also fit the form a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at
+        result: Result of `lazynet.sweep` with no axes other than width and seed.
+        band: Largest allowed distance between the fitted and the predicted exponent, positive.
+        corrections: Whether to also fit the form a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at
             infinite width (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the
             status of the row.
 
@@ -50,7 +50,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         A `Verdict`.
 
     Raises:
-        ValueError: if the band is not positive and finite, if the result has axes other than width and seed, or if
+        ValueError: If the band is not positive and finite, if the result has axes other than width and seed, or if
             there is no verdict for this kind of result.
 
     >>> import lazynet as lz
@@ -84,14 +84,14 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     Measurements are drawn as solid lines, and bands show the range over seeds. Theory is drawn as dashed lines.
 
     Args:
-        result: result of a study. A sweep must have no axes other than width and seed.
-        verdict: verdict on a sweep; computed if None.
+        result: Result of a study. A sweep must have no axes other than width and seed.
+        verdict: Verdict on a sweep; computed if None.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.
 
     Raises:
-        ValueError: if no study produces results of this kind, if a sweep has axes other than width and seed, or if
+        ValueError: If no study produces results of this kind, if a sweep has axes other than width and seed, or if
             `verdict` is given for a kind of result that has no verdict.
 
     >>> import lazynet as lz
@@ -115,13 +115,13 @@ def merge_shards(out: str | Path) -> Result:
     The result and its verdict, if any, are written to the same folder.
 
     Args:
-        out: the folder that the shards share.
+        out: The folder that the shards share.
 
     Returns:
         The result that the study would have produced without shards.
 
     Raises:
-        ValueError: if the folder does not contain a study, if a process is still working on the study, or if a cell is
+        ValueError: If the folder does not contain a study, if a process is still working on the study, or if a cell is
             missing or damaged.
 
     >>> import tempfile, lazynet as lz
@@ -139,7 +139,7 @@ def _kind_of(result: Result) -> str:
     """Return the kind of a result.
 
     Raises:
-        ValueError: if no study produces results of this kind.
+        ValueError: If no study produces results of this kind.
     """
     kind = result.attrs.get("kind")
     if kind not in FIGURES:

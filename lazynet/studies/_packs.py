@@ -28,11 +28,11 @@ def pack_task(
     """Return the task that trains a pack of networks.
 
     Args:
-        spec: the specification of the study.
-        number: index of the pack.
-        pack: the pack of networks.
-        compute: function compute(progress, checkpoint) that returns the arrays of the pack.
-        losses: function that takes these arrays and returns the final loss of each network.
+        spec: The specification of the study.
+        number: Index of the pack.
+        pack: The pack of networks.
+        compute: Function compute(progress, checkpoint) that returns the arrays of the pack.
+        losses: Function that takes these arrays and returns the final loss of each network.
     """
     point = spec.points[pack.point]
 
@@ -54,8 +54,8 @@ def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return half the sum of squared errors for each network, as an array of shape (member,).
 
     Args:
-        predictions: predictions of the networks, (member, n) or (member, n, k).
-        y: targets, (n,) or (n, k).
+        predictions: Predictions of the networks, (member, n) or (member, n, k).
+        y: Targets, (n,) or (n, k).
     """
     return np.sum((predictions - y).reshape(len(predictions), -1) ** 2, axis=1) / 2
 

@@ -9,6 +9,7 @@ from lazynet.typing import Axes
 # The palette of Okabe and Ito, whose colors people with color blindness can distinguish.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 PALETTE = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "vermilion": VERMILION, "purple": PURPLE}
+# Matplotlib settings for all figures.
 SETTINGS: Any = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -24,18 +25,34 @@ SETTINGS: Any = {
 }
 # Larger values come from divergence. They are not drawn, because they would hide all other values.
 DRAWN = 1e12
+# Line style of theoretical predictions.
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}
 
 
 def width_colors(count: int) -> np.ndarray:
-    """Return a color for each width, from dark (narrow) to light (wide)."""
+    """Return a color for each width, from dark (narrow) to light (wide).
+
+    Args:
+        count: Number of widths.
+
+    Returns:
+        RGBA colors with entries from 0 to 1, shape (count, 4).
+    """
     import matplotlib as mpl
 
     return mpl.colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
 def power_law(axes: Axes, widths: np.ndarray, anchor: float, exponent: float, color: str) -> None:
-    """Draw a dashed line for the power law in the width that equals `anchor` at the geometric mean of the widths."""
+    """Draw a dashed line for a power law in the width.
+
+    Args:
+        axes: Matplotlib axes.
+        widths: Widths in ascending order. The line extends from the first to the last width.
+        anchor: Value of the power law at the geometric mean of the widths.
+        exponent: Exponent of the width.
+        color: Matplotlib color of the line.
+    """
     middle = np.exp(np.mean(np.log(widths)))
     ends = np.array([widths[0], widths[-1]], float)
     axes.plot(ends, anchor * (ends / middle) ** exponent, color=color, **THEORY)

@@ -33,7 +33,14 @@ class Correction(NamedTuple):
     power: float
 
     def at(self, width: float) -> float:
-        """Return the fitted value at a width."""
+        """Evaluate the fit at a width.
+
+        Args:
+            width: Number of units m.
+
+        Returns:
+            The fitted value, in the units of the fitted quantity.
+        """
         return float(self.amplitude * width**self.exponent * (1 + self.correction * width**-self.power))
 
 

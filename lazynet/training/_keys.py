@@ -8,17 +8,39 @@ START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
 
 
 def member_key(width: int, seed: int) -> Array:
-    """Return the key of a member, fold_in(fold_in(key(0), width), seed)."""
+    """Return the random key of a member, fold_in(fold_in(key(0), width), seed).
+
+    Args:
+        width: Number of units m.
+        seed: Seed of the member.
+
+    Returns:
+        A typed JAX key.
+    """
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), width), seed)
 
 
 def start_key(key: Array) -> Array:
-    """Return the key for drawing the initial weights of a member."""
+    """Return the key for drawing the initial weights of a member.
+
+    Args:
+        key: Key of the member, as returned by `member_key`.
+
+    Returns:
+        A typed JAX key.
+    """
     return jax.random.fold_in(key, START)
 
 
 def batch_key(key: Array) -> Array:
-    """Return the key for drawing the mini-batches of a member."""
+    """Return the key for drawing the mini-batches of a member.
+
+    Args:
+        key: Key of the member, as returned by `member_key`.
+
+    Returns:
+        A typed JAX key.
+    """
     return jax.random.fold_in(key, BATCHES)
 
 

@@ -18,6 +18,7 @@ TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 # Gradient flow is not an optax transformation, because its step size depends on the outputs of the network.
 FLOW = "flow"
+# Names that `Optimizer` accepts.
 OPTIMIZERS = (*TRANSFORMATIONS, FLOW)
 # Optimizers whose weight decay is decoupled from the gradient.
 DECOUPLED = ("adamw", "lion")

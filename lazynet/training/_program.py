@@ -79,15 +79,28 @@ class Checkpoint(Protocol):
     """Storage for the state of an unfinished pack, which is saved as named arrays."""
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the most recently saved arrays, or None if nothing has been saved."""
+        """Load the most recently saved arrays.
+
+        Returns:
+            The arrays, keyed by name, or None if nothing has been saved.
+        """
         ...
 
     def due(self) -> bool:
-        """Return whether it is time to save."""
+        """Return whether it is time to save.
+
+        Returns:
+            True if the arrays should be saved now.
+        """
         ...
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Save the arrays after `step` steps, replacing any arrays saved earlier."""
+        """Save arrays, replacing any arrays saved earlier.
+
+        Args:
+            step: Number of steps taken so far.
+            arrays: Arrays to save, keyed by name.
+        """
         ...
 
 
@@ -142,6 +155,7 @@ class Outcome(NamedTuple):
     stopped_at: np.ndarray
 
 
+# Step that stands for an event that did not happen, such as divergence or early stopping.
 NEVER = np.iinfo(np.int32).max
 
 

@@ -13,7 +13,16 @@ from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Preactiva
 
 
 def is_plain_descent(loss: Loss, optimizer: Any, batch_size: int | None) -> bool:
-    """Return whether training is plain full-batch gradient descent on the squared loss."""
+    """Return whether training is plain full-batch gradient descent on the squared loss.
+
+    Args:
+        loss: Loss to minimize.
+        optimizer: A `lazynet.Optimizer`, or a function of the learning rate that returns an optax optimizer.
+        batch_size: Number of examples per step, or None for the full batch.
+
+    Returns:
+        True for plain descent. Training with a function of the learning rate never counts as plain descent.
+    """
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
 

@@ -58,18 +58,38 @@ class Stepper(Protocol):
         ...
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the arrays that all members share, given inputs x of shape (n, d).
+        """Compute the arrays that all members share.
 
         The arrays are computed only once, on the host and in float64.
+
+        Args:
+            x: Training inputs, shape (n, d).
+
+        Returns:
+            The arrays, keyed by name.
         """
         ...
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the state at step 0."""
+        """Return the state at step 0.
+
+        Args:
+            member: Network to train.
+            shared: Arrays that all members share.
+
+        Returns:
+            The state, a pytree of arrays.
+        """
         ...
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
         """Take step t.
+
+        Args:
+            state: State before the step.
+            member: Network to train.
+            shared: Arrays that all members share.
+            t: Number of the step, a scalar integer array that starts at 0.
 
         Returns:
             The state after the step, and the loss and squared gradient norm before the step.
@@ -77,22 +97,50 @@ class Stepper(Protocol):
         ...
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
-        """Return the network's variables, recovered from the given state."""
+        """Recover the network's variables from a state.
+
+        Args:
+            state: State to read.
+            member: Network to train.
+            shared: Arrays that all members share.
+
+        Returns:
+            The variables.
+        """
         ...
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return the quantities that only the stepper can compute, keyed by their names in the result."""
+        """Compute the quantities that only the stepper can compute.
+
+        Args:
+            state: State to read.
+
+        Returns:
+            The quantities, keyed by their names in the result.
+        """
         ...
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
-        """Return the outputs of the network, of shape (n,) or (n, k)."""
+        """Compute the outputs of the network.
+
+        Args:
+            variables: Variables of the network.
+            x: Inputs, shape (n, d).
+            shared: Arrays that all members share.
+
+        Returns:
+            The outputs, shape (n,) or (n, k).
+        """
         ...
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
-        """Return the number of floating-point operations in the large matrix products of one step.
+        """Count the operations in one step.
 
         Args:
             arrays: Arrays returned by `share`.
+
+        Returns:
+            The number of floating-point operations in the large matrix products.
         """
         ...
 
@@ -359,9 +407,14 @@ def _sum(terms: Iterable[Array]) -> Array:
 
 
 def row_space(x: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis of the row space of x.
+    """Compute an orthonormal basis of the row space of a matrix.
 
-    For inputs x of shape (n, d), the basis is a float64 array of shape (d, rank).
+    Args:
+        x: Inputs, shape (n, d).
+
+    Returns:
+        The basis as columns, shape (d, rank), in the dtype of `x`. Singular values that are zero up to float64 rounding
+        do not count toward the rank.
     """
     _, values, directions = np.linalg.svd(x, full_matrices=False)
     rank = int(np.sum(values > max(x.shape) * np.finfo(np.float64).eps * values[0]))

@@ -32,16 +32,38 @@ class Units:
     mesh: Mesh | None = None
 
     def blocks(self, width: int) -> int:
-        """Return the number of blocks per device for a network of the given width."""
+        """Return the number of blocks on each device.
+
+        Args:
+            width: Number of units m of the network.
+
+        Returns:
+            The number of blocks.
+        """
         return ceil(min(MOST_BLOCKS, ceil(width / BLOCK)) / self._devices)
 
     def lengths(self, width: int) -> frozenset[int]:
-        """Return the lengths, summed over devices, that an axis over all units or over one block can have."""
+        """Return the lengths that an axis over hidden units can have.
+
+        Args:
+            width: Number of units m of the network.
+
+        Returns:
+            The lengths, summed over devices, of an axis over all units and of an axis over one block.
+        """
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})
 
     def split(self, units: AnyArray, width: int) -> list[Array]:
-        """Split this device's units into blocks, for a network of the given width."""
+        """Split the units of a device into blocks.
+
+        Args:
+            units: Array whose first axis runs over the units of the device.
+            width: Number of units m of the network.
+
+        Returns:
+            One array for each block.
+        """
         return jnp.array_split(units, self.blocks(width))
 
     def apply(self, function: Callable[..., Any], units: tuple[Any, ...], replicated: tuple[Any, ...]) -> Any:
@@ -65,7 +87,14 @@ class Units:
         return mapped(*units, *replicated)
 
     def total(self, terms: Array) -> Array:
-        """Sum terms of shape (blocks, ...) over blocks, in the same order on any set of devices."""
+        """Sum terms over blocks, in the same order on any set of devices.
+
+        Args:
+            terms: Terms to sum, shape (blocks, ...).
+
+        Returns:
+            The sum, shape (...).
+        """
         if len(terms) == 1:
             return terms[0]
         if self.mesh is not None:

@@ -32,16 +32,16 @@ def infinite_width(
     No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
 
     Args:
-        network: the network; its width does not matter.
-        data: the data, with labels as targets.
-        steps: number of training steps.
-        snapshots: number of log-spaced steps at which predictions are made.
-        learning_rate: eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
-        dtype: dtype of the kernel's entries, "float64" or "float32".
-        storage: how to store the kernel, as in `lazynet.kernel_operator`.
-        tolerance: tolerance of the predictions, as in `lazynet.kernel_descent`.
-        out: a new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder`.
-        progress: whether to show progress on a terminal.
+        network: The network; its width does not matter.
+        data: The data, with labels as targets.
+        steps: Number of training steps.
+        snapshots: Number of log-spaced steps at which predictions are made.
+        learning_rate: Learning rate eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
+        dtype: Dtype of the kernel's entries, "float64" or "float32".
+        storage: How to store the kernel, as in `lazynet.kernel_operator`.
+        tolerance: Tolerance of the predictions, as in `lazynet.kernel_descent`.
+        out: A new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder`.
+        progress: Whether to show progress on a terminal.
 
     Returns:
         An `xarray.Dataset`, or None on all hosts but the first.
@@ -56,11 +56,11 @@ def infinite_width(
         the attribute `resolved_loss` may consist entirely of prediction error.
 
     Raises:
-        ValueError: if an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or
+        ValueError: If an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or
             if there is not enough memory. The error is raised before any work starts.
 
     Warns:
-        UserWarning: if the kernel is singular, or if a tolerance cannot be reached.
+        UserWarning: If the kernel is singular, or if a tolerance cannot be reached.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=64, n_test=20)
@@ -89,8 +89,21 @@ def check_infinite_width(
 ) -> Callable[..., np.ndarray]:
     """Check the arguments of `lazynet.infinite_width` and return the network's analytic kernel.
 
+    Args:
+        network: Network of any width.
+        data: Training and test set.
+        steps: Number of training steps.
+        snapshots: Number of log-spaced steps at which predictions are made.
+        learning_rate: Learning rate eta, or None for the default.
+        dtype: Dtype of the kernel's entries, "float64" or "float32".
+        storage: Storage of the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
+        tolerance: Tolerance of the predictions, as in `lazynet.kernel_descent`, or None for the default.
+
+    Returns:
+        The analytic kernel, as returned by `lazynet.analytic_kernel`.
+
     Raises:
-        ValueError: if an argument is invalid.
+        ValueError: If an argument is invalid, if the targets are not labels, or if the network has no analytic kernel.
     """
     check_count("steps", steps)
     check_count("snapshots", snapshots)

@@ -12,7 +12,7 @@ def plot_limit(result: Result) -> Figure:
     """Draw the losses on true and random labels, and the test error, against the step.
 
     Args:
-        result: result of `lazynet.infinite_width`.
+        result: Result of `lazynet.infinite_width`.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

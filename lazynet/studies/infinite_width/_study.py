@@ -30,15 +30,15 @@ class InfiniteWidth:
     """Full-batch descent for an infinitely wide network, with the labels of a data set and with random labels.
 
     Attributes:
-        network: the network.
-        data: the data, with labels as targets.
-        kernel: the network's analytic kernel.
-        steps: number of training steps.
-        snapshots: number of log-spaced steps at which predictions are made.
-        learning_rate: eta, or None for 1 / lambda_max.
-        dtype: dtype of the kernel's entries.
-        storage: how to store the kernel, or None for the fastest way that fits in memory.
-        tolerance: tolerance of the predictions, or None for the default.
+        network: The network.
+        data: The data, with labels as targets.
+        kernel: The network's analytic kernel.
+        steps: Number of training steps.
+        snapshots: Number of log-spaced steps at which predictions are made.
+        learning_rate: Learning rate eta, or None for 1 / lambda_max.
+        dtype: Dtype of the kernel's entries.
+        storage: How to store the kernel, or None for the fastest way that fits in memory.
+        tolerance: Tolerance of the predictions, or None for the default.
     """
 
     kind: ClassVar[str] = KIND

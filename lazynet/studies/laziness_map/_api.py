@@ -70,15 +70,15 @@ class Setting:
     """The settings that all sweeps of a map share.
 
     Attributes:
-        network: the family of networks.
-        data: the data.
-        seeds: the seeds.
-        steps: the maximum number of training steps.
-        stop: criteria for stopping training once a network fits its data or stops improving.
-        dtype: the dtype used for training.
-        folder: the folder in which to store the map, with a sweep in each subfolder, or None to store nothing.
-        deadline: the time at which the time limit expires, as a value of `time.monotonic()`.
-        progress: whether to show progress on a terminal.
+        network: The family of networks.
+        data: The data.
+        seeds: The seeds.
+        steps: The maximum number of training steps.
+        stop: Criteria for stopping training once a network fits its data or stops improving.
+        dtype: The dtype used for training.
+        folder: The folder in which to store the map, with a sweep in each subfolder, or None to store nothing.
+        deadline: The time at which the time limit expires, as a value of `time.monotonic()`.
+        progress: Whether to show progress on a terminal.
     """
 
     network: Any
@@ -97,10 +97,10 @@ class Setting:
         The result is None on all processes but the first.
 
         Args:
-            network: the family of networks.
-            widths: numbers of hidden units.
-            scales: output scales, or None to use the network's own scale.
-            name: name of the sweep's subfolder.
+            network: The family of networks.
+            widths: Numbers of hidden units.
+            scales: Output scales, or None to use the network's own scale.
+            name: Name of the sweep's subfolder.
         """
         result = sweep(
             network,
@@ -159,20 +159,20 @@ def laziness_map(
     alpha ~ m^(-1/2). At each width, `output_scales` should bracket the boundary, which is then located by bisection.
 
     Args:
-        network: the family of networks, with a field `output_scale`; its own width and output scale are replaced by the
+        network: The family of networks, with a field `output_scale`; its own width and output scale are replaced by the
             values in `widths` and `output_scales`. The initial output is subtracted unless it is zero by symmetry.
-        data: the training and test examples.
-        widths: numbers of hidden units.
-        output_scales: at least two values of alpha.
-        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
-        change: relative kernel change that defines the boundary.
-        fitted: fraction of the initial training loss at which a network counts as fitted and its training stops.
-        steps: maximum number of training steps.
-        dtype: dtype used for training, "float32" or "float64".
-        out: a new folder, or a `lazynet.RunFolder`. The folder contains result.nc and a subfolder for each sweep. A map
+        data: The training and test examples.
+        widths: Numbers of hidden units.
+        output_scales: At least two values of alpha.
+        seeds: Number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        change: Relative kernel change that defines the boundary.
+        fitted: Fraction of the initial training loss at which a network counts as fitted and its training stops.
+        steps: Maximum number of training steps.
+        dtype: Dtype used for training, "float32" or "float64".
+        out: A new folder, or a `lazynet.RunFolder`. The folder contains result.nc and a subfolder for each sweep. A map
             can be resumed with a different `change`. A shard computes its share of the networks at `output_scales`; to
             find the boundary, resume the map without a shard.
-        progress: whether to show progress on a terminal.
+        progress: Whether to show progress on a terminal.
 
     Returns:
         An `xarray.Dataset`, or None in a shard and on all hosts but the first.
@@ -194,11 +194,11 @@ def laziness_map(
         known reason for a boundary that is steeper than predicted.
 
     Raises:
-        ValueError: if an argument is invalid. The error is raised before any work starts.
-        TimeoutError: if the time limit of `out` expires; the map can be resumed.
+        ValueError: If an argument is invalid. The error is raised before any work starts.
+        TimeoutError: If the time limit of `out` expires; the map can be resumed.
 
     Warns:
-        UserWarning: if `output_scales` do not bracket the boundary at some width. The kernel change must fall from
+        UserWarning: If `output_scales` do not bracket the boundary at some width. The kernel change must fall from
             above `change` to below `change` as the output scale grows.
 
     >>> import lazynet as lz
@@ -282,10 +282,10 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
     """Bisect the bracket at each width as long as most networks at its midpoint fit their data.
 
     Args:
-        setting: the settings of the map.
-        result: the map at the given scales, or None on all processes but the first.
-        scales: the given scales, in ascending order.
-        change: the kernel change that defines the boundary.
+        setting: The settings of the map.
+        result: The map at the given scales, or None on all processes but the first.
+        scales: The given scales, in ascending order.
+        change: The kernel change that defines the boundary.
 
     Returns:
         The rounds of the bisection.

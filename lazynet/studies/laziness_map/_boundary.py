@@ -18,10 +18,10 @@ class Boundary(NamedTuple):
     """The boundary of a laziness map.
 
     Attributes:
-        scale: output scale at the boundary for each width, (w,), or NaN if there is no boundary.
-        low: lower ends of the 95% intervals, (w,).
-        high: upper ends of the 95% intervals, (w,).
-        fit: exponent of the power law fitted to the boundary as a function of the width.
+        scale: Output scale at the boundary for each width, (w,), or NaN if there is no boundary.
+        low: Lower ends of the 95% intervals, (w,).
+        high: Upper ends of the 95% intervals, (w,).
+        fit: Exponent of the power law fitted to the boundary as a function of the width.
     """
 
     scale: np.ndarray
@@ -73,10 +73,10 @@ def fit_boundary(
     drawn independently for each width.
 
     Args:
-        widths: widths, (w,), ascending.
-        scales: scales at each width, ascending.
-        changes: change at each width, scale and seed, with NaN for missing values.
-        level: level of the change, positive.
+        widths: Widths, (w,), ascending.
+        scales: Scales at each width, ascending.
+        changes: Change at each width, scale and seed, with NaN for missing values.
+        level: Level of the change, positive.
     """
     random = np.random.default_rng(0)
     logs = np.array(
@@ -108,10 +108,10 @@ def collapse_spread(
     in the range where all widths have values. The result is NaN if there is no such range or only one width.
 
     Args:
-        widths: widths, (w,).
-        scales: output scales alpha, (a,), ascending.
-        changes: mean change over seeds at each width and scale, with NaN for missing values.
-        exponent: exponent of the width in the control parameter.
+        widths: Widths, (w,).
+        scales: Output scales alpha, (a,), ascending.
+        changes: Mean change over seeds at each width and scale, with NaN for missing values.
+        exponent: Exponent of the width in the control parameter.
     """
     curves = []
     for width, change in zip(widths, changes, strict=True):
@@ -168,7 +168,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
     are mainly due to this effect.
 
     Args:
-        settings: settings of the sweep.
+        settings: Settings of the sweep.
     """
     if not settings["traits"]["kernel_of_signs"]:
         return ""

@@ -20,7 +20,7 @@ def plot_laziness(result: Result) -> Figure:
     the networks that fit their data; a cell is gray if fewer than half of its networks fit.
 
     Args:
-        result: result of `lazynet.laziness_map`.
+        result: Result of `lazynet.laziness_map`.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

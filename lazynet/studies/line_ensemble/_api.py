@@ -38,19 +38,19 @@ def line_ensemble(
     the infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 + variance.
 
     Args:
-        network: the family of networks; its own width is replaced by each of `widths`. If the initialization is
+        network: The family of networks; its own width is replaced by each of `widths`. If the initialization is
             symmetric, the infinite-width limit is not random.
-        data: the training examples, for full-batch descent on the squared loss; the test examples are ignored.
-        ends: the inputs x_1 and x_2, each of shape (d,).
-        widths: numbers of hidden units.
-        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds. At least two seeds are required.
-        steps: number of training steps.
-        places: values of a; by default 51 equally spaced values from -2 to 3.
-        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them.
-        learning_rate: eta, as in `lazynet.sweep`.
-        dtype: dtype used for training, "float32" or "float64".
-        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.
-        progress: whether to show progress on a terminal.
+        data: The training examples, for full-batch descent on the squared loss; the test examples are ignored.
+        ends: The inputs x_1 and x_2, each of shape (d,).
+        widths: Numbers of hidden units.
+        seeds: Number of seeds, which are then 0 .. seeds - 1, or a list of seeds. At least two seeds are required.
+        steps: Number of training steps.
+        places: Values of a; by default 51 equally spaced values from -2 to 3.
+        snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them.
+        learning_rate: Learning rate eta, as in `lazynet.sweep`.
+        dtype: Dtype used for training, "float32" or "float64".
+        out: A new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.
+        progress: Whether to show progress on a terminal.
 
     Returns:
         An `xarray.Dataset`, or None in a shard and on all hosts but the first. Multiple outputs are stored along the
@@ -66,11 +66,11 @@ def line_ensemble(
         If the network has no analytic kernel, the result contains only prediction, mean and deviation.
 
     Raises:
-        ValueError: if an argument is invalid. The error is raised before any work starts.
-        TimeoutError: if the time limit of `out` expires; the study can be resumed.
+        ValueError: If an argument is invalid. The error is raised before any work starts.
+        TimeoutError: If the time limit of `out` expires; the study can be resumed.
 
     Warns:
-        UserWarning: if networks diverge; statistics that include a diverged network are NaN.
+        UserWarning: If networks diverge; statistics that include a diverged network are NaN.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=16, n_test=0)

@@ -22,7 +22,7 @@ def plot_line(result: Result) -> Figure:
     bars of plus or minus two standard errors. Estimates that are not positive are left out.
 
     Args:
-        result: result of `lazynet.line_ensemble`. If there are several outputs, only the first is drawn.
+        result: Result of `lazynet.line_ensemble`. If there are several outputs, only the first is drawn.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

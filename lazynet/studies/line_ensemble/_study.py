@@ -26,10 +26,10 @@ class LineEnsemble:
     """Networks evaluated on the line through two inputs. The points on the line are the test rows of the spec's data.
 
     Attributes:
-        spec: the specification of the networks and their training.
-        ends: the two inputs, (2, d).
-        places: the coordinate of each test row on the line.
-        references: the infinite-width kernels, which the cells share.
+        spec: The specification of the networks and their training.
+        ends: The two inputs, (2, d).
+        places: The coordinate of each test row on the line.
+        references: The infinite-width kernels, which the cells share.
     """
 
     kind: ClassVar[str] = KIND
@@ -177,7 +177,7 @@ def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
     If there are at least three seeds, also return jackknife standard errors of bias^2 and variance.
 
     Args:
-        gap: distance from the limit, with shape (width, seed, step, place).
+        gap: Distance from the limit, with shape (width, seed, step, place).
     """
     bias, variance = split_gap(gap)
     parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
@@ -196,7 +196,7 @@ def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     therefore the mean square minus the variance.
 
     Args:
-        gap: distance from the limit, with shape (width, seed, step, place).
+        gap: Distance from the limit, with shape (width, seed, step, place).
     """
     variance = gap.var(axis=1, ddof=1).mean(axis=-1)
     return (gap**2).mean(axis=(1, 3)) - variance, variance

@@ -52,18 +52,18 @@ def mode_residuals(
     to changes in the network's own kernel. The result then has no dimensions `width` and `seed`.
 
     Args:
-        network: the family of networks; its own width is replaced by each of `widths`.
-        data: the training examples, for full-batch descent on the squared loss; the test examples are ignored.
-        widths: numbers of hidden units.
-        seeds: number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
-        steps: number of training steps.
-        kernel: kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`; by default, the analytic kernel.
-        tolerance: largest gap at which a mode still counts as following the kernel.
-        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them, as in `lazynet.sweep`.
-        learning_rate: eta, as in `lazynet.sweep`.
-        dtype: dtype used for training, "float32" or "float64".
-        out: a new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.
-        progress: whether to show progress on a terminal.
+        network: The family of networks; its own width is replaced by each of `widths`.
+        data: The training examples, for full-batch descent on the squared loss; the test examples are ignored.
+        widths: Numbers of hidden units.
+        seeds: Number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        steps: Number of training steps.
+        kernel: Kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`; by default, the analytic kernel.
+        tolerance: Largest gap at which a mode still counts as following the kernel.
+        snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them, as in `lazynet.sweep`.
+        learning_rate: Learning rate eta, as in `lazynet.sweep`.
+        dtype: Dtype used for training, "float32" or "float64".
+        out: A new folder, or a `lazynet.RunFolder` to resume the study, share it among processes or limit its run time.
+        progress: Whether to show progress on a terminal.
 
     Returns:
         An `xarray.Dataset` in float64, or None in a shard and on all hosts but the first. Modes are numbered from 1 to
@@ -78,11 +78,11 @@ def mode_residuals(
         - Over `mode`, and over `width` if the kernel depends on the width: eigenvalue.
 
     Raises:
-        ValueError: if an argument is invalid. The error is raised before any work starts.
-        TimeoutError: if the time limit of `out` expires; the study can be resumed.
+        ValueError: If an argument is invalid. The error is raised before any work starts.
+        TimeoutError: If the time limit of `out` expires; the study can be resumed.
 
     Warns:
-        UserWarning: if networks diverge.
+        UserWarning: If networks diverge.
 
     >>> import jax, lazynet as lz
     >>> data, network = lz.load_dataset("digits", n_train=32, n_test=0), lz.TwoLayer(width=2)
@@ -120,16 +120,16 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     """Compare the residual of a single trained network with a kernel's prediction.
 
     Args:
-        run: result of `lazynet.train` with plain full-batch descent on the squared loss.
-        k: kernel on the training set, (n, n), or its spectrum.
-        y: the training targets, (n,) or (n, k).
-        tolerance: largest gap at which a mode still counts as following the kernel.
+        run: Result of `lazynet.train` with plain full-batch descent on the squared loss.
+        k: Kernel on the training set, (n, n), or its spectrum.
+        y: The training targets, (n,) or (n, k).
+        tolerance: Largest gap at which a mode still counts as following the kernel.
 
     Returns:
         The result of `mode_residuals` without the dimensions `width` and `seed`.
 
     Raises:
-        ValueError: if the run was not trained by plain descent, if shapes do not agree, if the kernel is not a finite
+        ValueError: If the run was not trained by plain descent, if shapes do not agree, if the kernel is not a finite
             symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
     """
     import xarray

@@ -19,7 +19,7 @@ def plot_modes(result: Result) -> Figure:
     long a mode follows the kernel is drawn for every width, as the median number of steps over seeds.
 
     Args:
-        result: result of `lazynet.mode_residuals`.
+        result: Result of `lazynet.mode_residuals`.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

@@ -14,12 +14,12 @@ def compare_modes(
     """Compare the residual of one network with the residual that a kernel predicts.
 
     Args:
-        k: spectrum of the kernel on the training set.
-        y: training targets, (n,) or (n, k).
-        u: predictions of the network on the training set, (step, n) or (step, n, k), in float64.
-        learning_rate: the learning rate.
-        steps: the steps at which the predictions were recorded, starting with 0, (step,).
-        tolerance: largest gap at which a mode still counts as following the kernel.
+        k: Spectrum of the kernel on the training set.
+        y: Training targets, (n,) or (n, k).
+        u: Predictions of the network on the training set, (step, n) or (step, n, k), in float64.
+        learning_rate: The learning rate.
+        steps: The steps at which the predictions were recorded, starting with 0, (step,).
+        tolerance: Largest gap at which a mode still counts as following the kernel.
 
     Returns:
         A dictionary of arrays: residual and kernel_residual of shape (step, mode) or (step, mode, k), gap of shape

@@ -34,10 +34,10 @@ class ModeResiduals:
     """Networks whose residuals are compared with a kernel's prediction.
 
     Attributes:
-        spec: the specification of the networks and their training.
-        kernel: spectrum of the kernel on the training set, or None for the analytic kernel at each width.
-        tolerance: largest gap at which a mode still counts as following the kernel.
-        references: the infinite-width kernels, which the cells share.
+        spec: The specification of the networks and their training.
+        kernel: Spectrum of the kernel on the training set, or None for the analytic kernel at each width.
+        tolerance: Largest gap at which a mode still counts as following the kernel.
+        references: The infinite-width kernels, which the cells share.
     """
 
     kind: ClassVar[str] = KIND

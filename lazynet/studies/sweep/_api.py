@@ -37,36 +37,36 @@ def sweep(
     """Train networks at several widths and seeds, and compare them with their kernels.
 
     Args:
-        network: the family of networks; its own width is replaced by each of `widths`.
-        data: the training and test examples.
-        widths: numbers of hidden units.
-        seeds: a list of seeds, or an integer that stands for the seeds 0 .. seeds - 1.
-        steps: number of training steps.
-        learning_rate: eta, either a number that applies to all widths or a function of the width. Defaults to
-            1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0 if there is
-            no analytic kernel. If the network has a parametrization, the default scales with the width as the
-            parametrization prescribes and does not exceed this rate at any width. There is a default only for the
+        network: The family of networks; its own width is replaced by each of `widths`.
+        data: The training and test examples.
+        widths: Numbers of hidden units.
+        seeds: A list of seeds, or an integer that stands for the seeds 0 .. seeds - 1.
+        steps: Number of training steps.
+        learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width.
+            Defaults to 1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0
+            if there is no analytic kernel. If the network has a parametrization, the default scales with the width as
+            the parametrization prescribes and does not exceed this rate at any width. There is a default only for the
             squared loss.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        optimizer: the name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
+        optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
-        batch_size: number of examples in a batch; defaults to the full batch.
-        axes: maps names to lists of values. The names may be fields of the network, n_train, label_noise,
+        batch_size: Number of examples in a batch; defaults to the full batch.
+        axes: Mapping from names to lists of values. The names may be fields of the network, n_train, label_noise,
             learning_rate, batch_size, optimizer, and fields of `lazynet.Optimizer`. Networks are trained at every
             combination of values, and each name with several values becomes a dimension of the result. Networks with
             the same width and seed share their random draws: the examples for a smaller n_train are a random subset of
             the examples for a larger n_train, and the labels changed by a smaller label_noise (the share of training
             labels that are redrawn) are a subset of the labels changed by a larger label_noise. A value that is a
             function is labeled with the function's name.
-        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
+        snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
             1.5 times the previous snapshot's step.
-        stop: criteria for stopping a network before the last step. A stopped network keeps its last values.
-        measure: what to measure, and what to compare the networks with.
-        dtype: dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
-        out: a new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a
+        stop: Criteria for stopping a network before the last step. A stopped network keeps its last values.
+        measure: What to measure, and what to compare the networks with.
+        dtype: Dtype used for training, "float32" or "float64". Kernels and predictions are always float64.
+        out: A new folder for settings.json, cells/, result.nc and verdict.json, or a `lazynet.RunFolder` to resume a
             sweep, share it among processes or limit its run time.
-        progress: whether to show progress on a terminal.
+        progress: Whether to show progress on a terminal.
 
     Returns:
         An `xarray.Dataset`. A shard, and every host except the first (see `jax.distributed`), returns None instead. The
@@ -77,12 +77,12 @@ def sweep(
         full-batch descent are NaN at other batch sizes.
 
     Raises:
-        ValueError: if an argument is invalid, if `out` contains a different study, or if another process is working on
+        ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on
             `out`. The error is raised before any work starts.
-        TimeoutError: if the time limit of `out` expires; the sweep can be resumed.
+        TimeoutError: If the time limit of `out` expires; the sweep can be resumed.
 
     Warns:
-        UserWarning: if the learning rate exceeds 2 / lambda_max, or if the kernel is singular.
+        UserWarning: If the learning rate exceeds 2 / lambda_max, or if the kernel is singular.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)

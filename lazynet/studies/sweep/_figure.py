@@ -43,8 +43,8 @@ def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
     """Draw a sweep; see `lazynet.plot`.
 
     Args:
-        result: result of `lazynet.sweep` with no axes other than width and seed.
-        verdict: verdict on the result; computed if None.
+        result: Result of `lazynet.sweep` with no axes other than width and seed.
+        verdict: Verdict on the result; computed if None.
 
     Returns:
         A matplotlib Figure, which is neither shown nor saved.

@@ -23,10 +23,10 @@ class Inequality:
     """An inequality left <= right, evaluated at the point in the sweep where right / left is smallest.
 
     Attributes:
-        name: the inequality in words.
-        left: the measured value.
-        right: the bound.
-        ratio: right / left.
+        name: The inequality in words.
+        left: The measured value.
+        right: The bound.
+        ratio: Right / left.
         status: "holds", "fails", or "undecided" if either side cannot be computed.
     """
 

@@ -20,7 +20,7 @@ def at_one_point(result: Result) -> Result:
     """Check that a result has a single point, and drop the variables that are undefined at this point.
 
     Raises:
-        ValueError: if the result has axes other than width and seed. An exponent in the width can be fitted only at a
+        ValueError: If the result has axes other than width and seed. An exponent in the width can be fitted only at a
             single point.
     """
     axes = axes_of(result)
@@ -38,7 +38,14 @@ def at_one_point(result: Result) -> Result:
 
 
 def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
-    """Yield the axis values and the result at each point, with the last axis varying fastest."""
+    """Iterate over the points in a result.
+
+    Args:
+        result: Result of a sweep.
+
+    Yields:
+        The value of each axis at the point, keyed by name, and the result at the point. The last axis varies fastest.
+    """
     axes = axes_of(result)
     for place in product(*(range(result.sizes[name]) for name in axes)):
         at = dict(zip(axes, place, strict=True))

@@ -23,14 +23,14 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
     are +-1.
 
     Args:
-        result: result of `lazynet.sweep` with the squared loss and no axes other than width and seed.
-        delta: probability that the bound fails, for each network and step.
+        result: Result of `lazynet.sweep` with the squared loss and no axes other than width and seed.
+        delta: Probability that the bound fails, for each network and step.
 
     Returns:
         The bound for each width, seed and step, as float64. A bound of 1 or more is vacuous.
 
     Raises:
-        ValueError: if the theorem does not cover the networks or the loss, if measures were taken on only some of the
+        ValueError: If the theorem does not cover the networks or the loss, if measures were taken on only some of the
             training examples, or if the result has axes other than width and seed.
 
     >>> import lazynet as lz

@@ -22,18 +22,18 @@ class Row:
     """A predicted exponent and the corresponding fitted exponent.
 
     Attributes:
-        quantity: name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
+        quantity: Name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
         relation: "equal", or "at most" if the quantity must decay at least as fast as predicted.
-        predicted: exponent in the width, as predicted by theory.
-        fitted: exponent fitted to all widths.
-        low: lower end of the 95% interval for the fitted exponent.
-        high: upper end of the 95% interval for the fitted exponent.
-        local: exponent between the two largest widths.
-        band: largest allowed distance between the fitted and the predicted exponent.
-        reduction: how values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
+        predicted: Exponent in the width, as predicted by theory.
+        fitted: Exponent fitted to all widths.
+        low: Lower end of the 95% interval for the fitted exponent.
+        high: Upper end of the 95% interval for the fitted exponent.
+        local: Exponent between the two largest widths.
+        band: Largest allowed distance between the fitted and the predicted exponent.
+        reduction: How values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
-        last_step_held: latest step such that the row holds at every snapshot up to it, or None if no step qualifies.
-        by_step: the fit at each snapshot.
+        last_step_held: Latest step such that the row holds at every snapshot up to it, or None if no step qualifies.
+        by_step: The fit at each snapshot.
     """
 
     quantity: str

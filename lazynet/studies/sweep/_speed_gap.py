@@ -14,13 +14,13 @@ def speed_gap(result: Result) -> DataArray:
     symmetric.
 
     Args:
-        result: result of `lazynet.sweep` with plain full-batch descent on the squared loss.
+        result: Result of `lazynet.sweep` with plain full-batch descent on the squared loss.
 
     Returns:
         The deviation for each width, seed and value of the other axes, in the units of the targets, as float64.
 
     Raises:
-        ValueError: if the result does not include the training loss that the kernel predicts.
+        ValueError: If the result does not include the training loss that the kernel predicts.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import speed_gap

@@ -21,8 +21,8 @@ class SweepStudy:
     """A sweep over widths, seeds and other axes, together with the predictions for its networks.
 
     Attributes:
-        spec: the specification of the sweep.
-        references: the infinite-width kernels, shared by all cells.
+        spec: The specification of the sweep.
+        references: The infinite-width kernels, shared by all cells.
     """
 
     kind: ClassVar[str] = KIND

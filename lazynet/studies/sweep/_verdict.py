@@ -39,15 +39,15 @@ class Verdict:
     """Exponents, inequalities and levels for a sweep; `print(verdict)` shows them as tables.
 
     Attributes:
-        rows: predicted and fitted exponents.
-        inequalities: measured values and their bounds from theory.
-        levels: quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
+        rows: Predicted and fitted exponents.
+        inequalities: Measured values and their bounds from theory.
+        levels: Quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
             RMS of the targets.
-        band: half-width of the band around each predicted exponent.
-        widths: widths of the sweep, ascending.
-        seeds: number of seeds.
-        diverged: number of members that diverged. A row with a diverged member never holds.
-        corrections: exponent of each row at infinite width, fitted with a correction to scaling, or None if
+        band: Half-width of the band around each predicted exponent.
+        widths: Widths of the sweep, ascending.
+        seeds: Number of seeds.
+        diverged: Number of members that diverged. A row with a diverged member never holds.
+        corrections: Exponent of each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
     >>> import lazynet as lz
@@ -74,10 +74,13 @@ class Verdict:
         """Return the row for a quantity.
 
         Args:
-            quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
+            quantity: Name of a variable in the result, followed by a layer in brackets to select a single layer.
+
+        Returns:
+            The row.
 
         Raises:
-            KeyError: if no exponent is predicted for the quantity.
+            KeyError: If no exponent is predicted for the quantity.
         """
         for row in self.rows:
             if row.quantity == quantity:
@@ -90,17 +93,24 @@ class Verdict:
         """Return the fit that gives a quantity's exponent at infinite width.
 
         Args:
-            quantity: name of a variable in the result, followed by a layer in brackets to select a single layer.
+            quantity: Name of a variable in the result, followed by a layer in brackets to select a single layer.
+
+        Returns:
+            The fit.
 
         Raises:
-            KeyError: if no exponent is predicted for the quantity, or if corrections were not requested.
+            KeyError: If no exponent is predicted for the quantity, or if corrections were not requested.
         """
         if self.corrections is None or quantity not in self.corrections:
             raise KeyError(f"The verdict has no correction for {quantity!r}; call verify with corrections=True.")
         return self.corrections[quantity]
 
     def to_json(self) -> str:
-        """Return the verdict as JSON, with null for numbers that are not finite."""
+        """Convert the verdict to JSON.
+
+        Returns:
+            A JSON string in which numbers that are not finite are null.
+        """
         content = asdict(self) | {"passed": self.passed}
         if self.corrections is None:
             del content["corrections"]
@@ -145,9 +155,17 @@ def quantity_of(result: Result, quantity: str) -> DataArray:
 
 
 def verdicts_json(result: Result) -> str:
-    """Return the verdict as JSON.
+    """Return the verdict on a sweep as JSON.
 
-    If there are axes besides width and seed, the JSON object has a list "points" with a labeled verdict for each point.
+    Args:
+        result: Result of a sweep.
+
+    Returns:
+        A JSON object with the verdict. If there are axes besides width and seed, the object has a list "points" that
+        contains the axis values and the verdict at each point.
+
+    Raises:
+        ValueError: If the result contains only the name of a function that determines a scale.
     """
     verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
@@ -167,7 +185,17 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Return the exponents of a sweep's layers and scales, or None if the layers' exponents are unknown."""
+    """Return the exponents of a sweep's layers and scales.
+
+    Args:
+        result: Result of a sweep at a single point.
+
+    Returns:
+        A `Scaling` with the exponents of the width, or None if the exponents of the layers are unknown.
+
+    Raises:
+        ValueError: If the result contains only the name of a function that determines a scale.
+    """
     settings, widths = settings_of(result), result.width.values
     record = settings["traits"]["scaling"]
     if record is None:

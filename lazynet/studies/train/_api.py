@@ -31,9 +31,9 @@ class Run(NamedTuple):
     """A trained network and its measurements.
 
     Attributes:
-        variables: the variables after the last step.
-        variables_0: the variables at initialization.
-        snapshots: an `xarray.Dataset` with the dimension `step` and the variables train_loss, test_loss, train_error,
+        variables: The variables after the last step.
+        variables_0: The variables at initialization.
+        snapshots: An `xarray.Dataset` with the dimension `step` and the variables train_loss, test_loss, train_error,
             test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement, activation_flips,
             kernel_drift, and the predictions train_prediction and test_prediction. Its attribute `settings` holds the
             settings as JSON.
@@ -70,29 +70,29 @@ def train(
     """Train one network and measure it during training.
 
     Args:
-        network: the network.
-        data: the training and test examples.
-        key: a JAX random key. In a sweep, the key for a width and a seed is fold_in(fold_in(key(0), width), seed).
-        steps: number of training steps.
-        learning_rate: eta, a number or a function of the width. Defaults to 1 / lambda_max of the analytic kernel, or
-            of the empirical kernel at initialization if there is no analytic kernel. There is a default only for the
-            squared loss.
+        network: The network.
+        data: The training and test examples.
+        key: A JAX random key. In a sweep, the key for a width and a seed is fold_in(fold_in(key(0), width), seed).
+        steps: Number of training steps.
+        learning_rate: Learning rate eta, a number or a function of the width. Defaults to 1 / lambda_max of the
+            analytic kernel, or of the empirical kernel at initialization if there is no analytic kernel. There is a
+            default only for the squared loss.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        optimizer: the name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
+        optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
-        batch_size: number of examples in a batch; defaults to the full batch.
-        snapshots: number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
+        batch_size: Number of examples in a batch; defaults to the full batch.
+        snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
             1.5 times the previous snapshot's step.
-        stop: criteria for stopping before the last step.
-        measure: what to measure. The options predictions, quadratic and regression are available only in sweeps.
+        stop: Criteria for stopping before the last step.
+        measure: What to measure. The options predictions, quadratic and regression are available only in sweeps.
         dtype: "float32" or "float64".
 
     Returns:
         A `Run`. Its measurements are float64, whatever the `dtype`.
 
     Raises:
-        ValueError: if an argument is invalid. The error is raised before any work starts.
+        ValueError: If an argument is invalid. The error is raised before any work starts.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
