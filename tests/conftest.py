@@ -39,6 +39,10 @@ def pytest_configure(config):
 
         jax.config.update("jax_numpy_rank_promotion", "raise")
         jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_unconfigure():
+    """Check types until the last module is imported, such as those of the papers, which lazynet imports when needed."""
     CHECKS.__exit__(None, None, None)
 
 

@@ -148,7 +148,7 @@ def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
     fitted = 1 - float(labels["random"].train_error.isel(step=-1).mean(skipna=False))
     yield Claim(place, "training accuracy at the end", fitted, ">=", 0.95)
     note = f"{steps['random']:.0f} and {steps['true']:.0f}"
-    yield Claim(place, "steps to 99%, relative to true labels", steps["random"] / steps["true"], ">=", 4, note)
+    yield Claim(place, "steps to 99%, relative to true labels", steps["random"] / steps["true"], ">=", 4.0, note)
     yield Claim(place, "relative distance, relative to true labels", more, ">=", 1.2)
 
 
