@@ -259,10 +259,8 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: if the folder does not contain a study, or if a process is still working on the study.
+        ValueError: if a process is still working on the study.
     """
-    if not Store(out).keys:
-        raise ValueError(f"{str(out)!r} does not contain a study.")
     with _locked(Path(out) / LOCK):
         yield Store(out)
 

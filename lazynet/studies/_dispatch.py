@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazynet.execution import assemble_shards
+from lazynet.execution import Output, assemble_shards
 from lazynet.typing import Figure, Result
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def merge_shards(out: str | Path) -> Result:
         The result that the study would have produced without shards.
 
     Raises:
-        ValueError: if the folder does not contain a study, if a process is still working on the study, or if a cell is
-            missing or damaged.
+        ValueError: if the folder does not contain a study whose shards can be merged, if a process is still working on
+            the study, or if a cell is missing or damaged.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -132,7 +132,20 @@ def merge_shards(out: str | Path) -> Result:
     >>> dict(lz.merge_shards(out).train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
-    return assemble_shards(out, lambda kind: _load(OUTPUTS[kind]))
+    return assemble_shards(out, _output_of)
+
+
+def _output_of(kind: str) -> Output:
+    """Return the functions that assemble the result of a kind of study and its files.
+
+    Raises:
+        ValueError: if shards of this kind cannot be merged.
+    """
+    if kind not in OUTPUTS:
+        raise ValueError(
+            f"out must be the folder of a study of kind {', '.join(OUTPUTS)}, got a folder of kind {kind!r}."
+        )
+    return _load(OUTPUTS[kind])
 
 
 def _kind_of(result: Result) -> str:

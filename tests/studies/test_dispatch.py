@@ -8,6 +8,8 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet import cli
+from lazynet.execution import Store
 from lazynet.measures import SCHEMA, catalogue, reference
 
 DATA = lz.load_dataset("digits", n_train=8, n_test=4)
@@ -78,3 +80,14 @@ def test_the_snapshots_of_a_run_are_labeled_too():
     assert snapshots.test_prediction.attrs["units"] == "targets"
     with pytest.raises(ValueError, match=r"^result.attrs\['kind'\] must be one of .*, got 'train'"):
         lz.plot(snapshots)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "reproduction"])
+def test_studies_that_cannot_be_merged_are_refused(kind, tmp_path, capsys):
+    Store(tmp_path, kind).begin({}, ["000000"] if kind == "arrays" else [])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=rf"^out must be the folder of a study of kind sweep, .*, got .* '{kind}'\.$"):
+        lz.merge_shards(tmp_path)
+    assert cli.main(["merge", str(tmp_path)]) == cli.main(["merge", str(tmp_path), "--check"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert sorted(tmp_path.iterdir()) == before
