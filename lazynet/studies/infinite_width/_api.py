@@ -40,11 +40,12 @@ def infinite_width(
         dtype: dtype of the kernel's entries, "float64" or "float32".
         storage: how to store the kernel, as in `lazynet.kernel_operator`.
         tolerance: tolerance of the predictions, as in `lazynet.kernel_descent`.
-        out: a new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder`.
+        out: a new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder` to resume a prediction or
+            limit its run time. The two cells share one kernel, so the first shard computes both of them.
         progress: whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None on all hosts but the first.
+        An `xarray.Dataset`, or None in a shard and on all hosts but the first.
 
         - Over `labels` (true, random) and `step`: train_loss and train_error.
         - Over `step`, for the true labels: test_loss and test_error.
@@ -57,7 +58,9 @@ def infinite_width(
 
     Raises:
         ValueError: if an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or
-            if there is not enough memory. The error is raised before any work starts.
+            if there is not enough memory, if `out` contains a different study, or if another process is working on
+            `out`. The error is raised before any work starts.
+        TimeoutError: if the time limit of `out` expires before a cell begins; the prediction can be resumed.
 
     Warns:
         UserWarning: if the kernel is singular, or if a tolerance cannot be reached.
