@@ -26,6 +26,9 @@ OUTPUTS = {
     for kind in ("sweep", "infinite_width", "line_ensemble", "mode_residuals")
 }
 
+# What to do instead of merging shards, for kinds of studies whose shards cannot be merged.
+ADVICE = {"laziness_map": " To join its shards, call lazynet.laziness_map again with resume=True and without a shard."}
+
 
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
@@ -144,6 +147,7 @@ def _output_of(kind: str) -> Output:
     if kind not in OUTPUTS:
         raise ValueError(
             f"out must be the folder of a study of kind {', '.join(OUTPUTS)}, got a folder of kind {kind!r}."
+            + ADVICE.get(kind, "")
         )
     return _load(OUTPUTS[kind])
 
