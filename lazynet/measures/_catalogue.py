@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+import numpy as np
 from jax import Array
 
 from lazynet.typing import Result
@@ -201,14 +202,35 @@ def unregister_quantity(name: str) -> None:
 
 
 def label_result(result: Result, kind: str) -> None:
-    """Set a result's kind and schema, and the long name and unit of each variable."""
+    """Set a result's kind and schema, and the long name and unit of each variable.
+
+    If the catalogue has no quantities for this kind of result, only the kind and the schema are set.
+    """
     result.attrs |= {"kind": kind, "schema": SCHEMA}
+    if kind not in _kinds:
+        return
     # Results of other kinds also contain quantities of sweeps.
     for name, quantity in {**catalogue(), **catalogue(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
             if quantity.unit:
                 result[name].attrs["units"] = quantity.unit
+
+
+def check_schema(attributes: Mapping[Any, Any]) -> None:
+    """Check that this version of lazynet can read a result with the given attributes.
+
+    Raises:
+        ValueError: if the schema of the result is not an integer from 1 to `SCHEMA`.
+    """
+    # Results that were stored before schemas were numbered have none.
+    schema = attributes.get("schema", SCHEMA)
+    is_number = isinstance(schema, int | np.integer) and not isinstance(schema, bool)
+    if not is_number or not 1 <= schema <= SCHEMA:
+        raise ValueError(
+            f"result.attrs['schema'] must be an integer from 1 to {SCHEMA}, got {schema!r}. To read a result with a "
+            "newer schema, upgrade lazynet."
+        )
 
 
 def reference(kind: str = "sweep") -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 import lazynet as lz
 from lazynet.execution import Arrays, Output, Store, Task, result_files, run
+from lazynet.measures import label_result
 from lazynet.typing import Result
 
 REPRODUCTION = "reproduction"
@@ -142,4 +143,6 @@ class Part:
                 *(f"{name}_dim_{axis}" for axis in range(stacked.ndim - 1)),
             ]
             variables[name] = (dims, stacked.reshape(shape + stacked.shape[1:]))
-        return xarray.Dataset(variables, attrs={"kind": self.kind})
+        result = xarray.Dataset(variables)
+        label_result(result, self.kind)
+        return result

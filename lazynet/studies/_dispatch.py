@@ -1,10 +1,12 @@
 """`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch on the kind of the result."""
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazynet.execution import Output, assemble_shards
+from lazynet.measures import check_schema
 from lazynet.typing import Figure, Result
 
 if TYPE_CHECKING:
@@ -53,8 +55,8 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         A `Verdict`.
 
     Raises:
-        ValueError: if the band is not positive and finite, if the result has axes other than width and seed, or if
-            there is no verdict for this kind of result.
+        ValueError: if the band is not positive and finite, if the result has axes other than width and seed or a newer
+            schema, or if there is no verdict for this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -94,8 +96,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
 
     Raises:
-        ValueError: if no study produces results of this kind, if a sweep has axes other than width and seed, or if
-            `verdict` is given for a kind of result that has no verdict.
+        ValueError: if no study produces results of this kind, if the result has a newer schema, if a sweep has axes
+            other than width and seed, or if `verdict` is given for a kind of result that has no verdict.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -124,8 +126,8 @@ def merge_shards(out: str | Path) -> Result:
         The result that the study would have produced without shards.
 
     Raises:
-        ValueError: if the folder does not contain a study whose shards can be merged, if a process is still working on
-            the study, or if a cell is missing or damaged.
+        ValueError: if the folder does not contain a study whose shards can be merged, if it contains a result with a
+            newer schema, if a process is still working on the study, or if a cell is missing or damaged.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -135,7 +137,21 @@ def merge_shards(out: str | Path) -> Result:
     >>> dict(lz.merge_shards(out).train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
+    _check_stored_result(Path(out) / "result.nc")
     return assemble_shards(out, _output_of)
+
+
+def _check_stored_result(file: Path) -> None:
+    """Check that a result that is about to be replaced was not written by a newer version of lazynet.
+
+    Raises:
+        ValueError: if the result has a newer schema.
+    """
+    import xarray
+
+    # A missing or damaged file may be replaced.
+    with suppress(OSError), xarray.open_dataset(file, engine="h5netcdf") as stored:
+        check_schema(stored.attrs)
 
 
 def _output_of(kind: str) -> Output:
@@ -156,8 +172,9 @@ def _kind_of(result: Result) -> str:
     """Return the kind of a result.
 
     Raises:
-        ValueError: if no study produces results of this kind.
+        ValueError: if no study produces results of this kind, or if the result has a newer schema.
     """
+    check_schema(result.attrs)
     kind = result.attrs.get("kind")
     if kind not in FIGURES:
         raise ValueError(f"result.attrs['kind'] must be one of {', '.join(FIGURES)}, got {kind!r}.")

@@ -91,3 +91,24 @@ def test_studies_that_cannot_be_merged_are_refused(kind, tmp_path, capsys):
     assert cli.main(["merge", str(tmp_path)]) == cli.main(["merge", str(tmp_path), "--check"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, np.int64(99), 0, "1", True])
+def test_results_of_a_newer_schema_are_refused(schema):
+    result = xr.Dataset({"train_loss": ("step", np.ones(3))}, attrs={"kind": "sweep", "schema": schema})
+    message = r"^result.attrs\['schema'\] must be an integer from 1 to 1, got "
+    for function in (lz.verify, lz.plot):
+        with pytest.raises(ValueError, match=message):
+            function(result)
+
+
+def test_a_result_of_a_newer_schema_is_not_replaced(tmp_path):
+    Store(tmp_path, "sweep").begin({}, ["000000"])
+    file = tmp_path / "result.nc"
+    xr.Dataset(attrs={"kind": "sweep", "schema": SCHEMA + 1}).to_netcdf(file, engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"^result.attrs\['schema'\] must be"):
+        lz.merge_shards(tmp_path)
+    for content in (b"damaged", b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="lacks 1 of 1 cells"):
+            lz.merge_shards(tmp_path)
