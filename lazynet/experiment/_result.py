@@ -32,10 +32,15 @@ class Values(NamedTuple):
 
 
 def assemble(cells: Sequence[Cell], record: Record) -> Result:
-    """Join all cells of a sweep, given in the order of the record's packs, into one labeled data set."""
+    """Join all cells of a sweep, given in the order of the record's packs, into one labeled data set.
+
+    Raises:
+        ValueError: if the sweep measured a registered quantity that is not registered in this process.
+    """
     import xarray
 
     settings = record.settings
+    _check_registered(settings.get("registered_quantities", []))
     axes, tables = settings.get("axes", {}), _tables(cells, record)
     # If all points share one learning rate, the variable `learning_rate` needs no axes.
     constant = ("learning_rate",) if settings["learning_rate"] is not None else ()
@@ -60,6 +65,20 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
     label_result(result, "sweep")
     result["status"].attrs |= flags(MemberStatus)
     return result
+
+
+def _check_registered(names: Sequence[str]) -> None:
+    """Check that the catalogue has the registered quantities that a sweep measured.
+
+    Raises:
+        ValueError: if a quantity is not registered.
+    """
+    missing = [name for name in names if name not in catalogue()]
+    if missing:
+        raise ValueError(
+            f"The sweep measured the quantity {missing[0]!r}, which is not registered in this process. Before "
+            "lazynet.merge_shards, call lazynet.register_quantity as in the processes that computed the sweep."
+        )
 
 
 def flags(codes: type[IntEnum]) -> dict[str, Any]:

@@ -18,13 +18,15 @@ from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
+from lazynet.measures import registered
 from lazynet.networks import layer_names, traits
 from lazynet.training import Optimizer
 from lazynet.typing import Variables
 
 
 def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str, Any]:
-    """Return the settings of the network, the data and the training."""
+    """Return the settings of the network, the data and the training, and the names of registered quantities."""
+    quantities = [quantity.name for quantity in registered()]
     return {
         **limit_settings(network, data),
         "layers": layer_names_of(network, data),
@@ -41,6 +43,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
             for field in dataclasses.fields(training.measure)
         },
         "plain": training.plain,
+        **({"registered_quantities": quantities} if quantities else {}),
     }
 
 

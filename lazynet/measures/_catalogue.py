@@ -143,7 +143,8 @@ def register_quantity(quantity: Quantity) -> None:
     """Add a quantity to the catalogue, so that later sweeps measure it at every snapshot.
 
     The variable in the result carries the meaning and unit of the quantity. The verdict has a row for the quantity if
-    `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set.
+    `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set. A run
+    folder records the name of the quantity: register it again before you resume the sweep or merge its shards.
 
     Args:
         quantity: Quantity whose `measure` is a function. If `predicted`, `level` or `panel` is set, the dimensions

@@ -117,7 +117,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 def merge_shards(out: str | Path) -> Result:
     """Assemble the result of a study from the cells that its shards have stored in a folder.
 
-    The result and its verdict, if any, are written to the same folder.
+    The result and its verdict, if any, are written to the same folder. Quantities that were registered when the shards
+    were computed must be registered again in this process (see `lazynet.register_quantity`).
 
     Args:
         out: the folder that the shards share.
@@ -127,7 +128,8 @@ def merge_shards(out: str | Path) -> Result:
 
     Raises:
         ValueError: if the folder does not contain a study whose shards can be merged, if it contains a result with a
-            newer schema, if a process is still working on the study, or if a cell is missing or damaged.
+            newer schema, if a process is still working on the study, if a cell is missing or damaged, or if a quantity
+            of the study is not registered.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
