@@ -14,6 +14,7 @@ from lazynet.data import DATASETS
 from lazynet.execution import Store
 from lazynet.experiment import is_first, together
 from lazynet.networks import ACTIVATIONS
+from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.plan import Job, available_memory
 
 FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
@@ -152,7 +153,12 @@ def stoppable(out: Path | None) -> Iterator[None]:
 
 def progress_in(out: Path) -> str:
     """Return text that says how much of the run in a folder is done, and what to do next."""
-    status = Store(out).status()
+    store = Store(out)
+    if store.kind == REPRODUCTION:
+        parts = sum(Store(part).status().result for part in (out / PARTS).glob("*"))
+        stored = "1 part is" if parts == 1 else f"{parts} parts are"
+        return f"{stored} stored in {out} (use --resume to continue the run)"
+    status = store.status()
     more = "" if status.result else " (use --resume to continue the run)"
     if status.finished == status.cells and not status.result:
         more = f" (use lazynet merge {out} to assemble the result)"

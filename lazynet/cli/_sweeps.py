@@ -26,7 +26,7 @@ from lazynet.cli._reports import check_verdict, report
 from lazynet.execution import Store, run
 from lazynet.experiment import Spec, check_memory_of, is_first, make_spec, make_training, sweep_jobs
 from lazynet.networks import ACTIVATIONS
-from lazynet.papers.work import REPRODUCTION
+from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.studies.laziness_map import GRID
 from lazynet.studies.laziness_map import KIND as MAP
 from lazynet.studies.sweep import SweepStudy
@@ -213,7 +213,7 @@ class Status:
 
     def _print_parts(self) -> int:
         """Print the progress of each part of a reproduction, and return the exit code."""
-        parts = {part.name: Store(part).status() for part in sorted((self.folder / "parts").glob("*"))}
+        parts = {part.name: Store(part).status() for part in sorted((self.folder / PARTS).glob("*"))}
         if self.json:
             print_json(kind=REPRODUCTION, parts={name: status._asdict() for name, status in parts.items()})
             return 0
