@@ -172,8 +172,9 @@ class Merge:
 
     def run(self) -> int:
         """Assemble and print the result, and return the exit code."""
-        if self.check:
-            check_verdict(Store(self.folder).kind)
+        kind = Store(self.folder).kind
+        if self.check and kind:
+            check_verdict(kind)
         return report(lz.merge_shards(self.folder), self.folder, self.json, self.check)
 
 

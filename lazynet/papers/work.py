@@ -122,7 +122,7 @@ class Work:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._store.begin({}, [])
         path = self._folder / PARTS / name
-        if self.out_of_time and not Store(path).status().result:
+        if self.out_of_time and not (path / "result.nc").exists():
             raise TimeoutError(f"The time limit has been reached before part {name}. Resume the reproduction later.")
         left = None if self._deadline == inf else max(self._deadline - time.monotonic(), 1e-3)
         return lz.RunFolder(path, resume=True, max_seconds=left)

@@ -90,6 +90,9 @@ def test_studies_that_cannot_be_merged_are_refused(kind, tmp_path, capsys):
         lz.merge_shards(tmp_path)
     assert cli.main(["merge", str(tmp_path)]) == cli.main(["merge", str(tmp_path), "--check"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+    for flags in ([], ["--check"]):
+        assert cli.main(["merge", str(tmp_path / "new"), *flags]) == 2
+        assert capsys.readouterr().err.endswith("does not contain a study.\n")
     assert sorted(tmp_path.iterdir()) == before
 
 
