@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code.
 
     Args:
-        arguments: command-line arguments after `lazynet`; defaults to `sys.argv[1:]`.
+        arguments: Command-line arguments after `lazynet`; defaults to `sys.argv[1:]`.
     """
     command = parse(arguments)
     if command is None:

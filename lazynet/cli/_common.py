@@ -14,6 +14,7 @@ from lazynet.data import DATASETS
 from lazynet.execution import Store
 from lazynet.experiment import is_first, together
 from lazynet.networks import ACTIVATIONS
+from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.plan import Job, available_memory
 
 FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
@@ -106,7 +107,7 @@ class Folder:
         """Return the run folder, or None if --out is not given.
 
         Raises:
-            ValueError: if the folder cannot be used.
+            ValueError: If the folder cannot be used.
         """
         if self.out is None:
             for name, value in (("resume", self.resume), ("max_seconds", self.max_seconds), ("shard", shard)):
@@ -124,7 +125,7 @@ class Stopped(Exception):
     """Raised when a command ends before its work is done.
 
     Attributes:
-        code: the exit code.
+        code: The exit code.
     """
 
     def __init__(self, reason: str, code: int) -> None:
@@ -138,7 +139,7 @@ def stoppable(out: Path | None) -> Iterator[None]:
     """If the time limit or an interrupt ends the run, report the progress stored in its folder.
 
     Raises:
-        Stopped: if the run can be resumed.
+        Stopped: If the run can be resumed.
     """
     try:
         yield
@@ -152,7 +153,12 @@ def stoppable(out: Path | None) -> Iterator[None]:
 
 def progress_in(out: Path) -> str:
     """Return text that says how much of the run in a folder is done, and what to do next."""
-    status = Store(out).status()
+    store = Store(out)
+    if store.kind == REPRODUCTION:
+        parts = len(list((out / PARTS).glob("*/result.nc")))
+        stored = "1 part is" if parts == 1 else f"{parts} parts are"
+        return f"{stored} stored in {out} (use --resume to continue the run)"
+    status = store.status()
     more = "" if status.result else " (use --resume to continue the run)"
     if status.finished == status.cells and not status.result:
         more = f" (use lazynet merge {out} to assemble the result)"

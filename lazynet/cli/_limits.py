@@ -94,8 +94,8 @@ def complexity_record(data: lz.Dataset, factored: int = FACTORED) -> dict[str, A
     """Return the complexity of the labels and the extreme eigenvalues of the kernel.
 
     Args:
-        data: the data set.
-        factored: largest number of examples for which the kernel is factored.
+        data: The data set.
+        factored: Largest number of examples for which the kernel is factored.
     """
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     large = data.n_train > factored

@@ -4,13 +4,25 @@ import importlib
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import tyro
 
-import lazynet as lz
-from lazynet.cli._common import FAILED_CHECK, INTERRUPTED, OptionalPath, Stopped, Switch, print_json, print_plan
+from lazynet.cli._common import (
+    FAILED_CHECK,
+    INTERRUPTED,
+    OUT_OF_TIME,
+    Folder,
+    Stopped,
+    Switch,
+    print_json,
+    print_plan,
+    progress_in,
+)
 from lazynet.execution import Stages, product_rate, write_figures, write_file
 from lazynet.papers.work import Work
 from lazynet.plan import Job
@@ -24,10 +36,7 @@ class Reproduce:
     """Paper: arora2019 (Arora et al., Fine-Grained Analysis) or li2018 (Li and Liang, SGD on Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
     """Size: tiny takes a minute without downloads, small ten minutes on two cores; paper uses the paper's data."""
-    out: OptionalPath = None
-    """New folder for summary.json, figures/ and the arrays from which they are computed."""
-    resume: Switch = False
-    """Resume the reproduction in --out, or start a new reproduction if there is none."""
+    folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     plan: Switch = False
     """Print the memory and operations that the reproduction needs, and exit."""
     check: Switch = False
@@ -37,46 +46,62 @@ class Reproduce:
 
     def run(self) -> int:
         """Run the reproduction and return the exit code."""
-        if self.out is not None:
-            lz.RunFolder(self.out, self.resume).check()
+        out = self.folder.out
+        self.folder.open()
         module = importlib.import_module(f"lazynet.papers.{self.paper}")
         if self.plan:
             return print_plan(module.jobs(self.size), self.json)
         begin = time.perf_counter()
         if self.size == "paper":
             print(estimate(module.jobs(self.size), product_rate("float32")), file=sys.stderr)
-        try:
-            with Stages(shown=not self.json) as stages:
-                work = Work(self.paper, self.size, self.out, stages.tell)
+        with (
+            Stages(shown=not self.json) as stages,
+            Work(self.paper, self.size, out, stages.tell, self.folder.max_seconds) as work,
+        ):
+            with _stoppable(out, work):
                 reproduction = module.reproduce(self.size, work)
-        except KeyboardInterrupt:
-            if self.out is None:
-                raise
-            raise Stopped(
-                f"interrupted; use --resume to continue the reproduction in {self.out}", INTERRUPTED
-            ) from None
-        summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}
-        summary |= reproduction.summary()
-        if self.out is not None:
-            write_file(self.out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
-            write_figures(self.out, reproduction.figures)
+            summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}
+            summary |= reproduction.summary()
+            if out is not None:
+                write_file(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+                write_figures(out, reproduction.figures)
         if self.json:
             print_json(**summary)
         else:
             claims, figures = reproduction.claims, reproduction.figures
             print(*claims, sep="\n")
             print(f"\n{sum(claim.holds for claim in claims)} of {len(claims)} claims hold.")
-            if self.out is not None:
-                print(f"Written to {self.out}: summary.json, {len(figures)} figures")
+            if out is not None:
+                print(f"Written to {out}: summary.json, {len(figures)} figures")
         return FAILED_CHECK if self.check and not reproduction.passed else 0
+
+
+@contextmanager
+def _stoppable(out: Path | None, work: Work) -> Iterator[None]:
+    """If the time limit or an interrupt ends the reproduction, say how to continue it.
+
+    Raises:
+        Stopped: If the reproduction can be resumed.
+    """
+    try:
+        yield
+    except TimeoutError:
+        # A download can also time out.
+        if out is None or not work.out_of_time:
+            raise
+        raise Stopped(f"out of time; {progress_in(out)}", OUT_OF_TIME) from None
+    except KeyboardInterrupt:
+        if out is None:
+            raise
+        raise Stopped(f"interrupted; use --resume to continue the reproduction in {out}", INTERRUPTED) from None
 
 
 def estimate(jobs: list[Job], rate: float) -> str:
     """Return text that lists the estimated minimum time for each job in a long reproduction.
 
     Args:
-        jobs: jobs in the reproduction.
-        rate: floating-point operations per second that this machine achieves in a matrix product.
+        jobs: Jobs in the reproduction.
+        rate: Floating-point operations per second that this machine achieves in a matrix product.
     """
     lines = []
     for job in jobs:

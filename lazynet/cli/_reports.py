@@ -15,7 +15,7 @@ def check_verdict(kind: str) -> None:
     """Check that a kind of study has a verdict, which --check requires.
 
     Raises:
-        ValueError: if studies of this kind have no verdict.
+        ValueError: If studies of this kind have no verdict.
     """
     if kind != "sweep":
         raise ValueError(
@@ -27,10 +27,10 @@ def report(result: Result, out: Path | None, as_json: bool, check: bool = False)
     """Print the result of a study, and write its figures to the study's folder.
 
     Args:
-        result: the result.
-        out: the study's folder, or None if the study has no folder.
-        as_json: whether to print one JSON object instead of tables.
-        check: whether to return exit code 1 if the verdict fails.
+        result: The result.
+        out: The study's folder, or None if the study has no folder.
+        as_json: Whether to print one JSON object instead of tables.
+        check: Whether to return exit code 1 if the verdict fails.
 
     Returns:
         The exit code.

@@ -26,7 +26,9 @@ from lazynet.cli._reports import check_verdict, report
 from lazynet.execution import Store, run
 from lazynet.experiment import Spec, check_memory_of, is_first, make_spec, make_training, sweep_jobs
 from lazynet.networks import ACTIVATIONS
-from lazynet.papers.work import REPRODUCTION
+from lazynet.papers.work import PARTS, REPRODUCTION
+from lazynet.studies.laziness_map import GRID
+from lazynet.studies.laziness_map import KIND as MAP
 from lazynet.studies.sweep import SweepStudy
 from lazynet.training import OPTIMIZERS
 
@@ -116,7 +118,7 @@ class Sweep:
         """Return the specification of the sweep that the flags request.
 
         Raises:
-            ValueError: if a flag has a value that is not allowed.
+            ValueError: If a flag has a value that is not allowed.
         """
         source = self.data
         axes: dict[str, list[Any]] = {}
@@ -170,8 +172,9 @@ class Merge:
 
     def run(self) -> int:
         """Assemble and print the result, and return the exit code."""
-        if self.check:
-            check_verdict(Store(self.folder).kind)
+        kind = Store(self.folder).kind
+        if self.check and kind:
+            check_verdict(kind)
         return report(lz.merge_shards(self.folder), self.folder, self.json, self.check)
 
 
@@ -189,24 +192,29 @@ class Status:
         store = Store(self.folder)
         if store.kind == REPRODUCTION:
             return self._print_parts()
-        if not store.keys:
+        if not store.kind:
             raise ValueError(f"{str(self.folder)!r} does not contain a study.")
-        status = store.status()
+        status, how, cells = store.status(), "run its command again with --resume", "cells"
+        if store.kind == MAP:
+            # The cells of a map are those of the sweep over its grid. The number of sweeps that follow is not known.
+            grid = Store(self.folder / GRID).status()
+            status = grid._replace(running=status.running, result=status.result)
+            how, cells = "call lazynet.laziness_map again with resume=True", "cells of the grid"
         if self.json:
             print_json(kind=store.kind, **status._asdict())
             return 0
-        print(f"{store.kind}: {status.finished} of {status.cells} cells are stored, {status.damaged} are damaged.")
+        print(f"{store.kind}: {status.finished} of {status.cells} {cells} are stored, {status.damaged} are damaged.")
         if status.running:
             print("A process is working on the study.")
         elif status.finished < status.cells or not status.result:
-            print("No process is working on the study. To continue, run its command again with --resume.")
+            print(f"No process is working on the study. To continue, {how}.")
         else:
             print("The study is finished.")
         return 0
 
     def _print_parts(self) -> int:
         """Print the progress of each part of a reproduction, and return the exit code."""
-        parts = {part.name: Store(part).status() for part in sorted((self.folder / "parts").glob("*"))}
+        parts = {part.name: Store(part).status() for part in sorted((self.folder / PARTS).glob("*"))}
         if self.json:
             print_json(kind=REPRODUCTION, parts={name: status._asdict() for name, status in parts.items()})
             return 0

@@ -4,7 +4,7 @@ from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate
 from lazynet.execution._provenance import provenance
 from lazynet.execution._runner import Output, Study, Task, assemble_shards, run
-from lazynet.execution._store import Arrays, Store, result_files, write_figures, write_file
+from lazynet.execution._store import Arrays, Store, open_store, result_files, write_figures, write_file
 
 __all__ = [
     "Arrays",
@@ -17,6 +17,7 @@ __all__ = [
     "TaskProgress",
     "as_run_folder",
     "assemble_shards",
+    "open_store",
     "product_rate",
     "provenance",
     "result_files",

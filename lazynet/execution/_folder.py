@@ -44,7 +44,8 @@ class RunFolder:
         if self.shard is not None:
             _check_shard(self.shard)
         limit = self.max_seconds
-        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+        is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if limit is not None and not (is_number and limit > 0):
             raise ValueError(f"max_seconds must be positive, got {limit!r}.")
 
     @property
@@ -80,8 +81,8 @@ def as_run_folder(out: Any) -> RunFolder | None:
 
 
 def _check_shard(shard: Any) -> None:
-    pair = isinstance(shard, tuple | list) and len(shard) == 2 and all(isinstance(part, int) for part in shard)
-    if not pair:
+    is_pair = isinstance(shard, tuple | list) and len(shard) == 2
+    if not is_pair or not all(isinstance(part, int) and not isinstance(part, bool) for part in shard):
         raise ValueError(f"shard must be a pair (k, N) of integers, got {shard!r}.")
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard must be k/N with 1 <= k <= N, got {shard[0]}/{shard[1]}.")

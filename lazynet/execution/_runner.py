@@ -157,18 +157,22 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
     The files of the result are written to the folder.
 
     Args:
-        out: Path of the folder that all shards share.
-        output_of: Function that returns the `Output` for a given kind of study.
+        out: The folder that all shards share.
+        output_of: Function that returns the `Output` for a given kind of study. It raises a ValueError if shards of
+            this kind cannot be merged.
 
     Returns:
         The result, an `xarray.Dataset`.
 
     Raises:
-        ValueError: If the folder does not contain a study, if a process is still working on the study, or if a cell is
-            missing or damaged.
+        ValueError: If the folder does not contain a study whose shards can be merged, if a process is still working on
+            the study, or if a cell is missing or damaged.
     """
+    kind = Store(out).kind
+    if not kind:
+        raise ValueError(f"{str(out)!r} does not contain a study.")
+    output = output_of(kind)
     with finished_store(out) as store:
-        output = output_of(store.kind)
         cells = {key: store.read(key) for key in store.keys}
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:

@@ -270,6 +270,9 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
         request: The specification of the study as canonical JSON. A study already in the folder must have the same
             specification.
 
+    Yields:
+        The store, which holds the lock until the context is left.
+
     Raises:
         ValueError: If the folder must be new but already exists, contains anything other than this study, or is in use
             by another process.
@@ -305,10 +308,8 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: If the folder does not contain a study, or if a process is still working on the study.
+        ValueError: If a process is still working on the study.
     """
-    if not Store(out).keys:
-        raise ValueError(f"{str(out)!r} does not contain a study.")
     with _locked(Path(out) / LOCK):
         yield Store(out)
 

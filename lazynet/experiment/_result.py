@@ -41,10 +41,14 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
     Returns:
         An `xarray.Dataset`. Its dimensions are width, seed, step, the axes of the sweep, and further dimensions such as
         layer. Each variable has only the dimensions on which it depends.
+
+    Raises:
+        ValueError: If the sweep measured a registered quantity that is not registered in this process.
     """
     import xarray
 
     settings = record.settings
+    _check_registered(settings.get("registered_quantities", []))
     axes, tables = settings.get("axes", {}), _tables(cells, record)
     # If all points share one learning rate, the variable `learning_rate` needs no axes.
     constant = ("learning_rate",) if settings["learning_rate"] is not None else ()
@@ -72,6 +76,20 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
         result[name].attrs.setdefault("long_name", f"field {name} of the network")
     result["status"].attrs |= flags(MemberStatus)
     return result
+
+
+def _check_registered(names: Sequence[str]) -> None:
+    """Check that the catalogue has the registered quantities that a sweep measured.
+
+    Raises:
+        ValueError: If a quantity is not registered.
+    """
+    missing = [name for name in names if name not in catalogue()]
+    if missing:
+        raise ValueError(
+            f"The sweep measured the quantity {missing[0]!r}, which is not registered in this process. Before "
+            "lazynet.merge_shards, call lazynet.register_quantity as in the processes that computed the sweep."
+        )
 
 
 def flags(codes: type[IntEnum]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
+from lazynet.measures import registered
 from lazynet.networks import layer_names, traits
 from lazynet.training import Optimizer
 from lazynet.typing import Variables
@@ -34,6 +35,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
     Returns:
         The settings, keyed by name. The width is not included, and functions are not converted to names.
     """
+    quantities = [quantity.name for quantity in registered()]
     return {
         **limit_settings(network, data),
         "layers": layer_names_of(network, data),
@@ -50,6 +52,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
             for field in dataclasses.fields(training.measure)
         },
         "plain": training.plain,
+        **({"registered_quantities": quantities} if quantities else {}),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+import numpy as np
 from jax import Array
 
 from lazynet.typing import Result
@@ -173,7 +174,8 @@ def register_quantity(quantity: Quantity) -> None:
     """Add a quantity to the catalogue, so that later sweeps measure it at every snapshot.
 
     The variable in the result carries the meaning and unit of the quantity. The verdict has a row for the quantity if
-    `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set.
+    `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set. A run
+    folder records the name of the quantity: register it again before you resume the sweep or merge its shards.
 
     Args:
         quantity: Quantity whose `measure` is a function. If `predicted`, `level` or `panel` is set, the dimensions
@@ -235,21 +237,40 @@ def label_result(result: Result, kind: str) -> None:
     """Set the attributes of a result and of its variables in place.
 
     The result gets the attributes `kind` and `schema`, and each variable in the catalogue gets its long name and unit.
+    If the catalogue has no quantities for this kind of result, only `kind` and `schema` are set.
 
     Args:
         result: Result to label, an `xarray.Dataset`.
         kind: Kind of result.
-
-    Raises:
-        KeyError: If no result has this kind.
     """
     result.attrs |= {"kind": kind, "schema": SCHEMA}
+    if kind not in _kinds:
+        return
     # Results of other kinds also contain quantities of sweeps.
     for name, quantity in {**catalogue(), **catalogue(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
             if quantity.unit:
                 result[name].attrs["units"] = quantity.unit
+
+
+def check_schema(attributes: Mapping[Any, Any]) -> None:
+    """Check that this version of lazynet can read a result with the given attributes.
+
+    Args:
+        attributes: Attributes of the result.
+
+    Raises:
+        ValueError: If the schema of the result is not an integer from 1 to `SCHEMA`.
+    """
+    # Results that were stored before schemas were numbered have none.
+    schema = attributes.get("schema", SCHEMA)
+    is_number = isinstance(schema, int | np.integer) and not isinstance(schema, bool)
+    if not is_number or not 1 <= schema <= SCHEMA:
+        raise ValueError(
+            f"result.attrs['schema'] must be an integer from 1 to {SCHEMA}, got {schema!r}. To read a result with a "
+            "newer schema, upgrade lazynet."
+        )
 
 
 def reference(kind: str = "sweep") -> str:

@@ -49,8 +49,8 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
     """Compute the paper's figures and check its claims.
 
     Args:
-        size: name of a size in SIZES.
-        work: storage for the parts of the reproduction; by default, they are kept in memory.
+        size: Name of a size in SIZES.
+        work: Storage for the parts of the reproduction; by default, they are kept in memory.
     """
     settings, work, reproduction = SIZES[size], work or Work("arora2019", size), Reproduction()
     # Load all data first, so that a missing data set raises an error before any work is done.
@@ -133,9 +133,9 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
     """Return the claim that the gap falls as the width grows, for widths too small to show Theorem 4.1's exponent.
 
     Args:
-        place: description of the data.
-        gap: gap between the networks and the predictions of the theorem.
-        other: gap at a different kappa, to be reported in the note.
+        place: Description of the data.
+        gap: Gap between the networks and the predictions of the theorem.
+        other: Gap at a different kappa, to be reported in the note.
     """
     noted = gap if other is None else other
     note = f"exponent {exponent(noted):.2f}, not asymptotic at these widths"
@@ -156,10 +156,10 @@ def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.n
     The axes of the array "last_step" are the kind of labels, the width and the mode.
 
     Args:
-        work: storage for the parts of the reproduction.
-        name: name of the data set.
-        size: settings of the networks.
-        kernel: function that maps inputs to the kernel matrix of the theorem.
+        work: Storage for the parts of the reproduction.
+        name: Name of the data set.
+        size: Settings of the networks.
+        kernel: Function that maps inputs to the kernel matrix of the theorem.
     """
     data = images(name, size.n)
     modes, datasets = spectrum(kernel(data.x_train)), labeled(data)

@@ -26,11 +26,11 @@ class Size(NamedTuple):
     """Settings that determine the size of the computation.
 
     Attributes:
-        n: numbers of points.
-        dims: dimensions of the points.
-        samples: number of times the points are drawn.
-        width: width of finite networks.
-        steps: number of training steps for finite networks.
+        n: Numbers of points.
+        dims: Dimensions of the points.
+        samples: Number of times the points are drawn.
+        width: Width of finite networks.
+        steps: Number of training steps for finite networks.
     """
 
     n: tuple[int, ...]
@@ -44,8 +44,8 @@ class Sum(NamedTuple):
     """A sum of powers.
 
     Attributes:
-        function: function of the points, which have shape (n, d) with d at least 3.
-        terms: tuple (alpha, |beta|, p) for each term alpha (beta'x)^p.
+        function: Function of the points, which have shape (n, d) with d at least 3.
+        terms: Tuple (alpha, |beta|, p) for each term alpha (beta'x)^p.
     """
 
     function: Callable[[np.ndarray], np.ndarray]

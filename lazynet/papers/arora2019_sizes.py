@@ -21,18 +21,18 @@ class Size(NamedTuple):
     """Settings that determine the size of the reproduction.
 
     Attributes:
-        datasets: names of the data sets.
-        curves: networks for Figure 1.
-        speed: networks for Theorem 4.1.
-        many: networks for Theorem 4.1, trained on more images.
-        modes: networks that are compared with the kernel mode by mode.
-        scales: networks trained at each initial scale kappa.
-        noisy: networks trained at each portion of random labels; each seed has its own draw of the labels.
-        n_kernel: number of training images for the kernel limit.
-        n_test: number of test images for the kernel limit.
-        draws: number of draws of label noise.
-        functions: size of the computation for section 6.
-        du2018: size of the reproduction of Du et al. 2018.
+        datasets: Names of the data sets.
+        curves: Networks for Figure 1.
+        speed: Networks for Theorem 4.1.
+        many: Networks for Theorem 4.1, trained on more images.
+        modes: Networks that are compared with the kernel mode by mode.
+        scales: Networks trained at each initial scale kappa.
+        noisy: Networks trained at each portion of random labels; each seed has its own draw of the labels.
+        n_kernel: Number of training images for the kernel limit.
+        n_test: Number of test images for the kernel limit.
+        draws: Number of draws of label noise.
+        functions: Size of the computation for section 6.
+        du2018: Size of the reproduction of Du et al. 2018.
     """
 
     datasets: tuple[str, ...]

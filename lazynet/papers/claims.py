@@ -14,12 +14,12 @@ class Claim:
     """A claim made in a paper, and the measurement that tests it.
 
     Attributes:
-        name: where the paper makes the claim, and for which data.
-        statement: description of the measured quantity.
-        measured: measured value.
-        relation: relation that the claim asserts between `measured` and `limit`, "<=" or ">=".
-        limit: value with which `measured` is compared.
-        note: further numbers, as text.
+        name: Where the paper makes the claim, and for which data.
+        statement: Description of the measured quantity.
+        measured: Measured value.
+        relation: Relation that the claim asserts between `measured` and `limit`, "<=" or ">=".
+        limit: Value with which `measured` is compared.
+        note: Further numbers, as text.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Reproduction:
     """The result of a reproduction, which the paper's module builds up part by part.
 
     Attributes:
-        claims: claims that were checked.
-        numbers: other measurements, keyed by name, as NumPy arrays or types that JSON supports.
-        figures: matplotlib figures, keyed by name.
+        claims: Claims that were checked.
+        numbers: Other measurements, keyed by name, as NumPy arrays or types that JSON supports.
+        figures: Matplotlib figures, keyed by name.
     """
 
     claims: list[Claim] = field(default_factory=list)

@@ -19,9 +19,9 @@ def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure and its axes, row by row.
 
     Args:
-        count: number of axes in each row.
-        title: title of the figure.
-        rows: number of rows.
+        count: Number of axes in each row.
+        title: Title of the figure.
+        rows: Number of rows.
     """
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(6.2 * count, 4.6 * rows), layout="constrained")

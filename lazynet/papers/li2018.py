@@ -44,8 +44,8 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
     """Compute the figures of the paper and check its claims.
 
     Args:
-        size: name of a size in SIZES.
-        work: storage for the parts of the reproduction; by default, they are kept in memory.
+        size: Name of a size in SIZES.
+        work: Storage for the parts of the reproduction; by default, they are kept in memory.
     """
     settings, work, reproduction = SIZES[size], work or Work("li2018", size), Reproduction()
     # Load the images first, so that a missing data set raises an error before any work is done.
@@ -133,9 +133,9 @@ def verdict(place: str, result: Result, expected: str) -> Claim:
     diverged, the verdict is undecided.
 
     Args:
-        place: description of the data.
-        result: result of the sweep.
-        expected: expected verdict, "lazy" or "not lazy".
+        place: Description of the data.
+        result: Result of the sweep.
+        expected: Expected verdict, "lazy" or "not lazy".
     """
     ends = {name: result[variable].isel(step=-1) for name, variable in MOVED.items()}
     widest = {name: float(end.mean("seed", skipna=False)[-1]) for name, end in ends.items()}

@@ -54,10 +54,10 @@ def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
     """Draw a quantity against the step, with one curve for each width.
 
     Args:
-        axes: axes to draw on.
-        result: result of the sweep.
-        quantity: function that computes the quantity from the result at one width.
-        label: label of the quantity.
+        axes: Axes to draw on.
+        result: Result of the sweep.
+        quantity: Function that computes the quantity from the result at one width.
+        label: Label of the quantity.
     """
     for width, color in zip(result.width.values, width_colors(result.sizes["width"]), strict=True):
         band(axes, result.step, quantity(result.sel(width=width)), color, str(width))

@@ -30,9 +30,9 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
     """Return the paper's synthetic data.
 
     Args:
-        size: parameters of the mixture. By default, n training examples and n test examples are drawn.
-        n_train: number of training examples, if different from n.
-        more: further arguments for `lazynet.mixture`.
+        size: Parameters of the mixture. By default, n training examples and n test examples are drawn.
+        n_train: Number of training examples, if different from n.
+        more: Further arguments for `lazynet.mixture`.
     """
     n, dim, classes, components = size
     return lz.mixture(n_train or n, n, dim, jax.random.key(0), classes, components, **more)

@@ -41,16 +41,16 @@ class Size(NamedTuple):
     """Settings that determine the size of the reproduction.
 
     Attributes:
-        data: parameters of the mixture.
-        networks: networks for Figure 1.
-        early: number of initial steps during which accuracy is measured after every step.
-        wide: smallest width at which coupling and relative distance are claimed to be small.
-        varied: networks trained on variations of the data.
-        variances: noise levels sigma of the components.
-        structures: pairs (k, l), where k is the number of classes and l is the number of components per class.
-        memorized: number of examples with random labels.
-        images: images for Figure 2.
-        on_images: networks for Figure 2.
+        data: Parameters of the mixture.
+        networks: Networks for Figure 1.
+        early: Number of initial steps during which accuracy is measured after every step.
+        wide: Smallest width at which coupling and relative distance are claimed to be small.
+        varied: Networks trained on variations of the data.
+        variances: Noise levels sigma of the components.
+        structures: Pairs (k, l), where k is the number of classes and l is the number of components per class.
+        memorized: Number of examples with random labels.
+        images: Images for Figure 2.
+        on_images: Networks for Figure 2.
     """
 
     data: Mixture

@@ -110,8 +110,8 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
     """Yield the claims of section 6: data with less structure require more steps and more movement.
 
     Args:
-        parameter: name of the parameter that varies.
-        results: results of sweeps, keyed by the parameter's value, in order from the most to the least structure.
+        parameter: Name of the parameter that varies.
+        results: Results of sweeps, keyed by the parameter's value, in order from the most to the least structure.
     """
     place, (first, *_, last) = f"Section 6, {parameter}", results
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):

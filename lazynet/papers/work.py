@@ -2,26 +2,33 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 import lazynet as lz
-from lazynet.execution import Arrays, Output, Store, Task, result_files, run
+from lazynet.execution import Arrays, Output, Store, Task, open_store, result_files, run
+from lazynet.measures import label_result
 from lazynet.typing import Result
 
 REPRODUCTION = "reproduction"
+# Subfolder of the parts.
+PARTS = "parts"
 
 
 class Work:
     """The named parts of a reproduction.
 
-    A part is read from the folder if it is stored there, and computed otherwise.
+    A part is read from the folder if it is stored there, and computed otherwise. A `with` statement keeps other
+    processes from working on the folder.
     """
 
     def __init__(
@@ -30,19 +37,23 @@ class Work:
         size: str,
         folder: Path | None = None,
         report: Callable[[str], None] = lambda part: None,
+        max_seconds: float | None = None,
     ) -> None:
         """Start or resume a reproduction.
 
         Args:
-            paper: name of the paper's module.
-            size: name of the size of the reproduction.
-            folder: folder in which to store the parts, or None to keep them in memory.
-            report: function that is called with the number and name of each part before the part is computed.
+            paper: Name of the paper's module.
+            size: Name of the size of the reproduction.
+            folder: Folder in which to store the parts, or None to keep them in memory.
+            report: Function that is called with the number and name of each part before the part is computed.
+            max_seconds: Time limit in seconds for parts that are stored in a folder. After this time, no part and no
+                cell of a part begins, sweeps store their state, and a TimeoutError is raised.
 
         Raises:
-            ValueError: if the folder contains a different reproduction, or results of a different version of the code.
+            ValueError: If the folder contains a different reproduction, or results of a different version of the code.
         """
-        self._folder, self._report, self._count = folder, report, 0
+        self._folder, self._report, self._count, self._stack = folder, report, 0, ExitStack()
+        self._deadline = inf if max_seconds is None else time.monotonic() + max_seconds
         if folder is None:
             self._request: dict[str, str] = {}
             return
@@ -53,6 +64,26 @@ class Work:
         self._store = Store(folder, REPRODUCTION, json.dumps(self._request))
         if self._store.content:
             self._store.check()
+
+    def __enter__(self) -> "Work":
+        """Lock the folder.
+
+        Raises:
+            ValueError: If another process is working on the folder, or if the folder contains anything else.
+        """
+        if self._folder is not None:
+            folder = lz.RunFolder(self._folder, resume=True)
+            self._store = self._stack.enter_context(open_store(folder, REPRODUCTION, json.dumps(self._request)))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Unlock the folder."""
+        self._stack.__exit__(*error)
+
+    @property
+    def out_of_time(self) -> bool:
+        """True if the time limit has been reached."""
+        return time.monotonic() >= self._deadline
 
     def sweep(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
         """Return the result of `lazynet.sweep` with the given arguments."""
@@ -66,9 +97,9 @@ class Work:
         """Return the arrays that `compute` returns, or read them from the folder if they are stored there.
 
         Args:
-            name: name of the part.
-            compute: function that returns arrays whose shapes do not depend on its arguments.
-            axes: values of each argument of `compute`. Each combination of values is computed and stored separately.
+            name: Name of the part.
+            compute: Function that returns arrays whose shapes do not depend on its arguments.
+            axes: Values of each argument of `compute`. Each combination of values is computed and stored separately.
 
         Returns:
             The arrays, with the axes as their first dimensions.
@@ -78,7 +109,11 @@ class Work:
         return {str(variable): values.values for variable, values in result.data_vars.items()}
 
     def _begin(self, name: str) -> lz.RunFolder | None:
-        """Report the start of a part and return the part's folder, or None if parts are kept in memory."""
+        """Report the start of a part and return the part's folder, or None if parts are kept in memory.
+
+        Raises:
+            TimeoutError: If the time limit has been reached and the part is not finished.
+        """
         self._count += 1
         self._report(f"{self._count}. {name}")
         if self._folder is None:
@@ -86,7 +121,11 @@ class Work:
         if self._count == 1:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._store.begin({}, [])
-        return lz.RunFolder(self._folder / "parts" / name, resume=True)
+        path = self._folder / PARTS / name
+        if self.out_of_time and not (path / "result.nc").exists():
+            raise TimeoutError(f"The time limit has been reached before part {name}. Resume the reproduction later.")
+        left = None if self._deadline == inf else max(self._deadline - time.monotonic(), 1e-3)
+        return lz.RunFolder(path, resume=True, max_seconds=left)
 
 
 @dataclass(frozen=True)
@@ -96,9 +135,9 @@ class Part:
     It is a study with one task for each combination of argument values.
 
     Attributes:
-        text: the request as JSON text.
-        compute: function that returns the arrays of a task.
-        axes: values of each argument of `compute`.
+        text: The request as JSON text.
+        compute: Function that returns the arrays of a task.
+        axes: Values of each argument of `compute`.
     """
 
     kind: ClassVar[str] = "arrays"
@@ -142,4 +181,6 @@ class Part:
                 *(f"{name}_dim_{axis}" for axis in range(stacked.ndim - 1)),
             ]
             variables[name] = (dims, stacked.reshape(shape + stacked.shape[1:]))
-        return xarray.Dataset(variables, attrs={"kind": self.kind})
+        result = xarray.Dataset(variables)
+        label_result(result, self.kind)
+        return result

@@ -1,10 +1,12 @@
 """`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch on the kind of the result."""
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazynet.execution import assemble_shards
+from lazynet.execution import Output, assemble_shards
+from lazynet.measures import check_schema
 from lazynet.typing import Figure, Result
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ OUTPUTS = {
     kind: (f"lazynet.studies.{kind}._study", "OUTPUT")
     for kind in ("sweep", "infinite_width", "line_ensemble", "mode_residuals")
 }
+
+# What to do instead of merging shards, for kinds of studies whose shards cannot be merged.
+ADVICE = {"laziness_map": " To join its shards, call lazynet.laziness_map again with resume=True and without a shard."}
 
 
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
@@ -50,8 +55,8 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         A `Verdict`.
 
     Raises:
-        ValueError: If the band is not positive and finite, if the result has axes other than width and seed, or if
-            there is no verdict for this kind of result.
+        ValueError: If the band is not positive and finite, if the result has axes other than width and seed or a newer
+            schema, or if there is no verdict for this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -91,8 +96,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
 
     Raises:
-        ValueError: If no study produces results of this kind, if a sweep has axes other than width and seed, or if
-            `verdict` is given for a kind of result that has no verdict.
+        ValueError: If no study produces results of this kind, if the result has a newer schema, if a sweep has axes
+            other than width and seed, or if `verdict` is given for a kind of result that has no verdict.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -103,6 +108,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     kind = _kind_of(result)
     draw = _load(FIGURES[kind])
     if kind in VERDICTS:
+        if not (verdict is None or hasattr(verdict, "rows")):
+            raise ValueError(f"verdict must be a lazynet.Verdict or None, got {type(verdict).__name__}.")
         return draw(result, verdict)
     if verdict is not None:
         raise ValueError(f"verdict must be None for a result of kind {kind}, got {type(verdict).__name__}.")
@@ -112,7 +119,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 def merge_shards(out: str | Path) -> Result:
     """Assemble the result of a study from the cells that its shards have stored in a folder.
 
-    The result and its verdict, if any, are written to the same folder.
+    The result and its verdict, if any, are written to the same folder. Quantities that were registered when the shards
+    were computed must be registered again in this process (see `lazynet.register_quantity`).
 
     Args:
         out: The folder that the shards share.
@@ -121,8 +129,9 @@ def merge_shards(out: str | Path) -> Result:
         The result that the study would have produced without shards.
 
     Raises:
-        ValueError: If the folder does not contain a study, if a process is still working on the study, or if a cell is
-            missing or damaged.
+        ValueError: If the folder does not contain a study whose shards can be merged, if it contains a result with a
+            newer schema, if a process is still working on the study, if a cell is missing or damaged, or if a quantity
+            of the study is not registered.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -132,15 +141,47 @@ def merge_shards(out: str | Path) -> Result:
     >>> dict(lz.merge_shards(out).train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
-    return assemble_shards(out, lambda kind: _load(OUTPUTS[kind]))
+    _check_stored_result(Path(out) / "result.nc")
+    return assemble_shards(out, _output_of)
+
+
+def _check_stored_result(file: Path) -> None:
+    """Check that a result that is about to be replaced was not written by a newer version of lazynet.
+
+    Raises:
+        ValueError: If the result has a newer schema.
+    """
+    import xarray
+
+    # A missing or damaged file may be replaced.
+    with suppress(OSError), xarray.open_dataset(file, engine="h5netcdf") as stored:
+        check_schema(stored.attrs)
+
+
+def _output_of(kind: str) -> Output:
+    """Return the functions that assemble the result of a kind of study and its files.
+
+    Raises:
+        ValueError: If shards of this kind cannot be merged.
+    """
+    if kind not in OUTPUTS:
+        raise ValueError(
+            f"out must be the folder of a study of kind {', '.join(OUTPUTS)}, got a folder of kind {kind!r}."
+            + ADVICE.get(kind, "")
+        )
+    return _load(OUTPUTS[kind])
 
 
 def _kind_of(result: Result) -> str:
     """Return the kind of a result.
 
     Raises:
-        ValueError: If no study produces results of this kind.
+        ValueError: If `result` is not a result, if no study produces results of this kind, or if the result has a newer
+            schema.
     """
+    if not isinstance(getattr(result, "attrs", None), dict):
+        raise ValueError(f"result must be the result of a study, an xarray.Dataset, got {type(result).__name__}.")
+    check_schema(result.attrs)
     kind = result.attrs.get("kind")
     if kind not in FIGURES:
         raise ValueError(f"result.attrs['kind'] must be one of {', '.join(FIGURES)}, got {kind!r}.")

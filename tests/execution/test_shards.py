@@ -112,6 +112,8 @@ def test_shards_keep_others_away(tmp_path):
         ({"shard": 3}, r"^shard must be a pair \(k, N\)"),
         ({"shard": (4, 3)}, "^shard must be k/N"),
         ({"shard": (0, 3)}, "^shard must be k/N"),
+        ({"shard": (True, True)}, r"^shard must be a pair \(k, N\) of integers, got \(True, True\)"),
+        ({"max_seconds": True}, "^max_seconds must be positive, got True"),
         ({"max_seconds": 0.0}, "^max_seconds must be positive, got 0.0"),
         ({"max_seconds": "1"}, "^max_seconds must be positive, got '1'"),
     ],

@@ -82,15 +82,27 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
         lz.register_quantity(QUANTITY)
 
 
-@pytest.mark.slow
-def test_a_stored_sweep_is_not_resumed_with_another_quantity(outside, tmp_path):
-    lz.sweep(NETWORK, DATA, [8], 1, 3, out=tmp_path / "run", progress=False)
+def test_a_stored_sweep_is_neither_resumed_nor_merged_without_its_quantity(outside, tmp_path):
+    def stored(**folder):
+        out = lz.RunFolder(tmp_path / "run", **folder)
+        return lz.sweep(NETWORK, DATA, [8], 1, 3, learning_rate=0.1, measure=ALONE, out=out, progress=False)
+
+    stored(shard=(1, 1))
     unregister_quantity(QUANTITY.name)
     try:
-        with pytest.raises(ValueError, match=r"^out must be the folder of this study"):
-            lz.sweep(NETWORK, DATA, [8], 1, 3, out=lz.RunFolder(tmp_path / "run", resume=True), progress=False)
+        with pytest.raises(
+            ValueError, match=r"^out must be .* registered_quantities = \['scaled_change'\] instead of None\.$"
+        ):
+            stored(resume=True)
+        with pytest.raises(
+            ValueError, match=r"^The sweep measured the quantity 'scaled_change', which is not registered"
+        ):
+            lz.merge_shards(tmp_path / "run")
+        assert not (tmp_path / "run" / "result.nc").exists()
     finally:
         lz.register_quantity(QUANTITY)
+    result = lz.merge_shards(tmp_path / "run")
+    assert result.scaled_change.long_name == QUANTITY.meaning
 
 
 def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():

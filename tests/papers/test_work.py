@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import lazynet as lz
 from lazynet.execution import Store
+from lazynet.measures import SCHEMA
 from lazynet.papers.work import REPRODUCTION, Work
 
 
@@ -44,6 +46,8 @@ def test_a_stored_part_is_computed_once(tmp_path):
     for _ in range(2):
         assert_computed(Work("paper", "tiny", tmp_path).arrays("part", compute))
     assert compute.count == 1
+    with xr.open_dataset(tmp_path / "parts" / "part" / "result.nc", engine="h5netcdf") as stored:
+        assert (stored.attrs["kind"], stored.attrs["schema"]) == ("arrays", SCHEMA)
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda content: content[:90] + b"?" + content[91:]])

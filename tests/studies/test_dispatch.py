@@ -8,6 +8,8 @@ import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet import cli
+from lazynet.execution import Store
 from lazynet.measures import SCHEMA, catalogue, reference
 
 DATA = lz.load_dataset("digits", n_train=8, n_test=4)
@@ -69,6 +71,18 @@ def test_results_of_no_known_kind_are_refused(function, attrs):
         function(result)
 
 
+@pytest.mark.parametrize("function", [lz.verify, lz.plot])
+def test_other_objects_than_results_are_refused(function):
+    with pytest.raises(ValueError, match=r"^result must be the result of a study, an xarray.Dataset, got int\.$"):
+        function(5)
+
+
+def test_a_verdict_in_words_is_refused():
+    result = xr.Dataset(attrs={"kind": "sweep", "schema": SCHEMA})
+    with pytest.raises(ValueError, match=r"^verdict must be a lazynet.Verdict or None, got str\.$"):
+        lz.plot(result, "holds")
+
+
 def test_the_snapshots_of_a_run_are_labeled_too():
     snapshots = lz.train(NETWORK, DATA, jax.random.key(0), steps=5).snapshots
     assert (snapshots.attrs["kind"], snapshots.attrs["schema"]) == ("train", SCHEMA)
@@ -78,3 +92,38 @@ def test_the_snapshots_of_a_run_are_labeled_too():
     assert snapshots.test_prediction.attrs["units"] == "targets"
     with pytest.raises(ValueError, match=r"^result.attrs\['kind'\] must be one of .*, got 'train'"):
         lz.plot(snapshots)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "reproduction"])
+def test_studies_that_cannot_be_merged_are_refused(kind, tmp_path, capsys):
+    Store(tmp_path, kind).begin({}, ["000000"] if kind == "arrays" else [])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=rf"^out must be the folder of a study of kind sweep, .*, got .* '{kind}'\.$"):
+        lz.merge_shards(tmp_path)
+    assert cli.main(["merge", str(tmp_path)]) == cli.main(["merge", str(tmp_path), "--check"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    for flags in ([], ["--check"]):
+        assert cli.main(["merge", str(tmp_path / "new"), *flags]) == 2
+        assert capsys.readouterr().err.endswith("does not contain a study.\n")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, np.int64(99), 0, "1", True])
+def test_results_of_a_newer_schema_are_refused(schema):
+    result = xr.Dataset({"train_loss": ("step", np.ones(3))}, attrs={"kind": "sweep", "schema": schema})
+    message = r"^result.attrs\['schema'\] must be an integer from 1 to 1, got "
+    for function in (lz.verify, lz.plot):
+        with pytest.raises(ValueError, match=message):
+            function(result)
+
+
+def test_a_result_of_a_newer_schema_is_not_replaced(tmp_path):
+    Store(tmp_path, "sweep").begin({}, ["000000"])
+    file = tmp_path / "result.nc"
+    xr.Dataset(attrs={"kind": "sweep", "schema": SCHEMA + 1}).to_netcdf(file, engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"^result.attrs\['schema'\] must be"):
+        lz.merge_shards(tmp_path)
+    for content in (b"damaged", b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="lacks 1 of 1 cells"):
+            lz.merge_shards(tmp_path)

@@ -1,5 +1,6 @@
 """Maps of small networks: both regimes, the boundary, networks that do not fit, folders, pictures."""
 
+import fcntl
 import io
 import json
 import warnings
@@ -13,6 +14,8 @@ from compilation import optimized
 from unchecked import unchecked
 
 import lazynet as lz
+from lazynet import cli
+from lazynet.execution import Store
 from lazynet.networks import Centered
 from lazynet.studies.laziness_map import _api as laziness
 
@@ -215,7 +218,7 @@ def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, small):
     assert other.kernel_change.identical(small.kernel_change)
     assert (other.boundary > small.boundary).all()
     cells_folder = lz.RunFolder(out / "map" / "cells", resume=True)
-    with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of a map"):
+    with pytest.raises(ValueError, match=r"^out must be a new folder or the folder of this study"):
         lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=cells_folder, **SMALL)
 
 
@@ -242,6 +245,34 @@ def test_a_map_that_runs_out_of_time_is_resumed(tmp_path, small):
         lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, max_seconds=1e-3), **SMALL)
     result = lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=lz.RunFolder(out, resume=True), **SMALL)
     xr.testing.assert_identical(result.drop_attrs(), small.drop_attrs())
+
+
+def test_the_folder_of_a_map_says_what_it_holds(tmp_path, capsys):
+    out = tmp_path / "map"
+    grid = [16, 32], [0.3, 30.0]
+    with pytest.raises(TimeoutError, match=r"^The time limit"):
+        lz.laziness_map(BOTH, DATA, *grid, out=lz.RunFolder(out, shard=(1, 2), max_seconds=1e-3), **SMALL)
+    assert Store(out).content["request"]["output_scale"] == [0.3, 30.0]
+    with pytest.raises(ValueError, match=r"^out must be .* 'laziness_map'\. To join its shards, .* without a shard\.$"):
+        lz.merge_shards(out)
+    cells = Store(out / "map")
+    for number, key in enumerate(cells.keys):
+        assert cli.main(["status", str(out)]) == 0
+        first, second = capsys.readouterr().out.splitlines()
+        assert first == f"laziness_map: {number} of 4 cells of the grid are stored, 0 are damaged."
+        assert second.startswith("No process is working on the study. To continue, call lazynet.laziness_map again")
+        cells.put(key, {})
+    (out / "result.nc").touch()
+    assert cli.main(["status", str(out), "--json"]) == cli.main(["status", str(out)]) == 0
+    as_json, *_, last = capsys.readouterr().out.splitlines()
+    status = {"finished": 4, "damaged": 0, "cells": 4, "running": False, "result": True}
+    assert json.loads(as_json) == {"kind": "laziness_map", **status}
+    assert last == "The study is finished."
+    # Another process keeps this one away before any work starts.
+    with open(out / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"^Another process is working on"):
+            lz.laziness_map(BOTH, DATA, *grid, out=lz.RunFolder(out, resume=True), **SMALL)
 
 
 @pytest.mark.slow

@@ -36,15 +36,16 @@ def infinite_width(
         data: The data, with labels as targets.
         steps: Number of training steps.
         snapshots: Number of log-spaced steps at which predictions are made.
-        learning_rate: Learning rate eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
+        learning_rate: eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
         dtype: Dtype of the kernel's entries, "float64" or "float32".
         storage: How to store the kernel, as in `lazynet.kernel_operator`.
         tolerance: Tolerance of the predictions, as in `lazynet.kernel_descent`.
-        out: A new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder`.
+        out: A new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder` to resume a prediction or
+            limit its run time. The two cells share one kernel, so the first shard computes both of them.
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None on all hosts but the first.
+        An `xarray.Dataset`, or None in a shard and on all hosts but the first.
 
         - Over `labels` (true, random) and `step`: train_loss and train_error.
         - Over `step`, for the true labels: test_loss and test_error.
@@ -57,7 +58,9 @@ def infinite_width(
 
     Raises:
         ValueError: If an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or
-            if there is not enough memory. The error is raised before any work starts.
+            if there is not enough memory, if `out` contains a different study, or if another process is working on
+            `out`. The error is raised before any work starts.
+        TimeoutError: If the time limit of `out` expires before a cell begins; the prediction can be resumed.
 
     Warns:
         UserWarning: If the kernel is singular, or if a tolerance cannot be reached.

@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
@@ -14,16 +15,20 @@ from typing import Any
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.execution import RunFolder, as_run_folder, result_files, write_file
+from lazynet.execution import RunFolder, as_run_folder, open_store, result_files
 from lazynet.experiment import (
     Measure,
     MemberStatus,
+    Spec,
     agreed_text,
     check_count,
+    check_memory_of,
     check_seeds,
     check_widths,
     flags,
     is_first,
+    make_spec,
+    make_training,
     together,
 )
 from lazynet.measures import label_result
@@ -41,6 +46,9 @@ from lazynet.studies.sweep import scaling_of, sweep
 from lazynet.training import Stop
 from lazynet.typing import Result
 
+KIND = "laziness_map"
+# Subfolder of the sweep at the given output scales.
+GRID = "map"
 # The bisection stops when the scales at the ends of the bracket differ by less than this factor.
 NEAR = 1.05
 # A gradient below this value means that the network has no active units.
@@ -108,16 +116,34 @@ class Setting:
             widths,
             self.seeds,
             self.steps,
-            optimizer="flow",
             axes=None if scales is None else {"output_scale": scales},
-            measure=Measure(predictions=False),
-            snapshots=[self.steps],
-            stop=self.stop,
-            dtype=self.dtype,
             out=self._subfolder(name),
             progress=self.progress,
+            **self._training,
         )
         return None if result is None else result.isel(step=-1)
+
+    def spec(self, widths: Sequence[int], scales: Sequence[float]) -> Spec:
+        """Return the specification of the sweep over the map's grid, which also identifies the map.
+
+        Raises:
+            ValueError: If an argument is invalid, or if there is not enough memory.
+        """
+        training = make_training(self.steps, **self._training)
+        spec = make_spec(self.network, self.data, widths, self.seeds, training, axes={"output_scale": scales})
+        check_memory_of(spec)
+        return spec
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        """The arguments of `lazynet.sweep` that say how networks are trained and measured."""
+        return {
+            "optimizer": "flow",
+            "measure": Measure(predictions=False),
+            "snapshots": [self.steps],
+            "stop": self.stop,
+            "dtype": self.dtype,
+        }
 
     def _subfolder(self, name: str) -> RunFolder | None:
         folder = self.folder
@@ -169,9 +195,9 @@ def laziness_map(
         fitted: Fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: Maximum number of training steps.
         dtype: Dtype used for training, "float32" or "float64".
-        out: A new folder, or a `lazynet.RunFolder`. The folder contains result.nc and a subfolder for each sweep. A map
-            can be resumed with a different `change`. A shard computes its share of the networks at `output_scales`; to
-            find the boundary, resume the map without a shard.
+        out: A new folder, or a `lazynet.RunFolder`. The folder contains settings.json, result.nc and a subfolder for
+            each sweep. A map can be resumed with a different `change`. A shard computes its share of the networks at
+            `output_scales`; to find the boundary, resume the map without a shard.
         progress: Whether to show progress on a terminal.
 
     Returns:
@@ -194,7 +220,8 @@ def laziness_map(
         known reason for a boundary that is steeper than predicted.
 
     Raises:
-        ValueError: If an argument is invalid. The error is raised before any work starts.
+        ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on
+            `out`. The error is raised before any work starts.
         TimeoutError: If the time limit of `out` expires; the map can be resumed.
 
     Warns:
@@ -219,28 +246,35 @@ def laziness_map(
     folder = as_run_folder(out)
     with together():
         if folder is not None and is_first():
-            _check_folder(folder)
+            folder.check()
     stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
     if not stop.loss:
         raise ValueError("y_train must contain nonzero targets, got only zeros.")
     family = network if traits(network).starts_at_zero else Centered(network)
     limit = np.inf if folder is None or folder.max_seconds is None else folder.max_seconds
     setting = Setting(family, data, members, steps, stop, dtype, folder, time.monotonic() + limit, progress)
-    grid = setting.train(family, ordered, scales, "map")
-    if folder is not None and folder.shard is not None:
-        return None
-    on_grid = None if grid is None else _on_grid(setting, grid)
-    rounds = _bisection(setting, on_grid, scales, change)
-    if grid is None or on_grid is None:
-        return None
-    result = _with_boundary(on_grid, grid, rounds, change)
-    settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
-    steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
-    result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": why_steeper(settings) if steeper else ""}
-    label_result(result, "laziness_map")
-    if folder is not None:
-        for name, content in result_files(result).items():
-            write_file(Path(folder.path) / name, content)
+    spec = setting.spec(ordered, scales)
+    with ExitStack() as stack:
+        store = None
+        with together():
+            if folder is not None and is_first():
+                store = stack.enter_context(open_store(folder, KIND, spec.request()))
+                store.begin({}, [])
+        grid = setting.train(family, ordered, scales, GRID)
+        if folder is not None and folder.shard is not None:
+            return None
+        on_grid = None if grid is None else _on_grid(setting, grid)
+        rounds = _bisection(setting, on_grid, scales, change)
+        if grid is None or on_grid is None:
+            return None
+        result = _with_boundary(on_grid, grid, rounds, change)
+        settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
+        steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
+        reason = why_steeper(settings) if steeper else ""
+        result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": reason}
+        label_result(result, KIND)
+        if store is not None:
+            store.finish(result_files(result))
     return result
 
 
@@ -269,13 +303,6 @@ def _on_grid(setting: Setting, grid: Result) -> Result:
     result["status"] = status.variable
     result["status"].attrs = flags(MapStatus)
     return result
-
-
-def _check_folder(folder: RunFolder) -> None:
-    folder.check()
-    path = Path(folder.path)
-    if path.is_dir() and any(path.iterdir()) and not (path / "map").is_dir():
-        raise ValueError(f"out must be a new folder or the folder of a map, got {str(path)!r}.")
 
 
 def _bisection(setting: Setting, result: Result | None, scales: list[float], change: float) -> list[Round]:
