@@ -268,10 +268,10 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     return Separation(_class_distance(data.x_train, class_of_row), diameter, components)
 
 
-def _class_distance(x: Float[np.ndarray, "n d"], class_of_row: Int[np.ndarray, " n"]) -> float:
-    """Return the smallest distance between rows from different classes."""
+def _class_distance(x: Float[np.ndarray, "n d"], class_of_row: Int[np.ndarray, " n"], pairs: int = PAIRS) -> float:
+    """Return the smallest distance between rows from different classes, comparing about `pairs` pairs at a time."""
     squares = np.einsum("ij,ij->i", x, x)
-    step = max(1, PAIRS // len(x))
+    step = max(1, pairs // len(x))
     smallest, pair = np.inf, (0, 0)
     for first in range(0, len(x), step):
         block = slice(first, first + step)

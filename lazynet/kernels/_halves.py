@@ -176,7 +176,10 @@ def _compiled(dtype: str) -> _Compiled:
 
 
 def half_products(
-    block: Float[np.ndarray, "r c"], right: Float[np.ndarray, "c k"], left: Float[np.ndarray, "r k"] | None = None
+    block: Float[np.ndarray, "r c"],
+    right: Float[np.ndarray, "c k"],
+    left: Float[np.ndarray, "r k"] | None = None,
+    rows_per_lane: int = ROWS_PER_LANE,
 ) -> tuple[Float[np.ndarray, "r k"], Float[np.ndarray, "c k"]]:
     """Compute block @ right and block.T @ left in float64.
 
@@ -185,6 +188,7 @@ def half_products(
         right: Vectors of shape (c, k).
         left: Vectors of shape (r, k). If None, the block must be symmetric, and entries to the left of the
             ROWS x ROWS squares on the diagonal are not read.
+        rows_per_lane: Number of rows per lane, if there are enough rows for more than the minimum number of lanes.
 
     Returns:
         The two products, with shapes (r, k) and (c, k). If `left` is None, two arrays whose sum is block @ right.
@@ -199,7 +203,7 @@ def half_products(
     left_rows = right_rows if left is None else _packed(left)
     above_rows = np.zeros_like(left_rows)
     # Each lane has its own column sums, so results do not depend on the number of threads.
-    lanes = min(max(LANES, len(block) // ROWS_PER_LANE), -(-grouped // STRIP))
+    lanes = min(max(LANES, len(block) // rows_per_lane), -(-grouped // STRIP))
     block_at = block.ctypes.data, block.strides[0] // block.itemsize, grouped, block.shape[1]
 
     def lane(start: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from unchecked import unchecked
 
 from lazynet.data import Dataset, Separation, is_labels, mixture, separation, xor
+from lazynet.data._mixtures import _class_distance
 
 
 def distances(a, b):
@@ -123,13 +124,15 @@ def test_without_components_every_example_is_a_component():
     assert (same.delta, same.lambda_, same.holds) == (0, np.inf, False)
 
 
-def test_delta_does_not_depend_on_blocks(monkeypatch):
+def test_delta_does_not_depend_on_blocks():
     rng = np.random.default_rng(0)
     data = Dataset(rng.normal(size=(200, 5)), np.sign(rng.normal(size=200)))
     every = distances(data.x_train, data.x_train)[data.y_train[:, None] != data.y_train[None, :]]
-    for pairs in (2**24, 900, 1):
-        monkeypatch.setattr("lazynet.data._mixtures.PAIRS", pairs)
-        assert separation(data).delta == pytest.approx(every.min(), rel=1e-12)
+    assert separation(data).delta == pytest.approx(every.min(), rel=1e-12)
+    for pairs in (900, 1):
+        assert _class_distance(data.x_train, (data.y_train > 0).astype(int), pairs) == pytest.approx(
+            every.min(), rel=1e-12
+        )
     # Close to each other and far from zero, where the expanded square cancels.
     near = Dataset([[1e4, 1e-4], [1e4, 0], [1e4, 1]], [1, -1, 1])
     assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)

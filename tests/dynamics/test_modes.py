@@ -167,6 +167,16 @@ def test_bad_arguments_are_refused():
         lz.kernel_descent(k, y, learning_rate=1.01 * limit, steps=[10], method="krylov")
 
 
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+def test_negative_eigenvalues_are_accepted_only_if_rounding_explains_them(method):
+    """Rounding to float32 moves eigenvalues by about 1e-7 of the largest one."""
+    y = np.random.default_rng(0).normal(size=30)
+    rounded, indefinite = (kernel_with(np.r_[lowest, np.linspace(0.1, 2, 29)])[0] for lowest in (-2e-7, -2e-5))
+    assert np.isfinite(lz.kernel_flow(rounded, y, times=[1.0], method=method).train).all()
+    with pytest.raises(ValueError, match=r"^k must be positive semidefinite"):
+        lz.kernel_flow(indefinite, y, times=[1.0], method=method)
+
+
 def test_divergence_of_a_weakly_excited_mode_is_refused():
     values = np.r_[np.linspace(0.5, 1, 299), 1.05]
     k, q = kernel_with(values)

@@ -235,6 +235,22 @@ def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
         resumed(tmp_path / "run")
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_not_used(tmp_path):
+    """Orbax reads the changed array of bytes without an error."""
+    import orbax.checkpoint
+
+    kept = checkpoint.CellCheckpoint(tmp_path / "000001")
+    kept.save(5, {"a": np.arange(6.0)})
+    with orbax.checkpoint.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.restore(tmp_path / "000001" / "5")
+        content = np.array(stored["content"])
+        content[len(content) // 2] ^= 1
+        checkpointer.save(tmp_path / "000001" / "5", stored | {"content": content}, force=True)
+    with pytest.warns(UserWarning, match="is damaged, so its cell is recomputed from the beginning"):
+        assert kept.load() is None
+    assert not (tmp_path / "000001").exists()
+
+
 def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path):
     kept = checkpoint.CellCheckpoint(tmp_path / "000001")
     arrays = {"a": np.arange(6.0).reshape(2, 3), "none": np.zeros((2, 0))}

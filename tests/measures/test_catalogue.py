@@ -1,6 +1,8 @@
 """The catalogue of quantities: entries that agree with theory, and a quantity from outside the package."""
 
+import re
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -167,6 +169,96 @@ def test_theory_predicts_the_exponents_of_exactly_the_entries_that_say_so():
             assert row.relation in (relation, "at most")
             names.add(name)
     assert names == {name for name, quantity in catalogue().items() if quantity.predicted}
+
+
+class Symbols(NamedTuple):
+    """Exponents in the width of a network, by hand: those that the catalogue's formulas refer to."""
+
+    s: float  # learning rate
+    r: float  # residual
+    c: float  # relative change of pre-activations
+    arrays: dict[str, tuple[float, float]]  # g of ||df/dW|| and w of ||W(0)|| of each trained array W
+
+
+ONE_LAYER = Scaling(0.0, 0.0, 0.0, symmetric=True, homogeneous=True, train="hidden", quadratic=True)
+DEEP = ONE_LAYER._replace(symmetric=False, train="both", depth=3, layers=("hidden_1", "hidden_2", "hidden_3"))
+# The outputs of a network of NTK parametrization are sums of m signals of size m^(-1/2), so all its arrays have g = 0.
+# Of its weights, which are of order 1, there are m d, m^2 and m.
+NTK_ARRAYS = {"hidden_1": (0.0, 0.5), "hidden_2": (0.0, 1.0), "hidden_3": (0.0, 1.0), "readout": (0.0, 0.5)}
+# A family: its exponents, and the symbols of the formulas.
+FAMILIES = {
+    "ntk": (ONE_LAYER, Symbols(0.0, 0.0, -0.5, {"hidden_1": (0.0, 0.5)})),
+    "ntk, tanh, both": (
+        ONE_LAYER._replace(homogeneous=False, train="both"),
+        Symbols(0.0, 0.0, -0.5, {"hidden_1": (0.0, 0.5), "readout": (0.0, 0.5)}),
+    ),
+    # alpha ~ m^(-1/4) makes gradients smaller by as much, and eta ~ m^(1/2) makes up for it.
+    "between ntk and mean field": (
+        ONE_LAYER._replace(output=-0.25, learning_rate=0.5, homogeneous=False),
+        Symbols(0.5, 0.0, -0.25, {"hidden_1": (-0.25, 0.5)}),
+    ),
+    # f_0 and the residual grow with kappa ~ m^(1/4), and so do the weights, so their relative change does not.
+    "large start": (
+        ONE_LAYER._replace(init=0.25, symmetric=False),
+        Symbols(0.0, 0.25, -0.5, {"hidden_1": (0.0, 0.75)}),
+    ),
+    "ntk, 3 layers": (DEEP, Symbols(0.0, 0.0, -0.5, NTK_ARRAYS)),
+    "ntk, 3 layers of tanh": (DEEP._replace(homogeneous=False), Symbols(0.0, 0.0, -0.5, NTK_ARRAYS)),
+    # f = (1 / m) sum_r a_r relu(w_r.x): a neuron has df/dw_r ~ 1 / m, and eta ~ m moves it by order 1.
+    "mean field": (
+        ONE_LAYER._replace(parametrization=get_parametrization("mean-field"), learning_rate=1.0, homogeneous=False),
+        Symbols(1.0, 0.0, 0.0, {"hidden_1": (-0.5, 0.5)}),
+    ),
+    # f = sum_r a_r relu(w_r.x) with a_r ~ m^(-1/2): df/dw_r is a_r, df/da_r is of order 1, and eta ~ 1 / m.
+    "standard": (
+        ONE_LAYER._replace(parametrization=get_parametrization("standard"), learning_rate=-1.0, train="both"),
+        Symbols(-1.0, 0.0, -1.5, {"hidden_1": (0.0, 0.5), "readout": (0.5, 0.0)}),
+    ),
+    # Yang and Hu 2021: all entries of W_l change the pre-activations by order 1. Weights are of order m^(-1/2).
+    "maximal update, 3 layers": (
+        DEEP._replace(parametrization=get_parametrization("maximal-update"), symmetric=True, homogeneous=False),
+        Symbols(
+            0.0,
+            0.0,
+            0.0,
+            {"hidden_1": (0.0, 0.0), "hidden_2": (0.0, 0.5), "hidden_3": (0.0, 0.5), "readout": (0.0, 0.0)},
+        ),
+    ),
+}
+
+
+def evaluated(formula, symbols, scaling, array):
+    """Return the value of a formula in the catalogue, such as "s + g + r - 1/2"."""
+    largest = max(g for g, _ in symbols.arrays.values())
+    values = {"s": symbols.s, "r": symbols.r, "c": symbols.c, "l": symbols.s + 2 * largest + symbols.r}
+    if formula.endswith(" of the array"):
+        formula, (g, w) = formula.removesuffix(" of the array"), symbols.arrays[array]
+    else:
+        g, w = largest, min(w for _, w in symbols.arrays.values())
+    homogeneous, _, otherwise = formula.partition(" for a homogeneous activation, else ")
+    formula = otherwise if otherwise and not scaling.homogeneous else homogeneous
+    return eval(
+        re.sub(r"(\d) (?=[a-z])", r"\1 * ", formula), {"__builtins__": {}, "max": max, "g": g, "w": w, **values}
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_formulas_of_the_catalogue_are_the_exponents_that_theory_predicts(family):
+    scaling, symbols = FAMILIES[family]
+    rows = predicted_exponents(scaling)
+    layers = {f"layer_relative_displacement[{name}]" for name in scaling.layers}
+    names = {name for name, quantity in catalogue().items() if quantity.predicted} - {"layer_relative_displacement"}
+    assert {row.quantity for row in rows} == names | layers
+    # A sum of two powers is not a power: the residual y - f_0, and norms over arrays that differ in g, or in g or w.
+    gradients = {g for g, _ in symbols.arrays.values()}
+    sums = {"displacement": len(gradients) > 1, "relative_displacement": len(set(symbols.arrays.values())) > 1}
+    for row in rows:
+        name, _, array = row.quantity.partition("[")
+        relation, formula = catalogue()[name].predicted
+        if symbols.r or sums.get(name):
+            relation = "at most"
+        expected = evaluated(formula, symbols, scaling, array.removesuffix("]"))
+        assert (row.relation, row.exponent) == (relation, pytest.approx(expected, abs=1e-9)), row.quantity
 
 
 def test_a_quantity_that_jax_cannot_trace_is_refused_before_any_work(tmp_path):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from marks import slow_unless
 
 import lazynet as lz
 from lazynet import cli
@@ -22,7 +23,7 @@ def modes():
 
 
 RESULTS = {
-    "sweep": lambda: lz.sweep(NETWORK, DATA, [8, 16], 2, 5, progress=False),
+    "sweep": lambda: lz.sweep(NETWORK, DATA, [8], 2, 5, progress=False),
     "infinite_width": lambda: lz.infinite_width(NETWORK, DATA, steps=50, progress=False),
     "laziness_map": lambda: lz.laziness_map(
         NETWORK, DATA, [8, 16], [0.1, 10.0], 2, steps=50, change=1e-9, progress=False
@@ -34,10 +35,8 @@ RESULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=[] if kind in ("sweep", "infinite_width") else pytest.mark.slow) for kind in RESULTS],
+    "kind", slow_unless(lambda kind: kind in ("sweep", "infinite_width", "mode_residuals"), RESULTS)
 )
 @pytest.mark.filterwarnings("ignore:There is no boundary")
 def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind, tmp_path):

@@ -290,3 +290,14 @@ def test_withheld_predictions_are_said_to_be():
     decay.attrs["settings"] = json.dumps(json.loads(decay.attrs["settings"]) | {"weight_decay": 0.1})
     assert [row.quantity for row in lz.verify(decay).rows] == ["initial_kernel_error"]
     assert "no other exponent" not in str(lz.verify(made()))
+
+
+@pytest.mark.parametrize(
+    ("bias_scale", "scaled", "predicted"), [(0.0, True, True), (0.1, True, False), (0.1, False, True)]
+)
+def test_nothing_is_predicted_if_the_weights_but_not_the_biases_scale_with_the_width(bias_scale, scaled, predicted):
+    """The function relu(kappa w.x + b) is kappa relu(w.x) only if b = 0."""
+    network = lz.MLP(width=2, depth=1, train="hidden", bias_scale=bias_scale)
+    result = made().assign_coords(init_scale=("width", WIDTHS ** (-0.25 if scaled else 0.0)))
+    result.attrs["settings"] = json.dumps(json.loads(result.attrs["settings"]) | {"traits": traits_record(network)})
+    assert bool(lz.verify(result).rows) == predicted

@@ -41,6 +41,20 @@ def test_intervals_contain_the_exponent():
     assert inside >= 24
 
 
+def test_the_interval_has_tails_of_two_and_a_half_percent():
+    """One of three seeds is larger at the largest width. A bootstrap sample repeats it 3 times with probability 1/27.
+
+    This is more than 2.5% and less than 5%, so a 95% interval reaches to samples of 3 repetitions, and a 90% interval
+    only to samples of 2. The other end, without the larger seed, has probability 8/27.
+    """
+    values = synthetic(seeds=3)
+    values[-1, 0] *= 1.05
+    fit = fit_correction(WIDTHS, values)
+    ends = [fit_correction(WIDTHS, values[:, [i]]).exponent for i in (1, 0)]
+    assert ends[0] < fit.exponent < ends[1]
+    assert [fit.low, fit.high] == pytest.approx(ends, abs=1e-9)
+
+
 def test_a_fit_that_is_impossible_is_nan():
     assert np.isnan(fit_correction(WIDTHS[:3], synthetic()[:3]).exponent)
     assert np.isnan(fit_correction(WIDTHS[:4], synthetic()[:4], power=None).exponent)

@@ -71,6 +71,13 @@ def test_diverged_members_are_left_out():
     assert np.isnan(fit_exponent(WIDTHS, values)).all()
 
 
+def test_a_width_with_a_diverged_member_keeps_its_other_members():
+    values = noisy(-0.5, 5, np.random.default_rng(6))
+    values[0, 1] = np.nan
+    expected = np.polyfit(np.log(WIDTHS), np.log(np.nanmean(values, axis=1)), 1)[0]
+    assert fit_exponent(WIDTHS, values).exponent == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_mean_of_zero_has_no_exponent():
     values = np.ones((len(WIDTHS), 4))
     values[3] = 0

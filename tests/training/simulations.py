@@ -1,6 +1,7 @@
 """Training of a pack of members by `lazynet.training.simulate`, and by a NumPy loop on the host."""
 
 import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,22 @@ from reference import SLOPE, VALUE, unit_rows
 
 from lazynet.networks import weights
 from lazynet.precision import float64
-from lazynet.training import Member, simulate
+from lazynet.training import Member, Units, simulate
 
 
 def low_rank_rows(n, d, rank, seed=0):
     basis = np.linalg.qr(np.random.default_rng(seed + 1).normal(size=(d, rank)))[0]
     return unit_rows(n, rank, seed) @ basis.T
+
+
+@dataclass(frozen=True)
+class Blocks(Units):
+    """Units in a given number of blocks."""
+
+    number: int = 1
+
+    def blocks(self, width):
+        return self.number
 
 
 class Recorder:

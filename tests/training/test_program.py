@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from reference import targets, unit_rows
-from simulations import Recorder, members, recorder, share, train
+from simulations import Blocks, Recorder, members, recorder, share, train
 from tolerance import assert_close
 
 import lazynet as lz
@@ -22,12 +22,10 @@ from lazynet.training import (
     Member,
     Optimizer,
     PreactivationStepper,
-    Units,
     simulate,
     snapshot_steps,
 )
 from lazynet.training import _program as program
-from lazynet.training import _units as units
 
 N, D = 8, 5
 X, Y = unit_rows(N, D), targets(N)
@@ -305,14 +303,9 @@ def test_wide_networks_follow_their_kernel(key):
     assert 2 < gaps[0] / gaps[1] < 8
 
 
-def test_a_checkpoint_with_other_blocks_is_not_resumed(monkeypatch, key):
+def test_a_checkpoint_with_other_blocks_is_not_resumed(key):
     """A job may resume on another number of devices, over which the units form other blocks."""
 
-    class OneBlock(Units):
-        def blocks(self, width):
-            return 1
-
-    monkeypatch.setattr(units, "BLOCK", 64)
     saved = {}
 
     class InMemory:
@@ -328,7 +321,7 @@ def test_a_checkpoint_with_other_blocks_is_not_resumed(monkeypatch, key):
         def save(self, step, arrays):
             saved.update(arrays)
 
-    blocks, one_block = HiddenStepper(NETWORK), HiddenStepper(NETWORK, OneBlock())
+    blocks, one_block = (HiddenStepper(NETWORK, Blocks(number=number)) for number in (4, 1))
     pack, shared = members(NETWORK, [key], X, "float32"), share(blocks, X, Y, 0.1, "float32")
     measure, steps = Recorder(NETWORK), np.array([0, 2, 9])
     first = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(None))

@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.sharding import Mesh
 from reference import ACTIVATIONS, targets, unit_rows
-from simulations import Recorder, descend, low_rank_rows, train
+from simulations import Blocks, descend, low_rank_rows, train
 from tolerance import assert_close
 
 from lazynet import losses
@@ -21,7 +21,6 @@ from lazynet.training import (
     Units,
     choose_stepper,
 )
-from lazynet.training import _units as units
 from lazynet.training._steppers import row_space
 from lazynet.training._units import MOST_BLOCKS
 
@@ -105,22 +104,20 @@ def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, out
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stepper", "width"),
+    ("stepper", "width", "blocks"),
     [
-        ("hidden", 101),
-        ("preactivation", 2),
-        ("hidden", 60),
-        ("hidden", 576),
-        ("preactivation", 101),
+        ("hidden", 101, 4),
+        ("preactivation", 2, 1),
+        ("hidden", 60, 2),
+        ("hidden", 576, MOST_BLOCKS),
+        ("preactivation", 101, 4),
     ],
 )
-def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, key, monkeypatch):
+def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, blocks, key):
     """Blocks of unequal size, one small block, two blocks, and the largest number of blocks."""
-    monkeypatch.setattr(units, "BLOCK", 32)
     network, x, y, rate = case("tall", "relu", 3, width)
-    # The size of a block is no part of a program's key, so that no other test may share this program.
-    measure = Recorder(network)
-    start, outcome = train(steppers(network)[stepper], network, [key], x, y, rate, [0, 5], measure=measure)
+    divided = replace(steppers(network)[stepper], units=Blocks(number=blocks))
+    start, outcome = train(divided, network, [key], x, y, rate, [0, 5])
     f, w, _ = descend(network, jax.tree.map(lambda leaf: leaf[0], start), x, y, rate, [0, 5])
     np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
