@@ -14,7 +14,7 @@ from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._spec import Spec
 from lazynet.kernels import COLUMNS, RANK, SEEING, WORKING, analytic_kernel, choose_storage, kernel_job, limit_key
-from lazynet.networks import forward_cost, kernel_operations, traits
+from lazynet.networks import Network, forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member
@@ -107,7 +107,9 @@ def _jobs_at(point: Point, spec: Spec) -> list[Job]:
     return [*([first] if has_limit else []), *map(job, widths)]
 
 
-def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
+def _bytes(
+    network: Network, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str
+) -> tuple[int, int]:
     """Return the sizes in bytes of a member's variables and of its training state."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:

@@ -18,12 +18,12 @@ from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
-from lazynet.networks import layer_names, traits
+from lazynet.networks import Network, layer_names, traits
 from lazynet.training import Optimizer
 from lazynet.typing import Variables
 
 
-def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str, Any]:
+def sweep_settings(network: Network, data: Dataset, training: Training) -> dict[str, Any]:
     """Return the settings of the network, the data and the training."""
     return {
         **limit_settings(network, data),
@@ -44,7 +44,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
     }
 
 
-def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
+def limit_settings(network: Network, data: Dataset) -> dict[str, Any]:
     """Return the settings of the network and the data."""
     return {
         "dataset": data.name,
@@ -58,7 +58,7 @@ def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
     }
 
 
-def traits_record(network: Any) -> dict[str, Any]:
+def traits_record(network: Network) -> dict[str, Any]:
     """Return the facts about a network that verdicts and figures need, as JSON-compatible values."""
     facts = traits(network)
     return {
@@ -105,7 +105,7 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     return values
 
 
-def _network_values(network: Any, data: Dataset, training: Training) -> dict[str, list[float]]:
+def _network_values(network: Network, data: Dataset, training: Training) -> dict[str, list[float]]:
     facts = traits(network)
     if not facts.custom and not any(callable(getattr(network, name)) for name in facts.fields):
         return {}
@@ -145,7 +145,7 @@ def _loss_values(training: Training, data: Dataset) -> dict[str, list[float]]:
     return {"loss_values": _rounded(np.array(losses), digits=6)}
 
 
-def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
+def _measure_values(training: Training, network: Network, data: Dataset) -> dict[str, list[float]]:
     if not training.own_measures:
         return {}
     data = training.measured_data(data)
@@ -183,7 +183,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def layer_names_of(network: Any, data: Dataset) -> list[str]:
+def layer_names_of(network: Network, data: Dataset) -> list[str]:
     """Return the names of the network's trained arrays."""
     made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(data.x_train.shape, "float32"))
     return layer_names(made["params"])

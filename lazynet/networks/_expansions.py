@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.networks._protocol import Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
 
@@ -25,14 +26,14 @@ class Linearized:
         network: Network f, with a method `apply(variables, x)`.
     """
 
-    network: Any
+    network: Network
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
         """Return the variables of the network's Taylor polynomial about the given variables."""
         return {**variables, "origin": variables["params"]}
 
-    def apply(self, variables: Variables, x: Array) -> Array:
+    def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
         rest = {name: value for name, value in variables.items() if name not in ("params", "origin")}
         origin = variables["origin"]
@@ -104,12 +105,12 @@ class Expansion:
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
         return self.polynomial.at(cast)
 
-    def apply(self, variables: Variables, x: Array) -> Array:
+    def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
         return self.polynomial.apply(variables, x)
 
 
-def linearize(network: Any, variables: Variables) -> Expansion:
+def linearize(network: Network, variables: Variables) -> Expansion:
     """Linearize a network in its trained parameters about the given variables.
 
     Args:
@@ -134,7 +135,7 @@ def linearize(network: Any, variables: Variables) -> Expansion:
     return _expansion(Linearized(network), variables)
 
 
-def quadratic(network: Any, variables: Variables) -> Expansion:
+def quadratic(network: Network, variables: Variables) -> Expansion:
     """Expand a network to second order in its trained parameters about the given variables.
 
     Args:

@@ -10,7 +10,16 @@ from lazynet.typing import AnyArray, Variables
 
 
 @runtime_checkable
-class Network(Protocol):
+class Model(Protocol):
+    """Anything with outputs for given variables: a network, or a Taylor polynomial, which has no `init` of its own."""
+
+    def apply(self, variables: Variables, x: AnyArray, /) -> Any:
+        """Return the outputs as an array, of shape (n,) for one output or (n, k) for several."""
+        ...
+
+
+@runtime_checkable
+class Network(Model, Protocol):
     """A network of any family: a pure function of variables and input rows, with a width that `clone` can change."""
 
     @property
@@ -32,10 +41,6 @@ class Network(Protocol):
 
         The input rows x have shape (n, d).
         """
-        ...
-
-    def apply(self, variables: Variables, x: AnyArray, /) -> Any:
-        """Return the outputs as an array, of shape (n,) for one output or (n, k) for several."""
         ...
 
 

@@ -27,7 +27,7 @@ from lazynet.experiment import (
     together,
 )
 from lazynet.measures import label_result
-from lazynet.networks import Centered, Scale, check_members_differ, check_network, traits
+from lazynet.networks import Centered, Network, Scale, check_members_differ, check_network, traits
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -81,7 +81,7 @@ class Setting:
         progress: whether to show progress on a terminal.
     """
 
-    network: Any
+    network: Network
     data: Dataset
     seeds: tuple[int, ...]
     steps: int
@@ -91,7 +91,9 @@ class Setting:
     deadline: float
     progress: bool
 
-    def train(self, network: Any, widths: Sequence[int], scales: Sequence[float] | None, name: str) -> Result | None:
+    def train(
+        self, network: Network, widths: Sequence[int], scales: Sequence[float] | None, name: str
+    ) -> Result | None:
         """Train networks by gradient flow and return the result at the last step.
 
         The result is None on all processes but the first.
@@ -137,7 +139,7 @@ class Setting:
 
 
 def laziness_map(
-    network: Any,
+    network: Network,
     data: Dataset,
     widths: Sequence[int],
     output_scales: Sequence[float],
@@ -244,7 +246,7 @@ def laziness_map(
     return result
 
 
-def _checked_scales(network: Any, output_scales: Sequence[float]) -> list[float]:
+def _checked_scales(network: Network, output_scales: Sequence[float]) -> list[float]:
     """Check the output scales and return them in ascending order."""
     if "output_scale" not in traits(network).fields:
         raise ValueError(f"network must have the field output_scale, got {traits(network).name}.")

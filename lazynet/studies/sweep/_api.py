@@ -10,13 +10,13 @@ from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import Measure, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.losses import Loss
-from lazynet.networks import Scale
+from lazynet.networks import Network, Scale
 from lazynet.studies.sweep._study import SweepStudy
 from lazynet.training import Stop
 
 
 def sweep(
-    network: Any,
+    network: Network,
     data: Dataset,
     widths: Sequence[int],
     seeds: int | Sequence[int] = 8,

@@ -22,7 +22,7 @@ from lazynet.experiment import (
 )
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import Scale, at_width, check_network
+from lazynet.networks import Network, Scale, at_width, check_network
 from lazynet.training import Stop
 from lazynet.typing import Variables
 
@@ -53,7 +53,7 @@ class Run(NamedTuple):
 
 
 def train(
-    network: Any,
+    network: Network,
     data: Dataset,
     key: Array,
     steps: int = 1000,
