@@ -186,7 +186,7 @@ def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> T
 
 def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) -> None:
     """Raise an error if an axis varies a setting that is also passed as an argument."""
-    optimizer: Any = training.optimizer
+    optimizer = training.optimizer
     given: dict[str, Callable[[], bool]] = {
         "learning_rate": lambda: learning_rate is not None,
         "batch_size": lambda: training.batch_size is not None,

@@ -19,7 +19,7 @@ from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
 from lazynet.networks import Network, layer_names, traits
-from lazynet.training import Optimizer
+from lazynet.training import Optimizer, UpdateRule
 from lazynet.typing import Variables
 
 
@@ -70,7 +70,7 @@ def traits_record(network: Network) -> dict[str, Any]:
     }
 
 
-def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
+def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         return {"optimizer": optimizer, "proportional": False}
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
@@ -116,7 +116,7 @@ def _network_values(network: Network, data: Dataset, training: Training) -> dict
     return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
 
 
-def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
+def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
     """Return two test arrays after three optimizer steps.
 
     If the optimizer has no user-supplied function, the dictionary is empty.

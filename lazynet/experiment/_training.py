@@ -15,7 +15,16 @@ from lazynet.experiment._arguments import check_count, check_flag
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
 from lazynet.networks import Network, Scale, at_width
-from lazynet.training import Optimizer, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.training import (
+    AnyOptimizer,
+    Optimizer,
+    Stop,
+    UpdateRule,
+    choose_stepper,
+    get_optimizer,
+    is_plain_descent,
+    snapshot_steps,
+)
 from lazynet.typing import AnyArray
 
 # Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
@@ -131,7 +140,7 @@ class Training:
     steps: int
     snapshots: int | tuple[int, ...]
     loss: Loss
-    optimizer: Any
+    optimizer: UpdateRule
     batch_size: int | None
     dtype: str
     stop: Stop | None
@@ -308,7 +317,7 @@ def make_training(
     steps: int,
     *,
     loss: str | Loss = "squared",
-    optimizer: Any = "sgd",
+    optimizer: AnyOptimizer = "sgd",
     batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None,
     stop: Stop | None = None,

@@ -5,7 +5,7 @@ traced. They take data as arguments and never close over the data; otherwise, co
 constants.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -19,10 +19,10 @@ from jaxtyping import PyTree
 from lazynet.losses import Loss
 from lazynet.networks import HiddenLayer, Model, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
+from lazynet.training._optimizer import UpdateRule
 from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
-Optimizer = Callable[[float | Array], optax.GradientTransformation]
 # The state of a stepper, which can be any pytree of arrays.
 State = Any
 # Arrays shared by all members, including "x" (n, d), "y" and the scalar "learning_rate".
@@ -113,7 +113,7 @@ class AutodiffStepper:
 
     network: Model
     loss: Loss
-    optimizer: Optimizer
+    optimizer: UpdateRule
     batch_size: int | None = None
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:

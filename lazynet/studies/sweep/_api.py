@@ -12,7 +12,7 @@ from lazynet.experiment import Measure, check_memory_of, is_first, make_spec, ma
 from lazynet.losses import Loss
 from lazynet.networks import Network, Scale
 from lazynet.studies.sweep._study import SweepStudy
-from lazynet.training import Stop
+from lazynet.training import AnyOptimizer, Stop
 
 
 def sweep(
@@ -24,7 +24,7 @@ def sweep(
     *,
     learning_rate: Scale | None = None,
     loss: str | Loss = "squared",
-    optimizer: Any = "sgd",
+    optimizer: AnyOptimizer = "sgd",
     batch_size: int | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None = None,

@@ -23,7 +23,7 @@ from lazynet.experiment import (
 from lazynet.losses import Loss
 from lazynet.measures import label_result
 from lazynet.networks import Network, Scale, at_width, check_network
-from lazynet.training import Stop
+from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Variables
 
 
@@ -60,7 +60,7 @@ def train(
     *,
     learning_rate: Scale | None = None,
     loss: str | Loss = "squared",
-    optimizer: Any = "sgd",
+    optimizer: AnyOptimizer = "sgd",
     batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None = None,
     stop: Stop | None = None,
