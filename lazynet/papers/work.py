@@ -56,11 +56,11 @@ class Work:
 
     def sweep(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
         """Return the result of `lazynet.sweep` with the given arguments."""
-        return lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more)
+        return _whole(lz.sweep(network, data, *args, out=self._begin(name), progress=False, **more))
 
     def modes(self, name: str, network: lz.TwoLayer, data: lz.Dataset, *args: Any, **more: Any) -> Result:
         """Return the result of `lazynet.mode_residuals` with the given arguments."""
-        return lz.mode_residuals(network, data, *args, out=self._begin(name), progress=False, **more)
+        return _whole(lz.mode_residuals(network, data, *args, out=self._begin(name), progress=False, **more))
 
     def arrays(self, name: str, compute: Callable[..., Arrays], **axes: Sequence[Any]) -> Arrays:
         """Return the arrays that `compute` returns, or read them from the folder if they are stored there.
@@ -143,3 +143,8 @@ class Part:
             ]
             variables[name] = (dims, stacked.reshape(shape + stacked.shape[1:]))
         return xarray.Dataset(variables, attrs={"kind": self.kind})
+
+
+def _whole(result: Result | None) -> Result:
+    assert result is not None  # Only shards and hosts other than the first have no result.
+    return result

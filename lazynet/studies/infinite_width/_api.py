@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from lazynet.experiment import check_count, is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
 from lazynet.networks import Network
 from lazynet.studies.infinite_width._study import InfiniteWidth
+from lazynet.typing import Result
 
 
 def infinite_width(
@@ -27,7 +27,7 @@ def infinite_width(
     tolerance: float | None = None,
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | None:
     """Predict full-batch descent for an infinitely wide network on a whole data set, with true and random labels.
 
     No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.

@@ -13,6 +13,7 @@ from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.networks import Network, Scale
 from lazynet.studies.line_ensemble._study import LineEnsemble
+from lazynet.typing import Result
 
 
 @DIVERGENCE
@@ -30,7 +31,7 @@ def line_ensemble(
     dtype: str = "float32",
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | None:
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
     At infinite width, the outputs at any time during full-batch descent form a Gaussian process (Lee et al. 2019,

@@ -13,6 +13,7 @@ from lazynet.losses import Loss
 from lazynet.networks import Network, Scale
 from lazynet.studies.sweep._study import SweepStudy
 from lazynet.training import AnyOptimizer, Stop
+from lazynet.typing import Result
 
 
 def sweep(
@@ -33,7 +34,7 @@ def sweep(
     dtype: str = "float32",
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | None:
     """Train networks at several widths and seeds, and compare them with their kernels.
 
     Args:

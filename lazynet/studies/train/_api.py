@@ -24,7 +24,7 @@ from lazynet.losses import Loss
 from lazynet.measures import label_result
 from lazynet.networks import Network, Scale, at_width, check_network
 from lazynet.training import AnyOptimizer, Stop
-from lazynet.typing import Variables
+from lazynet.typing import Result, Variables
 
 
 class Run(NamedTuple):
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
     variables: Variables
     variables_0: Variables
-    snapshots: Any
+    snapshots: Result
     status: str
 
 
