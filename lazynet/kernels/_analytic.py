@@ -14,7 +14,7 @@ from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
 
 
 @functools.singledispatch
-def analytic_kernel(network: Network) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
+def analytic_kernel(network: object) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
     """Return the neural tangent kernel of a network in the infinite-width limit.
 
     For a `TwoLayer` network with weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and alpha is `output_scale`,

@@ -4,13 +4,13 @@ The polynomials can themselves be trained like any other network.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lazynet.networks._protocol import Network
+from lazynet.networks._protocol import Model, Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
 
@@ -26,7 +26,7 @@ class Linearized:
         network: Network f, with a method `apply(variables, x)`.
     """
 
-    network: Network
+    network: Model
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
@@ -80,12 +80,16 @@ class Expansion:
     @property
     def width(self) -> int:
         """Width of the network."""
-        return self.polynomial.network.width
+        return self._network.width
 
     @property
     def outputs(self) -> int:
         """Number of outputs of the network."""
-        return self.polynomial.network.outputs
+        return self._network.outputs
+
+    @property
+    def _network(self) -> Network:
+        return cast(Network, self.polynomial.network)
 
     def clone(self, **changes: Any) -> "Expansion":
         """Return the expansion itself, since its width cannot change.
