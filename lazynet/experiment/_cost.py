@@ -17,7 +17,7 @@ from lazynet.kernels import COLUMNS, RANK, SEEING, WORKING, analytic_kernel, cho
 from lazynet.networks import Network, forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
-from lazynet.training import AutodiffStepper, Member
+from lazynet.training import AutodiffStepper, Member, Stepper
 
 # Typical number of products with the kernel that predictions and complexity together need on an image data set.
 PRODUCTS = 60
@@ -108,7 +108,7 @@ def _jobs_at(point: Point, spec: Spec) -> list[Job]:
 
 
 def _bytes(
-    network: Network, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str
+    network: Network, stepper: Stepper, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str
 ) -> tuple[int, int]:
     """Return the sizes in bytes of a member's variables and of its training state."""
 
