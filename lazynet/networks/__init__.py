@@ -16,7 +16,7 @@ from lazynet.networks._cost import (
 from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
-from lazynet.networks._protocol import Model, Network, layer_names
+from lazynet.networks._protocol import GivenNetwork, Model, Network, layer_names
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, setting_fields, traits
 from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, output_factor, weights
 
@@ -30,6 +30,7 @@ __all__ = [
     "ConvNet",
     "Expansion",
     "Function",
+    "GivenNetwork",
     "HiddenLayer",
     "LayerScaling",
     "Linearized",

@@ -1,7 +1,7 @@
 """The `Network` protocol, which every network follows."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 from jax import Array
@@ -42,6 +42,13 @@ class Network(Model, Protocol):
         The input rows x have shape (n, d).
         """
         ...
+
+
+if TYPE_CHECKING:
+    GivenNetwork = Network
+else:
+    # What users give for a network has its own check, `check_network`, with its own message.
+    GivenNetwork = Any
 
 
 def layer_names(params: Any) -> list[str]:

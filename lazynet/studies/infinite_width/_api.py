@@ -10,13 +10,13 @@ from lazynet.dynamics import check_learning_rate
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import check_count, is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
-from lazynet.networks import Network
+from lazynet.networks import GivenNetwork
 from lazynet.studies.infinite_width._study import InfiniteWidth
 from lazynet.typing import Result
 
 
 def infinite_width(
-    network: Network,
+    network: GivenNetwork,
     data: Dataset,
     *,
     steps: int = 100_000,
@@ -79,7 +79,7 @@ def infinite_width(
 
 
 def check_infinite_width(
-    network: Network,
+    network: GivenNetwork,
     data: Dataset,
     steps: int,
     snapshots: int,

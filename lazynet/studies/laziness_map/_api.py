@@ -26,7 +26,7 @@ from lazynet.experiment import (
     together,
 )
 from lazynet.measures import label_result
-from lazynet.networks import Centered, Network, Scale, check_members_differ, check_network, traits
+from lazynet.networks import Centered, GivenNetwork, Network, Scale, check_members_differ, check_network, traits
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -138,7 +138,7 @@ class Setting:
 
 
 def laziness_map(
-    network: Network,
+    network: GivenNetwork,
     data: Dataset,
     widths: Sequence[int],
     output_scales: Sequence[float],

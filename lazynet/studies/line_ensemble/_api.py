@@ -11,14 +11,14 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
-from lazynet.networks import Network, Scale
+from lazynet.networks import GivenNetwork, Scale
 from lazynet.studies.line_ensemble._study import LineEnsemble
 from lazynet.typing import Result
 
 
 @DIVERGENCE
 def line_ensemble(
-    network: Network,
+    network: GivenNetwork,
     data: Dataset,
     ends: Sequence[Any] | np.ndarray | jax.Array,
     widths: Sequence[int],

@@ -10,14 +10,14 @@ from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import Measure, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.losses import Loss
-from lazynet.networks import Network, Scale
+from lazynet.networks import GivenNetwork, Scale
 from lazynet.studies.sweep._study import SweepStudy
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result
 
 
 def sweep(
-    network: Network,
+    network: GivenNetwork,
     data: Dataset,
     widths: Sequence[int],
     seeds: int | Sequence[int] = 8,

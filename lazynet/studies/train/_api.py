@@ -22,7 +22,7 @@ from lazynet.experiment import (
 )
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import Network, Scale, at_width, check_network
+from lazynet.networks import GivenNetwork, Scale, at_width, check_network
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result, Variables
 
@@ -53,7 +53,7 @@ class Run(NamedTuple):
 
 
 def train(
-    network: Network,
+    network: GivenNetwork,
     data: Dataset,
     key: Array,
     steps: int = 1000,
