@@ -15,6 +15,9 @@ else:
     # xarray and matplotlib are slow to import, so `import lazynet` does not load them.
     Axes = DataArray = Figure = Result = Any
 
+# Written in place of None in `Result | None` where only shards and hosts other than the first get None, so that type
+# checkers do not ask other callers to rule None out.
+MaybeNone = Any
 AnyArray = Array | np.ndarray
 Integer = int | np.integer
 Real = float | int | np.floating | np.integer
@@ -28,6 +31,7 @@ __all__ = [
     "DataArray",
     "Figure",
     "Integer",
+    "MaybeNone",
     "Real",
     "Result",
     "SquareKernel",

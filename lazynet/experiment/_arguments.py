@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.dynamics import check_learning_rate
-from lazynet.networks import Scale, at_width
+from lazynet.networks import Network, Scale, at_width
 
 
 def check_count(name: str, value: Any) -> None:
@@ -30,7 +30,7 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}.")
 
 
-def check_widths(widths: Sequence[int] | int, network: Any, learning_rate: Scale | None) -> tuple[int, ...]:
+def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: Scale | None) -> tuple[int, ...]:
     """Check the widths and return them in ascending order.
 
     Args:

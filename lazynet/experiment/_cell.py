@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from lazynet.experiment._training import Training
 from lazynet.kernels import narrow_products
 from lazynet.losses import Loss
 from lazynet.measures import catalogue, rms, zero_one_error
-from lazynet.networks import Quadratic, traits
+from lazynet.networks import Network, Quadratic, traits
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import NEVER
@@ -231,7 +231,7 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 
 @DIVERGENCE
 def network_variables(
-    network: Any, data: Dataset, trained: Trained, training: Training
+    network: Network, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Compute the losses, errors and other measures of trained members.
 
@@ -343,7 +343,7 @@ def _without_growing(
 
 
 def _limit_predictions(
-    network: Any, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
+    network: Network, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the predictions at infinite width for each member, and the scores of these predictions.
 
@@ -366,7 +366,7 @@ def _limit_predictions(
 
 
 def _bounds(
-    network: Any,
+    network: Network,
     data: Dataset,
     trained: Trained,
     lambda_min: float,

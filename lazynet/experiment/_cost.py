@@ -23,10 +23,10 @@ from lazynet.kernels import (
     kernel_job,
     limit_key,
 )
-from lazynet.networks import forward_cost, kernel_operations, traits
+from lazynet.networks import Network, forward_cost, kernel_operations, traits
 from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
-from lazynet.training import AutodiffStepper, Member
+from lazynet.training import AutodiffStepper, Member, Stepper
 
 # Typical number of products with the kernel that predictions and complexity together need on an image data set.
 PRODUCTS = 60
@@ -125,7 +125,9 @@ def _jobs_at(point: Point, spec: Spec) -> list[Job]:
     return [*([first] if has_limit else []), *map(job, widths)]
 
 
-def _bytes(network: Any, stepper: Any, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str) -> tuple[int, int]:
+def _bytes(
+    network: Network, stepper: Stepper, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str
+) -> tuple[int, int]:
     """Return the sizes in bytes of a member's variables and of its training state."""
 
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from lazynet.data import Dataset, label_noise
 from lazynet.experiment._arguments import check_count
 from lazynet.experiment._training import Training
-from lazynet.networks import Scale, traits
+from lazynet.networks import Network, Scale, traits
 from lazynet.training import Optimizer, get_optimizer
 from lazynet.training._keys import noise_key, subsample_key
 
@@ -53,7 +53,7 @@ class Point(NamedTuple):
     """
 
     labels: dict[str, Any]
-    network: Any
+    network: Network
     data: Dataset
     training: Training
     learning_rate: Scale | None
@@ -61,7 +61,7 @@ class Point(NamedTuple):
     program_key: tuple[Any, ...]
 
 
-def make_axes(axes: Any, network: Any) -> list[Axis]:
+def make_axes(axes: Any, network: Network) -> list[Axis]:
     """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
@@ -77,7 +77,7 @@ def make_axes(axes: Any, network: Any) -> list[Axis]:
 
 
 def points_of(
-    network: Any, data: Dataset, training: Training, learning_rate: Scale | None, axes: list[Axis]
+    network: Network, data: Dataset, training: Training, learning_rate: Scale | None, axes: list[Axis]
 ) -> list[Point]:
     """Return all points in the grid, with the last axis varying fastest.
 
@@ -115,7 +115,7 @@ def points_of(
     return points
 
 
-def _axis(name: Any, values: Any, network: Any, fields: tuple[str, ...]) -> Axis:
+def _axis(name: Any, values: Any, network: Network, fields: tuple[str, ...]) -> Axis:
     sources = [source for source, names in ((None, fields), (name, (DATA_AXES | TRAINING_AXES))) if name in names]
     if not sources:
         allowed = ", ".join((*fields, *DATA_AXES, *TRAINING_AXES))
@@ -141,7 +141,7 @@ def _axis(name: Any, values: Any, network: Any, fields: tuple[str, ...]) -> Axis
     return Axis(name, source, checked, labels)
 
 
-def _value(name: str, value: Any, network: Any) -> Any:
+def _value(name: str, value: Any, network: Network | None) -> Any:
     """Check the type of an axis value and convert the value to a Python object."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -186,7 +186,7 @@ def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> T
 
 def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) -> None:
     """Raise an error if an axis varies a setting that is also passed as an argument."""
-    optimizer: Any = training.optimizer
+    optimizer = training.optimizer
     given: dict[str, Callable[[], bool]] = {
         "learning_rate": lambda: learning_rate is not None,
         "batch_size": lambda: training.batch_size is not None,

@@ -24,7 +24,7 @@ from lazynet.measures import (
     sharpness,
     sign_changes,
 )
-from lazynet.networks import Linearized, at_width, traits
+from lazynet.networks import Linearized, Model, Network, at_width, traits
 from lazynet.precision import arithmetic
 from lazynet.programs import compiled
 from lazynet.training import (
@@ -106,7 +106,7 @@ class Snapshot:
 
     stepper: Stepper
     own: OwnMeasures = ()
-    network: Any = None
+    network: Network | None = None
     sharpness: bool = False
     kernel_drift: bool = True
     rows: int | None = None
@@ -178,7 +178,7 @@ class Snapshot:
 class Predictions:
     """A measure that returns only the predictions of a network."""
 
-    network: Any
+    network: Model
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
         """Return the predictions on the training and test sets."""
@@ -189,7 +189,7 @@ class Predictions:
 
 
 def train_members(
-    network: Any,
+    network: Network,
     data: Dataset,
     keys: Sequence[Array],
     training: Training,
@@ -220,8 +220,9 @@ def train_members(
     # Without user-supplied measures, points that differ only in their scales share programs.
     measured_network = network if own else None
     alpha = 1.0
-    if isinstance(inputs.stepper, FlowStepper) and "output_scale" in facts.fields:
-        alpha, network = at_width(network.output_scale, network.width), network.clone(output_scale=1.0)
+    field = "output_scale"
+    if isinstance(inputs.stepper, FlowStepper) and field in facts.fields:
+        alpha, network = at_width(getattr(network, field), network.width), network.clone(**{field: 1.0})
     # Networks that differ only in their initialization share the program that trains them.
     trained_network = network.clone(**dict.fromkeys(facts.start_fields, 1.0))
     stepper, units = replace(inputs.stepper, network=trained_network), Units(mesh if splits_neurons(mesh) else None)
@@ -297,7 +298,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
 
 @compiled(static_argnames=("network", "measure", "layout"))
-def _members(network: Any, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
+def _members(network: Network, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
     """Initialize members from the data of their random keys, and distribute the members over the devices."""
     span = shared.get("span")
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.data import cache_folder
-from lazynet.networks import step_bytes, timing_network
+from lazynet.networks import Network, step_bytes, timing_network
 from lazynet.plan import device_memory
 from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
@@ -32,7 +31,7 @@ WITHIN = 0.9
 SHARE, HELD = 0.5, 4
 
 
-def packs_of(seeds: Sequence[int], network: Any, n: int, d: int) -> list[list[int]]:
+def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[list[int]]:
     """Split the seeds into packs of equal size that share one program and are as large as the machine can handle.
 
     A pack with at most one member per device is always allowed.

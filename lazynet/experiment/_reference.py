@@ -30,7 +30,7 @@ from lazynet.kernels import (
     same_rows,
     spectrum,
 )
-from lazynet.networks import Linearized, at_width, traits
+from lazynet.networks import Linearized, Network, at_width, traits
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
@@ -91,7 +91,7 @@ class Limit:
         }
 
 
-def limit_of(network: Any, data: Dataset) -> Limit | None:
+def limit_of(network: Network, data: Dataset) -> Limit | None:
     """Return the infinite-width kernel of a network on the data, or None if the family has no analytic kernel."""
     kernel = analytic_kernel(network)
     if kernel is None:
@@ -122,7 +122,7 @@ def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
     )
 
 
-def largest_empirical_eigenvalue(network: Any, variables: Variables, data: Dataset) -> float:
+def largest_empirical_eigenvalue(network: Network, variables: Variables, data: Dataset) -> float:
     """Return the largest eigenvalue of the empirical kernel on the training set."""
     return float(spectrum(empirical_ntk(network, variables, data.x_train)).values[-1])
 
@@ -148,7 +148,7 @@ def limit_displacement(limit: Limit, data: Dataset, learning_rate: float, steps:
 
 
 def linearized_members(
-    network: Any,
+    network: Network,
     data: Dataset,
     trained: Trained,
     keys: list,
@@ -200,7 +200,7 @@ def linearized_members(
     return predictions, np.array(errors)
 
 
-def starts(network: Any, trained: Trained, member: int) -> tuple[Any, Any]:
+def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
     """Return a member's initial predictions on the training and test sets, or 0 if initialization is symmetric."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
@@ -306,7 +306,8 @@ class References:
         power = facts.learning_rate_exponent
         if power is None:
             return dict.fromkeys(widths, stable(widths[-1]))
-        scale = point.network.output_scale if "output_scale" in facts.fields else 1.0
+        field = "output_scale"
+        scale = getattr(point.network, field) if field in facts.fields else 1.0
         powers = {width: width**-power / at_width(scale, width) ** 2 for width in widths}
         # Use the largest factor for which training is stable at every width.
         factor = min(stable(width) / powers[width] for width in widths)
@@ -329,7 +330,7 @@ class References:
             warn_of_learning_rate(limit, width, rate)
 
 
-def default_learning_rate(network: Any, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
+def default_learning_rate(network: Network, data: Dataset, key: Array, lambda_max: float | None = None) -> float:
     """Return 1 / lambda_max for the analytic kernel, or for the empirical kernel if there is no analytic kernel.
 
     Args:

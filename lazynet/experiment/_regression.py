@@ -1,7 +1,5 @@
 """Test errors of kernel regression with each network's kernel before and after training."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -11,12 +9,15 @@ from lazynet.experiment._members import Trained
 from lazynet.experiment._reference import Limit
 from lazynet.kernels import empirical_ntk, narrow_products
 from lazynet.measures import zero_one_error
+from lazynet.networks import Network
 from lazynet.theory import binomial_interval
 
 ERRORS = ("regression_error_start", "regression_error_end", "regression_error_limit")
 
 
-def regression_of_members(network: Any, data: Dataset, trained: Trained, diverged: np.ndarray) -> dict[str, np.ndarray]:
+def regression_of_members(
+    network: Network, data: Dataset, trained: Trained, diverged: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return test_kernel_drift, the errors of regression with K_0 and K_T, and their confidence intervals.
 
     Each array has shape (members,). Kernels are averaged over outputs. Values that depend on K_T are NaN for diverged

@@ -19,12 +19,12 @@ from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
 from lazynet.measures import registered
-from lazynet.networks import layer_names, traits
-from lazynet.training import Optimizer
+from lazynet.networks import Network, layer_names, traits
+from lazynet.training import Optimizer, UpdateRule
 from lazynet.typing import Variables
 
 
-def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str, Any]:
+def sweep_settings(network: Network, data: Dataset, training: Training) -> dict[str, Any]:
     """Return the settings of the network, the data and the training.
 
     Args:
@@ -56,7 +56,7 @@ def sweep_settings(network: Any, data: Dataset, training: Training) -> dict[str,
     }
 
 
-def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
+def limit_settings(network: Network, data: Dataset) -> dict[str, Any]:
     """Return the settings of the network and the data.
 
     Args:
@@ -78,7 +78,7 @@ def limit_settings(network: Any, data: Dataset) -> dict[str, Any]:
     }
 
 
-def traits_record(network: Any) -> dict[str, Any]:
+def traits_record(network: Network) -> dict[str, Any]:
     """Return the facts about a network that verdicts and figures need, as JSON-compatible values."""
     facts = traits(network)
     return {
@@ -90,7 +90,7 @@ def traits_record(network: Any) -> dict[str, Any]:
     }
 
 
-def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
+def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         return {"optimizer": optimizer, "proportional": False}
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
@@ -125,7 +125,7 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     return values
 
 
-def _network_values(network: Any, data: Dataset, training: Training) -> dict[str, list[float]]:
+def _network_values(network: Network, data: Dataset, training: Training) -> dict[str, list[float]]:
     facts = traits(network)
     if not facts.custom and not any(callable(getattr(network, name)) for name in facts.fields):
         return {}
@@ -136,7 +136,7 @@ def _network_values(network: Any, data: Dataset, training: Training) -> dict[str
     return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
 
 
-def _optimizer_values(optimizer: Any) -> dict[str, list[float]]:
+def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
     """Return two test arrays after three optimizer steps.
 
     If the optimizer has no user-supplied function, the dictionary is empty.
@@ -165,7 +165,7 @@ def _loss_values(training: Training, data: Dataset) -> dict[str, list[float]]:
     return {"loss_values": _rounded(np.array(losses), digits=6)}
 
 
-def _measure_values(training: Training, network: Any, data: Dataset) -> dict[str, list[float]]:
+def _measure_values(training: Training, network: Network, data: Dataset) -> dict[str, list[float]]:
     if not training.own_measures:
         return {}
     data = training.measured_data(data)
@@ -210,7 +210,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def layer_names_of(network: Any, data: Dataset) -> list[str]:
+def layer_names_of(network: Network, data: Dataset) -> list[str]:
     """Return the names of the network's trained arrays."""
     made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(data.x_train.shape, "float32"))
     return layer_names(made["params"])

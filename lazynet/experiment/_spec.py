@@ -26,7 +26,7 @@ from lazynet.experiment._settings import (
 from lazynet.experiment._training import Training
 from lazynet.kernels import limit_key
 from lazynet.measures import settings_by_width
-from lazynet.networks import Scale, at_width, check_members_differ, check_network, traits
+from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_members_differ, check_network, traits
 from lazynet.training._keys import member_key
 
 Rates = dict[int, float]
@@ -46,7 +46,7 @@ class Spec:
         axes: The axes in the given order, including axes with a single value.
     """
 
-    network: Any
+    network: Network
     data: Dataset
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -172,7 +172,7 @@ class Spec:
 
 
 def make_spec(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     widths: Sequence[int],
     seeds: int | Sequence[int],

@@ -14,8 +14,17 @@ from lazynet.dynamics import check_learning_rate
 from lazynet.experiment._arguments import check_count, check_flag
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
-from lazynet.networks import Scale, at_width
-from lazynet.training import Optimizer, Stop, choose_stepper, get_optimizer, is_plain_descent, snapshot_steps
+from lazynet.networks import Network, Scale, at_width
+from lazynet.training import (
+    AnyOptimizer,
+    Optimizer,
+    Stop,
+    UpdateRule,
+    choose_stepper,
+    get_optimizer,
+    is_plain_descent,
+    snapshot_steps,
+)
 from lazynet.typing import AnyArray
 
 # Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
@@ -131,7 +140,7 @@ class Training:
     steps: int
     snapshots: int | tuple[int, ...]
     loss: Loss
-    optimizer: Any
+    optimizer: UpdateRule
     batch_size: int | None
     dtype: str
     stop: Stop | None
@@ -166,7 +175,7 @@ class Training:
                 raise ValueError(f"measure.{name} must be False for a single network, got True.")
         return replace(self, measure=replace(self.measure, predictions=False))
 
-    def check(self, network: Any, data: Dataset, learning_rate: Scale | None) -> None:
+    def check(self, network: Network, data: Dataset, learning_rate: Scale | None) -> None:
         """Check that the network can be trained and measured on the data with these settings.
 
         Args:
@@ -203,7 +212,7 @@ class Training:
         """The user-supplied measures and the registered quantities, as pairs of a name and a function."""
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
-    def own_shapes(self, network: Any, data: Dataset) -> dict[str, tuple[int, ...]]:
+    def own_shapes(self, network: Network, data: Dataset) -> dict[str, tuple[int, ...]]:
         """Determine the shapes of all user-supplied measures without computing them.
 
         Args:
@@ -261,7 +270,7 @@ class Training:
         if size is not None and not (is_count and 1 <= size <= data.n_train):
             raise ValueError(f"batch_size must be an integer from 1 to n_train = {data.n_train}, got {size}.")
 
-    def _check_outputs(self, network: Any, data: Dataset) -> None:
+    def _check_outputs(self, network: Network, data: Dataset) -> None:
         if network.outputs != data.outputs:
             raise ValueError(
                 f"network.outputs must be {data.outputs}, the number of targets per example, got {network.outputs}."
@@ -330,7 +339,7 @@ def make_training(
     steps: int,
     *,
     loss: str | Loss = "squared",
-    optimizer: Any = "sgd",
+    optimizer: AnyOptimizer = "sgd",
     batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None,
     stop: Stop | None = None,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jax import Array
@@ -10,11 +10,11 @@ from jaxtyping import Float, Num
 
 from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
-from lazynet.networks import SingleHidden, TwoLayer, at_width
+from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
 
 
 @functools.singledispatch
-def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
+def analytic_kernel(network: object) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
     """Return the neural tangent kernel of a network in the infinite-width limit.
 
     For a `TwoLayer` network with weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and alpha is `output_scale`,
@@ -64,7 +64,7 @@ def analytic_kernel(network: Any) -> Callable[..., Float[np.ndarray, "n1 n2"]] |
 
 
 @functools.singledispatch
-def limit_key(network: Any) -> Hashable:
+def limit_key(network: Network) -> Hashable:
     """Return a key that two networks share only if they are in the same family and have the same infinite-width kernel.
 
     By default, the key is the network itself. Register the key of a new family with `limit_key.register`.
@@ -75,7 +75,7 @@ def limit_key(network: Any) -> Hashable:
     Returns:
         A hashable key.
     """
-    return network
+    return cast(Hashable, network)
 
 
 @limit_key.register(SingleHidden)

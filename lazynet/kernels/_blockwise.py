@@ -1,13 +1,14 @@
 """Empirical tangent kernel of any differentiable network, computed in blocks of rows within a memory limit."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from lazynet.kernels._layerwise import Layer, function_of, layers_of, product_of
+from lazynet.kernels._layerwise import Differentiable, Layer, function_of, layers_of, product_of
 from lazynet.plan import Blocks, plan_blocks
 from lazynet.typing import Variables
 
@@ -42,7 +43,7 @@ class Blockwise:
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
     """
 
-    def __init__(self, network: Any, variables: Variables, outputs: str, parts: bool) -> None:
+    def __init__(self, network: Differentiable, variables: Variables, outputs: str, parts: bool) -> None:
         """Store the arguments; programs are compiled on demand."""
         self.network, self.variables = as_static(network), variables
         self.options = {"average": outputs == "average", "parts": parts}
@@ -131,7 +132,7 @@ class Blockwise:
         return kernels
 
 
-def as_static(network: Any) -> Hashable:
+def as_static(network: Differentiable) -> Differentiable:
     """Make the network usable as a static argument of `jax.jit`, by wrapping it if it is not hashable."""
     try:
         hash(network)
@@ -143,8 +144,8 @@ def as_static(network: Any) -> Hashable:
 class _HashableNetwork:
     """Hashable wrapper for an unhashable network; distinct wrappers are never equal."""
 
-    def __init__(self, network: Any) -> None:
-        self.apply = function_of(network)
+    def __init__(self, network: Differentiable) -> None:
+        self.apply: Callable[..., Array] = function_of(network)
 
 
 def _program_bytes(program: Any) -> int:

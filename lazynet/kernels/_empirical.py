@@ -1,7 +1,7 @@
 """Empirical tangent kernels of finite networks, with a shortcut for two-layer networks."""
 
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from lazynet.kernels._blockwise import Blockwise
 from lazynet.kernels._checks import check_dtype
+from lazynet.kernels._layerwise import Differentiable
 from lazynet.networks import Network, hidden_layer_of, traits, value_and_slope, weights
 from lazynet.plan import SMALL, available_memory
 from lazynet.precision import float64, host_float64
@@ -20,7 +21,7 @@ from lazynet.typing import AnyArray, Variables
 
 @overload
 def empirical_ntk(
-    network: Any,
+    network: Differentiable,
     variables: Variables,
     x1: AnyArray,
     x2: AnyArray | None = None,
@@ -34,7 +35,7 @@ def empirical_ntk(
 
 @overload
 def empirical_ntk(
-    network: Any,
+    network: Differentiable,
     variables: Variables,
     x1: AnyArray,
     x2: AnyArray | None = None,
@@ -47,7 +48,7 @@ def empirical_ntk(
 
 
 def empirical_ntk(
-    network: Any,
+    network: Differentiable,
     variables: Variables,
     x1: Float[AnyArray, "n1 ..."],
     x2: Float[AnyArray, "n2 ..."] | None = None,
@@ -108,11 +109,12 @@ def empirical_ntk(
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
     compute_dtype = dtype or ("float32" if all_float32 else "float64")
     if traits(network).hidden_layer is not None and outputs == "average" and not parts:
-        needed = _average_bytes(network, *arrays, compute_dtype)
+        layered = cast(Network, network)
+        needed = _average_bytes(layered, *arrays, compute_dtype)
         if needed <= (_room(needed) if memory is None else memory):
             with host_float64() if compute_dtype == "float64" else float64():
-                cast = jax.tree.map(partial(_cast, dtype=compute_dtype), arrays)
-                kernel = np.asarray(average_ntk(network, *cast, by_counting=_counts(network, variables)))
+                converted = jax.tree.map(partial(_cast, dtype=compute_dtype), arrays)
+                kernel = np.asarray(average_ntk(layered, *converted, by_counting=_counts(layered, variables)))
             return kernel.astype(dtype or "float64", copy=False)
     free = available_memory() if memory is None else memory
     names = _names(network, variables)
@@ -146,7 +148,7 @@ def _check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
         )
 
 
-def _names(network: Any, variables: Variables) -> list[str]:
+def _names(network: Differentiable, variables: Variables) -> list[str]:
     """Return the path of each array in "params".
 
     Raises:

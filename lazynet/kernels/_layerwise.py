@@ -10,8 +10,12 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._tracing import Dense, evaluate, trace, uses
+from lazynet.networks import Model
 from lazynet.programs import compiled
 from lazynet.typing import Variables
+
+# A network, or a function of (variables, x).
+Differentiable = Model | Callable[[Variables, Array], Array]
 
 
 class Layer(NamedTuple):
@@ -32,7 +36,7 @@ class Layer(NamedTuple):
 
 
 @compiled(static_argnames="network")
-def layers_of(network: Any, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
+def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
     """Compute the gradients and the inputs of each layer of a network, for every row of `x`.
 
     Args:
@@ -95,9 +99,9 @@ def _inputs(use: Dense, read: Callable[[Any], Array], dtype: Any) -> Array | Non
     return inputs
 
 
-def function_of(network: Any) -> Callable[[Variables, Array], Array]:
+def function_of(network: Differentiable) -> Callable[[Variables, Array], Array]:
     """Return `network.apply`, or the network itself if it is a function."""
-    return getattr(network, "apply", network)
+    return network.apply if hasattr(network, "apply") else network
 
 
 def _check_outputs(f: Any) -> Array:

@@ -1,8 +1,8 @@
 """Mean of the empirical kernel over random initializations, used to check or to replace analytic kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._blockwise import as_static
-from lazynet.kernels._layerwise import layers_of, product_of
+from lazynet.kernels._layerwise import Differentiable, layers_of, product_of
+from lazynet.networks import Model
 from lazynet.typing import AnyArray, Variables
 
 
@@ -29,8 +30,17 @@ class MonteCarloKernel(NamedTuple):
     starts: int
 
 
+@runtime_checkable
+class Drawn(Model, Protocol):
+    """What can be drawn at random and evaluated, with the methods `init` and `apply` of a `Network`."""
+
+    def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
+        """Return the initial variables."""
+        ...
+
+
 def monte_carlo_kernel(
-    network: Any,
+    network: Drawn,
     x1: Float[AnyArray, "n1 ..."],
     x2: Float[AnyArray, "n2 ..."] | None = None,
     *,
@@ -65,14 +75,14 @@ def monte_carlo_kernel(
     """
     if starts < 2:
         raise ValueError(f"starts must be at least 2, got {starts}.")
-    network = as_static(network)
+    static: Any = as_static(network)
     key = jax.random.key(0) if key is None else key
     rows1 = jnp.asarray(np.asarray(x1, np.float32))
     rows2 = None if x2 is None else jnp.asarray(np.asarray(x2, np.float32))
     mean = square = np.zeros(())
     with jax.default_matmul_precision("highest"):
         for i in range(starts):
-            kernel = np.asarray(_kernel_at_start(network, jax.random.fold_in(key, i), rows1, rows2), np.float64)
+            kernel = np.asarray(_kernel_at_start(static, jax.random.fold_in(key, i), rows1, rows2), np.float64)
             # Welford's algorithm avoids cancellation.
             deviation = kernel - mean
             mean = mean + deviation / (i + 1)
@@ -83,11 +93,13 @@ def monte_carlo_kernel(
 
 
 @partial(jax.jit, static_argnames="network")
-def _kernel_at_start(network: Any, key: Array, x1: Array, x2: Array | None) -> Array:
+def _kernel_at_start(network: Drawn, key: Array, x1: Array, x2: Array | None) -> Array:
     return sum_layer_kernels(layer_kernels(network, dict(network.init(key, x1)), x1, x2))
 
 
-def layer_kernels(network: Any, variables: Variables, x1: Array, x2: Array | None = None) -> dict[int, Array]:
+def layer_kernels(
+    network: Differentiable, variables: Variables, x1: Array, x2: Array | None = None
+) -> dict[int, Array]:
     """Compute the contribution of each trained array to the empirical kernel, averaged over outputs.
 
     JAX can trace this function.

@@ -2,20 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lazynet.kernels._analytic import analytic_kernel
-from lazynet.networks import MLP, Centered, SingleHidden, get_parametrization
+from lazynet.networks import MLP, Centered, Network, SingleHidden, get_parametrization
 from lazynet.typing import AnyArray
 
 Covariance = Callable[[Float[AnyArray, "n d"]], Float[np.ndarray, "n n"]]
 
 
 @functools.singledispatch
-def start_covariance(network: Any) -> Covariance | None:
+def start_covariance(network: Network) -> Covariance | None:
     """Return the covariance of the initial outputs f(x) and f(x') in the infinite-width limit (the NNGP kernel).
 
     The covariance is taken over random initializations. It equals the readout's contribution to the tangent kernel,
@@ -53,7 +52,7 @@ def _centered_covariance(network: Centered) -> Covariance:
     return _zero_covariance
 
 
-def _readout_covariance(network: Any, variance: float) -> Covariance | None:
+def _readout_covariance(network: Network, variance: float) -> Covariance | None:
     kernel = analytic_kernel(network.clone(train="readout"))
     return None if kernel is None else lambda x: variance * kernel(x)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jax import Array
 
+from lazynet.networks import Network
 from lazynet.typing import Result
 
 Reduction = Literal["maximum", "last", "start"]
@@ -90,7 +91,7 @@ class Quantity:
     coordinate: bool = False
     measure: Callable[..., Array] | None = None
 
-    def measured(self, network: Any, variables: Any, variables_0: Any, data: Any) -> Array:
+    def measured(self, network: Network, variables: Any, variables_0: Any, data: Any) -> Array:
         """Measure the quantity.
 
         Args:

@@ -1,12 +1,10 @@
 """Distances between kernels and between predictions, and the classification error."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lazynet.networks import Linearized, Quadratic
+from lazynet.networks import Linearized, Model, Quadratic
 from lazynet.typing import AnyArray, Variables
 
 
@@ -41,7 +39,7 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
     return np.asarray(np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0)))))
 
 
-def taylor_gap(network: Any, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> Array:
+def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> Array:
     """Return the RMS of f(theta) - T(theta), where T is the Taylor polynomial of the network f at theta_0.
 
     The polynomial is evaluated at the network's parameters and is not itself trained, so the gap is of order

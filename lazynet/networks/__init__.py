@@ -15,7 +15,7 @@ from lazynet.networks._cost import (
 from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
-from lazynet.networks._protocol import Network, layer_names
+from lazynet.networks._protocol import GivenNetwork, Model, Network, layer_names
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, traits
 from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, weights
 
@@ -29,9 +29,11 @@ __all__ = [
     "ConvNet",
     "Expansion",
     "Function",
+    "GivenNetwork",
     "HiddenLayer",
     "LayerScaling",
     "Linearized",
+    "Model",
     "Network",
     "Parametrization",
     "Quadratic",

@@ -30,6 +30,16 @@ class Centered:
             raise AttributeError(name)
         return getattr(self.network, name)
 
+    @property
+    def width(self) -> int:
+        """Width of the network."""
+        return self.network.width
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network."""
+        return self.network.outputs
+
     def clone(self, **changes: Any) -> "Centered":
         """Return a copy with the given fields of the wrapped network changed."""
         return replace(self, network=self.network.clone(**changes))

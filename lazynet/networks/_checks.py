@@ -1,7 +1,7 @@
 """Checks that an object is a network that a sweep can train."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from lazynet.networks._traits import traits
 from lazynet.typing import AnyArray
 
 
-def check_network(network: Any, x: AnyArray) -> None:
+def check_network(network: object, x: AnyArray) -> None:
     """Check that an object follows the `Network` protocol and maps each row independently of the others.
 
     Args:
@@ -31,10 +31,10 @@ def check_network(network: Any, x: AnyArray) -> None:
         )
     if not traits(network).custom:
         return
-    rows = jnp.asarray(x[:3], "float32")
+    complete, rows = cast(Network, network), jnp.asarray(x[:3], "float32")
     try:
-        variables = jax.jit(network.init)(jax.random.key(0), rows)
-        outputs = jax.jit(network.apply)
+        variables = jax.jit(complete.init)(jax.random.key(0), rows)
+        outputs = jax.jit(complete.apply)
         f, alone = outputs(variables, rows), [outputs(variables, row[None]) for row in rows]
     except ValueError:
         raise

@@ -4,12 +4,13 @@ The polynomials can themselves be trained like any other network.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.networks._protocol import Model, Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
 
@@ -25,7 +26,7 @@ class Linearized:
         network: Network f, with a method `apply(variables, x)`.
     """
 
-    network: Any
+    network: Model
     order: ClassVar[int] = 1
 
     def at(self, variables: Variables) -> Variables:
@@ -39,7 +40,7 @@ class Linearized:
         """
         return {**variables, "origin": variables["params"]}
 
-    def apply(self, variables: Variables, x: Array) -> Array:
+    def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Compute the outputs of the polynomial.
 
         Args:
@@ -94,12 +95,16 @@ class Expansion:
     @property
     def width(self) -> int:
         """Width of the network."""
-        return self.polynomial.network.width
+        return self._network.width
 
     @property
     def outputs(self) -> int:
         """Number of outputs of the network."""
-        return self.polynomial.network.outputs
+        return self._network.outputs
+
+    @property
+    def _network(self) -> Network:
+        return cast(Network, self.polynomial.network)
 
     def clone(self, **changes: Any) -> "Expansion":
         """Return the expansion itself, since its width cannot change.
@@ -119,12 +124,12 @@ class Expansion:
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
         return self.polynomial.at(cast)
 
-    def apply(self, variables: Variables, x: Array) -> Array:
+    def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
         return self.polynomial.apply(variables, x)
 
 
-def linearize(network: Any, variables: Variables) -> Expansion:
+def linearize(network: Network, variables: Variables) -> Expansion:
     """Linearize a network in its trained parameters about the given variables.
 
     Args:
@@ -149,7 +154,7 @@ def linearize(network: Any, variables: Variables) -> Expansion:
     return _expansion(Linearized(network), variables)
 
 
-def quadratic(network: Any, variables: Variables) -> Expansion:
+def quadratic(network: Network, variables: Variables) -> Expansion:
     """Expand a network to second order in its trained parameters about the given variables.
 
     Args:

@@ -1,7 +1,7 @@
 """The `Network` protocol, which every network follows."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 from jax import Array
@@ -10,7 +10,24 @@ from lazynet.typing import AnyArray, Variables
 
 
 @runtime_checkable
-class Network(Protocol):
+class Model(Protocol):
+    """Anything with outputs for given variables: a network, or a Taylor polynomial, which has no `init` of its own."""
+
+    def apply(self, variables: Variables, x: AnyArray, /) -> Any:
+        """Compute the outputs.
+
+        Args:
+            variables: Variables of the network.
+            x: Input rows, shape (n, d).
+
+        Returns:
+            The outputs as an array, of shape (n,) for one output or (n, k) for several.
+        """
+        ...
+
+
+@runtime_checkable
+class Network(Model, Protocol):
     """A network of any family: a pure function of variables and input rows, with a width that `clone` can change."""
 
     @property
@@ -46,17 +63,12 @@ class Network(Protocol):
         """
         ...
 
-    def apply(self, variables: Variables, x: AnyArray, /) -> Any:
-        """Compute the outputs.
 
-        Args:
-            variables: Variables of the network.
-            x: Input rows, shape (n, d).
-
-        Returns:
-            The outputs as an array, of shape (n,) for one output or (n, k) for several.
-        """
-        ...
+if TYPE_CHECKING:
+    GivenNetwork = Network
+else:
+    # What users give for a network has its own check, `check_network`, with its own message.
+    GivenNetwork = Any
 
 
 def layer_names(params: Any) -> list[str]:

@@ -122,7 +122,7 @@ class Traits:
 
 
 @functools.singledispatch
-def traits(network: Any) -> Traits:
+def traits(network: object) -> Traits:
     """Return the properties of a network on which sweeps, kernels and the theory rely.
 
     A family registers its own record with `traits.register`. A subclass without its own record uses its parent's.
@@ -143,7 +143,7 @@ def traits(network: Any) -> Traits:
     return Traits(name, f"Network {name}", setting_fields(network))
 
 
-def hidden_layer_of(network: Any) -> HiddenLayer:
+def hidden_layer_of(network: object) -> HiddenLayer:
     """Return the `HiddenLayer` form of a network.
 
     Args:
@@ -161,7 +161,7 @@ def hidden_layer_of(network: Any) -> HiddenLayer:
     return facts.hidden_layer
 
 
-def setting_fields(network: Any) -> tuple[str, ...]:
+def setting_fields(network: object) -> tuple[str, ...]:
     """Return the names of a dataclass's fields that are settings, excluding the width and the fields that flax adds."""
     if not dataclasses.is_dataclass(network):
         return ()

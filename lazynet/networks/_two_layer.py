@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import sqrt
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +13,7 @@ from jaxtyping import Float
 
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import PARAMETRIZATIONS
+from lazynet.networks._protocol import Network
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, setting_fields, traits
 from lazynet.typing import AnyArray, Variables
 
@@ -37,7 +37,7 @@ def at_width(scale: Scale, width: int) -> float:
     return float(scale(width) if callable(scale) else scale)
 
 
-def check_fields(network: Any, **choices: Iterable[str]) -> None:
+def check_fields(network: Network, **choices: Iterable[str]) -> None:
     """Check the fields that networks share: positive integers, positive scales, and fields with fixed choices.
 
     Args:

@@ -281,6 +281,7 @@ def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
     def compute(seed: int, portion: float) -> Arrays:
         noisy = with_noise(data, portion, seed)
         result = lz.sweep(NETWORK, noisy, size.widths, [seed], size.steps, progress=False)
+        assert result is not None  # Only shards and hosts other than the first have no result.
         end, bound = result.isel(step=-1), population_bounds(result, DELTA)[-1, 0, -1]
         parts = {"complexity": end.complexity, "error": end.test_error[-1, 0], "kernel_error": end.kernel_test_error}
         return {part: value.values for part, value in parts.items()} | {"bound": np.asarray(bound)}

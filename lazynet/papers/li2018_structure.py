@@ -12,7 +12,7 @@ from jax import Array
 
 import lazynet as lz
 from lazynet.measures import coupled_neurons, leading_values
-from lazynet.networks import weights
+from lazynet.networks import Network, weights
 from lazynet.papers import li2018_figures as figures
 from lazynet.papers.claims import Claim, Reproduction, exponent
 from lazynet.papers.li2018_setting import (
@@ -91,7 +91,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     reproduction.figures["structure"] = figures.draw_structure(variance, clusters, labels, exact)
 
 
-def coupled(network: Any, variables: Variables, variables_0: Variables, data: lz.Dataset) -> Array:
+def coupled(network: Network, variables: Variables, variables_0: Variables, data: lz.Dataset) -> Array:
     """Return the share of units whose gradient equals the pseudo-gradient on the training examples."""
     return coupled_neurons(weights(variables, "hidden"), weights(variables_0, "hidden"), data.x_train)
 

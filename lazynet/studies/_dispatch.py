@@ -3,16 +3,12 @@
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lazynet.execution import Output, assemble_shards
 from lazynet.measures import check_schema
+from lazynet.studies.sweep import Verdict
 from lazynet.typing import Figure, Result
-
-if TYPE_CHECKING:
-    from lazynet.studies.sweep._verdict import Verdict
-else:
-    Verdict = Any
 
 # The functions for each kind of result, as (module, name). Their modules are imported on first use.
 FIGURES = {

@@ -3,7 +3,7 @@
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
 from lazynet.training._keys import batch_key, member_key, start_key
-from lazynet.training._optimizer import OPTIMIZERS, Optimizer, get_optimizer
+from lazynet.training._optimizer import OPTIMIZERS, AnyOptimizer, Optimizer, UpdateRule, get_optimizer
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training._select import choose_stepper, is_plain_descent
 from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Stepper, row_space
@@ -13,6 +13,7 @@ __all__ = [
     "DIVERGED_RATIO",
     "NEVER",
     "OPTIMIZERS",
+    "AnyOptimizer",
     "AutodiffStepper",
     "Checkpoint",
     "DelayedStepper",
@@ -25,6 +26,7 @@ __all__ = [
     "Stepper",
     "Stop",
     "Units",
+    "UpdateRule",
     "batch_key",
     "choose_stepper",
     "get_optimizer",

@@ -1,7 +1,6 @@
 """Gradient flow: full-batch descent with a step size that adapts to how far the outputs move."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from lazynet.losses import Loss
-from lazynet.networks import gradient_operations
+from lazynet.networks import Network, gradient_operations
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import AnyArray, Variables
 
@@ -37,7 +36,7 @@ class FlowStepper:
         loss: Loss to minimize.
     """
 
-    network: Any
+    network: Network
     loss: Loss
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:

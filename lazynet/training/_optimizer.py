@@ -8,6 +8,9 @@ from typing import Any
 import optax
 from jax import Array
 
+# A function of the learning rate that returns an optax optimizer, as an `Optimizer` does.
+UpdateRule = Callable[[float | Array], optax.GradientTransformation]
+
 TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
     "adam": optax.adam,
@@ -115,11 +118,15 @@ class Optimizer:
         return transformation
 
 
+# What a user may give: the name of an optimizer, an `Optimizer`, or another update rule.
+AnyOptimizer = str | Optimizer | UpdateRule
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def get_optimizer(optimizer: Any) -> "Optimizer | Callable[..., optax.GradientTransformation]":
+def get_optimizer(optimizer: object) -> UpdateRule:
     """Return the optimizer with a given name, or pass an existing optimizer through.
 
     Args:

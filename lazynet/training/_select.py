@@ -1,18 +1,16 @@
 """Selection of the stepper that trains a network with the fewest floating-point operations."""
 
-from typing import Any
-
 import numpy as np
 
 from lazynet.losses import Loss, squared
-from lazynet.networks import traits
+from lazynet.networks import Network, traits
 from lazynet.training._delayed import MIN_BLOCK_STEPS, DelayedStepper, steps_per_block
 from lazynet.training._flow import FlowStepper
-from lazynet.training._optimizer import Optimizer
+from lazynet.training._optimizer import Optimizer, UpdateRule
 from lazynet.training._steppers import AutodiffStepper, HiddenStepper, PreactivationStepper, Stepper, row_space
 
 
-def is_plain_descent(loss: Loss, optimizer: Any, batch_size: int | None) -> bool:
+def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) -> bool:
     """Return whether training is plain full-batch gradient descent on the squared loss.
 
     Args:
@@ -26,7 +24,9 @@ def is_plain_descent(loss: Loss, optimizer: Any, batch_size: int | None) -> bool
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
 
-def choose_stepper(network: Any, loss: Loss, optimizer: Any, batch_size: int | None, x: np.ndarray) -> Stepper:
+def choose_stepper(
+    network: Network, loss: Loss, optimizer: UpdateRule, batch_size: int | None, x: np.ndarray
+) -> Stepper:
     """Return the stepper with the fewest operations per step, or the stepper specified by the optimizer.
 
     Args:

@@ -5,9 +5,9 @@ traced. They take data as arguments and never close over the data; otherwise, co
 constants.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from jax import Array
 from jaxtyping import PyTree
 
 from lazynet.losses import Loss
-from lazynet.networks import HiddenLayer, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
+from lazynet.networks import HiddenLayer, Model, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
+from lazynet.training._optimizer import UpdateRule
 from lazynet.training._units import ONE_DEVICE, Units
 from lazynet.typing import AnyArray, Variables
 
-Optimizer = Callable[[float | Array], optax.GradientTransformation]
 # The state of a stepper, which can be any pytree of arrays.
 State = Any
 # Arrays shared by all members, including "x" (n, d), "y" and the scalar "learning_rate".
@@ -53,7 +53,7 @@ class Stepper(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def network(self) -> Any:
+    def network(self) -> Model:
         """The network to train."""
         ...
 
@@ -159,9 +159,9 @@ class AutodiffStepper:
         batch_size: Number B of examples per step, or None for the full batch.
     """
 
-    network: Any
+    network: Model
     loss: Loss
-    optimizer: Optimizer
+    optimizer: UpdateRule
     batch_size: int | None = None
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,7 +204,8 @@ class AutodiffStepper:
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """Return the number of operations needed to compute one gradient on a batch."""
         n, d = arrays["x"].shape
-        return gradient_operations(self.network, self.batch_size or n, d)
+        # Only networks are asked, not their Taylor polynomials.
+        return gradient_operations(cast(Network, self.network), self.batch_size or n, d)
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """Return the order of the examples in the epoch that contains step t."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,13 @@ from lazynet.dynamics import check_learning_rate
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import check_count, is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
+from lazynet.networks import GivenNetwork
 from lazynet.studies.infinite_width._study import InfiniteWidth
+from lazynet.typing import MaybeNone, Result
 
 
 def infinite_width(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     *,
     steps: int = 100_000,
@@ -26,7 +27,7 @@ def infinite_width(
     tolerance: float | None = None,
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | MaybeNone:
     """Predict full-batch descent for an infinitely wide network on a whole data set, with true and random labels.
 
     No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
@@ -81,7 +82,7 @@ def infinite_width(
 
 
 def check_infinite_width(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     steps: int,
     snapshots: int,

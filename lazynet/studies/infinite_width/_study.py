@@ -16,6 +16,7 @@ from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance, re
 from lazynet.experiment import CellCheckpoint, as_json, fingerprint, limit_settings
 from lazynet.kernels import CrossOperator, KernelOperator, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import label_result, zero_one_error
+from lazynet.networks import Network
 from lazynet.training._keys import noise_key
 from lazynet.typing import Result
 
@@ -42,7 +43,7 @@ class InfiniteWidth:
     """
 
     kind: ClassVar[str] = KIND
-    network: Any
+    network: Network
     data: Dataset
     kernel: Callable[..., np.ndarray]
     steps: int

@@ -32,7 +32,7 @@ from lazynet.experiment import (
     together,
 )
 from lazynet.measures import label_result
-from lazynet.networks import Centered, Scale, check_members_differ, check_network, traits
+from lazynet.networks import Centered, GivenNetwork, Network, Scale, check_members_differ, check_network, traits
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -44,7 +44,7 @@ from lazynet.studies.laziness_map._boundary import (
 )
 from lazynet.studies.sweep import scaling_of, sweep
 from lazynet.training import Stop
-from lazynet.typing import Result
+from lazynet.typing import MaybeNone, Result
 
 KIND = "laziness_map"
 # Subfolder of the sweep at the given output scales.
@@ -89,7 +89,7 @@ class Setting:
         progress: Whether to show progress on a terminal.
     """
 
-    network: Any
+    network: Network
     data: Dataset
     seeds: tuple[int, ...]
     steps: int
@@ -99,7 +99,9 @@ class Setting:
     deadline: float
     progress: bool
 
-    def train(self, network: Any, widths: Sequence[int], scales: Sequence[float] | None, name: str) -> Result | None:
+    def train(
+        self, network: Network, widths: Sequence[int], scales: Sequence[float] | None, name: str
+    ) -> Result | None:
         """Train networks by gradient flow and return the result at the last step.
 
         The result is None on all processes but the first.
@@ -163,7 +165,7 @@ class Setting:
 
 
 def laziness_map(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     widths: Sequence[int],
     output_scales: Sequence[float],
@@ -175,7 +177,7 @@ def laziness_map(
     dtype: str = "float32",
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | MaybeNone:
     """Map how far kernels move and how well networks generalize at each width m and output scale alpha.
 
     Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until only a small
@@ -278,7 +280,7 @@ def laziness_map(
     return result
 
 
-def _checked_scales(network: Any, output_scales: Sequence[float]) -> list[float]:
+def _checked_scales(network: Network, output_scales: Sequence[float]) -> list[float]:
     """Check the output scales and return them in ascending order."""
     if "output_scale" not in traits(network).fields:
         raise ValueError(f"network must have the field output_scale, got {traits(network).name}.")

@@ -11,13 +11,14 @@ import numpy as np
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
-from lazynet.networks import Scale
+from lazynet.networks import GivenNetwork, Scale
 from lazynet.studies.line_ensemble._study import LineEnsemble
+from lazynet.typing import MaybeNone, Result
 
 
 @DIVERGENCE
 def line_ensemble(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     ends: Sequence[Any] | np.ndarray | jax.Array,
     widths: Sequence[int],
@@ -30,7 +31,7 @@ def line_ensemble(
     dtype: str = "float32",
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | MaybeNone:
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
     At infinite width, the outputs at any time during full-batch descent form a Gaussian process (Lee et al. 2019,

@@ -20,7 +20,7 @@ from lazynet.networks import Scale
 from lazynet.studies.mode_residuals._modes import compare_modes
 from lazynet.studies.mode_residuals._study import KIND, TABLE, ModeResiduals
 from lazynet.studies.train import Run
-from lazynet.typing import Result, SquareKernel, Targets
+from lazynet.typing import MaybeNone, Result, SquareKernel, Targets
 
 
 @singledispatch
@@ -39,7 +39,7 @@ def mode_residuals(
     dtype: str = "float32",
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | MaybeNone:
     """Compare the residuals of trained networks with a kernel's prediction, along the kernel's eigenvectors.
 
     The kernel predicts that the residual along the eigenvector v_i shrinks as (1 - eta lambda_i)^step from its value at

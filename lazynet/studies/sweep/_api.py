@@ -10,13 +10,14 @@ from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import Measure, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.losses import Loss
-from lazynet.networks import Scale
+from lazynet.networks import GivenNetwork, Scale
 from lazynet.studies.sweep._study import SweepStudy
-from lazynet.training import Stop
+from lazynet.training import AnyOptimizer, Stop
+from lazynet.typing import MaybeNone, Result
 
 
 def sweep(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     widths: Sequence[int],
     seeds: int | Sequence[int] = 8,
@@ -24,7 +25,7 @@ def sweep(
     *,
     learning_rate: Scale | None = None,
     loss: str | Loss = "squared",
-    optimizer: Any = "sgd",
+    optimizer: AnyOptimizer = "sgd",
     batch_size: int | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None = None,
@@ -33,7 +34,7 @@ def sweep(
     dtype: str = "float32",
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
-) -> Any:
+) -> Result | MaybeNone:
     """Train networks at several widths and seeds, and compare them with their kernels.
 
     Args:

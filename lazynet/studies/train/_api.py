@@ -22,9 +22,9 @@ from lazynet.experiment import (
 )
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import Scale, at_width, check_network
-from lazynet.training import Stop
-from lazynet.typing import Variables
+from lazynet.networks import GivenNetwork, Scale, at_width, check_network
+from lazynet.training import AnyOptimizer, Stop
+from lazynet.typing import Result, Variables
 
 
 class Run(NamedTuple):
@@ -48,19 +48,19 @@ class Run(NamedTuple):
 
     variables: Variables
     variables_0: Variables
-    snapshots: Any
+    snapshots: Result
     status: str
 
 
 def train(
-    network: Any,
+    network: GivenNetwork,
     data: Dataset,
     key: Array,
     steps: int = 1000,
     *,
     learning_rate: Scale | None = None,
     loss: str | Loss = "squared",
-    optimizer: Any = "sgd",
+    optimizer: AnyOptimizer = "sgd",
     batch_size: int | None = None,
     snapshots: int | Sequence[int] | np.ndarray | None = None,
     stop: Stop | None = None,
