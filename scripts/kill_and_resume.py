@@ -76,16 +76,17 @@ def check(name: str, folder: Path, kills: int, moments: random.Random) -> int:
     begin = time.monotonic()
     finish(start(name, whole))
     seconds = time.monotonic() - begin
-    failed = done = early = 0
+    failed, done, early, longest = 0, 0, 0, 0.8 * seconds
     while done < kills:
         # The import takes up part of the time in which the process may be killed.
-        if kill_after(moments.uniform(0.1, 0.8) * seconds, start(name, killed)):
+        if kill_after(moments.uniform(longest / 8, longest), start(name, killed)):
             done += 1
             print(f"{name}: kill {done} of {kills}, {len(list(killed.rglob('*.npz')))} cells are stored", flush=True)
         else:
-            # A run that finds most cells in the folder may end early. The study then begins again in a new folder.
-            early += 1
-            failed += report(f"{name}, resumed, and finished before it was killed", whole, killed)
+            # The run found most cells in the folder, or the first run was slow because the machine was busy.
+            early, longest = early + 1, 0.7 * longest
+            failed += report(f"{name}, finished before the signal", whole, killed)
+            # The study begins again in a new folder.
             shutil.rmtree(killed)
     finish(start(name, killed))
     print(f"{name}: {done} runs were killed, and {early} finished before the signal", flush=True)
