@@ -64,8 +64,8 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
     if not traits(network).custom:
         return
     if len(seeds) > 1:
-        rows = jnp.asarray(x[:3], "float32")
-        starts = (jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), rows)) for seed in (0, 1))
+        init, rows = jax.jit(network.init), jnp.asarray(x[:3], "float32")
+        starts = (jax.tree.leaves(init(jax.random.key(seed), rows)) for seed in (0, 1))
         if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
             raise ValueError(
                 "The network has the same initial parameters for every key. Use the key to draw the parameters, or use "

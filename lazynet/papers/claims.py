@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lazynet.theory import Fit, fit_exponent
-from lazynet.typing import DataArray, Figure
+from lazynet.typing import DataArray, Figure, Real
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Claim:
 
     name: str
     statement: str
-    measured: float
+    measured: Real
     relation: Literal["<=", ">="]
-    limit: float
+    limit: Real
     note: str = ""
 
     @property

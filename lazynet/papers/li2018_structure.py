@@ -91,7 +91,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
     reproduction.figures["structure"] = figures.draw_structure(variance, clusters, labels, exact)
 
 
-def coupled(network: Network, variables: Variables, variables_0: Variables, data: lz.Dataset) -> Array:
+def coupled(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
     """Return the share of units whose gradient equals the pseudo-gradient on the training examples."""
     return coupled_neurons(weights(variables, "hidden"), weights(variables_0, "hidden"), data.x_train)
 
@@ -148,7 +148,7 @@ def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
     fitted = 1 - float(labels["random"].train_error.isel(step=-1).mean(skipna=False))
     yield Claim(place, "training accuracy at the end", fitted, ">=", 0.95)
     note = f"{steps['random']:.0f} and {steps['true']:.0f}"
-    yield Claim(place, "steps to 99%, relative to true labels", steps["random"] / steps["true"], ">=", 4.0, note)
+    yield Claim(place, "steps to 99%, relative to true labels", steps["random"] / steps["true"], ">=", 4, note)
     yield Claim(place, "relative distance, relative to true labels", more, ">=", 1.2)
 
 
