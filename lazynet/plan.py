@@ -18,7 +18,7 @@ class Job(NamedTuple):
 
     Attributes:
         name: Name of the job in error messages.
-        bytes: Number of bytes held at the same time, for each purpose.
+        bytes: Number of bytes in use at the same time, for each purpose.
         flops: Number of floating-point operations in the expensive parts, for each purpose.
         share: Approximate speed of these operations, as a fraction of the speed of a large matrix product.
     """
@@ -29,7 +29,7 @@ class Job(NamedTuple):
     share: float = 1.0
 
     def __str__(self) -> str:
-        """Return one line that states the memory and the number of operations, each with a breakdown in parentheses."""
+        """Return one line that lists the memory and the number of operations, each with a breakdown in parentheses."""
         memory = _total_and_parts({name: value / 1e9 for name, value in self.bytes.items()}, "GB")
         work = _total_and_parts({name: value / 1e12 for name, value in self.flops.items()}, "TFLOP")
         return f"{self.name}: {memory}, {work}"
@@ -62,7 +62,7 @@ def available_memory() -> int:
 
 
 def _cgroup_memory(default: int) -> int:
-    """Return the bytes left under the limit of a container or scheduler, or `default` if there is no limit."""
+    """Return the bytes left under the limit set by a container or scheduler, or `default` if there is no limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -74,7 +74,7 @@ def _cgroup_memory(default: int) -> int:
 
 
 def device_memory(devices: list[jax.Device]) -> int:
-    """Return the number of bytes that are free for arrays split evenly among the devices.
+    """Return the number of bytes available for arrays split evenly among the devices.
 
     On CPUs, return half of the free memory.
     """

@@ -1,4 +1,4 @@
-"""Contexts that set the floating-point precision for kernels, linear solves, predictions and training."""
+"""Context managers that set the floating-point precision for kernels, linear solves, predictions and training."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,7 +30,7 @@ def host_float64() -> Iterator[None]:
 
 
 def arithmetic(dtype: str) -> AbstractContextManager:
-    """Return the context in which networks train: full-precision matrix products in "float32" or "float64"."""
+    """Return the context in which networks are trained: full-precision matrix products in "float32" or "float64"."""
     return float64() if dtype == "float64" else jax.default_matmul_precision("highest")
 
 

@@ -1,4 +1,4 @@
-"""Compile functions that need a new program for every width, and release these programs."""
+"""Compile functions that need a new program for every width, and release those programs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Compile a function with `jax.jit` and register it, so that `release` can free its programs.
 
     Args:
-        function: the function to compile; omitted if the decorator is used with options.
-        **options: options for `jax.jit`, such as `static_argnames`.
+        function: Function to compile; omitted if the decorator is used with options.
+        **options: Options for `jax.jit`, such as `static_argnames`.
 
     Returns:
         The compiled function.

@@ -1,4 +1,4 @@
-"""Type aliases. Sizes in shapes are `n` examples, `d` features, `k` outputs, `m` units, and `s` times or snapshots."""
+"""Type aliases. In shapes, there are `n` examples, `d` features, `k` outputs, `m` units, and `s` times or snapshots."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ else:
     # xarray and matplotlib are slow to import, so `import lazynet` does not load them.
     Axes = DataArray = Figure = Result = Any
 
-# Written in place of None in `Result | None` where only shards and hosts other than the first get None, so that type
-# checkers do not ask other callers to rule None out.
+# Used in place of None in `Result | None` where only shards and hosts other than the first get None, so that type
+# checkers do not require other callers to rule out None.
 MaybeNone = Any
 AnyArray = Array | np.ndarray
 Integer = int | np.integer

@@ -1,4 +1,4 @@
-"""Real and synthetic data sets, their targets, label noise, and the files of the real data sets."""
+"""Real and synthetic data sets, their targets, label noise, and the files for the real data sets."""
 
 from lazynet.data._catalogue import DatasetRecord, list_datasets
 from lazynet.data._dataset import Dataset, unit_rows

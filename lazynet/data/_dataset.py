@@ -27,8 +27,8 @@ class Dataset:
             class labels.
 
     Raises:
-        ValueError: If an array has the wrong shape or a value that is not finite, if a row of the inputs is zero, or if
-            only one of `x_test` and `y_test` is given.
+        ValueError: If an array has the wrong shape or a non-finite value, if a row of the inputs is zero, or if only
+            one of `x_test` and `y_test` is given.
 
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), [1, -1, 1])

@@ -57,10 +57,11 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         base_url: URL of the folder that contains the gzipped files. Defaults to a public mirror.
 
     Returns:
-        The folder that holds the four uncompressed files.
+        The folder that contains the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is not listed above, or if a downloaded file is damaged; the file is then discarded.
+        ValueError: If `name` is not listed above, or if a downloaded file is damaged, in which case the file is
+            discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")

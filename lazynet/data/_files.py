@@ -34,7 +34,7 @@ DEBIAN = Path("/usr/share/datasets")  # the Debian package dataset-fashion-mnist
 
 
 class Files(NamedTuple):
-    """Files of a data set: images and labels in the IDX format, or one or more CIFAR-10 batches."""
+    """Files of a data set: images and labels in IDX format, or one or more CIFAR-10 batches."""
 
     folder: Path
     train: tuple[Path, ...]

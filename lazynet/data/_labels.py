@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 LABELS = range(10)  # labels of every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
-# A string names all classes at once. Otherwise, each entry is a label, a group of labels, or a string that stands for
-# either.
+# A string specifies all classes at once. Otherwise, each entry is a label, a group of labels, or a string that stands
+# for either.
 Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 
 
@@ -45,7 +45,7 @@ def _as_tuple(value: Iterable[object]) -> tuple[object, ...]:
     try:
         return tuple(value)
     except TypeError:
-        # The value is not iterable, or it is an array without dimensions.
+        # The value is not iterable, or it is a zero-dimensional array.
         raise _invalid_class(value) from None
 
 
@@ -79,7 +79,7 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
 
 def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> Int[np.ndarray, " n"]:
-    """Return the index of each label's group as int64, shape (n,); labels that are in no group get -1."""
+    """Return the index of each label's group as int64, shape (n,); labels that are not in any group get -1."""
     index_of_label = np.full(len(LABELS), -1)
     for index, group in enumerate(groups):
         index_of_label[list(group)] = index

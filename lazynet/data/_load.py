@@ -78,7 +78,8 @@ def _rows_of_classes(name: str, labels: np.ndarray, groups: tuple[tuple[int, ...
 def _first_rows(argument: str, rows: np.ndarray, count: int | None, source: str) -> np.ndarray:
     if count is not None and count > len(rows):
         raise ValueError(
-            f"{argument} must be at most {len(rows)}, the number of examples of these classes in {source}, got {count}."
+            f"{argument} must be at most {len(rows)}, the number of examples from these classes in {source}, got "
+            f"{count}."
         )
     return rows[:count]
 
@@ -93,8 +94,8 @@ def load_dataset(
     """Load the first examples of the selected classes from a real data set, in file order.
 
     If `root` is given, only that folder is searched for the files. Otherwise, the function searches the folder named by
-    the environment variable LAZYNET_DATA, the folder that Debian's packages use, and the user's cache. MNIST and
-    Fashion-MNIST are downloaded into the cache if none of these folders contains them.
+    the environment variable LAZYNET_DATA, the folder used by Debian packages, and the user's cache. MNIST and
+    Fashion-MNIST are downloaded to the cache if none of these folders contains them.
 
     Args:
         name: "digits" (bundled with scikit-learn), "mnist", "fashion-mnist" or "cifar10".

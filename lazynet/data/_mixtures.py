@@ -19,7 +19,7 @@ from lazynet.typing import Real
 PointSampler = Callable[[Array, np.ndarray], np.ndarray]
 
 PAIRS = 2**24  # number of pairs of examples that are compared at a time
-CLUSTERED = 20_000  # size of the largest class to cluster, because clustering stores all pairwise distances
+CLUSTERED = 20_000  # size of the largest class that can be clustered, because clustering stores all pairwise distances
 
 
 def mixture(
@@ -139,8 +139,8 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
     if dim < count + 1:
         raise ValueError(f"dim must be at least {count + 1} for {count} components that are delta apart, got {dim}.")
     diameter = ratio * delta
-    # A chord c of the unit sphere spans the angle 2 arcsin(c / 2). The angle between two centers consists of the gap
-    # and two radii.
+    # A chord of length c in the unit sphere subtends the angle 2 arcsin(c / 2). The angle between two centers is the
+    # sum of the gap and two radii.
     angle = 2 * np.arcsin(delta / 2) + 2 * np.arcsin(diameter / 2) if max(delta, diameter) <= 2 else np.inf
     if angle > np.pi / 2 + 1e-12:
         raise ValueError(
@@ -187,7 +187,7 @@ def _sample_mixture(
         ] - 1 / classes
 
     key_train, key_test = jax.random.split(key)
-    # Every component needs a training point.
+    # Every component needs at least one training point.
     train = points_and_targets(key_train, check_count("n_train", n_train, len(centers)))
     test = points_and_targets(key_test, check_count("n_test", n_test, 0))
     return Dataset(*train, *test, name=name)

@@ -1,4 +1,4 @@
-"""Label noise: a portion of the labels is redrawn at random."""
+"""Label noise: a fraction of the labels is redrawn at random."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from lazynet.typing import Real
 def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n *k"]:
     """Choose round(portion * n) labels without replacement, and redraw them uniformly from all classes.
 
-    A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change. For a given key, the
-    examples chosen for a smaller portion are also chosen for any larger portion, and they get the same labels.
+    A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change. For a given key, the examples
+    chosen for a smaller fraction are also chosen for any larger fraction, and they are assigned the same labels.
 
     Args:
         y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with one-hot rows minus 1/k.
@@ -24,7 +24,7 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
         key: JAX random key that determines the chosen examples and their new labels.
 
     Returns:
-        A new float64 array with the shape of `y`.
+        A new float64 array with the same shape as `y`.
 
     Raises:
         ValueError: If `y` does not encode classes, `portion` is outside 0..1, or `key` is not a random key.

@@ -1,7 +1,7 @@
 """Gradient descent for any loss, in terms of the coefficients c in the predictions f0 + K c and f0_test + K_test c.
 
 The parameters of a linear model f0 + Z (theta - theta_0) with K = Z Z' move along Z' g, where g is the gradient of the
-loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, including with momentum and
+loss with respect to the predictions. Therefore, theta - theta_0 = Z' c for any loss, even with momentum and
 mini-batches (Lee et al. 2019, section 2.2).
 """
 
@@ -22,7 +22,7 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 from lazynet.typing import AnyArray, SquareKernel
 
-# Number of multiplications per call of a compiled program. Calls are limited to about half a second, because they
+# Number of multiplications per call to a compiled program. Calls are limited to about half a second, because they
 # cannot be interrupted.
 CALL = 5e8
 # Maximum number of steps per call; for small kernels, overhead dominates the cost of a step.
@@ -44,7 +44,7 @@ class DenseKernel(NamedTuple):
     rounding: float
 
     def error(self, coefficients: np.ndarray, moved: np.ndarray, truncation: float) -> Error:
-        """Return the error of u = f0 + K c relative to the largest norm of u - f0.
+        """Return the error in u = f0 + K c relative to the largest norm of u - f0.
 
         The `storage` part is due to rounding, and the `truncation` part is the given truncation error.
         """
@@ -132,8 +132,8 @@ def descent_coefficients(
 ) -> Float[np.ndarray, "s ..."]:
     """Return the coefficients after the given steps of v <- mu v + g, c <- c - eta v.
 
-    For the parameters, this amounts to `optax.sgd`. Each step costs one product with K, or with the rows of K that
-    belong to the batch.
+    In terms of the parameters, this is equivalent to `optax.sgd`. Each step costs one product with K, or with the rows
+    of K that belong to the batch.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, k).

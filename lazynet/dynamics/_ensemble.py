@@ -22,7 +22,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Ensemble(NamedTuple):
-    """Mean and covariance, over initializations, of predictions at s times, as NumPy float64.
+    """Mean and covariance, over initializations, of predictions at s times, as NumPy float64 arrays.
 
     If there are several outputs, they are independent and have the same covariance.
 
@@ -139,7 +139,8 @@ def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, 
     # Rounding of the entries may make an eigenvalue negative.
     values = np.maximum(values, 0)
     rounding = max(len(values) * np.finfo(float).eps * values.max(), np.finfo(float).tiny)
-    # At such late times, rounding would decide whether modes with a zero eigenvalue are learned, so the limit is used.
+    # At such late times, rounding would determine whether modes with a zero eigenvalue are learned, so the limit is
+    # used.
     is_limit = times >= 1 / rounding
     finite = np.where(is_limit, 0, times)
     exponent = np.outer(finite, values)
@@ -149,10 +150,10 @@ def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
-    """Return the steps of descent that correspond to the given times."""
+    """Return the descent steps that correspond to the given times."""
     check_learning_rate(learning_rate)
     if not np.isfinite(times).all():
-        raise ValueError("times must be finite for descent, got inf. To get the limit of flow, omit learning_rate.")
+        raise ValueError("times must be finite for descent, got inf. For the gradient-flow limit, omit learning_rate.")
     steps = np.round(times / learning_rate)
     between = ~np.isclose(steps * learning_rate, times, rtol=1e-9, atol=0)
     if between.any():

@@ -15,11 +15,11 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
 STEPS = 100_000  # largest number of steps in a solution
-# Allowed error per step, relative to the movement: the initial value, the factor between successive solutions, and the
-# smallest value.
+# Allowed error per step, relative to the change in the predictions: the initial value, the factor between successive
+# solutions, and the smallest value.
 COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
 STAGES = 6  # number of products with K per step
-CALL_STEPS = 4096  # largest number of steps per call of the compiled program
+CALL_STEPS = 4096  # largest number of steps per call to the compiled program
 
 
 class Solution(NamedTuple):
@@ -45,11 +45,11 @@ def flow_coefficients(
     tolerance: float,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
-    """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error of the predictions.
+    """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error in the predictions.
 
     The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
     allowed error per step. The number of steps grows with the last time, with lambda_max and with the curvature of the
-    loss. The curvature soon vanishes for examples that are fitted.
+    loss. The curvature soon vanishes for examples that have been fitted.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, k), and an estimate of the error in u relative to the largest change
@@ -83,7 +83,7 @@ def flow_coefficients(
                 # Two solutions that take the same steps agree, no matter how large their errors are.
                 error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
             previous = solution
-            # The other half of the tolerance is left for rounding.
+            # The other half of the tolerance is reserved for rounding error.
             if error <= tolerance / 2 or accuracy <= FINEST:
                 break
             accuracy *= FINER
@@ -172,7 +172,7 @@ def _advance(
         saveat=diffrax.SaveAt(
             subs=[diffrax.SubSaveAt(ts=jnp.clip(times, now, end)), diffrax.SubSaveAt(t1=True)],
         ),
-        # The error of the predictions is controlled, not that of the coefficients.
+        # The error in the predictions is controlled, not the error in the coefficients.
         stepsize_controller=diffrax.PIDController(
             rtol=0.0, atol=allowed, norm=lambda error: jnp.sqrt(jnp.mean(error[0] ** 2))
         ),

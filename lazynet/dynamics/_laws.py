@@ -28,9 +28,9 @@ class Law(NamedTuple):
 
     @property
     def amplification(self) -> float:
-        """Upper bound 1 / (1 - mu) on how far a unit push has moved a mode by any later step.
+        """Upper bound 1 / (1 - mu) on how far a unit impulse has moved a mode by any later step.
 
-        After j steps, the push has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
+        After j steps, the impulse has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
         stable, the sum of the magnitudes of the terms is largest at |z+| = 1, so |s_j| <= sum_i mu^i.
         """
         return 1 / (1 - self.momentum)
@@ -172,7 +172,8 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
         steps: Integer steps, shape (s,).
 
     Returns:
-        The displacement at each step as NumPy float64, shape (s,). Values are infinite or NaN if descent diverges.
+        The displacement at each step as a NumPy float64 array of shape (s,). Values are infinite or NaN if descent
+        diverges.
 
     >>> import numpy as np
     >>> from lazynet.dynamics import linearized_displacement

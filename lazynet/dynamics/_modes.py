@@ -1,4 +1,4 @@
-"""Kernel modes that a residual excites: diagonalization gives all modes, and Lanczos gives only those that matter.
+"""Kernel modes that a residual excites: diagonalization finds all modes, and Lanczos finds only those that matter.
 
 A Krylov basis predicts a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
@@ -32,7 +32,7 @@ from lazynet.kernels import (
 )
 from lazynet.typing import SquareKernel
 
-EXACT = 1000  # number of examples up to which diagonalization is about as fast as Lanczos
+EXACT = 1000  # largest number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
 NEGATIVE = 1e-6  # largest magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
@@ -78,7 +78,7 @@ def excited_modes(
     tolerance: float | None,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Modes, Error]:
-    """Return the kernel modes that the residuals excite, and the error of predictions computed from these modes.
+    """Return the kernel modes that the residuals excite, and the error in predictions computed from these modes.
 
     Raises:
         ValueError: If an argument is invalid; see `lazynet.kernel_descent`.
@@ -126,7 +126,7 @@ def _krylov_modes(
         truncation = _truncation_error(process, law, residual.shape[1]) / size
         if progress is not None:
             progress(process.depth, truncation)
-        # The other half of the tolerance is left for rounding.
+        # The other half of the tolerance is reserved for rounding error.
         if truncation <= tolerance / 2:
             break
         next_check = _next_check(previous, (process.depth, truncation), tolerance / 2)
@@ -212,8 +212,8 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
         time = _decay_times(end, float(values[-1]))
         left = law.decay(values, time)
     else:
-        # Modes that overshoot change sign at every step, so all early steps are sampled; later samples are spaced
-        # more and more widely.
+        # Modes that overshoot change sign at every step, so all early steps are sampled; later samples are increasingly
+        # far apart.
         steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
         steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)
         time, left = eta * steps, descent_residual(values, eta, steps, law.momentum)
@@ -223,7 +223,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
-    """Return 0 and logarithmically spaced times, the first of which lies before the fastest mode decays."""
+    """Return 0 and logarithmically spaced times, the first of which is before the fastest mode decays."""
     first = min(end, 1e-3 / largest) if largest > 0 else end
     return np.concatenate([[0.0], np.geomspace(first, end, 2 + int(30 * np.log10(end / first)))])
 

@@ -1,4 +1,4 @@
-"""Predictions of training with a fixed kernel: in closed form for the squared loss, step by step for other losses.
+"""Training dynamics predicted with a fixed kernel: in closed form for the squared loss, step by step for other losses.
 
 With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i is multiplied by d_i, which is
 (1 - eta lambda_i)^k for descent and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et al. 2019, section
@@ -63,14 +63,14 @@ def kernel_descent(
         momentum: Momentum mu, at least 0 and below 1.
         batches: Indices of the examples in each step's batch, an integer array of shape (number of steps, B). The
             gradient of a summed loss is scaled by n / B. Defaults to the full batch.
-        f0: Initial prediction on the training set, a number or an array with the shape of y.
+        f0: Initial prediction on the training set, a number or an array with the same shape as y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss on the full batch.
-        tolerance: Target error of the "krylov" method, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a
-            kernel stored in float32. A warning is issued if the tolerance cannot be reached; `Trajectory.error` reports
-            the error. Allowed only for the squared loss on the full batch.
+        tolerance: Target error for the "krylov" method, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a
+            kernel stored in float32. A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the
+            error. Allowed only for the squared loss on the full batch.
         progress: Function that is called repeatedly with the number of products so far and the current truncation
             error.
 
@@ -79,8 +79,8 @@ def kernel_descent(
 
     Raises:
         ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
-            any other argument has a value that is not allowed, if method "krylov" is used with a learning rate at which
-            descent diverges, or if a kernel that must be stored as a matrix does not fit in memory.
+            any other argument is invalid, if method "krylov" is used with a learning rate at which descent diverges, or
+            if a kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -136,14 +136,14 @@ def kernel_flow(
         times: Finite, nonnegative times, shape (s,). Step k of descent with learning rate eta corresponds to time eta
             k.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
-        f0: Initial prediction on the training set, a number or an array with the shape of y.
+        f0: Initial prediction on the training set, a number or an array with the same shape as y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss.
         tolerance: Target error, relative to norm(y - f0) for the "krylov" method and to the largest norm(u - f0) for
             other losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
-            tolerance cannot be reached; `Trajectory.error` reports the error.
+            tolerance cannot be met; `Trajectory.error` reports the error.
         progress: Function that is called repeatedly with the number of products so far and the current truncation
             error.
 
@@ -152,8 +152,8 @@ def kernel_flow(
 
     Raises:
         ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
-            any other argument has a value that is not allowed, if the flow takes too many integration steps, or if a
-            kernel that must be stored as a matrix does not fit in memory.
+            any other argument is invalid, if the flow takes too many integration steps, or if a kernel that must be
+            stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_flow(np.eye(1), np.ones(1), times=[0.0, np.log(2)]).train[:, 0]
@@ -176,7 +176,7 @@ def kernel_flow(
     if not error.total <= allowed:
         warnings.warn(
             f"The predictions have an estimated error of {error.total:.1e} relative to the largest norm(u - f0), above "
-            f"the tolerance of {allowed:.1e}: {error.truncation:.1e} from time steps and {error.storage:.1e} from "
+            f"the tolerance of {allowed:.1e}: {error.truncation:.1e} from time stepping and {error.storage:.1e} from "
             "rounding.",
             stacklevel=2,
         )
@@ -184,7 +184,7 @@ def kernel_flow(
 
 
 def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> Float[np.ndarray, " s"]:
-    """Return the times as NumPy float64.
+    """Return the times as a NumPy float64 array.
 
     Args:
         times: Times, shape (s,).
@@ -204,7 +204,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
 
 
 def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the steps at which to predict, as int64."""
+    """Return the steps at which to predict, as an int64 array."""
     array = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
     allowed = (array >= 0) & (array == np.round(array))
     if array.ndim != 1 or not array.size or not allowed.all():

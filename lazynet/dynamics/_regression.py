@@ -19,7 +19,7 @@ def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyA
         k_test: Kernel between test and training inputs, shape (n_test, n).
 
     Returns:
-        Predictions in NumPy float64, shape (n_test,) or (n_test, k).
+        Predictions as a NumPy float64 array, shape (n_test,) or (n_test, k).
 
     Raises:
         ValueError: If shapes do not match, or if the kernel is not a finite symmetric matrix.

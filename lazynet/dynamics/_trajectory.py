@@ -14,14 +14,14 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
 class Trajectory(NamedTuple):
-    """Kernel predictions at s times, as NumPy float64.
+    """Kernel predictions at s times, as NumPy float64 arrays.
 
     Attributes:
         time: Times, shape (s,); for descent, the learning rate times the step.
         train: Predictions on the training set, shape (s, n) or (s, n, k).
         test: Predictions on the test set, shape (s, n_test) or (s, n_test, k), or None if there is no test kernel.
         step: Integer steps of descent, shape (s,), or None for flow.
-        error: Estimate of the largest error of `train` over time. The error is relative to norm(y - f0) for predictions
+        error: Estimate of the largest error in `train` over time. The error is relative to norm(y - f0) for predictions
             in closed form, and to the largest norm(u - f0) for predictions that are computed step by step.
 
     >>> import numpy as np, lazynet as lz
@@ -53,7 +53,7 @@ def validated_problem(
     k_test: AnyArray | CrossOperator | None,
     f0_test: float | AnyArray,
 ) -> Problem:
-    """Return the validated arguments of a prediction.
+    """Return the validated arguments for a prediction.
 
     Raises:
         ValueError: If a shape does not match the kernel, or if an array is not finite.
@@ -68,7 +68,7 @@ def validated_problem(
 
 
 def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | CrossOperator:
-    """Return the test kernel; a matrix is converted to NumPy float64.
+    """Return the test kernel; a matrix is converted to a NumPy float64 array.
 
     Raises:
         ValueError: If the test kernel is not a finite matrix with n columns.

@@ -80,7 +80,7 @@ def limit_key(network: Network) -> Hashable:
 
 @limit_key.register(SingleHidden)
 def _single_hidden_key(network: SingleHidden) -> Hashable:
-    """Return a copy of the network that has a fixed width but keeps the scales of the original width."""
+    """Return a copy of the network with a fixed width and with the scales evaluated at the original width."""
     scales: dict[str, Any] = {
         name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
     }
@@ -110,7 +110,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
 def check_pair(
     x1: Array | np.ndarray, x2: Array | np.ndarray | None, dtype: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Check the rows of both arguments of a kernel, and return them in the given dtype.
+    """Check the rows of both arguments to a kernel, and return them in the given dtype.
 
     Raises:
         ValueError: If the dtype or the rows are invalid; see `analytic_kernel`.

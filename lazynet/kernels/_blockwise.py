@@ -72,12 +72,12 @@ class Blockwise:
         return self.programs(rows, features)[2:]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
-        """Choose blocks that let a kernel for at most n x n pairs of rows be computed within `memory` bytes.
+        """Choose blocks so that the kernel for at most n x n pairs of rows can be computed within `memory` bytes.
 
         Raises:
-            ValueError: If the kernel for a single pair of rows does not fit into the given memory.
+            ValueError: If the kernel for a single pair of rows does not fit in the given memory.
         """
-        name = "The empirical kernel of a single pair of rows"
+        name = "The empirical kernel for a single pair of rows"
         return plan_blocks(name, n, BLOCK, memory, lambda rows: self.needed(rows, features))
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int, dtype: str) -> dict[int, np.ndarray]:
@@ -97,7 +97,7 @@ class Blockwise:
         def layers_at(x: np.ndarray, start: int) -> list[Layer]:
             part = x[start : start + rows]
             padded = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
-            # Waiting ensures that the memory of one program is released before the next program starts.
+            # Waiting ensures that the memory used by one program is released before the next program starts.
             return jax.block_until_ready(layers(self.variables, jnp.asarray(padded, self.dtype)))
 
         def fill_block(i: int, left: list[Layer], j: int, right: list[Layer]) -> None:
@@ -133,7 +133,7 @@ class Blockwise:
 
 
 def as_static(network: Differentiable) -> Differentiable:
-    """Make the network usable as a static argument of `jax.jit`, by wrapping it if it is not hashable."""
+    """Make the network usable as a static argument to `jax.jit` by wrapping it if it is not hashable."""
     try:
         hash(network)
     except TypeError:

@@ -15,12 +15,13 @@ from lazynet.kernels._hermite import hermite_coefficients, hermite_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
-# Cosines within this distance of +-1 are assumed to belong to parallel rows and to differ from +-1 only by rounding.
+# Cosines within this distance of +-1 are assumed to belong to parallel rows and to differ from +-1 only by rounding
+# error.
 EQUAL = 16 * np.finfo(float).eps
 
 
 class Dual(NamedTuple):
-    """Gaussian expectations of an activation sigma and its derivative, in NumPy float64.
+    """Gaussian expectations of an activation sigma and its derivative, as NumPy float64 arrays.
 
     Attributes:
         value: E[sigma(u) sigma(v)], shape (n1, n2).

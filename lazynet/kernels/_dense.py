@@ -1,4 +1,4 @@
-"""Dense kernel matrices as operators, with rows distributed over the devices."""
+"""Dense kernel matrices as operators, with rows distributed across the devices."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ class DeviceOperator(KernelOperator):
 
     Args:
         panels: Arrays of consecutive rows of K, one array per device.
-        rounding: Rounding error of an entry, relative to the largest entry.
+        rounding: Rounding error in an entry, relative to the largest entry.
         storage: Where the entries are stored, as in `KernelOperator`.
     """
 
@@ -98,14 +98,14 @@ def _put(panel: Array, block: Array, above: Array | int, left: Array | int) -> A
 def dense_operator(k: SquareKernel) -> KernelOperator:
     """Wrap a kernel matrix as an operator.
 
-    The rows are distributed over the accelerators if they fit into device memory. Otherwise, the matrix is multiplied
+    The rows are distributed across the accelerators if they fit in device memory. Otherwise, the matrix is multiplied
     on the host without being copied.
 
     Args:
-        k: Kernel matrix, shape (n, n). Entries in float32 are not converted.
+        k: Kernel matrix, shape (n, n). Float32 entries are not converted.
 
     Returns:
-        A `KernelOperator` with the dtype of `k` if this is float64 or float32, and with dtype float64 otherwise.
+        A `KernelOperator` with the dtype of `k` if that is float64 or float32, and with dtype float64 otherwise.
 
     Raises:
         ValueError: If `k` is not a finite symmetric matrix.

@@ -14,7 +14,7 @@ from lazynet.typing import SquareKernel
 
 
 class SpectralDensity(NamedTuple):
-    """Discrete approximation to the density of eigenvalues, in NumPy float64.
+    """Discrete approximation to the density of eigenvalues, as NumPy float64 arrays.
 
     Attributes:
         values: Points in ascending order, shape (m,).
@@ -40,7 +40,7 @@ class SpectralDensity(NamedTuple):
 def spectral_density(k: SquareKernel | KernelOperator, *, products: int = 20) -> SpectralDensity:
     """Estimate the density of a kernel's eigenvalues by stochastic Lanczos quadrature.
 
-    For averages of polynomials up to degree 2 * products - 1, the only error is the sampling error of the random
+    For averages of polynomials of degree up to 2 * products - 1, the only error is the sampling error of the random
     vectors, which `SpectralDensity.average` estimates. Each isolated eigenvalue becomes a separate point.
 
     Args:

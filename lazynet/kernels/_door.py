@@ -23,7 +23,7 @@ _lock = threading.Lock()
 
 @functools.cache
 def neural_tangents() -> ModuleType:
-    """Import neural-tangents 0.6.5 on JAX 0.10 to 0.12, without TensorFlow.
+    """Import neural-tangents 0.6.5 with JAX 0.10 to 0.12, without TensorFlow.
 
     Any names in `NAMES` that JAX lacks are added to JAX's modules during the import and removed afterwards, so the rest
     of the process sees an unmodified JAX. An empty module replaces `neural_tangents.experimental`, which requires
@@ -33,7 +33,7 @@ def neural_tangents() -> ModuleType:
 
     Returns:
         The module `neural_tangents`. The empirical NTK implementations `AUTO` and `STRUCTURED_DERIVATIVES` and the
-        function `predict.max_learning_rate` do not work on current versions of JAX.
+        function `predict.max_learning_rate` do not work with current versions of JAX.
 
     Example:
         >>> neural_tangents().__name__

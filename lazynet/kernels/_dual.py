@@ -1,4 +1,4 @@
-"""Gaussian expectations of an activation and its derivative, which are the factors of the two-layer kernel."""
+"""Gaussian expectations of an activation and its derivative, which are factors in the two-layer kernel."""
 
 import functools
 from collections.abc import Callable
@@ -45,10 +45,10 @@ def gaussian_dual(
         x1: Nonzero rows x in float64, shape (n1, d).
         x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
         init_scale: Positive scale kappa of the weights.
-        derivative: Whether to replace sigma by its derivative.
+        derivative: Whether to replace sigma with its derivative.
 
     Returns:
-        A NumPy float64 array of shape (n1, n2). The error of each entry is below 1e-11 times the larger of 1 and the
+        A NumPy float64 array of shape (n1, n2). The error in each entry is below 1e-11 times the larger of 1 and the
         entry itself.
 
     Raises:
@@ -71,8 +71,8 @@ def tangent_dual(
 ) -> Float[np.ndarray, "n1 n2"]:
     """Compute part of the infinite-width tangent kernel of a two-layer network, in the dtype of the rows.
 
-    No temporary array is as large as the result. In float32, the error is about 2e-7 times the product of the norms of
-    the two rows.
+    No temporary array is as large as the result. In float32, the error is about 2e-7 times the product of the two rows'
+    norms.
 
     Args:
         part: "hidden" for x.x' E[sigma' sigma'], "readout" for E[sigma sigma], "both" for their sum, or "slope" for
@@ -116,7 +116,7 @@ def _in_blocks(
     """Compute a matrix block by block; if `rows2` is None, compute the upper triangle and mirror it.
 
     `block` starts the computation of a block and returns a function that waits for the result, so that the device
-    computes one block while the host stores the previous block.
+    computes one block while the host stores the previous one.
     """
     symmetric = rows2 is None
     rows2 = rows1 if rows2 is None else rows2

@@ -211,7 +211,7 @@ def average_ntk(
         variables: Variables of the network.
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
-        by_counting: Whether, on CPUs, to count the units that are active on both inputs instead of summing over units.
+        by_counting: Whether, on CPUs, to count the units that are active for both inputs instead of summing over units.
             Counting is several times faster and gives identical results, but it is valid only if slopes are 0 or 1 and
             readout weights are +1 or -1.
 
@@ -245,9 +245,9 @@ def average_ntk(
 
 
 def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -> Int[Array, "n1 n2"]:
-    """Count the units that are active on both inputs of each pair.
+    """Count the units that are active for both inputs in each pair.
 
-    The bits of 32 units are packed into a word, and words are processed in blocks that fit into the registers.
+    The bits for 32 units are packed into a word, and words are processed in blocks that fit in registers.
     """
     block = 8
 

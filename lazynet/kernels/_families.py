@@ -43,7 +43,7 @@ def _deep_kernel(network: MLP) -> Kernel:
         """Return K(x1, x2) as an array of shape (n1, n2)."""
         x1, x2 = _float64_pair(x1, x2, dtype)
         other = x1 if x2 is None else x2
-        check_memory(f"The kernel of {len(x1)} x {len(other)} rows", 8 * HELD * len(x1) * len(other))
+        check_memory(f"A kernel of {len(x1)} x {len(other)} entries", 8 * HELD * len(x1) * len(other))
         value = x1 @ other.T
         variances = [np.einsum("ij,ij->i", x, x) for x in (x1, other)]
         tangent = slope = np.zeros_like(value)

@@ -32,7 +32,7 @@ def hermite_coefficients(
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array. The spectrum of a
             user-defined function is unknown, so the number of nodes is doubled until the coefficients converge.
         scales: Scales s, shape (n,).
-        derivative: Whether to replace sigma by its derivative.
+        derivative: Whether to replace sigma with its derivative.
 
     Raises:
         ValueError: If a scale is so large that 8192 terms do not suffice, or if the function is not smooth.

@@ -1,15 +1,15 @@
-"""Block Lanczos process, which approximates functions of a kernel matrix from products with the matrix.
+"""Block Lanczos process, which approximates functions of a kernel matrix using products with the matrix.
 
 The process computes K Q = Q T + N R E' (Golub and Van Loan 2013, section 10.3.6). The matrix Q of shape (n, m) has
-orthonormal columns, and its first columns span the block b of starting vectors. T = Q' K Q is block tridiagonal, N R
-is the remainder of the last block, and E consists of the last columns of the identity. A single Q then gives the
+orthonormal columns, and its first columns span the block b of starting vectors. T = Q' K Q is block tridiagonal, N R is
+the remainder of the last block, and E consists of the last columns of the identity. A single Q then yields the
 approximation f(K) b = Q f(T) Q' b for every function f. Each new block is orthogonalized against all previous blocks.
 The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels span ten orders of
 magnitude.
 
 Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
 reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are
-hardly visible in b.
+barely visible in b.
 """
 
 from functools import cached_property
@@ -27,11 +27,11 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
 COLUMNS = TOGETHER  # number of columns that a product can process at the cost of a single column
-# Minimum number of random columns, enough to reveal eigenvalues that the other columns hardly show.
+# Minimum number of random columns, enough to reveal eigenvalues that are barely visible in the other columns.
 MIN_RANDOM_COLUMNS = 4
 PARTS = 4  # number of parts into which sums are split, fixed so that results do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
-LEAST, LARGEST = 128, 3000  # number of vectors that must fit into memory, and maximum number of vectors in a basis
+LEAST, LARGEST = 128, 3000  # number of vectors that must fit in memory, and maximum number of vectors in a basis
 
 
 class Error(NamedTuple):
@@ -80,10 +80,10 @@ def basis_limit(n: int) -> int:
         n: Length of the vectors.
 
     Returns:
-        The number of float64 vectors that fit into the available memory, with room for a copy, but at most 3000.
+        The number of float64 vectors that fit in the available memory, with room for a copy, but at most 3000.
 
     Raises:
-        ValueError: If not even 128 vectors fit into memory.
+        ValueError: If not even 128 vectors fit in memory.
     """
     # The factor 2 allows for a copy when the basis grows.
     bytes_per_vector = 2 * 8 * n
@@ -161,7 +161,7 @@ class Lanczos:
         """Return orthonormal rows N' that are orthogonal to the basis, and a matrix R for which rows = R' N'.
 
         The recurrence has already made `rows` orthogonal to the last two blocks. Directions that are small relative to
-        `scale` are dropped as rounding errors.
+        `scale` are dropped as rounding error.
         """
         q, r, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True, check_finite=False)
         rank = int(np.sum(np.abs(np.diag(r)) > 8 * np.finfo(float).eps * scale))
@@ -236,8 +236,8 @@ def largest_eigenvalue(k: SquareKernel | KernelOperator) -> float:
     """Compute the largest eigenvalue of a kernel to a relative accuracy of about 1e-12.
 
     For an operator, a Lanczos process with fixed random vectors runs until the residual of the largest Ritz value is at
-    most a millionth of this value. The error of the value is far smaller, because it is on the order of the squared
-    residual divided by the gap to the next eigenvalue.
+    most a millionth of this value. The error in the eigenvalue is far smaller, because it is on the order of the
+    squared residual divided by the gap to the next eigenvalue.
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.

@@ -17,7 +17,7 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MonteCarloKernel(NamedTuple):
-    """Mean of the empirical kernel over random initializations, in NumPy float64.
+    """Mean of the empirical kernel over random initializations, as NumPy float64 arrays.
 
     Attributes:
         kernel: Mean over initializations, shape (n1, n2).
@@ -32,7 +32,7 @@ class MonteCarloKernel(NamedTuple):
 
 @runtime_checkable
 class Drawn(Model, Protocol):
-    """What can be drawn at random and evaluated, with the methods `init` and `apply` of a `Network`."""
+    """Object that can be randomly initialized and evaluated, with the methods `init` and `apply` of a `Network`."""
 
     def init(self, key: Array, x: AnyArray, /) -> Mapping[str, Any]:
         """Return the initial variables."""

@@ -30,14 +30,14 @@ class KernelOperator:
         n: Number of rows.
         block: Function that maps a row slice and a column slice to a block of the upper triangle.
         dtype: Dtype of the entries.
-        rounding: Error of an entry relative to the largest entry, or 0 if entries are exact up to float64 rounding.
+        rounding: Error in an entry relative to the largest entry, or 0 if entries are exact up to float64 rounding.
         storage: Where the entries are stored: "memory", "disk", "devices" or "none".
         size: Number of rows per block. Defaults to `BLOCK`.
 
     Attributes:
         n: Number of rows.
         dtype: Dtype of the entries.
-        rounding: Error of an entry relative to the largest entry.
+        rounding: Error in an entry relative to the largest entry.
         storage: Where the entries are stored.
     """
 
@@ -69,7 +69,7 @@ class KernelOperator:
             The matrix in float64, shape (n, n).
 
         Raises:
-            ValueError: If the matrix does not fit into memory.
+            ValueError: If the matrix does not fit in memory.
         """
         check_fits(f"A dense kernel of {self.n} rows", 8 * self.n**2, available_memory())
         result = np.empty(self.shape)
@@ -134,7 +134,7 @@ def error_norm(rounding: float, diagonal: float, n: int) -> float:
     The estimate is twice the typical norm of a matrix of independent errors.
 
     Args:
-        rounding: Error of an entry relative to the largest entry.
+        rounding: Error in an entry relative to the largest entry.
         diagonal: Largest diagonal entry of the kernel.
         n: Number of rows.
 

@@ -23,7 +23,7 @@ from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
 RANK = 1000  # maximum number of columns in the preconditioner
-FACTORED = 16_000  # maximum number of rows of a factored matrix; LAPACK crashes on matrices larger than 2^31 bytes
+FACTORED = 16_000  # maximum number of rows in a factored matrix; LAPACK crashes on matrices larger than 2^31 bytes
 UNSEEN = 0.03  # components of random vectors are practically never smaller than this fraction of their typical size
 
 
@@ -47,7 +47,7 @@ def complexity(k: SquareKernel | KernelOperator, y: Targets, *, tolerance: float
             activation), the message gives their indices.
 
     Warns:
-        UserWarning: If the tolerance is not reached.
+        UserWarning: If the tolerance is not met.
 
     >>> import numpy as np, lazynet as lz
     >>> round(lz.complexity(np.eye(2) / 2, np.array([1.0, -1.0])), 12)
@@ -65,7 +65,7 @@ def complexity_and_smallest(
     Args:
         k: Kernel on the training set, shape (n, n), or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k).
-        tolerance: Target relative error of the complexity, as in `lazynet.complexity`.
+        tolerance: Target relative error in the complexity, as in `lazynet.complexity`.
 
     Returns:
         The complexity and the smallest eigenvalue. For operators and for matrices with more than 16,000 rows, the
@@ -75,7 +75,7 @@ def complexity_and_smallest(
         ValueError: If `k` is not a finite, symmetric and positive definite matrix, or if `y` does not match the kernel.
 
     Warns:
-        UserWarning: If the tolerance is not reached.
+        UserWarning: If the tolerance is not met.
     """
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
@@ -93,7 +93,7 @@ def complexity_and_smallest(
     truncation, storage = (part / 2 for part in solution.error)
     if not truncation + storage <= tolerance:
         warnings.warn(
-            f"The relative error of the complexity may be {truncation + storage:.1e}, above the tolerance of "
+            f"The relative error in the complexity may be {truncation + storage:.1e}, above the tolerance of "
             f"{tolerance:.1e}: {truncation:.1e} from stopping after {solution.depth} products, and {storage:.1e} from "
             "rounding.",
             stacklevel=3,
@@ -180,11 +180,11 @@ def solve(
 ) -> Solution:
     """Compute K^-1 y and y' K^-1 y with a preconditioned Lanczos process.
 
-    Let e = x - x_m be the error and r_m = y - K x_m the residual after m products. The error of the quadratic form is
+    Let e = x - x_m be the error and r_m = y - K x_m the residual after m products. The error in the quadratic form is
     then e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel
-    1952). The smallest eigenvalue is estimated from random vectors that are multiplied by K along with y, because y
-    may have almost no component along the corresponding eigenvector. Until this estimate has converged, the error is
-    taken to be infinite.
+    1952). The smallest eigenvalue is estimated from random vectors that are multiplied by K along with y, because y may
+    have almost no component along the corresponding eigenvector. Until this estimate has converged, the error is taken
+    to be infinite.
 
     Args:
         k: Kernel operator K.
@@ -195,7 +195,7 @@ def solve(
         progress: Function that is called with the number of products and the error whenever the error is estimated.
 
     Returns:
-        A `Solution`. Its error exceeds the tolerance if the tolerance cannot be reached.
+        A `Solution`. Its error exceeds the tolerance if the tolerance cannot be met.
     """
     rank = min(RANK, k.n // 8) if rank is None else rank
     p = _preconditioner(k, rank)
@@ -269,9 +269,9 @@ def _inverse_on_ritz_vectors(process: Lanczos) -> Float[np.ndarray, "m k"]:
 def _safe_smallest_eigenvalue(value: float, residuals: np.ndarray, norms: np.ndarray, n: int) -> float:
     """Return half the smallest Ritz value, or 0 if a much smaller eigenvalue cannot be ruled out yet.
 
-    Conjugate gradients hardly reduce the components of a random vector along eigenvectors whose eigenvalues are far
-    below all Ritz values. The typical size of such a component is norm / sqrt(n), so residuals well below that size
-    rule out such eigenvalues.
+    Conjugate gradient iterations barely reduce the components of a random vector along eigenvectors whose eigenvalues
+    are far below all Ritz values. The typical size of such a component is norm / sqrt(n), so residuals well below that
+    size rule out such eigenvalues.
 
     Args:
         value: Smallest Ritz value.

@@ -22,7 +22,7 @@ TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the
 
 
 class Spectrum(NamedTuple):
-    """Eigendecomposition of a kernel matrix, in NumPy float64.
+    """Eigendecomposition of a kernel matrix, as NumPy float64 arrays.
 
     Attributes:
         values: Eigenvalues in ascending order, shape (n,).
@@ -34,7 +34,7 @@ class Spectrum(NamedTuple):
 
 
 class LabelProjections(NamedTuple):
-    """Projections of targets onto the eigenvectors of a kernel, in NumPy float64.
+    """Projections of targets onto the eigenvectors of a kernel, as NumPy float64 arrays.
 
     Attributes:
         values: Eigenvalues in descending order, shape (n,).
@@ -113,7 +113,7 @@ def check_targets(y: AnyArray, n: int) -> np.ndarray:
         n: Number of rows of the kernel.
 
     Returns:
-        The targets in float64, with the shape of `y`.
+        The targets in float64, with the same shape as `y`.
 
     Raises:
         ValueError: If the targets are not a finite array of shape (n,) or (n, k).
@@ -138,7 +138,7 @@ def spectrum(k: SquareKernel) -> Spectrum:
         A `Spectrum` with eigenvalues in ascending order.
 
     Raises:
-        ValueError: If `k` is not a finite symmetric matrix, or if the eigenvectors do not fit into memory.
+        ValueError: If `k` is not a finite symmetric matrix, or if the eigenvectors do not fit in memory.
 
     >>> spectrum(np.diag([3.0, 1.0])).values
     array([1., 3.])
@@ -151,19 +151,19 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
     """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figures 1b and 1d).
 
     After s steps of gradient descent, the residual along v_i is (1 - eta lambda_i)^s times its initial value. Targets
-    are therefore learned quickly if their large projections belong to large eigenvalues.
+    are therefore learned quickly if their large projections correspond to large eigenvalues.
 
     Args:
         k: Kernel on the training set, shape (n, n), or its `lazynet.kernels.Spectrum`.
         y: Targets, shape (n,) or (n, k).
 
     Returns:
-        Eigenvalues and projections in NumPy float64. If an eigenvalue is repeated, the basis of its eigenspace is
-        arbitrary, and so are the individual projections onto that basis.
+        Eigenvalues and projections as NumPy float64 arrays. If an eigenvalue is repeated, the basis of its eigenspace
+        is arbitrary, and so are the individual projections onto that basis.
 
     Raises:
         ValueError: If `k` is not a finite symmetric matrix, if `y` is not finite or does not match the kernel, or if
-            the eigenvectors do not fit into memory.
+            the eigenvectors do not fit in memory.
 
     >>> import numpy as np
     >>> import lazynet as lz
@@ -237,7 +237,7 @@ class Inverse:
             y: Targets, shape (n,) or (n, k).
 
         Returns:
-            The solution in float64, with the shape of `y`.
+            The solution in float64, with the same shape as `y`.
         """
         return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
 

@@ -18,8 +18,8 @@ from lazynet.precision import float64_devices
 from lazynet.typing import AnyArray
 
 WORKING = 2**28  # bytes of working memory for computing a block, in addition to the stored entries
-# Assumed error of the entries of a kernel computed in float32, relative to the largest entry: twice the rounding error.
-# For image kernels, the errors measured from products with random vectors are 0.2 to 1.2 times this value.
+# Assumed error in the entries of a kernel computed in float32, relative to the largest entry: twice the rounding error.
+# For image kernels, the errors estimated from products with random vectors are 0.2 to 1.2 times this value.
 COMPUTED = 2.0**-23
 ALIGNED = 64  # alignment in bytes that lets JAX use a NumPy array without copying it
 STORAGES = ("memory", "disk", "devices", "none")
@@ -39,13 +39,13 @@ def kernel_operator(
     Args:
         kernel: Function `kernel(x1, x2=None, dtype=...)`, as returned by `lazynet.analytic_kernel`.
         x: Inputs, shape (n, d).
-        dtype: Dtype of the entries, "float64" or "float32". Entries in float32 take half the memory, and the estimated
-            errors of all results include the rounding of the entries.
+        dtype: Dtype of the entries, "float64" or "float32". Float32 entries take half the memory, and the estimated
+            errors in all results include the rounding errors in the entries.
         storage: "memory" stores the upper triangle, n^2 / 2 entries, in memory. "disk" stores the upper triangle in a
-            temporary file that is deleted along with the operator. "devices" distributes all rows over `jax.devices()`.
-            "none" recomputes every block for every product. Defaults to "devices" if there are accelerators and the
-            kernel fits into their memory, otherwise to "memory" if the kernel fits into host memory, and otherwise to
-            "disk".
+            temporary file that is deleted along with the operator. "devices" distributes all rows across
+            `jax.devices()`. "none" recomputes every block for every product. Defaults to "devices" if there are
+            accelerators and the kernel fits in their memory, otherwise to "memory" if the kernel fits in host memory,
+            and otherwise to "disk".
         memory: Host memory limit in bytes. Defaults to the free memory.
         progress: Function that is called with the completed fraction of the work as blocks are computed.
 
@@ -53,8 +53,8 @@ def kernel_operator(
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid, the kernel does not fit into the storage, or an entry of the kernel is
-            not finite. The arguments and the size are checked before any work starts.
+        ValueError: If an argument is invalid, the kernel does not fit in the storage, or an entry of the kernel is not
+            finite. The arguments and the size are checked before any work starts.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))
@@ -123,8 +123,8 @@ def choose_storage(n: int, dtype: str, room: int) -> str:
         room: Host memory available for the entries, in bytes.
 
     Returns:
-        "devices" if there are accelerators and the kernel fits into their memory, otherwise "memory" if the upper
-        triangle fits into `room` bytes, and otherwise "disk".
+        "devices" if there are accelerators and the kernel fits in their memory, otherwise "memory" if the upper
+        triangle fits in `room` bytes, and otherwise "disk".
     """
     devices = float64_devices()
     if devices[0].platform != "cpu" and np.dtype(dtype).itemsize * n**2 <= device_memory(devices):

@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# The thread limit of BLAS is a process-wide setting, so only one thread may change and restore it at a time.
+# The BLAS thread limit is a process-wide setting, so only one thread may change and restore it at a time.
 NARROW = RLock()
 FEW = 1000  # largest number of rows for which one thread decomposes a square matrix about as fast as several threads
 
@@ -23,9 +23,9 @@ FEW = 1000  # largest number of rows for which one thread decomposes a square ma
 def narrow_products(rows: int = 1) -> Iterator[None]:
     """Limit BLAS to one thread inside the context.
 
-    Additional threads do not speed up narrow products, but keep spinning after each product. Decompositions of square
-    matrices with few rows do not benefit from additional threads either. If `rows` exceeds `FEW`, the number of threads
-    is left unchanged.
+    Additional threads do not speed up narrow products, but they keep spinning after each product. Decompositions of
+    square matrices with few rows do not benefit from additional threads either. If `rows` exceeds `FEW`, the number of
+    threads is left unchanged.
 
     Args:
         rows: Number of rows of the largest square matrix that is decomposed inside the context.

@@ -127,8 +127,8 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
     """Determine how a program uses each parameter array.
 
     The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps an array to None
-    if the array is used more than once, is used elementwise, or enters an operation that is not analyzed (a loop, a
-    convolution or a function with a custom derivative). Unused arrays are omitted.
+    if the array is used more than once, elementwise, or in an operation that is not analyzed (a loop, a convolution or
+    a function with a custom derivative). Unused arrays are omitted.
 
     Args:
         program: Program traced from the network.

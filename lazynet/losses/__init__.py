@@ -16,7 +16,7 @@ from jax import Array
 
 __all__ = ["LOSSES", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
 
-# How a loss combines the losses of individual examples.
+# How a loss combines the losses on individual examples.
 Reduction = Literal["sum", "mean"]
 
 
@@ -26,7 +26,7 @@ class Loss:
 
     Args:
         name: Name of the loss, as recorded in results.
-        per_example: Function that maps predictions and targets, both of shape (n,) or (n, k), to the loss of each
+        per_example: Function that maps predictions and targets, both of shape (n,) or (n, k), to the loss on each
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
 
@@ -49,7 +49,7 @@ class Loss:
             raise ValueError(f"reduction must be 'sum' or 'mean', got {self.reduction!r}.")
 
     def __call__(self, f: Array, y: Array) -> Array:
-        """Return the loss of the predictions `f` against the targets `y`, as a scalar array."""
+        """Return the loss for predictions `f` and targets `y` as a scalar array."""
         values = self.per_example(f, y)
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
 

@@ -16,7 +16,7 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
         n: Number of independent examples, at least 1.
 
     Returns:
-        Lower and upper ends of the intervals, each with the shape of `error` and with NaN for missing values.
+        Lower and upper ends of the intervals, each with the same shape as `error` and with NaN for missing values.
 
     >>> import numpy as np
     >>> from lazynet.theory import binomial_interval
@@ -24,7 +24,7 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     >>> float(low), round(float(high), 3)
     (0.0, 0.036)
     """
-    # The import takes longer than that of everything else in this room.
+    # This import takes longer than all other imports in this package combined.
     import scipy.stats
 
     errors, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2

@@ -15,7 +15,7 @@ from lazynet.typing import AnyArray
 def neuron_movement_bound(
     n: float | int, width: int, residual_norm: float | np.ndarray, lambda_min: float
 ) -> float | np.ndarray:
-    """Return the bound from Lemma C.1 on the displacement of every hidden unit at every step.
+    """Return the bound from Lemma C.1 on the displacement of any hidden unit at any step.
 
     max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
 
@@ -26,14 +26,14 @@ def neuron_movement_bound(
         lambda_min: Smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        The bound, in the units of the weights and with the shape of `residual_norm`, or infinity if `lambda_min` is not
-        positive.
+        The bound, in the units of the weights and with the same shape as `residual_norm`, or infinity if `lambda_min`
+        is not positive.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
     8.0
     """
-    # A `lambda_min` of NaN marks a singular kernel and gives a bound of NaN.
+    # A NaN `lambda_min` indicates a singular kernel and results in a NaN bound.
     if lambda_min <= 0:
         return np.full(np.shape(residual_norm), np.inf)
     return 4 * np.sqrt(n) * residual_norm / (np.sqrt(width) * lambda_min)
@@ -60,9 +60,9 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
 
 
 def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> float:
-    """Return the bound from Lemma C.3 on the distance ||H(0) - H||_F from the initial kernel to its limit.
+    """Return the bound from Lemma C.3 on the distance ||H(0) - H||_F between the initial kernel and its limit.
 
-    The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times a
+    The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times the
     mean of m independent Bernoulli variables, which by Hoeffding's inequality deviates from its expectation by at most
     sqrt(log(2 / d) / (2 m)) with probability 1 - d. Setting d = 2 delta / (n (n + 1)) allows a union bound over all
     pairs.
@@ -112,8 +112,8 @@ def rademacher_bound(
         init_scale: Initial scale kappa of the weights.
         delta: Probability that the bound fails.
         symmetric: Whether the units are initialized in identical pairs. If so, only m / 2 units are independent, which
-            increases the first term. The other terms still hold, because a flipped unit contributes only R, whereas
-            the paper allows 2 R.
+            increases the first term. The other terms still hold, because a flipped unit contributes only R, whereas the
+            paper allows for 2 R.
 
     Returns:
         Bound on the Rademacher complexity.
@@ -139,7 +139,7 @@ def generalization_bound(train_loss: float, rademacher: float, n: int, delta: fl
 
     Args:
         train_loss: Mean loss on the training set.
-        rademacher: Empirical Rademacher complexity R; the class of functions must not depend on the sample.
+        rademacher: Empirical Rademacher complexity R; the function class must not depend on the sample.
         n: Number of training examples.
         delta: Probability that the bound fails.
 
@@ -172,8 +172,8 @@ def population_bound(
 
     The combination of `generalization_bound` and `rademacher_bound` requires radii B and R that do not depend on the
     sample. This bound (Arora et al. 2019, Theorem 5.1) holds simultaneously for all positive integers B and all R that
-    are powers of two. Each B receives the share 1 / (B (B + 1)) of delta, and each R receives the fraction
-    1 / (3 (|log2 R| + 1)^2) of that share. The measured displacements are rounded up to such values of B and R.
+    are powers of two. Each B is allotted the fraction 1 / (B (B + 1)) of delta, and each R is allotted the fraction
+    1 / (3 (|log2 R| + 1)^2) of that amount. The measured displacements are rounded up to such values of B and R.
 
     Args:
         train_loss: Mean loss on the training set, for a loss in [0, 1] that is 1-Lipschitz in the prediction.
@@ -190,7 +190,7 @@ def population_bound(
 
     Raises:
         ValueError: If `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
-            and `radius` is given, or if `width` and `radius` contradict `movement`.
+            and `radius` is given, or if `width` and `radius` are inconsistent with `movement`.
 
     >>> from lazynet.theory import population_bound
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
@@ -220,8 +220,8 @@ def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). The kernel can
-    learn even powers completely, but only the projection of an odd power onto beta . x. A coordinate z of a uniformly
-    distributed point has the moments E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j), so the fraction is
+    learn even powers completely, but it can learn only the projection of an odd power onto beta . x. A coordinate z of
+    a uniformly distributed point has the moments E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j), so the fraction is
     sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:

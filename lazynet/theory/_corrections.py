@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
 
-# Values of b m^(-q) at the smallest width, ranging from a near-cancellation of the leading term to ten times its size.
+# Values of b m^(-q) at the smallest width, ranging from near cancellation of the leading term to ten times its size.
 SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
 POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -82,7 +82,7 @@ def fit_correction(
         seeds = random.integers(values.shape[1], size=(len(widths), RESAMPLES, values.shape[1]))
         draws = np.take_along_axis(values[:, None, :], seeds, axis=2).mean(axis=2)
         tail = (1 - CONFIDENCE) / 2
-        # The logarithm needs positive means.
+        # The logarithm requires positive means.
         positive = draws[:, np.all(draws > 0, axis=0)]
         low, high = np.quantile(_grid_fit(widths, np.log(positive), powers)[:, 1], [tail, 1 - tail])
     constant, exponent, correction, q = best[0]
@@ -114,7 +114,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     Args:
         fit: Result of `fit_exponent` or `fit_correction`, which must have an interval.
         seeds: Number of seeds in the fit, at least 2.
-        half_width: Half of the desired width of the interval, positive.
+        half_width: Half the desired width of the interval, positive.
 
     Returns:
         Number of seeds, rounded up.

@@ -56,7 +56,7 @@ class Prediction(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Exponents of a trained array W.
+    """Exponents for a trained array W.
 
     Attributes:
         gradient: Exponent of the norm of df/dW.
@@ -101,7 +101,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         Pre-activations do not change by more than their own magnitude.
         k = 0, unless only the hidden layer is trained and the activation is homogeneous.
 
-    Otherwise, only the Monte Carlo error m^(-1/2) of the initial kernel is predicted. Nothing is predicted if the
+    Otherwise, only the Monte Carlo error m^(-1/2) in the initial kernel is predicted. Nothing is predicted if the
     activation is not homogeneous and the pre-activations depend on m.
 
     Args:
@@ -160,7 +160,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         kernel_gap = max(start_gap, change + learned)
     predictions += [Prediction(f"start_gap_{part}", "at most", start_gap) for part in ("train", "test")]
     predictions += [Prediction(f"kernel_gap_{part}", "at most", kernel_gap) for part in ("train", "test")]
-    # Remove the rounding errors of the sums, and negative zeros.
+    # Remove rounding errors and negative zeros from the sums.
     return [p._replace(exponent=round(p.exponent, 9) + 0.0) for p in predictions + start]
 
 

@@ -89,7 +89,7 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
         band: Tolerance for the exponent.
 
     Returns:
-        "holds" if the whole interval agrees with the prediction within the band, "fails" if the whole interval
+        "holds" if the whole interval agrees with the prediction to within the band, "fails" if the whole interval
         contradicts the prediction, and "undecided" otherwise, including when there is no interval.
 
     >>> from lazynet.theory import Fit, judge

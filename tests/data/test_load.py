@@ -109,7 +109,7 @@ def test_more_examples_than_available(tiny, tmp_path):
     tiny.save(tmp_path)
     for images in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
         (tmp_path / images).write_bytes(b"arguments are checked before images are read")
-    message = "{} must be at most {}, the number of examples of these classes in the {} files of mnist, got {}"
+    message = "{} must be at most {}, the number of examples from these classes in the {} files of mnist, got {}"
     with pytest.raises(ValueError, match=message.format("n_train", 8, "training", 9)):
         load_dataset("mnist", n_train=9, root=tmp_path)
     with pytest.raises(ValueError, match=message.format("n_test", 4, "test", 5)):

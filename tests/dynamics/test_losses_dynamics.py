@@ -151,7 +151,7 @@ def test_the_estimated_error_bounds_the_true_error(trial):
 
 def test_an_unreachable_tolerance_warns():
     k, _, y, _, _ = problem("logistic")
-    with pytest.warns(UserWarning, match="above the tolerance of 1.0e-16: .* from time steps"):
+    with pytest.warns(UserWarning, match="above the tolerance of 1.0e-16: .* from time stepping"):
         trajectory = lz.kernel_flow(k, y, times=[0.0, 0.5, 1.0], loss=logistic("sum"), tolerance=1e-16)
     assert trajectory.error.total > 1e-16
 
@@ -336,7 +336,7 @@ def test_a_flow_of_too_many_steps_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"^times must be reachable in 4 "):
         lz.kernel_flow(k, y, **arguments)
     monkeypatch.setattr(flow, "STEPS", 60)
-    with pytest.warns(UserWarning, match="from time steps"):
+    with pytest.warns(UserWarning, match="from time stepping"):
         trajectory = lz.kernel_flow(k, y, **arguments)
     assert trajectory.error.truncation > 1e-12
 

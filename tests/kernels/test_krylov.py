@@ -102,7 +102,7 @@ def test_complexity_of_an_operator(storage):
 
 def test_a_tolerance_that_cannot_be_reached_gives_a_warning():
     k, _ = kernel_with(np.geomspace(1e-6, 1, 100))
-    with pytest.warns(UserWarning, match=r"relative error of the complexity may be .*, above the tolerance"):
+    with pytest.warns(UserWarning, match=r"relative error in the complexity may be .*, above the tolerance"):
         lz.complexity(dense_operator(k), np.random.default_rng(0).normal(size=100), tolerance=1e-15)
 
 

@@ -186,7 +186,7 @@ def test_memory_limit_is_respected(mixed):
             plans.append((rows, held))
             if memory < 3 * least:
                 assert_close(blocks(x, None, memory=memory, dtype="float64")[0], expected)
-        with pytest.raises(ValueError, match="The empirical kernel of a single pair of rows needs"):
+        with pytest.raises(ValueError, match="The empirical kernel for a single pair of rows needs"):
             blocks.plan(len(x), (6,), least - 1)
     # More memory means larger blocks.
     assert plans == sorted(plans)
@@ -212,7 +212,7 @@ def test_the_bytes_of_a_program_are_counted():
 
 def test_too_little_memory_is_refused(mixed):
     apply, variables, x, _ = mixed
-    with pytest.raises(ValueError, match="The empirical kernel of a single pair of rows"):
+    with pytest.raises(ValueError, match="The empirical kernel for a single pair of rows"):
         lz.empirical_ntk(apply, variables, x, memory=100)
 
 
@@ -221,7 +221,7 @@ def test_a_two_layer_network_is_computed_in_blocks_if_memory_is_short():
     variables = drawn(network, x)
     kernel = lz.empirical_ntk(network, variables, x)
     assert_close(lz.empirical_ntk(network, variables, x, memory=300_000), kernel)
-    with pytest.raises(ValueError, match="The empirical kernel of a single pair"):
+    with pytest.raises(ValueError, match="The empirical kernel for a single pair"):
         lz.empirical_ntk(network, variables, x, memory=1000)
 
 
