@@ -14,7 +14,7 @@ def check_count(name: str, value: Any) -> None:
     """Check that an argument is a positive integer.
 
     Args:
-        name: Name of the argument in the error message.
+        name: Name of the argument, used in the error message.
         value: Value to check.
 
     Raises:

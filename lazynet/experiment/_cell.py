@@ -35,7 +35,7 @@ from lazynet.theory import neuron_movement_bound
 from lazynet.training import NEVER
 from lazynet.training._keys import member_key
 
-# Largest relative growth of a residual that is attributed to rounding errors.
+# Largest relative growth in a residual that is attributed to rounding error.
 GROWTH = 1e-6
 # Members and predictions overflow if the learning rate is too large; the result reports this in `status`.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
@@ -60,7 +60,7 @@ class Cell(NamedTuple):
     """The arrays computed for one cell.
 
     Attributes:
-        variables: Measures of the members, with shape (seed, step, ...) or (seed,).
+        variables: Measurements of the members, with shape (seed, step, ...) or (seed,).
         limit_variables: Predictions at infinite width, with shape (seed, step), (step,) or ().
         diverged_at: The step at which each member diverged, or NEVER if the member did not diverge.
         stopped_at: The step at which each member stopped early, or NEVER if the member did not stop early.
@@ -87,7 +87,7 @@ class Cell(NamedTuple):
         """Rebuild a cell from a dictionary of arrays.
 
         Args:
-            arrays: Arrays that `to_arrays` returned.
+            arrays: Arrays returned by `to_arrays`.
 
         Returns:
             The cell.
@@ -233,17 +233,17 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
 def network_variables(
     network: Network, data: Dataset, trained: Trained, training: Training
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Compute the losses, errors and other measures of trained members.
+    """Compute the losses, errors and other quantities for trained members.
 
     Args:
         network: Network, with the width of the members.
-        data: Training and test set on which the members were trained.
+        data: Training and test sets used to train and evaluate the members.
         trained: Trained members.
-        training: Settings with which the members were trained and measured.
+        training: Settings used to train and measure the members.
 
     Returns:
-        The measures, keyed by name, and the step at which each member diverged, or NEVER, shape (members,). A measure
-        has shape (members, snapshots, ...) and is NaN from the step at which the member diverged.
+        The quantities, keyed by name, and the step at which each member diverged, or NEVER, shape (members,). Each
+        quantity has shape (members, snapshots, ...) and is NaN starting at the step at which the member diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
@@ -256,7 +256,7 @@ def network_variables(
 
 
 def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:
-    """Replace the values of each diverged member with NaN from the step at which it diverged.
+    """Replace the values of each diverged member with NaN, starting at the step at which it diverged.
 
     Values have shape (members, step, ...).
     """

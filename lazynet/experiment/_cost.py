@@ -1,4 +1,4 @@
-"""Estimates of the memory and operations that a study needs, available before the study starts."""
+"""Estimates of the memory and operations required by a study, available before the study starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member, Stepper
 
-# Typical number of products with the kernel that predictions and complexity together need on an image data set.
+# Typical number of products with the kernel that predictions and complexity together need for an image data set.
 PRODUCTS = 60
 
 
@@ -39,14 +39,14 @@ def check_memory_of(spec: Spec) -> None:
         spec: Specification of the study.
 
     Raises:
-        ValueError: If a job does not fit into memory. The message names the job.
+        ValueError: If a job does not fit in memory. The message names the job.
     """
     for job in sweep_jobs(spec):
         job.check()
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Estimate the memory and the operations that a sweep needs.
+    """Estimate the memory and operations required by a sweep.
 
     Each job covers all points. The bytes of a job are its peak memory at the most demanding point. They include the
     variables of a pack before and after training, the state of a step, and the kernels. The operations of a job include
@@ -144,12 +144,12 @@ def _bytes(
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """Estimate the memory and the operations that `lazynet.infinite_width` needs.
+    """Estimate the memory and operations required by `lazynet.infinite_width`.
 
     Args:
-        data: Training and test set.
+        data: Training and test sets.
         dtype: Dtype of the kernel's entries, "float64" or "float32".
-        storage: Storage of the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
+        storage: Storage for the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
 
     Returns:
         One job for computing the kernel, and one job for multiplying it by vectors.
@@ -157,7 +157,7 @@ def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[
     n = data.n_train
     storage = storage or choose_storage(n, dtype, available_memory() - WORKING)
     kernel = kernel_job(n, data.dim, dtype, storage)
-    # The columns are the true and random labels of every output, plus random vectors.
+    # The columns are the true and random labels for every output, plus random vectors.
     columns = max(COLUMNS, 2 * data.outputs + MIN_RANDOM_COLUMNS)
     held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0

@@ -1,4 +1,4 @@
-"""Distribution of members and neurons over devices: JAX shardings on a mesh with the axes "member" and "neuron"."""
+"""Distribution of members and neurons across devices: JAX shardings on a mesh with the axes "member" and "neuron"."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def padded(members: int, mesh: Mesh | None) -> int:
 
 
 def splits_neurons(mesh: Mesh | None) -> bool:
-    """Return whether the mesh splits the neurons of each network over devices."""
+    """Return whether the mesh splits the neurons of each network across devices."""
     return mesh is not None and mesh.shape["neuron"] > 1
 
 
@@ -64,7 +64,8 @@ class Spread:
 
     Attributes:
         mesh: The mesh, or None for a single device.
-        units: Possible lengths of an axis that indexes hidden units: the number of all units and the number in a block.
+        units: Possible lengths of an axis that indexes hidden units: the total number of units and the number per
+            block.
     """
 
     mesh: Mesh | None
@@ -83,16 +84,16 @@ class Spread:
         return jax.tree.map(placed, tree)
 
     def to_host(self, tree: Any) -> Any:
-        """Convert arrays to NumPy, including values that other processes hold."""
+        """Convert arrays to NumPy, including values held by other processes."""
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
-        """Broadcast the first process's number to every process."""
+        """Broadcast a number from the first process to every process."""
         return agreed(number)
 
 
 def to_host(tree: Any) -> Any:
-    """Convert arrays to NumPy, including values that other processes hold."""
+    """Convert arrays to NumPy, including values held by other processes."""
 
     def fetched(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -121,22 +122,22 @@ def agreed(value: int) -> int:
     """Broadcast an integer from the first process to every process.
 
     Args:
-        value: Integer that fits into 32 bits. Only the value of the first process matters.
+        value: Integer that fits in 32 bits. Only the first process's value matters.
 
     Returns:
-        The value of the first process.
+        The value from the first process.
     """
     return int(_broadcast(np.asarray(value, np.int32)))
 
 
 def agreed_text(text: str) -> str:
-    """Broadcast a text from the first process to every process.
+    """Broadcast a string from the first process to every process.
 
     Args:
-        text: Any text. Only the text of the first process matters.
+        text: Any string. Only the first process's string matters.
 
     Returns:
-        The text of the first process.
+        The string from the first process.
     """
     content = np.frombuffer(text.encode(), np.uint8)
     here = np.zeros(agreed(len(content)), np.uint8)

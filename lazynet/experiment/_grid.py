@@ -66,7 +66,7 @@ def make_axes(axes: Any, network: Network) -> list[Axis]:
 
     Raises:
         ValueError: If a name does not uniquely identify a setting of the network, the data or the training, or if a
-            list is empty, repeats a value, or contains a value that is not allowed.
+            list is empty, repeats a value, or contains an invalid value.
     """
     if axes is None:
         return []
@@ -82,7 +82,7 @@ def points_of(
     """Return all points in the grid, with the last axis varying fastest.
 
     Raises:
-        ValueError: If a value is not allowed for the data or the network.
+        ValueError: If a value is invalid for the data or the network.
     """
     datasets: dict[tuple[int | None, float], Dataset] = {}
     points = []

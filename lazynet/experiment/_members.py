@@ -65,7 +65,7 @@ class Trained(NamedTuple):
     Attributes:
         variables_0: The variables before training, stacked over members.
         variables: The variables after training, stacked over members.
-        records: Measures with shape (members, snapshots, ...), keyed by name.
+        records: Measurements with shape (members, snapshots, ...), keyed by name.
         diverged_at: The step at which each member diverged, or NEVER if the member did not diverge.
         stopped_at: The step at which each member stopped early, or NEVER if the member did not stop early.
     """
@@ -97,11 +97,11 @@ class Snapshot:
 
     Attributes:
         stepper: The stepper of the network.
-        own: User-supplied measures and their names.
-        network: The network passed to user-supplied measures, or None if there are no such measures.
+        own: User-supplied measurement functions and their names.
+        network: The network passed to user-supplied measurement functions, or None if there are no such functions.
         sharpness: Whether to measure the sharpness.
         kernel_drift: Whether to measure the empirical kernel.
-        rows: Number of training examples on which to measure, or None for all.
+        rows: Number of training examples to use for the measurements, or None for all.
     """
 
     stepper: Stepper
@@ -116,7 +116,7 @@ class Snapshot:
         return Start(*norms, self._kernel(variables, shared["x"][: self.rows]))
 
     def __call__(self, variables: Variables, member: Member, shared: dict[str, Array]) -> dict[str, Any]:
-        """Return predictions, displacements and other measures, keyed by their names in the result."""
+        """Return predictions, displacements and other quantities, keyed by their names in the result."""
         start, x, network = member.variables, shared["x"][: self.rows], self.stepper.network
         at_start: Start = member.context
         facts = traits(network)
@@ -176,7 +176,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A measure that returns only the predictions of a network."""
+    """A measurement function that returns only a network's predictions."""
 
     network: Model
 
@@ -204,9 +204,9 @@ def train_members(
 
     Args:
         network: Network, with the width of the members.
-        data: Training and test set.
-        keys: Random key of each member.
-        training: Settings with which the members are trained and measured.
+        data: Training and test sets.
+        keys: Random key for each member.
+        training: Settings used to train and measure the members.
         learning_rate: Learning rate eta.
         inputs: Inputs that members share.
         on_steps: Function that is called with the number of newly completed steps, summed over all members.
@@ -217,7 +217,7 @@ def train_members(
     """
     mesh, facts = mesh_for(len(keys), network.width), traits(network)
     own = training.own_measures
-    # Without user-supplied measures, points that differ only in their scales share programs.
+    # Without user-supplied measurement functions, points that differ only in their scales share programs.
     measured_network = network if own else None
     alpha = 1.0
     field = "output_scale"
@@ -245,7 +245,7 @@ def train_members(
         arrays = layout.to_host((members.variables, *outcome))
     trained = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], arrays))
     if facts.starts_at_zero:
-        # The initial outputs are zero up to rounding errors, which carry no information.
+        # The initial outputs are zero up to rounding error, which carries no information.
         for name in ("train_prediction", "test_prediction"):
             trained.records[name][:, 0] = 0
     return trained
@@ -268,7 +268,7 @@ def train_polynomials(
         polynomial: The Taylor polynomial of the network family.
         data: The data.
         trained: The trained members.
-        keys: The random key of each member.
+        keys: The random key for each member.
         training: How the members were trained.
         learning_rate: Learning rate eta.
         checkpoint: Storage for the state of an unfinished cell, or None.
@@ -287,7 +287,7 @@ def train_polynomials(
 
 
 def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """Return the first step at which each member was seen to diverge, or NEVER if the member did not diverge.
+    """Return the first step at which each member was found to have diverged, or NEVER if the member did not diverge.
 
     Divergence is detected both during training and at snapshots.
     """
@@ -299,7 +299,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
 @compiled(static_argnames=("network", "measure", "layout"))
 def _members(network: Network, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
-    """Initialize members from the data of their random keys, and distribute the members over the devices."""
+    """Initialize members from their random key data, and distribute the members across the devices."""
     span = shared.get("span")
 
     def draw(key: Array) -> Variables:

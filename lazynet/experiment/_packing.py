@@ -1,4 +1,4 @@
-"""The size of a pack: how many members fit into the cache, according to a benchmark that runs once on each machine."""
+"""The size of a pack: how many members fit in the cache, according to a benchmark that runs once on each machine."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# Settings of the benchmark: width of the members, rows and features of the data, pack sizes, and number of steps for
+# Settings for the benchmark: width of the members, rows and features of the data, pack sizes, and number of steps for
 # the largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
 # On an accelerator, the members of a pack may together use a fraction SHARE of the memory. The variables, state and
-# measures of a member are assumed to need HELD times as many bytes as one of its steps.
+# measurements of a member are assumed to need HELD times as many bytes as one of its steps.
 SHARE, HELD = 0.5, 4
 
 
@@ -53,7 +53,7 @@ def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[lis
 
 
 def carried_bytes() -> int:
-    """Return the number of bytes that a step of a pack may read and write."""
+    """Return the number of bytes that a pack may read and write per step."""
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         return int(SHARE * device_memory(devices)) * jax.process_count() // HELD

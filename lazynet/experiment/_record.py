@@ -83,7 +83,7 @@ class Record:
         """Rebuild a record from a dictionary.
 
         Args:
-            values: Dictionary that `to_json` returned, or a copy that has been stored as JSON.
+            values: Dictionary returned by `to_json`, or a copy that has been stored as JSON.
 
         Returns:
             The record.

@@ -1,4 +1,4 @@
-"""Theory for the members of a study: the infinite-width limit, linearized members, and default learning rates."""
+"""Theoretical predictions for members: the infinite-width limit, linearized members, and default learning rates."""
 
 import os
 import warnings
@@ -116,8 +116,8 @@ def warn_of_singular_kernel(limit: Limit) -> None:
 def warn_of_learning_rate(limit: Limit, width: int, rate: float) -> None:
     """Warn that kernel descent diverges at the given learning rate."""
     warnings.warn(
-        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}, so descent "
-        "with the kernel diverges.",
+        f"learning_rate is {rate:.6g} at width {width}, above 2 / lambda_max = {2 / limit.lambda_max:.6g}, so kernel "
+        "descent diverges.",
         stacklevel=3,
     )
 
@@ -159,9 +159,9 @@ def linearized_members(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
-    The predictions have shape (members, snapshots, ...). If training is plain and the eigenproblem is small, they are
-    computed by kernel descent with the member's K_0. Otherwise, the linearized network is trained, which gives the same
-    result but takes longer.
+    The predictions have shape (members, snapshots, ...). If training uses plain descent and the eigenproblem is small,
+    they are computed by kernel descent with the member's K_0. Otherwise, the linearized network is trained, which gives
+    the same result but takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -247,13 +247,13 @@ class References:
         """
         key = point.kernel_key, point.training
         if key not in self._inputs:
-            # Successive cells usually have the same kernel, so inputs for other kernels can be dropped.
+            # Successive cells usually have the same kernel, so inputs for other kernels can be discarded.
             self._inputs = {key: inputs for key, inputs in self._inputs.items() if key[0] == point.kernel_key}
             self._inputs[key] = share_inputs(point.network, point.data, point.training)
         return self._inputs[key]
 
     def limit(self, point: Point, width: int) -> Limit | None:
-        """Return the infinite-width kernel on the data of a point.
+        """Return the infinite-width kernel on the data at a point.
 
         Args:
             point: Point in the grid.
@@ -263,7 +263,7 @@ class References:
             The kernel, or None if there is no analytic kernel or no predictions are requested.
 
         Raises:
-            ValueError: If the kernel and its eigenvectors do not fit into memory.
+            ValueError: If the kernel and its eigenvectors do not fit in memory.
 
         Warns:
             UserWarning: If the kernel is singular. The warning is issued at most once.
@@ -284,8 +284,8 @@ class References:
     def rates(self, point: Point, widths: Sequence[int]) -> dict[int, float]:
         """Return the learning rate at each width.
 
-        If no rate is given, the default at the largest width is used for all widths. If the parametrization scales the
-        learning rate as a power of the width, however, the default rates scale in the same way.
+        If no rate is given, the default at the largest width is used for all widths. However, if the parametrization
+        scales the learning rate as a power of the width, the default rates scale in the same way.
 
         Args:
             point: Point in the grid.
@@ -335,7 +335,7 @@ def default_learning_rate(network: Network, data: Dataset, key: Array, lambda_ma
 
     Args:
         network: Network, with its width set.
-        data: Training and test set.
+        data: Training and test sets.
         key: Key of the member whose empirical kernel is used.
         lambda_max: Largest eigenvalue of the analytic kernel, if it has already been computed.
 

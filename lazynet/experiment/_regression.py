@@ -30,7 +30,7 @@ def regression_of_members(
         for name, variables in zip(ERRORS, (trained.variables_0, trained.variables), strict=False):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
             finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own))
-            # The weights of a diverged member may be finite.
+            # The weights of a diverged member may still be finite.
             usable = finite and not (diverged[i] and name == ERRORS[1])
             k = (
                 empirical_ntk(network, own, rows, data.x_train)

@@ -12,12 +12,12 @@ from lazynet.measures import catalogue, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
-# The dimensions of member variables. Any other dimensions follow them.
+# The dimensions of member variables. Any other dimensions come after them.
 MEMBER = ("width", "seed", "step")
 
 
 class MemberStatus(IntEnum):
-    """Values of the variable `status`, which say how the training of each member ended."""
+    """Values of the variable `status`, which indicate how each member's training ended."""
 
     FINISHED = 0
     DIVERGED = 1
@@ -71,7 +71,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
         coords["layer"] = settings["layers"]
     result = xarray.Dataset(table, coords=coords)
     label_result(result, "sweep")
-    # A network of the user's own may have any fields.
+    # A user-supplied network may have any fields.
     for name in axes:
         result[name].attrs.setdefault("long_name", f"field {name} of the network")
     result["status"].attrs |= flags(MemberStatus)
@@ -79,7 +79,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
 
 def _check_registered(names: Sequence[str]) -> None:
-    """Check that the catalogue has the registered quantities that a sweep measured.
+    """Check that the catalogue contains the registered quantities that a sweep measured.
 
     Raises:
         ValueError: If a quantity is not registered.
@@ -88,7 +88,8 @@ def _check_registered(names: Sequence[str]) -> None:
     if missing:
         raise ValueError(
             f"The sweep measured the quantity {missing[0]!r}, which is not registered in this process. Before "
-            "lazynet.merge_shards, call lazynet.register_quantity as in the processes that computed the sweep."
+            "calling lazynet.merge_shards, call lazynet.register_quantity as you did in the processes that computed "
+            "the sweep."
         )
 
 
@@ -99,7 +100,7 @@ def flags(codes: type[IntEnum]) -> dict[str, Any]:
         codes: Enumeration of the codes.
 
     Returns:
-        The attributes `flag_values`, a list of the codes, and `flag_meanings`, a text with their lowercase names.
+        The attributes `flag_values`, a list of the codes, and `flag_meanings`, a string of their lowercase names.
     """
     return {
         "flag_values": [code.value for code in codes],
@@ -126,7 +127,7 @@ def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tupl
 
 
 def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
-    """Return the axes on which a variable depends; user-supplied measures depend on all axes."""
+    """Return the axes on which a variable depends; user-supplied quantities depend on all axes."""
     quantity = catalogue().get(name)
     if quantity is None:
         return tuple(sources)
@@ -167,7 +168,7 @@ def _on_layers(values: Values, own: Sequence[str], layers: Sequence[str]) -> Val
 
 
 def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
-    """Stack the measures of members over width and seed, given one cell for each width."""
+    """Stack the members' measurements over width and seed, given one cell for each width."""
     table = {}
     for name in cells[0].variables:
         values = np.stack([cell.variables[name] for cell in cells])

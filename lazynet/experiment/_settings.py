@@ -25,12 +25,12 @@ from lazynet.typing import Variables
 
 
 def sweep_settings(network: Network, data: Dataset, training: Training) -> dict[str, Any]:
-    """Return the settings of the network, the data and the training.
+    """Return the settings for the network, the data and the training.
 
     Args:
         network: Network of any width.
-        data: Training and test set.
-        training: Settings with which every member is trained and measured.
+        data: Training and test sets.
+        training: Settings used to train and measure every member.
 
     Returns:
         The settings, keyed by name. The width is not included, and functions are not converted to names.
@@ -57,11 +57,11 @@ def sweep_settings(network: Network, data: Dataset, training: Training) -> dict[
 
 
 def limit_settings(network: Network, data: Dataset) -> dict[str, Any]:
-    """Return the settings of the network and the data.
+    """Return the settings for the network and the data.
 
     Args:
         network: Network of any width.
-        data: Training and test set.
+        data: Training and test sets.
 
     Returns:
         The settings, keyed by name. The width is not included, and functions are not converted to names.
@@ -79,7 +79,7 @@ def limit_settings(network: Network, data: Dataset) -> dict[str, Any]:
 
 
 def traits_record(network: Network) -> dict[str, Any]:
-    """Return the facts about a network that verdicts and figures need, as JSON-compatible values."""
+    """Return the properties of a network that verdicts and figures need, as JSON-compatible values."""
     facts = traits(network)
     return {
         "title": facts.title,
@@ -104,7 +104,7 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
 
     Args:
         points: The points in the grid.
-        width: The width at which to evaluate networks and measures.
+        width: The width at which to evaluate networks and user-supplied quantities.
         data: The data before any axis is applied.
 
     Raises:
@@ -220,7 +220,7 @@ def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:
     """Convert settings to a JSON string in which functions are replaced by their names.
 
     Args:
-        settings: Settings of a study.
+        settings: Settings for a study.
         canonical: Whether to sort the keys.
 
     Returns:

@@ -17,9 +17,9 @@ class SharedInputs(NamedTuple):
 
     Attributes:
         stepper: The stepper of the network family.
-        arrays: Arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if
-            networks see the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than
-            features, the components of the weights outside this space affect no output and do not change.
+        arrays: Arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if networks
+            receive the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than features,
+            the components of the weights outside this space do not affect any output and do not change.
         norm: The spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
     """
 
@@ -40,11 +40,11 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
 
     Args:
         network: Network of any width.
-        data: Training and test set.
-        training: Settings with which the members are trained. Coordinates in the span are used only for plain descent,
-            which moves weights only along the inputs. They are not used if there are user-supplied measures, which see
-            all features.
-        by_span: Whether networks may see the inputs as coordinates in the span of all rows.
+        data: Training and test sets.
+        training: Settings used to train the members. Coordinates in the span are used only for plain descent, which
+            moves weights only within the span of the inputs. They are not used if there are user-supplied measurement
+            functions, which receive all features.
+        by_span: Whether networks may receive the inputs as coordinates in the span of all rows.
 
     Returns:
         The stepper, its arrays and the norm of the inputs.

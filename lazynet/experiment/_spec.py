@@ -85,7 +85,7 @@ class Spec:
         return list(dict.fromkeys(name for layers in names for name in layers))
 
     def settings(self, rates: Rates | None) -> dict[str, Any]:
-        """Return the settings of the study.
+        """Return the settings for the study.
 
         If an axis varies a setting, the value of that setting is the list of axis labels.
 
@@ -99,7 +99,7 @@ class Spec:
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
         settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
-        # If the traits differ between points, keep the traits of every point.
+        # If the traits differ between points, keep the traits at every point.
         records = [traits_record(point.network) for point in self.points]
         settings["traits"] = records[0] if all(record == records[0] for record in records) else records
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
@@ -184,10 +184,10 @@ def make_spec(
 
     Args:
         network: Network of any width.
-        data: Training and test set, before any axis is applied.
+        data: Training and test sets, before any axis is applied.
         widths: Distinct numbers of units m, in any order.
         seeds: Number of seeds, or a list of distinct nonnegative seeds.
-        training: Settings with which every member is trained and measured, before any axis is applied.
+        training: Settings used to train and measure every member, before any axis is applied.
         learning_rate: Learning rate eta, as a positive number or a function of the width. Defaults to a rate that is
             computed from the largest eigenvalue of the kernel.
         axes: Mapping from names of settings to lists of values, as in `lazynet.sweep`. Defaults to no axes.
@@ -214,7 +214,7 @@ def make_spec(
 
 
 def _check_shapes(spec: Spec) -> None:
-    """Raise an error if the shape of a user-supplied measure differs between points or widths."""
+    """Raise an error if the shape of a user-supplied quantity differs between points or widths."""
     if not spec.training.own_measures:
         return
     expected = None
@@ -225,7 +225,7 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return arrays of the same shapes at all points and widths, got both {expected} "
+                    f"measure.own must return arrays of the same shape at all points and widths, got both {expected} "
                     f"and {shapes}, the latter at {place}."
                 )
 

@@ -30,7 +30,7 @@ from lazynet.typing import AnyArray
 # Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
-# Names and functions of user-supplied measures, in hashable form. The functions have the signature
+# Names and functions of user-supplied quantities, in hashable form. The functions have the signature
 # (network, variables, variables_0, data) -> array.
 OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 # These losses compare a single output with labels of +-1.
@@ -39,7 +39,7 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """Choice of what is measured for every network and compared with predictions.
+    """What to measure for every network and compare with predictions.
 
     Args:
         predictions: Whether to compare each network with its linearization and with the infinite-width limit. If no
@@ -57,7 +57,7 @@ class Measure:
         rows: Number of training examples to measure networks on, or None for all of them. If a number is given, only
             the first `rows` examples are used, and quantities such as train_loss refer to these examples only. In a
             sweep, this option requires `predictions=False`.
-        own: User-supplied measures, as a mapping from names to functions with the signature
+        own: User-supplied quantities, as a mapping from names to functions with the signature
             (network, variables, variables_0, data) -> array. JAX must be able to trace the functions. Each function
             receives the network, its current and initial variables, and the examples, whose attributes x_train,
             y_train, x_test and y_test are traced arrays.
@@ -99,12 +99,12 @@ class Measure:
             raise ValueError("measure.quadratic must be False if measure.predictions is False, got True.")
 
     def __hash__(self) -> int:
-        """Return a hash that is the same for equal measures."""
+        """Return a hash that is the same for equal objects."""
         return hash((self.predictions, self.rows, *self.own))
 
     @property
     def own_items(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
-        """The user-supplied measures, in hashable form."""
+        """The user-supplied quantities, in hashable form."""
         return tuple(self.own.items())
 
 
@@ -124,7 +124,7 @@ def examples(shared: dict[str, Any], rows: int | None = None) -> Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """The settings with which every member is trained and measured.
+    """The settings used to train and measure every member.
 
     Attributes:
         steps: Number of steps.
@@ -180,7 +180,7 @@ class Training:
 
         Args:
             network: Network, with its width set.
-            data: Training and test set.
+            data: Training and test sets.
             learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
 
         Raises:
@@ -209,21 +209,22 @@ class Training:
 
     @property
     def own_measures(self) -> OwnMeasures:
-        """The user-supplied measures and the registered quantities, as pairs of a name and a function."""
+        """The user-supplied and registered quantities, as pairs of a name and a function."""
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
     def own_shapes(self, network: Network, data: Dataset) -> dict[str, tuple[int, ...]]:
-        """Determine the shapes of all user-supplied measures without computing them.
+        """Determine the shapes of all user-supplied quantities without computing them.
 
         Args:
             network: Network, with its width set.
-            data: Training and test set.
+            data: Training and test sets.
 
         Returns:
-            The shape of each measure, keyed by name.
+            The shape of each quantity, keyed by name.
 
         Raises:
-            ValueError: If JAX cannot trace a measure, or if a measure does not return one array of real numbers.
+            ValueError: If JAX cannot trace a measurement function, or if a function does not return one array of real
+                numbers.
         """
         data = self.measured_data(data)
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
@@ -254,7 +255,7 @@ class Training:
         """Return the data with only the training examples on which networks are measured.
 
         Args:
-            data: Training and test set.
+            data: Training and test sets.
 
         Returns:
             The data with the first `measure.rows` training examples, or all of them if `measure.rows` is None.
@@ -326,12 +327,12 @@ class Training:
         if measure.predictions:
             raise ValueError(
                 f"measure.rows must be None if measure.predictions is True, got {measure.rows}. The predictions need "
-                "the kernel of all training examples."
+                "the kernel on all training examples."
             )
         if learning_rate is None:
             raise ValueError(
                 "learning_rate must be given if measure.rows is set, got None. The default learning rate needs the "
-                "kernel of all training examples."
+                "kernel on all training examples."
             )
 
 
@@ -355,10 +356,10 @@ def make_training(
             optimizer.
         batch_size: Number of examples per step. Defaults to the full batch.
         snapshots: Number of log-spaced snapshots, a sequence of the steps at which to take snapshots, or None for at
-            least 20 snapshots, with more for long training so that successive steps differ by a factor of at most about
-            1.5.
-        stop: Condition under which a member stops before its last step. Defaults to no early stopping.
-        measure: Choice of what is measured. Defaults to `Measure()`.
+            least 20 snapshots, with more for long training runs so that successive steps differ by a factor of at most
+            about 1.5.
+        stop: Conditions under which a member stops before its last step. Defaults to no early stopping.
+        measure: What to measure. Defaults to `Measure()`.
         dtype: Dtype in which networks are trained, "float32" or "float64".
 
     Returns:

@@ -3,7 +3,7 @@
 Each function evaluates one equation.
 """
 
-import lazynet.measures._sweep_quantities  # noqa: F401 (adds the quantities of a sweep to the catalogue)
+import lazynet.measures._sweep_quantities  # noqa: F401 (adds the sweep quantities to the catalogue)
 from lazynet.measures._catalogue import (
     SCHEMA,
     Quantity,

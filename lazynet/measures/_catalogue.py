@@ -21,7 +21,7 @@ Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 MEMBER = ("width", "seed", "step")
 # Names of the arrays that training records in addition to the quantities.
 RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
-# Version number of the layout of results.
+# Version number of the result layout.
 SCHEMA = 1
 SYMBOLS = (
     "The symbols denote exponents in the width, as in `lazynet.theory.predicted_exponents`: s of the learning rate, r "
@@ -47,8 +47,8 @@ class Quantity:
             at the "start".
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
         held: Whether a network that stopped training early keeps its last value at all later snapshots.
-        full_batch: Whether the quantity exists only for plain full-batch descent.
-        level: Whether the verdict states the value at the largest width.
+        full_batch: Whether the quantity is defined only for plain full-batch descent.
+        level: Whether the verdict reports the value at the largest width.
         predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
             most". The exponent is a number or, for the package's own quantities, the formula by which
             `lazynet.theory.predicted_exponents` computes it from the parametrization.
@@ -139,7 +139,7 @@ def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
         A read-only mapping from names to quantities, in display order.
 
     Raises:
-        KeyError: If no result has this kind.
+        KeyError: If there is no such kind of result.
     """
     return MappingProxyType(_kinds[kind])
 
@@ -163,7 +163,7 @@ def settings_by_width() -> tuple[str, ...]:
 
 
 def reserved_names() -> set[str]:
-    """Return the names that user-defined measures must not use.
+    """Return the names that user-defined quantities must not use.
 
     Returns:
         The names of all quantities in sweeps and of the other arrays that training records.
@@ -174,17 +174,18 @@ def reserved_names() -> set[str]:
 def register_quantity(quantity: Quantity) -> None:
     """Add a quantity to the catalogue, so that later sweeps measure it at every snapshot.
 
-    The variable in the result carries the meaning and unit of the quantity. The verdict has a row for the quantity if
-    `predicted` is set, and states its level if `level` is set. The figure shows the quantity if `panel` is set. A run
-    folder records the name of the quantity: register it again before you resume the sweep or merge its shards.
+    The quantity's meaning and unit are stored as attributes of the variable in the result. The verdict has a row for
+    the quantity if `predicted` is set, and reports its level if `level` is set. The figure shows the quantity if
+    `panel` is set. A run folder records the name of the quantity: register it again before you resume the sweep or
+    merge its shards.
 
     Args:
         quantity: Quantity whose `measure` is a function. If `predicted`, `level` or `panel` is set, the dimensions
             of the quantity must be exactly width, seed and step.
 
     Raises:
-        ValueError: If the name is taken or is not an identifier, if `measure` is not a function, or if any other field
-            has a value that is not allowed.
+        ValueError: If the name is already taken or is not an identifier, if `measure` is not a function, or if any
+            other field has an invalid value.
 
     >>> import lazynet as lz
     >>> def largest(network, variables, variables_0, data):
@@ -197,7 +198,7 @@ def register_quantity(quantity: Quantity) -> None:
     """
     name = quantity.name
     if not name.isidentifier() or name in reserved_names():
-        raise ValueError(f"name must be an identifier that results do not already use, got {name!r}.")
+        raise ValueError(f"name must be an identifier that is not already used in results, got {name!r}.")
     if not callable(quantity.measure):
         raise ValueError(f"measure must be a function, got {quantity.measure!r} for the quantity {name!r}.")
     if quantity.dims[: len(MEMBER)] != MEMBER or len(set(quantity.dims)) < len(quantity.dims):
@@ -247,7 +248,7 @@ def label_result(result: Result, kind: str) -> None:
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     if kind not in _kinds:
         return
-    # Results of other kinds also contain quantities of sweeps.
+    # Results of other kinds also contain sweep quantities.
     for name, quantity in {**catalogue(), **catalogue(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
@@ -264,7 +265,7 @@ def check_schema(attributes: Mapping[Any, Any]) -> None:
     Raises:
         ValueError: If the schema of the result is not an integer from 1 to `SCHEMA`.
     """
-    # Results that were stored before schemas were numbered have none.
+    # Results stored before schemas were numbered have no schema attribute.
     schema = attributes.get("schema", SCHEMA)
     is_number = isinstance(schema, int | np.integer) and not isinstance(schema, bool)
     if not is_number or not 1 <= schema <= SCHEMA:
@@ -281,11 +282,11 @@ def reference(kind: str = "sweep") -> str:
         kind: Kind of result, as stored in its attribute `kind`.
 
     Returns:
-        The table, which has one row for each variable. If the table contains predicted exponents, a sentence below it
+        The table, with one row for each variable. If the table contains predicted exponents, a sentence below it
         explains the symbols.
 
     Raises:
-        KeyError: If no result has this kind.
+        KeyError: If there is no such kind of result.
     """
     header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "exponent in the width")
     rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalogue(kind).values())]

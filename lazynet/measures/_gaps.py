@@ -34,7 +34,7 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
         axes: Number of trailing axes to average over.
 
     Returns:
-        Array with the remaining axes.
+        An array with the remaining axes.
     """
     return np.asarray(np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0)))))
 
@@ -68,7 +68,7 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
 
     Args:
         f: Predictions, shape (..., n) for targets of shape (n,), or (..., n, k) for targets of shape (n, k).
-        y: Targets, shape (n,) with values +-1, or (n, k) where the largest entry of each row marks the class.
+        y: Targets, shape (n,) with values +-1, or (n, k) where the largest entry in each row marks the class.
 
     Returns:
         Fractions, an array of shape (...).

@@ -77,7 +77,7 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
 def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
     """Return the fraction of pre-activations w_r . x_i whose sign differs from the initial sign.
 
-    See Du et al. 2018, Figure 1(b), and the coupling of Li and Liang 2018, section 7. A pre-activation of zero counts
+    See Du et al. 2018, Figure 1(b), and the coupling in Li and Liang 2018, section 7. A pre-activation of zero counts
     as negative.
 
     Args:
@@ -109,7 +109,7 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
 
 
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
-    """Return the fraction of units whose pre-activations keep their initial signs on every example.
+    """Return the fraction of units whose pre-activations keep their initial signs for every example.
 
     In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
     pattern. This holds for any outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).

@@ -23,13 +23,13 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 def leading_values(values: Float[AnyArray, " r"]) -> int:
     """Return the number of singular values before the largest drop, measured by the ratio s_i / s_{i+1}.
 
-    Values smaller than 1e-7 times the largest value are ignored, because float32 rounding errors are of this size.
+    Values smaller than 1e-7 times the largest value are ignored, because float32 rounding error is of this size.
 
     Args:
         values: Singular values in descending order, shape (r,).
 
     Returns:
-        Number of leading values.
+        The number of leading values.
 
     >>> import numpy as np
     >>> from lazynet.measures import leading_values

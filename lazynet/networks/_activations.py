@@ -1,4 +1,4 @@
-"""Activations, given by name or as functions, with the properties that the theory needs."""
+"""Activations, specified by name or as functions, and the properties that the theory needs."""
 
 import builtins
 import functools
@@ -20,7 +20,7 @@ class Activation(NamedTuple):
     """An activation and its known properties.
 
     Attributes:
-        name: Name of the activation in settings and titles.
+        name: Name of the activation, used in settings and titles.
         function: Function sigma, which is applied elementwise.
         lipschitz: Smallest Lipschitz constant of sigma, or None if it is unknown.
         homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
@@ -45,7 +45,7 @@ class Activation(NamedTuple):
 
 
 def gelu(z: AnyArray) -> Array:
-    """Return z Phi(z) for the exact normal distribution function Phi instead of JAX's default tanh approximation."""
+    """Return z Phi(z), using the exact normal distribution function Phi, not JAX's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
 
@@ -57,7 +57,7 @@ def _smooth(name: str, function: Function, lipschitz: float) -> Activation:
     return Activation(name, function, lipschitz, False)
 
 
-# Activations that can be given by name.
+# Activations that can be specified by name.
 # The largest slope of erf is 2 / sqrt(pi), at z = 0; the largest slope of gelu is Phi(z) + z phi(z), at z = sqrt(2);
 # the largest slope of silu is reached at z = 2.39936.
 ACTIVATIONS = {
@@ -75,7 +75,7 @@ ACTIVATIONS = {
         _smooth("silu", jax.nn.silu, 1.099839320128867),
     )
 }
-# JAX's own functions are recognized by identity, so that jax.nn.relu uses the closed form of "relu".
+# JAX's own functions are recognized by identity, so jax.nn.relu uses the closed form for "relu".
 NAMES: dict[Any, str] = {activation.function: name for name, activation in ACTIVATIONS.items()}
 NAMES |= {jnp.absolute: "abs", builtins.abs: "abs"}
 
@@ -115,8 +115,8 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            f"activation must be hashable, got {activation!r}, which cannot be part of the cache key of a compiled "
-            "program."
+            f"activation must be hashable, got {activation!r}, which cannot be used in the cache key for a "
+            "compiled program."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:

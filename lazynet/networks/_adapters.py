@@ -57,7 +57,7 @@ class Adapted:
 
     @property
     def one_kernel(self) -> bool:
-        """True if all widths have the same kernel up to the output scale; stax networks have one for each width."""
+        """True if all widths have the same kernel up to the output scale; stax networks have one kernel per width."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
@@ -251,7 +251,7 @@ def from_stax(
     output_scale: Scale = 1.0,
     parametrization: str | Parametrization | None = "ntk",
 ) -> Adapted:
-    """Wrap layers from stax, a library in neural-tangents, as a network with an analytic kernel.
+    """Wrap layers from neural-tangents' stax library as a network with an analytic kernel.
 
     The library is available as `lazynet.kernels.neural_tangents().stax`. The trained variables of its layers are
     rescaled weights, whereas `TwoLayer` trains the weights themselves.
@@ -327,8 +327,8 @@ def from_functions(
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `kernel` cannot be called with either one array or two or, on first use, if the network has
-            no parameters or any parameter is not floating point.
+        ValueError: If `kernel` cannot be called with either one or two arrays, or if, on first use, the network has no
+            parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz
     >>> def init(key, x, width):
@@ -362,7 +362,7 @@ def _refuse_state(names: list[str]) -> None:
 
 
 def _check_make(make: Any, kind: type) -> None:
-    """Check that `make` is a function that builds modules, and not a module itself."""
+    """Check that `make` is a function that builds modules rather than a module itself."""
     if isinstance(make, kind) or not callable(make):
         raise ValueError(
             f"make must be a function that takes the width and builds the network, got {type(make).__name__}."

@@ -14,7 +14,7 @@ from lazynet.typing import AnyArray, Variables
 class Centered:
     """The network f(x; theta) - f(x; theta_0), which is zero at initialization and has the same kernel as f.
 
-    The collection "origin" holds theta_0. All other attributes are taken from `network`.
+    The collection "origin" contains theta_0. All other attributes are taken from `network`.
 
     Attributes:
         network: Network f.

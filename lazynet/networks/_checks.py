@@ -44,7 +44,7 @@ def check_network(network: object, x: AnyArray) -> None:
     gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
     if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
         raise ValueError(
-            "The network's output for a row is not finite, changes from call to call, or depends on other rows of the "
+            "The network's output for a row is not finite, changes from call to call, or depends on other rows in the "
             "batch, as with batch norm. A tangent kernel needs finite outputs that each depend on a single row."
         )
 
@@ -59,7 +59,7 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
         x: Input rows, shape (n, d).
 
     Raises:
-        ValueError: If two keys give the same initial parameters, or two widths give the same number of parameters.
+        ValueError: If two keys yield the same initial parameters, or if two widths yield the same number of parameters.
     """
     if not traits(network).custom:
         return

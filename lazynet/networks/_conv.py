@@ -34,8 +34,8 @@ class ConvNet(SingleHidden):
     The other arguments have the same meaning as in `TwoLayer`.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed or, in `init` and `apply`, if the rows have the wrong
-            number of features.
+        ValueError: If an argument has an invalid value or, in `init` and `apply`, if the rows have the wrong number of
+            features.
 
     >>> import jax, lazynet as lz
     >>> network = lz.ConvNet(width=64, filter_size=3, image=(8, 8))

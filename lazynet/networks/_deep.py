@@ -34,16 +34,16 @@ class MLP(nn.Module):
         width: Number of units m in each hidden layer, at least 1.
         depth: Number of hidden layers, at least 1.
         outputs: Number of outputs k, at least 1.
-        activation: Name or function, as in `TwoLayer`.
+        activation: Activation name or function, as in `TwoLayer`.
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: Scale kappa of the weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
-        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained. If it is 0,
-            there are no biases.
+        bias_scale: Scale for the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained. If it is 0, there
+            are no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ValueError: If an argument has an invalid value.
 
     >>> import jax, lazynet as lz
     >>> network = lz.MLP(width=64, depth=2)
@@ -92,7 +92,7 @@ class MLP(nn.Module):
     def _array(self, name: str, trained: bool, std: float, shape: tuple[int, ...], x: AnyArray) -> AnyArray:
         def draw(key: Array) -> Array:
             drawn = jax.random.normal(key, shape, jnp.float32)
-            # Without the barrier, the compiler may merge the factors, which changes the last bit of the weights.
+            # Without the barrier, the compiler may merge the factors, which would change the last bit of the weights.
             return (std * jax.lax.optimization_barrier(drawn)).astype(x.dtype)
 
         if trained:
@@ -105,7 +105,7 @@ class ThreeLayer(MLP):
 
     The network is f(x) = sum_i a_i relu(n_i(x) + b_2i) with n_i(x) = sum_j v_ij relu(w_j . x + b_1j) and m1 = m2 = m.
     The entries of W, V and both biases are initialized from N(0, 1 / m), and the entries of a from N(0, 1). Training
-    changes W and V (train="hidden", the default), only a ("readout") or all three ("both"), but never the biases. The
+    updates W and V (train="hidden", the default), only a ("readout") or all three ("both"), but never the biases. The
     tangent kernel grows in proportion to m, so default learning rates decrease as 1 / m. The arguments are the same as
     for `MLP`.
 

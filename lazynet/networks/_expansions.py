@@ -19,8 +19,8 @@ from lazynet.typing import AnyArray, Variables
 class Linearized:
     """The linearized network f_lin(x; theta) = f(x; theta_0) + J(x; theta_0) (theta - theta_0).
 
-    See Lee et al. 2019, section 2.2. The collection "params" holds theta, and "origin" holds theta_0. The Jacobian J is
-    never formed.
+    See Lee et al. 2019, section 2.2. The collection "params" contains theta, and "origin" contains theta_0. The
+    Jacobian J is never formed.
 
     Attributes:
         network: Network f, with a method `apply(variables, x)`.
@@ -36,7 +36,7 @@ class Linearized:
             variables: Variables of the network.
 
         Returns:
-            The variables, in which the collections "params" and "origin" hold the same arrays.
+            The variables, in which the collections "params" and "origin" contain the same arrays.
         """
         return {**variables, "origin": variables["params"]}
 
@@ -70,8 +70,8 @@ class Quadratic(Linearized):
     """The quadratic network f_lin(x; theta) + 1/2 (theta - theta_0)' H(x; theta_0) (theta - theta_0).
 
     See Bai and Lee 2019, section 2. The Hessian H is never formed. For relu, whose second derivative is 0, this is the
-    network with its activation signs fixed at theta_0, up to terms of third order in the movement. If two layers
-    are trained, its second-order part is then the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
+    network with its activation signs fixed at theta_0, up to third-order terms in the movement. If two layers are
+    trained, its second-order part is then the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
     section 6.2.
     """
 
@@ -142,7 +142,7 @@ def linearize(network: Network, variables: Variables) -> Expansion:
         `lz.kernel_descent` with this kernel.
 
     Raises:
-        ValueError: If `variables` has no "params".
+        ValueError: If `variables` has no "params" collection.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -166,7 +166,7 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
         second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:
-        ValueError: If `variables` has no "params".
+        ValueError: If `variables` has no "params" collection.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, activation="tanh"), jax.numpy.ones((5, 3))

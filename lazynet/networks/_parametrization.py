@@ -16,7 +16,7 @@ class Parametrization(NamedTuple):
     Attributes:
         forward: Exponents a_l.
         init: Exponents b_l.
-        learning_rate: Exponent c in default learning rates. If output_scale is a function of the width, default
+        learning_rate: Exponent c for default learning rates. If output_scale is a function of the width, default
             learning rates are also divided by the square of output_scale.
 
     >>> import lazynet as lz
@@ -29,7 +29,7 @@ class Parametrization(NamedTuple):
     learning_rate: float
 
 
-# Parametrizations that can be given by name.
+# Parametrizations that can be specified by name.
 # As m grows, the initial outputs of mean-field networks with several hidden layers vanish and nothing is learned.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),
@@ -53,7 +53,7 @@ def get_parametrization(parametrization: str | Parametrization) -> Parametrizati
         A `Parametrization` whose exponents are Python floats.
 
     Raises:
-        ValueError: If the name is unknown, or an exponent is missing or not finite.
+        ValueError: If the name is unknown, or if an exponent is missing or not finite.
     """
     if isinstance(parametrization, str):
         if parametrization not in PARAMETRIZATIONS:

@@ -11,7 +11,7 @@ from lazynet.typing import AnyArray, Variables
 
 @runtime_checkable
 class Model(Protocol):
-    """Anything with outputs for given variables: a network, or a Taylor polynomial, which has no `init` of its own."""
+    """Anything that computes outputs from variables: a network, or a Taylor polynomial, which has no `init` method."""
 
     def apply(self, variables: Variables, x: AnyArray, /) -> Any:
         """Compute the outputs.
@@ -44,7 +44,7 @@ class Network(Model, Protocol):
         """Return a copy of the network with the given fields changed.
 
         Args:
-            **changes: New values of fields, such as `width`.
+            **changes: New values for fields, such as `width`.
 
         Returns:
             The copy.
@@ -67,7 +67,7 @@ class Network(Model, Protocol):
 if TYPE_CHECKING:
     GivenNetwork = Network
 else:
-    # What users give for a network has its own check, `check_network`, with its own message.
+    # User-supplied networks are checked by `check_network`, which has its own error message.
     GivenNetwork = Any
 
 

@@ -1,4 +1,4 @@
-"""Records of the properties of networks, which each family of networks registers for its type."""
+"""Records of network properties, which each family of networks registers for its type."""
 
 import dataclasses
 import functools
@@ -21,12 +21,12 @@ class HiddenLayer(NamedTuple):
     W is the array "hidden" of shape (m, d), and a is the array "readout" of shape (m, k).
 
     A network of this form can be trained with the hand-written steppers, its empirical kernel is computed from its
-    activations only, and its costs are known in closed form.
+    activations alone, and its costs are known in closed form.
 
     Attributes:
         activation: Activation sigma, given as in `TwoLayer`.
         factor: Factor in front of the sum over units.
-        train: Trained part, "hidden", "readout" or "both".
+        train: Part that is trained, "hidden", "readout" or "both".
         signs: Whether every entry of the readout is +1 or -1 at initialization.
     """
 
@@ -42,13 +42,13 @@ class HiddenLayer(NamedTuple):
 
 
 class LayerScaling(NamedTuple):
-    """How a network's layers scale with its width. The verdict predicts exponents from this record.
+    """How a network's layers scale with its width. The verdict uses this record to predict exponents.
 
     Attributes:
         parametrization: Powers of the width that multiply the weights and set their initial scale.
         depth: Number of hidden layers.
-        train: Trained part, "hidden", "readout" or "both".
-        homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if the activation is unknown.
+        train: Part that is trained, "hidden", "readout" or "both".
+        homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
         biased: Whether the hidden layers have biases.
         named_layers: Whether the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; if so, the verdict
             predicts the movement of each array.
@@ -66,7 +66,7 @@ class LayerScaling(NamedTuple):
         """Rebuild a record from its JSON form.
 
         Args:
-            record: JSON form of the dictionary that `_asdict()` returned.
+            record: JSON form of the dictionary returned by `_asdict()`.
 
         Returns:
             The record.
@@ -80,7 +80,7 @@ class Traits:
     """Properties of a network; the defaults suit any network that follows the `Network` protocol.
 
     Attributes:
-        name: Name of the family of networks, used in settings and error messages.
+        name: Name of the network family, used in settings and error messages.
         title: Name of the network in figure titles.
         fields: Names of the fields that are recorded in settings and may be varied along the axes of a sweep. A field
             named "output_scale" must multiply the outputs.
@@ -88,7 +88,7 @@ class Traits:
             fields share compiled programs.
         custom: Whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
             that it maps each row independently of the others, and stored runs record its outputs on a few rows.
-        starts_at_zero: Whether all outputs are zero at initialization, up to rounding.
+        starts_at_zero: Whether all outputs are zero at initialization, up to rounding error.
         hidden_layer: The `HiddenLayer` form of the network, or None if the network does not have this form.
         preactivations: Function that maps (variables, x) to a list of arrays, or None if the pre-activations are
             unknown. Each array has shape (n, ...) and contains the pre-activations of one hidden layer.
@@ -100,8 +100,8 @@ class Traits:
         near_limit: Whether learning rates and displacements computed from the infinite-width kernel also apply at
             practical widths, because the empirical kernels at these widths are close enough to it.
         kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
-        learning_rate_exponent: Exponent c if default learning rates are proportional to m^(-c) / alpha^2 for width m
-            and output scale alpha, or None if the default learning rate is the same at all widths.
+        learning_rate_exponent: Exponent c such that default learning rates are proportional to m^(-c) / alpha^2 for
+            width m and output scale alpha, or None if the default learning rate is the same at all widths.
         scaling: How the layers scale with the width, or None if the theory makes no predictions.
     """
 
@@ -123,7 +123,7 @@ class Traits:
 
 @functools.singledispatch
 def traits(network: object) -> Traits:
-    """Return the properties of a network on which sweeps, kernels and the theory rely.
+    """Return the network properties on which sweeps, kernels and the theory rely.
 
     A family registers its own record with `traits.register`. A subclass without its own record uses its parent's.
     Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.

@@ -38,14 +38,14 @@ def at_width(scale: Scale, width: int) -> float:
 
 
 def check_fields(network: Network, **choices: Iterable[str]) -> None:
-    """Check the fields that networks share: positive integers, positive scales, and fields with fixed choices.
+    """Check the fields that networks share: positive integers, positive scales, and fields with a fixed set of choices.
 
     Args:
         network: Network under construction.
-        **choices: Allowed values for each field with fixed choices.
+        **choices: Allowed values for each field with a fixed set of choices.
 
     Raises:
-        ValueError: If a field has a value that is not allowed.
+        ValueError: If a field has an invalid value.
     """
     for name, allowed in choices.items():
         if getattr(network, name) not in allowed:
@@ -139,11 +139,11 @@ class TwoLayer(SingleHidden):
         init_scale: Scale kappa of the weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
         readout: Initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
-        symmetric: Whether the second half of the units copies the first half with the sign of the readout reversed, so
-            that f = 0 at initialization. This cancels terms of second order in the movement.
+        symmetric: Whether the second half of the units copies the first half with the signs of the readout flipped, so
+            that f = 0 at initialization. This cancels second-order terms in the movement.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ValueError: If an argument has an invalid value.
 
     >>> import jax, lazynet as lz
     >>> network = lz.TwoLayer(width=64)

@@ -32,7 +32,8 @@ class DelayedStepper:
     The current weights are W - eta sum_s G_s X_s, where s runs over the steps taken so far in the block, and the
     pre-activations of the next batch X_t are W X_t' - eta sum_s G_s X_s X_t'. The weights do not fit in the cache, so
     they are read and written only once per block: a single product covers all rows of the block, and the Gram matrix of
-    these rows corrects this product for the steps taken since. The batches are the same as in `AutodiffStepper`.
+    these rows is used to correct this product for the steps taken since. The batches are the same as in
+    `AutodiffStepper`.
 
     Attributes:
         network: Two-layer network whose hidden weights are trained.
@@ -51,7 +52,7 @@ class DelayedStepper:
     def start(self, member: Member, shared: Shared) -> State:
         """Return the state at step 0.
 
-        The state holds the weights at the start of the block, the block's pre-activations, gradients and rows, and
+        The state contains the weights at the start of the block, the block's pre-activations, gradients and rows, and
         the order of the examples in the epoch.
         """
         hidden, x = weights(member.variables, "hidden"), shared["x"]
@@ -61,7 +62,7 @@ class DelayedStepper:
         return hidden, empty, empty, jnp.zeros(block_size, jnp.int32), order
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step of descent, first updating the weights if the step begins a block."""
+        """Take one step of descent, first updating the weights if the step starts a block."""
         (n, d), size = shared["x"].shape, self.batch_size
         offset = t % (n // size) % steps_per_block(d, size) * size
 
@@ -113,7 +114,7 @@ class DelayedStepper:
         return hidden - shared["learning_rate"] * (gradients @ shared["x"][rows])
 
     def _begin_block(self, state: State, member: Member, shared: Shared, t: Array) -> State:
-        """Return the state at the start of a block. If an epoch begins, the examples are put in a new order."""
+        """Return the state at the start of a block. If an epoch begins, the examples are reshuffled."""
         hidden, (x, (n, d)) = self._current_weights(state, shared), (shared["x"], shared["x"].shape)
         batches, padding = n // self.batch_size, self._padded_epoch((n, d)) - n
 

@@ -28,8 +28,8 @@ class FlowStepper:
     learning rate is the size of the first step. A step larger than the stability limit 2 / lambda_max of the current
     kernel raises the loss, so the step size stays near that limit as the kernel changes.
 
-    The trained function is alpha f. The output scale alpha is a shared array, so that a single compiled program serves
-    all scales; `network` itself has output scale 1.
+    The trained function is alpha f. The output scale alpha is a shared array, so that a single compiled program can be
+    used for all scales; `network` itself has output scale 1.
 
     Attributes:
         network: Network to train.
@@ -54,7 +54,7 @@ class FlowStepper:
         new_params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
         proposal = new_params, *self._descent(new_params, member, shared)
         _, new_loss, new_f, _ = proposal
-        # Comparisons with NaN are false, so a step to a NaN loss is rejected.
+        # Comparisons with NaN are false, so a step that leads to a NaN loss is rejected.
         is_short = jnp.max(jnp.abs(new_f - f)) <= MAX_MOVE * jnp.sqrt(jnp.mean(shared["y"] ** 2))
         accepted = is_short & (new_loss < loss)
         squared_norm = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))

@@ -8,7 +8,7 @@ START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
 
 
 def member_key(width: int, seed: int) -> Array:
-    """Return the random key of a member, fold_in(fold_in(key(0), width), seed).
+    """Return the random key for a member, fold_in(fold_in(key(0), width), seed).
 
     Args:
         width: Number of units m.

@@ -35,10 +35,10 @@ class Optimizer:
     The learning rate is not part of the optimizer.
 
     Args:
-        name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Flow takes
-            Euler steps that lower the loss and move no training output by more than 1% of the RMS of the targets
-            (Geiger et al. 2019). The learning rate is the size of the first step, and results include the `time` along
-            the flow.
+        name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Gradient
+            flow takes Euler steps that lower the loss and move no training output by more than 1% of the RMS of the
+            targets (Geiger et al. 2019). The learning rate is the size of the first step, and results include the
+            `time` along the flow.
         momentum: Factor mu in v <- mu v + grad L, theta <- theta - eta v, with 0 <= mu < 1. Allowed only for "sgd".
         nesterov: Whether to use Nesterov momentum.
         weight_decay: Factor w in the term w theta that is added to the gradient before the momentum is applied. For
@@ -46,7 +46,7 @@ class Optimizer:
             "lion" and to 0 for other optimizers.
         schedule: Function of the step that returns a factor for the learning rate; JAX must be able to trace it.
         stepper: Algorithm that computes a step: "auto" for the fastest algorithm, or "autodiff", "hidden",
-            "preactivation" or "delayed". All algorithms agree up to rounding.
+            "preactivation" or "delayed". All algorithms agree up to rounding error.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -118,7 +118,7 @@ class Optimizer:
         return transformation
 
 
-# What a user may give: the name of an optimizer, an `Optimizer`, or another update rule.
+# What a user may pass: the name of an optimizer, an `Optimizer`, or another update rule.
 AnyOptimizer = str | Optimizer | UpdateRule
 
 
@@ -127,7 +127,7 @@ def _is_number(value: Any) -> bool:
 
 
 def get_optimizer(optimizer: object) -> UpdateRule:
-    """Return the optimizer with a given name, or pass an existing optimizer through.
+    """Return the optimizer with a given name, or return an existing optimizer unchanged.
 
     Args:
         optimizer: One of OPTIMIZERS, an `Optimizer`, or a function of the learning rate that returns an optax

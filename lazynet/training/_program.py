@@ -30,7 +30,7 @@ DIVERGED_RATIO = 1e12
 class Stop(NamedTuple):
     """Criteria that stop the training of a network early.
 
-    Training stops before the first step at which any criterion holds, and the network keeps the parameters it has at
+    Training stops before the first step at which any criterion is met, and the network keeps the parameters it has at
     that step. If training uses mini-batches, the loss and the gradient are evaluated on the batch.
 
     Attributes:
@@ -61,7 +61,7 @@ class Carry(NamedTuple):
         stopped_at: Number of steps that the member took before it stopped, or NEVER.
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
-        root_sum: Sum of sqrt(loss) over steps, and the rounding error of this sum (Kahan summation). The compensated
+        root_sum: Sum of sqrt(loss) over steps, and the rounding error in this sum (Kahan summation). The compensated
             sum does not depend on how the steps are divided into calls, which depends on timing.
     """
 
@@ -117,7 +117,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return a number that is the same on all processes sharing the members."""
+        """Return a number that is the same on all processes that share the members."""
         ...
 
 
@@ -143,8 +143,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         variables: Final variables, each array with a leading axis of length p.
-        records: Float64 arrays of shape (p, s, ...) that hold the measures at the snapshots, and "loss_root_sum", the
-            sum of sqrt(loss) over the steps before each snapshot.
+        records: Float64 arrays of shape (p, s, ...) that contain the measurements at the snapshots, and
+            "loss_root_sum", the sum of sqrt(loss) over the steps before each snapshot.
         diverged_at: First step at which each member's loss counted as diverged, or NEVER; has shape (p,).
         stopped_at: Number of steps that each member took before it stopped, or NEVER; has shape (p,).
     """
@@ -155,17 +155,17 @@ class Outcome(NamedTuple):
     stopped_at: np.ndarray
 
 
-# Step that stands for an event that did not happen, such as divergence or early stopping.
+# Step number that marks an event that did not happen, such as divergence or early stopping.
 NEVER = np.iinfo(np.int32).max
 
 
 def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
-    """Return the steps at which measures are taken.
+    """Return the steps at which measurements are taken.
 
     Args:
         steps: Number of training steps, at least 1.
-        snapshots: Either the steps themselves, or the number of logarithmically spaced steps to place between 1 and
-            `steps`. Spaced steps are rounded to integers.
+        snapshots: Either the steps themselves, or the number of logarithmically spaced steps to choose between 1 and
+            `steps`. Logarithmically spaced steps are rounded to integers.
 
     Returns:
         Unique steps in ascending order, as int64, including 0 and `steps`.
@@ -188,14 +188,13 @@ def simulate(
     """Train a pack of members and measure them at snapshots.
 
     Args:
-        stepper: Algorithm that takes a step.
+        stepper: Algorithm that computes a step.
         measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program as the steps.
         members: Variables, keys and contexts of the members, stacked along the first axis.
         shared: Arrays returned by `stepper.share`, together with the targets "y" and the scalar "learning_rate".
         snapshots: Steps of the snapshots in ascending order, starting with 0.
         on_steps: Callback that receives the number of steps taken by each call to the device.
-        checkpoint: Storage for the unfinished pack. Training that is resumed from it gives bit-for-bit identical
-            results.
+        checkpoint: Storage for the unfinished pack. Resuming training from it gives bit-for-bit identical results.
         stop: Criteria for stopping early.
         layout: Placement of the members on devices.
 
@@ -209,8 +208,8 @@ def simulate(
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None and not _matches(saved, carry):
         warnings.warn(
-            "A checkpoint was saved on a different number of devices and cannot be resumed, so its cell is recomputed "
-            "from the beginning.",
+            "A checkpoint was saved with a different number of devices and cannot be resumed, so its cell is "
+            "recomputed from the beginning.",
             stacklevel=2,
         )
     elif saved is not None:
@@ -311,7 +310,7 @@ def _advance(
 ) -> tuple[Carry, dict[str, Array]]:
     """Take the steps from `first` to `last` - 1 for every member, then measure them if `is_snapshot` is true.
 
-    The step numbers are traced, so that a single compiled program serves all snapshots.
+    The step numbers are traced, so that a single compiled program can be used for all snapshots.
     """
     first, last = jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32)
 
@@ -328,7 +327,8 @@ def _advance(
         stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
         if stop is None:
             return stepped
-        # The loss and the gradient belong to the state before the step, so a member that stops does not take this step.
+        # The loss and the gradient are those of the state before the step, so a member that stops does not take this
+        # step.
         met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
         stepped = jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
         return jax.tree.map(partial(jnp.where, _is_running(carry)), stepped, carry)

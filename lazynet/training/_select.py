@@ -19,7 +19,8 @@ def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) 
         batch_size: Number of examples per step, or None for the full batch.
 
     Returns:
-        True for plain descent. Training with a function of the learning rate never counts as plain descent.
+        True for plain descent. If the optimizer is a function of the learning rate, training never counts as plain
+        descent.
     """
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
@@ -51,7 +52,7 @@ def choose_stepper(
     plain = descends and is_plain_descent(loss, optimizer, batch_size)
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
-            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}, which can only "
+            f"stepper must be 'auto' or a stepper that supports these settings, got {stepper!r}, which can only "
             "train the hidden layer of a two-layer network by plain full-batch descent on the squared loss."
         )
     if batch_size is not None and descends:
@@ -59,7 +60,7 @@ def choose_stepper(
             return DelayedStepper(network, loss, batch_size)
     elif stepper == "delayed":
         raise ValueError(
-            f"stepper must be 'auto' or a stepper that supports this training, got {stepper!r}, which can only "
+            f"stepper must be 'auto' or a stepper that supports these settings, got {stepper!r}, which can only "
             "train the hidden layer of a two-layer network by plain mini-batch descent."
         )
     if stepper == "autodiff" or not plain:

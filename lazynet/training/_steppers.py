@@ -1,7 +1,7 @@
 """Steppers, which train a member one step at a time, by autodiff or with a hand-written gradient.
 
 A stepper turns variables into a state, advances the state, and turns it back into variables. Its methods are pure and
-traced. They take data as arguments and never close over the data; otherwise, compiled programs would store the data as
+traced. They take data as arguments and never close over it; otherwise, compiled programs would store the data as
 constants.
 """
 
@@ -35,7 +35,7 @@ class Member(NamedTuple):
     Attributes:
         variables: Initial variables.
         key: Random key for drawing the mini-batches.
-        context: Pytree of arrays that the measures use for comparison.
+        context: Pytree of arrays with which measurements are compared.
     """
 
     variables: Variables
@@ -89,7 +89,7 @@ class Stepper(Protocol):
             state: State before the step.
             member: Network to train.
             shared: Arrays that all members share.
-            t: Number of the step, a scalar integer array that starts at 0.
+            t: Step number, a scalar integer array; the first step is 0.
 
         Returns:
             The state after the step, and the loss and squared gradient norm before the step.
@@ -149,8 +149,8 @@ class Stepper(Protocol):
 class AutodiffStepper:
     """Stepper for any network, loss and optax optimizer, on the full batch or on mini-batches.
 
-    Each epoch draws a new permutation of the examples and divides it into mini-batches; the last n mod B examples are
-    left out of that epoch. The gradient of a summed loss is scaled by n / B.
+    In each epoch, a new permutation of the examples is drawn and divided into mini-batches; the last n mod B examples
+    are left out of that epoch. The gradient of a summed loss is scaled by n / B.
 
     Attributes:
         network: Network to train.
@@ -204,7 +204,7 @@ class AutodiffStepper:
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """Return the number of operations needed to compute one gradient on a batch."""
         n, d = arrays["x"].shape
-        # Only networks are asked, not their Taylor polynomials.
+        # This method is called only for networks, not for their Taylor polynomials.
         return gradient_operations(cast(Network, self.network), self.batch_size or n, d)
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
@@ -227,9 +227,9 @@ class HiddenStepper:
     """Plain full-batch descent on the squared loss, with a hand-written gradient for the hidden weights.
 
     With pre-activations Z = W X', residual r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, where
-    c = alpha / sqrt(m). The state keeps the slopes sigma'(Z), so a step costs only two matrix products. The units are
-    processed in blocks that fit in the cache. If the rank of the inputs is below d, inputs and weights are rotated
-    into the row space of the inputs, which changes neither Z nor the displacement of the weights.
+    c = alpha / sqrt(m). The state includes the slopes sigma'(Z), so a step requires only two matrix products. The units
+    are processed in blocks that fit in the cache. If the rank of the inputs is less than d, inputs and weights are
+    rotated into the row space of the inputs, which changes neither Z nor the displacement of the weights.
 
     Attributes:
         network: Two-layer network whose hidden weights are trained.
@@ -242,7 +242,7 @@ class HiddenStepper:
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Return the inputs and their coordinates in the row space.
 
-        If the rank is below d, the arrays also include the basis of the row space, of shape (d, rank).
+        If the rank is less than d, the arrays also include the basis of the row space, of shape (d, rank).
         """
         basis = row_space(x)
         if basis.shape[1] == x.shape[1]:
@@ -331,11 +331,11 @@ class HiddenStepper:
         values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
         # On a CPU, this product is ten times as fast as the transposed product.
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
-        # The slopes of relu are 0 or 1; stored as bytes, they need only a quarter of the memory traffic.
+        # The slopes of relu are 0 or 1; storing them as bytes reduces memory traffic to a quarter.
         return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
-        """Return the part of the matrix G that belongs to each block."""
+        """Return the part of the matrix G for each block."""
         blocks = zip(slopes, self._blocks(readout), strict=True)
         return [block.astype(residual.dtype) * (a @ residual) for block, a in blocks]
 
@@ -345,7 +345,7 @@ class PreactivationStepper(HiddenStepper):
     """Plain full-batch descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
     This stepper is equivalent to `HiddenStepper`, but needs 2 n^2 m operations per step instead of 4 n rank m, which is
-    cheaper if n < 2 rank. The state keeps the sum of G over steps, from which the weights are recovered as
+    cheaper if n < 2 rank. The state includes the sum of G over steps, from which the weights are recovered as
     W = W_0 - eta c (sum G) X.
     """
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lazynet.typing import AnyArray
 
-# Number of units per block, and the largest number of blocks; networks too wide for this limit use larger blocks.
+# Number of units per block, and maximum number of blocks; networks too wide for this limit use larger blocks.
 BLOCK, MOST_BLOCKS = 1024, 16
 
 
@@ -21,12 +21,12 @@ class Units:
     """Partition of the hidden units of a network into blocks that fit in the cache.
 
     Blocks are separate arrays, which a step need not copy; their number is limited because each block adds to the
-    compile time. If there are several devices, each holds the blocks of its own units. If the number of devices divides
-    the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device, and sums
-    over the blocks agree to the last digit.
+    compile time. If there are several devices, each stores the blocks of its own units. If the number of devices
+    divides the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device,
+    and sums over the blocks agree to the last digit.
 
     Attributes:
-        mesh: Mesh with an axis "neuron" over which the units are sharded, or None for one device.
+        mesh: Mesh with an axis "neuron" along which the units are sharded, or None for one device.
     """
 
     mesh: Mesh | None = None
@@ -73,7 +73,7 @@ class Units:
             function: Function that is called as `function(*units, *replicated)` on each device. The first axis of every
                 array that it returns must run over units or blocks.
             units: Arrays whose first axis runs over units or blocks.
-            replicated: Arrays that every device holds in full.
+            replicated: Arrays that every device stores in full.
 
         Returns:
             The function's result for all units.

@@ -326,7 +326,7 @@ def test_a_checkpoint_with_other_blocks_is_not_resumed(key):
     measure, steps = Recorder(NETWORK), np.array([0, 2, 9])
     first = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(None))
     assert 0 < saved["done"] < 9
-    with pytest.warns(UserWarning, match=r"^A checkpoint was saved on a different number of devices"):
+    with pytest.warns(UserWarning, match=r"^A checkpoint was saved with a different number of devices"):
         restarted = simulate(one_block, measure, pack, shared, steps, checkpoint=InMemory(dict(saved)))
     np.testing.assert_allclose(restarted.records["f"], first.records["f"], rtol=1e-5, atol=1e-6)
     resumed = simulate(blocks, measure, pack, shared, steps, checkpoint=InMemory(dict(saved)))

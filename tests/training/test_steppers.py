@@ -203,7 +203,7 @@ NOT_PLAIN = {
 def test_other_training_uses_autodiff(case):
     network, loss, optimizer, batch_size = NOT_PLAIN[case]
     for name in ("hidden", "preactivation") if case == "batches" else ("hidden", "preactivation", "delayed"):
-        with pytest.raises(ValueError, match=r"^stepper must be 'auto' or a stepper that supports this training"):
+        with pytest.raises(ValueError, match=r"^stepper must be 'auto' or a stepper that supports these settings"):
             choose_stepper(network, loss, replace(optimizer, stepper=name), batch_size, X)
     for name in ("auto", "autodiff"):
         chosen = choose_stepper(network, loss, replace(optimizer, stepper=name), batch_size, X)
