@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> Any:
-    """Return the command that the arguments specify; if they are invalid, print one line on stderr and return None."""
+    """Return the command that the arguments specify; if they are invalid, print one line to stderr and return None."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -97,7 +97,7 @@ def parse(arguments: list[str] | None) -> Any:
 
 
 def _processor() -> str:
-    """Return a name for the processor type; machines that share a home folder may have different processors."""
+    """Return a name for the processor type; machines that share a home directory may have different processors."""
     description = platform.machine() + platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         description += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

@@ -21,7 +21,7 @@ FAILED_CHECK, BAD_INPUT, OUT_OF_TIME, INTERRUPTED = 1, 2, 3, 130
 
 
 def _default(text: str) -> str:
-    """Return the help text for a flag's default, or an empty text if the flag is off or omitted by default."""
+    """Return the help text for a flag's default, or an empty string if the flag is off or omitted by default."""
     return "" if text in ("None", "False", "True", "") else f"(default: {text})"
 
 
@@ -51,7 +51,7 @@ class Source:
 
     dataset: Annotated[str, tyro.conf.arg(help=f"Data set: {one_of(DATASETS)}.")] = "digits"
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
-    """Classes to distinguish. A class may be a group of labels, such as 0,2,4, or one of the words even or odd."""
+    """Classes to distinguish. A class may be a group of labels, such as 0,2,4, or the word even or odd."""
     n_test: OptionalInt = None
     """Number of test examples; the first examples of these classes are used."""
 
@@ -70,11 +70,11 @@ class Data(Source):
 
 @dataclass
 class Network:
-    """Settings of a two-layer network, excluding its width."""
+    """Settings for a two-layer network, excluding its width."""
 
     activation: Annotated[str, tyro.conf.arg(help=f"Activation: {one_of(ACTIVATIONS)}.")] = "relu"
     train: str = "hidden"
-    """Trained layers: one of hidden, readout or both."""
+    """Layers to train: hidden, readout or both."""
     init_scale: float = 1.0
     """Scale kappa of the hidden weights, which are initialized from N(0, kappa^2)."""
     output_scale: float = 1.0
@@ -101,7 +101,7 @@ class Folder:
     resume: Switch = False
     """Resume the run in --out, or start a new run if there is none."""
     max_seconds: OptionalFloat = None
-    """Time limit in seconds, after which the run stores its state in --out and ends with exit code 3."""
+    """Time limit in seconds, after which the run stores its state in --out and exits with code 3."""
 
     def open(self, shard: tuple[int, int] | None = None) -> lz.RunFolder | None:
         """Return the run folder, or None if --out is not given.
@@ -129,7 +129,7 @@ class Stopped(Exception):
     """
 
     def __init__(self, reason: str, code: int) -> None:
-        """Create the error; the reason is printed as one line on stderr."""
+        """Create the error; the reason is printed as one line to stderr."""
         super().__init__(reason)
         self.code = code
 
@@ -152,7 +152,7 @@ def stoppable(out: Path | None) -> Iterator[None]:
 
 
 def progress_in(out: Path) -> str:
-    """Return text that says how much of the run in a folder is done, and what to do next."""
+    """Return text that says how much of the run in a folder is complete, and what to do next."""
     store = Store(out)
     if store.kind == REPRODUCTION:
         parts = len(list((out / PARTS).glob("*/result.nc")))
@@ -177,5 +177,5 @@ def print_plan(jobs: list[Job], as_json: bool) -> int:
 
 
 def print_json(**values: Any) -> None:
-    """Print the values as one JSON object on stdout."""
+    """Print the values as one JSON object to stdout."""
     print(json.dumps(values))

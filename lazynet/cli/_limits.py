@@ -28,7 +28,7 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 class LimitCommand:
     """Predict how an infinitely wide network trains on a whole data set, with true labels and with random labels.
 
-    All 60,000 training images of MNIST take about four minutes and 10 GB on two cores; use --n-train to select fewer.
+    All 60,000 MNIST training images take about four minutes and 10 GB on two cores; use --n-train to select fewer.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -36,7 +36,7 @@ class LimitCommand:
     steps: int = 100_000
     """Number of steps of full-batch gradient descent."""
     snapshots: int = 200
-    """Number of log-spaced steps to predict."""
+    """Number of log-spaced steps at which predictions are made."""
     learning_rate: OptionalFloat = None
     """Learning rate for the loss 1/2 sum (f - y)^2; by default 1 / lambda_max of the kernel."""
     dtype: str = "float32"
@@ -44,12 +44,12 @@ class LimitCommand:
     storage: OptionalText = None
     """Where to store the kernel: memory, devices, disk, or none to recompute it; by default, the fastest that fits."""
     tolerance: OptionalFloat = None
-    """Largest error of the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
+    """Largest error in the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
-    """Print the minimum memory and operations that the run needs, and exit."""
+    """Print the minimum memory and number of operations that the run needs, and exit."""
 
     def run(self) -> int:
         """Run the prediction and return the exit code."""

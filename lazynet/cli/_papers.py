@@ -35,10 +35,10 @@ class Reproduce:
     paper: tyro.conf.Positional[Literal["arora2019", "li2018"]]
     """Paper: arora2019 (Arora et al., Fine-Grained Analysis) or li2018 (Li and Liang, SGD on Structured Data)."""
     size: Literal["tiny", "small", "paper"] = "small"
-    """Size: tiny takes a minute without downloads, small ten minutes on two cores; paper uses the paper's data."""
+    """Size: tiny (one minute, no downloads), small (ten minutes on two cores) or paper (the paper's data)."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     plan: Switch = False
-    """Print the memory and operations that the reproduction needs, and exit."""
+    """Print the memory and number of operations that the reproduction needs, and exit."""
     check: Switch = False
     """Exit with code 1 if a claim fails."""
     json: Switch = False

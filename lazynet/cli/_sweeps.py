@@ -44,17 +44,17 @@ class Sweep:
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
     n_train: Ints = (256,)
-    """Number of training examples; several values make an axis, and smaller sets are drawn from the largest."""
+    """Number of training examples; several values add an axis, and smaller sets are drawn from the largest."""
     activation: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(metavar="STR ...", help=f"Activation: {one_of(ACTIVATIONS)}; several make an axis."),
+        tyro.conf.arg(metavar="STR ...", help=f"Activation: {one_of(ACTIVATIONS)}; several values add an axis."),
     ] = ("relu",)
     train: str = "hidden"
-    """Trained layers: one of hidden, readout or both."""
+    """Layers to train: hidden, readout or both."""
     init_scale: Floats = (1.0,)
-    """Scale kappa of the hidden weights, which are initialized from N(0, kappa^2); several values make an axis."""
+    """Scale kappa of the hidden weights, which are initialized from N(0, kappa^2); several values add an axis."""
     output_scale: Floats = (1.0,)
-    """Factor alpha that multiplies the output; several values make an axis."""
+    """Factor alpha that multiplies the output; several values add an axis."""
     widths: Ints = (64, 128, 256, 512, 1024, 2048, 4096)
     """Widths of the networks, in hidden units."""
     seeds: int = 8
@@ -62,18 +62,18 @@ class Sweep:
     steps: int = 1000
     """Number of training steps."""
     snapshots: OptionalInt = None
-    """Number of log-spaced steps at which to measure; by default 20, or more for long training."""
+    """Number of log-spaced steps at which to measure; by default 20, or more for longer training."""
     learning_rate: Floats = ()
-    """Learning rate for 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several values make an axis."""
+    """Learning rate for 1/2 sum (f - y)^2, by default 1 / lambda_max of the kernel; several values add an axis."""
     label_noise: Floats = (0.0,)
-    """Fraction of the training labels to redraw at random; several values make an axis."""
+    """Fraction of the training labels to redraw at random; several values add an axis."""
     batch_size: Ints = ()
-    """Number of examples in a batch, by default all of them; several values make an axis."""
+    """Number of examples per batch, by default all of them; several values add an axis."""
     optimizer: Annotated[str, tyro.conf.arg(help=f"Optimizer: {one_of(OPTIMIZERS)}.")] = "sgd"
     momentum: Floats = (0.0,)
-    """Momentum of sgd, at least 0 and below 1; several values make an axis."""
+    """Momentum for sgd, at least 0 and below 1; several values add an axis."""
     dtype: str = "float32"
-    """Precision of the training: float32 or float64. Kernels and predictions are always float64."""
+    """Training precision: float32 or float64. Kernels and predictions are always float64."""
     stop_loss: OptionalFloat = None
     """Stop training a network when its loss is at most this value."""
     stop_gradient: OptionalFloat = None
@@ -88,13 +88,13 @@ class Sweep:
     """Number of training examples on which to measure, by default all of them; requires --no-predictions."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     shard: OptionalText = None
-    """Compute only part k of N in --out, given as k/N; `lazynet merge` assembles the parts."""
+    """Compute only shard k of N in --out, given as k/N; `lazynet merge` assembles the result."""
     check: Switch = False
     """Exit with code 1 if an "equal" row or an inequality fails."""
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
-    """Print the minimum memory and operations that the run needs, and exit."""
+    """Print the minimum memory and number of operations that the run needs, and exit."""
 
     def run(self) -> int:
         """Run the sweep and return the exit code."""
@@ -118,7 +118,7 @@ class Sweep:
         """Return the specification of the sweep that the flags request.
 
         Raises:
-            ValueError: If a flag has a value that is not allowed.
+            ValueError: If a flag has an invalid value.
         """
         source = self.data
         axes: dict[str, list[Any]] = {}
@@ -164,7 +164,7 @@ class Merge:
     """Assemble the result of a study from the cells that its shards have stored in a folder."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study, which was given to its shards as --out."""
+    """Folder of the study, given to its shards as --out."""
     check: Switch = False
     """Exit with code 1 if an "equal" row or an inequality fails."""
     json: Switch = False
@@ -183,7 +183,7 @@ class Status:
     """Print the progress of the study stored in a folder, or the progress of each part of a reproduction."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study or the reproduction, which was given as --out."""
+    """Folder of the study or the reproduction, originally given as --out."""
     json: Switch = False
     """Print one JSON object."""
 
@@ -196,7 +196,7 @@ class Status:
             raise ValueError(f"{str(self.folder)!r} does not contain a study.")
         status, how, cells = store.status(), "run its command again with --resume", "cells"
         if store.kind == MAP:
-            # The cells of a map are those of the sweep over its grid. The number of sweeps that follow is not known.
+            # The cells of a map are those of the sweep over its grid. The number of subsequent sweeps is unknown.
             grid = Store(self.folder / GRID).status()
             status = grid._replace(running=status.running, result=status.result)
             how, cells = "call lazynet.laziness_map again with resume=True", "cells of the grid"

@@ -37,12 +37,13 @@ class CellCheckpoint:
             stored = _checkpointer().restore(self._folder / str(steps[-1]))
             content = np.asarray(stored["content"]).tobytes()
             intact = np.asarray(stored["sha256"]).tobytes() == hashlib.sha256(content).digest()
-        # Damaged files can make orbax raise many different types of errors.
+        # Damaged files can cause orbax to raise many different types of errors.
         except Exception:
             intact = False
         if not intact:
             warnings.warn(
-                f"The checkpoint in {str(self._folder)!r} is damaged, so its cell is recomputed from the beginning.",
+                f"The checkpoint in {str(self._folder)!r} is damaged, so its cell will be recomputed from the "
+                "beginning.",
                 stacklevel=2,
             )
             self.clear()
@@ -68,7 +69,7 @@ class CellCheckpoint:
             with _checkpointer() as checkpointer:
                 checkpointer.save(self._folder / str(step), tree, force=True)
         except OSError as error:
-            # The study continues, because the checkpoint is needed only to resume the study.
+            # The study continues, because the checkpoint is needed only for resuming it.
             warnings.warn(f"A checkpoint could not be written: {error}", stacklevel=2)
             return
         finally:
@@ -91,7 +92,7 @@ class Budget:
     """A checkpoint that is also due when time runs out; saving the state then ends the study."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
-        """Combine a checkpoint with a deadline measured by `time.monotonic`."""
+        """Combine a checkpoint with a deadline, given as a value of `time.monotonic()`."""
         self._checkpoint, self._deadline = checkpoint, deadline
 
     def part(self, name: str) -> "Budget":

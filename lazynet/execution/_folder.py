@@ -1,4 +1,4 @@
-"""The folder in which a study is stored, and options to resume the study, share its work and limit its running time."""
+"""The folder in which a study is stored, and options for resuming it, dividing its work and limiting its run time."""
 
 import os
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from typing import Any
 class RunFolder:
     """A folder for a study that can be stopped, resumed and shared among several processes.
 
-    Every finished cell is stored immediately, with a checksum, and the state of a long cell is stored once a minute. On
-    machines of the same kind, a resumed study gives the same result, bit for bit, as an uninterrupted study.
+    Every finished cell is stored immediately, with a checksum, and the state of a long-running cell is stored once a
+    minute. On machines of the same kind, the result of a resumed study is bit-for-bit identical to that of an
+    uninterrupted study.
 
     Args:
         path: Path of the folder.
         resume: Whether the folder may already exist. If it does, it must belong to the same study, and only the missing
             cells are computed.
-        shard: (k, N), to compute only the k-th of N shares of the cells. All N processes share the folder, so it may
-            already exist. The study returns None, and `lazynet.merge_shards` assembles the result.
+        shard: A pair (k, N), to compute only the k-th of N shards of the cells. All N processes share the folder, so it
+            may already exist. The study returns None, and `lazynet.merge_shards` assembles the result.
         max_seconds: Time limit in seconds, after which the study stores its state and raises TimeoutError.
 
     Raises:
@@ -75,7 +76,7 @@ def as_run_folder(out: Any) -> RunFolder | None:
         A `RunFolder`, or None if `out` is None.
 
     Raises:
-        ValueError: If `out` is neither a path, a `RunFolder` nor None.
+        ValueError: If `out` is not a path, a `RunFolder` or None.
     """
     return out if out is None or isinstance(out, RunFolder) else RunFolder(out)
 

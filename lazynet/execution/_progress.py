@@ -121,7 +121,7 @@ class TaskProgress:
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1, and otherwise the number of products computed so far.
+            amount: Fraction completed if at most 1, otherwise the number of products computed so far.
         """
         self._bar.stage(self._name, stage, amount)
 
@@ -133,7 +133,7 @@ class TaskProgress:
             flops: Floating-point operations per step, or None if the number is unknown.
 
         Returns:
-            A function that is called with the number of newly completed steps.
+            A function to be called with the number of newly completed steps.
         """
         begin: float | None = None
         steps_since = 0
@@ -164,7 +164,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str) -> float:
-    """Measure the speed of 2048 x 2048 matrix products on all devices together.
+    """Measure the speed of 2048 x 2048 matrix products across all devices.
 
     Args:
         dtype: Dtype of the matrices, "float32" or "float64".
@@ -190,7 +190,7 @@ def _product(a: Array) -> Array:
 
 
 class Stages:
-    """A status line that shows the current stage of a job, provided that stderr is a terminal."""
+    """A status line that shows the current stage of a job if stderr is a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
         """Create a status line.
@@ -221,7 +221,7 @@ class Stages:
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1, and otherwise the number of products computed so far. Defaults to
+            amount: Fraction completed if at most 1, otherwise the number of products computed so far. Defaults to
                 None, in which case only the stage is shown.
         """
         if self._shown:

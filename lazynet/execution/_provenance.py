@@ -13,7 +13,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazyn
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of the packages used for computation, keyed by the names of the attributes in a result."""
+    """Return the versions of the packages used for computation, keyed by the attribute names in a result."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -21,7 +21,7 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
     """Return the provenance of a result.
 
     Args:
-        settings: Settings of the study as a JSON string.
+        settings: The study's settings as a JSON string.
         dtype: Dtype in which networks are trained.
         begun: Time at which the study started, in seconds since the epoch.
 

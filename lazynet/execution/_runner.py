@@ -17,8 +17,8 @@ from lazynet.execution._store import Arrays, Store, finished_store, open_store
 from lazynet.experiment import agreed, agreed_text, is_first, together
 from lazynet.typing import Result
 
-# Maximum number of compiled programs to keep. Before one more is compiled, all of them are released. JAX itself never
-# frees compiled programs, and the programs for one width take about 20 MB.
+# Maximum number of compiled programs to keep. Before another one is compiled, all of them are released. JAX itself
+# never frees compiled programs, and the programs for one width take about 20 MB.
 MOST_PROGRAMS = 8
 
 
@@ -34,7 +34,7 @@ class Task(NamedTuple):
         program: Key that identifies the compiled programs that the task uses.
         group: Name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
-        losses: Function (arrays) -> final losses of the members, keyed by member name. The progress bar shows them.
+        losses: Function (arrays) -> the members' final losses, keyed by member name. The progress bar shows them.
     """
 
     key: str
@@ -76,7 +76,7 @@ class Study(Protocol):
         """Return the specification of the study.
 
         Returns:
-            Canonical JSON that is equal for equal studies.
+            Canonical JSON, which is the same for identical studies.
         """
         ...
 
@@ -129,7 +129,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         with together():
             if folder is not None and is_first():
                 store = stack.enter_context(open_store(folder, study.kind, study.request()))
-        # All processes use the record of the first process.
+        # All processes use the first process's record.
         record = json.loads(json.dumps(study.begin({} if store is None else store.record)))
         with together():
             if store is not None:
@@ -154,12 +154,12 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
 def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Result:
     """Assemble the result of a study from the cells that its shards have stored.
 
-    The files of the result are written to the folder.
+    The result files are written to the folder.
 
     Args:
         out: The folder that all shards share.
         output_of: Function that returns the `Output` for a given kind of study. It raises a ValueError if shards of
-            this kind cannot be merged.
+            such a study cannot be merged.
 
     Returns:
         The result, an `xarray.Dataset`.
@@ -177,8 +177,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:
             raise ValueError(
-                f"{str(out)!r} lacks {len(missing)} of {len(cells)} cells, the first of which is cell {missing[0]}. To "
-                "compute only the missing cells, run the shards again."
+                f"{str(out)!r} is missing {len(missing)} of {len(cells)} cells, the first of which is cell "
+                f"{missing[0]}. To compute only the missing cells, run the shards again."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])
         store.finish(output.files(result))
@@ -225,7 +225,7 @@ def _run_tasks(
     progress: bool,
     deadline: float,
 ) -> list[Arrays]:
-    """Return the arrays of this shard's cells, in order.
+    """Return the arrays for this shard's cells, in order.
 
     If there are several processes, only the first returns the arrays of cells that were already stored.
     """
@@ -245,7 +245,7 @@ def _run_tasks(
                     programs.release()
                     compiled.clear()
                 compiled.add(task.program)
-                # On several hosts, no process holds all members of a pack, so no process can save their state.
+                # With multiple hosts, no process holds all members of a pack, so no process can save their state.
                 keep = store is not None and jax.process_count() == 1
                 budget = Budget(store.checkpoint(task.key), deadline) if store is not None and keep else None
                 arrays = task.compute(bar.of_task(task.name), budget)

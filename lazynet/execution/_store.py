@@ -21,7 +21,7 @@ from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
 from lazynet.typing import Result
 
-# Arrays of a cell, keyed by name.
+# A cell's arrays, keyed by name.
 Arrays = dict[str, np.ndarray]
 LOCK = "lock"
 # Number of attempts to acquire a lock, and seconds between attempts.
@@ -36,7 +36,7 @@ class Status(NamedTuple):
 
     Attributes:
         finished: Number of cells that are stored and intact.
-        damaged: Number of stored cells that have a wrong checksum and will be computed again.
+        damaged: Number of stored cells that have an incorrect checksum and will be recomputed.
         cells: Total number of cells.
         running: Whether a process is working on the study.
         result: Whether result.nc exists.
@@ -52,8 +52,8 @@ class Status(NamedTuple):
 class Store:
     """The files of a study: settings.json, one file in cells/ for each finished cell, and finally result.nc.
 
-    Every file is written under a temporary name and then renamed. The name of a cell's file contains the key of the
-    cell and the SHA-256 hash of the file's contents.
+    Every file is written under a temporary name and then renamed. The name of a cell's file contains the cell's
+    key and the SHA-256 hash of the file's contents.
 
     Attributes:
         path: The folder.
@@ -105,7 +105,7 @@ class Store:
                 number generator.
 
         Warns:
-            UserWarning: If the study was begun with different versions of the packages.
+            UserWarning: If the study was begun with different package versions.
         """
         if not self.content:
             content = {
@@ -116,7 +116,7 @@ class Store:
                 "versions": versions(),
             }
             text = json.dumps({**content, "hash": _hash(content)}, indent=1) + "\n"
-            # All shards use the packs that the first shard has chosen.
+            # All shards use the packs chosen by the first shard.
             with suppress(FileExistsError):
                 write_file(self._file, text.encode(), link=True)
             self.content = self._read()
@@ -179,7 +179,7 @@ class Store:
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
             warnings.warn(
-                f"{file.name} in {str(self._cells)!r} is damaged, so its cell is computed again.", stacklevel=4
+                f"{file.name} in {str(self._cells)!r} is damaged, so its cell will be recomputed.", stacklevel=4
             )
             file.unlink()
         return arrays
@@ -211,10 +211,10 @@ class Store:
         return CellCheckpoint(self.path / "checkpoints" / key)
 
     def finish(self, files: Mapping[str, bytes]) -> None:
-        """Write the files of the result and remove the checkpoints.
+        """Write the result files and remove the checkpoints.
 
         Args:
-            files: Contents of the files, keyed by file name.
+            files: File contents, keyed by file name.
         """
         for name, content in files.items():
             write_file(self.path / name, content)
@@ -271,7 +271,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
             specification.
 
     Yields:
-        The store, which holds the lock until the context is left.
+        The store. The folder stays locked until the context exits.
 
     Raises:
         ValueError: If the folder must be new but already exists, contains anything other than this study, or is in use
@@ -315,7 +315,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write figures to the subfolder figures/ of a folder as PNG files.
+    """Write figures as PNG files to the figures/ subfolder of a folder.
 
     Args:
         out: Path of the folder, which must exist.
@@ -386,7 +386,7 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
                         f"Another process is working on {str(file.parent)!r}; wait for it to finish or use a different "
                         "folder."
                     ) from None
-                # A process that only tests the lock holds it very briefly, so it is worth trying again.
+                # A process that only tests the lock holds it very briefly, so retrying is worthwhile.
                 time.sleep(PAUSE)
         yield
 

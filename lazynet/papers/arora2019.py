@@ -33,14 +33,14 @@ __all__ = ["SIZES", "jobs", "reproduce"]
 LABELS = ("true", "random", "worst")
 NETWORK = lz.TwoLayer(width=2)
 KERNEL: Any = lz.analytic_kernel(NETWORK)
-# Initial scales of the weights. The paper uses the last scale.
+# Initial weight scales. The paper uses the last scale.
 KAPPAS = (1.0, 0.1, 0.01)
-# For each data set, the kinds of labels for which widths of 1024 and above show the exponent of Theorem 4.1.
+# For each data set, the label types for which widths of 1024 and above show the exponent of Theorem 4.1.
 ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("true", "random")}
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Largest gap at which a mode is said to follow the kernel. The gap is relative to the initial size of the mode or of
+# Largest gap at which a mode counts as following the kernel. The gap is relative to the initial size of the mode or of
 # the average mode, whichever is larger.
 MODE_GAP = 0.02
 
@@ -65,7 +65,7 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
     return reproduction
 
 
-# Section 4 and appendix C: speed of learning, and movement of the weights.
+# Section 4 and appendix C: learning speed and weight movement.
 
 
 def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> None:
@@ -153,12 +153,12 @@ def _ratio(gap: DataArray) -> float:
 def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
     """Return the last step at which each mode is still within MODE_GAP of the prediction of Theorem 4.1.
 
-    The axes of the array "last_step" are the kind of labels, the width and the mode.
+    The axes of the array "last_step" are label type, width and mode.
 
     Args:
         work: Storage for the parts of the reproduction.
         name: Name of the data set.
-        size: Settings of the networks.
+        size: Settings for the networks.
         kernel: Function that maps inputs to the kernel matrix of the theorem.
     """
     data = images(name, size.n)
@@ -189,7 +189,7 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
 
 
 def movement(name: str, x: np.ndarray, sweeps: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and the claim about the share of flipped signs."""
+    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and the claim about the fraction of flipped signs."""
     # The sweep measures ||H(0) - H|| relative to ||H||. In a symmetric network, only half of the units are independent.
     bounds = [concentration_bound(x @ x.T, width // 2, DELTA) for width in sweeps["true"].width.values.tolist()]
     distance = sweeps["true"].initial_kernel_error.transpose("width", "seed") * np.linalg.norm(KERNEL(x))
@@ -245,9 +245,9 @@ def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproducti
 
 
 def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
-    """Return the data with a portion of the training and test labels drawn at random.
+    """Return the data with the given fraction of the training and test labels drawn at random.
 
-    Labels that are random at some portion are also random at every larger portion.
+    Labels that are random for some fraction are also random for every larger fraction.
     """
     train, test = jax.random.split(jax.random.key(draw))
     y, y_test = lz.label_noise(data.y_train, portion, train), lz.label_noise(data.y_test, portion, test)
@@ -255,7 +255,7 @@ def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
 
 
 def noise(data: lz.Dataset, draws: int) -> Arrays:
-    """Return the curves of Figure 2, complexity and test errors, for infinite width and training time.
+    """Return the curves of Figure 2, complexity and test errors, at infinite width and training time.
 
     All values are averaged over draws.
     """
@@ -281,7 +281,6 @@ def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
     def compute(seed: int, portion: float) -> Arrays:
         noisy = with_noise(data, portion, seed)
         result = lz.sweep(NETWORK, noisy, size.widths, [seed], size.steps, progress=False)
-        assert result is not None  # Only shards and hosts other than the first have no result.
         end, bound = result.isel(step=-1), population_bounds(result, DELTA)[-1, 0, -1]
         parts = {"complexity": end.complexity, "error": end.test_error[-1, 0], "kernel_error": end.kernel_test_error}
         return {part: value.values for part, value in parts.items()} | {"bound": np.asarray(bound)}
@@ -291,17 +290,17 @@ def noisy_networks(work: Work, name: str, size: Networks) -> Arrays:
 
 
 def tracked(place: str, noisy: Arrays, limit: float) -> Claim:
-    """Return the claim from Figure 2 that complexity follows the test error."""
+    """Return the claim from Figure 2 that complexity tracks the test error."""
     correlation = float(scipy.stats.spearmanr(noisy["complexity"], noisy["error"]).statistic)
     return Claim(f"Figure 2, {place}", "rank correlation of complexity and test error", correlation, ">=", limit)
 
 
 def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator[Claim]:
-    """Yield the claims of Theorem 5.1: complexity follows the test error, and the bound exceeds the test error."""
+    """Yield the claims of Theorem 5.1: complexity tracks the test error, and the bound exceeds the test error."""
     yield tracked(f"{name}, kernel of {n} images", noisy, 0.97)
     bound = np.array([population_bound(0.0, n, value * np.sqrt(n / 2), DELTA) for value in noisy["complexity"]])
     note = f"{bound[0]:.2f} for true labels; vacuous for {np.sum(bound >= 1)} of {len(bound)} portions"
-    # Vacuous bounds, which are at least 1, cannot fail and are left out. If all bounds are vacuous, use the smallest.
+    # Vacuous bounds, which are at least 1, cannot fail and are omitted. If all bounds are vacuous, use the smallest.
     sound = bound < 1 if bound.min() < 1 else bound == bound.min()
     above = float(np.max((noisy["error"] / bound)[sound]))
     yield Claim(f"Theorem 5.1, {name}", "test error over its bound with constants", above, "<=", 1.0, note)

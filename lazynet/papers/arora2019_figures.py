@@ -47,7 +47,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Draw the movement and its bounds, the change in the kernel, and the share of flipped signs at each kappa."""
+    """Draw the movement and its bounds, the change in the kernel, and the fraction of flipped signs at each kappa."""
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")

@@ -29,8 +29,8 @@ class Size(NamedTuple):
         n: Numbers of points.
         dims: Dimensions of the points.
         samples: Number of times the points are drawn.
-        width: Width of finite networks.
-        steps: Number of training steps for finite networks.
+        width: Width of the finite networks.
+        steps: Number of training steps for the finite networks.
     """
 
     n: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 # Number of images, which is also the number of hidden units.
 PAPER_N = 10_000
-# Number of coordinates of an image and number of training steps in Figure 1 (a, c).
+# Number of coordinates per image and number of training steps in Figure 1 (a, c).
 PAPER_NETWORKS = {"mnist": (784, 1_000_000), "cifar10": (3072, 300_000)}
 # Values in Figure 2 at 0, 10, ..., 100% random labels, and eigenvalues in Figure 1 (b, d), keyed by their index.
 PAPER_NOISE = {

@@ -27,7 +27,7 @@ class Size(NamedTuple):
         many: Networks for Theorem 4.1, trained on more images.
         modes: Networks that are compared with the kernel mode by mode.
         scales: Networks trained at each initial scale kappa.
-        noisy: Networks trained at each portion of random labels; each seed has its own draw of the labels.
+        noisy: Networks trained with each fraction of random labels; each seed has its own draw of the labels.
         n_kernel: Number of training images for the kernel limit.
         n_test: Number of test images for the kernel limit.
         draws: Number of draws of label noise.
@@ -91,7 +91,7 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and operations that a reproduction of the given size needs.
+    """Return the memory and the number of operations needed for a reproduction of the given size.
 
     If the size is "paper", the list also includes the paper's own networks, although they are not trained.
     """

@@ -19,7 +19,7 @@ class Claim:
         measured: Measured value.
         relation: Relation that the claim asserts between `measured` and `limit`, "<=" or ">=".
         limit: Value with which `measured` is compared.
-        note: Further numbers, as text.
+        note: Additional numbers, as text.
     """
 
     name: str
@@ -76,7 +76,7 @@ def exponent(values: DataArray) -> float:
 
 
 def as_plain(value: Any) -> Any:
-    """Convert arrays and NumPy scalars to JSON types, and replace numbers that are not finite with None."""
+    """Convert arrays and NumPy scalars to JSON types, and replace non-finite numbers with None."""
     if isinstance(value, dict):
         return {str(name): as_plain(item) for name, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):

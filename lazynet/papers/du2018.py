@@ -21,7 +21,7 @@ from lazynet.typing import Figure, Result
 EPOCHS = 100
 # Fraction of the initial loss below which float32 cannot distinguish a loss from zero.
 RESOLVED = 1e-6
-# Approximate largest share of flipped signs in Figure 1 (b).
+# Approximate maximum fraction of flipped signs in Figure 1 (b).
 FLIPS = 0.02
 
 

@@ -2,8 +2,9 @@
 
 The hidden layer of a two-layer ReLU network is trained by SGD with eta ~ 1 / m on the softmax cross-entropy. The
 network learns a mixture of separated components in a number of steps that does not depend on the width m (Theorem 4.1),
-because most activation patterns do not change (Lemma 5.1, the coupling). The relative movement and the share of changed
-patterns decrease as m^(-1/2), and the weight update has the same rank as the data: k classes times l components.
+because most activation patterns do not change (Lemma 5.1, the coupling). The relative movement and the fraction of
+changed patterns decrease as m^(-1/2), and the weight update has the same rank as the data: k classes times l
+components.
 """
 
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def learned(place: str, result: Result, early: Result) -> Iterator[Claim]:
 
 
 def slopes(place: str, result: Result, moved: dict[str, str], band: float) -> Iterator[Claim]:
-    """Yield the claims of sections 5 and 6: the share of changed patterns and the movement decrease as m^(-1/2)."""
+    """Yield the claims of sections 5 and 6: the fraction of changed patterns and the movement decrease as m^(-1/2)."""
     for name, variable in moved.items():
         end = result[variable].isel(step=-1)
         # If any network diverged, no exponent is fitted, because the other networks are not a random sample.

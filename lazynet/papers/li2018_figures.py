@@ -26,7 +26,7 @@ PAPER_ACCURACY = {2000: 0.906, 10_000: 0.932, 18_000: 0.940}
 PAPER_DATA = Mixture(1000, 1000, 10, 2)
 # Position of a legend below the axes.
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
-# Rounding error of singular values, relative to the largest singular value.
+# Rounding error in singular values, relative to the largest singular value.
 ROUNDING = 1e-7
 
 
@@ -97,7 +97,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw the singular values of the update at each width, and shade the range between the extremes over seeds.
+    """Draw the singular values of the update at each width, and shade the range over seeds.
 
     Also draw the singular values of the weights at the largest width.
     """
@@ -152,7 +152,7 @@ def draw_structure(
 ) -> Figure:
     """Draw how the variance, the number of clusters and random labels affect learning.
 
-    The last panel shows how the share of coupled units depends on the width (Lemma 5.1).
+    The last panel shows how the fraction of coupled units depends on the width (Lemma 5.1).
     """
     figure, axes_list = panels(3, "Sections 4 to 6: poorer structure, and the coupling", rows=2)
     by_sigma, by_clusters, random, against_sigma, against_clusters, coupled = axes_list

@@ -16,7 +16,7 @@ from lazynet.typing import DataArray, Result
 
 NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
-# Measures of movement: names in the paper, and the corresponding variables of a result.
+# Measures of movement: names in the paper, and the corresponding variables in a result.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
 # Number of training examples on which networks are measured.
 MEASURED = 100
@@ -32,7 +32,7 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
     Args:
         size: Parameters of the mixture. By default, n training examples and n test examples are drawn.
         n_train: Number of training examples, if different from n.
-        more: Further arguments for `lazynet.mixture`.
+        more: Additional arguments for `lazynet.mixture`.
     """
     n, dim, classes, components = size
     return lz.mixture(n_train or n, n, dim, jax.random.key(0), classes, components, **more)

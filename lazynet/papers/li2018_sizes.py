@@ -7,7 +7,8 @@ from lazynet.plan import Job
 # These learning rates correspond to 10 / m and 4000 / m in the paper, which draws the initial weights from N(0, I / m).
 ETA, BATCH = 10.0, 16
 IMAGES_ETA, IMAGES_BATCH = 4000.0, 64
-# Speed relative to a large matrix product; it is low because batches are small and wide networks exceed the cache.
+# Speed relative to that of a large matrix product; it is low because batches are small and wide networks do not fit in
+# cache.
 SHARE = 1 / 3
 
 

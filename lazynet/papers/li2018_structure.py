@@ -92,7 +92,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def coupled(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
-    """Return the share of units whose gradient equals the pseudo-gradient on the training examples."""
+    """Return the fraction of units whose gradient equals the pseudo-gradient on the training examples."""
     return coupled_neurons(weights(variables, "hidden"), weights(variables_0, "hidden"), data.x_train)
 
 
@@ -185,10 +185,10 @@ def crossing(data: lz.Dataset) -> Claim:
 
 
 def coupling(exact: Result) -> Claim:
-    """Return the claim of Lemma 5.1 at sigma = 0: a share 1 - O(m^(-1/2)) of the units is coupled.
+    """Return the claim of Lemma 5.1 at sigma = 0: a fraction 1 - O(m^(-1/2)) of the units is coupled.
 
     A unit is coupled if its activation pattern is the same as at initialization on all k l examples. If few units are
-    coupled, the movement is proportional to -log(share) rather than to 1 - share.
+    coupled, the movement is proportional to -log(fraction) rather than to 1 - fraction.
     """
     share = exact.coupled.isel(step=-1)
     slope, shares = exponent(-np.log(share)), ", ".join(f"{value:.3f}" for value in share.mean("seed").values)

@@ -20,7 +20,7 @@ from lazynet.measures import label_result
 from lazynet.typing import Result
 
 REPRODUCTION = "reproduction"
-# Subfolder of the parts.
+# Subfolder for the parts.
 PARTS = "parts"
 
 
@@ -46,11 +46,12 @@ class Work:
             size: Name of the size of the reproduction.
             folder: Folder in which to store the parts, or None to keep them in memory.
             report: Function that is called with the number and name of each part before the part is computed.
-            max_seconds: Time limit in seconds for parts that are stored in a folder. After this time, no part and no
-                cell of a part begins, sweeps store their state, and a TimeoutError is raised.
+            max_seconds: Time limit in seconds for parts that are stored in a folder. After this time, no new part or
+                cell is started, sweeps store their state, and a TimeoutError is raised.
 
         Raises:
-            ValueError: If the folder contains a different reproduction, or results of a different version of the code.
+            ValueError: If the folder contains a different reproduction, or results from a different version of
+                the code.
         """
         self._folder, self._report, self._count, self._stack = folder, report, 0, ExitStack()
         self._deadline = inf if max_seconds is None else time.monotonic() + max_seconds

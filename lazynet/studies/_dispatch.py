@@ -1,4 +1,4 @@
-"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch on the kind of the result."""
+"""`lz.verify`, `lz.plot` and `lz.merge_shards`, which dispatch on the result's kind."""
 
 from contextlib import suppress
 from importlib import import_module
@@ -35,14 +35,14 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     Their 95% intervals come from a bootstrap over seeds. Gaps are judged by the maximum, because the theorems bound the
     supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
 
-    A row in the verdict holds if its whole interval lies within the band around the prediction (for "at most" rows,
-    below the upper end of the band), and fails if the whole interval lies outside. Otherwise the row is undecided. A
+    A row in the verdict holds if its entire interval lies within the band around the prediction (for "at most" rows,
+    below the upper end of the band), and fails if the entire interval lies outside. Otherwise the row is undecided. A
     row that would hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory
     predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
-        band: Largest allowed distance between the fitted and the predicted exponent, positive.
+        band: Largest allowed distance between the fitted and predicted exponents; must be positive.
         corrections: Whether to also fit the form a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at
             infinite width (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the
             status of the row.
@@ -127,7 +127,7 @@ def merge_shards(out: str | Path) -> Result:
     Raises:
         ValueError: If the folder does not contain a study whose shards can be merged, if it contains a result with a
             newer schema, if a process is still working on the study, if a cell is missing or damaged, or if a quantity
-            of the study is not registered.
+            used in the study is not registered.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -155,7 +155,7 @@ def _check_stored_result(file: Path) -> None:
 
 
 def _output_of(kind: str) -> Output:
-    """Return the functions that assemble the result of a kind of study and its files.
+    """Return the functions that assemble the result and the files for a kind of study.
 
     Raises:
         ValueError: If shards of this kind cannot be merged.

@@ -1,4 +1,4 @@
-"""Tasks that train packs of networks, shared by the studies over widths and seeds."""
+"""Tasks that train packs of networks, shared by studies over widths and seeds."""
 
 import json
 import warnings
@@ -13,7 +13,7 @@ from lazynet.typing import DataArray
 
 
 def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
-    """Return the learning rates at each point of the study, by width.
+    """Return the learning rates at each point in the study, keyed by width.
 
     The rates are read from the stored record. If the record is empty, they are computed.
     """
@@ -31,8 +31,8 @@ def pack_task(
         spec: The specification of the study.
         number: Index of the pack.
         pack: The pack of networks.
-        compute: Function compute(progress, checkpoint) that returns the arrays of the pack.
-        losses: Function that takes these arrays and returns the final loss of each network.
+        compute: Function compute(progress, checkpoint) that returns the pack's arrays.
+        losses: Function that takes these arrays and returns each network's final loss.
     """
     point = spec.points[pack.point]
 
@@ -54,7 +54,7 @@ def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return half the sum of squared errors for each network, as an array of shape (member,).
 
     Args:
-        predictions: Predictions of the networks, (member, n) or (member, n, k).
+        predictions: The networks' predictions, (member, n) or (member, n, k).
         y: Targets, (n,) or (n, k).
     """
     return np.sum((predictions - y).reshape(len(predictions), -1) ** 2, axis=1) / 2

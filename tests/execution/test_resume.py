@@ -158,7 +158,7 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
     file.write_bytes({"flipped": bytes(content), "short": content[:-3], "empty": b""}[damage])
     assert Store(out).status()[:2] == (2, 1)
     computed.clear()
-    with pytest.warns(UserWarning, match=r"000001-.* is damaged, so its cell is computed again"):
+    with pytest.warns(UserWarning, match=r"000001-.* is damaged, so its cell will be recomputed"):
         assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2)]
     assert Store(out).status()[:2] == (3, 0)
@@ -246,7 +246,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_used(tmp_path):
         content = np.array(stored["content"])
         content[len(content) // 2] ^= 1
         checkpointer.save(tmp_path / "000001" / "5", stored | {"content": content}, force=True)
-    with pytest.warns(UserWarning, match="is damaged, so its cell is recomputed from the beginning"):
+    with pytest.warns(UserWarning, match="is damaged, so its cell will be recomputed from the beginning"):
         assert kept.load() is None
     assert not (tmp_path / "000001").exists()
 
@@ -261,7 +261,7 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written(monkeypatch, tmp_path
     for file in (tmp_path / "000001").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="is damaged, so its cell is recomputed from the beginning"):
+    with pytest.warns(UserWarning, match="is damaged, so its cell will be recomputed from the beginning"):
         assert kept.load() is None
     assert kept.load() is None
 
@@ -341,11 +341,11 @@ def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path
     second.rename(second.with_name(f"{first.name[:6]}{second.name[6:]}"))
     (out / "cells" / "notes-of-mine.npz").write_bytes(b"")
     assert Store(out).status()[:3] == (1, 2, 3)
-    with pytest.raises(ValueError, match="lacks 2 of 3 cells"):
+    with pytest.raises(ValueError, match="is missing 2 of 3 cells"):
         lz.merge_shards(out)
     assert Store(out).status()[:3] == (1, 2, 3)
     computed.clear()
-    with pytest.warns(UserWarning, match="is damaged, so its cell is computed again"):
+    with pytest.warns(UserWarning, match="is damaged, so its cell will be recomputed"):
         assert_same(resumed(out), uninterrupted)
     assert computed == [(16, 2), (16, 2)]
 

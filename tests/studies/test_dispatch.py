@@ -125,5 +125,5 @@ def test_a_result_of_a_newer_schema_is_not_replaced(tmp_path):
         lz.merge_shards(tmp_path)
     for content in (b"damaged", b""):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="lacks 1 of 1 cells"):
+        with pytest.raises(ValueError, match="is missing 1 of 1 cells"):
             lz.merge_shards(tmp_path)

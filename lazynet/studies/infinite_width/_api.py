@@ -37,10 +37,10 @@ def infinite_width(
         data: The data, with labels as targets.
         steps: Number of training steps.
         snapshots: Number of log-spaced steps at which predictions are made.
-        learning_rate: eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
+        learning_rate: Learning rate eta for the loss 1/2 sum ||f - y||^2; defaults to 1 / lambda_max.
         dtype: Dtype of the kernel's entries, "float64" or "float32".
         storage: How to store the kernel, as in `lazynet.kernel_operator`.
-        tolerance: Tolerance of the predictions, as in `lazynet.kernel_descent`.
+        tolerance: Tolerance for the predictions, as in `lazynet.kernel_descent`.
         out: A new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder` to resume a prediction or
             limit its run time. The two cells share one kernel, so the first shard computes both of them.
         progress: Whether to show progress on a terminal.
@@ -48,9 +48,9 @@ def infinite_width(
     Returns:
         An `xarray.Dataset`, or None in a shard and on all hosts but the first.
 
-        - Over `labels` (true, random) and `step`: train_loss and train_error.
-        - Over `step`, for the true labels: test_loss and test_error.
-        - Over `labels`: complexity, which is NaN if the kernel is singular.
+        - By `labels` (true, random) and `step`: train_loss and train_error.
+        - By `step`, for the true labels: test_loss and test_error.
+        - By `labels`: complexity, which is NaN if the kernel is singular.
         - Scalar: lambda_max.
 
         The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error` (relative) each
@@ -58,10 +58,10 @@ def infinite_width(
         the attribute `resolved_loss` may consist entirely of prediction error.
 
     Raises:
-        ValueError: If an argument is invalid, if the targets are not labels, if the network has no analytic kernel, or
+        ValueError: If an argument is invalid, if the targets are not labels, if the network has no analytic kernel,
             if there is not enough memory, if `out` contains a different study, or if another process is working on
             `out`. The error is raised before any work starts.
-        TimeoutError: If the time limit of `out` expires before a cell begins; the prediction can be resumed.
+        TimeoutError: If the time limit of `out` expires before a cell starts; the prediction can be resumed.
 
     Warns:
         UserWarning: If the kernel is singular, or if a tolerance cannot be reached.
@@ -95,13 +95,13 @@ def check_infinite_width(
 
     Args:
         network: Network of any width.
-        data: Training and test set.
+        data: The training and test sets.
         steps: Number of training steps.
         snapshots: Number of log-spaced steps at which predictions are made.
         learning_rate: Learning rate eta, or None for the default.
         dtype: Dtype of the kernel's entries, "float64" or "float32".
-        storage: Storage of the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
-        tolerance: Tolerance of the predictions, as in `lazynet.kernel_descent`, or None for the default.
+        storage: How to store the kernel's entries, as in `lazynet.kernel_operator`, or None for the default.
+        tolerance: Tolerance for the predictions, as in `lazynet.kernel_descent`, or None for the default.
 
     Returns:
         The analytic kernel, as returned by `lazynet.analytic_kernel`.

@@ -22,13 +22,13 @@ from lazynet.typing import Result
 
 KIND = "infinite_width"
 LABELS = ("true", "random")
-# Relative tolerance of the complexity. The predictions have a separate tolerance in `kernel_descent`.
+# Relative tolerance for the complexity. The predictions have a separate tolerance in `kernel_descent`.
 COMPLEXITY_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class InfiniteWidth:
-    """Full-batch descent for an infinitely wide network, with the labels of a data set and with random labels.
+    """Full-batch descent for an infinitely wide network, with a data set's labels and with random labels.
 
     Attributes:
         network: The network.
@@ -38,8 +38,8 @@ class InfiniteWidth:
         snapshots: Number of log-spaced steps at which predictions are made.
         learning_rate: Learning rate eta, or None for 1 / lambda_max.
         dtype: Dtype of the kernel's entries.
-        storage: How to store the kernel, or None for the fastest way that fits in memory.
-        tolerance: Tolerance of the predictions, or None for the default.
+        storage: How to store the kernel, or None for the fastest option that fits in memory.
+        tolerance: Tolerance for the predictions, or None for the default.
     """
 
     kind: ClassVar[str] = KIND
@@ -152,7 +152,7 @@ class InfiniteWidth:
 
 
 def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.ndarray) -> Arrays:
-    """Return the losses and error rates of predictions.
+    """Return the losses and error rates for the predictions.
 
     The predictions alternate between outputs for true labels and outputs for random labels.
     """

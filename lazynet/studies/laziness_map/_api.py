@@ -1,4 +1,4 @@
-"""`lazynet.laziness_map`: how far kernels move at each width and output scale, and where networks stop being lazy."""
+"""`lazynet.laziness_map`: the kernel change at each width and output scale, and where networks stop being lazy."""
 
 import json
 import time
@@ -47,7 +47,7 @@ from lazynet.training import Stop
 from lazynet.typing import MaybeNone, Result
 
 KIND = "laziness_map"
-# Subfolder of the sweep at the given output scales.
+# Subfolder for the sweep over the given output scales.
 GRID = "map"
 # The bisection stops when the scales at the ends of the bracket differ by less than this factor.
 NEAR = 1.05
@@ -55,7 +55,7 @@ NEAR = 1.05
 NO_GRADIENT = 1e-15
 # Training has stalled if the loss has not fallen by a thousandth within this number of steps.
 STILL = 1000
-# If the fitted exponent is below the prediction by more than this amount, the result states a reason.
+# If the fitted exponent is below the prediction by more than this amount, the result gives a reason.
 BAND = 0.1
 # Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
@@ -65,7 +65,7 @@ Round = dict[int, tuple[float, np.ndarray]]
 
 
 class MapStatus(IntEnum):
-    """How the training of a network ended, as stored in the variable `status`."""
+    """How a network's training ended, as stored in the variable `status`."""
 
     FITTED = 0
     UNFINISHED = 1
@@ -75,7 +75,7 @@ class MapStatus(IntEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings that all sweeps of a map share.
+    """Settings shared by all sweeps in a map.
 
     Attributes:
         network: The family of networks.
@@ -104,7 +104,7 @@ class Setting:
     ) -> Result | None:
         """Train networks by gradient flow and return the result at the last step.
 
-        The result is None on all processes but the first.
+        The result is None in all processes but the first.
 
         Args:
             network: The family of networks.
@@ -138,7 +138,7 @@ class Setting:
 
     @property
     def _training(self) -> dict[str, Any]:
-        """The arguments of `lazynet.sweep` that say how networks are trained and measured."""
+        """The arguments of `lazynet.sweep` that specify how networks are trained and measured."""
         return {
             "optimizer": "flow",
             "measure": Measure(predictions=False),
@@ -178,7 +178,7 @@ def laziness_map(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Result | MaybeNone:
-    """Map how far kernels move and how well networks generalize at each width m and output scale alpha.
+    """Map how much kernels change and how well networks generalize at each width m and output scale alpha.
 
     Networks alpha (f - f_0) are trained on the squared loss 1/2 sum ||alpha (f - f_0) - y||^2 until only a small
     fraction of the initial loss remains (Chizat, Oyallon and Bach 2019; Geiger et al. 2019). They are trained by
@@ -192,7 +192,7 @@ def laziness_map(
         data: The training and test examples.
         widths: Numbers of hidden units.
         output_scales: At least two values of alpha.
-        seeds: Number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
         change: Relative kernel change that defines the boundary.
         fitted: Fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: Maximum number of training steps.
@@ -205,12 +205,13 @@ def laziness_map(
     Returns:
         An `xarray.Dataset`, or None in a shard and on all hosts but the first.
 
-        - Over width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
+        - By width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
           unfinished (after the last step), diverged, and dead (training stalled before the network fitted its data).
-        - Over width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
+        - By width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
           test_error, relative_displacement, time and, if measured, activation_flips.
-        - Over width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit.
-        - Over width and `round`, the round of the bisection: tried_scale. Over width, `round` and seed: tried_change.
+        - By width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit
+          their data.
+        - By width and `round`, the round of the bisection: tried_scale. By width, `round` and seed: tried_change.
 
         The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. It is the negative of
         the boundary's predicted exponent. If no exponent is predicted, the fitted exponent is used instead; if there is
@@ -219,7 +220,7 @@ def laziness_map(
         The other attributes are change; boundary_exponent; boundary_exponent_low and boundary_exponent_high, the ends
         of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel
         change from the mean curve over m^p alpha; collapse_exponent, the p with the smallest spread; and reason, a
-        known reason for a boundary that is steeper than predicted.
+        known explanation for a boundary that is steeper than predicted.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on
@@ -312,7 +313,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
 
     Args:
         setting: The settings of the map.
-        result: The map at the given scales, or None on all processes but the first.
+        result: The map at the given scales, or None in all processes but the first.
         scales: The given scales, in ascending order.
         change: The kernel change that defines the boundary.
 
@@ -337,7 +338,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
 
 
 def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, float]:
-    """Return the midpoint of the bracket, a geometric mean, for each width at which bisection continues."""
+    """Return the geometric mean of the bracket's ends for each width at which bisection continues."""
     middles = {}
     for width in result.width.values.tolist():
         scales, changes = _curve(result, rounds, width)
@@ -373,7 +374,7 @@ def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray,
 
 
 def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: float) -> Result:
-    """Return the map with the boundary, its exponent, and measures of how closely the curves of all widths collapse."""
+    """Return the map with the boundary, its exponent, and measures of how closely the curves collapse across widths."""
     widths, given_up = result.width.values, _given_up(rounds)
     curves = [_curve(result, rounds, width) for width in widths.tolist()]
     changes = [values * (np.nan if width in given_up else 1) for width, (_, values) in zip(widths, curves, strict=True)]

@@ -46,7 +46,7 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
     """Return the two neighboring scales between which the change falls below a level for the last time.
 
-    Scales at which the change is NaN are left out. The result is None if the change never falls below the level, or if
+    Scales at which the change is NaN are omitted. The result is None if the change never falls below the level, or if
     it is not below the level at the largest scale.
     """
     finite = np.isfinite(change)
@@ -102,7 +102,7 @@ def collapse_spread(
     changes: Float[np.ndarray, "w a"],
     exponent: float,
 ) -> float:
-    """Return the RMS deviation of the curves at all widths from their mean curve.
+    """Return the RMS deviation of the curves for all widths from their mean curve.
 
     Each curve is the log of the change as a function of the control parameter m^exponent * alpha. Curves are compared
     in the range where all widths have values. The result is NaN if there is no such range or only one width.
@@ -159,7 +159,7 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 
 
 def why_steeper(settings: dict[str, Any]) -> str:
-    """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
+    """Return the reason a boundary is steeper than predicted, or an empty string if no reason is known.
 
     If only the hidden layer of a two-layer relu network is trained, the kernel is a sum over units of products of
     slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of

@@ -107,7 +107,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
 
 
 def _collapse(result: Result) -> str:
-    """Return the title of the panel with the collapsed kernel-change curves, which states the spread of the curves."""
+    """Return the title of the panel with the collapsed kernel-change curves, which gives the spread of the curves."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"
@@ -115,7 +115,7 @@ def _collapse(result: Result) -> str:
 
 
 def _finding(result: Result) -> str:
-    """Return the title, which states the exponent of the boundary."""
+    """Return the title, which gives the exponent of the boundary."""
     settings, attrs = settings_of(result), result.attrs
     n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
     head = (

@@ -41,10 +41,11 @@ def line_ensemble(
     Args:
         network: The family of networks; its own width is replaced by each of `widths`. If the initialization is
             symmetric, the infinite-width limit is not random.
-        data: The training examples, for full-batch descent on the squared loss; the test examples are ignored.
+        data: The training examples, used for full-batch descent on the squared loss; the test examples are ignored.
         ends: The inputs x_1 and x_2, each of shape (d,).
         widths: Numbers of hidden units.
-        seeds: Number of seeds, which are then 0 .. seeds - 1, or a list of seeds. At least two seeds are required.
+        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds. At least two
+            seeds are required.
         steps: Number of training steps.
         places: Values of a; by default 51 equally spaced values from -2 to 3.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them.
@@ -57,10 +58,10 @@ def line_ensemble(
         An `xarray.Dataset`, or None in a shard and on all hosts but the first. Multiple outputs are stored along the
         dimension `output`.
 
-        - Over width, seed, step and place: prediction.
-        - Over width, step and place: mean and deviation.
-        - Over step and place, and over width if the limit depends on the width: kernel_mean and kernel_deviation.
-        - Over width and step, averaged over places: gap_squared, gap_bias_squared and gap_variance. The last two are
+        - By width, seed, step and place: prediction.
+        - By width, step and place: mean and deviation.
+        - By step and place, and by width if the limit depends on the width: kernel_mean and kernel_deviation.
+        - By width and step, averaged over places: gap_squared, gap_bias_squared and gap_variance. The last two are
           unbiased estimates, so the estimate of a small squared bias may be negative. With at least three
           seeds, the jackknife standard errors of these estimates are gap_bias_squared_error and gap_variance_error.
 
@@ -111,6 +112,6 @@ def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray
     zero = ~inputs.any(axis=1)
     if zero.any():
         raise ValueError(
-            f"places must avoid the zero input, at which the kernel is undefined, got {coordinates[zero][0]:g}."
+            f"places must not include the zero input, at which the kernel is undefined, got {coordinates[zero][0]:g}."
         )
     return inputs, coordinates

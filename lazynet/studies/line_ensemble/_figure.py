@@ -19,7 +19,7 @@ def plot_line(result: Result) -> Figure:
 
     The mean over networks is a solid line with a band of plus or minus two standard deviations, the infinite-width
     limit is dashed, and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error
-    bars of plus or minus two standard errors. Estimates that are not positive are left out.
+    bars of plus or minus two standard errors. Non-positive estimates are omitted.
 
     Args:
         result: Result of `lazynet.line_ensemble`. If there are several outputs, only the first is drawn.

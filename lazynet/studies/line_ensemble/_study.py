@@ -23,13 +23,13 @@ LIMIT = "limit"
 
 @dataclass(frozen=True)
 class LineEnsemble:
-    """Networks evaluated on the line through two inputs. The points on the line are the test rows of the spec's data.
+    """Networks evaluated on the line through two inputs. The points on the line are the test rows in the spec's data.
 
     Attributes:
         spec: The specification of the networks and their training.
         ends: The two inputs, (2, d).
         places: The coordinate of each test row on the line.
-        references: The infinite-width kernels, which the cells share.
+        references: The infinite-width kernels, shared by all cells.
     """
 
     kind: ClassVar[str] = KIND
@@ -88,7 +88,7 @@ class LineEnsemble:
         return arrays | {"gap": _gap(trained, line, limit, rate, training.snapshot_steps)}
 
     def _limit(self, rates: dict[int, float], progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return the mean and standard deviation of infinitely wide networks.
+        """Return the mean and standard deviation of the outputs of infinitely wide networks.
 
         The mean has shape (width, step, place, ...), and the standard deviation has shape (width, step, place).
         """
@@ -150,7 +150,7 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return predictions at each width and seed, their statistics, and the parts of their distance from the limit."""
+    """Return predictions at each width and seed, their statistics, and the components of their gap to the limit."""
     widths = plan.settings["widths"]
 
     def stacked(name: str) -> np.ndarray:

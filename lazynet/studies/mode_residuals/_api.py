@@ -49,13 +49,13 @@ def mode_residuals(
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
     result of `lazynet.train` with full-batch descent on the squared loss, `k` is a kernel on the training set, and `y`
     are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is due
-    to changes in the network's own kernel. The result then has no dimensions `width` and `seed`.
+    to changes in the network's own kernel. The result then does not have the dimensions `width` and `seed`.
 
     Args:
         network: The family of networks; its own width is replaced by each of `widths`.
-        data: The training examples, for full-batch descent on the squared loss; the test examples are ignored.
+        data: The training examples, used for full-batch descent on the squared loss; the test examples are ignored.
         widths: Numbers of hidden units.
-        seeds: Number of seeds, which are then 0 .. seeds - 1, or a list of seeds.
+        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
         steps: Number of training steps.
         kernel: Kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`; by default, the analytic kernel.
         tolerance: Largest gap at which a mode still counts as following the kernel.
@@ -69,13 +69,13 @@ def mode_residuals(
         An `xarray.Dataset` in float64, or None in a shard and on all hosts but the first. Modes are numbered from 1 to
         n, starting with the largest eigenvalue. If a network diverged, its values are NaN or infinite.
 
-        - Over `width`, `seed`, `step` and `mode`, and over `output` if there are several outputs: residual and
+        - By `width`, `seed`, `step` and `mode`, and by `output` if there are several outputs: residual and
           kernel_residual.
-        - Over `width`, `seed`, `step` and `mode`: gap, the distance between the two residuals divided by
-          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here r_0 is the initial residual. If a mode's initial residual is below
+        - By `width`, `seed`, `step` and `mode`: gap, the distance between the two residuals divided by
+          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here, r_0 is the initial residual. If a mode's initial residual is below
           the average size, its gap is therefore relative to the average size.
-        - Over `width`, `seed` and `mode`: last_step_held.
-        - Over `mode`, and over `width` if the kernel depends on the width: eigenvalue.
+        - By `width`, `seed` and `mode`: last_step_held.
+        - By `mode`, and by `width` if the kernel depends on the width: eigenvalue.
 
     Raises:
         ValueError: If an argument is invalid. The error is raised before any work starts.
@@ -129,7 +129,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         The result of `mode_residuals` without the dimensions `width` and `seed`.
 
     Raises:
-        ValueError: If the run was not trained by plain descent, if shapes do not agree, if the kernel is not a finite
+        ValueError: If the run was not trained by plain descent, if shapes do not match, if the kernel is not a finite
             symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
     """
     import xarray

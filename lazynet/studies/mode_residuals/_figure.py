@@ -45,9 +45,9 @@ def plot_modes(result: Result) -> Figure:
 
 
 def _finding_by_width(result: Result) -> str:
-    """Return the title, which states the share of modes that follow the kernel to the last step.
+    """Return the title, which gives the fraction of modes that follow the kernel through the last step.
 
-    The share is stated for the largest and the smallest width.
+    The fraction is given for the largest and the smallest width.
     """
     settings = json.loads(result.attrs["settings"])
     stayed = (result.last_step_held == result.step[-1]).mean(["seed", "mode"]).values
@@ -74,7 +74,7 @@ def _draw_widths(axes: Axes, result: Result) -> None:
 
 
 def _finding(result: Result) -> str:
-    """Return the title, which states how many modes follow the kernel to the last step."""
+    """Return the title, which says how many modes follow the kernel through the last step."""
     settings = json.loads(result.attrs["settings"])
     stayed = result.last_step_held.values == result.step.values[-1]
     squares = _start(result) ** 2

@@ -37,7 +37,7 @@ class ModeResiduals:
         spec: The specification of the networks and their training.
         kernel: Spectrum of the kernel on the training set, or None for the analytic kernel at each width.
         tolerance: Largest gap at which a mode still counts as following the kernel.
-        references: The infinite-width kernels, which the cells share.
+        references: The infinite-width kernels, shared by all cells.
     """
 
     kind: ClassVar[str] = KIND

@@ -41,7 +41,7 @@ def sweep(
         network: The family of networks; its own width is replaced by each of `widths`.
         data: The training and test examples.
         widths: Numbers of hidden units.
-        seeds: A list of seeds, or an integer that stands for the seeds 0 .. seeds - 1.
+        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
         steps: Number of training steps.
         learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width.
             Defaults to 1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0
@@ -51,12 +51,12 @@ def sweep(
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
-        batch_size: Number of examples in a batch; defaults to the full batch.
+        batch_size: Number of examples per batch; defaults to the full batch.
         axes: Mapping from names to lists of values. The names may be fields of the network, n_train, label_noise,
             learning_rate, batch_size, optimizer, and fields of `lazynet.Optimizer`. Networks are trained at every
             combination of values, and each name with several values becomes a dimension of the result. Networks with
             the same width and seed share their random draws: the examples for a smaller n_train are a random subset of
-            the examples for a larger n_train, and the labels changed by a smaller label_noise (the share of training
+            the examples for a larger n_train, and the labels changed by a smaller label_noise (the fraction of training
             labels that are redrawn) are a subset of the labels changed by a larger label_noise. A value that is a
             function is labeled with the function's name.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
@@ -72,10 +72,10 @@ def sweep(
     Returns:
         An `xarray.Dataset`. A shard, and every host except the first (see `jax.distributed`), returns None instead. The
         dimensions are width, seed and step, followed by the axes with several values, in the given order.
-        `lazynet.measures.catalogue()` describes the variables. Measures of the networks have the dimensions width, seed
-        and step; predictions for the infinite-width limit have only the dimensions on which they depend. Everything is
-        float64. If a network diverges, its values are NaN from its `stopped_step` onward. Variables that require
-        full-batch descent are NaN at other batch sizes.
+        `lazynet.measures.catalogue()` describes the variables. Measurements of the networks have the dimensions width,
+        seed and step; predictions for the infinite-width limit have only the dimensions on which they depend. All
+        values are float64. If a network diverges, its values are NaN from its `stopped_step` onward. Variables that
+        require full-batch descent are NaN at other batch sizes.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on

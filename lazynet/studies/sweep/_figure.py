@@ -21,13 +21,13 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.studies.sweep._verdict import Verdict, entry_of, quantity_of, reduce_steps, verify_sweep
 from lazynet.typing import Axes, Figure, Result
 
-# Levels that the title may state, in order of preference.
+# Levels that the title may mention, in order of preference.
 CHANGES = {
     "activation_flips": "of signs flipped",
     "kernel_drift": "of the kernel changed",
     "relative_displacement": "of the norm of the weights moved",
 }
-# Colors and markers of the layers. Any further layers are not drawn.
+# Colors and markers of the layers. Additional layers are not drawn.
 LAYER_COLORS, LAYER_MARKERS = (BLUE, ORANGE, PURPLE, "black", "gray", "brown"), ("o", "s", "D", "p", "<", ">")
 
 
@@ -137,7 +137,7 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():
         values = reduce_steps(quantity_of(result, quantity))
-        # The mean that is fitted is either drawn whole or not at all.
+        # The mean that is fitted is drawn either in full or not at all.
         mean, values = values.mean("seed"), values.where(values < DRAWN)
         mean = mean.where(mean < DRAWN)
         if not mean.max() > 0:

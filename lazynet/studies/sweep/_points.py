@@ -30,7 +30,7 @@ def at_one_point(result: Result) -> Result:
             f"result must have no axes other than width and seed, got {', '.join(axes)}. Select one point, for example "
             f"with result.sel({values})."
         )
-    # Kernel descent describes only full-batch training. Its variables are NaN at other batch sizes of the same sweep.
+    # Kernel descent describes only full-batch training. Its variables are NaN at other batch sizes in the same sweep.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
         absent = [name for name, quantity in catalogue().items() if quantity.full_batch]
         return result.drop_vars(absent, errors="ignore")
@@ -53,7 +53,7 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """Return the settings of a result, including the value of each axis that has only one.
+    """Return the settings of a result, including the value of each axis that has only one value.
 
     If the result has only one point, the settings also include the traits of that point.
     """

@@ -8,7 +8,7 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.theory._bounds import population_bound
 from lazynet.typing import DataArray, Result
 
-# Settings of the networks that the theorem covers.
+# Settings for the networks that the theorem covers.
 MODEL = {"activation": "relu", "train": "hidden", "readout": "sign", "output_scale": 1.0, "outputs": 1}
 # Smallest radius, which is used if no unit has moved.
 STILL = 1e-9
@@ -30,8 +30,8 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         The bound for each width, seed and step, as float64. A bound of 1 or more is vacuous.
 
     Raises:
-        ValueError: If the theorem does not cover the networks or the loss, if measures were taken on only some of the
-            training examples, or if the result has axes other than width and seed.
+        ValueError: If the theorem does not cover the networks or the loss, if the quantities were measured on only
+            some of the training examples, or if the result has axes other than width and seed.
 
     >>> import lazynet as lz
     >>> from lazynet.studies.sweep import population_bounds

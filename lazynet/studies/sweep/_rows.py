@@ -29,7 +29,7 @@ class Row:
         low: Lower end of the 95% interval for the fitted exponent.
         high: Upper end of the 95% interval for the fitted exponent.
         local: Exponent between the two largest widths.
-        band: Largest allowed distance between the fitted and the predicted exponent.
+        band: Largest allowed distance between the fitted and predicted exponents.
         reduction: How values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
         last_step_held: Latest step such that the row holds at every snapshot up to it, or None if no step qualifies.

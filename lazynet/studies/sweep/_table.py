@@ -34,7 +34,7 @@ def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band:
 
 
 def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: float) -> list[str]:
-    """Return the table of exponents at infinite width as lines of text. It is empty if there are no exponents."""
+    """Return the table of exponents at infinite width as lines of text, or an empty list if there are no exponents."""
     if not corrections:
         return []
     table = [_correction(name, correction, seeds, band) for name, correction in corrections.items()]
@@ -46,7 +46,7 @@ def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: fl
 
 
 def inequalities_text(inequalities: Sequence[Inequality]) -> list[str]:
-    """Return the table of inequalities as lines of text. It is empty if there are no inequalities."""
+    """Return the table of inequalities as lines of text, or an empty list if there are no inequalities."""
     if not inequalities:
         return []
     table = [(i.name, _number(i.left), _number(i.right), _number(i.ratio), i.status, i.note) for i in inequalities]

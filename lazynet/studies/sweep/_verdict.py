@@ -44,10 +44,10 @@ class Verdict:
         levels: Quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
             RMS of the targets.
         band: Half-width of the band around each predicted exponent.
-        widths: Widths of the sweep, ascending.
+        widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
         diverged: Number of members that diverged. A row with a diverged member never holds.
-        corrections: Exponent of each row at infinite width, fitted with a correction to scaling, or None if
+        corrections: Exponent for each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
     >>> import lazynet as lz
@@ -109,7 +109,7 @@ class Verdict:
         """Convert the verdict to JSON.
 
         Returns:
-            A JSON string in which numbers that are not finite are null.
+            A JSON string in which non-finite numbers are null.
         """
         content = asdict(self) | {"passed": self.passed}
         if self.corrections is None:
@@ -185,7 +185,7 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Return the exponents of a sweep's layers and scales.
+    """Return the exponents for a sweep's layers and scales.
 
     Args:
         result: Result of a sweep at a single point.
@@ -206,7 +206,7 @@ def scaling_of(result: Result) -> Scaling | None:
         if scale not in result.coords:
             return 0.0
         try:
-            # A scale that is an axis of the sweep has one label, which is a text if another value is a function.
+            # A scale that is an axis of the sweep has one label, which is text if another value is a function.
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
@@ -280,7 +280,7 @@ def reduce_steps(values: DataArray) -> DataArray:
     if "step" not in values.dims:
         return values
     reduction = entry_of(str(values.name)).reduction
-    # The values of a diverged member are NaN from some step on. Its maximum over the earlier steps must not count.
+    # The values of a diverged member are NaN from some step onward. The maximum of its earlier values must not count.
     return values.max("step", skipna=False) if reduction == "maximum" else values.isel(step=STEPS[reduction])
 
 
@@ -294,7 +294,7 @@ def _levels(result: Result) -> Iterator[tuple[str, float]]:
 
 
 def _without_nan(value: Any) -> Any:
-    """Recursively replace numbers that are not finite with None."""
+    """Recursively replace non-finite numbers with None."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -35,8 +35,8 @@ class Run(NamedTuple):
         variables_0: The variables at initialization.
         snapshots: An `xarray.Dataset` with the dimension `step` and the variables train_loss, test_loss, train_error,
             test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement, activation_flips,
-            kernel_drift, and the predictions train_prediction and test_prediction. Its attribute `settings` holds the
-            settings as JSON.
+            kernel_drift, and the predictions train_prediction and test_prediction. Its attribute `settings` contains
+            the settings as JSON.
         status: "finished", "diverged" or "stopped".
 
     >>> import jax, lazynet as lz
@@ -80,7 +80,7 @@ def train(
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
-        batch_size: Number of examples in a batch; defaults to the full batch.
+        batch_size: Number of examples per batch; defaults to the full batch.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
             1.5 times the previous snapshot's step.
@@ -89,7 +89,7 @@ def train(
         dtype: "float32" or "float64".
 
     Returns:
-        A `Run`. Its measurements are float64, whatever the `dtype`.
+        A `Run`. Its measurements are float64, regardless of `dtype`.
 
     Raises:
         ValueError: If an argument is invalid. The error is raised before any work starts.
