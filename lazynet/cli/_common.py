@@ -1,7 +1,7 @@
 """Flags, exit codes and output shared by the commands."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +135,12 @@ class Stopped(Exception):
 
 
 @contextmanager
-def stoppable(out: Path | None) -> Iterator[None]:
+def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """If the time limit or an interrupt ends the run, report the progress stored in its folder.
+
+    Args:
+        out: The run's folder, or None if the run stores nothing.
+        out_of_time: Function that returns whether a TimeoutError comes from the time limit. By default, all of them do.
 
     Raises:
         Stopped: If the run can be resumed.
@@ -144,9 +148,11 @@ def stoppable(out: Path | None) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
+        if not out_of_time():
+            raise
         raise Stopped(f"out of time; {progress_in(Path(out or '.'))}", OUT_OF_TIME) from None
     except KeyboardInterrupt:
-        if out is None or not Store(out).keys:
+        if out is None or not Store(out).content:
             raise
         raise Stopped(f"interrupted; {progress_in(out)}", INTERRUPTED) from None
 

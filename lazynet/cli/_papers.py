@@ -4,24 +4,18 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from lazynet.cli._common import (
     FAILED_CHECK,
-    INTERRUPTED,
-    OUT_OF_TIME,
     Folder,
-    Stopped,
     Switch,
     print_json,
     print_plan,
-    progress_in,
+    stoppable,
 )
 from lazynet.execution import Stages, product_rate, write_figures, write_file
 from lazynet.papers.work import Work
@@ -58,7 +52,8 @@ class Reproduce:
             Stages(shown=not self.json) as stages,
             Work(self.paper, self.size, out, stages.tell, self.folder.max_seconds) as work,
         ):
-            with _stoppable(out, work):
+            # A download can also time out.
+            with stoppable(out, lambda: work.out_of_time):
                 reproduction = module.reproduce(self.size, work)
             summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}
             summary |= reproduction.summary()
@@ -74,26 +69,6 @@ class Reproduce:
             if out is not None:
                 print(f"Written to {out}: summary.json, {len(figures)} figures")
         return FAILED_CHECK if self.check and not reproduction.passed else 0
-
-
-@contextmanager
-def _stoppable(out: Path | None, work: Work) -> Iterator[None]:
-    """If the time limit or an interrupt ends the reproduction, say how to continue it.
-
-    Raises:
-        Stopped: If the reproduction can be resumed.
-    """
-    try:
-        yield
-    except TimeoutError:
-        # A download can also time out.
-        if out is None or not work.out_of_time:
-            raise
-        raise Stopped(f"out of time; {progress_in(out)}", OUT_OF_TIME) from None
-    except KeyboardInterrupt:
-        if out is None:
-            raise
-        raise Stopped(f"interrupted; use --resume to continue the reproduction in {out}", INTERRUPTED) from None
 
 
 def estimate(jobs: list[Job], rate: float) -> str:

@@ -1,10 +1,11 @@
 """A runner that reads the stored cells of a study, and computes and stores the missing cells."""
 
+from lazynet.execution._files import result_files, write_figures, write_file
 from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate
 from lazynet.execution._provenance import provenance
 from lazynet.execution._runner import Output, Study, Task, assemble_shards, run
-from lazynet.execution._store import Arrays, Store, open_store, result_files, write_figures, write_file
+from lazynet.execution._store import Arrays, Store, open_store
 
 __all__ = [
     "Arrays",

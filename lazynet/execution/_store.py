@@ -4,9 +4,7 @@ import fcntl
 import hashlib
 import io
 import json
-import os
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazynet.execution._checkpoint import CellCheckpoint
+from lazynet.execution._files import write_file
 from lazynet.execution._folder import RunFolder
 from lazynet.execution._provenance import versions
-from lazynet.typing import Result
 
 # A cell's arrays, keyed by name.
 Arrays = dict[str, np.ndarray]
@@ -314,62 +312,8 @@ def finished_store(out: str | Path) -> Iterator[Store]:
         yield Store(out)
 
 
-def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write figures as PNG files to the figures/ subfolder of a folder.
-
-    Args:
-        out: Path of the folder, which must exist.
-        figures: Matplotlib figures, keyed by file name without the extension.
-    """
-    for name, figure in figures.items():
-        folder = Path(out) / "figures"
-        folder.mkdir(exist_ok=True)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=200)
-        write_file(folder / f"{name}.png", stream.getvalue())
-
-
-def result_files(result: Result) -> dict[str, bytes]:
-    """Convert a result to the contents of a netCDF file.
-
-    Args:
-        result: Result to store, an `xarray.Dataset`.
-
-    Returns:
-        A dictionary that maps the file name result.nc to the contents of the file.
-    """
-    return {"result.nc": bytes(result.to_netcdf(engine="h5netcdf"))}
-
-
 def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file atomically: even after a power failure, it is either complete or absent.
-
-    Args:
-        file: Path of the file. Its folder must exist.
-        content: Contents of the file.
-        link: Whether to raise an error instead of replacing an existing file.
-
-    Raises:
-        FileExistsError: If `link` is True and the file exists.
-    """
-    handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.chmod(0o644)
-        if link:
-            file.hardlink_to(draft)
-        else:
-            draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 @dataclass(frozen=True)
 class Measure:
-    """What to measure for every network and compare with predictions.
+    """Quantities to measure for every network and to compare with predictions.
 
     Args:
         predictions: Whether to compare each network with its linearization and with the infinite-width limit. If no

@@ -4,9 +4,10 @@ from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
 from lazynet.training._keys import batch_key, member_key, start_key
 from lazynet.training._optimizer import OPTIMIZERS, AnyOptimizer, Optimizer, UpdateRule, get_optimizer
+from lazynet.training._preactivation import PreactivationStepper
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training._select import choose_stepper, is_plain_descent
-from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, PreactivationStepper, Stepper, row_space
+from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Member, Stepper, row_space
 from lazynet.training._units import Units
 
 __all__ = [

@@ -7,7 +7,8 @@ from lazynet.networks import Network, traits
 from lazynet.training._delayed import MIN_BLOCK_STEPS, DelayedStepper, steps_per_block
 from lazynet.training._flow import FlowStepper
 from lazynet.training._optimizer import Optimizer, UpdateRule
-from lazynet.training._steppers import AutodiffStepper, HiddenStepper, PreactivationStepper, Stepper, row_space
+from lazynet.training._preactivation import PreactivationStepper
+from lazynet.training._steppers import AutodiffStepper, HiddenStepper, Stepper, row_space
 
 
 def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) -> bool:

@@ -44,6 +44,10 @@ RENAMED: dict[str, str] = {
     "centred": "centered",
     "DeepReLU": "MLP",
 }
+# Momentum is a field of the optimizer "sgd", whose name settings state.
+OPTIMIZERS = {"momentum": "sgd", "nesterov": "sgd"}
+# A column of the table that a verdict prints.
+COLUMN = {"held to step": "holds to step"}
 
 
 def main() -> int:
@@ -115,7 +119,7 @@ def load(file: Path) -> Arrays:
 
 def compare(before: Arrays, after: Arrays) -> int:
     """Print the differences between two recordings, and return 1 if there are any."""
-    before = {renamed(name): array for name, array in before.items()}
+    before = {renamed(name): _with_current_optimizer(name, array) for name, array in before.items()}
     differing = {
         name: difference
         for name in before.keys() & after.keys()
@@ -164,6 +168,12 @@ def renamed(name: str) -> str:
     return "/".join([study, *(RENAMED.get(part, part) for part in parts)])
 
 
+def _with_current_optimizer(name: str, array: np.ndarray) -> np.ndarray:
+    if not name.endswith("attrs/settings/optimizer"):
+        return array
+    return np.array([OPTIMIZERS.get(value, value) for value in array.ravel().tolist()]).reshape(array.shape)
+
+
 def difference_of(before: np.ndarray, after: np.ndarray) -> str | None:
     """Describe how two arrays differ, or return None if the shape, the dtype and every bit are the same."""
     if before.shape != after.shape:
@@ -200,7 +210,10 @@ def _text_difference(before: np.ndarray, after: np.ndarray) -> str | None:
 
 
 def _renamed_text(text: str) -> str:
-    return re.sub(r"\w+", lambda word: RENAMED.get(word[0], word[0]), text)
+    text = re.sub(r"\w+", lambda word: RENAMED.get(word[0], word[0]), text)
+    for old, new in COLUMN.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _record_elsewhere(out: Path, module: str, checkout: Path, only: list[str] | None) -> int:

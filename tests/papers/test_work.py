@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import lazynet as lz
+from lazynet import cli
 from lazynet.execution import Store
 from lazynet.measures import SCHEMA
+from lazynet.papers import Reproduction, arora2019
 from lazynet.papers.work import REPRODUCTION, Work
 
 
@@ -135,3 +138,55 @@ def test_each_combination_of_values_is_stored_by_itself(tmp_path):
     assert computed == [(4, "random")]
     np.testing.assert_array_equal(arrays["product"], np.arange(3.0) * np.array([2, 4])[:, None, None] * np.ones((2, 1)))
     np.testing.assert_array_equal(arrays["kind"], [[4, 6], [4, 6]])
+
+
+def test_a_reproduction_that_runs_out_of_time_is_resumed(tmp_path, capsys, monkeypatch):
+    computed, out = [], tmp_path / "run"
+
+    def compute(name):
+        if name == "second" and computed == ["first"]:
+            computed.append("interrupt")
+            raise KeyboardInterrupt
+        computed.append(name)
+        return {"a": np.ones(3)}
+
+    def reproduce(size, work):
+        for name in ("first", "second"):
+            work.arrays(name, lambda name=name: compute(name))
+        return Reproduction()
+
+    monkeypatch.setattr(arora2019, "reproduce", reproduce)
+    command = ["reproduce", "arora2019", "--size", "tiny", "--resume", "--out", str(out)]
+    assert cli.main([*command, "--max-seconds", "1e-9"]) == 3
+    message = f"stored in {out} (use --resume to continue the run)"
+    assert capsys.readouterr().err.splitlines()[-1] == f"lazynet: out of time; 0 parts are {message}"
+    assert cli.main(command) == 130
+    # A part that is stored is read even if no time is left.
+    assert cli.main([*command, "--max-seconds", "1e-9"]) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == f"lazynet: out of time; 1 part is {message}"
+    assert not (out / "summary.json").exists()
+    assert cli.main([*command, "--max-seconds", "1000"]) == 0
+    assert computed == ["first", "interrupt", "second"]
+    assert (out / "summary.json").exists()
+    assert cli.main(["reproduce", "arora2019", "--max-seconds", "5"]) == 2
+    assert "out must be a folder if max_seconds is given" in capsys.readouterr().err
+
+
+def test_a_reproduction_keeps_others_away(tmp_path, capsys, monkeypatch):
+    codes = []
+
+    def meanwhile(size, work):
+        work.arrays("part", lambda: {"a": np.ones(3)})
+        if not codes:
+            codes.append(cli.main([*command, "--resume"]))
+        return Reproduction()
+
+    monkeypatch.setattr(arora2019, "reproduce", meanwhile)
+    command = ["reproduce", "arora2019", "--size", "tiny", "--out", str(tmp_path / "run")]
+    assert cli.main(command) == 0
+    assert codes == [2]
+    assert "lazynet: Another process is working on" in capsys.readouterr().err
+    # A download that times out is not the time limit.
+    monkeypatch.setattr(arora2019, "reproduce", Mock(side_effect=TimeoutError("timed out")))
+    assert cli.main([*command, "--resume", "--max-seconds", "100"]) == 2
+    assert "lazynet: timed out" in capsys.readouterr().err

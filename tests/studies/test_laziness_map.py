@@ -17,7 +17,7 @@ import lazynet as lz
 from lazynet import cli
 from lazynet.execution import Store
 from lazynet.networks import Centered
-from lazynet.studies.laziness_map import _api as laziness
+from lazynet.studies.laziness_map import _setting as setting
 
 DATA = lz.load_dataset("digits", classes=(1, 8), n_train=24, n_test=40)
 BOTH = lz.TwoLayer(width=2, train="both")
@@ -188,7 +188,7 @@ def test_a_network_of_ones_own_is_mapped_too():
 
 @pytest.mark.slow
 def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, small):
-    out, names, sweep = tmp_path / "map", [], laziness.sweep
+    out, names, sweep = tmp_path / "map", [], setting.sweep
 
     def dies(*args, **options):
         names.append(options["out"].path.name)
@@ -196,7 +196,7 @@ def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, small):
             raise KeyboardInterrupt
         return sweep(*args, **options)
 
-    monkeypatch.setattr(laziness, "sweep", dies)
+    monkeypatch.setattr(setting, "sweep", dies)
     with pytest.raises(KeyboardInterrupt):
         lz.laziness_map(BOTH, DATA, [16, 32], [0.3, 30.0], out=out, **SMALL)
     assert names == ["map", "boundary-0.1-1", "boundary-0.1-2"]

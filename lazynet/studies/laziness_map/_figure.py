@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from lazynet.studies._style import SETTINGS, THEORY, label_widths, width_colors
-from lazynet.studies.laziness_map._api import MapStatus
 from lazynet.studies.laziness_map._boundary import mean_of_most
+from lazynet.studies.laziness_map._setting import MapStatus
 from lazynet.studies.sweep._points import settings_of
 from lazynet.typing import Axes, Figure, Result
 
