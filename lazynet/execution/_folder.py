@@ -63,7 +63,7 @@ class RunFolder:
             raise ValueError(f"out must be a new folder, got {str(path)!r}, which already exists.")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ValueError(f"out must be a folder that can be created, got {str(path)!r}.")
+            raise ValueError(f"out must be a path at which a folder can be created, got {str(path)!r}.")
 
 
 def as_run_folder(out: Any) -> RunFolder | None:

@@ -175,7 +175,7 @@ def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.n
 
 
 def held(name: str, modes: Arrays) -> Iterator[Claim]:
-    """Yield the claims of Theorem 4.1 for each eigenvector: the theorem holds longer for wider networks."""
+    """Yield the claims of Theorem 4.1 for each eigenvector: its predictions last longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
         # t* is the geometric mean over modes of the last step.

@@ -47,7 +47,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Draw the movement and its bounds, the change in the kernel, and the fraction of flipped signs at each kappa."""
+    """Plot the movement and its bounds, the change in the kernel, and the fraction of flipped signs at each kappa."""
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")
@@ -80,7 +80,7 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
 
 
 def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
-    """Draw the last step at which the kernel still predicts each mode correctly at each width."""
+    """Plot the last step at which the kernel still predicts each mode correctly at each width."""
     title = f"Theorem 4.1 by eigenvector on {name}: the last step at which it holds"
     figure, axes_list = panels(len(modes["last_step"]), title)
     index = np.arange(1, len(modes["learned"]) + 1)
@@ -148,7 +148,7 @@ def draw_functions(
     errors: dict[int, float],
     shares: dict[int, float],
 ) -> Figure:
-    """Draw the results of section 6: norms of powers against n, and test errors of networks.
+    """Plot the results of section 6: norms of powers against n, and test errors of networks.
 
     Dashed lines show the bounds on the norms.
     """

@@ -31,7 +31,7 @@ def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -> None:
-    """Draw the mean over seeds, and shade the range between the minimum and the maximum."""
+    """Plot the mean over seeds, and shade the range between the minimum and the maximum."""
     axes.fill_between(x, values.min("seed"), values.max("seed"), color=color, alpha=0.3, linewidth=0)
     axes.plot(x, values.mean("seed"), color=color, label=label, **line)
 

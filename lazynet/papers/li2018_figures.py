@@ -51,7 +51,7 @@ def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str
 
 
 def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
-    """Draw a quantity against the step, with one curve for each width.
+    """Plot a quantity against the step, with one curve for each width.
 
     Args:
         axes: Axes to draw on.
@@ -65,7 +65,7 @@ def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
 
 
 def draw_moved(panels: list[Axes], result: Result) -> None:
-    """Draw coupling and relative distance against the step.
+    """Plot coupling and relative distance against the step.
 
     A dashed line marks the level below which the paper calls them small.
     """
@@ -78,7 +78,7 @@ def draw_moved(panels: list[Axes], result: Result) -> None:
 
 
 def against_width(axes: Axes, result: Result, published: bool) -> None:
-    """Draw the final coupling, relative distance and kernel change against the width, with the predicted slope."""
+    """Plot the final coupling, relative distance and kernel change against the width, with the predicted slope."""
     shown = {**MOVED, "change of the kernel": "kernel_drift"}
     axes.set(xscale="log", yscale="log")
     for (name, variable), color in zip(shown.items(), (BLUE, VERMILION, GREEN), strict=True):
@@ -97,9 +97,9 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Draw the singular values of the update at each width, and shade the range over seeds.
+    """Plot the singular values of the update at each width, and shade the range over seeds.
 
-    Also draw the singular values of the weights at the largest width.
+    Also plot the singular values of the weights at the largest width.
     """
     widths = spectra["widths"]
     for width, update, color in zip(widths, spectra["update"], width_colors(len(widths)), strict=True):
@@ -150,7 +150,7 @@ def draw_structure(
     labels: dict[str, Result],
     exact: Result,
 ) -> Figure:
-    """Draw how the variance, the number of clusters and random labels affect learning.
+    """Plot how the variance, the number of clusters and random labels affect learning.
 
     The last panel shows how the fraction of coupled units depends on the width (Lemma 5.1).
     """

@@ -344,5 +344,6 @@ def test_an_interrupted_reproduction_can_be_resumed(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(arora2019, "reproduce", interrupted)
     out = tmp_path / "run"
     assert cli.main(["reproduce", "arora2019", "--size", "tiny", "--out", str(out)]) == 130
-    assert f"use --resume to continue the reproduction in {out}" in capsys.readouterr().err
+    message = f"interrupted; 1 part is stored in {out} (use --resume to continue the run)"
+    assert message in capsys.readouterr().err
     assert (out / "parts" / "part" / "result.nc").exists()

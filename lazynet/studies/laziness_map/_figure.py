@@ -12,9 +12,9 @@ from lazynet.typing import Axes, Figure, Result
 
 
 def plot_laziness(result: Result) -> Figure:
-    """Draw the kernel change and the test error as functions of width and output scale.
+    """Plot the kernel change and the test error as functions of width and output scale.
 
-    Also draw both quantities against the control parameter.
+    Also plot both quantities against the control parameter.
 
     The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell shows the mean over
     the networks that fit their data; a cell is gray if fewer than half of its networks fit.
@@ -55,7 +55,7 @@ def _mean(values: Any) -> Any:
 
 
 def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: Any) -> None:
-    """Draw values as a function of width and output scale, together with the boundary."""
+    """Plot values as a function of width and output scale, together with the boundary."""
     widths, scales = result.width.values.astype(float), result.output_scale.values
     axes.set_facecolor("lightgray")
     axes.grid(visible=False)
@@ -94,7 +94,7 @@ def _draw_map(axes: Axes, result: Result, values: Any, label: str, **options: An
 
 
 def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> None:
-    """Draw values, multiplied by a factor, against the control parameter, with one curve for each width."""
+    """Plot values, multiplied by a factor, against the control parameter, with one curve for each width."""
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
         seeds, control = factor * values.sel(width=width), result.control.sel(width=width)
         axes.plot(control, _mean(seeds), color=color, marker=".", label=str(width))

@@ -13,9 +13,9 @@ PANELS = 4
 
 
 def plot_line(result: Result) -> Figure:
-    """Draw the outputs of the widest networks along the line at selected steps.
+    """Plot the outputs of the widest networks along the line at selected steps.
 
-    Also draw the distance from the infinite-width limit against the width.
+    Also plot the distance from the infinite-width limit against the width.
 
     The mean over networks is a solid line with a band of plus or minus two standard deviations, the infinite-width
     limit is dashed, and dotted lines mark the two inputs. The gap is split into variance and squared bias, with error
@@ -65,7 +65,7 @@ def plot_line(result: Result) -> Figure:
 
 
 def _draw_band(axes: Axes, result: Result) -> None:
-    """Draw the mean along the line at one width and step, with a band of plus or minus two standard deviations."""
+    """Plot the mean along the line at one width and step, with a band of plus or minus two standard deviations."""
     place, mean, deviation = result.place.values, result["mean"].values, result.deviation.values
     axes.plot(place, mean, color=BLUE, label="networks")
     axes.fill_between(place, mean - 2 * deviation, mean + 2 * deviation, color=BLUE, alpha=0.2, linewidth=0)
@@ -79,7 +79,7 @@ def _draw_band(axes: Axes, result: Result) -> None:
 
 
 def _draw_gap(axes: Axes, result: Result) -> None:
-    """Draw the variance and squared bias of the gap at the last step against the width."""
+    """Plot the variance and squared bias of the gap at the last step against the width."""
     last, widths = result.isel(step=-1), result.width.values
     lines = {"gap_variance": ("variance", ORANGE, "o", -1.0), "gap_bias_squared": ("bias²", GREEN, "s", -2.0)}
     for name, (label, color, marker, exponent) in lines.items():

@@ -8,12 +8,12 @@ import numpy as np
 from lazynet.studies._style import BLUE, DRAWN, SETTINGS, THEORY, VERMILION, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# Maximum number of modes to draw in a panel.
+# Maximum number of modes to plot in a panel.
 CURVES = 6
 
 
 def plot_modes(result: Result) -> Figure:
-    """Draw the residuals along a few modes, and how long each mode follows the kernel.
+    """Plot the residuals along a few modes, and how long each mode follows the kernel.
 
     If the result contains several networks, the residuals are drawn for the first seed at the largest width. How
     long a mode follows the kernel is drawn for every width, as the median number of steps over seeds.
@@ -60,9 +60,9 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """Draw how long each mode follows the kernel at each width (median over seeds).
+    """Plot how long each mode follows the kernel at each width (median over seeds).
 
-    Also draw the step at which the kernel learns each mode.
+    Also plot the step at which the kernel learns each mode.
     """
     median = result.last_step_held.median("seed")
     for color, width in zip(width_colors(result.sizes["width"]), result.width.values, strict=True):
@@ -91,7 +91,7 @@ def _finding(result: Result) -> str:
 
 
 def _draw_left(axes: Axes, result: Result) -> None:
-    """Draw the residuals along a few modes.
+    """Plot the residuals along a few modes.
 
     Each residual is divided by the scale of the mode's gap, and its sign is chosen so that it starts out positive.
     """
@@ -120,7 +120,7 @@ def _handful(start: np.ndarray) -> list[int]:
 
 
 def _draw_held(axes: Axes, result: Result) -> None:
-    """Draw how long each mode follows the kernel, and the step at which the kernel learns the mode."""
+    """Plot how long each mode follows the kernel, and the step at which the kernel learns the mode."""
     settings = json.loads(result.attrs["settings"])
     last, mode, step = int(result.step[-1]), result.mode.values, result.last_step_held.values
     for chosen, color, marker, label in (
@@ -134,7 +134,7 @@ def _draw_held(axes: Axes, result: Result) -> None:
 
 
 def _draw_learned(axes: Axes, result: Result, values: np.ndarray, learning_rate: float) -> None:
-    """Draw the step at which the kernel learns each mode, and label the axes."""
+    """Plot the step at which the kernel learns each mode, and label the axes."""
     resolved = values > len(values) * np.finfo(float).eps * values[0]
     learned = 1 / (learning_rate * values[resolved])
     axes.plot(result.mode.values[resolved], learned, color="black", label="1 / (η λ): learned", **THEORY)

@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
 
 def plot_sweep(result: Result, verdict: Verdict | None = None) -> Figure:
-    """Draw a sweep; see `lazynet.plot`.
+    """Plot a sweep; see `lazynet.plot`.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
@@ -108,7 +108,7 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
 
 
 def _draw_loss(axes: Axes, result: Result) -> None:
-    """Draw the training loss at every width, with a dashed line for the loss that the kernel predicts."""
+    """Plot the training loss at every width, with a dashed line for the loss that the kernel predicts."""
     later = result.isel(step=slice(1, None))
     loss, widths = later.train_loss, result.width.values
     for color, width in zip(width_colors(len(widths)), widths, strict=True):
