@@ -19,7 +19,7 @@ from lazynet.training import Member, batch_key, choose_stepper, member_key, simu
 
 
 class Problem(NamedTuple):
-    """Task of all contenders: full-batch descent on 1/2 sum (f - y)^2 with equal initial weights and learning rates."""
+    """The common task: full-batch gradient descent on 1/2 sum (f - y)^2, with equal initial weights and step sizes."""
 
     data: lz.Dataset
     seeds: int
@@ -216,7 +216,7 @@ def run(
         n: Number of training examples.
         d: Number of features.
         seeds: Number of networks at each width.
-        steps: Number of steps of full-batch descent.
+        steps: Number of steps of full-batch gradient descent.
         snapshots: Number of log-spaced snapshots in the experiment.
         stepper: Stepper with which lazynet trains: "auto" for the fastest stepper, or "hidden" for 4 n d m operations
             per step, without rotation into the row space or updates of pre-activations.

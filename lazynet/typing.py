@@ -1,4 +1,4 @@
-"""Type aliases. In shapes, there are `n` examples, `d` features, `k` outputs, `m` units, and `s` times or snapshots."""
+"""Type aliases. Shapes refer to `n` examples, `d` features, `k` outputs, `m` units, and `s` times or snapshots."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,6 +1,7 @@
 """Strict JAX under test: shapes are checked, dtypes and ranks are never promoted silently, warnings are errors."""
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -23,11 +24,17 @@ if "LAZYNET_TEST_CACHE" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
+# The Python frames of each operation, which JAX writes into its programs, take a tenth of the time of the tests.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
 import pytest
 from typecheck import type_checks
 
 CHECKS = type_checks("lazynet")
 CHECKS.__enter__()
+
+# Files such as this one hold no examples, and those of two folders cannot be collected under one name.
+collect_ignore_glob = ["*conftest.py"]
 
 
 def pytest_configure(config):
@@ -41,6 +48,13 @@ def pytest_configure(config):
         jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_collection_finish():
+    """Collect garbage seldom: collections find little and took a twentieth of the time of the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_unconfigure():
     """Check types until the last module is imported, such as those of the papers, which lazynet imports when needed."""
     CHECKS.__exit__(None, None, None)
@@ -50,7 +64,7 @@ def pytest_unconfigure():
 SLOW_EXAMPLES = (
     "execution._folder.RunFolder",
     "experiment._training.Measure",
-    "measures._catalogue.register_quantity",
+    "measures._catalog.register_quantity",
     "studies._dispatch.merge_shards",
     "studies._dispatch.verify",
     "studies.laziness_map._api.laziness_map",

@@ -140,7 +140,8 @@ def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) 
 
     Args:
         out: The run's folder, or None if the run stores nothing.
-        out_of_time: Function that returns whether a TimeoutError comes from the time limit. By default, all of them do.
+        out_of_time: Function that returns whether a TimeoutError comes from the time limit. By default, every
+            TimeoutError is assumed to.
 
     Raises:
         Stopped: If the run can be resumed.

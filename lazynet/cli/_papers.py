@@ -76,7 +76,7 @@ def estimate(jobs: list[Job], rate: float) -> str:
 
     Args:
         jobs: Jobs in the reproduction.
-        rate: Floating-point operations per second that this machine achieves in a matrix product.
+        rate: Floating-point operations per second that this machine achieves in a matrix multiplication.
     """
     lines = []
     for job in jobs:

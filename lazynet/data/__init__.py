@@ -1,6 +1,6 @@
 """Real and synthetic data sets, their targets, label noise, and the files for the real data sets."""
 
-from lazynet.data._catalogue import DatasetRecord, list_datasets
+from lazynet.data._catalog import DatasetRecord, list_datasets
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._fetch import fetch_dataset
 from lazynet.data._files import DATASETS, cache_folder

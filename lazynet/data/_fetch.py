@@ -31,13 +31,13 @@ def _fetch_file(address: str, target: Path, checksum: str) -> None:
             content = read_bytes(compressed)
         except ValueError as error:
             raise ValueError(
-                f"The download of {target.name} from {address} was discarded, because it is not a complete gzip "
+                f"The download of {target.name} from {address} was discarded because it is not a complete gzip "
                 "stream. Try again, or download the file from a different source."
             ) from error
         digest = hashlib.sha256(content).hexdigest()
         if digest != checksum:
             raise ValueError(
-                f"The download of {target.name} from {address} was discarded, because the sha256 checksum of the "
+                f"The download of {target.name} from {address} was discarded because the sha256 checksum of the "
                 f"uncompressed file is {digest} instead of {checksum}. Try again, or download the file from a "
                 "different source."
             )

@@ -35,7 +35,7 @@ def check_labels(path: Path, labels: np.ndarray) -> None:
     """
     if (labels > 9).any():
         row = int(np.argmax(labels > 9))
-        raise ValueError(f"{path} has the label {labels[row]} for example {row}, but labels range from 0 to 9.")
+        raise ValueError(f"{path} has the label {labels[row]} at index {row}, but labels range from 0 to 9.")
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."]:

@@ -19,7 +19,7 @@ from lazynet.typing import Real
 PointSampler = Callable[[Array, np.ndarray], np.ndarray]
 
 PAIRS = 2**24  # number of pairs of examples that are compared at a time
-CLUSTERED = 20_000  # size of the largest class that can be clustered, because clustering stores all pairwise distances
+CLUSTERED = 20_000  # size of the largest class that can be clustered; clustering stores all pairwise distances
 
 
 def mixture(
@@ -36,7 +36,7 @@ def mixture(
     delta: Real | None = None,
     lambda_: Real | None = None,
 ) -> Dataset:
-    """Sample points from several classes, each a mixture of equally frequent components.
+    """Sample points from several classes, each a mixture of equally weighted components.
 
     Each of the k classes has l components. By default, the center mu_i of component i has coordinates drawn from
     N(0, sigma_0^2 / dim). The points in the component are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true,
@@ -126,7 +126,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """
     chord = check_number("diameter", diameter)
     if chord >= np.sqrt(2):
-        raise ValueError(f"diameter must be below sqrt(2), at which the components touch, got {diameter!r}.")
+        raise ValueError(f"diameter must be below sqrt(2), the value at which the components touch, got {diameter!r}.")
     centers = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     return _sample_mixture(n_train, n_test, check_key(key), centers, 2, _cap_sampler(np.arcsin(chord / 2)), "xor")
 

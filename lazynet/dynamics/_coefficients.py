@@ -110,8 +110,8 @@ def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
     rows = np.asarray(batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
         raise ValueError(
-            f"batches must be integers of shape ({steps}, B), one row of indices per step, got shape {rows.shape} and "
-            f"dtype {rows.dtype}."
+            f"batches must be an integer array of shape ({steps}, B), one row of indices per step, got shape "
+            f"{rows.shape} and dtype {rows.dtype}."
         )
     outside = rows[(rows < 0) | (rows >= n)]
     if outside.size:
@@ -173,7 +173,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the coefficients and the velocity at the last stop, and the coefficients at all `stops`."""
+    """Return the coefficients and the velocity at the last of the `stops`, and the coefficients at all of them."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

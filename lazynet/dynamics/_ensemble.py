@@ -1,6 +1,6 @@
 """Mean and covariance, over initializations, of the outputs of infinitely wide networks at any training time.
 
-In the limit of infinite width, the initial outputs f_0 are a Gaussian process, and the outputs under gradient flow are
+In the limit of infinite width, the initial outputs f_0 form a Gaussian process, and the outputs under gradient flow are
 linear in f_0: f_t = f_0 + A(t) (y - f_0(train)) with A(t) = K_test K^-1 (I - exp(-tK)). Hence f_t is Gaussian too. On
 the training set, I - A(t) = exp(-tK).
 """
@@ -61,7 +61,7 @@ def kernel_ensemble(
     A = K_test K^-1 (I - exp(-tK)). On the test set, the mean is A y and the covariance is S_test,test + A S A' -
     A S_train,test - (A S_train,test)'. On the training set, the mean is (I - exp(-tK)) y and the covariance is
     exp(-tK) S exp(-tK). See Lee et al. 2019, section 2.3.2; here, the loss is half the squared error summed over
-    examples. In full-batch descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
+    examples. In full-batch gradient descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
 
     At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
     NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
@@ -78,8 +78,8 @@ def kernel_ensemble(
         start_covariance: Covariance S of the initial outputs on the training rows followed by the test rows, shape
             (n + n_test, n + n_test).
         k_test: Kernel between test and training inputs, shape (n_test, n).
-        learning_rate: Learning rate eta for descent; the times must then be multiples of eta. If None, gradient flow is
-            predicted.
+        learning_rate: Learning rate eta for gradient descent; the times must then be multiples of eta. If None,
+            gradient flow is predicted.
 
     Returns:
         An `Ensemble` of NumPy float64 arrays.
@@ -121,7 +121,8 @@ def kernel_ensemble(
     weights = (k.vectors.T @ y).reshape(1, n, -1)
     train_mean = (k.vectors @ (learned[..., None] * weights)).reshape(len(times), *y.shape)
     test_mean = (images @ (inverse[..., None] * weights)).reshape(len(times), len(test), *y.shape[1:])
-    # Covariance of the initial outputs along the modes of K: within the training set, and with the test set.
+    # Covariance of the initial outputs along the modes of K: within the training set, and between the training and test
+    # sets.
     start_train = k.vectors.T @ start[:n, :n] @ k.vectors
     start_cross = k.vectors.T @ start[:n, n:]
     train_covariance, test_covariance = np.empty((len(times), n, n)), np.empty((len(times), len(test), len(test)))
@@ -153,7 +154,9 @@ def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
     """Return the descent steps that correspond to the given times."""
     check_learning_rate(learning_rate)
     if not np.isfinite(times).all():
-        raise ValueError("times must be finite for descent, got inf. For the gradient-flow limit, omit learning_rate.")
+        raise ValueError(
+            "times must be finite for gradient descent, got inf. For the gradient-flow limit, omit learning_rate."
+        )
     steps = np.round(times / learning_rate)
     between = ~np.isclose(steps * learning_rate, times, rtol=1e-9, atol=0)
     if between.any():

@@ -48,13 +48,13 @@ def flow_coefficients(
     """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error in the predictions.
 
     The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
-    allowed error per step. The number of steps grows with the last time, with lambda_max and with the curvature of the
-    loss. The curvature soon vanishes for examples that have been fitted.
+    error tolerance per step. The number of steps grows with the final time, with lambda_max and with the curvature of
+    the loss. The curvature soon vanishes for examples that have been fitted.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, k), and an estimate of the error in u relative to the largest change
-        u - f0. The estimate is the larger of the allowed error per step and the largest difference from a solution with
-        ten times the allowed error per step. This difference overestimates the error.
+        u - f0. The estimate is the larger of the error tolerance per step and the largest difference from a solution
+        with ten times the error tolerance per step. This difference overestimates the error.
 
     Raises:
         ValueError: If even the least accurate solution takes too many steps.
@@ -90,7 +90,7 @@ def flow_coefficients(
     if previous is None:
         raise ValueError(
             f"times must be reachable in {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
-            f"{k.lambda_max * last:.2g}. Use earlier times or kernel_descent."
+            f"{k.lambda_max * last:.2g}. Use earlier times, or use kernel_descent instead."
         )
     return previous.coefficients[inverse], error
 
@@ -108,7 +108,7 @@ def _solve(
     allowed: float,
     report: Callable[[int], None],
 ) -> Solution | None:
-    """Return the solution with the allowed error per step, or None if it takes more than STEPS steps."""
+    """Return the solution for the given per-step error tolerance, or None if it takes more than STEPS steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))

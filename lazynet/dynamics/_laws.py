@@ -16,7 +16,7 @@ class Law(NamedTuple):
 
     Attributes:
         time: Times, shape (s,).
-        step: Integer steps of descent, shape (s,), or None for flow.
+        step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         learning_rate: Learning rate of descent, or None for flow.
         momentum: Momentum of descent.
     """
@@ -70,7 +70,7 @@ def descent_growth(
 ) -> Float[np.ndarray, "s m"]:
     """Return the learned fraction of each mode after k steps, computed without cancellation.
 
-    The fraction is 1 - (1 - eta lambda_i)^k for plain descent. With momentum, the fraction is 1 - r_k, where
+    The fraction is 1 - (1 - eta lambda_i)^k for plain gradient descent. With momentum, the fraction is 1 - r_k, where
     r_{k+1} = (1 + mu - eta lambda) r_k - mu r_{k-1} and r_0 = r_{-1} = 1 (Polyak 1964, equation (9)).
     """
     contraction = learning_rate * values
@@ -160,7 +160,7 @@ def _sign(k: np.ndarray) -> np.ndarray:
 
 @allow_overflow
 def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: float, steps: np.ndarray) -> np.ndarray:
-    """Return the displacement of the parameters of a linearized network after k steps of descent.
+    """Return the displacement of the parameters of a linearized network after k steps of gradient descent.
 
     The displacement ||theta(k) - theta(0)|| is sqrt(sum_i (1 - (1 - eta lambda_i)^k)^2 (v_i' r_0)^2 / lambda_i). If
     f_0 = 0, it tends to sqrt(y' K^-1 y) as k tends to infinity (Arora et al. 2019, section 5.2).

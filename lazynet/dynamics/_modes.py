@@ -1,6 +1,6 @@
 """Kernel modes that a residual excites: diagonalization finds all modes, and Lanczos finds only those that matter.
 
-A Krylov basis predicts a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
+A Krylov basis yields a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
 the error at time t is at most the norm of the defect integrated up to t (Saad 1992, section 4, for the exponential). In
 descent, the integral becomes a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there are too many steps

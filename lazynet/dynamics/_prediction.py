@@ -71,8 +71,8 @@ def kernel_descent(
         tolerance: Target error for the "krylov" method, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a
             kernel stored in float32. A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the
             error. Allowed only for the squared loss on the full batch.
-        progress: Function that is called repeatedly with the number of products so far and the current truncation
-            error.
+        progress: Function that is called repeatedly with the number of kernel products so far and the current
+            truncation error.
 
     Returns:
         A `Trajectory` of NumPy float64 arrays, in which the time is eta times the step, regardless of the momentum.
@@ -144,8 +144,8 @@ def kernel_flow(
         tolerance: Target error, relative to norm(y - f0) for the "krylov" method and to the largest norm(u - f0) for
             other losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
             tolerance cannot be met; `Trajectory.error` reports the error.
-        progress: Function that is called repeatedly with the number of products so far and the current truncation
-            error.
+        progress: Function that is called repeatedly with the number of kernel products so far and the current
+            truncation error.
 
     Returns:
         A `Trajectory` of NumPy float64 arrays, whose `step` is None.

@@ -20,7 +20,7 @@ class Trajectory(NamedTuple):
         time: Times, shape (s,); for descent, the learning rate times the step.
         train: Predictions on the training set, shape (s, n) or (s, n, k).
         test: Predictions on the test set, shape (s, n_test) or (s, n_test, k), or None if there is no test kernel.
-        step: Integer steps of descent, shape (s,), or None for flow.
+        step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         error: Estimate of the largest error in `train` over time. The error is relative to norm(y - f0) for predictions
             in closed form, and to the largest norm(u - f0) for predictions that are computed step by step.
 

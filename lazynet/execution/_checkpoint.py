@@ -89,7 +89,7 @@ class CellCheckpoint:
 
 
 class Budget:
-    """A checkpoint that is also due when time runs out; saving the state then ends the study."""
+    """A checkpoint that is also due when time runs out, in which case saving the state ends the study."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
         """Combine a checkpoint with a deadline, given as a value of `time.monotonic()`."""

@@ -23,7 +23,7 @@ class Progress:
         """Create a bar.
 
         Args:
-            total: Total work in all cells, in units of work.
+            total: Total number of work units in all cells.
             cells: Number of cells.
             dtype: Dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
                 product.
@@ -73,7 +73,8 @@ class Progress:
     def stage(self, name: str, stage: str, amount: float) -> None:
         """Show the current stage of a task and how far it has progressed.
 
-        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products computed so far.
+        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of kernel products computed
+        so far.
         """
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
@@ -121,7 +122,7 @@ class TaskProgress:
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1, otherwise the number of products computed so far.
+            amount: Fraction completed if at most 1; otherwise, the number of kernel products computed so far.
         """
         self._bar.stage(self._name, stage, amount)
 
@@ -221,8 +222,8 @@ class Stages:
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1, otherwise the number of products computed so far. Defaults to
-                None, in which case only the stage is shown.
+            amount: Fraction completed if at most 1; otherwise, the number of kernel products computed so far. Defaults
+                to None, in which case only the stage is shown.
         """
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"

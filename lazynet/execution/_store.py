@@ -284,8 +284,8 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
         for other in path.glob(f"{LOCK}-*-of-*"):
             if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
                 raise ValueError(
-                    f"Another process is working on {str(path)!r} with a different number of shards and holds "
-                    f"{other.name}."
+                    f"Another process is working on {str(path)!r} with a different number of shards and holds the lock "
+                    f"{other.name!r}."
                 )
         store = Store(path, kind, request)
         if store.content:

@@ -34,7 +34,7 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
     """Check the widths and return them in ascending order.
 
     Args:
-        widths: Numbers of units m.
+        widths: Widths, i.e. numbers of units m.
         network: Network, which is cloned at every width to check that it supports the width.
         learning_rate: Learning rate, as a number or a function of the width, or None for the default.
 

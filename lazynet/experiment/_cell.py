@@ -28,7 +28,7 @@ from lazynet.experiment._spec import Spec
 from lazynet.experiment._training import Training
 from lazynet.kernels import narrow_products
 from lazynet.losses import Loss
-from lazynet.measures import catalogue, rms, zero_one_error
+from lazynet.measures import catalog, rms, zero_one_error
 from lazynet.networks import Network, Quadratic, traits
 from lazynet.precision import host_float64
 from lazynet.theory import neuron_movement_bound
@@ -203,7 +203,7 @@ def _with_predictions(
     if measure.regression:
         variables |= regression_of_members(network, data, trained, diverged_at != NEVER)
         limit_variables |= regression_of_limit(limit, data) if limit is not None else {}
-    steps, quantities = training.snapshot_steps, catalogue()
+    steps, quantities = training.snapshot_steps, catalog()
     for name, values in variables.items():
         if values.ndim >= 2:
             finite = _without_diverged(values, steps, diverged_at)

@@ -48,7 +48,7 @@ def check_memory_of(spec: Spec) -> None:
 def sweep_jobs(spec: Spec) -> list[Job]:
     """Estimate the memory and operations required by a sweep.
 
-    Each job covers all points. The bytes of a job are its peak memory at the most demanding point. They include the
+    Each job covers all points. The byte count of a job is its peak memory at the most demanding point. It includes the
     variables of a pack before and after training, the state of a step, and the kernels. The operations of a job include
     only matrix products and eigendecompositions.
 

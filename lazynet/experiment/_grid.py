@@ -119,10 +119,10 @@ def _axis(name: Any, values: Any, network: Network, fields: tuple[str, ...]) -> 
     sources = [source for source, names in ((None, fields), (name, (DATA_AXES | TRAINING_AXES))) if name in names]
     if not sources:
         allowed = ", ".join((*fields, *DATA_AXES, *TRAINING_AXES))
-        raise ValueError(f"axes must be among {allowed} for {traits(network).name}, got {name!r}.")
+        raise ValueError(f"axes must be chosen from {allowed} for {traits(network).name}, got {name!r}.")
     if len(sources) > 1:
         raise ValueError(
-            f"axes must have unambiguous names, got {name!r}, which is a setting of both the network and the training."
+            f"axes must have unambiguous names, got {name!r}, which is both a network setting and a training setting."
         )
     if isinstance(values, np.ndarray | jax.Array):
         values = np.asarray(values).tolist()

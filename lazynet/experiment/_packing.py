@@ -38,7 +38,7 @@ def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[lis
 
     Args:
         seeds: Seeds of the members.
-        network: Network, with the width of the members.
+        network: Network whose width is that of the members.
         n: Number of examples per step.
         d: Number of features per example.
 

@@ -159,9 +159,9 @@ def linearized_members(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
-    The predictions have shape (members, snapshots, ...). If training uses plain descent and the eigenproblem is small,
-    they are computed by kernel descent with the member's K_0. Otherwise, the linearized network is trained, which gives
-    the same result but takes longer.
+    The predictions have shape (members, snapshots, ...). If training uses plain gradient descent and the eigenproblem
+    is small, they are computed by kernel descent with the member's K_0. Otherwise, the linearized network is trained,
+    which gives the same result but takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM

@@ -8,7 +8,7 @@ import numpy as np
 
 from lazynet.experiment._cell import Cell, join_cells
 from lazynet.experiment._record import Record
-from lazynet.measures import catalogue, label_result, settings_by_width
+from lazynet.measures import catalog, label_result, settings_by_width
 from lazynet.training import NEVER, snapshot_steps
 from lazynet.typing import Result
 
@@ -43,7 +43,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
         layer. Each variable has only the dimensions on which it depends.
 
     Raises:
-        ValueError: If the sweep measured a registered quantity that is not registered in this process.
+        ValueError: If the sweep measured a user-registered quantity that is not registered in this process.
     """
     import xarray
 
@@ -59,7 +59,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
         for name in dict.fromkeys(name for table in tables for name in table)
         if name not in axes
     }
-    coordinates = [name for name, quantity in catalogue().items() if quantity.coordinate and name in table]
+    coordinates = [name for name, quantity in catalog().items() if quantity.coordinate and name in table]
     coords = {
         "width": settings["widths"],
         "seed": settings["seeds"],
@@ -79,12 +79,12 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
 
 def _check_registered(names: Sequence[str]) -> None:
-    """Check that the catalogue contains the registered quantities that a sweep measured.
+    """Check that the catalog contains the registered quantities that a sweep measured.
 
     Raises:
         ValueError: If a quantity is not registered.
     """
-    missing = [name for name in names if name not in catalogue()]
+    missing = [name for name in names if name not in catalog()]
     if missing:
         raise ValueError(
             f"The sweep measured the quantity {missing[0]!r}, which is not registered in this process. Before "
@@ -112,8 +112,8 @@ def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tupl
     """Determine how and when the training of each member ended.
 
     Args:
-        diverged_at: Steps at which the members diverged, or NEVER, an integer array of any shape.
-        stopped_at: Steps at which the members stopped early, or NEVER, an integer array of the same shape.
+        diverged_at: Steps at which the members diverged, or NEVER, as an integer array of any shape.
+        stopped_at: Steps at which the members stopped early, or NEVER, as an integer array of the same shape.
         steps: Number of training steps.
 
     Returns:
@@ -128,7 +128,7 @@ def outcome(diverged_at: np.ndarray, stopped_at: np.ndarray, steps: int) -> tupl
 
 def _own_axes(name: str, sources: dict[str, str]) -> tuple[str, ...]:
     """Return the axes on which a variable depends; user-supplied quantities depend on all axes."""
-    quantity = catalogue().get(name)
+    quantity = catalog().get(name)
     if quantity is None:
         return tuple(sources)
     return tuple(axis for axis, source in sources.items() if source in quantity.depends_on)
@@ -172,7 +172,7 @@ def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
     table = {}
     for name in cells[0].variables:
         values = np.stack([cell.variables[name] for cell in cells])
-        quantity = catalogue().get(name)
+        quantity = catalog().get(name)
         further = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3)) if quantity is None else quantity.dims[3:]
         table[name] = Values((*MEMBER[: values.ndim], *further), values)
     diverged_at, stopped_at = (np.stack([getattr(c, name) for c in cells]) for name in ("diverged_at", "stopped_at"))

@@ -100,7 +100,7 @@ def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
 
 
 def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[str, list[float]]:
-    """Return the values of user-supplied functions at fixed inputs, which distinguish functions with the same name.
+    """Return the values of user-supplied functions at fixed inputs, to distinguish functions with the same name.
 
     Args:
         points: The points in the grid.
@@ -139,7 +139,7 @@ def _network_values(network: Network, data: Dataset, training: Training) -> dict
 def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
     """Return two test arrays after three optimizer steps.
 
-    If the optimizer has no user-supplied function, the dictionary is empty.
+    If the optimizer has no user-supplied function, the returned dictionary is empty.
     """
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
@@ -154,7 +154,8 @@ def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            f"optimizer must update two test arrays (used to identify it in a run folder) without error: {error}"
+            "optimizer must update two test arrays (used to identify it in a run folder) without an error, but failed "
+            f"with: {error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

@@ -41,9 +41,9 @@ def share_inputs(network: Network, data: Dataset, training: Training, *, by_span
     Args:
         network: Network of any width.
         data: Training and test sets.
-        training: Settings used to train the members. Coordinates in the span are used only for plain descent, which
-            moves weights only within the span of the inputs. They are not used if there are user-supplied measurement
-            functions, which receive all features.
+        training: Settings used to train the members. Coordinates in the span are used only for plain gradient descent,
+            which moves weights only within the span of the inputs. They are not used if there are user-supplied
+            measurement functions, which receive all features.
         by_span: Whether networks may receive the inputs as coordinates in the span of all rows.
 
     Returns:

@@ -148,7 +148,7 @@ class Training:
 
     @property
     def plain(self) -> bool:
-        """True for full-batch descent on the squared loss, the kind of training that kernel descent predicts."""
+        """True for full-batch gradient descent on the squared loss, whose outcome kernel descent predicts."""
         return is_plain_descent(self.loss, self.optimizer, self.batch_size)
 
     @property
@@ -209,7 +209,7 @@ class Training:
 
     @property
     def own_measures(self) -> OwnMeasures:
-        """The user-supplied and registered quantities, as pairs of a name and a function."""
+        """The user-supplied and registered quantities, as (name, function) pairs."""
         return (*self.measure.own.items(), *((quantity.name, quantity.measured) for quantity in registered()))
 
     def own_shapes(self, network: Network, data: Dataset) -> dict[str, tuple[int, ...]]:

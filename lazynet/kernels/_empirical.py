@@ -194,7 +194,7 @@ def _cast(a: AnyArray, dtype: str) -> Array:
 
 
 def _counts(network: Network, variables: Variables) -> bool:
-    """Return whether `average_ntk` may count units, which requires slopes of 0 or 1 and readout weights of +1 or -1."""
+    """Return whether `average_ntk` can count active units (slopes must be 0 or 1, and readout weights +1 or -1)."""
     return hidden_layer_of(network).binary_slope and bool(np.all(np.abs(weights(variables, "readout")) == 1))
 
 
@@ -270,7 +270,7 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
 def _product(a: Array, b: Array) -> Array:
     """Return the product a b'.
 
-    If a is b, the lower left block is copied from the upper right block, which saves a quarter of the work.
+    If a is b, the lower-left block is copied from the upper-right block, which saves a quarter of the work.
     """
     if a is not b:
         return a @ b.T

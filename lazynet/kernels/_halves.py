@@ -188,7 +188,7 @@ def half_products(
         right: Vectors of shape (c, k).
         left: Vectors of shape (r, k). If None, the block must be symmetric, and entries to the left of the
             ROWS x ROWS squares on the diagonal are not read.
-        rows_per_lane: Number of rows per lane, if there are enough rows for more than the minimum number of lanes.
+        rows_per_lane: Number of rows per lane, used if this gives more than the minimum number of lanes.
 
     Returns:
         The two products, with shapes (r, k) and (c, k). If `left` is None, two arrays whose sum is block @ right.
@@ -207,7 +207,7 @@ def half_products(
     block_at = block.ctypes.data, block.strides[0] // block.itemsize, grouped, block.shape[1]
 
     def lane(start: int) -> np.ndarray:
-        """Multiply the rows of a lane and return their contribution to the column sums."""
+        """Multiply the rows of a lane by the vectors, and return their contribution to the column sums."""
         below = np.zeros_like(right_rows)
         for vectors in zip(right_rows, left_rows, above_rows, below, strict=True):
             addresses = (array.ctypes.data for array in vectors)

@@ -145,7 +145,7 @@ def error_norm(rounding: float, diagonal: float, n: int) -> float:
 
 
 def _times(block: Array, w: Array) -> Array:
-    """Return block @ w.T, which XLA computes faster than block @ v if v = w.T is stored explicitly."""
+    """Return block @ w.T, which XLA computes faster than block @ v with v = w.T stored explicitly."""
     return jax.lax.dot_general(block, w, (((1,), (1,)), ((), ())))
 
 

@@ -22,7 +22,7 @@ Scales = tuple[tuple[str, Value], ...]
 
 
 class Step(NamedTuple):
-    """Operation on numbered values."""
+    """Operation on values that are identified by numbers."""
 
     equation: JaxprEqn
     inputs: list[Value]

@@ -3,11 +3,11 @@
 Each function evaluates one equation.
 """
 
-import lazynet.measures._sweep_quantities  # noqa: F401 (adds the sweep quantities to the catalogue)
-from lazynet.measures._catalogue import (
+import lazynet.measures._sweep_quantities  # noqa: F401 (adds the sweep quantities to the catalog)
+from lazynet.measures._catalog import (
     SCHEMA,
     Quantity,
-    catalogue,
+    catalog,
     check_schema,
     label_result,
     reference,
@@ -39,7 +39,7 @@ __all__ = [
     "activation_flips",
     "array_displacements",
     "array_norms",
-    "catalogue",
+    "catalog",
     "check_schema",
     "coupled_neurons",
     "current_kernel",

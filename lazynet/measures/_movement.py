@@ -112,7 +112,8 @@ def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x:
     """Return the fraction of units whose pre-activations keep their initial signs for every example.
 
     In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
-    pattern. This holds for any outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per component).
+    pattern. This holds for any network outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per
+    component).
 
     Args:
         w: Weights, shape (m, d).

@@ -15,10 +15,10 @@ PRODUCTS = 32
 def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
     """Return the largest eigenvalue of J J', where J is the Jacobian of all outputs with respect to the parameters.
 
-    Full-batch descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2), if the
-    part of the Hessian that vanishes with the residual is neglected. The Lanczos process with full reorthogonalization
-    gives a lower bound on lambda_max, up to rounding error. Each product of J J' with a vector requires one forward and
-    one backward pass.
+    Full-batch gradient descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2),
+    if the part of the Hessian that vanishes with the residual is neglected. The Lanczos process with full
+    reorthogonalization gives a lower bound on lambda_max, up to rounding error. Each product of J J' with a vector
+    requires one forward and one backward pass.
 
     Args:
         outputs: Function that maps parameters to the outputs on the training set, shape (n,) or (n, k).

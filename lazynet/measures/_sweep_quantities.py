@@ -1,6 +1,6 @@
 """The quantities in the result of a sweep, listed in the order of the verdict's levels and the figure's legend."""
 
-from lazynet.measures._catalogue import Quantity, Source, add
+from lazynet.measures._catalog import Quantity, Source, add
 
 KERNEL: tuple[Source, ...] = ("network", "inputs")
 LABELS: tuple[Source, ...] = (*KERNEL, "labels")
@@ -122,7 +122,7 @@ def _networks() -> list[Quantity]:
         Quantity("sharpness", "largest eigenvalue of the empirical kernel of all outputs"),
         Quantity(
             "learning_rate_over_stability_limit",
-            "learning rate divided by 2 / sharpness, the stability limit of plain descent on the squared loss",
+            "learning rate divided by 2 / sharpness, the stability limit of plain gradient descent on the squared loss",
         ),
     ]
 

@@ -45,7 +45,7 @@ class Activation(NamedTuple):
 
 
 def gelu(z: AnyArray) -> Array:
-    """Return z Phi(z), using the exact normal distribution function Phi, not JAX's default tanh approximation."""
+    """Return z Phi(z), using the exact standard normal CDF Phi, not JAX's default tanh approximation."""
     return jax.nn.gelu(z, approximate=False)
 
 

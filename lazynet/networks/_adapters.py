@@ -327,7 +327,7 @@ def from_functions(
         A network that follows the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `kernel` cannot be called with either one or two arrays, or if, on first use, the network has no
+        ValueError: If `kernel` does not accept both one and two arrays, or if, on first use, the network has no
             parameters or any parameter is not floating point.
 
     >>> import jax, lazynet as lz
@@ -362,7 +362,7 @@ def _refuse_state(names: list[str]) -> None:
 
 
 def _check_make(make: Any, kind: type) -> None:
-    """Check that `make` is a function that builds modules rather than a module itself."""
+    """Check that `make` is a function that builds modules, not a module itself."""
     if isinstance(make, kind) or not callable(make):
         raise ValueError(
             f"make must be a function that takes the width and builds the network, got {type(make).__name__}."
@@ -376,7 +376,7 @@ def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: A
         allowed = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
         raise ValueError(
             f"make must return a {allowed}, got {type(module).__name__}. Use the adapter that matches "
-            "the library of your module: from_flax, from_nnx or from_stax."
+            "your module's library: from_flax, from_nnx or from_stax."
         )
     return module
 

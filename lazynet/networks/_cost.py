@@ -52,7 +52,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 def kernel_operations(network: Network, n: int, d: int) -> float:
     """Estimate the number of operations needed to compute the empirical kernel of a network.
 
-    The kernel is computed from slopes or per-output gradients.
+    The kernel is computed from activation slopes or per-output gradients.
 
     Args:
         network: Network, with its width set.

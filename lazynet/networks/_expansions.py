@@ -138,7 +138,7 @@ def linearize(network: Network, variables: Variables) -> Expansion:
 
     Returns:
         A network for `lz.train`, initialized at these variables. Its kernel is the kernel of the original network at
-        these variables. Training the linearization by full-batch descent on the squared loss is equivalent to
+        these variables. Training the linearization by full-batch gradient descent on the squared loss is equivalent to
         `lz.kernel_descent` with this kernel.
 
     Raises:

@@ -78,7 +78,7 @@ class SingleHidden(nn.Module):
         check_fields(self, train=TRAINED_PARTS, readout=READOUTS)
         if self.symmetric and self.width % 2:
             raise ValueError(
-                f"width must be even with symmetric=True, got {self.width}. Use width={self.width + 1} or "
+                f"width must be even if symmetric=True, got {self.width}. Use width={self.width + 1} or "
                 "symmetric=False."
             )
         super().__post_init__()

@@ -98,7 +98,7 @@ def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> N
 
 
 def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
-    """Return the images used to train networks, in coordinates of the subspace that the images span."""
+    """Return the images used to train networks, as coordinates in the subspace that the images span."""
     return lz.load_dataset(name, n_train=n, n_test=n_test).in_span()
 
 
@@ -120,7 +120,7 @@ def order_of_losses(name: str, curves: dict[str, Result]) -> Iterator[Claim]:
 
 
 def speed(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Theorem 4.1: wider networks follow the kernel more closely."""
+    """Yield the claims of Theorem 4.1: wider networks follow the kernel's predictions more closely."""
     for kind, result in sweeps.items():
         place, gap = f"{name}, {kind} labels", speed_gap(result)
         if kind in ASYMPTOTIC[name]:
@@ -175,10 +175,10 @@ def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.n
 
 
 def held(name: str, modes: Arrays) -> Iterator[Claim]:
-    """Yield the claims of Theorem 4.1 for each eigenvector: its predictions last longer for wider networks."""
+    """Yield the claims of Theorem 4.1 for each eigenvector: the predictions hold longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # t* is the geometric mean over modes of the last step.
+        # t* is the geometric mean, over modes, of the last step at which the mode follows the kernel.
         until = np.expm1(np.log1p(last).mean(axis=1))
         first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
         note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"
@@ -247,7 +247,7 @@ def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproducti
 def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
     """Return the data with the given fraction of the training and test labels drawn at random.
 
-    Labels that are random for some fraction are also random for every larger fraction.
+    Labels that are random at one fraction are also random at every larger fraction.
     """
     train, test = jax.random.split(jax.random.key(draw))
     y, y_test = lz.label_noise(data.y_train, portion, train), lz.label_noise(data.y_test, portion, test)
@@ -255,7 +255,7 @@ def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
 
 
 def noise(data: lz.Dataset, draws: int) -> Arrays:
-    """Return the curves of Figure 2, complexity and test errors, at infinite width and training time.
+    """Return the curves of Figure 2, complexity and test errors, at infinite width and infinite training time.
 
     All values are averaged over draws.
     """

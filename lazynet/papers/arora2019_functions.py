@@ -1,4 +1,4 @@
-"""Section 6 of Arora et al. 2019: functions on the sphere for which y' H^-1 y is small and which networks learn."""
+"""Section 6 of Arora et al. 2019: functions on the sphere that networks learn and for which y' H^-1 y is small."""
 
 from collections.abc import Callable, Iterator
 from math import factorial

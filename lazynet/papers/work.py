@@ -28,7 +28,7 @@ class Work:
     """The named parts of a reproduction.
 
     A part is read from the folder if it is stored there, and computed otherwise. A `with` statement keeps other
-    processes from working on the folder.
+    processes from using the folder.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Work:
         """Lock the folder.
 
         Raises:
-            ValueError: If another process is working on the folder, or if the folder contains anything else.
+            ValueError: If the folder is in use by another process or contains anything other than this reproduction.
         """
         if self._folder is not None:
             folder = lz.RunFolder(self._folder, resume=True)
@@ -124,7 +124,9 @@ class Work:
             self._store.begin({}, [])
         path = self._folder / PARTS / name
         if self.out_of_time and not (path / "result.nc").exists():
-            raise TimeoutError(f"The time limit has been reached before part {name}. Resume the reproduction later.")
+            raise TimeoutError(
+                f"The time limit was reached before the start of part {name}. Resume the reproduction later."
+            )
         left = None if self._deadline == inf else max(self._deadline - time.monotonic(), 1e-3)
         return lz.RunFolder(path, resume=True, max_seconds=left)
 

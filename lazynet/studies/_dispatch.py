@@ -37,7 +37,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 
     A row in the verdict holds if its entire interval lies within the band around the prediction (for "at most" rows,
     below the upper end of the band), and fails if the entire interval lies outside. Otherwise the row is undecided. A
-    row that would hold is also undecided if some members diverged. If a row holds, its quantity scales as the theory
+    row that would hold is also undecided if some networks diverged. If a row holds, its quantity scales as the theory
     predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
@@ -80,7 +80,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
       and the same two quantities against the control parameter.
     - line ensemble: the mean along the line, with a band of plus or minus two standard deviations, and the distance
       from the infinite-width limit.
-    - mode residuals: the residual along a few modes, and how long each mode follows the kernel.
+    - mode residuals: the residual along a few modes, and how long each mode follows the kernel's prediction.
 
     Measurements are drawn as solid lines, and bands show the range over seeds. Theory is drawn as dashed lines.
 
@@ -162,8 +162,8 @@ def _output_of(kind: str) -> Output:
     """
     if kind not in OUTPUTS:
         raise ValueError(
-            f"out must be the folder of a study of kind {', '.join(OUTPUTS)}, got a folder of kind {kind!r}."
-            + ADVICE.get(kind, "")
+            f"out must be the folder of a study of one of the kinds {', '.join(OUTPUTS)}, got the folder of a study of "
+            f"kind {kind!r}." + ADVICE.get(kind, "")
         )
     return _load(OUTPUTS[kind])
 

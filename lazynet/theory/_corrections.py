@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
 
-# Values of b m^(-q) at the smallest width, ranging from near cancellation of the leading term to ten times its size.
+# Values of b m^(-q) at the smallest width, ranging from near-cancellation of the leading term to ten times its size.
 SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
 POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -47,9 +47,9 @@ class Correction(NamedTuple):
 def fit_correction(
     widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"], power: float | None = 0.5
 ) -> Correction:
-    """Fit an exponent and its leading correction to the means over seeds.
+    """Fit an exponent, with its leading correction, to the means over seeds.
 
-    Finite networks scale as a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted slope
+    Means at width m scale as a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted slope
     differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
     search, and the fit is linear once b and q are fixed. The 95% interval comes from a bootstrap over seeds, in which
     the whole fit is repeated. This interval is wider than the interval from `fit_exponent`, because more parameters are

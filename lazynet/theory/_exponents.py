@@ -24,7 +24,7 @@ class Scaling(NamedTuple):
         parametrization: Powers of the width that multiply the weights and their initial scale.
         depth: Number of hidden layers.
         layers: Names of the trained arrays whose displacements are predicted separately.
-        quadratic: Whether to predict the gaps to second-order Taylor polynomials.
+        quadratic: Whether to predict the gaps between networks and their second-order Taylor polynomials.
     """
 
     init: float
@@ -87,7 +87,7 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     power. The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only
     trained layer.
 
-    A sign flips if the change in a pre-activation exceeds its magnitude. The probability of a flip is therefore at most
+    A sign flips if a pre-activation changes by more than its magnitude. The probability of a flip is therefore at most
     the relative change in a pre-activation, and the kernel changes by the largest relative change in any layer. The gap
     between a network and its linearization scales as the learned part of the outputs times this relative change. The
     gap between the linearization and the infinite-width limit scales as the learned part times the fluctuations
@@ -167,11 +167,11 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:
     """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
-    The exponents hold for unit inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies the
-    pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If the
+    The exponents hold for unit-norm inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies
+    the pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If the
     parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is the product of m^(-a_l), the norm of the signal
-    and the norm of the input of W_l. A step in W_l changes the pre-activations z_l coherently, by the product of
-    eta m^(-2 a_l), the signal and the squared norm of the input.
+    and the norm of the input of W_l. A step in W_l changes the pre-activations z_l coherently, by the product of eta
+    m^(-2 a_l), the signal and the squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]

@@ -30,7 +30,7 @@ class Fit(NamedTuple):
 
 
 def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> Fit:
-    """Fit an exponent in the width to the means over seeds.
+    """Fit a power law in the width to the means over seeds.
 
     The exponent is the least-squares slope of log(mean over seeds) against log(width). The 95% interval ranges from
     the 2.5th to the 97.5th percentile of the slope over bootstrap samples. Seeds are resampled separately at each

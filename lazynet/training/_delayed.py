@@ -1,4 +1,4 @@
-"""Mini-batch descent on the hidden weights, which are read and written only once per block of steps."""
+"""Mini-batch gradient descent on the hidden weights, which are read and written only once per block of steps."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -26,7 +26,7 @@ def steps_per_block(d: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class DelayedStepper:
-    """Plain mini-batch descent on any loss, with the hidden weights updated only once per block of steps.
+    """Plain mini-batch gradient descent on any loss, with the hidden weights updated only once per block of steps.
 
     Let W be the weights at the start of a block, and G_s the gradient with respect to the pre-activations of batch X_s.
     The current weights are W - eta sum_s G_s X_s, where s runs over the steps taken so far in the block, and the

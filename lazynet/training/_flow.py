@@ -1,4 +1,4 @@
-"""Gradient flow: full-batch descent with a step size that adapts to how far the outputs move."""
+"""Gradient flow: full-batch gradient descent with a step size that adapts to how far the outputs move."""
 
 from dataclasses import dataclass
 

@@ -8,7 +8,7 @@ from typing import Any
 import optax
 from jax import Array
 
-# A function of the learning rate that returns an optax optimizer, as an `Optimizer` does.
+# A function of the learning rate that returns an optax optimizer; an `Optimizer` is such a function.
 UpdateRule = Callable[[float | Array], optax.GradientTransformation]
 
 TRANSFORMATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {

@@ -1,4 +1,4 @@
-"""The stepper that carries out plain descent on the pre-activations."""
+"""The stepper that carries out plain gradient descent on the pre-activations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from lazynet.typing import Variables
 
 @dataclass(frozen=True)
 class PreactivationStepper(HiddenStepper):
-    """Plain full-batch descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
+    """Plain full-batch gradient descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
     This stepper is equivalent to `HiddenStepper`, but needs 2 n^2 m operations per step instead of 4 n rank m, which is
     cheaper if n < 2 rank. The state includes the sum of G over steps, from which the weights are recovered as

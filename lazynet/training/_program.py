@@ -308,7 +308,7 @@ def _advance(
     stop: Stop | None,
     layout: Layout,
 ) -> tuple[Carry, dict[str, Array]]:
-    """Take the steps from `first` to `last` - 1 for every member, then measure them if `is_snapshot` is true.
+    """Take the steps from `first` to `last` - 1 for every member, then measure the members if `is_snapshot` is true.
 
     The step numbers are traced, so that a single compiled program can be used for all snapshots.
     """

@@ -20,8 +20,8 @@ def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) 
         batch_size: Number of examples per step, or None for the full batch.
 
     Returns:
-        True for plain descent. If the optimizer is a function of the learning rate, training never counts as plain
-        descent.
+        True for plain gradient descent. If the optimizer is a function of the learning rate, training never counts as
+        plain descent.
     """
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
@@ -54,7 +54,7 @@ def choose_stepper(
     if stepper in ("hidden", "preactivation") and not plain:
         raise ValueError(
             f"stepper must be 'auto' or a stepper that supports these settings, got {stepper!r}, which can only "
-            "train the hidden layer of a two-layer network by plain full-batch descent on the squared loss."
+            "train the hidden layer of a two-layer network by plain full-batch gradient descent on the squared loss."
         )
     if batch_size is not None and descends:
         if stepper == "delayed" or (stepper == "auto" and steps_per_block(x.shape[1], batch_size) >= MIN_BLOCK_STEPS):
@@ -62,7 +62,7 @@ def choose_stepper(
     elif stepper == "delayed":
         raise ValueError(
             f"stepper must be 'auto' or a stepper that supports these settings, got {stepper!r}, which can only "
-            "train the hidden layer of a two-layer network by plain mini-batch descent."
+            "train the hidden layer of a two-layer network by plain mini-batch gradient descent."
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)

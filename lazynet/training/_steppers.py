@@ -47,7 +47,7 @@ class Member(NamedTuple):
 class Stepper(Protocol):
     """An algorithm that trains one member step by step.
 
-    A stepper is a frozen dataclass with pure methods. Its network can be replaced.
+    A stepper is a frozen dataclass with pure methods. Its network can be replaced using `dataclasses.replace`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -224,7 +224,7 @@ class AutodiffStepper:
 
 @dataclass(frozen=True)
 class HiddenStepper:
-    """Plain full-batch descent on the squared loss, with a hand-written gradient for the hidden weights.
+    """Plain full-batch gradient descent on the squared loss, with a hand-written gradient for the hidden weights.
 
     With pre-activations Z = W X', residual r = f - y and G = sigma'(Z) * (a r'), a step is W <- W - eta c G X, where
     c = alpha / sqrt(m). The state includes the slopes sigma'(Z), so a step requires only two matrix products. The units
@@ -331,7 +331,7 @@ class HiddenStepper:
         values, slopes = zip(*(value_and_slope(self._layer.activation, block) for block in z), strict=True)
         # On a CPU, this product is ten times as fast as the transposed product.
         terms = jnp.stack([a.T @ block for a, block in zip(self._blocks(readout), values, strict=True)])
-        # The slopes of relu are 0 or 1; storing them as bytes reduces memory traffic to a quarter.
+        # The slopes of relu are 0 or 1; storing them as bytes cuts memory traffic by a factor of four.
         return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:

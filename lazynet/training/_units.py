@@ -20,7 +20,7 @@ BLOCK, MOST_BLOCKS = 1024, 16
 class Units:
     """Partition of the hidden units of a network into blocks that fit in the cache.
 
-    Blocks are separate arrays, which a step need not copy; their number is limited because each block adds to the
+    Blocks are separate arrays, so steps need not copy them; their number is limited because each block adds to the
     compile time. If there are several devices, each stores the blocks of its own units. If the number of devices
     divides the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device,
     and sums over the blocks agree to the last digit.
@@ -49,7 +49,7 @@ class Units:
             width: Number of units m of the network.
 
         Returns:
-            The lengths, summed over devices, of an axis over all units and of an axis over one block.
+            The possible lengths, summed over devices, of an axis over all units and of an axis over one block.
         """
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})

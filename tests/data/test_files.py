@@ -118,8 +118,8 @@ def test_list_without_any_files(bare_machine):
     [
         (IDX_NAMES[0], idx_bytes(np.ones((39, 4, 3))), "has 39 images, but train-labels-idx1-ubyte has 40 labels."),
         (IDX_NAMES[2], idx_bytes(np.ones((21, 4, 3))), "has 21 images"),
-        (IDX_NAMES[1], idx_bytes(np.arange(40) % 11), "has the label 10 for example 10"),
-        (IDX_NAMES[3], idx_bytes(np.full(20, 255)), "has the label 255 for example 0"),
+        (IDX_NAMES[1], idx_bytes(np.arange(40) % 11), "has the label 10 at index 10"),
+        (IDX_NAMES[3], idx_bytes(np.full(20, 255)), "has the label 255 at index 0"),
         (IDX_NAMES[1], idx_bytes(np.ones((40, 1))), "starts with 00000802"),
         (IDX_NAMES[0], idx_bytes(np.ones(480)), "starts with 00000801"),
         (IDX_NAMES[0], idx_bytes(np.ones((40, 4, 3)))[:-1], "has 495 bytes"),

@@ -56,7 +56,7 @@ def test_a_bad_idx_file_is_refused_by_name(tmp_path, content, message, suffix):
         (CIFAR + b"\0", "has 9220 bytes"),
         (CIFAR[:100], "has 100 bytes"),
         (b"", "has 0 bytes"),
-        (cifar_bytes(COLORS, [1, 2, 10]), "has the label 10 for example 2"),
+        (cifar_bytes(COLORS, [1, 2, 10]), "has the label 10 at index 2"),
     ],
     ids=["one byte short", "one byte more", "part of an example", "empty", "label"],
 )

@@ -295,7 +295,7 @@ def test_descent_agrees_with_the_iteration():
     ("change", "message"),
     [
         ({"times": [0.15]}, "times must be multiples of learning_rate"),
-        ({"times": [np.inf]}, "times must be finite for descent"),
+        ({"times": [np.inf]}, "times must be finite for gradient descent"),
         ({"learning_rate": 0.0}, "learning_rate must be"),
     ],
 )

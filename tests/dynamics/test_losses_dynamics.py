@@ -360,7 +360,7 @@ DESCENT = {
     "not a number": ({"momentum": float("nan")}, "momentum "),
     "tolerance": ({"loss": "hinge", "tolerance": 1e-3}, "tolerance must be None unless the squared loss"),
     "batches with a method": ({"batches": np.zeros((3, 2), int), "method": "krylov"}, "method "),
-    "one dimension": ({"batches": np.zeros(3, int)}, r"batches must be integers of shape \(3, B\)"),
+    "one dimension": ({"batches": np.zeros(3, int)}, r"batches must be an integer array of shape \(3, B\)"),
     "rows": ({"batches": np.zeros((2, 2), int)}, "batches "),
     "empty": ({"batches": np.zeros((3, 0), int)}, "batches "),
     "fractions": ({"batches": np.zeros((3, 2))}, "batches "),

@@ -38,7 +38,7 @@ def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
 def test_shards_of_another_division_are_kept_away(tmp_path):
     with open(tmp_path / "lock-1-of-3", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="a different number of shards and holds lock-1-of-3"):
+        with pytest.raises(ValueError, match="a different number of shards and holds the lock 'lock-1-of-3'"):
             sharded(tmp_path, 1, 2)
 
 

@@ -65,7 +65,7 @@ def test_every_point_is_the_sweep_of_it_alone(name):
         point, single = result.sel({name: label}), alone(name, value, widths)
         assert single.train_loss.dims == MEMBER
         missing = set(point.data_vars) - set(single.data_vars)
-        # Kernel descent predicts plain full-batch descent only, and bounds hold for hidden weights alone.
+        # Kernel descent predicts plain full-batch gradient descent only, and bounds hold for hidden weights alone.
         assert not missing or name in ("batch_size", "momentum", "optimizer", "train")
         for variable in single.data_vars:
             expected = single[variable].broadcast_like(point[variable]).transpose(*point[variable].dims)

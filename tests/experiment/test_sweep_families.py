@@ -171,7 +171,7 @@ def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tm
 
 @pytest.mark.slow
 def test_a_field_that_a_network_lacks_is_no_axis():
-    with pytest.raises(ValueError, match=r"^axes must be among output_scale, .*, got 'init_scale'"):
+    with pytest.raises(ValueError, match=r"^axes must be chosen from output_scale, .*, got 'init_scale'"):
         lz.sweep(own(), DATA, [8], seeds=1, steps=2, axes={"init_scale": [0.5, 1.0]})
     options = SWEEP | {"widths": [8], "measure": ALONE}
     grid = lz.sweep(own(), DATA, **options, axes={"output_scale": [0.5, 1.0]}, learning_rate=0.05)

@@ -112,7 +112,7 @@ def test_its_figure_and_settings_carry_its_name_and_fields(result):
 
 
 def test_fields_that_it_lacks_are_refused(data):
-    with pytest.raises(ValueError, match=r"axes must be among .* got 'activation'"):
+    with pytest.raises(ValueError, match=r"axes must be chosen from .* got 'activation'"):
         lz.sweep(SkipNet(8), data, [8], axes={"activation": ["relu"]})
 
 

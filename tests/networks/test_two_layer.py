@@ -157,7 +157,7 @@ def test_scales_that_depend_on_the_width(key):
     [
         ({"width": 0}, "width must be a positive integer, got 0"),
         ({"width": -2}, "width must be a positive integer, got -2"),
-        ({"width": 7}, "width must be even with symmetric=True, got 7. Use width=8"),
+        ({"width": 7}, "width must be even if symmetric=True, got 7. Use width=8"),
         ({"width": 4, "outputs": 0}, "outputs must be a positive integer, got 0"),
         (
             {"width": 4, "activation": "ReLU"},
@@ -178,6 +178,6 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_a_clone_is_checked_too():
-    with pytest.raises(ValueError, match="width must be even with symmetric=True, got 9"):
+    with pytest.raises(ValueError, match="width must be even if symmetric=True, got 9"):
         TwoLayer(width=8).clone(width=9)
     assert TwoLayer(width=8, symmetric=False).clone(width=9).width == 9

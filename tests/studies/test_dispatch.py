@@ -12,7 +12,7 @@ from unchecked import unchecked
 import lazynet as lz
 from lazynet import cli
 from lazynet.execution import Store
-from lazynet.measures import SCHEMA, catalogue, reference
+from lazynet.measures import SCHEMA, catalog, reference
 
 DATA = lz.load_dataset("digits", n_train=8, n_test=4)
 NETWORK = lz.TwoLayer(width=8)
@@ -44,7 +44,7 @@ def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind
     result = RESULTS[kind]()
     assert (result.attrs["kind"], result.attrs["schema"]) == (kind, SCHEMA)
     for name in set(result.variables) - {"round", "output"}:
-        quantity = catalogue(kind)[name]
+        quantity = catalog(kind)[name]
         assert result[name].attrs["long_name"] == quantity.meaning
         assert result[name].attrs.get("units", "") == quantity.unit
         assert set(result[name].dims) <= {*quantity.dims, name}
@@ -86,7 +86,7 @@ def test_a_verdict_in_words_is_refused():
 def test_the_snapshots_of_a_run_are_labeled_too():
     snapshots = lz.train(NETWORK, DATA, jax.random.key(0), steps=5).snapshots
     assert (snapshots.attrs["kind"], snapshots.attrs["schema"]) == ("train", SCHEMA)
-    quantities = {**catalogue(), **catalogue("train")}
+    quantities = {**catalog(), **catalog("train")}
     for name in set(snapshots.variables) - {"train_example", "test_example", "output"}:
         assert snapshots[name].attrs["long_name"] == quantities[name].meaning
     assert snapshots.test_prediction.attrs["units"] == "targets"
@@ -98,7 +98,10 @@ def test_the_snapshots_of_a_run_are_labeled_too():
 def test_studies_that_cannot_be_merged_are_refused(kind, tmp_path, capsys):
     Store(tmp_path, kind).begin({}, ["000000"] if kind == "arrays" else [])
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=rf"^out must be the folder of a study of kind sweep, .*, got .* '{kind}'\.$"):
+    of_kind = "the folder of a study of"
+    with pytest.raises(
+        ValueError, match=rf"^out must be {of_kind} one of the kinds sweep, .*, got {of_kind} kind '{kind}'\.$"
+    ):
         lz.merge_shards(tmp_path)
     assert cli.main(["merge", str(tmp_path)]) == cli.main(["merge", str(tmp_path), "--check"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2

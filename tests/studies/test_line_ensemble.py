@@ -211,7 +211,7 @@ BAD = {
     "no numbers": ({"ends": "ab"}, r"^ends and places must contain only numbers, got ends = 'ab'"),
     "through zero": (
         {"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]},
-        r"^places must not include the zero input, .*, got 0.5",
+        r"^places must not include the coordinate of the zero input, .*, got 0.5",
     ),
     "no place": ({"places": []}, r"^places must be a nonempty list of finite numbers"),
     "one network": ({"seeds": 1}, r"^seeds must specify at least two seeds, got 1"),

@@ -1,4 +1,4 @@
-"""Theorem 4.1 of Arora et al. 2019 as a number, against plain descent on the kernel."""
+"""Theorem 4.1 of Arora et al. 2019 as a number, against plain gradient descent on the kernel."""
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def train(stepper, network, keys, x, y, learning_rate, snapshots, dtype="float64
 
 
 def descend(network, variables, x, y, learning_rate, snapshots):
-    """Run plain descent of 1/2 sum (f - y)^2 in NumPy; return f, W and the sum of sqrt(loss) at the snapshots."""
+    """Run gradient descent on 1/2 sum (f - y)^2 in NumPy; return f, W and the sum of sqrt(loss) at the snapshots."""
     w, a = (np.asarray(weights(variables, name), np.float64) for name in ("hidden", "readout"))
     c = network.output_scale / np.sqrt(network.width)
     records, root_sum = [], 0.0

@@ -28,7 +28,7 @@ def infinite_width(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Result | MaybeNone:
-    """Predict full-batch descent for an infinitely wide network on a whole data set, with true and random labels.
+    """Predict full-batch gradient descent of an infinitely wide network on a data set, with true and random labels.
 
     No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
 

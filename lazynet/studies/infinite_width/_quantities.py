@@ -1,13 +1,13 @@
 """The quantities in a result of `lazynet.infinite_width`."""
 
-from lazynet.measures import Quantity, catalogue
-from lazynet.measures._catalogue import add
+from lazynet.measures import Quantity, catalog
+from lazynet.measures._catalog import add
 
 BOTH = ("labels", "step")
 
 add(
     "infinite_width",
-    catalogue()["step"],
+    catalog()["step"],
     Quantity("labels", "kind of training labels: true or random", "", dims=("labels",), coordinate=True),
     Quantity("train_loss", "loss of the infinite-width prediction on the training set", "loss", dims=BOTH),
     Quantity("train_error", "fraction of misclassified training examples", dims=BOTH),

@@ -28,7 +28,7 @@ COMPLEXITY_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class InfiniteWidth:
-    """Full-batch descent for an infinitely wide network, with a data set's labels and with random labels.
+    """Full-batch gradient descent for an infinitely wide network, with a data set's labels and with random labels.
 
     Attributes:
         network: The network.

@@ -98,14 +98,14 @@ def laziness_map(
         An `xarray.Dataset`, or None in a shard and on all hosts but the first.
 
         - By width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
-          unfinished (after the last step), diverged, and dead (training stalled before the network fitted its data).
+          unfinished (after the last step), diverged, and dead (training stalled before the network fit its data).
         - By width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
           test_error, relative_displacement, time and, if measured, activation_flips.
         - By width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit
           their data.
         - By width and `round`, the round of the bisection: tried_scale. By width, `round` and seed: tried_change.
 
-        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. It is the negative of
+        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. Here, p is the negative of
         the boundary's predicted exponent. If no exponent is predicted, the fitted exponent is used instead; if there is
         no fitted exponent either, p is 0.
 
@@ -221,7 +221,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
         if not middles:
             break
         network = setting.network.clone(width=max(middles), output_scale=_scale_by_width(middles))
-        # The folder's name includes `change`, because the same map has a different boundary for each kernel change.
+        # The folder's name includes `change`, because the same map has a different boundary for each value of `change`.
         trained = setting.train(network, list(middles), None, f"boundary-{change:g}-{number}")
         if trained is not None:
             values = trained.kernel_drift.where(setting.status(trained) == MapStatus.FITTED)
@@ -266,7 +266,7 @@ def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray,
 
 
 def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: float) -> Result:
-    """Return the map with the boundary, its exponent, and measures of how closely the curves collapse across widths."""
+    """Return the map with the boundary, its exponent, and measures of how well the curves collapse across widths."""
     widths, given_up = result.width.values, _given_up(rounds)
     curves = [_curve(result, rounds, width) for width in widths.tolist()]
     changes = [values * (np.nan if width in given_up else 1) for width, (_, values) in zip(widths, curves, strict=True)]

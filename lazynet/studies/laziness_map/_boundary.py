@@ -56,7 +56,7 @@ def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], leve
         for (a, above), (b, below) in pairwise(zip(scales, change, strict=True))
         if above >= level > below
     ]
-    # The change must still be below the level at the largest scale.
+    # At the largest scale, the change must still be below the level.
     return falls[-1] if falls and change[-1] < level else None
 
 
@@ -142,9 +142,9 @@ def sharpest_collapse(
 def boundary_exponent(scaling: Scaling | None) -> float:
     """Return the predicted exponent p of the output scale alpha ~ m^p at the boundary, or NaN if it is unknown.
 
-    To first order, the relative change of the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
+    To first order, the relative change in the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
     alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate,
-    and p is unknown, if the relative change of the readout has a larger exponent than the relative change of the
+    and p is unknown, if the relative change in the readout has a larger exponent than the relative change in the
     kernel, as in the standard parametrization with one hidden layer.
     """
     rows = [] if scaling is None else predicted_exponents(scaling)
@@ -161,7 +161,7 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 def why_steeper(settings: dict[str, Any]) -> str:
     """Return the reason a boundary is steeper than predicted, or an empty string if no reason is known.
 
-    If only the hidden layer of a two-layer relu network is trained, the kernel is a sum over units of products of
+    If only the hidden layer of a two-layer ReLU network is trained, the kernel is a sum over units of products of
     slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
     order m^(-1/2) / alpha. The sum of random flips grows as the square root of their number, so the relative change is
     (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small changes

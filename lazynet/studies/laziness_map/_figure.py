@@ -50,7 +50,7 @@ def plot_laziness(result: Result) -> Figure:
 
 
 def _mean(values: Any) -> Any:
-    """Return means over seeds, with NaN where fewer than half of the networks fit."""
+    """Return means over seeds, with NaN where fewer than half of the networks fit their data."""
     return values.isel(seed=0, drop=True).copy(data=mean_of_most(values.transpose(..., "seed").values))
 
 
@@ -107,7 +107,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
 
 
 def _collapse(result: Result) -> str:
-    """Return the title of the panel with the collapsed kernel-change curves, which gives the spread of the curves."""
+    """Return the title of the panel with the collapsed kernel-change curves; the title gives the curves' spread."""
     spread = result.attrs["collapse_spread"]
     if not np.isfinite(spread):
         return "Kernel change"

@@ -1,13 +1,13 @@
 """The quantities in a result of `lazynet.laziness_map`."""
 
-from lazynet.measures import Quantity, catalogue
-from lazynet.measures._catalogue import add
+from lazynet.measures import Quantity, catalog
+from lazynet.measures._catalog import add
 
 GRID, ROUND = ("width", "output_scale", "seed"), ("width", "round")
 
 add(
     "laziness_map",
-    *(catalogue()[name] for name in ("width", "seed", "step", "init_scale", "target_rms")),
+    *(catalog()[name] for name in ("width", "seed", "step", "init_scale", "target_rms")),
     Quantity(
         "learning_rate",
         "learning rate eta, the first step size of the gradient flow",

@@ -34,20 +34,22 @@ def line_ensemble(
 ) -> Result | MaybeNone:
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
-    At infinite width, the outputs at any time during full-batch descent form a Gaussian process (Lee et al. 2019,
-    Figure 2). `lazynet.kernel_ensemble` computes its mean and standard deviation. The gap between each network and
-    the infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 + variance.
+    At infinite width, the outputs at any time during full-batch gradient descent form a Gaussian process (Lee et al.
+    2019, Figure 2). `lazynet.kernel_ensemble` computes its mean and standard deviation. The gap between each network
+    and the infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 +
+    variance.
 
     Args:
         network: The family of networks; its own width is replaced by each of `widths`. If the initialization is
             symmetric, the infinite-width limit is not random.
-        data: The training examples, used for full-batch descent on the squared loss; the test examples are ignored.
+        data: The training examples, used for full-batch gradient descent on the squared loss; the test examples are
+            ignored.
         ends: The inputs x_1 and x_2, each of shape (d,).
         widths: Numbers of hidden units.
         seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds. At least two
             seeds are required.
         steps: Number of training steps.
-        places: Values of a; by default 51 equally spaced values from -2 to 3.
+        places: Values of the coordinate a; by default 51 equally spaced values from -2 to 3.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them.
         learning_rate: Learning rate eta, as in `lazynet.sweep`.
         dtype: Dtype used for training, "float32" or "float64".
@@ -112,6 +114,7 @@ def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray
     zero = ~inputs.any(axis=1)
     if zero.any():
         raise ValueError(
-            f"places must not include the zero input, at which the kernel is undefined, got {coordinates[zero][0]:g}."
+            "places must not include the coordinate of the zero input, at which the kernel is undefined, got "
+            f"{coordinates[zero][0]:g}."
         )
     return inputs, coordinates

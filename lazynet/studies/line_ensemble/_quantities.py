@@ -1,14 +1,14 @@
 """The quantities in a result of `lazynet.line_ensemble`."""
 
-from lazynet.measures import Quantity, catalogue
-from lazynet.measures._catalogue import add
+from lazynet.measures import Quantity, catalog
+from lazynet.measures._catalog import add
 
 PLACES = ("width", "step", "place", "output")
 GAP = ("width", "step")
 
 add(
     "line_ensemble",
-    *(catalogue()[name] for name in ("width", "seed", "step")),
+    *(catalog()[name] for name in ("width", "seed", "step")),
     Quantity("place", "coordinate a of the input a x_1 + (1 - a) x_2", dims=("place",), coordinate=True),
     Quantity("prediction", "output of each network", "targets", dims=("width", "seed", *PLACES[1:])),
     Quantity("mean", "mean over networks", "targets", dims=PLACES),

@@ -177,7 +177,7 @@ def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
     If there are at least three seeds, also return jackknife standard errors of bias^2 and variance.
 
     Args:
-        gap: Distance from the limit, with shape (width, seed, step, place).
+        gap: Difference from the limit, with shape (width, seed, step, place).
     """
     bias, variance = split_gap(gap)
     parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
@@ -196,7 +196,7 @@ def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     therefore the mean square minus the variance.
 
     Args:
-        gap: Distance from the limit, with shape (width, seed, step, place).
+        gap: Difference from the limit, with shape (width, seed, step, place).
     """
     variance = gap.var(axis=1, ddof=1).mean(axis=-1)
     return (gap**2).mean(axis=(1, 3)) - variance, variance

@@ -47,13 +47,14 @@ def mode_residuals(
     deviation from this prediction is the full effect of finite width.
 
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
-    result of `lazynet.train` with full-batch descent on the squared loss, `k` is a kernel on the training set, and `y`
-    are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap is due
-    to changes in the network's own kernel. The result then does not have the dimensions `width` and `seed`.
+    result of `lazynet.train` with full-batch gradient descent on the squared loss, `k` is a kernel on the training set,
+    and `y` are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap
+    is due to changes in the network's own kernel. The result then does not have the dimensions `width` and `seed`.
 
     Args:
         network: The family of networks; its own width is replaced by each of `widths`.
-        data: The training examples, used for full-batch descent on the squared loss; the test examples are ignored.
+        data: The training examples, used for full-batch gradient descent on the squared loss; the test examples are
+            ignored.
         widths: Numbers of hidden units.
         seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
         steps: Number of training steps.
@@ -120,7 +121,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     """Compare the residual of a single trained network with a kernel's prediction.
 
     Args:
-        run: Result of `lazynet.train` with plain full-batch descent on the squared loss.
+        run: Result of `lazynet.train` with plain full-batch gradient descent on the squared loss.
         k: Kernel on the training set, (n, n), or its spectrum.
         y: The training targets, (n,) or (n, k).
         tolerance: Largest gap at which a mode still counts as following the kernel.
@@ -129,8 +130,8 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         The result of `mode_residuals` without the dimensions `width` and `seed`.
 
     Raises:
-        ValueError: If the run was not trained by plain descent, if shapes do not match, if the kernel is not a finite
-            symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
+        ValueError: If the run was not trained by plain gradient descent, if shapes do not match, if the kernel is not a
+            finite symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
     """
     import xarray
 
@@ -145,7 +146,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
-        raise ValueError(f"y must have the shape of the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
+        raise ValueError(f"y must have the same shape as the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
     steps = run.snapshots.step.values
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)

@@ -93,7 +93,7 @@ def _finding(result: Result) -> str:
 def _draw_left(axes: Axes, result: Result) -> None:
     """Plot the residuals along a few modes.
 
-    Each residual is divided by the scale of the mode's gap, and its sign is chosen so that it starts out positive.
+    Each residual is normalized like the mode's gap, and its sign is chosen so that it starts out positive.
     """
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)
@@ -145,6 +145,6 @@ def _draw_learned(axes: Axes, result: Result, values: np.ndarray, learning_rate:
 
 
 def _start(result: Result) -> np.ndarray:
-    """Return the norm over outputs of the initial residual along each mode, as an array of shape (n,)."""
+    """Return the norm, over outputs, of the initial residual along each mode, as an array of shape (n,)."""
     start = result.residual.isel(step=0).values
     return np.linalg.norm(start.reshape(len(start), -1), axis=1)

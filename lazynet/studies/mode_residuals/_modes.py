@@ -40,7 +40,7 @@ def compare_modes(
 
 
 def _sizes(modes: np.ndarray) -> np.ndarray:
-    """Return the norm over the outputs for each step and mode, as an array of shape (s, n)."""
+    """Return the norm of `modes` over the outputs for each step and mode, as an array of shape (s, n)."""
     return np.linalg.norm(modes.reshape(*modes.shape[:2], -1), axis=2)
 
 

@@ -1,13 +1,13 @@
 """The quantities in a result of `lazynet.mode_residuals`."""
 
-from lazynet.measures import Quantity, catalogue
-from lazynet.measures._catalogue import add
+from lazynet.measures import Quantity, catalog
+from lazynet.measures._catalog import add
 
 MODES = ("width", "seed", "step", "mode", "output")
 
 add(
     "mode_residuals",
-    *(catalogue()[name] for name in ("width", "seed", "step")),
+    *(catalog()[name] for name in ("width", "seed", "step")),
     Quantity("mode", "number of the mode, from the largest eigenvalue down", dims=("mode",), coordinate=True),
     Quantity("residual", "v_i'(y - u) of the network", "targets", dims=MODES),
     Quantity(

@@ -72,10 +72,10 @@ def sweep(
     Returns:
         An `xarray.Dataset`. A shard, and every host except the first (see `jax.distributed`), returns None instead. The
         dimensions are width, seed and step, followed by the axes with several values, in the given order.
-        `lazynet.measures.catalogue()` describes the variables. Measurements of the networks have the dimensions width,
+        `lazynet.measures.catalog()` describes the variables. Measurements of the networks have the dimensions width,
         seed and step; predictions for the infinite-width limit have only the dimensions on which they depend. All
         values are float64. If a network diverges, its values are NaN from its `stopped_step` onward. Variables that
-        require full-batch descent are NaN at other batch sizes.
+        require full-batch gradient descent are NaN at other batch sizes.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on

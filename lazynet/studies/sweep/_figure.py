@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lazynet.measures import catalogue
+from lazynet.measures import catalog
 from lazynet.studies._style import (
     BLUE,
     DRAWN,
@@ -95,7 +95,7 @@ def _curves(result: Result, panel: str) -> dict[str, Curve]:
     If a quantity is also measured for each layer, the curves for the layers replace the curve for all parameters.
     """
     curves = {}
-    for name, quantity in catalogue().items():
+    for name, quantity in catalog().items():
         if quantity.panel != panel or name not in result or quantity.by_layer in result:
             continue
         label = quantity.label or name
@@ -129,7 +129,7 @@ def _draw_loss(axes: Axes, result: Result) -> None:
 
 
 def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: dict[str, Curve]) -> None:
-    """Plot the seed means of quantities against the width, with dashed lines for the predicted slopes.
+    """Plot quantities, averaged over seeds, against the width, with dashed lines for the predicted slopes.
 
     The legend shows the fitted slopes.
     """
@@ -137,7 +137,7 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():
         values = reduce_steps(quantity_of(result, quantity))
-        # The mean that is fitted is drawn either in full or not at all.
+        # The mean used in the fit is drawn either in full or not at all.
         mean, values = values.mean("seed"), values.where(values < DRAWN)
         mean = mean.where(mean < DRAWN)
         if not mean.max() > 0:

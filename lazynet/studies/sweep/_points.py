@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynet.measures import catalogue
+from lazynet.measures import catalog
 from lazynet.typing import Result
 
 
@@ -17,7 +17,7 @@ def axes_of(result: Result) -> list[str]:
 
 
 def at_one_point(result: Result) -> Result:
-    """Check that a result has a single point, and drop the variables that are undefined at this point.
+    """Check that a result has a single point, and drop the variables that are undefined there.
 
     Raises:
         ValueError: If the result has axes other than width and seed. An exponent in the width can be fitted only at a
@@ -32,7 +32,7 @@ def at_one_point(result: Result) -> Result:
         )
     # Kernel descent describes only full-batch training. Its variables are NaN at other batch sizes in the same sweep.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
-        absent = [name for name, quantity in catalogue().items() if quantity.full_batch]
+        absent = [name for name, quantity in catalog().items() if quantity.full_batch]
         return result.drop_vars(absent, errors="ignore")
     return result
 
@@ -55,7 +55,7 @@ def points(result: Result) -> Iterator[tuple[dict[str, Any], Result]]:
 def settings_of(result: Result) -> dict[str, Any]:
     """Return the settings of a result, including the value of each axis that has only one value.
 
-    If the result has only one point, the settings also include the traits of that point.
+    If the result has only one point, the settings also include the network traits at that point.
     """
     settings = json.loads(result.attrs["settings"])
     axes = settings.get("axes", {})

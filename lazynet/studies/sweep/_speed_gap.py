@@ -14,7 +14,7 @@ def speed_gap(result: Result) -> DataArray:
     symmetric.
 
     Args:
-        result: Result of `lazynet.sweep` with plain full-batch descent on the squared loss.
+        result: Result of `lazynet.sweep` with plain full-batch gradient descent on the squared loss.
 
     Returns:
         The deviation for each width, seed and value of the other axes, in the units of the targets, as float64.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.experiment import MemberStatus
-from lazynet.measures import Quantity, catalogue, registered
+from lazynet.measures import Quantity, catalog, registered
 from lazynet.networks import LayerScaling
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
 from lazynet.studies.sweep._points import at_one_point, points, settings_of
@@ -165,7 +165,7 @@ def verdicts_json(result: Result) -> str:
         contains the axis values and the verdict at each point.
 
     Raises:
-        ValueError: If the result contains only the name of a function that determines a scale.
+        ValueError: If a scale is set by a function and the result contains only the function's name.
     """
     verdicts = [(labels, json.loads(verify_sweep(at).to_json())) for labels, at in points(result)]
     if len(verdicts) == 1:
@@ -194,7 +194,7 @@ def scaling_of(result: Result) -> Scaling | None:
         A `Scaling` with the exponents of the width, or None if the exponents of the layers are unknown.
 
     Raises:
-        ValueError: If the result contains only the name of a function that determines a scale.
+        ValueError: If a scale is set by a function and the result contains only the function's name.
     """
     settings, widths = settings_of(result), result.width.values
     record = settings["traits"]["scaling"]
@@ -206,12 +206,12 @@ def scaling_of(result: Result) -> Scaling | None:
         if scale not in result.coords:
             return 0.0
         try:
-            # A scale that is an axis of the sweep has one label, which is text if another value is a function.
+            # A scale on an axis of the sweep is a single label here, which is text if another value is a function.
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
                 f"result must have the values of {scale} at all widths, got the label {result[scale].item()!r} of a "
-                "function. For a verdict, pass the function as an argument instead of in axes."
+                "function. To obtain a verdict, pass the function as an argument rather than in axes."
             ) from None
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
 
@@ -233,8 +233,8 @@ def scaling_of(result: Result) -> Scaling | None:
 
 
 def entry_of(quantity: str) -> Quantity:
-    """Return the catalogue entry for a row's quantity."""
-    return catalogue()[quantity.partition("[")[0]]
+    """Return the catalog entry for a row's quantity."""
+    return catalog()[quantity.partition("[")[0]]
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
@@ -276,7 +276,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
 
 
 def reduce_steps(values: DataArray) -> DataArray:
-    """Reduce a quantity over snapshots as specified in the catalogue."""
+    """Reduce a quantity over snapshots as specified in the catalog."""
     if "step" not in values.dims:
         return values
     reduction = entry_of(str(values.name)).reduction
@@ -286,7 +286,7 @@ def reduce_steps(values: DataArray) -> DataArray:
 
 def _levels(result: Result) -> Iterator[tuple[str, float]]:
     """Yield each level's name and value, reduced over snapshots and averaged over seeds at the largest width."""
-    for name, quantity in catalogue().items():
+    for name, quantity in catalog().items():
         if quantity.level and name in result:
             values = reduce_steps(result[name].isel(width=-1))
             scale = float(result.target_rms) if quantity.gap else 1.0

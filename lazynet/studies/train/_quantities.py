@@ -1,7 +1,7 @@
 """Quantities found in the snapshots of `lazynet.train` but not in the result of a sweep."""
 
 from lazynet.measures import Quantity
-from lazynet.measures._catalogue import add
+from lazynet.measures._catalog import add
 
 add(
     "train",

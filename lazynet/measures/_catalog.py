@@ -1,4 +1,4 @@
-"""The catalogue of quantities: one record for each variable in each kind of result."""
+"""The catalog of quantities: one record for each variable in each kind of result."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ class Quantity:
             at the "start".
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
         held: Whether a network that stopped training early keeps its last value at all later snapshots.
-        full_batch: Whether the quantity is defined only for plain full-batch descent.
+        full_batch: Whether the quantity is defined only for plain full-batch gradient descent.
         level: Whether the verdict reports the value at the largest width.
         predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
             most". The exponent is a number or, for the package's own quantities, the formula by which
@@ -121,7 +121,7 @@ _kinds: dict[str, dict[str, Quantity]] = {}
 
 
 def add(kind: str, *quantities: Quantity) -> None:
-    """Add quantities to the catalogue for one kind of result."""
+    """Add quantities to the catalog for one kind of result."""
     entries = _kinds.setdefault(kind, {})
     for quantity in quantities:
         if quantity.name in entries:
@@ -129,8 +129,8 @@ def add(kind: str, *quantities: Quantity) -> None:
         entries[quantity.name] = quantity
 
 
-def catalogue(kind: str = "sweep") -> Mapping[str, Quantity]:
-    """Return the catalogue of quantities for one kind of result.
+def catalog(kind: str = "sweep") -> Mapping[str, Quantity]:
+    """Return the catalog of quantities for one kind of result.
 
     Args:
         kind: Kind of result, as stored in its attribute `kind`.
@@ -157,9 +157,9 @@ def settings_by_width() -> tuple[str, ...]:
     """Return the names of the settings that may be functions of the width.
 
     Returns:
-        The names, in the order of the catalogue.
+        The names, in the order of the catalog.
     """
-    return tuple(name for name, quantity in catalogue().items() if quantity.dims == ("width",) and name != "width")
+    return tuple(name for name, quantity in catalog().items() if quantity.dims == ("width",) and name != "width")
 
 
 def reserved_names() -> set[str]:
@@ -172,7 +172,7 @@ def reserved_names() -> set[str]:
 
 
 def register_quantity(quantity: Quantity) -> None:
-    """Add a quantity to the catalogue, so that later sweeps measure it at every snapshot.
+    """Add a quantity to the catalog, so that later sweeps measure it at every snapshot.
 
     The quantity's meaning and unit are stored as attributes of the variable in the result. The verdict has a row for
     the quantity if `predicted` is set, and reports its level if `level` is set. The figure shows the quantity if
@@ -221,7 +221,7 @@ def register_quantity(quantity: Quantity) -> None:
 
 
 def unregister_quantity(name: str) -> None:
-    """Remove a registered quantity from the catalogue.
+    """Remove a registered quantity from the catalog.
 
     Args:
         name: Name of the quantity.
@@ -238,8 +238,8 @@ def unregister_quantity(name: str) -> None:
 def label_result(result: Result, kind: str) -> None:
     """Set the attributes of a result and of its variables in place.
 
-    The result gets the attributes `kind` and `schema`, and each variable in the catalogue gets its long name and unit.
-    If the catalogue has no quantities for this kind of result, only `kind` and `schema` are set.
+    The result gets the attributes `kind` and `schema`, and each variable in the catalog gets its long name and unit.
+    If the catalog has no quantities for this kind of result, only `kind` and `schema` are set.
 
     Args:
         result: Result to label, an `xarray.Dataset`.
@@ -249,7 +249,7 @@ def label_result(result: Result, kind: str) -> None:
     if kind not in _kinds:
         return
     # Results of other kinds also contain sweep quantities.
-    for name, quantity in {**catalogue(), **catalogue(kind)}.items():
+    for name, quantity in {**catalog(), **catalog(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
             if quantity.unit:
@@ -289,11 +289,9 @@ def reference(kind: str = "sweep") -> str:
         KeyError: If there is no such kind of result.
     """
     header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "exponent in the width")
-    rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalogue(kind).values())]
+    rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalog(kind).values())]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return (
-        f"{table}\n\n{SYMBOLS}\n" if any(quantity.predicted for quantity in catalogue(kind).values()) else f"{table}\n"
-    )
+    return f"{table}\n\n{SYMBOLS}\n" if any(quantity.predicted for quantity in catalog(kind).values()) else f"{table}\n"
 
 
 def _described(quantity: Quantity) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Catalogue of the real data sets."""
+"""Catalog of the real data sets."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The catalogue of quantities: entries that agree with theory, and a quantity from outside the package."""
+"""The catalog of quantities: entries that agree with theory, and a quantity from outside the package."""
 
 import re
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.measures import catalogue, reference, registered, unregister_quantity
+from lazynet.measures import catalog, reference, registered, unregister_quantity
 from lazynet.networks import ACTIVATIONS, get_parametrization
 from lazynet.theory import Scaling, predicted_exponents
 
@@ -145,10 +145,10 @@ def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
     ],
 )
 def test_quantities_that_cannot_be_are_refused(change, message):
-    before = dict(catalogue())
+    before = dict(catalog())
     with unchecked(), pytest.raises(ValueError, match=message):
         lz.register_quantity(replace(QUANTITY, **change))
-    assert dict(catalogue()) == before
+    assert dict(catalog()) == before
 
 
 def test_only_registered_quantities_are_removed():
@@ -165,14 +165,14 @@ def test_theory_predicts_the_exponents_of_exactly_the_entries_that_say_so():
         assert scaling.parametrization == get_parametrization("ntk")
         for row in predicted_exponents(scaling):
             name = row.quantity.partition("[")[0]
-            relation, _ = catalogue()[name].predicted
+            relation, _ = catalog()[name].predicted
             assert row.relation in (relation, "at most")
             names.add(name)
-    assert names == {name for name, quantity in catalogue().items() if quantity.predicted}
+    assert names == {name for name, quantity in catalog().items() if quantity.predicted}
 
 
 class Symbols(NamedTuple):
-    """Exponents in the width of a network, by hand: those that the catalogue's formulas refer to."""
+    """Exponents in the width of a network, by hand: those that the catalog's formulas refer to."""
 
     s: float  # learning rate
     r: float  # residual
@@ -228,7 +228,7 @@ FAMILIES = {
 
 
 def evaluated(formula, symbols, scaling, array):
-    """Return the value of a formula in the catalogue, such as "s + g + r - 1/2"."""
+    """Return the value of a formula in the catalog, such as "s + g + r - 1/2"."""
     largest = max(g for g, _ in symbols.arrays.values())
     values = {"s": symbols.s, "r": symbols.r, "c": symbols.c, "l": symbols.s + 2 * largest + symbols.r}
     if formula.endswith(" of the array"):
@@ -243,18 +243,18 @@ def evaluated(formula, symbols, scaling, array):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_formulas_of_the_catalogue_are_the_exponents_that_theory_predicts(family):
+def test_the_formulas_of_the_catalog_are_the_exponents_that_theory_predicts(family):
     scaling, symbols = FAMILIES[family]
     rows = predicted_exponents(scaling)
     layers = {f"layer_relative_displacement[{name}]" for name in scaling.layers}
-    names = {name for name, quantity in catalogue().items() if quantity.predicted} - {"layer_relative_displacement"}
+    names = {name for name, quantity in catalog().items() if quantity.predicted} - {"layer_relative_displacement"}
     assert {row.quantity for row in rows} == names | layers
     # A sum of two powers is not a power: the residual y - f_0, and norms over arrays that differ in g, or in g or w.
     gradients = {g for g, _ in symbols.arrays.values()}
     sums = {"displacement": len(gradients) > 1, "relative_displacement": len(set(symbols.arrays.values())) > 1}
     for row in rows:
         name, _, array = row.quantity.partition("[")
-        relation, formula = catalogue()[name].predicted
+        relation, formula = catalog()[name].predicted
         if symbols.r or sums.get(name):
             relation = "at most"
         expected = evaluated(formula, symbols, scaling, array.removesuffix("]"))
