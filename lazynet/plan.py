@@ -74,7 +74,7 @@ def _cgroup_memory(default: int) -> int:
 
 
 def device_memory(devices: list[jax.Device]) -> int:
-    """Return the number of bytes available for arrays split evenly among the devices.
+    """Return the number of bytes available for arrays split evenly across the devices.
 
     On CPUs, return half of the free memory.
     """
@@ -131,7 +131,7 @@ def eigenvectors_flops(n: int) -> float:
 
 
 class Blocks(NamedTuple):
-    """Blocks of a matrix computation: number of rows per block, and number of feature blocks held in memory."""
+    """Block sizes for a matrix computation: number of rows per block, and number of feature blocks held in memory."""
 
     rows: int
     held: int

@@ -30,7 +30,7 @@ def host_float64() -> Iterator[None]:
 
 
 def arithmetic(dtype: str) -> AbstractContextManager:
-    """Return the context in which networks are trained: full-precision matrix products in "float32" or "float64"."""
+    """Return a context manager for training with full-precision matrix products in "float32" or "float64"."""
     return float64() if dtype == "float64" else jax.default_matmul_precision("highest")
 
 

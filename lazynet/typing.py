@@ -15,8 +15,8 @@ else:
     # xarray and matplotlib are slow to import, so `import lazynet` does not load them.
     Axes = DataArray = Figure = Result = Any
 
-# Used in place of None in `Result | None` where only shards and hosts other than the first get None, so that type
-# checkers do not require other callers to rule out None.
+# Used in place of None in `Result | None` where None is returned only for shards and on hosts other than the first, so
+# that type checkers do not require other callers to rule out None.
 MaybeNone = Any
 AnyArray = Array | np.ndarray
 Integer = int | np.integer

@@ -129,7 +129,7 @@ class Stopped(Exception):
     """
 
     def __init__(self, reason: str, code: int) -> None:
-        """Create the error; the reason is printed as one line to stderr."""
+        """Create the error; the reason is printed to stderr as one line."""
         super().__init__(reason)
         self.code = code
 
@@ -140,8 +140,8 @@ def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) 
 
     Args:
         out: The run's folder, or None if the run stores nothing.
-        out_of_time: Function that returns whether a TimeoutError comes from the time limit. By default, every
-            TimeoutError is assumed to.
+        out_of_time: Function that returns whether a TimeoutError is due to the time limit. By default, every
+            TimeoutError is assumed to be.
 
     Raises:
         Stopped: If the run can be resumed.

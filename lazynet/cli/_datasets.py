@@ -43,7 +43,7 @@ class FetchData:
 
 @dataclass
 class DataCommand:
-    """List the data sets, or download a data set."""
+    """List the data sets, or download one of them."""
 
     action: (
         Annotated[ListData, tyro.conf.subcommand("list", prefix_name=False)]

@@ -28,7 +28,8 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 class LimitCommand:
     """Predict how an infinitely wide network trains on a whole data set, with true labels and with random labels.
 
-    All 60,000 MNIST training images take about four minutes and 10 GB on two cores; use --n-train to select fewer.
+    Using all 60,000 MNIST training images takes about four minutes and 10 GB on two cores; use --n-train to select
+    fewer.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -68,8 +69,9 @@ class LimitCommand:
 class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
-    The command factors the kernel if there are at most 16,000 examples. Otherwise, it uses only products with the
-    kernel: the relative error in the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a few
+    The command factors the kernel if there are at most 16,000 examples. Otherwise, it only multiplies vectors by the
+    kernel: the target relative error in the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a
+        few
     percent.
     """
 
@@ -95,7 +97,7 @@ def complexity_record(data: lz.Dataset, factored: int = FACTORED) -> dict[str, A
 
     Args:
         data: The data set.
-        factored: Largest number of examples for which the kernel is factored.
+        factored: Maximum number of examples for which the kernel is factored.
     """
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     large = data.n_train > factored

@@ -12,7 +12,7 @@ from lazynet.typing import Result
 
 
 def check_verdict(kind: str) -> None:
-    """Check that a kind of study has a verdict, which --check requires.
+    """Check that studies of the given kind have a verdict, which --check requires.
 
     Raises:
         ValueError: If studies of this kind have no verdict.

@@ -38,8 +38,8 @@ class Sweep:
     """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
     Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Each flag
-    that is given several values adds an axis to the result, except --widths and --classes. Each combination of values
-    has its own verdict.
+    other than --widths and --classes adds an axis to the result when it is given several values. Each combination of
+    values has its own verdict.
     """
 
     data: tyro.conf.OmitArgPrefixes[Source] = field(default_factory=lambda: Source(n_test=100))
@@ -115,7 +115,7 @@ class Sweep:
             return report(result, out, self.json, self.check)
 
     def spec(self) -> Spec:
-        """Return the specification of the sweep that the flags request.
+        """Return the specification of the sweep described by the flags.
 
         Raises:
             ValueError: If a flag has an invalid value.
@@ -124,7 +124,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """If the flag has a single value, return it. Otherwise, make the values an axis and return None."""
+            """If the flag has a single value, return it. Otherwise, add the values as an axis and return None."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]
@@ -205,9 +205,9 @@ class Status:
             return 0
         print(f"{store.kind}: {status.finished} of {status.cells} {cells} are stored, {status.damaged} are damaged.")
         if status.running:
-            print("A process is working on the study.")
+            print("A process is using the study.")
         elif status.finished < status.cells or not status.result:
-            print(f"No process is working on the study. To continue, {how}.")
+            print(f"No process is using the study. To continue, {how}.")
         else:
             print("The study is finished.")
         return 0

@@ -85,7 +85,7 @@ def check_rows(name: str, value: object) -> np.ndarray:
         )
     zero_rows = np.flatnonzero(~x.any(axis=1))
     if zero_rows.size:
-        raise ValueError(f"{name} must have no zero rows, got zeros in row {zero_rows[0]}.")
+        raise ValueError(f"{name} must have no zero rows, got only zeros in row {zero_rows[0]}.")
     return x
 
 

@@ -27,8 +27,8 @@ class Dataset:
             class labels.
 
     Raises:
-        ValueError: If an array has the wrong shape or a non-finite value, if a row of the inputs is zero, or if only
-            one of `x_test` and `y_test` is given.
+        ValueError: If an array has the wrong shape or contains a non-finite value, if a row of the inputs is zero, or
+            if only one of `x_test` and `y_test` is given.
 
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), [1, -1, 1])
@@ -65,7 +65,7 @@ class Dataset:
             rows = check_rows("x_test", x_test)
             targets = check_targets("y_test", y_test, len(rows))
         if rows.shape[1] != x.shape[1]:
-            raise ValueError(f"x_test must have {x.shape[1]} columns, like x_train, got {rows.shape[1]}.")
+            raise ValueError(f"x_test must have {x.shape[1]} columns to match x_train, got {rows.shape[1]}.")
         if targets.shape[1:] != y.shape[1:]:
             raise ValueError(
                 f"y_test must have as many outputs as y_train, which has shape {y.shape}, got shape {targets.shape}."

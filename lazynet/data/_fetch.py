@@ -1,4 +1,4 @@
-"""Downloading MNIST and Fashion-MNIST into the user's cache."""
+"""Functions that download MNIST and Fashion-MNIST to the user's cache."""
 
 import hashlib
 import os
@@ -46,7 +46,7 @@ def _fetch_file(address: str, target: Path, checksum: str) -> None:
 
 
 def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_url: str | None = None) -> Path:
-    """Download the files of MNIST or Fashion-MNIST that are not yet in the cache.
+    """Download any MNIST or Fashion-MNIST files that are not yet in the cache.
 
     The sha256 checksum of each uncompressed file is verified before the file is moved into place. Files that are
     already in the cache are kept if their checksums are correct.

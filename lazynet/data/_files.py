@@ -118,10 +118,10 @@ def _files_in_folder(name: str, folder: Path) -> Files | None:
 
 
 def find_files(name: str, root: str | os.PathLike[str] | None = None) -> Files | None:
-    """Return the files of "mnist", "fashion-mnist" or "cifar10", or None if they are missing.
+    """Return the files for "mnist", "fashion-mnist" or "cifar10", or None if they are missing.
 
     In each base folder, the subfolder `name` is searched first, then the folder itself. The first folder that
-    contains all files of the data set is used.
+    contains all of the data set's files is used.
     """
     for base in base_folders(root):
         for folder in (base / name, base):

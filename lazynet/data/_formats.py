@@ -39,7 +39,7 @@ def check_labels(path: Path, labels: np.ndarray) -> None:
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."]:
-    """Read an IDX file of unsigned bytes, the format of MNIST.
+    """Read an IDX file of unsigned bytes, the format used by MNIST.
 
     The header consists of two zero bytes, the type code 8, the number of dimensions, and the size of each dimension as
     a big-endian 32-bit integer. The data follow in row-major order.

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-LABELS = range(10)  # labels of every real data set
+LABELS = range(10)  # labels used in every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
 # A string specifies all classes at once. Otherwise, each entry is a label, a group of labels, or a string that stands
@@ -89,8 +89,8 @@ def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> In
 def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
     """Encode class indices in 0..count-1 as float64 targets.
 
-    Two classes are encoded as +1 for the first and -1 for the second, shape (n,). Three or more classes are encoded as
-    one-hot rows minus 1/count, shape (n, count), so that each row sums to zero.
+    Two classes are encoded as +1 for the first and -1 for the second, with shape (n,). Three or more classes are
+    encoded as one-hot rows minus 1/count, shape (n, count), so that each row sums to zero.
 
     >>> class_targets(np.array([0, 1, 1]), 2)
     array([ 1., -1., -1.])

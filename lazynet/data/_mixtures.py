@@ -103,7 +103,7 @@ def mixture(
 
 
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
-    """Sample two linearly inseparable classes in the plane: points around +-e_1, and points around +-e_2.
+    """Sample two classes in the plane that are not linearly separable: points around +-e_1, and points around +-e_2.
 
     Each of the four components is an arc on the unit circle. The arc is centered at one of these points, and its ends
     are `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
@@ -112,7 +112,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
         n_train: Number of training points, at least 4.
         n_test: Number of test points, at least 0.
         key: JAX random key.
-        diameter: Diameter of a component, at least 0 and below sqrt(2). At sqrt(2), the arcs would touch.
+        diameter: Diameter of each component, at least 0 and below sqrt(2). At sqrt(2), the arcs would touch.
 
     Returns:
         A `Dataset` named "xor". Targets are one-hot rows minus 1/2, shape (n, 2).
@@ -132,7 +132,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
 
 
 def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: float) -> tuple[np.ndarray, float]:
-    """Return the centers, shape (count, dim), and the angular radius of caps that are delta apart.
+    """Return the centers, of shape (count, dim), and the common angular radius of caps that are delta apart.
 
     The angle between any two centers is the same, and the centers are randomly oriented.
     """
@@ -175,7 +175,7 @@ def _sample_mixture(
 ) -> Dataset:
     """Sample points in random order, with component sizes that differ by at most one.
 
-    Rows of `centers` are sorted by class, with the same number of components in each class.
+    The rows of `centers` are sorted by class, with the same number of components in each class.
     """
 
     def points_and_targets(key: Array, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -237,7 +237,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         A `Separation` with the fields delta, diameter and components.
 
     Raises:
-        ValueError: If targets are not labels of at least two classes, or a class is too large to be clustered.
+        ValueError: If the targets are not labels of at least two classes, or if a class is too large to be clustered.
 
     >>> import numpy as np
     >>> measured = separation(Dataset([[1, 0], [1, 0.1], [-1, 0]], [1, 1, -1]), components=1)
@@ -254,7 +254,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)
     rows_by_class = [data.x_train[class_of_row == label] for label in np.unique(class_of_row)]
     if len(rows_by_class) < 2:
-        raise ValueError("data must have examples of at least two classes, got one class.")
+        raise ValueError("data must have examples from at least two classes, got one class.")
     largest_class = max(map(len, rows_by_class))
     if components is None:
         return Separation(_class_distance(data.x_train, class_of_row), 0.0, largest_class)

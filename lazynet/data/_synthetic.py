@@ -37,7 +37,7 @@ def sphere(
             a float64 array of shape (n, dim), to targets of shape (n,) or (n, k).
 
     Returns:
-        A `Dataset` named "sphere". Training points do not depend on `n_test`.
+        A `Dataset` named "sphere". The training points do not depend on `n_test`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -77,9 +77,9 @@ def gaussian_mixture(
 ) -> Dataset:
     """Sample points around random class centers on the unit sphere.
 
-    A point of class j is `x = u / ||u||` with `u = c_j + spread * g / sqrt(dim)`, where the center `c_j` is uniform on
-    the unit sphere and `g ~ N(0, I)`. The noise has root mean square norm `spread` for any `dim`. Points are in random
-    order, and the sizes of the classes differ by at most one.
+    A point in class j is `x = u / ||u||` with `u = c_j + spread * g / sqrt(dim)`, where the center `c_j` is uniform on
+    the unit sphere and `g ~ N(0, I)`. The root-mean-square norm of the noise is `spread` for any `dim`. Points are in
+    random order, and class sizes differ by at most one.
 
     Args:
         n_train: Number of training points, at least 1.

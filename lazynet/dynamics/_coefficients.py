@@ -69,7 +69,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     matrix = operator.dense()
     if len(matrix) > FACTORED:
         raise ValueError(
-            f"k must have at most {FACTORED} rows for mini-batches or for losses other than the squared loss, got "
+            f"k must have at most {FACTORED} rows with mini-batches or with a loss other than the squared loss, got "
             f"{len(matrix)}."
         )
     lambda_max = largest_eigenvalue(matrix)
@@ -102,7 +102,7 @@ def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
 
 
 def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
-    """Return the indices of the examples in each step's batch, shape (steps, B), as int32.
+    """Return the indices of the examples in each step's batch, as an int32 array of shape (steps, B).
 
     Raises:
         ValueError: If the batches are not an integer array of this shape, or if an index is out of range.
@@ -130,7 +130,7 @@ def descent_coefficients(
     steps: np.ndarray,
     progress: Callable[[int, float], None] | None,
 ) -> Float[np.ndarray, "s ..."]:
-    """Return the coefficients after the given steps of v <- mu v + g, c <- c - eta v.
+    """Return the coefficients at the given steps of the iteration v <- mu v + g, c <- c - eta v.
 
     In terms of the parameters, this is equivalent to `optax.sgd`. Each step costs one product with K, or with the rows
     of K that belong to the batch.

@@ -14,12 +14,12 @@ from lazynet.dynamics._coefficients import CALL, DenseKernel
 from lazynet.losses import Loss
 from lazynet.precision import host_float64
 
-STEPS = 100_000  # largest number of steps in a solution
+STEPS = 100_000  # maximum number of steps per solve
 # Allowed error per step, relative to the change in the predictions: the initial value, the factor between successive
 # solutions, and the smallest value.
 COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
 STAGES = 6  # number of products with K per step
-CALL_STEPS = 4096  # largest number of steps per call to the compiled program
+CALL_STEPS = 4096  # maximum number of steps per call to the compiled program
 
 
 class Solution(NamedTuple):
@@ -80,7 +80,7 @@ def flow_coefficients(
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
             if previous is not None:
-                # Two solutions that take the same steps agree, no matter how large their errors are.
+                # Two solutions computed with the same steps agree, no matter how large their errors are.
                 error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
             previous = solution
             # The other half of the tolerance is reserved for rounding error.
@@ -89,7 +89,7 @@ def flow_coefficients(
             accuracy *= FINER
     if previous is None:
         raise ValueError(
-            f"times must be reachable in {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
+            f"times must be reachable within {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
             f"{k.lambda_max * last:.2g}. Use earlier times, or use kernel_descent instead."
         )
     return previous.coefficients[inverse], error
@@ -151,7 +151,7 @@ def _advance(
     """Advance the solution by at most `limit` steps.
 
     Returns:
-        The values at the times that were passed, the final state, the final time, and the number of steps taken.
+        The values at the times that were reached, the final state, the final time, and the number of steps taken.
     """
     import diffrax
 

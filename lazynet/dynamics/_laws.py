@@ -17,8 +17,8 @@ class Law(NamedTuple):
     Attributes:
         time: Times, shape (s,).
         step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
-        learning_rate: Learning rate of descent, or None for flow.
-        momentum: Momentum of descent.
+        learning_rate: Learning rate of gradient descent, or None for gradient flow.
+        momentum: Momentum of gradient descent.
     """
 
     time: Float[np.ndarray, " s"]
@@ -28,7 +28,7 @@ class Law(NamedTuple):
 
     @property
     def amplification(self) -> float:
-        """Upper bound 1 / (1 - mu) on how far a unit impulse has moved a mode by any later step.
+        """Upper bound 1 / (1 - mu) on how far a unit impulse can have moved a mode by any later step.
 
         After j steps, the impulse has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
         stable, the sum of the magnitudes of the terms is largest at |z+| = 1, so |s_j| <= sum_i mu^i.
@@ -140,7 +140,7 @@ def _growth_at_complex_roots(a: np.ndarray, mu: float, q: float, near: float, fa
 
 
 def _growth_at_negative_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k for two negative roots; the mode diverges for a > 2 (1 + mu)."""
+    """Return 1 - r_k when both roots are negative; the mode diverges for a > 2 (1 + mu)."""
     between = np.sqrt((a - near) * (a - far))
     largest = (a - 1 - mu + between) / 2
     gap = between / largest
@@ -169,7 +169,7 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
         k: Spectrum of the kernel on the training set.
         residual: Initial residual r_0 = y - f_0, shape (n,) or (n, k).
         learning_rate: Learning rate eta.
-        steps: Integer steps, shape (s,).
+        steps: Step numbers as integers, shape (s,).
 
     Returns:
         The displacement at each step as a NumPy float64 array of shape (s,). Values are infinite or NaN if descent

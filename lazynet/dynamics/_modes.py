@@ -2,9 +2,9 @@
 
 A Krylov basis yields a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
-the error at time t is at most the norm of the defect integrated up to t (Saad 1992, section 4, for the exponential). In
-descent, the integral becomes a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there are too many steps
-to sum over, the trapezoid rule estimates the bound.
+the error at time t is at most the integral of the norm of the defect up to t (Saad 1992, section 4, for the
+exponential). In descent, the integral becomes a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there
+are too many steps to sum over, the trapezoid rule estimates the bound.
 """
 
 import warnings
@@ -32,9 +32,9 @@ from lazynet.kernels import (
 )
 from lazynet.typing import SquareKernel
 
-EXACT = 1000  # largest number of examples for which diagonalization is about as fast as Lanczos
+EXACT = 1000  # maximum number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
-NEGATIVE = 1e-6  # largest magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
+NEGATIVE = 1e-6  # maximum magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
@@ -147,7 +147,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth at which to check next: 80% of the way to where the error is expected to reach the goal."""
+    """Return the depth of the next check: 80% of the way to where the error is expected to reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -184,11 +184,11 @@ def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.
 
     Raises:
         ValueError: If an eigenvalue is negative and its magnitude exceeds both `rounding` and 1e-6 times the largest
-            magnitude of all eigenvalues.
+            eigenvalue magnitude.
     """
     if values.size and values.min() < -max(NEGATIVE * np.abs(values).max(), rounding):
         raise ValueError(
-            f"{name} must be positive semidefinite, got eigenvalues as low as {values.min():.3g} and as high as "
+            f"{name} must be positive semidefinite, got eigenvalues ranging from {values.min():.3g} to "
             f"{values.max():.3g}."
         )
 
@@ -203,7 +203,7 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
-    """Return the norm of the defect in all outputs, integrated over time for flow or summed over steps for descent."""
+    """Return the norm of the defect over all outputs, integrated over time (flow) or summed over steps (descent)."""
     values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
     if process.complete or not end > 0:
         return 0.0
@@ -223,7 +223,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
-    """Return 0 and logarithmically spaced times, the first of which is before the fastest mode decays."""
+    """Return 0 followed by logarithmically spaced times that start before the fastest mode decays."""
     first = min(end, 1e-3 / largest) if largest > 0 else end
     return np.concatenate([[0.0], np.geomspace(first, end, 2 + int(30 * np.log10(end / first)))])
 
@@ -231,7 +231,7 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
     """Return the error due to rounding: the integral of norm(E r) / norm(r_0), where E is the error in K.
 
-    If the entries are rounded independently, norm(E r) is about rounding * norm(r) times the largest norm of a column,
+    If the entries are rounded independently, norm(E r) is about rounding * norm(r) times the largest column norm,
     which is at most sqrt(lambda_max K_ii). Float64 arithmetic adds eps lambda_max norm(r).
     """
     size, end = np.linalg.norm(modes.weights), float(law.time.max())

@@ -79,8 +79,8 @@ def kernel_descent(
 
     Raises:
         ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
-            any other argument is invalid, if method "krylov" is used with a learning rate at which descent diverges, or
-            if a kernel that must be stored as a matrix does not fit in memory.
+            any other argument is invalid, if method "krylov" is used with a learning rate at which gradient descent
+            diverges, or if a kernel that must be stored as a matrix does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2).train[:, 0]
@@ -126,7 +126,7 @@ def kernel_flow(
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
     For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). For other losses,
-    the equation is integrated with diffrax until two solutions agree to the tolerance. The hinge loss is not
+    the equation is integrated with diffrax until two solutions agree to within the tolerance. The hinge loss is not
     differentiable at y f = 1, where JAX's gradient is used. Predictions that stay close to this point oscillate around
     it, and a tolerance below about 1e-3 may be unattainable.
 
@@ -204,7 +204,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
 
 
 def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the steps at which to predict, as an int64 array."""
+    """Return the steps at which to make predictions, as an int64 array."""
     array = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
     allowed = (array >= 0) & (array == np.round(array))
     if array.ndim != 1 or not array.size or not allowed.all():

@@ -69,7 +69,7 @@ class CellCheckpoint:
             with _checkpointer() as checkpointer:
                 checkpointer.save(self._folder / str(step), tree, force=True)
         except OSError as error:
-            # The study continues, because the checkpoint is needed only for resuming it.
+            # The study continues, because the checkpoint is needed only to resume it.
             warnings.warn(f"A checkpoint could not be written: {error}", stacklevel=2)
             return
         finally:

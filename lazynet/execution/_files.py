@@ -1,4 +1,4 @@
-"""Files that are written atomically, and the files of a result."""
+"""Atomic file writes, and the files that make up a result."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
-    """Write figures as PNG files to the figures/ subfolder of a folder.
+    """Write figures as PNG files to the figures/ subfolder of a given folder.
 
     Args:
         out: Path of the folder, which must exist.

@@ -63,11 +63,11 @@ class RunFolder:
             raise ValueError(f"out must be a new folder, got {str(path)!r}, which already exists.")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ValueError(f"out must be a path at which a folder can be created, got {str(path)!r}.")
+            raise ValueError(f"out must be a path where a folder can be created, got {str(path)!r}.")
 
 
 def as_run_folder(out: Any) -> RunFolder | None:
-    """Convert the argument `out` of a study to a run folder.
+    """Convert a study's `out` argument to a run folder.
 
     Args:
         out: Path of a folder, a `RunFolder`, or None to store nothing.

@@ -20,7 +20,7 @@ class Progress:
     """A progress bar that shows the number of finished cells, the speed, the time left, and the best and worst loss."""
 
     def __init__(self, total: int, cells: int, dtype: str, shown: bool = True) -> None:
-        """Create a bar.
+        """Create a progress bar.
 
         Args:
             total: Total number of work units in all cells.
@@ -63,7 +63,7 @@ class Progress:
         return TaskProgress(self, name)
 
     def advance(self, units: int, name: str, rate: float | None) -> None:
-        """Add the work that a task has completed, and show its speed in floating-point operations per second."""
+        """Add a task's completed work, and show the task's speed in floating-point operations per second."""
         if self._shown:
             text = (
                 "" if rate is None else f", {rate / 1e9:.3g} GFLOP/s ({rate / self._product:.0%} of a matrix product)"
@@ -202,7 +202,7 @@ class Stages:
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> "Stages":
-        """Draw the line."""
+        """Display the status line."""
         if self._shown:
             from rich import console
 

@@ -13,7 +13,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazyn
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of the packages used for computation, keyed by the attribute names in a result."""
+    """Return the versions of the packages used for computation, keyed by their attribute names in a result."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 

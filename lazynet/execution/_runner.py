@@ -141,7 +141,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         except OutOfTime:
             limit = None if folder is None else folder.max_seconds
             raise TimeoutError(
-                f"The time limit max_seconds = {limit:g} has been reached. Pass resume=True to resume the study."
+                f"The time limit (max_seconds = {limit:g}) has been reached. Pass resume=True to resume the study."
             ) from None
         if (folder is not None and folder.shard is not None) or not is_first():
             return None
@@ -159,7 +159,7 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
     Args:
         out: The folder that all shards share.
         output_of: Function that returns the `Output` for a given kind of study. It raises a ValueError if shards of
-            such a study cannot be merged.
+            that kind of study cannot be merged.
 
     Returns:
         The result, an `xarray.Dataset`.
@@ -177,7 +177,7 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:
             raise ValueError(
-                f"{str(out)!r} is missing {len(missing)} of {len(cells)} cells, the first of which is cell "
+                f"{str(out)!r} is missing {len(missing)} of {len(cells)} cells; the first missing one is cell "
                 f"{missing[0]}. To compute only the missing cells, run the shards again."
             )
         result = output.assemble(store.record, [cell for cell in cells.values() if cell is not None])

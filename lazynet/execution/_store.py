@@ -36,7 +36,7 @@ class Status(NamedTuple):
         finished: Number of cells that are stored and intact.
         damaged: Number of stored cells that have an incorrect checksum and will be recomputed.
         cells: Total number of cells.
-        running: Whether a process is working on the study.
+        running: Whether a process is using the study.
         result: Whether result.nc exists.
     """
 
@@ -99,11 +99,11 @@ class Store:
             The stored record.
 
         Raises:
-            ValueError: If the folder contains a different study, or if the study was begun with a different random
+            ValueError: If the folder contains a different study, or if the study was started with a different random
                 number generator.
 
         Warns:
-            UserWarning: If the study was begun with different package versions.
+            UserWarning: If the study was started with different package versions.
         """
         if not self.content:
             content = {
@@ -284,7 +284,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
         for other in path.glob(f"{LOCK}-*-of-*"):
             if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
                 raise ValueError(
-                    f"Another process is working on {str(path)!r} with a different number of shards and holds the lock "
+                    f"Another process is using {str(path)!r} with a different number of shards and holds the lock "
                     f"{other.name!r}."
                 )
         store = Store(path, kind, request)
@@ -327,7 +327,7 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
             except BlockingIOError:
                 if not left:
                     raise ValueError(
-                        f"Another process is working on {str(file.parent)!r}; wait for it to finish or use a different "
+                        f"Another process is using {str(file.parent)!r}; wait for it to finish or use a different "
                         "folder."
                     ) from None
                 # A process that only tests the lock holds it very briefly, so retrying is worthwhile.

@@ -124,7 +124,7 @@ def train_pack(
         pack: Point, width and seeds of the members.
         rate: Learning rate eta.
         references: Kernels and inputs that cells share.
-        steps: Function that creates the callback for completed steps.
+        steps: Function that creates the callback that reports completed steps.
         checkpoint: Storage for the state of an unfinished pack, or None.
 
     Returns:
@@ -153,7 +153,7 @@ def compute_cell(
         pack: Point, width and seeds of the members.
         rate: Learning rate eta.
         references: Kernels and inputs that cells share.
-        steps: Function that creates the callback for completed steps.
+        steps: Function that creates the callback that reports completed steps.
         checkpoint: Storage for the state of an unfinished cell, or None.
 
     Returns:
@@ -236,14 +236,15 @@ def network_variables(
     """Compute the losses, errors and other quantities for trained members.
 
     Args:
-        network: Network, with the width of the members.
+        network: Network whose width is that of the members.
         data: Training and test sets used to train and evaluate the members.
         trained: Trained members.
         training: Settings used to train and measure the members.
 
     Returns:
-        The quantities, keyed by name, and the step at which each member diverged, or NEVER, shape (members,). Each
-        quantity has shape (members, snapshots, ...) and is NaN starting at the step at which the member diverged.
+        The quantities, keyed by name, and the step at which each member diverged, or NEVER, as an array of shape
+        (members,). Each quantity has shape (members, snapshots, ...) and is NaN starting at the step at which the
+        member diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
@@ -322,8 +323,8 @@ def _without_growing(
 ) -> dict[str, np.ndarray]:
     """Return the predictions of linearized members, set to NaN for members whose residuals grow.
 
-    Plain descent on a quadratic loss shrinks every mode if eta < 2 / lambda_max(K_0). If eta is larger, at least
-    one mode grows.
+    Plain gradient descent on a quadratic loss shrinks every mode if eta < 2 / lambda_max(K_0). If eta is larger, at
+    least one mode grows.
     """
     if not training.plain:
         return linear

@@ -28,7 +28,8 @@ from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member, Stepper
 
-# Typical number of products with the kernel that predictions and complexity together need for an image data set.
+# Typical total number of products with the kernel needed to compute the predictions and the complexity for an image
+# data set.
 PRODUCTS = 60
 
 

@@ -113,7 +113,7 @@ def is_first() -> bool:
     """Return whether this is the first process, which reads and writes all files.
 
     Returns:
-        True in the first process, and always if there is only one process.
+        True in the first process, or if there is only one process.
     """
     return jax.process_index() == 0
 

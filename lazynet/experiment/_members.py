@@ -203,7 +203,7 @@ def train_members(
     All members have the network's width.
 
     Args:
-        network: Network whose width is that of the members.
+        network: Network with the same width as the members.
         data: Training and test sets.
         keys: Random key for each member.
         training: Settings used to train and measure the members.

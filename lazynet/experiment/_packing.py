@@ -21,8 +21,8 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# Settings for the benchmark: width of the members, rows and features of the data, pack sizes, and number of steps for
-# the largest pack.
+# Settings for the benchmark: width of the members, numbers of rows and features in the data, pack sizes, and number of
+# steps for the largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
@@ -83,7 +83,7 @@ def _remembered(file: Path, on: str) -> int:
 
 
 def measured_bytes() -> int:
-    """Run the benchmark and return the number of bytes per step for the largest pack that is fast enough.
+    """Run the benchmark and return the bytes read and written per step by the largest pack that is fast enough.
 
     The benchmark takes a few seconds.
     """

@@ -9,7 +9,7 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that a program trains in one call.
+    """Members that are trained in one call to a program.
 
     Attributes:
         point: Index of the point in the grid.

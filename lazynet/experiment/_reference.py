@@ -35,9 +35,9 @@ from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
-# Number of bytes of infinite-width kernels to keep for later points and widths.
+# Maximum total size, in bytes, of the infinite-width kernels to keep for later points and widths.
 KEPT = 2**30
-# Largest number of predictions (n k) for which a member's kernel is diagonalized. For more predictions, the
+# Maximum number of predictions (n k) for which a member's kernel is diagonalized. For more predictions, the
 # linearization is trained instead.
 LARGEST_EIGENPROBLEM = 4096
 
@@ -257,7 +257,7 @@ class References:
 
         Args:
             point: Point in the grid.
-            width: Number of units m, at which scales that depend on the width are evaluated.
+            width: Number of units m, used to evaluate scales that depend on the width.
 
         Returns:
             The kernel, or None if there is no analytic kernel or no predictions are requested.

@@ -79,7 +79,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
 
 
 def _check_registered(names: Sequence[str]) -> None:
-    """Check that the catalog contains the registered quantities that a sweep measured.
+    """Check that the catalog contains every user-defined quantity that a sweep measured.
 
     Raises:
         ValueError: If a quantity is not registered.

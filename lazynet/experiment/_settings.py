@@ -154,8 +154,8 @@ def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            "optimizer must update two test arrays (used to identify it in a run folder) without an error, but failed "
-            f"with: {error}"
+            "optimizer must update two test arrays (used to identify it in a run folder) without raising an error, but "
+            f"failed with: {error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

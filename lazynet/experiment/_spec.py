@@ -80,7 +80,7 @@ class Spec:
 
     @property
     def layers(self) -> list[str]:
-        """The distinct names of all arrays that are trained at any point."""
+        """The distinct names of all arrays that are trained at one or more points."""
         names = (layer_names_of(point.network, self.data) for point in self.points)
         return list(dict.fromkeys(name for layers in names for name in layers))
 
@@ -99,7 +99,7 @@ class Spec:
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
         settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
-        # If the traits differ between points, keep the traits at every point.
+        # If the traits differ between points, record the traits of every point.
         records = [traits_record(point.network) for point in self.points]
         settings["traits"] = records[0] if all(record == records[0] for record in records) else records
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})

@@ -27,7 +27,7 @@ from lazynet.training import (
 )
 from lazynet.typing import AnyArray
 
-# Defaults for snapshots: the minimum number, and the largest ratio between the steps of successive snapshots.
+# Defaults for snapshots: the minimum number, and the maximum ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
 # Names and functions of user-supplied quantities, in hashable form. The functions have the signature
@@ -356,7 +356,7 @@ def make_training(
             optimizer.
         batch_size: Number of examples per step. Defaults to the full batch.
         snapshots: Number of log-spaced snapshots, a sequence of the steps at which to take snapshots, or None for at
-            least 20 snapshots, with more for long training runs so that successive steps differ by a factor of at most
+            least 20 snapshots, with more for long runs so that successive snapshot steps differ by a factor of at most
             about 1.5.
         stop: Conditions under which a member stops before its last step. Defaults to no early stopping.
         measure: What to measure. Defaults to `Measure()`.

@@ -31,8 +31,8 @@ def analytic_kernel(network: object) -> Callable[..., Float[np.ndarray, "n1 n2"]
     The kernels of `MLP` and `ThreeLayer` follow from the recursion of Jacot, Gabriel and Hongler 2018, Theorem 1, with
     powers of the width that depend on the parametrization. The kernel of `ConvNet` is the average of the two-layer
     kernel over all pairs of patches. `from_stax` networks use the kernel from neural-tangents, and networks from other
-    libraries use the kernel that was passed with them. Scales and powers that depend on the width are evaluated at the
-    width of `network`.
+    libraries use the kernel that was supplied with them. Scales and powers that depend on the width are evaluated at
+    the width of `network`.
 
     Register the kernel of a new family with `analytic_kernel.register`.
 
@@ -127,7 +127,7 @@ def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarra
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(f"{name} must be a nonempty array of shape (n, d), got shape {x.shape}.")
     rows = np.asarray(x, dtype)
-    for invalid, value in ((~np.isfinite(rows).all(axis=1), "NaN or infinity"), (~rows.any(axis=1), "zeros")):
+    for invalid, value in ((~np.isfinite(rows).all(axis=1), "NaN or infinity"), (~rows.any(axis=1), "only zeros")):
         if invalid.any():
             raise ValueError(f"{name} must have finite, nonzero rows, got {value} in row {np.argmax(invalid)}.")
     with np.errstate(over="ignore", under="ignore"):

@@ -1,4 +1,4 @@
-"""Distribution of the eigenvalues of a kernel, estimated from matrix products."""
+"""Distribution of the eigenvalues of a kernel, estimated from matrix-vector products."""
 
 from collections.abc import Callable
 from typing import NamedTuple

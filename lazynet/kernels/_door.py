@@ -1,4 +1,4 @@
-"""Import of neural-tangents 0.6.5, which needs names that current versions of JAX no longer provide."""
+"""Support for importing neural-tangents 0.6.5, which needs names that current versions of JAX no longer provide."""
 
 import functools
 import importlib
@@ -23,7 +23,7 @@ _lock = threading.Lock()
 
 @functools.cache
 def neural_tangents() -> ModuleType:
-    """Import neural-tangents 0.6.5 with JAX 0.10 to 0.12, without TensorFlow.
+    """Import neural-tangents 0.6.5 with JAX 0.10 through 0.12, without TensorFlow.
 
     Any names in `NAMES` that JAX lacks are added to JAX's modules during the import and removed afterwards, so the rest
     of the process sees an unmodified JAX. An empty module replaces `neural_tangents.experimental`, which requires

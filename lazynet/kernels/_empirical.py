@@ -156,7 +156,7 @@ def _names(network: Differentiable, variables: Variables) -> list[str]:
     """
     if not callable(getattr(network, "apply", network)):
         raise ValueError(
-            f"network must be a function or have a method apply(variables, x), got {type(network).__name__}."
+            f"network must be a function or have an apply(variables, x) method, got {type(network).__name__}."
         )
     if "params" not in variables:
         raise ValueError(f"variables must have the key 'params', got the keys {list(variables)}.")
@@ -211,7 +211,7 @@ def average_ntk(
         variables: Variables of the network.
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
-        by_counting: Whether, on CPUs, to count the units that are active for both inputs instead of summing over units.
+        by_counting: On CPUs, whether to count the units that are active for both inputs instead of summing over units.
             Counting is several times faster and gives identical results, but it is valid only if slopes are 0 or 1 and
             readout weights are +1 or -1.
 

@@ -154,7 +154,7 @@ def _kernel_of_centered(network: Centered) -> Kernel | None:
 
 
 def _float64_pair(x1: Rows, x2: Rows | None, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Check the rows and return them in float64, so that rounding to the requested dtype happens only at the end."""
+    """Check the rows and return them as float64, so that rounding to the requested dtype happens only at the end."""
     x1, x2 = check_pair(x1, x2, dtype)
     return x1.astype(np.float64), None if x2 is None else x2.astype(np.float64)
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from lazynet.kernels._threads import in_threads
 
 ROWS = 8  # number of rows whose sums are held in registers
-TOGETHER = 8  # number of vectors by which each entry is multiplied when it is read
+TOGETHER = 8  # number of vectors by which each entry is multiplied each time it is read
 CHUNK = 2048  # columns per pass over the rows of a strip, few enough that vector entries and column sums stay in cache
 STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
 LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and number of rows per lane for larger matrices
@@ -151,7 +151,7 @@ end:
 
 
 class _Compiled(NamedTuple):
-    """Compiled function `meet`, and the engine that must be kept alive because it owns the machine code."""
+    """The compiled function `meet`, and the engine that must be kept alive because it owns the machine code."""
 
     meet: Callable[..., None]
     engine: Any
@@ -159,7 +159,7 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled(dtype: str) -> _Compiled:
-    """Compile `meet` for entries of the given dtype; compilation takes a few hundredths of a second."""
+    """Compile `meet` for entries of the given dtype; compilation takes tens of milliseconds."""
     # LLVM is slow to load and is not needed to import lazynet.
     import llvmlite.binding as llvm
 

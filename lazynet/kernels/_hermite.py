@@ -12,8 +12,8 @@ from lazynet.networks import Function, get_activation, value_and_slope
 MAX_TERMS = 8192
 MAX_SCALE = 64.0  # far beyond the scales that MAX_TERMS can handle, so larger scales are rejected immediately
 REACH = 13.0  # the nodes span [-REACH, REACH]; the square root of the normal density is 3e-19 at the ends
-TAIL = 1e-12  # largest fraction of E[sigma(s z)^2] that the omitted terms may account for
-FINEST = 8  # largest density of nodes for a user-defined function, as a multiple of the density for named activations
+TAIL = 1e-12  # maximum fraction of E[sigma(s z)^2] that the omitted terms may account for
+FINEST = 8  # maximum density of nodes for a user-defined function, as a multiple of the density for named activations
 
 
 def hermite_coefficients(
@@ -30,7 +30,7 @@ def hermite_coefficients(
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array. The spectrum of a
-            user-defined function is unknown, so the number of nodes is doubled until the coefficients converge.
+            user-defined function is unknown, so the number of quadrature nodes is doubled until convergence.
         scales: Scales s, shape (n,).
         derivative: Whether to replace sigma with its derivative.
 
@@ -60,14 +60,15 @@ def hermite_coefficients(
         terms *= 2
     if is_named:
         raise ValueError(
-            f"init_scale must be small enough for the Hermite series of {name} to converge in {MAX_TERMS} terms, got "
-            f"{distinct[-1]:.3g} for init_scale times the largest row norm. Scale the rows to unit norm, or reduce "
+            f"init_scale must be small enough for the Hermite series of {name} to converge within {MAX_TERMS} terms, "
+            f"got {distinct[-1]:.3g} for init_scale times the largest row norm. Scale the rows to unit norm, or reduce "
             "init_scale."
         )
     raise ValueError(
-        f"activation must be smooth and finite to have an infinite-width kernel, got {name}, whose Hermite series does "
-        f"not converge in {MAX_TERMS} terms when init_scale times the largest row norm is {distinct[-1]:.3g}. Scale "
-        "the rows to unit norm, or train without the kernel: pass learning_rate and measure=Measure(predictions=False)."
+        f"activation must be smooth and finite to have an infinite-width kernel, got {name}, whose Hermite series "
+        f"does not converge within {MAX_TERMS} terms when init_scale times the largest row norm is {distinct[-1]:.3g}. "
+        "Scale the rows to unit norm, or train without the kernel: pass learning_rate and "
+        "measure=Measure(predictions=False)."
     )
 
 
@@ -77,7 +78,7 @@ def hermite_functions(
     """Evaluate the Hermite functions h_k(z) sqrt(phi(z)), whose values are of order 1, at equally spaced nodes z.
 
     For these functions, the trapezoidal rule converges exponentially once its frequency 2 pi / step exceeds the sum of
-    sqrt(terms), which is the frequency of the last function, and the bandwidth of sigma(scale z) sqrt(phi(z)). Among
+    sqrt(terms) (the frequency of the last function) and the bandwidth of sigma(scale z) sqrt(phi(z)). Among
     the named activations, tanh has the pole closest to the real axis, at i pi / 2. Its spectrum therefore decays with
     the frequency w as exp(-pi w / (2 scale)) and is below 1e-17 at w = 25 scale. The number of nodes is a power of two,
     which limits the number of different shapes for which JAX compiles a program.

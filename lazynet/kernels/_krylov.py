@@ -1,15 +1,15 @@
 """Block Lanczos process, which approximates functions of a kernel matrix using products with the matrix.
 
 The process computes K Q = Q T + N R E' (Golub and Van Loan 2013, section 10.3.6). The matrix Q of shape (n, m) has
-orthonormal columns, and its first columns span the block b of starting vectors. T = Q' K Q is block tridiagonal, N R is
-the remainder of the last block, and E consists of the last columns of the identity. A single Q then yields the
-approximation f(K) b = Q f(T) Q' b for every function f. Each new block is orthogonalized against all previous blocks.
-The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels span ten orders of
-magnitude.
+orthonormal columns, and its first columns span those of the block b of starting vectors. T = Q' K Q is block
+tridiagonal, N R is the remainder of the last block, and E consists of the last columns of the identity. A single Q then
+yields the approximation f(K) b = Q f(T) Q' b for every function f. Each new block is orthogonalized against all
+previous blocks. The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels
+span ten orders of magnitude.
 
-Additional random starting vectors are cheap, because a product reads the kernel once for all vectors. These vectors
-reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that are
-barely visible in b.
+Additional random starting vectors are cheap, because each product reads the kernel only once for all vectors. These
+vectors reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that
+are barely visible in b.
 """
 
 from functools import cached_property
@@ -74,7 +74,7 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 def basis_limit(n: int) -> int:
-    """Return the largest number of vectors of length n that a Krylov basis may contain.
+    """Return the maximum number of vectors of length n that a Krylov basis may contain.
 
     Args:
         n: Length of the vectors.
@@ -98,8 +98,8 @@ def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_m
         b: Block of vectors, shape (n, k).
 
     Returns:
-        The vectors, followed by at least 4 columns of standard normal numbers, shape (n, k_more) with k_more at least
-        8. The random columns are the same in every call with the same shape.
+        The vectors, followed by at least 4 columns of standard normal samples, shape (n, k_more) with k_more at least
+        8. The random columns are the same for all blocks of the same shape.
     """
     count = max(COLUMNS - b.shape[1], MIN_RANDOM_COLUMNS)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)

@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
 @compiled(static_argnames="network")
 def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
-    """Compute the gradients and the inputs of each layer of a network, for every row of `x`.
+    """Compute the gradients and inputs for each layer of a network at every row of `x`.
 
     Args:
         network: Hashable network, as in `empirical_ntk`.
@@ -57,7 +57,7 @@ def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n 
     program = trace(outputs, arrays, fixed, x[:1])
     entries = uses(program, program.arguments[: len(arrays)], program.arguments[-1])
     if not entries:
-        raise ValueError("variables['params'] must contain arrays on which the network's outputs depend, got none.")
+        raise ValueError("variables['params'] must contain arrays that the network's outputs depend on, got none.")
     dense = {position: use for position, use in entries.items() if use is not None}
     general = [position for position, use in entries.items() if use is None]
     shifts = {use.output: program.zeros(use.output) for use in dense.values()}

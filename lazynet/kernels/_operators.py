@@ -21,7 +21,7 @@ Block = Callable[[slice, slice], np.ndarray]
 
 
 class KernelOperator:
-    """Symmetric kernel matrix K of shape (n, n), used mainly through products with vectors.
+    """Symmetric kernel matrix K of shape (n, n), accessed mainly through products with vectors.
 
     Only blocks of the upper triangle are stored or computed, and a product uses each block twice. Vectors, sums and
     results are float64, regardless of the dtype of the entries.

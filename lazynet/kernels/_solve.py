@@ -88,7 +88,7 @@ def complexity_and_smallest(
     if solution.singular:
         raise ValueError(
             f"k must be positive definite in {k.dtype}, got a matrix whose smallest eigenvalue is negative or is zero "
-            "up to rounding. Remove rows that are nearly identical."
+            "up to rounding. Remove near-duplicate rows."
         )
     truncation, storage = (part / 2 for part in solution.error)
     if not truncation + storage <= tolerance:
@@ -128,7 +128,7 @@ class Nystroem:
     """Nyström preconditioner P built from r random columns of K (Frangella, Tropp and Udell 2023, section 3).
 
     Let U and L be the eigenvectors and eigenvalues of the Nyström approximation of K. Then
-    P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning moves the r largest eigenvalues of K close to the r-th
+    P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning brings the r largest eigenvalues of K close to the r-th
     largest eigenvalue.
 
     Args:

@@ -15,7 +15,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 
 # Two rows are indistinguishable in a float64 inverse if their kernel cosine is within this distance of 1 or -1.
 SAME_ROW = 1e-14
-# Largest number of rows for which a direct eigensolver is faster than Lanczos iteration.
+# Maximum number of rows for which a direct eigensolver is faster than Lanczos iteration.
 DIRECT = 500
 
 TILE = 512  # rows per tile, few enough that a tile and its transpose fit in the cache
@@ -151,7 +151,7 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
     """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figures 1b and 1d).
 
     After s steps of gradient descent, the residual along v_i is (1 - eta lambda_i)^s times its initial value. Targets
-    are therefore learned quickly if their large projections correspond to large eigenvalues.
+    are therefore learned quickly if their large projections are onto eigenvectors with large eigenvalues.
 
     Args:
         k: Kernel on the training set, shape (n, n), or its `lazynet.kernels.Spectrum`.
@@ -190,7 +190,7 @@ def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:
     (0, 1, 'identical')
     """
     diagonal = np.diag(k)
-    # Rows with a nonpositive diagonal entry get a cosine of NaN, for which comparisons are false.
+    # Rows with a nonpositive diagonal entry get a cosine of NaN, with which all comparisons are false.
     scale = np.sqrt(np.where(diagonal > 0, diagonal, np.nan))
     for i in range(len(k) - 1):
         cosine = k[i, i + 1 :] / (scale[i] * scale[i + 1 :])
@@ -226,7 +226,7 @@ class Inverse:
         except np.linalg.LinAlgError:
             raise ValueError(
                 "k must be positive definite in float64, got a matrix whose smallest eigenvalue is negative or is "
-                "zero up to rounding. Remove rows that are nearly identical."
+                "zero up to rounding. Remove near-duplicate rows."
             ) from None
         self._matrix = matrix
 
@@ -242,7 +242,7 @@ class Inverse:
         return scipy.linalg.cho_solve(self._factor, y, check_finite=False)
 
     def quadratic_form(self, y: np.ndarray) -> float:
-        """Compute y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, as the squared norm of L^-1 y.
+        """Compute y' K^-1 y, or tr(Y' K^-1 Y) for several outputs, as the squared norm of L^-1 y, where K = L L'.
 
         Args:
             y: Targets, shape (n,) or (n, k).

@@ -39,7 +39,7 @@ def kernel_operator(
     Args:
         kernel: Function `kernel(x1, x2=None, dtype=...)`, as returned by `lazynet.analytic_kernel`.
         x: Inputs, shape (n, d).
-        dtype: Dtype of the entries, "float64" or "float32". Float32 entries take half the memory, and the estimated
+        dtype: Dtype of the entries, "float64" or "float32". Float32 entries use half the memory, and the estimated
             errors in all results include the rounding errors in the entries.
         storage: "memory" stores the upper triangle, n^2 / 2 entries, in memory. "disk" stores the upper triangle in a
             temporary file that is deleted along with the operator. "devices" distributes all rows across
@@ -47,7 +47,7 @@ def kernel_operator(
             accelerators and the kernel fits in their memory, otherwise to "memory" if the kernel fits in host memory,
             and otherwise to "disk".
         memory: Host memory limit in bytes. Defaults to the free memory.
-        progress: Function that is called with the completed fraction of the work as blocks are computed.
+        progress: Function that is called with the fraction of the work completed as blocks are computed.
 
     Returns:
         A `lazynet.kernels.KernelOperator`.
@@ -87,7 +87,7 @@ def kernel_operator(
             )
         if not np.isfinite(block).all():
             raise ValueError(
-                f"kernel must return finite entries, got NaN or infinity in rows {rows.start} to {rows.stop - 1}."
+                f"kernel must return finite values, got NaN or infinity in rows {rows.start} to {rows.stop - 1}."
             )
         return block
 

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 # The BLAS thread limit is a process-wide setting, so only one thread may change and restore it at a time.
 NARROW = RLock()
-FEW = 1000  # largest number of rows for which one thread decomposes a square matrix about as fast as several threads
+FEW = 1000  # maximum number of rows for which one thread decomposes a square matrix about as fast as several threads
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def narrow_products(rows: int = 1) -> Iterator[None]:
     """Limit BLAS to one thread inside the context.
 
     Additional threads do not speed up narrow products, but they keep spinning after each product. Decompositions of
-    square matrices with few rows do not benefit from additional threads either. If `rows` exceeds `FEW`, the number of
+    small square matrices do not benefit from additional threads either. If `rows` exceeds `FEW`, the number of
     threads is left unchanged.
 
     Args:
@@ -42,7 +42,7 @@ def narrow_products(rows: int = 1) -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Return the BLAS libraries of NumPy and SciPy, both of which are loaded when lazynet is imported."""
+    """Return the BLAS libraries used by NumPy and SciPy, both of which are loaded when lazynet is imported."""
     return ThreadpoolController()
 
 

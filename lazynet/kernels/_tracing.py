@@ -131,7 +131,7 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
     a function with a custom derivative). Unused arrays are omitted.
 
     Args:
-        program: Program traced from the network.
+        program: Program obtained by tracing the network.
         arrays: Numbers that identify the parameter arrays.
         x: Number that identifies the input.
     """
@@ -197,7 +197,7 @@ def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
 
 
 def _dense(step: Step, position: int, scales: Scales, reads: dict[int, int]) -> Dense | None:
-    """Describe how a dense layer uses the input at `position`, or return None if the step is not in a dense layer."""
+    """Describe how a dense layer uses the input at `position`, or return None if the step is not part of one."""
     if step.name not in ("dot_general", "add", "sub", "add_any"):
         return None
     output, other = step.outputs[0], step.inputs[1 - position]

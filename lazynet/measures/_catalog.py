@@ -24,7 +24,7 @@ RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 # Version number of the result layout.
 SCHEMA = 1
 SYMBOLS = (
-    "The symbols denote exponents in the width, as in `lazynet.theory.predicted_exponents`: s of the learning rate, r "
+    "The symbols denote width exponents, as in `lazynet.theory.predicted_exponents`: s of the learning rate, r "
     "of the residual, g of the largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of "
     "pre-activations, and l = s + 2 g + r of the amount learned in a step."
 )
@@ -36,9 +36,9 @@ class Quantity:
 
     Attributes:
         name: Name of the variable in the result. The name must be an identifier.
-        meaning: Description of the variable, stored in its attribute `long_name`.
-        unit: Unit of the variable, stored in its attribute `units`: "1" if it is dimensionless, "targets" or "loss" if
-            it has the units of the targets or the loss, or an empty string for text and codes.
+        meaning: Description of the variable, stored in its `long_name` attribute.
+        unit: Unit of the variable, stored in its `units` attribute: "1" if it is dimensionless, "targets" or "loss" if
+            it has the units of the targets or the loss, or an empty string for text and integer codes.
         dims: All dimensions that the variable can have. A quantity that describes the infinite-width limit has
             only the dimensions on which it depends.
         depends_on: Parts of the sweep on which the quantity depends. The quantity is stored without the axes that vary
@@ -50,7 +50,7 @@ class Quantity:
         full_batch: Whether the quantity is defined only for plain full-batch gradient descent.
         level: Whether the verdict reports the value at the largest width.
         predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
-            most". The exponent is a number or, for the package's own quantities, the formula by which
+            most". The exponent is a number or, for built-in quantities, the formula by which
             `lazynet.theory.predicted_exponents` computes it from the parametrization.
         panel: Panel of the figure, "gaps" or "movement", in which the quantity is plotted against the width, or None if
             it is not plotted.
@@ -59,7 +59,7 @@ class Quantity:
             any Matplotlib color.
         marker: Matplotlib marker for the curve.
         exponent_drawn: Whether the figure plots the fitted exponent against the step.
-        by_layer: Name of the quantity that replaces this quantity in the figure if the result has layers.
+        by_layer: Name of the per-layer quantity that replaces this one in the figure if the result contains it.
         coordinate: Whether the quantity is a coordinate of the result.
         measure: For user-defined quantities, a function that maps (network, variables, variables_0, data) to an array.
             JAX must be able to trace this function. The arguments are the network, its current variables, its initial
@@ -111,7 +111,7 @@ class Quantity:
         values = self.measure(network, variables, variables_0, data)
         if len(MEMBER) + values.ndim != len(self.dims):
             raise ValueError(
-                f"measure of the quantity {self.name!r} must return an array with {len(self.dims) - len(MEMBER)} axes "
+                f"measure of the quantity {self.name!r} must return a {len(self.dims) - len(MEMBER)}-dimensional array "
                 f"for dims {self.dims}, got shape {values.shape}."
             )
         return values
@@ -133,7 +133,7 @@ def catalog(kind: str = "sweep") -> Mapping[str, Quantity]:
     """Return the catalog of quantities for one kind of result.
 
     Args:
-        kind: Kind of result, as stored in its attribute `kind`.
+        kind: Kind of result, as stored in its `kind` attribute.
 
     Returns:
         A read-only mapping from names to quantities, in display order.
@@ -279,7 +279,7 @@ def reference(kind: str = "sweep") -> str:
     """Return a Markdown table that describes the variables of one kind of result.
 
     Args:
-        kind: Kind of result, as stored in its attribute `kind`.
+        kind: Kind of result, as stored in its `kind` attribute.
 
     Returns:
         The table, with one row for each variable. If the table contains predicted exponents, a sentence below it
@@ -288,7 +288,7 @@ def reference(kind: str = "sweep") -> str:
     Raises:
         KeyError: If there is no such kind of result.
     """
-    header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "exponent in the width")
+    header = ("variable", "dimensions", "unit", "meaning", "in the verdict", "width exponent")
     rows = [header, ("---",) * len(header), *(_described(quantity) for quantity in catalog(kind).values())]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{table}\n\n{SYMBOLS}\n" if any(quantity.predicted for quantity in catalog(kind).values()) else f"{table}\n"

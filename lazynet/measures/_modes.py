@@ -20,7 +20,7 @@ def residual_modes(
         u: Predictions on the training set at s snapshots, shape (s, n) or (s, n, k).
 
     Returns:
-        Components in descending order of the eigenvalues, a NumPy float64 array with the shape of `u`.
+        Components in descending order of eigenvalue, as a NumPy float64 array with the shape of `u`.
     """
     residual = np.asarray(y, np.float64) - np.asarray(u, np.float64)
     return np.moveaxis(np.tensordot(residual, k.vectors[:, ::-1], axes=(1, 0)), -1, 1)

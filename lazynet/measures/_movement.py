@@ -86,7 +86,7 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
         x: Inputs, shape (n, d).
 
     Returns:
-        The fraction of (unit, example) pairs whose sign has flipped, a scalar.
+        The fraction of (unit, example) pairs whose sign has flipped, as a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 

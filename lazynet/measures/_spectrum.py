@@ -15,7 +15,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
         a: Matrix, shape (m, d).
 
     Returns:
-        Singular values in descending order, a NumPy float64 array of shape (min(m, d),).
+        Singular values in descending order, as a NumPy float64 array of shape (min(m, d),).
     """
     return np.linalg.svd(np.asarray(a, np.float64), compute_uv=False)
 
@@ -23,7 +23,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 def leading_values(values: Float[AnyArray, " r"]) -> int:
     """Return the number of singular values before the largest drop, measured by the ratio s_i / s_{i+1}.
 
-    Values smaller than 1e-7 times the largest value are ignored, because float32 rounding error is of this size.
+    Values smaller than 1e-7 times the largest value are ignored, because float32 rounding error is of this order.
 
     Args:
         values: Singular values in descending order, shape (r,).

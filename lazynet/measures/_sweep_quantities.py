@@ -1,4 +1,4 @@
-"""The quantities in the result of a sweep, listed in the order of the verdict's levels and the figure's legend."""
+"""The quantities in the result of a sweep, in the order used for the verdict's levels and the figure's legend."""
 
 from lazynet.measures._catalog import Quantity, Source, add
 

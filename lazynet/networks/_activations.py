@@ -85,7 +85,7 @@ def get_activation(activation: str | Function) -> Activation:
 
     Args:
         activation: Name in `ACTIVATIONS`, or an elementwise JAX function of one array. JAX's own functions are
-            equivalent to their names. For example, `jax.nn.relu` is treated like "relu".
+            interchangeable with their names. For example, `jax.nn.relu` is treated like "relu".
 
     Returns:
         The activation.

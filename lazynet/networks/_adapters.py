@@ -136,7 +136,7 @@ def from_flax(
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
     Returns:
-        A network that follows the protocol `lazynet.networks.Network`.
+        A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
         ValueError: On first use, if the module has dropout, or has variables outside "params", as batch norm does.
@@ -186,7 +186,7 @@ def from_nnx(
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
     Returns:
-        A network that follows the protocol `lazynet.networks.Network`.
+        A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
         ValueError: If `make` does not take two arguments or, on first use, if the module has state other than
@@ -266,7 +266,7 @@ def from_stax(
             no predictions.
 
     Returns:
-        A network that follows the protocol `lazynet.networks.Network`.
+        A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
         ValueError: On first use, if `make` does not return three functions.
@@ -320,11 +320,11 @@ def from_functions(
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None to make
+        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None for
             no predictions.
 
     Returns:
-        A network that follows the protocol `lazynet.networks.Network`.
+        A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
         ValueError: If `kernel` does not accept both one and two arrays, or if, on first use, the network has no

@@ -1,4 +1,4 @@
-"""Networks with initial outputs subtracted, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
+"""Networks minus their initial outputs, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -50,7 +50,7 @@ class Centered:
         return {**variables, "origin": variables["params"]}
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
-        """Return the outputs minus the initial outputs, an array of shape (n,) or (n, k)."""
+        """Return the outputs minus the initial outputs, as an array of shape (n,) or (n, k)."""
         now = {name: value for name, value in variables.items() if name != "origin"}
         f: Array = self.network.apply(now, x)
         return f - self.network.apply({**now, "params": variables["origin"]}, x)

@@ -26,8 +26,9 @@ def check_network(network: object, x: AnyArray) -> None:
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:
         raise ValueError(
-            f"network must have width, outputs, clone, init and apply, got {type(network).__name__}, which lacks "
-            f"{', '.join(missing)}. Use lazynet.from_flax, from_nnx, from_stax or from_functions to make a network."
+            f"network must have the attributes width, outputs, clone, init and apply, got {type(network).__name__}, "
+            f"which lacks {', '.join(missing)}. Use lazynet.from_flax, from_nnx, from_stax or from_functions to "
+            "make a network."
         )
     if not traits(network).custom:
         return

@@ -18,7 +18,7 @@ class ConvNet(SingleHidden):
     """Convolutional network f(x) = (alpha / sqrt(m)) sum_r a_r (1 / P) sum_p sigma(w_r . x_p), with P patches x_p.
 
     The network consists of a convolution with filters w_r and no padding, an average over patches, and a readout. This
-    is the architecture of Liang, Sun and Srikant 2021, scaled like `TwoLayer`. If there is only one patch, it is the
+    is the architecture of Liang, Sun and Srikant 2021, scaled like `TwoLayer`. With only one patch, the network is the
     same as `TwoLayer`.
 
     `init(key, x)` returns the arrays "hidden" of shape (m, features per patch) and "readout" of shape (m, k). Trained

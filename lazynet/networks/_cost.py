@@ -32,8 +32,8 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
     """Estimate the number of operations needed to compute the outputs and the gradient of a network.
 
     Computing the gradient with respect to the trained weights takes as many operations as computing the outputs, and so
-    does computing the gradient with respect to the values of the lower layers. A network with one hidden layer has no
-    lower layer.
+    does computing the gradient with respect to the activations of the lower layers. A network with one hidden layer has
+    no lower layer.
 
     Args:
         network: Network, with its width set.

@@ -38,7 +38,7 @@ class MLP(nn.Module):
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: Scale kappa of the weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
-        bias_scale: Scale for the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained. If it is 0, there
+        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained. If it is 0, there
             are no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 

@@ -44,7 +44,7 @@ class Linearized:
         """Compute the outputs of the polynomial.
 
         Args:
-            variables: Variables of the polynomial, as returned by `at` and then trained.
+            variables: Variables of the polynomial, as returned by `at`, before or after training.
             x: Inputs, shape (n, d).
 
         Returns:
@@ -159,7 +159,7 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
 
     Args:
         network: Network with `width`, `outputs` and `apply(variables, x)`.
-        variables: Point of expansion, as returned by `network.init`.
+        variables: Expansion point, as returned by `network.init`.
 
     Returns:
         A network for `lz.train`, initialized at these variables. For relu networks with two trained layers, its

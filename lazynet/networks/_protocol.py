@@ -1,4 +1,4 @@
-"""The `Network` protocol, which every network follows."""
+"""The `Network` protocol, which every network implements."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable

@@ -35,12 +35,12 @@ NETWORK = lz.TwoLayer(width=2)
 KERNEL: Any = lz.analytic_kernel(NETWORK)
 # Initial weight scales. The paper uses the last scale.
 KAPPAS = (1.0, 0.1, 0.01)
-# For each data set, the label types for which widths of 1024 and above show the exponent of Theorem 4.1.
+# For each data set, the label types for which widths of 1024 and above exhibit the exponent predicted by Theorem 4.1.
 ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("true", "random")}
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Largest gap at which a mode counts as following the kernel. The gap is relative to the initial size of the mode or of
+# Maximum gap at which a mode counts as following the kernel. The gap is relative to the initial size of the mode or of
 # the average mode, whichever is larger.
 MODE_GAP = 0.02
 
@@ -130,7 +130,7 @@ def speed(name: str, sweeps: dict[str, Result]) -> Iterator[Claim]:
 
 
 def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -> Claim:
-    """Return the claim that the gap falls as the width grows, for widths too small to show Theorem 4.1's exponent.
+    """Return the claim that the gap shrinks as the width grows, for widths too small to show Theorem 4.1's exponent.
 
     Args:
         place: Description of the data.
@@ -178,7 +178,7 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
     """Yield the claims of Theorem 4.1 for each eigenvector: the predictions hold longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # t* is the geometric mean, over modes, of the last step at which the mode follows the kernel.
+        # t* is the geometric mean, over modes, of the last step at which each mode follows the kernel.
         until = np.expm1(np.log1p(last).mean(axis=1))
         first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
         note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"
@@ -245,7 +245,7 @@ def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproducti
 
 
 def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
-    """Return the data with the given fraction of the training and test labels drawn at random.
+    """Return the data with the given fraction of the training and test labels replaced by random labels.
 
     Labels that are random at one fraction are also random at every larger fraction.
     """
@@ -255,7 +255,7 @@ def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
 
 
 def noise(data: lz.Dataset, draws: int) -> Arrays:
-    """Return the curves of Figure 2, complexity and test errors, at infinite width and infinite training time.
+    """Return the curves of Figure 2 (complexity and test errors) at infinite width and infinite training time.
 
     All values are averaged over draws.
     """

@@ -80,7 +80,7 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
 
 
 def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
-    """Plot the last step at which the kernel still predicts each mode correctly at each width."""
+    """Plot, for each width, the last step at which the kernel still predicts each mode correctly."""
     title = f"Theorem 4.1 by eigenvector on {name}: the last step at which it holds"
     figure, axes_list = panels(len(modes["last_step"]), title)
     index = np.arange(1, len(modes["learned"]) + 1)
@@ -148,7 +148,7 @@ def draw_functions(
     errors: dict[int, float],
     shares: dict[int, float],
 ) -> Figure:
-    """Plot the results of section 6: norms of powers against n, and test errors of networks.
+    """Plot the results of section 6: norms of the powers (b'x)^p against n, and test errors of networks.
 
     Dashed lines show the bounds on the norms.
     """

@@ -35,7 +35,7 @@ from lazynet.typing import Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]
 
-# Largest allowed distance of an exponent from -1/2, for mixtures and for images.
+# Maximum allowed deviation of an exponent from -1/2, for mixtures and for images.
 BAND, IMAGES_BAND = 0.05, 0.06
 SNAPSHOTS = 10
 IMAGES_SGD = SGD | {"learning_rate": IMAGES_ETA, "batch_size": IMAGES_BATCH}
@@ -115,7 +115,7 @@ def slopes(place: str, result: Result, moved: dict[str, str], band: float) -> It
         # If any network diverged, no exponent is fitted, because the other networks are not a random sample.
         fit = fit_width(end.where(end.notnull().all()))
         off, note = abs(fit.exponent + 0.5), f"{fit.exponent:.3f} in [{fit.low:.3f}, {fit.high:.3f}]"
-        yield Claim(f"{place}, {name}", "distance of the exponent in the width from -1/2", off, "<=", band, note)
+        yield Claim(f"{place}, {name}", "distance of the width exponent from -1/2", off, "<=", band, note)
 
 
 def levels(place: str, wide: Result) -> Iterator[Claim]:

@@ -1,4 +1,4 @@
-"""Reproduced figures of Li and Liang 2018, compared with points read off the original figures."""
+"""Reproductions of the figures in Li and Liang 2018, compared with points read off the original figures."""
 
 from typing import Any
 

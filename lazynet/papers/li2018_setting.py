@@ -18,7 +18,7 @@ NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
 # Measures of movement: names in the paper, and the corresponding variables in a result.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
-# Number of training examples on which networks are measured.
+# Number of training examples used for measurements of the networks.
 MEASURED = 100
 # Level below which the paper calls coupling and relative distance small.
 LEVEL = 0.1

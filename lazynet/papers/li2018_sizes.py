@@ -44,7 +44,7 @@ class Size(NamedTuple):
     Attributes:
         data: Parameters of the mixture.
         networks: Networks for Figure 1.
-        early: Number of initial steps during which accuracy is measured after every step.
+        early: Number of initial steps after each of which accuracy is measured.
         wide: Smallest width at which coupling and relative distance are claimed to be small.
         varied: Networks trained on variations of the data.
         variances: Noise levels sigma of the components.

@@ -111,7 +111,7 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
 
     Args:
         parameter: Name of the parameter that varies.
-        results: Results of sweeps, keyed by the parameter's value, in order from the most to the least structure.
+        results: Results of sweeps, keyed by the parameter's value, ordered from the most to the least structured data.
     """
     place, (first, *_, last) = f"Section 6, {parameter}", results
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):

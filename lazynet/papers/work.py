@@ -125,7 +125,7 @@ class Work:
         path = self._folder / PARTS / name
         if self.out_of_time and not (path / "result.nc").exists():
             raise TimeoutError(
-                f"The time limit was reached before the start of part {name}. Resume the reproduction later."
+                f"The time limit was reached before part {name} could start. Resume the reproduction to continue."
             )
         left = None if self._deadline == inf else max(self._deadline - time.monotonic(), 1e-3)
         return lz.RunFolder(path, resume=True, max_seconds=left)

@@ -42,7 +42,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
-        band: Largest allowed distance between the fitted and predicted exponents; must be positive.
+        band: Maximum allowed difference between the fitted and predicted exponents; must be positive.
         corrections: Whether to also fit the form a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at
             infinite width (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the
             status of the row.
@@ -51,8 +51,8 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         A `Verdict`.
 
     Raises:
-        ValueError: If the band is not positive and finite, if the result has axes other than width and seed or a newer
-            schema, or if there is no verdict for this kind of result.
+        ValueError: If the band is not positive and finite, if the result has axes other than width and seed, if it has
+            a newer schema, or if there is no verdict for this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -73,7 +73,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
 
     The figure depends on the kind of result:
 
-    - sweep: the training losses of the networks and of the kernel, gaps and movement against the width, and fitted
+    - sweep: the training losses of the networks and of the kernel; gaps and movement against the width; and fitted
       exponents against the step. Gaps are maxima over snapshots; movement is measured at the last step.
     - infinite width: the losses on true and random labels, and the test error.
     - laziness map: the kernel change and the test error as functions of width and output scale, with the boundary,
@@ -155,14 +155,14 @@ def _check_stored_result(file: Path) -> None:
 
 
 def _output_of(kind: str) -> Output:
-    """Return the functions that assemble the result and the files for a kind of study.
+    """Return the functions that produce the result and the files for a kind of study.
 
     Raises:
         ValueError: If shards of this kind cannot be merged.
     """
     if kind not in OUTPUTS:
         raise ValueError(
-            f"out must be the folder of a study of one of the kinds {', '.join(OUTPUTS)}, got the folder of a study of "
+            f"out must contain a study whose shards can be merged ({', '.join(OUTPUTS)}), got a study of "
             f"kind {kind!r}." + ADVICE.get(kind, "")
         )
     return _load(OUTPUTS[kind])
@@ -176,7 +176,7 @@ def _kind_of(result: Result) -> str:
             schema.
     """
     if not isinstance(getattr(result, "attrs", None), dict):
-        raise ValueError(f"result must be the result of a study, an xarray.Dataset, got {type(result).__name__}.")
+        raise ValueError(f"result must be the result of a study (an xarray.Dataset), got {type(result).__name__}.")
     check_schema(result.attrs)
     kind = result.attrs.get("kind")
     if kind not in FIGURES:

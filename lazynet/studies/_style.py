@@ -6,7 +6,7 @@ import numpy as np
 
 from lazynet.typing import Axes
 
-# The Okabe-Ito palette, whose colors people with color blindness can distinguish.
+# The colorblind-safe Okabe-Ito palette.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 PALETTE = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "vermilion": VERMILION, "purple": PURPLE}
 # Matplotlib settings for all figures.
@@ -23,7 +23,7 @@ SETTINGS: Any = {
     "legend.columnspacing": 1.0,
     "lines.linewidth": 1.8,
 }
-# Values larger than this result from divergence. They are not drawn, because they would hide all other values.
+# Values above this limit are caused by divergence. They are not drawn, because they would hide all other values.
 DRAWN = 1e12
 # Line style of theoretical predictions.
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}

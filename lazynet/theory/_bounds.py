@@ -46,7 +46,7 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
     Arora et al. 2019 uses the upper bound 2 R / (sqrt(2 pi) kappa) on this fraction.
 
     Args:
-        radius: Largest displacement R of any unit.
+        radius: Maximum displacement R of any unit.
         init_scale: Initial scale kappa of the weights.
 
     Returns:
@@ -102,7 +102,7 @@ def rademacher_bound(
 
     If ||W - W(0)||_F <= B and ||w_r - w_r(0)|| <= R, the complexity is at most
     (B / sqrt(2 n)) (1 + (2 log(2 / delta) / m)^(1/4)) + 2 R^2 sqrt(m) / kappa + R sqrt(2 log(2 / delta)) with
-    probability 1 - delta over initializations (Arora et al. 2019, Lemma 5.4).
+    probability at least 1 - delta over the initialization (Arora et al. 2019, Lemma 5.4).
 
     Args:
         n: Number of training examples.
@@ -267,7 +267,7 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     total = 0.0
     for alpha, norm, power in terms:
         if power < 1 or (power > 1 and power % 2):
-            raise ValueError(f"terms must have powers that are 1 or positive even numbers, got {power}.")
+            raise ValueError(f"terms must have powers that are either 1 or positive and even, got {power}.")
         total += 3 * power * abs(alpha) * norm**power
     return total
 

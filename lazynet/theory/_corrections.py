@@ -49,11 +49,11 @@ def fit_correction(
 ) -> Correction:
     """Fit an exponent, with its leading correction, to the means over seeds.
 
-    Means at width m scale as a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted slope
-    differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a grid
-    search, and the fit is linear once b and q are fixed. The 95% interval comes from a bootstrap over seeds, in which
-    the whole fit is repeated. This interval is wider than the interval from `fit_exponent`, because more parameters are
-    fitted.
+    Means at width m behave like a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted
+    slope differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a
+    grid search, and the fit is linear once b and q are fixed. The 95% interval comes from a bootstrap over seeds, in
+    which the whole fit is repeated. This interval is wider than the interval from `fit_exponent`, because more
+    parameters are fitted.
 
     Args:
         widths: Widths in ascending order, shape (w,). There must be at least 4, or 5 if the power is fitted.
@@ -130,6 +130,6 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         raise ValueError(f"half_width must be positive, got {half_width}.")
     if np.isnan([fit.low, fit.high]).any():
         raise ValueError(
-            "fit must have an interval, got NaN. To obtain an interval, use at least two seeds in the fit."
+            "fit must have a confidence interval, got NaN. To obtain an interval, use at least two seeds in the fit."
         )
     return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)

@@ -1,4 +1,4 @@
-"""Predicted exponents in the width, derived from the exponents of the parametrization."""
+"""Predicted width exponents, derived from the exponents of the parametrization."""
 
 from typing import Literal, NamedTuple
 
@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
         quantity: Name of the quantity, followed by the name of a trained array in brackets if the prediction is for a
             single array.
         relation: "equal" if the exponent should equal the prediction, or "at most" if it may also be smaller.
-        exponent: Predicted exponent in the width.
+        exponent: Predicted width exponent.
     """
 
     quantity: str
@@ -61,7 +61,7 @@ class Layer(NamedTuple):
     Attributes:
         gradient: Exponent of the norm of df/dW.
         start: Exponent of the initial norm of W.
-        change: Exponent of the relative change in the pre-activations that W produces, for one step with a learning
+        change: Exponent of the relative change in the pre-activations that one update of W produces, for a learning
             rate and residuals of order 1; None for the readout.
     """
 

@@ -1,4 +1,4 @@
-"""Exponents in the width, fitted to means over seeds, with intervals from a bootstrap over seeds."""
+"""Width exponents, fitted to means over seeds, with intervals from a bootstrap over seeds."""
 
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ class Fit(NamedTuple):
     """A fitted exponent.
 
     Attributes:
-        exponent: Exponent in the width; NaN if no fit is possible.
+        exponent: Width exponent; NaN if no fit is possible.
         low: Lower end of the 95% interval for the exponent; NaN if there are fewer than two seeds.
         high: Upper end of the 95% interval for the exponent; NaN if there are fewer than two seeds.
         local: Exponent between the two largest widths.

@@ -38,7 +38,7 @@ class DelayedStepper:
     Attributes:
         network: Two-layer network whose hidden weights are trained.
         loss: Loss to minimize.
-        batch_size: Number B of examples per step.
+        batch_size: Number of examples per step, B.
     """
 
     network: Network
@@ -114,7 +114,7 @@ class DelayedStepper:
         return hidden - shared["learning_rate"] * (gradients @ shared["x"][rows])
 
     def _begin_block(self, state: State, member: Member, shared: Shared, t: Array) -> State:
-        """Return the state at the start of a block. If an epoch begins, the examples are reshuffled."""
+        """Return the state at the start of a block. The examples are reshuffled at the start of each epoch."""
         hidden, (x, (n, d)) = self._current_weights(state, shared), (shared["x"], shared["x"].shape)
         batches, padding = n // self.batch_size, self._padded_epoch((n, d)) - n
 

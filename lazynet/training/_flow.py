@@ -13,7 +13,7 @@ from lazynet.networks import Network, gradient_operations
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import AnyArray, Variables
 
-# Largest movement of an output in one step, as a fraction of the RMS of the targets.
+# Maximum change in an output per step, as a fraction of the RMS of the targets.
 MAX_MOVE = 1e-2
 # Factors that multiply the step size after an accepted step and after a rejected step.
 GROWTH, SHRINKAGE = 1.1, 0.5

@@ -26,7 +26,7 @@ class PreactivationStepper(HiddenStepper):
         return {"x": x, "gram": x @ x.T}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the pre-activations, the sum of G and the slopes, all in blocks, and the outputs."""
+        """Return the pre-activations, accumulated G and slopes, each split into blocks, followed by the outputs."""
 
         def begin(hidden: Array, readout: Array, x: Array) -> tuple[Any, ...]:
             z = [block @ x.T for block in self._blocks(hidden)]
@@ -37,7 +37,7 @@ class PreactivationStepper(HiddenStepper):
         return z, total, slopes, self._sum(terms)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step of descent."""
+        """Take one gradient-descent step."""
 
         def descend(
             z: list[Array],

@@ -23,12 +23,12 @@ Measure = Callable[[Variables, Member, Shared], dict[str, Any]]
 CALL_SECONDS = 0.5
 # Fraction by which a loss must fall below the lowest loss so far to count as progress.
 PLATEAU = 1e-3
-# A loss counts as diverged if it is not finite or is above DIVERGED_RATIO * (1 + the first loss).
+# A loss counts as diverged if it is not finite or is above DIVERGED_RATIO * (1 + the loss at step 0).
 DIVERGED_RATIO = 1e12
 
 
 class Stop(NamedTuple):
-    """Criteria that stop the training of a network early.
+    """Criteria for stopping the training of a network early.
 
     Training stops before the first step at which any criterion is met, and the network keeps the parameters it has at
     that step. If training uses mini-batches, the loss and the gradient are evaluated on the batch.
@@ -57,7 +57,7 @@ class Carry(NamedTuple):
     Attributes:
         state: State of the stepper.
         loss_limit: Loss above which training counts as diverged.
-        diverged_at: First step at which the loss counted as diverged, or NEVER.
+        diverged_at: First step at which training counted as diverged, or NEVER.
         stopped_at: Number of steps that the member took before it stopped, or NEVER.
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
@@ -109,7 +109,7 @@ class Layout(Protocol):
     """Placement of the members' arrays on devices; equal layouts share a compiled program."""
 
     def spread(self, tree: PyTree) -> PyTree:
-        """Distribute traced arrays across devices. The first axis of every array runs over members."""
+        """Distribute traced arrays across devices. The first axis of every array indexes the members."""
         ...
 
     def to_host(self, tree: PyTree) -> PyTree:
@@ -164,7 +164,7 @@ def snapshot_steps(steps: int, snapshots: int | Sequence[int]) -> np.ndarray:
 
     Args:
         steps: Number of training steps, at least 1.
-        snapshots: Either the steps themselves, or the number of logarithmically spaced steps to choose between 1 and
+        snapshots: Either the steps themselves, or the number of steps to space logarithmically between 1 and
             `steps`. Logarithmically spaced steps are rounded to integers.
 
     Returns:

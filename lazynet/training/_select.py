@@ -66,7 +66,7 @@ def choose_stepper(
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)
-    # A step takes 4 n rank operations per unit with weights in the row space, and 2 n^2 with pre-activations.
+    # Per unit, a step takes 4 n rank operations on weights in the row space, and 2 n^2 on pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
     chosen = cheaper if stepper == "auto" else stepper
     return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

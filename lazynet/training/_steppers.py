@@ -35,7 +35,7 @@ class Member(NamedTuple):
     Attributes:
         variables: Initial variables.
         key: Random key for drawing the mini-batches.
-        context: Pytree of arrays with which measurements are compared.
+        context: Pytree of arrays against which measurements are compared.
     """
 
     variables: Variables
@@ -250,7 +250,7 @@ class HiddenStepper:
         return {"x": x, "rows": x @ basis, "basis": basis}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the weights in the row space and the slopes, both in blocks, and the outputs."""
+        """Return the row-space weights in blocks, the slopes in blocks, and the outputs."""
 
         def begin(hidden: Array, readout: Array, rows: Array) -> tuple[Any, ...]:
             blocks = self._blocks(hidden)
@@ -261,7 +261,7 @@ class HiddenStepper:
         return hidden, slopes, self._sum(terms)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step of descent."""
+        """Take one gradient descent step."""
 
         def descend(
             hidden: list[Array], slopes: list[Array], readout: Array, residual: Array, rows: Array, rate: Array

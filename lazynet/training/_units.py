@@ -1,4 +1,4 @@
-"""Blocks of hidden units on one or more devices, and sums over blocks with the same rounding on any set of devices."""
+"""Blocks of hidden units on one or more devices, and sums over blocks, rounded identically on any set of devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Units:
     Blocks are separate arrays, so steps need not copy them; their number is limited because each block adds to the
     compile time. If there are several devices, each stores the blocks of its own units. If the number of devices
     divides the number of blocks, and the number of blocks divides the width, the blocks are the same as on one device,
-    and sums over the blocks agree to the last digit.
+    and sums over the blocks agree bit for bit.
 
     Attributes:
         mesh: Mesh with an axis "neuron" along which the units are sharded, or None for one device.
@@ -49,7 +49,7 @@ class Units:
             width: Number of units m of the network.
 
         Returns:
-            The possible lengths, summed over devices, of an axis over all units and of an axis over one block.
+            The possible lengths, summed over devices, of an axis that indexes all units or the units of one block.
         """
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})
@@ -67,7 +67,7 @@ class Units:
         return jnp.array_split(units, self.blocks(width))
 
     def apply(self, function: Callable[..., Any], units: tuple[Any, ...], replicated: tuple[Any, ...]) -> Any:
-        """Apply a function to the units of each device.
+        """Apply a function to the units on each device.
 
         Args:
             function: Function that is called as `function(*units, *replicated)` on each device. The first axis of every
@@ -87,7 +87,7 @@ class Units:
         return mapped(*units, *replicated)
 
     def total(self, terms: Array) -> Array:
-        """Sum terms over blocks, in the same order on any set of devices.
+        """Sum terms over blocks, in the same order regardless of the devices.
 
         Args:
             terms: Terms to sum, shape (blocks, ...).

@@ -46,8 +46,8 @@ RENAMED: dict[str, str] = {
 }
 # Momentum is a field of the optimizer "sgd", whose name settings state.
 OPTIMIZERS = {"momentum": "sgd", "nesterov": "sgd"}
-# A column of the table that a verdict prints.
-COLUMN = {"held to step": "holds to step"}
+# Titles of the table that a verdict prints, and of its columns.
+TITLES = {"held to step": "holds to step", "Exponents in the width": "Width exponents"}
 
 
 def main() -> int:
@@ -211,7 +211,7 @@ def _text_difference(before: np.ndarray, after: np.ndarray) -> str | None:
 
 def _renamed_text(text: str) -> str:
     text = re.sub(r"\w+", lambda word: RENAMED.get(word[0], word[0]), text)
-    for old, new in COLUMN.items():
+    for old, new in TITLES.items():
         text = text.replace(old, new)
     return text
 

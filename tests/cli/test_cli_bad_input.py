@@ -179,7 +179,7 @@ FILES = {
     "trailing bytes": (0, lambda content: content + b"\0", "has 197 bytes"),
     "wrong magic number": (0, lambda content: b"\0\0\x0d\x03" + content[4:], "magic number"),
     "label out of range": (1, with_label(11), "has the label 11"),
-    "zero row": (0, with_image(2, [0] * 9), "got zeros in row 2"),
+    "zero row": (0, with_image(2, [0] * 9), "got only zeros in row 2"),
 }
 
 

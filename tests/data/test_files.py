@@ -135,6 +135,6 @@ def test_a_damaged_file_is_refused_by_name(bare_machine, tiny, name, content, me
 def test_a_black_image_is_refused(bare_machine, tiny):
     tiny.x_train[11] = 0  # the fourth example of classes 0 and 1
     tiny.save(bare_machine)
-    with pytest.raises(ValueError, match="x_train of mnist must have no zero rows, got zeros in row 3"):
+    with pytest.raises(ValueError, match="x_train of mnist must have no zero rows, got only zeros in row 3"):
         load_dataset("mnist", (0, 1), root=bare_machine)
     assert load_dataset("mnist", (0, 1), n_train=3, root=bare_machine).n_train == 3

@@ -183,7 +183,7 @@ def test_bad_xor_and_separation(key):
         separation(np.eye(3), 1)
     with pytest.raises(ValueError, match="data must have class labels as targets"):
         separation(Dataset(np.eye(3), [1, 2, 3]))
-    with pytest.raises(ValueError, match="data must have examples of at least two classes"):
+    with pytest.raises(ValueError, match="data must have examples from at least two classes"):
         separation(Dataset(np.eye(3), [1, 1, 1]))
 
 

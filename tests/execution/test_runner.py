@@ -34,7 +34,7 @@ class Squares:
 
 def test_no_cell_is_computed_after_the_time_limit(tmp_path):
     late = Squares()
-    with pytest.raises(TimeoutError, match=r"max_seconds = 1e-09 has been reached"):
+    with pytest.raises(TimeoutError, match=r"max_seconds = 1e-09\) has been reached"):
         run_study(late, lz.RunFolder(tmp_path / "run", max_seconds=1e-9), progress=False)
     assert late.computed == []
     resumed, stored = Squares(), Squares()

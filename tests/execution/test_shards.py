@@ -45,14 +45,14 @@ def test_shards_of_another_division_are_kept_away(tmp_path):
 def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_path):
     with open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another process is working on"):
+        with pytest.raises(ValueError, match="Another process is using"):
             resumed(tmp_path)
     assert computed == []
 
 
 def test_shards_meet_in_a_folder(uninterrupted, computed, tmp_path):
     for k in (3, 1, 2):
-        with pytest.raises(ValueError, match=r"cells, the first of which is cell|does not contain a study"):
+        with pytest.raises(ValueError, match=r"cells; the first missing one is cell|does not contain a study"):
             lz.merge_shards(tmp_path / "run")
         assert sharded(tmp_path / "run", k, 3) is None
     assert computed == [(16, 2), (8, 4), (16, 2)]
@@ -97,10 +97,10 @@ def test_shards_keep_others_away(tmp_path):
             fcntl.flock(held, fcntl.LOCK_SH)
         # The same shard twice, and a sweep of its own.
         for folder in (lz.RunFolder(tmp_path, shard=(1, 2)), lz.RunFolder(tmp_path, resume=True)):
-            with pytest.raises(ValueError, match="Another process is working on"):
+            with pytest.raises(ValueError, match="Another process is using"):
                 sweep(folder)
         assert sharded(tmp_path, 2, 2) is None
-        with pytest.raises(ValueError, match="Another process is working on"):
+        with pytest.raises(ValueError, match="Another process is using"):
             lz.merge_shards(tmp_path)
 
 

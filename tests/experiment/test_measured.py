@@ -125,7 +125,7 @@ def test_a_bound_needs_all_examples():
     bound = population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=measure, **options))
     assert np.isfinite(bound).all()
     measure = lz.Measure(predictions=False, kernel_drift=False, rows=8)
-    with pytest.raises(ValueError, match=r"^result must have the loss on all training examples"):
+    with pytest.raises(ValueError, match=r"^result must contain the loss on all training examples"):
         population_bounds(lz.sweep(lz.TwoLayer(width=2), digits, [16], 1, 4, measure=measure, **options))
 
 

@@ -207,7 +207,7 @@ def test_a_sweep_that_runs_out_of_time_resumes_where_it_was(monkeypatch, tmp_pat
 
     monkeypatch.setattr(program, "_advance", counted)
     over_after(20)
-    with pytest.raises(TimeoutError, match=r"max_seconds = 1000 has been reached. Pass resume=True to resume"):
+    with pytest.raises(TimeoutError, match=r"max_seconds = 1000\) has been reached. Pass resume=True to resume"):
         sweep(2000, [8], out=lz.RunFolder(out, max_seconds=1000.0))
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000000"]
     reached = steps[-1]

@@ -206,7 +206,7 @@ def test_a_place_that_is_taken_is_refused_and_untouched(kind, no_work, tmp_path)
     else:
         out.write_text("old")
     given = out / "deeper" if kind == "below a file" else out
-    message = r"^out must be a (new folder|path at which a folder can be created), got '.*run"
+    message = r"^out must be a (new folder|path where a folder can be created), got '.*run"
     with pytest.raises(ValueError, match=message):
         lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 2, out=given)
     assert (out / "old.txt" if kind == "folder" else out).read_text() == "old"

@@ -165,7 +165,7 @@ def test_a_family_without_a_kernel_gives_none():
             "x1 must have finite, nonzero rows, got NaN or infinity in row 1",
         ),
         (np.ones((2, 2)), np.array([[np.inf, 1.0]]), "x2 must have finite, nonzero rows"),
-        (np.array([[1.0], [2.0], [0.0]]), None, "x1 must have finite, nonzero rows, got zeros in row 2"),
+        (np.array([[1.0], [2.0], [0.0]]), None, "x1 must have finite, nonzero rows, got only zeros in row 2"),
         (
             np.array([[1.0], [1e-160]]),
             None,

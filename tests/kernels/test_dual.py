@@ -118,7 +118,7 @@ def test_hermite_coefficients_do_not_depend_on_the_other_scales(derivative):
 @pytest.mark.parametrize("init_scale", [25.0, 1e5])
 def test_too_large_a_scale_is_refused(init_scale):
     with pytest.raises(
-        ValueError, match="init_scale must be small enough for the Hermite series of tanh to converge in 8192 terms"
+        ValueError, match="init_scale must be small enough for the Hermite series of tanh to converge within 8192 terms"
     ):
         gaussian_dual("tanh", np.eye(3), init_scale=init_scale)
 

@@ -304,7 +304,7 @@ def test_a_network_is_traced_once():
         (lambda p, x: (x @ p["w"])[None], r"got float64 of shape \(1, 1, 6\)"),
         (lambda p, x: (x @ p["w"]).astype(complex), r"got complex128 of shape \(1, 6\)"),
         (lambda p, x: (x @ p["w"], x), "got tuple"),
-        (lambda p, x: jnp.sin(x), r"variables\['params'\] must contain arrays on which the network's outputs depend"),
+        (lambda p, x: jnp.sin(x), r"variables\['params'\] must contain arrays that the network's outputs depend on"),
     ],
 )
 def test_other_outputs_are_refused(function, message):
@@ -315,7 +315,7 @@ def test_other_outputs_are_refused(function, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": 3}, r"network must be a function or have a method apply\(variables, x\), got int"),
+        ({"network": 3}, r"network must be a function or have an apply\(variables, x\) method, got int"),
         ({"variables": {"fixed": {}}}, "variables must have the key 'params'"),
         ({"variables": {"params": {"a": {"b": np.arange(3)}}}}, "must contain only float arrays, got int64 at 'a/b'"),
         ({"variables": {"params": {"a": 1.0}}}, "got float at 'a'"),

@@ -142,7 +142,7 @@ def test_bad_input():
         lz.kernel_operator(KERNEL, x, dtype="float16")
     with pytest.raises(ValueError, match="storage must be None or one of memory, disk, devices, none"):
         lz.kernel_operator(KERNEL, x, storage="cloud")
-    with pytest.raises(ValueError, match=r"kernel must return finite entries, got .* in rows 0 to 6"):
+    with pytest.raises(ValueError, match=r"kernel must return finite values, got .* in rows 0 to 6"):
         lz.kernel_operator(lambda a, b=None, dtype=None: np.full((len(a), len(a if b is None else b)), np.nan), x)
     with pytest.raises(ValueError, match=r"kernel must return an array of shape \(7, 2\)"):
         lz.kernel_operator(lambda a, b=None, dtype=None: a @ a.T, x, storage="none").product(np.ones((N, 1)))

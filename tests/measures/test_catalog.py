@@ -123,7 +123,7 @@ def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
         unregister_quantity("mean_weights")
     lz.register_quantity(replace(means, dims=("width", "seed", "step")))
     try:
-        with pytest.raises(ValueError, match=r"^measure of .* must return an array with 0 axes"):
+        with pytest.raises(ValueError, match=r"^measure of .* must return a 0-dimensional array"):
             lz.sweep(lz.TwoLayer(width=8), DATA, [8], 1, 3, learning_rate=0.1, measure=ALONE, progress=False)
     finally:
         unregister_quantity("mean_weights")
@@ -172,7 +172,7 @@ def test_theory_predicts_the_exponents_of_exactly_the_entries_that_say_so():
 
 
 class Symbols(NamedTuple):
-    """Exponents in the width of a network, by hand: those that the catalog's formulas refer to."""
+    """Width exponents of a network, by hand: those that the catalog's formulas refer to."""
 
     s: float  # learning rate
     r: float  # residual

@@ -148,7 +148,9 @@ def test_rows_that_see_each_other_are_refused():
     network = lz.from_functions(lambda key, x, width: jax.random.normal(key, (7,)), normalized)
     with pytest.raises(ValueError, match="batch norm"):
         check_network(network, X)
-    with pytest.raises(ValueError, match="network must have width, outputs, clone, init and apply, got Sequential"):
+    with pytest.raises(
+        ValueError, match="network must have the attributes width, outputs, clone, init and apply, got Sequential"
+    ):
         check_network(linen(8), X)
     with pytest.raises(ValueError, match="fails on rows with 7 features"):
         check_network(lz.from_functions(lambda key, x, width: jnp.ones(3), lambda params, x: x @ params), X)

@@ -123,7 +123,7 @@ def test_movement_falls_like_the_root_of_the_width_and_is_small(result):
     for quantity, name in (("activation_flips", "coupling"), ("relative_displacement", "relative distance")):
         steeper = result.assign({quantity: result[quantity] * result.width**-0.11})
         assert broken(li2018.slopes("F", steeper, MOVED, li2018.BAND)) == [
-            f"F, {name}: distance of the exponent in the width from -1/2"
+            f"F, {name}: distance of the width exponent from -1/2"
         ]
         larger = wide.assign({quantity: 6 * wide[quantity]})
         assert broken(li2018.levels("F", larger)) == [f"F, {name}: largest of the widths at the end"]

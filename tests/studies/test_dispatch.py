@@ -73,7 +73,7 @@ def test_results_of_no_known_kind_are_refused(function, attrs):
 
 @pytest.mark.parametrize("function", [lz.verify, lz.plot])
 def test_other_objects_than_results_are_refused(function):
-    with pytest.raises(ValueError, match=r"^result must be the result of a study, an xarray.Dataset, got int\.$"):
+    with pytest.raises(ValueError, match=r"^result must be the result of a study \(an xarray.Dataset\), got int\.$"):
         function(5)
 
 
@@ -98,9 +98,8 @@ def test_the_snapshots_of_a_run_are_labeled_too():
 def test_studies_that_cannot_be_merged_are_refused(kind, tmp_path, capsys):
     Store(tmp_path, kind).begin({}, ["000000"] if kind == "arrays" else [])
     before = sorted(tmp_path.iterdir())
-    of_kind = "the folder of a study of"
     with pytest.raises(
-        ValueError, match=rf"^out must be {of_kind} one of the kinds sweep, .*, got {of_kind} kind '{kind}'\.$"
+        ValueError, match=rf"^out must contain a study whose .* \(sweep, .*, got a study of kind '{kind}'\.$"
     ):
         lz.merge_shards(tmp_path)
     assert cli.main(["merge", str(tmp_path)]) == cli.main(["merge", str(tmp_path), "--check"]) == 2

@@ -144,7 +144,7 @@ def test_a_study_in_shards_has_all_its_work_in_one_of_them(data, tmp_path):
     """Both cells need the kernel, so that they are one group."""
     options = {"steps": 60, "snapshots": 5}
     folder = lz.RunFolder(tmp_path / "run", shard=(1, 2), max_seconds=1e-9)
-    with pytest.raises(TimeoutError, match=r"^The time limit max_seconds"):
+    with pytest.raises(TimeoutError, match=r"^The time limit \(max_seconds"):
         lz.infinite_width(lz.TwoLayer(width=2), data, out=folder, **options)
     for k in (1, 2):
         folder = lz.RunFolder(tmp_path / "run", shard=(k, 2))

@@ -253,14 +253,14 @@ def test_the_folder_of_a_map_says_what_it_holds(tmp_path, capsys):
     with pytest.raises(TimeoutError, match=r"^The time limit"):
         lz.laziness_map(BOTH, DATA, *grid, out=lz.RunFolder(out, shard=(1, 2), max_seconds=1e-3), **SMALL)
     assert Store(out).content["request"]["output_scale"] == [0.3, 30.0]
-    with pytest.raises(ValueError, match=r"^out must be .* 'laziness_map'\. To join its shards, .* without a shard\.$"):
+    with pytest.raises(ValueError, match=r"^out must .* 'laziness_map'\. To join its shards, .* without a shard\.$"):
         lz.merge_shards(out)
     cells = Store(out / "map")
     for number, key in enumerate(cells.keys):
         assert cli.main(["status", str(out)]) == 0
         first, second = capsys.readouterr().out.splitlines()
         assert first == f"laziness_map: {number} of 4 cells of the grid are stored, 0 are damaged."
-        assert second.startswith("No process is working on the study. To continue, call lazynet.laziness_map again")
+        assert second.startswith("No process is using the study. To continue, call lazynet.laziness_map again")
         cells.put(key, {})
     (out / "result.nc").touch()
     assert cli.main(["status", str(out), "--json"]) == cli.main(["status", str(out)]) == 0
@@ -271,7 +271,7 @@ def test_the_folder_of_a_map_says_what_it_holds(tmp_path, capsys):
     # Another process keeps this one away before any work starts.
     with open(out / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"^Another process is working on"):
+        with pytest.raises(ValueError, match=r"^Another process is using"):
             lz.laziness_map(BOTH, DATA, *grid, out=lz.RunFolder(out, resume=True), **SMALL)
 
 
@@ -310,7 +310,7 @@ BAD = {
     ),
     "an expansion": (
         {"network": lz.linearize(BOTH, BOTH.init(jax.random.key(0), jnp.ones((2, 64))))},
-        "^network must have the field output_scale, got",
+        "^network must have an output_scale field, got",
     ),
 }
 

@@ -29,5 +29,5 @@ def test_the_gap_is_between_the_norms_of_residuals():
 def test_a_sweep_without_a_prediction_is_refused():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     result = lz.sweep(lz.TwoLayer(width=2), data, [8], 1, 3, batch_size=4)
-    with pytest.raises(ValueError, match=r"^result must have the variable kernel_train_loss"):
+    with pytest.raises(ValueError, match=r"^result must contain the variable kernel_train_loss"):
         speed_gap(result)

@@ -71,7 +71,7 @@ def test_the_number_of_seeds_for_an_interval():
     assert seeds_needed(many, 128, half_width) == 128
     with pytest.raises(ValueError, match=r"^half_width must be positive"):
         seeds_needed(few, 8, 0.0)
-    with pytest.raises(ValueError, match=r"^fit must have an interval"):
+    with pytest.raises(ValueError, match=r"^fit must have a confidence interval"):
         seeds_needed(Fit(-0.5, np.nan, np.nan, -0.5), 1, 0.1)
 
 

@@ -28,7 +28,7 @@ def infinite_width(
     out: str | Path | RunFolder | None = None,
     progress: bool = True,
 ) -> Result | MaybeNone:
-    """Predict full-batch gradient descent of an infinitely wide network on a data set, with true and random labels.
+    """Predict full-batch gradient descent for an infinitely wide network on a data set, with true and random labels.
 
     No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
 
@@ -53,13 +53,13 @@ def infinite_width(
         - By `labels`: complexity, which is NaN if the kernel is singular.
         - Scalar: lambda_max.
 
-        The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error` (relative) each
-        contain a bound on the truncation error and a bound on the storage error. Losses below the value of
+        The attributes `prediction_error` (relative to the norm of the targets) and `complexity_error` (a relative
+        error) each contain a bound on the truncation error and a bound on the storage error. Losses below the value of
         the attribute `resolved_loss` may consist entirely of prediction error.
 
     Raises:
         ValueError: If an argument is invalid, if the targets are not labels, if the network has no analytic kernel,
-            if there is not enough memory, if `out` contains a different study, or if another process is working on
+            if there is not enough memory, if `out` contains a different study, or if another process is using
             `out`. The error is raised before any work starts.
         TimeoutError: If the time limit of `out` expires before a cell starts; the prediction can be resumed.
 

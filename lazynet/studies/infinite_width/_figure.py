@@ -9,7 +9,7 @@ COLORS = {"true": BLUE, "random": VERMILION}
 
 
 def plot_limit(result: Result) -> Figure:
-    """Plot the losses on true and random labels, and the test error, against the step.
+    """Plot the losses on true and random labels, and the test error, against the training step.
 
     Args:
         result: Result of `lazynet.infinite_width`.

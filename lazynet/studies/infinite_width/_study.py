@@ -69,7 +69,7 @@ class InfiniteWidth:
         return stored or {"settings": json.loads(as_json(self._settings())), "begun": time.time()}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the two tasks, which are in one group because they share the kernel."""
+        """Return the two tasks, which belong to the same group because they share the kernel."""
         return [
             Task("complexity", "complexity", 1, self._complexity, group="kernel"),
             Task("predictions", "predictions", 1, self._predictions, group="kernel"),
@@ -145,7 +145,7 @@ class InfiniteWidth:
             "lambda_max": np.asarray(lambda_max),
             "learning_rate": np.asarray(eta),
             "prediction_error": np.array(list(path.error)),
-            # The error is relative to the joint norm of the true and random labels.
+            # The error is relative to the combined norm of the true and random labels.
             "resolved_loss": np.asarray(0.5 * path.error.total**2 * np.sum(y**2)),
             "storage": np.asarray(k.storage),
         }

@@ -45,14 +45,14 @@ GRID = "map"
 NEAR = 1.05
 # A gradient below this value means that the network has no active units.
 NO_GRADIENT = 1e-15
-# Training has stalled if the loss has not fallen by a thousandth within this number of steps.
+# Training has stalled if the loss has not fallen by 0.1% within this number of steps.
 STILL = 1000
 # If the fitted exponent is below the prediction by more than this amount, the result gives a reason.
 BAND = 0.1
 # Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
 
-# One round of the bisection, which maps each width to a scale and the kernel changes of all seeds at that scale.
+# One round of the bisection, which maps each width to a scale and the kernel changes for all seeds at that scale.
 Round = dict[int, tuple[float, np.ndarray]]
 
 
@@ -103,7 +103,7 @@ def laziness_map(
           test_error, relative_displacement, time and, if measured, activation_flips.
         - By width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit
           their data.
-        - By width and `round`, the round of the bisection: tried_scale. By width, `round` and seed: tried_change.
+        - By width and `round` (the round of the bisection): tried_scale. By width, `round` and seed: tried_change.
 
         The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. Here, p is the negative of
         the boundary's predicted exponent. If no exponent is predicted, the fitted exponent is used instead; if there is
@@ -115,7 +115,7 @@ def laziness_map(
         known explanation for a boundary that is steeper than predicted.
 
     Raises:
-        ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on
+        ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using
             `out`. The error is raised before any work starts.
         TimeoutError: If the time limit of `out` expires; the map can be resumed.
 
@@ -176,7 +176,7 @@ def laziness_map(
 def _checked_scales(network: Network, output_scales: Sequence[float]) -> list[float]:
     """Check the output scales and return them in ascending order."""
     if "output_scale" not in traits(network).fields:
-        raise ValueError(f"network must have the field output_scale, got {traits(network).name}.")
+        raise ValueError(f"network must have an output_scale field, got {traits(network).name}.")
     try:
         scales = sorted(float(scale) for scale in output_scales)
     except (TypeError, ValueError):
@@ -230,7 +230,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
 
 
 def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, float]:
-    """Return the geometric mean of the bracket's ends for each width at which bisection continues."""
+    """Return the geometric mean of the bracket's endpoints for each width at which bisection continues."""
     middles = {}
     for width in result.width.values.tolist():
         scales, changes = _curve(result, rounds, width)

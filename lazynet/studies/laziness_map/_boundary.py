@@ -18,9 +18,9 @@ class Boundary(NamedTuple):
     """The boundary of a laziness map.
 
     Attributes:
-        scale: Output scale at the boundary for each width, (w,), or NaN if there is no boundary.
-        low: Lower ends of the 95% intervals, (w,).
-        high: Upper ends of the 95% intervals, (w,).
+        scale: Output scale at the boundary for each width, shape (w,), or NaN if there is no boundary.
+        low: Lower ends of the 95% intervals, shape (w,).
+        high: Upper ends of the 95% intervals, shape (w,).
         fit: Exponent of the power law fitted to the boundary as a function of the width.
     """
 
@@ -34,7 +34,7 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
     """Return the mean of the finite values along the last axis, or NaN where fewer than half of the values are finite.
 
     Networks that do not fit their data have NaN values. If most networks do not fit, the mean is NaN, because the
-    networks that fit are not a random sample.
+    networks that do fit are not a random sample.
     """
     finite = np.isfinite(changes)
     count = finite.sum(axis=-1)
@@ -46,7 +46,7 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
     """Return the two neighboring scales between which the change falls below a level for the last time.
 
-    Scales at which the change is NaN are omitted. The result is None if the change never falls below the level, or if
+    Scales at which the change is NaN are ignored. The result is None if the change never falls below the level, or if
     it is not below the level at the largest scale.
     """
     finite = np.isfinite(change)
@@ -66,17 +66,17 @@ def fit_boundary(
     changes: Sequence[Float[np.ndarray, "_ s"]],
     level: float,
 ) -> Boundary:
-    """Find the scale at which the mean change over seeds equals a given level, and fit a power law in the width.
+    """Find the scale at which the change, averaged over seeds, equals a given level, and fit a power law in the width.
 
     The scale is found separately for each width. The log of the mean is interpolated linearly in the log of
     the scale. Intervals range from the 2.5th to the 97.5th percentile over bootstrap samples of the seeds, which are
     drawn independently for each width.
 
     Args:
-        widths: Widths, (w,), ascending.
-        scales: Scales at each width, ascending.
+        widths: Widths in ascending order, shape (w,).
+        scales: Scales at each width, in ascending order.
         changes: Change at each width, scale and seed, with NaN for missing values.
-        level: Level of the change, positive.
+        level: Target level of the change, positive.
     """
     random = np.random.default_rng(0)
     logs = np.array(
@@ -105,7 +105,7 @@ def collapse_spread(
     """Return the RMS deviation of the curves for all widths from their mean curve.
 
     Each curve is the log of the change as a function of the control parameter m^exponent * alpha. Curves are compared
-    in the range where all widths have values. The result is NaN if there is no such range or only one width.
+    over the range where all widths have values. The result is NaN if there is no such range or only one width.
 
     Args:
         widths: Widths, (w,).
@@ -143,7 +143,7 @@ def boundary_exponent(scaling: Scaling | None) -> float:
     """Return the predicted exponent p of the output scale alpha ~ m^p at the boundary, or NaN if it is unknown.
 
     To first order, the relative change in the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
-    alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher orders dominate,
+    alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher-order terms dominate,
     and p is unknown, if the relative change in the readout has a larger exponent than the relative change in the
     kernel, as in the standard parametrization with one hidden layer.
     """
@@ -203,7 +203,7 @@ def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray
 
 
 def _fit(widths: np.ndarray, boundary: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
-    """Fit the slope of the log boundary against the log width, with an interval from bootstrap draws.
+    """Fit the slope of the log boundary against the log width, with an interval from bootstrap samples.
 
     The shape of `boundary` is (w,), and the shape of `drawn` is (w, draws).
     """

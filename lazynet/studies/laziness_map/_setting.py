@@ -1,4 +1,4 @@
-"""The settings shared by all sweeps of a laziness map, and how the training of its networks ends."""
+"""The settings shared by all sweeps of a laziness map, and the ways in which training can end."""
 
 import time
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Setting:
         steps: The maximum number of training steps.
         stop: Criteria for stopping training once a network fits its data or stops improving.
         dtype: The dtype used for training.
-        folder: The folder in which to store the map, with a sweep in each subfolder, or None to store nothing.
+        folder: The folder in which to store the map, with one sweep per subfolder, or None to store nothing.
         deadline: The time at which the time limit expires, as a value of `time.monotonic()`.
         progress: Whether to show progress on a terminal.
     """

@@ -40,13 +40,13 @@ def line_ensemble(
     variance.
 
     Args:
-        network: The family of networks; its own width is replaced by each of `widths`. If the initialization is
+        network: The family of networks; its own width is replaced by each width in `widths`. If the initialization is
             symmetric, the infinite-width limit is not random.
         data: The training examples, used for full-batch gradient descent on the squared loss; the test examples are
             ignored.
         ends: The inputs x_1 and x_2, each of shape (d,).
         widths: Numbers of hidden units.
-        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds. At least two
+        seeds: Number of seeds (the seeds are then 0 .. seeds - 1), or a list of seeds. At least two
             seeds are required.
         steps: Number of training steps.
         places: Values of the coordinate a; by default 51 equally spaced values from -2 to 3.

@@ -203,7 +203,7 @@ def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bands(bands: Arrays, outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return the mean and deviation at infinite width.
+    """Return the mean and standard deviation at infinite width.
 
     They have the dimension `width` only if they depend on the width.
     """

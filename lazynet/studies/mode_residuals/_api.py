@@ -48,18 +48,19 @@ def mode_residuals(
 
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
     result of `lazynet.train` with full-batch gradient descent on the squared loss, `k` is a kernel on the training set,
-    and `y` are the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the gap
-    is due to changes in the network's own kernel. The result then does not have the dimensions `width` and `seed`.
+    and `y` holds the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the
+    gap is due to changes in the network's own kernel. The result then has no `width` or `seed` dimension.
 
     Args:
-        network: The family of networks; its own width is replaced by each of `widths`.
+        network: The family of networks; its own width is replaced by each of `widths` in turn.
         data: The training examples, used for full-batch gradient descent on the squared loss; the test examples are
             ignored.
         widths: Numbers of hidden units.
-        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
+        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds.
         steps: Number of training steps.
-        kernel: Kernel on the training set, (n, n), or its `lazynet.kernels.spectrum`; by default, the analytic kernel.
-        tolerance: Largest gap at which a mode still counts as following the kernel.
+        kernel: The (n, n) kernel on the training set, or its `lazynet.kernels.spectrum`; by default, the analytic
+            kernel.
+        tolerance: Maximum gap at which a mode still counts as following the kernel.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them, as in `lazynet.sweep`.
         learning_rate: Learning rate eta, as in `lazynet.sweep`.
         dtype: Dtype used for training, "float32" or "float64".
@@ -74,7 +75,7 @@ def mode_residuals(
           kernel_residual.
         - By `width`, `seed`, `step` and `mode`: gap, the distance between the two residuals divided by
           max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here, r_0 is the initial residual. If a mode's initial residual is below
-          the average size, its gap is therefore relative to the average size.
+          the average, its gap is therefore relative to the average.
         - By `width`, `seed` and `mode`: last_step_held.
         - By `mode`, and by `width` if the kernel depends on the width: eigenvalue.
 
@@ -122,9 +123,9 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
 
     Args:
         run: Result of `lazynet.train` with plain full-batch gradient descent on the squared loss.
-        k: Kernel on the training set, (n, n), or its spectrum.
-        y: The training targets, (n,) or (n, k).
-        tolerance: Largest gap at which a mode still counts as following the kernel.
+        k: Kernel on the training set, shape (n, n), or its spectrum.
+        y: The training targets, shape (n,) or (n, k).
+        tolerance: Maximum gap at which a mode still counts as following the kernel.
 
     Returns:
         The result of `mode_residuals` without the dimensions `width` and `seed`.

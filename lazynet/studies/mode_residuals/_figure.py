@@ -16,7 +16,7 @@ def plot_modes(result: Result) -> Figure:
     """Plot the residuals along a few modes, and how long each mode follows the kernel.
 
     If the result contains several networks, the residuals are drawn for the first seed at the largest width. How
-    long a mode follows the kernel is drawn for every width, as the median number of steps over seeds.
+    long a mode follows the kernel is drawn for every width, as the median over seeds of the number of steps.
 
     Args:
         result: Result of `lazynet.mode_residuals`.
@@ -60,7 +60,7 @@ def _finding_by_width(result: Result) -> str:
 
 
 def _draw_widths(axes: Axes, result: Result) -> None:
-    """Plot how long each mode follows the kernel at each width (median over seeds).
+    """Plot how long each mode follows the kernel's prediction at each width (median over seeds).
 
     Also plot the step at which the kernel learns each mode.
     """
@@ -93,7 +93,7 @@ def _finding(result: Result) -> str:
 def _draw_left(axes: Axes, result: Result) -> None:
     """Plot the residuals along a few modes.
 
-    Each residual is normalized like the mode's gap, and its sign is chosen so that it starts out positive.
+    Each residual is normalized the same way as the mode's gap, and its sign is chosen so that it starts out positive.
     """
     start, later = _start(result), result.isel(step=slice(1, None))
     drawn = _handful(start)

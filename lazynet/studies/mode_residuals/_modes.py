@@ -19,7 +19,7 @@ def compare_modes(
         u: Predictions of the network on the training set, (step, n) or (step, n, k), in float64.
         learning_rate: The learning rate.
         steps: The steps at which the predictions were recorded, starting with 0, (step,).
-        tolerance: Largest gap at which a mode still counts as following the kernel.
+        tolerance: Maximum gap at which a mode still counts as following the kernel's prediction.
 
     Returns:
         A dictionary of arrays: residual and kernel_residual of shape (step, mode) or (step, mode, k), gap of shape
@@ -28,7 +28,7 @@ def compare_modes(
     path = kernel_descent(k, y, learning_rate=learning_rate, steps=steps, f0=u[0])
     residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
     start = _sizes(residual[:1])
-    # If the initial residual is zero, gaps are in units of the targets.
+    # If the initial residual is zero, gaps have the same units as the targets.
     scale = np.maximum(start, np.linalg.norm(start) / np.sqrt(len(y))) if start.any() else np.ones_like(start)
     gap = _sizes(residual - predicted) / scale
     return {

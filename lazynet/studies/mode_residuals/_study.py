@@ -36,7 +36,7 @@ class ModeResiduals:
     Attributes:
         spec: The specification of the networks and their training.
         kernel: Spectrum of the kernel on the training set, or None for the analytic kernel at each width.
-        tolerance: Largest gap at which a mode still counts as following the kernel.
+        tolerance: Largest gap at which a mode still counts as following the kernel's prediction.
         references: The infinite-width kernels, shared by all cells.
     """
 

@@ -53,7 +53,7 @@ def sweep(
             optax optimizer.
         batch_size: Number of examples per batch; defaults to the full batch.
         axes: Mapping from names to lists of values. The names may be fields of the network, n_train, label_noise,
-            learning_rate, batch_size, optimizer, and fields of `lazynet.Optimizer`. Networks are trained at every
+            learning_rate, batch_size, optimizer, or fields of `lazynet.Optimizer`. Networks are trained at every
             combination of values, and each name with several values becomes a dimension of the result. Networks with
             the same width and seed share their random draws: the examples for a smaller n_train are a random subset of
             the examples for a larger n_train, and the labels changed by a smaller label_noise (the fraction of training
@@ -78,7 +78,7 @@ def sweep(
         require full-batch gradient descent are NaN at other batch sizes.
 
     Raises:
-        ValueError: If an argument is invalid, if `out` contains a different study, or if another process is working on
+        ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using
             `out`. The error is raised before any work starts.
         TimeoutError: If the time limit of `out` expires; the sweep can be resumed.
 

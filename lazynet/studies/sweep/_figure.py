@@ -137,7 +137,7 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():
         values = reduce_steps(quantity_of(result, quantity))
-        # The mean used in the fit is drawn either in full or not at all.
+        # At each width, the mean over all seeds, as used in the fit, is drawn whole or omitted.
         mean, values = values.mean("seed"), values.where(values < DRAWN)
         mean = mean.where(mean < DRAWN)
         if not mean.max() > 0:
@@ -159,7 +159,7 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
 
 
 def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
-    """Plot the fitted exponent in each row against the step, with the predicted exponents and their bands."""
+    """Plot the fitted exponent for each row against the step, with the predicted exponents and their bands."""
     for row in verdict.rows:
         quantity = entry_of(row.quantity)
         drawn = quantity.panel is not None and quantity.exponent_drawn
@@ -176,7 +176,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
         axes.axhline(exponent, color="black", **THEORY)
         axes.axhspan(exponent - verdict.band, exponent + verdict.band, color="black", alpha=0.06, linewidth=0)
-    axes.set(xscale="log", xlabel="step", ylabel="exponent in the width", title="Fitted exponents, 95% intervals")
+    axes.set(xscale="log", xlabel="step", ylabel="width exponent", title="Fitted exponents, 95% intervals")
     axes.set_xlim(0.9 * result.step.values[1], 1.1 * result.step.values[-1])
     if axes.get_legend_handles_labels()[1]:
         _room_above(axes, 0.35)

@@ -26,7 +26,7 @@ class Inequality:
         name: The inequality in words.
         left: The measured value.
         right: The bound.
-        ratio: Right / left.
+        ratio: The ratio right / left.
         status: "holds", "fails", or "undecided" if either side cannot be computed.
     """
 
@@ -45,7 +45,7 @@ class Inequality:
 def inequalities(result: Result) -> Iterator[Inequality]:
     """Yield the inequalities that apply to a sweep.
 
-    (i) At each snapshot, the mean displacement over seeds is at most 1.05 times the exact displacement of the
+    (i) At each snapshot, the displacement averaged over seeds is at most 1.05 times the exact displacement of the
         linearized network. This applies at widths of at least 256, if the kernels at these widths are close
         to their limits.
     (ii) max_r ||w_r - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).

@@ -20,7 +20,7 @@ def at_one_point(result: Result) -> Result:
     """Check that a result has a single point, and drop the variables that are undefined there.
 
     Raises:
-        ValueError: If the result has axes other than width and seed. An exponent in the width can be fitted only at a
+        ValueError: If the result has axes other than width and seed. A width exponent can be fitted only at a
             single point.
     """
     axes = axes_of(result)

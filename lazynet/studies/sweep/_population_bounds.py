@@ -10,7 +10,7 @@ from lazynet.typing import DataArray, Result
 
 # Settings for the networks that the theorem covers.
 MODEL = {"activation": "relu", "train": "hidden", "readout": "sign", "output_scale": 1.0, "outputs": 1}
-# Smallest radius, which is used if no unit has moved.
+# Minimum radius, used if no unit has moved.
 STILL = 1e-9
 
 
@@ -49,7 +49,7 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         raise ValueError(f"result must be a sweep with the settings {model}, got {other}.")
     rows = settings["measure"]["rows"]
     if rows is not None:
-        raise ValueError(f"result must have the loss on all training examples, got the loss on only {rows} of them.")
+        raise ValueError(f"result must contain the loss on all training examples, got the loss on only {rows} of them.")
     n = settings["n_train"]
 
     def bound(loss: float, movement: float, radius: float, width: Any) -> float:

@@ -24,15 +24,15 @@ class Row:
     Attributes:
         quantity: Name of a variable in the result, followed by a layer in brackets if the row is for a single layer.
         relation: "equal", or "at most" if the quantity must decay at least as fast as predicted.
-        predicted: Exponent in the width, as predicted by theory.
+        predicted: Width exponent, as predicted by theory.
         fitted: Exponent fitted to all widths.
         low: Lower end of the 95% interval for the fitted exponent.
         high: Upper end of the 95% interval for the fitted exponent.
         local: Exponent between the two largest widths.
-        band: Largest allowed distance between the fitted and predicted exponents.
+        band: Maximum allowed difference between the fitted and predicted exponents.
         reduction: How values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
-        last_step_held: Latest step such that the row holds at every snapshot up to it, or None if no step qualifies.
+        last_step_held: Last step up to which the row holds at every snapshot, or None if no step qualifies.
         by_step: The fit at each snapshot.
     """
 
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """A note on the local exponent if an "at most" prediction fails, otherwise an empty string."""
+        """A note on the local exponent if an "at most" prediction fails, or an empty string otherwise."""
         if self.relation == "equal" or self.status != "fails":
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

@@ -31,8 +31,8 @@ def speed_gap(result: Result) -> DataArray:
     """
     if "kernel_train_loss" not in result:
         raise ValueError(
-            "result must have the variable kernel_train_loss, got a sweep without it. To include this variable, train "
-            "with plain full-batch sgd on the squared loss."
+            "result must contain the variable kernel_train_loss, got a sweep without it. To include this variable, "
+            "train with plain full-batch sgd on the squared loss."
         )
     predicted = np.sqrt(2 * result.kernel_train_loss)
     return abs(result.residual_norm - predicted).max("step").transpose("width", "seed", ...)

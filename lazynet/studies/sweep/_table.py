@@ -1,4 +1,4 @@
-"""Verdicts formatted as text, for files, READMEs and terminals with 120 columns."""
+"""Verdicts formatted as text, for files, READMEs and 120-column terminals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,7 @@ from lazynet.theory._corrections import Correction, seeds_needed
 def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band: float, diverged: int) -> list[str]:
     """Return the table of exponents as lines of text."""
     header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "holds to step")
-    lines = [
-        f"Exponents in the width, {len(widths)} widths from {widths[0]} to {widths[-1]}, {seeds} seeds, band {band:g}"
-    ]
+    lines = [f"Width exponents, {len(widths)} widths from {widths[0]} to {widths[-1]}, {seeds} seeds, band {band:g}"]
     if diverged:
         lines.append(
             f"{diverged} of {len(widths) * seeds} members diverged; a row with a diverged member is undecided at best"

@@ -206,11 +206,12 @@ def scaling_of(result: Result) -> Scaling | None:
         if scale not in result.coords:
             return 0.0
         try:
-            # A scale on an axis of the sweep is a single label here, which is text if another value is a function.
+            # If the scale is an axis of the sweep, it is a single label here, which is a string if any value on the
+            # axis is a function.
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
-                f"result must have the values of {scale} at all widths, got the label {result[scale].item()!r} of a "
+                f"result must have the values of {scale} at all widths, got {result[scale].item()!r}, the label of a "
                 "function. To obtain a verdict, pass the function as an argument rather than in axes."
             ) from None
         return fit_exponent(widths, values[:, None]).exponent if len(widths) > 1 else 0.0
@@ -238,7 +239,7 @@ def entry_of(quantity: str) -> Quantity:
 
 
 def _row(result: Result, prediction: Prediction, band: float) -> Row:
-    """Fit a quantity's exponent at every snapshot and after reducing over snapshots, then judge the prediction."""
+    """Fit a quantity's exponent at every snapshot and after reduction over snapshots, then judge the prediction."""
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(values: DataArray) -> tuple[Fit, Status]:
