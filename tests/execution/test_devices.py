@@ -1,6 +1,7 @@
 """Members and neurons shared over devices and hosts, against one device."""
 
 import os
+import re
 import runpy
 import socket
 import subprocess
@@ -103,7 +104,9 @@ def test_the_script_for_several_hosts(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], told
     assert "4 x cpu on 2 hosts" in told
     assert "Written to run" in first
-    assert all(line.startswith("[Gloo]") for line in other.splitlines())
+    # Threads of the network library report their connections at the same time, so that their lines may be mixed up.
+    gloo = "[Gloo] Rank is connected to peer ranks. Expected number of connected peer ranks is"
+    assert set(re.findall("[A-Za-z]+", other)) <= set(re.findall("[A-Za-z]+", gloo))
     result = xr.load_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf")
     alone = lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=16, n_test=6), [8], 4, 5, progress=False)
     np.testing.assert_allclose(result.train_loss, alone.train_loss, rtol=1e-5)

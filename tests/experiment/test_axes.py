@@ -175,7 +175,7 @@ def test_functions_are_labeled_by_their_names():
     assert not np.array_equal(point.train_loss, result.train_loss.sel(activation="relu", init_scale="1.0"))
     assert lz.verify(result.sel(activation="relu", init_scale="1.0")).levels
     with pytest.raises(
-        ValueError, match=r"^result must have the values of init_scale at all widths, got the label 'fall"
+        ValueError, match=r"^result must have the values of init_scale at all widths, got 'falling', the label of"
     ):
         lz.verify(point)
 
