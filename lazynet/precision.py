@@ -1,9 +1,12 @@
 """Context managers that set the floating-point precision for kernels, linear solves, predictions and training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
+from typing import Any
 
 import jax
+import numpy as np
 
 
 @contextmanager
@@ -32,6 +35,25 @@ def host_float64() -> Iterator[None]:
 def arithmetic(dtype: str) -> AbstractContextManager:
     """Return a context manager for training with full-precision matrix products in "float32" or "float64"."""
     return float64() if dtype == "float64" else jax.default_matmul_precision("highest")
+
+
+def keeps_float64(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function of arrays so that it computes in float64 whenever an argument is a NumPy float64 array.
+
+    JAX would cast such an array to float32 unless its 64-bit mode is on. The results are then NumPy arrays. Calls that
+    JAX traces, and calls without NumPy float64 arrays, are passed through.
+    """
+
+    @wraps(function)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        leaves = jax.tree.leaves((args, kwargs))
+        wide = any(isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64 for leaf in leaves)
+        if not wide or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return function(*args, **kwargs)
+        with host_float64():
+            return jax.tree.map(np.asarray, function(*args, **kwargs))
+
+    return computed
 
 
 def float64_devices() -> list[jax.Device]:

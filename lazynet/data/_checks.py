@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lazynet.arrays import float64_array
+
 
 def check_count(name: str, value: object, minimum: int) -> int:
     """Return an integer argument as an int.
@@ -53,13 +55,7 @@ def check_array(name: str, value: object) -> np.ndarray:
     Raises:
         ValueError: If `value` is not an array of finite real numbers.
     """
-    try:
-        array = np.asarray(value)
-        if np.iscomplexobj(array):
-            raise TypeError("complex numbers")
-        array = array.astype(np.float64, copy=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__} ({error}).") from error
+    array = float64_array(name, value)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity at index {_first_index(~np.isfinite(array))}.")
     return array

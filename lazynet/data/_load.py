@@ -14,6 +14,7 @@ from lazynet.data._fetch import fetch_dataset
 from lazynet.data._files import Files, base_folders, check_name, file_names, find_files
 from lazynet.data._formats import check_labels, read_cifar10, read_idx
 from lazynet.data._labels import Classes, class_indices, class_targets, parse_classes
+from lazynet.programs import entry
 
 
 class _LabeledImages(NamedTuple):
@@ -84,6 +85,7 @@ def _first_rows(argument: str, rows: np.ndarray, count: int | None, source: str)
     return rows[:count]
 
 
+@entry
 def load_dataset(
     name: str,
     classes: Classes = (0, 1),

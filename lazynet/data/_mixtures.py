@@ -13,6 +13,7 @@ from lazynet.data._checks import check_count, check_key, check_number
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._labels import is_labels
 from lazynet.data._synthetic import normal
+from lazynet.programs import entry
 from lazynet.typing import Real
 
 # Function that takes a key and the center of each point, and returns the points.
@@ -22,6 +23,7 @@ PAIRS = 2**24  # number of pairs of examples that are compared at a time
 CLUSTERED = 20_000  # size of the largest class that can be clustered; clustering stores all pairwise distances
 
 
+@entry
 def mixture(
     n_train: int,
     n_test: int,
@@ -102,6 +104,7 @@ def mixture(
     return _sample_mixture(n_train, n_test, key_points, centers, classes, _cap_sampler(radius), "mixture")
 
 
+@entry
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """Sample two classes in the plane that are not linearly separable: points around +-e_1, and points around +-e_2.
 

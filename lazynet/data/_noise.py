@@ -9,9 +9,11 @@ from numpy.typing import ArrayLike
 
 from lazynet.data._checks import check_key, check_number
 from lazynet.data._labels import class_targets, is_labels
+from lazynet.programs import entry
 from lazynet.typing import Real
 
 
+@entry
 def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n *k"]:
     """Choose round(portion * n) labels without replacement, and redraw them uniformly from all classes.
 

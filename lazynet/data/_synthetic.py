@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from lazynet.data._checks import check_count, check_key, check_number
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._labels import class_targets
+from lazynet.programs import entry
 from lazynet.typing import Real
 
 
@@ -19,6 +20,7 @@ def normal(key: Array, *shape: int) -> np.ndarray:
     return np.asarray(jax.random.normal(key, shape, dtype=jnp.float32)).astype(np.float64)
 
 
+@entry
 def sphere(
     n_train: int,
     n_test: int,
@@ -72,6 +74,7 @@ def sphere(
     return Dataset(x_train, y_train, x_test, y_test, name="sphere")
 
 
+@entry
 def gaussian_mixture(
     n_train: int, n_test: int, dim: int, key: Array, components: int = 2, spread: Real = 0.5
 ) -> Dataset:

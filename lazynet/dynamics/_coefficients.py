@@ -6,7 +6,6 @@ mini-batches (Lee et al. 2019, section 2.2).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from lazynet.dynamics._modes import EPS, NEGATIVE, check_not_negative
 from lazynet.kernels import FACTORED, Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue
 from lazynet.losses import Loss
 from lazynet.precision import host_float64
+from lazynet.programs import compiled
 from lazynet.typing import AnyArray, SquareKernel
 
 # Number of multiplications per call to a compiled program. Calls are limited to about half a second, because they
@@ -84,23 +84,6 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     return DenseKernel(matrix, lambda_max, operator.rounding * float(np.sqrt(lambda_max * operator.diagonal().max())))
 
 
-def check_loss_targets(loss: Loss, y: np.ndarray) -> None:
-    """Check that the loss accepts the targets and returns one value per example.
-
-    Raises:
-        ValueError: If the loss does not support the shape of the targets.
-    """
-    probe = jax.ShapeDtypeStruct(y.shape, np.float32)
-    try:
-        shape = jax.eval_shape(loss.per_example, probe, probe).shape
-    except (TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"y must have a shape that the {loss.name} loss supports, got shape {y.shape}.") from error
-    if shape != y.shape[:1]:
-        raise ValueError(
-            f"y must have a shape for which the {loss.name} loss returns one value per example, got shape {y.shape}."
-        )
-
-
 def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
     """Return the indices of the examples in each step's batch, as an int32 array of shape (steps, B).
 
@@ -160,7 +143,7 @@ def descent_coefficients(
     return coefficients[inverse]
 
 
-@partial(jax.jit, static_argnames="loss")
+@compiled(static_argnames="loss")
 def _steps(
     loss: Loss,
     state: tuple[Array, Array],

@@ -12,10 +12,16 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from lazynet.dynamics._laws import descent_growth, descent_residual, divide_by_eigenvalue
+from lazynet.dynamics._laws import (
+    allow_overflow,
+    descent_growth,
+    descent_residual,
+    divide_by_eigenvalue,
+    zero_below_rounding,
+)
 from lazynet.dynamics._modes import check_not_negative
 from lazynet.dynamics._prediction import check_learning_rate, checked_times
-from lazynet.dynamics._trajectory import check_test_kernel
+from lazynet.dynamics._trajectory import check_test_kernel, real_kernel
 from lazynet.kernels import KernelOperator, Spectrum, check_kernel, check_targets, spectrum
 from lazynet.plan import available_memory, check_fits
 from lazynet.typing import AnyArray, SquareKernel, Targets
@@ -98,6 +104,7 @@ def kernel_ensemble(
     """
     times = checked_times(times, limit=True)
     descent = None if learning_rate is None else (learning_rate, _steps_at(times, learning_rate))
+    k = real_kernel(k)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     test = np.asarray(check_test_kernel(np.zeros((0, n)) if k_test is None else k_test, n))
@@ -115,7 +122,8 @@ def kernel_ensemble(
     check_not_negative(k.values)
     check_not_negative(scipy.linalg.eigvalsh(start, check_finite=False), "start_covariance")
 
-    fractions = _flow_fractions(k.values, times) if descent is None else _descent_fractions(k.values, *descent)
+    values = zero_below_rounding(k.values, n)
+    fractions = _flow_fractions(values, times) if descent is None else _descent_fractions(values, *descent)
     remaining, learned, inverse = fractions
     images = test @ k.vectors
     weights = (k.vectors.T @ y).reshape(1, n, -1)
@@ -135,19 +143,12 @@ def kernel_ensemble(
     return Ensemble(times, train_mean, train_covariance, test_mean, test_covariance)
 
 
+@allow_overflow
 def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return exp(-t lambda), 1 - exp(-t lambda) and (1 - exp(-t lambda)) / lambda, each of shape (s, n)."""
-    # Rounding of the entries may make an eigenvalue negative.
-    values = np.maximum(values, 0)
-    rounding = max(len(values) * np.finfo(float).eps * values.max(), np.finfo(float).tiny)
-    # At such late times, rounding would determine whether modes with a zero eigenvalue are learned, so the limit is
-    # used.
-    is_limit = times >= 1 / rounding
-    finite = np.where(is_limit, 0, times)
-    exponent = np.outer(finite, values)
-    exponent[is_limit] = np.where(values > rounding, np.inf, 0)
+    exponent = np.outer(np.minimum(times, np.finfo(float).max), values)
     learned = -np.expm1(-exponent)
-    return np.exp(-exponent), learned, divide_by_eigenvalue(learned, values, finite)
+    return np.exp(-exponent), learned, divide_by_eigenvalue(learned, values)
 
 
 def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
@@ -168,10 +169,9 @@ def _descent_fractions(
     values: np.ndarray, learning_rate: float, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return q, 1 - q and (1 - q) / lambda for q = (1 - eta lambda)^k, each of shape (s, n)."""
-    values = np.maximum(values, 0)
     learned = descent_growth(values, learning_rate, steps)
     remaining = descent_residual(values, learning_rate, steps, 0.0)
-    return remaining, learned, divide_by_eigenvalue(learned, values, learning_rate * steps)
+    return remaining, learned, divide_by_eigenvalue(learned, values)
 
 
 def _symmetrize(matrix: np.ndarray) -> np.ndarray:

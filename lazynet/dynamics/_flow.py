@@ -1,7 +1,6 @@
 """Gradient flow for any loss, solved with diffrax for the coefficients c in the predictions f0 + K c."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from lazynet.dynamics._coefficients import CALL, DenseKernel
 from lazynet.losses import Loss
 from lazynet.precision import host_float64
+from lazynet.programs import compiled
 
 STEPS = 100_000  # maximum number of steps per solve
 # Allowed error per step, relative to the change in the predictions: the initial value, the factor between successive
@@ -129,13 +129,13 @@ def _solve(
     return Solution(moved, coefficients, steps)
 
 
-@partial(jax.jit, static_argnames="loss")
+@compiled(static_argnames="loss")
 def _initial_velocity(loss: Loss, k: Array, y: Array, f0: Array) -> Array:
     """Return K grad L(f0), the negative velocity of the predictions at time 0."""
     return k @ jax.grad(loss)(f0, y)
 
 
-@partial(jax.jit, static_argnames=("loss", "limit"))
+@compiled(static_argnames=("loss", "limit"))
 def _advance(
     loss: Loss,
     limit: int,

@@ -43,15 +43,9 @@ class Law(NamedTuple):
     def growth(self, values: np.ndarray) -> np.ndarray:
         """Return the learned fraction of each mode at each time, shape (s, m)."""
         if self.learning_rate is None or self.step is None:
-            return -np.expm1(-np.outer(self.time, values))
+            # A mode with eigenvalue zero is not learned, even at infinite time.
+            return -np.expm1(-np.outer(np.minimum(self.time, np.finfo(float).max), values))
         return descent_growth(values, self.learning_rate, self.step, self.momentum)
-
-    def slope(self) -> Float[np.ndarray, " s"]:
-        """Return the derivative of `growth` with respect to the eigenvalue, evaluated at zero, shape (s,)."""
-        if self.learning_rate is None or self.step is None or not self.momentum:
-            return self.time
-        left = -np.expm1(self.step * np.log(self.momentum)) * self.amplification
-        return self.learning_rate * self.amplification * (self.step - self.momentum * left)
 
     def decay(self, values: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Return the magnitude of the unlearned fraction of each mode at arbitrary times, shape (len(time), m)."""
@@ -181,14 +175,30 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
     >>> linearized_displacement(spectrum(np.eye(2)), np.array([3.0, 4.0]), 0.5, np.array([0, 1])).tolist()
     [0.0, 2.5]
     """
-    grown = descent_growth(k.values, learning_rate, steps)
+    values = zero_below_rounding(k.values, len(k.values))
+    grown = descent_growth(values, learning_rate, steps)
     modes = np.sum((k.vectors.T @ residual.reshape(len(residual), -1)) ** 2, axis=1)
-    squares = grown * divide_by_eigenvalue(grown, k.values, learning_rate * steps) * modes
-    # Rounding may make an eigenvalue, and hence the sum, slightly negative.
-    return np.sqrt(np.maximum(np.sum(squares, axis=1), 0))
+    return np.sqrt(np.sum(grown * divide_by_eigenvalue(grown, values) * modes, axis=1))
 
 
-def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Return grown / lambda, or the limit `slope` where the eigenvalue is exactly zero."""
+def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return grown / lambda, or zero where the eigenvalue is zero.
+
+    A mode with eigenvalue zero moves no prediction: its features vanish on all training inputs, and the product of the
+    test kernel with its eigenvector is zero.
+    """
     zero = values == 0
-    return np.where(zero, slope[:, None], grown / np.where(zero, 1.0, values))
+    return np.where(zero, 0.0, grown / np.where(zero, 1.0, values))
+
+
+def zero_below_rounding(values: Float[np.ndarray, " m"], n: int, rounding: float = 0.0) -> Float[np.ndarray, " m"]:
+    """Return the eigenvalues of a kernel, with those that are zero up to rounding set to zero.
+
+    Args:
+        values: Eigenvalues, shape (m,).
+        n: Number of rows of the kernel.
+        rounding: Estimated spectral norm of the rounding errors in the kernel's entries.
+    """
+    if not values.size:
+        return values
+    return np.where(values > max(n * np.finfo(float).eps * values.max(), rounding), values, 0.0)

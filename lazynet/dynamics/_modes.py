@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.dynamics._laws import Law, descent_residual
+from lazynet.dynamics._laws import Law, descent_residual, zero_below_rounding
 from lazynet.kernels import (
     EPS,
     Error,
@@ -35,6 +35,7 @@ from lazynet.typing import SquareKernel
 EXACT = 1000  # maximum number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
 NEGATIVE = 1e-6  # maximum magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
+FORGOTTEN = 50.0  # product of time and eigenvalue after which nothing is left of a mode in float64
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
@@ -92,14 +93,21 @@ def excited_modes(
         )
     if isinstance(k, Spectrum) or method == "exact" or (method is None and len(residual) <= EXACT):
         if isinstance(k, Spectrum):
-            eigen, rounding, diagonal = k, 0.0, 0.0
+            operator, eigen, rounding, diagonal = None, k, 0.0, 0.0
         else:
             operator = k if isinstance(k, KernelOperator) else dense_operator(k)
             eigen = spectrum(operator.dense())
             rounding, diagonal = operator.rounding, float(operator.diagonal().max())
-        check_not_negative(eigen.values, rounding=error_norm(rounding, diagonal, len(residual)))
-        modes = Modes(*eigen, None, eigen.vectors.T @ residual)
-        return modes, Error(0.0, _storage_error(modes, law, rounding, diagonal))
+        norm = error_norm(rounding, diagonal, len(residual))
+        check_not_negative(eigen.values, rounding=norm)
+        values = zero_below_rounding(eigen.values, len(residual), norm)
+        modes = Modes(values, eigen.vectors, None, eigen.vectors.T @ residual)
+        error = Error(0.0, _storage_error(modes, law, rounding, diagonal))
+        allowed = tolerance or TOLERANCE["float32" if rounding else "float64"]
+        # Predictions that diverge have no meaningful error.
+        if not error.total <= allowed and _converges(float(values.max(initial=0.0)), law):
+            _warn_of_error(error, allowed, operator, _storage_error(modes, law, 0.0, 0.0), stacklevel=6)
+        return modes, error
     operator = k if isinstance(k, KernelOperator) else dense_operator(k)
     with narrow_products():
         return _krylov_modes(operator, residual, law, tolerance or TOLERANCE[operator.dtype.name], progress)
@@ -134,15 +142,15 @@ def _krylov_modes(
     if process.complete or not size > 0:
         truncation = 0.0
     if process.depth:
-        # Rounding of the entries may make an eigenvalue negative.
         weights = process.weights[:, : residual.shape[1]]
-        modes = Modes(np.maximum(process.ritz[0], 0), process.basis[: process.multiplied].T, process.ritz[1], weights)
+        values = zero_below_rounding(process.ritz[0], n, error_norm(k.rounding, diagonal, n))
+        modes = Modes(values, process.basis[: process.multiplied].T, process.ritz[1], weights)
     else:
         modes = Modes(np.zeros(0), np.zeros((n, 0)), None, np.zeros((0, residual.shape[1])))
     storage = _storage_error(modes, law, k.rounding, diagonal)
     error = Error(truncation, storage)
     if not error.total <= tolerance:
-        _warn_of_error(error, tolerance, k, _storage_error(modes, law, 0.0, 0.0))
+        _warn_of_error(error, tolerance, k, _storage_error(modes, law, 0.0, 0.0), stacklevel=7)
     return modes, error
 
 
@@ -156,9 +164,11 @@ def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: f
     return min(furthest, depth + ceil(0.8 * np.log(error / goal) / rate))
 
 
-def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in_float64: float) -> None:
+def _warn_of_error(
+    error: Error, tolerance: float, k: KernelOperator | None, storage_in_float64: float, stacklevel: int
+) -> None:
     advice = ""
-    if error.truncation <= tolerance and k.rounding:
+    if error.truncation <= tolerance and k is not None and k.rounding:
         sufficient = storage_in_float64 <= tolerance
         # A kernel stored in float64 may have entries that were computed at lower precision.
         stored = f"is stored in {k.dtype}" if k.dtype != np.float64 else "has rounded entries"
@@ -170,7 +180,7 @@ def _warn_of_error(error: Error, tolerance: float, k: KernelOperator, storage_in
     warnings.warn(
         f"The predictions have an estimated error of {error.total:.1e} relative to norm(y - f0), above the tolerance "
         f"of {tolerance:.1e}: {error.truncation:.1e} from truncation and {error.storage:.1e} from rounding.{advice}",
-        stacklevel=7,
+        stacklevel=stacklevel,
     )
 
 
@@ -193,8 +203,12 @@ def check_not_negative(values: np.ndarray, name: str = "k", rounding: float = 0.
         )
 
 
+def _converges(lambda_max: float, law: Law) -> bool:
+    return law.learning_rate is None or bool(law.learning_rate * lambda_max <= law.limit)
+
+
 def _check_converges(lambda_max: float, law: Law) -> None:
-    if law.learning_rate is not None and law.learning_rate * lambda_max > law.limit:
+    if law.learning_rate is not None and not _converges(lambda_max, law):
         factor = "2 (1 + momentum)" if law.momentum else "2"
         raise ValueError(
             f"learning_rate must be at most {factor} / lambda_max = {law.limit / lambda_max:.6g} for method='krylov', "
@@ -204,7 +218,8 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
     """Return the norm of the defect over all outputs, integrated over time (flow) or summed over steps (descent)."""
-    values, end = np.maximum(process.ritz[0], 0), float(law.time.max())
+    values = np.maximum(process.ritz[0], 0)
+    end = _last_time(values, law)
     if process.complete or not end > 0:
         return 0.0
     eta = law.learning_rate
@@ -222,6 +237,12 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
     return float(law.amplification * (np.trapezoid(sizes, time) + (0 if eta is None else eta * sizes[0])))
 
 
+def _last_time(values: np.ndarray, law: Law) -> float:
+    """Return the last time, or an earlier time at which gradient flow has forgotten all modes that it ever forgets."""
+    end, positive = float(law.time.max()), values[values > 0]
+    return min(end, FORGOTTEN / positive.min()) if law.learning_rate is None and positive.size else end
+
+
 def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
     """Return 0 followed by logarithmically spaced times that start before the fastest mode decays."""
     first = min(end, 1e-3 / largest) if largest > 0 else end
@@ -234,12 +255,17 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
     If the entries are rounded independently, norm(E r) is about rounding * norm(r) times the largest column norm,
     which is at most sqrt(lambda_max K_ii). Float64 arithmetic adds eps lambda_max norm(r).
     """
-    size, end = np.linalg.norm(modes.weights), float(law.time.max())
-    if not size > 0 or not end > 0:
+    size, positive = np.linalg.norm(modes.weights), modes.values[modes.values > 0]
+    if not size > 0 or not positive.size:
         return 0.0
-    largest = float(modes.values.max())
+    # Residuals along modes with eigenvalue zero reach the other modes only, which forget them at their own rates.
+    values = np.maximum(modes.values, positive.min())
+    end = _last_time(values, law)
+    if not end > 0:
+        return 0.0
+    largest = float(values.max())
     time = _decay_times(end, largest)
     squares = np.sum(modes.weights**2, axis=1)
-    left = np.sqrt(law.decay(modes.values, time) ** 2 @ squares) / size
+    left = np.sqrt(law.decay(values, time) ** 2 @ squares) / size
     error_rate = law.amplification * (rounding * np.sqrt(largest * diagonal) + EPS * largest)
     return float(error_rate * np.trapezoid(left, time) + max(rounding, EPS))

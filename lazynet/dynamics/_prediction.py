@@ -14,21 +14,25 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.dynamics._coefficients import check_batches, check_loss_targets, dense_kernel, descent_coefficients
+from lazynet.arrays import float64_array
+from lazynet.dynamics._coefficients import check_batches, dense_kernel, descent_coefficients
 from lazynet.dynamics._flow import flow_coefficients
 from lazynet.dynamics._laws import Law
 from lazynet.dynamics._modes import TOLERANCE
 from lazynet.dynamics._trajectory import (
     Trajectory,
+    real_kernel,
     trajectory_from_coefficients,
     trajectory_from_modes,
     validated_problem,
 )
 from lazynet.kernels import CrossOperator, KernelOperator, Spectrum, check_tolerance
 from lazynet.losses import Loss, get_loss, squared
+from lazynet.programs import entry
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
+@entry
 def kernel_descent(
     k: SquareKernel | Spectrum | KernelOperator,
     y: Targets,
@@ -48,9 +52,10 @@ def kernel_descent(
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
     For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all
-    steps are computed at once in closed form. For other losses and mini-batches, each step costs one product with K, or
-    with the rows of K that belong to the batch. Momentum follows `optax.sgd`: v <- mu v + g and
-    theta <- theta - eta v, where g is the gradient with respect to the parameters.
+    steps are computed at once in closed form, in which eigenvalues that are zero up to rounding count as zero. For
+    other losses and mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
+    Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
+    parameters.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
@@ -68,9 +73,9 @@ def kernel_descent(
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss on the full batch.
-        tolerance: Target error for the "krylov" method, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a
-            kernel stored in float32. A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the
-            error. Allowed only for the squared loss on the full batch.
+        tolerance: Target error, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32.
+            A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only for
+            the squared loss on the full batch.
         progress: Function that is called repeatedly with the number of kernel products so far and the current
             truncation error.
 
@@ -94,13 +99,14 @@ def kernel_descent(
     loss = get_loss(loss)
     steps = _checked_steps(steps)
     law = Law(learning_rate * steps, steps, learning_rate, momentum)
+    k = real_kernel(k)
     problem = validated_problem(k, y, f0, k_test, f0_test)
     if loss == squared() and batches is None:
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     for name, value in (("method", method), ("tolerance", tolerance)):
         if value is not None:
             raise ValueError(f"{name} must be None unless the squared loss is used on the full batch, got {value!r}.")
-    check_loss_targets(loss, problem.y)
+    loss.check_targets(problem.y)
     if batches is not None:
         batches = check_batches(batches, len(problem.y), int(steps.max()))
     kernel = dense_kernel(k)
@@ -110,6 +116,7 @@ def kernel_descent(
     return trajectory_from_coefficients(kernel, problem, law, coefficients, 0.0)
 
 
+@entry
 def kernel_flow(
     k: SquareKernel | Spectrum | KernelOperator,
     y: Targets,
@@ -125,24 +132,25 @@ def kernel_flow(
 ) -> Trajectory:
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
-    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2). For other losses,
-    the equation is integrated with diffrax until two solutions agree to within the tolerance. The hinge loss is not
-    differentiable at y f = 1, where JAX's gradient is used. Predictions that stay close to this point oscillate around
-    it, and a tolerance below about 1e-3 may be unattainable.
+    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2), in which
+    eigenvalues that are zero up to rounding count as zero. At infinite time, the predictions on the test set are then
+    those of the pseudo-inverse of K. For other losses, the equation is integrated with diffrax until two solutions
+    agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where JAX's gradient is used.
+    Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3 may be unattainable.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k), in the form that the loss expects.
-        times: Finite, nonnegative times, shape (s,). Step k of descent with learning rate eta corresponds to time eta
-            k.
+        times: Nonnegative times, shape (s,), which may be infinite for the squared loss. Step k of descent with
+            learning rate eta corresponds to time eta k.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
             for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss.
-        tolerance: Target error, relative to norm(y - f0) for the "krylov" method and to the largest norm(u - f0) for
-            other losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
+        tolerance: Target error, relative to norm(y - f0) for the squared loss and to the largest norm(u - f0) for other
+            losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
             tolerance cannot be met; `Trajectory.error` reports the error.
         progress: Function that is called repeatedly with the number of kernel products so far and the current
             truncation error.
@@ -159,15 +167,17 @@ def kernel_flow(
     >>> lz.kernel_flow(np.eye(1), np.ones(1), times=[0.0, np.log(2)]).train[:, 0]
     array([0. , 0.5])
     """
-    times = checked_times(times)
-    loss, law = get_loss(loss), Law(times)
+    loss = get_loss(loss)
+    times = checked_times(times, limit=loss == squared())
+    law = Law(times)
+    k = real_kernel(k)
     problem = validated_problem(k, y, f0, k_test, f0_test)
     if loss == squared():
         return trajectory_from_modes(k, problem, law, method, tolerance, progress)
     if method is not None:
         raise ValueError(f"method must be None for any loss other than the squared loss, got {method!r}.")
     check_tolerance(tolerance)
-    check_loss_targets(loss, problem.y)
+    loss.check_targets(problem.y)
     kernel = dense_kernel(k)
     allowed = tolerance or TOLERANCE["float32" if kernel.rounding else "float64"]
     coefficients, truncation = flow_coefficients(kernel, problem.y, problem.f0, loss, times, allowed, progress)
@@ -194,7 +204,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
         ValueError: If `times` is empty or not one-dimensional, or if a time is negative, NaN or, unless `limit` is
             true, infinite.
     """
-    array = np.asarray(times, np.float64)
+    array = float64_array("times", times)
     allowed = (array >= 0) & (limit | (array < np.inf))
     if array.ndim != 1 or not array.size or not allowed.all():
         received = array[~allowed][0] if array.ndim == 1 and array.size else f"shape {array.shape}"

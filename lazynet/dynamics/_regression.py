@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arrays import float64_array
 from lazynet.kernels import Spectrum, check_targets, spectrum
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
@@ -31,7 +32,7 @@ def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyA
     """
     if not isinstance(k, Spectrum):
         k = spectrum(k)
-    y, test = check_targets(y, len(k.values)), np.asarray(k_test, np.float64)
+    y, test = check_targets(y, len(k.values)), float64_array("k_test", k_test)
     if test.ndim != 2 or test.shape[1] != len(y):
         raise ValueError(f"k_test must be a matrix of shape (n_test, {len(y)}), got shape {test.shape}.")
     rounding = len(k.values) * np.finfo(float).eps * np.abs(k.values).max()

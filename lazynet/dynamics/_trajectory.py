@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 
+from lazynet.arrays import float64_array, real_array
 from lazynet.dynamics._coefficients import DenseKernel
 from lazynet.dynamics._laws import Law, allow_overflow, divide_by_eigenvalue
 from lazynet.dynamics._modes import excited_modes
@@ -46,6 +48,11 @@ class Problem(NamedTuple):
     f0_test: np.ndarray
 
 
+def real_kernel(k: SquareKernel | Spectrum | KernelOperator) -> SquareKernel | Spectrum | KernelOperator:
+    """Return a kernel, after checking that a matrix consists of real numbers."""
+    return k if isinstance(k, Spectrum | KernelOperator | Array) else real_array("k", k)
+
+
 def validated_problem(
     k: SquareKernel | Spectrum | KernelOperator,
     y: Targets,
@@ -74,7 +81,7 @@ def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | 
         ValueError: If the test kernel is not a finite matrix with n columns.
     """
     if not isinstance(k_test, CrossOperator):
-        k_test = np.asarray(k_test, np.float64)
+        k_test = float64_array("k_test", k_test)
     if len(k_test.shape) != 2 or k_test.shape[1] != n:
         raise ValueError(f"k_test must be a finite matrix of shape (n_test, {n}), got shape {k_test.shape}.")
     if not isinstance(k_test, CrossOperator) and not np.isfinite(k_test).all():
@@ -83,7 +90,7 @@ def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | 
 
 
 def _broadcast(name: str, f0: float | AnyArray, shape: tuple[int, ...]) -> np.ndarray:
-    f0 = np.asarray(f0, np.float64)
+    f0 = float64_array(name, f0)
     if f0.shape not in ((), shape):
         raise ValueError(f"{name} must be a number or a finite array of shape {shape}, got shape {f0.shape}.")
     if not np.isfinite(f0).all():
@@ -107,7 +114,7 @@ def trajectory_from_modes(
     train = problem.f0 + modes.combined(grown, modes.basis).reshape(shape)
     if problem.k_test is None:
         return Trajectory(law.time, train, None, law.step, error)
-    learned = divide_by_eigenvalue(grown, modes.values, law.slope())
+    learned = divide_by_eigenvalue(grown, modes.values)
     test = problem.f0_test + modes.combined(learned, _multiply(problem.k_test, modes.basis)).reshape(shape)
     return Trajectory(law.time, train, test, law.step, error)
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -31,6 +30,7 @@ from lazynet.losses import Loss
 from lazynet.measures import catalog, rms, zero_one_error
 from lazynet.networks import Network, Quadratic, traits
 from lazynet.precision import host_float64
+from lazynet.programs import compiled
 from lazynet.theory import neuron_movement_bound
 from lazynet.training import NEVER
 from lazynet.training._keys import member_key
@@ -299,7 +299,7 @@ def scores(
     return table
 
 
-@partial(jax.jit, static_argnames="loss")
+@compiled(static_argnames="loss")
 def _losses(loss: Loss, f: Array, y: Array) -> Array:
     """Return the loss of each prediction as an array of shape (predictions,)."""
     return jax.vmap(lambda f: loss(f, y))(f)

@@ -238,7 +238,7 @@ def train_members(
         shared = on_all(_share(inputs.arrays, data, scalars, training.dtype), mesh)
         numbers = on_all(jax.random.key_data(jnp.stack([*keys, *padding])), mesh)
         layout = Spread(mesh, units.lengths(network.width))
-        members = _members(network, measure, numbers, shared, layout)
+        members = _members(network, measure, numbers, shared, layout, jax.random.key_impl(keys[0]))
         report = _times(on_steps, len(keys))
         steps, stop = training.snapshot_steps, training.stop
         outcome = simulate(stepper, measure, members, shared, steps, report, checkpoint, stop, layout)
@@ -297,8 +297,15 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
     return np.minimum(trained.diverged_at, at_snapshot)
 
 
-@compiled(static_argnames=("network", "measure", "layout"))
-def _members(network: Network, measure: Snapshot, numbers: Array, shared: dict[str, Array], layout: Spread) -> Member:
+@compiled(static_argnames=("network", "measure", "layout", "generator"))
+def _members(
+    network: Network,
+    measure: Snapshot,
+    numbers: Array,
+    shared: dict[str, Array],
+    layout: Spread,
+    generator: Any,
+) -> Member:
     """Initialize members from their random key data, and distribute the members across the devices."""
     span = shared.get("span")
 
@@ -314,7 +321,7 @@ def _members(network: Network, measure: Snapshot, numbers: Array, shared: dict[s
             }
         return Member(variables, batch_key(key), measure.context(variables, norms, shared))
 
-    keys = layout.spread(jax.random.wrap_key_data(numbers))
+    keys = layout.spread(jax.random.wrap_key_data(numbers, impl=generator))
     # A loop over draws compiles three times as fast as one batched draw.
     variables = jax.lax.map(draw, keys) if layout.mesh is None else jax.vmap(draw)(keys)
     return layout.spread(jax.vmap(make)(keys, variables))

@@ -33,8 +33,6 @@ DTYPES = ("float32", "float64")
 # Names and functions of user-supplied quantities, in hashable form. The functions have the signature
 # (network, variables, variables_0, data) -> array.
 OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
-# These losses compare a single output with labels of +-1.
-ONE_OUTPUT_LOSSES = ("logistic", "hinge")
 
 
 @dataclass(frozen=True)
@@ -276,12 +274,9 @@ class Training:
             raise ValueError(
                 f"network.outputs must be {data.outputs}, the number of targets per example, got {network.outputs}."
             )
-        if self.loss.name in ONE_OUTPUT_LOSSES and data.outputs != 1:
-            raise ValueError(
-                f"y_train must have one target per example for the {self.loss.name} loss, got {data.outputs}."
-            )
-        if self.loss.name == "softmax" and data.outputs == 1:
-            raise ValueError("y_train must have at least two targets per example for the softmax loss, got 1.")
+        self.loss.check_targets(data.y_train, "y_train")
+        if data.n_test:
+            self.loss.check_targets(data.y_test, "y_test")
 
     def _check_snapshots(self) -> None:
         if not isinstance(self.snapshots, tuple):
@@ -317,7 +312,10 @@ class Training:
     def _check_measure(self, data: Dataset, learning_rate: Scale | None) -> None:
         measure = self.measure
         if measure.regression and not (data.n_test and is_labels(data.y_train)):
-            raise ValueError("measure.regression must be False if there are no test labels, got True.")
+            raise ValueError(
+                "measure.regression must be False unless there are test examples with labels, which are +1 or -1, or "
+                "one-hot rows minus 1/k, got True."
+            )
         if measure.rows is None:
             return
         if measure.rows > data.n_train:

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Num
 
+from lazynet.arrays import real_array
 from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
 from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
@@ -124,9 +125,10 @@ def check_pair(
 
 
 def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarray, "n d"]:
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"{name} must be a nonempty array of shape (n, d), got shape {x.shape}.")
-    rows = np.asarray(x, dtype)
+    array = real_array(name, x)
+    if array.ndim != 2 or len(array) == 0:
+        raise ValueError(f"{name} must be a nonempty array of shape (n, d), got shape {array.shape}.")
+    rows = array.astype(dtype, copy=False)
     for invalid, value in ((~np.isfinite(rows).all(axis=1), "NaN or infinity"), (~rows.any(axis=1), "only zeros")):
         if invalid.any():
             raise ValueError(f"{name} must have finite, nonzero rows, got {value} in row {np.argmax(invalid)}.")

@@ -10,6 +10,7 @@ from jax import Array
 
 from lazynet.kernels._layerwise import Differentiable, Layer, function_of, layers_of, product_of
 from lazynet.plan import Blocks, plan_blocks
+from lazynet.programs import program_of
 from lazynet.typing import Variables
 
 # Maximum number of rows per block. Blocks on the diagonal of a symmetric kernel are computed in full, so larger blocks
@@ -59,8 +60,8 @@ class Blockwise:
     def _compile(self, rows: int, features: tuple[int, ...]) -> Programs:
         x = jax.ShapeDtypeStruct((rows, *features), self.dtype)
         lowered = layers_of.lower(self.network, self.variables, x)
-        layer_shapes, layers = lowered.out_info, lowered.compile()
-        product = product_of.lower(layer_shapes, layer_shapes, **self.options).compile()
+        layer_shapes, layers = lowered.out_info, program_of(lowered)
+        product = program_of(product_of.lower(layer_shapes, layer_shapes, **self.options))
         held = _nbytes(layer_shapes)
         # Symmetrizing a block on the diagonal makes two copies of it.
         product_bytes = _program_bytes(product) + 2 * _nbytes(product.out_info)

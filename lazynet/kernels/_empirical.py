@@ -9,13 +9,22 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import Blockwise
 from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._layerwise import Differentiable
-from lazynet.networks import Network, hidden_layer_of, traits, value_and_slope, weights
+from lazynet.networks import (
+    Network,
+    check_rows_alone,
+    check_variables,
+    hidden_layer_of,
+    traits,
+    value_and_slope,
+    weights,
+)
 from lazynet.plan import SMALL, available_memory
 from lazynet.precision import float64, host_float64
-from lazynet.programs import compiled
+from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
 
 
@@ -47,6 +56,7 @@ def empirical_ntk(
 ) -> dict[str, np.ndarray]: ...
 
 
+@entry
 def empirical_ntk(
     network: Differentiable,
     variables: Variables,
@@ -103,7 +113,11 @@ def empirical_ntk(
         raise ValueError(f"outputs must be 'average' or 'all', got {outputs!r}.")
     if dtype is not None:
         check_dtype(dtype)
+    x1 = x1 if isinstance(x1, Array) else real_array("x1", x1)
+    x2 = x2 if x2 is None or isinstance(x2, Array) else real_array("x2", x2)
     _check_rows(x1, x2)
+    if "params" in variables:
+        check_variables(network, variables, x1)
     arrays = dict(variables), x1, x2
     dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
@@ -121,9 +135,11 @@ def empirical_ntk(
     precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
     # The memory that a program needs is known only after compilation, so jit must be enabled.
     with precision, jax.disable_jit(False):
-        build = Blockwise(
-            network, jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables)), outputs, parts
-        )
+        converted = jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables))
+        build = Blockwise(network, converted, outputs, parts)
+        few = x1[:2] if len(x1) > 1 or x2 is None else np.concatenate([x1, x2[:1]])
+        if traits(network).custom and len(few) > 1:
+            check_rows_alone(build.network, converted, jnp.asarray(few, build.dtype))
         kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=free, dtype=dtype or "float64")
     if outputs == "average":
         kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}

@@ -1,7 +1,6 @@
 """Mean of the empirical kernel over random initializations, used to check or to replace analytic kernels."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -10,9 +9,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import as_static
 from lazynet.kernels._layerwise import Differentiable, layers_of, product_of
-from lazynet.networks import Model
+from lazynet.networks import Model, check_rows_alone, traits
+from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
 
 
@@ -39,6 +40,7 @@ class Drawn(Model, Protocol):
         ...
 
 
+@entry
 def monte_carlo_kernel(
     network: Drawn,
     x1: Float[AnyArray, "n1 ..."],
@@ -77,10 +79,12 @@ def monte_carlo_kernel(
         raise ValueError(f"starts must be at least 2, got {starts}.")
     static: Any = as_static(network)
     key = jax.random.key(0) if key is None else key
-    rows1 = jnp.asarray(np.asarray(x1, np.float32))
-    rows2 = None if x2 is None else jnp.asarray(np.asarray(x2, np.float32))
+    rows1 = jnp.asarray(real_array("x1", x1).astype(np.float32))
+    rows2 = None if x2 is None else jnp.asarray(real_array("x2", x2).astype(np.float32))
     mean = square = np.zeros(())
     with jax.default_matmul_precision("highest"):
+        if len(rows1) > 1 and traits(network).custom:
+            check_rows_alone(static, dict(network.init(key, rows1[:2])), rows1[:2])
         for i in range(starts):
             kernel = np.asarray(_kernel_at_start(static, jax.random.fold_in(key, i), rows1, rows2), np.float64)
             # Welford's algorithm avoids cancellation.
@@ -92,7 +96,7 @@ def monte_carlo_kernel(
     return MonteCarloKernel(mean, np.sqrt(square / (starts - 1) / starts), starts)
 
 
-@partial(jax.jit, static_argnames="network")
+@compiled(static_argnames="network")
 def _kernel_at_start(network: Drawn, key: Array, x1: Array, x2: Array | None) -> Array:
     return sum_layer_kernels(layer_kernels(network, dict(network.init(key, x1)), x1, x2))
 

@@ -9,6 +9,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from lazynet.arrays import float64_array
 from lazynet.kernels._threads import in_threads
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
@@ -69,7 +70,7 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
     Raises:
         ValueError: If `k` is not a finite symmetric matrix.
     """
-    matrix = np.asarray(k, np.float64)
+    matrix = float64_array(name, k)
     check_symmetric(matrix, name)
     return matrix
 
@@ -118,7 +119,7 @@ def check_targets(y: AnyArray, n: int) -> np.ndarray:
     Raises:
         ValueError: If the targets are not a finite array of shape (n,) or (n, k).
     """
-    targets = np.asarray(y, np.float64)
+    targets = float64_array("y", y)
     if targets.ndim not in (1, 2) or targets.shape[0] != n:
         raise ValueError(
             f"y must be an array of shape ({n},) or ({n}, k) to match the kernel, got shape {targets.shape}."

@@ -10,14 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
-__all__ = ["LOSSES", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
+from lazynet.typing import AnyArray
+
+__all__ = ["LOSSES", "Domain", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
 
 # How a loss combines the losses on individual examples.
 Reduction = Literal["sum", "mean"]
+# The targets that a loss takes: any numbers, one sign per example, or one distribution over classes per example.
+Domain = Literal["numbers", "signs", "classes"]
+# Largest rounding error in a probability.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,11 @@ class Loss:
         per_example: Function that maps predictions and targets, both of shape (n,) or (n, k), to the loss on each
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
+        domain: Targets that the loss takes: "numbers" for any numbers, "signs" for one target per example that is +1 or
+            -1, or "classes" for rows of at least two probabilities, or of one-hot entries minus 1/k.
 
     Raises:
-        ValueError: If `reduction` is neither "sum" nor "mean".
+        ValueError: If `reduction` or `domain` is not one of the listed values.
 
     >>> import jax.numpy as jnp
     >>> absolute = Loss("absolute", lambda f, y: jnp.abs(f - y), "mean")
@@ -42,16 +52,55 @@ class Loss:
     name: str
     per_example: Callable[[Array, Array], Array]
     reduction: Reduction = "sum"
+    domain: Domain = "numbers"
 
     def __post_init__(self) -> None:
-        """Check that the reduction is "sum" or "mean"."""
+        """Check the reduction and the domain."""
         if self.reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be 'sum' or 'mean', got {self.reduction!r}.")
+        if self.domain not in get_args(Domain):
+            raise ValueError(f"domain must be 'numbers', 'signs' or 'classes', got {self.domain!r}.")
 
     def __call__(self, f: Array, y: Array) -> Array:
         """Return the loss for predictions `f` and targets `y` as a scalar array."""
         values = self.per_example(f, y)
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
+
+    def check_targets(self, y: AnyArray, name: str = "y") -> None:
+        """Check that the loss takes the targets and returns one value per example.
+
+        Args:
+            y: Targets, shape (n,) or (n, k).
+            name: Name of the targets in error messages.
+
+        Raises:
+            ValueError: If the shape or a value of the targets is not in the loss's domain.
+
+        >>> logistic().check_targets(jnp.array([1.0, 0.0]))
+        Traceback (most recent call last):
+        ...
+        ValueError: y must be +1 or -1 for the logistic loss, got 0 in row 1.
+        """
+        y = np.asarray(y)
+        if self.domain == "signs" and y.ndim != 1:
+            raise ValueError(f"{name} must have one target per example for the {self.name} loss, got {y.shape[1]}.")
+        if self.domain == "classes" and (y.ndim != 2 or y.shape[1] < 2):
+            raise ValueError(f"{name} must have at least two targets per example for the {self.name} loss, got 1.")
+        wrong = _outside(self.domain, y)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            allowed = {"signs": "be +1 or -1", "classes": "consist of probabilities or of one-hot rows minus 1/k"}
+            value = np.array2string(y[row], formatter={"all": "{:g}".format}, threshold=6, edgeitems=2, separator=", ")
+            raise ValueError(f"{name} must {allowed[self.domain]} for the {self.name} loss, got {value} in row {row}.")
+        probe = jax.ShapeDtypeStruct(y.shape, np.float32)
+        try:
+            shape = jax.eval_shape(self.per_example, probe, probe).shape
+        except (TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"{name} must have a shape that the {self.name} loss supports, got {y.shape}.") from error
+        if shape != y.shape[:1]:
+            raise ValueError(
+                f"{name} must have a shape for which the {self.name} loss returns one value per example, got {y.shape}."
+            )
 
 
 def squared() -> Loss:
@@ -82,13 +131,14 @@ def logistic(reduction: Reduction = "mean") -> Loss:
     >>> round(float(logistic()(jnp.zeros(2), jnp.array([1.0, -1.0]))), 3)
     0.693
     """
-    return Loss("logistic", _logistic, reduction)
+    return Loss("logistic", _logistic, reduction, "signs")
 
 
 def softmax(reduction: Reduction = "mean") -> Loss:
     """Return the softmax cross-entropy loss for k outputs.
 
-    Targets are one-hot rows, shape (n, k), with or without 1/k subtracted from every entry.
+    Targets are rows of probabilities, such as one-hot rows, or one-hot rows with 1/k subtracted from every entry, shape
+    (n, k).
 
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.
@@ -103,7 +153,7 @@ def softmax(reduction: Reduction = "mean") -> Loss:
     >>> round(float(softmax()(jnp.zeros((3, 2)), jnp.eye(3, 2)[:, ::-1] - 0.5)), 3)
     0.693
     """
-    return Loss("softmax", _softmax, reduction)
+    return Loss("softmax", _softmax, reduction, "classes")
 
 
 def hinge(reduction: Reduction = "mean") -> Loss:
@@ -122,7 +172,7 @@ def hinge(reduction: Reduction = "mean") -> Loss:
     >>> float(hinge("sum")(jnp.array([0.25, 3.0]), jnp.array([1.0, 1.0])))
     0.75
     """
-    return Loss("hinge", optax.losses.hinge_loss, reduction)
+    return Loss("hinge", optax.losses.hinge_loss, reduction, "signs")
 
 
 # Functions that create the named losses with their default reductions.
@@ -154,6 +204,19 @@ def get_loss(loss: str | Loss) -> Loss:
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a lazynet.losses.Loss, got {loss!r}.")
     return LOSSES[loss]()
+
+
+def _outside(domain: Domain, y: np.ndarray) -> np.ndarray:
+    """Return which rows of the targets are outside of a domain, shape (n,)."""
+    if domain == "signs":
+        return np.abs(y) != 1
+    if domain == "numbers":
+        return np.zeros(len(y), bool)
+    centered = y + 1 / y.shape[1]
+    one_hot = (np.minimum(np.abs(centered), np.abs(centered - 1)) <= ROUNDING).all(axis=1)
+    sums = np.abs(y.sum(axis=1))
+    probabilities = (y >= -ROUNDING).all(axis=1) & (np.abs(sums - 1) <= ROUNDING * y.shape[1])
+    return np.asarray(~probabilities & ~(one_hot & (sums <= ROUNDING * y.shape[1])))
 
 
 def _squared(f: Array, y: Array) -> Array:

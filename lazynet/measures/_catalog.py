@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from jax import Array
 
+from lazynet import programs
 from lazynet.networks import Network
 from lazynet.typing import Result
 
@@ -218,6 +219,7 @@ def register_quantity(quantity: Quantity) -> None:
     if shown and quantity.dims != MEMBER:
         raise ValueError(f"dims must be {MEMBER} for a quantity that sets {' and '.join(shown)}, got {quantity.dims}.")
     add("sweep", quantity)
+    programs.register(quantity.measure)
 
 
 def unregister_quantity(name: str) -> None:
@@ -232,7 +234,8 @@ def unregister_quantity(name: str) -> None:
     names = [quantity.name for quantity in registered()]
     if name not in names:
         raise ValueError(f"name must be one of the registered quantities {names}, got {name!r}.")
-    del _kinds["sweep"][name]
+    removed = _kinds["sweep"].pop(name)
+    programs.unregister(cast(Callable[..., Array], removed.measure))
 
 
 def label_result(result: Result, kind: str) -> None:

@@ -2,13 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lazynet.networks import Linearized, Model, Quadratic
+from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray, Variables
 
 
-def relative_distance(k: AnyArray, reference: AnyArray) -> Array:
+@keeps_float64
+def relative_distance(k: AnyArray, reference: AnyArray) -> AnyArray:
     """Return the relative distance ||K - K_0|| / ||K_0|| in the Frobenius norm (Lee et al. 2019, Figure 1).
 
     Args:
@@ -39,7 +40,8 @@ def rms(difference: np.ndarray, axes: int) -> np.ndarray:
     return np.asarray(np.sqrt(np.mean(difference**2, axis=tuple(range(-axes, 0)))))
 
 
-def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> Array:
+@keeps_float64
+def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArray, order: int = 1) -> AnyArray:
     """Return the RMS of f(theta) - T(theta), where T is the Taylor polynomial of the network f at theta_0.
 
     The polynomial is evaluated at the network's parameters and is not itself trained, so the gap is of order
@@ -71,13 +73,14 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
         y: Targets, shape (n,) with values +-1, or (n, k) where the largest entry in each row marks the class.
 
     Returns:
-        Fractions, an array of shape (...).
+        Fractions, an array of shape (...), with NaN wherever a prediction is NaN or has overflowed.
 
     >>> import numpy as np
     >>> from lazynet.measures import zero_one_error
     >>> float(zero_one_error(np.array([0.5, -0.5]), np.array([1.0, 1.0])))
     0.5
     """
-    if np.ndim(y) == 1:
-        return np.asarray(np.mean(np.asarray(y) * np.asarray(f) <= 0, axis=-1))
-    return np.asarray(np.mean(np.argmax(f, axis=-1) != np.argmax(y, axis=-1), axis=-1))
+    f, y = np.asarray(f), np.asarray(y)
+    wrong = y * f <= 0 if y.ndim == 1 else np.argmax(f, axis=-1) != np.argmax(y, axis=-1)
+    unknown = ~np.isfinite(f) if y.ndim == 1 else ~np.isfinite(f).all(axis=-1)
+    return np.asarray(np.where(unknown.any(axis=-1), np.nan, np.mean(wrong, axis=-1)))

@@ -7,13 +7,18 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arrays import float64_array
 from lazynet.kernels import layer_kernels, sum_layer_kernels
 from lazynet.networks import Network
+from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
 
-def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]) -> Array:
+@keeps_float64
+def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]) -> AnyArray:
     """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) between two kernels (Fort et al. 2020).
+
+    The distance is computed as 1/2 ||K / ||K|| - K' / ||K'|| ||^2, in which nothing cancels for kernels that are close.
 
     Args:
         k: Kernel K, shape (n1, n2).
@@ -27,7 +32,7 @@ def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]
     >>> float(kernel_distance(np.diag([1.0, 0.0]), np.diag([0.0, 1.0])))
     1.0
     """
-    return 1 - jnp.sum(k * other) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(other**2))
+    return jnp.sum((k / jnp.linalg.norm(k) - other / jnp.linalg.norm(other)) ** 2) / 2
 
 
 def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, " s"]) -> Float[np.ndarray, " s-1"]:
@@ -41,13 +46,13 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
     Returns:
         Velocities, a NumPy float64 array of shape (s - 1,).
     """
-    kernels, times = np.asarray(kernels, np.float64), np.asarray(times, np.float64)
-    norms = np.sqrt(np.einsum("sij,sij->s", kernels, kernels))
-    distances = 1 - np.einsum("sij,sij->s", kernels[1:], kernels[:-1]) / (norms[1:] * norms[:-1])
-    return distances / np.diff(times)
+    kernels, times = float64_array("kernels", kernels), float64_array("times", times)
+    directions = kernels / np.linalg.norm(kernels, axis=(1, 2), keepdims=True)
+    return np.sum(np.diff(directions, axis=0) ** 2, axis=(1, 2)) / 2 / np.diff(times)
 
 
-def label_alignment(k: SquareKernel, y: Targets) -> Array:
+@keeps_float64
+def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
     """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel with the labels (Cristianini et al. 2001).
 
     Args:

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arrays import float64_array
 from lazynet.kernels import Spectrum
 from lazynet.typing import AnyArray, Targets
 
@@ -22,5 +23,5 @@ def residual_modes(
     Returns:
         Components in descending order of eigenvalue, as a NumPy float64 array with the shape of `u`.
     """
-    residual = np.asarray(y, np.float64) - np.asarray(u, np.float64)
+    residual = float64_array("y", y) - float64_array("u", u)
     return np.moveaxis(np.tensordot(residual, k.vectors[:, ::-1], axes=(1, 0)), -1, 1)

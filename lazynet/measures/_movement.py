@@ -1,17 +1,19 @@
 """Displacements of weights and changes in activations.
 
-JAX can trace all of these functions, and their results have the dtype of the inputs.
+JAX can trace all of these functions, and their results have the dtype of the inputs: NumPy float64 arrays are not cast
+to float32.
 """
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float, PyTree
 
+from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray
 
 
-def parameter_norm(params: PyTree) -> Array:
+@keeps_float64
+def parameter_norm(params: PyTree) -> AnyArray:
     """Return the Euclidean norm ||theta|| of all parameters.
 
     Args:
@@ -23,7 +25,8 @@ def parameter_norm(params: PyTree) -> Array:
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)))
 
 
-def displacement(params: PyTree, start: PyTree) -> Array:
+@keeps_float64
+def displacement(params: PyTree, start: PyTree) -> AnyArray:
     """Return the displacement ||theta - theta_0|| of all parameters (Arora et al. 2019, Lemma 5.3).
 
     Args:
@@ -36,7 +39,8 @@ def displacement(params: PyTree, start: PyTree) -> Array:
     return parameter_norm(jax.tree.map(lambda now, before: now - before, params, start))
 
 
-def array_norms(params: PyTree) -> Float[Array, " arrays"]:
+@keeps_float64
+def array_norms(params: PyTree) -> Float[AnyArray, " arrays"]:
     """Return the Frobenius norm of each array.
 
     Args:
@@ -48,7 +52,8 @@ def array_norms(params: PyTree) -> Float[Array, " arrays"]:
     return jnp.stack([jnp.sqrt(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(params)])
 
 
-def array_displacements(params: PyTree, start: PyTree) -> Float[Array, " arrays"]:
+@keeps_float64
+def array_displacements(params: PyTree, start: PyTree) -> Float[AnyArray, " arrays"]:
     """Return the displacement ||W_l - W_l(0)|| of each array (Lee et al. 2019, Figure 1).
 
     Args:
@@ -61,7 +66,8 @@ def array_displacements(params: PyTree, start: PyTree) -> Float[Array, " arrays"
     return array_norms(jax.tree.map(lambda now, before: now - before, params, start))
 
 
-def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"]) -> Array:
+@keeps_float64
+def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"]) -> AnyArray:
     """Return the largest displacement of any unit, max_r ||w_r - w_r(0)|| (Arora et al. 2019, Lemma C.1).
 
     Args:
@@ -74,7 +80,8 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
     return jnp.sqrt(jnp.max(jnp.sum((w - start) ** 2, axis=1)))
 
 
-def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
+@keeps_float64
+def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> AnyArray:
     """Return the fraction of pre-activations w_r . x_i whose sign differs from the initial sign.
 
     See Du et al. 2018, Figure 1(b), and the coupling in Li and Liang 2018, section 7. A pre-activation of zero counts
@@ -91,7 +98,8 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
 
-def sign_changes(now: list[Array], before: list[Array]) -> Array:
+@keeps_float64
+def sign_changes(now: list[AnyArray], before: list[AnyArray]) -> AnyArray:
     """Return the fraction of pre-activations, over all layers, whose sign has changed.
 
     Args:
@@ -108,7 +116,8 @@ def sign_changes(now: list[Array], before: list[Array]) -> Array:
     )
 
 
-def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> Array:
+@keeps_float64
+def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> AnyArray:
     """Return the fraction of units whose pre-activations keep their initial signs for every example.
 
     In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
@@ -126,5 +135,5 @@ def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x:
     return jnp.mean(~jnp.any(_flipped(w, start, x), axis=0), dtype=w.dtype)
 
 
-def _flipped(w: AnyArray, start: AnyArray, x: AnyArray) -> Array:
+def _flipped(w: AnyArray, start: AnyArray, x: AnyArray) -> AnyArray:
     return (x @ w.T > 0) != (x @ start.T > 0)

@@ -7,12 +7,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
+from lazynet.precision import keeps_float64
+from lazynet.typing import AnyArray
+
 # Number of kernel-vector products. This number suffices if the second-largest eigenvalue is at least 1% below the
 # largest.
 PRODUCTS = 32
 
 
-def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> Array:
+@keeps_float64
+def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> AnyArray:
     """Return the largest eigenvalue of J J', where J is the Jacobian of all outputs with respect to the parameters.
 
     Full-batch gradient descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2),

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arrays import float64_array
 from lazynet.typing import AnyArray
 
 
@@ -17,7 +18,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
     Returns:
         Singular values in descending order, as a NumPy float64 array of shape (min(m, d),).
     """
-    return np.linalg.svd(np.asarray(a, np.float64), compute_uv=False)
+    return np.linalg.svd(float64_array("a", a), compute_uv=False)
 
 
 def leading_values(values: Float[AnyArray, " r"]) -> int:
@@ -36,7 +37,7 @@ def leading_values(values: Float[AnyArray, " r"]) -> int:
     >>> leading_values(np.array([5.0, 4.0, 0.1, 0.09]))
     2
     """
-    values = np.asarray(values, np.float64)
+    values = float64_array("values", values)
     values = values[values > 1e-7 * values[0]]
     return int(np.argmax(values[:-1] / values[1:])) + 1 if len(values) > 1 else len(values)
 
@@ -57,7 +58,7 @@ def effective_rank(values: Float[AnyArray, " r"]) -> float:
     >>> round(effective_rank(np.array([3.0, 3.0, 0.0])), 6)
     2.0
     """
-    values = np.asarray(values, np.float64)
+    values = float64_array("values", values)
     if not values.any():
         return np.nan
     p = values[values > 0] / values.sum()

@@ -50,8 +50,8 @@ def _networks() -> list[Quantity]:
         Quantity("stopped_step", "number of steps after which the training of a member ended", dims=("width", "seed")),
         Quantity("train_loss", "loss of the network on the training set", "loss"),
         Quantity("test_loss", "loss of the network on the test set", "loss"),
-        Quantity("train_error", "fraction of misclassified training examples"),
-        Quantity("test_error", "fraction of misclassified test examples"),
+        Quantity("train_error", "fraction of misclassified training examples (NaN if the targets are not labels)"),
+        Quantity("test_error", "fraction of misclassified test examples (NaN if the targets are not labels)"),
         Quantity("residual_norm", "norm of the training residual y - f", "targets"),
         Quantity(
             "displacement",

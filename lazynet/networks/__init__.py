@@ -3,7 +3,7 @@
 from lazynet.networks._activations import ACTIVATIONS, Activation, Function, get_activation, value_and_slope
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
 from lazynet.networks._centered import Centered
-from lazynet.networks._checks import check_members_differ, check_network
+from lazynet.networks._checks import check_members_differ, check_network, check_rows_alone, check_variables
 from lazynet.networks._conv import ConvNet, patches
 from lazynet.networks._cost import (
     forward_cost,
@@ -45,6 +45,8 @@ __all__ = [
     "at_width",
     "check_members_differ",
     "check_network",
+    "check_rows_alone",
+    "check_variables",
     "forward_cost",
     "from_flax",
     "from_functions",

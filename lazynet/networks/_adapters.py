@@ -1,6 +1,5 @@
 """Adapters for user-supplied networks written in flax, NNX or stax, or as plain functions."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -222,7 +221,6 @@ def from_nnx(
         params, rest = nnx.split_state(state, nnx.Param, ...)
         return definition, params, rest
 
-    @functools.cache
     def abstract(width: int) -> tuple[Any, Any]:
         """Return the module's definition and the shapes of its parameters."""
         return parts_of(nnx.eval_shape(lambda: built(width, nnx.Rngs(0))))[:2]

@@ -1,15 +1,30 @@
 """Checks that an object is a network that a sweep can train."""
 
 from collections.abc import Sequence
-from typing import cast
+from functools import lru_cache
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from lazynet.networks._cost import parameter_bytes
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
-from lazynet.typing import AnyArray
+from lazynet.programs import compiled, is_fixed
+from lazynet.typing import AnyArray, Variables
+
+
+@compiled(static_argnames="network")
+def _start(network: Network, key: Array, rows: Array) -> Variables:
+    return dict(network.init(key, rows))
+
+
+@compiled(static_argnames="network")
+def _together_and_alone(network: Any, variables: Variables, rows: Array) -> tuple[Array, Array]:
+    apply = getattr(network, "apply", network)
+    return apply(variables, rows), jnp.concatenate([apply(variables, row[None]) for row in rows])
 
 
 def check_network(network: object, x: AnyArray) -> None:
@@ -34,20 +49,84 @@ def check_network(network: object, x: AnyArray) -> None:
         return
     complete, rows = cast(Network, network), jnp.asarray(x[:3], "float32")
     try:
-        variables = jax.jit(complete.init)(jax.random.key(0), rows)
-        outputs = jax.jit(complete.apply)
-        f, alone = outputs(variables, rows), [outputs(variables, row[None]) for row in rows]
+        check_rows_alone(complete, _start(complete, jax.random.key(0), rows), rows, strict=True)
     except ValueError:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"The network fails on rows with {x.shape[1]} features: {reason}") from error
-    gap = jnp.max(jnp.abs(f - jnp.concatenate(alone)))
-    if not gap <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
+
+
+def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict: bool = False) -> None:
+    """Check that the outputs for a row do not depend on the other rows.
+
+    Args:
+        network: Hashable function of `(variables, x)`, or object with such a method `apply`.
+        variables: Variables of the network.
+        rows: A few input rows, shape (n, ...).
+        strict: Whether to raise the errors of the network; by default, a network that fails is not checked.
+
+    Raises:
+        ValueError: If an output depends on other rows, changes from call to call, or is not finite.
+    """
+    try:
+        f, alone = _together_and_alone(network, variables, rows)
+    except Exception:
+        if strict:
+            raise
+        return
+    if f.shape != alone.shape:
+        return
+    if not jnp.max(jnp.abs(f - alone)) <= 1e-3 * (1e-3 + jnp.max(jnp.abs(f))):
         raise ValueError(
             "The network's output for a row is not finite, changes from call to call, or depends on other rows in the "
             "batch, as with batch norm. A tangent kernel needs finite outputs that each depend on a single row."
         )
+
+
+def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
+    """Check that the parameters have the names and shapes of the network's own.
+
+    Args:
+        network: Network, or another object with the methods `init` and `apply`. Objects that cannot be initialized
+            with a key and rows alone are not checked.
+        variables: Variables of the network.
+        x: Input rows, shape (n, ...).
+
+    Raises:
+        ValueError: If the parameters are those of another network, such as one of another width.
+    """
+    if not (hasattr(network, "init") and hasattr(network, "apply")):
+        return
+    own = (_own_shapes_once if is_fixed(network) else _own_shapes)(network, np.shape(x)[1:])
+    if own is None:
+        return
+    given = _shapes_by_path(variables["params"])
+    for path in sorted(own.keys() | given.keys()):
+        if own.get(path) != given.get(path):
+            allowed = f"shape {own[path]}" if path in own else "no such array"
+            raise ValueError(
+                f"variables['params'] must have {allowed} at {path!r} for this network, got "
+                f"{given.get(path, 'no such array')}. They are the variables of another network."
+            )
+
+
+def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, tuple[int, ...]] | None:
+    """Return the shape of each of the network's parameters, or None if it cannot be initialized."""
+    row = jax.ShapeDtypeStruct((1, *features), "float32")
+    try:
+        variables = jax.eval_shape(lambda key, row: network.init(key, row), jax.random.key(0), row)
+        return _shapes_by_path(variables["params"])
+    except Exception:
+        return None
+
+
+_own_shapes_once = lru_cache(maxsize=256)(_own_shapes)
+
+
+def _shapes_by_path(params: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.shape(leaf) for path, leaf in leaves}
 
 
 def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequence[int], x: AnyArray) -> None:
@@ -65,8 +144,8 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
     if not traits(network).custom:
         return
     if len(seeds) > 1:
-        init, rows = jax.jit(network.init), jnp.asarray(x[:3], "float32")
-        starts = (jax.tree.leaves(init(jax.random.key(seed), rows)) for seed in (0, 1))
+        rows = jnp.asarray(x[:3], "float32")
+        starts = (jax.tree.leaves(_start(network, jax.random.key(seed), rows)) for seed in (0, 1))
         if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
             raise ValueError(
                 "The network has the same initial parameters for every key. Use the key to draw the parameters, or use "

@@ -32,7 +32,7 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     """Compare a sweep with the theory of the lazy regime.
 
     Exponents are fitted to the means over seeds at all widths, for each snapshot and for the maximum over snapshots.
-    Their 95% intervals come from a bootstrap over seeds. Gaps are judged by the maximum, because the theorems bound the
+    Their 95% intervals come from the spread over seeds. Gaps are judged by the maximum, because the theorems bound the
     supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
 
     A row in the verdict holds if its entire interval lies within the band around the prediction (for "at most" rows,

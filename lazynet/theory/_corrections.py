@@ -5,12 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Num
+from scipy.optimize import brentq, minimize_scalar
 
-from lazynet.theory._fits import CONFIDENCE, RESAMPLES, Fit
+from lazynet.theory._fits import Fit, half_width, log_mean_variances
 
-# Values of b m^(-q) at the smallest width, ranging from near-cancellation of the leading term to ten times its size.
-SHARES = np.concatenate([-np.geomspace(0.95, 1e-3, 60), [0.0], np.geomspace(1e-3, 10, 120)])
-POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+# Logs t of 1 + b m^(-q) at the smallest width. At the ends, the leading term is a hundred thousand times smaller than
+# the mean at this width, or larger. Beyond them, the other means hardly depend on t.
+LOGS = np.linspace(-12.0, 12.0, 2401)
+POWERS = (0.25, 2.0)
+# Sums of squares that differ by less are equal up to rounding.
+ROUNDING = 1e-26
 
 
 class Correction(NamedTuple):
@@ -18,8 +22,8 @@ class Correction(NamedTuple):
 
     Attributes:
         exponent: Asymptotic exponent p.
-        low: Lower end of the 95% interval for p.
-        high: Upper end of the 95% interval for p.
+        low: Lower end of the 95% interval for p, or -inf if the means do not determine p.
+        high: Upper end of the 95% interval for p, or inf if the means do not determine p.
         amplitude: Amplitude a.
         correction: Coefficient b of the correction.
         power: Power q of the correction.
@@ -50,10 +54,14 @@ def fit_correction(
     """Fit an exponent, with its leading correction, to the means over seeds.
 
     Means at width m behave like a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted
-    slope differs from the asymptotic exponent p. The logarithms are fitted by least squares: b and q are found by a
-    grid search, and the fit is linear once b and q are fixed. The 95% interval comes from a bootstrap over seeds, in
-    which the whole fit is repeated. This interval is wider than the interval from `fit_exponent`, because more
-    parameters are fitted.
+    slope differs from the asymptotic exponent p. The logarithms of the means are fitted by least squares over a, p and
+    b, and over q if it is fitted.
+
+    The 95% interval is a profile: it contains those p for which the residuals of the best fit with this p agree with
+    the spread over seeds, judged by Student's t as in `fit_exponent`. It therefore need not be symmetric. If it
+    contains corrections so large or so close to -1 that the smallest width says nothing of the leading term, the means
+    do not determine p, and the interval is unbounded. The interval is wider than that from `fit_exponent`, because
+    more parameters are fitted.
 
     Args:
         widths: Widths in ascending order, shape (w,). There must be at least 4, or 5 if the power is fitted.
@@ -71,39 +79,139 @@ def fit_correction(
     >>> round(fit_correction(widths, values).exponent, 2)
     -0.5
     """
-    widths = np.asarray(widths, float)
-    if len(widths) < (5 if power is None else 4) or not np.all(values.mean(axis=1) > 0):
+    order = np.argsort(widths)
+    widths, values = np.asarray(widths, float)[order], np.asarray(values, float)[order]
+    means = values.mean(axis=1)
+    if len(widths) < (5 if power is None else 4) or not np.all(means > 0):
         return Correction(*[np.nan] * 6)
-    powers = POWERS if power is None else (power,)
-    best = _grid_fit(widths, np.log(values.mean(axis=1))[:, None], powers)
-    low = high = np.nan
-    if values.shape[1] > 1:
-        random = np.random.default_rng(0)
-        seeds = random.integers(values.shape[1], size=(len(widths), RESAMPLES, values.shape[1]))
-        draws = np.take_along_axis(values[:, None, :], seeds, axis=2).mean(axis=2)
-        tail = (1 - CONFIDENCE) / 2
-        # The logarithm requires positive means.
-        positive = draws[:, np.all(draws > 0, axis=0)]
-        low, high = np.quantile(_grid_fit(widths, np.log(positive), powers)[:, 1], [tail, 1 - tail])
-    constant, exponent, correction, q = best[0]
-    return Correction(*map(float, (exponent, low, high, np.exp(constant), correction, q)))
+    profile = _fitted_power(widths, np.log(means)) if power is None else _Profile(widths, np.log(means), power)
+    several = values.shape[1] > 1
+    spread = log_mean_variances(list(values)) if several else (np.zeros(len(widths)), np.ones(len(widths)))
+    t, exponent, constant, _ = profile.best(spread[0])
+    if abs(t) == LOGS[-1] or (power is None and not POWERS[0] < profile.power < POWERS[1]):
+        low, high = -np.inf, np.inf
+    else:
+        low, high = profile.interval(t, spread[0], spread[1], power is None) if several else (np.nan, np.nan)
+    correction = np.expm1(t) * widths[0] ** profile.power
+    return Correction(*map(float, (exponent, low, high, np.exp(constant), correction, profile.power)))
 
 
-def _grid_fit(widths: np.ndarray, logs: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
-    """Return log a, p, b and q for the best fit to each column of logarithms, as an array of shape (columns, 4)."""
-    design = np.stack([np.ones(len(widths)), np.log(widths)], axis=1)
-    inverse = np.linalg.pinv(design)
-    lowest, parameters = np.full(logs.shape[1], np.inf), np.full((logs.shape[1], 4), np.nan)
-    for q in powers:
-        for share in SHARES:
-            rest = logs - np.log1p(share * (widths / widths[0]) ** -q)[:, None]
-            line = inverse @ rest
-            squares = np.sum((rest - design @ line) ** 2, axis=0)
-            better = squares < lowest
-            lowest[better] = squares[better]
-            b = np.full(better.sum(), share * widths[0] ** q)
-            parameters[better] = np.stack([*line[:, better], b, np.full_like(b, q)], axis=1)
-    return parameters
+class _Profile:
+    """The best fits of log y = log a + p log m + log(1 + b m^(-q)) for a fixed power q.
+
+    The correction is given by the log t of its value 1 + b m^(-q) at the smallest width. For each t there is one p at
+    which this t is optimal, so the profile over p is a curve with the parameter t.
+    """
+
+    def __init__(self, widths: np.ndarray, logs: np.ndarray, power: float) -> None:
+        """Set up the fits to the logs of the means."""
+        self.power = power
+        self._x = np.log(widths) - np.mean(np.log(widths))
+        self._mean_log_width = np.mean(np.log(widths))
+        self._logs = logs
+        self._decay = np.log(widths[0] / widths)
+
+    def correction(self, t: np.ndarray | float) -> np.ndarray:
+        """Return log(1 + b m^(-q)), shape (..., w)."""
+        return np.log1p(np.expm1(np.asarray(t))[..., None] * np.exp(self.power * self._decay))
+
+    def slopes(self, t: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the derivatives of the correction by t and by q, shape (..., w)."""
+        t, u = np.asarray(t)[..., None], np.exp(self.power * self._decay)
+        inverse = 1 / (1 + np.expm1(t) * u)
+        return np.exp(t) * u * inverse, np.expm1(t) * u * self._decay * inverse
+
+    def fit(self, t: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the best exponent and log a for given t, shape (...), and the residuals, shape (..., w)."""
+        rest = self._logs - self.correction(t)
+        exponent, middle = rest @ self._x / np.sum(self._x**2), rest.mean(axis=-1)
+        residuals = rest - middle[..., None] - exponent[..., None] * self._x
+        return np.asarray(exponent), np.asarray(middle - exponent * self._mean_log_width), residuals
+
+    def gradient(self, t: np.ndarray | float) -> np.ndarray:
+        """Return the derivative of half the sum of squares by t, with its sign reversed."""
+        return np.asarray(np.sum(self.fit(t)[2] * self.slopes(t)[0], axis=-1))
+
+    def best(self, variances: np.ndarray) -> tuple[float, float, float, float]:
+        """Return t, p and log a of the best fit, and its sum of squares.
+
+        Means that follow a power law without correction are also described by a huge correction to another power law.
+        Of fits that agree equally well with the means, up to rounding and the spread over seeds, the one with the
+        smallest correction counts.
+
+        Args:
+            variances: Variances of the logs of the means.
+        """
+        values = self.gradient(LOGS)
+        # The sum of squares has a minimum where the gradient falls through zero.
+        minima = [
+            brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
+            for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
+        ]
+        fits = [(t, *self.fit(t)) for t in (*minima, LOGS[0], LOGS[-1])]
+        squares = np.array([np.sum(residuals**2) for *_, residuals in fits])
+        equal = np.flatnonzero(squares <= squares.min() + ROUNDING + 4 * np.mean(variances))
+        t, exponent, constant, residuals = fits[min(equal, key=lambda i: abs(fits[i][0]))]
+        return float(t), float(exponent), float(constant), float(np.sum(residuals**2))
+
+    def interval(self, t: float, variances: np.ndarray, degrees: np.ndarray, power_fitted: bool) -> tuple[float, float]:
+        """Return the ends of the 95% interval for p, given the best t."""
+
+        def excess(at: np.ndarray | float) -> np.ndarray:
+            """Return by how much the residuals exceed the allowed size in the direction of p; negative inside."""
+            by_t, by_power = self.slopes(at)
+            others = [np.ones_like(by_t), by_t, *([by_power] if power_fitted else [])]
+            weights = _weights_beside(self._x, np.stack(others, axis=-1))
+            off = np.sum(weights * (self._logs - self.correction(at)), axis=-1) - self.restricted(at)
+            return np.asarray(np.abs(off) - half_width(weights, variances, degrees))
+
+        grid = np.sort(np.append(LOGS, t))
+        outside = excess(grid) > 0
+        at = int(np.searchsorted(grid, t))
+        before, after = np.flatnonzero(outside[:at]), at + 1 + np.flatnonzero(outside[at + 1 :])
+        if not (len(before) and len(after)):
+            return -np.inf, np.inf
+        first, last = int(before[-1]), int(after[0])
+        inner = grid[first + 1 : last]
+        if excess(t) < 0:
+            ends = [brentq(excess, *pair) for pair in ((grid[first], inner[0]), (inner[-1], grid[last]))]
+            inner = np.append(inner, ends)
+        found = self.restricted(inner)
+        return float(found.min()), float(found.max())
+
+    def restricted(self, t: np.ndarray | float) -> np.ndarray:
+        """Return the p at which t is optimal, for which the residuals are orthogonal to the derivative by t."""
+        by_t = self.slopes(t)[0]
+        centered = by_t - by_t.mean(axis=-1, keepdims=True)
+        return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))
+
+
+def _weights_beside(x: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the least-squares weights of the coefficient of x beside those of other columns.
+
+    Args:
+        x: Column, shape (w,).
+        others: Other columns, shape (..., w, columns).
+
+    Returns:
+        Weights, shape (..., w).
+    """
+    orthonormal = np.linalg.qr(others)[0]
+    rest = x - np.einsum("...wc,...vc,v->...w", orthonormal, orthonormal, x)
+    return np.asarray(rest / np.sum(rest**2, axis=-1, keepdims=True))
+
+
+def _fitted_power(widths: np.ndarray, logs: np.ndarray) -> _Profile:
+    """Return the profile at the power that fits best."""
+
+    def squares(power: float) -> float:
+        return _Profile(widths, logs, power).best(np.zeros(len(widths)))[3]
+
+    coarse = np.linspace(*POWERS, 15)
+    at = int(np.argmin([squares(power) for power in coarse]))
+    ends = coarse[max(at - 1, 0)], coarse[min(at + 1, len(coarse) - 1)]
+    found = minimize_scalar(squares, bounds=ends, method="bounded", options={"xatol": 1e-9})
+    return _Profile(widths, logs, float(found.x))
 
 
 def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
@@ -128,8 +236,9 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     """
     if not half_width > 0:
         raise ValueError(f"half_width must be positive, got {half_width}.")
-    if np.isnan([fit.low, fit.high]).any():
+    if not np.isfinite([fit.low, fit.high]).all():
         raise ValueError(
-            "fit must have a confidence interval, got NaN. To obtain an interval, use at least two seeds in the fit."
+            f"fit must have a bounded confidence interval, got [{fit.low}, {fit.high}]. Use at least two seeds, and "
+            "widths at which the correction is small."
         )
     return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)

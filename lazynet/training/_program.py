@@ -263,7 +263,7 @@ def _unpack(
     for i, leaf in enumerate(leaves):
         # Dtypes that NumPy lacks, such as bfloat16, are stored as bytes.
         values = jnp.asarray(saved[f"carry/{i:03d}"].view(_raw(leaf).dtype))
-        leaves[i] = jax.random.wrap_key_data(values) if _is_key(leaf) else values
+        leaves[i] = jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else values
         if len(leaf.sharding.device_set) > 1:
             leaves[i] = jax.device_put(leaves[i], leaf.sharding)
     names = [name for name in saved if name.startswith("records/")]

@@ -53,8 +53,8 @@ def changed(array, index, value):
     [
         (dict(x_train=X[0]), "x_train must be an array of shape (n, d), got shape (3,)."),
         (dict(x_train=[[1, 2], [3]]), "x_train must be an array of real numbers, got list (setting an array"),
-        (dict(x_train=X + 1j), "got ndarray (complex numbers)."),
-        (dict(x_train=[["a", "b"]]), "got list (could not convert"),
+        (dict(x_train=X + 1j), "got an array of complex128."),
+        (dict(x_train=[["a", "b"]]), "got an array of <U"),
         (dict(x_train=changed(X, (2, 1), np.nan)), "x_train must be finite, got NaN or infinity at index (2, 1)."),
         (dict(y_train=changed(Y, 3, np.inf)), "y_train must be finite"),
         (dict(x_train=changed(X, 2, 0.0)), "x_train must have no zero rows, got only zeros in row 2."),

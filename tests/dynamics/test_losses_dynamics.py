@@ -343,8 +343,11 @@ def test_a_flow_of_too_many_steps_is_refused(monkeypatch):
 
 BOTH = {
     "loss name": ({"loss": "cubic"}, "loss "),
-    "softmax": ({"loss": "softmax"}, "y must have a shape that the softmax loss supports"),
-    "logistic": ({"loss": "logistic", "y": np.ones((4, 2))}, "y must have a shape for which the logistic loss"),
+    "softmax": ({"loss": "softmax"}, "y must have at least two targets per example for the softmax loss"),
+    "logistic": (
+        {"loss": "logistic", "y": np.ones((4, 2))},
+        "y must have one target per example for the logistic loss",
+    ),
     "method": (
         {"loss": "logistic", "method": "exact"},
         "method must be None (for any loss other than|unless) the squared loss",

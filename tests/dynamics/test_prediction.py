@@ -215,11 +215,11 @@ def test_linearized_displacement_tends_to_the_norm_of_the_labels():
 
 
 def test_null_directions_of_the_kernel_do_not_move():
-    """A test row with a component along a null direction, which no consistent k_test has, moves linearly forever."""
+    """Not even in a test row with a component along a null direction, which no consistent k_test has."""
     k, k_test = np.diag([2.0, 0.0]), np.array([[1.0, 0.0], [0.0, 1.0]])
     trajectory = lz.kernel_descent(k, np.ones(2), learning_rate=0.5, steps=[3, 1000], k_test=k_test)
     np.testing.assert_array_equal(trajectory.train, [[1.0, 0.0]] * 2)
-    np.testing.assert_array_equal(trajectory.test, [[0.5, 1.5], [0.5, 500.0]])
+    np.testing.assert_array_equal(trajectory.test, [[0.5, 0.0], [0.5, 0.0]])
 
 
 @pytest.mark.parametrize(
@@ -252,9 +252,9 @@ def test_bad_arguments_are_refused(change, message):
         lz.kernel_descent(**arguments)
 
 
-@pytest.mark.parametrize("times", [[], [-1.0], [np.nan], [np.inf], 3.0])
+@pytest.mark.parametrize("times", [[], [-1.0], [np.nan], 3.0])
 def test_bad_times_are_refused(times):
-    with unchecked(), pytest.raises(ValueError, match="times must be a nonempty list of finite, nonnegative numbers"):
+    with unchecked(), pytest.raises(ValueError, match="times must be a nonempty list of nonnegative numbers"):
         lz.kernel_flow(np.eye(2), np.ones(2), times=times)
 
 

@@ -281,7 +281,8 @@ def test_a_network_without_a_hash():
     assert_close(kernel, rows(4, 6) @ rows(4, 6).T)
 
 
-def test_a_network_is_traced_once():
+def test_a_network_is_traced_once_in_each_call():
+    """It is traced three times to check that rows do not see each other, and once for the kernel of all blocks."""
     traces = []
 
     def apply(variables, x):
@@ -291,7 +292,8 @@ def test_a_network_is_traced_once():
     variables = {"params": arrays_of("w")}
     for _ in range(3):
         lz.empirical_ntk(apply, variables, rows(5, 6))
-    assert len(traces) == 1
+    assert traces.count((1, 6)) == 3 * 3
+    assert traces.count((2, 6)) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from scipy import special
 from tolerance import assert_close
 from unchecked import unchecked
 
+import lazynet as lz
 from lazynet import losses
 from lazynet.precision import float64
 
@@ -93,3 +94,65 @@ def test_bad_arguments_are_refused():
         losses.get_loss("mse")
     with unchecked(), pytest.raises(ValueError, match="reduction must be 'sum' or 'mean'"):
         losses.logistic("max")
+
+
+HOT = np.eye(3)[[0, 2, 1, 1]]
+ALLOWED = {
+    "signs for logistic": (losses.logistic(), np.array([1.0, -1.0])),
+    "integers for hinge": (losses.hinge(), np.array([1, -1])),
+    "one-hot": (losses.softmax(), HOT),
+    "one-hot minus 1/k": (losses.softmax(), HOT - 1 / 3),
+    "in float32": (losses.softmax(), (HOT - 1 / 3).astype(np.float32)),
+    "probabilities": (losses.softmax(), np.array([[0.2, 0.8], [0.5, 0.5]])),
+    "numbers": (losses.squared(), np.array([0.3, 7.0])),
+    "numbers for one's own": (losses.Loss("own", lambda f, y: (f - y) ** 4), np.array([0.3, 7.0])),
+}
+REFUSED = {
+    "0 and 1 for logistic": (losses.logistic(), [1.0, 0.0], r"y must be \+1 or -1 for the logistic loss, got 0 in "),
+    "0 and 1 for hinge": (losses.hinge(), [0, 1], r"y must be \+1 or -1 for the hinge loss, got 0 in row 0"),
+    "one-hot for logistic": (losses.logistic(), HOT, "y must have one target per example for the logistic loss, got 3"),
+    "signs for softmax": (losses.softmax(), [1.0, -1.0], "y must have at least two targets per example"),
+    "numbers for softmax": (losses.softmax(), 5 * HOT, "y must consist of probabilities or of one-hot rows minus 1/k"),
+    "two ones": (losses.softmax(), [[1.0, 1.0, 0.0]], r"got \[1, 1, 0\] in row 0"),
+    "sums of 0.9": (losses.softmax(), 0.9 * HOT, "y must consist of probabilities"),
+    "negative": (losses.softmax(), [[1.5, -0.5]], "y must consist of probabilities"),
+    "two values for one example": (losses.Loss("own", lambda f, y: jnp.tile(f, 2)), [1.0, 2.0], "one value per"),
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_targets_in_the_domain_of_a_loss(case):
+    loss, y = ALLOWED[case]
+    loss.check_targets(y)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_targets_are_refused(case):
+    loss, y, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        loss.check_targets(np.asarray(y))
+
+
+def test_the_domain_is_one_of_three():
+    with unchecked(), pytest.raises(ValueError, match="domain must be 'numbers', 'signs' or 'classes', got 'any'"):
+        losses.Loss("own", lambda f, y: f, "sum", "any")
+
+
+BAD = {"logistic": np.array([0.0, 1.0, 1.0, 0.0]), "hinge": np.array([0.0, 1.0, 1.0, 0.0]), "softmax": 5.0 * HOT}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_every_function_with_a_loss_refuses_them(name, tmp_path):
+    y, k = BAD[name], np.eye(4)
+    data, outputs = lz.Dataset(k, y), 1 if y.ndim == 1 else y.shape[1]
+    network, options = lz.TwoLayer(width=8, outputs=outputs), {"learning_rate": 0.1, "loss": name}
+    calls = [
+        lambda: lz.kernel_descent(k, y, steps=2, **options),
+        lambda: lz.kernel_flow(k, y, times=[1.0], loss=name),
+        lambda: lz.train(network, data, jax.random.key(0), 2, **options),
+        lambda: lz.sweep(network, data, [8], 1, 2, out=tmp_path / "run", **options),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"^y(_train)? must .* for the {name} loss, got"):
+            call()
+    assert not (tmp_path / "run").exists()

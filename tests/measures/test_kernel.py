@@ -7,6 +7,7 @@ import pytest
 
 import lazynet as lz
 from lazynet.measures import current_kernel, kernel_distance, kernel_velocity, label_alignment
+from lazynet.training import member_key
 
 
 def test_distance_is_one_minus_the_cosine():
@@ -71,3 +72,18 @@ def test_descent_with_the_kernel_at_step_t_is_training_of_the_network_linearized
     np.testing.assert_allclose(continued.snapshots.train_prediction, trajectory.train, atol=1e-9)
     assert np.abs(trajectory.train[-1] - f).max() > 0.05
     assert jnp.isfinite(continued.snapshots.train_loss.values).all()
+
+
+@pytest.mark.parametrize(("axis", "values"), [("output_scale", [0.1, 10.0]), ("activation", ["relu", "tanh"])])
+def test_a_kernel_recorded_in_a_sweep_is_that_of_the_network_at_its_point(axis, values):
+    x = np.random.default_rng(0).normal(size=(8, 6))
+    data, network = lz.Dataset(x, np.sign(x[:, 0])), lz.TwoLayer(width=8, symmetric=False)
+    measure = lz.Measure(predictions=False, own={"kernel": current_kernel})
+    options = {"learning_rate": 1e-3, "measure": measure, "axes": {axis: values}, "progress": False}
+    result = lz.sweep(network, data, [16, 32], 2, 1, **options)
+    for width in (16, 32):
+        for value in values:
+            one = network.clone(width=width, **{axis: value})
+            start = lz.train(one, data, member_key(width, 1), 1, learning_rate=1e-3).variables_0
+            recorded = result.kernel.sel(width=width, seed=1, step=0, **{axis: value})
+            np.testing.assert_allclose(recorded, lz.empirical_ntk(one, start, x), rtol=1e-4, atol=1e-5)

@@ -150,3 +150,66 @@ def test_effective_rank():
     assert measures.effective_rank(10 * p) == pytest.approx(np.prod(p**-p))
     assert measures.effective_rank(np.array([5.0])) == 1
     assert np.isnan(measures.effective_rank(np.zeros(3)))
+
+
+def test_an_unknown_prediction_is_neither_right_nor_wrong():
+    y, f = np.array([1.0, -1.0]), np.array([[0.5, -0.5], [np.nan, -0.5], [np.inf, np.inf]])
+    np.testing.assert_array_equal(measures.zero_one_error(f, y), [0.0, np.nan, np.nan])
+    wide = np.eye(3)[None].repeat(2, axis=0)
+    wide[1, 2, 0] = np.nan
+    np.testing.assert_array_equal(measures.zero_one_error(wide, np.eye(3) - 1 / 3), [0.0, np.nan])
+
+
+E = 1e-9
+SMALL = {
+    # Each value differs from that of float32, which knows no number between 1 and 1 + 1e-7.
+    "displacement": (lambda: measures.displacement({"w": np.array([1 + E])}, {"w": np.array([1.0])}), E),
+    "parameter_norm": (lambda: measures.parameter_norm([np.array([1 + E])]) - 1, E),
+    "array_norms": (lambda: measures.array_norms([np.array([1 + E])])[0] - 1, E),
+    "array_displacements": (lambda: measures.array_displacements([np.array([1 + E])], [np.array([1.0])])[0], E),
+    "max_neuron_displacement": (lambda: measures.max_neuron_displacement(np.array([[1 + E]]), np.array([[1.0]])), E),
+    "activation_flips": (lambda: measures.activation_flips(*flipped()), 1.0),
+    "coupled_neurons": (lambda: measures.coupled_neurons(*flipped()), 0.0),
+    "sign_changes": (lambda: measures.sign_changes([np.array([1e-60])], [np.array([-1e-60])]), 1.0),
+    "relative_distance": (lambda: measures.relative_distance(np.array([[1 + E]]), np.array([[1.0]])), E),
+    "kernel_distance": (lambda: measures.kernel_distance(np.diag([1.0, 1 + E]), np.eye(2)), E**2 / 8),
+    "kernel_velocity": (lambda: measures.kernel_velocity(turning(), np.arange(2.0))[0], E**2 / 8),
+    "label_alignment": (lambda: 1 - measures.label_alignment(np.ones((1, 1)), np.array([1 + E])), 0.0),
+    "sharpness": (lambda: measures.sharpness(lambda w: w, np.array([1.0])) - 1, 0.0),
+    "sharpness of small outputs": (lambda: measures.sharpness(lambda w: (1 + E) * w, np.array([1.0])) - 1, 2 * E),
+    "taylor_gap": (
+        lambda: measures.taylor_gap(Square(), {"params": 1 + 1e-6}, {"params": 1.0}, np.ones((1, 1))),
+        1e-12,
+    ),
+    "singular_values": (lambda: measures.singular_values(np.diag([1 + E, 1.0]))[0] - 1, E),
+}
+
+
+class Square:
+    def apply(self, variables, x):
+        return variables["params"] ** 2 * x[:, 0]
+
+
+def turning():
+    """Return two kernels that differ by less than float32 can tell."""
+    return np.stack([np.diag([1.0, 1 + E]), np.eye(2)])
+
+
+def flipped():
+    """Return weights, initial weights and an input that differ in a pre-activation by less than float32 can tell."""
+    return np.array([[1 + E, -1.0]]), np.array([[1 - E, -1.0]]), np.array([[1.0, 1.0]])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_float64_is_kept(name):
+    compute, expected = SMALL[name]
+    assert float(np.asarray(compute())) == pytest.approx(expected, rel=1e-4, abs=1e-15 if expected == 0 else 0)
+
+
+def test_all_measures_of_arrays_are_among_them():
+    tested = {name.partition(" ")[0] for name in SMALL}
+    other = {"zero_one_error", "rms", "residual_modes", "effective_rank", "leading_values", "current_kernel"}
+    functions = {name for name in measures.__all__ if name.islower() and callable(getattr(measures, name))}
+    catalog = {"catalog", "check_schema", "label_result", "reference", "register_quantity", "registered"}
+    catalog |= {"settings_by_width", "unregister_quantity", "reserved_names"}
+    assert functions - other - catalog <= tested

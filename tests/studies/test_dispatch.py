@@ -54,7 +54,7 @@ def test_every_result_states_its_kind_and_is_labeled_drawn_and_judged_by_it(kind
         xr.testing.assert_identical(back.load().drop_attrs(deep=False), result.drop_attrs(deep=False))
         lz.plot(back).savefig(io.BytesIO())
     if kind == "sweep":
-        assert lz.verify(result).rows
+        assert lz.verify(result).levels
         return
     with pytest.raises(ValueError, match=r"^result must be of a kind that has a verdict \(sweep\)"):
         lz.verify(result)

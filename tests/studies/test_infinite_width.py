@@ -154,3 +154,14 @@ def test_a_study_in_shards_has_all_its_work_in_one_of_them(data, tmp_path):
     xr.testing.assert_identical(
         merged.drop_attrs(), lz.infinite_width(lz.TwoLayer(width=2), data, **options).drop_attrs()
     )
+
+
+def test_a_rate_above_the_stability_limit_is_told_and_overflowed_predictions_have_no_error(data):
+    network = lz.TwoLayer(width=2)
+    limit = 2 / np.linalg.eigvalsh(lz.analytic_kernel(network)(data.x_train))[-1]
+    with pytest.warns(UserWarning, match=rf"^learning_rate is .*, above 2 / lambda_max = {limit:.5g}"):
+        result = lz.infinite_width(network, data, steps=100_000, learning_rate=2 * limit, snapshots=20)
+    last = result.isel(step=-1)
+    assert np.isnan(last.train_error).all()
+    assert np.isnan(last.test_error)
+    assert np.isfinite(result.train_error.isel(step=1)).all()

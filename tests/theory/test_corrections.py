@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import lazynet as lz
+from lazynet.studies.sweep._table import corrections_text
 from lazynet.theory import Fit, fit_correction, fit_exponent, seeds_needed
 
 WIDTHS = np.array([64, 128, 256, 512, 1024, 2048, 4096])
@@ -15,44 +17,61 @@ def synthetic(p=-0.5, b=-3.0, q=0.5, noise=0.0, seeds=8, seed=0):
     return values[:, None] * np.exp(noise * random)
 
 
-@pytest.mark.parametrize(("b", "q"), [(-3.0, 0.5), (5.0, 0.5), (0.0, 0.5), (30.0, 1.0)])
+@pytest.mark.parametrize(("b", "q"), [(-3.0, 0.5), (5.0, 0.5), (0.0, 0.5), (30.0, 1.0), (-7.5, 0.5), (100.0, 0.5)])
 def test_the_exponent_under_a_correction_is_recovered(b, q):
     fit = fit_correction(WIDTHS, synthetic(b=b, q=q), power=q)
-    assert fit.exponent == pytest.approx(-0.5, abs=0.01)
-    assert fit.amplitude == pytest.approx(2.0, rel=0.1)
-    assert fit.correction == pytest.approx(b, abs=0.05 * max(1, abs(b)))
-    assert fit.at(300.0) == pytest.approx(2 * 300**-0.5 * (1 + b * 300**-q), rel=1e-2)
+    assert fit.exponent == pytest.approx(-0.5, abs=1e-6)
+    assert fit.amplitude == pytest.approx(2.0, rel=1e-4)
+    assert fit.correction == pytest.approx(b, abs=1e-4 * max(1, abs(b)))
+    assert fit.at(300.0) == pytest.approx(2 * 300**-0.5 * (1 + b * 300**-q), rel=1e-6)
+    assert (fit.low, fit.high) == pytest.approx((fit.exponent,) * 2, abs=1e-9)
     if b:
         assert abs(fit_exponent(WIDTHS, synthetic(b=b, q=q)).exponent + 0.5) > 0.05
 
 
 def test_the_power_of_the_correction_is_recovered():
     fit = fit_correction(WIDTHS, synthetic(b=60.0, q=1.0), power=None)
-    assert fit.power == 1.0
-    assert fit.exponent == pytest.approx(-0.5, abs=0.02)
+    assert fit.power == pytest.approx(1.0, abs=1e-3)
+    assert fit.exponent == pytest.approx(-0.5, abs=1e-3)
 
 
 def test_intervals_contain_the_exponent():
-    """At least 24 of 30 intervals with 16 seeds must; with fewer seeds, bootstrap intervals are too narrow."""
-    inside = 0
-    for trial in range(30):
-        fit = fit_correction(WIDTHS, synthetic(noise=0.1, seeds=16, seed=trial))
-        inside += fit.low <= -0.5 <= fit.high
-    assert inside >= 24
+    """At least 51 of 60 intervals must, whatever the number of seeds."""
+    for seeds in (3, 16):
+        fits = [fit_correction(WIDTHS, synthetic(noise=0.05, seeds=seeds, seed=trial)) for trial in range(60)]
+        assert sum(fit.low <= -0.5 <= fit.high for fit in fits) >= 51
 
 
-def test_the_interval_has_tails_of_two_and_a_half_percent():
-    """One of three seeds is larger at the largest width. A bootstrap sample repeats it 3 times with probability 1/27.
+def test_the_correction_does_not_hide_behind_noise():
+    """With noise of 0.5%, the interval contains -1/2, or says that the exponent is not determined, for at most two."""
+    fits = [fit_correction(WIDTHS, synthetic(b=b, noise=0.005, seed=2)) for b in (-7.0, -2.0, 0.0, 5.0, 20.0, 100.0)]
+    assert all(fit.low <= -0.5 <= fit.high for fit in fits)
+    assert sum(np.isinf(fit.low) for fit in fits) <= 2
 
-    This is more than 2.5% and less than 5%, so a 95% interval reaches to samples of 3 repetitions, and a 90% interval
-    only to samples of 2. The other end, without the larger seed, has probability 8/27.
-    """
-    values = synthetic(seeds=3)
-    values[-1, 0] *= 1.05
-    fit = fit_correction(WIDTHS, values)
-    ends = [fit_correction(WIDTHS, values[:, [i]]).exponent for i in (1, 0)]
-    assert ends[0] < fit.exponent < ends[1]
-    assert [fit.low, fit.high] == pytest.approx(ends, abs=1e-9)
+
+def test_a_short_interval_is_that_of_the_linearized_fit():
+    """For little noise, from derivatives by finite differences and the variances of the means."""
+    values = synthetic(b=5.0, noise=1e-4)
+    fit, logs, steps = fit_correction(WIDTHS, values), np.log(values), 1e-4
+
+    def model(p, log_a, b):
+        return log_a + p * np.log(WIDTHS) + np.log1p(b * WIDTHS**-0.5)
+
+    at = np.array([fit.exponent, np.log(fit.amplitude), fit.correction])
+    jacobian = np.stack([(model(*(at + e)) - model(*(at - e))) / (2 * steps) for e in steps * np.eye(3)], axis=1)
+    parts = np.linalg.pinv(jacobian)[0] ** 2 * logs.var(axis=1, ddof=1) / logs.shape[1]
+    degrees = parts.sum() ** 2 / np.sum(parts**2 / (logs.shape[1] - 1))
+    half = scipy.stats.t.ppf(0.975, degrees) * np.sqrt(parts.sum())
+    np.testing.assert_allclose([fit.exponent - fit.low, fit.high - fit.exponent], half, rtol=0.01)
+
+
+def test_means_that_do_not_determine_the_exponent_say_so():
+    fit = fit_correction(WIDTHS[:4], synthetic(noise=0.5, seeds=3)[:4])
+    assert (fit.low, fit.high) == (-np.inf, np.inf)
+    with pytest.raises(ValueError, match=r"^fit must have a bounded confidence interval, got \[-inf, inf\]"):
+        seeds_needed(fit, 3, 0.1)
+    [row] = corrections_text({"displacement": fit}, 3, 0.1)[-1:]
+    assert "not determined" in row
 
 
 def test_a_fit_that_is_impossible_is_nan():
@@ -71,7 +90,7 @@ def test_the_number_of_seeds_for_an_interval():
     assert seeds_needed(many, 128, half_width) == 128
     with pytest.raises(ValueError, match=r"^half_width must be positive"):
         seeds_needed(few, 8, 0.0)
-    with pytest.raises(ValueError, match=r"^fit must have a confidence interval"):
+    with pytest.raises(ValueError, match=r"^fit must have a bounded confidence interval"):
         seeds_needed(Fit(-0.5, np.nan, np.nan, -0.5), 1, 0.1)
 
 

@@ -11,10 +11,12 @@ from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import check_count, is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
 from lazynet.networks import GivenNetwork
+from lazynet.programs import entry
 from lazynet.studies.infinite_width._study import InfiniteWidth
 from lazynet.typing import MaybeNone, Result
 
 
+@entry
 def infinite_width(
     network: GivenNetwork,
     data: Dataset,

@@ -13,7 +13,7 @@ import numpy as np
 from lazynet.data import Dataset, label_noise
 from lazynet.dynamics import kernel_descent
 from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance, result_files
-from lazynet.experiment import CellCheckpoint, as_json, fingerprint, limit_settings
+from lazynet.experiment import DIVERGENCE, CellCheckpoint, as_json, fingerprint, limit_settings
 from lazynet.kernels import CrossOperator, KernelOperator, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import label_result, zero_one_error
 from lazynet.networks import Network
@@ -151,6 +151,7 @@ class InfiniteWidth:
         }
 
 
+@DIVERGENCE
 def _scores(data: Dataset, random: np.ndarray, train: Any, test: Any, step: np.ndarray) -> Arrays:
     """Return the losses and error rates for the predictions.
 
@@ -190,6 +191,12 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
     inverse, predictions = cells
     if inverse["singular"]:
         warnings.warn("The kernel is singular to working precision, so the complexity is NaN.", stacklevel=2)
+    rate, limit = float(predictions["learning_rate"]), 2 / float(predictions["lambda_max"])
+    if rate > limit:
+        warnings.warn(
+            f"learning_rate is {rate:.6g}, above 2 / lambda_max = {limit:.6g}, so kernel descent diverges.",
+            stacklevel=2,
+        )
     dims = {"train": ("labels", "step"), "test": ("step",)}
     table = {
         f"{part}_{score}": (dims[part], predictions[f"{part}_{score}"])

@@ -24,6 +24,7 @@ from lazynet.experiment import (
 )
 from lazynet.measures import label_result
 from lazynet.networks import Centered, GivenNetwork, Network, Scale, check_members_differ, check_network, traits
+from lazynet.programs import entry
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
     bracket,
@@ -56,6 +57,7 @@ FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "
 Round = dict[int, tuple[float, np.ndarray]]
 
 
+@entry
 def laziness_map(
     network: GivenNetwork,
     data: Dataset,

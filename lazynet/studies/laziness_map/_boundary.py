@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from lazynet.theory._exponents import ROUNDING, Scaling, layer_exponents, predicted_exponents
-from lazynet.theory._fits import RESAMPLES, Fit, interval
+from lazynet.theory._fits import Fit, half_width, slope_weights
 
 # Number of values of the control parameter at which curves are compared.
 COMPARED = 64
@@ -69,8 +69,7 @@ def fit_boundary(
     """Find the scale at which the change, averaged over seeds, equals a given level, and fit a power law in the width.
 
     The scale is found separately for each width. The log of the mean is interpolated linearly in the log of
-    the scale. Intervals range from the 2.5th to the 97.5th percentile over bootstrap samples of the seeds, which are
-    drawn independently for each width.
+    the scale. Intervals come from the spread over seeds, separately at each width, as in `lazynet.theory.fit_exponent`.
 
     Args:
         widths: Widths in ascending order, shape (w,).
@@ -78,22 +77,11 @@ def fit_boundary(
         changes: Change at each width, scale and seed, with NaN for missing values.
         level: Target level of the change, positive.
     """
-    random = np.random.default_rng(0)
-    logs = np.array(
-        [_crossing(s, mean_of_most(change[:, None, :]), level)[0] for s, change in zip(scales, changes, strict=True)]
-    )
-    drawn = np.stack(
-        [
-            _crossing(
-                s, mean_of_most(change[:, random.integers(change.shape[1], size=(RESAMPLES, change.shape[1]))]), level
-            )
-            for s, change in zip(scales, changes, strict=True)
-        ]
-    )
-    lows, highs = interval(drawn)
-    one_seed = np.array([change.shape[1] < 2 for change in changes])
-    lows, highs = (np.where(np.isnan(logs) | one_seed, np.nan, end) for end in (lows, highs))
-    return Boundary(np.exp(logs), np.exp(lows), np.exp(highs), _fit(np.asarray(widths, float), logs, drawn, one_seed))
+    found = [_crossing(s, change, level) for s, change in zip(scales, changes, strict=True)]
+    logs, variances, degrees = (np.array(column) for column in zip(*found, strict=True))
+    half = np.array([half_width(np.ones(1), v[None], d[None]) for v, d in zip(variances, degrees, strict=True)])
+    fit = _fit(np.asarray(widths, float), logs, variances, degrees)
+    return Boundary(np.exp(logs), np.exp(logs - half), np.exp(logs + half), fit)
 
 
 def collapse_spread(
@@ -179,39 +167,50 @@ def why_steeper(settings: dict[str, Any]) -> str:
     )
 
 
-def _crossing(scales: np.ndarray, means: np.ndarray, level: float) -> np.ndarray:
-    """Return the log of the scale at which each column of `means` falls below the level, or NaN if it never does.
+def _crossing(scales: np.ndarray, change: np.ndarray, level: float) -> tuple[float, float, float]:
+    """Return the log of the scale at which the mean falls below the level, its variance, and its degrees of freedom.
 
-    The shape of `means` is (a, draws).
+    The log of the scale is NaN if the mean never falls below the level. The variance is NaN if there are fewer than two
+    seeds.
+
+    Args:
+        scales: Scales in ascending order, shape (a,).
+        change: Change at each scale and seed, shape (a, s).
+        level: Level of the change.
     """
-    logs = np.full(means.shape[1], np.nan)
-    # Columns without NaN are interpolated together for speed, because there are thousands of draws.
-    complete = np.isfinite(means).all(axis=0)
-    falls = (means[:-1] >= level) & (means[1:] < level) & complete & (means[-1] < level)
-    at = np.flatnonzero(falls.any(axis=0))
-    lower = len(scales) - 2 - np.argmax(falls[::-1, at], axis=0)
-    x, y = np.log(scales), np.log(np.where(means > 0, means, np.finfo(float).tiny))
-    share = (y[lower, at] - np.log(level)) / (y[lower, at] - y[lower + 1, at])
-    logs[at] = x[lower] + share * (x[lower + 1] - x[lower])
-    for i in np.flatnonzero(~complete):
-        between = bracket(scales, means[:, i], level)
-        if between is not None:
-            ends = np.searchsorted(scales, between)
-            # np.interp requires ascending values, but the changes are in descending order.
-            logs[i] = np.interp(-np.log(level), -y[ends, i], np.log(between))
-    return logs
+    means = mean_of_most(change)
+    between = bracket(scales, means, level)
+    if between is None:
+        return np.nan, np.nan, np.nan
+    at = np.searchsorted(scales, between)
+    values, finite = change[at], np.isfinite(change[at])
+    # A change of zero has no logarithm.
+    y = np.log(np.maximum(means[at], np.finfo(float).tiny))
+    rise, run = y[0] - y[1], np.log(between[1] / between[0])
+    log = np.log(between[0]) + run * (y[0] - np.log(level)) / rise
+    # The delta method: what each seed contributes to the log of the scale, through both means.
+    slopes = run * np.array([np.log(level) - y[1], y[0] - np.log(level)]) / rise**2
+    relative = np.where(finite, values / np.exp(y)[:, None] - 1, 0) / finite.mean(axis=1, keepdims=True)
+    contributions, count = slopes @ relative, min(finite.sum(axis=1))
+    if count < 2:
+        return float(log), np.nan, np.nan
+    return float(log), float(np.sum(contributions**2) / len(contributions) / (count - 1)), float(count - 1)
 
 
-def _fit(widths: np.ndarray, boundary: np.ndarray, drawn: np.ndarray, one_seed: np.ndarray) -> Fit:
-    """Fit the slope of the log boundary against the log width, with an interval from bootstrap samples.
+def _fit(widths: np.ndarray, boundary: np.ndarray, variances: np.ndarray, degrees: np.ndarray) -> Fit:
+    """Fit the slope of the log boundary against the log width.
 
-    The shape of `boundary` is (w,), and the shape of `drawn` is (w, draws).
+    Args:
+        widths: Widths, shape (w,).
+        boundary: Log of the boundary at each width, or NaN, shape (w,).
+        variances: Variance of each log, or NaN, shape (w,).
+        degrees: Degrees of freedom of each variance, or NaN, shape (w,).
     """
     finite = np.isfinite(boundary)
     if finite.sum() < 2:
         return Fit(np.nan, np.nan, np.nan, np.nan)
-    logs = np.log(widths[finite])
-    x = (logs - logs.mean()) / np.sum((logs - logs.mean()) ** 2)
-    local = (boundary[finite][-1] - boundary[finite][-2]) / (logs[-1] - logs[-2])
-    low, high = (np.nan, np.nan) if one_seed.any() else interval(x @ drawn[finite])
-    return Fit(float(x @ boundary[finite]), float(low), float(high), float(local))
+    weights = slope_weights(widths[finite])
+    exponent = float(weights @ boundary[finite])
+    local = float(slope_weights(widths[finite][-2:]) @ boundary[finite][-2:])
+    half = float(half_width(weights, variances[finite], degrees[finite]))
+    return Fit(exponent, exponent - half, exponent + half, local)

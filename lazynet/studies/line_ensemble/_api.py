@@ -8,15 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from lazynet.arrays import float64_array
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.networks import GivenNetwork, Scale
+from lazynet.programs import entry
 from lazynet.studies.line_ensemble._study import LineEnsemble
 from lazynet.typing import MaybeNone, Result
 
 
 @DIVERGENCE
+@entry
 def line_ensemble(
     network: GivenNetwork,
     data: Dataset,
@@ -103,7 +106,7 @@ def line_ensemble(
 def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the inputs on the line and their coordinates."""
     try:
-        rows, coordinates = np.asarray(ends, np.float64), np.asarray(places, np.float64)
+        rows, coordinates = float64_array("ends", ends), float64_array("places", places)
     except (TypeError, ValueError):
         raise ValueError(f"ends and places must contain only numbers, got ends = {ends!r}.") from None
     if rows.shape != (2, data.dim) or not np.isfinite(rows).all():

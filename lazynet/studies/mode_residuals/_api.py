@@ -17,6 +17,7 @@ from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec,
 from lazynet.kernels import Spectrum, analytic_kernel, check_kernel, check_targets, check_tolerance, spectrum
 from lazynet.measures import label_result
 from lazynet.networks import Scale
+from lazynet.programs import entry
 from lazynet.studies.mode_residuals._modes import compare_modes
 from lazynet.studies.mode_residuals._study import KIND, TABLE, ModeResiduals
 from lazynet.studies.train import Run
@@ -24,6 +25,7 @@ from lazynet.typing import MaybeNone, Result, SquareKernel, Targets
 
 
 @singledispatch
+@entry
 @DIVERGENCE
 def mode_residuals(
     network: Any,
@@ -128,7 +130,8 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         tolerance: Maximum gap at which a mode still counts as following the kernel.
 
     Returns:
-        The result of `mode_residuals` without the dimensions `width` and `seed`.
+        The result of `mode_residuals` without the dimensions `width` and `seed`, up to the step at which the network
+        stopped.
 
     Raises:
         ValueError: If the run was not trained by plain gradient descent, if shapes do not match, if the kernel is not a
@@ -143,13 +146,17 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
             f"{settings['optimizer']} and the {settings['loss']} loss with batch_size={settings['batch_size']}."
         )
     check_tolerance(tolerance)
-    u = run.snapshots.train_prediction.values.astype(np.float64)
+    # A network that stopped early keeps its last predictions, but the kernel's prediction goes on.
+    snapshots = run.snapshots
+    if run.status == "stopped":
+        snapshots = snapshots.sel(step=slice(None, int(snapshots.stopped_step)))
+    u = snapshots.train_prediction.values.astype(np.float64)
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
         raise ValueError(f"y must have the same shape as the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
-    steps = run.snapshots.step.values
+    steps = snapshots.step.values
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)
     table: dict[str, Any] = {name: (TABLE[name][: values.ndim], values) for name, values in arrays.items()}
     table["eigenvalue"] = ("mode", k.values[::-1])

@@ -11,11 +11,13 @@ from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import Measure, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.losses import Loss
 from lazynet.networks import GivenNetwork, Scale
+from lazynet.programs import entry
 from lazynet.studies.sweep._study import SweepStudy
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import MaybeNone, Result
 
 
+@entry
 def sweep(
     network: GivenNetwork,
     data: Dataset,

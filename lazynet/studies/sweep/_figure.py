@@ -78,9 +78,9 @@ def _finding(result: Result, verdict: Verdict) -> str:
     """Return the figure's title, which says how many predictions hold and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
-    names = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
-    tally = ", ".join(f"{number} {names[status]}" for status, number in count.items() if number)
-    lost = f"; {verdict.diverged} members diverged" if verdict.diverged else ""
+    names = {"holds": "hold" if verdict.lazy_limit else "scale as in a limit that is not lazy", "fails": "fail"}
+    tally = ", ".join(f"{number} {names.get(status, status)}" for status, number in count.items() if number)
+    lost = f"; {len(verdict.diverged)} members diverged" if verdict.diverged else ""
     name = next(name for name in CHANGES if name in verdict.levels)
     moved = f"{verdict.levels[name]:.1%} {CHANGES[name]} at width {verdict.widths[-1]}"
     return (
@@ -170,8 +170,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         name, line = (f"{label} gap", "dashdot") if quantity.gap else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
-        # An interval may be infinite if resampled means are zero.
-        low, high = np.where(np.isfinite(ends), ends, np.nan).T
+        low, high = ends.T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
         axes.axhline(exponent, color="black", **THEORY)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lazynet.studies.sweep._points import settings_of
+from lazynet.studies.sweep._points import settings_of, while_training
 from lazynet.theory._fits import Status
 from lazynet.typing import DataArray, Result
 
@@ -56,13 +56,14 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     outputs.
     """
     moving = result.isel(step=slice(1, None))
+    trained = while_training(moving)
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
         wide = moving.sel(width=result.width >= SMALLEST_WIDTH)
         expected = wide.linearized_displacement
         expected = expected.mean("seed") if "seed" in expected.dims else expected
         yield _compare(
             f"displacement <= {DISPLACEMENT_FACTOR} linearized_displacement (widths >= {SMALLEST_WIDTH})",
-            wide.displacement.mean("seed"),
+            wide.displacement.where(trained).mean("seed", skipna=False),
             DISPLACEMENT_FACTOR * expected,
         )
     for bound, name in (
@@ -70,7 +71,7 @@ def inequalities(result: Result) -> Iterator[Inequality]:
         ("path_bound", "max_neuron_displacement <= path bound on its own residuals"),
     ):
         if bound in result:
-            yield _compare(name, moving.max_neuron_displacement, moving[bound])
+            yield _compare(name, moving.max_neuron_displacement.where(trained), moving[bound])
 
 
 def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:

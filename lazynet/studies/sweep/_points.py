@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lazynet.measures import catalog
-from lazynet.typing import Result
+from lazynet.typing import DataArray, Result
 
 
 def axes_of(result: Result) -> list[str]:
@@ -16,12 +16,48 @@ def axes_of(result: Result) -> list[str]:
     return [name for name in json.loads(result.attrs["settings"]).get("axes", {}) if name in result.dims]
 
 
-def at_one_point(result: Result) -> Result:
-    """Check that a result has a single point, and drop the variables that are undefined there.
+def ordered(result: Result) -> Result:
+    """Return a result with widths, seeds and steps as dimensions in ascending order.
+
+    Results that were selected from or joined with xarray may lack a dimension or have another order.
 
     Raises:
-        ValueError: If the result has axes other than width and seed. A width exponent can be fitted only at a
-            single point.
+        ValueError: If a coordinate is missing, or if a width or seed occurs twice.
+    """
+    for name in ("width", "seed", "step"):
+        if name not in result.coords:
+            raise ValueError(f"result must have the coordinates width, seed and step, got a result without {name}.")
+        if name not in result.dims:
+            lacking = [
+                variable
+                for variable in result.data_vars
+                if variable in catalog() and name in catalog()[str(variable)].dims
+            ]
+            result = result.drop_vars(lacking).drop_vars(name).merge(result[lacking].expand_dims(name))
+        values = result[name].values
+        if len(np.unique(values)) < len(values):
+            raise ValueError(f"result must have each {name} once, got {values.tolist()}.")
+        if (np.diff(values) < 0).any():
+            result = result.sortby(name)
+    return result
+
+
+def while_training(result: Result) -> DataArray:
+    """Return whether each member was still training at each snapshot, with the dimensions width, seed and step.
+
+    A member that stopped keeps its last values, but what is predicted for it goes on.
+    """
+    if "stopped_step" not in result:
+        return result.step >= 0
+    return result.step <= result.stopped_step
+
+
+def at_one_point(result: Result) -> Result:
+    """Check that a result has a single point, order it, and drop the variables that are undefined at this point.
+
+    Raises:
+        ValueError: If the result has axes other than width and seed, because a width exponent can be fitted only at a
+            single point, or if a coordinate is missing or has duplicate values.
     """
     axes = axes_of(result)
     if axes:
@@ -30,6 +66,7 @@ def at_one_point(result: Result) -> Result:
             f"result must have no axes other than width and seed, got {', '.join(axes)}. Select one point, for example "
             f"with result.sel({values})."
         )
+    result = ordered(result)
     # Kernel descent describes only full-batch training. Its variables are NaN at other batch sizes in the same sweep.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
         absent = [name for name, quantity in catalog().items() if quantity.full_batch]

@@ -34,6 +34,8 @@ class Row:
         status: "holds", "fails" or "undecided".
         last_step_held: Last step up to which the row holds at every snapshot, or None if no step qualifies.
         by_step: The fit at each snapshot.
+        bends: Whether the slope falls with the width by more than its 95% interval, so that an "at most" prediction may
+            hold at larger widths.
     """
 
     quantity: str
@@ -48,10 +50,11 @@ class Row:
     status: Status
     last_step_held: int | None
     by_step: tuple[StepFit, ...]
+    bends: bool = False
 
     @property
     def note(self) -> str:
-        """A note on the local exponent if an "at most" prediction fails, or an empty string otherwise."""
-        if self.relation == "equal" or self.status != "fails":
+        """A note on the local exponent if an "at most" prediction fails but the slope bends towards it, or ""."""
+        if self.relation == "equal" or self.status != "fails" or not self.bends:
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

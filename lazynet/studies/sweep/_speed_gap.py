@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lazynet.studies.sweep._points import ordered, while_training
 from lazynet.typing import DataArray, Result
 
 
@@ -12,6 +13,8 @@ def speed_gap(result: Result) -> DataArray:
     | ||y - u(k)|| - sqrt(sum_i (1 - eta lambda_i)^2k (v_i'(y - u(0)))^2) |. The square root equals sqrt(2 L), where L
     is the loss that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
     symmetric.
+
+    A network that stopped early counts until it stopped. The deviation of a network that diverged is NaN.
 
     Args:
         result: Result of `lazynet.sweep` with plain full-batch gradient descent on the squared loss.
@@ -34,5 +37,8 @@ def speed_gap(result: Result) -> DataArray:
             "result must contain the variable kernel_train_loss, got a sweep without it. To include this variable, "
             "train with plain full-batch sgd on the squared loss."
         )
-    predicted = np.sqrt(2 * result.kernel_train_loss)
-    return abs(result.residual_norm - predicted).max("step").transpose("width", "seed", ...)
+    result = ordered(result)
+    gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
+    # After a network has stopped, only the prediction goes on.
+    gap = gap.where(while_training(result) | gap.isnull(), 0.0)
+    return gap.max("step", skipna=False).transpose("width", "seed", ...)

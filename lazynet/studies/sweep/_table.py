@@ -7,17 +7,39 @@ from lazynet.studies.sweep._inequalities import Inequality
 from lazynet.studies.sweep._rows import Row
 from lazynet.theory._corrections import Correction, seeds_needed
 
+# Names of the status of a row if the predicted limit is not lazy, because a network in which everything scales as
+# predicted then still learns features.
+NOT_LAZY = {"holds": "scales as predicted", "fails": "does not", "undecided": "undecided"}
+# With so few seeds or widths, intervals are wide, and a row rarely holds.
+WEAK = 2
 
-def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band: float, diverged: int) -> list[str]:
+
+def exponents_text(
+    rows: Sequence[Row],
+    widths: Sequence[int],
+    seeds: int,
+    band: float,
+    diverged: Sequence[tuple[int, int]],
+    lazy_limit: bool,
+) -> list[str]:
     """Return the table of exponents as lines of text."""
+    if len(widths) < 2:
+        return [
+            f"Width {widths[0]}, {seeds} seeds: exponents need at least two widths",
+            *_diverged_text(diverged, seeds),
+        ]
     header = ("quantity", "predicted", "fitted", "95% interval", "taken at", "status", "at last step", "holds to step")
     lines = [f"Width exponents, {len(widths)} widths from {widths[0]} to {widths[-1]}, {seeds} seeds, band {band:g}"]
-    if diverged:
+    few = [f"{count} {name}" for name, count in (("widths", len(widths)), ("seeds", seeds)) if count <= WEAK]
+    if few:
+        lines.append(f"weak evidence: only {' and '.join(few)}")
+    lines += _diverged_text(diverged, len(widths) * seeds)
+    if rows and not lazy_limit:
         lines.append(
-            f"{diverged} of {len(widths) * seeds} members diverged; a row with a diverged member is undecided at best"
+            "theory predicts that these networks move at all widths: they are not lazy, however well they scale"
         )
     if rows:
-        heading, *table = _columns([header, *(_row(row) for row in rows)])
+        heading, *table = _columns([header, *(_row(row, lazy_limit) for row in rows)])
         lines.append(heading)
         for row, line in zip(rows, table, strict=True):
             lines += [line, f"  {row.note}"] if row.note else [line]
@@ -29,6 +51,17 @@ def exponents_text(rows: Sequence[Row], widths: Sequence[int], seeds: int, band:
     if len(rows) == 1:
         lines.append("no other exponent is predicted for this parametrization or optimizer")
     return lines
+
+
+def _diverged_text(diverged: Sequence[tuple[int, int]], members: int) -> list[str]:
+    if not diverged:
+        return []
+    named = ", ".join(f"width {width} seed {seed}" for width, seed in diverged[:6])
+    more = f" and {len(diverged) - 6} more" if len(diverged) > 6 else ""
+    return [
+        f"{len(diverged)} of {members} members diverged: {named}{more}",
+        "a row with a diverged member is undecided at best",
+    ]
 
 
 def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: float) -> list[str]:
@@ -61,19 +94,22 @@ def levels_text(levels: Mapping[str, float], width: int) -> list[str]:
     return ["", f"Levels at width {width} (gaps over the RMS of the targets)", *_columns(table)]
 
 
-def _row(row: Row) -> tuple[str, ...]:
+def _row(row: Row, lazy_limit: bool) -> tuple[str, ...]:
     sign = "" if row.relation == "equal" else "<= "
     held = "-" if row.last_step_held is None else str(row.last_step_held)
     # Rounding may produce a negative zero. Adding zero removes its sign.
     predicted = f"{sign}{round(row.predicted, 2) + 0.0:+.2f}"
     interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
     last = f"{row.by_step[-1].fitted:+.3f}" if row.by_step else "-"
-    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, row.status, last, held
+    status = row.status if lazy_limit else NOT_LAZY[row.status]
+    return row.quantity, predicted, f"{row.fitted:+.3f}", interval, row.reduction, status, last, held
 
 
 def _correction(name: str, fit: Correction, seeds: int, band: float) -> tuple[str, ...]:
     if math.isnan(fit.low):
         return name, f"{fit.exponent:+.3f}", "none", f"{fit.correction:+.3g}", "unknown"
+    if math.isinf(fit.low):
+        return name, f"{fit.exponent:+.3f}", "not determined", f"{fit.correction:+.3g}", "unknown"
     interval = f"[{fit.low:+.2f}, {fit.high:+.2f}]"
     needed = str(seeds_needed(fit, seeds, band))
     return name, f"{fit.exponent:+.3f}", interval, f"{fit.correction:+.3g}", needed

@@ -12,7 +12,7 @@ from lazynet.experiment import MemberStatus
 from lazynet.measures import Quantity, catalog, registered
 from lazynet.networks import LayerScaling
 from lazynet.studies.sweep._inequalities import Inequality, inequalities
-from lazynet.studies.sweep._points import at_one_point, points, settings_of
+from lazynet.studies.sweep._points import at_one_point, points, settings_of, while_training
 from lazynet.studies.sweep._rows import Row, StepFit
 from lazynet.studies.sweep._table import corrections_text, exponents_text, inequalities_text, levels_text
 from lazynet.theory import (
@@ -26,10 +26,12 @@ from lazynet.theory import (
     predicted_exponents,
 )
 from lazynet.theory._exponents import ROUNDING
-from lazynet.theory._fits import Status
+from lazynet.theory._fits import Status, bends_down
 from lazynet.typing import DataArray, Result
 
 BAND = 0.1
+# Quantities that vanish as the width grows if, and only if, wide networks are lazy.
+MOVING = ("kernel_drift", "relative_displacement")
 # The index of the snapshot that each reduction selects.
 STEPS = {"start": 0, "last": -1}
 
@@ -46,7 +48,7 @@ class Verdict:
         band: Half-width of the band around each predicted exponent.
         widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
-        diverged: Number of members that diverged. A row with a diverged member never holds.
+        diverged: Width and seed of each member that diverged. A row with a diverged member never holds.
         corrections: Exponent for each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
@@ -61,14 +63,20 @@ class Verdict:
     band: float
     widths: tuple[int, ...]
     seeds: int
-    diverged: int = 0
+    diverged: tuple[tuple[int, int], ...] = ()
     corrections: dict[str, Correction] | None = None
 
     @property
     def passed(self) -> bool:
-        """True unless an "equal" row or an inequality fails."""
+        """True unless an "equal" row or an inequality fails or a member diverged."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
-        return "fails" not in equal + [inequality.status for inequality in self.inequalities]
+        return not self.diverged and "fails" not in equal + [inequality.status for inequality in self.inequalities]
+
+    @property
+    def lazy_limit(self) -> bool:
+        """True if theory predicts that wide networks are lazy: that what moves in them vanishes as the width grows."""
+        moving = [row.predicted for row in self.rows if row.quantity in MOVING]
+        return all(exponent < -ROUNDING for exponent in moving)
 
     def row(self, quantity: str) -> Row:
         """Return the row for a quantity.
@@ -120,7 +128,7 @@ class Verdict:
 
     def __str__(self) -> str:
         """Return the tables of exponents, inequalities and levels."""
-        lines = exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged)
+        lines = exponents_text(self.rows, self.widths, self.seeds, self.band, self.diverged, self.lazy_limit)
         lines += corrections_text(self.corrections or {}, self.seeds, self.band)
         lines += inequalities_text(self.inequalities)
         return "\n".join(lines + levels_text(self.levels, self.widths[-1]))
@@ -131,15 +139,19 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     if not 0 < band < np.inf:
         raise ValueError(f"band must be positive and finite, got {band}.")
     result = at_one_point(result)
+    # A single width has no exponents, only levels.
     rows = tuple(
         _row(result, prediction, band)
-        for prediction in _predictions(result)
+        for prediction in (_predictions(result) if result.sizes["width"] > 1 else [])
         if prediction.quantity.partition("[")[0] in result
     )
     levels = dict(_levels(result))
     widths = tuple(map(int, result.width.values))
     fits = {row.quantity: _correction(result, row.quantity) for row in rows} if corrections else None
-    diverged = int((result.status == MemberStatus.DIVERGED).sum()) if "status" in result else 0
+    diverged: tuple[tuple[int, int], ...] = ()
+    if "status" in result:
+        lost = np.argwhere((result.status == MemberStatus.DIVERGED).transpose("width", "seed").values)
+        diverged = tuple((widths[i], int(result.seed.values[j])) for i, j in lost)
     return Verdict(rows, tuple(inequalities(result)), levels, band, widths, result.sizes["seed"], diverged, fits)
 
 
@@ -252,8 +264,10 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
     by_step: list[StepFit] = []
     held = None
     if "step" in values.dims:
+        # A member that has stopped no longer says anything about the step.
+        trained = values.where(while_training(result) | values.isnull())
         for step in result.step.values[1:]:
-            fit, status = judged(values.sel(step=step))
+            fit, status = judged(trained.sel(step=step))
             by_step.append(StepFit(int(step), fit.exponent, fit.low, fit.high, status))
         for snapshot in by_step:
             if snapshot.status != "holds":
@@ -273,6 +287,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
         status,
         held,
         tuple(by_step),
+        bends_down(widths, reduce_steps(values).transpose("width", "seed").values),
     )
 
 

@@ -23,6 +23,7 @@ from lazynet.experiment import (
 from lazynet.losses import Loss
 from lazynet.measures import label_result
 from lazynet.networks import GivenNetwork, Scale, at_width, check_network
+from lazynet.programs import entry
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result, Variables
 
@@ -52,6 +53,7 @@ class Run(NamedTuple):
     status: str
 
 
+@entry
 def train(
     network: GivenNetwork,
     data: Dataset,

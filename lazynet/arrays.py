@@ -1,0 +1,49 @@
+"""What an array argument may be: one place for all public functions."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def real_array(name: str, value: Any) -> np.ndarray:
+    """Convert an array-like argument to a NumPy array of real numbers, with its own dtype.
+
+    NumPy would fill in the masked entries of an array, drop the imaginary parts of complex numbers, and read dates,
+    text and booleans as numbers.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument, such as a list, a NumPy or JAX array, or an `xarray.DataArray`.
+
+    Returns:
+        A NumPy array of integers or floating-point numbers.
+
+    Raises:
+        ValueError: If the argument is masked, or is not an array of integers or floating-point numbers.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name} must be an array of real numbers, got a masked array. Remove or fill its masked entries."
+        )
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__} ({error}).") from error
+    # NumPy lacks the kinds of bfloat16 and the like.
+    if array.dtype.kind not in "iuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} must be an array of real numbers, got an array of {array.dtype}.")
+    return array
+
+
+def float64_array(name: str, value: Any) -> np.ndarray:
+    """Convert an array-like argument to a NumPy float64 array; see `real_array`.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+
+    Returns:
+        A NumPy float64 array.
+    """
+    return real_array(name, value).astype(np.float64, copy=False)

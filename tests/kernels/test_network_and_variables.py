@@ -1,0 +1,75 @@
+"""Kernels refuse variables of another network and networks whose rows see each other."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6)), jnp.float32)
+KEY = jax.random.key(0)
+
+
+class Flax(nn.Module):
+    width: int = 8
+    norm: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(self.width)(x)
+        # Statistics of the batch, without running averages, as an evaluation in training mode computes them.
+        x = (x - x.mean(axis=0, keepdims=True)) / (x.std(axis=0, keepdims=True) + 1e-3) if self.norm else x
+        return nn.Dense(1)(nn.tanh(x))[:, 0]
+
+
+def functions(width):
+    return lz.from_functions(
+        lambda key, x, width: {"w": jax.random.normal(key, (width, x.shape[1]))},
+        lambda params, x: jnp.tanh(x @ params["w"].T).sum(axis=1),
+        width=width,
+    )
+
+
+PAIRS = {
+    "width": (lz.TwoLayer(width=64), lz.TwoLayer(width=32), "shape (64, 6) at 'hidden'"),
+    "trained part": (lz.TwoLayer(width=64), lz.TwoLayer(width=64, train="both"), "no such array at 'readout'"),
+    "outputs": (lz.MLP(8, outputs=3), lz.MLP(8), "shape"),
+    "depth": (lz.MLP(8, depth=3), lz.MLP(8, depth=2), "shape"),
+    "flax": (Flax(8), Flax(16), "shape (8,) at 'Dense_0/bias'"),
+    "functions": (functions(8), functions(16), "shape (8, 6) at 'w'"),
+    "number of features": (lz.TwoLayer(width=64), None, "shape (64, 6) at 'hidden'"),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_variables_of_another_network_are_refused(pair):
+    network, other, message = PAIRS[pair]
+    variables = network.init(KEY, X[:, :5]) if other is None else other.init(KEY, X)
+    with pytest.raises(ValueError, match=r"^variables\['params'\] must have .* They are the variables of another") as e:
+        lz.empirical_ntk(network, variables, X)
+    assert message in str(e.value)
+    own = network.init(KEY, X)
+    assert lz.empirical_ntk(network, own, X).shape == (5, 5)
+
+
+BATCHED = {
+    "flax": Flax(norm=True),
+    "function": lambda variables, x: (x @ variables["params"]["w"]) - (x @ variables["params"]["w"]).mean(),
+}
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+def test_rows_that_see_each_other_are_refused(kind):
+    network = BATCHED[kind]
+    variables = network.init(KEY, X) if kind == "flax" else {"params": {"w": jnp.ones(6)}}
+    with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
+        lz.empirical_ntk(network, variables, X)
+    with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
+        lz.empirical_ntk(network, variables, X[:1], X[1:])
+
+
+def test_a_monte_carlo_kernel_refuses_them_too():
+    with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
+        lz.monte_carlo_kernel(Flax(norm=True), X, starts=2)
