@@ -1,4 +1,4 @@
-"""What an array argument may be: one place for all public functions."""
+"""Checks and conversions of array arguments, shared by all public functions."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def real_array(name: str, value: Any) -> np.ndarray:
-    """Convert an array-like argument to a NumPy array of real numbers, with its own dtype.
+    """Convert an array-like argument to a NumPy array of real numbers, keeping its dtype.
 
     NumPy would fill in the masked entries of an array, drop the imaginary parts of complex numbers, and read dates,
     text and booleans as numbers.
@@ -30,7 +30,7 @@ def real_array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__} ({error}).") from error
-    # NumPy lacks the kinds of bfloat16 and the like.
+    # NumPy has no kind code for bfloat16 and similar dtypes.
     if array.dtype.kind not in "iuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must be an array of real numbers, got an array of {array.dtype}.")
     return array

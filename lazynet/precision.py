@@ -40,8 +40,8 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 def keeps_float64(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function of arrays so that it computes in float64 whenever an argument is a NumPy float64 array.
 
-    JAX would cast such an array to float32 unless its 64-bit mode is on. The results are then NumPy arrays. Calls that
-    JAX traces, and calls without NumPy float64 arrays, are passed through.
+    JAX would cast such an array to float32 unless its 64-bit mode is on. Float64 results are NumPy arrays. Calls that
+    JAX traces, and calls without NumPy float64 arrays, are passed through unchanged.
     """
 
     @wraps(function)

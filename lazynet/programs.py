@@ -1,10 +1,10 @@
-"""Compile functions, release their programs, and trace anew in each public call what may have changed.
+"""Compile functions, release their programs, and retrace whatever may have changed in each public call.
 
-A function that is passed to JAX as a static argument is traced once and then found again by identity, so whatever it
+A function that is passed to JAX as a static argument is traced once and then looked up by identity, so whatever it
 reads from outside its arguments (an attribute, a dictionary, a global of a notebook, a module of a network) stays as it
 was at the first call. Public functions whose arguments contain such functions therefore run in a scope of their own,
-decorated with `entry`: within the scope every function is traced once, and the next call traces it again. A
-program whose lowered text has been compiled before is used again, so the price is a trace and a lowering.
+opened by the decorator `entry`: within it, every function is traced once, and the next call traces it again. A
+program whose lowered text has been compiled before is reused, so the only cost is tracing and lowering.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from typing import Any
 import jax
 import numpy as np
 
-# Parameters of public functions that may contain functions of the user.
+# Parameters of public functions that may contain the user's functions.
 PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes"})
-# Packages whose functions read nothing that changes.
+# Packages whose functions depend on nothing that can change.
 PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")
-# Generator of random numbers.
+# Random number generator.
 GENERATOR = "threefry2x32"
-# JAX's settings for a thread that programs depend on.
+# JAX's per-thread settings on which programs depend.
 CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device", "jax_threefry_partitionable")
-# Number of programs to keep for functions that are traced anew.
+# Number of programs to keep for functions that are retraced.
 KEPT = 64
 
 _functions: list["Compiled"] = []
 _programs: OrderedDict[Any, Any] = OrderedDict()
-# Whether a function of the user has been registered with the package, so that every call may use it.
+# The user's functions that have been registered with the package, so that every call may use them.
 _registered: list[Callable[..., Any]] = []
 _scope: ContextVar[dict["Compiled", "_Traced"] | None] = ContextVar("scope", default=None)
 
@@ -66,10 +66,10 @@ def release() -> None:
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a public function so that its results depend on its arguments, as they are at the call, alone.
+    """Decorate a public function so that its results depend only on its arguments, as they are when it is called.
 
-    The user's functions are traced again in each call; calls whose arguments contain only functions of this package and
-    of its libraries need not be. Random numbers come from the same generator, whatever JAX's settings are.
+    The user's functions are traced again in each call; those of this package and
+    of its libraries need not be. Random numbers come from the same generator, regardless of JAX's settings.
     """
     names = inspect.signature(function).parameters
 
@@ -101,7 +101,7 @@ def same_random_numbers() -> Iterator[None]:
 
 
 def register(function: Callable[..., Any]) -> None:
-    """Register a function of the user that calls of public functions use from now on.
+    """Register one of the user's functions, which public functions use from now on.
 
     Args:
         function: Function that is traced as part of a program.
@@ -143,7 +143,7 @@ def _is_known(value: Any) -> bool:
 
 
 class Compiled:
-    """A function compiled with `jax.jit`, which is traced anew in each scope of `entry`."""
+    """A function compiled with `jax.jit`, which is retraced in each scope of `entry`."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         """Compile the function; programs are made on demand."""
@@ -179,7 +179,7 @@ class _Traced:
     """A compiled function as it is traced within one scope."""
 
     def __init__(self, made: Compiled) -> None:
-        """Wrap the function anew, because JAX finds traces by the identity of the function."""
+        """Wrap the function again, because JAX looks up traces by the identity of the function."""
         self.programs: dict[Any, Any] = {}
         self._signature = inspect.signature(made.function)
         names = made.options.get("static_argnames", ())
@@ -189,6 +189,7 @@ class _Traced:
             return made.function(*args, **kwargs)
 
         again.__signature__ = self._signature  # type: ignore[attr-defined]
+        again.__name__ = made.function.__name__
         self._jitted = jax.jit(again, **made.options)
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
@@ -196,7 +197,7 @@ class _Traced:
         return self._jitted.lower(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function with the program for these arguments, which is looked up by its lowered text."""
+        """Call the compiled program for these arguments, which is looked up by its lowered text."""
         given = self._signature.bind(*args, **kwargs).arguments
         dynamic = {name: value for name, value in given.items() if name not in self._static}
         leaves, structure = jax.tree.flatten(dynamic)
@@ -221,7 +222,7 @@ def program_of(lowered: Any, kinds: Any = ()) -> Any:
         The program, a `jax.stages.Compiled`.
     """
     text = lowered.as_text()
-    # The text does not say which Python function is called back, nor the constants that JAX passes as hidden arguments.
+    # The text omits the Python function that is called back and the constants that JAX passes as hidden arguments.
     if "callback" in text or getattr(lowered._lowering, "const_args", True):
         return lowered.compile()
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -35,7 +35,7 @@ from lazynet.typing import SquareKernel
 EXACT = 1000  # maximum number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
 NEGATIVE = 1e-6  # maximum magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
-FORGOTTEN = 50.0  # product of time and eigenvalue after which nothing is left of a mode in float64
+FORGOTTEN = 50.0  # product of time and eigenvalue beyond which a mode has fully decayed in float64
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
 
@@ -238,7 +238,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _last_time(values: np.ndarray, law: Law) -> float:
-    """Return the last time, or an earlier time at which gradient flow has forgotten all modes that it ever forgets."""
+    """Return the last time, or an earlier time by which gradient flow has learned all modes that it ever learns."""
     end, positive = float(law.time.max()), values[values > 0]
     return min(end, FORGOTTEN / positive.min()) if law.learning_rate is None and positive.size else end
 
@@ -258,7 +258,7 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
     size, positive = np.linalg.norm(modes.weights), modes.values[modes.values > 0]
     if not size > 0 or not positive.size:
         return 0.0
-    # Residuals along modes with eigenvalue zero reach the other modes only, which forget them at their own rates.
+    # Residuals along modes with eigenvalue zero affect only the other modes, in which they decay at those modes' rates.
     values = np.maximum(modes.values, positive.min())
     end = _last_time(values, law)
     if not end > 0:

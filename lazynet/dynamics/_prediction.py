@@ -52,7 +52,7 @@ def kernel_descent(
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
     For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all
-    steps are computed at once in closed form, in which eigenvalues that are zero up to rounding count as zero. For
+    steps are computed at once in closed form, in which eigenvalues that are zero up to rounding are set to zero. For
     other losses and mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
     Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
     parameters.
@@ -133,7 +133,7 @@ def kernel_flow(
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
     For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2), in which
-    eigenvalues that are zero up to rounding count as zero. At infinite time, the predictions on the test set are then
+    eigenvalues that are zero up to rounding are set to zero. At infinite time, the predictions on the test set are then
     those of the pseudo-inverse of K. For other losses, the equation is integrated with diffrax until two solutions
     agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where JAX's gradient is used.
     Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3 may be unattainable.

@@ -22,7 +22,7 @@ __all__ = ["LOSSES", "Domain", "Loss", "Reduction", "get_loss", "hinge", "logist
 
 # How a loss combines the losses on individual examples.
 Reduction = Literal["sum", "mean"]
-# The targets that a loss takes: any numbers, one sign per example, or one distribution over classes per example.
+# The targets that a loss accepts: any numbers, one sign per example, or one distribution over classes per example.
 Domain = Literal["numbers", "signs", "classes"]
 # Largest rounding error in a probability.
 ROUNDING = 1e-5
@@ -37,7 +37,7 @@ class Loss:
         per_example: Function that maps predictions and targets, both of shape (n,) or (n, k), to the loss on each
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
-        domain: Targets that the loss takes: "numbers" for any numbers, "signs" for one target per example that is +1 or
+        domain: Targets the loss accepts: "numbers" for any numbers, "signs" for one target per example that is +1 or
             -1, or "classes" for rows of at least two probabilities, or of one-hot entries minus 1/k.
 
     Raises:
@@ -67,14 +67,14 @@ class Loss:
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
 
     def check_targets(self, y: AnyArray, name: str = "y") -> None:
-        """Check that the loss takes the targets and returns one value per example.
+        """Check that the loss accepts the targets and returns one value per example.
 
         Args:
             y: Targets, shape (n,) or (n, k).
             name: Name of the targets in error messages.
 
         Raises:
-            ValueError: If the shape or a value of the targets is not in the loss's domain.
+            ValueError: If the shape or a value of the targets is one that the loss does not accept.
 
         >>> logistic().check_targets(jnp.array([1.0, 0.0]))
         Traceback (most recent call last):

@@ -18,7 +18,7 @@ from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 def kernel_distance(k: Float[AnyArray, "n1 n2"], other: Float[AnyArray, "n1 n2"]) -> AnyArray:
     """Return the distance S = 1 - tr(K K'^T) / (||K|| ||K'||) between two kernels (Fort et al. 2020).
 
-    The distance is computed as 1/2 ||K / ||K|| - K' / ||K'|| ||^2, in which nothing cancels for kernels that are close.
+    The distance is computed as 1/2 ||K / ||K|| - K' / ||K'|| ||^2, which avoids cancellation when kernels are close.
 
     Args:
         k: Kernel K, shape (n1, n2).

@@ -61,10 +61,10 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
     """Check that the outputs for a row do not depend on the other rows.
 
     Args:
-        network: Hashable function of `(variables, x)`, or object with such a method `apply`.
+        network: Hashable function of `(variables, x)`, or object with such an `apply` method.
         variables: Variables of the network.
         rows: A few input rows, shape (n, ...).
-        strict: Whether to raise the errors of the network; by default, a network that fails is not checked.
+        strict: Whether to propagate the network's errors; by default, a network that fails is not checked.
 
     Raises:
         ValueError: If an output depends on other rows, changes from call to call, or is not finite.
@@ -85,7 +85,7 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
 
 
 def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
-    """Check that the parameters have the names and shapes of the network's own.
+    """Check that the parameters match the network's own in name and shape.
 
     Args:
         network: Network, or another object with the methods `init` and `apply`. Objects that cannot be initialized
@@ -104,10 +104,10 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
     given = _shapes_by_path(variables["params"])
     for path in sorted(own.keys() | given.keys()):
         if own.get(path) != given.get(path):
-            allowed = f"shape {own[path]}" if path in own else "no such array"
+            allowed = f"shape {own[path]}" if path in own else "no array"
             raise ValueError(
                 f"variables['params'] must have {allowed} at {path!r} for this network, got "
-                f"{given.get(path, 'no such array')}. They are the variables of another network."
+                f"{given.get(path, 'no array')}. They are the variables of another network."
             )
 
 

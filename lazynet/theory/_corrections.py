@@ -9,8 +9,8 @@ from scipy.optimize import brentq, minimize_scalar
 
 from lazynet.theory._fits import Fit, half_width, log_mean_variances
 
-# Logs t of 1 + b m^(-q) at the smallest width. At the ends, the leading term is a hundred thousand times smaller than
-# the mean at this width, or larger. Beyond them, the other means hardly depend on t.
+# Logs t of 1 + b m^(-q) at the smallest width. At the ends, the leading term is about 10^5 times smaller or larger than
+# the mean at this width. Beyond them, the other means hardly depend on t.
 LOGS = np.linspace(-12.0, 12.0, 2401)
 POWERS = (0.25, 2.0)
 # Sums of squares that differ by less are equal up to rounding.
@@ -59,7 +59,7 @@ def fit_correction(
 
     The 95% interval is a profile: it contains those p for which the residuals of the best fit with this p agree with
     the spread over seeds, judged by Student's t as in `fit_exponent`. It therefore need not be symmetric. If it
-    contains corrections so large or so close to -1 that the smallest width says nothing of the leading term, the means
+    allows corrections so large or so close to -1 that the smallest width says nothing about the leading term, the means
     do not determine p, and the interval is unbounded. The interval is wider than that from `fit_exponent`, because
     more parameters are fitted.
 
@@ -100,7 +100,7 @@ class _Profile:
     """The best fits of log y = log a + p log m + log(1 + b m^(-q)) for a fixed power q.
 
     The correction is given by the log t of its value 1 + b m^(-q) at the smallest width. For each t there is one p at
-    which this t is optimal, so the profile over p is a curve with the parameter t.
+    which this t is optimal, so the profile over p is a curve parametrized by t.
     """
 
     def __init__(self, widths: np.ndarray, logs: np.ndarray, power: float) -> None:
@@ -116,7 +116,7 @@ class _Profile:
         return np.log1p(np.expm1(np.asarray(t))[..., None] * np.exp(self.power * self._decay))
 
     def slopes(self, t: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the derivatives of the correction by t and by q, shape (..., w)."""
+        """Return the derivatives of the correction with respect to t and to q, shape (..., w)."""
         t, u = np.asarray(t)[..., None], np.exp(self.power * self._decay)
         inverse = 1 / (1 + np.expm1(t) * u)
         return np.exp(t) * u * inverse, np.expm1(t) * u * self._decay * inverse
@@ -129,15 +129,15 @@ class _Profile:
         return np.asarray(exponent), np.asarray(middle - exponent * self._mean_log_width), residuals
 
     def gradient(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the derivative of half the sum of squares by t, with its sign reversed."""
+        """Return the derivative of half the sum of squares with respect to t, with its sign reversed."""
         return np.asarray(np.sum(self.fit(t)[2] * self.slopes(t)[0], axis=-1))
 
     def best(self, variances: np.ndarray) -> tuple[float, float, float, float]:
         """Return t, p and log a of the best fit, and its sum of squares.
 
         Means that follow a power law without correction are also described by a huge correction to another power law.
-        Of fits that agree equally well with the means, up to rounding and the spread over seeds, the one with the
-        smallest correction counts.
+        Among fits that agree equally well with the means, up to rounding and the spread over seeds, the one with the
+        smallest correction is chosen.
 
         Args:
             variances: Variances of the logs of the means.
@@ -158,7 +158,7 @@ class _Profile:
         """Return the ends of the 95% interval for p, given the best t."""
 
         def excess(at: np.ndarray | float) -> np.ndarray:
-            """Return by how much the residuals exceed the allowed size in the direction of p; negative inside."""
+            """Return the excess of the residuals over the allowed size in the direction of p; negative if allowed."""
             by_t, by_power = self.slopes(at)
             others = [np.ones_like(by_t), by_t, *([by_power] if power_fitted else [])]
             weights = _weights_beside(self._x, np.stack(others, axis=-1))
@@ -180,14 +180,14 @@ class _Profile:
         return float(found.min()), float(found.max())
 
     def restricted(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the p at which t is optimal, for which the residuals are orthogonal to the derivative by t."""
+        """Return the p for which t is optimal: the residuals are orthogonal to the derivative with respect to t."""
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
         return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))
 
 
 def _weights_beside(x: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the least-squares weights of the coefficient of x beside those of other columns.
+    """Return the least-squares weights of the coefficient of x in a fit that includes other columns.
 
     Args:
         x: Column, shape (w,).

@@ -35,10 +35,10 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
 
     The exponent is the least-squares slope of log(mean over seeds) against log(width). The 95% interval comes from the
     spread over seeds, separately at each width: the variance of the log of a mean is s^2 / (n mean^2) for n seeds with
-    standard deviation s, and the slope is compared with Student's t for Satterthwaite's degrees of freedom. For
+    standard deviation s, and the slope is compared with Student's t with Satterthwaite's degrees of freedom. For
     log-normal values, the interval contains the true exponent in 91% to 98% of trials, even with two seeds or with
     noise that differs between widths. It is unbounded on one side if so many values at a width are zero that all of
-    them might be.
+    them could have been zero by chance.
 
     Args:
         widths: Widths, shape (w,).
@@ -122,7 +122,7 @@ def half_width(
     """
     parts = weights**2 * variances
     total = np.sum(parts, axis=-1)
-    # The division by the largest part keeps the squares of small variances from underflowing.
+    # Dividing by the largest part keeps the squares of small variances from underflowing.
     largest = np.where(total > 0, np.max(parts, axis=-1), 1)
     shares = parts / largest[..., None]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -174,6 +174,9 @@ def test_functions_are_labeled_by_their_names():
         np.testing.assert_array_equal(point[name].values, single[name].values, err_msg=name)
     assert not np.array_equal(point.train_loss, result.train_loss.sel(activation="relu", init_scale="1.0"))
     assert lz.verify(result.sel(activation="relu", init_scale="1.0")).levels
+    # Only exponents need the values of the function, and one width has none.
+    assert lz.verify(point).levels
+    point = xr.concat([point, point.assign_coords(width=[16])], "width", data_vars="all")
     with pytest.raises(
         ValueError, match=r"^result must have the values of init_scale at all widths, got 'falling', the label of"
     ):

@@ -128,14 +128,14 @@ def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monke
         released.append(compilations(caplog))
         release()
 
-    def sweep(widths):
-        # A new function, with programs of its own.
-        def first(network, variables, variables_0, data):
-            return data.y_train[0]
+    def sweep(widths, row):
+        # A function with programs of its own.
+        def target(network, variables, variables_0, data):
+            return data.y_train[row]
 
         axes, measure = (
             {"learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]},
-            lz.Measure(predictions=False, kernel_drift=False, own={"first": first}),
+            lz.Measure(predictions=False, kernel_drift=False, own={"target": target}),
         )
         with jax.log_compiles():
             caplog.clear()
@@ -144,10 +144,11 @@ def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monke
 
     monkeypatch.setattr(programs, "release", counted)
     monkeypatch.setattr(runner, "MOST_PROGRAMS", 2)
-    assert sweep([8, 10]) == 2
+    assert sweep([8, 10], 0) == 2
+    assert sweep([8, 10], 0) == 0
     assert released == []
     monkeypatch.setattr(runner, "MOST_PROGRAMS", 1)
-    assert sweep([8, 10]) == 2
+    assert sweep([8, 10], 1) == 2
     assert released == [1]
 
 

@@ -34,7 +34,7 @@ def functions(width):
 
 PAIRS = {
     "width": (lz.TwoLayer(width=64), lz.TwoLayer(width=32), "shape (64, 6) at 'hidden'"),
-    "trained part": (lz.TwoLayer(width=64), lz.TwoLayer(width=64, train="both"), "no such array at 'readout'"),
+    "trained part": (lz.TwoLayer(width=64), lz.TwoLayer(width=64, train="both"), "no array at 'readout'"),
     "outputs": (lz.MLP(8, outputs=3), lz.MLP(8), "shape"),
     "depth": (lz.MLP(8, depth=3), lz.MLP(8, depth=2), "shape"),
     "flax": (Flax(8), Flax(16), "shape (8,) at 'Dense_0/bias'"),

@@ -146,7 +146,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
             f"{settings['optimizer']} and the {settings['loss']} loss with batch_size={settings['batch_size']}."
         )
     check_tolerance(tolerance)
-    # A network that stopped early keeps its last predictions, but the kernel's prediction goes on.
+    # A network that stopped early keeps its last predictions, but the kernel's prediction keeps changing.
     snapshots = run.snapshots
     if run.status == "stopped":
         snapshots = snapshots.sel(step=slice(None, int(snapshots.stopped_step)))

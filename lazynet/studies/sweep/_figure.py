@@ -78,7 +78,7 @@ def _finding(result: Result, verdict: Verdict) -> str:
     """Return the figure's title, which says how many predictions hold and how far the widest networks have moved."""
     settings = settings_of(result)
     count = {status: sum(row.status == status for row in verdict.rows) for status in ("holds", "fails", "undecided")}
-    names = {"holds": "hold" if verdict.lazy_limit else "scale as in a limit that is not lazy", "fails": "fail"}
+    names = {"holds": "hold" if verdict.lazy_limit else "scale as in a non-lazy limit", "fails": "fail"}
     tally = ", ".join(f"{number} {names.get(status, status)}" for status, number in count.items() if number)
     lost = f"; {len(verdict.diverged)} members diverged" if verdict.diverged else ""
     name = next(name for name in CHANGES if name in verdict.levels)

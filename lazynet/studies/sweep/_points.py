@@ -17,9 +17,9 @@ def axes_of(result: Result) -> list[str]:
 
 
 def ordered(result: Result) -> Result:
-    """Return a result with widths, seeds and steps as dimensions in ascending order.
+    """Return a result with the dimensions width, seed and step, each in ascending order.
 
-    Results that were selected from or joined with xarray may lack a dimension or have another order.
+    Results that were subset or combined with xarray may lack a dimension or be in a different order.
 
     Raises:
         ValueError: If a coordinate is missing, or if a width or seed occurs twice.
@@ -36,7 +36,7 @@ def ordered(result: Result) -> Result:
             result = result.drop_vars(lacking).drop_vars(name).merge(result[lacking].expand_dims(name))
         values = result[name].values
         if len(np.unique(values)) < len(values):
-            raise ValueError(f"result must have each {name} once, got {values.tolist()}.")
+            raise ValueError(f"result must contain each {name} only once, got {values.tolist()}.")
         if (np.diff(values) < 0).any():
             result = result.sortby(name)
     return result
@@ -45,7 +45,7 @@ def ordered(result: Result) -> Result:
 def while_training(result: Result) -> DataArray:
     """Return whether each member was still training at each snapshot, with the dimensions width, seed and step.
 
-    A member that stopped keeps its last values, but what is predicted for it goes on.
+    A member that stopped keeps its last values, but the predictions for it keep changing.
     """
     if "stopped_step" not in result:
         return result.step >= 0
@@ -53,7 +53,7 @@ def while_training(result: Result) -> DataArray:
 
 
 def at_one_point(result: Result) -> Result:
-    """Check that a result has a single point, order it, and drop the variables that are undefined at this point.
+    """Check that a result has a single point, sort it, and drop the variables that are undefined at this point.
 
     Raises:
         ValueError: If the result has axes other than width and seed, because a width exponent can be fitted only at a

@@ -34,7 +34,7 @@ class Row:
         status: "holds", "fails" or "undecided".
         last_step_held: Last step up to which the row holds at every snapshot, or None if no step qualifies.
         by_step: The fit at each snapshot.
-        bends: Whether the slope falls with the width by more than its 95% interval, so that an "at most" prediction may
+        bends: Whether the slope falls significantly as the width grows, so that an "at most" prediction may
             hold at larger widths.
     """
 
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """A note on the local exponent if an "at most" prediction fails but the slope bends towards it, or ""."""
+        """A note on the local exponent if an "at most" prediction fails but the slope is falling toward it, or ""."""
         if self.relation == "equal" or self.status != "fails" or not self.bends:
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

@@ -14,7 +14,7 @@ def speed_gap(result: Result) -> DataArray:
     is the loss that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
     symmetric.
 
-    A network that stopped early counts until it stopped. The deviation of a network that diverged is NaN.
+    A network that stopped early counts only until it stops. The deviation of a network that diverged is NaN.
 
     Args:
         result: Result of `lazynet.sweep` with plain full-batch gradient descent on the squared loss.
@@ -39,6 +39,6 @@ def speed_gap(result: Result) -> DataArray:
         )
     result = ordered(result)
     gap = abs(result.residual_norm - np.sqrt(2 * result.kernel_train_loss))
-    # After a network has stopped, only the prediction goes on.
+    # After a network has stopped, only the prediction keeps changing.
     gap = gap.where(while_training(result) | gap.isnull(), 0.0)
     return gap.max("step", skipna=False).transpose("width", "seed", ...)

@@ -7,8 +7,8 @@ from lazynet.studies.sweep._inequalities import Inequality
 from lazynet.studies.sweep._rows import Row
 from lazynet.theory._corrections import Correction, seeds_needed
 
-# Names of the status of a row if the predicted limit is not lazy, because a network in which everything scales as
-# predicted then still learns features.
+# Labels for the status of a row if the predicted limit is not lazy, because a network in which everything scales as
+# predicted still learns features in that case.
 NOT_LAZY = {"holds": "scales as predicted", "fails": "does not", "undecided": "undecided"}
 # With so few seeds or widths, intervals are wide, and a row rarely holds.
 WEAK = 2
@@ -36,7 +36,7 @@ def exponents_text(
     lines += _diverged_text(diverged, len(widths) * seeds)
     if rows and not lazy_limit:
         lines.append(
-            "theory predicts that these networks move at all widths: they are not lazy, however well they scale"
+            "theory predicts that these networks move at all widths: they are not lazy, even if they scale as predicted"
         )
     if rows:
         heading, *table = _columns([header, *(_row(row, lazy_limit) for row in rows)])

@@ -74,7 +74,7 @@ class Verdict:
 
     @property
     def lazy_limit(self) -> bool:
-        """True if theory predicts that wide networks are lazy: that what moves in them vanishes as the width grows."""
+        """True if theory predicts that wide networks are lazy: that their movement vanishes as the width grows."""
         moving = [row.predicted for row in self.rows if row.quantity in MOVING]
         return all(exponent < -ROUNDING for exponent in moving)
 
@@ -139,7 +139,7 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     if not 0 < band < np.inf:
         raise ValueError(f"band must be positive and finite, got {band}.")
     result = at_one_point(result)
-    # A single width has no exponents, only levels.
+    # A single width yields no exponents, only levels.
     rows = tuple(
         _row(result, prediction, band)
         for prediction in (_predictions(result) if result.sizes["width"] > 1 else [])
@@ -264,7 +264,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
     by_step: list[StepFit] = []
     held = None
     if "step" in values.dims:
-        # A member that has stopped no longer says anything about the step.
+        # A member that has stopped carries no information about later steps.
         trained = values.where(while_training(result) | values.isnull())
         for step in result.step.values[1:]:
             fit, status = judged(trained.sel(step=step))
