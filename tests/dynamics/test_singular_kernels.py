@@ -1,6 +1,7 @@
 """Late and infinite times on singular kernels, where modes below rounding are not learned."""
 
 import warnings
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +20,26 @@ X, X_TEST = unit(RANDOM.normal(size=(30, 6))), unit(RANDOM.normal(size=(9, 6)))
 Y = np.sin(3 * X[:, 0])
 
 
+@cache
 def fewer_parameters_than_rows():
     network = lz.TwoLayer(width=8, train="readout", symmetric=False, readout="gaussian")
     variables = network.init(jax.random.key(0), jnp.asarray(X, jnp.float32))
     return lz.empirical_ntk(network, variables, X), lz.empirical_ntk(network, variables, X_TEST, X), Y, 1e-10
 
 
+@cache
 def contradicting_duplicates():
     kernel, x, y = lz.analytic_kernel(lz.TwoLayer(width=64)), np.r_[X, X[:3]], np.r_[Y, -Y[:3]]
     return kernel(x), kernel(X_TEST, x), y, 1e-12
 
 
-PROBLEMS = {problem.__name__: problem() for problem in (fewer_parameters_than_rows, contradicting_duplicates)}
+PROBLEMS = {problem.__name__: problem for problem in (fewer_parameters_than_rows, contradicting_duplicates)}
 LATE = (1e6, 1e9, 1e12, 1e14, 1e15, 1e16, 1e18, np.inf)
 
 
 def exact(problem, time):
     """Return the predictions on the training and the test set at a time, by the pseudo-inverse at infinite time."""
-    k, k_test, y, cutoff = PROBLEMS[problem]
+    k, k_test, y, cutoff = PROBLEMS[problem]()
     values, vectors = np.linalg.eigh(k)
     kept = values > cutoff * values[-1]
     values, vectors = values[kept], vectors[:, kept]
@@ -47,7 +50,7 @@ def exact(problem, time):
 @pytest.mark.parametrize("method", ["exact", "krylov"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_flow_at_late_times(problem, method):
-    k, k_test, y, _ = PROBLEMS[problem]
+    k, k_test, y, _ = PROBLEMS[problem]()
     tolerance = 1e-8 if method == "krylov" else None
     path = lz.kernel_flow(k, y, times=LATE, k_test=k_test, method=method, tolerance=tolerance)
     np.testing.assert_array_equal(path.time, LATE)
@@ -60,7 +63,7 @@ def test_flow_at_late_times(problem, method):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_the_limit_is_that_of_the_pseudo_inverse_and_of_the_ensemble(problem):
-    k, k_test, y, cutoff = PROBLEMS[problem]
+    k, k_test, y, cutoff = PROBLEMS[problem]()
     right = k_test @ np.linalg.pinv(k, rcond=cutoff) @ y
     found = lz.kernel_flow(k, y, times=[np.inf], k_test=k_test).test[0]
     np.testing.assert_allclose(found, right, atol=1e-6 * abs(right).max())
@@ -73,7 +76,7 @@ def test_the_limit_is_that_of_the_pseudo_inverse_and_of_the_ensemble(problem):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_descent_of_many_steps(problem, momentum):
-    k, k_test, y, _ = PROBLEMS[problem]
+    k, k_test, y, _ = PROBLEMS[problem]()
     rate, steps = 1 / np.linalg.eigvalsh(k)[-1], [10**9, 10**12, 10**15]
     path = lz.kernel_descent(k, y, learning_rate=rate, steps=steps, momentum=momentum, k_test=k_test)
     train, test = exact(problem, np.inf)
