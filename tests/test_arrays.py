@@ -1,4 +1,4 @@
-"""What array arguments may be, in every public function that takes one."""
+"""Arrays that are not real numbers are refused by every public function that takes an array."""
 
 import datetime
 import re

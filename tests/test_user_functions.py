@@ -1,4 +1,4 @@
-"""What public functions see of the user's functions: the state at the call, traced anew in each call."""
+"""Public functions trace the user's functions anew in each call, so they use what these functions read at that time."""
 
 import dataclasses
 

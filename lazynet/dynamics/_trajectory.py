@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jax import Array
 from jaxtyping import Float
 
 from lazynet.arrays import float64_array, real_array
@@ -50,7 +49,7 @@ class Problem(NamedTuple):
 
 def real_kernel(k: SquareKernel | Spectrum | KernelOperator) -> SquareKernel | Spectrum | KernelOperator:
     """Return a kernel, after checking that a matrix consists of real numbers."""
-    return k if isinstance(k, Spectrum | KernelOperator | Array) else real_array("k", k)
+    return k if isinstance(k, Spectrum | KernelOperator) else real_array("k", k)
 
 
 def validated_problem(

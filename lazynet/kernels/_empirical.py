@@ -113,8 +113,8 @@ def empirical_ntk(
         raise ValueError(f"outputs must be 'average' or 'all', got {outputs!r}.")
     if dtype is not None:
         check_dtype(dtype)
-    x1 = x1 if isinstance(x1, Array) else real_array("x1", x1)
-    x2 = x2 if x2 is None or isinstance(x2, Array) else real_array("x2", x2)
+    x1 = _real_rows("x1", x1)
+    x2 = None if x2 is None else _real_rows("x2", x2)
     _check_rows(x1, x2)
     if "params" in variables:
         check_variables(network, variables, x1)
@@ -162,6 +162,11 @@ def _check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
         raise ValueError(
             f"x2 must be a nonempty array with rows of shape {x1.shape[1:]} to match x1, got shape {x2.shape}."
         )
+
+
+def _real_rows(name: str, x: AnyArray) -> AnyArray:
+    """Return the rows after checking that they are real numbers; JAX arrays stay on their device."""
+    return x if isinstance(x, Array) and _is_floating(x.dtype) else real_array(name, x)
 
 
 def _names(network: Differentiable, variables: Variables) -> list[str]:

@@ -36,7 +36,7 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
     The exponent is the least-squares slope of log(mean over seeds) against log(width). The 95% interval comes from the
     spread over seeds, separately at each width: the variance of the log of a mean is s^2 / (n mean^2) for n seeds with
     standard deviation s, and the slope is compared with Student's t with Satterthwaite's degrees of freedom. For
-    log-normal values, the interval contains the true exponent in 91% to 98% of trials, even with two seeds or with
+    log-normal values, the interval contains the true exponent in 92% to 98% of trials, even with two seeds or with
     noise that differs between widths. It is unbounded on one side if so many values at a width are zero that all of
     them could have been zero by chance.
 

@@ -170,7 +170,8 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         name, line = (f"{label} gap", "dashdot") if quantity.gap else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
-        low, high = ends.T
+        # An interval is unbounded if most values at a width are zero.
+        low, high = np.where(np.isfinite(ends), ends, np.nan).T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):
         axes.axhline(exponent, color="black", **THEORY)
