@@ -12,6 +12,9 @@ import jax
 # as computing a small kernel.
 SMALL = 2**28
 
+# Maximum number of seeds, snapshots, shards, and points in a grid; there is a record of each in memory.
+MOST = 10**6
+
 
 class Job(NamedTuple):
     """The memory and the number of operations that a job needs.

@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.arrays import float64_array
+from lazynet.plan import check_memory
 
 
 def check_count(name: str, value: object, minimum: int) -> int:
@@ -34,6 +35,15 @@ def check_number(name: str, value: object, *, positive: bool = False, maximum: f
     else:
         allowed = "positive and finite" if positive else "finite and nonnegative"
     raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+
+
+def check_points(count: int, dim: int) -> None:
+    """Check that random points, which are drawn in float32 and returned in float64, fit in memory.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    check_memory(f"Sampling {count} points with {dim} features", (4 + 2 * 8) * count * dim)
 
 
 def check_key(key: object) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from lazynet.data._checks import check_count, check_key, check_number
+from lazynet.data._checks import check_count, check_key, check_number, check_points
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._labels import is_labels
 from lazynet.data._synthetic import normal
@@ -78,6 +78,7 @@ def mixture(
         check_count(name, value, minimum)
         for name, value, minimum in (("dim", dim, 1), ("classes", classes, 2), ("components", components, 1))
     )
+    check_points(classes * components, dim)
     key_centers, key_points = jax.random.split(check_key(key))
     if delta is None:
         if lambda_ is not None:
@@ -189,10 +190,11 @@ def _sample_mixture(
             component * classes // len(centers)
         ] - 1 / classes
 
-    key_train, key_test = jax.random.split(key)
     # Every component needs at least one training point.
-    train = points_and_targets(key_train, check_count("n_train", n_train, len(centers)))
-    test = points_and_targets(key_test, check_count("n_test", n_test, 0))
+    n_train, n_test = check_count("n_train", n_train, len(centers)), check_count("n_test", n_test, 0)
+    check_points(n_train + n_test, centers.shape[1])
+    key_train, key_test = jax.random.split(key)
+    train, test = points_and_targets(key_train, n_train), points_and_targets(key_test, n_test)
     return Dataset(*train, *test, name=name)
 
 

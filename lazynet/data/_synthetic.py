@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
-from lazynet.data._checks import check_count, check_key, check_number
+from lazynet.data._checks import check_count, check_key, check_number, check_points
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._labels import class_targets
 from lazynet.programs import entry
@@ -54,6 +54,7 @@ def sphere(
     """
     n_train, n_test = check_count("n_train", n_train, 1), check_count("n_test", n_test, 0)
     dim = check_count("dim", dim, 1)
+    check_points(n_train + n_test, dim)
     if not callable(targets) and targets not in ("normal", "signs"):
         raise ValueError(f"targets must be 'normal', 'signs' or a function of the points, got {targets!r}.")
 
@@ -106,6 +107,7 @@ def gaussian_mixture(
     """
     n_train, n_test = check_count("n_train", n_train, 1), check_count("n_test", n_test, 0)
     dim, components = check_count("dim", dim, 1), check_count("components", components, 2)
+    check_points(n_train + n_test + components, dim)
     noise_norm = check_number("spread", spread)
     key_centers, key_train, key_test = jax.random.split(check_key(key), 3)
     centers = unit_rows(normal(key_centers, components, dim))

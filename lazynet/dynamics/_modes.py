@@ -35,6 +35,7 @@ from lazynet.typing import SquareKernel
 EXACT = 1000  # maximum number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
 NEGATIVE = 1e-6  # maximum magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
+MOMENTS = 16  # maximum number of times at which the sensitivity of oscillating modes is computed
 FORGOTTEN = 50.0  # product of time and eigenvalue beyond which a mode has fully decayed in float64
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
@@ -250,10 +251,12 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 
 
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
-    """Return the error due to rounding: the integral of norm(E r) / norm(r_0), where E is the error in K.
+    """Return the error due to rounding, which changes K to K + E, relative to norm(r_0).
 
-    If the entries are rounded independently, norm(E r) is about rounding * norm(r) times the largest column norm,
-    which is at most sqrt(lambda_max K_ii). Float64 arithmetic adds eps lambda_max norm(r).
+    An error E changes what is left of the residual by at most the integral of norm(E r). If the entries are rounded
+    independently, norm(E r) is about rounding * norm(r) times the largest column norm, which is at most
+    sqrt(lambda_max K_ii). The eigenvalues and eigenvectors are those of a matrix that differs from K by at most
+    `backward_error(n)` lambda_max, which adds that number times norm(r).
     """
     size, positive = np.linalg.norm(modes.weights), modes.values[modes.values > 0]
     if not size > 0 or not positive.size:
@@ -263,9 +266,53 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
     end = _last_time(values, law)
     if not end > 0:
         return 0.0
-    largest = float(values.max())
+    largest, squares = float(values.max()), np.sum(modes.weights**2, axis=1)
     time = _decay_times(end, largest)
-    squares = np.sum(modes.weights**2, axis=1)
-    left = np.sqrt(law.decay(values, time) ** 2 @ squares) / size
-    error_rate = law.amplification * (rounding * np.sqrt(largest * diagonal) + EPS * largest)
-    return float(error_rate * np.trapezoid(left, time) + max(rounding, EPS))
+    left = law.decay(values, time)
+    if law.momentum:
+        integral = np.sqrt(_sensitivity(modes.values, law, np.trapezoid(left, time, axis=0)) ** 2 @ squares)
+    else:
+        integral = np.trapezoid(np.sqrt(left**2 @ squares), time)
+    arithmetic = backward_error(len(modes.basis))
+    error = rounding * np.sqrt(largest * diagonal) + arithmetic * largest
+    return float(error * integral / size + max(rounding, arithmetic))
+
+
+def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np.ndarray, " m"]:
+    """Return how much a change of the kernel moves what is left of each mode, per unit of the change.
+
+    To first order, what is left of mode j leaks into mode i by E_ij (p_i - p_j) / (lambda_i - lambda_j), where p is
+    what is left of a mode at some time (Higham 2008, "Functions of matrices", theorem 3.11). With momentum, modes
+    oscillate, and this is far less than the integral of the magnitudes, which bounds it if eigenvalues are close.
+
+    Args:
+        values: Eigenvalues, shape (m,).
+        law: The dynamics.
+        integral: Integral of what is left of each mode in magnitude, shape (m,).
+    """
+    chosen = np.unique(np.linspace(0, len(law.time) - 1, MOMENTS).round().astype(int))
+    gaps = np.abs(values[:, None] - values)
+    np.fill_diagonal(gaps, np.inf)
+    largest = np.zeros(len(values))
+    for i in chosen:
+        once = law._replace(time=law.time[i : i + 1], step=None if law.step is None else law.step[i : i + 1])
+        # A relative step that turns the phase of a mode by a small angle only.
+        step = values * 1e-5 / max(float(law.time[i]) * values.max(), 1.0)
+        grown, after = once.growth(values)[0], once.growth(values + step)[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            between = np.abs(grown[:, None] - grown) / gaps
+            # Eigenvalues that are zero up to rounding are zero, and stay zero.
+            within = np.where(values > 0, np.abs(after - grown) / step, 0.0)
+        between = np.where(gaps > 0, between, np.where(values > 0, np.inf, 0.0))
+        largest = np.fmax(largest, np.fmax(between.max(axis=0), within))
+    return np.minimum(largest, law.amplification * integral)
+
+
+def backward_error(n: int) -> float:
+    """Return the relative backward error of the eigendecomposition of an n x n matrix in float64.
+
+    LAPACK bounds the error only by a modest function of n. For n from 5 to 400 and spectra that are uniform, clustered
+    or fall as a power, the largest norms of V L V' - K, relative to norm(K), and of V'V - 1 were between 10 and 28
+    times the machine epsilon, and grew about as n^(1/4); the bound is half as large again.
+    """
+    return 12 * n**0.25 * EPS

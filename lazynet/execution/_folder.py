@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lazynet.plan import MOST
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -85,5 +87,5 @@ def _check_shard(shard: Any) -> None:
     is_pair = isinstance(shard, tuple | list) and len(shard) == 2
     if not is_pair or not all(isinstance(part, int) and not isinstance(part, bool) for part in shard):
         raise ValueError(f"shard must be a pair (k, N) of integers, got {shard!r}.")
-    if not 1 <= shard[0] <= shard[1]:
-        raise ValueError(f"shard must be k/N with 1 <= k <= N, got {shard[0]}/{shard[1]}.")
+    if not 1 <= shard[0] <= shard[1] <= MOST:
+        raise ValueError(f"shard must be k/N with 1 <= k <= N <= {MOST}, got {shard[0]}/{shard[1]}.")

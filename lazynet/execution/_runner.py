@@ -1,5 +1,6 @@
 """The runner for all studies: it reads stored cells, computes and stores missing cells, and assembles the result."""
 
+import heapq
 import json
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -191,12 +192,13 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
     Tasks are assigned in descending order of work, each to the shard with the least work so far.
     """
     part, parts = shard
-    loads, mine = [0] * parts, []
-    for number in sorted(range(len(units)), key=lambda number: -units[number]):
-        least = loads.index(min(loads))
-        loads[least] += units[number]
-        if least == part - 1:
-            mine.append(number)
+    # Shards with their work so far. Those beyond the number of tasks get none.
+    loads, mine = [(0, number) for number in range(1, 1 + min(parts, len(units)))], []
+    for task in sorted(range(len(units)), key=lambda task: -units[task]):
+        work, least = loads[0]
+        heapq.heapreplace(loads, (work + units[task], least))
+        if least == part:
+            mine.append(task)
     return sorted(mine)
 
 

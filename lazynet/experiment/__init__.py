@@ -2,7 +2,7 @@
 
 from lazynet.experiment._arguments import check_count, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of
-from lazynet.experiment._cost import check_memory_of, infinite_width_jobs, sweep_jobs
+from lazynet.experiment._cost import check_memory_of, check_memory_of_kernels, infinite_width_jobs, sweep_jobs
 from lazynet.experiment._devices import agreed, agreed_text, is_first, together
 from lazynet.experiment._members import CellCheckpoint, Trained, train_members
 from lazynet.experiment._packing import packs_of
@@ -32,6 +32,7 @@ __all__ = [
     "assemble",
     "check_count",
     "check_memory_of",
+    "check_memory_of_kernels",
     "check_seeds",
     "check_widths",
     "compute_cell",

@@ -8,20 +8,24 @@ import numpy as np
 
 from lazynet.dynamics import check_learning_rate
 from lazynet.networks import Network, Scale, at_width
+from lazynet.plan import MOST
 
 
-def check_count(name: str, value: Any) -> None:
+def check_count(name: str, value: Any, most: int | None = None) -> None:
     """Check that an argument is a positive integer.
 
     Args:
         name: Name of the argument, used in the error message.
         value: Value to check.
+        most: Maximum value, or None for no limit.
 
     Raises:
-        ValueError: If the value is not a positive integer. Booleans are not allowed.
+        ValueError: If the value is not a positive integer, or exceeds `most`. Booleans are not allowed.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}.")
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -75,7 +79,7 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
         ValueError: If there are no seeds, or if a seed is negative or repeated.
     """
     if isinstance(seeds, int | np.integer):
-        check_count("seeds", seeds)
+        check_count("seeds", seeds, most=MOST)
         return tuple(range(seeds))
     chosen = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     valid = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)

@@ -11,8 +11,10 @@ from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._reference import LARGEST_EIGENPROBLEM
+from lazynet.experiment._settings import layer_names_of
 from lazynet.experiment._shared_inputs import SharedInputs, share_inputs
 from lazynet.experiment._spec import Spec
+from lazynet.experiment._training import Training
 from lazynet.kernels import (
     COLUMNS,
     MIN_RANDOM_COLUMNS,
@@ -24,7 +26,7 @@ from lazynet.kernels import (
     limit_key,
 )
 from lazynet.networks import Network, forward_cost, kernel_operations, traits
-from lazynet.plan import Job, available_memory, eigenvectors_bytes, eigenvectors_flops
+from lazynet.plan import Job, available_memory, check_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member, Stepper
 
@@ -44,6 +46,28 @@ def check_memory_of(spec: Spec) -> None:
     """
     for job in sweep_jobs(spec):
         job.check()
+
+
+def check_memory_of_kernels(network: Network, data: Dataset, training: Training) -> None:
+    """Check that the kernels by which training measures the drift of a single network fit in memory.
+
+    Args:
+        network: Network, with its width set.
+        data: Training and test sets.
+        training: Settings used to train and measure the network.
+
+    Raises:
+        ValueError: If the kernels do not fit.
+    """
+    if training.measure.kernel_drift:
+        rows = training.measure.rows or data.n_train
+        parts = _part_kernel_bytes(network, len(layer_names_of(network, data)), rows)
+        check_memory(f"Measuring the kernel drift on {rows} training examples", 8 * rows**2 + parts)
+
+
+def _part_kernel_bytes(network: Network, layers: int, rows: int) -> int:
+    """Return the size in bytes of the initial and the current kernel of each trained array."""
+    return 0 if traits(network).hidden_layer is not None else 2 * layers * 8 * rows**2
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
@@ -96,8 +120,7 @@ def _jobs_at(point: Point, spec: Spec) -> list[Job]:
         stepper = replace(inputs.stepper, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
         variables, state = _bytes(at_this, stepper, inputs, data.y_train.shape, training.dtype)
-        # Each trained array has an initial kernel and a current kernel.
-        parts = 0 if traits(network).hidden_layer is not None else 2 * len(spec.layers) * 8 * seen**2
+        parts = _part_kernel_bytes(network, len(spec.layers), seen)
         # Weights are drawn for all features before they are projected onto the span of the inputs.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
         # The number of operations does not depend on the optimizer.

@@ -1,6 +1,8 @@
 """The axes of a study other than width and seed, and the grid of points that they span."""
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
@@ -13,6 +15,7 @@ from lazynet.data import Dataset, label_noise
 from lazynet.experiment._arguments import check_count
 from lazynet.experiment._training import Training
 from lazynet.networks import Network, Scale, traits
+from lazynet.plan import MOST
 from lazynet.training import Optimizer, get_optimizer
 from lazynet.training._keys import noise_key, subsample_key
 
@@ -65,15 +68,19 @@ def make_axes(axes: Any, network: Network) -> list[Axis]:
     """Return the axes described by a mapping from names to lists of values, in the order of the mapping.
 
     Raises:
-        ValueError: If a name does not uniquely identify a setting of the network, the data or the training, or if a
-            list is empty, repeats a value, or contains an invalid value.
+        ValueError: If a name does not uniquely identify a setting of the network, the data or the training, if a
+            list is empty, repeats a value, or contains an invalid value, or if there are too many points.
     """
     if axes is None:
         return []
     if not isinstance(axes, Mapping):
         raise ValueError(f"axes must map names to lists of values, got {axes!r}.")
     fields = tuple(name for name in traits(network).fields if name != "outputs")
-    return [_axis(name, values, network, fields) for name, values in axes.items()]
+    made = [_axis(name, values, network, fields) for name, values in axes.items()]
+    points = math.prod(len(axis.values) for axis in made)
+    if points > MOST:
+        raise ValueError(f"axes must span at most {MOST} points, got {points}.")
+    return made
 
 
 def points_of(
@@ -133,7 +140,7 @@ def _axis(name: Any, values: Any, network: Network, fields: tuple[str, ...]) -> 
     source: Source = "network" if name in fields else (DATA_AXES | TRAINING_AXES)[name]
     checked = tuple(_value(name, value, network if source == "network" else None) for value in values)
     labels = tuple(_label(value) for value in checked)
-    repeated = [label for i, label in enumerate(labels) if label in labels[:i]]
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         raise ValueError(f"axes[{name!r}] must have distinct values, got {repeated[0]!r} more than once.")
     if len({isinstance(label, str) for label in labels}) > 1:

@@ -1,6 +1,7 @@
 """The specification of a study, which is validated before any work starts, and its canonical JSON form."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +26,9 @@ from lazynet.experiment._settings import (
 )
 from lazynet.experiment._training import Training
 from lazynet.kernels import limit_key
-from lazynet.measures import settings_by_width
+from lazynet.measures import catalog, settings_by_width
 from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_members_differ, check_network, traits
+from lazynet.plan import check_memory
 from lazynet.training._keys import member_key
 
 Rates = dict[int, float]
@@ -189,7 +191,8 @@ def make_spec(
         seeds: Number of seeds, or a list of distinct nonnegative seeds.
         training: Settings used to train and measure every member, before any axis is applied.
         learning_rate: Learning rate eta, as a positive number or a function of the width. Defaults to a rate that is
-            computed from the largest eigenvalue of the kernel.
+            computed from the largest eigenvalue of the kernel; only the squared loss and the optimizers "sgd" and
+            "flow" have a default.
         axes: Mapping from names of settings to lists of values, as in `lazynet.sweep`. Defaults to no axes.
 
     Returns:
@@ -205,12 +208,27 @@ def make_spec(
     for rate in rates:
         ordered = check_widths(widths, network, rate)
     members = check_seeds(seeds)
+    _check_size(len(ordered) * len(members) * math.prod(len(axis.values) for axis in checked_axes), training)
     check_members_differ(network, ordered, members, data.x_train)
     spec = Spec(network, data, ordered, members, training, learning_rate, tuple(checked_axes))
     for point in spec.points:
         point.training.check(point.network, point.data, point.learning_rate)
     _check_shapes(spec)
     return spec
+
+
+def _check_size(networks: int, training: Training) -> None:
+    """Check that the result of a study fits in memory.
+
+    Args:
+        networks: Number of networks.
+        training: Settings used to train and measure every network.
+
+    Raises:
+        ValueError: If the result does not fit, or if the number of steps or snapshots is invalid.
+    """
+    training.check_steps()
+    check_memory(f"The result for {networks} networks", 8 * networks * len(training.snapshot_steps) * len(catalog()))
 
 
 def _check_shapes(spec: Spec) -> None:

@@ -15,6 +15,7 @@ from lazynet.experiment._arguments import check_count, check_flag
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
 from lazynet.networks import Network, Scale, at_width
+from lazynet.plan import MOST
 from lazynet.training import (
     AnyOptimizer,
     Optimizer,
@@ -22,6 +23,7 @@ from lazynet.training import (
     UpdateRule,
     choose_stepper,
     get_optimizer,
+    has_default_rate,
     is_plain_descent,
     snapshot_steps,
 )
@@ -185,8 +187,7 @@ class Training:
             ValueError: If an argument is invalid. The message states the allowed values.
         """
         check_count("width", network.width)
-        check_count("steps", self.steps)
-        self._check_snapshots()
+        self.check_steps()
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         self._check_batch_size(data)
@@ -195,6 +196,12 @@ class Training:
             raise ValueError(
                 f"learning_rate must be given for the {self.loss.name} loss, got None. This loss has no default "
                 "learning rate."
+            )
+        if learning_rate is None and not has_default_rate(self.optimizer):
+            name = repr(self.optimizer.name) if isinstance(self.optimizer, Optimizer) else "a function"
+            raise ValueError(
+                f"learning_rate must be given if optimizer is {name}, got None. The default is 1 / lambda_max, a rate "
+                "for gradient descent."
             )
         if learning_rate is not None:
             check_learning_rate(at_width(learning_rate, network.width))
@@ -278,9 +285,15 @@ class Training:
         if data.n_test:
             self.loss.check_targets(data.y_test, "y_test")
 
-    def _check_snapshots(self) -> None:
+    def check_steps(self) -> None:
+        """Check the number of steps and the snapshots.
+
+        Raises:
+            ValueError: If one of them is invalid.
+        """
+        check_count("steps", self.steps)
         if not isinstance(self.snapshots, tuple):
-            check_count("snapshots", self.snapshots)
+            check_count("snapshots", self.snapshots, most=MOST)
             return
         wrong = [step for step in self.snapshots if type(step) is not int or not 0 <= step <= self.steps]
         if wrong:

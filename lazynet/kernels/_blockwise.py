@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.kernels._layerwise import Differentiable, Layer, function_of, layers_of, product_of
-from lazynet.plan import Blocks, plan_blocks
+from lazynet.plan import Blocks, available_memory, check_memory, plan_blocks
 from lazynet.programs import program_of
 from lazynet.typing import Variables
 
@@ -29,7 +29,7 @@ class Programs(NamedTuple):
     """
 
     layers: Callable[..., list[Layer]]
-    product: Callable[..., dict[int, jax.Array]]
+    product: Any
     working: int
     held: int
 
@@ -81,17 +81,38 @@ class Blockwise:
         name = "The empirical kernel for a single pair of rows"
         return plan_blocks(name, n, BLOCK, memory, lambda rows: self.needed(rows, features))
 
-    def __call__(self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int, dtype: str) -> dict[int, np.ndarray]:
+    def _result_bytes(self, rows: int, features: tuple[int, ...], pairs: int, dtype: str) -> int:
+        """Return the size of all kernels in bytes for a number of pairs of rows."""
+        blocks = jax.tree.leaves(self.programs(rows, features).product.out_info)
+        return np.dtype(dtype).itemsize * pairs * sum(block.size for block in blocks) // rows**2
+
+    def __call__(
+        self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int | None, dtype: str
+    ) -> dict[int, np.ndarray]:
         """Compute the kernel for all pairs of rows, block by block.
+
+        Args:
+            x1: Inputs, shape (n1, ...).
+            x2: Inputs, shape (n2, ...), or None for `x1`.
+            memory: Memory limit in bytes, not counting the result. If None, the work and the result together must fit
+                in the free memory.
+            dtype: Dtype of the result.
 
         Returns:
             If `parts` is true, a dictionary that maps the position of each array in "params" to the contribution of
             that array. Otherwise, a dictionary that maps 0 to the whole kernel. The values have shape (n1, k, n2, k),
             or (n1, 1, n2, 1) for the average over outputs.
+
+        Raises:
+            ValueError: If the result does not fit in memory, or if a single pair of rows exceeds the limit.
         """
         symmetric, other = x2 is None, x1 if x2 is None else x2
         n1, n2, features = len(x1), len(other), x1.shape[1:]
-        rows, held = self.plan(max(n1, n2), features, memory)
+        free = available_memory() if memory is None else memory
+        rows, _ = self.plan(max(n1, n2), features, free)
+        result = self._result_bytes(rows, features, n1 * n2, dtype)
+        check_memory("The empirical kernel", result)
+        rows, held = self.plan(max(n1, n2), features, free - result if memory is None else memory)
         layers, product, _, _ = self.programs(rows, features)
         kernels: dict[int, np.ndarray] = {}
 

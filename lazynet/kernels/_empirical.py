@@ -22,7 +22,7 @@ from lazynet.networks import (
     value_and_slope,
     weights,
 )
-from lazynet.plan import SMALL, available_memory
+from lazynet.plan import SMALL, available_memory, check_memory
 from lazynet.precision import float64, host_float64
 from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
@@ -91,15 +91,15 @@ def empirical_ntk(
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
             float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
-        memory: Memory limit in bytes, not counting the result. Defaults to the free memory.
+        memory: Memory limit in bytes, not counting the result. By default, both must fit in the free memory.
 
     Returns:
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
         such arrays, which sum to the kernel. The keys are paths such as "Dense_0/kernel".
 
     Raises:
-        ValueError: If an argument is invalid, or if the kernel for a single pair of rows exceeds the memory limit. The
-            error is raised before any work starts.
+        ValueError: If an argument is invalid, if the result does not fit in memory, or if the kernel for a single pair
+            of rows exceeds the memory limit. The error is raised before any work starts.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, train="both"), jax.numpy.eye(3)
@@ -122,15 +122,17 @@ def empirical_ntk(
     dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
     compute_dtype = dtype or ("float32" if all_float32 else "float64")
+    result = np.dtype(dtype or "float64").itemsize * len(x1) * len(x1 if x2 is None else x2)
+    # The kernel of each array and each pair of outputs has this size; they are counted below.
+    check_memory("The empirical kernel", result)
     if traits(network).hidden_layer is not None and outputs == "average" and not parts:
         layered = cast(Network, network)
         needed = _average_bytes(layered, *arrays, compute_dtype)
-        if needed <= (_room(needed) if memory is None else memory):
+        if needed <= (_room(needed + result) - result if memory is None else memory):
             with host_float64() if compute_dtype == "float64" else float64():
                 converted = jax.tree.map(partial(_cast, dtype=compute_dtype), arrays)
                 kernel = np.asarray(average_ntk(layered, *converted, by_counting=_counts(layered, variables)))
             return kernel.astype(dtype or "float64", copy=False)
-    free = available_memory() if memory is None else memory
     names = _names(network, variables)
     precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
     # The memory that a program needs is known only after compilation, so jit must be enabled.
@@ -140,7 +142,7 @@ def empirical_ntk(
         few = x1[:2] if len(x1) > 1 or x2 is None else np.concatenate([x1, x2[:1]])
         if traits(network).custom and len(few) > 1:
             check_rows_alone(build.network, converted, jnp.asarray(few, build.dtype))
-        kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=free, dtype=dtype or "float64")
+        kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=memory, dtype=dtype or "float64")
     if outputs == "average":
         kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}
     if not parts:

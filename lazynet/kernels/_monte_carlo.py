@@ -13,6 +13,7 @@ from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import as_static
 from lazynet.kernels._layerwise import Differentiable, layers_of, product_of
 from lazynet.networks import Model, check_rows_alone, traits
+from lazynet.plan import check_memory
 from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
 
@@ -67,7 +68,7 @@ def monte_carlo_kernel(
         A `MonteCarloKernel`. Each kernel is computed in float32, and the mean is computed in float64.
 
     Raises:
-        ValueError: If `starts` is less than 2.
+        ValueError: If `starts` is less than 2, or if the kernel does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> network, x = lz.TwoLayer(width=256, symmetric=False), np.eye(2)
@@ -81,6 +82,8 @@ def monte_carlo_kernel(
     key = jax.random.key(0) if key is None else key
     rows1 = jnp.asarray(real_array("x1", x1).astype(np.float32))
     rows2 = None if x2 is None else jnp.asarray(real_array("x2", x2).astype(np.float32))
+    # The mean and four float64 arrays of its shape, and three float32 arrays on the device.
+    check_memory("The mean kernel", (5 * 8 + 3 * 4) * len(rows1) * len(rows1 if rows2 is None else rows2))
     mean = square = np.zeros(())
     with jax.default_matmul_precision("highest"):
         if len(rows1) > 1 and traits(network).custom:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from lazynet.networks import Linearized, Model, Quadratic
+from lazynet.networks import Linearized, Model, Quadratic, check_variables
 from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray, Variables
 
@@ -56,7 +56,12 @@ def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArr
 
     Returns:
         Root mean square over examples and outputs, a scalar.
+
+    Raises:
+        ValueError: If the variables are those of another network.
     """
+    check_variables(network, variables, x)
+    check_variables(network, start, x)
     polynomial = {1: Linearized, 2: Quadratic}[order](network)
     expanded = polynomial.apply({**start, "origin": start["params"], "params": variables["params"]}, jnp.asarray(x))
     return jnp.sqrt(jnp.mean((network.apply(variables, x) - expanded) ** 2))

@@ -17,7 +17,7 @@ from lazynet.networks._two_layer import Scale, at_width, check_fields
 from lazynet.typing import AnyArray, Variables
 
 WHY = (
-    "Each output must depend only on the parameters and on a single row, because networks with running averages or "
+    "Each output must depend only on the variables and on a single row, because networks with changing averages or "
     "random masks have no tangent kernel."
 )
 
@@ -28,8 +28,9 @@ class Adapted:
 
     Attributes:
         kind: Type of the original network: "flax", "nnx", "stax" or "functions".
-        start: Function that maps (key, x, width) to the initial parameters.
-        forward: Function that maps (parameters, x, width) to outputs of shape (n,), (n, 1) or (n, k).
+        start: Function that maps (key, x, width) to the initial variables: the parameters in "params", and arrays that
+            are not trained in other collections.
+        forward: Function that maps (variables, x, width) to outputs of shape (n,), (n, 1) or (n, k).
         kernel: Function that maps the width to the infinite-width kernel, or None if no such kernel is known. The
             kernel is itself a function `kernel(x1, x2=None)` that returns an array of shape (n1, n2).
         width: Width of the network.
@@ -64,13 +65,13 @@ class Adapted:
         return replace(self, **changes)
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the initial parameters, drawn in float32 and cast to the dtype of x.
+        """Return the initial variables, drawn in float32, with floating-point arrays cast to the dtype of x.
 
         Raises:
             ValueError: If the network has no parameters, or if any parameter is not floating point.
         """
-        params = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
-        leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+        variables = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
+        leaves = jax.tree_util.tree_flatten_with_path(variables["params"])[0]
         if not leaves:
             raise ValueError("The network has no parameters to train.")
         for path, leaf in leaves:
@@ -78,7 +79,12 @@ class Adapted:
             if not jnp.issubdtype(dtype, jnp.floating):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(f"Parameters must be floating-point arrays, got {dtype} at {name!r}.")
-        return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), params)}
+
+        def cast(leaf: Any) -> Array:
+            array = jnp.asarray(leaf)
+            return array.astype(x.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+        return jax.tree.map(cast, variables)
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Return the outputs, of shape (n,) for one output or (n, k) for several.
@@ -86,7 +92,7 @@ class Adapted:
         Raises:
             ValueError: If `forward` returns an array of the wrong shape.
         """
-        f = self.forward(variables["params"], x, self.width)
+        f = self.forward(variables, x, self.width)
         expected = (len(x), self.outputs)
         if jnp.shape(f) != expected and not (self.outputs == 1 and jnp.shape(f) == expected[:1]):
             shape = jnp.shape(f)
@@ -138,7 +144,8 @@ def from_flax(
         A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: On first use, if the module has dropout, or has variables outside "params", as batch norm does.
+        ValueError: On first use, if the module draws random numbers when it is called, as dropout does, or changes its
+            variables, as batch norm does in training mode. Collections other than "params" are not trained.
 
     >>> import flax.linen as nn, jax, lazynet as lz
     >>> network = lz.from_flax(lambda width: nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)]), width=32)
@@ -149,15 +156,15 @@ def from_flax(
     _check_make(make, nn.Module)
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        variables = _module_of(make, nn.Module, width).init(key, x)
-        _refuse_state([name for name in variables if name != "params"])
-        return variables.get("params", {})
+        return {"params": {}, **_module_of(make, nn.Module, width).init(key, x)}
 
-    def forward(params: Any, x: AnyArray, width: int) -> Any:
+    def forward(variables: Variables, x: AnyArray, width: int) -> Any:
         try:
-            return _module_of(make, nn.Module, width).apply({"params": params}, x)
+            return _module_of(make, nn.Module, width).apply(variables, x)
         except flax.errors.InvalidRngError as error:
             raise ValueError(f"The module draws random numbers, as dropout does. {WHY}") from error
+        except flax.errors.ModifyScopeVariableError as error:
+            raise ValueError(f"The module changes its variables, as batch norm does in training mode. {WHY}") from error
 
     return Adapted("flax", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
 
@@ -188,8 +195,9 @@ def from_nnx(
         A network that implements the protocol `lazynet.networks.Network`.
 
     Raises:
-        ValueError: If `make` does not take two arguments or, on first use, if the module has state other than
-            parameters, as batch norm and dropout do.
+        ValueError: If `make` does not take two arguments or, on first use, if the module changes its state when it is
+            called, as dropout does, and batch norm in training mode. Variables other than `nnx.Param` are not trained;
+            they are in the collection "fixed".
 
     >>> import jax, lazynet as lz
     >>> from flax import nnx
@@ -215,28 +223,30 @@ def from_nnx(
             else _module_of(make, nnx.Module, width, rngs=rngs)
         )
 
-    def parts_of(module: Any) -> tuple[Any, Any, Any]:
-        """Return the module's definition, its parameters and all other state."""
+    def parts_of(module: Any) -> tuple[Any, Any, Any, Any]:
+        """Return the module's definition, its random state, its parameters and all other state."""
         definition, state = nnx.split(module)
-        params, rest = nnx.split_state(state, nnx.Param, ...)
-        return definition, params, rest
-
-    def abstract(width: int) -> tuple[Any, Any]:
-        """Return the module's definition and the shapes of its parameters."""
-        return parts_of(nnx.eval_shape(lambda: built(width, nnx.Rngs(0))))[:2]
+        random, params, rest = nnx.split_state(state, nnx.RngState, nnx.Param, ...)
+        return definition, random, params, rest
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        _, params, rest = parts_of(built(width, nnx.Rngs(key)))
-        state = jax.tree.leaves(rest, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-        _refuse_state(sorted({type(leaf).__name__ for leaf in state}))
-        return nnx.to_pure_dict(params)
+        _, _, params, rest = parts_of(built(width, nnx.Rngs(key)))
+        fixed = nnx.to_pure_dict(rest)
+        return {"params": nnx.to_pure_dict(params)} | ({"fixed": fixed} if fixed else {})
 
-    def forward(params: Any, x: AnyArray, width: int) -> Any:
-        definition, state = abstract(width)
-        # Copy the state, because replace_by_pure_dict modifies it in place.
-        state = jax.tree.map(lambda leaf: leaf, state)
-        nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(definition, state)(x)
+    def forward(variables: Variables, x: AnyArray, width: int) -> Any:
+        definition, random, params, rest = parts_of(nnx.eval_shape(lambda: built(width, nnx.Rngs(0))))
+        nnx.replace_by_pure_dict(params, variables["params"])
+        nnx.replace_by_pure_dict(rest, variables.get("fixed", {}))
+        # A module that draws random numbers is refused, so its keys do not matter.
+        random = jax.tree.map(_any_key_or_count, random)
+        before = jax.tree.leaves((random, rest))
+        module = nnx.merge(definition, random, params, rest)
+        f = module(x)
+        _, *after = parts_of(module)
+        if any(now is not then for now, then in zip(jax.tree.leaves((after[0], after[2])), before, strict=True)):
+            raise ValueError(f"The module changes its state, as dropout does, and batch norm in training mode. {WHY}")
+        return f
 
     return Adapted("nnx", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
 
@@ -286,10 +296,10 @@ def from_stax(
         return functions
 
     def start(key: Array, x: AnyArray, width: int) -> Any:
-        return layer(width)[0](key, x.shape)[1]
+        return {"params": layer(width)[0](key, x.shape)[1]}
 
-    def forward(params: Any, x: AnyArray, width: int) -> Any:
-        return layer(width)[1](params, x)
+    def forward(variables: Variables, x: AnyArray, width: int) -> Any:
+        return layer(width)[1](variables["params"], x)
 
     def kernel(width: int) -> Callable[..., Any]:
         function = layer(width)[2]
@@ -338,10 +348,13 @@ def from_functions(
     (5,)
     """
 
-    def forward(params: Any, x: AnyArray, width: int) -> Any:
-        return apply(params, x)
+    def start(key: Array, x: AnyArray, width: int) -> Any:
+        return {"params": init(key, x, width)}
 
-    return Adapted("functions", init, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
+    def forward(variables: Variables, x: AnyArray, width: int) -> Any:
+        return apply(variables["params"], x)
+
+    return Adapted("functions", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
 
 
 def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable[..., Any]] | None:
@@ -354,9 +367,11 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
     return lambda width: kernel
 
 
-def _refuse_state(names: list[str]) -> None:
-    if names:
-        raise ValueError(f"The module has {', '.join(names)} in addition to its parameters. {WHY}")
+def _any_key_or_count(leaf: Any) -> Array:
+    """Return a key or a count with the shape of one that NNX keeps in a module's random state."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def _check_make(make: Any, kind: type) -> None:

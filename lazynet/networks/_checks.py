@@ -85,7 +85,7 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
 
 
 def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
-    """Check that the parameters match the network's own in name and shape.
+    """Check that the variables match the network's own in name and shape.
 
     Args:
         network: Network, or another object with the methods `init` and `apply`. Objects that cannot be initialized
@@ -94,29 +94,31 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
         x: Input rows, shape (n, ...).
 
     Raises:
-        ValueError: If the parameters are those of another network, such as one of another width.
+        ValueError: If the variables are those of another network, such as one of another width.
     """
     if not (hasattr(network, "init") and hasattr(network, "apply")):
         return
     own = (_own_shapes_once if is_fixed(network) else _own_shapes)(network, np.shape(x)[1:])
     if own is None:
         return
-    given = _shapes_by_path(variables["params"])
-    for path in sorted(own.keys() | given.keys()):
-        if own.get(path) != given.get(path):
-            allowed = f"shape {own[path]}" if path in own else "no array"
-            raise ValueError(
-                f"variables['params'] must have {allowed} at {path!r} for this network, got "
-                f"{given.get(path, 'no array')}. They are the variables of another network."
-            )
+    for collection in sorted(own, key="params".__ne__):
+        shapes = own[collection]
+        given = _shapes_by_path(variables.get(collection, {}))
+        for path in sorted(shapes.keys() | given.keys()):
+            if shapes.get(path) != given.get(path):
+                allowed = f"shape {shapes[path]}" if path in shapes else "no array"
+                raise ValueError(
+                    f"variables[{collection!r}] must have {allowed} at {path!r} for this network, got "
+                    f"{given.get(path, 'no array')}. They are the variables of another network."
+                )
 
 
-def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, tuple[int, ...]] | None:
-    """Return the shape of each of the network's parameters, or None if it cannot be initialized."""
+def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, dict[str, tuple[int, ...]]] | None:
+    """Return the shape of each array in each collection of variables, or None if there is no initialization."""
     row = jax.ShapeDtypeStruct((1, *features), "float32")
     try:
         variables = jax.eval_shape(lambda key, row: network.init(key, row), jax.random.key(0), row)
-        return _shapes_by_path(variables["params"])
+        return {name: _shapes_by_path(collection) for name, collection in variables.items()}
     except Exception:
         return None
 

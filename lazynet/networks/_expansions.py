@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.networks._checks import check_variables
 from lazynet.networks._protocol import Model, Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
@@ -120,7 +121,12 @@ class Expansion:
         return self
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables at the point of expansion, cast to the dtype of x."""
+        """Return the variables at the point of expansion, cast to the dtype of x.
+
+        Raises:
+            ValueError: If they are the variables of another network.
+        """
+        check_variables(self._network, self.variables, x)
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
         return self.polynomial.at(cast)
 

@@ -3,7 +3,7 @@
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
 from lazynet.training._keys import batch_key, member_key, start_key
-from lazynet.training._optimizer import OPTIMIZERS, AnyOptimizer, Optimizer, UpdateRule, get_optimizer
+from lazynet.training._optimizer import OPTIMIZERS, AnyOptimizer, Optimizer, UpdateRule, get_optimizer, has_default_rate
 from lazynet.training._preactivation import PreactivationStepper
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training._select import choose_stepper, is_plain_descent
@@ -31,6 +31,7 @@ __all__ = [
     "batch_key",
     "choose_stepper",
     "get_optimizer",
+    "has_default_rate",
     "is_plain_descent",
     "member_key",
     "row_space",

@@ -118,6 +118,18 @@ class Optimizer:
         return transformation
 
 
+def has_default_rate(optimizer: UpdateRule) -> bool:
+    """Return whether 1 / lambda_max is a sensible learning rate.
+
+    Args:
+        optimizer: `Optimizer` or another function of the learning rate.
+
+    Returns:
+        True if weights are known to move in proportion to the gradient.
+    """
+    return isinstance(optimizer, Optimizer) and optimizer.name in ("sgd", FLOW)
+
+
 # What a user may pass: the name of an optimizer, an `Optimizer`, or another update rule.
 AnyOptimizer = str | Optimizer | UpdateRule
 

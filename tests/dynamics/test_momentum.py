@@ -37,7 +37,7 @@ def test_momentum_agrees_with_the_iteration(momentum, method):
     coefficients = iterate(k, y, f0, rate, momentum, 10_000)[STEPS]
     starts = {"f0": f0, "k_test": k_test, "f0_test": f0_test}
     trajectory = lz.kernel_descent(
-        k, y, learning_rate=rate, steps=STEPS, momentum=momentum, method=method, tolerance=1e-10, **starts
+        k, y, learning_rate=rate, steps=STEPS, momentum=momentum, method=method, tolerance=1e-9, **starts
     )
     np.testing.assert_allclose(trajectory.time, rate * STEPS, rtol=1e-15)
     np.testing.assert_allclose(trajectory.train, f0 + k @ coefficients, rtol=0, atol=1e-9)

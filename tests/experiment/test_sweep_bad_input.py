@@ -42,6 +42,16 @@ BAD = {
     },
     "learning rate at one width": ({"learning_rate": lambda m: 1.0 if m == 16 else NAN}, "^learning_rate .* got nan"),
     "no learning rate for another loss": ({"loss": "logistic"}, "^learning_rate must be given for the logistic loss"),
+    **{
+        f"no learning rate for {name}": (
+            {"optimizer": rule},
+            f"^learning_rate must be given if optimizer is {name}, got None. The default is 1 / lambda_max",
+        )
+        for name, rule in {
+            **{repr(name): name for name in ("adam", "adamw", "lion", "rmsprop", "adagrad")},
+            "a function": lambda rate: optax.adam(rate),
+        }.items()
+    },
     "half a batch": ({"batch_size": 2.5}, "^batch_size must be an integer from 1 to n_train = 16, got 2.5"),
     "one width": ({"widths": 64}, "^widths must be a list of positive integers, got 64"),
     "empty batch": ({"batch_size": 0}, "^batch_size must be .*, got 0"),

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import lazynet as lz
+from lazynet.measures import taylor_gap
+from lazynet.networks import Network
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6)), jnp.float32)
 KEY = jax.random.key(0)
@@ -52,6 +54,30 @@ def test_variables_of_another_network_are_refused(pair):
     assert message in str(e.value)
     own = network.init(KEY, X)
     assert lz.empirical_ntk(network, own, X).shape == (5, 5)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_expansions_and_their_gaps_refuse_them_too(pair):
+    network, other, message = PAIRS[pair]
+    variables = network.init(KEY, X[:, :5]) if other is None else other.init(KEY, X)
+    own = network.init(KEY, X)
+    if isinstance(network, Network):
+        for expand in (lz.linearize, lz.quadratic):
+            assert expand(network, own).init(KEY, X)["params"].keys() == own["params"].keys()
+            with pytest.raises(ValueError, match="They are the variables of another network"):
+                expand(network, variables).init(KEY, X)
+    for now, start in ((variables, own), (own, variables)):
+        with pytest.raises(ValueError, match="They are the variables of another network") as e:
+            taylor_gap(network, now, start, X)
+        assert message in str(e.value)
+    assert taylor_gap(network, own, own, X) == 0
+
+
+def test_arrays_that_are_not_trained_are_compared_too():
+    network, other = lz.TwoLayer(width=8), lz.TwoLayer(width=8, outputs=2)
+    wrong = {**network.init(KEY, X), "fixed": other.init(KEY, X)["fixed"]}
+    with pytest.raises(ValueError, match=r"^variables\['fixed'\] must have shape \(8, 1\) at 'readout'"):
+        lz.empirical_ntk(network, wrong, X)
 
 
 BATCHED = {

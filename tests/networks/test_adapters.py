@@ -117,6 +117,83 @@ def test_a_kernel_that_is_given_is_used():
         lz.analytic_kernel(wrong)(X)
 
 
+class Features(nn.Module):
+    """Features that are drawn at initialization and not trained, and a readout that is."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.variable("fixed", "w", lambda: jax.random.normal(self.make_rng("params"), (x.shape[1], self.width)))
+        return nn.Dense(1)(jnp.tanh(x @ w.value))
+
+
+class Fixed(nnx.Variable):
+    pass
+
+
+class FeaturesInNnx(nnx.Module):
+    def __init__(self, width, rngs):
+        self.w = Fixed(jax.random.normal(rngs.params(), (7, width)))
+        # A dropout that does nothing keeps a key and a count.
+        self.dropout = nnx.Dropout(0.5, deterministic=True, rngs=rngs)
+        self.out = nnx.Linear(width, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(self.dropout(jnp.tanh(x @ self.w[...])))
+
+
+class RunningAverages(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.relu(nn.BatchNorm(use_running_average=True)(nn.Dense(self.width)(x))))
+
+
+class RunningAveragesInNnx(nnx.Module):
+    def __init__(self, width, rngs):
+        self.hidden, self.out = nnx.Linear(7, width, rngs=rngs), nnx.Linear(width, 1, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, use_running_average=True, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(nnx.relu(self.norm(self.hidden(x))))
+
+
+@pytest.mark.parametrize(
+    ("network", "frozen"),
+    [
+        (lz.from_flax(Features, width=8), {"fixed": 1}),
+        (lz.from_nnx(FeaturesInNnx, width=8), {"fixed": 1}),
+        (lz.from_flax(RunningAverages, width=8), {"batch_stats": 2}),
+        (lz.from_nnx(RunningAveragesInNnx, width=8), {"fixed": 2}),
+    ],
+    ids=["flax", "nnx", "running averages in flax", "running averages in nnx"],
+)
+def test_frozen_parts_stay_as_they_are_and_have_no_share_in_the_kernel(network, frozen):
+    data = lz.Dataset(np.float64(X), np.sign(np.float64(X)[:, 0]))
+    run = lz.train(network, data, KEY, 5, learning_rate=0.05)
+    assert {name: len(jax.tree.leaves(part)) for name, part in run.variables.items() if name != "params"} == frozen
+    for name in frozen:
+        jax.tree.map(np.testing.assert_array_equal, run.variables[name], run.variables_0[name])
+    assert float(run.snapshots.train_loss[-1]) < 0.9 * float(run.snapshots.train_loss[0])
+
+    def outputs(params):
+        return network.apply({**run.variables, "params": params}, X)
+
+    jacobian = jax.jacrev(outputs)(run.variables["params"])
+    rows = np.concatenate([np.asarray(leaf).reshape(len(X), -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
+    np.testing.assert_allclose(lz.empirical_ntk(network, run.variables, X), rows @ rows.T, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_with_frozen_parts_are_compared_with_their_linearizations():
+    data = lz.Dataset(np.float64(X), np.sign(np.float64(X)[:, 0]))
+    result = lz.sweep(lz.from_flax(Features, width=8), data, [8, 16], 2, 3, learning_rate=0.05, progress=False)
+    # Only the last layer is trained, so the network is its own linearization.
+    assert (result.linearization_gap_train < 1e-5).all()
+    assert (result.displacement.isel(step=-1) > 0).all()
+
+
 def use(network):
     return network.apply(network.init(KEY, X), X)
 
@@ -124,11 +201,20 @@ def use(network):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: lz.from_flax(lambda m: linen(m, nn.BatchNorm(use_running_average=False)), outputs=2), "batch_stats"),
+        (
+            lambda: lz.from_flax(lambda m: linen(m, nn.BatchNorm(use_running_average=False)), outputs=2),
+            "changes its variables",
+        ),
         (lambda: lz.from_flax(lambda m: linen(m, nn.Dropout(0.5, deterministic=False)), outputs=2), "dropout"),
         (lambda: lz.from_flax(lambda m: nn.relu and nn.Sequential([nn.relu])), "no parameters"),
-        (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.Dropout(0.5, rngs=rngs)), outputs=2), "Rng"),
-        (lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.BatchNorm(m, rngs=rngs)), outputs=2), "BatchStat"),
+        (
+            lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.Dropout(0.5, rngs=rngs)), outputs=2),
+            "changes its state",
+        ),
+        (
+            lambda: lz.from_nnx(lambda m, rngs: Perceptron(m, rngs, nnx.BatchNorm(m, rngs=rngs)), outputs=2),
+            "changes its state",
+        ),
         (lambda: lz.from_nnx(lambda m: Perceptron(m, nnx.Rngs(0))), r"function make\(width, rngs\)"),
         (lambda: lz.from_flax(linen), "Use outputs=2"),
         (lambda: lz.from_flax(linen, outputs=0), "outputs must be a positive integer, got 0"),

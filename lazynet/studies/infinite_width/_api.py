@@ -11,6 +11,7 @@ from lazynet.execution import RunFolder, as_run_folder, run
 from lazynet.experiment import check_count, is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
 from lazynet.networks import GivenNetwork
+from lazynet.plan import MOST
 from lazynet.programs import entry
 from lazynet.studies.infinite_width._study import InfiniteWidth
 from lazynet.typing import MaybeNone, Result
@@ -112,7 +113,7 @@ def check_infinite_width(
         ValueError: If an argument is invalid, if the targets are not labels, or if the network has no analytic kernel.
     """
     check_count("steps", steps)
-    check_count("snapshots", snapshots)
+    check_count("snapshots", snapshots, most=MOST)
     if learning_rate is not None:
         check_learning_rate(learning_rate)
     check_tolerance(tolerance)

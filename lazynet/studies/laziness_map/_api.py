@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, log, log2, sqrt
 from pathlib import Path
@@ -23,7 +24,7 @@ from lazynet.experiment import (
     together,
 )
 from lazynet.measures import label_result
-from lazynet.networks import Centered, GivenNetwork, Network, Scale, check_members_differ, check_network, traits
+from lazynet.networks import Centered, GivenNetwork, Network, check_members_differ, check_network, traits
 from lazynet.programs import entry
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
@@ -52,6 +53,21 @@ STILL = 1000
 BAND = 0.1
 # Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
+
+
+@dataclass(frozen=True)
+class ScaleByWidth:
+    """An output scale for each width, as a function of the width.
+
+    Unlike a closure, it is known not to change, so networks with this scale need not be traced anew in each sweep.
+    """
+
+    scales: tuple[tuple[int, float], ...]
+
+    def __call__(self, width: int) -> float:
+        """Return the output scale at a width."""
+        return dict(self.scales)[width]
+
 
 # One round of the bisection, which maps each width to a scale and the kernel changes for all seeds at that scale.
 Round = dict[int, tuple[float, np.ndarray]]
@@ -222,7 +238,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
         middles = {int(width): scale for width, scale in json.loads(agreed_text(json.dumps(middles))).items()}
         if not middles:
             break
-        network = setting.network.clone(width=max(middles), output_scale=_scale_by_width(middles))
+        network = setting.network.clone(width=max(middles), output_scale=ScaleByWidth(tuple(middles.items())))
         # The folder's name includes `change`, because the same map has a different boundary for each value of `change`.
         trained = setting.train(network, list(middles), None, f"boundary-{change:g}-{number}")
         if trained is not None:
@@ -245,13 +261,6 @@ def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, fl
 def _given_up(rounds: list[Round]) -> set[int]:
     """Return the widths at which most networks at the midpoint of the bracket fail to fit their data."""
     return {width for by_width in rounds for width, (_, changes) in by_width.items() if np.isnan(mean_of_most(changes))}
-
-
-def _scale_by_width(scales: dict[int, float]) -> Scale:
-    def middle_of_bracket(width: int) -> float:
-        return scales[width]
-
-    return middle_of_bracket
 
 
 def _curve(result: Result, rounds: list[Round], width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def sweep(
             Defaults to 1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0
             if there is no analytic kernel. If the network has a parametrization, the default scales with the width as
             the parametrization prescribes and does not exceed this rate at any width. There is a default only for the
-            squared loss.
+            squared loss and the optimizers "sgd" and "flow".
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.

@@ -12,6 +12,7 @@ from lazynet.experiment import (
     Measure,
     MemberStatus,
     as_json,
+    check_memory_of_kernels,
     default_learning_rate,
     make_training,
     network_variables,
@@ -78,7 +79,7 @@ def train(
         steps: Number of training steps.
         learning_rate: Learning rate eta, a number or a function of the width. Defaults to 1 / lambda_max of the
             analytic kernel, or of the empirical kernel at initialization if there is no analytic kernel. There is a
-            default only for the squared loss.
+            default only for the squared loss and the optimizers "sgd" and "flow".
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
@@ -116,6 +117,7 @@ def train(
     ).alone()
     check_network(network, data.x_train)
     training.check(network, data, learning_rate)
+    check_memory_of_kernels(network, data, training)
     if learning_rate is None:
         learning_rate = default_learning_rate(network, data, key)
     rate = at_width(learning_rate, network.width)
