@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 import lazynet as lz
+from lazynet.arguments import check_choice
 from lazynet.cli._common import (
     Floats,
     Folder,
@@ -149,7 +150,7 @@ class Sweep:
         training = make_training(
             self.steps,
             loss="squared",
-            optimizer=lz.Optimizer(self.optimizer, momentum or 0.0),
+            optimizer=lz.Optimizer(check_choice("optimizer", self.optimizer, OPTIMIZERS), momentum or 0.0),
             batch_size=size,
             snapshots=self.snapshots,
             stop=None if criteria == (None, None, None) else lz.Stop(*criteria),

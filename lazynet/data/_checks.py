@@ -1,40 +1,9 @@
 """Argument checks shared by the functions of this package."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lazynet.arrays import float64_array
 from lazynet.plan import check_memory
-
-
-def check_count(name: str, value: object, minimum: int) -> int:
-    """Return an integer argument as an int.
-
-    Raises:
-        ValueError: If `value` is not an integer, or is below `minimum`.
-    """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}.")
-    return int(value)
-
-
-def check_number(name: str, value: object, *, positive: bool = False, maximum: float = np.inf) -> float:
-    """Return a nonnegative real argument as a float.
-
-    Raises:
-        ValueError: If `value` is not a finite number, is negative (or zero, if `positive`), or exceeds `maximum`.
-    """
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        number = float(value)
-        if 0 <= number <= maximum and number < np.inf and not (positive and number == 0):
-            return number
-    if maximum < np.inf:
-        allowed = f"a number between 0 and {maximum:g}"
-    else:
-        allowed = "positive and finite" if positive else "finite and nonnegative"
-    raise ValueError(f"{name} must be {allowed}, got {value!r}.")
 
 
 def check_points(count: int, dim: int) -> None:
@@ -44,19 +13,6 @@ def check_points(count: int, dim: int) -> None:
         ValueError: If they do not fit.
     """
     check_memory(f"Sampling {count} points with {dim} features", (4 + 2 * 8) * count * dim)
-
-
-def check_key(key: object) -> Array:
-    """Check that an argument is a single JAX random key, either typed or a raw uint32 array, and return it.
-
-    Raises:
-        ValueError: If `key` is not a single key.
-    """
-    if isinstance(key, Array):
-        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-        if typed or (key.dtype == jnp.uint32 and key.ndim == 1):
-            return key
-    raise ValueError(f"key must be a single JAX random key, got {key!r}. Create one with jax.random.key(0).")
 
 
 def check_array(name: str, value: object) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from lazynet.arguments import described
 from lazynet.data._formats import read_bytes
 
 # Names of the image data sets that `load_dataset` reads.
@@ -47,8 +48,8 @@ def check_name(name: str, allowed: tuple[str, ...] = DATASETS, hint: str = "") -
     Raises:
         ValueError: If `name` is not among the `allowed` names; `hint` is appended to the message.
     """
-    if name not in allowed:
-        raise ValueError(f"name must be one of {', '.join(allowed)}, got {name!r}.{hint}")
+    if not isinstance(name, str) or name not in allowed:
+        raise ValueError(f"name must be one of {', '.join(allowed)}, got {described(name)}.{hint}")
 
 
 def cache_folder() -> Path:

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from lazynet.arrays import real_array
+
 LABELS = range(10)  # labels used in every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
@@ -112,7 +114,7 @@ def is_labels(y: ArrayLike) -> bool:
     >>> is_labels([1, -1, 1]), is_labels([0.5, -1, 1])
     (True, False)
     """
-    y = np.asarray(y)
+    y = real_array("y", y)
     if y.size == 0 or y.ndim not in (1, 2):
         return False
     if y.ndim == 1:

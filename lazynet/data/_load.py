@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lazynet.data._checks import check_count
+from lazynet.arguments import check_count
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._fetch import fetch_dataset
 from lazynet.data._files import Files, base_folders, check_name, file_names, find_files

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from lazynet.data._checks import check_count, check_key, check_number, check_points
+from lazynet.arguments import check_count, check_flag, check_key, check_number
+from lazynet.data._checks import check_points
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._labels import is_labels
 from lazynet.data._synthetic import normal
@@ -78,6 +79,7 @@ def mixture(
         check_count(name, value, minimum)
         for name, value, minimum in (("dim", dim, 1), ("classes", classes, 2), ("components", components, 1))
     )
+    check_flag("unit", unit)
     check_points(classes * components, dim)
     key_centers, key_points = jax.random.split(check_key(key))
     if delta is None:

@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from lazynet.data._checks import check_key, check_number
+from lazynet.arguments import check_key, check_number
 from lazynet.data._labels import class_targets, is_labels
 from lazynet.programs import entry
 from lazynet.typing import Real

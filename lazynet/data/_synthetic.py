@@ -8,7 +8,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
-from lazynet.data._checks import check_count, check_key, check_number, check_points
+from lazynet.arguments import calls_of, check_choice, check_count, check_key, check_number
+from lazynet.arrays import real_array
+from lazynet.data._checks import check_points
 from lazynet.data._dataset import Dataset, unit_rows
 from lazynet.data._labels import class_targets
 from lazynet.programs import entry
@@ -55,14 +57,15 @@ def sphere(
     n_train, n_test = check_count("n_train", n_train, 1), check_count("n_test", n_test, 0)
     dim = check_count("dim", dim, 1)
     check_points(n_train + n_test, dim)
-    if not callable(targets) and targets not in ("normal", "signs"):
-        raise ValueError(f"targets must be 'normal', 'signs' or a function of the points, got {targets!r}.")
+    if not callable(targets):
+        check_choice("targets", targets, ("normal", "signs"), more=" or a function of the points")
 
     def points_and_targets(key: Array, n: int) -> tuple[np.ndarray, ArrayLike]:
         key_points, key_targets = jax.random.split(key)
         x = unit_rows(normal(key_points, n, dim))
         if callable(targets):
-            return x, targets(x)
+            with calls_of("targets"):
+                return x, real_array("The result of targets", targets(x))
         if targets == "signs":
             return x, np.where(np.asarray(jax.random.bernoulli(key_targets, shape=(n,))), 1.0, -1.0)
         return x, normal(key_targets, n)

@@ -15,6 +15,7 @@ import scipy.linalg
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arrays import real_array
 from lazynet.dynamics._modes import EPS, NEGATIVE, check_not_negative
 from lazynet.kernels import FACTORED, Error, KernelOperator, Spectrum, dense_operator, largest_eigenvalue
 from lazynet.losses import Loss
@@ -90,7 +91,7 @@ def check_batches(batches: AnyArray, n: int, steps: int) -> np.ndarray:
     Raises:
         ValueError: If the batches are not an integer array of this shape, or if an index is out of range.
     """
-    rows = np.asarray(batches)
+    rows = real_array("batches", batches)
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or len(rows) != steps or not rows.shape[1]:
         raise ValueError(
             f"batches must be an integer array of shape ({steps}, B), one row of indices per step, got shape "

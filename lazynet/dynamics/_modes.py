@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arguments import check_choice
 from lazynet.dynamics._laws import Law, descent_residual, zero_below_rounding
 from lazynet.kernels import (
     EPS,
@@ -85,8 +86,7 @@ def excited_modes(
     Raises:
         ValueError: If an argument is invalid; see `lazynet.kernel_descent`.
     """
-    if method not in ("exact", "krylov", None):
-        raise ValueError(f"method must be 'exact', 'krylov' or None, got {method!r}.")
+    check_choice("method", method, ("exact", "krylov"), optional=True)
     check_tolerance(tolerance)
     if isinstance(k, Spectrum) and method == "krylov":
         raise ValueError(

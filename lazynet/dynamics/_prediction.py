@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lazynet.arrays import float64_array
+from lazynet.arguments import check_callback, check_number, described
+from lazynet.arrays import float64_array, real_array
 from lazynet.dynamics._coefficients import check_batches, dense_kernel, descent_coefficients
 from lazynet.dynamics._flow import flow_coefficients
 from lazynet.dynamics._laws import Law
@@ -28,6 +29,7 @@ from lazynet.dynamics._trajectory import (
 )
 from lazynet.kernels import CrossOperator, KernelOperator, Spectrum, check_tolerance
 from lazynet.losses import Loss, get_loss, squared
+from lazynet.plan import check_memory
 from lazynet.programs import entry
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
@@ -93,9 +95,9 @@ def kernel_descent(
     >>> lz.kernel_descent(np.eye(2), np.ones(2), learning_rate=0.5, steps=2, batches=np.array([[0], [0]])).train[2]
     array([1., 0.])
     """
-    check_learning_rate(learning_rate)
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}.")
+    learning_rate = check_number("learning_rate", learning_rate, positive=True)
+    check_callback("progress", progress)
+    check_number("momentum", momentum, below=1.0)
     loss = get_loss(loss)
     steps = _checked_steps(steps)
     law = Law(learning_rate * steps, steps, learning_rate, momentum)
@@ -215,10 +217,14 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
 
 def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the steps at which to make predictions, as an int64 array."""
-    array = np.arange(steps + 1) if isinstance(steps, int | np.integer) else np.asarray(steps)
+    if isinstance(steps, int | np.integer) and not isinstance(steps, bool):
+        check_memory(f"Predictions at {steps} steps", 8 * int(steps))
+        array = np.arange(steps + 1)
+    else:
+        array = real_array("steps", steps)
     allowed = (array >= 0) & (array == np.round(array))
     if array.ndim != 1 or not array.size or not allowed.all():
-        received = array[~allowed][0] if array.ndim == 1 and array.size else np.array2string(np.asarray(steps))
+        received = array[~allowed][0] if array.ndim == 1 and array.size else described(steps)
         raise ValueError(
             f"steps must be a nonnegative integer or a nonempty list of nonnegative integers, got {received}."
         )
@@ -236,5 +242,4 @@ def check_learning_rate(learning_rate: float) -> None:
     Raises:
         ValueError: If the learning rate is not positive and finite.
     """
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}.")
+    check_number("learning_rate", learning_rate, positive=True)

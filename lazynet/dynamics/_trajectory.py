@@ -10,7 +10,7 @@ from lazynet.arrays import float64_array, real_array
 from lazynet.dynamics._coefficients import DenseKernel
 from lazynet.dynamics._laws import Law, allow_overflow, divide_by_eigenvalue
 from lazynet.dynamics._modes import excited_modes
-from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum, check_targets
+from lazynet.kernels import CrossOperator, Error, KernelOperator, Spectrum, check_square, check_targets
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
 
@@ -48,8 +48,8 @@ class Problem(NamedTuple):
 
 
 def real_kernel(k: SquareKernel | Spectrum | KernelOperator) -> SquareKernel | Spectrum | KernelOperator:
-    """Return a kernel, after checking that a matrix consists of real numbers."""
-    return k if isinstance(k, Spectrum | KernelOperator) else real_array("k", k)
+    """Return a kernel, after checking that it is an operator or a square matrix of real numbers."""
+    return k if isinstance(k, Spectrum | KernelOperator) else check_square("k", real_array("k", k))
 
 
 def validated_problem(

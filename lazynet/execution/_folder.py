@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lazynet.arguments import as_number, check_flag, check_path, described
 from lazynet.plan import MOST
 
 
@@ -40,16 +41,12 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         """Validate the arguments."""
-        if not isinstance(self.path, str | os.PathLike):
-            raise ValueError(f"out must be a path or a lazynet.RunFolder, got {self.path!r}.")
-        if not isinstance(self.resume, bool):
-            raise ValueError(f"resume must be True or False, got {self.resume!r}.")
+        object.__setattr__(self, "path", check_path("path", self.path))
+        check_flag("resume", self.resume)
         if self.shard is not None:
             _check_shard(self.shard)
-        limit = self.max_seconds
-        is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if limit is not None and not (is_number and limit > 0):
-            raise ValueError(f"max_seconds must be positive, got {limit!r}.")
+        if self.max_seconds is not None and not (as_number(self.max_seconds) or 0) > 0:
+            raise ValueError(f"max_seconds must be positive, got {described(self.max_seconds)}.")
 
     @property
     def may_exist(self) -> bool:
@@ -61,7 +58,7 @@ class RunFolder:
         path = Path(self.path)
         if self.may_exist and path.is_dir():
             return
-        if path.exists():
+        if path.exists() or path.is_symlink():
             raise ValueError(f"out must be a new folder, got {str(path)!r}, which already exists.")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
@@ -80,7 +77,11 @@ def as_run_folder(out: Any) -> RunFolder | None:
     Raises:
         ValueError: If `out` is not a path, a `RunFolder` or None.
     """
-    return out if out is None or isinstance(out, RunFolder) else RunFolder(out)
+    if out is None or isinstance(out, RunFolder):
+        return out
+    if not isinstance(out, str | os.PathLike):
+        raise ValueError(f"out must be a path or a lazynet.RunFolder, got {described(out)}.")
+    return RunFolder(check_path("out", out))
 
 
 def _check_shard(shard: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 
 from lazynet import programs
+from lazynet.arguments import check_flag, check_path
 from lazynet.execution._checkpoint import Budget, OutOfTime
 from lazynet.execution._folder import RunFolder
 from lazynet.execution._progress import Progress, TaskProgress
@@ -121,9 +122,10 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         The result, or None if the run computes only a shard or this is not the first process.
 
     Raises:
-        ValueError: If the folder cannot be used.
+        ValueError: If the folder cannot be used, or if `progress` is not True or False.
         TimeoutError: If the time limit is reached.
     """
+    check_flag("progress", progress)
     deadline = _deadline(folder)
     with ExitStack() as stack:
         store = None
@@ -169,9 +171,10 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         ValueError: If the folder does not contain a study whose shards can be merged, if a process is still working on
             the study, or if a cell is missing or damaged.
     """
+    out = check_path("out", out)
     kind = Store(out).kind
     if not kind:
-        raise ValueError(f"{str(out)!r} does not contain a study.")
+        raise ValueError(f"out must be a folder that contains a study, got {str(out)!r}.")
     output = output_of(kind)
     with finished_store(out) as store:
         cells = {key: store.read(key) for key in store.keys}

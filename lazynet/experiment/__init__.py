@@ -1,6 +1,6 @@
 """Experiments: the specification of a study, its grid of points, and the arrays of each cell."""
 
-from lazynet.experiment._arguments import check_count, check_seeds, check_widths
+from lazynet.experiment._arguments import check_inputs, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of
 from lazynet.experiment._cost import check_memory_of, check_memory_of_kernels, infinite_width_jobs, sweep_jobs
 from lazynet.experiment._devices import agreed, agreed_text, is_first, together
@@ -30,7 +30,7 @@ __all__ = [
     "agreed_text",
     "as_json",
     "assemble",
-    "check_count",
+    "check_inputs",
     "check_memory_of",
     "check_memory_of_kernels",
     "check_seeds",

@@ -1,37 +1,30 @@
 """Validation of arguments common to all studies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from lazynet.dynamics import check_learning_rate
-from lazynet.networks import Network, Scale, at_width
+from lazynet.arguments import check_count, check_instance, check_sequence, described
+from lazynet.data import Dataset
+from lazynet.networks import Network, Scale, check_network, check_scale
 from lazynet.plan import MOST
 
 
-def check_count(name: str, value: Any, most: int | None = None) -> None:
-    """Check that an argument is a positive integer.
+def check_inputs(network: object, data: Any) -> None:
+    """Check that a network can be trained on a data set.
 
     Args:
-        name: Name of the argument, used in the error message.
-        value: Value to check.
-        most: Maximum value, or None for no limit.
+        network: Network of any width.
+        data: Training and test sets.
 
     Raises:
-        ValueError: If the value is not a positive integer, or exceeds `most`. Booleans are not allowed.
+        ValueError: If `data` is not a `lazynet.Dataset`, or if `network` is not a network, fails on the inputs, or has
+            outputs for a row that depend on other rows.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
-    if most is not None and value > most:
-        raise ValueError(f"{name} must be at most {most}, got {value}.")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raise an error unless the value is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}.")
+    check_instance("data", data, Dataset)
+    check_network(network, data.x_train)
 
 
 def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: Scale | None) -> tuple[int, ...]:
@@ -49,8 +42,7 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
         ValueError: If there are no widths, if a width is repeated, or if the network or the learning rate does not
             support a width.
     """
-    if isinstance(widths, int | np.integer):
-        raise ValueError(f"widths must be a list of positive integers, got {widths}.")
+    widths = check_sequence("widths", widths, "positive integers")
     for width in widths:
         check_count("width", width)
     if not len(widths):
@@ -62,7 +54,7 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
     for width in ordered:
         network.clone(width=width)
         if learning_rate is not None:
-            check_learning_rate(at_width(learning_rate, width))
+            check_scale("learning_rate", learning_rate, width)
     return ordered
 
 
@@ -81,8 +73,11 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds, most=MOST)
         return tuple(range(seeds))
-    chosen = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    allowed = "a positive integer or a list of distinct nonnegative integers"
+    chosen = (
+        list(seeds) if isinstance(seeds, list | tuple | range | np.ndarray) and getattr(seeds, "ndim", 1) == 1 else []
+    )
     valid = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)
-    if not chosen or not valid or len(set(chosen)) < len(chosen) or not isinstance(seeds, Iterable):
-        raise ValueError(f"seeds must be a positive integer or a list of distinct nonnegative integers, got {seeds}.")
+    if not chosen or not valid or len(set(chosen)) < len(chosen):
+        raise ValueError(f"seeds must be {allowed}, got {described(seeds)}.")
     return tuple(map(int, chosen))

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from lazynet.arguments import check_count
 from lazynet.data import Dataset, label_noise
-from lazynet.experiment._arguments import check_count
 from lazynet.experiment._training import Training
 from lazynet.networks import Network, Scale, traits
 from lazynet.plan import MOST

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lazynet.data import Dataset
-from lazynet.experiment._arguments import check_seeds, check_widths
+from lazynet.experiment._arguments import check_inputs, check_seeds, check_widths
 from lazynet.experiment._grid import Axis, Point, check_not_twice, make_axes, points_of
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._record import Pack, PointRecord, Record
@@ -27,7 +27,7 @@ from lazynet.experiment._settings import (
 from lazynet.experiment._training import Training
 from lazynet.kernels import limit_key
 from lazynet.measures import catalog, settings_by_width
-from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_members_differ, check_network, traits
+from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_members_differ, traits
 from lazynet.plan import check_memory
 from lazynet.training._keys import member_key
 
@@ -201,7 +201,7 @@ def make_spec(
     Raises:
         ValueError: If an argument is invalid. The message states the allowed values.
     """
-    check_network(network, data.x_train)
+    check_inputs(network, data)
     checked_axes = make_axes(axes, network)
     check_not_twice(checked_axes, learning_rate, training)
     rates = next((axis.values for axis in checked_axes if axis.name == "learning_rate"), (learning_rate,))

@@ -1,7 +1,7 @@
 """Training and measurement settings for a study, which are validated before any work starts."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lazynet.arguments import check_choice, check_count, check_flag, check_instance
 from lazynet.data import Dataset, is_labels
-from lazynet.dynamics import check_learning_rate
-from lazynet.experiment._arguments import check_count, check_flag
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
-from lazynet.networks import Network, Scale, at_width
+from lazynet.networks import Network, Scale, check_scale
 from lazynet.plan import MOST
 from lazynet.training import (
+    NEVER,
     AnyOptimizer,
     Optimizer,
     Stop,
@@ -188,8 +188,7 @@ class Training:
         """
         check_count("width", network.width)
         self.check_steps()
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        check_choice("dtype", self.dtype, DTYPES)
         self._check_batch_size(data)
         self._check_outputs(network, data)
         if learning_rate is None and self.loss != squared():
@@ -204,7 +203,7 @@ class Training:
                 "for gradient descent."
             )
         if learning_rate is not None:
-            check_learning_rate(at_width(learning_rate, network.width))
+            check_scale("learning_rate", learning_rate, network.width)
         if isinstance(self.optimizer, Optimizer) and self.optimizer.stepper != "auto":
             choose_stepper(network, self.loss, self.optimizer, self.batch_size, data.x_train)
         self._check_flow()
@@ -291,7 +290,7 @@ class Training:
         Raises:
             ValueError: If one of them is invalid.
         """
-        check_count("steps", self.steps)
+        check_count("steps", self.steps, most=NEVER - 1)
         if not isinstance(self.snapshots, tuple):
             check_count("snapshots", self.snapshots, most=MOST)
             return
@@ -380,8 +379,8 @@ def make_training(
         ValueError: If `loss`, `optimizer` or `measure` is invalid, or if `snapshots` is None and `steps` is not a
             positive integer.
     """
-    if not isinstance(measure, Measure | None):
-        raise ValueError(f"measure must be a lazynet.Measure or None, got {measure!r}.")
+    if measure is not None:
+        check_instance("measure", measure, Measure)
     return Training(
         steps,
         _snapshots(snapshots, steps),
@@ -397,10 +396,10 @@ def make_training(
 def _snapshots(snapshots: Any, steps: Any) -> Any:
     """Return the number of snapshots or, if their steps are given, the steps as a tuple of Python integers."""
     if snapshots is None:
-        check_count("steps", steps)
+        check_count("steps", steps, most=NEVER - 1)
         return max(DEFAULT_SNAPSHOTS, 1 + math.ceil(math.log(steps) / math.log(LARGEST_RATIO)))
     if isinstance(snapshots, np.ndarray | np.generic):
         snapshots = snapshots.tolist()
-    if isinstance(snapshots, Iterable) and not isinstance(snapshots, str):
+    if isinstance(snapshots, list | tuple | range):
         return tuple(step.item() if isinstance(step, np.generic) else step for step in snapshots)
     return snapshots

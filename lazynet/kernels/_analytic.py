@@ -9,12 +9,13 @@ from jax import Array
 from jaxtyping import Float, Num
 
 from lazynet.arrays import real_array
+from lazynet.dispatch import dispatched
 from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
 from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
 
 
-@functools.singledispatch
+@dispatched
 def analytic_kernel(network: object) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
     """Return the neural tangent kernel of a network in the infinite-width limit.
 

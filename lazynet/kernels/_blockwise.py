@@ -26,12 +26,14 @@ class Programs(NamedTuple):
         product: Program that computes the kernel between two blocks from their layers.
         working: Working memory in bytes, excluding the layers that are kept for reuse.
         held: Size of one block's layers in bytes.
+        entries: Number of entries in the result for each pair of rows.
     """
 
     layers: Callable[..., list[Layer]]
-    product: Any
+    product: Callable[..., dict[int, jax.Array]]
     working: int
     held: int
+    entries: int
 
 
 class Blockwise:
@@ -66,11 +68,12 @@ class Blockwise:
         # Symmetrizing a block on the diagonal makes two copies of it.
         product_bytes = _program_bytes(product) + 2 * _nbytes(product.out_info)
         working = _nbytes(self.variables) + 2 * _nbytes(x) + max(_program_bytes(layers), held + product_bytes)
-        return Programs(layers, product, working, held)
+        entries = sum(block.size for block in jax.tree.leaves(product.out_info)) // rows**2
+        return Programs(layers, product, working, held, entries)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
         """Return the working memory and the size of one block's layers, both in bytes, for blocks of `rows` rows."""
-        return self.programs(rows, features)[2:]
+        return self.programs(rows, features)[2:4]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
         """Choose blocks so that the kernel for at most n x n pairs of rows can be computed within `memory` bytes.
@@ -80,11 +83,6 @@ class Blockwise:
         """
         name = "The empirical kernel for a single pair of rows"
         return plan_blocks(name, n, BLOCK, memory, lambda rows: self.needed(rows, features))
-
-    def _result_bytes(self, rows: int, features: tuple[int, ...], pairs: int, dtype: str) -> int:
-        """Return the size of all kernels in bytes for a number of pairs of rows."""
-        blocks = jax.tree.leaves(self.programs(rows, features).product.out_info)
-        return np.dtype(dtype).itemsize * pairs * sum(block.size for block in blocks) // rows**2
 
     def __call__(
         self, x1: np.ndarray, x2: np.ndarray | None, *, memory: int | None, dtype: str
@@ -110,10 +108,10 @@ class Blockwise:
         n1, n2, features = len(x1), len(other), x1.shape[1:]
         free = available_memory() if memory is None else memory
         rows, _ = self.plan(max(n1, n2), features, free)
-        result = self._result_bytes(rows, features, n1 * n2, dtype)
+        result = np.dtype(dtype).itemsize * n1 * n2 * self.programs(rows, features).entries
         check_memory("The empirical kernel", result)
         rows, held = self.plan(max(n1, n2), features, free - result if memory is None else memory)
-        layers, product, _, _ = self.programs(rows, features)
+        layers, product, *_ = self.programs(rows, features)
         kernels: dict[int, np.ndarray] = {}
 
         def layers_at(x: np.ndarray, start: int) -> list[Layer]:

@@ -9,12 +9,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from lazynet.arguments import check_choice, check_count, check_flag
 from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import Blockwise
-from lazynet.kernels._checks import check_dtype
+from lazynet.kernels._checks import check_dtype, check_rows
 from lazynet.kernels._layerwise import Differentiable
 from lazynet.networks import (
     Network,
+    check_model,
     check_rows_alone,
     check_variables,
     hidden_layer_of,
@@ -109,15 +111,17 @@ def empirical_ntk(
     >>> sorted(lz.empirical_ntk(network, variables, x, parts=True))
     ['hidden', 'readout']
     """
-    if outputs not in ("average", "all"):
-        raise ValueError(f"outputs must be 'average' or 'all', got {outputs!r}.")
+    check_choice("outputs", outputs, ("average", "all"))
+    check_flag("parts", parts)
+    if memory is not None:
+        check_count("memory", memory, 0)
     if dtype is not None:
         check_dtype(dtype)
     x1 = _real_rows("x1", x1)
     x2 = None if x2 is None else _real_rows("x2", x2)
-    _check_rows(x1, x2)
-    if "params" in variables:
-        check_variables(network, variables, x1)
+    check_rows(x1, x2)
+    check_model(network)
+    check_variables(network, variables, x1)
     arrays = dict(variables), x1, x2
     dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
@@ -157,15 +161,6 @@ def _room(needed: int) -> int:
     return available_memory() if needed > SMALL else SMALL
 
 
-def _check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
-    if x1.ndim < 2 or not len(x1):
-        raise ValueError(f"x1 must be a nonempty array of shape (n, d) or (n, ...), got shape {x1.shape}.")
-    if x2 is not None and (x2.shape[1:] != x1.shape[1:] or not len(x2)):
-        raise ValueError(
-            f"x2 must be a nonempty array with rows of shape {x1.shape[1:]} to match x1, got shape {x2.shape}."
-        )
-
-
 def _real_rows(name: str, x: AnyArray) -> AnyArray:
     """Return the rows after checking that they are real numbers; JAX arrays stay on their device."""
     return x if isinstance(x, Array) and _is_floating(x.dtype) else real_array(name, x)
@@ -181,8 +176,6 @@ def _names(network: Differentiable, variables: Variables) -> list[str]:
         raise ValueError(
             f"network must be a function or have an apply(variables, x) method, got {type(network).__name__}."
         )
-    if "params" not in variables:
-        raise ValueError(f"variables must have the key 'params', got the keys {list(variables)}.")
     names = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables["params"])[0]:
         names.append(jax.tree_util.keystr(path, simple=True, separator="/"))

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from lazynet.arguments import check_number
 from lazynet.kernels._halves import TOGETHER
 from lazynet.kernels._operators import KernelOperator
 from lazynet.kernels._spectrum import largest_of_matrix, tiles
@@ -69,8 +70,8 @@ def check_tolerance(tolerance: float | None) -> None:
     Raises:
         ValueError: If `tolerance` is given but is not positive and finite.
     """
-    if tolerance is not None and not 0 < tolerance < np.inf:
-        raise ValueError(f"tolerance must be positive and finite, got {tolerance}.")
+    if tolerance is not None:
+        check_number("tolerance", tolerance, positive=True)
 
 
 def basis_limit(n: int) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arguments import calls_of
 from lazynet.kernels._tracing import Dense, evaluate, trace, uses
 from lazynet.networks import Model
 from lazynet.programs import compiled
@@ -52,7 +53,9 @@ def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n 
 
     def outputs(arrays: list[Array], fixed: Variables, row: Array) -> Array:
         params = jax.tree.unflatten(structure, arrays)
-        return _check_outputs(function_of(network)({**fixed, "params": params}, row))
+        with calls_of("network"):
+            f = function_of(network)({**fixed, "params": params}, row)
+        return _check_outputs(f)
 
     program = trace(outputs, arrays, fixed, x[:1])
     entries = uses(program, program.arguments[: len(arrays)], program.arguments[-1])

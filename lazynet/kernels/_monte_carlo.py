@@ -9,11 +9,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arguments import calls_of, check_callback, check_count, check_key
 from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import as_static
+from lazynet.kernels._checks import check_rows
 from lazynet.kernels._layerwise import Differentiable, layers_of, product_of
-from lazynet.networks import Model, check_rows_alone, traits
-from lazynet.plan import check_memory
+from lazynet.networks import Model, check_model, check_rows_alone, traits
+from lazynet.plan import MOST, check_memory
 from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
 
@@ -76,12 +78,15 @@ def monte_carlo_kernel(
     >>> bool(abs(mean.kernel - lz.analytic_kernel(network)(x)).max() < 5 * mean.standard_error.max())
     True
     """
-    if starts < 2:
-        raise ValueError(f"starts must be at least 2, got {starts}.")
+    starts = check_count("starts", starts, 2, most=MOST)
+    check_model(network, "init", "apply")
+    check_callback("progress", progress)
     static: Any = as_static(network)
-    key = jax.random.key(0) if key is None else key
-    rows1 = jnp.asarray(real_array("x1", x1).astype(np.float32))
-    rows2 = None if x2 is None else jnp.asarray(real_array("x2", x2).astype(np.float32))
+    key = jax.random.key(0) if key is None else check_key(key)
+    x1, x2 = real_array("x1", x1), None if x2 is None else real_array("x2", x2)
+    check_rows(x1, x2)
+    rows1 = jnp.asarray(x1.astype(np.float32))
+    rows2 = None if x2 is None else jnp.asarray(x2.astype(np.float32))
     # The mean and four float64 arrays of its shape, and three float32 arrays on the device.
     check_memory("The mean kernel", (5 * 8 + 3 * 4) * len(rows1) * len(rows1 if rows2 is None else rows2))
     mean = square = np.zeros(())
@@ -95,7 +100,8 @@ def monte_carlo_kernel(
             mean = mean + deviation / (i + 1)
             square = square + deviation * (kernel - mean)
             if progress is not None:
-                progress(i + 1)
+                with calls_of("progress"):
+                    progress(i + 1)
     return MonteCarloKernel(mean, np.sqrt(square / (starts - 1) / starts), starts)
 
 

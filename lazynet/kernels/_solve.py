@@ -8,6 +8,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from lazynet.arguments import check_number
+from lazynet.arrays import real_array
 from lazynet.kernels._dense import dense_operator
 from lazynet.kernels._krylov import (
     EPS,
@@ -18,7 +20,7 @@ from lazynet.kernels._krylov import (
     with_random_columns,
 )
 from lazynet.kernels._operators import KernelOperator, error_norm
-from lazynet.kernels._spectrum import Inverse, check_targets
+from lazynet.kernels._spectrum import Inverse, check_square, check_targets
 from lazynet.kernels._threads import narrow_products
 from lazynet.typing import SquareKernel, Targets
 
@@ -77,6 +79,10 @@ def complexity_and_smallest(
     Warns:
         UserWarning: If the tolerance is not met.
     """
+    check_number("tolerance", tolerance, positive=True)
+    if not isinstance(k, KernelOperator):
+        # Matrices in other dtypes than float64 are not copied.
+        k = check_square("k", real_array("k", k))
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
         return inverse.complexity(y), inverse.lambda_min

@@ -75,14 +75,31 @@ def check_kernel(k: AnyArray, name: str = "k") -> Float[np.ndarray, "n n"]:
     return matrix
 
 
+def check_square(name: str, matrix: np.ndarray) -> np.ndarray:
+    """Return a kernel after checking that it is a nonempty square matrix.
+
+    Args:
+        name: Name of the kernel in error messages.
+        matrix: Kernel matrix.
+
+    Returns:
+        The matrix.
+
+    Raises:
+        ValueError: If `matrix` has another shape.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ValueError(f"{name} must be a square matrix of shape (n, n), got shape {matrix.shape}.")
+    return matrix
+
+
 def check_symmetric(matrix: np.ndarray, name: str) -> float:
     """Check that a kernel matrix is symmetric, and return the largest asymmetry relative to the largest entry.
 
     Raises:
         ValueError: If `matrix` is not a finite symmetric matrix.
     """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ValueError(f"{name} must be a square matrix of shape (n, n), got shape {matrix.shape}.")
+    check_square(name, matrix)
 
     def largest_in_tile(tile: tuple[slice, slice]) -> np.ndarray:
         entries = matrix[tile]
@@ -171,6 +188,7 @@ def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjection
     >>> lz.label_projections(np.diag([1.0, 3.0]), np.array([2.0, -1.0]))
     LabelProjections(values=array([3., 1.]), projections=array([1., 2.]))
     """
+    k = k if isinstance(k, Spectrum) else check_kernel(k)
     targets = check_targets(y, len(k.values) if isinstance(k, Spectrum) else len(k))
     values, vectors = k if isinstance(k, Spectrum) else spectrum(k)
     return LabelProjections(values[::-1].copy(), np.abs(vectors.T @ targets)[::-1].copy())

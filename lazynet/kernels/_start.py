@@ -1,11 +1,11 @@
 """Covariance of the initial outputs in the infinite-width limit, implemented separately for each network type."""
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.dispatch import dispatched
 from lazynet.kernels._analytic import analytic_kernel
 from lazynet.networks import MLP, Centered, Network, SingleHidden, get_parametrization
 from lazynet.typing import AnyArray
@@ -13,7 +13,7 @@ from lazynet.typing import AnyArray
 Covariance = Callable[[Float[AnyArray, "n d"]], Float[np.ndarray, "n n"]]
 
 
-@functools.singledispatch
+@dispatched
 def start_covariance(network: Network) -> Covariance | None:
     """Return the covariance of the initial outputs f(x) and f(x') in the infinite-width limit (the NNGP kernel).
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.arguments import calls_of, check_callback, check_choice, check_count, described
+from lazynet.arrays import real_array
 from lazynet.kernels import _operators as operators
 from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dense import DeviceOperator, put_on_devices
@@ -62,6 +64,12 @@ def kernel_operator(
     array([[0.5, 0.5, 0.5]])
     """
     check_storage(dtype, storage)
+    check_callback("progress", progress)
+    if memory is not None:
+        check_count("memory", memory, 0)
+    if not callable(kernel):
+        raise ValueError(f"kernel must be a function kernel(x1, x2=None, dtype=...), got {described(kernel)}.")
+    x = real_array("x", x)
     if x.ndim != 2 or not len(x):
         raise ValueError(f"x must be a nonempty array of shape (n, d), got shape {x.shape}.")
     if not np.isfinite(x).all():
@@ -78,7 +86,9 @@ def kernel_operator(
     rounding = COMPUTED if dtype == "float32" else 0.0
 
     def compute(rows: slice, columns: slice) -> np.ndarray:
-        block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
+        with calls_of("kernel"):
+            block = kernel(x[rows], dtype=dtype) if rows == columns else kernel(x[rows], x[columns], dtype=dtype)
+        block = real_array("The result of kernel", block)
         shape = rows.stop - rows.start, columns.stop - columns.start
         if block.shape != shape:
             raise ValueError(
@@ -110,8 +120,7 @@ def check_storage(dtype: str, storage: str | None) -> None:
         ValueError: If `dtype` or `storage` is unknown.
     """
     check_dtype(dtype)
-    if storage not in (*STORAGES, None):
-        raise ValueError(f"storage must be None or one of {', '.join(STORAGES)}, got {storage!r}.")
+    check_choice("storage", storage, STORAGES, optional=True)
 
 
 def choose_storage(n: int, dtype: str, room: int) -> str:
@@ -185,5 +194,6 @@ def _stored_blocks(n: int, compute: Block, entries: np.ndarray, progress: Callab
         block[:] = compute(rows, columns)
         blocks[rows.start, columns.start] = block
         if progress is not None:
-            progress(start / entries.size)
+            with calls_of("progress"):
+                progress(start / entries.size)
     return lambda rows, columns: blocks[rows.start, columns.start]

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from lazynet.arguments import check_choice, described
 from lazynet.typing import AnyArray
 
 __all__ = ["LOSSES", "Domain", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
@@ -56,10 +57,14 @@ class Loss:
 
     def __post_init__(self) -> None:
         """Check the reduction and the domain."""
-        if self.reduction not in get_args(Reduction):
-            raise ValueError(f"reduction must be 'sum' or 'mean', got {self.reduction!r}.")
-        if self.domain not in get_args(Domain):
-            raise ValueError(f"domain must be 'numbers', 'signs' or 'classes', got {self.domain!r}.")
+        check_choice("reduction", self.reduction, get_args(Reduction))
+        check_choice("domain", self.domain, get_args(Domain))
+        if not isinstance(self.name, str):
+            raise ValueError(f"name must be a text, got {described(self.name)}.")
+        if not callable(self.per_example):
+            raise ValueError(
+                f"per_example must be a function of predictions and targets, got {described(self.per_example)}."
+            )
 
     def __call__(self, f: Array, y: Array) -> Array:
         """Return the loss for predictions `f` and targets `y` as a scalar array."""
@@ -201,8 +206,7 @@ def get_loss(loss: str | Loss) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a lazynet.losses.Loss, got {loss!r}.")
+    check_choice("loss", loss, LOSSES, more=" or a lazynet.losses.Loss")
     return LOSSES[loss]()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from lazynet import programs
+from lazynet.arguments import check_instance
 from lazynet.networks import Network
 from lazynet.typing import Result
 
@@ -197,8 +198,9 @@ def register_quantity(quantity: Quantity) -> None:
     'largest absolute value of a weight'
     >>> lz.measures.unregister_quantity("largest_weight")
     """
+    check_instance("quantity", quantity, Quantity)
     name = quantity.name
-    if not name.isidentifier() or name in reserved_names():
+    if not isinstance(name, str) or not name.isidentifier() or name in reserved_names():
         raise ValueError(f"name must be an identifier that is not already used in results, got {name!r}.")
     if not callable(quantity.measure):
         raise ValueError(f"measure must be a function, got {quantity.measure!r} for the quantity {name!r}.")

@@ -3,7 +3,14 @@
 from lazynet.networks._activations import ACTIVATIONS, Activation, Function, get_activation, value_and_slope
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax
 from lazynet.networks._centered import Centered
-from lazynet.networks._checks import check_members_differ, check_network, check_rows_alone, check_variables
+from lazynet.networks._checks import (
+    check_members_differ,
+    check_model,
+    check_network,
+    check_params,
+    check_rows_alone,
+    check_variables,
+)
 from lazynet.networks._conv import ConvNet, patches
 from lazynet.networks._cost import (
     forward_cost,
@@ -17,7 +24,7 @@ from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linea
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks._protocol import GivenNetwork, Model, Network, layer_names
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, traits
-from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, weights
+from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, check_scale, weights
 
 __all__ = [
     "ACTIVATIONS",
@@ -44,8 +51,11 @@ __all__ = [
     "TwoLayer",
     "at_width",
     "check_members_differ",
+    "check_model",
     "check_network",
+    "check_params",
     "check_rows_alone",
+    "check_scale",
     "check_variables",
     "forward_cost",
     "from_flax",

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.arguments import calls_of, check_key
+from lazynet.arrays import real_array
+from lazynet.networks._checks import check_params
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, traits
 from lazynet.networks._two_layer import Scale, at_width, check_fields
@@ -70,7 +73,9 @@ class Adapted:
         Raises:
             ValueError: If the network has no parameters, or if any parameter is not floating point.
         """
-        variables = self.start(key, jnp.asarray(x).astype(jnp.float32), self.width)
+        rows = _rows(x)
+        with calls_of("network"):
+            variables = self.start(check_key(key), rows.astype(jnp.float32), self.width)
         leaves = jax.tree_util.tree_flatten_with_path(variables["params"])[0]
         if not leaves:
             raise ValueError("The network has no parameters to train.")
@@ -82,7 +87,7 @@ class Adapted:
 
         def cast(leaf: Any) -> Array:
             array = jnp.asarray(leaf)
-            return array.astype(x.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+            return array.astype(rows.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
         return jax.tree.map(cast, variables)
 
@@ -92,7 +97,10 @@ class Adapted:
         Raises:
             ValueError: If `forward` returns an array of the wrong shape.
         """
-        f = self.forward(variables, x, self.width)
+        x = _rows(x)
+        check_params(variables)
+        with calls_of("network"):
+            f = self.forward(variables, x, self.width)
         expected = (len(x), self.outputs)
         if jnp.shape(f) != expected and not (self.outputs == 1 and jnp.shape(f) == expected[:1]):
             shape = jnp.shape(f)
@@ -101,6 +109,18 @@ class Adapted:
             raise ValueError(f"Outputs for {len(x)} rows must have shape {expected}, got shape {shape}. {advice}")
         f = at_width(self.output_scale, self.width) * f
         return f.reshape(len(x)) if self.outputs == 1 else f
+
+
+def _rows(x: Any) -> Array:
+    """Return input rows as a JAX array.
+
+    Raises:
+        ValueError: If they are not an array of real numbers with at least one axis of rows and one of features.
+    """
+    rows = jnp.asarray(x if isinstance(x, Array) else real_array("x", x))
+    if rows.ndim < 2 or jnp.issubdtype(rows.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"x must be an array of shape (n, d) or (n, ...), got shape {rows.shape}.")
+    return rows
 
 
 @traits.register(Adapted)

@@ -1,6 +1,6 @@
 """Checks that an object is a network that a sweep can train."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lazynet.arguments import calls_of, described
 from lazynet.networks._cost import parameter_bytes
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
@@ -27,6 +28,37 @@ def _together_and_alone(network: Any, variables: Variables, rows: Array) -> tupl
     return apply(variables, rows), jnp.concatenate([apply(variables, row[None]) for row in rows])
 
 
+def check_model(network: object, *methods: str) -> None:
+    """Check that an object can be a network: an instance, not a class, with the given methods.
+
+    Args:
+        network: Object to check.
+        *methods: Names of the methods that it must have.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    missing = [name for name in methods if not callable(getattr(network, name, None))]
+    if isinstance(network, type) or missing:
+        lacks = f", which has no method {missing[0]}" if missing else ", a class; pass an instance"
+        raise ValueError(f"network must be a network, got {described(network)}{lacks}.")
+
+
+def check_params(variables: object) -> None:
+    """Check that an argument can be the variables of a network: a mapping with the key "params".
+
+    Args:
+        variables: Object to check.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(variables, Mapping):
+        raise ValueError(f"variables must be a mapping with the key 'params', got {described(variables)}.")
+    if "params" not in variables:
+        raise ValueError(f"variables must have the key 'params', got the keys {described(list(variables))}.")
+
+
 def check_network(network: object, x: AnyArray) -> None:
     """Check that an object follows the `Network` protocol and maps each row independently of the others.
 
@@ -35,9 +67,10 @@ def check_network(network: object, x: AnyArray) -> None:
         x: Input rows, shape (n, d). Networks with user-supplied functions are evaluated on the first three rows.
 
     Raises:
-        ValueError: If part of the protocol is missing, if the network fails on these rows, or if an output depends on
-            other rows or is not finite.
+        ValueError: If part of the protocol is missing, or if an output depends on other rows or is not finite. If the
+            network fails on these rows, its own error comes through with a note.
     """
+    check_model(network)
     missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
     if missing:
         raise ValueError(
@@ -48,13 +81,8 @@ def check_network(network: object, x: AnyArray) -> None:
     if not traits(network).custom:
         return
     complete, rows = cast(Network, network), jnp.asarray(x[:3], "float32")
-    try:
+    with calls_of("network"):
         check_rows_alone(complete, _start(complete, jax.random.key(0), rows), rows, strict=True)
-    except ValueError:
-        raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"The network fails on rows with {x.shape[1]} features: {reason}") from error
 
 
 def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict: bool = False) -> None:
@@ -96,6 +124,7 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
     Raises:
         ValueError: If the variables are those of another network, such as one of another width.
     """
+    check_params(variables)
     if not (hasattr(network, "init") and hasattr(network, "apply")):
         return
     own = (_own_shapes_once if is_fixed(network) else _own_shapes)(network, np.shape(x)[1:])

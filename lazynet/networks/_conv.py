@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from lazynet.arguments import described
 from lazynet.networks._activations import get_activation
 from lazynet.networks._traits import Traits, traits
 from lazynet.networks._two_layer import SingleHidden, check_fields, output_factor, single_hidden_traits, weights
@@ -51,13 +52,14 @@ class ConvNet(SingleHidden):
     def __post_init__(self) -> None:
         """Check the fields."""
         check_fields(self)
-        integers = self.image is None or all(isinstance(side, int) and side > 0 for side in self.image)
-        if self.image is not None and not (
-            integers and len(self.image) in (2, 3) and min(self.image[:2]) >= self.filter_size
-        ):
+        image = self.image
+        # flax stores a list as a tuple.
+        sides = image if isinstance(image, tuple) and len(image) in (2, 3) else ()
+        integers = sides and all(type(side) is int and side > 0 for side in sides)
+        if image is not None and not (integers and min(sides[:2]) >= self.filter_size):
             raise ValueError(
                 "image must be (height, width) or (height, width, channels) with sides of at least filter_size = "
-                f"{self.filter_size}, got {self.image}."
+                f"{self.filter_size}, got {described(image)}."
             )
         super().__post_init__()
 

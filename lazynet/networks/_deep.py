@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arguments import check_number, described
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, setting_fields, traits
@@ -66,8 +67,7 @@ class MLP(nn.Module):
         """Check the fields."""
         check_activation(self.activation)
         check_fields(self, train=TRAINED_PARTS)
-        if not 0 <= self.bias_scale < float("inf"):
-            raise ValueError(f"bias_scale must be finite and nonnegative, got {self.bias_scale}.")
+        check_number("bias_scale", self.bias_scale)
         get_parametrization(self.parametrization)
         super().__post_init__()
 
@@ -126,8 +126,8 @@ class ThreeLayer(MLP):
 
     def __post_init__(self) -> None:
         """Check that the depth is 2."""
-        if self.depth != 2:
-            raise ValueError(f"depth must be 2 for ThreeLayer, got {self.depth}. For other depths, use MLP.")
+        if not isinstance(self.depth, int) or self.depth != 2:
+            raise ValueError(f"depth must be 2 for ThreeLayer, got {described(self.depth)}. For other depths, use MLP.")
         super().__post_init__()
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lazynet.networks._checks import check_variables
+from lazynet.networks._checks import check_model, check_params, check_variables
 from lazynet.networks._protocol import Model, Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
@@ -148,7 +148,7 @@ def linearize(network: Network, variables: Variables) -> Expansion:
         `lz.kernel_descent` with this kernel.
 
     Raises:
-        ValueError: If `variables` has no "params" collection.
+        ValueError: If `network` is not a network, or if `variables` has no "params" collection.
 
     >>> import jax, lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -172,7 +172,7 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
         second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:
-        ValueError: If `variables` has no "params" collection.
+        ValueError: If `network` is not a network, or if `variables` has no "params" collection.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, activation="tanh"), jax.numpy.ones((5, 3))
@@ -183,8 +183,8 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
 
 
 def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
-    if "params" not in variables:
-        raise ValueError(f"variables must have the key 'params', got the keys {list(variables)}.")
+    check_model(polynomial.network, "apply")
+    check_params(variables)
     return Expansion(polynomial, variables)
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import sqrt
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from lazynet.arguments import calls_of, check_choice, check_count, check_flag, check_number
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import PARAMETRIZATIONS
 from lazynet.networks._protocol import Network
@@ -22,6 +23,8 @@ Scale = float | int | Callable[[int], float]
 
 TRAINED_PARTS = ("hidden", "readout", "both")
 READOUTS = ("sign", "gaussian")
+# Sizes of arrays are 64-bit integers.
+LARGEST = 2**62
 
 
 def at_width(scale: Scale, width: int) -> float:
@@ -37,6 +40,27 @@ def at_width(scale: Scale, width: int) -> float:
     return float(scale(width) if callable(scale) else scale)
 
 
+def check_scale(name: str, scale: Any, width: int) -> float:
+    """Return the value of a scale at a given width, after checking that it is positive and finite.
+
+    Args:
+        name: Name of the argument in error messages.
+        scale: Number, or function that maps the width to a number.
+        width: Number of units m.
+
+    Returns:
+        The value of the scale.
+
+    Raises:
+        ValueError: If the value is not a positive finite number. Errors of a function come through with a note.
+    """
+    value = scale
+    if callable(scale):
+        with calls_of(name):
+            value = scale(width)
+    return check_number(name, value, positive=True, where=f" at width {width}")
+
+
 def check_fields(network: Network, **choices: Iterable[str]) -> None:
     """Check the fields that networks share: positive integers, positive scales, and fields with a fixed set of choices.
 
@@ -48,16 +72,11 @@ def check_fields(network: Network, **choices: Iterable[str]) -> None:
         ValueError: If a field has an invalid value.
     """
     for name, allowed in choices.items():
-        if getattr(network, name) not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(network, name)!r}.")
+        check_choice(name, getattr(network, name), allowed)
     for name in ("width", "outputs", "depth", "filter_size", "stride"):
-        value = getattr(network, name, 1)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+        check_count(name, getattr(network, name, 1), most=LARGEST)
     for name in ("init_scale", "output_scale"):
-        value = at_width(getattr(network, name, 1.0), network.width)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite at width {network.width}, got {value}.")
+        check_scale(name, getattr(network, name, 1.0), network.width)
 
 
 class SingleHidden(nn.Module):
@@ -76,6 +95,7 @@ class SingleHidden(nn.Module):
         """Check the fields."""
         check_activation(self.activation)
         check_fields(self, train=TRAINED_PARTS, readout=READOUTS)
+        check_flag("symmetric", self.symmetric)
         if self.symmetric and self.width % 2:
             raise ValueError(
                 f"width must be even if symmetric=True, got {self.width}. Use width={self.width + 1} or "

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lazynet.arguments import check_path
 from lazynet.execution import Output, assemble_shards
 from lazynet.measures import check_schema
 from lazynet.studies.sweep import Verdict
@@ -137,7 +138,8 @@ def merge_shards(out: str | Path) -> Result:
     >>> dict(lz.merge_shards(out).train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
-    _check_stored_result(Path(out) / "result.nc")
+    out = check_path("out", out)
+    _check_stored_result(out / "result.nc")
     return assemble_shards(out, _output_of)
 
 

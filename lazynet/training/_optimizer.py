@@ -1,12 +1,13 @@
 """Optimizers. Each has a name and settings, from which an optax transformation is built."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import optax
 from jax import Array
+
+from lazynet.arguments import check_choice, check_flag, check_number, described
 
 # A function of the learning rate that returns an optax optimizer; an `Optimizer` is such a function.
 UpdateRule = Callable[[float | Array], optax.GradientTransformation]
@@ -67,17 +68,12 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.name not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.name!r}.")
-        if self.stepper not in STEPPERS:
-            raise ValueError(f"stepper must be one of {', '.join(STEPPERS)}, got {self.stepper!r}.")
-        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
-            raise ValueError(f"momentum must be a number >= 0 and < 1, got {self.momentum!r}.")
-        if not isinstance(self.nesterov, bool):
-            raise ValueError(f"nesterov must be True or False, got {self.nesterov!r}.")
-        decay = self.weight_decay
-        if decay is not None and not (_is_number(decay) and 0 <= decay < math.inf):
-            raise ValueError(f"weight_decay must be a finite number >= 0, got {decay!r}.")
+        check_choice("name", self.name, OPTIMIZERS)
+        check_choice("stepper", self.stepper, STEPPERS)
+        check_number("momentum", self.momentum, below=1.0)
+        check_flag("nesterov", self.nesterov)
+        if self.weight_decay is not None:
+            check_number("weight_decay", self.weight_decay)
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
         if self.momentum and self.name != "sgd":
@@ -134,10 +130,6 @@ def has_default_rate(optimizer: UpdateRule) -> bool:
 AnyOptimizer = str | Optimizer | UpdateRule
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def get_optimizer(optimizer: object) -> UpdateRule:
     """Return the optimizer with a given name, or return an existing optimizer unchanged.
 
@@ -152,6 +144,7 @@ def get_optimizer(optimizer: object) -> UpdateRule:
         ValueError: If `optimizer` is none of these.
     """
     if isinstance(optimizer, str):
+        check_choice("optimizer", optimizer, OPTIMIZERS)
         return Optimizer(optimizer)
     if optimizer is optax.sgd:
         return Optimizer("sgd")
@@ -159,5 +152,5 @@ def get_optimizer(optimizer: object) -> UpdateRule:
         return optimizer
     raise ValueError(
         f"optimizer must be one of {', '.join(OPTIMIZERS)}, a lazynet.Optimizer or a function of the learning rate "
-        f"that returns an optax optimizer, got {optimizer!r}."
+        f"that returns an optax optimizer, got {described(optimizer)}."
     )

@@ -112,7 +112,7 @@ def test_complexity_refuses(case, capsys):
 
 @pytest.mark.parametrize("command", ["status", "merge"])
 def test_a_folder_without_a_study_is_refused(command, capsys, tmp_path):
-    assert " study." in refused(capsys, command, tmp_path)
+    assert " study" in refused(capsys, command, tmp_path)
 
 
 def test_check_is_refused_without_a_verdict(capsys, tmp_path):

@@ -153,7 +153,7 @@ def test_points_depend_on_the_key_alone(make, key):
     ("arguments", "message"),
     [
         ({"classes": 1}, "classes must be an integer >= 2"),
-        ({"components": 0}, "components must be an integer >= 1"),
+        ({"components": 0}, "components must be a positive integer"),
         ({"sigma": -1}, "sigma must be finite and nonnegative, got -1."),
         ({"sigma_0": 0}, "sigma_0 must be positive and finite, got 0."),
         ({"lambda_": 0.1}, "lambda_ must be None if delta is None, got 0.1."),

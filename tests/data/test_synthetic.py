@@ -87,10 +87,10 @@ def test_mixture_without_spread_sits_on_its_centers(key):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((0, 1, 2), "n_train must be an integer >= 1"),
-        ((2.0, 1, 2), "n_train must be an integer"),
+        ((0, 1, 2), "n_train must be a positive integer"),
+        ((2.0, 1, 2), "n_train must be a positive integer"),
         ((2, -1, 2), "n_test must be an integer >= 0"),
-        ((2, 1, 0), "dim must be an integer >= 1"),
+        ((2, 1, 0), "dim must be a positive integer"),
     ],
 )
 def test_bad_counts(make, counts, message, key):
@@ -102,7 +102,7 @@ def test_other_bad_arguments(key):
     for make in (sphere, gaussian_mixture):
         with unchecked(), pytest.raises(ValueError, match="key must be a single JAX random key"):
             make(2, 1, 2, 3)
-    with pytest.raises(ValueError, match="targets must be 'normal', 'signs' or a function"):
+    with pytest.raises(ValueError, match="targets must be one of normal, signs or a function"):
         sphere(2, 1, 2, key, targets="random")
     with pytest.raises(ValueError, match="components must be an integer >= 2"):
         gaussian_mixture(2, 1, 2, key, components=1)

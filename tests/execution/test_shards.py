@@ -52,7 +52,7 @@ def test_a_folder_that_another_process_is_at_work_on_is_refused(computed, tmp_pa
 
 def test_shards_meet_in_a_folder(uninterrupted, computed, tmp_path):
     for k in (3, 1, 2):
-        with pytest.raises(ValueError, match=r"cells; the first missing one is cell|does not contain a study"):
+        with pytest.raises(ValueError, match=r"cells; the first missing one is cell|folder that contains a study"):
             lz.merge_shards(tmp_path / "run")
         assert sharded(tmp_path / "run", k, 3) is None
     assert computed == [(16, 2), (8, 4), (16, 2)]
@@ -107,7 +107,7 @@ def test_shards_keep_others_away(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": 3}, "^out must be a path"),
+        ({"path": 3}, "^path must be a path"),
         ({"resume": "yes"}, "^resume must be True or False, got 'yes'"),
         ({"shard": 3}, r"^shard must be a pair \(k, N\)"),
         ({"shard": (4, 3)}, "^shard must be k/N"),

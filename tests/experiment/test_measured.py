@@ -190,7 +190,7 @@ def test_without_kernel_drift_no_kernel_is_computed():
         ({}, {"snapshots": [3, 21]}, "snapshots must be integers from 0 to 20, got 21."),
         ({}, {"snapshots": [2.5]}, "snapshots must be integers from 0 to 20, got 2.5."),
         ({}, {"snapshots": 0}, "snapshots must be a positive integer, got 0."),
-        ({}, {"measure": "all"}, "measure must be a lazynet.Measure or None, got 'all'."),
+        ({}, {"measure": "all"}, "measure must be a lazynet.Measure, got 'all'."),
     ],
 )
 def test_measures_that_cannot_be_are_refused(measure, options, message):

@@ -104,7 +104,7 @@ SWEEP_ONLY = {
     ),
     "a negative rate": ({"axes": {"learning_rate": [0.1, -0.1]}}, "^learning_rate must be positive and finite"),
     "a scale of zero": ({"axes": {"output_scale": [1.0, 0.0]}}, r"^output_scale .*0\.0\."),
-    "a momentum of one": ({"axes": {"momentum": [0.0, 1.0]}}, "^momentum must be a number >= 0 and < 1, got 1.0"),
+    "a momentum of one": ({"axes": {"momentum": [0.0, 1.0]}}, "^momentum must be a number >= 0 and below 1, got 1.0"),
     "a momentum of a function": (
         {"axes": {"momentum": [0.0, 0.5]}, "optimizer": optax.adam},
         "^optimizer must be a name or a lazynet.Optimizer if axes vary 'momentum'",
@@ -169,14 +169,14 @@ def test_train_refuses(case, no_work):
 @pytest.mark.parametrize(
     ("wrong", "pattern"),
     [
-        ({"name": "sgdd"}, "^optimizer must be one of sgd, .*, got 'sgdd'"),
+        ({"name": "sgdd"}, "^name must be one of sgd, .*, got 'sgdd'"),
         ({"stepper": "fast"}, "^stepper must be one of auto, .*, got 'fast'"),
-        ({"momentum": 1.0}, "^momentum must be a number >= 0 and < 1, got 1.0"),
+        ({"momentum": 1.0}, "^momentum must be a number >= 0 and below 1, got 1.0"),
         ({"momentum": True}, "^momentum must be a number"),
         ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for 'adam', got 0.9"),
         ({"nesterov": True}, "^nesterov must be False if momentum is 0, got True"),
         ({"nesterov": 1}, "^nesterov must be True or False, got 1"),
-        ({"weight_decay": -0.1}, "^weight_decay must be a finite number >= 0, got -0.1"),
+        ({"weight_decay": -0.1}, "^weight_decay must be finite and nonnegative, got -0.1"),
         ({"weight_decay": INF}, "^weight_decay must be"),
         ({"schedule": 0.5}, "^schedule must be a function of the step, got 0.5"),
         ({"name": "flow", "weight_decay": 0.1}, "^weight_decay must be omitted for 'flow', got 0.1"),

@@ -197,5 +197,5 @@ def test_float32_is_float64_rounded(activation, train):
         rounded = [x.astype(np.float32) for x in rows]
         assert_close(single, kernel(*rounded), ulps=16)
     assert np.array_equal(kernel(x1, dtype="float32"), kernel(x1, dtype="float32").T)
-    with pytest.raises(ValueError, match="dtype must be 'float64' or 'float32', got 'float16'"):
+    with pytest.raises(ValueError, match="dtype must be one of float64, float32, got 'float16'"):
         kernel(x1, dtype="float16")

@@ -225,7 +225,7 @@ def test_float32_is_the_rounded_kernel_and_bad_rows_are_refused():
 
 
 def test_one_start_has_no_standard_error():
-    with pytest.raises(ValueError, match="starts must be at least 2"):
+    with pytest.raises(ValueError, match="starts must be an integer >= 2"):
         lz.monte_carlo_kernel(lz.TwoLayer(4), rows()[0], starts=1)
 
 

@@ -92,7 +92,7 @@ def test_losses_by_name():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="loss must be one of squared, logistic, softmax, hinge"):
         losses.get_loss("mse")
-    with unchecked(), pytest.raises(ValueError, match="reduction must be 'sum' or 'mean'"):
+    with unchecked(), pytest.raises(ValueError, match="reduction must be one of sum, mean"):
         losses.logistic("max")
 
 
@@ -134,7 +134,7 @@ def test_other_targets_are_refused(case):
 
 
 def test_the_domain_is_one_of_three():
-    with unchecked(), pytest.raises(ValueError, match="domain must be 'numbers', 'signs' or 'classes', got 'any'"):
+    with unchecked(), pytest.raises(ValueError, match="domain must be one of numbers, signs, classes, got 'any'"):
         losses.Loss("own", lambda f, y: f, "sum", "any")
 
 

@@ -238,8 +238,9 @@ def test_rows_that_see_each_other_are_refused():
         ValueError, match="network must have the attributes width, outputs, clone, init and apply, got Sequential"
     ):
         check_network(linen(8), X)
-    with pytest.raises(ValueError, match="fails on rows with 7 features"):
+    with pytest.raises(TypeError, match="dot_general") as error:
         check_network(lz.from_functions(lambda key, x, width: jnp.ones(3), lambda params, x: x @ params), X)
+    assert error.value.__notes__[0] == "The error was raised by a function passed to lazynet as network."
     check_network(lz.from_flax(linen, outputs=2), X)
 
 

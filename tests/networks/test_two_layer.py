@@ -167,7 +167,7 @@ def test_scales_that_depend_on_the_width(key):
         ({"width": 4, "readout": "normal"}, "readout must be one of sign, gaussian, got 'normal'"),
         ({"width": 4, "init_scale": 0.0}, "init_scale must be positive and finite at width 4, got 0.0"),
         ({"width": 4, "init_scale": float("nan")}, "init_scale must be positive and finite at width 4, got nan"),
-        ({"width": 4, "output_scale": -1}, "output_scale must be positive and finite at width 4, got -1.0"),
+        ({"width": 4, "output_scale": -1}, "output_scale must be positive and finite at width 4, got -1"),
         ({"width": 4, "output_scale": float("inf")}, "output_scale must be positive and finite at width 4, got inf"),
         ({"width": 4, "init_scale": lambda m: m - 4.0}, "init_scale must be positive and finite at width 4, got 0.0"),
     ],

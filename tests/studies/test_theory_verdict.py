@@ -156,7 +156,7 @@ def test_a_width_that_diverged_whole_is_left_out():
 
 
 def test_unknown_row():
-    with pytest.raises(KeyError, match="no row 'nothing'"):
+    with pytest.raises(ValueError, match=r"^quantity must be one of displacement, .*, got 'nothing'"):
         lz.verify(made()).row("nothing")
 
 

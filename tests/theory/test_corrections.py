@@ -121,5 +121,5 @@ def test_a_verdict_with_corrections(result):
     assert "corrections" not in lz.verify(result).to_json()
     assert verdict.correction("activation_flips") == fit_correction(result.width.values, flips)
     assert "activation_flips" in str(verdict).partition("infinite width")[2]
-    with pytest.raises(KeyError, match="sharpness"):
+    with pytest.raises(ValueError, match="sharpness"):
         verdict.correction("sharpness")

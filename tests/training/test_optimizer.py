@@ -70,13 +70,13 @@ def test_optimizers_by_name():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "SGD"}, "optimizer must be one of sgd, adam"),
+        ({"name": "SGD"}, "name must be one of sgd, adam"),
         ({"stepper": "fast"}, "stepper must be one of auto, autodiff"),
-        ({"momentum": 1.0}, "momentum must be a number >= 0 and < 1"),
+        ({"momentum": 1.0}, "momentum must be a number >= 0 and below 1"),
         ({"momentum": math.nan}, "momentum "),
         ({"nesterov": 1}, "nesterov must be True or False"),
         ({"nesterov": True}, "nesterov must be False if momentum is 0"),
-        ({"weight_decay": -0.1}, "weight_decay must be a finite number"),
+        ({"weight_decay": -0.1}, "weight_decay must be finite and nonnegative"),
         ({"weight_decay": math.inf}, "weight_decay "),
         ({"schedule": 0.5}, "schedule must be a function"),
         ({"name": "adam", "momentum": 0.9}, "momentum must be 0 for 'adam'"),

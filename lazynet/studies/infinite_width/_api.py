@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lazynet.arguments import check_count, check_instance
 from lazynet.data import Dataset, is_labels
 from lazynet.dynamics import check_learning_rate
 from lazynet.execution import RunFolder, as_run_folder, run
-from lazynet.experiment import check_count, is_first, together
+from lazynet.experiment import is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
 from lazynet.networks import GivenNetwork
 from lazynet.plan import MOST
@@ -112,7 +113,8 @@ def check_infinite_width(
     Raises:
         ValueError: If an argument is invalid, if the targets are not labels, or if the network has no analytic kernel.
     """
-    check_count("steps", steps)
+    check_instance("data", data, Dataset)
+    check_count("steps", steps, most=2**62)
     check_count("snapshots", snapshots, most=MOST)
     if learning_rate is not None:
         check_learning_rate(learning_rate)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lazynet.arguments import check_count
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, open_store, result_files
 from lazynet.experiment import (
     agreed_text,
-    check_count,
+    check_inputs,
     check_seeds,
     check_widths,
     flags,
@@ -24,7 +25,7 @@ from lazynet.experiment import (
     together,
 )
 from lazynet.measures import label_result
-from lazynet.networks import Centered, GivenNetwork, Network, check_members_differ, check_network, traits
+from lazynet.networks import Centered, GivenNetwork, Network, check_members_differ, traits
 from lazynet.programs import entry
 from lazynet.studies.laziness_map._boundary import (
     boundary_exponent,
@@ -147,7 +148,7 @@ def laziness_map(
     >>> bool(result.boundary[1] < result.boundary[0])
     True
     """
-    check_network(network, data.x_train)
+    check_inputs(network, data)
     scales = _checked_scales(network, output_scales)
     for name, value, top in (("change", change, np.inf), ("fitted", fitted, 1.0)):
         if not (isinstance(value, int | float) and 0 < value < top):

@@ -11,7 +11,7 @@ import numpy as np
 from lazynet.arrays import float64_array
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
-from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
+from lazynet.experiment import DIVERGENCE, check_inputs, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.networks import GivenNetwork, Scale
 from lazynet.programs import entry
 from lazynet.studies.line_ensemble._study import LineEnsemble
@@ -86,6 +86,7 @@ def line_ensemble(
     >>> dict(result.kernel_mean.sizes)
     {'step': 5, 'place': 51}
     """
+    check_inputs(network, data)
     inputs, coordinates = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
     line = replace(data, x_test=inputs, y_test=np.zeros((len(coordinates), *data.y_train.shape[1:])))
     training = make_training(steps, snapshots=snapshots, dtype=dtype)

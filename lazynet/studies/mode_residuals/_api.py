@@ -3,17 +3,18 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lazynet.arguments import check_number
 from lazynet.data import Dataset
+from lazynet.dispatch import dispatched
 from lazynet.dynamics import check_not_negative
 from lazynet.execution import RunFolder, as_run_folder
 from lazynet.execution import run as run_study
-from lazynet.experiment import DIVERGENCE, check_memory_of, is_first, make_spec, make_training, together
+from lazynet.experiment import DIVERGENCE, check_inputs, check_memory_of, is_first, make_spec, make_training, together
 from lazynet.kernels import Spectrum, analytic_kernel, check_kernel, check_targets, check_tolerance, spectrum
 from lazynet.measures import label_result
 from lazynet.networks import Scale
@@ -24,7 +25,7 @@ from lazynet.studies.train import Run
 from lazynet.typing import MaybeNone, Result, SquareKernel, Targets
 
 
-@singledispatch
+@dispatched
 @entry
 @DIVERGENCE
 def mode_residuals(
@@ -98,7 +99,8 @@ def mode_residuals(
     >>> int(table.last_step_held.sel(mode=1))
     50
     """
-    check_tolerance(tolerance)
+    check_number("tolerance", tolerance, positive=True)
+    check_inputs(network, data)
     training_set = replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
     training = make_training(steps, snapshots=snapshots, dtype=dtype)
     spec = make_spec(network, training_set, widths, seeds, training, learning_rate)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynet.arguments import check_choice, check_flag, check_number
 from lazynet.experiment import MemberStatus
 from lazynet.measures import Quantity, catalog, registered
 from lazynet.networks import LayerScaling
@@ -88,14 +89,11 @@ class Verdict:
             The row.
 
         Raises:
-            KeyError: If no exponent is predicted for the quantity.
+            ValueError: If no exponent is predicted for the quantity.
         """
-        for row in self.rows:
-            if row.quantity == quantity:
-                return row
-        raise KeyError(
-            f"The verdict has no row {quantity!r}; its rows are {', '.join(row.quantity for row in self.rows)}."
-        )
+        rows = {row.quantity: row for row in self.rows}
+        check_choice("quantity", quantity, rows)
+        return rows[quantity]
 
     def correction(self, quantity: str) -> Correction:
         """Return the fit that gives a quantity's exponent at infinite width.
@@ -107,10 +105,11 @@ class Verdict:
             The fit.
 
         Raises:
-            KeyError: If no exponent is predicted for the quantity, or if corrections were not requested.
+            ValueError: If no exponent is predicted for the quantity, or if corrections were not requested.
         """
-        if self.corrections is None or quantity not in self.corrections:
-            raise KeyError(f"The verdict has no correction for {quantity!r}; call verify with corrections=True.")
+        if self.corrections is None:
+            raise ValueError("The verdict has no corrections. To get them, call verify with corrections=True.")
+        check_choice("quantity", quantity, self.corrections)
         return self.corrections[quantity]
 
     def to_json(self) -> str:
@@ -136,8 +135,8 @@ class Verdict:
 
 def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime; see `lazynet.verify`."""
-    if not 0 < band < np.inf:
-        raise ValueError(f"band must be positive and finite, got {band}.")
+    band = check_number("band", band, positive=True)
+    check_flag("corrections", corrections)
     result = at_one_point(result)
     # A single width yields no exponents, only levels.
     rows = tuple(

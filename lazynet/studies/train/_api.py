@@ -7,11 +7,13 @@ import jax
 import numpy as np
 from jax import Array
 
+from lazynet.arguments import check_key
 from lazynet.data import Dataset
 from lazynet.experiment import (
     Measure,
     MemberStatus,
     as_json,
+    check_inputs,
     check_memory_of_kernels,
     default_learning_rate,
     make_training,
@@ -23,7 +25,7 @@ from lazynet.experiment import (
 )
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import GivenNetwork, Scale, at_width, check_network
+from lazynet.networks import GivenNetwork, Scale, at_width
 from lazynet.programs import entry
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result, Variables
@@ -105,6 +107,7 @@ def train(
     """
     import xarray
 
+    check_key(key)
     training = make_training(
         steps,
         loss=loss,
@@ -115,7 +118,7 @@ def train(
         measure=measure,
         dtype=dtype,
     ).alone()
-    check_network(network, data.x_train)
+    check_inputs(network, data)
     training.check(network, data, learning_rate)
     check_memory_of_kernels(network, data, training)
     if learning_rate is None:

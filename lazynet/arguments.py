@@ -1,0 +1,242 @@
+"""Checks of arguments: one gate for each kind of argument, shared by all public functions.
+
+A gate raises a ValueError that names the argument, says what it must be and what it is. Errors of the user's own
+functions come through as they are, with a note on the argument that contains the function; see `calls_of`.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+# Longest description of a wrong value in an error message, in characters.
+LONGEST = 200
+LONGEST_FILE_NAME = 255
+
+
+def described(value: Any) -> str:
+    """Return a short description of a value for an error message.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        The `repr` of the value or, for arrays and values with a long `repr`, their shape or type.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
+        value = value.item()
+    if isinstance(value, np.ndarray | Array) and value.ndim:
+        return f"an array of shape {value.shape}"
+    try:
+        text = repr(value)
+    except Exception:
+        text = ""
+    return text if text and len(text) <= LONGEST and "\n" not in text else f"an object of type {type(value).__name__}"
+
+
+def as_number(value: Any) -> float | None:
+    """Return a real number as a float, or None for any other value; booleans are no numbers.
+
+    Args:
+        value: Any value. Arrays without axes count as numbers.
+    """
+    if isinstance(value, np.ndarray | Array) and not isinstance(value, np.ma.MaskedArray) and value.ndim == 0:
+        if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+            return None
+        return None if isinstance(value, jax.core.Tracer) else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    positive: bool = False,
+    below: float = math.inf,
+    maximum: float = math.inf,
+    where: str = "",
+) -> float:
+    """Return a finite nonnegative argument as a float.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+        positive: Whether zero is refused.
+        below: Number below which the argument must be.
+        maximum: Number that the argument must not exceed.
+        where: Text to insert after the allowed values, such as " at width 8".
+
+    Raises:
+        ValueError: If the argument is not a number, is not finite, or is outside the allowed range.
+    """
+    number = as_number(value)
+    if number is not None and 0 <= number <= maximum and number < below and not (positive and number == 0):
+        return number
+    if maximum < math.inf:
+        allowed = f"a number between 0 and {maximum:g}"
+    elif below < math.inf:
+        allowed = f"a number {'above 0' if positive else '>= 0'} and below {below:g}"
+    else:
+        allowed = "positive and finite" if positive else "finite and nonnegative"
+    raise ValueError(f"{name} must be {allowed}{where}, got {described(value)}.")
+
+
+def check_count(name: str, value: Any, minimum: int = 1, most: int | None = None) -> int:
+    """Return an integer argument as an int; booleans are no integers.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+        minimum: Smallest allowed value.
+        most: Largest allowed value, or None for no limit.
+
+    Raises:
+        ValueError: If the argument is not an integer, or is outside the allowed range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        allowed = "a positive integer" if minimum == 1 else f"an integer >= {minimum}"
+        raise ValueError(f"{name} must be {allowed}, got {described(value)}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}.")
+    return int(value)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise a ValueError unless the argument is True or False.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {described(value)}.")
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str], *, more: str = "", optional: bool = False) -> Any:
+    """Return an argument that is one of several words.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+        allowed: The words.
+        more: Other values that the caller allows, to be named in the message, such as ", or a lazynet.Optimizer".
+        optional: Whether None is allowed.
+
+    Raises:
+        ValueError: If the argument is none of them.
+    """
+    words = list(allowed)
+    if (optional and value is None) or (isinstance(value, str) and value in words):
+        return value
+    none = "None or " if optional else ""
+    raise ValueError(f"{name} must be {none}one of {', '.join(words)}{more}, got {described(value)}.")
+
+
+def check_instance(name: str, value: Any, kind: type, article: str = "a") -> None:
+    """Raise a ValueError unless the argument is an instance of a public class.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+        kind: The class.
+        article: Article of the class in the message.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {article} lazynet.{kind.__name__}, got {described(value)}.")
+
+
+def check_sequence(name: str, value: Any, entries: str) -> list[Any]:
+    """Return an argument that is a list, tuple, range or array of one axis as a list.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+        entries: What the list must contain, such as "positive integers".
+
+    Raises:
+        ValueError: If the argument is something else, such as a text, a mapping or a generator.
+    """
+    if isinstance(value, np.ndarray | Array) and value.ndim == 1 and not isinstance(value, np.ma.MaskedArray):
+        return np.asarray(value).tolist() if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else [value]
+    if isinstance(value, list | tuple | range):
+        return list(value)
+    raise ValueError(f"{name} must be a list of {entries}, got {described(value)}.")
+
+
+def check_key(value: Any, name: str = "key") -> Array:
+    """Return an argument that is a single JAX random key, either typed or a raw uint32 array.
+
+    Args:
+        value: Argument.
+        name: Name of the argument in error messages.
+
+    Raises:
+        ValueError: If the argument is not a single key.
+    """
+    if isinstance(value, Array):
+        typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ()
+        if typed or (value.dtype == jnp.uint32 and value.ndim == 1 and value.size in (2, 4)):
+            return value
+    raise ValueError(
+        f"{name} must be a single JAX random key, got {described(value)}. Create one with jax.random.key(0)."
+    )
+
+
+def check_callback(name: str, value: Any) -> None:
+    """Raise a ValueError unless the argument is a function or None.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+    """
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} must be a function or None, got {described(value)}.")
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return an argument that is a path, with "~" expanded.
+
+    Args:
+        name: Name of the argument in error messages.
+        value: Argument.
+
+    Raises:
+        ValueError: If the argument is no path, or if no file system takes it.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise ValueError(f"{name} must be a path, got {described(value)}.")
+    text = os.fspath(value)
+    if "\0" in text or any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in Path(text).parts):
+        raise ValueError(
+            f"{name} must be a path without null characters whose parts have at most {LONGEST_FILE_NAME} bytes, got "
+            f"{described(value)}."
+        )
+    return Path(text).expanduser()
+
+
+@contextmanager
+def calls_of(name: str) -> Iterator[None]:
+    """Add a note to errors that a function of the user raises, which says in which argument it was passed.
+
+    Args:
+        name: Name of the argument.
+    """
+    try:
+        yield
+    except Exception as error:
+        note = f"The error was raised by a function passed to lazynet as {name}."
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise

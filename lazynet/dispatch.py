@@ -1,0 +1,44 @@
+"""Functions that are implemented by the type of their first argument, which may be passed by name."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@runtime_checkable
+class Dispatched(Protocol[P, R_co]):
+    """A function to which implementations for other types can be added."""
+
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the implementation for the type of the first argument."""
+        ...
+
+    def register(self, kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Return a decorator that adds the implementation for a type."""
+        ...
+
+
+def dispatched(function: Callable[P, R_co]) -> Dispatched[P, R_co]:
+    """Decorate a function as `functools.singledispatch` does, but take the first argument by name too.
+
+    Args:
+        function: Implementation for all types without one of their own.
+    """
+    generic = functools.singledispatch(function)
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not args and first in kwargs:
+            args = (kwargs.pop(first),)
+        # Without any argument, Python's own error says what is missing.
+        return generic(*args, **kwargs) if args else cast(Any, function)(**kwargs)
+
+    call.register = generic.register  # type: ignore[attr-defined]
+    return cast(Dispatched[P, R_co], call)
