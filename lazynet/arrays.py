@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def real_array(name: str, value: Any) -> np.ndarray:
@@ -25,6 +26,11 @@ def real_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(
             f"{name} must be an array of real numbers, got a masked array. Remove or fill its masked entries."
+        )
+    if isinstance(value, Tracer):
+        raise ValueError(
+            f"{name} must be a concrete array, got a traced one. Call this function outside of jax.jit, jax.vmap and "
+            "jax.grad."
         )
     try:
         array = np.asarray(value)

@@ -24,11 +24,17 @@ class Dispatched(Protocol[P, R_co]):
         ...
 
 
-def dispatched(function: Callable[P, R_co]) -> Dispatched[P, R_co]:
+def dispatched(
+    function: Callable[P, R_co], finish: Callable[[Any, Any], Any] = lambda first, result: result
+) -> Dispatched[P, R_co]:
     """Decorate a function as `functools.singledispatch` does, but take the first argument by name too.
 
     Args:
         function: Implementation for all types without one of their own.
+        finish: Function of the first argument and of what an implementation returned, which returns the result.
+
+    Returns:
+        A function with the signature of `function`, and a method `register`.
     """
     generic = functools.singledispatch(function)
     first = next(iter(inspect.signature(function).parameters))
@@ -38,7 +44,7 @@ def dispatched(function: Callable[P, R_co]) -> Dispatched[P, R_co]:
         if not args and first in kwargs:
             args = (kwargs.pop(first),)
         # Without any argument, Python's own error says what is missing.
-        return generic(*args, **kwargs) if args else cast(Any, function)(**kwargs)
+        return finish(args[0], generic(*args, **kwargs)) if args else cast(Any, function)(**kwargs)
 
     call.register = generic.register  # type: ignore[attr-defined]
     return cast(Dispatched[P, R_co], call)

@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +16,72 @@ from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
 from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
 
+# Number of rows for which a block of the kernel is computed to read off its diagonal.
+DIAGONAL_BLOCK = 64
 
-@dispatched
-def analytic_kernel(network: object) -> Callable[..., Float[np.ndarray, "n1 n2"]] | None:
+
+@dataclass(frozen=True)
+class AnalyticKernel:
+    """The infinite-width kernel of a network, as returned by `lazynet.analytic_kernel`.
+
+    Attributes:
+        network: The network.
+        function: Function `function(x1, x2=None, dtype="float64")` that computes the kernel.
+    """
+
+    network: Any
+    function: Callable[..., np.ndarray]
+
+    def __call__(self, x1: Any, x2: Any = None, dtype: str = "float64") -> np.ndarray:
+        """Return the kernel for all pairs of rows.
+
+        Args:
+            x1: Inputs, shape (n1, d).
+            x2: Inputs, shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
+            dtype: Dtype of the result, "float64" or "float32".
+
+        Returns:
+            A NumPy array of shape (n1, n2).
+
+        Raises:
+            ValueError: If an argument is invalid; see `lazynet.analytic_kernel`.
+        """
+        return self.function(x1, x2, dtype)
+
+    def diagonal(self, x: Any, dtype: str = "float64") -> np.ndarray:
+        """Return the kernel of each row with itself, in a time and with memory proportional to the number of rows.
+
+        Args:
+            x: Inputs, shape (n, d).
+            dtype: Dtype of the result, "float64" or "float32".
+
+        Returns:
+            A NumPy array of shape (n,), the diagonal of the kernel.
+
+        Raises:
+            ValueError: If an argument is invalid; see `lazynet.analytic_kernel`.
+
+        >>> import numpy as np, lazynet as lz
+        >>> lz.analytic_kernel(lz.TwoLayer(width=64)).diagonal(np.eye(3))
+        array([0.5, 0.5, 0.5])
+        """
+        rows = real_array("x", x)
+        if rows.ndim != 2 or not len(rows):
+            raise ValueError(f"x must be a nonempty array of shape (n, d), got shape {rows.shape}.")
+        blocks = (self.function(rows[i : i + DIAGONAL_BLOCK], None, dtype) for i in range(0, len(rows), DIAGONAL_BLOCK))
+        return np.concatenate([block.diagonal() for block in blocks])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the network; the function is found again."""
+        return analytic_kernel, (self.network,)
+
+
+def _finished(network: Any, function: Any) -> Any:
+    return function if function is None or isinstance(function, AnalyticKernel) else AnalyticKernel(network, function)
+
+
+@partial(dispatched, finish=_finished)
+def analytic_kernel(network: object) -> AnalyticKernel | None:
     """Return the neural tangent kernel of a network in the infinite-width limit.
 
     For a `TwoLayer` network with weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and alpha is `output_scale`,
@@ -42,12 +107,13 @@ def analytic_kernel(network: object) -> Callable[..., Float[np.ndarray, "n1 n2"]
         network: Network of any type.
 
     Returns:
-        A function `kernel(x1, x2=None, dtype="float64")`, or None if the family has no analytic kernel. The function
-        takes arrays of shapes (n1, d) and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and
-        dtype "float64" or "float32". If `x2` is omitted, the function returns the kernel of `x1` with itself, which is
-        exactly symmetric. For `TwoLayer`, the kernel is computed in `dtype`, block by block, without temporary arrays
-        as large as the result, and omitting `x2` halves the computation time. For other families, the kernel is
-        computed in float64, and for `MLP`, the computation needs several arrays as large as the result.
+        An `AnalyticKernel`, or None if the family has no analytic kernel. It is a function
+        `kernel(x1, x2=None, dtype="float64")` with a method `diagonal(x)`. The function takes arrays of shapes (n1, d)
+        and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and dtype "float64" or "float32". If
+        `x2` is omitted, the function returns the kernel of `x1` with itself, which is exactly symmetric. For
+        `TwoLayer`, the kernel is computed in `dtype`, block by block, without temporary arrays as large as the result,
+        and omitting `x2` halves the computation time. For other families, the kernel is computed in float64, and for
+        `MLP`, the computation needs several arrays as large as the result.
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
 from lazynet.arguments import check_choice, check_count, check_flag
@@ -121,6 +122,11 @@ def empirical_ntk(
     x2 = None if x2 is None else _real_rows("x2", x2)
     check_rows(x1, x2)
     check_model(network)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dict(variables), x1, x2))):
+        raise ValueError(
+            "variables, x1 and x2 must be concrete arrays, got a traced one. Call empirical_ntk outside of jax.jit, "
+            "jax.vmap and jax.grad."
+        )
     check_variables(network, variables, x1)
     arrays = dict(variables), x1, x2
     dtypes = {getattr(a, "dtype", None) for a in jax.tree.leaves(arrays)}

@@ -10,6 +10,7 @@ from jaxtyping import Float, Num
 
 from lazynet.kernels._analytic import analytic_kernel, check_pair, limit_key
 from lazynet.kernels._covariance import covariance_dual
+from lazynet.kernels._start import start_covariance
 from lazynet.networks import MLP, Adapted, Centered, ConvNet, at_width, get_parametrization, patches
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
@@ -126,9 +127,17 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
 @analytic_kernel.register(Adapted)
 def _adapted_kernel(network: Adapted) -> Kernel | None:
     """Return the kernel that was passed with the network, multiplied by alpha^2, or None if no kernel was passed."""
-    if network.kernel is None:
-        return None
-    unscaled, alpha = network.kernel(network.width), at_width(network.output_scale, network.width)
+    return None if network.kernel is None else _scaled(network, network.kernel)
+
+
+@start_covariance.register(Adapted)
+def _adapted_covariance(network: Adapted) -> Kernel | None:
+    """Return the covariance that is known for the network, multiplied by alpha^2, or None if there is none."""
+    return None if network.covariance is None else _scaled(network, network.covariance)
+
+
+def _scaled(network: Adapted, function: Callable[[int], Callable[..., np.ndarray]]) -> Kernel:
+    unscaled, alpha = function(network.width), at_width(network.output_scale, network.width)
 
     def kernel(x1: Rows, x2: Rows | None = None, dtype: str = "float64") -> np.ndarray:
         """Return K(x1, x2) as an array of shape (n1, n2)."""

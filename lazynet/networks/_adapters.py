@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import flax
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lazynet.arguments import calls_of, check_key
+from lazynet.arguments import calls_of, check_choice, check_key
 from lazynet.arrays import real_array
 from lazynet.networks._checks import check_params
 from lazynet.networks._parametrization import Parametrization, get_parametrization
@@ -41,6 +41,8 @@ class Adapted:
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Powers of the width in each layer, which determine the exponents that theory predicts for a
             sweep, or None if these powers are unknown.
+        covariance: Function that maps the width to the covariance of the initial outputs in the infinite-width limit, a
+            function of the same form as the kernel, or None if it is unknown.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Adapted:
     outputs: int
     output_scale: Scale
     parametrization: str | Parametrization | None
+    covariance: Callable[[int], Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -64,7 +67,14 @@ class Adapted:
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
-        """Return a copy of the network with the given fields changed."""
+        """Return a copy of the network with the given fields changed.
+
+        Raises:
+            ValueError: If a name is not a field, or if a value is invalid.
+        """
+        names = [field.name for field in fields(self)]
+        for name in changes:
+            check_choice("changes", name, names)
         return replace(self, **changes)
 
     def init(self, key: Array, x: AnyArray) -> Variables:
@@ -321,11 +331,14 @@ def from_stax(
     def forward(variables: Variables, x: AnyArray, width: int) -> Any:
         return layer(width)[1](variables["params"], x)
 
-    def kernel(width: int) -> Callable[..., Any]:
-        function = layer(width)[2]
-        return lambda x1, x2=None: function(x1, x2, "ntk")
+    def limit(kind: str) -> Callable[[int], Callable[..., Any]]:
+        def function_at(width: int) -> Callable[..., Any]:
+            function = layer(width)[2]
+            return lambda x1, x2=None: function(x1, x2, kind)
 
-    return Adapted("stax", start, forward, kernel, width, outputs, output_scale, parametrization)
+        return function_at
+
+    return Adapted("stax", start, forward, limit("ntk"), width, outputs, output_scale, parametrization, limit("nngp"))
 
 
 def from_functions(

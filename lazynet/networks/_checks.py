@@ -44,6 +44,25 @@ def check_model(network: object, *methods: str) -> None:
         raise ValueError(f"network must be a network, got {described(network)}{lacks}.")
 
 
+def check_protocol(network: object) -> None:
+    """Check that an object has all parts of the `Network` protocol.
+
+    Args:
+        network: Object to check.
+
+    Raises:
+        ValueError: If a part is missing.
+    """
+    check_model(network)
+    missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
+    if missing:
+        raise ValueError(
+            f"network must have the attributes width, outputs, clone, init and apply, got {type(network).__name__}, "
+            f"which lacks {', '.join(missing)}. Use lazynet.from_flax, from_nnx, from_stax or from_functions to "
+            "make a network."
+        )
+
+
 def check_params(variables: object) -> None:
     """Check that an argument can be the variables of a network: a mapping with the key "params".
 
@@ -57,6 +76,8 @@ def check_params(variables: object) -> None:
         raise ValueError(f"variables must be a mapping with the key 'params', got {described(variables)}.")
     if "params" not in variables:
         raise ValueError(f"variables must have the key 'params', got the keys {described(list(variables))}.")
+    if not jax.tree.leaves(variables["params"]):
+        raise ValueError("variables['params'] must contain at least one array, got none.")
 
 
 def check_network(network: object, x: AnyArray) -> None:
@@ -70,14 +91,7 @@ def check_network(network: object, x: AnyArray) -> None:
         ValueError: If part of the protocol is missing, or if an output depends on other rows or is not finite. If the
             network fails on these rows, its own error comes through with a note.
     """
-    check_model(network)
-    missing = [name for name in ("width", "outputs", "clone", "init", "apply") if not hasattr(network, name)]
-    if missing:
-        raise ValueError(
-            f"network must have the attributes width, outputs, clone, init and apply, got {type(network).__name__}, "
-            f"which lacks {', '.join(missing)}. Use lazynet.from_flax, from_nnx, from_stax or from_functions to "
-            "make a network."
-        )
+    check_protocol(network)
     if not traits(network).custom:
         return
     complete, rows = cast(Network, network), jnp.asarray(x[:3], "float32")

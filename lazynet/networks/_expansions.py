@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lazynet.networks._checks import check_model, check_params, check_variables
+from lazynet.networks._checks import check_params, check_protocol, check_variables
 from lazynet.networks._protocol import Model, Network
 from lazynet.networks._traits import Traits, traits
 from lazynet.typing import AnyArray, Variables
@@ -183,7 +183,7 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
 
 
 def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
-    check_model(polynomial.network, "apply")
+    check_protocol(polynomial.network)
     check_params(variables)
     return Expansion(polynomial, variables)
 

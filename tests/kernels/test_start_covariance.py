@@ -12,6 +12,14 @@ from lazynet.networks import Centered
 X = np.random.default_rng(0).normal(size=(3, 6))
 WIDTH, STARTS, OUTPUTS = 128, 500, 8
 
+
+def stax(width):
+    from lazynet.kernels import neural_tangents
+
+    layers = neural_tangents().stax
+    return layers.serial(layers.Dense(width, b_std=0.2), layers.Relu(), layers.Dense(OUTPUTS))
+
+
 NETWORKS = {
     "two layers": lz.TwoLayer(WIDTH, symmetric=False, output_scale=1.5, init_scale=0.7),
     "a Gaussian readout": lz.TwoLayer(WIDTH, symmetric=False, readout="gaussian", activation="tanh"),
@@ -19,6 +27,7 @@ NETWORKS = {
     "standard": lz.MLP(WIDTH, 2, parametrization="standard"),
     "allen-zhu": lz.ThreeLayer(256),
     "mean field": lz.MLP(WIDTH, 1, parametrization="mean-field"),
+    "stax": lz.from_stax(stax, width=WIDTH, output_scale=1.5),
     "a convolution": lz.ConvNet(WIDTH, filter_size=3, symmetric=False),
 }
 
