@@ -5,6 +5,7 @@ import math
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,17 +13,25 @@ from jaxtyping import UInt8
 CIFAR_ROW = 1 + 3 * 32 * 32
 
 
-def read_bytes(path: Path) -> bytes:
+# Largest number of bytes in a file. The largest of the known files, the images of MNIST, has 47 MB.
+MOST_BYTES = 2**28
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Return the contents of a file, decompressed if its name ends in .gz.
+
+    Args:
+        path: Path of the file.
+        most: Number of bytes that the file should have at most. One byte more is read if there are more.
 
     Raises:
         ValueError: If the gzip stream is damaged.
     """
-    content = path.read_bytes()
-    if path.suffix != ".gz":
-        return content
+    # A small file may hold gigabytes of zeros.
+    opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        return gzip.decompress(content)
+        with opened(path, "rb") as stream:
+            return bytes(stream.read(most + 1))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a complete gzip stream ({error}). Download the file again.") from error
 
@@ -58,8 +67,8 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
     """
     path = Path(path)
-    content = read_bytes(path)
     header = 4 + 4 * ndim
+    content = read_bytes(path, header)
     magic = bytes([0, 0, 8, ndim])
     if content[:4] != magic:
         beginning = f"starts with {content[:4].hex()}" if content else "is empty"
@@ -72,10 +81,11 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."
         )
     shape = tuple(int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4))
     expected = header + math.prod(shape)
+    content = read_bytes(path, min(expected, MOST_BYTES))
     if len(content) != expected:
+        size = f"more than {len(content) - 1}" if len(content) > min(expected, MOST_BYTES) else len(content)
         raise ValueError(
-            f"{path} has {len(content)} bytes, but its header implies a size of {expected} bytes. Download the file "
-            "again."
+            f"{path} has {size} bytes, but its header implies a size of {expected} bytes. Download the file again."
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
@@ -100,9 +110,10 @@ def read_cifar10(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 307
     path = Path(path)
     content = read_bytes(path)
     examples, rest = divmod(len(content), CIFAR_ROW)
-    if examples == 0 or rest:
+    if examples == 0 or rest or len(content) > MOST_BYTES:
+        size = f"more than {MOST_BYTES}" if len(content) > MOST_BYTES else len(content)
         raise ValueError(
-            f"{path} has {len(content)} bytes, but its size should be a positive multiple of {CIFAR_ROW} bytes. "
+            f"{path} has {size} bytes, but its size should be a positive multiple of {CIFAR_ROW} bytes. "
             "Download the file again."
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(examples, CIFAR_ROW)

@@ -19,6 +19,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
     Raises:
         FileExistsError: If `link` is True and the file exists.
+        OSError: If the file cannot be written, as on a full disk. An existing file is kept.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)
@@ -27,13 +28,24 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        draft.chmod(0o644)
+        draft.chmod(0o666 & ~_umask())
         if link:
             file.hardlink_to(draft)
         else:
             draft.replace(file)
+    except OSError as error:
+        # The system's message for a full disk names no file.
+        error.filename = error.filename or str(file)
+        raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the permissions that the process withholds from new files; the system tells them only by a change."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_figures(out: str | Path, figures: dict[str, Any]) -> None:

@@ -1,11 +1,12 @@
 import gzip
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 from data_files import cifar_bytes, idx_bytes, tiny_images, write
 
-from lazynet.data._formats import read_cifar10, read_idx
+from lazynet.data._formats import read_bytes, read_cifar10, read_idx
 
 IMAGES = tiny_images(6, (4, 3), seed=0)
 IDX = idx_bytes(IMAGES)  # 16 + 72 bytes
@@ -34,7 +35,7 @@ def test_cifar_round_trip_keeps_the_order_of_the_pixels(tmp_path, name):
         (IDX[:-1], "has 87 bytes, but its header implies a size of 88 bytes."),
         (IDX[:16], "has 16 bytes"),
         (IDX[:9], "has 9 bytes, but its header alone takes 16 bytes."),
-        (IDX + b"\0", "has 89 bytes"),
+        (IDX + b"\0", "has more than 88 bytes"),
         (idx_bytes(IMAGES[0]), "starts with 00000802, but should start with the magic number 00000803."),
         (bytes([0, 0, 9, 3]) + IDX[4:], "starts with 00000903"),
         (b"<html>", "starts with 3c68746d"),
@@ -92,3 +93,21 @@ def test_a_broken_gzip_stream_is_refused_by_name(tmp_path, read, content, damage
     path.write_bytes(damage(gzip.compress(content)))
     with pytest.raises(ValueError, match=re.escape(f"{path} is not a complete gzip stream")):
         read(path)
+
+
+def test_a_small_file_that_holds_much_more_is_read_no_further_than_its_size(tmp_path):
+    path = tmp_path / "images.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(IDX)
+        for _ in range(64):
+            stream.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"has more than 88 bytes, but its header implies a size of 88 bytes\."):
+        read_idx(path, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21
+    assert len(read_bytes(path, 1000)) == 1001
+    with pytest.raises(ValueError, match="its size should be a positive multiple of 3073 bytes"):
+        read_cifar10(path)
