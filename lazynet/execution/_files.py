@@ -35,7 +35,8 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
             draft.replace(file)
     except OSError as error:
         # The system's message for a full disk names no file.
-        error.filename = error.filename or str(file)
+        if error.errno is not None and error.filename is None:
+            error.filename = str(file)
         raise
     finally:
         draft.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The provenance of a result: versions, device, precision, revision and settings."""
 
 import importlib.metadata
+import os
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
@@ -49,6 +50,8 @@ def _git_revision() -> str:
             capture_output=True,
             text=True,
             timeout=10,
+            # Inside of a hook, git's variables name another repository.
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         )
     except (OSError, subprocess.TimeoutExpired):
         return "not in a repository"

@@ -71,6 +71,24 @@ class Store:
         self.content: dict[str, Any] = self._read() if self._file.exists() else {}
         files = self._cells.glob("*.npz")
         self._files = {file.stem[: -SHA256_DIGITS - 1]: file for file in files if not file.name.startswith(".")}
+        self._opened: tuple[int, int] | None = None
+
+    def hold(self) -> None:
+        """Remember which folder this is, by its lock, so that nothing is written to another one of its name later."""
+        self._opened = _identity(self.path / LOCK)
+
+    def _check_same_folder(self) -> None:
+        """Raise an error if the folder was renamed, removed or replaced since it was opened."""
+        if self._opened is not None and _identity(self.path / LOCK) != self._opened:
+            raise ValueError(
+                f"out must stay where it is while a study runs, but {str(self.path)!r} was renamed, removed or "
+                "replaced. Nothing was written to what is there now."
+            )
+
+    @property
+    def _study(self) -> str:
+        """The hash of the study's settings, which every cell carries."""
+        return _hash(self.content)
 
     @property
     def kind(self) -> str:
@@ -105,6 +123,7 @@ class Store:
         Warns:
             UserWarning: If the study was started with different package versions.
         """
+        self._check_same_folder()
         if not self.content:
             content = {
                 "kind": self._kind,
@@ -160,7 +179,7 @@ class Store:
             The arrays, or None if the cell is not stored or its file is damaged.
         """
         file = self._files.get(key)
-        return None if file is None else read_arrays(file)
+        return None if file is None else read_arrays(file, self._study)
 
     def take(self, key: str) -> Arrays | None:
         """Read the arrays of a cell, and delete its file if the file is damaged.
@@ -172,12 +191,14 @@ class Store:
             The arrays, or None if the cell is not stored or its file is damaged.
 
         Warns:
-            UserWarning: If the file is damaged.
+            UserWarning: If the file is damaged or belongs to another study.
         """
         arrays, file = self.read(key), self._files.get(key)
         if arrays is None and file is not None:
             warnings.warn(
-                f"{file.name} in {str(self._cells)!r} is damaged, so its cell will be recomputed.", stacklevel=4
+                f"{file.name} in {str(self._cells)!r} is damaged or belongs to another study, so its cell will be "
+                "recomputed.",
+                stacklevel=4,
             )
             file.unlink()
         return arrays
@@ -189,8 +210,9 @@ class Store:
             key: Key of the cell.
             arrays: Arrays of the cell.
         """
+        self._check_same_folder()
         stream = io.BytesIO()
-        named: dict[str, Any] = {"key": np.asarray(key), **arrays}
+        named: dict[str, Any] = {"key": np.asarray(key), "study": np.asarray(self._study), **arrays}
         np.savez(stream, **named)
         content = stream.getvalue()
         self._cells.mkdir(exist_ok=True)
@@ -214,6 +236,7 @@ class Store:
         Args:
             files: File contents, keyed by file name.
         """
+        self._check_same_folder()
         for name, content in files.items():
             write_file(self.path / name, content)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
@@ -225,7 +248,7 @@ class Store:
             The progress of the study.
         """
         keys = self.keys
-        stored = [read_arrays(file) is not None for key, file in self._files.items() if key in keys]
+        stored = [self.read(key) is not None for key in self._files if key in keys]
         result = (self.path / "result.nc").exists()
         return Status(sum(stored), len(stored) - sum(stored), len(keys), _is_locked(self.path / LOCK), result)
 
@@ -240,15 +263,24 @@ class Store:
         return content
 
 
-def read_arrays(file: Path) -> Arrays | None:
-    """Return the arrays in a cell's file, or None if the file is damaged or belongs to a different cell."""
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return the device and the number of a file, or None if there is no such file."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def read_arrays(file: Path, study: str) -> Arrays | None:
+    """Return the arrays in a cell's file, or None if it is damaged or belongs to a different cell or study."""
     content, (key, _, digest) = file.read_bytes(), file.stem.rpartition("-")
     if hashlib.sha256(content).hexdigest() != digest:
         return None
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        if str(arrays["key"]) != key:
+        if str(arrays["key"]) != key or "study" not in arrays or str(arrays["study"]) != study:
             return None
-        return {name: arrays[name] for name in arrays.files if name != "key"}
+        return {name: arrays[name] for name in arrays.files if name not in ("key", "study")}
 
 
 def _precedence(name: str) -> tuple[bool, bool, str]:
@@ -288,6 +320,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
                     f"{other.name!r}."
                 )
         store = Store(path, kind, request)
+        store.hold()
         if store.content:
             store.check()
         elif any(not file.name.startswith((LOCK, ".")) for file in path.iterdir()):
@@ -309,7 +342,9 @@ def finished_store(out: str | Path) -> Iterator[Store]:
         ValueError: If a process is still working on the study.
     """
     with _locked(Path(out) / LOCK):
-        yield Store(out)
+        store = Store(out)
+        store.hold()
+        yield store
 
 
 def _hash(settings: dict[str, Any]) -> str:

@@ -360,7 +360,9 @@ def _check_rule(optimizer: UpdateRule) -> None:
         raise ValueError(f"optimizer must return an optax optimizer, got {described(rule)}.")
     weights = {"w": jax.ShapeDtypeStruct((2,), "float32")}
     try:
-        jax.eval_shape(lambda w: rule.update(w, rule.init(w), w), weights)
+        # optax relies on promotions that the user may have disabled.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            jax.eval_shape(lambda w: rule.update(w, rule.init(w), w), weights)
     except TypeError as error:
         raise ValueError(
             f"optimizer must return an optax optimizer that needs only gradients and parameters, got one that fails: "

@@ -18,6 +18,7 @@ from lazynet.kernels._layerwise import Differentiable
 from lazynet.networks import (
     Network,
     check_model,
+    check_params,
     check_rows_alone,
     check_variables,
     hidden_layer_of,
@@ -122,6 +123,7 @@ def empirical_ntk(
     x2 = None if x2 is None else _real_rows("x2", x2)
     check_rows(x1, x2)
     check_model(network)
+    check_params(variables)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dict(variables), x1, x2))):
         raise ValueError(
             "variables, x1 and x2 must be concrete arrays, got a traced one. Call empirical_ntk outside of jax.jit, "
