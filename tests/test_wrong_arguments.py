@@ -13,7 +13,7 @@ import lazynet as lz
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import wrong_arguments as wrong
 
-DRAWS = 300
+DRAWS = 150
 
 
 def test_every_outcome_is_a_result_or_a_sentence_that_names_the_argument():
