@@ -36,6 +36,7 @@ from lazynet.networks import (
     from_stax,
     linearize,
     quadratic,
+    with_start,
 )
 from lazynet.studies._dispatch import merge_shards, plot, verify
 from lazynet.studies.infinite_width import infinite_width
@@ -44,7 +45,7 @@ from lazynet.studies.line_ensemble import line_ensemble
 from lazynet.studies.mode_residuals import mode_residuals
 from lazynet.studies.sweep import Verdict, sweep
 from lazynet.studies.train import Run, train
-from lazynet.training import Optimizer, Stop
+from lazynet.training import Optimizer, Stop, member_key
 
 __version__ = "0.1.0"
 
@@ -85,6 +86,7 @@ __all__ = [
     "linearize",
     "load_dataset",
     "losses",
+    "member_key",
     "merge_shards",
     "mixture",
     "mode_residuals",
@@ -97,5 +99,6 @@ __all__ = [
     "sweep",
     "train",
     "verify",
+    "with_start",
     "xor",
 ]

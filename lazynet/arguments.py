@@ -1,7 +1,7 @@
-"""Checks of arguments: one gate for each kind of argument, shared by all public functions.
+"""Argument checks: one gate for each kind of argument, shared by all public functions.
 
-A gate raises a ValueError that names the argument, says what it must be and what it is. Errors of the user's own
-functions come through as they are, with a note on the argument that contains the function; see `calls_of`.
+A gate raises a ValueError that names the argument and says what it must be and what it is. Errors from a user's own
+functions pass through unchanged, with a note naming the argument that contains the function; see `calls_of`.
 """
 
 import math
@@ -42,10 +42,10 @@ def described(value: Any) -> str:
 
 
 def as_number(value: Any) -> float | None:
-    """Return a real number as a float, or None for any other value; booleans are no numbers.
+    """Return a real number as a float, or None for any other value; booleans do not count as numbers.
 
     Args:
-        value: Any value. Arrays without axes count as numbers.
+        value: Any value. Zero-dimensional arrays count as numbers.
     """
     if isinstance(value, np.ndarray | Array) and not isinstance(value, np.ma.MaskedArray) and value.ndim == 0:
         if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
@@ -74,7 +74,7 @@ def check_number(
         name: Name of the argument in error messages.
         value: Argument.
         positive: Whether zero is refused.
-        below: Number below which the argument must be.
+        below: Exclusive upper bound of the argument.
         maximum: Number that the argument must not exceed.
         where: Text to insert after the allowed values, such as " at width 8".
 
@@ -94,7 +94,7 @@ def check_number(
 
 
 def check_count(name: str, value: Any, minimum: int = 1, most: int | None = None) -> int:
-    """Return an integer argument as an int; booleans are no integers.
+    """Return an integer argument as an int; booleans do not count as integers.
 
     Args:
         name: Name of the argument in error messages.
@@ -125,7 +125,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str], *, more: str = "", optional: bool = False) -> Any:
-    """Return an argument that is one of several words.
+    """Return an argument after checking that it is one of several words.
 
     Args:
         name: Name of the argument in error messages.
@@ -135,7 +135,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[str], *, more: str = "
         optional: Whether None is allowed.
 
     Raises:
-        ValueError: If the argument is none of them.
+        ValueError: If the argument is not an allowed value.
     """
     words = list(allowed)
     if (optional and value is None) or (isinstance(value, str) and value in words):
@@ -151,14 +151,14 @@ def check_instance(name: str, value: Any, kind: type, article: str = "a") -> Non
         name: Name of the argument in error messages.
         value: Argument.
         kind: The class.
-        article: Article of the class in the message.
+        article: Article before the class name in the message.
     """
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {article} lazynet.{kind.__name__}, got {described(value)}.")
 
 
 def check_sequence(name: str, value: Any, entries: str) -> list[Any]:
-    """Return an argument that is a list, tuple, range or array of one axis as a list.
+    """Return an argument that is a list, tuple, range or one-dimensional array as a list.
 
     Args:
         name: Name of the argument in error messages.
@@ -166,7 +166,7 @@ def check_sequence(name: str, value: Any, entries: str) -> list[Any]:
         entries: What the list must contain, such as "positive integers".
 
     Raises:
-        ValueError: If the argument is something else, such as a text, a mapping or a generator.
+        ValueError: If the argument is something else, such as a string, a mapping or a generator.
     """
     if isinstance(value, np.ndarray | Array) and value.ndim == 1 and not isinstance(value, np.ma.MaskedArray):
         return np.asarray(value).tolist() if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else [value]
@@ -213,7 +213,7 @@ def check_path(name: str, value: Any) -> Path:
         value: Argument.
 
     Raises:
-        ValueError: If the argument is no path, or if no file system takes it.
+        ValueError: If the argument is not a path, or if no file system accepts it.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
         raise ValueError(f"{name} must be a path, got {described(value)}.")
@@ -228,7 +228,7 @@ def check_path(name: str, value: Any) -> Path:
 
 @contextmanager
 def calls_of(name: str) -> Iterator[None]:
-    """Add a note to errors that a function of the user raises, which says in which argument it was passed.
+    """Add a note to errors raised by a user's function, saying as which argument the function was passed.
 
     Args:
         name: Name of the argument.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -53,3 +54,24 @@ def float64_array(name: str, value: Any) -> np.ndarray:
         A NumPy float64 array.
     """
     return real_array(name, value).astype(np.float64, copy=False)
+
+
+def with_floats_as(dtype: Any, tree: Any) -> Any:
+    """Convert the floating-point leaves of a pytree to a dtype; other leaves keep their dtypes.
+
+    NumPy arrays are copied first: once JAX has converted an array in a traced function without its 64-bit mode, it
+    returns float32 for the same array even in 64-bit mode.
+
+    Args:
+        dtype: Dtype of the floating-point leaves of the result.
+        tree: Pytree of arrays and numbers.
+
+    Returns:
+        A pytree of JAX arrays.
+    """
+
+    def converted(leaf: Any) -> Any:
+        array = jnp.asarray(np.array(leaf) if isinstance(leaf, np.ndarray) else leaf)
+        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    return jax.tree.map(converted, tree)

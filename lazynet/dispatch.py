@@ -1,4 +1,4 @@
-"""Functions that are implemented by the type of their first argument, which may be passed by name."""
+"""Functions dispatched on the type of their first argument, which may be passed by name."""
 
 import functools
 import inspect
@@ -27,11 +27,11 @@ class Dispatched(Protocol[P, R_co]):
 def dispatched(
     function: Callable[P, R_co], finish: Callable[[Any, Any], Any] = lambda first, result: result
 ) -> Dispatched[P, R_co]:
-    """Decorate a function as `functools.singledispatch` does, but take the first argument by name too.
+    """Decorate a function as `functools.singledispatch` does, but also accept the first argument by name.
 
     Args:
         function: Implementation for all types without one of their own.
-        finish: Function of the first argument and of what an implementation returned, which returns the result.
+        finish: Function that maps the first argument and an implementation's return value to the result.
 
     Returns:
         A function with the signature of `function`, and a method `register`.
@@ -43,7 +43,7 @@ def dispatched(
     def call(*args: Any, **kwargs: Any) -> Any:
         if not args and first in kwargs:
             args = (kwargs.pop(first),)
-        # Without any argument, Python's own error says what is missing.
+        # If there are no arguments, Python's own error says what is missing.
         return finish(args[0], generic(*args, **kwargs)) if args else cast(Any, function)(**kwargs)
 
     call.register = generic.register  # type: ignore[attr-defined]

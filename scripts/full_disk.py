@@ -1,8 +1,8 @@
-"""Run every command on a disk that fills up, in a mount namespace of its own, and go on when there is space.
+"""Run every command on a disk that fills up, in a mount namespace of its own, and continue once there is space.
 
-Each command has to end with one sentence and exit code 2, or to finish where its files fit; no signal, no traceback.
-After the disk has grown, the same command with --resume (or from the beginning, if nothing was begun) has to finish.
-Needs the right to mount a tmpfs, as root has. The exit code is 1 if anything else happens.
+Each command must either end with one sentence and exit code 2 or finish if its files fit; no signal, no traceback.
+After the disk has grown, the same command with --resume (or from the beginning, if it never started) has to finish.
+Requires permission to mount a tmpfs, as root has. The exit code is 1 if anything else happens.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def call(command: str, out: Path, *flags: str) -> subprocess.CompletedProcess:
 
 
 def judged(name: str, done: subprocess.CompletedProcess) -> bool:
-    """Print what happened, and return whether it was a finished command or one sentence and exit code 2."""
+    """Print what happened, and return whether the command finished, or ended with one sentence and exit code 2."""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("lazynet: ")]
     good = done.returncode == 0 or (done.returncode == 2 and len(said) == 1 and "Traceback" not in done.stderr)
@@ -73,7 +73,7 @@ def on_a_full_disk(command: str, size: str) -> bool:
                 )
                 good &= judged(f"{command}, {size}, merged", merged)
             subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)
-            # A study that never began left no folder, and begins anew.
+            # A study that never began left no folder, and starts from scratch.
             flags = ["--resume"] if out.exists() and command != "merge" else []
             again = call(command, out, *flags)
             good &= judged(f"{command}, {size}, again", again) and again.returncode == 0
@@ -88,7 +88,7 @@ def on_a_full_disk(command: str, size: str) -> bool:
 
 
 def main() -> int:
-    """Run the command, and return 1 if a command ended in another way."""
+    """Run the script, and return 1 if a command ended in any other way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
     parser.add_argument("--sizes", nargs="+", default=list(SIZES))

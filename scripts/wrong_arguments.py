@@ -1,9 +1,9 @@
-"""Call every public function and method with wrong arguments, and print what does not end in a clear sentence.
+"""Call every public function and method with wrong arguments, and print the calls that do not end in a clear sentence.
 
-Each call has valid arguments but for one, which gets one of about forty values that nobody means. A right outcome is a
+In each call, all arguments are valid but one, which gets one of about forty unintended values. A correct outcome is a
 result, or a ValueError or TypeError that lazynet raises itself and that names the argument; an exception of the user's
-own function comes through as it is, with a note on the argument. The functions are found by introspection, so a new one
-is called too. Values for a parameter of a new name belong into `VALID`.
+own function passes through as is, with a note on the argument. The functions are found by introspection, so a new one
+is called too. Values for a parameter with a new name belong in `VALID`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PACKAGE = str(Path(lz.__file__).parent)
 ALIASES = {
     "widths": ("width",),
     "data": ("x_train", "y_train", "x_test", "y_test"),
-    # Two arguments that do not fit each other.
+    # Two arguments that do not match.
     "x_train": ("y_train",),
     "x_test": ("y_test",),
     "k": ("y",),
@@ -60,7 +60,7 @@ def returns_none(*args: Any, **kwargs: Any) -> None:
 
 
 class Tensor:
-    """An array of another library, as it looks from here."""
+    """An array from another library, as lazynet sees it."""
 
     def __init__(self, array: np.ndarray) -> None:
         """Wrap an array."""
@@ -156,7 +156,7 @@ def result() -> Any:
 
 
 def stax_layers(width: int) -> Any:
-    """Return layers of stax."""
+    """Return stax layers."""
     from lazynet.kernels import neural_tangents
 
     stax = neural_tangents().stax
@@ -164,14 +164,14 @@ def stax_layers(width: int) -> Any:
 
 
 def linen(width: int) -> Any:
-    """Return layers of flax."""
+    """Return flax layers."""
     from flax import linen as nn
 
     return nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)])
 
 
 def nnx_layers(width: int, rngs: Any) -> Any:
-    """Return layers of NNX."""
+    """Return NNX layers."""
     from flax import nnx
 
     return nnx.Sequential(nnx.Linear(3, width, rngs=rngs), nnx.relu, nnx.Linear(width, 1, rngs=rngs))
@@ -202,13 +202,15 @@ def shards() -> Path:
     return path
 
 
-# Valid values by the name of the parameter, or by function and parameter.
+# Valid values by parameter name, or by function and parameter.
 VALID: dict[str, Callable[[], Any]] = {
     "network": network,
     "variables": variables,
     "data": data,
     "widths": lambda: [2, 4],
     "seeds": lambda: 2,
+    "seed": lambda: 0,
+    "start": lambda: lambda key, width: network().clone(width=width).init(key, jnp.asarray(X, jnp.float32)),
     "steps": lambda: 2,
     "key": lambda: jax.random.key(0),
     "k": lambda: KERNEL,
@@ -268,7 +270,7 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "train": {},
     "mode_residuals": {"seeds": lambda: 2},
 }
-# Records that lazynet makes and users only read: their fields are not checked.
+# Records that lazynet creates and users only read: their fields are not checked.
 MADE = ("Ensemble", "Run", "Separation", "Trajectory", "Verdict")
 
 
@@ -320,14 +322,14 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         name: parameter
         for name, parameter in found.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        # flax adds a parent, and parameters that are its own.
+        # flax adds a parent, and parameters of its own.
         and name != "parent"
         and not name.startswith("_")
     }
 
 
 def valid_arguments(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """Return valid arguments of a function: all that are required, and those that keep the call small.
+    """Return valid arguments for a function: all required ones, and those that keep the call small.
 
     Raises:
         KeyError: If no valid value is known for a required parameter.
@@ -358,10 +360,10 @@ def cases() -> list[tuple[str, str, str]]:
 
 
 def complaint(name: str, parameter: str, value: str) -> str:
-    """Call a function with one wrong argument, and return what is wrong with the outcome, or an empty text."""
+    """Call a function with one wrong argument, and return what is wrong with the outcome, or an empty string."""
     function = all_targets()[name]
     arguments = valid_arguments(name, function) | {parameter: WRONG[value]()}
-    # Methods take their only argument by position, where its name is private.
+    # Methods take their only argument by position if its name is private.
     positional = []
     if name in ("Adapted.init", "Adapted.apply", "TwoLayer.clone", "Adapted.clone"):
         positional = [arguments.pop(each) for each in parameters(function) if each in arguments]

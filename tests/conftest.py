@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from compilation import EXACT
@@ -29,7 +30,10 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import pytest
 from typecheck import type_checks
+from unchecked import unchecked
 
+# Slow tests of functions that no fast test calls.
+CHECKED = ("/papers/", "mode_residuals", "regression", "line_ensemble", "sweep_result")
 CHECKS = type_checks("lazynet")
 CHECKS.__enter__()
 
@@ -46,6 +50,14 @@ def pytest_configure(config):
 
         jax.config.update("jax_numpy_rank_promotion", "raise")
         jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Check types in fast tests, which call nearly all functions; in slow ones, checks take a tenth of the time."""
+    fast = item.get_closest_marker("slow") is None
+    with nullcontext() if fast or any(part in str(item.path) for part in CHECKED) else unchecked():
+        return (yield)
 
 
 def pytest_collection_finish():

@@ -65,7 +65,7 @@ class Sweep:
     snapshots: OptionalInt = None
     """Number of log-spaced steps at which to measure; by default 20, or more for longer training."""
     learning_rate: Floats = ()
-    """Learning rate of 1/2 sum (f - y)^2, by default (sgd) 1 / lambda_max of the kernel; several values add an axis."""
+    """Learning rate for 1/2 sum (f - y)^2; sgd default: 1 / lambda_max of the kernel; several values add an axis."""
     label_noise: Floats = (0.0,)
     """Fraction of the training labels to redraw at random; several values add an axis."""
     batch_size: Ints = ()

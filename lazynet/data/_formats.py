@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 CIFAR_ROW = 1 + 3 * 32 * 32
 
 
-# Largest number of bytes in a file. The largest of the known files, the images of MNIST, has 47 MB.
+# Maximum number of bytes in a file. The largest of the known files, the MNIST images, is 47 MB.
 MOST_BYTES = 2**28
 
 
@@ -22,12 +22,12 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Args:
         path: Path of the file.
-        most: Number of bytes that the file should have at most. One byte more is read if there are more.
+        most: Maximum number of bytes that the file should have. If it has more, one extra byte is read.
 
     Raises:
         ValueError: If the gzip stream is damaged.
     """
-    # A small file may hold gigabytes of zeros.
+    # A small compressed file may expand to gigabytes of zeros.
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as stream:

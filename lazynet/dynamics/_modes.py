@@ -251,7 +251,7 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 
 
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
-    """Return the error due to rounding, which changes K to K + E, relative to norm(r_0).
+    """Return the error, relative to norm(r_0), due to rounding, which changes K to K + E.
 
     An error E changes what is left of the residual by at most the integral of norm(E r). If the entries are rounded
     independently, norm(E r) is about rounding * norm(r) times the largest column norm, which is at most
@@ -279,7 +279,7 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
 
 
 def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np.ndarray, " m"]:
-    """Return how much a change of the kernel moves what is left of each mode, per unit of the change.
+    """Return how much a change in the kernel changes what is left of each mode, per unit of the change.
 
     To first order, what is left of mode j leaks into mode i by E_ij (p_i - p_j) / (lambda_i - lambda_j), where p is
     what is left of a mode at some time (Higham 2008, "Functions of matrices", theorem 3.11). With momentum, modes
@@ -288,7 +288,7 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
     Args:
         values: Eigenvalues, shape (m,).
         law: The dynamics.
-        integral: Integral of what is left of each mode in magnitude, shape (m,).
+        integral: Integral of the magnitude of what is left of each mode, shape (m,).
     """
     chosen = np.unique(np.linspace(0, len(law.time) - 1, MOMENTS).round().astype(int))
     gaps = np.abs(values[:, None] - values)
@@ -296,7 +296,7 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
     largest = np.zeros(len(values))
     for i in chosen:
         once = law._replace(time=law.time[i : i + 1], step=None if law.step is None else law.step[i : i + 1])
-        # A relative step that turns the phase of a mode by a small angle only.
+        # A relative step that changes the phase of a mode by only a small angle.
         step = values * 1e-5 / max(float(law.time[i]) * values.max(), 1.0)
         grown, after = once.growth(values)[0], once.growth(values + step)[0]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -312,7 +312,7 @@ def backward_error(n: int) -> float:
     """Return the relative backward error of the eigendecomposition of an n x n matrix in float64.
 
     LAPACK bounds the error only by a modest function of n. For n from 5 to 400 and spectra that are uniform, clustered
-    or fall as a power, the largest norms of V L V' - K, relative to norm(K), and of V'V - 1 were between 10 and 28
-    times the machine epsilon, and grew about as n^(1/4); the bound is half as large again.
+    or decay as a power law, the largest norms of V L V' - K, relative to norm(K), and of V'V - 1 were between 10 and 28
+    times the machine epsilon, and grew roughly as n^(1/4); the bound is 1.5 times as large.
     """
     return 12 * n**0.25 * EPS

@@ -19,7 +19,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
     Raises:
         FileExistsError: If `link` is True and the file exists.
-        OSError: If the file cannot be written, as on a full disk. An existing file is kept.
+        OSError: If the file cannot be written, as when the disk is full. An existing file is kept.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)
@@ -34,7 +34,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
         else:
             draft.replace(file)
     except OSError as error:
-        # The system's message for a full disk names no file.
+        # The system's message for a full disk does not name the file.
         if error.errno is not None and error.filename is None:
             error.filename = str(file)
         raise
@@ -43,7 +43,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 
 def _umask() -> int:
-    """Return the permissions that the process withholds from new files; the system tells them only by a change."""
+    """Return the permissions that the process withholds from new files; they can be read only by setting them."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -50,7 +50,7 @@ def _git_revision() -> str:
             capture_output=True,
             text=True,
             timeout=10,
-            # Inside of a hook, git's variables name another repository.
+            # Inside a hook, git's environment variables point to another repository.
             env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -195,7 +195,7 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
     Tasks are assigned in descending order of work, each to the shard with the least work so far.
     """
     part, parts = shard
-    # Shards with their work so far. Those beyond the number of tasks get none.
+    # Work assigned to each shard so far. Shards beyond the number of tasks get none.
     loads, mine = [(0, number) for number in range(1, 1 + min(parts, len(units)))], []
     for task in sorted(range(len(units)), key=lambda task: -units[task]):
         work, least = loads[0]

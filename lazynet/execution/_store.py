@@ -74,7 +74,7 @@ class Store:
         self._opened: tuple[int, int] | None = None
 
     def hold(self) -> None:
-        """Remember which folder this is, by its lock, so that nothing is written to another one of its name later."""
+        """Remember which folder this is, by its lock, so that nothing is written later to another of the same name."""
         self._opened = _identity(self.path / LOCK)
 
     def _check_same_folder(self) -> None:
@@ -82,7 +82,7 @@ class Store:
         if self._opened is not None and _identity(self.path / LOCK) != self._opened:
             raise ValueError(
                 f"out must stay where it is while a study runs, but {str(self.path)!r} was renamed, removed or "
-                "replaced. Nothing was written to what is there now."
+                "replaced. Nothing was written to whatever is there now."
             )
 
     @property
@@ -264,7 +264,7 @@ class Store:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Return the device and the number of a file, or None if there is no such file."""
+    """Return the device and inode numbers of a file, or None if there is no such file."""
     try:
         found = file.stat()
     except FileNotFoundError:

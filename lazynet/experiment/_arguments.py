@@ -10,6 +10,7 @@ from lazynet.arguments import check_count, check_instance, check_sequence, descr
 from lazynet.data import Dataset
 from lazynet.networks import Network, Scale, check_network, check_scale
 from lazynet.plan import MOST
+from lazynet.training import MOST_IN_KEY
 
 
 def check_inputs(network: object, data: Any) -> None:
@@ -68,16 +69,18 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
         The seeds as Python integers, in the given order.
 
     Raises:
-        ValueError: If there are no seeds, or if a seed is negative or repeated.
+        ValueError: If there are no seeds, or if a seed is negative, too large or repeated.
     """
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds, most=MOST)
         return tuple(range(seeds))
-    allowed = "a positive integer or a list of distinct nonnegative integers"
-    chosen = (
-        list(seeds) if isinstance(seeds, list | tuple | range | np.ndarray) and getattr(seeds, "ndim", 1) == 1 else []
+    allowed = f"a positive integer or a list of distinct integers from 0 to {MOST_IN_KEY}"
+    one_axis = isinstance(seeds, list | tuple | range | np.ndarray) and getattr(seeds, "ndim", 1) == 1
+    chosen = list(seeds) if one_axis else []
+    valid = all(
+        isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed <= MOST_IN_KEY
+        for seed in chosen
     )
-    valid = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)
     if not chosen or not valid or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be {allowed}, got {described(seeds)}.")
     return tuple(map(int, chosen))

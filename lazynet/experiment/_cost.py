@@ -49,7 +49,7 @@ def check_memory_of(spec: Spec) -> None:
 
 
 def check_memory_of_kernels(network: Network, data: Dataset, training: Training) -> None:
-    """Check that the kernels by which training measures the drift of a single network fit in memory.
+    """Check that the kernels from which training computes the drift of a single network fit in memory.
 
     Args:
         network: Network, with its width set.
@@ -66,7 +66,7 @@ def check_memory_of_kernels(network: Network, data: Dataset, training: Training)
 
 
 def _part_kernel_bytes(network: Network, layers: int, rows: int) -> int:
-    """Return the size in bytes of the initial and the current kernel of each trained array."""
+    """Return the size in bytes of the initial and current kernels of each trained array."""
     return 0 if traits(network).hidden_layer is not None else 2 * layers * 8 * rows**2
 
 

@@ -199,7 +199,7 @@ class Training:
         if learning_rate is None and not has_default_rate(self.optimizer):
             name = repr(self.optimizer.name) if isinstance(self.optimizer, Optimizer) else "a function"
             raise ValueError(
-                f"learning_rate must be given if optimizer is {name}, got None. The default is 1 / lambda_max, a rate "
+                f"learning_rate must be given if optimizer is {name}, got None. The default, 1 / lambda_max, is meant "
                 "for gradient descent."
             )
         if learning_rate is not None:
@@ -352,7 +352,7 @@ def _check_rule(optimizer: UpdateRule) -> None:
     """Check that a user's function returns an optax optimizer that can be called with gradients and parameters.
 
     Raises:
-        ValueError: If it returns something else, or an optimizer that needs more, such as a line search.
+        ValueError: If it returns something else, or an optimizer that needs more arguments, such as a line search.
     """
     with calls_of("optimizer"):
         rule = optimizer(0.1)

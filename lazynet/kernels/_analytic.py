@@ -16,7 +16,7 @@ from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
 from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
 
-# Number of rows for which a block of the kernel is computed to read off its diagonal.
+# Number of rows in each block of the kernel that is computed to read off its diagonal.
 DIAGONAL_BLOCK = 64
 
 
@@ -49,7 +49,7 @@ class AnalyticKernel:
         return self.function(x1, x2, dtype)
 
     def diagonal(self, x: Any, dtype: str = "float64") -> np.ndarray:
-        """Return the kernel of each row with itself, in a time and with memory proportional to the number of rows.
+        """Return the kernel of each row with itself, in time and memory proportional to the number of rows.
 
         Args:
             x: Inputs, shape (n, d).
@@ -72,7 +72,7 @@ class AnalyticKernel:
         return np.concatenate([block.diagonal() for block in blocks])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the network; the function is found again."""
+        """Pickle the network; the function is looked up again on unpickling."""
         return analytic_kernel, (self.network,)
 
 

@@ -92,7 +92,7 @@ class Blockwise:
         Args:
             x1: Inputs, shape (n1, ...).
             x2: Inputs, shape (n2, ...), or None for `x1`.
-            memory: Memory limit in bytes, not counting the result. If None, the work and the result together must fit
+            memory: Memory limit in bytes, not counting the result. If None, the working memory and the result must fit
                 in the free memory.
             dtype: Dtype of the result.
 

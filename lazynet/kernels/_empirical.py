@@ -95,7 +95,7 @@ def empirical_ntk(
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
             float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
-        memory: Memory limit in bytes, not counting the result. By default, both must fit in the free memory.
+        memory: Memory limit in bytes, not counting the result. Defaults to free memory minus the size of the result.
 
     Returns:
         A NumPy array of shape (n1, n2), or (n1, k, n2, k) if `outputs` is "all". If `parts` is true, a dictionary of
@@ -135,7 +135,7 @@ def empirical_ntk(
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
     compute_dtype = dtype or ("float32" if all_float32 else "float64")
     result = np.dtype(dtype or "float64").itemsize * len(x1) * len(x1 if x2 is None else x2)
-    # The kernel of each array and each pair of outputs has this size; they are counted below.
+    # The kernels of each array and each pair of outputs have this size; they are counted below.
     check_memory("The empirical kernel", result)
     if traits(network).hidden_layer is not None and outputs == "average" and not parts:
         layered = cast(Network, network)

@@ -87,7 +87,7 @@ def monte_carlo_kernel(
     check_rows(x1, x2)
     rows1 = jnp.asarray(x1.astype(np.float32))
     rows2 = None if x2 is None else jnp.asarray(x2.astype(np.float32))
-    # The mean and four float64 arrays of its shape, and three float32 arrays on the device.
+    # The mean and four float64 arrays of the same shape, and three float32 arrays on the device.
     check_memory("The mean kernel", (5 * 8 + 3 * 4) * len(rows1) * len(rows1 if rows2 is None else rows2))
     mean = square = np.zeros(())
     with jax.default_matmul_precision("highest"):

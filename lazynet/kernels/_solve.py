@@ -81,7 +81,7 @@ def complexity_and_smallest(
     """
     check_number("tolerance", tolerance, positive=True)
     if not isinstance(k, KernelOperator):
-        # Matrices in other dtypes than float64 are not copied.
+        # Matrices with dtypes other than float64 are not copied.
         k = check_square("k", real_array("k", k))
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)

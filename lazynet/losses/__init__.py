@@ -60,7 +60,7 @@ class Loss:
         check_choice("reduction", self.reduction, get_args(Reduction))
         check_choice("domain", self.domain, get_args(Domain))
         if not isinstance(self.name, str):
-            raise ValueError(f"name must be a text, got {described(self.name)}.")
+            raise ValueError(f"name must be a string, got {described(self.name)}.")
         if not callable(self.per_example):
             raise ValueError(
                 f"per_example must be a function of predictions and targets, got {described(self.per_example)}."

@@ -23,6 +23,7 @@ from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
 from lazynet.networks._protocol import GivenNetwork, Model, Network, layer_names
+from lazynet.networks._started import Started, with_start
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, traits
 from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, check_scale, weights
 
@@ -46,6 +47,7 @@ __all__ = [
     "Quadratic",
     "Scale",
     "SingleHidden",
+    "Started",
     "ThreeLayer",
     "Traits",
     "TwoLayer",
@@ -76,4 +78,5 @@ __all__ = [
     "traits",
     "value_and_slope",
     "weights",
+    "with_start",
 ]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lazynet.arguments import calls_of, check_choice, check_key
-from lazynet.arrays import real_array
+from lazynet.arrays import real_array, with_floats_as
 from lazynet.networks._checks import check_params
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, traits
@@ -32,7 +32,7 @@ class Adapted:
     Attributes:
         kind: Type of the original network: "flax", "nnx", "stax" or "functions".
         start: Function that maps (key, x, width) to the initial variables: the parameters in "params", and arrays that
-            are not trained in other collections.
+            are not trained, in other collections.
         forward: Function that maps (variables, x, width) to outputs of shape (n,), (n, 1) or (n, k).
         kernel: Function that maps the width to the infinite-width kernel, or None if no such kernel is known. The
             kernel is itself a function `kernel(x1, x2=None)` that returns an array of shape (n1, n2).
@@ -94,12 +94,8 @@ class Adapted:
             if not jnp.issubdtype(dtype, jnp.floating):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(f"Parameters must be floating-point arrays, got {dtype} at {name!r}.")
-
-        def cast(leaf: Any) -> Array:
-            array = jnp.asarray(leaf)
-            return array.astype(rows.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-        return jax.tree.map(cast, variables)
+        converted: Variables = with_floats_as(rows.dtype, variables)
+        return converted
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Return the outputs, of shape (n,) for one output or (n, k) for several.
@@ -125,7 +121,7 @@ def _rows(x: Any) -> Array:
     """Return input rows as a JAX array.
 
     Raises:
-        ValueError: If they are not an array of real numbers with at least one axis of rows and one of features.
+        ValueError: If they are not an array of real numbers with a row axis and at least one feature axis.
     """
     rows = jnp.asarray(x if isinstance(x, Array) else real_array("x", x))
     if rows.ndim < 2 or jnp.issubdtype(rows.dtype, jax.dtypes.prng_key):
@@ -226,7 +222,7 @@ def from_nnx(
 
     Raises:
         ValueError: If `make` does not take two arguments or, on first use, if the module changes its state when it is
-            called, as dropout does, and batch norm in training mode. Variables other than `nnx.Param` are not trained;
+            called, as dropout does, or batch norm in training mode. Variables other than `nnx.Param` are not trained;
             they are in the collection "fixed".
 
     >>> import jax, lazynet as lz
@@ -275,7 +271,7 @@ def from_nnx(
         f = module(x)
         _, *after = parts_of(module)
         if any(now is not then for now, then in zip(jax.tree.leaves((after[0], after[2])), before, strict=True)):
-            raise ValueError(f"The module changes its state, as dropout does, and batch norm in training mode. {WHY}")
+            raise ValueError(f"The module changes its state, as dropout does, or batch norm in training mode. {WHY}")
         return f
 
     return Adapted("nnx", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
@@ -401,7 +397,7 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
 
 
 def _any_key_or_count(leaf: Any) -> Array:
-    """Return a key or a count with the shape of one that NNX keeps in a module's random state."""
+    """Return a key or a count of the same shape as one that NNX keeps in a module's random state."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), leaf.shape)
     return jnp.zeros(leaf.shape, leaf.dtype)

@@ -29,7 +29,7 @@ def _together_and_alone(network: Any, variables: Variables, rows: Array) -> tupl
 
 
 def check_model(network: object, *methods: str) -> None:
-    """Check that an object can be a network: an instance, not a class, with the given methods.
+    """Check that an object can serve as a network: an instance, not a class, with the given methods.
 
     Args:
         network: Object to check.
@@ -64,7 +64,7 @@ def check_protocol(network: object) -> None:
 
 
 def check_params(variables: object) -> None:
-    """Check that an argument can be the variables of a network: a mapping with the key "params".
+    """Check that an argument can serve as the variables of a network: a mapping with the key "params".
 
     Args:
         variables: Object to check.
@@ -89,7 +89,7 @@ def check_network(network: object, x: AnyArray) -> None:
 
     Raises:
         ValueError: If part of the protocol is missing, or if an output depends on other rows or is not finite. If the
-            network fails on these rows, its own error comes through with a note.
+            network fails on these rows, its own error is passed on with a note.
     """
     check_protocol(network)
     if not traits(network).custom:

@@ -23,7 +23,7 @@ Scale = float | int | Callable[[int], float]
 
 TRAINED_PARTS = ("hidden", "readout", "both")
 READOUTS = ("sign", "gaussian")
-# Sizes of arrays are 64-bit integers.
+# Array sizes are 64-bit integers.
 LARGEST = 2**62
 
 
@@ -52,7 +52,7 @@ def check_scale(name: str, scale: Any, width: int) -> float:
         The value of the scale.
 
     Raises:
-        ValueError: If the value is not a positive finite number. Errors of a function come through with a note.
+        ValueError: If the value is not a positive finite number. Errors raised by a function are passed on with a note.
     """
     value = scale
     if callable(scale):

@@ -2,7 +2,7 @@
 
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
-from lazynet.training._keys import batch_key, member_key, start_key
+from lazynet.training._keys import MOST_IN_KEY, batch_key, member_key, start_key
 from lazynet.training._optimizer import OPTIMIZERS, AnyOptimizer, Optimizer, UpdateRule, get_optimizer, has_default_rate
 from lazynet.training._preactivation import PreactivationStepper
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
@@ -12,6 +12,7 @@ from lazynet.training._units import Units
 
 __all__ = [
     "DIVERGED_RATIO",
+    "MOST_IN_KEY",
     "NEVER",
     "OPTIMIZERS",
     "AnyOptimizer",

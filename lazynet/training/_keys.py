@@ -4,6 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lazynet.arguments import check_count
+
+# Keys are derived from 32-bit integers.
+MOST_IN_KEY = 2**32 - 1
 START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
 
 
@@ -15,8 +19,19 @@ def member_key(width: int, seed: int) -> Array:
         seed: Seed of the member.
 
     Returns:
-        A typed JAX key.
+        A typed JAX key. With this key, `lazynet.train` trains the network that a sweep trains at this width and seed.
+
+    Raises:
+        ValueError: If the width or the seed is not an integer, or is too small or too large.
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=16, n_test=8)
+    >>> run = lz.train(lz.TwoLayer(width=16), data, lz.member_key(16, seed=3), steps=5)
+    >>> run.status
+    'finished'
     """
+    check_count("width", width, most=MOST_IN_KEY)
+    check_count("seed", seed, 0, most=MOST_IN_KEY)
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), width), seed)
 
 

@@ -45,7 +45,7 @@ BAD = {
     **{
         f"no learning rate for {name}": (
             {"optimizer": rule},
-            f"^learning_rate must be given if optimizer is {name}, got None. The default is 1 / lambda_max",
+            f"^learning_rate must be given if optimizer is {name}, got None. The default, 1 / lambda_max, is meant",
         )
         for name, rule in {
             **{repr(name): name for name in ("adam", "adamw", "lion", "rmsprop", "adagrad")},

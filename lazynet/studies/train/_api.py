@@ -25,7 +25,7 @@ from lazynet.experiment import (
 )
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import GivenNetwork, Scale, at_width
+from lazynet.networks import GivenNetwork, Scale, at_width, check_params, with_start
 from lazynet.programs import entry
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result, Variables
@@ -71,13 +71,14 @@ def train(
     stop: Stop | None = None,
     measure: Measure | None = None,
     dtype: str = "float32",
+    variables: Variables | None = None,
 ) -> Run:
     """Train one network and measure it during training.
 
     Args:
         network: The network.
         data: The training and test examples.
-        key: A JAX random key. In a sweep, the key for a width and a seed is fold_in(fold_in(key(0), width), seed).
+        key: A JAX random key. In a sweep, the key for a width and a seed is `lazynet.member_key(width, seed)`.
         steps: Number of training steps.
         learning_rate: Learning rate eta, a number or a function of the width. Defaults to 1 / lambda_max of the
             analytic kernel, or of the empirical kernel at initialization if there is no analytic kernel. There is a
@@ -92,6 +93,8 @@ def train(
         stop: Criteria for stopping before the last step.
         measure: What to measure. The options predictions, quadratic and regression are available only in sweeps.
         dtype: "float32" or "float64".
+        variables: Variables at which training begins, such as those of an earlier run. By default, `network.init` draws
+            them.
 
     Returns:
         A `Run`. Its measurements are float64, regardless of `dtype`.
@@ -107,6 +110,22 @@ def train(
     """
     import xarray
 
+    if variables is not None:
+        check_params(variables)
+        return train(
+            with_start(network, lambda key, width: variables),
+            data,
+            key,
+            steps,
+            learning_rate=learning_rate,
+            loss=loss,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            snapshots=snapshots,
+            stop=stop,
+            measure=measure,
+            dtype=dtype,
+        )
     check_key(key)
     training = make_training(
         steps,
@@ -125,9 +144,9 @@ def train(
         learning_rate = default_learning_rate(network, data, key)
     rate = at_width(learning_rate, network.width)
     trained = train_members(network, data, [key], training, rate, share_inputs(network, data, training, by_span=False))
-    variables, diverged_at = network_variables(network, data, trained, training)
+    measured, diverged_at = network_variables(network, data, trained, training)
     table: dict[str, tuple[Any, np.ndarray]] = {}
-    for name, values in variables.items():
+    for name, values in measured.items():
         table[name] = (("step", *(f"{name}_dim_{i}" for i in range(values.ndim - 2))), values[0])
     for name in ("train_prediction", "test_prediction"):
         values = trained.records[name][0]

@@ -1,0 +1,113 @@
+"""Networks that begin training at variables chosen by the user."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jax import Array
+
+from lazynet.arguments import calls_of, described
+from lazynet.arrays import with_floats_as
+from lazynet.networks._checks import check_protocol, check_variables
+from lazynet.networks._protocol import Network
+from lazynet.networks._traits import Traits, traits
+from lazynet.typing import AnyArray, Variables
+
+Start = Callable[[Array, int], Variables]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A network with its own initialization, as returned by `lazynet.with_start`.
+
+    All other attributes are taken from `network`.
+
+    Attributes:
+        network: The network.
+        start: Function that maps (key, width) to the initial variables of a network of that width.
+    """
+
+    network: Network
+    start: Start
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the wrapped network."""
+        # Copying looks up attributes before `network` is set.
+        if name.startswith("_") or name == "network":
+            raise AttributeError(name)
+        return getattr(self.network, name)
+
+    @property
+    def width(self) -> int:
+        """Width of the network."""
+        return self.network.width
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network."""
+        return self.network.outputs
+
+    def clone(self, **changes: Any) -> "Started":
+        """Return a copy with the given fields of the wrapped network changed."""
+        return replace(self, network=self.network.clone(**changes))
+
+    def init(self, key: Array, x: AnyArray) -> Variables:
+        """Return the variables that `start` returns for this key and width, in the dtype of x.
+
+        Raises:
+            ValueError: If they are not variables of this network.
+        """
+        with calls_of("start"):
+            variables = self.start(key, self.width)
+        check_variables(self.network, variables, x)
+        converted: Variables = with_floats_as(x.dtype, dict(variables))
+        return converted
+
+    def apply(self, variables: Variables, x: AnyArray) -> Array:
+        """Return the outputs of the network."""
+        f: Array = self.network.apply(variables, x)
+        return f
+
+
+def with_start(network: Network, start: Start) -> Started:
+    """Replace the initialization of a network, for example by weights that were trained before.
+
+    A network with another initialization has no infinite-width kernel and no predicted exponents. Sweeps compare it
+    with its own kernel and with its linearization.
+
+    Args:
+        network: The network; a sweep overrides its width.
+        start: Function `start(key, width)` that returns the initial variables of a network of this width, in the form
+            that `network.init` returns. In a sweep, the key is fold_in(member_key(width, seed), 0), the key that the
+            network's own `init` would have received.
+
+    Returns:
+        A network that implements the protocol `lazynet.networks.Network`.
+
+    Raises:
+        ValueError: If an argument is invalid or, on first use, if the variables do not belong to the network.
+
+    >>> import jax, lazynet as lz
+    >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
+    >>> network, x = lz.TwoLayer(width=64), jax.numpy.asarray(data.x_train, "float32")
+    >>> doubled = lambda key, width: jax.tree.map(lambda w: 2 * w, network.clone(width=width).init(key, x))
+    >>> run = lz.train(lz.with_start(network, doubled), data, lz.member_key(64, 0), steps=5, learning_rate=0.01)
+    >>> run.variables_0["params"]["hidden"].shape
+    (64, 64)
+    """
+    check_protocol(network)
+    if not callable(start):
+        raise ValueError(f"start must be a function start(key, width), got {described(start)}.")
+    return Started(network, start)
+
+
+@traits.register(Started)
+def _started_traits(network: Started) -> Traits:
+    return replace(
+        traits(network.network),
+        custom=True,
+        starts_at_zero=False,
+        hidden_layer=None,
+        learning_rate_exponent=None,
+        scaling=None,
+    )
