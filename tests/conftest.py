@@ -34,7 +34,8 @@ from unchecked import unchecked
 
 # Slow tests of functions that no fast test calls.
 CHECKED = ("/papers/", "mode_residuals", "regression", "line_ensemble", "sweep_result")
-CHECKS = type_checks("lazynet")
+# Exact tests are slow.
+CHECKS = nullcontext() if EXACT else type_checks("lazynet")
 CHECKS.__enter__()
 
 # Files such as this one hold no examples, and those of two folders cannot be collected under one name.

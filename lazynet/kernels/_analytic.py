@@ -16,7 +16,7 @@ from lazynet.kernels._checks import check_dtype
 from lazynet.kernels._dual import tangent_dual
 from lazynet.networks import Network, SingleHidden, TwoLayer, at_width
 
-# Number of rows in each block of the kernel that is computed to read off its diagonal.
+# Number of rows per block when computing the diagonal of a kernel.
 DIAGONAL_BLOCK = 64
 
 
