@@ -101,11 +101,14 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def measured_before(tmp_path_factory):
     """How much a pack may go through is not measured, here and in processes that tests start."""
+    from lazynet.execution import _files as files
     from lazynet.experiment import _packing as packing
 
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
+        # Nobody looks at the figures of the tests, and each of several hundred takes a third of a second.
+        patch.setattr(files, "DOTS_PER_INCH", 40)
         (cache / "lazynet").mkdir()
         (cache / "lazynet" / packing.FILE).write_text(json.dumps({packing.machine(): 8 * 2**20}))
         yield

@@ -8,6 +8,9 @@ from typing import Any
 
 from lazynet.typing import Result
 
+# Resolution of figures.
+DOTS_PER_INCH = 200
+
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
     """Write a file atomically: even after a power failure, it is either complete or absent.
@@ -60,7 +63,7 @@ def write_figures(out: str | Path, figures: dict[str, Any]) -> None:
         folder = Path(out) / "figures"
         folder.mkdir(exist_ok=True)
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=200)
+        figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
         write_file(folder / f"{name}.png", stream.getvalue())
 
 

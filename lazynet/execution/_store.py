@@ -87,8 +87,8 @@ class Store:
 
     @property
     def _study(self) -> str:
-        """The hash of the study's settings, which every cell carries."""
-        return _hash(self.content)
+        """The hash of the study's settings and of its division into packs, which every cell carries."""
+        return _hash({"kind": self.kind, "request": self.content.get("request"), "packs": self.record.get("packs")})
 
     @property
     def kind(self) -> str:

@@ -312,6 +312,16 @@ def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path
     assert computed == [(16, 2), (16, 2)]
 
 
+def test_cells_are_the_same_files_whenever_they_are_computed(tmp_path):
+    for name in ("once", "again"):
+        sweep(tmp_path / name, measure=ALONE)
+    once, again = (
+        {file.name: file.read_bytes() for file in (tmp_path / name / "cells").iterdir()} for name in ("once", "again")
+    )
+    assert len(once) == 3
+    assert once == again
+
+
 @pytest.mark.slow
 def test_a_cell_of_another_sweep_of_the_same_shapes_is_found(uninterrupted, computed, tmp_path):
     out, other = tmp_path / "run", tmp_path / "other"
