@@ -144,17 +144,16 @@ def check_choice(name: str, value: Any, allowed: Iterable[str], *, more: str = "
     raise ValueError(f"{name} must be {none}one of {', '.join(words)}{more}, got {described(value)}.")
 
 
-def check_instance(name: str, value: Any, kind: type, article: str = "a") -> None:
+def check_instance(name: str, value: Any, kind: type) -> None:
     """Raise a ValueError unless the argument is an instance of a public class.
 
     Args:
         name: Name of the argument in error messages.
         value: Argument.
         kind: The class.
-        article: Article before the class name in the message.
     """
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be {article} lazynet.{kind.__name__}, got {described(value)}.")
+        raise ValueError(f"{name} must be a lazynet.{kind.__name__}, got {described(value)}.")
 
 
 def check_sequence(name: str, value: Any, entries: str) -> list[Any]:
@@ -168,19 +167,20 @@ def check_sequence(name: str, value: Any, entries: str) -> list[Any]:
     Raises:
         ValueError: If the argument is something else, such as a string, a mapping or a generator.
     """
-    if isinstance(value, np.ndarray | Array) and value.ndim == 1 and not isinstance(value, np.ma.MaskedArray):
-        return np.asarray(value).tolist() if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else [value]
     if isinstance(value, list | tuple | range):
         return list(value)
+    is_array = isinstance(value, np.ndarray | Array) and not isinstance(value, np.ma.MaskedArray)
+    if is_array and value.ndim == 1 and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        entries_of: list[Any] = np.asarray(value).tolist()
+        return entries_of
     raise ValueError(f"{name} must be a list of {entries}, got {described(value)}.")
 
 
-def check_key(value: Any, name: str = "key") -> Array:
-    """Return an argument that is a single JAX random key, either typed or a raw uint32 array.
+def check_key(value: Any) -> Array:
+    """Return the argument `key` if it is a single JAX random key, either a typed key or a raw uint32 array.
 
     Args:
         value: Argument.
-        name: Name of the argument in error messages.
 
     Raises:
         ValueError: If the argument is not a single key.
@@ -189,9 +189,7 @@ def check_key(value: Any, name: str = "key") -> Array:
         typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ()
         if typed or (value.dtype == jnp.uint32 and value.ndim == 1 and value.size in (2, 4)):
             return value
-    raise ValueError(
-        f"{name} must be a single JAX random key, got {described(value)}. Create one with jax.random.key(0)."
-    )
+    raise ValueError(f"key must be a single JAX random key, got {described(value)}. Create one with jax.random.key(0).")
 
 
 def check_callback(name: str, value: Any) -> None:
@@ -223,7 +221,10 @@ def check_path(name: str, value: Any) -> Path:
             f"{name} must be a path without null characters whose parts have at most {LONGEST_FILE_NAME} bytes, got "
             f"{described(value)}."
         )
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name} must be a path in a home folder that exists, got {described(value)}.") from error
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 # Parameters of public functions that may contain the user's functions.
-PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes"})
+PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes", "training"})
 # Packages whose functions depend on nothing that can change.
 PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")
 # Random number generator.

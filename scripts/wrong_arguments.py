@@ -16,6 +16,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np
 
 import lazynet as lz
 
+SCRATCH = tempfile.TemporaryDirectory()
 LIMIT = 30.0  # seconds after which a call counts as hanging
 PACKAGE = str(Path(lz.__file__).parent)
 # Words that a message may use for an argument besides its name.
@@ -191,7 +193,7 @@ def quantity() -> lz.Quantity:
 
 def new_folder() -> Path:
     """Return the name of a folder that does not exist."""
-    return Path(tempfile.mkdtemp()) / "run"
+    return Path(tempfile.mkdtemp(dir=SCRATCH.name)) / "run"
 
 
 @cache
@@ -374,7 +376,8 @@ def complaint(name: str, parameter: str, value: str) -> str:
     signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
     try:
-        with warnings.catch_warnings():
+        # A text may be taken for the name of a folder.
+        with tempfile.TemporaryDirectory() as here, chdir(here), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             function(*positional, **arguments)
         return ""

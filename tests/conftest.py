@@ -107,7 +107,7 @@ def measured_before(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        # Nobody looks at the figures of the tests, and each of several hundred takes a third of a second.
+        # Nobody looks at the figures of the tests.
         patch.setattr(files, "DOTS_PER_INCH", 40)
         (cache / "lazynet").mkdir()
         (cache / "lazynet" / packing.FILE).write_text(json.dumps({packing.machine(): 8 * 2**20}))

@@ -1,4 +1,4 @@
-"""Work that cannot fit in memory, or numbers that nobody can mean, are refused in a sentence before work starts."""
+"""Work that cannot fit in memory, and absurd numbers, are refused in a sentence before work starts."""
 
 import jax
 import jax.numpy as jnp

@@ -53,3 +53,10 @@ def test_other_outcomes_are_found(function, said, monkeypatch):
     monkeypatch.setattr(wrong, "all_targets", lambda: {"bad": bad})
     with unchecked():
         assert re.search(said, wrong.complaint("bad", "x", "text"))
+
+
+def test_a_text_that_is_taken_for_a_folder_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with unchecked():
+        assert wrong.complaint("infinite_width", "out", "text") == ""
+    assert not any(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lazynet.arguments import calls_of, check_choice, check_count, check_flag, check_instance, described
+from lazynet.arguments import check_choice, check_count, check_flag, check_instance
 from lazynet.data import Dataset, is_labels
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
@@ -21,6 +21,7 @@ from lazynet.training import (
     Optimizer,
     Stop,
     UpdateRule,
+    check_rule,
     choose_stepper,
     get_optimizer,
     has_default_rate,
@@ -205,7 +206,7 @@ class Training:
         if learning_rate is not None:
             check_scale("learning_rate", learning_rate, network.width)
         if not isinstance(self.optimizer, Optimizer):
-            _check_rule(self.optimizer)
+            check_rule(self.optimizer)
         if isinstance(self.optimizer, Optimizer) and self.optimizer.stepper != "auto":
             choose_stepper(network, self.loss, self.optimizer, self.batch_size, data.x_train)
         self._check_flow()
@@ -346,28 +347,6 @@ class Training:
                 "learning_rate must be given if measure.rows is set, got None. The default learning rate needs the "
                 "kernel on all training examples."
             )
-
-
-def _check_rule(optimizer: UpdateRule) -> None:
-    """Check that a user's function returns an optax optimizer that can be called with gradients and parameters.
-
-    Raises:
-        ValueError: If it returns something else, or an optimizer that needs more arguments, such as a line search.
-    """
-    with calls_of("optimizer"):
-        rule = optimizer(0.1)
-    if not (hasattr(rule, "init") and hasattr(rule, "update")):
-        raise ValueError(f"optimizer must return an optax optimizer, got {described(rule)}.")
-    weights = {"w": jax.ShapeDtypeStruct((2,), "float32")}
-    try:
-        # optax relies on promotions that the user may have disabled.
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            jax.eval_shape(lambda w: rule.update(w, rule.init(w), w), weights)
-    except TypeError as error:
-        raise ValueError(
-            f"optimizer must return an optax optimizer that needs only gradients and parameters, got one that fails: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
 
 
 def make_training(

@@ -1,17 +1,17 @@
 """Networks minus their initial outputs, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jax import Array
 
-from lazynet.networks._protocol import Network
 from lazynet.networks._traits import Traits, traits
+from lazynet.networks._wrapped import Wrapped
 from lazynet.typing import AnyArray, Variables
 
 
 @dataclass(frozen=True)
-class Centered:
+class Centered(Wrapped):
     """The network f(x; theta) - f(x; theta_0), which is zero at initialization and has the same kernel as f.
 
     The collection "origin" contains theta_0. All other attributes are taken from `network`.
@@ -20,29 +20,7 @@ class Centered:
         network: Network f.
     """
 
-    network: Network
     centered: ClassVar[bool] = True
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the wrapped network."""
-        # Copying looks up attributes before `network` is set.
-        if name.startswith("_") or name == "network":
-            raise AttributeError(name)
-        return getattr(self.network, name)
-
-    @property
-    def width(self) -> int:
-        """Width of the network."""
-        return self.network.width
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of the network."""
-        return self.network.outputs
-
-    def clone(self, **changes: Any) -> "Centered":
-        """Return a copy with the given fields of the wrapped network changed."""
-        return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
         """Return the variables of the network, including a copy of the parameters in "origin"."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from jax import Array
 
@@ -11,13 +10,14 @@ from lazynet.arrays import with_floats_as
 from lazynet.networks._checks import check_protocol, check_variables
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import Traits, traits
+from lazynet.networks._wrapped import Wrapped
 from lazynet.typing import AnyArray, Variables
 
 Start = Callable[[Array, int], Variables]
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(Wrapped):
     """A network with its own initialization, as returned by `lazynet.with_start`.
 
     All other attributes are taken from `network`.
@@ -27,29 +27,7 @@ class Started:
         start: Function that maps (key, width) to the initial variables of a network of that width.
     """
 
-    network: Network
     start: Start
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the wrapped network."""
-        # Copying looks up attributes before `network` is set.
-        if name.startswith("_") or name == "network":
-            raise AttributeError(name)
-        return getattr(self.network, name)
-
-    @property
-    def width(self) -> int:
-        """Width of the network."""
-        return self.network.width
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of the network."""
-        return self.network.outputs
-
-    def clone(self, **changes: Any) -> "Started":
-        """Return a copy with the given fields of the wrapped network changed."""
-        return replace(self, network=self.network.clone(**changes))
 
     def init(self, key: Array, x: AnyArray) -> Variables:
         """Return the variables that `start` returns for this key and width, in the dtype of x.

@@ -3,7 +3,15 @@
 from lazynet.training._delayed import DelayedStepper
 from lazynet.training._flow import FlowStepper
 from lazynet.training._keys import MOST_IN_KEY, batch_key, member_key, start_key
-from lazynet.training._optimizer import OPTIMIZERS, AnyOptimizer, Optimizer, UpdateRule, get_optimizer, has_default_rate
+from lazynet.training._optimizer import (
+    OPTIMIZERS,
+    AnyOptimizer,
+    Optimizer,
+    UpdateRule,
+    check_rule,
+    get_optimizer,
+    has_default_rate,
+)
 from lazynet.training._preactivation import PreactivationStepper
 from lazynet.training._program import DIVERGED_RATIO, NEVER, Checkpoint, Outcome, Stop, simulate, snapshot_steps
 from lazynet.training._select import choose_stepper, is_plain_descent
@@ -30,6 +38,7 @@ __all__ = [
     "Units",
     "UpdateRule",
     "batch_key",
+    "check_rule",
     "choose_stepper",
     "get_optimizer",
     "has_default_rate",

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import optax
 from jax import Array
 
-from lazynet.arguments import check_choice, check_flag, check_number, described
+from lazynet.arguments import calls_of, check_choice, check_flag, check_number, described
 
 # A function of the learning rate that returns an optax optimizer; an `Optimizer` is such a function.
 UpdateRule = Callable[[float | Array], optax.GradientTransformation]
@@ -124,6 +125,31 @@ def has_default_rate(optimizer: UpdateRule) -> bool:
         True if weights are known to move in proportion to the gradient.
     """
     return isinstance(optimizer, Optimizer) and optimizer.name in ("sgd", FLOW)
+
+
+def check_rule(optimizer: UpdateRule) -> None:
+    """Check that a user's function returns an optax optimizer that can be called with gradients and parameters.
+
+    Args:
+        optimizer: Function of the learning rate.
+
+    Raises:
+        ValueError: If it returns something else, or an optimizer that needs more arguments, such as a line search.
+    """
+    with calls_of("optimizer"):
+        rule = optimizer(0.1)
+    if not (hasattr(rule, "init") and hasattr(rule, "update")):
+        raise ValueError(f"optimizer must return an optax optimizer, got {described(rule)}.")
+    weights = {"w": jax.ShapeDtypeStruct((2,), "float32")}
+    try:
+        # optax relies on promotions that the user may have disabled.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            jax.eval_shape(lambda w: rule.update(w, rule.init(w), w), weights)
+    except TypeError as error:
+        raise ValueError(
+            f"optimizer must return an optax optimizer that needs only gradients and parameters, got one that fails: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 # What a user may pass: the name of an optimizer, an `Optimizer`, or another update rule.

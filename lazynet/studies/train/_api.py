@@ -12,6 +12,7 @@ from lazynet.data import Dataset
 from lazynet.experiment import (
     Measure,
     MemberStatus,
+    Training,
     as_json,
     check_inputs,
     check_memory_of_kernels,
@@ -25,7 +26,7 @@ from lazynet.experiment import (
 )
 from lazynet.losses import Loss
 from lazynet.measures import label_result
-from lazynet.networks import GivenNetwork, Scale, at_width, check_params, with_start
+from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_params, with_start
 from lazynet.programs import entry
 from lazynet.training import AnyOptimizer, Stop
 from lazynet.typing import Result, Variables
@@ -56,7 +57,6 @@ class Run(NamedTuple):
     status: str
 
 
-@entry
 def train(
     network: GivenNetwork,
     data: Dataset,
@@ -108,24 +108,9 @@ def train(
     >>> run.status
     'finished'
     """
-    import xarray
-
     if variables is not None:
         check_params(variables)
-        return train(
-            with_start(network, lambda key, width: variables),
-            data,
-            key,
-            steps,
-            learning_rate=learning_rate,
-            loss=loss,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            snapshots=snapshots,
-            stop=stop,
-            measure=measure,
-            dtype=dtype,
-        )
+        network = with_start(network, lambda key, width: variables)
     check_key(key)
     training = make_training(
         steps,
@@ -136,7 +121,15 @@ def train(
         stop=stop,
         measure=measure,
         dtype=dtype,
-    ).alone()
+    )
+    return _trained(network, data, key, training.alone(), learning_rate)
+
+
+@entry
+def _trained(network: Network, data: Dataset, key: Array, training: Training, learning_rate: Scale | None) -> Run:
+    """Train a network after checking that it can be trained and measured with these settings."""
+    import xarray
+
     check_inputs(network, data)
     training.check(network, data, learning_rate)
     check_memory_of_kernels(network, data, training)
@@ -152,7 +145,7 @@ def train(
         values = trained.records[name][0]
         table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
     settings = sweep_settings(network, data, training) | {"width": network.width, "learning_rate": rate}
-    status, stopped = outcome(diverged_at, trained.stopped_at, steps)
+    status, stopped = outcome(diverged_at, trained.stopped_at, training.steps)
     table["stopped_step"] = ((), stopped[0])
     result = xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)})
     label_result(result, "train")
