@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
 from lazynet.kernels._dual import ReluParts, closed_form_layer
-from lazynet.kernels._hermite import hermite_coefficients, hermite_series
+from lazynet.kernels._smooth import second_moment, smooth_dual, smooth_series
 from lazynet.networks import Function, get_activation
 from lazynet.precision import host_float64
 
@@ -45,9 +45,9 @@ def covariance_dual(
     """Compute the expectations in `Dual` for jointly normal u_i and v_j with mean zero and the given covariances.
 
     The activations relu, leaky_relu and abs use the closed form of Cho and Saul 2009, and erf, gelu and sin use the
-    closed forms implemented in neural-tangents. All other activations use Hermite series. For relu, leaky_relu and abs,
-    the rounding error in the cosine perturbs the angle between nearly parallel rows, which causes errors of up to 6e-9
-    in the slopes. For parallel rows, the slopes are exact.
+    closed forms implemented in neural-tangents. All other activations use series in the angle. For relu, leaky_relu and
+    abs, the rounding error in the cosine perturbs the angle between nearly parallel rows, which causes errors of up to
+    6e-9 in the slopes. For parallel rows, the slopes are exact.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -56,8 +56,8 @@ def covariance_dual(
         variance2: Variances of v_j, shape (n2,).
 
     Raises:
-        ValueError: If a variance is so large that the Hermite series needs too many terms, or if a user-defined
-            activation is not smooth.
+        ValueError: If a variance is so large that the series does not converge, or if a user-defined activation is not
+            smooth.
     """
     relu_parts, layer = get_activation(activation).relu_parts, closed_form_layer(activation)
     if relu_parts is not None:
@@ -65,7 +65,7 @@ def covariance_dual(
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         if layer is not None:
             return Dual(*map(np.asarray, _closed_form(layer)(covariance, variance1, variance2)))
-        return _hermite(activation, covariance, variance1, variance2)
+        return _smooth(activation, covariance, variance1, variance2)
 
 
 def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
@@ -102,15 +102,16 @@ def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
     return jax.jit(dual)
 
 
-def _hermite(activation: str | Function, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
+def _smooth(activation: str | Function, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
     scales = np.sqrt(np.concatenate([variance1, variance2]))
     norms = np.sqrt(variance1[:, None] * variance2[None, :])
-    cosine = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=norms > 0), -1, 1)
+    rho = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=norms > 0), -1, 1)
+    n1 = len(variance1)
 
-    def coefficients(derivative: bool) -> tuple[np.ndarray, np.ndarray]:
-        rows = hermite_coefficients(activation, scales, derivative)
-        return rows[: len(variance1)], rows[len(variance1) :]
+    def expectations(derivative: bool) -> tuple[np.ndarray, np.ndarray]:
+        parts, features = smooth_series(activation, scales, derivative)
+        left, right = ([rows[side] for rows in features] for side in (slice(None, n1), slice(n1, None)))
+        return smooth_dual(parts, left, right, rho), np.broadcast_to(second_moment(parts, features), scales.shape)
 
-    values, slopes = coefficients(False), coefficients(True)
-    value, slope = (np.asarray(hermite_series(cosine, *pair)) for pair in (values, slopes))
-    return Dual(value, slope, *(np.sum(side**2, axis=1) for side in values))
+    (value, moments), (slope, _) = expectations(False), expectations(True)
+    return Dual(value, slope, moments[:n1], moments[n1:])

@@ -10,12 +10,13 @@ from jax import Array
 from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
-from lazynet.kernels._hermite import hermite_coefficients, hermite_sum
+from lazynet.kernels._smooth import Part, smooth_dual, smooth_series
 from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
 BLOCK = 1024  # rows per block; temporary arrays have at most about 10 BLOCK^2 entries
+SMALL_BLOCK = 256  # rows per block of a series; fewer entries are computed twice if the result is symmetric
 PAIRS = 2**22  # maximum number of entries in the temporary arrays used to compare nearly parallel rows
 # If |cosine| is within this distance of 1, the angle is computed from the rows; see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
@@ -38,7 +39,7 @@ def gaussian_dual(
     """Compute E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I).
 
     Closed forms are used for relu, leaky_relu, abs, erf, gelu and sin (Cho and Saul 2009; Williams 1997; Tsuchida et
-    al. 2021, arXiv:2002.08517), and Hermite series are used for all other activations.
+    al. 2021, arXiv:2002.08517), and series in the angle between the rows are used for all other activations.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -52,8 +53,8 @@ def gaussian_dual(
         entry itself.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms, or if a
-            user-defined activation is not smooth.
+        ValueError: If `init_scale * norm(x)` is so large that the series does not converge (several thousand for tanh),
+            or if a user-defined activation is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -83,7 +84,7 @@ def tangent_dual(
         init_scale: Positive scale kappa of the weights.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the Hermite series needs more than 8192 terms.
+        ValueError: If `init_scale * norm(x)` is so large that the series does not converge.
     """
     # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -99,25 +100,30 @@ def tangent_dual(
         else:
             # The series is evaluated in float64, and only the result is rounded to the dtype of the rows.
             sides = [x.astype(np.float64, copy=False) for x in sides]
-            block = functools.partial(_hermite_block, part)
             norms = [np.linalg.norm(x, axis=1) for x in sides]
             rows = [(x / norm[:, None], norm) for x, norm in zip(sides, norms, strict=True)]
+            series = []
             for derivative in {"slope": [True], "hidden": [True], "readout": [False], "both": [True, False]}[part]:
-                # A single call ensures that both sides have the same number of terms.
-                coefficients = hermite_coefficients(activation, init_scale * np.concatenate(norms), derivative)
-                split = np.split(coefficients, [len(x1)])
-                rows = [(*side, terms) for side, terms in zip(rows, split, strict=False)]
+                # A single call ensures that both sides have the same features.
+                parts, features = smooth_series(activation, init_scale * np.concatenate(norms), derivative)
+                series.append(parts)
+                for of_part in features:
+                    split = np.split(of_part, [len(x1)])
+                    rows = [(*side, of_rows) for side, of_rows in zip(rows, split, strict=False)]
+            block = functools.partial(_series_block, part, series)
+            return _in_blocks(block, *rows, dtype=x1.dtype, size=SMALL_BLOCK)
         return _in_blocks(block, *rows, dtype=x1.dtype)
 
 
 def _in_blocks(
-    block: Callable[..., Waitable], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype
+    block: Callable[..., Waitable], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype, size: int = 0
 ) -> np.ndarray:
     """Compute a matrix block by block; if `rows2` is None, compute the upper triangle and mirror it.
 
     `block` starts the computation of a block and returns a function that waits for the result, so that the device
     computes one block while the host stores the previous one.
     """
+    size = size or BLOCK
     symmetric = rows2 is None
     rows2 = rows1 if rows2 is None else rows2
     shape = len(rows1[0]), len(rows2[0])
@@ -135,9 +141,9 @@ def _in_blocks(
         if symmetric and location[0] != location[1]:
             result[location[::-1]] = entries.T
 
-    for i in range(0, result.shape[0], BLOCK):
-        for j in range(i if symmetric else 0, result.shape[1], BLOCK):
-            location = np.s_[i : i + BLOCK, j : j + BLOCK]
+    for i in range(0, result.shape[0], size):
+        for j in range(i if symmetric else 0, result.shape[1], size):
+            location = np.s_[i : i + size, j : j + size]
             wait = block(*(part[location[0]] for part in rows1), *(part[location[1]] for part in rows2))
             started.append((location, wait))
             if len(started) == 2:
@@ -146,17 +152,22 @@ def _in_blocks(
     return result
 
 
-def _hermite_block(part: str, *rows: np.ndarray) -> Waitable:
-    return lambda: _hermite_dual(part, *rows)
+def _series_block(part: str, series: list[list[Part]], *rows: np.ndarray) -> Waitable:
+    return lambda: _series_dual(part, series, *rows)
 
 
-def _hermite_dual(part: str, *rows: np.ndarray) -> np.ndarray:
+def _series_dual(part: str, series: list[list[Part]], *rows: np.ndarray) -> np.ndarray:
     half = len(rows) // 2
     (unit1, norm1, *first), (unit2, norm2, *second) = rows[:half], rows[half:]
-    duals = [np.asarray(hermite_sum(unit1, a1, unit2, a2)) for a1, a2 in zip(first, second, strict=True)]
+    rho = np.clip(unit1 @ unit2.T, -1, 1)
+    duals = []
+    for parts in series:
+        count = len(parts)
+        duals.append(smooth_dual(parts, first[:count], second[:count], rho))
+        first, second = first[count:], second[count:]
     if part in ("slope", "readout"):
         return duals[0]
-    gram = norm1[:, None] * (unit1 @ unit2.T) * norm2[None, :]
+    gram = norm1[:, None] * rho * norm2[None, :]
     return gram * duals[0] + sum(duals[1:])
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lazynet.kernels._machine import machine_code
 from lazynet.kernels._threads import in_threads
 
 ROWS = 8  # number of rows whose sums are held in registers
@@ -159,17 +160,8 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled(dtype: str) -> _Compiled:
-    """Compile `meet` for entries of the given dtype; compilation takes tens of milliseconds."""
-    # LLVM is slow to load and is not needed to import lazynet.
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
-    )
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(_assembly(dtype)), machine)
-    engine.finalize_object()
+    """Compile `meet` for entries of the given dtype."""
+    engine = machine_code(_assembly(dtype))
     # ctypes releases Python's global interpreter lock during the call.
     prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)
     return _Compiled(prototype(engine.get_function_address("meet")), engine)

@@ -1,13 +1,11 @@
-"""Gaussian expectations: closed forms, the diagonal of relu, Hermite series and blocks."""
+"""Gaussian expectations: closed forms, the diagonal of relu, series and blocks."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lazynet.kernels import _dual as dual
-from lazynet.kernels import _hermite as hermite
 from lazynet.kernels._dual import gaussian_dual
-from lazynet.precision import float64
 
 ACTIVATIONS = ["relu", "erf", "tanh", "gelu", "softplus"]
 BOTH = pytest.mark.parametrize("derivative", [False, True])
@@ -86,44 +84,7 @@ def test_erf_formula(derivative):
     np.testing.assert_allclose(gaussian_dual("erf", x1, x2, kappa, derivative), expected, rtol=1e-12, atol=1e-14)
 
 
-@BOTH
-@pytest.mark.parametrize("activation", ["erf", "gelu", "sin"])
-@pytest.mark.parametrize("init_scale", [0.3, 1.0, 3.0])
-def test_hermite_series_agrees_with_closed_forms(activation, init_scale, derivative, monkeypatch):
-    x1, x2 = rows(6, 3), rows(5, 3, seed=1)
-    x1, x2 = x1 / np.linalg.norm(x1, axis=1, keepdims=True), x2 / np.linalg.norm(x2, axis=1, keepdims=True)
-    x1, x2 = np.concatenate([x1, x1[:1]]), np.concatenate([1.2 * x2, x1[:2], -x1[:2]])
-    closed = gaussian_dual(activation, x1, x2, init_scale, derivative)
-    monkeypatch.setattr(dual, "CLOSED_FORMS", {})
-    np.testing.assert_allclose(gaussian_dual(activation, x1, x2, init_scale, derivative), closed, rtol=0, atol=1e-11)
-
-
-def test_hermite_functions():
-    z, basis = hermite.hermite_functions(8, 1.0)
-    root_density = np.exp(-(z**2) / 4) / (2 * np.pi) ** 0.25
-    np.testing.assert_allclose(basis[2], (z**2 - 1) / np.sqrt(2) * root_density, atol=1e-15)
-    np.testing.assert_allclose(basis[3], (z**3 - 3 * z) / np.sqrt(6) * root_density, atol=1e-15)
-    np.testing.assert_allclose((z[1] - z[0]) * basis @ basis.T, np.eye(8), atol=1e-14)
-
-
-@BOTH
-def test_hermite_coefficients_do_not_depend_on_the_other_scales(derivative):
-    with float64():
-        alone = hermite.hermite_coefficients("tanh", np.array([1.0]), derivative)
-        together = hermite.hermite_coefficients("tanh", np.array([2.0, 1.0, 0.1, 1.0]), derivative)
-    np.testing.assert_array_equal(together[1], together[3])
-    np.testing.assert_allclose(together[1, : alone.shape[1]], alone[0], atol=1e-15)
-
-
-@pytest.mark.parametrize("init_scale", [25.0, 1e5])
-def test_too_large_a_scale_is_refused(init_scale):
-    with pytest.raises(
-        ValueError, match="init_scale must be small enough for the Hermite series of tanh to converge within 8192 terms"
-    ):
-        gaussian_dual("tanh", np.eye(3), init_scale=init_scale)
-
-
-# Closed forms of angles and of neural-tangents, and Hermite series.
+# Closed forms of angles and of neural-tangents, and series.
 @pytest.mark.parametrize(
     ("activation", "derivative"),
     [("relu", False), ("erf", True), ("tanh", False), ("tanh", True), ("gelu", False), ("softplus", True)],
@@ -134,6 +95,7 @@ def test_result_does_not_depend_on_blocks(activation, derivative, monkeypatch):
     rectangle = gaussian_dual(activation, x1, x2, 0.5, derivative)
     square = gaussian_dual(activation, x1, None, 0.5, derivative)
     monkeypatch.setattr(dual, "BLOCK", 5)
+    monkeypatch.setattr(dual, "SMALL_BLOCK", 5)
     np.testing.assert_allclose(gaussian_dual(activation, x1, x2, 0.5, derivative), rectangle, rtol=1e-13, atol=1e-14)
     blocked = gaussian_dual(activation, x1, None, 0.5, derivative)
     np.testing.assert_allclose(blocked, square, rtol=1e-13, atol=1e-14)
@@ -155,12 +117,10 @@ def test_symmetric_case(activation, derivative):
 def test_programs_are_traced_once():
     for seed in range(3):
         gaussian_dual("erf", rows(9, 4, seed=seed), init_scale=1.0 + seed)
-        gaussian_dual("tanh", rows(9, 4, seed=seed) / 10)
     assert dual._closed_form("Erf", "readout") is dual._closed_form("Erf", "readout")
-    traced = dual._closed_form("Erf", "readout")._cache_size(), hermite.hermite_sum._cache_size()
+    traced = dual._closed_form("Erf", "readout")._cache_size()
     gaussian_dual("erf", rows(9, 4, seed=9), init_scale=7.0)
-    gaussian_dual("tanh", rows(9, 4, seed=9) / 10)
-    assert (dual._closed_form("Erf", "readout")._cache_size(), hermite.hermite_sum._cache_size()) == traced
+    assert dual._closed_form("Erf", "readout")._cache_size() == traced
 
 
 def test_float64_stays_inside():

@@ -1,0 +1,25 @@
+"""Compilation of LLVM IR for the host processor."""
+
+from typing import Any
+
+
+def machine_code(assembly: str) -> Any:
+    """Compile LLVM IR, which takes tens of milliseconds.
+
+    Args:
+        assembly: A module in LLVM IR.
+
+    Returns:
+        The engine, whose `get_function_address` returns the address of a function. It owns the machine code.
+    """
+    # LLVM is slow to load and is not needed to import lazynet.
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+    )
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(assembly), machine)
+    engine.finalize_object()
+    return engine

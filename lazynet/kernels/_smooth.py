@@ -1,0 +1,399 @@
+"""Gaussian expectations of smooth activations, computed from series in the angle between two rows.
+
+For scales s and s' and independent standard normal z and z', write (z, z') = r (cos phi, sin phi) in polar coordinates.
+Then E[sigma(u) sigma(v)], with u = s z and v = s' (rho z + sqrt(1 - rho^2) z'), is the average over r of a circular
+correlation, and with rho = cos(theta) and the Fourier coefficients c_m(t) of sigma(t cos phi),
+
+    E[sigma(u) sigma(v)] = sum_m C_m(s, s') cos(m theta),  C_m(s, s') = E[c_m(s r) c_m(s' r)] (1 if m = 0 else 1/2).
+
+Even m come from the even part of sigma, odd m from its odd part. The number of terms grows only linearly with the
+scale (that of the Hermite series grows with its square), but the sum is still too long to be evaluated for every pair.
+As a function of h = sin(theta / 2), each part varies near h = 0 on a distance of the order of 1 / s, and
+h = focus sinh(w) spreads it out: a Chebyshev series in w needs a few dozen terms at any scale. Its coefficients are
+smooth functions of the two scales; they are interpolated between Chebyshev points in arcsinh(s) and written as sums of
+few products.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+from scipy import fft
+
+from lazynet.kernels._clenshaw import clenshaw
+from lazynet.networks import ACTIVATIONS, Function, get_activation, value_and_slope
+
+# The average over r is a trapezoidal sum in log(r), whose error is about exp(-pi^2 / (2 step)) for the density alone;
+# functions that oscillate need smaller steps.
+STEPS, SMALLEST, LARGEST = (0.12, 0.06, 0.03, 0.015), 1e-7, 13.0
+# Relative error at which series and products are cut off, between the best that rounding errors allow and what is
+# enough if all expectations are of order 1.
+BEST, ENOUGH = 5e-15, 1e-12
+ROUNDING = 1e-30  # fraction of E[sigma(s z)^2] that orders beyond the resolution of the angles may account for
+MOST_ANGLES = 2**18  # enough for tanh up to scales of about 3000
+POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points for the scales
+TERMS = (32, 64, 128, 256, 512, 1024)
+# Distances between the arguments of an activation; what is narrower than the first at all scales is missed.
+SPACINGS = 0.25 * 0.5 ** np.arange(8)
+MOST_NUMBERS = 2**25  # in one array, of which a few are needed
+CHUNK = 2**15  # arguments per call of an activation, so that JAX compiles one program for it
+GRID = 8  # named activations are tabulated between powers of 2^(1 / GRID), and tables are kept
+
+
+class Part(NamedTuple):
+    """Series of the even or the odd part of an activation, without the features of the rows.
+
+    Attributes:
+        odd: Whether the series belongs to the odd part.
+        focus: Distance h that is spread out, or None if the expectation is constant or proportional to rho.
+        ranks: Number of features for each term of the series, in order of decreasing degree.
+        signs: Sign by which the product of each feature of two rows is multiplied.
+    """
+
+    odd: bool
+    focus: float | None
+    ranks: Int[np.ndarray, " terms"]
+    signs: Float[np.ndarray, " total"]
+
+
+class _Table(NamedTuple):
+    """Parts with their features at the interpolation points, which are spaced in arcsinh of the scale."""
+
+    low: float
+    high: float
+    parts: list[tuple[Part, Float[np.ndarray, "points total"]]]
+
+
+def smooth_series(
+    activation: str | Function, scales: Float[np.ndarray, " n"], derivative: bool
+) -> tuple[list[Part], list[Float[np.ndarray, "n _"]]]:
+    """Expand E[sigma(u) sigma(v)] for all pairs of scales.
+
+    Call this function inside `lazynet.precision.float64()`.
+
+    Args:
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
+        scales: Nonnegative scales s, shape (n,).
+        derivative: Whether to replace sigma with its derivative.
+
+    Returns:
+        The parts of the series, and for each part the features of each scale.
+
+    Raises:
+        ValueError: If the function is not smooth or grows too fast, or if a scale is too large.
+    """
+    distinct, index = np.unique(scales, return_inverse=True)
+    low, high = float(distinct[0]), float(distinct[-1])
+    if high - low <= 1e-14 * high:
+        distinct, low = distinct[-1:], high
+        index = np.zeros_like(index)
+    entry = get_activation(activation)
+    if entry.is_named and low < high:
+        low = 0.0 if low == 0 else 2 ** (math.floor(GRID * math.log2(low)) / GRID)
+        high = 2 ** (math.ceil(GRID * math.log2(high)) / GRID)
+    try:
+        table = (_named_table if entry.is_named else _table)(activation, derivative, low, high)
+    except _NotConvergedError:
+        raise _refusal(activation, high) from None
+    features = []
+    for _, at_points in table.parts:
+        features.append((_interpolation(table, len(at_points), distinct) @ at_points)[index])
+    return [part for part, _ in table.parts], features
+
+
+def smooth_dual(
+    parts: list[Part],
+    left: list[Float[np.ndarray, "n1 _"]],
+    right: list[Float[np.ndarray, "n2 _"]],
+    rho: Float[np.ndarray, "n1 n2"],
+) -> Float[np.ndarray, "n1 n2"]:
+    """Return E[sigma(u_i) sigma(v_j)] for correlations `rho` from the features of `smooth_series`."""
+    total = np.zeros_like(rho)
+    for part, features1, features2 in zip(parts, left, right, strict=True):
+        if part.focus is None:
+            entries = (features1 * part.signs) @ features2.T
+            if part.odd:
+                entries *= rho
+        else:
+            y = np.asarray(_coordinate(rho, part.focus))
+            entries = clenshaw(y, features1, features2 * part.signs, part.ranks)
+            if part.odd:
+                np.negative(entries, out=entries, where=rho < 0)
+        total += entries
+    return total
+
+
+def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -> Float[np.ndarray, " n"] | float:
+    """Return E[sigma(s z)^2] for each scale from the features of `smooth_series`, or 0.0 if there are no parts."""
+    total: np.ndarray | float = 0.0
+    for part, rows in zip(parts, features, strict=True):
+        # At rho = 1, the polynomials are 1 and -1 in turn.
+        degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
+        total = total + rows**2 @ (part.signs * (-1.0) ** degree)
+    return total
+
+
+@jax.jit
+def _coordinate(rho: Float[Array, "n1 n2"], focus: Float[Array, ""]) -> Float[Array, "n1 n2"]:
+    """Return the argument of the Chebyshev polynomials, which is -1 at rho = 1 and -1, and 1 at rho = 0."""
+    h = jax.numpy.sqrt(jax.numpy.maximum(1 - jax.numpy.abs(rho), 0) / 2) / focus
+    end = jax.numpy.arcsinh(math.sqrt(0.5) / focus)
+    w = jax.numpy.log(h + jax.numpy.sqrt(1 + h * h)) / end
+    return jax.numpy.minimum(2 * w * w - 1, 1)
+
+
+def _chebyshev_points(count: int) -> np.ndarray:
+    return np.cos((np.arange(count) + 0.5) * np.pi / count)
+
+
+def _transform(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return the Chebyshev coefficients of a function with the given values at the Chebyshev points."""
+    values = np.moveaxis(values, axis, 0)
+    result = fft.dct(values, type=2, axis=0) / len(values)
+    result[0] /= 2
+    return np.moveaxis(result, 0, axis)
+
+
+def _scales_at(low: float, high: float, count: int) -> np.ndarray:
+    first, last = math.asinh(low), math.asinh(high)
+    return np.sinh((first + last) / 2 + (last - first) / 2 * _chebyshev_points(count))
+
+
+def _interpolation(table: _Table, count: int, scales: np.ndarray) -> Float[np.ndarray, "n points"]:
+    """Return the matrix that interpolates from the Chebyshev points to the scales."""
+    if count == 1:
+        return np.ones((len(scales), 1))
+    first, last = math.asinh(table.low), math.asinh(table.high)
+    x = np.clip((2 * np.arcsinh(scales) - first - last) / (last - first), -1, 1)
+    return np.cos(np.arange(count) * np.arccos(x)[:, None]) @ _transform(np.eye(count), 0)
+
+
+class _NotConvergedError(Exception):
+    """A series does not converge."""
+
+
+@functools.lru_cache(maxsize=64)
+def _named_table(name: str, derivative: bool, low: float, high: float) -> _Table:
+    return _table(name, derivative, low, high)
+
+
+def _table(activation: str | Function, derivative: bool, low: float, high: float) -> _Table:
+    """Tabulate the series at as few scales as the interpolation needs."""
+    # Fewer points than this rarely suffice.
+    least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
+    function = _on_host(activation, derivative)
+    for count in (1,) if low == high else (points for points in POINTS if points >= least):
+        scales = _scales_at(low, high, count)
+        squares, spacing = _squares(function, scales)
+        if not squares.any():
+            return _Table(low, high, [])
+        unit = min(1.0, squares.max())
+        weights = np.sqrt(unit + squares)
+        error = min(max(ENOUGH * unit / weights.max() ** 2, BEST), ENOUGH)
+        for step in STEPS:
+            products = _products(function, scales, weights, spacing, step, error)
+            if np.all(np.abs(np.einsum("mpp->p", products) - squares / weights**2) <= 10 * ENOUGH):
+                break
+        else:
+            raise _NotConvergedError
+        parts = []
+        for odd in (False, True):
+            focus, series = _series(products[int(odd) :: 2], odd, error, high)
+            # The last two coefficients tell whether the points resolve the dependence on the scales.
+            if count > 2 and np.abs(_transform(series, 1)[:, -2:]).max(initial=0) > 10 * error:
+                break
+            parts.append(_as_products(odd, focus, series, error, weights))
+        else:
+            return _Table(low, high, [(part, features) for part, features in parts if features.size])
+    raise _NotConvergedError
+
+
+def _as_products(
+    odd: bool, focus: float | None, series: Float[np.ndarray, "terms points points"], error: float, weights: np.ndarray
+) -> tuple[Part, np.ndarray]:
+    """Write each coefficient as a sum of few products of one function of each scale."""
+    features, ranks, signs = [], [], []
+    for coefficient in series[::-1]:
+        values, vectors = np.linalg.eigh((coefficient + coefficient.T) / 2)
+        kept = np.abs(values) > error / 10
+        features.append(weights[:, None] * vectors[:, kept] * np.sqrt(np.abs(values[kept])))
+        ranks.append(int(kept.sum()))
+        signs.append(np.sign(values[kept]))
+    empty = np.zeros((len(weights), 0))
+    part = Part(odd, focus, np.array(ranks, int), np.concatenate([*signs, np.zeros(0)]))
+    return part, np.concatenate([*features, empty], axis=1)
+
+
+def _series(
+    products: Float[np.ndarray, "orders points points"],
+    odd: bool,
+    error: float,
+    largest: float,
+) -> tuple[float | None, Float[np.ndarray, "terms points points"]]:
+    """Turn the coefficients of cos(m theta), with m even or odd, into a short Chebyshev series.
+
+    Returns:
+        The focus, or None if a single term suffices, and the coefficients in order of increasing degree.
+    """
+    power = np.einsum("mpp->mp", products)
+    tail = np.cumsum(np.abs(power[::-1]), axis=0)[::-1].max(axis=1, initial=0)
+    products = products[: np.count_nonzero(tail > error / 10)]
+    if len(products) <= 1:
+        return None, products
+    power, orders = np.einsum("mpp->mp", products), 2 * np.arange(len(products)) + odd
+    foci = sorted({min(1.0, 2.0 ** (-j / 2) * 2 / largest) for j in range(14)}, reverse=True)
+    for terms in TERMS:
+        lengths = []
+        for focus in foci:
+            coefficients = _transform(np.cos(_angles(focus, terms)[:, None] * orders) @ power, 0)
+            lengths.append(1 + np.nonzero(np.abs(coefficients).max(axis=1) > error)[0].max(initial=0))
+        length = min(lengths)
+        if length <= 0.8 * terms:
+            break
+    else:
+        raise _NotConvergedError
+    focus = foci[lengths.index(length)]
+    angles = _angles(focus, terms)
+    values = np.cos(angles[:, None] * orders) @ products.reshape(len(products), -1)
+    series = _transform(values, 0).reshape(terms, *products.shape[1:])
+    return focus, series[: 1 + np.nonzero(np.abs(series).max(axis=(1, 2)) > error / 10)[0].max(initial=0)]
+
+
+def _angles(focus: float, terms: int) -> np.ndarray:
+    """Return the angles theta at the Chebyshev points of the series; `_coordinate` is the inverse."""
+    w = math.asinh(math.sqrt(0.5) / focus) * np.sqrt((1 + _chebyshev_points(terms)) / 2)
+    return 2 * np.arcsin(np.minimum(focus * np.sinh(w), math.sqrt(0.5)))
+
+
+def _products(
+    function: Callable[[np.ndarray], np.ndarray],
+    scales: Float[np.ndarray, " points"],
+    weights: Float[np.ndarray, " points"],
+    spacing: float,
+    step: float,
+    error: float,
+) -> Float[np.ndarray, "orders points points"]:
+    """Compute the coefficients C_m(s, s') of cos(m theta), divided by the weights of the two scales."""
+    r = np.exp(np.arange(math.log(SMALLEST), math.log(LARGEST), step))
+    density = step * r**2 * np.exp(-(r**2) / 2)
+    total: np.ndarray = np.zeros((1, len(scales), len(scales)))
+    for radii, part in _octaves(r * scales.max(), r, density):
+        # Scales of one octave need about the same number of angles.
+        found = [_resolved(function, s, w, radii, part, spacing, error) for s, w in _octaves(scales, scales, weights)]
+        # An order is left out if it matters for no scale: the expectations are quadratic in the coefficients.
+        orders = max(count for _, count in found)
+        if orders * len(scales) ** 2 > MOST_NUMBERS:
+            raise _NotConvergedError
+        coefficients = np.zeros((orders, len(scales), len(radii)))
+        first = 0
+        for by_row, _ in found:
+            by_order = np.moveaxis(by_row, 2, 0)[: len(coefficients)]
+            last = first + len(by_row)
+            coefficients[: len(by_order), first:last] = by_order
+            first = last
+        contribution = coefficients @ coefficients.swapaxes(1, 2)
+        if len(contribution) > len(total):
+            total, contribution = contribution, total
+        total[: len(contribution)] += contribution
+    total[1:] /= 2
+    return total
+
+
+def _squares(
+    function: Callable[[np.ndarray], np.ndarray], scales: Float[np.ndarray, " points"]
+) -> tuple[Float[np.ndarray, " points"], float]:
+    """Compute E[sigma(s z)^2] by trapezoidal sums over z, with the distance between the arguments that it needs."""
+
+    def with_spacing(spacing: float) -> np.ndarray:
+        count = int(2 * LARGEST / spacing * max(scales.max(), 1))
+        if count * len(scales) > MOST_NUMBERS:
+            raise _NotConvergedError
+        z = np.linspace(-LARGEST, LARGEST, count)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = function(scales[:, None] * z)
+            return values**2 @ np.exp(-(z**2) / 2) * ((z[1] - z[0]) / math.sqrt(2 * math.pi))
+
+    squares = with_spacing(SPACINGS[0])
+    for spacing in SPACINGS[1:]:
+        finer = with_spacing(spacing)
+        if not np.isfinite(finer).all():
+            break
+        if np.all(np.abs(finer - squares) <= ENOUGH * (min(1.0, finer.max()) + finer)):
+            return finer, 2 * spacing
+        squares = finer
+    raise _NotConvergedError
+
+
+def _octaves(size: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Split sorted arrays where `size` passes a power of two; sizes below one stay together."""
+    octave = np.floor(np.log2(np.maximum(size, 1)))
+    ends = np.nonzero(np.diff(octave))[0] + 1
+    return zip(*(np.split(array, ends) for array in arrays), strict=True)
+
+
+def _resolved(
+    function: Callable[[np.ndarray], np.ndarray],
+    scales: Float[np.ndarray, " points"],
+    weights: Float[np.ndarray, " points"],
+    radii: Float[np.ndarray, " radii"],
+    density: Float[np.ndarray, " radii"],
+    spacing: float,
+    error: float,
+) -> tuple[Float[np.ndarray, "points radii orders"], int]:
+    """Compute the Fourier coefficients of sigma(s r cos phi) at as many angles as they need.
+
+    Returns:
+        The coefficients, divided by the weights and multiplied by the root of the density, and the number of orders
+        that matter.
+    """
+    t = scales[:, None] * radii
+    # Radii beyond 6 have too little weight to need a resolution of their own.
+    angles = 2 ** math.ceil(math.log2(max(32, math.pi * scales.max() * min(radii.max(), 6) / spacing)))
+    factor = np.sqrt(density) / weights[:, None]
+    while angles <= MOST_ANGLES:
+        if t.size * angles > MOST_NUMBERS:
+            break
+        phi = (np.arange(angles) + 0.5) * np.pi / angles
+        values = function(t[..., None] * np.cos(phi))
+        if not np.isfinite(values).all():
+            break
+        coefficients = _transform(values * factor[..., None], 2)
+        tail = np.cumsum(coefficients[..., ::-1] ** 2, axis=2)[..., ::-1]
+        if np.all(tail[..., angles // 2] <= ROUNDING * np.maximum(tail[..., 0], 1)):
+            return coefficients[..., : angles // 2], 1 + int(np.count_nonzero((tail > error / 100).any(axis=(0, 1))))
+        angles *= 2
+    raise _NotConvergedError
+
+
+def _on_host(activation: str | Function, derivative: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the activation or its derivative as a NumPy function, which compiles one program."""
+    compiled = jax.jit(lambda z: value_and_slope(activation, z)[derivative])
+
+    def function(z: np.ndarray) -> np.ndarray:
+        flat = z.ravel()
+        values = [
+            np.asarray(compiled(np.resize(flat[start : start + CHUNK], CHUNK))) for start in range(0, z.size, CHUNK)
+        ]
+        return np.concatenate(values)[: z.size].reshape(z.shape)
+
+    return function
+
+
+def _refusal(activation: str | Function, scale: float) -> ValueError:
+    """Return the error for an activation whose series does not converge at a scale."""
+    name = get_activation(activation).name
+    if name in ACTIVATIONS and get_activation(activation).is_named:
+        return ValueError(
+            f"init_scale must be small enough for the series of {name} to converge, got {scale:.3g} for init_scale "
+            "times the largest row norm. Scale the rows to unit norm, or reduce init_scale."
+        )
+    return ValueError(
+        f"activation must be smooth and finite to have an infinite-width kernel, got {name}, whose series does not "
+        f"converge when init_scale times the largest row norm is {scale:.3g}. Scale the rows to unit norm, or train "
+        "without the kernel: pass learning_rate and measure=Measure(predictions=False)."
+    )
