@@ -25,7 +25,7 @@ from lazynet.kernels import (
     kernel_job,
     limit_key,
 )
-from lazynet.networks import Network, forward_cost, kernel_operations, traits
+from lazynet.networks import Network, forward_operations, kernel_operations, traits
 from lazynet.plan import Job, available_memory, check_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.training import AutodiffStepper, Member, Stepper
@@ -44,7 +44,7 @@ def check_memory_of(spec: Spec) -> None:
     Raises:
         ValueError: If a job does not fit in memory. The message names the job.
     """
-    for job in sweep_jobs(spec):
+    for job in _jobs(spec, count=False):
         job.check()
 
 
@@ -83,9 +83,14 @@ def sweep_jobs(spec: Spec) -> list[Job]:
     Returns:
         One job for the infinite-width kernels, if they are needed, and one job for each width.
     """
+    return _jobs(spec, count=True)
+
+
+def _jobs(spec: Spec, count: bool) -> list[Job]:
+    """Return the jobs of a sweep; counting their operations lowers the network several times and is optional."""
     # The jobs do not depend on the learning rate or the labels.
     keys = [(point.network, point.data.n_train, point.training) for point in spec.points]
-    jobs = {key: _jobs_at(point, spec) for key, point in dict(zip(keys, spec.points, strict=True)).items()}
+    jobs = {key: _jobs_at(point, spec, count) for key, point in dict(zip(keys, spec.points, strict=True)).items()}
     return [_together(list(parts)) for parts in zip(*(jobs[key] for key in keys), strict=True)]
 
 
@@ -98,7 +103,7 @@ def _together(jobs: list[Job]) -> Job:
     return Job(f"{largest.name}, at each of {len(jobs)} points", largest.bytes, flops)
 
 
-def _jobs_at(point: Point, spec: Spec) -> list[Job]:
+def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
     network, data, training = point.network, point.data, point.training
     inputs = share_inputs(network, data, training)
     widths, seeds = spec.widths, spec.seeds
@@ -123,28 +128,29 @@ def _jobs_at(point: Point, spec: Spec) -> list[Job]:
         parts = _part_kernel_bytes(network, len(spec.layers), seen)
         # Weights are drawn for all features before they are projected onto the span of the inputs.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
+        memory = {
+            "variables": max(2 * pack * variables, drawn),
+            "states": pack * state,
+            "kernels of networks": own + pack * parts,
+            "infinite-width kernels": limits,
+        }
+        flops = operations(at_this, stepper) if count else {}
+        return Job(f"Training {members} networks of width {width}", memory, flops)
+
+    def operations(at_this: Network, stepper: Stepper) -> dict[str, float]:
         # The number of operations does not depend on the optimizer.
         linear = AutodiffStepper(at_this, training.loss, optax.sgd, training.batch_size)
         measured = members * snapshots
-        return Job(
-            f"Training {members} networks of width {width}",
-            {
-                "variables": max(2 * pack * variables, drawn),
-                "states": pack * state,
-                "kernels of networks": own + pack * parts,
-                "infinite-width kernels": limits,
-            },
-            {
-                "training": members * training.steps * stepper.operations(inputs.arrays),
-                "predictions": measured * forward_cost(at_this, seen + data.n_test, data.dim)[0],
-                "kernels": measured * kernel_operations(at_this, seen, data.dim),
-                "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
-                # Each step evaluates both the network and its directional derivative.
-                "linearized": 0.0
-                if descends or not training.measure.predictions
-                else 2 * members * training.steps * linear.operations(inputs.arrays),
-            },
-        )
+        return {
+            "training": members * training.steps * stepper.operations(inputs.arrays),
+            "predictions": measured * forward_operations(at_this, seen + data.n_test, data.dim),
+            "kernels": measured * kernel_operations(at_this, seen, data.dim),
+            "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
+            # Each step evaluates both the network and its directional derivative.
+            "linearized": 0.0
+            if descends or not training.measure.predictions
+            else 2 * members * training.steps * linear.operations(inputs.arrays),
+        }
 
     return [*([first] if has_limit else []), *map(job, widths)]
 

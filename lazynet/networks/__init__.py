@@ -13,7 +13,7 @@ from lazynet.networks._checks import (
 )
 from lazynet.networks._conv import ConvNet, patches
 from lazynet.networks._cost import (
-    forward_cost,
+    forward_operations,
     gradient_operations,
     kernel_operations,
     step_bytes,
@@ -59,7 +59,7 @@ __all__ = [
     "check_rows_alone",
     "check_scale",
     "check_variables",
-    "forward_cost",
+    "forward_operations",
     "from_flax",
     "from_functions",
     "from_nnx",

@@ -1,5 +1,6 @@
 """Estimates of the operations and memory needed to compute a network's outputs, gradients and kernels."""
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -7,10 +8,11 @@ import jax
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
 from lazynet.networks._two_layer import TwoLayer
+from lazynet.programs import is_fixed
 
 
-def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
-    """Estimate the cost of computing the outputs of a network.
+def forward_operations(network: Network, n: int, d: int) -> float:
+    """Estimate the number of operations needed to compute the outputs of a network.
 
     Args:
         network: Network, with its width set.
@@ -18,14 +20,24 @@ def forward_cost(network: Network, n: int, d: int) -> tuple[float, int]:
         d: Number of features per row.
 
     Returns:
-        The number of floating-point operations, and the size in bytes of all float32 intermediates.
+        The number of floating-point operations.
     """
     if traits(network).hidden_layer is not None:
-        return 2.0 * n * d * network.width, 4 * n * network.width
-    traced = jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d))
-    cost = traced.lower().cost_analysis() or {}
-    values = [variable.aval for equation in traced.jaxpr.jaxpr.eqns for variable in equation.outvars]
-    return float(cost.get("flops", 0.0)), sum(4 * value.size for value in values)
+        return 2.0 * n * d * network.width
+    return float((_traced(network, n, d).lower().cost_analysis() or {}).get("flops", 0.0))
+
+
+def _intermediate_bytes(network: Network, n: int, d: int) -> int:
+    """Return the size in bytes of all float32 intermediates of the outputs."""
+    values = [variable.aval for equation in _traced(network, n, d).jaxpr.jaxpr.eqns for variable in equation.outvars]
+    return sum(4 * value.size for value in values)
+
+
+_intermediate_bytes_once = lru_cache(maxsize=256)(_intermediate_bytes)
+
+
+def _traced(network: Network, n: int, d: int) -> Any:
+    return jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d))
 
 
 def gradient_operations(network: Network, n: int, d: int) -> float:
@@ -43,7 +55,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
     Returns:
         The number of floating-point operations.
     """
-    forward, layer = forward_cost(network, n, d)[0], traits(network).hidden_layer
+    forward, layer = forward_operations(network, n, d), traits(network).hidden_layer
     if layer is None:
         return 3.0 * forward
     return (1.0 if layer.train == "readout" else 2.0) * forward
@@ -64,7 +76,7 @@ def kernel_operations(network: Network, n: int, d: int) -> float:
     """
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
-    gradients = 2.0 * network.outputs * forward_cost(network, n, d)[0]
+    gradients = 2.0 * network.outputs * forward_operations(network, n, d)
     return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
@@ -83,7 +95,8 @@ def step_bytes(network: Network, n: int, d: int) -> int:
     """
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
-    return parameter_bytes(network, d) + forward_cost(network, n, d)[1]
+    intermediates = _intermediate_bytes_once if is_fixed(network) else _intermediate_bytes
+    return parameter_bytes(network, d) + intermediates(network, n, d)
 
 
 def parameter_bytes(network: Network, d: int) -> int:

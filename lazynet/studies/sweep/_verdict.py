@@ -253,8 +253,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
     """Fit a quantity's exponent at every snapshot and after reduction over snapshots, then judge the prediction."""
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
-    def judged(values: DataArray) -> tuple[Fit, Status]:
-        members = values.transpose("width", "seed").values
+    def judged(members: np.ndarray) -> tuple[Fit, Status]:
         fit = fit_exponent(widths, members)
         status = judge(fit, prediction.relation, prediction.exponent, band)
         # The members that did not diverge are not a random sample.
@@ -264,15 +263,16 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
     held = None
     if "step" in values.dims:
         # A member that has stopped carries no information about later steps.
-        trained = values.where(while_training(result) | values.isnull())
-        for step in result.step.values[1:]:
-            fit, status = judged(trained.sel(step=step))
+        trained = values.where(while_training(result) | values.isnull()).transpose("step", "width", "seed").values
+        for step, members in zip(result.step.values[1:], trained[1:], strict=True):
+            fit, status = judged(members)
             by_step.append(StepFit(int(step), fit.exponent, fit.low, fit.high, status))
         for snapshot in by_step:
             if snapshot.status != "holds":
                 break
             held = snapshot.step
-    fit, status = judged(reduce_steps(values))
+    reduced = reduce_steps(values).transpose("width", "seed").values
+    fit, status = judged(reduced)
     return Row(
         prediction.quantity,
         prediction.relation,
@@ -286,7 +286,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
         status,
         held,
         tuple(by_step),
-        bends_down(widths, reduce_steps(values).transpose("width", "seed").values),
+        bends_down(widths, reduced),
     )
 
 
