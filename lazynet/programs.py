@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from functools import update_wrapper, wraps
-from typing import Any
+from functools import lru_cache, update_wrapper, wraps
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -31,6 +31,8 @@ GENERATOR = "threefry2x32"
 CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device", "jax_threefry_partitionable")
 # Number of programs to keep for functions that are retraced.
 KEPT = 64
+
+Returned = TypeVar("Returned")
 
 _functions: list["Compiled"] = []
 _programs: OrderedDict[Any, Any] = OrderedDict()
@@ -133,6 +135,24 @@ def is_fixed(value: Any) -> bool:
     if is_dataclass(value) and not isinstance(value, type):
         return _is_known(type(value)) and all(is_fixed(getattr(value, field.name)) for field in fields(value))
     return callable(value) and _is_known(value)
+
+
+def once(function: Callable[..., Returned]) -> Callable[..., Returned]:
+    """Decorate a function so that calls with equal arguments run it once, if the arguments cannot change.
+
+    Args:
+        function: Function of hashable positional arguments.
+
+    Returns:
+        The function, with its last 256 results kept.
+    """
+    kept = lru_cache(maxsize=256)(function)
+
+    @wraps(function)
+    def called(*args: Any) -> Returned:
+        return (kept if is_fixed(args) else function)(*args)
+
+    return called
 
 
 def _is_known(value: Any) -> bool:

@@ -28,6 +28,7 @@ from lazynet.kernels import (
 from lazynet.networks import Network, forward_operations, kernel_operations, traits
 from lazynet.plan import Job, available_memory, check_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
+from lazynet.programs import once
 from lazynet.training import AutodiffStepper, Member, Stepper
 
 # Typical total number of products with the kernel needed to compute the predictions and the complexity for an image
@@ -119,13 +120,13 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
     )
     descends = training.measure.predictions and training.plain and size <= LARGEST_EIGENPROBLEM
     own = 8 * size * rows * data.outputs + eigenvectors_bytes(size) if descends else 8 * seen**2
+    parts = _part_kernel_bytes(network, len(spec.layers), seen)
 
     def job(width: int) -> Job:
         at_this = network.clone(width=width)
         stepper = replace(inputs.stepper, network=at_this)
         pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
         variables, state = _bytes(at_this, stepper, inputs, data.y_train.shape, training.dtype)
-        parts = _part_kernel_bytes(network, len(spec.layers), seen)
         # Weights are drawn for all features before they are projected onto the span of the inputs.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
         memory = {
@@ -159,13 +160,24 @@ def _bytes(
     network: Network, stepper: Stepper, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str
 ) -> tuple[int, int]:
     """Return the sizes in bytes of a member's variables and of its training state."""
+    shapes = tuple((name, array.shape) for name, array in inputs.arrays.items())
+    return _traced_bytes(network, stepper, shapes, outputs, dtype)
 
+
+@once
+def _traced_bytes(
+    network: Network,
+    stepper: Stepper,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    outputs: tuple[int, ...],
+    dtype: str,
+) -> tuple[int, int]:
     def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
         variables = dict(network.init(key, shared["x"]))
         return variables, stepper.start(Member(variables, key, None), shared)
 
     with arithmetic(dtype):
-        shared = {name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in inputs.arrays.items()}
+        shared = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes}
         shared |= {name: jax.ShapeDtypeStruct((), dtype) for name in ("learning_rate", "output_scale")}
         shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
         trees = jax.eval_shape(start, jax.random.key(0), shared)

@@ -20,6 +20,7 @@ from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
 from lazynet.measures import registered
 from lazynet.networks import Network, layer_names, traits
+from lazynet.programs import once
 from lazynet.training import Optimizer, UpdateRule
 from lazynet.typing import Variables
 
@@ -213,8 +214,13 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 def layer_names_of(network: Network, data: Dataset) -> list[str]:
     """Return the names of the network's trained arrays."""
-    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(data.x_train.shape, "float32"))
-    return layer_names(made["params"])
+    return list(_layer_names(network, data.x_train.shape))
+
+
+@once
+def _layer_names(network: Network, shape: tuple[int, ...]) -> tuple[str, ...]:
+    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, "float32"))
+    return tuple(layer_names(made["params"]))
 
 
 def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:

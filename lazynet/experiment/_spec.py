@@ -80,7 +80,7 @@ class Spec:
         """The labels of each axis that has several values and therefore becomes a dimension of the result."""
         return {axis.name: list(axis.labels) for axis in self.axes if len(axis.values) > 1}
 
-    @property
+    @cached_property
     def layers(self) -> list[str]:
         """The distinct names of all arrays that are trained at one or more points."""
         names = (layer_names_of(point.network, self.data) for point in self.points)

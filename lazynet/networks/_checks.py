@@ -1,7 +1,6 @@
 """Checks that an object is a network that a sweep can train."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 import jax
@@ -13,7 +12,7 @@ from lazynet.arguments import calls_of, described
 from lazynet.networks._cost import parameter_bytes
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
-from lazynet.programs import compiled, is_fixed
+from lazynet.programs import compiled, once
 from lazynet.typing import AnyArray, Variables
 
 
@@ -141,7 +140,7 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
     check_params(variables)
     if not (hasattr(network, "init") and hasattr(network, "apply")):
         return
-    own = (_own_shapes_once if is_fixed(network) else _own_shapes)(network, np.shape(x)[1:])
+    own = _own_shapes(network, np.shape(x)[1:])
     if own is None:
         return
     for collection in sorted(own, key="params".__ne__):
@@ -156,6 +155,7 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
                 )
 
 
+@once
 def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, dict[str, tuple[int, ...]]] | None:
     """Return the shape of each array in each collection of variables, or None if there is no initialization."""
     row = jax.ShapeDtypeStruct((1, *features), "float32")
@@ -164,9 +164,6 @@ def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, dict[str, 
         return {name: _shapes_by_path(collection) for name, collection in variables.items()}
     except Exception:
         return None
-
-
-_own_shapes_once = lru_cache(maxsize=256)(_own_shapes)
 
 
 def _shapes_by_path(params: Any) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,5 @@
 """Estimates of the operations and memory needed to compute a network's outputs, gradients and kernels."""
 
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
 from lazynet.networks._two_layer import TwoLayer
-from lazynet.programs import is_fixed
+from lazynet.programs import once
 
 
 def forward_operations(network: Network, n: int, d: int) -> float:
@@ -27,13 +26,11 @@ def forward_operations(network: Network, n: int, d: int) -> float:
     return float((_traced(network, n, d).lower().cost_analysis() or {}).get("flops", 0.0))
 
 
+@once
 def _intermediate_bytes(network: Network, n: int, d: int) -> int:
     """Return the size in bytes of all float32 intermediates of the outputs."""
     values = [variable.aval for equation in _traced(network, n, d).jaxpr.jaxpr.eqns for variable in equation.outvars]
     return sum(4 * value.size for value in values)
-
-
-_intermediate_bytes_once = lru_cache(maxsize=256)(_intermediate_bytes)
 
 
 def _traced(network: Network, n: int, d: int) -> Any:
@@ -95,8 +92,7 @@ def step_bytes(network: Network, n: int, d: int) -> int:
     """
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
-    intermediates = _intermediate_bytes_once if is_fixed(network) else _intermediate_bytes
-    return parameter_bytes(network, d) + intermediates(network, n, d)
+    return parameter_bytes(network, d) + _intermediate_bytes(network, n, d)
 
 
 def parameter_bytes(network: Network, d: int) -> int:

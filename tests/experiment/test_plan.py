@@ -9,7 +9,7 @@ import pytest
 
 import lazynet as lz
 from lazynet import cli, plan
-from lazynet.experiment import infinite_width_jobs, make_spec, make_training, sweep_jobs
+from lazynet.experiment import check_memory_of, infinite_width_jobs, make_spec, make_training, sweep_jobs
 from lazynet.losses import get_loss
 from lazynet.plan import Job
 from lazynet.studies.sweep import _study as study
@@ -143,3 +143,30 @@ def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkey
     assert found["free_bytes"] > 0
     assert all(sum(job["flops"].values()) > 0 for job in found["jobs"])
     assert not (tmp_path / "new").exists()
+
+
+def test_checking_the_memory_lowers_no_network():
+    """A custom network is traced once for the size of its packs, and not again for operations that nobody reads."""
+    calls = []
+
+    def apply(params, x):
+        calls.append(x.shape)
+        return jnp.tanh(x @ params["hidden"].T) @ params["readout"]
+
+    def init(key, x, width):
+        return {"hidden": jax.random.normal(key, (width, x.shape[1])), "readout": jnp.ones(width)}
+
+    training = make_training(
+        10,
+        loss="squared",
+        optimizer="sgd",
+        batch_size=None,
+        snapshots=5,
+        stop=None,
+        measure=lz.Measure(predictions=False),
+        dtype="float32",
+    )
+    spec = make_spec(lz.from_functions(init, apply), DIGITS, [8, 16], 4, training, 0.1)
+    calls.clear()
+    check_memory_of(spec)
+    assert len(calls) == 2
