@@ -233,7 +233,7 @@ def test_another_kernel_is_refused_on_resume(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("power", [0.0, 0.5])
 def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
     network = lz.MLP(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
     result = lz.sweep(network, DATA, [64, 512], seeds=2, steps=30, snapshots=3, measure=ALONE)
