@@ -20,6 +20,7 @@ from lazynet.cli._limits import Complexity, LimitCommand
 from lazynet.cli._papers import Reproduce
 from lazynet.cli._sweeps import Merge, Status, Sweep
 from lazynet.data import cache_folder
+from lazynet.hosts import stop
 
 DESCRIPTION = """Measure whether an over-parameterized neural network is in the kernel (lazy) regime.
 
@@ -69,13 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: print(f"lazynet: warning: {message}", file=sys.stderr)
         try:
             return int(command.run())
-        except Stopped as stop:
-            print(f"lazynet: {stop}", file=sys.stderr)
-            return stop.code
+        except Stopped as stopped:
+            print(f"lazynet: {stopped}", file=sys.stderr)
+            return stopped.code
         except KeyboardInterrupt:
             print("lazynet: interrupted; nothing was written", file=sys.stderr)
             return INTERRUPTED
         except EXPECTED_ERRORS as error:
+            stop(error)
             print(f"lazynet: {' '.join(str(error).split())}", file=sys.stderr)
             return BAD_INPUT
 

@@ -12,7 +12,7 @@ import tyro
 import lazynet as lz
 from lazynet.data import DATASETS
 from lazynet.execution import Store
-from lazynet.experiment import is_first, together
+from lazynet.hosts import is_first, together
 from lazynet.networks import ACTIVATIONS
 from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.plan import Job, available_memory
@@ -151,7 +151,8 @@ def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) 
     except TimeoutError:
         if not out_of_time():
             raise
-        raise Stopped(f"out of time; {progress_in(Path(out or '.'))}", OUT_OF_TIME) from None
+        progress = progress_in(Path(out or ".")) if is_first() else "the first host has stored what is finished"
+        raise Stopped(f"out of time; {progress}", OUT_OF_TIME) from None
     except KeyboardInterrupt:
         if out is None or not Store(out).content:
             raise

@@ -20,6 +20,7 @@ from lazynet.cli._common import (
 from lazynet.cli._reports import report
 from lazynet.execution import run
 from lazynet.experiment import infinite_width_jobs
+from lazynet.hosts import together
 from lazynet.kernels import FACTORED, complexity_and_smallest, largest_eigenvalue
 from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 
@@ -62,7 +63,8 @@ class LimitCommand:
             return print_plan(infinite_width_jobs(data, self.dtype, self.storage), self.json)
         with stoppable(self.folder.out):
             result = run(InfiniteWidth(network, data, kernel, *settings), folder, progress=True)
-            return 0 if result is None else report(result, self.folder.out, self.json)
+            with together():
+                return 0 if result is None else report(result, self.folder.out, self.json)
 
 
 @dataclass

@@ -25,7 +25,8 @@ from lazynet.cli._common import (
 )
 from lazynet.cli._reports import check_verdict, report
 from lazynet.execution import Store, run
-from lazynet.experiment import Spec, check_memory_of, is_first, make_spec, make_training, sweep_jobs
+from lazynet.experiment import Spec, check_memory_of, make_spec, make_training, sweep_jobs
+from lazynet.hosts import is_first, together
 from lazynet.networks import ACTIVATIONS
 from lazynet.papers.work import PARTS, REPRODUCTION
 from lazynet.studies.laziness_map import GRID
@@ -107,13 +108,14 @@ class Sweep:
         check_memory_of(spec)
         with stoppable(out):
             result = run(SweepStudy(spec), folder, progress=True)
-            if not is_first():
-                return 0
-            if result is None:
-                assert out is not None  # Only a shard has no result, and a shard requires a folder.
-                print(f"Shard {self.shard} is done; {progress_in(out)}.")
-                return 0
-            return report(result, out, self.json, self.check)
+            with together():
+                if not is_first():
+                    return 0
+                if result is None:
+                    assert out is not None  # Only a shard has no result, and a shard requires a folder.
+                    print(f"Shard {self.shard} is done; {progress_in(out)}.")
+                    return 0
+                return report(result, out, self.json, self.check)
 
     def spec(self) -> Spec:
         """Return the specification of the sweep described by the flags.

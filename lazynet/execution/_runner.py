@@ -8,15 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
-
 from lazynet import programs
 from lazynet.arguments import check_flag, check_path
 from lazynet.execution._checkpoint import Budget, OutOfTime
 from lazynet.execution._folder import RunFolder
 from lazynet.execution._progress import Progress, TaskProgress
-from lazynet.execution._store import Arrays, Store, finished_store, open_store
-from lazynet.experiment import agreed, agreed_text, is_first, together
+from lazynet.execution._provenance import versions
+from lazynet.execution._store import Arrays, Store, difference, finished_store, open_store
+from lazynet.hosts import agreed, is_first, of_all, several, together, working
 from lazynet.typing import Result
 
 # Maximum number of compiled programs to keep. Before another one is compiled, all of them are released. JAX itself
@@ -119,38 +118,42 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         progress: Whether to show progress.
 
     Returns:
-        The result, or None if the run computes only a shard or this is not the first process.
+        The result, or None if the run computes only a shard or this is not the first host.
 
     Raises:
-        ValueError: If the folder cannot be used, or if `progress` is not True or False.
-        TimeoutError: If the time limit is reached.
+        ValueError: If the folder cannot be used, if `progress` is not True or False, or if the hosts' studies differ.
+        TimeoutError: If the time limit is reached on any host.
+        lazynet.hosts.HostStopped: If another host stops or is lost.
     """
     check_flag("progress", progress)
-    deadline = _deadline(folder)
+    _check_same_on_all_hosts(study, folder)
+    limit = min(of_all(float("inf") if folder is None or folder.max_seconds is None else folder.max_seconds))
+    deadline = time.monotonic() + limit
     with ExitStack() as stack:
         store = None
         with together():
             if folder is not None and is_first():
                 store = stack.enter_context(open_store(folder, study.kind, study.request()))
-        # All processes use the first process's record.
-        record = json.loads(json.dumps(study.begin({} if store is None else store.record)))
         with together():
+            record = json.loads(json.dumps(study.begin({} if store is None else store.record)))
             if store is not None:
                 keys = [task.key for task in study.tasks(record)]
                 record = store.begin(record, keys)
-        record = json.loads(agreed_text(json.dumps(record)))
+        # All hosts use the first host's record.
+        record = agreed(record)
         try:
             cells = _run_tasks(study, record, store, folder, progress, deadline)
         except OutOfTime:
-            limit = None if folder is None else folder.max_seconds
             raise TimeoutError(
                 f"The time limit (max_seconds = {limit:g}) has been reached. Pass resume=True to resume the study."
             ) from None
-        if (folder is not None and folder.shard is not None) or not is_first():
-            return None
-        result = study.output.assemble(record, cells)
-        if store is not None:
-            store.finish(study.output.files(result))
+        # The other hosts wait until the files are written, so that they hear of an error.
+        with together():
+            if (folder is not None and folder.shard is not None) or not is_first():
+                return None
+            result = study.output.assemble(record, cells)
+            if store is not None:
+                store.finish(study.output.files(result))
     return result
 
 
@@ -205,11 +208,16 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
     return sorted(mine)
 
 
-def _deadline(folder: RunFolder | None) -> float:
-    """Return the value of `time.monotonic()` at the deadline, or infinity if there is no time limit."""
-    if folder is None or folder.max_seconds is None:
-        return float("inf")
-    return time.monotonic() + folder.max_seconds
+def _check_same_on_all_hosts(study: Study, folder: RunFolder | None) -> None:
+    """Raise an error on every host if the hosts are given different studies."""
+    if not several():
+        return
+    shard = None if folder is None or folder.shard is None else list(folder.shard)
+    requests = of_all(json.loads(study.request()) | versions() | {"study": study.kind, "shard": shard})
+    for host, request in enumerate(requests):
+        different = difference(request, requests[0])
+        if different:
+            raise ValueError(f"All hosts must be given the same study, but host {host} has {different}.")
 
 
 def _tasks_of_shard(tasks: list[Task], shard: tuple[int, int]) -> list[Task]:
@@ -232,7 +240,7 @@ def _run_tasks(
 ) -> list[Arrays]:
     """Return the arrays for this shard's cells, in order.
 
-    If there are several processes, only the first returns the arrays of cells that were already stored.
+    If there are several hosts, only the first returns the arrays of cells that were already stored.
     """
     shard = (folder and folder.shard) or (1, 1)
     tasks = _tasks_of_shard(study.tasks(record), shard)
@@ -240,22 +248,24 @@ def _run_tasks(
     cells: list[Arrays] = []
     with Progress(sum(task.units for task in tasks), len(tasks), study.dtype, progress and is_first()) as bar:
         for task in tasks:
-            arrays = None if store is None else store.take(task.key)
+            with together():
+                arrays = None if store is None else store.take(task.key)
             stored = arrays is not None
-            # If the first process has read the cell from the folder, no process computes it again.
+            # If the first host has read the cell from the folder, no host computes it again.
             if not agreed(stored):
-                if agreed(time.monotonic() >= deadline):
+                if any(of_all(time.monotonic() >= deadline)):
                     raise OutOfTime
                 if len(compiled | {task.program}) > MOST_PROGRAMS:
                     programs.release()
                     compiled.clear()
                 compiled.add(task.program)
-                # With multiple hosts, no process holds all members of a pack, so no process can save their state.
-                keep = store is not None and jax.process_count() == 1
+                # With several hosts, none of them holds all members of a pack, so none can save their state.
+                keep = store is not None and not several()
                 budget = Budget(store.checkpoint(task.key), deadline) if store is not None and keep else None
-                arrays = task.compute(bar.of_task(task.name), budget)
-                if store is not None:
-                    store.put(task.key, arrays)
+                with working():
+                    arrays = task.compute(bar.of_task(task.name), budget)
+                    if store is not None:
+                        store.put(task.key, arrays)
             if arrays is not None:
                 bar.finished(task.units if stored else 0, task.name, task.losses(arrays))
                 cells.append(arrays)

@@ -26,7 +26,7 @@ LOCK = "lock"
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
 # Settings derived from other settings. A difference in a derived setting is reported only if no other setting differs.
-DERIVED = ("scales", "rates", "learning_rate", "data", "axes")
+DERIVED = ("snapshots", "scales", "rates", "learning_rate", "data", "axes")
 
 
 class Status(NamedTuple):
@@ -157,17 +157,9 @@ class Store:
                 f"out must be the folder of a study of kind {self._kind}, got {str(self.path)!r}, which contains a "
                 f"study of kind {self.kind}."
             )
-        before, now = self.content["request"], self._request
-        for name in sorted(now.keys() | before.keys(), key=_precedence):
-            if now.get(name) != before.get(name):
-                difference = (
-                    "different data"
-                    if name == "data"
-                    else f"{name} = {before.get(name)!r} instead of {now.get(name)!r}"
-                )
-                raise ValueError(
-                    f"out must be the folder of this study, got {str(self.path)!r}, which has {difference}."
-                )
+        different = difference(self.content["request"], self._request)
+        if different:
+            raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, which has {different}.")
 
     def read(self, key: str) -> Arrays | None:
         """Read the arrays of a cell.
@@ -281,6 +273,22 @@ def read_arrays(file: Path, study: str) -> Arrays | None:
         if str(arrays["key"]) != key or "study" not in arrays or str(arrays["study"]) != study:
             return None
         return {name: arrays[name] for name in arrays.files if name not in ("key", "study")}
+
+
+def difference(other: dict[str, Any], own: dict[str, Any]) -> str:
+    """Describe the first setting in which another request differs from this one.
+
+    Args:
+        other: The settings of the other request.
+        own: The settings of this request.
+
+    Returns:
+        The description, or an empty string if the requests are equal.
+    """
+    for name in sorted(own.keys() | other.keys(), key=_precedence):
+        if own.get(name) != other.get(name):
+            return "different data" if name == "data" else f"{name} = {other.get(name)!r} instead of {own.get(name)!r}"
+    return ""
 
 
 def _precedence(name: str) -> tuple[bool, bool, str]:

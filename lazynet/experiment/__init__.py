@@ -3,7 +3,6 @@
 from lazynet.experiment._arguments import check_inputs, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of
 from lazynet.experiment._cost import check_memory_of, check_memory_of_kernels, infinite_width_jobs, sweep_jobs
-from lazynet.experiment._devices import agreed, agreed_text, is_first, together
 from lazynet.experiment._members import CellCheckpoint, Trained, train_members
 from lazynet.experiment._packing import packs_of
 from lazynet.experiment._record import Pack, Record
@@ -26,8 +25,6 @@ __all__ = [
     "Spec",
     "Trained",
     "Training",
-    "agreed",
-    "agreed_text",
     "as_json",
     "assemble",
     "check_inputs",
@@ -40,7 +37,6 @@ __all__ = [
     "fingerprint",
     "flags",
     "infinite_width_jobs",
-    "is_first",
     "limit_settings",
     "make_spec",
     "make_training",
@@ -50,7 +46,6 @@ __all__ = [
     "share_inputs",
     "sweep_jobs",
     "sweep_settings",
-    "together",
     "train_members",
     "train_pack",
     "units_of",

@@ -1,7 +1,5 @@
 """Distribution of members and neurons across devices: JAX shardings on a mesh with the axes "member" and "neuron"."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
@@ -10,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lazynet import hosts
 
 # Minimum number of units per device for which splitting a network is worth the cost of a sum over devices in each step.
 NEURONS = 4096
@@ -88,8 +88,8 @@ class Spread:
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
-        """Broadcast a number from the first process to every process."""
-        return agreed(number)
+        """Return the first host's number on every host."""
+        return int(hosts.agreed(number))
 
 
 def to_host(tree: Any) -> Any:
@@ -107,72 +107,3 @@ def to_host(tree: Any) -> Any:
 @partial(jax.jit, static_argnames="mesh")
 def _replicate(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec()))
-
-
-def is_first() -> bool:
-    """Return whether this is the first process, which reads and writes all files.
-
-    Returns:
-        True in the first process, or if there is only one process.
-    """
-    return jax.process_index() == 0
-
-
-def agreed(value: int) -> int:
-    """Broadcast an integer from the first process to every process.
-
-    Args:
-        value: Integer that fits in 32 bits. Only the first process's value matters.
-
-    Returns:
-        The value from the first process.
-    """
-    return int(_broadcast(np.asarray(value, np.int32)))
-
-
-def agreed_text(text: str) -> str:
-    """Broadcast a string from the first process to every process.
-
-    Args:
-        text: Any string. Only the first process's string matters.
-
-    Returns:
-        The string from the first process.
-    """
-    content = np.frombuffer(text.encode(), np.uint8)
-    here = np.zeros(agreed(len(content)), np.uint8)
-    here[: len(content)] = content[: len(here)]
-    return _broadcast(here).tobytes().decode()
-
-
-@contextmanager
-def together() -> Iterator[None]:
-    """Raise the first process's error in every process, so that the other processes do not wait forever.
-
-    Returns:
-        A context manager.
-
-    Raises:
-        ValueError: In every other process, if the body raises a ValueError or an OSError in the first process.
-    """
-    if jax.process_count() == 1:
-        yield
-        return
-    said = ""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        said = str(error) or repr(error)
-        raise
-    finally:
-        heard = agreed_text(said)
-    if heard:
-        raise ValueError(heard)
-
-
-def _broadcast(array: np.ndarray) -> np.ndarray:
-    if jax.process_count() == 1:
-        return array
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.broadcast_one_to_all(array))

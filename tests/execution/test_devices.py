@@ -17,6 +17,7 @@ from on_devices import IN_PROCESSES, sweep
 from unchecked import unchecked
 
 import lazynet as lz
+from lazynet import hosts
 from lazynet.experiment import _devices as devices
 from lazynet.experiment import _members as members
 from lazynet.experiment import make_training, share_inputs
@@ -194,7 +195,7 @@ def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
 
 
-def test_text_goes_to_every_process_as_it_is():
-    assert devices.agreed_text('{"α": 1}') == '{"α": 1}'
-    assert devices.agreed(7) == 7
-    assert devices.is_first()
+def test_a_single_host_agrees_with_itself():
+    assert hosts.agreed({"α": 1}) == {"α": 1}
+    assert hosts.of_all(7) == [7]
+    assert hosts.is_first()

@@ -9,7 +9,7 @@ from lazynet.arguments import check_count, check_instance
 from lazynet.data import Dataset, is_labels
 from lazynet.dynamics import check_learning_rate
 from lazynet.execution import RunFolder, as_run_folder, run
-from lazynet.experiment import is_first, together
+from lazynet.hosts import is_first, together
 from lazynet.kernels import analytic_kernel, check_storage, check_tolerance
 from lazynet.networks import GivenNetwork
 from lazynet.plan import MOST

@@ -15,15 +15,8 @@ import numpy as np
 from lazynet.arguments import check_count
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, open_store, result_files
-from lazynet.experiment import (
-    agreed_text,
-    check_inputs,
-    check_seeds,
-    check_widths,
-    flags,
-    is_first,
-    together,
-)
+from lazynet.experiment import check_inputs, check_seeds, check_widths, flags
+from lazynet.hosts import agreed, is_first, together
 from lazynet.measures import label_result
 from lazynet.networks import Centered, GivenNetwork, Network, check_members_differ, traits
 from lazynet.programs import entry
@@ -179,16 +172,17 @@ def laziness_map(
             return None
         on_grid = None if grid is None else _on_grid(setting, grid)
         rounds = _bisection(setting, on_grid, scales, change)
-        if grid is None or on_grid is None:
-            return None
-        result = _with_boundary(on_grid, grid, rounds, change)
-        settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
-        steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
-        reason = why_steeper(settings) if steeper else ""
-        result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": reason}
-        label_result(result, KIND)
-        if store is not None:
-            store.finish(result_files(result))
+        with together():
+            if grid is None or on_grid is None:
+                return None
+            result = _with_boundary(on_grid, grid, rounds, change)
+            settings = {"change": change, "fitted": fitted, **json.loads(grid.attrs["settings"])}
+            steeper = result.attrs["boundary_exponent"] < result.attrs["boundary_exponent_predicted"] - BAND
+            reason = why_steeper(settings) if steeper else ""
+            result.attrs |= {**grid.attrs, "settings": json.dumps(settings), "reason": reason}
+            label_result(result, KIND)
+            if store is not None:
+                store.finish(result_files(result))
     return result
 
 
@@ -236,7 +230,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
     for number in range(1, 1 + max(0, ceil(log2(log(widest) / log(NEAR))))):
         # All processes train at the scales chosen by the first process.
         middles = {} if result is None else _middles(result, rounds, change)
-        middles = {int(width): scale for width, scale in json.loads(agreed_text(json.dumps(middles))).items()}
+        middles = {int(width): scale for width, scale in agreed(middles).items()}
         if not middles:
             break
         network = setting.network.clone(width=max(middles), output_scale=ScaleByWidth(tuple(middles.items())))

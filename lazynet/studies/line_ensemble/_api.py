@@ -11,7 +11,8 @@ import numpy as np
 from lazynet.arrays import float64_array
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
-from lazynet.experiment import DIVERGENCE, check_inputs, check_memory_of, is_first, make_spec, make_training, together
+from lazynet.experiment import DIVERGENCE, check_inputs, check_memory_of, make_spec, make_training
+from lazynet.hosts import is_first, together
 from lazynet.networks import GivenNetwork, Scale
 from lazynet.programs import entry
 from lazynet.studies.line_ensemble._study import LineEnsemble

@@ -14,7 +14,8 @@ from lazynet.dispatch import dispatched
 from lazynet.dynamics import check_not_negative
 from lazynet.execution import RunFolder, as_run_folder
 from lazynet.execution import run as run_study
-from lazynet.experiment import DIVERGENCE, check_inputs, check_memory_of, is_first, make_spec, make_training, together
+from lazynet.experiment import DIVERGENCE, check_inputs, check_memory_of, make_spec, make_training
+from lazynet.hosts import is_first, together
 from lazynet.kernels import Spectrum, analytic_kernel, check_kernel, check_targets, check_tolerance, spectrum
 from lazynet.measures import label_result
 from lazynet.networks import Scale

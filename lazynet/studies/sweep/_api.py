@@ -8,7 +8,8 @@ import numpy as np
 
 from lazynet.data import Dataset
 from lazynet.execution import RunFolder, as_run_folder, run
-from lazynet.experiment import Measure, check_memory_of, is_first, make_spec, make_training, together
+from lazynet.experiment import Measure, check_memory_of, make_spec, make_training
+from lazynet.hosts import is_first, together
 from lazynet.losses import Loss
 from lazynet.networks import GivenNetwork, Scale
 from lazynet.programs import entry

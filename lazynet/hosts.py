@@ -1,0 +1,347 @@
+"""Agreement among the hosts that run one program: values they share, errors that all of them hear, and lost hosts.
+
+Hosts exchange short texts through the key-value store of `jax.distributed`. A collective operation on devices would
+wait forever for a host that has failed and never enters it. A thread on each host shows the others that the host is
+alive, and ends the process if a collective operation waits for a host that has stopped. On a single host, nothing here
+does any work.
+"""
+
+import atexit
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import jax
+
+# Seconds between two signs of life of a host, and the silence after which a host is lost. JAX itself waits for 100.
+BEAT, SILENCE = 2.0, 30.0
+# Seconds in which a process that hears of a stopped host should notice it by itself, before its thread ends it.
+GRACE = 10.0
+# Seconds to wait for a stopped host to leave as well. If the first host left earlier, JAX would abort the others.
+LEAVING = 20.0
+FAILED = 2
+
+
+class HostStopped(ConnectionError):
+    """Raised on every other host when a host stops or is lost."""
+
+
+def several() -> bool:
+    """Return whether this process is one of several hosts."""
+    return jax.distributed.is_initialized() and _state().num_processes > 1
+
+
+def is_first() -> bool:
+    """Return whether this is the first host, which reads and writes all files.
+
+    Returns:
+        True on the first host, or if there is only one.
+    """
+    return not several() or _state().process_id == 0
+
+
+def agreed(value: Any) -> Any:
+    """Return the first host's value on every host.
+
+    Args:
+        value: JSON-compatible value. Only the first host's value matters.
+
+    Returns:
+        The value from the first host.
+    """
+    return _group().exchange("agreed", value if is_first() else None)[0] if several() else value
+
+
+def of_all(value: Any) -> list[Any]:
+    """Return the values of all hosts.
+
+    Args:
+        value: JSON-compatible value of this host.
+
+    Returns:
+        One value for each host, in the order of the hosts.
+    """
+    return _group().exchange("of_all", value) if several() else [value]
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Raise an error of one host on every host; all of them reach the end of the body before any continues.
+
+    The body must not wait for other hosts.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        HostStopped: On the other hosts, if the body raises an error on one of them.
+    """
+    if not several():
+        yield
+        return
+    with _telling():
+        try:
+            yield
+        except Exception as error:
+            # The other hosts wait at the end of the body. If one has stopped as well, the error of this host counts.
+            with suppress(HostStopped):
+                _group().exchange("together", _description(error))
+            raise
+    errors = _group().exchange("together", "")
+    for host, event in enumerate(errors):
+        if event:
+            raise HostStopped(f"Host {host} stopped: {event}")
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Tell the other hosts if the body, which may wait for them, raises an error.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        HostStopped: If the body fails because another host stopped or was lost.
+    """
+    if not several():
+        yield
+        return
+    group = _group()
+    with _telling():
+        group.works = True
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            # A collective operation fails when a connection closes, before it is known what happened to the other host.
+            group.check(SILENCE + 2 * BEAT, error)
+            group.stop(error)
+            raise
+        except Exception as error:
+            group.stop(error)
+            raise
+        finally:
+            group.works = False
+
+
+def stop(error: BaseException) -> None:
+    """Tell the other hosts that this host stops because of an error, unless it stops because of them.
+
+    Args:
+        error: The error.
+    """
+    if several():
+        _group().stop(error)
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell the other hosts if this host is interrupted."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        _group().stop(error)
+        raise
+
+
+def _description(error: BaseException) -> str:
+    """Return the type and message of an error, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def _state() -> Any:
+    """Return JAX's record of the hosts, to which `jax.distributed` has no public access."""
+    from jax._src import distributed
+
+    return distributed.global_state
+
+
+@cache
+def _group() -> "_Group":
+    return _Group()
+
+
+class _Group:
+    """The hosts, as this one sees them.
+
+    Attributes:
+        reason: Sentence that says which host stopped and why, or an empty string.
+        works: Whether this host may be waiting in a collective operation.
+    """
+
+    def __init__(self) -> None:
+        """Begin to show the other hosts that this one is alive."""
+        state = _state()
+        self._client, self._me, self._count = state.client, state.process_id, state.num_processes
+        self._address, self._number, self._beat, self._end = state.coordinator_address, 0, 0, threading.Event()
+        self._lock = threading.Lock()
+        self.reason, self.works = "", False
+        # What happened to this host; whether a host is lost; whether an error has been raised because of `reason`.
+        self._own, self._lost, self._noticed = "", False, False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        if self._me:
+            # JAX aborts the process at once when the connection to the first host closes, and offers no way to prevent
+            # it. The signal is raised by the thread that calls abort(), so the handler may run Python.
+            self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
+            ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)
+
+    def exchange(self, purpose: str, value: Any) -> list[Any]:
+        """Return the values of all hosts; every host must call this method in the same order.
+
+        Args:
+            purpose: Name of the call, which must be the same on all hosts.
+            value: JSON-compatible value of this host.
+
+        Raises:
+            HostStopped: If a host stops before it gives its value.
+            ValueError: If the hosts' calls differ.
+        """
+        if self._own or self._noticed:
+            raise HostStopped(f"{self.reason or f'This host {self._own}.'} Start all hosts again.")
+        number, self._number = self._number, self._number + 1
+        self._client.key_value_set(_key(number, self._me), json.dumps([purpose, value]))
+        texts = [json.loads(self._text(number, host)) for host in range(self._count)]
+        # A host that has given this value has read all earlier ones.
+        if number:
+            self._client.key_value_delete(_key(number - 1, self._me))
+        if any(text[0] != purpose for text in texts):
+            raise ValueError("All hosts must make the same calls in the same order, but their calls differ.")
+        return [text[1] for text in texts]
+
+    def check(self, seconds: float = 0.0, cause: BaseException | None = None) -> None:
+        """Raise an error if another host has stopped or stops within some seconds."""
+        end = time.monotonic() + seconds
+        while not self.reason and time.monotonic() < end:
+            time.sleep(BEAT / 10)
+        if self.reason:
+            self._noticed = True
+            raise HostStopped(self.reason) from cause
+
+    def stop(self, error: BaseException) -> None:
+        """Tell the other hosts that this host stops because of an error, unless it stops because of them."""
+        if not isinstance(error, HostStopped):
+            self._publish(f"stopped: {_description(error)}")
+
+    def leave(self) -> None:
+        """Tell the other hosts that this process ends."""
+        self._end.set()
+        self._thread.join(GRACE)
+        # The uncaught exception, if there is one.
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, BaseException):
+            self.stop(error)
+        self._publish("ended before the work was done")
+        if self._noticed or self._lost:
+            # JAX would wait for minutes for a host that is lost.
+            self._depart(at_exit=True)
+
+    def _text(self, number: int, host: int) -> str:
+        """Return the text that a host gives in an exchange, once it is there."""
+        while True:
+            try:
+                return str(self._client.blocking_key_value_get(_key(number, host), 1000))
+            except jax.errors.JaxRuntimeError as error:
+                self.check()
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    time.sleep(BEAT)
+
+    def _publish(self, event: str = "") -> None:
+        """Show the other hosts that this one is alive, or what happened to it; the first event counts."""
+        with self._lock, suppress(jax.errors.JaxRuntimeError):
+            self._own, self._beat = self._own or event, self._beat + 1
+            text = json.dumps([self._beat, self._own])
+            self._client.key_value_set(_state_key(self._me), text, allow_overwrite=True)
+
+    def _watch(self) -> None:
+        """Give signs of life and hear those of the other hosts, until the process ends."""
+        heard: dict[int, tuple[str, float]] = {}
+        since = float("inf")
+        while not self._end.is_set():
+            self._publish()
+            self.reason = self.reason or self._hear(heard)
+            if self.reason:
+                since = min(since, time.monotonic())
+                if self.works and not self._noticed and time.monotonic() - since > GRACE:
+                    print(f"lazynet: {self.reason}", file=sys.stderr)
+                    self._depart()
+            self._end.wait(BEAT)
+
+    def _hear(self, heard: dict[int, tuple[str, float]]) -> str:
+        """Return the sentence about a host that has stopped or is lost, or an empty string.
+
+        Args:
+            heard: The last text of each host and the time at which it arrived; updated.
+        """
+        texts: dict[str, str] = {}
+        with suppress(jax.errors.JaxRuntimeError):
+            texts = dict(self._client.key_value_dir_get(_state_key("")))
+        events, now = [], time.monotonic()
+        for host in range(self._count):
+            text = texts.get(_state_key(host))
+            if host != self._me and text is not None and text != heard.get(host, ("", 0))[0]:
+                heard[host] = text, now
+                events.append((host, json.loads(text)[1]))
+        for host, event in sorted(events, key=lambda event: event[1], reverse=True):
+            if event:
+                return f"Host {host} {event}" + "." * (not event.endswith("."))
+        for host, (_, last) in heard.items():
+            if now - last > SILENCE:
+                self._lost = True
+                return f"Host {host} was lost: it has been silent for {SILENCE:g} seconds."
+        return ""
+
+    def _on_abort(self, number: int) -> None:
+        """End the process with a sentence if it is aborted because the first host was lost."""
+        if not self.reason and self._reachable():
+            return
+        sentence = self.reason or "Host 0 was lost: its connection closed."
+        os.write(2, f"lazynet: {sentence}\n".encode())
+        os._exit(FAILED)
+
+    def _reachable(self) -> bool:
+        """Return whether the first host accepts connections."""
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def _depart(self, at_exit: bool = False) -> None:
+        """Leave the other hosts, and end this process unless it is ending and no host is lost."""
+        if not self._lost:
+            leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+            leaving.start()
+            leaving.join(LEAVING)
+            if at_exit and not leaving.is_alive():
+                return
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(FAILED)
+
+
+def _key(number: int, host: int) -> str:
+    return f"lazynet/exchange/{number}/{host}"
+
+
+def _state_key(host: int | str) -> str:
+    return f"lazynet/state/{host}"
+
+
+@atexit.register
+def _leave() -> None:
+    # JAX leaves the other hosts in a later step, so it can still be told.
+    if several():
+        with suppress(jax.errors.JaxRuntimeError):
+            _group().leave()
