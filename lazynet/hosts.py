@@ -8,6 +8,7 @@ does any work.
 
 import atexit
 import ctypes
+import io
 import json
 import os
 import signal
@@ -58,7 +59,7 @@ def agreed(value: Any) -> Any:
     Returns:
         The value from the first host.
     """
-    return _group().exchange("agreed", value if is_first() else None)[0] if several() else value
+    return _connected().exchange("agreed", value if is_first() else None)[0] if several() else value
 
 
 def of_all(value: Any) -> list[Any]:
@@ -70,7 +71,7 @@ def of_all(value: Any) -> list[Any]:
     Returns:
         One value for each host, in the order of the hosts.
     """
-    return _group().exchange("of_all", value) if several() else [value]
+    return _connected().exchange("of_all", value) if several() else [value]
 
 
 @contextmanager
@@ -88,15 +89,16 @@ def together() -> Iterator[None]:
     if not several():
         yield
         return
+    group = _connected()
     with _telling():
         try:
             yield
         except Exception as error:
             # The other hosts wait at the end of the body. If one has stopped as well, the error of this host counts.
             with suppress(HostStopped):
-                _group().exchange("together", _description(error))
+                group.exchange("together", _description(error))
             raise
-    errors = _group().exchange("together", "")
+    errors = group.exchange("together", "")
     for host, event in enumerate(errors):
         if event:
             raise HostStopped(f"Host {host} stopped: {event}")
@@ -115,7 +117,7 @@ def working() -> Iterator[None]:
     if not several():
         yield
         return
-    group = _group()
+    group = _connected()
     with _telling():
         group.works = True
         try:
@@ -169,6 +171,16 @@ def _state() -> Any:
 @cache
 def _group() -> "_Group":
     return _Group()
+
+
+@cache
+def _connected() -> "_Group":
+    """Return the hosts once JAX has connected their devices, which it does in its first use on all hosts."""
+    group = _group()
+    group.works = True
+    jax.devices()
+    group.works = False
+    return group
 
 
 class _Group:
@@ -273,7 +285,9 @@ class _Group:
             if self.reason:
                 since = min(since, time.monotonic())
                 if self.works and not self._noticed and time.monotonic() - since > GRACE:
-                    print(f"lazynet: {self.reason}", file=sys.stderr)
+                    print(f"lazynet: {self.reason}", file=sys.stderr, flush=True)
+                    # The operation that is waiting may now fail, and the main thread print a traceback.
+                    sys.stderr = io.StringIO()
                     self._depart()
             self._end.wait(BEAT)
 

@@ -4,7 +4,7 @@ from lazynet.execution._files import result_files, write_figures, write_file
 from lazynet.execution._folder import RunFolder, as_run_folder
 from lazynet.execution._progress import Stages, TaskProgress, product_rate
 from lazynet.execution._provenance import provenance
-from lazynet.execution._runner import Output, Study, Task, assemble_shards, run
+from lazynet.execution._runner import Output, Study, Task, assemble_shards, check_same_on_all_hosts, run
 from lazynet.execution._store import Arrays, Store, open_store
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TaskProgress",
     "as_run_folder",
     "assemble_shards",
+    "check_same_on_all_hosts",
     "open_store",
     "product_rate",
     "provenance",

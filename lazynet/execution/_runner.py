@@ -126,7 +126,9 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         lazynet.hosts.HostStopped: If another host stops or is lost.
     """
     check_flag("progress", progress)
-    _check_same_on_all_hosts(study, folder)
+    if several():
+        shard = None if folder is None or folder.shard is None else list(folder.shard)
+        check_same_on_all_hosts(study.kind, study.request(), shard=shard)
     limit = min(of_all(float("inf") if folder is None or folder.max_seconds is None else folder.max_seconds))
     deadline = time.monotonic() + limit
     with ExitStack() as stack:
@@ -208,14 +210,20 @@ def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
     return sorted(mine)
 
 
-def _check_same_on_all_hosts(study: Study, folder: RunFolder | None) -> None:
-    """Raise an error on every host if the hosts are given different studies."""
-    if not several():
-        return
-    shard = None if folder is None or folder.shard is None else list(folder.shard)
-    requests = of_all(json.loads(study.request()) | versions() | {"study": study.kind, "shard": shard})
-    for host, request in enumerate(requests):
-        different = difference(request, requests[0])
+def check_same_on_all_hosts(kind: str, request: str, **more: Any) -> None:
+    """Raise an error on every host if the hosts are given different studies.
+
+    Args:
+        kind: The kind of study.
+        request: The specification of the study as JSON.
+        **more: More settings that the hosts must share.
+
+    Raises:
+        ValueError: If a host differs from the first one.
+    """
+    requests = of_all(json.loads(request) | versions() | {"study": kind} | more)
+    for host, other in enumerate(requests):
+        different = difference(other, requests[0])
         if different:
             raise ValueError(f"All hosts must be given the same study, but host {host} has {different}.")
 

@@ -76,12 +76,12 @@ def infinite_width(
     >>> bool(result.complexity.sel(labels="random") > result.complexity.sel(labels="true"))
     True
     """
-    folder = as_run_folder(out)
     with together():
+        folder = as_run_folder(out)
         if folder is not None and is_first():
             folder.check()
-    settings = steps, snapshots, learning_rate, dtype, storage, tolerance
-    kernel = check_infinite_width(network, data, *settings)
+        settings = steps, snapshots, learning_rate, dtype, storage, tolerance
+        kernel = check_infinite_width(network, data, *settings)
     return run(InfiniteWidth(network, data, kernel, *settings), folder, progress)
 
 

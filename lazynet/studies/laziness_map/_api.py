@@ -141,26 +141,26 @@ def laziness_map(
     >>> bool(result.boundary[1] < result.boundary[0])
     True
     """
-    check_inputs(network, data)
-    scales = _checked_scales(network, output_scales)
-    for name, value, top in (("change", change, np.inf), ("fitted", fitted, 1.0)):
-        if not (isinstance(value, int | float) and 0 < value < top):
-            allowed = "positive and finite" if top == np.inf else "between 0 and 1"
-            raise ValueError(f"{name} must be {allowed}, got {value!r}.")
-    check_count("steps", steps)
-    ordered, members = check_widths(widths, network, None), check_seeds(seeds)
-    check_members_differ(network, ordered, members, data.x_train)
-    folder = as_run_folder(out)
     with together():
+        check_inputs(network, data)
+        scales = _checked_scales(network, output_scales)
+        for name, value, top in (("change", change, np.inf), ("fitted", fitted, 1.0)):
+            if not (isinstance(value, int | float) and 0 < value < top):
+                allowed = "positive and finite" if top == np.inf else "between 0 and 1"
+                raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+        check_count("steps", steps)
+        ordered, members = check_widths(widths, network, None), check_seeds(seeds)
+        check_members_differ(network, ordered, members, data.x_train)
+        folder = as_run_folder(out)
         if folder is not None and is_first():
             folder.check()
-    stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
-    if not stop.loss:
-        raise ValueError("y_train must contain nonzero targets, got only zeros.")
-    family = network if traits(network).starts_at_zero else Centered(network)
-    limit = np.inf if folder is None or folder.max_seconds is None else folder.max_seconds
-    setting = Setting(family, data, members, steps, stop, dtype, folder, time.monotonic() + limit, progress)
-    spec = setting.spec(ordered, scales)
+        stop = Stop(loss=fitted * 0.5 * float(np.sum(data.y_train**2)), gradient=NO_GRADIENT, plateau=STILL)
+        if not stop.loss:
+            raise ValueError("y_train must contain nonzero targets, got only zeros.")
+        family = network if traits(network).starts_at_zero else Centered(network)
+        limit = np.inf if folder is None or folder.max_seconds is None else folder.max_seconds
+        setting = Setting(family, data, members, steps, stop, dtype, folder, time.monotonic() + limit, progress)
+        spec = setting.spec(ordered, scales)
     with ExitStack() as stack:
         store = None
         with together():

@@ -87,21 +87,21 @@ def line_ensemble(
     >>> dict(result.kernel_mean.sizes)
     {'step': 5, 'place': 51}
     """
-    check_inputs(network, data)
-    inputs, coordinates = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
-    line = replace(data, x_test=inputs, y_test=np.zeros((len(coordinates), *data.y_train.shape[1:])))
-    training = make_training(steps, snapshots=snapshots, dtype=dtype)
-    spec = make_spec(network, line, widths, seeds, training, learning_rate)
-    if len(spec.seeds) < 2:
-        raise ValueError(
-            f"seeds must specify at least two seeds, got {len(spec.seeds)}. With a single seed, the standard deviation "
-            "over seeds is undefined."
-        )
-    folder = as_run_folder(out)
     with together():
+        check_inputs(network, data)
+        inputs, coordinates = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
+        line = replace(data, x_test=inputs, y_test=np.zeros((len(coordinates), *data.y_train.shape[1:])))
+        training = make_training(steps, snapshots=snapshots, dtype=dtype)
+        spec = make_spec(network, line, widths, seeds, training, learning_rate)
+        if len(spec.seeds) < 2:
+            raise ValueError(
+                f"seeds must specify at least two seeds, got {len(spec.seeds)}. With a single seed, the standard "
+                "deviation over seeds is undefined."
+            )
+        folder = as_run_folder(out)
         if folder is not None and is_first():
             folder.check()
-    check_memory_of(spec)
+        check_memory_of(spec)
     return run(LineEnsemble(spec, np.asarray(ends, np.float64), coordinates), folder, progress)
 
 

@@ -100,24 +100,24 @@ def mode_residuals(
     >>> int(table.last_step_held.sel(mode=1))
     50
     """
-    check_number("tolerance", tolerance, positive=True)
-    check_inputs(network, data)
-    training_set = replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
-    training = make_training(steps, snapshots=snapshots, dtype=dtype)
-    spec = make_spec(network, training_set, widths, seeds, training, learning_rate)
-    if kernel is None and analytic_kernel(network) is None:
-        raise ValueError("kernel must be given for a network without an analytic kernel, got None.")
-    if kernel is not None:
-        kernel = kernel if isinstance(kernel, Spectrum) else spectrum(check_kernel(kernel, "kernel"))
-        check_not_negative(kernel.values, "kernel")
-        if len(kernel.values) != data.n_train:
-            size = len(kernel.values)
-            raise ValueError(f"kernel must have shape ({data.n_train}, {data.n_train}), got ({size}, {size}).")
-    folder = as_run_folder(out)
     with together():
+        check_number("tolerance", tolerance, positive=True)
+        check_inputs(network, data)
+        training_set = replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
+        training = make_training(steps, snapshots=snapshots, dtype=dtype)
+        spec = make_spec(network, training_set, widths, seeds, training, learning_rate)
+        if kernel is None and analytic_kernel(network) is None:
+            raise ValueError("kernel must be given for a network without an analytic kernel, got None.")
+        if kernel is not None:
+            kernel = kernel if isinstance(kernel, Spectrum) else spectrum(check_kernel(kernel, "kernel"))
+            check_not_negative(kernel.values, "kernel")
+            if len(kernel.values) != data.n_train:
+                size = len(kernel.values)
+                raise ValueError(f"kernel must have shape ({data.n_train}, {data.n_train}), got ({size}, {size}).")
+        folder = as_run_folder(out)
         if folder is not None and is_first():
             folder.check()
-    check_memory_of(spec)
+        check_memory_of(spec)
     return run_study(ModeResiduals(spec, kernel, float(tolerance)), folder, progress)
 
 

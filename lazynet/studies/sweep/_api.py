@@ -94,20 +94,20 @@ def sweep(
     >>> dict(result.train_loss.sizes)
     {'width': 2, 'seed': 2, 'step': 11}
     """
-    training = make_training(
-        steps,
-        loss=loss,
-        optimizer=optimizer,
-        batch_size=batch_size,
-        snapshots=snapshots,
-        stop=stop,
-        measure=measure,
-        dtype=dtype,
-    )
-    spec = make_spec(network, data, widths, seeds, training, learning_rate, axes)
-    folder = as_run_folder(out)
     with together():
+        training = make_training(
+            steps,
+            loss=loss,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            snapshots=snapshots,
+            stop=stop,
+            measure=measure,
+            dtype=dtype,
+        )
+        spec = make_spec(network, data, widths, seeds, training, learning_rate, axes)
+        folder = as_run_folder(out)
         if folder is not None and is_first():
             folder.check()
-    check_memory_of(spec)
+        check_memory_of(spec)
     return run(SweepStudy(spec), folder, progress)

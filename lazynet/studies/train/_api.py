@@ -9,6 +9,7 @@ from jax import Array
 
 from lazynet.arguments import check_key
 from lazynet.data import Dataset
+from lazynet.execution import check_same_on_all_hosts
 from lazynet.experiment import (
     Measure,
     MemberStatus,
@@ -17,6 +18,7 @@ from lazynet.experiment import (
     check_inputs,
     check_memory_of_kernels,
     default_learning_rate,
+    fingerprint,
     make_training,
     network_variables,
     outcome,
@@ -24,6 +26,7 @@ from lazynet.experiment import (
     sweep_settings,
     train_members,
 )
+from lazynet.hosts import several, together, working
 from lazynet.losses import Loss
 from lazynet.measures import label_result
 from lazynet.networks import GivenNetwork, Network, Scale, at_width, check_params, with_start
@@ -130,13 +133,23 @@ def _trained(network: Network, data: Dataset, key: Array, training: Training, le
     """Train a network after checking that it can be trained and measured with these settings."""
     import xarray
 
-    check_inputs(network, data)
-    training.check(network, data, learning_rate)
-    check_memory_of_kernels(network, data, training)
-    if learning_rate is None:
-        learning_rate = default_learning_rate(network, data, key)
-    rate = at_width(learning_rate, network.width)
-    trained = train_members(network, data, [key], training, rate, share_inputs(network, data, training, by_span=False))
+    with together():
+        check_inputs(network, data)
+        training.check(network, data, learning_rate)
+        check_memory_of_kernels(network, data, training)
+        if learning_rate is None:
+            learning_rate = default_learning_rate(network, data, key)
+        rate = at_width(learning_rate, network.width)
+        shared = share_inputs(network, data, training, by_span=False)
+    settings = sweep_settings(network, data, training) | {"width": network.width, "learning_rate": rate}
+    if several():
+        start = {
+            "data": fingerprint(data.x_train, data.y_train, data.x_test, data.y_test),
+            "key": np.asarray(jax.random.key_data(key)).tolist(),
+        }
+        check_same_on_all_hosts("train", as_json(settings | start))
+    with working():
+        trained = train_members(network, data, [key], training, rate, shared)
     measured, diverged_at = network_variables(network, data, trained, training)
     table: dict[str, tuple[Any, np.ndarray]] = {}
     for name, values in measured.items():
@@ -144,7 +157,6 @@ def _trained(network: Network, data: Dataset, key: Array, training: Training, le
     for name in ("train_prediction", "test_prediction"):
         values = trained.records[name][0]
         table[name] = (("step", name.replace("prediction", "example"), "output")[: values.ndim], values)
-    settings = sweep_settings(network, data, training) | {"width": network.width, "learning_rate": rate}
     status, stopped = outcome(diverged_at, trained.stopped_at, training.steps)
     table["stopped_step"] = ((), stopped[0])
     result = xarray.Dataset(table, coords={"step": training.snapshot_steps}, attrs={"settings": as_json(settings)})
