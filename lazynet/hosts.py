@@ -248,7 +248,10 @@ class _Group:
     def leave(self) -> None:
         """Tell the other hosts that this process ends."""
         self._end.set()
-        self._thread.join(GRACE)
+        # If the thread is ending the process, it does so now.
+        self._thread.join(LEAVING + GRACE)
+        if not several():
+            return
         # The uncaught exception, if there is one.
         error = getattr(sys, "last_value", None)
         if isinstance(error, BaseException):
@@ -279,7 +282,7 @@ class _Group:
         """Give signs of life and hear those of the other hosts, until the process ends."""
         heard: dict[int, tuple[str, float]] = {}
         since = float("inf")
-        while not self._end.is_set():
+        while several() and not self._end.is_set():
             self._publish()
             self.reason = self.reason or self._hear(heard)
             if self.reason:
@@ -356,6 +359,5 @@ def _state_key(host: int | str) -> str:
 @atexit.register
 def _leave() -> None:
     # JAX leaves the other hosts in a later step, so it can still be told.
-    if several():
-        with suppress(jax.errors.JaxRuntimeError):
-            _group().leave()
+    if several() or _group.cache_info().currsize:
+        _group().leave()

@@ -17,7 +17,6 @@ from on_devices import IN_PROCESSES, sweep
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet import hosts
 from lazynet.experiment import _devices as devices
 from lazynet.experiment import _members as members
 from lazynet.experiment import make_training, share_inputs
@@ -193,9 +192,3 @@ def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     assert shapes == dict.fromkeys(jax.devices(), (1, 64 if seeds == 2 else 32, 64))
     assert stepper == HiddenStepper(network, Units(None if seeds == 2 else layout.mesh))
     assert caplog.text.count("Finished XLA compilation of jit(_advance)") == 1
-
-
-def test_a_single_host_agrees_with_itself():
-    assert hosts.agreed({"α": 1}) == {"α": 1}
-    assert hosts.of_all(7) == [7]
-    assert hosts.is_first()
