@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from functools import lru_cache, update_wrapper, wraps
+from threading import Lock
 from typing import Any, TypeVar
 
 import jax
@@ -29,20 +30,23 @@ PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")
 GENERATOR = "threefry2x32"
 # JAX's per-thread settings on which programs depend.
 CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device", "jax_threefry_partitionable")
-# Number of programs to keep for functions that are retraced.
+# Number of programs to keep. The least recently used ones are freed first. A program takes 2 to 4 MB, and each width of
+# a sweep uses six to eight.
 KEPT = 64
 
 Returned = TypeVar("Returned")
 
-_functions: list["Compiled"] = []
+# Programs by their lowered text and, for functions that are not retraced, jitted functions by their static arguments.
+# The most recently used ones are last.
 _programs: OrderedDict[Any, Any] = OrderedDict()
+_lock = Lock()
 # The user's functions that have been registered with the package, so that every call may use them.
 _registered: list[Callable[..., Any]] = []
 _scope: ContextVar[dict["Compiled", "_Traced"] | None] = ContextVar("scope", default=None)
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile a function with `jax.jit` and register it, so that `release` can free its programs.
+    """Compile a function with `jax.jit`, so that its programs can be freed.
 
     Args:
         function: Function to compile; omitted if the decorator is used with options.
@@ -53,18 +57,14 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """
     if function is None:
         return lambda function: compiled(function, **options)
-    made = Compiled(function, options)
-    _functions.append(made)
-    return made
+    return Compiled(function, options)
 
 
 def release() -> None:
     """Free the programs of all functions compiled with `compiled`; the programs of other functions are kept."""
-    for function in _functions:
-        function.clear_cache()
     for traced in (_scope.get() or {}).values():
         traced.programs.clear()
-    _programs.clear()
+    _free(0)
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,51 +166,94 @@ class Compiled:
     """A function compiled with `jax.jit`, which is retraced in each scope of `entry`."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        """Compile the function; programs are made on demand."""
+        """Keep the function; programs are made on demand."""
         self.function, self.options = function, options
-        self._jitted: Any = jax.jit(function, **options)
+        self.signature = inspect.signature(function)
+        names = options.get("static_argnames", ())
+        self.static = {names} if isinstance(names, str) else set(names)
+        self._positions = [(name, i) for i, name in enumerate(self.signature.parameters) if name in self.static]
         update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        return self._current()(*args, **kwargs)
+        current = self._current(args, kwargs)
+        before = current._cache_size()
+        result = current(*args, **kwargs)
+        if current._cache_size() > before:
+            _free(KEPT)
+        return result
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """Lower the function for the given arguments, as a function compiled with `jax.jit` does."""
-        return self._current().lower(*args, **kwargs)
+        return self._current(args, kwargs).lower(*args, **kwargs)
 
-    def clear_cache(self) -> None:
-        """Free the programs."""
-        self._jitted.clear_cache()
+    def jitted(self) -> Any:
+        """Compile the function anew.
+
+        JAX looks up traces by the identity of the function, so the function is wrapped.
+        """
+
+        def again(*args: Any, **kwargs: Any) -> Any:
+            return self.function(*args, **kwargs)
+
+        again.__signature__ = self.signature  # type: ignore[attr-defined]
+        again.__name__ = self.function.__name__
+        return jax.jit(again, **self.options)
 
     def _cache_size(self) -> int:
-        return self._jitted._cache_size()
+        return sum(program._cache_size() for (first, *_), program in _programs.items() if first is self)
 
-    def _current(self) -> Any:
+    def _current(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the function that JAX has compiled for these static arguments, or the one of the current scope."""
         scope = _scope.get()
-        if scope is None:
-            return self._jitted
-        if self not in scope:
-            scope[self] = _Traced(self)
-        return scope[self]
+        if scope is not None:
+            if self not in scope:
+                scope[self] = _Traced(self)
+            return scope[self]
+        static = [(name, args[i] if i < len(args) else kwargs.get(name)) for name, i in self._positions]
+        return _kept((self, *static), self.jitted)
+
+
+def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Return the program of a key, which is made if it is not kept."""
+    with _lock:
+        program = _programs.get(key)
+    if program is None:
+        program = make()
+    with _lock:
+        _programs[key] = program
+        _programs.move_to_end(key)
+    return program
+
+
+def _free(most: int) -> None:
+    """Free the least recently used programs until at most `most` are left."""
+    with _lock:
+        left = sum(map(_count, _programs.values()))
+        while left > most and _programs:
+            _, program = _programs.popitem(last=False)
+            left -= _count(program)
+            if not isinstance(program, jax.stages.Compiled):
+                program.clear_cache()
+
+
+def _count(program: Any) -> int:
+    """Return the number of programs in a kept program or jitted function."""
+    return 1 if isinstance(program, jax.stages.Compiled) else max(1, program._cache_size())
 
 
 class _Traced:
     """A compiled function as it is traced within one scope."""
 
     def __init__(self, made: Compiled) -> None:
-        """Wrap the function again, because JAX looks up traces by the identity of the function."""
+        """Compile the function anew, because it may read something that has changed."""
         self.programs: dict[Any, Any] = {}
-        self._signature = inspect.signature(made.function)
-        names = made.options.get("static_argnames", ())
-        self._static = {names} if isinstance(names, str) else set(names)
+        self._signature, self._static = made.signature, made.static
+        self._jitted = made.jitted()
 
-        def again(*args: Any, **kwargs: Any) -> Any:
-            return made.function(*args, **kwargs)
-
-        again.__signature__ = self._signature  # type: ignore[attr-defined]
-        again.__name__ = made.function.__name__
-        self._jitted = jax.jit(again, **made.options)
+    def _cache_size(self) -> int:
+        """Return 0: the programs are kept by their text."""
+        return 0
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """Lower the function for the given arguments."""
@@ -246,13 +289,9 @@ def program_of(lowered: Any, kinds: Any = ()) -> Any:
     if "callback" in text or getattr(lowered._lowering, "const_args", True):
         return lowered.compile()
     digest = hashlib.sha256(text.encode()).hexdigest()
-    key = digest, lowered.in_tree, lowered.out_tree, kinds, _context()
-    if key not in _programs:
-        _programs[key] = lowered.compile()
-    _programs.move_to_end(key)
-    while len(_programs) > KEPT:
-        _programs.popitem(last=False)
-    return _programs[key]
+    program = _kept((digest, lowered.in_tree, lowered.out_tree, kinds, _context()), lowered.compile)
+    _free(KEPT)
+    return program
 
 
 def _context() -> tuple[Any, ...]:

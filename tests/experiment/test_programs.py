@@ -79,3 +79,42 @@ def test_a_released_function_is_compiled_again():
     programs.release()
     assert doubled._cache_size() == 0
     assert float(doubled(jnp.ones(()))) == 2
+
+
+@pytest.mark.slow
+def test_the_least_recently_used_programs_are_freed():
+    """Static arguments, such as networks with other scales, would otherwise add programs for ever."""
+    traces = []
+
+    @programs.compiled(static_argnames="factor")
+    def scaled(x, factor):
+        traces.append(factor)
+        return factor * x
+
+    programs.release()
+    for factor in range(programs.KEPT + 3):
+        scaled(jnp.ones(2), factor)
+        # A program that is used again stays.
+        assert float(scaled(jnp.ones(2), 0)[0]) == 0
+    assert scaled._cache_size() == programs.KEPT
+    assert traces == list(range(programs.KEPT + 3))
+    scaled(jnp.ones(2), programs.KEPT + 2)
+    assert len(traces) == programs.KEPT + 3
+    scaled(jnp.ones(2), factor=1)
+    assert traces[-1] == 1
+    programs.release()
+    assert scaled._cache_size() == 0
+
+
+def test_shapes_beyond_the_limit_free_programs():
+    @programs.compiled
+    def doubled(x):
+        return 2 * x
+
+    programs.release()
+    for n in range(1, 4):
+        doubled(jnp.ones(n))
+    assert doubled._cache_size() == 3
+    programs._free(2)
+    assert doubled._cache_size() == 0
+    assert float(doubled(jnp.ones(()))) == 2
