@@ -2,12 +2,13 @@
 
 from lazynet.dynamics._ensemble import Ensemble, kernel_ensemble
 from lazynet.dynamics._laws import linearized_displacement
-from lazynet.dynamics._modes import check_not_negative
+from lazynet.dynamics._modes import EXACT, check_not_negative
 from lazynet.dynamics._prediction import check_learning_rate, kernel_descent, kernel_flow
 from lazynet.dynamics._regression import kernel_regression
 from lazynet.dynamics._trajectory import Trajectory
 
 __all__ = [
+    "EXACT",
     "Ensemble",
     "Trajectory",
     "check_learning_rate",

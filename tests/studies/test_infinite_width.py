@@ -50,7 +50,7 @@ def test_losses_errors_and_complexity(dtype, classes):
 def test_the_folder_of_a_study(tmp_path, data):
     result = lz.infinite_width(lz.TwoLayer(width=2), data, steps=50, out=tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["cells", "lock", "result.nc", "settings.json"]
+    assert names == ["cells", "finished.json", "lock", "result.nc", "settings.json"]
     content = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert (content["kind"], content["cells"]) == ("infinite_width", ["complexity", "predictions"])
     with xr.open_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf") as back:
@@ -165,3 +165,17 @@ def test_a_rate_above_the_stability_limit_is_told_and_overflowed_predictions_hav
     assert np.isnan(last.train_error).all()
     assert np.isnan(last.test_error)
     assert np.isfinite(result.train_error.isel(step=1)).all()
+
+
+@pytest.mark.slow
+def test_a_rate_above_the_stability_limit_on_many_examples_has_no_predictions():
+    """Krylov methods, which are used for more than 1000 examples, cannot follow divergence."""
+    data = lz.load_dataset("digits", classes=((0, 2, 4, 6, 8), (1, 3, 5, 7, 9)), n_train=1001, n_test=5)
+    network = lz.TwoLayer(width=2)
+    with pytest.warns(UserWarning, match=r"^learning_rate is .*, above 2 / lambda_max = .* predictions are NaN"):
+        result = lz.infinite_width(network, data, steps=10, learning_rate=1.0, snapshots=3)
+    for name in ("train_loss", "train_error", "test_loss", "test_error"):
+        assert np.isfinite(result[name].sel(step=0)).all()
+        assert np.isnan(result[name].isel(step=slice(1, None))).all()
+    assert np.isfinite(result.complexity).all()
+    assert np.isnan(result.attrs["resolved_loss"])

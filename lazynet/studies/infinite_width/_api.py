@@ -68,7 +68,8 @@ def infinite_width(
         TimeoutError: If the time limit of `out` expires before a cell starts; the prediction can be resumed.
 
     Warns:
-        UserWarning: If the kernel is singular, or if a tolerance cannot be reached.
+        UserWarning: If the kernel is singular, if a tolerance cannot be reached, or if kernel descent diverges because
+            `learning_rate` is above 2 / lambda_max. With more than 1000 examples, diverging predictions are NaN.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=64, n_test=20)

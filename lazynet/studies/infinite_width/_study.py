@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lazynet.data import Dataset, label_noise
-from lazynet.dynamics import kernel_descent
+from lazynet.dynamics import EXACT, kernel_descent
 from lazynet.execution import Arrays, Output, Task, TaskProgress, provenance, result_files
 from lazynet.experiment import DIVERGENCE, CellCheckpoint, as_json, fingerprint, limit_settings
-from lazynet.kernels import CrossOperator, KernelOperator, kernel_operator, largest_eigenvalue, solve
+from lazynet.kernels import CrossOperator, Error, KernelOperator, kernel_operator, largest_eigenvalue, solve
 from lazynet.measures import label_result, zero_one_error
 from lazynet.networks import Network
 from lazynet.training._keys import noise_key
@@ -65,8 +65,8 @@ class InfiniteWidth:
         return as_json(self._settings() | {"tolerance": self.tolerance, "data": fingerprint(*arrays)})
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the stored record or, if there is none, a new record with the settings and the current time."""
-        return stored or {"settings": json.loads(as_json(self._settings())), "begun": time.time()}
+        """Return the settings and the time at which the study was started."""
+        return {"settings": json.loads(as_json(self._settings())), "begun": stored.get("begun", time.time())}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
         """Return the two tasks, which belong to the same group because they share the kernel."""
@@ -130,25 +130,39 @@ class InfiniteWidth:
         lambda_max = largest_eigenvalue(k)
         eta = 1 / lambda_max if self.learning_rate is None else self.learning_rate
         steps = np.unique(np.concatenate([[0], np.geomspace(1, self.steps, self.snapshots).round()])).astype(np.int64)
-        path = kernel_descent(
-            k,
-            y,
-            learning_rate=eta,
-            steps=steps,
-            k_test=CrossOperator(self.kernel, data.x_test, data.x_train, self.dtype) if data.n_test else None,
-            tolerance=self.tolerance,
-            progress=lambda products, error: progress.stage("predictions", float(products)),
-        )
+        if eta > 2 / lambda_max and data.n_train > EXACT:
+            train, test, error = (
+                _unknown(steps, y.shape),
+                _unknown(steps, (data.n_test, y.shape[1])),
+                Error(np.nan, np.nan),
+            )
+        else:
+            path = kernel_descent(
+                k,
+                y,
+                learning_rate=eta,
+                steps=steps,
+                k_test=CrossOperator(self.kernel, data.x_test, data.x_train, self.dtype) if data.n_test else None,
+                tolerance=self.tolerance,
+                progress=lambda products, error: progress.stage("predictions", float(products)),
+            )
+            train, test, error = path.train, path.test, path.error
         return {
-            **_scores(data, self._random, path.train, path.test, steps),
+            **_scores(data, self._random, train, test if data.n_test else None, steps),
             "step": steps,
             "lambda_max": np.asarray(lambda_max),
             "learning_rate": np.asarray(eta),
-            "prediction_error": np.array(list(path.error)),
+            "prediction_error": np.array(list(error)),
             # The error is relative to the combined norm of the true and random labels.
-            "resolved_loss": np.asarray(0.5 * path.error.total**2 * np.sum(y**2)),
+            "resolved_loss": np.asarray(0.5 * error.total**2 * np.sum(y**2)),
             "storage": np.asarray(k.storage),
         }
+
+
+def _unknown(steps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return predictions that are zero at step 0 and NaN at all later steps."""
+    later = (steps > 0).reshape(-1, *(1 for _ in shape))
+    return np.where(later, np.nan, np.zeros((len(steps), *shape)))
 
 
 @DIVERGENCE
@@ -193,8 +207,10 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
         warnings.warn("The kernel is singular to working precision, so the complexity is NaN.", stacklevel=2)
     rate, limit = float(predictions["learning_rate"]), 2 / float(predictions["lambda_max"])
     if rate > limit:
+        unknown = f" With more than {EXACT} examples, its predictions are NaN."
         warnings.warn(
-            f"learning_rate is {rate:.6g}, above 2 / lambda_max = {limit:.6g}, so kernel descent diverges.",
+            f"learning_rate is {rate:.6g}, above 2 / lambda_max = {limit:.6g}, so kernel descent diverges."
+            + unknown * (record["settings"]["n_train"] > EXACT),
             stacklevel=2,
         )
     dims = {"train": ("labels", "step"), "test": ("step",)}
