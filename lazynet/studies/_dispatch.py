@@ -8,6 +8,7 @@ from typing import Any
 from lazynet.arguments import check_path
 from lazynet.execution import Output, assemble_shards
 from lazynet.measures import check_schema
+from lazynet.studies._pieces import arranged
 from lazynet.studies.sweep import Verdict
 from lazynet.typing import Figure, Result
 
@@ -18,6 +19,13 @@ FIGURES = {
     "laziness_map": ("lazynet.studies.laziness_map._figure", "plot_laziness"),
     "line_ensemble": ("lazynet.studies.line_ensemble._figure", "plot_line"),
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
+}
+# The coordinates that results of each kind have, apart from sweeps, which put themselves in order.
+COORDINATES = {
+    "infinite_width": ("labels", "step"),
+    "laziness_map": ("width", "output_scale", "seed"),
+    "line_ensemble": ("width", "seed", "step", "place"),
+    "mode_residuals": ("step", "mode"),
 }
 VERDICTS = {"sweep": ("lazynet.studies.sweep._verdict", "verify_sweep")}
 OUTPUTS = {
@@ -110,7 +118,11 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         return draw(result, verdict)
     if verdict is not None:
         raise ValueError(f"verdict must be None for a result of kind {kind}, got {type(verdict).__name__}.")
-    return draw(result)
+    names = COORDINATES[kind]
+    # Modes of a single run have neither width nor seed.
+    if kind == "mode_residuals" and {"width", "seed"} & {*result.coords, *result.dims}:
+        names = "width", "seed", *names
+    return draw(arranged(result, kind, names))
 
 
 def merge_shards(out: str | Path) -> Result:

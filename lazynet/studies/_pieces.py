@@ -1,0 +1,45 @@
+"""Results that were selected, joined or reordered with xarray, brought into the order in which studies produce them."""
+
+import numpy as np
+
+from lazynet.measures import catalog
+from lazynet.typing import Result
+
+
+def arranged(result: Result, kind: str, dims: tuple[str, ...]) -> Result:
+    """Return a result whose dimensions, coordinates and variables are in the order in which the study produces them.
+
+    Args:
+        result: Result of a study, possibly selected or combined with xarray.
+        kind: Kind of the result.
+        dims: Names of the coordinates that the result must have.
+
+    Raises:
+        ValueError: If a coordinate is missing or has duplicate values, or if a variable depends on a dimension on which
+            it never depends in a study.
+    """
+    quantities = {name: quantity for name, quantity in catalog(kind).items() if name in result.variables}
+    for name in dims:
+        if name not in result.coords:
+            raise ValueError(f"result must have the coordinates {', '.join(dims)}, got a result without {name}.")
+        if name not in result.dims:
+            lacking = [
+                variable for variable, quantity in quantities.items() if name in quantity.dims and variable != name
+            ]
+            result = result.drop_vars([*lacking, name]).merge(result[lacking].expand_dims(name))
+        values = result[name].values
+        if len(np.unique(values)) < len(values):
+            raise ValueError(f"result must contain each {name} only once, got {values.tolist()}.")
+        if values.dtype.kind in "iuf" and (np.diff(values) < 0).any():
+            result = result.sortby(name)
+    for name, quantity in quantities.items():
+        variable = result[name]
+        # Joining results repeats a variable along the dimension that joins them.
+        for dim in set(variable.dims) - set(quantity.dims):
+            first = variable.isel({dim: 0}, drop=True)
+            if not variable.equals(first.broadcast_like(variable).transpose(*variable.dims)):
+                raise ValueError(f"{name} must have the dimensions {quantity.dims}, got {variable.dims}.")
+            variable = first
+        order = tuple(dim for dim in quantity.dims if dim in variable.dims)
+        result = result.drop_vars(name).assign({name: variable.transpose(*order)})
+    return result
