@@ -6,9 +6,12 @@ import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 
+# Environment variables that change how the numbers of a program are rounded.
+ROUNDING = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazynet")
 
 
@@ -18,7 +21,12 @@ def versions() -> dict[str, str]:
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 
-def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
+def environment() -> str:
+    """Return the environment variables in `ROUNDING` that are set, as NAME=value pairs separated by spaces."""
+    return " ".join(f"{name}={os.environ[name]}" for name in ROUNDING if os.environ.get(name))
+
+
+def provenance(settings: str, dtype: str, begun: float) -> dict[str, Any]:
     """Return the provenance of a result.
 
     Args:
@@ -27,11 +35,14 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, str]:
         begun: Time at which the study started, in seconds since the epoch.
 
     Returns:
-        Versions, device, dtype, precision, git revision, start time (UTC) and settings, as netCDF attributes.
+        Versions, device, environment variables, dtype, precision, git revision, start time (UTC) and settings, as
+        netCDF attributes.
     """
     return {
         **versions(),
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "devices": jax.device_count(),
+        "environment": environment(),
         "dtype": dtype,
         "precision": "highest",
         "git_revision": _git_revision(),

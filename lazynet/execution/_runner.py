@@ -182,6 +182,8 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
         raise ValueError(f"out must be a folder that contains a study, got {str(out)!r}.")
     output = output_of(kind)
     with finished_store(out) as store:
+        if not store.keys:
+            raise ValueError(f"out must be a folder that contains a study, got {str(out)!r}, whose study has no cells.")
         cells = {key: store.read(key) for key in store.keys}
         missing = [number for number, cell in enumerate(cells.values(), start=1) if cell is None]
         if missing:

@@ -7,6 +7,8 @@ import json
 import shutil
 import time
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -17,11 +19,13 @@ import numpy as np
 from lazynet.execution._checkpoint import CellCheckpoint
 from lazynet.execution._files import write_file
 from lazynet.execution._folder import RunFolder
-from lazynet.execution._provenance import versions
+from lazynet.execution._provenance import environment, versions
 
 # A cell's arrays, keyed by name.
 Arrays = dict[str, np.ndarray]
-LOCK = "lock"
+LOCK, RESULT = "lock", "result.nc"
+# The hashes of the study and of its result files, written once they are complete.
+FINISHED = "finished.json"
 # Number of attempts to acquire a lock, and seconds between attempts.
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
@@ -37,7 +41,7 @@ class Status(NamedTuple):
         damaged: Number of stored cells that have an incorrect checksum and will be recomputed.
         cells: Total number of cells.
         running: Whether a process is using the study.
-        result: Whether result.nc exists.
+        result: Whether result.nc is intact and belongs to this study.
     """
 
     finished: int
@@ -87,8 +91,9 @@ class Store:
 
     @property
     def _study(self) -> str:
-        """The hash of the study's settings and of its division into packs, which every cell carries."""
-        return _hash({"kind": self.kind, "request": self.content.get("request"), "packs": self.record.get("packs")})
+        """The hash of the study's settings, of its record and of its cells' keys, which every cell carries."""
+        request = self.content.get("request")
+        return _hash({"kind": self.kind, "request": request, "record": _lasting(self.record), "cells": self.keys})
 
     @property
     def kind(self) -> str:
@@ -131,6 +136,7 @@ class Store:
                 "cells": keys,
                 "request": self._request,
                 "versions": versions(),
+                "environment": environment(),
             }
             text = json.dumps({**content, "hash": _hash(content)}, indent=1) + "\n"
             # All shards use the packs chosen by the first shard.
@@ -143,12 +149,32 @@ class Store:
                 f"{str(self.path)!r} was created with a different jax.random generator, so its members have different "
                 "random keys."
             )
+        # Machines may divide the same study into different packs.
+        if _hash(_lasting(self.record, "packs")) != _hash(_lasting(record, "packs")):
+            raise self._modified()
+        self.check_cells()
         if self.content["versions"] != versions():
             warnings.warn(
                 f"{str(self.path)!r} was created with different package versions, so results may differ slightly.",
                 stacklevel=3,
             )
+        if self.content.get("environment", "") != environment():
+            warnings.warn(
+                f"{str(self.path)!r} was created with different environment variables, "
+                f"{self.content.get('environment', '')!r} instead of {environment()!r}, so results may differ "
+                "slightly.",
+                stacklevel=3,
+            )
         return self.record
+
+    def check_cells(self) -> None:
+        """Raise an error if cells are stored, but none of them was computed with these settings."""
+        studies = [study for study in map(_study_of, self._files.values()) if study is not None]
+        if studies and self._study not in studies:
+            raise self._modified()
+
+    def _modified(self) -> ValueError:
+        return ValueError(f"{str(self._file)!r} is damaged or has been modified; use a different folder.")
 
     def check(self) -> None:
         """Raise an error if the folder contains a different study."""
@@ -231,6 +257,8 @@ class Store:
         self._check_same_folder()
         for name, content in files.items():
             write_file(self.path / name, content)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        write_file(self.path / FINISHED, json.dumps({"study": self._study, "files": digests}).encode())
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
@@ -241,18 +269,62 @@ class Store:
         """
         keys = self.keys
         stored = [self.read(key) is not None for key in self._files if key in keys]
-        result = (self.path / "result.nc").exists()
-        return Status(sum(stored), len(stored) - sum(stored), len(keys), _is_locked(self.path / LOCK), result)
+        return Status(sum(stored), len(stored) - sum(stored), len(keys), _is_locked(self.path / LOCK), self._finished())
+
+    def _finished(self) -> bool:
+        """Return whether result.nc is the file that `finish` wrote for this study."""
+        result, finished = self.path / RESULT, self.path / FINISHED
+        if not (result.is_file() and finished.is_file()):
+            return False
+        try:
+            content = json.loads(finished.read_bytes())
+            study, digest = content["study"], content["files"][RESULT]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        return bool(study == self._study and digest == hashlib.sha256(result.read_bytes()).hexdigest())
 
     def _read(self) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads(self._file.read_text())
-            intact = content.pop("hash") == _hash(content)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            intact = content.pop("hash") == _hash(content) and _is_study(content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             intact = False
         if not intact:
-            raise ValueError(f"{str(self._file)!r} is damaged or has been modified; use a different folder.")
+            raise self._modified()
         return content
+
+
+def _is_study(content: dict[str, Any]) -> bool:
+    """Return whether the contents of settings.json have the form in which `Store.begin` writes them."""
+    forms = {"kind": str, "record": dict, "cells": list, "request": dict, "versions": dict}
+    begun = content["record"].get("begun", 0.0)
+    return (
+        all(isinstance(content[name], form) for name, form in forms.items())
+        and all(isinstance(key, str) for key in content["cells"])
+        # The latest time that Python can represent.
+        and isinstance(begun, int | float)
+        and 0 <= begun < 2.5e11
+    )
+
+
+def _lasting(record: dict[str, Any], *further: str) -> dict[str, Any]:
+    """Return a record without its start time and further entries."""
+    return {name: value for name, value in record.items() if name not in ("begun", *further)}
+
+
+def _study_of(file: Path) -> str | None:
+    """Return the hash of the study to which a cell's file belongs, or None if the file cannot be read."""
+    arrays = _loaded(file.read_bytes(), ("study",))
+    return None if arrays is None else str(arrays["study"])
+
+
+def _loaded(content: bytes, names: tuple[str, ...] = ()) -> Arrays | None:
+    """Return the arrays of these names, or all arrays, or None if the file is damaged or contains something else."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names or arrays.files}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -269,10 +341,12 @@ def read_arrays(file: Path, study: str) -> Arrays | None:
     content, (key, _, digest) = file.read_bytes(), file.stem.rpartition("-")
     if hashlib.sha256(content).hexdigest() != digest:
         return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        if str(arrays["key"]) != key or "study" not in arrays or str(arrays["study"]) != study:
-            return None
-        return {name: arrays[name] for name in arrays.files if name not in ("key", "study")}
+    arrays = _loaded(content)
+    if arrays is None or not {"key", "study"} <= arrays.keys():
+        return None
+    if (str(arrays.pop("key")), str(arrays.pop("study"))) != (key, study):
+        return None
+    return arrays
 
 
 def difference(other: dict[str, Any], own: dict[str, Any]) -> str:
@@ -352,6 +426,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     with _locked(Path(out) / LOCK):
         store = Store(out)
         store.hold()
+        store.check_cells()
         yield store
 
 

@@ -15,11 +15,24 @@ from lazynet.typing import DataArray
 def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
     """Return the learning rates at each point in the study, keyed by width.
 
-    The rates are read from the stored record. If the record is empty, they are computed.
+    Default rates are read from the stored record. If the record is empty or belongs to another study, they are
+    computed.
     """
-    if stored:
+    before = _stored_rates(stored)
+    if [list(rates) for rates in before] != [list(spec.widths)] * len(spec.points):
+        before = []
+    return [
+        before[i] if before and point.learning_rate is None else references.rates(point, spec.widths)
+        for i, point in enumerate(spec.points)
+    ]
+
+
+def _stored_rates(stored: dict[str, Any]) -> list[dict[int, float]]:
+    """Return the rates in a record, or an empty list if it contains none."""
+    try:
         return Record.from_json(stored).rates
-    return [references.rates(point, spec.widths) for point in spec.points]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
 
 
 def pack_task(

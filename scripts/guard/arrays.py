@@ -10,7 +10,7 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 # Attributes that differ from run to run or from release to release, and descriptions of variables.
-SKIPPED_ATTRIBUTES = ("device", "git_revision", "long_name", "start_time")
+SKIPPED_ATTRIBUTES = ("device", "devices", "environment", "git_revision", "long_name", "start_time")
 SKIPPED_SUFFIX = "_version"
 
 

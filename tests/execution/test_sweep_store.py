@@ -34,14 +34,14 @@ def test_a_run_folder(tmp_path):
     out = tmp_path / "deep" / "run"
     result = lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], [0, 3], 5, axes={"label_noise": [0.25]}, out=out)
     files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.suffix != ".npz")
-    assert files == ["cells", "lock", "result.nc", "settings.json", "verdict.json"]
+    assert files == ["cells", "finished.json", "lock", "result.nc", "settings.json", "verdict.json"]
     assert [path.name for path in out.parent.iterdir()] == ["run"]
     assert (out / "result.nc").stat().st_mode & 0o777 == 0o644
     with xr.open_dataset(out / "result.nc", engine="h5netcdf") as back:
         xr.testing.assert_equal(back.load(), result)
     assert json.loads((out / "verdict.json").read_text()) == json.loads(lz.verify(result).to_json())
     content = json.loads((out / "settings.json").read_text())
-    assert set(content) == {"kind", "record", "cells", "request", "versions", "hash"}
+    assert set(content) == {"kind", "record", "cells", "request", "versions", "environment", "hash"}
     assert content["kind"] == "sweep"
     assert content["versions"]["jax_version"] == result.attrs["jax_version"]
     record, settings = content["record"], content["record"]["settings"]

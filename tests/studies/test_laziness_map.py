@@ -263,6 +263,8 @@ def test_the_folder_of_a_map_says_what_it_holds(tmp_path, capsys):
         assert second.startswith("No process is using the study. To continue, call lazynet.laziness_map again")
         cells.put(key, {})
     (out / "result.nc").touch()
+    assert not Store(out).status().result
+    Store(out).finish({"result.nc": b"result"})
     assert cli.main(["status", str(out), "--json"]) == cli.main(["status", str(out)]) == 0
     as_json, *_, last = capsys.readouterr().out.splitlines()
     status = {"finished": 4, "damaged": 0, "cells": 4, "running": False, "result": True}
