@@ -17,6 +17,7 @@ import optax
 from jax import Array
 
 from lazynet.arguments import check_choice, described
+from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray
 
 __all__ = ["LOSSES", "Domain", "Loss", "Reduction", "get_loss", "hinge", "logistic", "softmax", "squared"]
@@ -66,9 +67,10 @@ class Loss:
                 f"per_example must be a function of predictions and targets, got {described(self.per_example)}."
             )
 
-    def __call__(self, f: Array, y: Array) -> Array:
+    @keeps_float64
+    def __call__(self, f: AnyArray, y: AnyArray) -> AnyArray:
         """Return the loss for predictions `f` and targets `y` as a scalar array."""
-        values = self.per_example(f, y)
+        values = self.per_example(jnp.asarray(f), jnp.asarray(y))
         return jnp.sum(values) if self.reduction == "sum" else jnp.mean(values)
 
     def check_targets(self, y: AnyArray, name: str = "y") -> None:

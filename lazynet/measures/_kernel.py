@@ -4,7 +4,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float
 
 from lazynet.arrays import float64_array
@@ -73,7 +72,8 @@ def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
     return jnp.sum(k * gram) / jnp.sqrt(jnp.sum(k**2) * jnp.sum(gram**2))
 
 
-def current_kernel(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
+@keeps_float64
+def current_kernel(network: Network, variables: Variables, variables_0: Variables, data: Any) -> AnyArray:
     """Return the empirical kernel on the training set.
 
     Include this function in `lazynet.Measure(own={...})` to record the kernel at each snapshot.
@@ -87,4 +87,4 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
     Returns:
         Kernel, shape (n, n).
     """
-    return sum_layer_kernels(layer_kernels(network, variables, data.x_train))
+    return sum_layer_kernels(layer_kernels(network, variables, jnp.asarray(data.x_train)))

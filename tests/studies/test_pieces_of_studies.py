@@ -47,7 +47,10 @@ def joined(result, name, variables):
 def test_the_order_of_a_result_does_not_matter(kind):
     whole = STUDIES[kind]()
     right, names = drawn(whole), [name for name in whole.dims if name in whole.coords]
-    assert drawn(whole.isel({name: slice(None, None, -1) for name in names}).transpose(*reversed(whole.dims))) == right
+    assert (
+        drawn(whole.isel({name: slice(None, None, -1) for name in names}).transpose(*reversed(list(whole.dims))))
+        == right
+    )
     assert drawn(joined(whole, names[0], "all")) == right
     assert drawn(joined(joined(whole, names[-1], "minimal"), names[-1], "minimal")) == right
     for name in names:
