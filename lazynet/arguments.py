@@ -203,6 +203,18 @@ def check_callback(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a function or None, got {described(value)}.")
 
 
+def printable(text: str) -> str:
+    """Return a text in which characters that a terminal would obey or cannot show are replaced by their escapes.
+
+    Args:
+        text: Text that may contain file names or other data from outside.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() or c in " \n\t" else ascii(c)[1:-1] for c in text)
+
+
 def check_path(name: str, value: Any) -> Path:
     """Return an argument that is a path, with "~" expanded.
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from lazynet.arguments import printable
 from lazynet.cli._common import BAD_INPUT, INTERRUPTED, Stopped
 from lazynet.cli._datasets import DataCommand
 from lazynet.cli._limits import Complexity, LimitCommand
@@ -65,21 +66,46 @@ def main(arguments: list[str] | None = None) -> int:
     command = parse(arguments)
     if command is None:
         return BAD_INPUT
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(_Printed(sys.stdout)):
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"lazynet: warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
         try:
             return int(command.run())
         except Stopped as stopped:
-            print(f"lazynet: {stopped}", file=sys.stderr)
+            _say(str(stopped))
             return stopped.code
         except KeyboardInterrupt:
-            print("lazynet: interrupted; nothing was written", file=sys.stderr)
+            _say("interrupted; nothing was written")
             return INTERRUPTED
         except EXPECTED_ERRORS as error:
             stop(error)
-            print(f"lazynet: {' '.join(str(error).split())}", file=sys.stderr)
+            _say(" ".join(str(error).split()))
             return BAD_INPUT
+
+
+def _say(message: str) -> None:
+    """Print a message to stderr."""
+    print(printable(f"lazynet: {message}"), file=sys.stderr)
+
+
+class _Printed(io.TextIOBase):
+    """A text stream that passes on what is written to it without control characters, such as those in file names."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        self._stream.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
+        return bool(self._stream.isatty())
 
 
 def parse(arguments: list[str] | None) -> Any:
@@ -102,7 +128,7 @@ def parse(arguments: list[str] | None) -> Any:
     below_title = itertools.dropwhile(_is_rule, lines)
     message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)
     text = " ".join(message) or " ".join(stderr.getvalue().split())
-    print(f"lazynet: {text}; see lazynet --help", file=sys.stderr)
+    _say(f"{text}; see lazynet --help")
     return None
 
 

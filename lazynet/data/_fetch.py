@@ -3,9 +3,11 @@
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
+from typing import Any
 
-from lazynet.data._files import CHECKSUMS, IDX_FILES, cache_folder, check_name
+from lazynet.data._files import CHECKSUMS, IDX_FILES, SIZES, cache_folder, check_name
 from lazynet.data._formats import read_bytes
 
 ADDRESSES = {
@@ -14,21 +16,83 @@ ADDRESSES = {
 }
 
 
-def _fetch_file(address: str, target: Path, checksum: str) -> None:
-    """Download a gzipped file, decompress it, and move it to `target` if its checksum is correct.
+# Time after which the download of a file is given up, in seconds, and time to wait for each part of an answer.
+SECONDS, PATIENCE = 1800.0, 30.0
+
+
+class _Limit:
+    """Progress bar that ends a download when it has more than `most` bytes, or once `over` is set."""
+
+    total = 0
+
+    def __init__(self, most: float, over: threading.Event) -> None:
+        self._left, self._over = most, over
+
+    def update(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise OSError("too many bytes")
+        if self._over.is_set():
+            raise OSError("too slow")
+
+    def reset(self) -> None:
+        # The download is complete; the length that the server stated is reported next.
+        self._left = float("inf")
+
+    def close(self) -> None:
+        pass
+
+
+def _download(address: str, target: Path, most: int, seconds: float) -> None:
+    """Download a file of at most about `most` bytes within a number of seconds.
 
     Raises:
-        ValueError: If the download is not a gzip stream, or the checksum is wrong.
+        OSError: If the server cannot be reached, or sends too many bytes or too slowly.
     """
     import pooch
 
+    over, errors = threading.Event(), list[BaseException]()
+    download: Any = pooch.HTTPDownloader(progressbar=_Limit(float(most), over), timeout=PATIENCE)
+
+    def run() -> None:
+        try:
+            download(address, str(target), None)
+        except BaseException as error:
+            errors.append(error)
+
+    # Timeouts of sockets start again with each byte, so a thread that waits for a slow server is left behind.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    over.set()
+    if errors:
+        raise errors[0]
+    if thread.is_alive():
+        raise TimeoutError(f"The download took more than {seconds:g} seconds.")
+
+
+def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: float = SECONDS) -> None:
+    """Download a gzipped file, decompress it, and move it to `target` if its checksum is correct.
+
+    Args:
+        address: URL of the file.
+        target: Path of the uncompressed file.
+        checksum: Its sha256 checksum.
+        size: Its number of bytes.
+        seconds: Time after which the download is given up.
+
+    Raises:
+        ValueError: If the download is not a gzip stream, or the checksum is wrong.
+        OSError: If the download fails.
+    """
     # pooch.retrieve would check the hash of the compressed file, and move the decompressed file into place unchecked.
     # os.replace is atomic only within a file system, so the temporary folder is a sibling of the target.
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         compressed, plain = Path(scratch) / f"{target.name}.gz", Path(scratch) / target.name
-        pooch.HTTPDownloader()(address, str(compressed), None)
+        # Data that cannot be compressed grow by less than a thousandth.
+        _download(address, compressed, size + size // 1000 + 2**16, seconds)
         try:
-            content = read_bytes(compressed)
+            content = read_bytes(compressed, size)
         except ValueError as error:
             raise ValueError(
                 f"The download of {target.name} from {address} was discarded because it is not a complete gzip "
@@ -71,13 +135,13 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
     check_name(name, tuple(ADDRESSES), " Other data sets cannot be downloaded.")
     folder = (cache_folder() if cache is None else Path(cache).expanduser()) / name
     base = ADDRESSES[name] if base_url is None else base_url.rstrip("/") + "/"
-    for file, checksum in zip(IDX_FILES, CHECKSUMS[name], strict=True):
+    for file, checksum, size in zip(IDX_FILES, CHECKSUMS[name], SIZES, strict=True):
         target = folder / file
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == checksum:
                 continue
-            _fetch_file(f"{base}{file}.gz", target, checksum)
+            _fetch_file(f"{base}{file}.gz", target, checksum, size)
         except OSError as error:  # includes the exceptions raised by requests
             raise FileNotFoundError(
                 f"{name} could not be downloaded from {base} to {folder} ({type(error).__name__}). Put "

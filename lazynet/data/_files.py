@@ -16,6 +16,8 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+# Number of bytes in the uncompressed files.
+SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
 # sha256 of the uncompressed files, in the order of IDX_FILES. Compressed files differ between mirrors.
 CHECKSUMS = {
     "mnist": (

@@ -37,6 +37,8 @@ class CellCheckpoint:
             stored = _checkpointer().restore(self._folder / str(steps[-1]))
             content = np.asarray(stored["content"]).tobytes()
             intact = np.asarray(stored["sha256"]).tobytes() == hashlib.sha256(content).digest()
+            with np.load(io.BytesIO(content), allow_pickle=False) as named:
+                arrays = dict(named)
         # Damaged files can cause orbax to raise many different types of errors.
         except Exception:
             intact = False
@@ -48,8 +50,7 @@ class CellCheckpoint:
             )
             self.clear()
             return None
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
+        return arrays
 
     def due(self) -> bool:
         """Return whether a minute has passed since the last state was saved."""

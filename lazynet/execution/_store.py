@@ -435,9 +435,36 @@ def _hash(settings: dict[str, Any]) -> str:
 
 
 @contextmanager
+def _opened(file: Path, mode: str) -> Iterator[Any]:
+    """Open a lock.
+
+    Raises:
+        ValueError: If the lock cannot be opened, as when it belongs to somebody else.
+    """
+    try:
+        lock = open(file, mode)  # noqa: SIM115
+    except OSError as error:
+        owner = _owner(file if file.exists() else file.parent)
+        raise ValueError(
+            f"The lock {str(file)!r} of user {owner} cannot be opened ({error.strerror}). Ask {owner} to run "
+            "chmod a+rw on it, or use a different folder."
+        ) from error
+    with lock:
+        yield lock
+
+
+def _owner(path: Path) -> str:
+    """Return the name of the user who owns a file, or the user's number if it has no name."""
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
+
+
+@contextmanager
 def _locked(file: Path, shared: bool = False) -> Iterator[None]:
     """Hold a lock, which the operating system releases even if the process is killed."""
-    with open(file, "a") as lock:
+    with _opened(file, "a") as lock:
         for left in reversed(range(ATTEMPTS)):
             try:
                 fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -457,7 +484,7 @@ def _is_locked(file: Path) -> bool:
     """Return whether a process holds the lock, without creating the lock file."""
     if not file.exists():
         return False
-    with open(file) as lock:
+    with _opened(file, "r") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -237,3 +237,22 @@ def test_flags_that_cannot_be_read_end_with_2(arguments, capsys):
     assert shown.out == ""
     assert shown.err.count("\n") == 1
     assert arguments.split()[0] in shown.err
+
+
+ESCAPE = "\x1b]0;title\x07\x1b[31m"
+
+
+@pytest.mark.parametrize("command", ["status", "merge", "data list", "sweep", "infinite-width"])
+def test_names_of_files_reach_the_terminal_without_escape_codes(command, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / f"run{ESCAPE}\udcff"
+    folder.mkdir()
+    (folder / IDX[0]).write_bytes(b"no images")
+    (folder / IDX[1]).write_bytes(b"no labels")
+    for name in IDX[2:]:
+        (folder / name).write_bytes(b"")
+    monkeypatch.setenv("LAZYNET_DATA", str(folder))
+    options = {"status": [folder], "merge": [folder], "sweep": [*MNIST, "--out", folder], "infinite-width": MNIST}
+    cli.main([*command.split(), *map(str, options.get(command, []))])
+    captured = capsys.readouterr()
+    assert "x1b]0;title" in captured.out + captured.err
+    assert all(c.isprintable() or c in "\n\t" for c in captured.out + captured.err)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from data_files import IDX_NAMES, Tiny, write
 
 from lazynet.data import _files as files
 from lazynet.data import fetch_dataset, load_dataset
+from lazynet.data._fetch import _fetch_file
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -131,3 +133,39 @@ def test_checksums_match_the_real_files():
         assert paths is not None
         digests = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths.train + paths.test]
         np.testing.assert_array_equal(digests, checksums)
+
+
+class Endless(Handler):
+    """Sends bytes for ever: as fast as it can, or one every tenth of a second."""
+
+    sent = 0
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while True:
+                if self.path == "/slow":
+                    time.sleep(0.1)
+                self.wfile.write(b"0" * (1 if self.path == "/slow" else 2**16))
+                type(self).sent += 2**16
+        except OSError:
+            pass
+
+
+@pytest.mark.parametrize("path", ["fast", "slow"])
+def test_a_download_that_does_not_end_is_given_up(path, tmp_path):
+    """After the known number of bytes, or after a while."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        target, address = tmp_path / "file", f"http://127.0.0.1:{server.server_port}/{path}"
+        Endless.sent = 0
+        with pytest.raises(OSError, match={"fast": "too many bytes", "slow": "more than 0.5 seconds"}[path]):
+            _fetch_file(address, target, "", 1000, seconds=0.5 if path == "slow" else 60.0)
+        assert Endless.sent < 2**24
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        server.shutdown()
+        server.server_close()

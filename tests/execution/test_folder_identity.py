@@ -191,3 +191,13 @@ def test_deeply_nested_settings_and_pickles_are_refused_in_a_sentence(tmp_path):
     file = tmp_path / f"000000-{digest}.npz"
     file.write_bytes(stream.getvalue())
     assert read_arrays(file, "study") is None
+
+
+def test_a_lock_that_cannot_be_opened_names_its_owner_and_what_to_do(tmp_path):
+    """Not even root can open a folder as a file."""
+    (tmp_path / "lock").mkdir()
+    owner = tmp_path.owner()
+    message = rf"^The lock '.*lock' of user {owner} cannot be opened \(.*\)\. Ask {owner} to run chmod a\+rw"
+    for call in (lambda out: Store(out).status(), lambda out: resumed(out, measure=ALONE)):
+        with pytest.raises(ValueError, match=message):
+            call(tmp_path)
