@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from lazynet.arrays import float64_array
 from lazynet.kernels import layer_kernels, sum_layer_kernels
-from lazynet.networks import Network
+from lazynet.networks import Network, check_rows_alone, traits
 from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray, SquareKernel, Targets, Variables
 
@@ -86,5 +87,13 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
 
     Returns:
         Kernel, shape (n, n).
+
+    Raises:
+        ValueError: If outputs depend on other rows, as with batch norm; inside a study, the study raises the error.
     """
-    return sum_layer_kernels(layer_kernels(network, variables, jnp.asarray(data.x_train)))
+    rows = jnp.asarray(data.x_train)
+    leaves = jax.tree.leaves((variables, rows))
+    # Studies check their network before they trace its measures.
+    if traits(network).custom and len(rows) > 1 and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        check_rows_alone(network, variables, rows[:2])
+    return sum_layer_kernels(layer_kernels(network, variables, rows))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lazynet as lz
-from lazynet.measures import taylor_gap
+from lazynet.measures import current_kernel, taylor_gap
 from lazynet.networks import Network
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6)), jnp.float32)
@@ -99,3 +99,34 @@ def test_rows_that_see_each_other_are_refused(kind):
 def test_a_monte_carlo_kernel_refuses_them_too():
     with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
         lz.monte_carlo_kernel(Flax(norm=True), X, starts=2)
+
+
+SEEN = "depends on other rows in the batch, as with batch norm"
+
+
+def test_the_kernel_as_a_measure_refuses_them_too():
+    own, data = lz.from_functions(zero_head, centered, width=8), lz.Dataset(X, np.sign(np.asarray(X[:, 0])))
+    variables = dict(own.init(KEY, X))
+    with pytest.raises(ValueError, match=SEEN):
+        current_kernel(own, variables, variables, data)
+    measure = lz.Measure(kernel_drift=False, own={"kernel": current_kernel})
+    with pytest.raises(ValueError, match=SEEN):
+        lz.train(own, data, KEY, 1, learning_rate=0.1, measure=measure)
+
+
+def zero_head(key, x, width):
+    return {"w": jax.random.normal(key, (x.shape[1], width)), "head": jnp.zeros((width,))}
+
+
+def centered(params, x):
+    """Return outputs from which the mean over the batch is subtracted, all of them zero at the start."""
+    hidden = jnp.tanh(x @ params["w"]) @ params["head"]
+    return hidden - hidden.mean()
+
+
+def test_they_are_found_although_the_last_layer_starts_at_zero():
+    own, data = lz.from_functions(zero_head, centered, width=8), lz.Dataset(X, np.sign(np.asarray(X[:, 0])))
+    with pytest.raises(ValueError, match=SEEN):
+        lz.empirical_ntk(own, own.init(KEY, X), X)
+    with pytest.raises(ValueError, match=SEEN):
+        lz.train(own, data, KEY, 1, learning_rate=0.1)
