@@ -13,8 +13,9 @@ from lazynet.arguments import check_choice, check_count, check_flag, check_insta
 from lazynet.data import Dataset, is_labels
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
-from lazynet.networks import Network, Scale, check_scale
+from lazynet.networks import Network, Scale, check_scale, traits
 from lazynet.plan import MOST
+from lazynet.precision import float64
 from lazynet.training import (
     NEVER,
     AnyOptimizer,
@@ -190,6 +191,7 @@ class Training:
         check_count("width", network.width)
         self.check_steps()
         check_choice("dtype", self.dtype, DTYPES)
+        self._check_dtype(network, data)
         self._check_batch_size(data)
         self._check_outputs(network, data)
         if learning_rate is None and self.loss != squared():
@@ -271,6 +273,19 @@ class Training:
         if rows is None:
             return data
         return replace(data, x_train=data.x_train[:rows], y_train=data.y_train[:rows])
+
+    def _check_dtype(self, network: Network, data: Dataset) -> None:
+        if self.dtype != "float64" or not traits(network).custom:
+            return
+        with float64():
+            row = jax.ShapeDtypeStruct((1, data.dim), "float64")
+            try:
+                jax.eval_shape(lambda key, x: network.apply(dict(network.init(key, x)), x), jax.random.key(0), row)
+            except (TypeError, jax.dtypes.TypePromotionError) as error:
+                raise ValueError(
+                    "dtype must be 'float32' for a network that fails in float64, such as one with float32 arrays of "
+                    f"its own, got 'float64' and the error {str(error).splitlines()[0]!r}."
+                ) from error
 
     def _check_batch_size(self, data: Dataset) -> None:
         size = self.batch_size

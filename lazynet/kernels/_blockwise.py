@@ -44,14 +44,17 @@ class Blockwise:
         variables: Variables of the network.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
+        integers: Dtype in which the network is given rows of integers, or None if it is that of the variables.
     """
 
-    def __init__(self, network: Differentiable, variables: Variables, outputs: str, parts: bool) -> None:
+    def __init__(
+        self, network: Differentiable, variables: Variables, outputs: str, parts: bool, integers: Any = None
+    ) -> None:
         """Store the arguments; programs are compiled on demand."""
         self.network, self.variables = as_static(network), variables
         self.options = {"average": outputs == "average", "parts": parts}
         self._compiled: dict[int, Programs] = {}
-        self.dtype = jnp.result_type(*jax.tree.leaves(variables["params"]))
+        self.dtype = jnp.result_type(*jax.tree.leaves(variables["params"])) if integers is None else integers
 
     def programs(self, rows: int, features: tuple[int, ...]) -> Programs:
         """Return the programs for blocks of `rows` rows, using a cache that is faster than JAX's own cache."""

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Real
 
 from lazynet.arguments import check_choice, check_count, check_flag
 from lazynet.arrays import real_array
 from lazynet.kernels._blockwise import Blockwise
 from lazynet.kernels._checks import check_dtype, check_rows
-from lazynet.kernels._layerwise import Differentiable
+from lazynet.kernels._layerwise import Differentiable, function_of
 from lazynet.networks import (
     Network,
     check_model,
@@ -30,6 +30,9 @@ from lazynet.plan import SMALL, available_memory, check_memory
 from lazynet.precision import float64, host_float64
 from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
+
+# Errors of networks that mix dtypes.
+MIXED = (TypeError, jax.dtypes.TypePromotionError)
 
 
 @overload
@@ -64,8 +67,8 @@ def empirical_ntk(
 def empirical_ntk(
     network: Differentiable,
     variables: Variables,
-    x1: Float[AnyArray, "n1 ..."],
-    x2: Float[AnyArray, "n2 ..."] | None = None,
+    x1: Real[AnyArray, "n1 ..."],
+    x2: Real[AnyArray, "n2 ..."] | None = None,
     *,
     outputs: Literal["average", "all"] = "average",
     parts: bool = False,
@@ -89,12 +92,14 @@ def empirical_ntk(
             output may depend only on the corresponding row of x.
         variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
             "params".
-        x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs.
+        x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs. Integers, such as token ids, reach
+            a user-supplied network as integers.
         x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
         dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
-            float32 if all inputs and variables are float32 and in float64 otherwise, and the result is float64.
+            float32 if all inputs and variables are float32, or if the network has float32 arrays of its own, such as
+            the carries of recurrent layers, and in float64 otherwise, and the result is float64.
         memory: Memory limit in bytes, not counting the result. Defaults to free memory minus the size of the result.
 
     Returns:
@@ -146,15 +151,32 @@ def empirical_ntk(
                 kernel = np.asarray(average_ntk(layered, *converted, by_counting=_counts(layered, variables)))
             return kernel.astype(dtype or "float64", copy=False)
     names = _names(network, variables)
-    precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
-    # The memory that a program needs is known only after compilation, so jit must be enabled.
-    with precision, jax.disable_jit(False):
-        converted = jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables))
-        build = Blockwise(network, converted, outputs, parts)
-        few = x1[:2] if len(x1) > 1 or x2 is None else np.concatenate([x1, x2[:1]])
-        if traits(network).custom and len(few) > 1:
-            check_rows_alone(build.network, converted, jnp.asarray(few, build.dtype))
-        kernels = build(np.asarray(x1), None if x2 is None else np.asarray(x2), memory=memory, dtype=dtype or "float64")
+
+    def kernels_in(compute_dtype: str) -> dict[int, np.ndarray]:
+        precision = host_float64() if compute_dtype == "float64" else jax.default_matmul_precision("highest")
+        # The memory that a program needs is known only after compilation, so jit must be enabled.
+        with precision, jax.disable_jit(False):
+            converted = jax.tree.map(partial(_floats_as, dtype=compute_dtype), dict(variables))
+            build = Blockwise(network, converted, outputs, parts, _integers(network, x1, x2))
+            few = x1[:2] if len(x1) > 1 or x2 is None else np.concatenate([x1, x2[:1]])
+            if traits(network).custom and len(few) > 1:
+                check_rows_alone(build.network, converted, jnp.asarray(few, build.dtype))
+            more = None if x2 is None else np.asarray(x2)
+            return build(np.asarray(x1), more, memory=memory, dtype=dtype or "float64")
+
+    try:
+        kernels = kernels_in(compute_dtype)
+    except MIXED:
+        # The network's own arrays, such as the carries of recurrent layers, may be float32.
+        runs = {kind: _runs_in(kind, network, variables, x1) for kind in ("float32", "float64")}
+        if compute_dtype != "float64" or runs["float64"] or not runs["float32"]:
+            raise
+        if dtype == "float64":
+            raise ValueError(
+                "dtype must be 'float32' or None for a network whose own arrays are float32, such as the carries of "
+                "recurrent layers, got 'float64'."
+            ) from None
+        kernels = kernels_in("float32")
     if outputs == "average":
         kernels = {position: kernel[:, 0, :, 0] for position, kernel in kernels.items()}
     if not parts:
@@ -162,6 +184,24 @@ def empirical_ntk(
     # Arrays that the outputs do not depend on contribute zero.
     zeros = np.zeros_like(next(iter(kernels.values())))
     return {name: kernels[i] if i in kernels else zeros.copy() for i, name in enumerate(names)}
+
+
+def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
+    """Return the dtype of rows of integers, which reach a user-supplied network as they are, or None for other rows."""
+    dtype = np.result_type(x1.dtype, (x1 if x2 is None else x2).dtype)
+    return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).custom else None
+
+
+def _runs_in(dtype: str, network: Differentiable, variables: Variables, x: AnyArray) -> bool:
+    """Return whether JAX can trace the network in a dtype."""
+    with host_float64():
+        tree = jax.tree.map(partial(_floats_as, dtype=dtype), dict(variables))
+        rows = jnp.asarray(x[:1], dtype if _is_floating(x.dtype) else None)
+        try:
+            jax.eval_shape(function_of(network), tree, rows)
+        except MIXED:
+            return False
+    return True
 
 
 def _room(needed: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from lazynet.arguments import calls_of
 from lazynet.kernels._tracing import Dense, evaluate, trace, uses
@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
 
 @compiled(static_argnames="network")
-def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n ..."]) -> list[Layer]:
+def layers_of(network: Differentiable, variables: Variables, x: Real[Array, "n ..."]) -> list[Layer]:
     """Compute the gradients and inputs for each layer of a network at every row of `x`.
 
     Args:
@@ -50,6 +50,8 @@ def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n 
     """
     arrays, structure = jax.tree.flatten(variables["params"])
     fixed = {name: value for name, value in variables.items() if name != "params"}
+    # Rows of integers are not differentiated.
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(*arrays)
 
     def outputs(arrays: list[Array], fixed: Variables, row: Array) -> Array:
         params = jax.tree.unflatten(structure, arrays)
@@ -71,7 +73,7 @@ def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n 
         def shifted(shifts: dict[int, Array], replaced: dict[int, Array]) -> tuple[Array, dict[int, Array | None]]:
             values = [replaced.get(position, value) for position, value in enumerate(arguments)]
             read = evaluate(program, values, shifts)
-            return read(program.results[0]), {position: _inputs(use, read, x.dtype) for position, use in dense.items()}
+            return read(program.results[0]), {position: _inputs(use, read, dtype) for position, use in dense.items()}
 
         f, pullback, inputs = jax.vjp(
             shifted, shifts, {position: arrays[position] for position in general}, has_aux=True
@@ -84,7 +86,7 @@ def layers_of(network: Differentiable, variables: Variables, x: Float[Array, "n 
         layers += [Layer(jacobian, {position: None}) for position, jacobian in by_array.items()]
         # reshape cannot infer the size of an axis given as -1 if the array is empty.
         return [
-            Layer(gradients.reshape(f.size, prod(gradients.shape[1:])).astype(x.dtype), inputs)
+            Layer(gradients.reshape(f.size, prod(gradients.shape[1:])).astype(dtype), inputs)
             for gradients, inputs in layers
         ]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Real
 
 from lazynet.arguments import calls_of, check_callback, check_count, check_key
 from lazynet.arrays import real_array
@@ -46,8 +46,8 @@ class Drawn(Model, Protocol):
 @entry
 def monte_carlo_kernel(
     network: Drawn,
-    x1: Float[AnyArray, "n1 ..."],
-    x2: Float[AnyArray, "n2 ..."] | None = None,
+    x1: Real[AnyArray, "n1 ..."],
+    x2: Real[AnyArray, "n2 ..."] | None = None,
     *,
     starts: int = 100,
     key: Array | None = None,
@@ -85,8 +85,11 @@ def monte_carlo_kernel(
     key = jax.random.key(0) if key is None else check_key(key)
     x1, x2 = real_array("x1", x1), None if x2 is None else real_array("x2", x2)
     check_rows(x1, x2)
-    rows1 = jnp.asarray(x1.astype(np.float32))
-    rows2 = None if x2 is None else jnp.asarray(x2.astype(np.float32))
+    # Integers, such as token ids, reach a user-supplied network as integers.
+    kinds = {x.dtype.kind for x in (x1, x2) if x is not None}
+    dtype = np.int32 if kinds <= {"i", "u"} and traits(network).custom else np.float32
+    rows1 = jnp.asarray(x1.astype(dtype))
+    rows2 = None if x2 is None else jnp.asarray(x2.astype(dtype))
     # The mean and four float64 arrays of the same shape, and three float32 arrays on the device.
     check_memory("The mean kernel", (5 * 8 + 3 * 4) * len(rows1) * len(rows1 if rows2 is None else rows2))
     mean = square = np.zeros(())

@@ -72,12 +72,15 @@ class Adapted:
     def init(self, key: Array, x: AnyArray) -> Variables:
         """Return the initial variables, drawn in float32, with floating-point arrays cast to the dtype of x.
 
+        If x consists of integers, such as token ids, it is passed on as it is, and the arrays have JAX's default dtype.
+
         Raises:
             ValueError: If the network has no parameters, or if any parameter is not floating point.
         """
         rows = _rows(x)
+        floating = jnp.issubdtype(rows.dtype, jnp.floating)
         with calls_of("network"):
-            variables = self.start(check_key(key), rows.astype(jnp.float32), self.width)
+            variables = self.start(check_key(key), rows.astype(jnp.float32) if floating else rows, self.width)
         leaves = jax.tree_util.tree_flatten_with_path(variables["params"])[0]
         if not leaves:
             raise ValueError("The network has no parameters to train.")
@@ -86,7 +89,9 @@ class Adapted:
             if not jnp.issubdtype(dtype, jnp.floating):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(f"Parameters must be floating-point arrays, got {dtype} at {name!r}.")
-        converted: Variables = with_floats_as(rows.dtype, variables)
+        converted: Variables = with_floats_as(
+            rows.dtype if floating else jax.dtypes.canonicalize_dtype(float), variables
+        )
         return converted
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:

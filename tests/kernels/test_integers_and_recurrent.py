@@ -1,0 +1,66 @@
+"""Kernels of networks that read integers, and of networks with float32 arrays of their own."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lazynet as lz
+
+KEY = jax.random.key(0)
+TOKENS = np.random.default_rng(0).integers(0, 7, size=(5, 4))
+X = np.random.default_rng(1).normal(size=(4, 6))
+DATA = lz.Dataset(X, np.sign(X[:, 0]))
+
+
+def bag(params, x):
+    """Return outputs of a network that reads token ids only."""
+    assert jnp.issubdtype(x.dtype, jnp.integer)
+    return params["table"][x].mean(axis=1) @ params["head"]
+
+
+def start(key, x, width):
+    assert jnp.issubdtype(x.dtype, jnp.integer)
+    first, second = jax.random.split(key)
+    return {"table": jax.random.normal(first, (7, width)), "head": jax.random.normal(second, (width,))}
+
+
+def test_token_ids_reach_a_network_as_integers():
+    """The kernel is the sum of the parts of both arrays, each a product of its inputs and its slopes."""
+    network = lz.from_functions(start, bag, width=3)
+    variables = network.init(KEY, TOKENS)
+    table, head = (np.asarray(variables["params"][name], float) for name in ("table", "head"))
+    counts = np.array([np.bincount(row, minlength=7) / 4 for row in TOKENS])
+    expected = counts @ counts.T * (head @ head) + (counts @ table) @ (counts @ table).T
+    np.testing.assert_allclose(lz.empirical_ntk(network, variables, TOKENS), expected, rtol=1e-5)
+    np.testing.assert_allclose(lz.empirical_ntk(network, variables, TOKENS, TOKENS[:2]), expected[:, :2], rtol=1e-5)
+    mean = lz.monte_carlo_kernel(network, TOKENS, starts=2, key=KEY).kernel
+    drawn = [lz.empirical_ntk(network, network.init(jax.random.fold_in(KEY, i), TOKENS), TOKENS) for i in range(2)]
+    np.testing.assert_allclose(mean, np.mean(drawn, axis=0), rtol=1e-5)
+
+
+class Recurrent(nn.Module):
+    width: int
+    cell: type
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.RNN(self.cell(self.width))(x.reshape(len(x), 3, 2))[:, -1])[:, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [nn.SimpleCell, nn.GRUCell, nn.LSTMCell])
+def test_recurrent_networks_are_computed_in_float32(cell):
+    """Their carries are float32, whatever the rows are."""
+    network = lz.from_flax(lambda width: Recurrent(width, cell), width=4)
+    variables = network.init(KEY, X.astype(np.float32))
+    kernel = lz.empirical_ntk(network, variables, X)
+    assert kernel.dtype == np.float64
+    narrow = lz.empirical_ntk(network, variables, X.astype(np.float32), dtype="float32")
+    np.testing.assert_allclose(kernel, narrow, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"^dtype must be 'float32' or None"):
+        lz.empirical_ntk(network, variables, X, dtype="float64")
+    assert lz.train(network, DATA, KEY, 2).status == "finished"
+    with pytest.raises(ValueError, match=r"^dtype must be 'float32' for a network that fails in float64"):
+        lz.train(network, DATA, KEY, 2, dtype="float64")
