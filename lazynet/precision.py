@@ -16,7 +16,8 @@ def float64() -> Iterator[None]:
     Convert results to NumPy arrays (`numpy.asarray`) before leaving the context: outside it, ordinary arithmetic
     casts a float64 `jax.Array` to float32.
     """
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    # Users may disallow implicit transfers in their own code; NumPy arrays are inputs and results here.
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.transfer_guard("allow"):
         yield
 
 

@@ -79,7 +79,8 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         fixed = not _registered and all(is_fixed(value) for name, value in given.items() if name in PARAMETERS)
-        with same_random_numbers():
+        # Users may disallow implicit transfers in their own code; NumPy arrays are inputs and results here.
+        with same_random_numbers(), jax.transfer_guard("allow"):
             if fixed or _scope.get() is not None:
                 return function(*args, **kwargs)
             token = _scope.set({})
