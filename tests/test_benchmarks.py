@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import empirical_ntk
+from benchmarks import empirical_ntk, smooth_kernels
 from benchmarks.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +175,17 @@ def test_empirical_ntk_fails_when_the_kernels_differ():
     assert empirical_ntk.check_agreement("peer", (1 + 1e-6) * ours, ours) == pytest.approx(1e-6)
     with pytest.raises(RuntimeError, match=r"lazynet and peer differ by 9.9e-03 of their norm"):
         empirical_ntk.check_agreement("peer", ours, 1.01 * ours)
+
+
+@pytest.mark.slow
+def test_smooth_kernels_are_compared_with_that_of_erf(capsys):
+    report = smooth_kernels.run(n=20, d=(3,), rounds=1)
+    assert [row["activation"] for row in report.rows] == 2 * list(smooth_kernels.ACTIVATIONS)
+    for row in report.rows:
+        assert (row["ratio"] == 1) == (row["activation"] == "erf")
+        assert 0 < row["median_seconds"] < row["first_seconds"]
+    smooth_kernels.show(report)
+    assert "Kernels of 20 rows" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA writes the partial
 sums of a whole block to memory after each term, and has to compile a program for each number of terms and features. The
-loop is therefore written in LLVM IR: it holds the sums of TOGETHER columns in registers and reads the features from the
-cache.
+loop is therefore written in LLVM IR: it holds the sums of ROWS rows and TOGETHER columns in registers and reads the
+features from the cache.
 """
 
 import ctypes
@@ -17,10 +17,17 @@ from lazynet.kernels._machine import machine_code
 from lazynet.kernels._threads import in_threads
 
 TOGETHER = 16  # number of columns whose sums are held in registers
-STRIP = 64  # rows per task
+ROWS = 2  # number of rows that share a pass over the features of the columns
+STRIP = 64  # rows per task, a multiple of ROWS
 
 VECTOR = f"<{TOGETHER} x double>"
 FMA = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
+
+
+def _for_each_row(lines: str) -> str:
+    """Repeat lines of LLVM IR for each of the rows that share a pass; {i} is the number of the row."""
+    return "\n".join(lines.replace("{i}", str(i)) for i in range(ROWS)).strip()
+
 
 ASSEMBLY = f"""
 declare {VECTOR} @llvm.fmuladd.v{TOGETHER}f64({VECTOR}, {VECTOR}, {VECTOR})
@@ -38,21 +45,31 @@ group:
 
 row:
   %i = phi i64 [0, %group], [%i.next, %row.end]
-  %place = mul i64 %i, %columns
-  %entry = add i64 %place, %j
-  %y.at = getelementptr double, ptr %y, i64 %entry
-  %y.row = load {VECTOR}, ptr %y.at, align 8
-  %double = fadd {VECTOR} %y.row, %y.row
-  %features = mul i64 %i, %total
+  {
+    _for_each_row(f'''
+  %row{{i}} = add i64 %i, {{i}}
+  %place{{i}} = mul i64 %row{{i}}, %columns
+  %entry{{i}} = add i64 %place{{i}}, %j
+  %y.at{{i}} = getelementptr double, ptr %y, i64 %entry{{i}}
+  %y{{i}} = load {VECTOR}, ptr %y.at{{i}}, align 8
+  %double{{i}} = fadd {VECTOR} %y{{i}}, %y{{i}}
+  %features{{i}} = mul i64 %row{{i}}, %total''')
+}
   br label %term
 
 term:
   %k = phi i64 [0, %row], [%k.next, %term.end]
   %q = phi i64 [0, %row], [%q.end, %term.end]
-  %b1 = phi {VECTOR} [zeroinitializer, %row], [%sum, %term.end]
-  %b2 = phi {VECTOR} [zeroinitializer, %row], [%b1, %term.end]
-  %minus = fneg {VECTOR} %b2
-  %sum.first = {FMA}({VECTOR} %double, {VECTOR} %b1, {VECTOR} %minus)
+  {
+    _for_each_row(f'''
+  %b1.{{i}} = phi {VECTOR} [zeroinitializer, %row], [%sum{{i}}, %term.end]
+  %b2.{{i}} = phi {VECTOR} [zeroinitializer, %row], [%b1.{{i}}, %term.end]''')
+}
+  {
+    _for_each_row(f'''
+  %minus{{i}} = fneg {VECTOR} %b2.{{i}}
+  %first{{i}} = {FMA}({VECTOR} %double{{i}}, {VECTOR} %b1.{{i}}, {VECTOR} %minus{{i}})''')
+}
   %rank.at = getelementptr i64, ptr %ranks, i64 %k
   %rank = load i64, ptr %rank.at
   %q.last = add i64 %q, %rank
@@ -61,34 +78,46 @@ term:
 
 feature:
   %f = phi i64 [%q, %term], [%f.next, %feature]
-  %partial = phi {VECTOR} [%sum.first, %term], [%partial.next, %feature]
-  %left.place = add i64 %features, %f
-  %left.at = getelementptr double, ptr %left, i64 %left.place
-  %one = load double, ptr %left.at
-  %first = insertelement {VECTOR} poison, double %one, i32 0
-  %all = shufflevector {VECTOR} %first, {VECTOR} poison, <{TOGETHER} x i32> zeroinitializer
+  {
+    _for_each_row(f'''
+  %partial{{i}} = phi {VECTOR} [%first{{i}}, %term], [%partial.next{{i}}, %feature]''')
+}
   %right.shift = mul i64 %f, {TOGETHER}
   %right.place = add i64 %packed, %right.shift
   %right.at = getelementptr double, ptr %right, i64 %right.place
   %right.row = load {VECTOR}, ptr %right.at, align 8
-  %partial.next = {FMA}({VECTOR} %all, {VECTOR} %right.row, {VECTOR} %partial)
+  {
+    _for_each_row(f'''
+  %left.place{{i}} = add i64 %features{{i}}, %f
+  %left.at{{i}} = getelementptr double, ptr %left, i64 %left.place{{i}}
+  %one{{i}} = load double, ptr %left.at{{i}}
+  %single{{i}} = insertelement {VECTOR} poison, double %one{{i}}, i32 0
+  %all{{i}} = shufflevector {VECTOR} %single{{i}}, {VECTOR} poison, <{TOGETHER} x i32> zeroinitializer
+  %partial.next{{i}} = {FMA}({VECTOR} %all{{i}}, {VECTOR} %right.row, {VECTOR} %partial{{i}})''')
+}
   %f.next = add i64 %f, 1
   %more.features = icmp slt i64 %f.next, %q.last
   br i1 %more.features, label %feature, label %term.end
 
 term.end:
-  %sum = phi {VECTOR} [%sum.first, %term], [%partial.next, %feature]
+  {
+    _for_each_row(f'''
+  %sum{{i}} = phi {VECTOR} [%first{{i}}, %term], [%partial.next{{i}}, %feature]''')
+}
   %q.end = phi i64 [%q, %term], [%q.last, %feature]
   %k.next = add i64 %k, 1
   %more.terms = icmp slt i64 %k.next, %terms
   br i1 %more.terms, label %term, label %row.end
 
 row.end:
-  %y.minus = fneg {VECTOR} %y.row
-  %value = {FMA}({VECTOR} %y.minus, {VECTOR} %b1, {VECTOR} %sum)
-  %result.at = getelementptr double, ptr %result, i64 %entry
-  store {VECTOR} %value, ptr %result.at, align 8
-  %i.next = add i64 %i, 1
+  {
+    _for_each_row(f'''
+  %y.minus{{i}} = fneg {VECTOR} %y{{i}}
+  %value{{i}} = {FMA}({VECTOR} %y.minus{{i}}, {VECTOR} %b1.{{i}}, {VECTOR} %sum{{i}})
+  %result.at{{i}} = getelementptr double, ptr %result, i64 %entry{{i}}
+  store {VECTOR} %value{{i}}, ptr %result.at{{i}}, align 8''')
+}
+  %i.next = add i64 %i, {ROWS}
   %more.rows = icmp slt i64 %i.next, %rows
   br i1 %more.rows, label %row, label %group.end
 
@@ -125,24 +154,25 @@ def clenshaw(
         shapes = f"{left.shape}, {right.shape} and ranks that sum to {ranks.sum()}"
         raise ValueError(f"left and right must have the features of {n1} rows and {n2} columns, got shapes {shapes}.")
     groups = -(-n2 // TOGETHER)
-    padded = np.zeros((n1, groups * TOGETHER))
-    padded[:, :n2] = y
+    rows = -(-n1 // ROWS) * ROWS
+    padded = np.zeros((rows, groups * TOGETHER))
+    padded[:n1, :n2] = y
     packed = np.zeros((groups * TOGETHER, total))
     packed[:n2] = right
     packed = np.ascontiguousarray(packed.reshape(groups, TOGETHER, total).swapaxes(1, 2))
-    left, ranks = np.ascontiguousarray(left, float), np.ascontiguousarray(ranks, np.int64)
+    left, ranks = np.concatenate([left, np.zeros((rows - n1, total))]), np.ascontiguousarray(ranks, np.int64)
     result = np.zeros_like(padded)
     # LLVM must not compile in two threads at the same time.
     compiled = _compiled()
 
     def strip(start: int) -> None:
-        rows = slice(start, start + STRIP)
-        arrays = padded[rows], left[rows], packed, ranks, result[rows]
+        part = slice(start, start + STRIP)
+        arrays = padded[part], left[part], packed, ranks, result[part]
         sizes = len(arrays[0]), padded.shape[1], len(ranks), total
         compiled.clenshaw(*(array.ctypes.data for array in arrays), *sizes)
 
     in_threads(strip, range(0, n1, STRIP))
-    return result[:, :n2]
+    return result[:n1, :n2]
 
 
 class _Compiled(NamedTuple):
