@@ -101,12 +101,15 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def measured_before(tmp_path_factory):
     """How much a pack may go through is not measured, here and in processes that tests start."""
+    from lazynet import programs
     from lazynet.execution import _files as files
     from lazynet.experiment import _packing as packing
 
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
+        # Tests of one module use many programs again; `few_programs` bounds their number.
+        patch.setattr(programs, "KEPT", 1000)
         # Nobody looks at the figures of the tests.
         patch.setattr(files, "DOTS_PER_INCH", 40)
         (cache / "lazynet").mkdir()
@@ -126,6 +129,9 @@ def few_programs():
 
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        from lazynet import programs
+
+        programs.release()
         jax.clear_caches()
 
 

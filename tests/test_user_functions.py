@@ -244,7 +244,8 @@ def test_large_constants_are_not_taken_for_each_other():
         np.testing.assert_array_equal(call(lambda x, matrix=matrix: jnp.asarray(matrix) @ x, jnp.ones(1000)), factor)
 
 
-def test_the_number_of_kept_programs_is_limited(counted):
+def test_the_number_of_kept_programs_is_limited(counted, monkeypatch):
+    monkeypatch.setattr(programs, "KEPT", 8)
     _, twice, _ = counted
     for i in range(programs.KEPT + 3):
         twice(lambda x, i=i: x + i, jnp.ones(2))

@@ -61,7 +61,7 @@ def _download(address: str, target: Path, most: int, seconds: float) -> None:
             errors.append(error)
 
     # Timeouts of sockets start again with each byte, so a thread that waits for a slow server is left behind.
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name="lazynet download", daemon=True)
     thread.start()
     thread.join(seconds)
     over.set()

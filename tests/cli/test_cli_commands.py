@@ -86,7 +86,10 @@ def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
     for word in ("relative_displacement", "Levels at width 16", "path bound", f"Written to {out}"):
         assert word in shown
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.suffix != ".npz")
-    assert found == ["cells", "figures", "figures/sweep.png", "lock", "result.nc", "settings.json", "verdict.json"]
+    assert found == [
+        *("cells", "figures", "figures/sweep.png", "finished.json", "lock", "result.nc", "settings.json"),
+        "verdict.json",
+    ]
     settings = json.loads((out / "settings.json").read_text())["record"]["settings"]
     assert settings["classes"] == [0, 1]
     assert settings["widths"] == [8, 16]
@@ -140,7 +143,7 @@ def test_infinite_width(capsys, tmp_path):
     assert "loss, random labels" in shown
     assert "are not resolved" in shown
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.suffix != ".npz")
-    assert files == ["figures/infinite_width.png", "result.nc", "settings.json"]
+    assert files == ["figures/infinite_width.png", "finished.json", "result.nc", "settings.json"]
     code, shown, _ = run(capsys, *small, "--json")
     record = json.loads(shown)
     data = lz.load_dataset("digits", n_train=40, n_test=12)

@@ -1,6 +1,7 @@
 """Downloads from a local server."""
 
 import functools
+import gc
 import gzip
 import hashlib
 import os
@@ -138,13 +139,13 @@ def test_checksums_match_the_real_files():
 class Endless(Handler):
     """Sends bytes for ever: as fast as it can, or one every tenth of a second."""
 
-    sent = 0
+    sent, over = 0, False
 
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
         try:
-            while True:
+            while not self.over:
                 if self.path == "/slow":
                     time.sleep(0.1)
                 self.wfile.write(b"0" * (1 if self.path == "/slow" else 2**16))
@@ -153,6 +154,8 @@ class Endless(Handler):
             pass
 
 
+# pooch leaves the connection of a download that fails to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("path", ["fast", "slow"])
 def test_a_download_that_does_not_end_is_given_up(path, tmp_path):
     """After the known number of bytes, or after a while."""
@@ -161,11 +164,16 @@ def test_a_download_that_does_not_end_is_given_up(path, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         target, address = tmp_path / "file", f"http://127.0.0.1:{server.server_port}/{path}"
-        Endless.sent = 0
+        Endless.sent, Endless.over = 0, False
         with pytest.raises(OSError, match={"fast": "too many bytes", "slow": "more than 0.5 seconds"}[path]):
             _fetch_file(address, target, "", 1000, seconds=0.5 if path == "slow" else 60.0)
         assert Endless.sent < 2**24
         assert list(tmp_path.iterdir()) == []
     finally:
+        Endless.over = True
         server.shutdown()
         server.server_close()
+        for thread in threading.enumerate():
+            if thread.name.startswith("lazynet download"):
+                thread.join(10)
+        gc.collect()

@@ -82,8 +82,9 @@ def test_a_released_function_is_compiled_again():
 
 
 @pytest.mark.slow
-def test_the_least_recently_used_programs_are_freed():
+def test_the_least_recently_used_programs_are_freed(monkeypatch):
     """Static arguments, such as networks with other scales, would otherwise add programs for ever."""
+    monkeypatch.setattr(programs, "KEPT", 8)
     traces = []
 
     @programs.compiled(static_argnames="factor")
