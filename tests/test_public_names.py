@@ -141,7 +141,7 @@ def test_import_is_light_and_changes_no_setting():
 import jax
 before = dict(jax.config.values)
 import lazynet, sys
-names = "tensorflow neural_tangents xarray matplotlib sklearn tyro pandas pooch llvmlite"
+names = "tensorflow neural_tangents xarray matplotlib sklearn tyro pandas pooch llvmlite scipy.optimize scipy.fft"
 heavy = set(names.split()) & set(sys.modules)
 assert not heavy, heavy
 changed = {name for name, value in jax.config.values.items() if before.get(name, value) != value}

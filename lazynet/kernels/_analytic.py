@@ -118,8 +118,8 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
             in length, or if a row is zero, is not finite, or has a norm whose square overflows or underflows. For
-            activations without a closed form, also raised if kappa * norm(x) is too large (several thousand), or if
-            a user-defined activation is not smooth.
+            activations without a closed form, also raised if kappa * norm(x) is too large (above 200 at the earliest
+            for named activations), or if a user-defined activation is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz

@@ -53,8 +53,8 @@ def gaussian_dual(
         entry itself.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the series does not converge (several thousand for tanh),
-            or if a user-defined activation is not smooth.
+        ValueError: If `init_scale * norm(x)` is so large that the series does not converge (above 200 at the
+            earliest for named activations), or if a user-defined activation is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -112,18 +112,17 @@ def tangent_dual(
                     rows = [(*side, of_rows) for side, of_rows in zip(rows, split, strict=False)]
             block = functools.partial(_series_block, part, series)
             return _in_blocks(block, *rows, dtype=x1.dtype, size=SMALL_BLOCK)
-        return _in_blocks(block, *rows, dtype=x1.dtype)
+        return _in_blocks(block, *rows, dtype=x1.dtype, size=BLOCK)
 
 
 def _in_blocks(
-    block: Callable[..., Waitable], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype, size: int = 0
+    block: Callable[..., Waitable], rows1: Rows, rows2: Rows | None = None, *, dtype: np.dtype, size: int
 ) -> np.ndarray:
     """Compute a matrix block by block; if `rows2` is None, compute the upper triangle and mirror it.
 
-    `block` starts the computation of a block and returns a function that waits for the result, so that the device
-    computes one block while the host stores the previous one.
+    `size` is the number of rows and columns of a block. `block` starts the computation of a block and returns a
+    function that waits for the result, so that the device computes one block while the host stores the previous one.
     """
-    size = size or BLOCK
     symmetric = rows2 is None
     rows2 = rows1 if rows2 is None else rows2
     shape = len(rows1[0]), len(rows2[0])

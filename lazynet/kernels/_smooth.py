@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import scipy  # its modules are imported on first use
 from jax import Array
 from jaxtyping import Float, Int
-from scipy import fft
 
 from lazynet.kernels._clenshaw import clenshaw
-from lazynet.networks import ACTIVATIONS, Function, get_activation, value_and_slope
+from lazynet.networks import Activation, Function, get_activation, value_and_slope
 
 # The average over r is a trapezoidal sum in log(r), whose error is about exp(-pi^2 / (2 step)) for the density alone;
 # functions that oscillate need smaller steps.
@@ -35,7 +35,7 @@ STEPS, SMALLEST, LARGEST = (0.12, 0.06, 0.03, 0.015), 1e-7, 13.0
 # enough if all expectations are of order 1.
 BEST, ENOUGH = 5e-15, 1e-12
 ROUNDING = 1e-30  # fraction of E[sigma(s z)^2] that orders beyond the resolution of the angles may account for
-MOST_ANGLES = 2**18  # enough for tanh up to scales of about 3000
+MOST_ANGLES = 2**18
 POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points for the scales
 TERMS = (32, 64, 128, 256, 512, 1024)
 # Distances between the arguments of an activation; what is narrower than the first at all scales is missed.
@@ -99,7 +99,7 @@ def smooth_series(
     try:
         table = (_named_table if entry.is_named else _table)(activation, derivative, low, high)
     except _NotConvergedError:
-        raise _refusal(activation, high) from None
+        raise _refusal(entry, high) from None
     features = []
     for _, at_points in table.parts:
         features.append((_interpolation(table, len(at_points), distinct) @ at_points)[index])
@@ -154,7 +154,7 @@ def _chebyshev_points(count: int) -> np.ndarray:
 def _transform(values: np.ndarray, axis: int) -> np.ndarray:
     """Return the Chebyshev coefficients of a function with the given values at the Chebyshev points."""
     values = np.moveaxis(values, axis, 0)
-    result = fft.dct(values, type=2, axis=0) / len(values)
+    result = scipy.fft.dct(values, type=2, axis=0) / len(values)
     result[0] /= 2
     return np.moveaxis(result, 0, axis)
 
@@ -205,7 +205,7 @@ def _table(activation: str | Function, derivative: bool, low: float, high: float
         for odd in (False, True):
             focus, series = _series(products[int(odd) :: 2], odd, error, high)
             # The last two coefficients tell whether the points resolve the dependence on the scales.
-            if count > 2 and np.abs(_transform(series, 1)[:, -2:]).max(initial=0) > 10 * error:
+            if low < high and np.abs(_transform(series, 1)[:, -2:]).max(initial=0) > 10 * error:
                 break
             parts.append(_as_products(odd, focus, series, error, weights))
         else:
@@ -384,16 +384,15 @@ def _on_host(activation: str | Function, derivative: bool) -> Callable[[np.ndarr
     return function
 
 
-def _refusal(activation: str | Function, scale: float) -> ValueError:
+def _refusal(activation: Activation, scale: float) -> ValueError:
     """Return the error for an activation whose series does not converge at a scale."""
-    name = get_activation(activation).name
-    if name in ACTIVATIONS and get_activation(activation).is_named:
+    if activation.is_named:
         return ValueError(
-            f"init_scale must be small enough for the series of {name} to converge, got {scale:.3g} for init_scale "
-            "times the largest row norm. Scale the rows to unit norm, or reduce init_scale."
+            f"init_scale must be small enough for the series of {activation.name} to converge, got {scale:.3g} for "
+            "init_scale times the largest row norm. Scale the rows to unit norm, or reduce init_scale."
         )
     return ValueError(
-        f"activation must be smooth and finite to have an infinite-width kernel, got {name}, whose series does not "
-        f"converge when init_scale times the largest row norm is {scale:.3g}. Scale the rows to unit norm, or train "
-        "without the kernel: pass learning_rate and measure=Measure(predictions=False)."
+        f"activation must be smooth and finite to have an infinite-width kernel, got {activation.name}, whose series "
+        f"does not converge when init_scale times the largest row norm is {scale:.3g}. Scale the rows to unit norm, or "
+        "train without the kernel: pass learning_rate and measure=Measure(predictions=False)."
     )

@@ -4,8 +4,8 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its modules are imported on first use
 from jaxtyping import Float, Num
-from scipy.optimize import brentq, minimize_scalar
 
 from lazynet.theory._fits import Fit, half_width, log_mean_variances
 
@@ -145,7 +145,7 @@ class _Profile:
         values = self.gradient(LOGS)
         # The sum of squares has a minimum where the gradient falls through zero.
         minima = [
-            brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
+            scipy.optimize.brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
             for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
         ]
         fits = [(t, *self.fit(t)) for t in (*minima, LOGS[0], LOGS[-1])]
@@ -174,7 +174,7 @@ class _Profile:
         first, last = int(before[-1]), int(after[0])
         inner = grid[first + 1 : last]
         if excess(t) < 0:
-            ends = [brentq(excess, *pair) for pair in ((grid[first], inner[0]), (inner[-1], grid[last]))]
+            ends = [scipy.optimize.brentq(excess, *pair) for pair in ((grid[first], inner[0]), (inner[-1], grid[last]))]
             inner = np.append(inner, ends)
         found = self.restricted(inner)
         return float(found.min()), float(found.max())
@@ -210,7 +210,7 @@ def _fitted_power(widths: np.ndarray, logs: np.ndarray) -> _Profile:
     coarse = np.linspace(*POWERS, 15)
     at = int(np.argmin([squares(power) for power in coarse]))
     ends = coarse[max(at - 1, 0)], coarse[min(at + 1, len(coarse) - 1)]
-    found = minimize_scalar(squares, bounds=ends, method="bounded", options={"xatol": 1e-9})
+    found = scipy.optimize.minimize_scalar(squares, bounds=ends, method="bounded", options={"xatol": 1e-9})
     return _Profile(widths, logs, float(found.x))
 
 

@@ -167,7 +167,7 @@ ODD = {
 
 @pytest.mark.slow
 def test_odd_settings_are_refused_in_a_sentence(tmp_path):
-    """Whether the study has cells or not."""
+    """This holds whether or not any cells are stored."""
     out = tmp_path / "run"
     sweep(out, measure=ALONE)
     for cells in (True, False):

@@ -146,7 +146,7 @@ def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkey
 
 
 def test_checking_the_memory_lowers_no_network():
-    """A custom network is traced once for the size of its packs, and not again for operations that nobody reads."""
+    """A custom network is traced to choose the size of its packs, but not to count operations that are never shown."""
     calls = []
 
     def apply(params, x):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import lazynet as lz
@@ -82,6 +83,21 @@ def test_a_released_function_is_compiled_again():
 
 
 @pytest.mark.slow
+def test_a_function_runs_once_for_arguments_that_cannot_change():
+    calls = []
+
+    @programs.once
+    def counted(value, number):
+        calls.append(number)
+        return number
+
+    assert [counted(np.tanh, 1), counted(np.tanh, 1), counted(np.tanh, 2)] == [1, 1, 2]
+    assert calls == [1, 2]
+    changing = lambda z: z  # noqa: E731
+    assert [counted(changing, 3), counted(changing, 3)] == [3, 3]
+    assert calls == [1, 2, 3, 3]
+
+
 def test_the_least_recently_used_programs_are_freed(monkeypatch):
     """Static arguments, such as networks with other scales, would otherwise add programs for ever."""
     monkeypatch.setattr(programs, "KEPT", 8)

@@ -131,13 +131,24 @@ def test_what_is_not_smooth_or_not_finite_is_refused(function):
         gaussian_dual(lambda z: function(z), np.eye(3))
 
 
-def test_a_narrow_bump_is_seen_or_refused():
+def test_a_narrow_bump_is_resolved():
     """A width of 0.02 needs more arguments than are used at first."""
     s, width = 2.0, 0.02
     x = rows_of((s,) * 4)
     kernel = gaussian_dual(lambda z: jnp.exp(-((z / width) ** 2) / 2), x)
     # E[exp(-u^2 / 2 width^2)^2] = (1 + 2 s^2 / width^2)^(-1/2).
     np.testing.assert_allclose(np.diag(kernel), (1 + 2 * s**2 / width**2) ** -0.5, rtol=1e-9)
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_norms_up_to_200_have_kernels(activation, derivative):
+    diagonal = np.diag(gaussian_dual(activation, rows_of((0.001, 1, 200, 100)), derivative=derivative))
+    z = np.linspace(-13, 13, 20_001)  # in steps of 0.26 of the argument of the activation
+    squares = FUNCTIONS[activation][derivative](200 * z) ** 2
+    expected = squares @ np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(diagonal[2], expected, rtol=1e-9)
 
 
 def test_too_large_a_scale_is_refused():

@@ -56,7 +56,7 @@ def test_what_is_missing_or_twice_there_is_told(whole):
 
 @pytest.fixture(scope="module")
 def stopped():
-    """The same networks, each of which stops early at a different step."""
+    """The same networks, each stopped early, and each at a different step."""
     return lz.sweep(lz.TwoLayer(width=8), DATA, [32, 64, 128], 3, 64, stop=lz.Stop(loss=3.0), **OPTIONS)
 
 
