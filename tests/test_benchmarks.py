@@ -181,9 +181,12 @@ def test_empirical_ntk_fails_when_the_kernels_differ():
 def test_smooth_kernels_are_compared_with_that_of_erf(capsys):
     report = smooth_kernels.run(n=20, d=(3,), rounds=1)
     assert [row["activation"] for row in report.rows] == 2 * list(smooth_kernels.ACTIVATIONS)
-    for row in report.rows:
-        assert (row["ratio"] == 1) == (row["activation"] == "erf")
-        assert 0 < row["median_seconds"] < row["first_seconds"]
+    for rows in (report.rows[: len(smooth_kernels.ACTIVATIONS)], report.rows[len(smooth_kernels.ACTIVATIONS) :]):
+        assert rows[0]["ratio"] == 1
+        for row in rows:
+            assert row["ratio"] == row["median_seconds"] / rows[0]["median_seconds"] > 0
+            # Which call is slower depends on what the process has tabulated before.
+            assert row["first_seconds"] > 0
     smooth_kernels.show(report)
     assert "Kernels of 20 rows" in capsys.readouterr().out
 
