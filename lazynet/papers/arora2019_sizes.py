@@ -66,17 +66,17 @@ SMALL = Size(
 SIZES = {
     "tiny": Size(
         datasets=("digits",),
-        curves=Networks(8, (1024,), 4, 100),
+        curves=Networks(8, (512,), 4, 100),
         speed=Networks(8, (1024, 16384), 4, 100),
-        many=Networks(32, (256, 1024), 2, 100),
-        modes=Networks(8, (256, 4096), 2, 100),
-        scales=Networks(8, (1024, 16384), 4, 100),
+        many=Networks(32, (128, 512), 2, 100),
+        modes=Networks(8, (256, 2048), 2, 100),
+        scales=Networks(8, (512, 4096), 4, 100),
         noisy=Networks(32, (512,), 2, 100),
         n_kernel=240,
         n_test=100,
         draws=2,
-        functions=functions.Size((125, 250, 500), (3,), samples=2, width=1024, steps=200),
-        du2018=du2018.Size(100, (128, 1024)),
+        functions=functions.Size((125, 250, 500), (3,), samples=2, width=512, steps=200),
+        du2018=du2018.Size(100, (64, 1024)),
     ),
     "small": SMALL,
     "paper": SMALL._replace(

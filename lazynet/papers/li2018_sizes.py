@@ -80,16 +80,16 @@ SMALL = Size(
 )
 SIZES = {
     "tiny": Size(
-        data=Mixture(384, 200, 3, 2),
-        networks=Networks((500, 4000), 3, 100),
+        data=Mixture(384, 100, 3, 2),
+        networks=Networks((500, 4000), 2, 100),
         early=12,
         wide=1000,
-        varied=Networks((500,), 3, 24),
+        varied=Networks((500,), 2, 24),
         variances=(0.0, 5.0),
         structures=((3, 1), (3, 4)),
         memorized=32,
         images=Images("digits", 1000, 100, 400),
-        on_images=Networks((1000, 8000), 3, 100),
+        on_images=Networks((1000, 8000), 2, 60),
     ),
     "small": SMALL,
     "paper": SMALL._replace(
