@@ -1,7 +1,7 @@
 """How programs of the tests are compiled, set on import, which has to precede that of JAX.
 
 Most programs of the tests run for milliseconds, and compiling them without optimization takes a third of the time.
-Tests that are marked "exact" run in a process of their own, which compiles as users do; see test_exact.py.
+Tests that are marked "exact" run where LAZYNET_TEST_EXACT is set, in a process that compiles as users do.
 """
 
 import os
@@ -32,9 +32,3 @@ def optimized() -> Iterator[None]:
         yield
     finally:
         jax.config.update(UNOPTIMIZED, before)
-
-
-def of_users() -> dict[str, str]:
-    """Return the environment for a process that runs exact tests."""
-    names = {"XLA_FLAGS", UNOPTIMIZED.upper()}
-    return {name: value for name, value in os.environ.items() if name not in names} | {"LAZYNET_TEST_EXACT": "1"}
