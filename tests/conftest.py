@@ -13,6 +13,8 @@ from compilation import EXACT
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Workers share the processors; threads of NumPy's BLAS that wait for each other take a third of the time of its work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # One compilation cache for the run: its workers and the processes that tests start inherit the variables.
 if "LAZYNET_TEST_CACHE" not in os.environ:
