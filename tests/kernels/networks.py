@@ -7,17 +7,16 @@ import numpy as np
 
 
 class Perceptron(nn.Module):
-    """Dense layers with or without biases."""
+    """Dense layers with biases."""
 
     widths: tuple = (7, 6)
     outputs: int = 1
-    bias: bool = True
 
     @nn.compact
     def __call__(self, x):
         for width in self.widths:
-            x = nn.tanh(nn.Dense(width, use_bias=self.bias)(x))
-        f = nn.Dense(self.outputs, use_bias=self.bias)(x)
+            x = nn.tanh(nn.Dense(width)(x))
+        f = nn.Dense(self.outputs)(x)
         return f[:, 0] if self.outputs == 1 else f
 
 
@@ -144,7 +143,6 @@ FUNCTIONS = {
 # The network, the shape of an input, the arrays that are not dense.
 MODULES = {
     "perceptron": (Perceptron(outputs=3), (5,), ""),
-    "without biases": (Perceptron(bias=False), (5,), ""),
     "residual": (Residual(), (5,), "LayerNorm_0/scale BatchNorm_0/scale"),
     "convolutional": (Convolutional(), (5, 5, 2), "Conv_0/kernel Conv_0/bias"),
     "attention": (Tokens(), (6,), "a/key/kernel a/out/kernel a/query/kernel a/value/kernel"),

@@ -1,4 +1,4 @@
-"""The analytic kernel of two-layer networks against adaptive quadrature and against neural-tangents."""
+"""The analytic kernel of two-layer networks against adaptive quadrature."""
 
 import functools
 
@@ -7,13 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from marks import slow_unless
-from reference import ACTIVATIONS
 from scipy import integrate, special
 from tolerance import assert_close
 
-from lazynet.kernels import analytic_kernel, neural_tangents
+from lazynet.kernels import analytic_kernel
 from lazynet.networks import TwoLayer
-from lazynet.precision import float64
 
 
 def normal_density(z):
@@ -28,7 +26,7 @@ FUNCTIONS = {
     "gelu": (lambda z: z * special.ndtr(z), lambda z: special.ndtr(z) + z * normal_density(z)),
     "softplus": (lambda z: np.logaddexp(0, z), special.expit),
 }
-INIT_SCALES = [0.3, 1.0, 3.0]
+INIT_SCALES = [0.3, 3.0]
 COSINES = [-1.0, -0.9, 0.0, 0.9, 0.999, 1.0]
 
 
@@ -59,10 +57,10 @@ def expectations(cosine, norms):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norms", [(1.0, 1.0), (0.7, 1.6)])
 @pytest.mark.parametrize("train", ["hidden", "readout", "both"])
 @pytest.mark.parametrize("activation", FUNCTIONS)
-def test_quadrature(activation, train, norms):
+def test_quadrature(activation, train):
+    norms = 0.7, 1.6
     x1 = norms[0] * np.array([[1.0, 0.0, 0.0]])
     x2 = norms[1] * np.array([[cosine, 0.0, np.sqrt(1 - cosine**2)] for cosine in COSINES])
     for kappa in INIT_SCALES:
@@ -86,24 +84,6 @@ def test_h_infinity_of_arora():
     np.testing.assert_allclose(analytic_kernel(TwoLayer(width=64))(x), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("activation", ["relu", "erf", "gelu"])
-def test_neural_tangents_of_the_whole_network(activation):
-    """neural-tangents trains rescaled weights, so its hidden part has an additional factor init_scale^2."""
-    stax = neural_tangents().stax
-    layer = {"relu": stax.Relu, "erf": stax.Erf, "gelu": stax.Gelu}[activation]()
-    x1, x2 = unit_rows(6, 5), unit_rows(4, 5, seed=1)
-    for kappa in (1.0, 2.5):
-        with float64():
-            theirs = stax.serial(stax.Dense(1, W_std=kappa * 5**0.5, b_std=None), layer, stax.Dense(1, b_std=None))[2]
-            ntk, readout = map(np.asarray, theirs(jnp.asarray(x1), jnp.asarray(x2), ("ntk", "nngp")))
-        expected = {"hidden": (ntk - readout) / kappa**2, "readout": readout}
-        expected["both"] = expected["hidden"] + expected["readout"]
-        for train, value in expected.items():
-            kernel = analytic_kernel(TwoLayer(width=2, activation=activation, train=train, init_scale=kappa))
-            np.testing.assert_allclose(kernel(x1, x2), value, rtol=0, atol=1e-12)
-
-
 def test_scales_that_depend_on_the_width():
     x = unit_rows(5, 3)
     scaled = TwoLayer(width=16, activation="erf", init_scale=lambda m: m**-0.5, output_scale=lambda m: m**0.5)
@@ -122,7 +102,7 @@ def test_kernel_does_not_depend_on_outputs_or_start():
     ("activation", "train"),
     slow_unless(
         lambda case: case == ("tanh", "both"),
-        [*((name, "both") for name in FUNCTIONS), ("relu", "hidden"), ("tanh", "readout")],
+        [("relu", "hidden"), ("relu", "both"), ("tanh", "readout"), ("tanh", "both")],
     ),
 )
 def test_symmetric_case(activation, train):
@@ -134,7 +114,7 @@ def test_symmetric_case(activation, train):
     np.testing.assert_allclose(square[:7, 9:], kernel(x[:7], x[9:]), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("activation", slow_unless(lambda name: name == "relu", FUNCTIONS))
+@pytest.mark.parametrize("activation", slow_unless(lambda name: name == "relu", ["relu", "tanh"]))
 def test_result_is_numpy_float64_for_any_input(activation):
     kernel = analytic_kernel(TwoLayer(width=4, activation=activation, train="both"))
     x = unit_rows(4, 3).astype(np.float32)
@@ -183,7 +163,8 @@ def test_bad_rows_are_refused(x1, x2, message):
     ("activation", "train"),
     slow_unless(
         lambda case: case == ("tanh", "both"),
-        [*((name, "both") for name in ACTIVATIONS), ("relu", "hidden"), ("relu", "readout"), ("tanh", "hidden")],
+        # Angles, closed forms and series.
+        [*((name, "both") for name in ("relu", "erf", "sin", "gelu", "tanh")), ("relu", "hidden"), ("relu", "readout")],
     ),
 )
 def test_float32_is_float64_rounded(activation, train):

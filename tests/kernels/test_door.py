@@ -125,9 +125,10 @@ def weights_and_rows(key):
 def test_empirical_kernel(method, weights_and_rows):
     nt = neural_tangents()
     weights, x = weights_and_rows
-    kernel = nt.empirical_ntk_fn(two_layer, implementation=nt.NtkImplementation[method])(x, None, weights)
-    jacobian = jax.jacobian(lambda w: two_layer(w, x)[:, 0])(weights)
-    rows = jnp.concatenate([part.reshape(4, -1) for part in jacobian], axis=1)
+    kernel_fn = nt.empirical_ntk_fn(two_layer, implementation=nt.NtkImplementation[method])
+    kernel = jax.jit(kernel_fn, static_argnums=1)(x, None, weights)
+    jacobian = jax.jit(jax.jacobian(lambda w: two_layer(w, x)[:, 0]))(weights)
+    rows = np.concatenate([np.asarray(part).reshape(4, -1) for part in jacobian], axis=1)
     np.testing.assert_allclose(kernel, rows @ rows.T, rtol=1e-4, atol=1e-5)
 
 
@@ -136,9 +137,9 @@ def test_stax_and_predict(weights_and_rows):
     nt = neural_tangents()
     x = weights_and_rows[1]
     kernel_fn = nt.stax.serial(nt.stax.Dense(1), nt.stax.Erf(), nt.stax.Dense(1))[2]
-    kernel = kernel_fn(x, None, "ntk")
+    kernel = jax.jit(lambda x: kernel_fn(x, None, "ntk"))(x)
     y = jnp.ones((4, 1))
-    predicted = nt.predict.gradient_descent_mse(kernel, y)(3.0, jnp.zeros((4, 1)))
+    predicted = nt.predict.gradient_descent_mse(kernel, y)(3.0, 0 * y)
     # The loss of neural-tangents is a mean over n = 4 examples, so its time is 4 times ours.
     eigenvalues, vectors = np.linalg.eigh(np.asarray(kernel, np.float64))
     flow = vectors @ ((1 - np.exp(-eigenvalues * 3.0 / 4)) * (vectors.T @ np.ones(4)))

@@ -73,13 +73,11 @@ def average(kernel):
 
 
 def check(network, variables, x):
-    """Compare the kernel and its parts with the Jacobian."""
-    expected = parts_of(network.apply, variables, x, x)
-    parts = lz.empirical_ntk(network, variables, x, outputs="all", parts=True)
+    """Compare the parts of the kernel with the Jacobian."""
+    expected = parts_of(network.apply, variables, x[:2], x[2:])
+    parts = lz.empirical_ntk(network, variables, x[:2], x[2:], outputs="all", parts=True)
     for part, expected_part in zip(parts.values(), expected, strict=True):
         assert_close(part, expected_part)
-    kernel = lz.empirical_ntk(network, variables, x[:2], x[2:])
-    assert_close(kernel, average(sum(expected))[:2, 2:])
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +132,7 @@ def mixed():
     return apply, variables, x, sum(parts_of(apply, variables, x, x))
 
 
-@pytest.mark.parametrize(
-    ("most", "held"), slow_unless(lambda case: case == (4, 2), [(1, 99), (4, 1), (4, 2), (5, 99), (11, 1)])
-)
+@pytest.mark.parametrize(("most", "held"), slow_unless(lambda case: case == (4, 2), [(1, 99), (4, 1), (4, 2), (11, 1)]))
 def test_blocks(mixed, most, held, monkeypatch):
     apply, variables, x, expected = mixed
     monkeypatch.setattr(blockwise, "BLOCK", most)
@@ -145,7 +141,8 @@ def test_blocks(mixed, most, held, monkeypatch):
     symmetric = lz.empirical_ntk(apply, variables, x, outputs="all")
     assert_close(symmetric, expected)
     np.testing.assert_array_equal(symmetric, symmetric.transpose(2, 3, 0, 1))
-    np.testing.assert_array_equal(lz.empirical_ntk(apply, variables, x), lz.empirical_ntk(apply, variables, x).T)
+    averaged = lz.empirical_ntk(apply, variables, x)
+    np.testing.assert_array_equal(averaged, averaged.T)
     assert_close(lz.empirical_ntk(apply, variables, x[:4], x[2:]), average(expected)[:4, 2:])
     assert_close(lz.empirical_ntk(apply, variables, x, x[:3]), average(expected)[:, :3])
 

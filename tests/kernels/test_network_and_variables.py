@@ -14,6 +14,10 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6)), jnp.float32)
 KEY = jax.random.key(0)
 
 
+def started(network, x=X):
+    return jax.jit(network.init)(KEY, x)
+
+
 class Flax(nn.Module):
     width: int = 8
     norm: bool = False
@@ -48,19 +52,19 @@ PAIRS = {
 @pytest.mark.parametrize("pair", PAIRS)
 def test_variables_of_another_network_are_refused(pair):
     network, other, message = PAIRS[pair]
-    variables = network.init(KEY, X[:, :5]) if other is None else other.init(KEY, X)
+    variables = started(network, X[:, :5]) if other is None else started(other)
     with pytest.raises(ValueError, match=r"^variables\['params'\] must have .* They are the variables of another") as e:
         lz.empirical_ntk(network, variables, X)
     assert message in str(e.value)
-    own = network.init(KEY, X)
+    own = started(network)
     assert lz.empirical_ntk(network, own, X).shape == (5, 5)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_expansions_and_their_gaps_refuse_them_too(pair):
     network, other, message = PAIRS[pair]
-    variables = network.init(KEY, X[:, :5]) if other is None else other.init(KEY, X)
-    own = network.init(KEY, X)
+    variables = started(network, X[:, :5]) if other is None else started(other)
+    own = started(network)
     if isinstance(network, Network):
         for expand in (lz.linearize, lz.quadratic):
             assert expand(network, own).init(KEY, X)["params"].keys() == own["params"].keys()
@@ -75,7 +79,7 @@ def test_expansions_and_their_gaps_refuse_them_too(pair):
 
 def test_arrays_that_are_not_trained_are_compared_too():
     network, other = lz.TwoLayer(width=8), lz.TwoLayer(width=8, outputs=2)
-    wrong = {**network.init(KEY, X), "fixed": other.init(KEY, X)["fixed"]}
+    wrong = {**started(network), "fixed": started(other)["fixed"]}
     with pytest.raises(ValueError, match=r"^variables\['fixed'\] must have shape \(8, 1\) at 'readout'"):
         lz.empirical_ntk(network, wrong, X)
 
@@ -89,7 +93,7 @@ BATCHED = {
 @pytest.mark.parametrize("kind", BATCHED)
 def test_rows_that_see_each_other_are_refused(kind):
     network = BATCHED[kind]
-    variables = network.init(KEY, X) if kind == "flax" else {"params": {"w": jnp.ones(6)}}
+    variables = started(network) if kind == "flax" else {"params": {"w": jnp.ones(6)}}
     with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
         lz.empirical_ntk(network, variables, X)
     with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
@@ -106,7 +110,7 @@ SEEN = "depends on other rows in the batch, as with batch norm"
 
 def test_the_kernel_as_a_measure_refuses_them_too():
     own, data = lz.from_functions(zero_head, centered, width=8), lz.Dataset(X, np.sign(np.asarray(X[:, 0])))
-    variables = dict(own.init(KEY, X))
+    variables = dict(started(own))
     with pytest.raises(ValueError, match=SEEN):
         current_kernel(own, variables, variables, data)
     measure = lz.Measure(kernel_drift=False, own={"kernel": current_kernel})
@@ -127,6 +131,6 @@ def centered(params, x):
 def test_they_are_found_although_the_last_layer_starts_at_zero():
     own, data = lz.from_functions(zero_head, centered, width=8), lz.Dataset(X, np.sign(np.asarray(X[:, 0])))
     with pytest.raises(ValueError, match=SEEN):
-        lz.empirical_ntk(own, own.init(KEY, X), X)
+        lz.empirical_ntk(own, started(own), X)
     with pytest.raises(ValueError, match=SEEN):
         lz.train(own, data, KEY, 1, learning_rate=0.1)

@@ -58,7 +58,7 @@ def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_result_does_not_depend_on_the_number_of_devices(dtype, monkeypatch):
-    x, y = unit_rows(60, 5), np.random.default_rng(1).normal(size=60)
+    x, y = unit_rows(N, 5), np.random.default_rng(1).normal(size=N)
     flows = []
     for count in (1, 2):
         monkeypatch.setattr("lazynet.kernels._dense.float64_devices", lambda count=count: jax.local_devices()[:count])

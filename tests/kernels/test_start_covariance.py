@@ -10,7 +10,7 @@ from lazynet.kernels import start_covariance
 from lazynet.networks import Centered
 
 X = np.random.default_rng(0).normal(size=(3, 6))
-WIDTH, STARTS, OUTPUTS = 128, 500, 8
+WIDTH, STARTS, OUTPUTS = 128, 250, 16
 
 
 def stax(width):
@@ -25,7 +25,7 @@ NETWORKS = {
     "a Gaussian readout": lz.TwoLayer(WIDTH, symmetric=False, readout="gaussian", activation="tanh"),
     "three layers": lz.MLP(WIDTH, 2, init_scale=1.2, bias_scale=0.4),
     "standard": lz.MLP(WIDTH, 2, parametrization="standard"),
-    "allen-zhu": lz.ThreeLayer(256),
+    "allen-zhu": lz.ThreeLayer(WIDTH),
     "mean field": lz.MLP(WIDTH, 1, parametrization="mean-field"),
     "stax": lz.from_stax(stax, width=WIDTH, output_scale=1.5),
     "a convolution": lz.ConvNet(WIDTH, filter_size=3, symmetric=False),
@@ -39,7 +39,7 @@ def test_covariance_of_samples(name):
     keys = jax.random.split(jax.random.key(0), STARTS)
     # The outputs of a start are uncorrelated samples up to terms of order 1 / m.
     several = network.clone(outputs=OUTPUTS)
-    f = jax.lax.map(lambda key: several.apply(several.init(key, x), x).T, keys, batch_size=100)
+    f = jax.jit(lambda keys: jax.lax.map(lambda key: several.apply(several.init(key, x), x).T, keys))(keys)
     f = np.asarray(f, np.float64).reshape(-1, len(X))
     expected = start_covariance(network)(X)
     error = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / len(f))
