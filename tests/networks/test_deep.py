@@ -133,25 +133,26 @@ def test_convolution_is_that_of_jax(image, stride):
         6, filter_size=r, stride=stride, image=image, outputs=2, activation="tanh", train="both", symmetric=False
     )
     variables = start(network)
-    w, readout = (variables["params"][name] for name in ("hidden", "readout"))
+    w, readout = (np.asarray(variables["params"][name]) for name in ("hidden", "readout"))
     height, width, channels = (12, 1, 1) if image is None else (*image, 1)[:3]
     tall = (r, 1) if image is None else (r, r)
     # Patches are (rows, columns, channels) in rows of an image, or channels first: one order for all filters.
-    filters = w.reshape(6, *tall, channels) if channels == 1 else jnp.moveaxis(w.reshape(6, channels, *tall), 1, -1)
-    z = jax.lax.conv_general_dilated(
-        jnp.asarray(X).reshape(5, height, width, channels),
-        jnp.moveaxis(filters, 0, -1),
+    filters = w.reshape(6, *tall, channels) if channels == 1 else np.moveaxis(w.reshape(6, channels, *tall), 1, -1)
+    convolved = jax.jit(jax.lax.conv_general_dilated, static_argnums=(2, 3), static_argnames="dimension_numbers")
+    z = convolved(
+        X.reshape(5, height, width, channels),
+        np.moveaxis(filters, 0, -1),
         (stride, stride),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    expected = jnp.tanh(z).mean(axis=(1, 2)) @ readout / 6**0.5
+    expected = np.tanh(np.asarray(z, np.float64)).mean(axis=(1, 2)) @ readout / 6**0.5
     assert_close(network.apply(variables, X), expected)
 
 
 def test_a_convolution_of_one_patch_is_a_two_layer_network():
     conv, dense = lz.ConvNet(8, filter_size=12), lz.TwoLayer(8)
-    moved = jax.tree.map(lambda a: a * jnp.linspace(0.5, 1.5, len(a), dtype=a.dtype)[:, None], start(conv))
+    moved = jax.tree.map(lambda a: np.asarray(a) * np.linspace(0.5, 1.5, len(a), dtype=a.dtype)[:, None], start(conv))
     assert_close(conv.apply(moved, X), dense.apply(moved, X))
     assert np.abs(np.asarray(dense.apply(moved, X))).max() > 0.01
 

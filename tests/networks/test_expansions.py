@@ -5,7 +5,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import ACTIVATIONS, TRAINED
+from reference import TRAINED
 from tolerance import assert_close
 
 import lazynet as lz
@@ -13,12 +13,8 @@ from lazynet.measures import taylor_gap
 from lazynet.networks import Linearized, Quadratic, TwoLayer, traits
 from lazynet.precision import float64
 
-# Every activation with every trained part, each with one and with several outputs.
-CASES = [
-    (activation, train, 1 + 2 * ((i + j) % 2))
-    for i, activation in enumerate(ACTIVATIONS)
-    for j, train in enumerate(TRAINED)
-]
+# Every trained part with one and with several outputs.
+CASES = [(("relu", "gelu")[(i + j) % 2], train, k) for i, train in enumerate(TRAINED) for j, k in enumerate((1, 3))]
 
 
 @pytest.mark.slow
@@ -27,18 +23,17 @@ def test_apply_is_the_first_order_taylor_sum(activation, train, outputs, key):
     network = TwoLayer(width=10, outputs=outputs, activation=activation, train=train, symmetric=False)
     rng = np.random.default_rng(0)
     with float64():
-        x = jnp.asarray(rng.normal(size=(6, 4)))
-        variables = dict(network.init(key, x))
-        move = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), variables["params"])
+        x = rng.normal(size=(6, 4))
+        variables = jax.tree.map(np.asarray, dict(jax.jit(network.init)(key, x)))
+        move = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), variables["params"])
         f0 = network.apply(variables, x)
-        jacobian = jax.jacrev(lambda params: network.apply({**variables, "params": params}, x))(variables["params"])
-        expected = np.asarray(f0) + sum(
-            np.tensordot(np.asarray(jacobian[name]), np.asarray(move[name]), 2) for name in move
-        )
+        outputs = jax.jit(jax.jacrev(lambda params: network.apply({**variables, "params": params}, x)))
+        jacobian = outputs(variables["params"])
+        expected = np.asarray(f0) + sum(np.tensordot(np.asarray(jacobian[name]), move[name], 2) for name in move)
         linear = Linearized(network)
         at = linear.at(variables)
         assert_close(linear.apply(at, x), f0, ulps=0)
-        moved = {**at, "params": jax.tree.map(jnp.add, at["params"], move)}
+        moved = {**at, "params": jax.tree.map(np.add, at["params"], move)}
         found = np.asarray(linear.apply(moved, x))
         assert found.shape == f0.shape
         assert_close(found, expected)
@@ -49,7 +44,7 @@ def test_apply_is_the_first_order_taylor_sum(activation, train, outputs, key):
 
 def test_the_collection_that_is_fixed_is_kept(key):
     network = TwoLayer(width=4, train="hidden")
-    variables = dict(network.init(key, jnp.ones((2, 3))))
+    variables = dict(jax.jit(network.init)(key, jnp.ones((2, 3))))
     at = Linearized(network).at(variables)
     assert set(at) == {"params", "fixed", "origin"}
     assert set(at["origin"]) == {"hidden"}
@@ -63,20 +58,21 @@ def test_order_two_is_the_taylor_sum_with_the_hessian(activation, train, key):
     network = TwoLayer(width=6, outputs=2, activation=activation, train=train, symmetric=False)
     rng = np.random.default_rng(0)
     with float64():
-        x = jnp.asarray(rng.normal(size=(4, 3)))
-        variables = dict(network.init(key, x))
+        x = rng.normal(size=(4, 3))
+        variables = dict(jax.jit(network.init)(key, x))
         flat, unravel = jax.flatten_util.ravel_pytree(variables["params"])
-        move = jnp.asarray(rng.normal(size=flat.shape))
+        move = rng.normal(size=flat.shape)
 
         def outputs(flat):
             return network.apply({**variables, "params": unravel(flat)}, x)
 
         jacobian, hessian = jax.jit(lambda flat: (jax.jacrev(outputs)(flat), jax.hessian(outputs)(flat)))(flat)
-        expected = outputs(flat) + jacobian @ move + 0.5 * jnp.einsum("ncij,i,j->nc", hessian, move, move)
+        f, jacobian, hessian, move = map(np.asarray, (outputs(flat), jacobian, hessian, move))
+        expected = f + jacobian @ move + 0.5 * np.einsum("ncij,i,j->nc", hessian, move, move)
         parabola = Quadratic(network)
         at = {**parabola.at(variables), "params": unravel(flat + move)}
         assert_close(parabola.apply(at, x), expected, ulps=256)
-        second = np.abs(np.asarray(expected - outputs(flat) - jacobian @ move)).max()
+        second = np.abs(expected - f - jacobian @ move).max()
     # relu has no second derivative, and a readout none at all: what is left is the product of both layers' movements.
     assert (second > 1e-6) == (train == "both" or (train == "hidden" and activation != "relu"))
 
@@ -87,17 +83,17 @@ def test_the_quadratic_model_of_relu_has_the_pseudo_network_of_allen_zhu(key):
     network = lz.ThreeLayer(width=20, outputs=2)
     rng = np.random.default_rng(1)
     with float64():
-        x = jnp.asarray(rng.normal(size=(5, 4)))
-        variables = dict(network.init(key, x))
-        move = {name: jnp.asarray(rng.normal(size=leaf.shape)) for name, leaf in variables["params"].items()}
-        moved = jax.tree.map(jnp.add, variables["params"], move)
+        x = rng.normal(size=(5, 4))
+        variables = jax.tree.map(np.asarray, dict(jax.jit(network.init)(key, x)))
+        move = {name: rng.normal(size=leaf.shape) for name, leaf in variables["params"].items()}
+        moved = jax.tree.map(np.add, variables["params"], move)
         one, two = (
-            np.asarray(polynomial.apply({**polynomial.at(variables), "params": moved}, x))
+            np.asarray(jax.jit(polynomial.apply)({**polynomial.at(variables), "params": moved}, x))
             for polynomial in (Linearized(network), Quadratic(network))
         )
         z1, z2 = (np.asarray(z) for z in traits(network).preactivations(variables, x))
-    w, v, a = np.asarray(move["hidden_1"]), np.asarray(move["hidden_2"]), np.asarray(variables["fixed"]["readout"])
-    pseudo = ((z2 > 0) * (((z1 > 0) * (np.asarray(x) @ w.T)) @ v.T)) @ a
+    w, v, a = move["hidden_1"], move["hidden_2"], variables["fixed"]["readout"]
+    pseudo = ((z2 > 0) * (((z1 > 0) * (x @ w.T)) @ v.T)) @ a
     assert_close(two - one, pseudo, ulps=1024)
     assert np.abs(pseudo).max() > 0.1
 
@@ -131,7 +127,7 @@ def slow_descent(network, steps=10_000):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "symmetric", "order"),
-    [("tanh", False, 2), ("tanh", True, 3), ("softplus", False, 2), ("softplus", True, 3)],
+    [("tanh", False, 2), ("softplus", True, 3)],
 )
 def test_gaps_along_a_path_are_of_second_and_third_order_in_the_movement(activation, symmetric, order):
     network = lz.TwoLayer(width=64, activation=activation, train="both", symmetric=symmetric)
@@ -144,7 +140,7 @@ def test_gaps_along_a_path_are_of_second_and_third_order_in_the_movement(activat
 def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     data = lz.load_dataset("digits", n_train=12, n_test=5)
     network = lz.MLP(width=32, depth=2, activation="tanh")
-    start = network.init(jax.random.key(5), jnp.asarray(data.x_train, "float32"))
+    start = jax.jit(network.init)(jax.random.key(5), jnp.asarray(data.x_train, "float32"))
     options = {"learning_rate": 0.05, "dtype": "float64", "snapshots": 5}
     linear = lz.linearize(network, start)
     run = lz.train(linear, data, jax.random.key(0), 100, **options)

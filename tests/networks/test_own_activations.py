@@ -18,7 +18,7 @@ def same_tanh(z):
     return jnp.tanh(z)
 
 
-WIDTHS = [16, 64]
+WIDTHS = (16, 64)
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,20 @@ def data():
 
 @pytest.fixture(scope="module")
 def swept(data):
-    """Sweeps of networks of 2 widths, each computed once."""
+    """Sweeps of networks, each computed once."""
 
     @cache
-    def sweep_with(activation, family=lz.TwoLayer, kernels=True, **more):
-        network = family(width=16, activation=activation, **more)
+    def sweep_with(activation, family=lz.TwoLayer, widths=(16,), **more):
+        network, kernels = family(width=16, activation=activation, **more), family is lz.TwoLayer
         measure = lz.Measure(predictions=kernels, kernel_drift=kernels)
-        return lz.sweep(network, data, WIDTHS, seeds=1, steps=10, measure=measure, progress=False)
+        return lz.sweep(network, data, list(widths), seeds=1, steps=10, measure=measure, progress=False)
 
     return sweep_with
 
 
 @pytest.mark.slow
 def test_a_function_of_jax_is_the_name_that_it_has(swept):
-    named, given = swept("tanh"), swept(jnp.tanh)
+    named, given = swept("tanh", widths=WIDTHS).isel(width=[0]), swept(jnp.tanh)
     assert json.loads(given.attrs["settings"])["activation"] == "tanh"
     assert set(named.data_vars) == set(given.data_vars)
     for name in named.data_vars:
@@ -52,8 +52,8 @@ def test_a_function_of_jax_is_the_name_that_it_has(swept):
 @pytest.mark.parametrize(
     ("family", "more"),
     [
-        (lz.TwoLayer, {}),
-        (lz.MLP, {"depth": 2, "kernels": False}),
+        (lz.TwoLayer, {"widths": WIDTHS}),
+        (lz.MLP, {"depth": 2}),
     ],
 )
 def test_a_function_gives_what_the_name_gives(swept, family, more):
@@ -64,8 +64,12 @@ def test_a_function_gives_what_the_name_gives(swept, family, more):
     for name in given.data_vars:
         tolerance = {"rtol": 1e-3, "atol": 2e-5} if "gap" in name or "flips" in name else {"rtol": 2e-5, "atol": 1e-5}
         np.testing.assert_allclose(given[name], named[name], err_msg=name, **tolerance)
-    settings = json.loads(given.attrs["settings"])
-    assert settings["activation"] == "same_tanh"
+    assert json.loads(given.attrs["settings"])["activation"] == "same_tanh"
+
+
+@pytest.mark.slow
+def test_a_verdict_and_a_figure_of_a_function(swept):
+    named, given = swept("tanh", widths=WIDTHS), swept(same_tanh, widths=WIDTHS)
     rows = [{row.quantity: row.predicted for row in lz.verify(result).rows} for result in (named, given)]
     assert rows[0] == rows[1]
     assert "same_tanh" in lz.plot(given)._suptitle.get_text()
@@ -81,9 +85,10 @@ def test_what_is_unknown_of_a_function_is_left_out():
 
 def test_functions_stand_on_an_axis_by_their_names(swept, data):
     axes = {"activation": ["tanh", same_tanh]}
-    result = lz.sweep(lz.TwoLayer(width=16), data, WIDTHS[:1], 1, 10, axes=axes, progress=False)
+    measure = lz.Measure(predictions=False, kernel_drift=False)
+    result = lz.sweep(lz.TwoLayer(width=16), data, [16], 1, 10, axes=axes, measure=measure, progress=False)
     assert result.activation.values.tolist() == ["tanh", "same_tanh"]
-    alone = swept(same_tanh).isel(width=[0])
+    alone = swept(same_tanh, widths=WIDTHS).isel(width=[0])
     np.testing.assert_array_equal(result.train_loss.sel(activation="same_tanh"), alone.train_loss)
     traits_of_points = json.loads(result.attrs["settings"])["traits"]
     assert [record["scaling"]["homogeneous"] for record in traits_of_points] == [False, None]

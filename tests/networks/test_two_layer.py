@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from marks import slow_unless
-from reference import ACTIVATIONS, TRAINED, TWO_LAYER_CASES, VALUE
+from reference import TRAINED, TWO_LAYER_CASES, VALUE
 from tolerance import assert_close
 
 from lazynet.networks import TwoLayer, weights
@@ -68,7 +68,7 @@ def test_the_trained_part_is_params(train, key):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "readout", "outputs"),
-    [(name, ("sign", "gaussian")[i % 2], (1, 3)[i // 2 % 2]) for i, name in enumerate(ACTIVATIONS)],
+    [("relu", "sign", 1), ("gelu", "gaussian", 3)],
 )
 def test_symmetric_start_is_zero(activation, readout, outputs, key):
     network = TwoLayer(width=64, outputs=outputs, activation=activation, readout=readout)
@@ -84,9 +84,8 @@ def test_symmetric_start_is_zero(activation, readout, outputs, key):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("readout", ["sign", "gaussian"])
-@pytest.mark.parametrize("init_scale", [1.0, 0.3])
-def test_same_start_in_both_dtypes(symmetric, readout, init_scale, key):
-    network = TwoLayer(width=32, init_scale=init_scale, readout=readout, symmetric=symmetric, train="both")
+def test_same_start_in_both_dtypes(symmetric, readout, key):
+    network = TwoLayer(width=32, init_scale=0.3, readout=readout, symmetric=symmetric, train="both")
     x = rows(3, 5)
     single = jax.tree.map(np.asarray, dict(network.init(key, jnp.asarray(x, jnp.float32))))
     with float64():
@@ -110,9 +109,10 @@ def test_same_start_whatever_is_trained(symmetric, key):
             np.testing.assert_array_equal(weights(starts[0], name), weights(other, name))
 
 
-@pytest.mark.parametrize("kappa", [0.1, 1.0, 3.0])
-@pytest.mark.parametrize("readout", ["sign", "gaussian"])
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(
+    ("symmetric", "readout", "kappa"),
+    [(True, "sign", 0.1), (True, "gaussian", 3.0), (False, "sign", 3.0), (False, "gaussian", 1.0)],
+)
 def test_statistics_of_the_start(symmetric, readout, kappa, key):
     network = TwoLayer(width=4096, outputs=2, init_scale=kappa, readout=readout, symmetric=symmetric)
     variables = start(network, key, rows(2, 20))
