@@ -251,7 +251,7 @@ def test_descent_agrees_with_the_linearized_network(key):
     y = np.random.default_rng(0).choice([-1.0, 1.0], size=N)
     stepper = AutodiffStepper(Linearized(network), loss, lambda rate: optax.sgd(rate, 0.5), batch_size)
     with float64():
-        variables = dict(network.init(key, jnp.asarray(x)))
+        variables = dict(jax.jit(network.init)(key, x))
         member = Member(stepper.network.at(variables), key, None)
         shared = {"x": jnp.asarray(x[:N]), "y": jnp.asarray(y), "learning_rate": jnp.asarray(0.2)}
         numbers = {"x": jnp.arange(N), "y": jnp.arange(N)}
@@ -261,12 +261,13 @@ def test_descent_agrees_with_the_linearized_network(key):
             state = stepper.step(state, member, shared, t)[0]
             return state, stepper._batch(numbers, t, state[-1])[0]
 
-        state, order = stepper.start(member, shared), []
-        start = np.asarray(stepper.network.apply(stepper.read(state, member, shared), jnp.asarray(x)))
+        outputs = jax.jit(lambda state: stepper.network.apply(stepper.read(state, member, shared), x))
+        state, order = jax.jit(lambda: stepper.start(member, shared))(), []
+        start = np.asarray(outputs(state))
         for t in range(steps):
             state, batch = step(state, t)
             order.append(np.asarray(batch))
-        trained = np.asarray(stepper.network.apply(stepper.read(state, member, shared), jnp.asarray(x)))
+        trained = np.asarray(outputs(state))
         k = lz.empirical_ntk(network, variables, x, x[:N])
     starts = {"f0": start[:N], "k_test": k[N:], "f0_test": start[N:], "batches": np.stack(order)}
     trajectory = lz.kernel_descent(k[:N], y, learning_rate=0.2, steps=[steps], loss=loss, momentum=0.5, **starts)

@@ -48,10 +48,16 @@ def recorder(network):
     return Recorder(network)
 
 
+@functools.cache
+def compiled_start(network):
+    return jax.jit(network.init)
+
+
 def members(network, keys, x, dtype="float64", change=lambda variables, i: variables):
     """Initial members for the given keys, stacked; `change` may alter the variables of a member."""
-    starts = [change(dict(network.init(key, jnp.asarray(x, dtype))), i) for i, key in enumerate(keys)]
-    return Member(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), jnp.stack(keys), None)
+    init, x = compiled_start(network), np.asarray(x, dtype)
+    starts = [change(jax.tree.map(np.asarray, dict(init(key, x))), i) for i, key in enumerate(keys)]
+    return Member(jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *starts), jnp.stack(keys), None)
 
 
 def share(stepper, x, y, learning_rate, dtype="float64"):

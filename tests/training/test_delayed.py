@@ -138,10 +138,10 @@ def test_a_sweep_with_the_delayed_stepper_agrees_with_autodiff():
     data = lz.mixture(40, 20, 64, jax.random.key(0), 3, 2)
     network = TwoLayer(width=2, outputs=3, readout="gaussian", symmetric=False)
     settings = {"learning_rate": 3.0, "loss": "softmax", "batch_size": 4, "dtype": "float64", "progress": False}
-    measure = lz.Measure(predictions=False)
+    measure = lz.Measure(predictions=False, kernel_drift=False)
     delayed, expected = (
         lz.sweep(network, data, [16], 2, 25, optimizer=Optimizer("sgd", stepper=name), measure=measure, **settings)
         for name in ("auto", "autodiff")
     )
-    for name in ("train_loss", "test_loss", "displacement", "kernel_drift"):
+    for name in ("train_loss", "test_loss", "displacement"):
         np.testing.assert_allclose(delayed[name], expected[name], rtol=1e-9, atol=1e-12)

@@ -183,7 +183,7 @@ def batches(key, n, size, steps, reduction="sum", dtype="float32"):
     return simulate(stepper, parameters, pack, shared, np.arange(steps + 1)).records["theta"][0]
 
 
-@pytest.mark.parametrize("size", [3, 4, 5, 10])
+@pytest.mark.parametrize("size", [3, 5, 10])
 def test_every_epoch_is_a_permutation(size, key):
     n, epochs = 10, 4
     steps = n // size
@@ -244,11 +244,17 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), start)
         params, x, y, root_sum = start["params"], jnp.asarray(X), jnp.asarray(Y), 0.0
         optimizer_state = plain.init(params)
-        step = jax.jit(jax.value_and_grad(lambda params: loss(network.apply({**start, "params": params}, x), y)))
+
+        @jax.jit
+        def step(params, state):
+            of_params = jax.value_and_grad(lambda params: loss(network.apply({**start, "params": params}, x), y))
+            value, gradient = of_params(params)
+            update, state = plain.update(gradient, state, params)
+            return optax.apply_updates(params, update), state, value
+
         for _ in range(30):
-            value, gradient = step(params)
-            update, optimizer_state = plain.update(gradient, optimizer_state, params)
-            params, root_sum = optax.apply_updates(params, update), root_sum + np.sqrt(float(value))
+            params, optimizer_state, value = step(params, optimizer_state)
+            root_sum += np.sqrt(float(value))
         for array, value in params.items():
             assert np.abs(np.asarray(value - start["params"][array])).max() > 1e-3
             np.testing.assert_allclose(outcome.records[array][0, -1], value, rtol=0, atol=1e-10)
@@ -260,7 +266,6 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     [
         ("gelu", "both"),
         ("relu", "hidden"),
-        ("tanh", "readout"),
     ],
 )
 def test_the_linearized_network_follows_kernel_descent(activation, train_part, key):
@@ -270,7 +275,7 @@ def test_the_linearized_network_follows_kernel_descent(activation, train_part, k
     linear = Linearized(network)
     stepper = AutodiffStepper(linear, losses.squared(), optax.sgd)
     with float64():
-        start = dict(network.init(key, jnp.asarray(X)))
+        start = dict(jax.jit(network.init)(key, X))
         pack = jax.tree.map(lambda leaf: leaf[None], Member(linear.at(start), key, None))
         f0, f0_test = (np.asarray(network.apply(start, jnp.asarray(x))) for x in (X, x_test))
         k, k_test = lz.empirical_ntk(network, start, X), lz.empirical_ntk(network, start, x_test, X)

@@ -13,14 +13,15 @@ X = jnp.asarray(DATA.x_train, "float32")
 NETWORK = lz.TwoLayer(width=8, train="both")
 KEY = lz.member_key(8, 0)
 RATE = {"learning_rate": 0.02}
+LOSSES = {"measure": lz.Measure(predictions=False, kernel_drift=False), **RATE}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_run_goes_on_where_another_ended(dtype):
     key = lz.member_key(8, 0)
-    whole = lz.train(NETWORK, DATA, key, 20, snapshots=[10], dtype=dtype, **RATE)
-    first = lz.train(NETWORK, DATA, key, 10, dtype=dtype, **RATE)
-    second = lz.train(NETWORK, DATA, key, 10, dtype=dtype, variables=first.variables, **RATE)
+    whole = lz.train(NETWORK, DATA, key, 20, snapshots=[10], dtype=dtype, **LOSSES)
+    first = lz.train(NETWORK, DATA, key, 10, dtype=dtype, **LOSSES)
+    second = lz.train(NETWORK, DATA, key, 10, dtype=dtype, variables=first.variables, **LOSSES)
     jax.tree.map(np.testing.assert_array_equal, second.variables_0, first.variables)
     near = {"rtol": 1e-12 if dtype == "float64" else 1e-5}
     for name in ("train_loss", "test_loss"):
@@ -56,8 +57,8 @@ def test_a_sweep_from_the_start_of_its_network_is_the_sweep_of_the_network():
 
 
 def test_the_key_of_a_member_is_public():
-    sweep = lz.sweep(NETWORK, DATA, [8], [3], 5, progress=False, **RATE)
-    run = lz.train(NETWORK, DATA, lz.member_key(8, 3), 5, **RATE)
+    sweep = lz.sweep(NETWORK, DATA, [8], [3], 5, progress=False, **LOSSES)
+    run = lz.train(NETWORK, DATA, lz.member_key(8, 3), 5, **LOSSES)
     np.testing.assert_allclose(run.snapshots.train_loss, sweep.train_loss.sel(width=8, seed=3), rtol=1e-5)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh
-from reference import ACTIVATIONS, targets, unit_rows
+from reference import targets, unit_rows
 from simulations import Blocks, descend, low_rank_rows, train
 from tolerance import assert_close
 
@@ -51,26 +51,22 @@ def case(inputs, activation, outputs, width=None, output_scale=1.3):
     return network, x, y, rate
 
 
-# Every stepper has every kind of inputs, with one and with several outputs; every activation has a derivative by hand.
+# Every stepper has every kind of inputs, with one and with several outputs. The derivatives of all activations are
+# compared in networks/test_activations.py.
 CASES = [
     ("autodiff", "tall", "relu", 1),
     ("autodiff", "wide", "sin", 3),
     ("autodiff", "low rank", "softplus", 3),
     ("hidden", "tall", "erf", 3),
     ("hidden", "wide", "tanh", 1),
-    ("hidden", "wide", "silu", 1),
     ("hidden", "low rank", "gelu", 1),
-    ("hidden", "low rank", "softplus", 3),
     ("preactivation", "tall", "leaky_relu", 1),
-    ("preactivation", "tall", "abs", 1),
     ("preactivation", "wide", "relu", 3),
-    ("preactivation", "wide", "sin", 3),
     ("preactivation", "low rank", "sigmoid", 1),
 ]
 
 
-def test_the_cases_cover_every_activation():
-    assert {activation for stepper, _, activation, _ in CASES if stepper != "autodiff"} == set(ACTIVATIONS)
+def test_the_cases_cover_all_inputs_and_outputs():
     for name in ("autodiff", "hidden", "preactivation"):
         own = [case for case in CASES if case[0] == name]
         assert {inputs for _, inputs, _, _ in own} == set(INPUTS)
@@ -108,13 +104,12 @@ def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, out
     [
         ("hidden", 101, 4),
         ("preactivation", 2, 1),
-        ("hidden", 60, 2),
         ("hidden", 576, MOST_BLOCKS),
         ("preactivation", 101, 4),
     ],
 )
 def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, blocks, key):
-    """Blocks of unequal size, one small block, two blocks, and the largest number of blocks."""
+    """Blocks of unequal size, one small block, and the largest number of blocks."""
     network, x, y, rate = case("tall", "relu", 3, width)
     divided = replace(steppers(network)[stepper], units=Blocks(number=blocks))
     start, outcome = train(divided, network, [key], x, y, rate, [0, 5])
