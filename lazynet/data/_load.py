@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +27,17 @@ class _LabeledImages(NamedTuple):
 
 @cache
 def _digits() -> _LabeledImages:
-    from sklearn.datasets import load_digits
+    table = np.loadtxt(_digits_file(), delimiter=",")
+    images = table[:, :-1]
+    return _LabeledImages(table[:, -1].astype(int), lambda: images)
 
-    images, labels = load_digits(return_X_y=True)
-    return _LabeledImages(labels, lambda: images)
+
+def _digits_file() -> Path:
+    """Return the file from which scikit-learn loads the digits; importing scikit-learn would take over a second."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("The digits are part of scikit-learn, which was not found. Install scikit-learn.")
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def _idx(paths: tuple[Path, ...]) -> _LabeledImages:
