@@ -15,20 +15,19 @@ from benchmarks import empirical_ntk, smooth_kernels
 from benchmarks.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-TINY_NTK = ["--n", "6", "--d", "4", "--m", "16", "--rounds", "2"]
+# The memory of a call is measured after one with four rows.
+TINY_NTK = ["--n", "4", "--d", "4", "--m", "16", "--rounds", "2"]
 TINY_DEEP = ["--n", "12", "--peer-rows", "6", "--d", "4", "--m", "8", "--layers", "2", "--k", "2", "--rounds", "1"]
 TINY_SWEEP = [
     *("--datasets", "digits", "--activations", "relu", "--widths", "16", "32"),
     *("--steps", "3", "--snapshots", "2", "--n-train", "16", "--n-test", "8"),
 ]
-TINY_MEMBERS = [
-    *("--n", "12", "--d", "5", "--seeds", "2", "--steps", "20", "--snapshots", "4"),
-    *("--rounds", "1", "--widths", "16", "32"),
-]
+TINY_MEMBERS = ["--n", "12", "--d", "5", "--seeds", "2", "--steps", "20", "--snapshots", "4", "--rounds", "1"]
 SLOW = {
+    # This one clears JAX's caches, so it is the first.
+    "finite_vs_infinite": ["finite_vs_infinite", *TINY_SWEEP],
     "empirical_ntk": ["empirical_ntk", *TINY_NTK],
     "empirical_ntk_deep": ["empirical_ntk_deep", *TINY_DEEP, "--outputs", "all"],
-    "finite_vs_infinite": ["finite_vs_infinite", *TINY_SWEEP],
     "kernel_build": ["kernel_build", "--n", "40", "--d", "5", "--rounds", "2"],
     "kernel_descent": [
         *("kernel_descent", "--n", "60", "--dataset", "digits", "--dtypes", "float32", "--extrapolate", "80")
@@ -36,25 +35,31 @@ SLOW = {
     "full_mnist": [
         *("full_mnist", "--dataset", "digits", "--n-train", "90", "--n-test", "20", "--steps", "100", "--peer-n", "45")
     ],
-    "training": ["sweep_throughput", "--what", "training", *TINY_MEMBERS],
-    "experiment": ["sweep_throughput", "--what", "experiment", *TINY_MEMBERS],
+    "training": ["sweep_throughput", "--what", "training", *TINY_MEMBERS, "--widths", "16"],
+    "experiment": ["sweep_throughput", "--what", "experiment", *TINY_MEMBERS, "--widths", "16", "32"],
 }
 FAST = {
     "no budget": ["finite_vs_infinite", *TINY_SWEEP, "--budget", "0"],
     "no data": ["finite_vs_infinite", "--datasets", "cifar10"],
     "unknown data": ["finite_vs_infinite", "--datasets", "nonesuch"],
 }
-# Imports take longer than a small benchmark, so that several run in one process, and only the first of them measures
-# memory in processes of its own.
+# Imports take longer than a small benchmark, so that several run in one process, and only the first peer's memory is
+# measured in a process of its own.
 SEVERAL = """
 import contextlib, importlib, io, json, pathlib, sys
-from benchmarks import empirical_ntk_deep, kernel_build
+from benchmarks import empirical_ntk, empirical_ntk_deep, kernel_build
 from benchmarks.__main__ import main
 
 def called_here(module, build, **arguments):
     getattr(importlib.import_module(module), build)(**arguments)()
     return 1_000_000
 
+def first_peer_elsewhere(module, build, *, setting, measure=empirical_ntk.peak_memory, **arguments):
+    peers.append(setting)
+    return (measure if peers == [None, setting] else called_here)(module, build, setting=setting, **arguments)
+
+peers = []
+empirical_ntk.peak_memory = first_peer_elsewhere
 empirical_ntk_deep.peak_memory = kernel_build.peak_memory = called_here
 for name, arguments in json.loads(sys.argv[1]).items():
     folder = pathlib.Path(sys.argv[2]) / name
