@@ -164,17 +164,18 @@ class Member(NamedTuple):
         return f"{self.loss:.2g} ({self.name})"
 
 
-def product_rate(dtype: str) -> float:
-    """Measure the speed of 2048 x 2048 matrix products across all devices.
+def product_rate(dtype: str, side: int = SIDE) -> float:
+    """Measure the speed of products of square matrices across all devices.
 
     Args:
         dtype: Dtype of the matrices, "float32" or "float64".
+        side: Number of rows of the matrices.
 
     Returns:
         The speed in floating-point operations per second.
     """
     with arithmetic(dtype):
-        a = jnp.ones((SIDE, SIDE), dtype)
+        a = jnp.ones((side, side), dtype)
         seconds = []
         for _ in range(4):
             begin = time.perf_counter()
@@ -182,7 +183,7 @@ def product_rate(dtype: str) -> float:
             seconds.append(time.perf_counter() - begin)
     # All CPU devices share the same cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
-    return devices * 2.0 * SIDE**3 / min(seconds)
+    return devices * 2.0 * side**3 / min(seconds)
 
 
 @jax.jit

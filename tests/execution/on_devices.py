@@ -17,7 +17,7 @@ DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 
 # Widths and members: four to share, three that no number of devices divides, and a network wide enough to split.
-SWEEPS = {"shared": (16, 4), "padded": (16, 3), "split": (16_384, 1)}
+SWEEPS = {"shared": (16, 4), "padded": (16, 3), "split": (8192, 1)}
 IN_PROCESSES = ("padded", "split")
 
 

@@ -18,9 +18,9 @@ def sweep(out, steps=5, max_seconds=None, raises=False):
         return abs(variables["params"]["hidden"]).max()
 
     data = lz.load_dataset("digits", n_train=16, n_test=4)
-    measure = lz.Measure(predictions=False, own={"largest": largest})
+    measure = lz.Measure(predictions=False, kernel_drift=False, own={"largest": largest})
     folder = lz.RunFolder(out, resume=True, max_seconds=max_seconds)
-    lz.sweep(lz.TwoLayer(8), data, [8, 16], 2, steps, measure=measure, out=folder, progress=False)
+    lz.sweep(lz.TwoLayer(8), data, [8, 16], 2, steps, snapshots=2, measure=measure, out=folder, progress=False)
 
 
 def disturb(is_second, out):

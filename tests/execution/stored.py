@@ -7,11 +7,13 @@ import lazynet as lz
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 # Bytes of a step of four members of width 8.
 SMALL = 2 * 4 * 16 * 80
+# Cells with predictions are resumed in test_resume.py, from a checkpoint.
+MEASURE = lz.Measure(predictions=False)
 HOST = {"start_time", "device", "git_revision"}
 
 
 def sweep(out, **options):
-    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 12, out=out, **options)
+    return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], 4, 12, measure=MEASURE, out=out, **options)
 
 
 def resumed(path, **options):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from on_devices import IN_PROCESSES, sweep
+from stored import DATA, MEASURE
 from unchecked import unchecked
 
 import lazynet as lz
@@ -88,7 +89,8 @@ def test_the_script_for_several_hosts(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "4", "--steps", "5", "--out", "run"]
+    flags = ["--n-train", "16", "--n-test", "6", "--widths", "8", "--seeds", "4", "--steps", "12", "--no-predictions"]
+    flags += ["--out", "run"]
     processes = [
         subprocess.Popen(
             [sys.executable, WIDTH_SWEEP, "--hosts", address, "2", str(host), *flags],
@@ -108,7 +110,7 @@ def test_the_script_for_several_hosts(tmp_path):
     gloo = "[Gloo] Rank is connected to peer ranks. Expected number of connected peer ranks is"
     assert set(re.findall("[A-Za-z]+", other)) <= set(re.findall("[A-Za-z]+", gloo))
     result = xr.load_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf")
-    alone = lz.sweep(lz.TwoLayer(width=8), lz.load_dataset("digits", n_train=16, n_test=6), [8], 4, 5, progress=False)
+    alone = lz.sweep(lz.TwoLayer(width=8), DATA, [8], 4, 12, measure=MEASURE, progress=False)
     np.testing.assert_allclose(result.train_loss, alone.train_loss, rtol=1e-5)
 
 

@@ -17,12 +17,10 @@ from lazynet.execution._store import _hash, read_arrays
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 
-ALONE = lz.Measure(predictions=False, kernel_drift=False)
-
 
 def test_cells_are_the_same_files_whenever_they_are_computed(tmp_path):
     for name in ("once", "again"):
-        sweep(tmp_path / name, measure=ALONE)
+        sweep(tmp_path / name)
     once, again = (
         {file.name: file.read_bytes() for file in (tmp_path / name / "cells").iterdir()} for name in ("once", "again")
     )
@@ -92,12 +90,12 @@ EDITS = {
 @pytest.mark.slow
 def test_settings_that_were_edited_are_found(tmp_path):
     out = tmp_path / "run"
-    sweep(out, measure=ALONE)
+    sweep(out)
     for name, change in EDITS.items():
         edited = shutil.copytree(out, tmp_path / name)
         edit(edited, change)
         with pytest.raises(ValueError, match=r"modified|^out must be the folder of this study"):
-            resumed(edited, measure=ALONE)
+            resumed(edited)
         with pytest.raises(ValueError, match="modified"):
             lz.merge_shards(edited)
         status = Store(edited).status()
@@ -108,11 +106,11 @@ def test_settings_that_were_edited_are_found(tmp_path):
 @pytest.mark.slow
 def test_a_learning_rate_that_was_given_is_never_read_from_the_folder(tmp_path):
     out = tmp_path / "run"
-    sweep(out, measure=ALONE, learning_rate=0.001)
+    sweep(out, learning_rate=0.001)
     shutil.rmtree(out / "cells")
     edit(out, EDITS["learning rate"])
     with pytest.raises(ValueError, match="modified"):
-        resumed(out, measure=ALONE, learning_rate=0.001)
+        resumed(out, learning_rate=0.001)
 
 
 def test_edited_settings_of_an_infinite_width_study_are_found(tmp_path):
@@ -129,18 +127,18 @@ def test_edited_settings_of_an_infinite_width_study_are_found(tmp_path):
 @pytest.mark.slow
 def test_a_result_that_is_damaged_or_belongs_to_other_settings_is_not_finished(tmp_path):
     out, other = tmp_path / "run", tmp_path / "other"
-    sweep(out, measure=ALONE)
+    sweep(out)
     result = (out / "result.nc").read_bytes()
     assert Store(out).status().result
     (out / "result.nc").write_bytes(result[:-1])
     assert not Store(out).status().result
     (out / "result.nc").write_bytes(result)
     assert Store(out).status().result
-    sweep(other, measure=ALONE, learning_rate=0.001)
+    sweep(other, learning_rate=0.001)
     for name in ("result.nc", "finished.json"):
         shutil.copy(other / name, out / name)
         assert not Store(out).status().result
-    resumed(out, measure=ALONE)
+    resumed(out)
     assert (out / "result.nc").read_bytes() != (other / "result.nc").read_bytes()
     assert Store(out).status().result
 
@@ -176,11 +174,11 @@ def test_a_finished_study_is_written_again_only_if_its_files_or_cells_are_not_as
 @pytest.mark.slow
 def test_another_environment_is_recorded_and_named(tmp_path, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    result = sweep(tmp_path / "run", measure=ALONE)
+    result = sweep(tmp_path / "run")
     assert "NVIDIA_TF32_OVERRIDE=0" in result.attrs["environment"]
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     with pytest.warns(UserWarning, match="different environment variables"):
-        resumed(tmp_path / "run", measure=ALONE)
+        resumed(tmp_path / "run")
 
 
 ODD = {
@@ -199,14 +197,14 @@ ODD = {
 def test_odd_settings_are_refused_in_a_sentence(tmp_path):
     """This holds whether or not any cells are stored."""
     out = tmp_path / "run"
-    sweep(out, measure=ALONE)
+    sweep(out)
     for cells in (True, False):
         if not cells:
             shutil.rmtree(out / "cells")
         for name, change in ODD.items():
             odd = shutil.copytree(out, tmp_path / f"{name}-{cells}")
             edit(odd, change)
-            for call in (lz.merge_shards, lambda odd: resumed(odd, measure=ALONE)):
+            for call in (lz.merge_shards, lambda odd: resumed(odd)):
                 with pytest.raises(ValueError, match=r"modified; use a different folder|^out must|is missing 3 of 3"):
                     call(odd)
 
@@ -228,6 +226,6 @@ def test_a_lock_that_cannot_be_opened_names_its_owner_and_what_to_do(tmp_path):
     (tmp_path / "lock").mkdir()
     owner = tmp_path.owner()
     message = rf"^The lock '.*lock' of user {owner} cannot be opened \(.*\)\. Ask {owner} to run chmod a\+rw"
-    for call in (lambda out: Store(out).status(), lambda out: resumed(out, measure=ALONE)):
+    for call in (lambda out: Store(out).status(), lambda out: resumed(out)):
         with pytest.raises(ValueError, match=message):
             call(tmp_path)

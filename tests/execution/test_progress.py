@@ -79,4 +79,4 @@ def test_nothing_is_shown_without_a_terminal(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_the_rate_of_a_matrix_product():
-    assert 1e8 < progress.product_rate("float64") < progress.product_rate("float32") * 1.5 < 1e16
+    assert 1e8 < progress.product_rate("float64", 1024) < progress.product_rate("float32", 1024) * 1.5 < 1e16

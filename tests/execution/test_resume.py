@@ -14,21 +14,21 @@ import optax
 import pytest
 import xarray as xr
 from packs import set_carried_bytes
-from stored import DATA, assert_same, resumed, sweep
+from stored import DATA, MEASURE, assert_same, resumed, sweep
 
 import lazynet as lz
 from lazynet import cli
 from lazynet.execution import Store
 from lazynet.execution import _checkpoint as checkpoint
 from lazynet.execution import _store as store
-from lazynet.experiment import _reference as reference
+from lazynet.experiment import References
 from lazynet.experiment import _spec as spec
 from lazynet.studies.sweep import _study as study
 from lazynet.training import _program as program
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 
-ALONE = lz.Measure(predictions=False, kernel_drift=False)
+ALONE, NO_DRIFT = lz.Measure(predictions=False, kernel_drift=False), lz.Measure(kernel_drift=False)
 
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
@@ -74,7 +74,7 @@ def noisy(eta):
     ("dtype", "options"),
     [
         ("float64", {}),
-        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5}),
+        ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5, "measure": NO_DRIFT}),
         # A state with a random key in it.
         ("float32", {"optimizer": noisy, "measure": ALONE}),
     ],
@@ -83,7 +83,7 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
     """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
 
     def sweep(out):
-        return lz.sweep(*(lz.TwoLayer(width=8), DATA, [16], 6, 12), dtype=dtype, learning_rate=0.05, out=out, **options)
+        return lz.sweep(*(lz.TwoLayer(width=8), DATA, [16], 6, 6), dtype=dtype, learning_rate=0.05, out=out, **options)
 
     expected = sweep(tmp_path / "expected")
     out, advance, calls = tmp_path / "run", program._advance, []
@@ -100,16 +100,16 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
     # One step to a call.
     monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    stop_at = 13 + 7
+    stop_at = 7 + 4
     with pytest.raises(KeyboardInterrupt):
         sweep(out)
-    assert calls[-1] == (16, 5, 6)
+    assert calls[-1] == (16, 2, 3)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000001"]
     calls.clear()
     assert_same(sweep(lz.RunFolder(out, resume=True)), expected)
     # The state saved last was that before the interrupted call.
-    assert calls[0] == (16, 6, 7)
-    assert sum(last - first for _, first, last in calls) == 6 + 12
+    assert calls[0] == (16, 3, 4)
+    assert sum(last - first for _, first, last in calls) == 3 + 6
     assert not (out / "checkpoints").exists()
 
 
@@ -122,15 +122,16 @@ def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     def stop(self, step, arrays):
         save(self, step, arrays)
         saved.append(step)
-        if saved == [*range(6)]:
+        if saved == [*range(3)]:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.CellCheckpoint, "save", stop)
-    arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 4, "steps": 12}
+    arguments = {"network": lz.TwoLayer(width=8), "data": data, "widths": [8], "seeds": 4, "steps": 6}
+    arguments["measure"] = NO_DRIFT
     with pytest.raises(KeyboardInterrupt):
         lz.sweep(**arguments, out=tmp_path / "run")
     assert_same(lz.sweep(**arguments, out=lz.RunFolder(tmp_path / "run", resume=True)), lz.sweep(**arguments))
-    assert saved == [*range(6), *range(5, 12)]
+    assert saved == [*range(3), *range(2, 6)]
 
 
 def test_a_resumed_sweep_keeps_its_packs(uninterrupted, computed, monkeypatch, tmp_path):
@@ -181,9 +182,10 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
 def test_another_sweep_is_refused(change, difference, uninterrupted_run, computed):
     out = uninterrupted_run[0]
     arguments = {"network": lz.TwoLayer(width=8), "data": DATA, "widths": [8, 16], "seeds": 4, "steps": 12}
+    arguments |= {"measure": MEASURE, **change}
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=f"^out must be the folder of this study, got .*{difference}"):
-        lz.sweep(**{**arguments, **change}, out=lz.RunFolder(out, resume=True))
+        lz.sweep(**arguments, out=lz.RunFolder(out, resume=True))
     assert computed == []
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -255,7 +257,7 @@ def test_a_study_that_fails_before_it_begins_leaves_no_folder(monkeypatch, tmp_p
     def fail(*_):
         raise ValueError("no kernel")
 
-    monkeypatch.setattr(reference, "limit_of", fail)
+    monkeypatch.setattr(References, "rates", fail)
     with pytest.raises(ValueError, match="no kernel"):
         sweep(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -313,7 +315,10 @@ def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path
 
 
 # The sweep of `stored`.
-FLAGS = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "4", "--steps", "12", "--json"]
+FLAGS = [
+    *("--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "4", "--steps", "12"),
+    *("--no-predictions", "--json"),
+]
 
 
 @pytest.mark.slow
@@ -344,7 +349,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 
     # Before anything is begun.
     with monkeypatch.context() as patch:
-        patch.setattr(reference, "limit_of", stop)
+        patch.setattr(References, "rates", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
     assert capsys.readouterr().err == "lazynet: interrupted; nothing was written\n"
     assert not Path(out).exists()
