@@ -9,11 +9,11 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from xarray import DataArray
+    from xarray import DataArray, Variable
     from xarray import Dataset as Result
 else:
     # xarray and matplotlib are slow to import, so `import lazynet` does not load them.
-    Axes = DataArray = Figure = Result = Any
+    Axes = DataArray = Figure = Result = Variable = Any
 
 # Used in place of None in `Result | None` where None is returned only for shards and on hosts other than the first, so
 # that type checkers do not require other callers to rule out None.
@@ -36,5 +36,6 @@ __all__ = [
     "Result",
     "SquareKernel",
     "Targets",
+    "Variable",
     "Variables",
 ]

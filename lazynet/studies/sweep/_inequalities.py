@@ -7,7 +7,7 @@ import numpy as np
 
 from lazynet.studies.sweep._points import settings_of, while_training
 from lazynet.theory._fits import Status
-from lazynet.typing import DataArray, Result
+from lazynet.typing import Result, Variable
 
 # The displacement of the linearized network is a bound only up to terms that vanish as the width grows.
 DISPLACEMENT_FACTOR = 1.05
@@ -56,14 +56,13 @@ def inequalities(result: Result) -> Iterator[Inequality]:
     outputs.
     """
     moving = result.isel(step=slice(1, None))
-    trained = while_training(moving)
     if "linearized_displacement" in result and settings_of(result)["traits"]["near_limit"]:
-        wide = moving.sel(width=result.width >= SMALLEST_WIDTH)
-        expected = wide.linearized_displacement
+        wide = moving.isel(width=result.width.values >= SMALLEST_WIDTH)
+        expected = wide.linearized_displacement.variable
         expected = expected.mean("seed") if "seed" in expected.dims else expected
         yield _compare(
             f"displacement <= {DISPLACEMENT_FACTOR} linearized_displacement (widths >= {SMALLEST_WIDTH})",
-            wide.displacement.where(trained).mean("seed", skipna=False),
+            _trained(wide, "displacement").mean("seed", skipna=False),
             DISPLACEMENT_FACTOR * expected,
         )
     for bound, name in (
@@ -71,14 +70,18 @@ def inequalities(result: Result) -> Iterator[Inequality]:
         ("path_bound", "max_neuron_displacement <= path bound on its own residuals"),
     ):
         if bound in result:
-            yield _compare(name, moving.max_neuron_displacement.where(trained), moving[bound])
+            yield _compare(name, _trained(moving, "max_neuron_displacement"), moving[bound].variable)
 
 
-def _compare(name: str, left: DataArray, right: DataArray) -> Inequality:
+def _trained(result: Result, name: str) -> Variable:
+    """Return a variable without its coordinates, with NaN for members that have stopped."""
+    return result[name].variable.where(while_training(result).variable)
+
+
+def _compare(name: str, left: Variable, right: Variable) -> Inequality:
     """Evaluate the inequality at the point where right / left is smallest, excluding members that diverged."""
-    import xarray
-
-    measured, bound = (side.values.ravel() for side in xarray.broadcast(left, right))
+    sizes = {**left.sizes, **right.sizes}
+    measured, bound = (side.set_dims(sizes).values.ravel() for side in (left, right))
     finite = np.isfinite(measured)
     measured, bound = measured[finite], bound[finite]
     if not measured.size or not np.isfinite(bound).all():

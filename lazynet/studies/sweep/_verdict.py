@@ -138,9 +138,12 @@ def verify_sweep(result: Result, band: float = BAND, *, corrections: bool = Fals
     band = check_number("band", band, positive=True)
     check_flag("corrections", corrections)
     result = at_one_point(result)
+    training = while_training(result)
+    lacking = [name for name in ("width", "seed") if name not in training.dims]
+    training = training.expand_dims(lacking).transpose("step", "width", "seed")
     # A single width yields no exponents, only levels.
     rows = tuple(
-        _row(result, prediction, band)
+        _row(result, prediction, band, training.values)
         for prediction in (_predictions(result) if result.sizes["width"] > 1 else [])
         if prediction.quantity.partition("[")[0] in result
     )
@@ -249,8 +252,15 @@ def entry_of(quantity: str) -> Quantity:
     return catalog()[quantity.partition("[")[0]]
 
 
-def _row(result: Result, prediction: Prediction, band: float) -> Row:
-    """Fit a quantity's exponent at every snapshot and after reduction over snapshots, then judge the prediction."""
+def _row(result: Result, prediction: Prediction, band: float, training: np.ndarray) -> Row:
+    """Fit a quantity's exponent at every snapshot and after reduction over snapshots, then judge the prediction.
+
+    Args:
+        result: Result of a sweep at a single point.
+        prediction: Predicted exponent of a quantity.
+        band: Tolerance for the exponent.
+        training: Whether each member was still training, shape (steps, widths, seeds) or one that broadcasts to it.
+    """
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(members: np.ndarray) -> tuple[Fit, Status]:
@@ -263,7 +273,7 @@ def _row(result: Result, prediction: Prediction, band: float) -> Row:
     held = None
     if "step" in values.dims:
         # A member that has stopped carries no information about later steps.
-        trained = values.where(while_training(result) | values.isnull()).transpose("step", "width", "seed").values
+        trained = np.where(training, values.transpose("step", "width", "seed").values, np.nan)
         for step, members in zip(result.step.values[1:], trained[1:], strict=True):
             fit, status = judged(members)
             by_step.append(StepFit(int(step), fit.exponent, fit.low, fit.high, status))
