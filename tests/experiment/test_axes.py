@@ -1,6 +1,7 @@
 """Sweeps over more than width and seed: every point is the sweep of that point alone."""
 
 import json
+from functools import cache
 
 import jax
 import numpy as np
@@ -17,10 +18,20 @@ from lazynet.training._keys import noise_key
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 NETWORK = lz.TwoLayer(width=8)
-# Values of each axis by their labels.
+
+
+def softer(z):
+    return jax.nn.softplus(z) - jax.nn.softplus(jax.numpy.zeros_like(z))
+
+
+def falling(width):
+    return width**-0.25
+
+
+# Values of each axis by their labels, which have one type.
 AXES = {
-    "activation": {"relu": "relu", "erf": "erf"},
-    "init_scale": {0.5: 0.5, 1.0: 1.0},
+    "activation": {"relu": "relu", "softer": softer},
+    "init_scale": {"1.0": 1.0, "falling": falling},
     "output_scale": {1.0: 1.0, 2.0: 2.0},
     "train": {"hidden": "hidden", "both": "both"},
     "symmetric": {True: True, False: False},
@@ -28,18 +39,28 @@ AXES = {
     "learning_rate": {0.01: 0.01, 0.02: 0.02},
     "batch_size": {4: 4, 16: 16},
     "label_noise": {0.0: 0.0, 0.5: 0.5},
-    "optimizer": {"sgd": "sgd", "adagrad": "adagrad"},
+    "optimizer": {
+        "sgd": lz.Optimizer("sgd"),
+        "sgd momentum=0.5": lz.Optimizer("sgd", momentum=0.5),
+        "adagrad": optax.adagrad,
+    },
     "momentum": {0.0: 0.0, 0.5: 0.5},
 }
-# Points that are compared at two widths: exponents depend on these axes, or all their points share a program.
-TWO_WIDTHS = ("activation", "train", "symmetric", "learning_rate", "label_noise")
+# Points that are compared at two widths, which exponents need: the exponents of a point are those of its network.
+TWO_WIDTHS = ("symmetric", "learning_rate", "label_noise")
 FAST = ("learning_rate", "label_noise")
 MEMBER = ("width", "seed", "step")
 
 
 def sweep(widths=(8, 16), *, network=NETWORK, learning_rate=0.02, **options):
     rate = None if "learning_rate" in options.get("axes", {}) else learning_rate
-    return lz.sweep(network, DATA, widths, 2, 6, learning_rate=rate, **options)
+    return lz.sweep(network, DATA, widths, 3, 6, learning_rate=rate, snapshots=3, **options)
+
+
+@cache
+def over(name, widths):
+    """Return the sweep over one axis."""
+    return sweep(widths, axes={name: list(AXES[name].values())})
 
 
 def alone(name, value, widths):
@@ -56,30 +77,53 @@ def alone(name, value, widths):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in AXES])
 def test_every_point_is_the_sweep_of_it_alone(name):
     widths = (8, 16) if name in TWO_WIDTHS else (8,)
-    result = sweep(widths, axes={name: list(AXES[name].values())})
+    result = over(name, widths)
     assert result.train_loss.dims == (*MEMBER, name)
     assert result[name].values.tolist() == list(AXES[name])
+    assert json.loads(result.attrs["settings"])["axes"] == {name: list(AXES[name])}
     assert result[name].long_name
     losses = []
     for label, value in AXES[name].items():
         point, single = result.sel({name: label}), alone(name, value, widths)
         assert single.train_loss.dims == MEMBER
         missing = set(point.data_vars) - set(single.data_vars)
-        # Kernel descent predicts plain full-batch gradient descent only, and bounds hold for hidden weights alone.
-        assert not missing or name in ("batch_size", "momentum", "optimizer", "train")
+        # Kernel descent predicts plain full-batch gradient descent only. Bounds hold for hidden weights alone, and for
+        # activations of the library.
+        assert not missing or name in ("activation", "batch_size", "momentum", "optimizer", "train")
         for variable in single.data_vars:
             expected = single[variable].broadcast_like(point[variable]).transpose(*point[variable].dims)
             np.testing.assert_array_equal(point[variable], expected, err_msg=variable)
         assert all(np.isnan(point[variable]).all() for variable in missing)
         if not missing:
-            assert lz.verify(point).to_json() == lz.verify(single).to_json()
+            verdict = lz.verify(point)
+            assert verdict.to_json() == lz.verify(single).to_json()
+            assert verdict.levels
+            assert len(widths) == 1 or verdict.rows
         losses.append(single.train_loss.values)
-    assert not np.array_equal(*losses)
+    assert len(np.unique(losses, axis=0)) == len(losses)
+
+
+@pytest.mark.slow
+def test_exponents_of_a_point_need_the_values_of_a_function():
+    # Only exponents need the values of the function, and one width has none.
+    one = over("init_scale", (8,))
+    result = xr.concat([one, one.assign_coords(width=[16])], "width", data_vars="all")
+    assert lz.verify(result.sel(init_scale="1.0")).rows
+    with pytest.raises(
+        ValueError, match=r"^result must have the values of init_scale at all widths, got 'falling', the label of"
+    ):
+        lz.verify(result.sel(init_scale="falling"))
+
+
+def test_optimizers_are_labeled_by_what_differs_from_the_default():
+    optimizers = [lz.Optimizer("sgd"), lz.Optimizer("sgd", momentum=0.5, nesterov=True), optax.adagrad]
+    (axis,) = make_axes({"optimizer": optimizers}, NETWORK)
+    assert axis.labels == ("sgd", "sgd momentum=0.5 nesterov=True", "adagrad")
 
 
 @pytest.mark.slow
 def test_the_limit_has_the_axes_on_which_it_depends():
-    result = sweep(axes={"n_train": [8, 16], "learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]})
+    result = sweep((8,), axes={"n_train": [8, 16], "learning_rate": [0.01, 0.02], "label_noise": [0.0, 0.5]})
     axes = ("n_train", "learning_rate", "label_noise")
     assert result.kernel_drift.dims == (*MEMBER, *axes)
     assert result.status.dims == ("width", "seed", *axes)
@@ -92,7 +136,7 @@ def test_the_limit_has_the_axes_on_which_it_depends():
     assert float(result.complexity.sel(n_train=16, label_noise=0.5)) == pytest.approx(expected)
     assert result.init_scale.dims == ("width",)
     # The default learning rate is that of the kernel, and has the kernel's axes.
-    default = sweep(learning_rate=None, axes={"n_train": [8, 16], "label_noise": [0.0, 0.5]})
+    default = sweep((8,), learning_rate=None, axes={"n_train": [8, 16], "label_noise": [0.0, 0.5]})
     assert default.learning_rate.dims == ("width", "n_train")
     assert np.allclose(default.learning_rate, 1 / default.lambda_max)
     assert sweep((8,), axes={"batch_size": [4, 16]}).kernel_train_loss.dims == ("step", "batch_size")
@@ -120,8 +164,8 @@ def test_one_member_that_diverges_leaves_all_others_as_they_are():
     # Trained readouts alone make a linear model, which has no other minimum to escape to.
     network = lz.TwoLayer(width=8, train="readout")
     with pytest.warns(UserWarning, match="learning_rate is 2 at width 8"):
-        result = lz.sweep(network, DATA, [8], 2, 60, axes={"learning_rate": [0.01, 0.05, 2.0]})
-    without = lz.sweep(network, DATA, [8], 2, 60, axes={"learning_rate": [0.01, 0.05]})
+        result = lz.sweep(network, DATA, [8], 3, 60, snapshots=8, axes={"learning_rate": [0.01, 0.05, 2.0]})
+    without = lz.sweep(network, DATA, [8], 3, 60, snapshots=8, axes={"learning_rate": [0.01, 0.05]})
     assert (result.status.sel(learning_rate=2.0) == 1).all()
     stopped = result.stopped_step.sel(learning_rate=2.0)
     assert ((stopped > 0) & (stopped < 60)).all()
@@ -149,49 +193,6 @@ def test_a_field_that_changes_the_layers_leaves_out_those_that_a_network_lacks()
     assert result.sel(depth=1).isel(layer=slice(2)).layer_displacement.notnull().all()
 
 
-def softer(z):
-    return jax.nn.softplus(z) - jax.nn.softplus(jax.numpy.zeros_like(z))
-
-
-def falling(width):
-    return width**-0.25
-
-
-@pytest.mark.slow
-def test_functions_are_labeled_by_their_names():
-    axes = {"activation": ["relu", softer], "init_scale": [1.0, falling]}
-    result = sweep((8,), axes=axes)
-    assert result.activation.values.tolist() == ["relu", "softer"]
-    # Labels of one axis have one type.
-    assert result.init_scale.values.tolist() == ["1.0", "falling"]
-    assert json.loads(result.attrs["settings"])["axes"] == {
-        "activation": ["relu", "softer"],
-        "init_scale": ["1.0", "falling"],
-    }
-    point = result.sel(activation="softer", init_scale="falling")
-    single = sweep((8,), network=NETWORK.clone(activation=softer, init_scale=falling))
-    for name in ("train_loss", "kernel_gap_test", "kernel_drift", "lambda_max", "initial_kernel_error"):
-        np.testing.assert_array_equal(point[name].values, single[name].values, err_msg=name)
-    assert not np.array_equal(point.train_loss, result.train_loss.sel(activation="relu", init_scale="1.0"))
-    assert lz.verify(result.sel(activation="relu", init_scale="1.0")).levels
-    # Only exponents need the values of the function, and one width has none.
-    assert lz.verify(point).levels
-    point = xr.concat([point, point.assign_coords(width=[16])], "width", data_vars="all")
-    with pytest.raises(
-        ValueError, match=r"^result must have the values of init_scale at all widths, got 'falling', the label of"
-    ):
-        lz.verify(point)
-
-
-@pytest.mark.slow
-def test_optimizers_with_settings_are_labeled_by_what_differs_from_the_default():
-    plain, heavy = lz.Optimizer("sgd"), lz.Optimizer("sgd", momentum=0.5, nesterov=True)
-    result = sweep((8,), axes={"optimizer": [plain, heavy, optax.adagrad]})
-    assert result.optimizer.values.tolist() == ["sgd", "sgd momentum=0.5 nesterov=True", "adagrad"]
-    single = sweep((8,), optimizer=heavy)
-    np.testing.assert_array_equal(result.train_loss.isel(optimizer=1), single.train_loss)
-
-
 def test_a_value_may_be_given_in_one_place_only():
     for given, name in (
         ({"learning_rate": 0.1}, "learning_rate"),
@@ -209,26 +210,27 @@ def test_a_value_may_be_given_in_one_place_only():
 
 @pytest.mark.slow
 def test_a_result_with_axes_is_judged_and_drawn_point_by_point():
-    result = sweep(axes={"learning_rate": [0.01, 0.02], "activation": ["relu", "erf"]})
+    result = sweep(axes={"learning_rate": [0.01, 0.02], "symmetric": [True, False]})
     for refused in (lz.verify, lz.plot):
-        with pytest.raises(ValueError, match=r"result.sel\(learning_rate=0.01, activation='relu'\)"):
+        with pytest.raises(ValueError, match=r"result.sel\(learning_rate=0.01, symmetric=True\)"):
             refused(result)
-    point = result.sel(activation="erf", learning_rate=0.02)
-    single = sweep(network=NETWORK.clone(activation="erf"))
+    point = result.sel(symmetric=False, learning_rate=0.02)
+    single = sweep(network=NETWORK.clone(symmetric=False))
     assert lz.verify(point).to_json() == lz.verify(single).to_json()
-    assert lz.plot(point)._suptitle.get_text().startswith("erf on digits")
+    point = over("activation", (8,)).sel(activation="softer")
+    assert lz.plot(point)._suptitle.get_text().startswith("softer on digits")
 
 
 @pytest.mark.slow
 def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
-    axes = {"activation": ["relu", "erf"], "label_noise": [0.0, 0.5]}
+    axes = {"train": ["hidden", "both"], "label_noise": [0.0, 0.5]}
     result = sweep((8,), out=tmp_path / "run", axes=axes)
     with xr.open_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf") as back:
         xr.testing.assert_equal(back.load(), result)
     points = json.loads((tmp_path / "run" / "verdict.json").read_text())["points"]
     assert [point["at"] for point in points[:2]] == [
-        {"activation": "relu", "label_noise": 0.0},
-        {"activation": "relu", "label_noise": 0.5},
+        {"train": "hidden", "label_noise": 0.0},
+        {"train": "hidden", "label_noise": 0.5},
     ]
     for k in (1, 2, 3):
         sweep((8,), out=lz.RunFolder(tmp_path / "shards", shard=(k, 3)), axes=axes)
@@ -241,11 +243,11 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
     # Stored cells need no kernel.
     kernels, limit_of = [], reference.limit_of
     monkeypatch.setattr(
-        reference, "limit_of", lambda network, data: kernels.append(network.activation) or limit_of(network, data)
+        reference, "limit_of", lambda network, data: kernels.append(network.train) or limit_of(network, data)
     )
     folder = lz.RunFolder(tmp_path / "run", resume=True)
     xr.testing.assert_equal(sweep((8,), out=folder, axes=axes), result)
-    assert kernels == ["relu", "erf"]
+    assert kernels == ["hidden", "both"]
     kernels.clear()
     xr.testing.assert_equal(sweep((8,), out=folder, axes=axes), result)
     assert kernels == []
@@ -255,13 +257,14 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_line_takes_several_values(tmp_path, capsys):
-    out = tmp_path / "run"
-    flags = ["--n-test", "6", "--widths", "8", "--seeds", "2", "--steps", "3", "--learning-rate", "0.01", "0.02"]
-    assert cli.main(["sweep", "--n-train", "8", *flags, "--json", "--out", str(out)]) == 0
+    out = str(tmp_path / "run")
+    flags = ["--n-test", "6", "--widths", "8", "--seeds", "3", "--steps", "3", "--learning-rate", "0.01", "0.02"]
+    assert cli.main(["sweep", "--n-train", "16", *flags, "--json"]) == 0
     points = json.loads(capsys.readouterr().out)["verdict"]["points"]
     assert [point["at"] for point in points] == [{"learning_rate": 0.01}, {"learning_rate": 0.02}]
-    assert len(list((out / "figures").iterdir())) == 2
-    assert cli.main(["merge", str(out)]) == 0
+    assert cli.main(["sweep", "--n-train", "16", *flags, "--shard", "1/1", "--out", out]) == 0
+    assert cli.main(["merge", out]) == 0
     assert "\nlearning_rate = 0.01\n" in capsys.readouterr().out
+    assert len(list((tmp_path / "run" / "figures").iterdir())) == 2
     assert cli.main(["sweep", "--n-train", "8", "16", *flags, "--plan"]) == 0
-    assert "Training 2 networks of width 8, at each of 4 points" in capsys.readouterr().out
+    assert "Training 3 networks of width 8, at each of 4 points" in capsys.readouterr().out
