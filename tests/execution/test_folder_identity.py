@@ -149,10 +149,10 @@ def test_a_finished_study_is_written_again_only_if_its_files_or_cells_are_not_as
 
     def written():
         before = {file: file.stat().st_ino for file in out.iterdir() if file.is_file()}
-        resumed(out, measure=ALONE)
+        resumed(out)
         return {file.name for file in out.iterdir() if file.is_file() and before.get(file) != file.stat().st_ino}
 
-    sweep(out, measure=ALONE)
+    sweep(out)
     files = {"result.nc", "verdict.json", "finished.json"}
     assert written() == set()
     verdict = (out / "verdict.json").read_bytes()

@@ -93,14 +93,14 @@ def test_deep_kernels_are_those_of_neural_tangents(activation, layer, kappa):
 
 
 def wave(z):
-    return jnp.sin(6 * z) + 0.5
+    return jnp.sin(9 * z) + 0.5
 
 
 FUNCTIONS = {
     "tanh again": (lambda z: jnp.tanh(z), np.tanh, SLOPE["tanh"]),
     "bell": (lambda z: jnp.exp(-(z**2)), lambda z: np.exp(-(z**2)), lambda z: -2 * z * np.exp(-(z**2))),
     "cube": (lambda z: z**3, lambda z: z**3, lambda z: 3 * z**2),
-    "wave": (wave, lambda z: np.sin(6 * z) + 0.5, lambda z: 6 * np.cos(6 * z)),
+    "wave": (wave, lambda z: np.sin(9 * z) + 0.5, lambda z: 9 * np.cos(9 * z)),
 }
 
 
