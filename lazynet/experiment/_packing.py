@@ -82,10 +82,13 @@ def _remembered(file: Path, on: str) -> int:
     return stored[on]
 
 
-def measured_bytes() -> int:
+def measured_bytes(steps: int = STEPS) -> int:
     """Run the benchmark and return the bytes read and written per step by the largest pack that is fast enough.
 
     The benchmark takes a few seconds.
+
+    Args:
+        steps: Number of steps for the largest pack.
     """
     network = timing_network(WIDTH)
     stepper = HiddenStepper(network)
@@ -103,7 +106,7 @@ def measured_bytes() -> int:
         for _ in range(4):
             for size in PACKS:
                 begin = time.perf_counter()
-                jax.block_until_ready(_steps(stepper, members[size], key, shared, STEPS * max(PACKS) // size))
+                jax.block_until_ready(_steps(stepper, members[size], key, shared, steps * max(PACKS) // size))
                 seconds[size] = min(seconds[size], time.perf_counter() - begin)
     best = min(seconds.values())
     return step_bytes(network, N, D) * max(size for size in PACKS if WITHIN * seconds[size] <= best)

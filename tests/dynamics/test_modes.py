@@ -195,11 +195,11 @@ def test_divergence_of_a_weakly_excited_mode_of_many_outputs_is_refused():
         lz.kernel_descent(k, y, learning_rate=2.02 / 1.05, steps=[1500], method="krylov")
 
 
-@pytest.mark.parametrize("last", slow_unless(lambda last: last == 1e20, [0.0, 1e3, 1e12, 1e20, 1e30]))
+@pytest.mark.parametrize("last", slow_unless(lambda last: last == 1e20, [0.0, 1e3, 1e20, 1e30]))
 def test_times_far_beyond_the_last_mode(last):
-    values = np.linspace(0.01, 1, 400)
+    values = np.linspace(0.01, 1, 200)
     k, q = kernel_with(values)
-    y = np.random.default_rng(1).normal(size=400)
+    y = np.random.default_rng(1).normal(size=200)
     times = np.array([min(50.0, last), last])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

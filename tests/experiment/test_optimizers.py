@@ -65,12 +65,17 @@ def test_settings_are_those_of_optax_step_for_step(name, key):
     with float64(), jax.numpy_dtype_promotion("standard"):
         x, y = jnp.asarray(DATA.x_train), jnp.asarray(DATA.y_train)
         variables = jax.tree.map(jnp.asarray, run.variables_0)
-        gradient = jax.jit(jax.grad(lambda p: 0.5 * jnp.sum((NETWORK.apply({**variables, "params": p}, x) - y) ** 2)))
+        gradient = jax.grad(lambda p: 0.5 * jnp.sum((NETWORK.apply({**variables, "params": p}, x) - y) ** 2))
         params = variables["params"]
         state, expected = chain.init(params), []
-        for _ in range(STEPS + 1):
-            expected.append(weights(NETWORK, {"params": params}, None, None))
+
+        @jax.jit
+        def step(params, state):
             update, state = chain.update(gradient(params), state, params)
-            params = optax.apply_updates(params, update)
+            return optax.apply_updates(params, update), state, weights(NETWORK, {"params": params}, None, None)
+
+        for _ in range(STEPS + 1):
+            params, state, before = step(params, state)
+            expected.append(before)
     assert "kernel_drift" not in run.snapshots
     np.testing.assert_allclose(run.snapshots.weights, np.stack(expected), rtol=1e-10, atol=1e-12)

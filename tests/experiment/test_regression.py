@@ -18,6 +18,8 @@ from lazynet.training._keys import member_key, start_key
 EVEN_ODD = ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
 DATA = lz.load_dataset("digits", classes=EVEN_ODD, n_train=40, n_test=60)
 REGRESSION = lz.Measure(regression=True)
+# Its sweeps share programs: same width, members and rows.
+RELU = lz.TwoLayer(16, train="both", output_scale=0.3)
 THREE = lz.load_dataset("digits", classes=(3, 8, 9), n_train=30, n_test=40)
 
 
@@ -44,20 +46,19 @@ def error_by_hand(k, data):
 @pytest.mark.parametrize(
     ("network", "data"),
     [
-        (lz.TwoLayer(64, train="both", activation="tanh", output_scale=0.3), DATA),
-        (lz.TwoLayer(64, train="both", activation="tanh", outputs=3, symmetric=False), THREE),
-        (lz.MLP(32, 2, activation="erf"), DATA),
+        (RELU, DATA),
+        (lz.TwoLayer(16, train="both", activation="tanh", outputs=3, symmetric=False), THREE),
+        (lz.MLP(16, 2, activation="erf"), DATA),
     ],
 )
 def test_errors_and_drift_are_those_of_kernels_by_hand(network, data):
-    result = lz.sweep(network, data, [64], seeds=2, steps=100, measure=REGRESSION)
+    result = lz.sweep(network, data, [16], seeds=2, steps=100, measure=REGRESSION)
     rate = result.learning_rate.values
     seed = 1
-    network = network.clone(width=64)
-    run = lz.train(network, data, member_key(64, seed), 100, learning_rate=float(np.ravel(rate)[-1]))
-    before = kernel_by_hand(network, network.init(start_key(member_key(64, seed)), data.x_train.astype("f4")), data)
+    run = lz.train(network, data, member_key(16, seed), 100, learning_rate=float(np.ravel(rate)[-1]))
+    before = kernel_by_hand(network, network.init(start_key(member_key(16, seed)), data.x_train.astype("f4")), data)
     after = kernel_by_hand(network, run.variables, data)
-    at = result.sel(width=64, seed=seed)
+    at = result.sel(width=16, seed=seed)
     n = data.n_train
     drift = np.linalg.norm(after[n:] - before[n:]) / np.linalg.norm(before[n:])
     assert float(at.test_kernel_drift) == pytest.approx(drift, rel=1e-3)
@@ -95,9 +96,7 @@ def test_modes_without_an_eigenvalue_are_left_out():
 @pytest.mark.slow
 def test_a_network_that_diverged_has_no_kernel_at_the_end():
     with pytest.warns(UserWarning, match="kernel descent diverges"):
-        result = lz.sweep(
-            lz.TwoLayer(16, train="both"), DATA, [16], seeds=2, steps=300, learning_rate=1e3, measure=REGRESSION
-        )
+        result = lz.sweep(RELU, DATA, [16], seeds=2, steps=300, learning_rate=1e4, measure=REGRESSION)
     # The weights of one of these members are finite.
     assert (result.status == MemberStatus.DIVERGED).all()
     assert np.isnan(result.regression_error_end).all()
@@ -107,7 +106,7 @@ def test_a_network_that_diverged_has_no_kernel_at_the_end():
 
 @pytest.mark.slow
 def test_over_an_axis_each_point_is_its_own():
-    network, options = lz.TwoLayer(16, train="both"), {"seeds": 2, "steps": 20}
+    network, options = RELU, {"seeds": 2, "steps": 20}
     both = lz.sweep(network, DATA, [16], axes={"n_train": [20, 40]}, measure=REGRESSION, **options)
     alone = lz.sweep(network, DATA, [16], measure=REGRESSION, **options)
     assert both.regression_error_limit.dims == ("n_train",)

@@ -15,7 +15,7 @@ DATA = lz.load_dataset("digits", n_train=12, n_test=5)
 TWO = lz.TwoLayer(width=8, activation="tanh", train="both", symmetric=False)
 DEEP = lz.MLP(width=8, depth=2)
 # Sweeps of one network share their programs: same widths, members and dtype.
-SWEEP = {"widths": [8, 16], "seeds": 2, "steps": 30, "snapshots": 4, "dtype": "float64"}
+SWEEP = {"widths": [8, 16], "seeds": 3, "steps": 30, "snapshots": 4, "dtype": "float64"}
 NO_DRIFT = lz.Measure(kernel_drift=False)
 ALONE = lz.Measure(predictions=False, kernel_drift=False)
 
@@ -63,9 +63,6 @@ def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives(of_own):
     assert result.layer.values.tolist() == ["hidden", "readout"]
     rows = {row.quantity: (row.predicted, row.relation) for row in lz.verify(result).rows}
     assert rows["kernel_drift"] == (pytest.approx(-0.5), "at most")
-    without_prediction = lz.verify(lz.sweep(own(), DATA, **SWEEP, learning_rate=0.05, measure=ALONE))
-    assert without_prediction.rows == ()
-    assert "no exponent is predicted" in str(without_prediction)
 
 
 @pytest.mark.slow
@@ -131,7 +128,7 @@ def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall(deep):
 @pytest.mark.slow
 def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
     network = lz.MLP(width=8, depth=2, parametrization="standard", activation="tanh", init_scale=1.0)
-    result = lz.sweep(network, DATA, [128, 1024], seeds=4, steps=30, snapshots=4, measure=ALONE)
+    result = lz.sweep(network, DATA, [64, 512], seeds=9, steps=30, snapshots=[30], measure=ALONE)
     losses = last(result, "train_loss").mean(axis=1)
     assert losses.max() / losses.min() < 1.6
     verdict = lz.verify(result)
@@ -144,7 +141,7 @@ def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
 @pytest.mark.slow
 def test_the_network_of_lee_moves_as_published():
     """Lee et al. 2019, Figure 1: first and last layer by m^(-1/2) of themselves, the middle ones by 1 / m."""
-    result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 512], seeds=4, steps=60, snapshots=6)
+    result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 512], seeds=5, steps=20, snapshots=[20])
     verdict = lz.verify(result)
     middle = {f"layer_relative_displacement[hidden_{i}]": -1.0 for i in (2, 3)}
     ends = {f"layer_relative_displacement[{name}]": -0.5 for name in ("hidden_1", "readout")}
@@ -160,6 +157,9 @@ def test_the_network_of_lee_moves_as_published():
 def test_a_stored_sweep_of_ones_own_is_resumed_and_another_network_is_refused(tmp_path):
     options = SWEEP | {"learning_rate": 0.05, "measure": ALONE, "out": lz.RunFolder(tmp_path / "run", resume=True)}
     first = lz.sweep(own(), DATA, **options)
+    without_prediction = lz.verify(first)
+    assert without_prediction.rows == ()
+    assert "no exponent is predicted" in str(without_prediction)
     for cell in (tmp_path / "run" / "cells").iterdir():
         if cell.name.startswith("000001"):
             cell.unlink()
@@ -214,7 +214,7 @@ def test_a_kernel_of_stax_is_that_of_each_width():
         return stax.serial(stax.Dense(width, **options), stax.Relu(), stax.Dense(1, **options))
 
     network = lz.from_stax(make, parametrization="standard")
-    result = lz.sweep(network, DATA, [16, 256], seeds=2, steps=2, snapshots=2, measure=NO_DRIFT)
+    result = lz.sweep(network, DATA, [16, 256], seeds=1, steps=2, snapshots=2, measure=NO_DRIFT)
     for i, width in enumerate((16, 256)):
         k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
         assert float(result.lambda_max[i]) == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
@@ -233,19 +233,18 @@ def test_another_kernel_is_refused_on_resume(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("power", [0.0, 0.5])
-def test_networks_of_chen_learn_at_every_width_at_any_output_scale(power):
-    network = lz.MLP(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**power)
-    result = lz.sweep(network, DATA, [64, 512], seeds=2, steps=30, snapshots=3, measure=ALONE)
+def test_networks_of_chen_learn_at_every_width_at_an_output_scale_that_grows():
+    network = lz.MLP(width=8, depth=2, parametrization="chen", output_scale=lambda m: m**0.5)
+    result = lz.sweep(network, DATA, [32, 256], seeds=3, steps=40, snapshots=2, measure=ALONE)
     first, last_rate = (float(rate) for rate in result.learning_rate.broadcast_like(result.width))
-    assert first / last_rate == pytest.approx(8 ** (2 * power))
+    assert first / last_rate == pytest.approx(8)
     assert last(result, "train_loss").max() < 0.05 * result.train_loss.isel(step=0).values.min()
     assert len(lz.verify(result).rows) > 5
 
 
 @pytest.mark.slow
 def test_one_hidden_layer_is_deep_enough():
-    result = lz.sweep(lz.MLP(width=8, depth=1), DATA, [64, 512], seeds=4, steps=20, snapshots=3, measure=ALONE)
+    result = lz.sweep(lz.MLP(width=8, depth=1), DATA, [32, 256], seeds=15, steps=20, snapshots=[20], measure=ALONE)
     rows = {row.quantity: row for row in lz.verify(result).rows}
     assert "kernel_drift" not in rows
     for name in ("hidden_1", "readout"):
@@ -256,14 +255,12 @@ def test_one_hidden_layer_is_deep_enough():
 @pytest.mark.slow
 def test_linearizations_that_diverge_have_no_gap():
     """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
-    network = lz.ThreeLayer(width=8)
-    highest = np.linalg.eigvalsh(lz.analytic_kernel(network.clone(width=16))(DATA.x_train))[-1]
-    grows = []
+    network = lz.ThreeLayer(width=16)
+    highest = np.linalg.eigvalsh(lz.analytic_kernel(network)(DATA.x_train))[-1]
+    init, grows = jax.jit(network.init), []
     for seed in range(6):
-        variables = dict(
-            network.clone(width=16).init(start_key(member_key(16, seed)), jnp.asarray(DATA.x_train, "float32"))
-        )
-        own_highest = np.linalg.eigvalsh(lz.empirical_ntk(network.clone(width=16), variables, DATA.x_train))[-1]
+        variables = dict(init(start_key(member_key(16, seed)), jnp.asarray(DATA.x_train, "float32")))
+        own_highest = np.linalg.eigvalsh(lz.empirical_ntk(network, variables, DATA.x_train))[-1]
         grows.append(1.7 / highest > 2 / own_highest)
     # One member that diverges and one that does not.
     seeds = [grows.index(True), grows.index(False)]
@@ -310,7 +307,7 @@ def test_every_network_has_its_picture(network):
 def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_their_own():
     """Pre-activations of "chen" shrink as m^(-1/2), and so do biases: under relu that is a matter of units."""
     network = lz.MLP(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
-    options = {"widths": [16, 32], "seeds": 2, "steps": 2, "snapshots": 2, "measure": ALONE}
+    options = {"widths": [16, 32], "seeds": 1, "steps": 2, "snapshots": 2, "measure": ALONE}
     assert len(lz.verify(lz.sweep(network, DATA, **options)).rows) > 1
     scaled = network.clone(init_scale=lambda m: m**-0.25)
     assert lz.verify(lz.sweep(scaled, DATA, **options)).rows == ()

@@ -1,6 +1,7 @@
 """Every variable of a sweep against descent, kernels and formulas written out in NumPy."""
 
 import importlib
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from reference import SLOPE, VALUE
 
 import lazynet as lz
+from lazynet.experiment import make_training
 from lazynet.precision import float64
 from lazynet.training._keys import member_key, start_key
 
@@ -19,11 +21,21 @@ GAPS = ("linearization_gap", "start_gap", "kernel_gap")
 KERNEL = ("train_loss", "test_loss", "train_error", "test_error")
 CASES = {
     "relu": (lz.TwoLayer(width=16), DATA),
-    "own start": (lz.TwoLayer(width=16, symmetric=False, activation="erf", readout="gaussian", init_scale=0.7), DATA),
     "three outputs": (lz.TwoLayer(width=16, outputs=3, activation="tanh", output_scale=1.5), THREE),
     "readout": (lz.TwoLayer(width=16, train="readout", activation="softplus", symmetric=False), DATA),
-    "both": (lz.TwoLayer(width=16, train="both", activation="gelu", outputs=3, symmetric=False), THREE),
+    "both": (
+        lz.TwoLayer(16, 3, "gelu", train="both", symmetric=False, readout="gaussian", init_scale=0.7),
+        THREE,
+    ),
 }
+# Sweeps with these settings share their programs.
+SETTINGS = {"seeds": len(SEEDS), "steps": STEPS, "dtype": "float64", "progress": False}
+
+
+@cache
+def swept(name):
+    network, data = CASES[name]
+    return lz.sweep(network, data, WIDTHS if name == "relu" else WIDTHS[:1], **SETTINGS)
 
 
 class Reference:
@@ -34,12 +46,11 @@ class Reference:
         with float64():
             # Compiled, as in a sweep: one by one XLA rounds sqrt(2) kappa differently in the last bit.
             variables = dict(jax.jit(network.init)(start_key(member_key(width, seed)), jnp.asarray(data.x_train)))
-            k0 = lz.empirical_ntk(network, variables, data.x_train, data.x_train, outputs="all")
-            k0_test = lz.empirical_ntk(network, variables, data.x_test, data.x_train, outputs="all")
         both = {**variables["params"], **variables.get("fixed", {})}
         self.network, self.data = network, data
         self.w0, self.a0 = np.asarray(both["hidden"], np.float64), np.asarray(both["readout"], np.float64)
         self.c = float(network.output_scale) / np.sqrt(width)
+        k0, k0_test = (self.start_kernel(x, data.x_train) for x in (data.x_train, data.x_test))
         y, n = data.y_train.reshape(data.n_train, -1), data.n_train
         k, kernel = y.shape[1], lz.analytic_kernel(network)
         limit, limit_test = kernel(data.x_train), kernel(data.x_test, data.x_train)
@@ -98,6 +109,17 @@ class Reference:
         train = self.network.train
         return self.c**2 * ((hidden if train != "readout" else 0) + (value @ value.T if train != "hidden" else 0))
 
+    def start_kernel(self, x1, x2):
+        """Return the kernel at the start, for each pair of outputs, of shape (n1, k, n2, k)."""
+        (slope1, value1), (slope2, value2) = (
+            [table[self.network.activation](x @ self.w0.T) for table in (SLOPE, VALUE)] for x in (x1, x2)
+        )
+        outputs = self.a0.shape[1]
+        hidden = np.einsum("ij,ir,jr,rc,rd->icjd", x1 @ x2.T, slope1, slope2, self.a0, self.a0, optimize=True)
+        readout = np.einsum("ij,cd->icjd", value1 @ value2.T, np.eye(outputs))
+        train = self.network.train
+        return self.c**2 * ((hidden if train != "readout" else 0) + (readout if train != "hidden" else 0))
+
     def measure(self, w, a, f, f_test, own, own_test, lim, lim_test):
         data, train = self.data, self.network.train
         trained = [(w, self.w0)] * (train != "readout") + [(a, self.a0)] * (train != "hidden")
@@ -133,7 +155,7 @@ class Reference:
 def case(request):
     network, data = CASES[request.param]
     widths = WIDTHS if request.param == "relu" else WIDTHS[:1]
-    result = lz.sweep(network, data, widths, len(SEEDS), STEPS, dtype="float64")
+    result = swept(request.param)
     rate = float(result.learning_rate[0])
     return network, data, result, {(m, s): Reference(network, data, m, s, rate) for m in widths for s in SEEDS}
 
@@ -218,15 +240,14 @@ def parameter_route():
     """The same sweep with the linearized networks trained in their parameters."""
     network, data = CASES["both"]
     with pytest.MonkeyPatch.context() as patch:
-        direct = lz.sweep(network, data, WIDTHS[:1], len(SEEDS), STEPS, dtype="float64")
         # `lazynet.sweep` is the function, so the module has to be asked for by name.
         predictions = importlib.import_module("lazynet.experiment._reference")
         patch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
         kernels = []
         patch.setattr(predictions, "_own_descent", lambda *args: kernels.append(args))
-        trained = lz.sweep(network, data, WIDTHS[:1], len(SEEDS), STEPS, dtype="float64")
+        trained = lz.sweep(network, data, WIDTHS[:1], **SETTINGS)
         assert not kernels
-    return direct, trained
+    return swept("both"), trained
 
 
 @pytest.mark.slow
@@ -237,22 +258,31 @@ def test_linearized_in_parameters_is_kernel_descent(parameter_route):
         np.testing.assert_allclose(trained[name], direct[name], rtol=0, atol=1e-10, err_msg=name)
 
 
+OTHER = {
+    "momentum": {"optimizer": lz.Optimizer(momentum=0.9)},
+    # The steps of adam have the learning rate's length, which must fall with the width.
+    "adam": {"optimizer": "adam", "learning_rate": lambda m: 0.1 / m},
+    "logistic": {"loss": "logistic"},
+    "batches": {"batch_size": 7},
+}
+
+
+def test_other_training_is_not_plain():
+    assert make_training(10, snapshots=2).plain
+    for settings in OTHER.values():
+        assert not make_training(10, snapshots=2, **settings).plain
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({"optimizer": lz.Optimizer(momentum=0.9)}, id="momentum"),
-        # The steps of adam have the learning rate's length, which must fall with the width.
-        pytest.param({"optimizer": "adam", "learning_rate": lambda m: 0.1 / m}, id="adam", marks=pytest.mark.slow),
-        pytest.param({"loss": "logistic"}, id="logistic", marks=pytest.mark.slow),
-        pytest.param({"batch_size": 7}, id="batches", marks=pytest.mark.slow),
-    ],
-)
-def test_other_training_has_no_limit_but_a_linearization(settings):
+@pytest.mark.parametrize("names", [("momentum", "logistic", "batches"), ("adam",)], ids="-".join)
+def test_other_training_has_no_limit_but_a_linearization(names):
     """No kernel descent predicts these; the linearized network takes the same steps."""
+    settings = {"learning_rate": 0.002}
+    for name in names:
+        settings |= OTHER[name]
     # Optax's adam relies on JAX's own promotion of dtypes.
     with jax.numpy_dtype_promotion("standard"):
-        result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **{"learning_rate": 0.002} | settings)
+        result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **settings)
     for name in result:
         assert not name.startswith(("kernel_gap", "start_gap", "kernel_train", "kernel_test")), name
     assert "linearized_displacement" not in result
@@ -275,18 +305,17 @@ def test_softmax_loss_and_its_linearization():
 
 @pytest.mark.slow
 def test_without_test_rows():
-    result = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, DATA.y_train), [16], 1, 5)
-    with_test = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5)
+    result = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, DATA.y_train), [16], **SETTINGS)
     assert np.isnan(result.test_loss).all()
     assert not [name for name in result if name.endswith("gap_test")]
-    np.testing.assert_allclose(result.train_loss, with_test.train_loss, rtol=1e-6)
+    np.testing.assert_allclose(result.train_loss, swept("relu").train_loss.sel(width=[16]), rtol=1e-12)
     assert "relative_displacement" in lz.verify(result).levels
 
 
 @pytest.mark.slow
 def test_errors_of_targets_that_are_no_labels_are_unknown():
     data = lz.Dataset(DATA.x_train, 0.7 * DATA.y_train, DATA.x_test, DATA.y_test)
-    result = lz.sweep(lz.TwoLayer(width=16), data, [16], 1, 5)
+    result = lz.sweep(lz.TwoLayer(width=16), data, [16], **SETTINGS)
     for name in ("train_error", "test_error", "kernel_train_error", "kernel_test_error"):
         assert np.isnan(result[name]).all(), name
     assert np.isfinite(result.train_loss).all()
@@ -295,21 +324,23 @@ def test_errors_of_targets_that_are_no_labels_are_unknown():
 @pytest.mark.slow
 def test_scales_that_depend_on_the_width():
     """Each width has its own kernel and rate, as if it were swept alone with numbers."""
-    network = lz.TwoLayer(width=16, output_scale=lambda m: 2 * m**-0.25, init_scale=lambda m: m**0.1)
+    first = float(swept("relu").learning_rate[0])
+    # All scales are one at the smaller width.
+    network = lz.TwoLayer(16, output_scale=lambda m: (m / 16) ** -0.25, init_scale=lambda m: (m / 16) ** 0.1)
 
     def rate(m):
-        return 0.01 * m**0.5
+        return first * (m / 16) ** 0.5
 
-    result = lz.sweep(network, DATA, WIDTHS, 2, STEPS, learning_rate=rate, dtype="float64")
+    result = lz.sweep(network, DATA, WIDTHS, learning_rate=rate, **SETTINGS)
     assert result.lambda_max.dims == ("width",)
     assert result.kernel_train_loss.dims == ("width", "step")
-    for m in WIDTHS:
-        fixed = lz.TwoLayer(width=m, output_scale=2 * m**-0.25, init_scale=m**0.1)
-        alone = lz.sweep(fixed, DATA, [m], 2, STEPS, learning_rate=rate(m), dtype="float64")
+    fixed = lz.TwoLayer(32, output_scale=2**-0.25, init_scale=2**0.1)
+    for m, alone in ((16, swept("relu")), (32, lz.sweep(fixed, DATA, [32], learning_rate=rate(32), **SETTINGS))):
         assert alone.kernel_train_loss.dims == ("step",)
         for name in alone:
-            one, other = result[name].sel(width=m).values, alone[name].values
-            np.testing.assert_allclose(one, other.reshape(one.shape), rtol=1e-10, atol=1e-12, err_msg=name)
+            one, other = result[name].sel(width=m), alone[name]
+            other = other.sel(width=m) if "width" in other.dims else other
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12, err_msg=name)
     for scale, value in (("learning_rate", rate), ("output_scale", network.output_scale)):
         np.testing.assert_allclose(result[scale], [value(m) for m in WIDTHS])
 
@@ -319,25 +350,16 @@ def test_label_noise_is_one_draw_for_all_members():
 
     noisy = lz.label_noise(DATA.y_train, 0.5, noise_key())
     assert (noisy != DATA.y_train).any()
-    by_hand = lz.sweep(lz.TwoLayer(width=16), lz.Dataset(DATA.x_train, noisy, DATA.x_test, DATA.y_test), [16], 1, 5)
-    drawn = lz.sweep(lz.TwoLayer(width=16), DATA, [16], 1, 5, axes={"label_noise": [0.5]})
+    data = lz.Dataset(DATA.x_train, noisy, DATA.x_test, DATA.y_test)
+    by_hand = lz.sweep(lz.TwoLayer(width=16), data, [16], **SETTINGS)
+    drawn = lz.sweep(lz.TwoLayer(width=16), DATA, [16], axes={"label_noise": [0.5]}, **SETTINGS)
     for name in by_hand:
         np.testing.assert_array_equal(drawn[name], by_hand[name])
 
 
 @pytest.mark.slow
-def test_wide_network_follows_what_theory_predicts_for_every_part():
-    """At width 4096 the gaps are far below those at width 64: the three predictions are those of this network."""
-    network = lz.TwoLayer(width=64, activation="erf", train="both", symmetric=False)
-    result = lz.sweep(network, DATA, [64, 4096], 1, 20)
-    for name in (f"{gap}_{part}" for gap in GAPS for part in ("train", "test")):
-        narrow, wide = result[name].isel(seed=0).max("step").values
-        assert wide < narrow / 4, name
-
-
-@pytest.mark.slow
 def test_train_is_the_sweeps_member():
-    sweep = lz.sweep(lz.TwoLayer(width=16), DATA, [32], len(SEEDS), STEPS, dtype="float64")
+    sweep = swept("relu")
     run = lz.train(lz.TwoLayer(width=32), DATA, member_key(32, 1), STEPS, dtype="float64")
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 32), 1)
     again = lz.train(lz.TwoLayer(width=32), DATA, key, STEPS, dtype="float64")

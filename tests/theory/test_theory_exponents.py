@@ -9,7 +9,7 @@ from lazynet.theory import Scaling, predicted_exponents
 
 NTK = Scaling(0.0, 0.0, 0.0, symmetric=True, homogeneous=True, train="hidden")
 GAPS = tuple(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel") for part in ("train", "test"))
-DATA = lz.load_dataset("digits", n_train=32, n_test=16)
+DATA = lz.load_dataset("digits", n_train=16, n_test=8)
 
 
 def table(scaling):
@@ -91,11 +91,11 @@ def lambda_max(train):
 def test_sweeps_show_the_predicted_exponents(output, init, options):
     """With scales that are powers of the width, displacements have the predicted exponents and no prediction fails."""
     network = lz.TwoLayer(
-        width=64, output_scale=lambda m: (m / 64) ** output, init_scale=lambda m: (m / 64) ** init, **options
+        width=64, output_scale=lambda m: (m / 32) ** output, init_scale=lambda m: (m / 32) ** init, **options
     )
     highest = lambda_max(network.train)
     result = lz.sweep(
-        network, DATA, [64, 512], 3, 40, learning_rate=lambda m: (m / 64) ** (-2 * output) / highest, snapshots=4
+        network, DATA, [32, 256], 5, 30, learning_rate=lambda m: (m / 32) ** (-2 * output) / highest, snapshots=3
     )
     verdict = lz.verify(result)
     for name, predicted in (("displacement", -output), ("relative_displacement", -output - init - 0.5)):
@@ -116,8 +116,8 @@ def test_the_displacement_of_adam_is_not_predicted():
     # The adam of optax relies on implicit dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
         measure = lz.Measure(kernel_drift=False)
-        options = {"learning_rate": 0.001, "optimizer": "adam", "snapshots": 3, "measure": measure}
-        result = lz.sweep(lz.TwoLayer(width=64), DATA, [64, 1024], 2, 10, **options)
+        options = {"learning_rate": 0.001, "optimizer": "adam", "snapshots": 2, "measure": measure}
+        result = lz.sweep(lz.TwoLayer(width=64), DATA, [16, 256], 1, 10, **options)
     assert [row.quantity for row in lz.verify(result).rows] == ["initial_kernel_error"]
     moved = result.displacement.isel(step=-1).mean("seed").values
     assert moved[1] > 1.5 * moved[0]
