@@ -1,12 +1,15 @@
-"""Sums of Chebyshev polynomials whose coefficients are products of row features, in machine code.
+"""Series in the angle between two rows whose coefficients are products of row features, in machine code.
 
 For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA writes the partial
 sums of a whole block to memory after each term, and has to compile a program for each number of terms and features. The
 loop is therefore written in LLVM IR: it holds the sums of ROWS rows and TOGETHER columns in registers and reads the
-features from the cache.
+features from the cache. The argument of the polynomials is computed there as well, because the logarithms of NumPy and
+XLA take one entry at a time.
 """
 
 import ctypes
+import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,7 +24,27 @@ ROWS = 2  # number of rows that share a pass over the features of the columns
 STRIP = 64  # rows per task, a multiple of ROWS
 
 VECTOR = f"<{TOGETHER} x double>"
+INTEGERS = f"<{TOGETHER} x i64>"
 FMA = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
+
+
+class Series(NamedTuple):
+    """Sum over k of T_k(y) times an inner product of features, for each pair of a row and a column.
+
+    Attributes:
+        odd: Whether the sum is a function of |rho| that is multiplied by the sign of rho.
+        focus: Distance by which the angle is scaled, see `clenshaw`. If None, there is a single term, which is
+            multiplied by rho if `odd`.
+        ranks: Number of features that belong to each term, in order of decreasing k. They sum to `total`.
+        left: Features of the rows, shape (n1, total), in order of decreasing k.
+        right: Features of the columns, shape (n2, total), in the same order.
+    """
+
+    odd: bool
+    focus: float | None
+    ranks: Int[np.ndarray, " terms"]
+    left: Float[np.ndarray, "n1 total"]
+    right: Float[np.ndarray, "n2 total"]
 
 
 def _for_each_row(lines: str) -> str:
@@ -29,12 +52,60 @@ def _for_each_row(lines: str) -> str:
     return "\n".join(lines.replace("{i}", str(i)) for i in range(ROWS)).strip()
 
 
-ASSEMBLY = f"""
-declare {VECTOR} @llvm.fmuladd.v{TOGETHER}f64({VECTOR}, {VECTOR}, {VECTOR})
+def _all(number: float) -> str:
+    """Return a vector of LLVM IR whose entries are equal."""
+    return f"splat (double {number:.17e})"
 
-define void @clenshaw(ptr %y, ptr %left, ptr %right, ptr %ranks, ptr %result,
+
+def _logarithm() -> str:
+    """Return LLVM IR for %log{i} = log(%z{i}) at finite numbers from 1: that of the significand is a polynomial."""
+    # Successive Chebyshev coefficients shrink by a factor of 3 + sqrt(8), as the nearest singularity is at zero.
+    m = 1.5 + np.cos(np.pi * (np.arange(1000) + 0.5) / 1000) / 2
+    series = np.polynomial.Chebyshev.fit(m, np.log(m), 18, domain=[1, 2])
+    value, *coefficients = (_all(number) for number in np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
+    steps = []
+    for k, coefficient in enumerate(coefficients):
+        steps.append(f"%p{k}.{{i}} = {FMA}({VECTOR} {value}, {VECTOR} %u{{i}}, {VECTOR} {coefficient})")
+        value = f"%p{k}.{{i}}"
+    polynomial = "\n  ".join(steps)
+    # The exponent becomes a number when its bits are those of the significand of a number from 2^52.
+    return f"""
+  %bits{{i}} = bitcast {VECTOR} %z{{i}} to {INTEGERS}
+  %digits{{i}} = and {INTEGERS} %bits{{i}}, splat (i64 {2**52 - 1})
+  %m.bits{{i}} = or {INTEGERS} %digits{{i}}, splat (i64 {1023 << 52})
+  %m{{i}} = bitcast {INTEGERS} %m.bits{{i}} to {VECTOR}
+  %u{{i}} = {FMA}({VECTOR} %m{{i}}, {VECTOR} {_all(2.0)}, {VECTOR} {_all(-3.0)})
+  %shifted{{i}} = lshr {INTEGERS} %bits{{i}}, splat (i64 52)
+  %large.bits{{i}} = or {INTEGERS} %shifted{{i}}, splat (i64 {(1023 + 52) << 52})
+  %large{{i}} = bitcast {INTEGERS} %large.bits{{i}} to {VECTOR}
+  %exponent{{i}} = fsub {VECTOR} %large{{i}}, {_all(2.0**52 + 1023)}
+  {polynomial}
+  %log{{i}} = {FMA}({VECTOR} %exponent{{i}}, {VECTOR} {_all(math.log(2))}, {VECTOR} {value})"""
+
+
+def _constant(name: str, place: int) -> str:
+    """Return LLVM IR for a vector whose entries are equal to one of the constants of a series."""
+    return f"""
+  %{name}.at = getelementptr double, ptr %constants, i64 {place}
+  %{name}.one = load double, ptr %{name}.at
+  %{name}.single = insertelement {VECTOR} poison, double %{name}.one, i32 0
+  %{name} = shufflevector {VECTOR} %{name}.single, {VECTOR} poison, <{TOGETHER} x i32> zeroinitializer"""
+
+
+def _assembly() -> str:
+    """Return the LLVM IR of `clenshaw`, which adds a series to the result."""
+    constants = "".join(_constant(name, i) for i, name in enumerate(("squeeze", "stretch", "even", "linear", "odd")))
+    return f"""
+declare {VECTOR} @llvm.fmuladd.v{TOGETHER}f64({VECTOR}, {VECTOR}, {VECTOR})
+declare {VECTOR} @llvm.sqrt.v{TOGETHER}f64({VECTOR})
+declare {VECTOR} @llvm.fabs.v{TOGETHER}f64({VECTOR})
+declare {VECTOR} @llvm.maxnum.v{TOGETHER}f64({VECTOR}, {VECTOR})
+declare {VECTOR} @llvm.copysign.v{TOGETHER}f64({VECTOR}, {VECTOR})
+
+define void @clenshaw(ptr %rho, ptr %left, ptr %right, ptr %ranks, ptr %constants, ptr %result,
                       i64 %rows, i64 %columns, i64 %terms, i64 %total) {{
 start:
+  {constants.strip()}
   %any = icmp slt i64 0, %terms
   br i1 %any, label %group, label %end
 
@@ -46,30 +117,45 @@ group:
 row:
   %i = phi i64 [0, %group], [%i.next, %row.end]
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %row{{i}} = add i64 %i, {{i}}
   %place{{i}} = mul i64 %row{{i}}, %columns
   %entry{{i}} = add i64 %place{{i}}, %j
-  %y.at{{i}} = getelementptr double, ptr %y, i64 %entry{{i}}
-  %y{{i}} = load {VECTOR}, ptr %y.at{{i}}, align 8
+  %rho.at{{i}} = getelementptr double, ptr %rho, i64 %entry{{i}}
+  %rho{{i}} = load {VECTOR}, ptr %rho.at{{i}}, align 8
+  %size{{i}} = call {VECTOR} @llvm.fabs.v{TOGETHER}f64({VECTOR} %rho{{i}})
+  %gap{{i}} = fsub {VECTOR} {_all(1.0)}, %size{{i}}
+  %gap.clipped{{i}} = call {VECTOR} @llvm.maxnum.v{TOGETHER}f64({VECTOR} %gap{{i}}, {VECTOR} zeroinitializer)
+  %square{{i}} = fmul {VECTOR} %gap.clipped{{i}}, %squeeze
+  %h{{i}} = call {VECTOR} @llvm.sqrt.v{TOGETHER}f64({VECTOR} %square{{i}})
+  %square.next{{i}} = fadd {VECTOR} %square{{i}}, {_all(1.0)}
+  %hypotenuse{{i}} = call {VECTOR} @llvm.sqrt.v{TOGETHER}f64({VECTOR} %square.next{{i}})
+  %z{{i}} = fadd {VECTOR} %h{{i}}, %hypotenuse{{i}}''')
+    }
+  {_for_each_row(_logarithm())}
+  {
+        _for_each_row(f'''
+  %w{{i}} = fmul {VECTOR} %log{{i}}, %stretch
+  %w.double{{i}} = fadd {VECTOR} %w{{i}}, %w{{i}}
+  %y{{i}} = {FMA}({VECTOR} %w{{i}}, {VECTOR} %w.double{{i}}, {VECTOR} {_all(-1.0)})
   %double{{i}} = fadd {VECTOR} %y{{i}}, %y{{i}}
   %features{{i}} = mul i64 %row{{i}}, %total''')
-}
+    }
   br label %term
 
 term:
   %k = phi i64 [0, %row], [%k.next, %term.end]
   %q = phi i64 [0, %row], [%q.end, %term.end]
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %b1.{{i}} = phi {VECTOR} [zeroinitializer, %row], [%sum{{i}}, %term.end]
   %b2.{{i}} = phi {VECTOR} [zeroinitializer, %row], [%b1.{{i}}, %term.end]''')
-}
+    }
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %minus{{i}} = fneg {VECTOR} %b2.{{i}}
   %first{{i}} = {FMA}({VECTOR} %double{{i}}, {VECTOR} %b1.{{i}}, {VECTOR} %minus{{i}})''')
-}
+    }
   %rank.at = getelementptr i64, ptr %ranks, i64 %k
   %rank = load i64, ptr %rank.at
   %q.last = add i64 %q, %rank
@@ -79,31 +165,31 @@ term:
 feature:
   %f = phi i64 [%q, %term], [%f.next, %feature]
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %partial{{i}} = phi {VECTOR} [%first{{i}}, %term], [%partial.next{{i}}, %feature]''')
-}
+    }
   %right.shift = mul i64 %f, {TOGETHER}
   %right.place = add i64 %packed, %right.shift
   %right.at = getelementptr double, ptr %right, i64 %right.place
   %right.row = load {VECTOR}, ptr %right.at, align 8
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %left.place{{i}} = add i64 %features{{i}}, %f
   %left.at{{i}} = getelementptr double, ptr %left, i64 %left.place{{i}}
   %one{{i}} = load double, ptr %left.at{{i}}
   %single{{i}} = insertelement {VECTOR} poison, double %one{{i}}, i32 0
   %all{{i}} = shufflevector {VECTOR} %single{{i}}, {VECTOR} poison, <{TOGETHER} x i32> zeroinitializer
   %partial.next{{i}} = {FMA}({VECTOR} %all{{i}}, {VECTOR} %right.row, {VECTOR} %partial{{i}})''')
-}
+    }
   %f.next = add i64 %f, 1
   %more.features = icmp slt i64 %f.next, %q.last
   br i1 %more.features, label %feature, label %term.end
 
 term.end:
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %sum{{i}} = phi {VECTOR} [%first{{i}}, %term], [%partial.next{{i}}, %feature]''')
-}
+    }
   %q.end = phi i64 [%q, %term], [%q.last, %feature]
   %k.next = add i64 %k, 1
   %more.terms = icmp slt i64 %k.next, %terms
@@ -111,12 +197,17 @@ term.end:
 
 row.end:
   {
-    _for_each_row(f'''
+        _for_each_row(f'''
   %y.minus{{i}} = fneg {VECTOR} %y{{i}}
   %value{{i}} = {FMA}({VECTOR} %y.minus{{i}}, {VECTOR} %b1.{{i}}, {VECTOR} %sum{{i}})
+  %sign{{i}} = call {VECTOR} @llvm.copysign.v{TOGETHER}f64({VECTOR} {_all(1.0)}, {VECTOR} %rho{{i}})
+  %affine{{i}} = {FMA}({VECTOR} %linear, {VECTOR} %rho{{i}}, {VECTOR} %even)
+  %factor{{i}} = {FMA}({VECTOR} %odd, {VECTOR} %sign{{i}}, {VECTOR} %affine{{i}})
   %result.at{{i}} = getelementptr double, ptr %result, i64 %entry{{i}}
-  store {VECTOR} %value{{i}}, ptr %result.at{{i}}, align 8''')
-}
+  %before{{i}} = load {VECTOR}, ptr %result.at{{i}}, align 8
+  %after{{i}} = {FMA}({VECTOR} %value{{i}}, {VECTOR} %factor{{i}}, {VECTOR} %before{{i}})
+  store {VECTOR} %after{{i}}, ptr %result.at{{i}}, align 8''')
+    }
   %i.next = add i64 %i, {ROWS}
   %more.rows = icmp slt i64 %i.next, %rows
   br i1 %more.rows, label %row, label %group.end
@@ -132,47 +223,58 @@ end:
 """
 
 
-def clenshaw(
-    y: Float[np.ndarray, "n1 n2"],
-    left: Float[np.ndarray, "n1 total"],
-    right: Float[np.ndarray, "n2 total"],
-    ranks: Int[np.ndarray, " terms"],
-) -> Float[np.ndarray, "n1 n2"]:
-    """Return sum_k T_k(y_ij) sum_q left_iq right_jq for the Chebyshev polynomials T_k, by Clenshaw's algorithm.
+def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float[np.ndarray, "n1 n2"]:
+    """Return the sum of series in the angle between rows and columns, by Clenshaw's algorithm.
+
+    The argument of the Chebyshev polynomials T_k is y = 2 (arcsinh(h / focus) / arcsinh(sqrt(1/2) / focus))^2 - 1 with
+    h = sqrt((1 - |rho|) / 2). It is -1 at rho = 1 and -1, and 1 at rho = 0.
 
     Args:
-        y: Arguments in [-1, 1], shape (n1, n2).
-        left: Features of the rows, shape (n1, total), in order of decreasing k.
-        right: Features of the columns, shape (n2, total), in the same order.
-        ranks: Number of features that belong to each term, in order of decreasing k. They sum to `total`.
+        rho: Correlations, shape (n1, n2). They may exceed 1 by rounding errors.
+        series: Series with the features of n1 rows and n2 columns.
 
     Returns:
         A NumPy float64 array of shape (n1, n2).
     """
-    (n1, n2), total = y.shape, left.shape[1]
-    if left.shape != (n1, total) or right.shape != (n2, total) or ranks.sum() != total or (ranks < 0).any():
-        shapes = f"{left.shape}, {right.shape} and ranks that sum to {ranks.sum()}"
-        raise ValueError(f"left and right must have the features of {n1} rows and {n2} columns, got shapes {shapes}.")
-    groups = -(-n2 // TOGETHER)
-    rows = -(-n1 // ROWS) * ROWS
-    padded = np.zeros((rows, groups * TOGETHER))
-    padded[:n1, :n2] = y
-    packed = np.zeros((groups * TOGETHER, total))
-    packed[:n2] = right
-    packed = np.ascontiguousarray(packed.reshape(groups, TOGETHER, total).swapaxes(1, 2))
-    left, ranks = np.concatenate([left, np.zeros((rows - n1, total))]), np.ascontiguousarray(ranks, np.int64)
-    result = np.zeros_like(padded)
+    n1, n2 = rho.shape
+    rows, columns = (-(-n // multiple) * multiple for n, multiple in ((n1, ROWS), (n2, TOGETHER)))
+    arguments = []
+    for odd, focus, ranks, left, right in series:
+        total = left.shape[1]
+        if left.shape != (n1, total) or right.shape != (n2, total) or ranks.sum() != total or (ranks < 0).any():
+            shapes = f"{left.shape}, {right.shape} and ranks that sum to {ranks.sum()}"
+            raise ValueError(
+                f"left and right must have the features of {n1} rows and {n2} columns, got shapes {shapes}."
+            )
+        packed = _padded(right, (columns, total)).reshape(-1, TOGETHER, total).swapaxes(1, 2)
+        if focus is None:
+            constants = [0.0, 0.0, not odd, odd, 0.0]
+        else:
+            constants = [0.5 / focus**2, 1 / math.asinh(math.sqrt(0.5) / focus), not odd, 0.0, odd]
+        left, packed = _padded(left, (rows, total)), np.ascontiguousarray(packed)
+        arguments.append((left, packed, np.ascontiguousarray(ranks, np.int64), np.array(constants, float)))
+    padded, result = _padded(rho, (rows, columns)), np.zeros((rows, columns))
     # LLVM must not compile in two threads at the same time.
     compiled = _compiled()
 
     def strip(start: int) -> None:
         part = slice(start, start + STRIP)
-        arrays = padded[part], left[part], packed, ranks, result[part]
-        sizes = len(arrays[0]), padded.shape[1], len(ranks), total
-        compiled.clenshaw(*(array.ctypes.data for array in arrays), *sizes)
+        for left, packed, ranks, constants in arguments:
+            arrays = padded[part], left[part], packed, ranks, constants, result[part]
+            sizes = len(arrays[0]), columns, len(ranks), left.shape[1]
+            compiled.clenshaw(*(array.ctypes.data for array in arrays), *sizes)
 
     in_threads(strip, range(0, n1, STRIP))
     return result[:n1, :n2]
+
+
+def _padded(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a contiguous array that is filled up with zeros, without a copy if it has the shape."""
+    if array.shape == shape:
+        return np.ascontiguousarray(array)
+    result = np.zeros(shape)
+    result[: array.shape[0], : array.shape[1]] = array
+    return result
 
 
 class _Compiled(NamedTuple):
@@ -184,7 +286,7 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled() -> _Compiled:
-    engine = machine_code(ASSEMBLY)
+    engine = machine_code(_assembly())
     # ctypes releases Python's global interpreter lock during the call.
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)
+    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
     return _Compiled(prototype(engine.get_function_address("clenshaw")), engine)

@@ -11,12 +11,14 @@ from jaxtyping import Float
 
 from lazynet.kernels._door import neural_tangents
 from lazynet.kernels._smooth import Part, smooth_dual, smooth_series
+from lazynet.kernels._threads import in_threads, narrow_products
 from lazynet.networks import Function, get_activation
 from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
 BLOCK = 1024  # rows per block; temporary arrays have at most about 10 BLOCK^2 entries
 SMALL_BLOCK = 256  # rows per block of a series; fewer entries are computed twice if the result is symmetric
+TASKS = 4  # threads that share the matrix product of a block of a series
 PAIRS = 2**22  # maximum number of entries in the temporary arrays used to compare nearly parallel rows
 # If |cosine| is within this distance of 1, the angle is computed from the rows; see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
@@ -158,7 +160,9 @@ def _series_block(part: str, series: list[list[Part]], *rows: np.ndarray) -> Wai
 def _series_dual(part: str, series: list[list[Part]], *rows: np.ndarray) -> np.ndarray:
     half = len(rows) // 2
     (unit1, norm1, *first), (unit2, norm2, *second) = rows[:half], rows[half:]
-    rho = np.clip(unit1 @ unit2.T, -1, 1)
+    with narrow_products():
+        # BLAS threads would keep spinning while the series are evaluated.
+        rho = np.concatenate(in_threads(lambda rows: rows @ unit2.T, np.array_split(unit1, TASKS)))
     duals = []
     for parts in series:
         count = len(parts)

@@ -22,10 +22,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import scipy  # its modules are imported on first use
-from jax import Array
 from jaxtyping import Float, Int
 
-from lazynet.kernels._clenshaw import clenshaw
+from lazynet.kernels._clenshaw import Series, clenshaw
+from lazynet.kernels._threads import narrow_products
 from lazynet.networks import Activation, Function, get_activation, value_and_slope
 
 # The average over r is a trapezoidal sum in log(r), whose error is about exp(-pi^2 / (2 step)) for the density alone;
@@ -69,6 +69,7 @@ class _Table(NamedTuple):
     parts: list[tuple[Part, Float[np.ndarray, "points total"]]]
 
 
+@narrow_products()
 def smooth_series(
     activation: str | Function, scales: Float[np.ndarray, " n"], derivative: bool
 ) -> tuple[list[Part], list[Float[np.ndarray, "n _"]]]:
@@ -113,19 +114,8 @@ def smooth_dual(
     rho: Float[np.ndarray, "n1 n2"],
 ) -> Float[np.ndarray, "n1 n2"]:
     """Return E[sigma(u_i) sigma(v_j)] for correlations `rho` from the features of `smooth_series`."""
-    total = np.zeros_like(rho)
-    for part, features1, features2 in zip(parts, left, right, strict=True):
-        if part.focus is None:
-            entries = (features1 * part.signs) @ features2.T
-            if part.odd:
-                entries *= rho
-        else:
-            y = np.asarray(_coordinate(rho, part.focus))
-            entries = clenshaw(y, features1, features2 * part.signs, part.ranks)
-            if part.odd:
-                np.negative(entries, out=entries, where=rho < 0)
-        total += entries
-    return total
+    series = zip(parts, left, right, strict=True)
+    return clenshaw(rho, [Series(p.odd, p.focus, p.ranks, rows1, rows2 * p.signs) for p, rows1, rows2 in series])
 
 
 def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -> Float[np.ndarray, " n"] | float:
@@ -136,15 +126,6 @@ def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -
         degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
         total = total + rows**2 @ (part.signs * (-1.0) ** degree)
     return total
-
-
-@jax.jit
-def _coordinate(rho: Float[Array, "n1 n2"], focus: Float[Array, ""]) -> Float[Array, "n1 n2"]:
-    """Return the argument of the Chebyshev polynomials, which is -1 at rho = 1 and -1, and 1 at rho = 0."""
-    h = jax.numpy.sqrt(jax.numpy.maximum(1 - jax.numpy.abs(rho), 0) / 2) / focus
-    end = jax.numpy.arcsinh(math.sqrt(0.5) / focus)
-    w = jax.numpy.log(h + jax.numpy.sqrt(1 + h * h)) / end
-    return jax.numpy.minimum(2 * w * w - 1, 1)
 
 
 def _chebyshev_points(count: int) -> np.ndarray:
@@ -265,7 +246,7 @@ def _series(
 
 
 def _angles(focus: float, terms: int) -> np.ndarray:
-    """Return the angles theta at the Chebyshev points of the series; `_coordinate` is the inverse."""
+    """Return the angles theta at the Chebyshev points of the series; see `clenshaw`."""
     w = math.asinh(math.sqrt(0.5) / focus) * np.sqrt((1 + _chebyshev_points(terms)) / 2)
     return 2 * np.arcsin(np.minimum(focus * np.sinh(w), math.sqrt(0.5)))
 

@@ -12,7 +12,7 @@ from scipy import special
 import lazynet as lz
 from lazynet.kernels import _dual as dual
 from lazynet.kernels import _smooth as smooth
-from lazynet.kernels._clenshaw import clenshaw
+from lazynet.kernels._clenshaw import Series, clenshaw
 from lazynet.kernels._covariance import covariance_dual
 from lazynet.kernels._dual import gaussian_dual
 
@@ -177,28 +177,44 @@ def test_named_tables_are_kept():
     assert smooth._named_table.cache_info()[:2] == (1, 1)
 
 
-@pytest.mark.parametrize(("n1", "n2", "terms"), [(7, 5, 3), (70, 33, 9), (130, 17, 1)])
-def test_clenshaw_sums_chebyshev_polynomials(n1, n2, terms):
+def random_series(n1, n2, terms, odd, focus):
+    """Return a series with random features, and its coefficients in order of increasing degree."""
     rng = np.random.default_rng(terms)
-    ranks = rng.integers(0, 5, terms)
+    ranks = rng.integers(0, 5, terms) if terms > 1 else np.array([3])
     left, right = rng.normal(size=(n1, ranks.sum())), rng.normal(size=(n2, ranks.sum()))
-    y = rng.uniform(-1, 1, (n1, n2))
     ends = np.cumsum(ranks)[:-1]
     coefficients = [a @ b.T for a, b in zip(np.split(left, ends, 1), np.split(right, ends, 1), strict=True)][::-1]
-    expected = np.polynomial.chebyshev.chebval(y, np.array(coefficients), tensor=False)
-    np.testing.assert_allclose(clenshaw(y, left, right, ranks), expected, atol=1e-12)
+    return Series(odd, focus, ranks, left, right), np.array(coefficients)
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(7, 5), (70, 33), (130, 17)])
+def test_clenshaw_sums_chebyshev_polynomials(n1, n2):
+    rho = np.random.default_rng(n1).uniform(-1, 1, (n1, n2))
+    rho[0, :4] = 1, -1, 1 + 1e-15, 0
+    h = np.sqrt(np.maximum(1 - np.abs(rho), 0) / 2)
+    series, expected = [], np.zeros_like(rho)
+    for terms, odd, focus in [(3, False, 1.0), (9, True, 0.03), (40, True, 1e-4), (1, False, None), (1, True, None)]:
+        one, coefficients = random_series(n1, n2, terms, odd, focus)
+        if focus is None:
+            expected += coefficients[0] * (rho if odd else 1)
+        else:
+            y = 2 * (np.arcsinh(h / focus) / np.arcsinh(np.sqrt(0.5) / focus)) ** 2 - 1
+            values = np.polynomial.chebyshev.chebval(y, coefficients, tensor=False)
+            expected += values * (np.where(rho < 0, -1, 1) if odd else 1)
+        series.append(one)
+    np.testing.assert_allclose(clenshaw(rho, series), expected, atol=2e-12)
 
 
 @pytest.mark.slow
 def test_clenshaw_is_compiled_by_one_thread():
     """Machine code for LLVM must not be compiled twice at the same time."""
     code = (
-        "import numpy as np; from lazynet.kernels._clenshaw import clenshaw;"
-        "clenshaw(np.zeros((640, 16)), np.ones((640, 1)), np.ones((16, 1)), np.array([1]))"
+        "import numpy as np; from lazynet.kernels._clenshaw import Series, clenshaw;"
+        "clenshaw(np.zeros((640, 16)), [Series(False, None, np.array([1]), np.ones((640, 1)), np.ones((16, 1)))])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_clenshaw_checks_its_shapes():
     with pytest.raises(ValueError, match="left and right must have the features of 2 rows and 3 columns"):
-        clenshaw(np.zeros((2, 3)), np.zeros((2, 4)), np.zeros((3, 4)), np.array([3]))
+        clenshaw(np.zeros((2, 3)), [Series(False, 1.0, np.array([3]), np.zeros((2, 4)), np.zeros((3, 4)))])
