@@ -108,10 +108,10 @@ def _smooth(activation: str | Function, covariance: np.ndarray, variance1: np.nd
     rho = np.clip(np.divide(covariance, norms, out=np.zeros_like(norms), where=norms > 0), -1, 1)
     n1 = len(variance1)
 
-    def expectations(derivative: bool) -> tuple[np.ndarray, np.ndarray]:
-        parts, features = smooth_series(activation, scales, derivative)
+    def expectations(part: str) -> tuple[np.ndarray, np.ndarray]:
+        parts, features = smooth_series(activation, scales, part)
         left, right = ([rows[side] for rows in features] for side in (slice(None, n1), slice(n1, None)))
         return smooth_dual(parts, left, right, rho), np.broadcast_to(second_moment(parts, features), scales.shape)
 
-    (value, moments), (slope, _) = expectations(False), expectations(True)
+    (value, moments), (slope, _) = expectations("readout"), expectations("slope")
     return Dual(value, slope, moments[:n1], moments[n1:])

@@ -104,15 +104,13 @@ def tangent_dual(
             sides = [x.astype(np.float64, copy=False) for x in sides]
             norms = [np.linalg.norm(x, axis=1) for x in sides]
             rows = [(x / norm[:, None], norm) for x, norm in zip(sides, norms, strict=True)]
-            series = []
-            for derivative in {"slope": [True], "hidden": [True], "readout": [False], "both": [True, False]}[part]:
-                # A single call ensures that both sides have the same features.
-                parts, features = smooth_series(activation, init_scale * np.concatenate(norms), derivative)
-                series.append(parts)
-                for of_part in features:
-                    split = np.split(of_part, [len(x1)])
-                    rows = [(*side, of_rows) for side, of_rows in zip(rows, split, strict=False)]
-            block = functools.partial(_series_block, part, series)
+            # A single call ensures that both sides have the same features.
+            scales, expanded = init_scale * np.concatenate(norms), "slope" if part == "hidden" else part
+            parts, features = smooth_series(activation, scales, expanded, init_scale if part == "both" else 1.0)
+            for of_part in features:
+                split = np.split(of_part, [len(x1)])
+                rows = [(*side, of_rows) for side, of_rows in zip(rows, split, strict=False)]
+            block = functools.partial(_series_block, part, parts)
             return _in_blocks(block, *rows, dtype=x1.dtype, size=SMALL_BLOCK)
         return _in_blocks(block, *rows, dtype=x1.dtype, size=BLOCK)
 
@@ -153,25 +151,18 @@ def _in_blocks(
     return result
 
 
-def _series_block(part: str, series: list[list[Part]], *rows: np.ndarray) -> Waitable:
-    return lambda: _series_dual(part, series, *rows)
+def _series_block(part: str, parts: list[Part], *rows: np.ndarray) -> Waitable:
+    return lambda: _series_dual(part, parts, *rows)
 
 
-def _series_dual(part: str, series: list[list[Part]], *rows: np.ndarray) -> np.ndarray:
+def _series_dual(part: str, parts: list[Part], *rows: np.ndarray) -> np.ndarray:
     half = len(rows) // 2
     (unit1, norm1, *first), (unit2, norm2, *second) = rows[:half], rows[half:]
     with narrow_products():
         # BLAS threads would keep spinning while the series are evaluated.
         rho = np.concatenate(in_threads(lambda rows: rows @ unit2.T, np.array_split(unit1, TASKS)))
-    duals = []
-    for parts in series:
-        count = len(parts)
-        duals.append(smooth_dual(parts, first[:count], second[:count], rho))
-        first, second = first[count:], second[count:]
-    if part in ("slope", "readout"):
-        return duals[0]
-    gram = norm1[:, None] * rho * norm2[None, :]
-    return gram * duals[0] + sum(duals[1:])
+    dual = smooth_dual(parts, first, second, rho)
+    return norm1[:, None] * rho * norm2[None, :] * dual if part == "hidden" else dual
 
 
 def closed_form_layer(activation: str | Function) -> str | None:

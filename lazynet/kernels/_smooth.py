@@ -40,7 +40,9 @@ POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpol
 TERMS = (32, 64, 128, 256, 512, 1024)
 # Distances between the arguments of an activation; what is narrower than the first at all scales is missed.
 SPACINGS = 0.25 * 0.5 ** np.arange(8)
-MOST_NUMBERS = 2**25  # in one array, of which a few are needed
+MOST_NUMBERS = 2**25  # in one array of function values, of which a few are needed
+MOST_PRODUCTS = 4 * 10**7  # in one array of coefficients
+MANY_ORDERS = 256  # orders whose coefficients are computed at a time
 CHUNK = 2**15  # arguments per call of an activation, so that JAX compiles one program for it
 GRID = 8  # named activations are tabulated between powers of 2^(1 / GRID), and tables are kept
 
@@ -71,16 +73,19 @@ class _Table(NamedTuple):
 
 @narrow_products()
 def smooth_series(
-    activation: str | Function, scales: Float[np.ndarray, " n"], derivative: bool
+    activation: str | Function, scales: Float[np.ndarray, " n"], part: str, init_scale: float = 1.0
 ) -> tuple[list[Part], list[Float[np.ndarray, "n _"]]]:
-    """Expand E[sigma(u) sigma(v)] for all pairs of scales.
+    """Expand a kernel for all pairs of scales.
 
     Call this function inside `lazynet.precision.float64()`.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         scales: Nonnegative scales s, shape (n,).
-        derivative: Whether to replace sigma with its derivative.
+        part: "readout" for E[sigma(u) sigma(v)], "slope" for E[sigma'(u) sigma'(v)], or "both" for
+            E[sigma(u) sigma(v)] + x.x' E[sigma'(u) sigma'(v)] with x.x' = s s' rho / init_scale^2. One series for the
+            sum takes half the time of two series, and its error does not grow with x.x'.
+        init_scale: Scale of the weights, which matters for "both" only.
 
     Returns:
         The parts of the series, and for each part the features of each scale.
@@ -98,7 +103,7 @@ def smooth_series(
         low = 0.0 if low == 0 else 2 ** (math.floor(GRID * math.log2(low)) / GRID)
         high = 2 ** (math.ceil(GRID * math.log2(high)) / GRID)
     try:
-        table = (_named_table if entry.is_named else _table)(activation, derivative, low, high)
+        table = (_named_table if entry.is_named else _table)(activation, part, low, high, init_scale)
     except _NotConvergedError:
         raise _refusal(entry, high) from None
     features = []
@@ -113,13 +118,13 @@ def smooth_dual(
     right: list[Float[np.ndarray, "n2 _"]],
     rho: Float[np.ndarray, "n1 n2"],
 ) -> Float[np.ndarray, "n1 n2"]:
-    """Return E[sigma(u_i) sigma(v_j)] for correlations `rho` from the features of `smooth_series`."""
+    """Return the kernel of rows with correlations `rho` from the features of `smooth_series`."""
     series = zip(parts, left, right, strict=True)
     return clenshaw(rho, [Series(p.odd, p.focus, p.ranks, rows1, rows2 * p.signs) for p, rows1, rows2 in series])
 
 
 def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -> Float[np.ndarray, " n"] | float:
-    """Return E[sigma(s z)^2] for each scale from the features of `smooth_series`, or 0.0 if there are no parts."""
+    """Return the kernel at equal rows for each scale from the features of `smooth_series`, or 0.0 without parts."""
     total: np.ndarray | float = 0.0
     for part, rows in zip(parts, features, strict=True):
         # At rho = 1, the polynomials are 1 and -1 in turn.
@@ -159,25 +164,33 @@ class _NotConvergedError(Exception):
 
 
 @functools.lru_cache(maxsize=64)
-def _named_table(name: str, derivative: bool, low: float, high: float) -> _Table:
-    return _table(name, derivative, low, high)
+def _named_table(name: str, part: str, low: float, high: float, init_scale: float) -> _Table:
+    return _table(name, part, low, high, init_scale)
 
 
-def _table(activation: str | Function, derivative: bool, low: float, high: float) -> _Table:
+def _table(activation: str | Function, part: str, low: float, high: float, init_scale: float) -> _Table:
     """Tabulate the series at as few scales as the interpolation needs."""
     # Fewer points than this rarely suffice.
     least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
-    function = _on_host(activation, derivative)
+    # The derivative comes first, because its coefficients are multiplied by cos(theta) before those of sigma are added.
+    derivatives = {"readout": [False], "slope": [True], "both": [True, False]}[part]
+    functions = [_on_host(activation, derivative) for derivative in derivatives]
     for count in (1,) if low == high else (points for points in POINTS if points >= least):
         scales = _scales_at(low, high, count)
-        squares, spacing = _squares(function, scales)
+        factors = [scales / init_scale, np.ones_like(scales)][-len(functions) :]
+        found = [_squares(function, scales) for function in functions]
+        squares = sum(factor**2 * of_function for factor, (of_function, _) in zip(factors, found, strict=True))
         if not squares.any():
             return _Table(low, high, [])
         unit = min(1.0, squares.max())
         weights = np.sqrt(unit + squares)
-        error = min(max(ENOUGH * unit / weights.max() ** 2, BEST), ENOUGH)
+        # Entries of the kernel of both layers are as large as their weights, except for nearly orthogonal rows.
+        error = min(max(ENOUGH * unit / weights.max() ** (1 if part == "both" else 2), BEST), ENOUGH)
         for step in STEPS:
-            products = _products(function, scales, weights, spacing, step, error)
+            products = np.zeros((1, count, count))
+            for function, factor, (_, spacing) in zip(functions, factors, found, strict=True):
+                products = _times_cosine(products)
+                products = _products(products, function, scales, factor / weights, spacing, step, error)
             if np.all(np.abs(np.einsum("mpp->p", products) - squares / weights**2) <= 10 * ENOUGH):
                 break
         else:
@@ -252,23 +265,23 @@ def _angles(focus: float, terms: int) -> np.ndarray:
 
 
 def _products(
+    total: Float[np.ndarray, "_ points points"],
     function: Callable[[np.ndarray], np.ndarray],
     scales: Float[np.ndarray, " points"],
-    weights: Float[np.ndarray, " points"],
+    factors: Float[np.ndarray, " points"],
     spacing: float,
     step: float,
     error: float,
 ) -> Float[np.ndarray, "orders points points"]:
-    """Compute the coefficients C_m(s, s') of cos(m theta), divided by the weights of the two scales."""
+    """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to a total."""
     r = np.exp(np.arange(math.log(SMALLEST), math.log(LARGEST), step))
     density = step * r**2 * np.exp(-(r**2) / 2)
-    total: np.ndarray = np.zeros((1, len(scales), len(scales)))
     for radii, part in _octaves(r * scales.max(), r, density):
         # Scales of one octave need about the same number of angles.
-        found = [_resolved(function, s, w, radii, part, spacing, error) for s, w in _octaves(scales, scales, weights)]
+        found = [_resolved(function, s, f, radii, part, spacing, error) for s, f in _octaves(scales, scales, factors)]
         # An order is left out if it matters for no scale: the expectations are quadratic in the coefficients.
         orders = max(count for _, count in found)
-        if orders * len(scales) ** 2 > MOST_NUMBERS:
+        if orders * len(scales) ** 2 > MOST_PRODUCTS:
             raise _NotConvergedError
         coefficients = np.zeros((orders, len(scales), len(radii)))
         first = 0
@@ -277,12 +290,22 @@ def _products(
             last = first + len(by_row)
             coefficients[: len(by_order), first:last] = by_order
             first = last
-        contribution = coefficients @ coefficients.swapaxes(1, 2)
-        if len(contribution) > len(total):
-            total, contribution = contribution, total
-        total[: len(contribution)] += contribution
-    total[1:] /= 2
+        coefficients[1:] *= math.sqrt(0.5)
+        if len(total) < orders:
+            total = np.concatenate([total, np.zeros((orders - len(total), *total.shape[1:]))])
+        for start in range(0, orders, MANY_ORDERS):
+            some = coefficients[start : start + MANY_ORDERS]
+            total[start : start + len(some)] += some @ some.swapaxes(1, 2)
     return total
+
+
+def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[np.ndarray, "orders+1 points points"]:
+    """Return the coefficients of a series in cos(m theta) that is multiplied by cos(theta)."""
+    result = np.zeros((len(products) + 1, *products.shape[1:]))
+    result[1:] = products / 2
+    result[1] += products[0] / 2
+    result[:-2] += products[1:] / 2
+    return result
 
 
 def _squares(
@@ -320,7 +343,7 @@ def _octaves(size: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray
 def _resolved(
     function: Callable[[np.ndarray], np.ndarray],
     scales: Float[np.ndarray, " points"],
-    weights: Float[np.ndarray, " points"],
+    factors: Float[np.ndarray, " points"],
     radii: Float[np.ndarray, " radii"],
     density: Float[np.ndarray, " radii"],
     spacing: float,
@@ -329,18 +352,18 @@ def _resolved(
     """Compute the Fourier coefficients of sigma(s r cos phi) at as many angles as they need.
 
     Returns:
-        The coefficients, divided by the weights and multiplied by the root of the density, and the number of orders
-        that matter.
+        The coefficients, multiplied by the factors and the root of the density, and the number of orders that matter.
     """
     t = scales[:, None] * radii
     # Radii beyond 6 have too little weight to need a resolution of their own.
     angles = 2 ** math.ceil(math.log2(max(32, math.pi * scales.max() * min(radii.max(), 6) / spacing)))
-    factor = np.sqrt(density) / weights[:, None]
+    factor = np.sqrt(density) * factors[:, None]
     while angles <= MOST_ANGLES:
         if t.size * angles > MOST_NUMBERS:
             break
-        phi = (np.arange(angles) + 0.5) * np.pi / angles
-        values = function(t[..., None] * np.cos(phi))
+        # cos(phi) at phi = (j + 1/2) pi / angles; the sine has small relative errors where it is near zero.
+        cosine = np.sin((angles - 1 - 2 * np.arange(angles)) * (np.pi / (2 * angles)))
+        values = function(t[..., None] * cosine)
         if not np.isfinite(values).all():
             break
         coefficients = _transform(values * factor[..., None], 2)

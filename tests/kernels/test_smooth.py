@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import threadpoolctl
 from scipy import special
 
 import lazynet as lz
@@ -14,7 +15,7 @@ from lazynet.kernels import _dual as dual
 from lazynet.kernels import _smooth as smooth
 from lazynet.kernels._clenshaw import Series, clenshaw
 from lazynet.kernels._covariance import covariance_dual
-from lazynet.kernels._dual import gaussian_dual
+from lazynet.kernels._dual import gaussian_dual, tangent_dual
 
 BOTH = pytest.mark.parametrize("derivative", [False, True])
 FUNCTIONS = {
@@ -88,6 +89,49 @@ def test_norms_over_five_decades(derivative):
     expected = gaussian_dual("erf", x, derivative=derivative)
     series = gaussian_dual(lambda z: jax.scipy.special.erf(z), x, derivative=derivative)
     np.testing.assert_allclose(series, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_one_series_for_both_layers(activation):
+    """The kernel of both layers depends on init_scale even if init_scale times the norms is fixed."""
+    x = rows_of((1e-3, 0.5, 2, 8))
+    for init_scale in (0.5, 2.0):
+        hidden, readout, both = (
+            tangent_dual(part, activation, x / init_scale, init_scale=init_scale)
+            for part in ("hidden", "readout", "both")
+        )
+        np.testing.assert_allclose(both, hidden + readout, rtol=1e-11, atol=1e-11)
+
+
+def test_errors_for_both_layers_do_not_grow_with_the_product_of_the_norms():
+    """With norms of 100, errors of 1e-13 in E[sigma' sigma'] would be multiplied by 10,000."""
+    x = rows_of(np.geomspace(1e-3, 100, 12))
+    expected = tangent_dual("both", "erf", x)
+    series = tangent_dual("both", lambda z: jax.scipy.special.erf(z), x)
+    np.testing.assert_allclose(series, expected, rtol=5e-12, atol=1e-11)
+
+
+def test_derivatives_of_functions_with_steep_slopes_have_kernels():
+    """Near the maximum of the derivative, arguments of the order of 1 are differences of angles near pi / 2."""
+    x = rows_of((300, 300, 300, 300))
+    z = np.linspace(-0.2, 0.2, 20_001)
+    squares = FUNCTIONS["tanh"][True](300 * z) ** 2
+    expected = squares @ np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
+    kernel = gaussian_dual("tanh", x, derivative=True)
+    np.testing.assert_allclose(np.diag(kernel), expected, rtol=0, atol=1e-11)
+
+
+def test_tables_are_computed_without_threads_of_blas():
+    """Threads of BLAS keep spinning after each of the many small products."""
+    threads = []
+
+    def function(z):
+        libraries = threadpoolctl.threadpool_info()
+        threads.extend(library["num_threads"] for library in libraries if library["user_api"] == "blas")
+        return jnp.tanh(z)
+
+    gaussian_dual(function, rows_of((1, 2, 3, 4)))
+    assert set(threads) == {1}
 
 
 def test_entries_hardly_depend_on_the_other_rows():
