@@ -276,7 +276,11 @@ class Store:
         return Status(sum(stored), len(stored) - sum(stored), len(keys), running, self._is_finished())
 
     def is_up_to_date(self) -> bool:
-        """Return whether all files that `finish` wrote for this study, with these package versions, are intact."""
+        """Compare the result files with what `finish` wrote.
+
+        Returns:
+            Whether all files that `finish` wrote for this study, with these package versions, are intact.
+        """
         finished = self._finish_record()
         return finished.get("versions") == versions() and self._intact(dict(finished["files"]))
 

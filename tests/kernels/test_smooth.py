@@ -56,8 +56,9 @@ def test_expectations_agree_with_quadrature(activation, derivative, norms):
 
 
 @pytest.mark.slow
-@BOTH
-@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("activation", "derivative"), [("tanh", True), ("softplus", False), ("sigmoid", True), ("silu", False)]
+)
 def test_expectations_agree_with_quadrature_at_large_norms(activation, derivative):
     x = rows_of((20, 100, 60, 35))
     kernel = gaussian_dual(activation, x, derivative=derivative)
@@ -185,8 +186,7 @@ def test_a_narrow_bump_is_resolved():
 
 
 @pytest.mark.slow
-@BOTH
-@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize(("activation", "derivative"), [("tanh", True), ("softplus", False)])
 def test_norms_up_to_200_have_kernels(activation, derivative):
     diagonal = np.diag(gaussian_dual(activation, rows_of((0.001, 1, 200, 100)), derivative=derivative))
     z = np.linspace(-13, 13, 20_001)  # in steps of 0.26 of the argument of the activation
