@@ -140,7 +140,8 @@ def _chebyshev_points(count: int) -> np.ndarray:
 def _transform(values: np.ndarray, axis: int) -> np.ndarray:
     """Return the Chebyshev coefficients of a function with the given values at the Chebyshev points."""
     values = np.moveaxis(values, axis, 0)
-    result = scipy.fft.dct(values, type=2, axis=0) / len(values)
+    result = scipy.fft.dct(values, type=2, axis=0)
+    result /= len(values)
     result[0] /= 2
     return np.moveaxis(result, 0, axis)
 
@@ -300,11 +301,10 @@ def _products(
 
 
 def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[np.ndarray, "orders+1 points points"]:
-    """Return the coefficients of a series in cos(m theta) that is multiplied by cos(theta)."""
-    result = np.zeros((len(products) + 1, *products.shape[1:]))
-    result[1:] = products / 2
-    result[1] += products[0] / 2
-    result[:-2] += products[1:] / 2
+    """Multiply a series in cos(m theta) by cos(theta). The coefficients are changed in place and returned elsewhere."""
+    products[1:] /= 2
+    result = np.concatenate([np.zeros_like(products[:1]), products])
+    result[:-2] += products[1:]
     return result
 
 
@@ -366,7 +366,9 @@ def _resolved(
         values = function(t[..., None] * cosine)
         if not np.isfinite(values).all():
             break
-        coefficients = _transform(values * factor[..., None], 2)
+        values *= factor[..., None]
+        coefficients = _transform(values, 2)
+        del values
         tail = np.cumsum(coefficients[..., ::-1] ** 2, axis=2)[..., ::-1]
         if np.all(tail[..., angles // 2] <= ROUNDING * np.maximum(tail[..., 0], 1)):
             return coefficients[..., : angles // 2], 1 + int(np.count_nonzero((tail > error / 100).any(axis=(0, 1))))
