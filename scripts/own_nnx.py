@@ -20,7 +20,7 @@ class Perceptron(nnx.Module):
 
 
 if __name__ == "__main__":
-    data = lz.load_dataset("digits", classes=(0, 1), n_train=32, n_test=16)
+    data = lz.load_dataset("digits", classes=(0, 1), n_train=16, n_test=8)
     network = lz.from_nnx(Perceptron, parametrization="standard")
-    result = lz.sweep(network, data, widths=[64, 512], seeds=4, steps=20)
+    result = lz.sweep(network, data, widths=[32, 256], seeds=4, steps=20)
     print(lz.verify(result))
