@@ -1,6 +1,6 @@
 """Kill several studies and a reproduction at random moments, resume them, and compare every bit.
 
-    python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line modes reproduce ...]
+    python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line modes limit reproduce ...]
 
 Each study runs once without interruption, and once with SIGKILL sent at random moments. A run that finishes before the
 signal does not count as killed. A line ensemble also runs in two shards. The program exits with code 1 if any result
@@ -44,6 +44,11 @@ import lazynet as lz
 data = lz.load_dataset("digits", n_train=64, n_test=0)
 folder = lz.RunFolder(OUT, resume=True)
 lz.mode_residuals(lz.TwoLayer(width=2), data, [64, 256, 1024], seeds=8, steps=2000, out=folder, progress=False)
+""",
+    "limit": """
+import lazynet as lz
+data = lz.load_dataset("digits", classes=(4, 9), n_train=280, n_test=60)
+lz.infinite_width(lz.TwoLayer(width=2), data, steps=10_000, out=lz.RunFolder(OUT, resume=True), progress=False)
 """,
     "reproduce": """
 import sys

@@ -43,6 +43,10 @@ def variables_of(network):
     return network.init(KEY, ROWS)
 
 
+def several(variables):
+    return jax.tree.map(lambda array: np.stack([array, array]), variables)
+
+
 TAKEN = {
     "rows as a list": (lambda: KERNEL(X.tolist()), lambda: K),
     "rows as a list, empirical": (
@@ -98,7 +102,7 @@ REFUSED = {
     "under jit": (lambda: jax.jit(KERNEL)(jnp.asarray(X)), "^x1 must be a concrete array, got a traced one"),
     "under grad": (lambda: jax.grad(lambda a: KERNEL(a)[0, 1])(jnp.asarray(X)), "^x1 must be a concrete array"),
     "under vmap": (
-        lambda: jax.vmap(lambda s: lz.empirical_ntk(DEEP, DEEP.init(s, ROWS), X))(jax.random.split(KEY, 2)),
+        lambda: jax.vmap(lambda variables: lz.empirical_ntk(DEEP, variables, X))(several(variables_of(DEEP))),
         "^variables, x1 and x2 must be concrete arrays, got a traced one",
     ),
     "a field of another network": (
@@ -126,9 +130,13 @@ def test_refused_in_a_sentence(slip):
         call()
 
 
+@pytest.fixture(scope="module")
+def result():
+    return lz.sweep(NETWORK, DATA, [8, 16], 2, 3, progress=False)
+
+
 @pytest.mark.parametrize("field", ["width", "seed", "step"])
-def test_a_verdict_on_a_piece_of_a_result(field):
-    result = lz.sweep(NETWORK, DATA, [8, 16], 2, 3, progress=False)
+def test_a_verdict_on_a_piece_of_a_result(field, result):
     assert lz.verify(result.isel({field: 0})).levels
     with pytest.raises(ValueError, match=r"^result.attrs\['kind'\] must be one of sweep, "):
         lz.verify(result.drop_attrs())

@@ -111,8 +111,8 @@ def test_sweep_json_is_one_object(capsys):
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("check", [True, False])
 def test_check_decides_the_exit_code(check, passes, capsys):
-    data = lz.load_dataset("digits", n_train=8, n_test=4)
-    result = lz.sweep(lz.TwoLayer(width=8), data, [8], 1, 1, progress=False)
+    data = lz.load_dataset("digits", n_train=16, n_test=6)
+    result = lz.sweep(lz.TwoLayer(width=8), data, [8], 2, 3, progress=False)
     # The bound is shrunk below what it bounds, or made larger than any measurement.
     result = result.assign(path_bound=result.path_bound * (1e6 if passes else 1e-6))
     assert report(result, None, False, check) == (1 if check and not passes else 0)

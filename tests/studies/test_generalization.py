@@ -8,13 +8,15 @@ from lazynet.studies.sweep import population_bounds
 from lazynet.theory import population_bound
 
 DATA = lz.load_dataset("digits", n_train=32, n_test=50)
+ALONE = lz.Measure(predictions=False, kernel_drift=False)
+SMALL = {"measure": ALONE, "snapshots": 2, "progress": False}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_the_bound_of_a_sweep_is_that_of_each_network(symmetric):
+@pytest.mark.parametrize(("symmetric", "widths"), [(False, [256]), (True, [64, 256])])
+def test_the_bound_of_a_sweep_is_that_of_each_network(symmetric, widths):
     network = lz.TwoLayer(width=2, init_scale=0.5, symmetric=symmetric)
-    result = lz.sweep(network, DATA, [64, 256], 2, 20)
+    result = lz.sweep(network, DATA, widths, 2, 20, measure=ALONE)
     found = population_bounds(result, 0.1)
     assert found.dims == ("width", "seed", "step")
     assert (found > result.test_error).all()
@@ -33,28 +35,28 @@ def test_the_bound_of_a_sweep_is_that_of_each_network(symmetric):
 
 
 def test_the_training_loss_in_it_is_no_smaller_than_the_true_one(key):
-    run = lz.train(lz.TwoLayer(width=256), DATA, key, 20)
+    run = lz.train(lz.TwoLayer(width=256), DATA, key, 20, measure=ALONE)
     far = np.minimum(1, np.abs(run.snapshots.train_prediction.values - DATA.y_train)).mean(axis=1)
     assert (far <= np.minimum(1, np.sqrt(2 * run.snapshots.train_loss.values / 32)) + 1e-6).all()
 
 
 def test_a_diverged_network_has_no_bound():
     with pytest.warns(UserWarning, match="learning_rate is"):
-        result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 2, 50, learning_rate=1e8)
+        result = lz.sweep(lz.TwoLayer(width=2, init_scale=0.5), DATA, [64], 2, 20, learning_rate=1e8, measure=ALONE)
     assert np.isnan(population_bounds(result).values[0, 0, -1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [{"activation": "tanh"}, {"train": "both"}, {"output_scale": 2.0}])
 def test_other_networks_are_refused(network):
-    result = lz.sweep(lz.TwoLayer(width=2, **network), DATA, [8], 1, 3)
+    result = lz.sweep(lz.TwoLayer(width=2, **network), DATA, [8], 1, 3, **SMALL)
     with pytest.raises(ValueError, match=next(iter(network))):
         population_bounds(result)
 
 
 @pytest.mark.slow
 def test_several_points_are_refused():
-    result = lz.sweep(lz.TwoLayer(width=2), DATA, [8], 1, 3, axes={"init_scale": [0.5, 1.0]})
+    result = lz.sweep(lz.TwoLayer(width=2), DATA, [8], 1, 3, axes={"init_scale": [0.5, 1.0]}, **SMALL)
     with pytest.raises(ValueError, match=r"^result must have no axes"):
         population_bounds(result)
     assert population_bounds(result.sel(init_scale=0.5)).dims == ("width", "seed", "step")

@@ -21,6 +21,12 @@ def figure(result):
     return lz.plot(result)
 
 
+def drawn(figure):
+    """Draw a figure: matplotlib reports its mistakes then."""
+    figure.draw_without_rendering()
+    return figure
+
+
 def dashed(axes):
     return [line for line in axes.lines if line.is_dashed()]
 
@@ -126,34 +132,37 @@ def test_a_band_over_seeds(figure, result):
     assert band.y1 == pytest.approx(float(final.max()))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({"widths": [32]}, id="one_width"),
-        pytest.param({"seeds": 1}, id="one_seed", marks=pytest.mark.slow),
-        pytest.param({"train": "readout"}, id="readout", marks=pytest.mark.slow),
-        pytest.param(
-            {"optimizer": lz.Optimizer("sgd", momentum=0.9), "learning_rate": 0.01},
-            id="momentum",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"symmetric": False, "output_scale": lambda m: m**-0.25}, id="own_start", marks=pytest.mark.slow),
-    ],
-)
-def test_other_sweeps_have_a_figure_too(settings):
-    options = {name: settings[name] for name in ("train", "symmetric", "output_scale") if name in settings}
-    rest = {name: value for name, value in settings.items() if name not in options}
-    given = {"widths": [32, 128], "seeds": 3, "steps": 5} | rest
-    with jax.numpy_dtype_promotion("standard"):
-        result = lz.sweep(lz.TwoLayer(width=32, **options), DATA, **given)
-    figure = lz.plot(result)
-    figure.savefig(io.BytesIO())
+def check_figure(result):
+    """Draw the figure of a sweep, whose slopes are numbers, and return its axes."""
+    figure = drawn(lz.plot(result))
     assert len(figure.axes) == 4
     assert not [text for axes in figure.axes if axes.get_legend() for text in legend(axes) if "nan" in text]
     labels = legend(figure.axes[0])
-    assert [entry for entry in labels if entry.isdigit()] == [str(width) for width in given["widths"]]
-    assert ("kernel" in labels) == ("optimizer" not in settings)
+    assert [entry for entry in labels if entry.isdigit()] == [str(width) for width in result.width.values]
+    assert ("kernel" in labels) == ("kernel_train_loss" in result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["width", "seed"])
+def test_one_width_and_one_seed_have_a_figure_too(result, part):
+    check_figure(result.isel({part: [0]}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "training"),
+    [
+        # The kernel does not change, and each network has a limit of its own.
+        ({"train": "readout", "symmetric": False, "output_scale": lambda m: m**-0.25}, {}),
+        ({}, {"optimizer": lz.Optimizer("sgd", momentum=0.9), "learning_rate": 0.01}),
+    ],
+    ids=["own_start", "momentum"],
+)
+def test_other_sweeps_have_a_figure_too(options, training):
+    with jax.numpy_dtype_promotion("standard"):
+        result = lz.sweep(lz.TwoLayer(width=32, **options), DATA, [32, 128], 3, 20, **training)
+    assert ("kernel_train_loss" in result) == (not training)
+    check_figure(result)
 
 
 @pytest.mark.slow
@@ -163,8 +172,7 @@ def test_zeros_and_diverged_widths_leave_no_trace(result):
     changed.activation_flips[0] = 0
     changed.activation_flips[1, :2] = 0
     changed.displacement[2] = np.nan
-    figure = lz.plot(changed)
-    figure.savefig(io.BytesIO())
+    figure = drawn(lz.plot(changed))
     for axes in figure.axes:
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
         assert max(map(abs, figure.axes[3].get_ylim())) < 100
