@@ -42,7 +42,7 @@ def test_the_training_loss_in_it_is_no_smaller_than_the_true_one(key):
 
 def test_a_diverged_network_has_no_bound():
     with pytest.warns(UserWarning, match="learning_rate is"):
-        result = lz.sweep(lz.TwoLayer(width=2, init_scale=0.5), DATA, [64], 2, 20, learning_rate=1e8, measure=ALONE)
+        result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 2, 50, learning_rate=1e8)
     assert np.isnan(population_bounds(result).values[0, 0, -1])
 
 

@@ -157,13 +157,14 @@ def expected_line():
 
 
 @pytest.mark.slow
-def test_networks_that_diverge_cause_a_warning(small_packs):
+def test_networks_that_diverge_cause_a_warning():
+    options = {"seeds": 2, "steps": 200, "places": [0.5], "progress": False}
     with (
         pytest.warns(UserWarning, match="above 2 / lambda_max"),
-        pytest.warns(UserWarning, match="4 of 4 networks of width 8 diverged"),
+        pytest.warns(UserWarning, match="2 of 2 networks of width 16 diverged"),
     ):
-        found = line(widths=[8], learning_rate=1e4)
-    assert not np.isfinite(found["mean"].sel(step=12)).any()
+        found = lz.line_ensemble(NETWORK, DATA, ENDS, [16], learning_rate=50.0, **options)
+    assert not np.isfinite(found["mean"].sel(step=200)).any()
 
 
 @pytest.mark.slow
