@@ -27,7 +27,7 @@ import jax
 BEAT, SILENCE = 2.0, 30.0
 # Seconds in which a process that hears of a stopped host should notice it by itself, before its thread ends it.
 GRACE = 10.0
-# Seconds to wait for a stopped host to leave as well. If the first host left earlier, JAX would abort the others.
+# Seconds to wait for the other hosts when JAX shuts down. If host 0 exited before the others, JAX would abort them.
 LEAVING = 20.0
 FAILED = 2
 

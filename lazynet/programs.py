@@ -1,10 +1,10 @@
-"""Compile functions, release their programs, and retrace whatever may have changed in each public call.
+"""Compile functions, release their programs, and retrace, on each public call, whatever may have changed.
 
 A function that is passed to JAX as a static argument is traced once and then looked up by identity, so whatever it
-reads from outside its arguments (an attribute, a dictionary, a global of a notebook, a module of a network) stays as it
-was at the first call. Public functions whose arguments contain such functions therefore run in a scope of their own,
-opened by the decorator `entry`: within it, every function is traced once, and the next call traces it again. A
-program whose lowered text has been compiled before is reused, so the only cost is tracing and lowering.
+reads from outside its arguments (an attribute, a dictionary, a notebook's global variable, a network's module) stays as
+it was at the first call. Public functions whose arguments contain such functions therefore run in a scope of their own,
+opened by the decorator `entry`: within it, every function is traced once, and the next call traces it again. A program
+whose lowered text has been compiled before is reused, so the only cost is tracing and lowering.
 """
 
 import hashlib
@@ -68,10 +68,10 @@ def release() -> None:
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a public function so that its results depend only on its arguments, as they are when it is called.
+    """Decorate a public function so that its results depend only on what its arguments are when it is called.
 
-    The user's functions are traced again in each call; those of this package and
-    of its libraries need not be. Random numbers come from the same generator, regardless of JAX's settings.
+    The user's functions are traced again in each call. Functions of this package and its dependencies are not, because
+    they read nothing that could change. Random numbers come from the same generator, regardless of JAX's settings.
     """
     names = inspect.signature(function).parameters
 

@@ -35,7 +35,16 @@ from typecheck import type_checks
 from unchecked import unchecked
 
 # Slow tests of functions that no fast test calls.
-CHECKED = ("/papers/", "mode_residuals", "regression", "line_ensemble", "sweep_result")
+CHECKED = (
+    "/papers/",
+    "mode_residuals",
+    "regression",
+    "line_ensemble",
+    "sweep_result",
+    "measures/test_kernel",
+    "test_pieces",
+)
+CHECKED += ("test_user_functions", "test_flow", "test_starts", "test_smooth", "test_adapters", "test_bounds")
 # Exact tests are slow.
 CHECKS = nullcontext() if EXACT else type_checks("lazynet")
 CHECKS.__enter__()

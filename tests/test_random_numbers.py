@@ -24,6 +24,7 @@ def expected():
     return sweep()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_seed_is_the_same_network_under_all_settings(setting, expected, tmp_path):
     with SETTINGS[setting]():
@@ -52,6 +53,7 @@ def test_data_are_the_same_under_all_settings(setting):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_key_of_another_generator_is_its_own():
     """A run with such a key is the same under all settings, and differs from one with the default generator."""
     key = jax.random.key(0, impl="rbg")

@@ -103,6 +103,7 @@ def test_an_empirical_kernel_counts_its_result(many, network, options):
         lz.empirical_ntk(network, variables, x, **options)
 
 
+@pytest.mark.slow
 def test_every_pair_of_outputs_and_every_array_has_a_kernel_that_is_counted(monkeypatch):
     """The kernel of 100 rows takes 80 kB, those of all pairs of 3 outputs and of each of 4 arrays 36 times as much."""
     from flax import linen as nn

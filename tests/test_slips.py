@@ -135,6 +135,7 @@ def result():
     return lz.sweep(NETWORK, DATA, [8, 16], 2, 3, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["width", "seed", "step"])
 def test_a_verdict_on_a_piece_of_a_result(field, result):
     assert lz.verify(result.isel({field: 0})).levels
@@ -142,6 +143,7 @@ def test_a_verdict_on_a_piece_of_a_result(field, result):
         lz.verify(result.drop_attrs())
 
 
+@pytest.mark.slow
 def test_the_diagonal_of_many_rows():
     x = np.random.default_rng(1).normal(size=(10**5, 3))
     diagonal = lz.analytic_kernel(lz.TwoLayer(width=8, train="both")).diagonal(x)

@@ -99,6 +99,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", CHANGES)
 def test_a_run_uses_what_a_function_reads_at_the_call(part):
     """The run after a change equals one with functions made after the change, of which JAX knows nothing."""
@@ -124,6 +125,7 @@ def test_a_run_uses_what_a_function_reads_at_the_call(part):
     np.testing.assert_allclose(after, run(made_later, network), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_loss_of_a_prediction_may_change():
     def predicted():
         return lz.kernel_descent(np.eye(5), DATA.y_train, learning_rate=0.5, steps=4, loss=HUBER).train
@@ -147,6 +149,7 @@ def test_a_monte_carlo_kernel_may_change():
     np.testing.assert_allclose(lz.monte_carlo_kernel(MINE.clone(width=32), X, starts=2).kernel, 9 * before, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sweep_may_change():
     def sweep():
         options = {"learning_rate": 0.01, "measure": ALONE, "progress": False}
@@ -158,6 +161,7 @@ def test_a_sweep_may_change():
     assert np.abs(before - 2.5).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_registered_quantity_may_change():
     quantity = lz.Quantity("gain", "a number", measure=lambda *_: jnp.asarray(CONFIG["gain"]))
     lz.measures.register_quantity(quantity)
@@ -190,6 +194,7 @@ def plain(x):
     return CONFIG["gain"] * x
 
 
+@pytest.mark.slow
 def test_an_entry_traces_once_and_uses_an_equal_program_again(counted):
     _, twice, traces = counted
     x = jnp.ones(3)
@@ -250,6 +255,7 @@ def test_large_constants_are_not_taken_for_each_other():
         np.testing.assert_array_equal(call(lambda x, matrix=matrix: jnp.asarray(matrix) @ x, jnp.ones(1000)), factor)
 
 
+@pytest.mark.slow
 def test_the_number_of_kept_programs_is_limited(counted, monkeypatch):
     monkeypatch.setattr(programs, "KEPT", 8)
     _, twice, _ = counted

@@ -16,6 +16,7 @@ import wrong_arguments as wrong
 DRAWS = 150
 
 
+@pytest.mark.slow
 def test_every_outcome_is_a_result_or_a_sentence_that_names_the_argument():
     """The calls are other ones each time; the script tries all of them with --all, or those of a seed with --seed."""
     seed = int(np.random.SeedSequence().generate_state(1)[0])

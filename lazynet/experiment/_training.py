@@ -306,7 +306,7 @@ class Training:
         """Check the number of steps and the snapshots.
 
         Raises:
-            ValueError: If one of them is invalid.
+            ValueError: If either is invalid.
         """
         check_count("steps", self.steps, most=NEVER - 1)
         if not isinstance(self.snapshots, tuple):

@@ -135,7 +135,7 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
 def limit_key(network: Network) -> Hashable:
     """Return a key that two networks share only if they are in the same family and have the same infinite-width kernel.
 
-    By default, the key is the network itself. Register the key of a new family with `limit_key.register`.
+    By default, the key is the network itself. Use `limit_key.register` to register a key function for a new family.
 
     Args:
         network: Network of any type.

@@ -116,7 +116,8 @@ class Expansion:
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
             raise ValueError(
-                f"changes must leave the width of an expansion at {self.width} and set no other field, got {fields}."
+                f"changes must be width={self.width} or nothing, because an expansion has a fixed width and no other "
+                f"field, got {fields}."
             )
         return self
 

@@ -47,7 +47,7 @@ class LayerScaling(NamedTuple):
     Attributes:
         parametrization: Powers of the width that multiply the weights and set their initial scale.
         depth: Number of hidden layers.
-        train: Trained part of the network, "hidden", "readout" or "both".
+        train: Trained part of the network: "hidden", "readout" or "both".
         homogeneous: Whether sigma(c z) = c sigma(z) for all c > 0, or None if this is unknown.
         biased: Whether the hidden layers have biases.
         named_layers: Whether the trained arrays are named "hidden_1", "hidden_2", ... and "readout"; if so, the verdict

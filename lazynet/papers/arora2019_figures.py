@@ -18,7 +18,7 @@ COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
-    """Draw Figure 1 (a, c), and the gap between the networks and Theorem 4.1 against the width.
+    """Draw Figure 1 (a, c) and plot the gap between the losses and the predictions of Theorem 4.1 against width.
 
     Dashed curves show the predictions of the theorem.
     """

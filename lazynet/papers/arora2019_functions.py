@@ -16,7 +16,7 @@ from lazynet.papers.work import Work
 from lazynet.theory import power_bound, unseen_share
 
 POWERS = range(1, 7)
-# Powers that Theorem 6.1 covers, and powers that finite networks are trained on.
+# Powers that Theorem 6.1 covers, and powers that finite networks are trained to fit.
 COVERED, TRAINED = (1, 2, 4, 6), (1, 2, 3, 4, 5)
 # Number and dimension of the points on which finite networks are trained.
 POINTS, DIM = 256, 3

@@ -185,15 +185,15 @@ def simulate(
     stop: Stop | None = None,
     layout: Layout = OneDevice(),
 ) -> Outcome:
-    """Train a pack of members and measure them at snapshots.
+    """Train a pack of members and measure them at selected steps.
 
     Args:
         stepper: Algorithm that computes a step.
         measure: Function `(variables, member, shared) -> dict of arrays`, compiled into the same program as the steps.
         members: Variables, keys and contexts of the members, stacked along the first axis.
         shared: Arrays returned by `stepper.share`, together with the targets "y" and the scalar "learning_rate".
-        snapshots: Steps of the snapshots in ascending order, starting with 0.
-        on_steps: Callback that receives the number of steps taken by each call to the device.
+        snapshots: Steps at which to measure the members, in ascending order, starting with 0.
+        on_steps: Callback that receives the number of steps after each call of the compiled program.
         checkpoint: Storage for the unfinished pack. Resuming training from it gives bit-for-bit identical results.
         stop: Criteria for stopping early.
         layout: Placement of the members on devices.

@@ -115,6 +115,7 @@ def test_a_folder_without_a_study_is_refused(command, capsys, tmp_path):
     assert " study" in refused(capsys, command, tmp_path)
 
 
+@pytest.mark.slow
 def test_check_is_refused_without_a_verdict(capsys, tmp_path):
     cli.main(["infinite-width", "--n-train", "8", "--steps", "3", "--out", str(tmp_path / "run")])
     capsys.readouterr()

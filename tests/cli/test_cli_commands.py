@@ -78,6 +78,7 @@ def test_several_values_make_an_axis():
     assert spec.data.n_train == 32
 
 
+@pytest.mark.slow
 def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
     out = tmp_path / "runs" / "digits"
     code, shown, errors = run(capsys, "sweep", *SMALL, "--out", out)

@@ -158,6 +158,7 @@ def test_real_mnist_in_full():
         load_dataset("mnist", n_train=12_666)
 
 
+@pytest.mark.slow
 def test_real_cifar10_against_an_independent_read():
     folder = real("cifar10")
     data = load_dataset("cifar10", classes=(3, 5), n_train=200, n_test=50)

@@ -26,6 +26,7 @@ def nearest(data, centers):
     return distances(data.x_train, centers).argmin(axis=1)
 
 
+@pytest.mark.slow
 def test_the_papers_mixture(key):
     """Norms of centers and noise, and the scaling to unit norm."""
     raw = mixture(2000, 50, 400, key, 5, 2, unit=False)
@@ -83,6 +84,7 @@ def by_distance(data):
     return np.argmax(every < limit, axis=1)
 
 
+@pytest.mark.slow
 def test_two_caps_of_two_points_reach_the_ends(key):
     """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
     data = mixture(4000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
@@ -138,6 +140,7 @@ def test_delta_does_not_depend_on_blocks():
     assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda n, key: mixture(20, n, 30, key), lambda n, key: xor(20, n, key)])
 def test_points_depend_on_the_key_alone(make, key):
     data, again = make(5, key), make(9, key)

@@ -63,6 +63,7 @@ def root_mean_square(x):
     return np.sqrt(np.mean(np.square(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "reduction"), [("logistic", "sum"), ("softmax", "mean")])
 def test_flow_agrees_with_runge_kutta(loss, reduction):
     k, k_test, y, f0, f0_test = problem(loss)
@@ -106,6 +107,7 @@ def hinge_flow(k, y, times):
     return np.stack(predictions)
 
 
+@pytest.mark.slow
 def test_flow_of_the_hinge_loss_agrees_with_the_exact_flow():
     """Margins that stay at 1 oscillate under JAX's subgradient; there the estimated error must hold."""
     k, y = KERNEL(np.abs(unit_rows(N, 5))), problem("hinge")[2]
@@ -220,6 +222,7 @@ def test_descent_agrees_with_optax_in_the_parameters(name, reduction, momentum, 
     assert trajectory.error.truncation == 0
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_division_into_calls(monkeypatch):
     k, k_test, y, f0, _ = problem("logistic")
     batches = np.random.default_rng(0).integers(N, size=(700, 3))
@@ -326,6 +329,7 @@ def test_divergence_gives_infinite_predictions():
     assert trajectory.error.storage == np.inf
 
 
+@pytest.mark.slow
 def test_a_flow_of_too_many_steps_is_refused(monkeypatch):
     k, _, y, _, _ = problem("logistic")
     runaway = Loss("runaway", lambda f, y: -(f**4) - f)

@@ -44,6 +44,7 @@ def test_momentum_agrees_with_the_iteration(momentum, method):
     np.testing.assert_allclose(trajectory.test, f0_test + k_test @ coefficients, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [1e-9, 0.9, 0.999])
 def test_modes_agree_with_an_iteration_of_sixty_digits(momentum):
     """Eigenvalues of zero, near both double roots, at the stability limit and beyond."""

@@ -164,6 +164,7 @@ def test_members_that_fill_devices_up_are_padded():
     assert [devices.padded(n, mesh) for n in (1, 2, 3)] == [2, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 1], ids=["member", "neuron"])
 def test_every_device_has_its_share_by_one_program(seeds, monkeypatch, caplog):
     monkeypatch.setattr(devices, "NEURONS", 32)

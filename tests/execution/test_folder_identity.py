@@ -18,6 +18,7 @@ from lazynet.execution._store import _hash, read_arrays
 pytestmark = pytest.mark.usefixtures("small_packs")
 
 
+@pytest.mark.slow
 def test_cells_are_the_same_files_whenever_they_are_computed(tmp_path):
     for name in ("once", "again"):
         sweep(tmp_path / name)

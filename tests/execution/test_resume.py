@@ -134,6 +134,7 @@ def test_a_checkpoint_without_test_rows(monkeypatch, tmp_path):
     assert saved == [*range(3), *range(2, 6)]
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_keeps_its_packs(uninterrupted, computed, monkeypatch, tmp_path):
     out = tmp_path / "run"
     sweep(out)

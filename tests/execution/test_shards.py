@@ -91,6 +91,7 @@ def test_the_packing_of_the_first_shard_holds_for_all(uninterrupted, monkeypatch
     assert_same(lz.merge_shards(tmp_path / "run"), uninterrupted)
 
 
+@pytest.mark.slow
 def test_shards_keep_others_away(tmp_path):
     with open(tmp_path / "lock", "a") as lock, open(tmp_path / "lock-1-of-2", "a") as own:
         for held in (lock, own):

@@ -21,6 +21,7 @@ def result():
     return lz.sweep(lz.TwoLayer(width=8), DATA, [8, 16], [0, 3], 5, axes={"label_noise": [0.25]})
 
 
+@pytest.mark.slow
 def test_netcdf_gives_the_result_back(result, tmp_path):
     result.to_netcdf(tmp_path / "result.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as back:
@@ -60,6 +61,7 @@ def test_a_run_folder(tmp_path):
         assert file.name == f"{number:06d}-{hashlib.sha256(file.read_bytes()).hexdigest()}.npz"
 
 
+@pytest.mark.slow
 def test_numpy_numbers_are_recorded_as_numbers():
     numbers = {"steps": np.int64(2), "batch_size": np.int64(4), "learning_rate": np.float64(0.01)}
     network, measure = lz.TwoLayer(width=8, output_scale=np.sqrt), lz.Measure(predictions=False, kernel_drift=False)

@@ -114,6 +114,7 @@ def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
     assert json.loads(result.attrs["settings"])["stop"] == {"loss": loss, "gradient": None, "plateau": None}
 
 
+@pytest.mark.slow
 def test_own_measures_have_their_own_dimensions():
     def moved(network, variables, variables_0, data):
         return jnp.sum((variables["params"]["hidden"] - variables_0["params"]["hidden"]) ** 2)

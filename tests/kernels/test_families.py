@@ -201,6 +201,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
 def test_empirical_kernels_match_jacobians_layer_by_layer(network):
     with float64():
@@ -231,6 +232,7 @@ def test_one_start_has_no_standard_error():
         lz.monte_carlo_kernel(lz.TwoLayer(4), rows()[0], starts=1)
 
 
+@pytest.mark.slow
 def test_monte_carlo_is_the_mean_of_empirical_kernels():
     network, done, starts = lz.MLP(8, 2, train="both"), [], 3
     x = rows()[0].astype(np.float32)

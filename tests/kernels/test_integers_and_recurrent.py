@@ -26,6 +26,7 @@ def start(key, x, width):
     return {"table": jax.random.normal(first, (7, width)), "head": jax.random.normal(second, (width,))}
 
 
+@pytest.mark.slow
 def test_token_ids_reach_a_network_as_integers():
     """The kernel is the sum of the parts of both arrays, each a product of its inputs and its slopes."""
     network = lz.from_functions(start, bag, width=3)

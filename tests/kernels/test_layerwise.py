@@ -170,6 +170,7 @@ def test_a_symmetric_kernel_takes_half_of_the_products_and_is_exactly_symmetric(
     np.testing.assert_array_equal(kernel, kernel.T)
 
 
+@pytest.mark.slow
 def test_memory_limit_is_respected(mixed):
     apply, variables, x, expected = mixed
     with float64():
@@ -243,6 +244,7 @@ def test_parts_of_the_two_layer_network(train):
     assert_close(sum(parts.values()), lz.empirical_ntk(network, variables, x))
 
 
+@pytest.mark.slow
 def test_float32():
     network, x = Perceptron(outputs=2), rows(6, 5).astype("float32")
     variables = drawn(network, x, "float32")

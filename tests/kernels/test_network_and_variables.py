@@ -100,6 +100,7 @@ def test_rows_that_see_each_other_are_refused(kind):
         lz.empirical_ntk(network, variables, X[:1], X[1:])
 
 
+@pytest.mark.slow
 def test_a_monte_carlo_kernel_refuses_them_too():
     with pytest.raises(ValueError, match="depends on other rows in the batch, as with batch norm"):
         lz.monte_carlo_kernel(Flax(norm=True), X, starts=2)

@@ -56,6 +56,7 @@ def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
     assert_close(k.product(np.eye(N)), matrix.astype(np.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_result_does_not_depend_on_the_number_of_devices(dtype, monkeypatch):
     x, y = unit_rows(N, 5), np.random.default_rng(1).normal(size=N)
@@ -156,5 +157,6 @@ def test_bad_input():
         dense_operator(np.triu(np.ones((4, 4), np.float32)))
 
 
+@pytest.mark.slow
 def test_available_memory_is_plausible():
     assert 1e6 < plan.available_memory() < 1e15

@@ -77,12 +77,14 @@ def test_series_agree_with_closed_forms(activation, derivative, norms, monkeypat
     np.testing.assert_allclose(series, closed, rtol=0, atol=1e-11 * max(1, np.abs(closed).max()))
 
 
+@pytest.mark.slow
 def test_oscillating_functions():
     x = rows_of((0.5, 2, 6, 10))
     closed = gaussian_dual("sin", x)
     np.testing.assert_allclose(gaussian_dual(lambda z: jnp.sin(z), x), closed, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @BOTH
 def test_norms_over_five_decades(derivative):
     """erf(z) is known in closed form, and another name of it is not."""
@@ -92,6 +94,7 @@ def test_norms_over_five_decades(derivative):
     np.testing.assert_allclose(series, expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", FUNCTIONS)
 def test_one_series_for_both_layers(activation):
     """The kernel of both layers depends on init_scale even if init_scale times the norms is fixed."""
@@ -104,6 +107,7 @@ def test_one_series_for_both_layers(activation):
         np.testing.assert_allclose(both, hidden + readout, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_errors_for_both_layers_do_not_grow_with_the_product_of_the_norms():
     """With norms of 100, errors of 1e-13 in E[sigma' sigma'] would be multiplied by 10,000."""
     x = rows_of(np.geomspace(1e-3, 100, 12))
@@ -168,6 +172,7 @@ def test_polynomials_are_exact():
     np.testing.assert_allclose(gaussian_dual(lambda z: z**3, x), expected, rtol=1e-12, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function", [jax.nn.relu, jax.nn.relu6, lambda z: jnp.exp(z**2), lambda z: 1 / z, lambda z: jnp.floor(z)]
 )
@@ -195,6 +200,7 @@ def test_norms_up_to_200_have_kernels(activation, derivative):
     np.testing.assert_allclose(diagonal[2], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_too_large_a_scale_is_refused():
     with pytest.raises(
         ValueError,
@@ -203,6 +209,7 @@ def test_too_large_a_scale_is_refused():
         gaussian_dual("tanh", np.eye(3), init_scale=1e5)
 
 
+@pytest.mark.slow
 def test_standardized_data_have_kernels():
     """Standardized rows of 13 and 30 features have norms far above 8."""
     for d in (13, 30):

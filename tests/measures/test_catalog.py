@@ -84,6 +84,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
         lz.register_quantity(QUANTITY)
 
 
+@pytest.mark.slow
 def test_a_stored_sweep_is_neither_resumed_nor_merged_without_its_quantity(outside, tmp_path):
     def stored(**folder):
         out = lz.RunFolder(tmp_path / "run", **folder)
@@ -107,6 +108,7 @@ def test_a_stored_sweep_is_neither_resumed_nor_merged_without_its_quantity(outsi
     assert result.scaled_change.long_name == QUANTITY.meaning
 
 
+@pytest.mark.slow
 def test_a_quantity_of_several_numbers_has_the_dimensions_that_it_names():
     means = lz.Quantity(
         "mean_weights",

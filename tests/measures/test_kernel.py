@@ -36,6 +36,7 @@ def test_alignment_is_one_for_the_kernel_of_the_labels():
     assert float(label_alignment(2 * several @ several.T, several)) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     # A small output scale leads to feature learning.
@@ -74,6 +75,7 @@ def test_descent_with_the_kernel_at_step_t_is_training_of_the_network_linearized
     assert jnp.isfinite(continued.snapshots.train_loss.values).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axis", "values"), [("output_scale", [0.1, 10.0]), ("activation", ["relu", "tanh"])])
 def test_a_kernel_recorded_in_a_sweep_is_that_of_the_network_at_its_point(axis, values):
     x = np.random.default_rng(0).normal(size=(8, 6))

@@ -162,6 +162,7 @@ class RunningAveragesInNnx(nnx.Module):
         return self.out(nnx.relu(self.norm(self.hidden(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "frozen"),
     [
@@ -189,6 +190,7 @@ def test_frozen_parts_stay_as_they_are_and_have_no_share_in_the_kernel(network, 
     np.testing.assert_allclose(lz.empirical_ntk(network, run.variables, X), rows @ rows.T, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_networks_with_frozen_parts_are_compared_with_their_linearizations():
     data = lz.Dataset(np.float64(X), np.sign(np.float64(X)[:, 0]))
     result = lz.sweep(lz.from_flax(Features, width=8), data, [8], 2, 3, learning_rate=0.05, progress=False)

@@ -66,6 +66,7 @@ def test_starts_have_the_variances_of_the_parametrization(parametrization):
         assert abs(a[name].std() / std - 1) < 5 / np.sqrt(2 * a[name].size), name
 
 
+@pytest.mark.slow
 def test_the_start_is_the_same_in_both_dtypes():
     network = lz.MLP(8, 2)
     narrow = start(network)

@@ -83,6 +83,7 @@ def test_what_is_unknown_of_a_function_is_left_out():
     assert (network.neuron_gradient, network.scaling.homogeneous, network.custom) == (None, None, True)
 
 
+@pytest.mark.slow
 def test_functions_stand_on_an_axis_by_their_names(swept, data):
     axes = {"activation": ["tanh", same_tanh]}
     measure = lz.Measure(predictions=False, kernel_drift=False)

@@ -38,6 +38,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", slow_unless(lambda kind: kind in ("sweep", "infinite_width", "mode_residuals"), RESULTS)
 )

@@ -116,6 +116,7 @@ def test_a_boundary_that_is_steeper_is_told_why():
     assert "m^(-3/2)" in found.attrs["reason"]
 
 
+@pytest.mark.slow
 def test_networks_that_have_no_time_to_fit_are_unfinished():
     with pytest.warns(UserWarning, match=r"boundary at widths 32, because .* by status: 0 fitted, 6 unfinished"):
         found = lz.laziness_map(BOTH, DATA, [32], [0.1, 10.0], steps=3, **OPTIONS)

@@ -91,6 +91,7 @@ def test_the_split_is_right_on_average():
     assert np.mean(variance) == pytest.approx(0.49, abs=0.02)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_those_of_many_ensembles():
     random = np.random.default_rng(2)
     tables = []

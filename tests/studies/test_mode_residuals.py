@@ -67,6 +67,7 @@ def check_table(run, k, y, learning_rate):
     assert lz.mode_residuals(run, spectrum(k), y, tolerance=0.05).identical(table)
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_plain_iteration(narrow, data, analytic):
     check_table(narrow, analytic, data.y_train, 1 / np.linalg.eigvalsh(analytic)[-1])
 
@@ -276,6 +277,7 @@ def test_the_settings_of_a_run_go_with_it(narrow):
     assert settings["plain"] is True
 
 
+@pytest.mark.slow
 def test_the_figure(narrow, data, analytic):
     table = lz.mode_residuals(narrow, analytic, data.y_train)
     figure = lz.plot(table)

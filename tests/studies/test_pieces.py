@@ -26,6 +26,7 @@ PIECES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_order_does_not_matter(piece, whole):
     other = PIECES[piece](whole)
@@ -75,6 +76,7 @@ def stopped():
     return lz.sweep(lz.TwoLayer(width=8), DATA, [32, 128], 3, 64, stop=lz.Stop(loss=3.0), **OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_stopped_member_counts_until_it_stopped(stopped, whole):
     whole = whole.isel(width=[0, 2])
     assert (stopped.stopped_step < 64).all()
@@ -96,6 +98,7 @@ def test_a_row_holds_no_longer_than_the_members_train(stopped):
             assert fit.status != "holds" or bool(members.all())
 
 
+@pytest.mark.slow
 def test_modes_follow_the_kernel_until_the_network_stops():
     network = lz.TwoLayer(width=4096)
     options = {"stop": lz.Stop(loss=3.0), "learning_rate": 0.2, "measure": lz.Measure(False, kernel_drift=False)}
@@ -107,6 +110,7 @@ def test_modes_follow_the_kernel_until_the_network_stops():
     assert (modes.last_step_held == modes.step.values.max()).all()
 
 
+@pytest.mark.slow
 def test_a_network_that_moves_at_all_widths_is_not_called_lazy():
     """Mean-field scaling: everything scales as predicted, and the kernel changes at every width."""
     network = lz.TwoLayer(8, activation="tanh", output_scale=lambda m: m**-0.5, train="both")

@@ -160,6 +160,7 @@ def case(request):
     return network, data, result, {(m, s): Reference(network, data, m, s, rate) for m in widths for s in SEEDS}
 
 
+@pytest.mark.slow
 def test_values(case):
     """Each variable at each width, seed and snapshot equals the reference's to rounding."""
     network, data, result, references = case

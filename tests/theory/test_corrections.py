@@ -35,6 +35,7 @@ def test_the_power_of_the_correction_is_recovered():
     assert fit.exponent == pytest.approx(-0.5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_exponent():
     """At least 51 of 60 intervals must, whatever the number of seeds."""
     for seeds in (3, 16):

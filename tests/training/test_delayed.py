@@ -85,6 +85,7 @@ def test_delayed_steps_agree_with_a_numpy_loop(key):
     np.testing.assert_allclose(outcome.records["hidden"][0], recorded, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_delayed_steps_in_float32_agree_with_float64(key):
     network, loss, y = problem("softmax")
     x = X.astype(np.float32).astype(np.float64)
@@ -102,6 +103,7 @@ def test_snapshots_within_a_block_do_not_change_the_steps(key):
     np.testing.assert_array_equal(every.records["hidden"][:, [0, -1]], some.records["hidden"])
 
 
+@pytest.mark.slow
 def test_the_gradient_criterion_stops_at_the_step_of_autodiff(key):
     network, loss, y = problem("softmax")
     stopped = []

@@ -23,6 +23,7 @@ def times(run):
     return run.snapshots.time.values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_lazy_network_follows_the_flow_of_its_own_kernel(dtype):
     network = lz.TwoLayer(width=1024, train="both", output_scale=50.0)
@@ -108,6 +109,7 @@ def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
     assert len(set(result.train_loss.isel(width=0, seed=0, step=-1).values.tolist())) == 3
 
 
+@pytest.mark.slow
 def test_a_network_without_a_gradient_does_not_move():
     # The inputs are not negative, so both units are inactive on every row.
     network = lz.from_functions(

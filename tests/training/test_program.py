@@ -261,6 +261,7 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0, -1], root_sum, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "train_part"),
     [

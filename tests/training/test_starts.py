@@ -16,6 +16,7 @@ RATE = {"learning_rate": 0.02}
 LOSSES = {"measure": lz.Measure(predictions=False, kernel_drift=False), **RATE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_run_goes_on_where_another_ended(dtype):
     key = lz.member_key(8, 0)
@@ -31,6 +32,7 @@ def test_a_run_goes_on_where_another_ended(dtype):
     assert 0 < second.snapshots.displacement[-1] < whole.snapshots.displacement[-1]
 
 
+@pytest.mark.slow
 def test_the_kernel_drift_is_that_from_the_given_variables():
     first = lz.train(NETWORK, DATA, lz.member_key(8, 0), 10, **RATE)
     second = lz.train(NETWORK, DATA, lz.member_key(8, 0), 10, variables=first.variables, **RATE)
