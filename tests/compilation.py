@@ -5,8 +5,6 @@ Tests that are marked "exact" run where LAZYNET_TEST_EXACT is set, in a process 
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 
 EXACT = "LAZYNET_TEST_EXACT" in os.environ
@@ -19,16 +17,3 @@ if not EXACT and FLAGS not in os.environ.get("XLA_FLAGS", ""):
     # The flags that a developer gives come last and win.
     os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault(UNOPTIMIZED.upper(), "0" if EXACT else "1")
-
-
-@contextmanager
-def optimized() -> Iterator[None]:
-    """Compile with all optimizations, for work that takes longer than its compilation."""
-    import jax
-
-    before = jax.config.read(UNOPTIMIZED)
-    jax.config.update(UNOPTIMIZED, False)
-    try:
-        yield
-    finally:
-        jax.config.update(UNOPTIMIZED, before)

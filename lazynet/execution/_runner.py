@@ -154,7 +154,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
             if (folder is not None and folder.shard is not None) or not is_first():
                 return None
             result = study.output.assemble(record, cells)
-            if store is not None and not store.is_up_to_date():
+            if store is not None:
                 store.finish(study.output.files(result))
     return result
 

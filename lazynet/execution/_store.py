@@ -234,8 +234,6 @@ class Store:
         np.savez(stream, **named)
         content = stream.getvalue()
         self._cells.mkdir(exist_ok=True)
-        # The result may not be that of the new cell.
-        (self.path / FINISHED).unlink(missing_ok=True)
         write_file(self._cells / f"{key}-{hashlib.sha256(content).hexdigest()}.npz", content)
         self.checkpoint(key).clear()
 
@@ -260,8 +258,7 @@ class Store:
         for name, content in files.items():
             write_file(self.path / name, content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        finished = {"study": self._study, "files": digests, "versions": versions()}
-        write_file(self.path / FINISHED, json.dumps(finished).encode())
+        write_file(self.path / FINISHED, json.dumps({"study": self._study, "files": digests}).encode())
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def status(self) -> Status:
@@ -272,38 +269,19 @@ class Store:
         """
         keys = self.keys
         stored = [self.read(key) is not None for key in self._files if key in keys]
-        running = _is_locked(self.path / LOCK)
-        return Status(sum(stored), len(stored) - sum(stored), len(keys), running, self._is_finished())
+        return Status(sum(stored), len(stored) - sum(stored), len(keys), _is_locked(self.path / LOCK), self._finished())
 
-    def is_up_to_date(self) -> bool:
-        """Compare the result files with what `finish` wrote.
-
-        Returns:
-            Whether all files that `finish` wrote for this study, with these package versions, are intact.
-        """
-        finished = self._finish_record()
-        return finished.get("versions") == versions() and self._intact(dict(finished["files"]))
-
-    def _is_finished(self) -> bool:
+    def _finished(self) -> bool:
         """Return whether result.nc is the file that `finish` wrote for this study."""
-        finished = self._finish_record()
-        return bool(finished) and self._intact({RESULT: dict(finished["files"])[RESULT]})
-
-    def _finish_record(self) -> dict[str, Any]:
-        """Read what `finish` recorded for this study; the dictionary is empty if it did not."""
+        result, finished = self.path / RESULT, self.path / FINISHED
+        if not (result.is_file() and finished.is_file()):
+            return False
         try:
-            content = json.loads((self.path / FINISHED).read_bytes())
-            own = content["study"] == self._study and RESULT in dict(content["files"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return {}
-        return content if own else {}
-
-    def _intact(self, digests: dict[str, str]) -> bool:
-        """Return whether files have the given SHA-256 digests."""
-        files = {self.path / name: digest for name, digest in digests.items()}
-        return all(
-            file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest for file, digest in files.items()
-        )
+            content = json.loads(finished.read_bytes())
+            study, digest = content["study"], content["files"][RESULT]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        return bool(study == self._study and digest == hashlib.sha256(result.read_bytes()).hexdigest())
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -178,7 +178,8 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
     functions = [_on_host(activation, derivative) for derivative in derivatives]
     for count in (1,) if low == high else (points for points in POINTS if points >= least):
         scales = _scales_at(low, high, count)
-        factors = [scales / init_scale, np.ones_like(scales)][-len(functions) :]
+        ones = np.ones_like(scales)
+        factors = [scales / init_scale if part == "both" and derivative else ones for derivative in derivatives]
         found = [_squares(function, scales) for function in functions]
         squares = sum(factor**2 * of_function for factor, (of_function, _) in zip(factors, found, strict=True))
         if not squares.any():

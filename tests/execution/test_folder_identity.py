@@ -11,8 +11,6 @@ from stored import assert_same, resumed, sweep
 
 import lazynet as lz
 from lazynet.execution import Store
-from lazynet.execution import _store as store
-from lazynet.execution._provenance import versions
 from lazynet.execution._store import _hash, read_arrays
 
 pytestmark = pytest.mark.usefixtures("small_packs")
@@ -142,34 +140,6 @@ def test_a_result_that_is_damaged_or_belongs_to_other_settings_is_not_finished(t
     resumed(out)
     assert (out / "result.nc").read_bytes() != (other / "result.nc").read_bytes()
     assert Store(out).status().result
-
-
-@pytest.mark.slow
-def test_a_finished_study_is_written_again_only_if_its_files_or_cells_are_not_as_they_were(tmp_path, monkeypatch):
-    out = tmp_path / "run"
-
-    def written():
-        before = {file: file.stat().st_ino for file in out.iterdir() if file.is_file()}
-        resumed(out)
-        return {file.name for file in out.iterdir() if file.is_file() and before.get(file) != file.stat().st_ino}
-
-    sweep(out)
-    files = {"result.nc", "verdict.json", "finished.json"}
-    assert written() == set()
-    verdict = (out / "verdict.json").read_bytes()
-    (out / "verdict.json").write_bytes(b"{}")
-    assert written() == files
-    assert (out / "verdict.json").read_bytes() == verdict
-    next((out / "cells").iterdir()).unlink()
-    assert written() == files
-    # Another version may judge differently.
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "versions", lambda: versions() | {"numpy": "1.0"})
-        with pytest.warns(UserWarning, match="package versions"):
-            assert written() == files
-    assert written() == files
-    (out / "finished.json").write_text(json.dumps({"study": Store(out)._study, "files": [["result.nc", 1]]}))
-    assert written() == files
 
 
 @pytest.mark.slow

@@ -104,6 +104,16 @@ def test_every_point_is_the_sweep_of_it_alone(name):
 
 
 @pytest.mark.slow
+def test_exponents_of_a_point_are_those_of_its_network():
+    """Under a scale that falls with the width, exponents are predicted for relu, and not for other activations."""
+    one = over("activation", (8,))
+    narrower = one.assign_coords(width=[16], init_scale=("width", [0.5]))
+    result = xr.concat([one, narrower], "width", data_vars="all")
+    assert lz.verify(result.sel(activation="relu")).rows
+    assert not lz.verify(result.sel(activation="softer")).rows
+
+
+@pytest.mark.slow
 def test_exponents_of_a_point_need_the_values_of_a_function():
     # Only exponents need the values of the function, and one width has none.
     one = over("init_scale", (8,))

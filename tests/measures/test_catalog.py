@@ -1,5 +1,6 @@
 """The catalog of quantities: entries that agree with theory, and a quantity from outside the package."""
 
+import json
 import re
 from dataclasses import replace
 from typing import NamedTuple
@@ -106,6 +107,20 @@ def test_a_stored_sweep_is_neither_resumed_nor_merged_without_its_quantity(outsi
         lz.register_quantity(QUANTITY)
     result = lz.merge_shards(tmp_path / "run")
     assert result.scaled_change.long_name == QUANTITY.meaning
+
+
+@pytest.mark.slow
+def test_the_stored_verdict_of_a_resumed_sweep_is_that_of_the_current_prediction(outside, tmp_path):
+    def stored():
+        folder = lz.RunFolder(tmp_path / "run", resume=True)
+        lz.sweep(NETWORK, DATA, [8, 16], 2, 3, learning_rate=0.1, measure=ALONE, out=folder, progress=False)
+        rows = json.loads((tmp_path / "run" / "verdict.json").read_text())["rows"]
+        return {row["quantity"]: row["predicted"] for row in rows}["scaled_change"]
+
+    assert stored() == 0.0
+    unregister_quantity(QUANTITY.name)
+    lz.register_quantity(replace(QUANTITY, predicted=("equal", -2.0)))
+    assert stored() == -2.0
 
 
 @pytest.mark.slow
