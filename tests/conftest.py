@@ -16,7 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Workers share the processors; threads of NumPy's BLAS that wait for each other take a third of the time of its work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# One compilation cache for the run: its workers and the processes that tests start inherit the variables.
+# One cache of programs and fonts for the run: its workers and the processes that tests start inherit the variables.
 if "LAZYNET_TEST_CACHE" not in os.environ:
     CACHE = tempfile.mkdtemp(prefix="lazynet-test-")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
@@ -25,10 +25,15 @@ if "LAZYNET_TEST_CACHE" not in os.environ:
         "JAX_COMPILATION_CACHE_DIR": CACHE + "/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # The list of fonts, which takes seconds to make.
+        "MPLCONFIGDIR": CACHE + "/matplotlib",
     }
 
 # The Python frames of each operation, which JAX writes into its programs, take a tenth of the time of the tests.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
+# Processes that tests start import lazynet, which takes a third longer without its bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from typecheck import type_checks
@@ -102,7 +107,7 @@ def pytest_collection_modifyitems(config, items):
     """Mark slow examples, which cannot carry a decorator, and select the exact tests or all others."""
     chosen, others = [], []
     for item in items:
-        if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES:
+        if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES or item.get_closest_marker("whole"):
             item.add_marker("slow")
         (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)
     config.hook.pytest_deselected(items=others)
@@ -120,7 +125,7 @@ def measured_before(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         # Tests of one module use many programs again; `few_programs` bounds their number.
-        patch.setattr(programs, "KEPT", 1000)
+        patch.setattr(programs, "KEPT", 300)
         # Nobody looks at the figures of the tests.
         patch.setattr(files, "DOTS_PER_INCH", 40)
         (cache / "lazynet").mkdir()

@@ -148,7 +148,7 @@ def test_unknown_name_is_refused_in_one_line():
     assert "finite_vs_infinite" in line
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_unknown_data_set_is_refused_in_one_line(several):
     code, _, errors, record = several("unknown data")
     assert (code, record) == (2, None)
@@ -157,7 +157,7 @@ def test_unknown_data_set_is_refused_in_one_line(several):
     assert "digits" in line
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_empirical_ntk_compares_all_contenders(shown):
     record, table = shown("empirical_ntk")
     ours, *peers = record["rows"]
@@ -182,8 +182,9 @@ def test_empirical_ntk_fails_when_the_kernels_differ():
         empirical_ntk.check_agreement("peer", ours, 1.01 * ours)
 
 
-@pytest.mark.slow
-def test_smooth_kernels_are_compared_with_that_of_erf(capsys):
+@pytest.mark.whole
+def test_smooth_kernels_are_compared_with_that_of_erf(capsys, monkeypatch):
+    monkeypatch.setattr(smooth_kernels, "ACTIVATIONS", ("erf", "tanh"))
     report = smooth_kernels.run(n=20, d=(3,), rounds=1)
     assert [row["activation"] for row in report.rows] == 2 * list(smooth_kernels.ACTIVATIONS)
     for rows in (report.rows[: len(smooth_kernels.ACTIVATIONS)], report.rows[len(smooth_kernels.ACTIVATIONS) :]):
@@ -196,7 +197,7 @@ def test_smooth_kernels_are_compared_with_that_of_erf(capsys):
     assert "Kernels of 20 rows" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_finite_vs_infinite_has_a_row_for_each_width(shown):
     record, table = shown("finite_vs_infinite")
     assert [(row["dataset"], row["activation"], row["width"]) for row in record["rows"]] == [
@@ -213,7 +214,7 @@ def test_finite_vs_infinite_has_a_row_for_each_width(shown):
         assert f"{row['kernel_gap_train']:.4f}" in table
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_finite_vs_infinite_names_the_rows_beyond_its_budget(shown):
     record, table = shown("no budget")
     assert record["rows"] == []
@@ -226,7 +227,7 @@ def test_an_absent_data_set_is_noted_and_not_downloaded(shown):
     assert any(note.startswith("cifar10 is left out") for note in record["notes"])
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_kernel_build_compares_both(shown):
     record, table = shown("kernel_build")
     ours, peer = record["rows"]
@@ -236,7 +237,7 @@ def test_kernel_build_compares_both(shown):
     assert "share" in table
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_kernel_descent_compares_both(shown):
     record, table = shown("kernel_descent")
     ours, peer, larger = record["rows"]
@@ -248,7 +249,7 @@ def test_kernel_descent_compares_both(shown):
     assert "diff" in table
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_full_mnist_scales_the_time_of_the_peer(shown):
     record, table = shown("full_mnist")
     ours, measured, scaled = record["rows"]
@@ -260,7 +261,7 @@ def test_full_mnist_scales_the_time_of_the_peer(shown):
     assert "peak GB" in table
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_empirical_ntk_deep_compares_all_contenders(shown):
     record, table = shown("empirical_ntk_deep")
     ours, *peers = record["rows"]
@@ -275,7 +276,7 @@ def test_empirical_ntk_deep_compares_all_contenders(shown):
     assert "x by n^2" in table
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("what", ["training", "experiment"])
 def test_sweep_throughput_trains_like_the_loops(what, shown):
     record, table = shown(what)

@@ -52,7 +52,7 @@ def anchors(page):
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
 def test_python_runs(page, tmp_path, monkeypatch):
     """The blocks of a page share their names, as in a session."""

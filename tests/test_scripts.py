@@ -31,7 +31,7 @@ def run_here(capsys, monkeypatch):
     return output
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["own_flax.py", "own_nnx.py"])
 def test_a_custom_network_has_a_sweep_and_a_verdict(name, run_here, monkeypatch):
     if name == "own_flax.py":
@@ -45,7 +45,7 @@ def test_a_custom_network_has_a_sweep_and_a_verdict(name, run_here, monkeypatch)
     assert len(body) < 10
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_map_of_the_digits_has_the_predicted_boundary(tmp_path, run_here):
     flags = ["--widths", "32", "128", "--scales", "1", "10", "--seeds", "1"]
     text = run_here("laziness_map.py", *flags, "--out", tmp_path)
@@ -57,7 +57,7 @@ def test_the_map_of_the_digits_has_the_predicted_boundary(tmp_path, run_here):
     assert {path.name for path in tmp_path.iterdir()} == {"both", "both.png", "hidden", "hidden.png"}
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_kernels_of_deep_networks_agree_with_means(run_here):
     lines = run_here("deep_kernels.py", "--depths", "1", "2", "--widths", "256").splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["1", "256", "200"], ["2", "256", "200"]]

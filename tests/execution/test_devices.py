@@ -84,7 +84,7 @@ def test_sweeps_on_many_devices_agree_with_one(devices_each, hosts, dtype, tmp_p
 WIDTH_SWEEP = SCRIPT.parents[2] / "scripts" / "width_sweep.py"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_script_for_several_hosts(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
