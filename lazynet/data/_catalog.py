@@ -6,9 +6,9 @@ from typing import NamedTuple
 from lazynet.data._files import DATASETS, find_files
 
 DESCRIPTIONS = {
-    "digits": "1,797 gray 8x8 images of digits, bundled with scikit-learn",
-    "mnist": "60,000 + 10,000 gray 28x28 images of digits, fetched on first use",
-    "fashion-mnist": "60,000 + 10,000 gray 28x28 images of clothes, fetched on first use",
+    "digits": "1,797 grayscale 8x8 images of digits, bundled with scikit-learn",
+    "mnist": "60,000 + 10,000 grayscale 28x28 images of digits, fetched on first use",
+    "fashion-mnist": "60,000 + 10,000 grayscale 28x28 images of clothing, fetched on first use",
     "cifar10": "50,000 + 10,000 color 32x32 images, read from a folder",
 }
 
@@ -19,7 +19,7 @@ class DatasetRecord(NamedTuple):
     Attributes:
         name: Name that `load_dataset` accepts.
         available: Whether the data set can be loaded without a download.
-        path: Folder that contains the files, or None if the data set has no files or the files are missing.
+        path: Folder that contains the files, or None for "digits" and for data sets whose files are missing.
         description: Size and source.
     """
 

@@ -1,4 +1,4 @@
-"""Argument checks shared by the functions of this package."""
+"""Argument checks shared by the functions of `lazynet.data`."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def check_points(count: int, dim: int) -> None:
     """Check that random points, which are drawn in float32 and returned in float64, fit in memory.
 
     Raises:
-        ValueError: If they do not fit.
+        ValueError: If the points do not fit in memory.
     """
     check_memory(f"Sampling {count} points with {dim} features", (4 + 2 * 8) * count * dim)
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from lazynet.data._checks import check_rows, check_targets
 
 
-# With eq=False, data sets compare by identity; comparing their fields would compare arrays elementwise.
+# With eq=False, data sets are compared by identity, because comparing their arrays would give arrays of booleans.
 @dataclass(frozen=True, eq=False, init=False)
 class Dataset:
     """Training and test examples, stored as float64 NumPy arrays.
@@ -22,9 +22,9 @@ class Dataset:
         y_train: Training targets, a finite array-like of shape (n,), or (n, k) with k >= 2.
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
         y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
-        name: Name for the data set in results.
-        classes: Original label of each class (a list of labels if the class is a group), or None if the targets are not
-            class labels.
+        name: Name of the data set in results.
+        classes: Original label of each class (a list of labels if the class is a group), or None if there are no
+            original labels.
 
     Raises:
         ValueError: If an array has the wrong shape or contains a non-finite value, if a row of the inputs is zero, or
@@ -132,7 +132,7 @@ def unit_rows(x: ArrayLike, name: str = "x") -> Float[np.ndarray, "n d"]:
            [0. , 1. ]])
     """
     rows = check_rows(name, x)
-    # Scaling by a power of two is exact, and the squares of very large or small entries stay in range.
+    # Scaling by a power of two is exact and keeps the squares of very large or very small entries in range.
     largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
     scaled = np.ldexp(rows, -np.frexp(largest)[1][:, None])
     scaled /= np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]

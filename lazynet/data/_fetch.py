@@ -16,12 +16,12 @@ ADDRESSES = {
 }
 
 
-# Time after which the download of a file is given up, in seconds, and time to wait for each part of an answer.
+# Time limits in seconds: for the download of a file, and for the server to send the next part of its response.
 SECONDS, PATIENCE = 1800.0, 30.0
 
 
 class _Limit:
-    """Progress bar that ends a download when it has more than `most` bytes, or once `over` is set."""
+    """Progress bar that aborts a download once it exceeds `most` bytes or the event `over` is set."""
 
     total = 0
 
@@ -31,12 +31,12 @@ class _Limit:
     def update(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise OSError("too many bytes")
+            raise OSError("The download has too many bytes.")
         if self._over.is_set():
-            raise OSError("too slow")
+            raise OSError("The download is too slow.")
 
     def reset(self) -> None:
-        # The download is complete; the length that the server stated is reported next.
+        # The download is complete, and pooch calls `update` once more with the length that the server stated.
         self._left = float("inf")
 
     def close(self) -> None:
@@ -44,10 +44,10 @@ class _Limit:
 
 
 def _download(address: str, target: Path, most: int, seconds: float) -> None:
-    """Download a file of at most about `most` bytes within a number of seconds.
+    """Download a file of at most about `most` bytes within the given number of seconds.
 
     Raises:
-        OSError: If the server cannot be reached, or sends too many bytes or too slowly.
+        OSError: If the server cannot be reached, sends too many bytes, or is too slow.
     """
     import pooch
 
@@ -60,7 +60,8 @@ def _download(address: str, target: Path, most: int, seconds: float) -> None:
         except BaseException as error:
             errors.append(error)
 
-    # Timeouts of sockets start again with each byte, so a thread that waits for a slow server is left behind.
+    # A socket timeout restarts with each byte received, so it does not limit the whole download. The download runs in a
+    # thread, which is abandoned if the server is too slow.
     thread = threading.Thread(target=run, name="lazynet download", daemon=True)
     thread.start()
     thread.join(seconds)
@@ -77,19 +78,19 @@ def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: f
     Args:
         address: URL of the file.
         target: Path of the uncompressed file.
-        checksum: Its sha256 checksum.
-        size: Its number of bytes.
-        seconds: Time after which the download is given up.
+        checksum: sha256 checksum of the uncompressed file.
+        size: Size of the uncompressed file in bytes.
+        seconds: Time limit for the download in seconds.
 
     Raises:
         ValueError: If the download is not a gzip stream, or the checksum is wrong.
         OSError: If the download fails.
     """
-    # pooch.retrieve would check the hash of the compressed file, and move the decompressed file into place unchecked.
+    # pooch.retrieve would verify the compressed file only, and move the decompressed file into place unchecked.
     # os.replace is atomic only within a file system, so the temporary folder is a sibling of the target.
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         compressed, plain = Path(scratch) / f"{target.name}.gz", Path(scratch) / target.name
-        # Data that cannot be compressed grow by less than a thousandth.
+        # Compression enlarges incompressible data by less than a thousandth.
         _download(address, compressed, size + size // 1000 + 2**16, seconds)
         try:
             content = read_bytes(compressed, size)
@@ -124,8 +125,8 @@ def fetch_dataset(name: str, cache: str | os.PathLike[str] | None = None, base_u
         The folder that contains the four uncompressed files.
 
     Raises:
-        ValueError: If `name` is not listed above, or if a downloaded file is damaged, in which case the file is
-            discarded.
+        ValueError: If `name` is neither "mnist" nor "fashion-mnist", or if a downloaded file is damaged, in which case
+            the file is discarded.
         FileNotFoundError: If the download fails.
 
     >>> fetch_dataset("digits")

@@ -16,9 +16,9 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-# Number of bytes in the uncompressed files.
+# Sizes of the uncompressed files in bytes, in the order of IDX_FILES.
 SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
-# sha256 of the uncompressed files, in the order of IDX_FILES. Compressed files differ between mirrors.
+# sha256 checksums of the uncompressed files, in the order of IDX_FILES. Compressed files differ between mirrors.
 CHECKSUMS = {
     "mnist": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -97,7 +97,7 @@ def _existing_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
 
 
 def _belongs_to_other_dataset(name: str, test_labels: Path) -> bool:
-    """Return whether the file belongs to a different data set; MNIST and Fashion-MNIST use the same file names."""
+    """Return whether the test labels are from another data set; MNIST and Fashion-MNIST use the same file names."""
     try:
         digest = hashlib.sha256(read_bytes(test_labels)).hexdigest()
     except ValueError:

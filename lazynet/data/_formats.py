@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 CIFAR_ROW = 1 + 3 * 32 * 32
 
 
-# Maximum number of bytes in a file. The largest of the known files, the MNIST images, is 47 MB.
+# Maximum number of bytes in a file. The largest expected file, train.bin with 50,000 CIFAR-10 images, has 154 MB.
 MOST_BYTES = 2**28
 
 
@@ -22,12 +22,12 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Args:
         path: Path of the file.
-        most: Maximum number of bytes that the file should have. If it has more, one extra byte is read.
+        most: Maximum number of bytes that the file should have. If it has more, only `most` + 1 bytes are returned.
 
     Raises:
         ValueError: If the gzip stream is damaged.
     """
-    # A small compressed file may expand to gigabytes of zeros.
+    # The number of bytes is limited because a small compressed file may expand to gigabytes.
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as stream:
@@ -102,8 +102,8 @@ def read_cifar10(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 307
         Images of shape (n, 3072) and labels of shape (n,), both uint8.
 
     Raises:
-        ValueError: If the file is empty, its length is not a multiple of 3073 bytes, a label is above 9, or the gzip
-            stream is damaged.
+        ValueError: If the file is empty or too large, its length is not a multiple of 3073 bytes, a label is above 9,
+            or the gzip stream is damaged.
 
     Source: A. Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """

@@ -56,13 +56,13 @@ def parse_classes(classes: Classes) -> tuple[tuple[int, ...], ...]:
 
     Args:
         classes: At least two entries. Each is a label from 0 to 9, a group of labels, "even", "odd", or a string of
-            labels such as "3" or "0,2". A single string is split on spaces.
+            labels such as "3" or "0,2". If `classes` is a single string, it is split on whitespace.
 
     Returns:
         A tuple of labels for each class, in the order given.
 
     Raises:
-        ValueError: If there are fewer than two classes, a label is outside 0..9, or a label appears twice.
+        ValueError: If there are fewer than two classes, an entry is invalid, or a label appears more than once.
 
     >>> parse_classes((0, 1))
     ((0,), (1,))
@@ -89,7 +89,7 @@ def class_indices(labels: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> In
 
 
 def class_targets(indices: np.ndarray, count: int) -> Float[np.ndarray, "n *k"]:
-    """Encode class indices in 0..count-1 as float64 targets.
+    """Encode class indices from 0 to count - 1 as float64 targets.
 
     Two classes are encoded as +1 for the first and -1 for the second, with shape (n,). Three or more classes are
     encoded as one-hot rows minus 1/count, shape (n, count), so that each row sums to zero.

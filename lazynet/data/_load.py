@@ -110,10 +110,10 @@ def load_dataset(
     Args:
         name: "digits" (bundled with scikit-learn), "mnist", "fashion-mnist" or "cifar10".
         classes: Two or more labels from 0 to 9, or groups of labels that each count as one class; see `parse_classes`.
-        n_train: Number of training examples, at least 1. Defaults to all training examples or, for digits, to the first
-            80% of all examples (rounded down).
-        n_test: Number of test examples, at least 0. Defaults to all test examples. For digits, the test examples follow
-            the training examples.
+        n_train: Number of training examples, at least 1. Defaults to all training examples of the selected classes or,
+            for digits, to the first 80% of the examples of these classes (rounded down).
+        n_test: Number of test examples, at least 0. Defaults to all test examples of the selected classes. For digits,
+            the test examples follow the training examples.
         root: Folder that contains either the files or a subfolder `name` with the files.
 
     Returns:

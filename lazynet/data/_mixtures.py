@@ -42,7 +42,7 @@ def mixture(
     """Sample points from several classes, each a mixture of equally weighted components.
 
     Each of the k classes has l components. By default, the center mu_i of component i has coordinates drawn from
-    N(0, sigma_0^2 / dim). The points in the component are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true,
+    N(0, sigma_0^2 / dim). The component's points are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true,
     scaled to unit norm (Li and Liang 2018, section 7 and assumption A2). The separation of the components is then
     random. If `delta` is given, the components are exactly separated instead (assumption A1): each is a cap on the unit
     sphere with diameter lambda_ * delta, and any two caps are delta apart. All pairs of centers have the same inner
@@ -55,8 +55,8 @@ def mixture(
         key: JAX random key.
         classes: Number k of classes, at least 2.
         components: Number l of components per class, at least 1.
-        sigma: Root mean square norm of the noise, at least 0. Defaults to 1.
-        sigma_0: Root mean square norm of the centers, positive. Defaults to 5.
+        sigma: Root-mean-square norm of the noise, at least 0. Defaults to 1.
+        sigma_0: Root-mean-square norm of the centers, positive. Defaults to 5.
         unit: Whether to scale points to unit norm. If `delta` is given, points always have unit norm.
         delta: Distance between components, positive. Replaces `sigma` and `sigma_0`.
         lambda_: Diameter of a component divided by `delta`, at least 0. Defaults to 0. Requires `delta`.
@@ -232,11 +232,12 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
     """Measure the distance between classes, and the diameter of their components, in the training examples.
 
     The measured delta is an upper bound on the delta of the distribution from which the examples are drawn, and the
-    measured diameter is a lower bound on the diameter of its components: in high dimensions, no two examples are at
-    opposite ends of a component.
+    measured diameter is a lower bound on the diameter of the distribution's components. In high dimensions, the lower
+    bound is loose, because two examples are rarely at opposite ends of a component.
 
     Args:
-        data: Data set with class labels as targets. Examples are not rescaled; in the paper, they have unit norm.
+        data: Data set with class labels as targets. Examples are not rescaled; in Li and Liang 2018, they have unit
+            norm.
         components: Number l of components per class. The components are found by complete-linkage clustering. If None,
             every example is its own component: the diameter is 0 and l is the size of the largest class.
 

@@ -29,7 +29,7 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
         A new float64 array with the same shape as `y`.
 
     Raises:
-        ValueError: If `y` does not encode classes, `portion` is outside 0..1, or `key` is not a random key.
+        ValueError: If `y` does not encode classes, `portion` is not between 0 and 1, or `key` is not a random key.
 
     Source: Arora et al. 2019, appendix A, Figure 2.
 

@@ -94,7 +94,7 @@ def gaussian_mixture(
         dim: Number of features, at least 1.
         key: JAX random key.
         components: Number of classes, at least 2.
-        spread: Root mean square norm of the noise, at least 0. Centers have norm 1.
+        spread: Root-mean-square norm of the noise, at least 0. Centers have norm 1.
 
     Returns:
         A `Dataset` named "gaussian-mixture" with inputs of unit norm. Targets for two classes are +1 and -1, shape

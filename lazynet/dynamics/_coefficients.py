@@ -23,12 +23,12 @@ from lazynet.precision import host_float64
 from lazynet.programs import compiled
 from lazynet.typing import AnyArray, SquareKernel
 
-# Number of multiplications per call to a compiled program. Calls are limited to about half a second, because they
-# cannot be interrupted.
+# Maximum number of multiplications per call to a compiled program. It limits a call to about half a second, because a
+# running call cannot be interrupted.
 CALL = 5e8
-# Maximum number of steps per call; for small kernels, overhead dominates the cost of a step.
+# Maximum number of steps per call. For small kernels, overhead dominates the cost of a step.
 CALL_STEPS = 50_000
-CALL_STOPS = 256  # number of recorded steps per call
+CALL_STOPS = 256  # maximum number of steps recorded per call
 
 
 class DenseKernel(NamedTuple):

@@ -72,9 +72,9 @@ def kernel_ensemble(
     At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
     NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
 
-    For a `TwoLayer` network with `symmetric=False`, S is `analytic_kernel(network.clone(train="readout"))`. With
-    symmetric initialization, all initial outputs are zero, so the covariance is zero and `kernel_flow` predicts the
-    mean.
+    For a `TwoLayer` network with `symmetric=False`, S is the matrix of the kernel
+    `analytic_kernel(network.clone(train="readout"))`. With symmetric initialization, all initial outputs are zero, so
+    the covariance is zero and `kernel_flow` predicts the mean.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
@@ -91,8 +91,9 @@ def kernel_ensemble(
         An `Ensemble` of NumPy float64 arrays.
 
     Raises:
-        ValueError: If shapes do not match, if a time is negative or not a multiple of `learning_rate`, if a kernel or S
-            is not a finite, symmetric, positive semidefinite matrix, or if the result does not fit in memory.
+        ValueError: If shapes do not match, if a time is negative or not a multiple of `learning_rate`, if `k` or
+            `start_covariance` is not a finite, symmetric, positive semidefinite matrix, if any other argument is
+            invalid, or if the result does not fit in memory.
 
     >>> import numpy as np, lazynet as lz
     >>> s = np.array([[1.0, 0.6], [0.6, 1.0]])  # one training row, one test row

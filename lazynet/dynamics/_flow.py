@@ -14,9 +14,9 @@ from lazynet.losses import Loss
 from lazynet.precision import host_float64
 from lazynet.programs import compiled
 
-STEPS = 100_000  # maximum number of steps per solve
-# Allowed error per step, relative to the change in the predictions: the initial value, the factor between successive
-# solutions, and the smallest value.
+STEPS = 100_000  # maximum number of integration steps per solution
+# Error tolerance per step, relative to the change in the predictions: its value for the first solution, the factor by
+# which it changes from one solution to the next, and its smallest value.
 COARSEST, FINER, FINEST = 1e-3, 1 / 10, 1e-14
 STAGES = 6  # number of products with K per step
 CALL_STEPS = 4096  # maximum number of steps per call to the compiled program
@@ -26,7 +26,7 @@ class Solution(NamedTuple):
     """A numerical solution of the flow.
 
     Attributes:
-        moved: Change u - f0 in the predictions up to each time, shape (s, n, ...).
+        moved: Change in the predictions, u - f0, at each time, shape (s, n, ...).
         coefficients: Coefficients c at each time, shape (s, n, ...).
         steps: Number of integration steps.
     """
@@ -49,15 +49,15 @@ def flow_coefficients(
 
     The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
     error tolerance per step. The number of steps grows with the final time, with lambda_max and with the curvature of
-    the loss. The curvature soon vanishes for examples that have been fitted.
+    the loss. For the logistic and softmax losses, the curvature on an example becomes small once the example is fitted.
 
     Returns:
-        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error in u relative to the largest change
-        u - f0. The estimate is the larger of the error tolerance per step and the largest difference from a solution
-        with ten times the error tolerance per step. This difference overestimates the error.
+        Coefficients, shape (s, n) or (s, n, k), and an estimate of the error in u relative to the largest norm of the
+        change u - f0. The estimate is the larger of the error tolerance per step and the largest difference from a
+        solution with ten times the error tolerance per step. This difference overestimates the error.
 
     Raises:
-        ValueError: If even the least accurate solution takes too many steps.
+        ValueError: If even the least accurate solution takes too many steps or cannot be computed.
     """
     stops, inverse = np.unique(times, return_inverse=True)
     last, done, error = float(stops[-1]), 0, np.inf
@@ -80,10 +80,11 @@ def flow_coefficients(
                 break
             scale, done = _root_mean_square(solution.moved), done + solution.steps
             if previous is not None:
-                # Two solutions computed with the same steps agree, no matter how large their errors are.
+                # Two solutions that use the same steps agree no matter how large their errors are, so the estimate is
+                # never smaller than the tolerance per step.
                 error = max(accuracy, _root_mean_square(solution.moved - previous.moved) / scale)
             previous = solution
-            # The other half of the tolerance is reserved for rounding error.
+            # Half of the tolerance is reserved for rounding error.
             if error <= tolerance / 2 or accuracy <= FINEST:
                 break
             accuracy *= FINER
@@ -108,7 +109,7 @@ def _solve(
     allowed: float,
     report: Callable[[int], None],
 ) -> Solution | None:
-    """Return the solution for the given per-step error tolerance, or None if it takes more than STEPS steps."""
+    """Return the solution for the given error tolerance per step, or None if it fails or takes too many steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))
@@ -151,7 +152,8 @@ def _advance(
     """Advance the solution by at most `limit` steps.
 
     Returns:
-        The values at the times that were reached, the final state, the final time, and the number of steps taken.
+        The solution at the given times, the last state and time reached, and the number of steps taken. The solution is
+        valid only at times between `now` and the last time reached.
     """
     import diffrax
 

@@ -28,10 +28,11 @@ class Law(NamedTuple):
 
     @property
     def amplification(self) -> float:
-        """Upper bound 1 / (1 - mu) on how far a unit impulse can have moved a mode by any later step.
+        """Upper bound 1 / (1 - mu) on the displacement of a mode by a unit impulse, at any later step.
 
-        After j steps, the impulse has moved a mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, with z+ z- = mu. If the mode is
-        stable, the sum of the magnitudes of the terms is largest at |z+| = 1, so |s_j| <= sum_i mu^i.
+        After j steps, the impulse has displaced the mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, where z+ and z- are the
+        characteristic roots and z+ z- = mu. If the mode is stable, the sum of the magnitudes of the terms is largest at
+        |z+| = 1, so |s_j| <= sum_i mu^i.
         """
         return 1 / (1 - self.momentum)
 
@@ -111,7 +112,7 @@ def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
 
 
 def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k); the first factor is accurate for small a."""
+    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k); the first factor is computed accurately for small a."""
     between = np.sqrt((near - a) * (far - a))
     short = 2 * a / (1 - mu + a + between)
     largest = 1 - short
@@ -143,7 +144,7 @@ def _growth_at_negative_roots(a: np.ndarray, mu: float, q: float, near: float, f
 
 def _geometric(gap: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return sum_{i<k} (1 - gap)^i."""
-    # A gap of 1 would require the logarithm of 0.
+    # For a gap of 1, log1p(-gap) would be the logarithm of 0.
     safe = np.where(gap == 0, 0.5, np.minimum(gap, 1 - np.finfo(float).eps))
     return np.where(gap == 0, k, -np.expm1(k * np.log1p(-safe)) / safe)
 
@@ -184,8 +185,8 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
 def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return grown / lambda, or zero where the eigenvalue is zero.
 
-    A mode with eigenvalue zero moves no prediction: its features vanish on all training inputs, and the product of the
-    test kernel with its eigenvector is zero.
+    A mode with eigenvalue zero moves no prediction. If K = Z Z' and v is its eigenvector, then Z' v = 0, so the product
+    of the test kernel Z_test Z' with v is zero too.
     """
     zero = values == 0
     return np.where(zero, 0.0, grown / np.where(zero, 1.0, values))

@@ -1,4 +1,4 @@
-"""Kernel modes that a residual excites: diagonalization finds all modes, and Lanczos finds only those that matter.
+"""Kernel modes that a residual excites: diagonalization finds all modes, and Lanczos finds only the modes that matter.
 
 A Krylov basis yields a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
 The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
@@ -35,7 +35,7 @@ from lazynet.typing import SquareKernel
 
 EXACT = 1000  # maximum number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
-NEGATIVE = 1e-6  # maximum magnitude, relative to the largest eigenvalue, of a negative eigenvalue due to rounding
+NEGATIVE = 1e-6  # negative eigenvalues of at most this magnitude relative to the largest are attributed to rounding
 MOMENTS = 16  # maximum number of times at which the sensitivity of oscillating modes is computed
 FORGOTTEN = 50.0  # product of time and eigenvalue beyond which a mode has fully decayed in float64
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
@@ -135,7 +135,7 @@ def _krylov_modes(
         truncation = _truncation_error(process, law, residual.shape[1]) / size
         if progress is not None:
             progress(process.depth, truncation)
-        # The other half of the tolerance is reserved for rounding error.
+        # Half of the tolerance is reserved for rounding error.
         if truncation <= tolerance / 2:
             break
         next_check = _next_check(previous, (process.depth, truncation), tolerance / 2)
@@ -156,7 +156,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check: 80% of the way to where the error is expected to reach the goal."""
+    """Return the depth of the next check, 80% of the way to the depth at which the error should reach the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -239,7 +239,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
 
 
 def _last_time(values: np.ndarray, law: Law) -> float:
-    """Return the last time, or an earlier time by which gradient flow has learned all modes that it ever learns."""
+    """Return the last time or, if earlier, the time by which gradient flow has learned all modes that it can learn."""
     end, positive = float(law.time.max()), values[values > 0]
     return min(end, FORGOTTEN / positive.min()) if law.learning_rate is None and positive.size else end
 
@@ -253,15 +253,16 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
     """Return the error, relative to norm(r_0), due to rounding, which changes K to K + E.
 
-    An error E changes what is left of the residual by at most the integral of norm(E r). If the entries are rounded
+    The change in the residual r at time t is at most the integral of norm(E r) up to t. If the entries of K are rounded
     independently, norm(E r) is about rounding * norm(r) times the largest column norm, which is at most
-    sqrt(lambda_max K_ii). The eigenvalues and eigenvectors are those of a matrix that differs from K by at most
-    `backward_error(n)` lambda_max, which adds that number times norm(r).
+    sqrt(lambda_max max_i K_ii). The computed eigenvalues and eigenvectors are exact for a matrix that differs from K by
+    at most `backward_error(n)` lambda_max, which adds `backward_error(n)` lambda_max norm(r) to the integrand.
     """
     size, positive = np.linalg.norm(modes.weights), modes.values[modes.values > 0]
     if not size > 0 or not positive.size:
         return 0.0
-    # Residuals along modes with eigenvalue zero affect only the other modes, in which they decay at those modes' rates.
+    # The residual along a mode with eigenvalue zero does not decay, but the errors that it causes in other modes decay
+    # at those modes' rates, so it is assigned the lowest of these rates.
     values = np.maximum(modes.values, positive.min())
     end = _last_time(values, law)
     if not end > 0:
@@ -279,16 +280,17 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
 
 
 def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np.ndarray, " m"]:
-    """Return how much a change in the kernel changes what is left of each mode, per unit of the change.
+    """Return an estimate of how much the residual along each mode changes per unit change in the kernel.
 
-    To first order, what is left of mode j leaks into mode i by E_ij (p_i - p_j) / (lambda_i - lambda_j), where p is
-    what is left of a mode at some time (Higham 2008, "Functions of matrices", theorem 3.11). With momentum, modes
-    oscillate, and this is far less than the integral of the magnitudes, which bounds it if eigenvalues are close.
+    Let p_i be the unlearned fraction of mode i at a given time. To first order, a change E in the kernel makes mode i
+    change by E_ij (p_i - p_j) / (lambda_i - lambda_j) times the initial residual along mode j (Higham 2008, "Functions
+    of matrices", theorem 3.11). With momentum, modes oscillate, and this quotient is usually far smaller than the
+    integral of |p_i| over time, which serves as an upper bound if eigenvalues are close.
 
     Args:
         values: Eigenvalues, shape (m,).
         law: The dynamics.
-        integral: Integral of the magnitude of what is left of each mode, shape (m,).
+        integral: Integral over time of |p_i| for each mode, shape (m,).
     """
     chosen = np.unique(np.linspace(0, len(law.time) - 1, MOMENTS).round().astype(int))
     gaps = np.abs(values[:, None] - values)
@@ -296,12 +298,12 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
     largest = np.zeros(len(values))
     for i in chosen:
         once = law._replace(time=law.time[i : i + 1], step=None if law.step is None else law.step[i : i + 1])
-        # A relative step that changes the phase of a mode by only a small angle.
+        # Increase in each eigenvalue that changes the phase of the mode by only a small angle.
         step = values * 1e-5 / max(float(law.time[i]) * values.max(), 1.0)
         grown, after = once.growth(values)[0], once.growth(values + step)[0]
         with np.errstate(divide="ignore", invalid="ignore"):
             between = np.abs(grown[:, None] - grown) / gaps
-            # Eigenvalues that are zero up to rounding are zero, and stay zero.
+            # Eigenvalues that were set to zero are not increased.
             within = np.where(values > 0, np.abs(after - grown) / step, 0.0)
         between = np.where(gaps > 0, between, np.where(values > 0, np.inf, 0.0))
         largest = np.fmax(largest, np.fmax(between.max(axis=0), within))
@@ -311,8 +313,9 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
 def backward_error(n: int) -> float:
     """Return the relative backward error of the eigendecomposition of an n x n matrix in float64.
 
-    LAPACK bounds the error only by a modest function of n. For n from 5 to 400 and spectra that are uniform, clustered
-    or decay as a power law, the largest norms of V L V' - K, relative to norm(K), and of V'V - 1 were between 10 and 28
-    times the machine epsilon, and grew roughly as n^(1/4); the bound is 1.5 times as large.
+    LAPACK guarantees only that the error is at most a modestly growing function of n. For n from 5 to 400 and spectra
+    that are uniform, clustered or decay as a power law, the largest norms of V L V' - K, relative to norm(K), and of
+    V'V - I were between 10 and 28 times the unit roundoff and grew roughly as n^(1/4). The value returned is at least
+    1.5 times as large.
     """
     return 12 * n**0.25 * EPS

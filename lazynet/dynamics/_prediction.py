@@ -1,10 +1,10 @@
 """Training dynamics predicted with a fixed kernel: in closed form for the squared loss, step by step for other losses.
 
 With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i is multiplied by d_i, which is
-(1 - eta lambda_i)^k for descent and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et al. 2019, section
-2.2, here for half the squared error summed over examples). Small kernels are diagonalized. For large kernels, the
-Lanczos process computes the few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and mini-batches
-couple the modes (`lazynet.dynamics._coefficients`).
+(1 - eta lambda_i)^k for descent without momentum and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et
+al. 2019, section 2.2, here for half the squared error summed over examples). Small kernels are diagonalized. For large
+kernels, the Lanczos process computes the few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and
+mini-batches couple the modes (`lazynet.dynamics._coefficients`).
 """
 
 import warnings
@@ -53,9 +53,9 @@ def kernel_descent(
 ) -> Trajectory:
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
-    For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4), and all
-    steps are computed at once in closed form, in which eigenvalues that are zero up to rounding are set to zero. For
-    other losses and mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
+    For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4). All steps
+    are computed at once in closed form, with eigenvalues that are zero up to rounding set to zero. For other losses and
+    mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
     Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
     parameters.
 
@@ -74,7 +74,8 @@ def kernel_descent(
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
-            for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss on the full batch.
+            for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss
+            on the full batch.
         tolerance: Target error, relative to norm(y - f0). Defaults to 1e-5, or to 1e-4 for a kernel stored in float32.
             A warning is issued if the tolerance cannot be met; `Trajectory.error` reports the error. Allowed only for
             the squared loss on the full batch.
@@ -82,7 +83,7 @@ def kernel_descent(
             truncation error.
 
     Returns:
-        A `Trajectory` of NumPy float64 arrays, in which the time is eta times the step, regardless of the momentum.
+        A `Trajectory` of NumPy float64 arrays. Its `time` is eta times the step, regardless of the momentum.
 
     Raises:
         ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
@@ -134,11 +135,12 @@ def kernel_flow(
 ) -> Trajectory:
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
-    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2), in which
-    eigenvalues that are zero up to rounding are set to zero. At infinite time, the predictions on the test set are then
-    those of the pseudo-inverse of K. For other losses, the equation is integrated with diffrax until two solutions
-    agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where JAX's gradient is used.
-    Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3 may be unattainable.
+    For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2), with eigenvalues
+    that are zero up to rounding set to zero. The predictions on the test set at infinite time then involve the
+    pseudo-inverse of K instead of its inverse. For other losses, the equation is integrated with diffrax until two
+    solutions agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where the gradient that
+    JAX returns is used. Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3
+    may be unattainable.
 
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
@@ -150,7 +152,7 @@ def kernel_flow(
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.
         f0_test: Initial prediction on the test set, a number or an array of shape (n_test,) or (n_test, k).
         method: "exact" to diagonalize the kernel, or "krylov" to use only products with the kernel. Defaults to "exact"
-            for up to 1000 examples and to "krylov" for more. Allowed only for the squared loss.
+            for a `Spectrum` and for up to 1000 examples, and to "krylov" otherwise. Allowed only for the squared loss.
         tolerance: Target error, relative to norm(y - f0) for the squared loss and to the largest norm(u - f0) for other
             losses. Defaults to 1e-5, or to 1e-4 for a kernel stored in float32. A warning is issued if the
             tolerance cannot be met; `Trajectory.error` reports the error.
@@ -158,7 +160,7 @@ def kernel_flow(
             truncation error.
 
     Returns:
-        A `Trajectory` of NumPy float64 arrays, whose `step` is None.
+        A `Trajectory` of NumPy float64 arrays. Its `step` is None.
 
     Raises:
         ValueError: If shapes do not match, if the kernel is not a finite, symmetric, positive semidefinite matrix, if
@@ -218,7 +220,7 @@ def checked_times(times: Sequence[float] | np.ndarray, limit: bool = False) -> F
 def _checked_steps(steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the steps at which to make predictions, as an int64 array."""
     if isinstance(steps, int | np.integer) and not isinstance(steps, bool):
-        check_memory(f"Predictions at {steps} steps", 8 * int(steps))
+        check_memory(f"Predicting {steps} steps", 8 * int(steps))
         array = np.arange(steps + 1)
     else:
         array = real_array("steps", steps)

@@ -1,4 +1,4 @@
-"""Ridgeless kernel regression, to which training with a kernel converges."""
+"""Ridgeless kernel regression, whose predictions are the limit of training with a fixed kernel."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,8 +11,9 @@ from lazynet.typing import AnyArray, SquareKernel, Targets
 def kernel_regression(k: SquareKernel | Spectrum, y: Targets, k_test: Float[AnyArray, "n_test n"]) -> np.ndarray:
     """Return the kernel regression predictions K_test K^+ y.
 
-    Both `kernel_flow` and stable `kernel_descent` converge to these predictions if f0 = 0 (Jacot et al. 2018, section
-    5). Modes whose eigenvalue is zero up to rounding are never learned, so the pseudo-inverse K^+ omits them.
+    If f0 = 0, both `kernel_flow` and `kernel_descent` with a stable learning rate converge to these predictions (Jacot
+    et al. 2018, section 5). Modes whose eigenvalue is zero up to rounding are never learned, so the pseudo-inverse K^+
+    omits them.
 
     Args:
         k: Kernel on the training set, shape (n, n), or its `Spectrum`.

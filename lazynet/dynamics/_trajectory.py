@@ -48,7 +48,7 @@ class Problem(NamedTuple):
 
 
 def real_kernel(k: SquareKernel | Spectrum | KernelOperator) -> SquareKernel | Spectrum | KernelOperator:
-    """Return a kernel, after checking that it is an operator or a square matrix of real numbers."""
+    """Return a kernel after checking that it is a square matrix of real numbers, a `Spectrum` or an operator."""
     return k if isinstance(k, Spectrum | KernelOperator) else check_square("k", real_array("k", k))
 
 
@@ -122,7 +122,7 @@ def trajectory_from_modes(
 def trajectory_from_coefficients(
     k: DenseKernel, problem: Problem, law: Law, coefficients: np.ndarray, truncation: float
 ) -> Trajectory:
-    """Compute the trajectory from coefficients of shape (s, n, ...), using one product per kernel."""
+    """Compute the trajectory from coefficients of shape (s, n, ...), with one product for each kernel."""
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
         columns = np.moveaxis(coefficients, 0, -1)

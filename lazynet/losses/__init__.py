@@ -26,7 +26,7 @@ __all__ = ["LOSSES", "Domain", "Loss", "Reduction", "get_loss", "hinge", "logist
 Reduction = Literal["sum", "mean"]
 # The targets that a loss accepts: any numbers, one sign per example, or one distribution over classes per example.
 Domain = Literal["numbers", "signs", "classes"]
-# Largest rounding error in a probability.
+# Largest rounding error allowed in a probability.
 ROUNDING = 1e-5
 
 
@@ -40,10 +40,11 @@ class Loss:
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
         domain: Targets the loss accepts: "numbers" for any numbers, "signs" for one target per example that is +1 or
-            -1, or "classes" for rows of at least two probabilities, or of one-hot entries minus 1/k.
+            -1, or "classes" for rows of at least two probabilities or one-hot rows minus 1/k.
 
     Raises:
-        ValueError: If `reduction` or `domain` is not one of the listed values.
+        ValueError: If `reduction` or `domain` is not one of the listed values, `name` is not a string, or `per_example`
+            is not a function.
 
     >>> import jax.numpy as jnp
     >>> absolute = Loss("absolute", lambda f, y: jnp.abs(f - y), "mean")
@@ -81,7 +82,7 @@ class Loss:
             name: Name of the targets in error messages.
 
         Raises:
-            ValueError: If the shape or a value of the targets is one that the loss does not accept.
+            ValueError: If the loss does not accept the shape of the targets or one of their values.
 
         >>> logistic().check_targets(jnp.array([1.0, 0.0]))
         Traceback (most recent call last):
@@ -201,7 +202,7 @@ def get_loss(loss: str | Loss) -> Loss:
         A `Loss`.
 
     Raises:
-        ValueError: If the name of the loss is unknown.
+        ValueError: If `loss` is neither a known name nor a `Loss`.
 
     >>> get_loss("hinge").reduction
     'mean'
@@ -213,7 +214,7 @@ def get_loss(loss: str | Loss) -> Loss:
 
 
 def _outside(domain: Domain, y: np.ndarray) -> np.ndarray:
-    """Return which rows of the targets are outside of a domain, shape (n,)."""
+    """Return a boolean mask, shape (n,), of the rows of the targets that are outside the domain."""
     if domain == "signs":
         return np.abs(y) != 1
     if domain == "numbers":

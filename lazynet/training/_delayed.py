@@ -14,8 +14,9 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# Maximum number of examples per input feature in a block, and minimum number of steps for which a block saves time. The
-# maximum keeps the correction cheap compared with the full products.
+# Maximum number of examples in a block per input feature, and minimum number of steps per block for which blocks save
+# time. The maximum keeps the correction for the steps within a block cheap compared with the products of the weights
+# and the inputs.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 

@@ -1,4 +1,4 @@
-"""Random keys: one key for each width and seed, from which a separate key is derived for each use."""
+"""Random keys: one key for each width and seed, from which a separate key is derived for each purpose."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ from jax import Array
 
 from lazynet.arguments import check_count
 
-# Keys are derived from 32-bit integers.
+# Largest width or seed from which a key can be derived; JAX folds 32-bit integers into keys.
 MOST_IN_KEY = 2**32 - 1
 START, BATCHES, LABEL_NOISE, SUBSAMPLE = range(4)
 
 
 def member_key(width: int, seed: int) -> Array:
-    """Return the random key for a member, fold_in(fold_in(key(0), width), seed).
+    """Return the random key for a member of a sweep, fold_in(fold_in(key(0), width), seed).
 
     Args:
         width: Number of units m.

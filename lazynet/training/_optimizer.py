@@ -1,4 +1,4 @@
-"""Optimizers. Each has a name and settings, from which an optax transformation is built."""
+"""Optimizers, each with a name and settings from which an optax transformation is built."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ STEPPERS = ("auto", "autodiff", "hidden", "preactivation", "delayed")
 class Optimizer:
     """An optimizer and its settings.
 
-    The learning rate is not part of the optimizer.
+    The learning rate is a separate argument of `lazynet.train` and `lazynet.sweep`.
 
     Args:
         name: "sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", or "flow" for full-batch gradient flow. Gradient
@@ -42,11 +42,11 @@ class Optimizer:
             targets (Geiger et al. 2019). The learning rate is the size of the first step, and results include the
             `time` along the flow.
         momentum: Factor mu in v <- mu v + grad L, theta <- theta - eta v, with 0 <= mu < 1. Allowed only for "sgd".
-        nesterov: Whether to use Nesterov momentum.
+        nesterov: Whether to use Nesterov momentum. Requires a positive `momentum`.
         weight_decay: Factor w in the term w theta that is added to the gradient before the momentum is applied. For
             "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
             "lion" and to 0 for other optimizers.
-        schedule: Function of the step that returns a factor for the learning rate; JAX must be able to trace it.
+        schedule: Function that maps the step to a factor for the learning rate; JAX must be able to trace it.
         stepper: Algorithm that computes a step: "auto" for the fastest algorithm, or "autodiff", "hidden",
             "preactivation" or "delayed". All algorithms agree up to rounding error.
 
@@ -78,7 +78,7 @@ class Optimizer:
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(f"schedule must be a function of the step, got {self.schedule!r}.")
         if self.momentum and self.name != "sgd":
-            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' uses momentum.")
+            raise ValueError(f"momentum must be 0 for {self.name!r}, got {self.momentum}. Only 'sgd' accepts momentum.")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov must be False if momentum is 0, got True.")
         if self.name == FLOW:
@@ -122,7 +122,7 @@ def has_default_rate(optimizer: UpdateRule) -> bool:
         optimizer: `Optimizer` or another function of the learning rate.
 
     Returns:
-        True if weights are known to move in proportion to the gradient.
+        True for an `Optimizer` named "sgd" or "flow", because its steps scale with the gradient.
     """
     return isinstance(optimizer, Optimizer) and optimizer.name in ("sgd", FLOW)
 
@@ -134,7 +134,8 @@ def check_rule(optimizer: UpdateRule) -> None:
         optimizer: Function of the learning rate.
 
     Raises:
-        ValueError: If it returns something else, or an optimizer that needs more arguments, such as a line search.
+        ValueError: If the function does not return an optax optimizer, or if the optimizer needs more arguments, such
+            as the value of the loss for a line search.
     """
     with calls_of("optimizer"):
         rule = optimizer(0.1)
@@ -142,7 +143,7 @@ def check_rule(optimizer: UpdateRule) -> None:
         raise ValueError(f"optimizer must return an optax optimizer, got {described(rule)}.")
     weights = {"w": jax.ShapeDtypeStruct((2,), "float32")}
     try:
-        # optax relies on promotions that the user may have disabled.
+        # optax relies on dtype and rank promotion, which the user may have disabled.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             jax.eval_shape(lambda w: rule.update(w, rule.init(w), w), weights)
     except TypeError as error:
@@ -152,7 +153,7 @@ def check_rule(optimizer: UpdateRule) -> None:
         ) from error
 
 
-# What a user may pass: the name of an optimizer, an `Optimizer`, or another update rule.
+# What a user may pass as an optimizer: its name, an `Optimizer`, or another update rule.
 AnyOptimizer = str | Optimizer | UpdateRule
 
 
@@ -167,7 +168,7 @@ def get_optimizer(optimizer: object) -> UpdateRule:
         An `Optimizer` or a function of the learning rate.
 
     Raises:
-        ValueError: If `optimizer` is none of these.
+        ValueError: If `optimizer` is an unknown name, or is neither a string nor callable.
     """
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, OPTIMIZERS)

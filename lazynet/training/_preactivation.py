@@ -16,9 +16,9 @@ from lazynet.typing import Variables
 class PreactivationStepper(HiddenStepper):
     """Plain full-batch gradient descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
-    This stepper is equivalent to `HiddenStepper`, but needs 2 n^2 m operations per step instead of 4 n rank m, which is
-    cheaper if n < 2 rank. The state includes the sum of G over steps, from which the weights are recovered as
-    W = W_0 - eta c (sum G) X.
+    This stepper is equivalent to `HiddenStepper`, which defines the symbols, but needs 2 n^2 m operations per step
+    instead of 4 n rank m, which is cheaper if n < 2 rank. The state includes the sum of G over steps, from which the
+    weights are recovered as W = W_0 - eta c (sum G) X.
     """
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -26,7 +26,7 @@ class PreactivationStepper(HiddenStepper):
         return {"x": x, "gram": x @ x.T}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the pre-activations, accumulated G and slopes, each split into blocks, followed by the outputs."""
+        """Return the pre-activations, the sum of G and the slopes, each split into blocks, followed by the outputs."""
 
         def begin(hidden: Array, readout: Array, x: Array) -> tuple[Any, ...]:
             z = [block @ x.T for block in self._blocks(hidden)]

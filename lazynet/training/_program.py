@@ -117,7 +117,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return a number that is the same on all processes that share the members."""
+        """Return the first process's number on every process that shares the members."""
         ...
 
 
@@ -145,8 +145,8 @@ class Outcome(NamedTuple):
         variables: Final variables, each array with a leading axis of length p.
         records: Float64 arrays of shape (p, s, ...) that contain the measurements at the snapshots, and
             "loss_root_sum", the sum of sqrt(loss) over the steps before each snapshot.
-        diverged_at: First step at which each member's loss counted as diverged, or NEVER; has shape (p,).
-        stopped_at: Number of steps that each member took before it stopped, or NEVER; has shape (p,).
+        diverged_at: First step at which each member's loss counted as diverged, or NEVER, shape (p,).
+        stopped_at: Number of steps that each member took before it stopped, or NEVER, shape (p,).
     """
 
     variables: Variables
@@ -193,7 +193,8 @@ def simulate(
         members: Variables, keys and contexts of the members, stacked along the first axis.
         shared: Arrays returned by `stepper.share`, together with the targets "y" and the scalar "learning_rate".
         snapshots: Steps at which to measure the members, in ascending order, starting with 0.
-        on_steps: Callback that receives the number of steps after each call of the compiled program.
+        on_steps: Callback that receives the number of steps taken by each call to the compiled program. If training
+            resumes from a checkpoint, the callback first receives the number of steps taken before the checkpoint.
         checkpoint: Storage for the unfinished pack. Resuming training from it gives bit-for-bit identical results.
         stop: Criteria for stopping early.
         layout: Placement of the members on devices.
@@ -327,8 +328,7 @@ def _advance(
         stepped = Carry(state, limit, diverged_at, carry.stopped_at, best, best_at, root_sum)
         if stop is None:
             return stepped
-        # The loss and the gradient are those of the state before the step, so a member that stops does not take this
-        # step.
+        # The loss and the gradient are computed before the step, so a member that stops does not take this step.
         met = _met(stop, loss, gradient, t - best_at) & (diverged_at == NEVER)
         stepped = jax.tree.map(partial(jnp.where, met), carry._replace(stopped_at=t), stepped)
         return jax.tree.map(partial(jnp.where, _is_running(carry)), stepped, carry)
@@ -345,8 +345,7 @@ def _advance(
     if stop is None:
         carry = jax.vmap(advance)(carry, members)
     else:
-        # The step number is not batched over members, so that a stepper's cond on the step number remains a branch
-        # under vmap.
+        # The step number is not batched over members, so that a `jax.lax.cond` on it remains a branch under `jax.vmap`.
         _, carry = jax.lax.while_loop(
             lambda at: (at[0] < last) & jnp.any(_is_running(at[1])),
             lambda at: (at[0] + 1, jax.vmap(partial(step, at[0]))(at[1], members)),

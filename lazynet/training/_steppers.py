@@ -110,7 +110,7 @@ class Stepper(Protocol):
         ...
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Compute the quantities that only the stepper can compute.
+        """Compute the quantities that can be read only from the stepper's state, such as the time along a flow.
 
         Args:
             state: State to read.
@@ -261,7 +261,7 @@ class HiddenStepper:
         return hidden, slopes, self._sum(terms)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one gradient descent step."""
+        """Take one gradient-descent step."""
 
         def descend(
             hidden: list[Array], slopes: list[Array], readout: Array, residual: Array, rows: Array, rate: Array
@@ -335,7 +335,7 @@ class HiddenStepper:
         return [block.astype(bool) if self._layer.binary_slope else block for block in slopes], terms
 
     def _back(self, slopes: list[Array], readout: Array, residual: Array) -> list[Array]:
-        """Return the part of the matrix G for each block."""
+        """Return the rows of the matrix G for the units in each block."""
         blocks = zip(slopes, self._blocks(readout), strict=True)
         return [block.astype(residual.dtype) * (a @ residual) for block, a in blocks]
 

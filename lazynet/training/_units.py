@@ -1,4 +1,4 @@
-"""Blocks of hidden units on one or more devices, and sums over blocks, rounded identically on any set of devices."""
+"""Blocks of hidden units on one or more devices, and sums over blocks in the same order on any number of devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Units:
         return mapped(*units, *replicated)
 
     def total(self, terms: Array) -> Array:
-        """Sum terms over blocks, in the same order regardless of the devices.
+        """Sum terms over blocks, in the same order regardless of the number of devices.
 
         Args:
             terms: Terms to sum, shape (blocks, ...).
