@@ -1,4 +1,4 @@
-"""Experiments: the specification of a study, its grid of points, and the arrays of each cell."""
+"""Experiments: specify a study, train its networks, compare them with theory, and assemble the result."""
 
 from lazynet.experiment._arguments import check_inputs, check_seeds, check_widths
 from lazynet.experiment._cell import DIVERGENCE, Cell, compute_cell, network_variables, train_pack, units_of

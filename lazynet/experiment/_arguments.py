@@ -1,4 +1,4 @@
-"""Validation of arguments common to all studies."""
+"""Validation of the arguments that all studies share."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,8 +21,8 @@ def check_inputs(network: object, data: Any) -> None:
         data: Training and test sets.
 
     Raises:
-        ValueError: If `data` is not a `lazynet.Dataset`, or if `network` is not a network, fails on the inputs, or has
-            outputs for a row that depend on other rows.
+        ValueError: If `data` is not a `lazynet.Dataset`, if `network` is not a network, or if the network's outputs for
+            a row are not finite or depend on other rows. Errors raised by the network itself are passed on with a note.
     """
     check_instance("data", data, Dataset)
     check_network(network, data.x_train)
@@ -40,8 +40,8 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
         The widths as Python integers in ascending order.
 
     Raises:
-        ValueError: If there are no widths, if a width is repeated, or if the network or the learning rate does not
-            support a width.
+        ValueError: If there are no widths, if a width is not a positive integer or is repeated, or if the network or
+            the learning rate does not support a width.
     """
     widths = check_sequence("widths", widths, "positive integers")
     for width in widths:
@@ -69,7 +69,7 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
         The seeds as Python integers, in the given order.
 
     Raises:
-        ValueError: If there are no seeds, or if a seed is negative, too large or repeated.
+        ValueError: If there are no seeds, or if a seed is not an integer, is negative or too large, or is repeated.
     """
     if isinstance(seeds, int | np.integer):
         check_count("seeds", seeds, most=MOST)

@@ -1,4 +1,4 @@
-"""Compute a cell: train a pack of members, compare them with theoretical predictions, and collect the arrays."""
+"""Compute one cell of a study: train a pack of members, compare them with theory, and collect the arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,9 +35,10 @@ from lazynet.theory import neuron_movement_bound
 from lazynet.training import NEVER
 from lazynet.training._keys import member_key
 
-# Largest relative growth in a residual that is attributed to rounding error.
+# Largest relative growth of a residual norm that is attributed to rounding error.
 GROWTH = 1e-6
-# Members and predictions overflow if the learning rate is too large; the result reports this in `status`.
+# Silences NumPy warnings about overflow and invalid values, which occur if the learning rate is too large. The variable
+# `status` in the result shows which members diverged.
 DIVERGENCE = np.errstate(over="ignore", invalid="ignore")
 GROUPS = ("variables", "limit_variables")
 
@@ -50,7 +51,7 @@ class StepReports(Protocol):
         """Return a callback that reports newly completed steps.
 
         Args:
-            units: Units of work per step.
+            units: Relative cost of one step of one member.
             flops: Floating-point operations per step, or None if the number is unknown.
         """
         ...
@@ -124,7 +125,7 @@ def train_pack(
         pack: Point, width and seeds of the members.
         rate: Learning rate eta.
         references: Kernels and inputs that cells share.
-        steps: Function that creates the callback that reports completed steps.
+        steps: Function that creates the callback for reporting completed steps.
         checkpoint: Storage for the state of an unfinished pack, or None.
 
     Returns:
@@ -153,7 +154,7 @@ def compute_cell(
         pack: Point, width and seeds of the members.
         rate: Learning rate eta.
         references: Kernels and inputs that cells share.
-        steps: Function that creates the callback that reports completed steps.
+        steps: Function that creates the callback for reporting completed steps.
         checkpoint: Storage for the state of an unfinished cell, or None.
 
     Returns:
@@ -184,7 +185,8 @@ def _with_predictions(
     numbers: dict[str, float] = {}
     if measure.predictions:
         linear, kernel_errors = linearized_members(network, data, trained, keys, limit, training, rate, checkpoint)
-        # In some families, kernels vary so much that a learning rate suited to the limit is too large for some members.
+        # In some network families, the empirical kernels vary so much between members that a learning rate chosen for
+        # the infinite-width kernel is too large for some of them.
         if not traits(network).near_limit:
             linear = _without_growing(linear, data, training, network.width)
         variables |= _gaps("linearization_gap", trained.records, linear, data)
@@ -214,11 +216,11 @@ def _with_predictions(
 
 
 def join_cells(cells: Sequence[Cell]) -> Cell:
-    """Combine several cells of the same width into one cell."""
+    """Combine several cells at the same point and width into one cell."""
 
     def joined(group: str) -> dict[str, np.ndarray]:
         parts = [getattr(cell, group) for cell in cells]
-        # Members whose initial outputs are zero all share the same predictions at infinite width.
+        # Members whose initial outputs are zero share one set of predictions at infinite width.
         return {
             name: first if group == "limit_variables" and first.ndim < 2 else np.concatenate([p[name] for p in parts])
             for name, first in parts[0].items()
@@ -236,15 +238,15 @@ def network_variables(
     """Compute the losses, errors and other quantities for trained members.
 
     Args:
-        network: Network whose width is that of the members.
+        network: Network with the same width as the members.
         data: Training and test sets used to train and evaluate the members.
         trained: Trained members.
         training: Settings used to train and measure the members.
 
     Returns:
-        The quantities, keyed by name, and the step at which each member diverged, or NEVER, as an array of shape
-        (members,). Each quantity has shape (members, snapshots, ...) and is NaN starting at the step at which the
-        member diverged.
+        The quantities, keyed by name, and an array of shape (members,) that contains the step at which each member
+        diverged, or NEVER if the member did not diverge. Each quantity has shape (members, snapshots, ...) and is NaN
+        starting at the step at which the member diverged.
     """
     steps, data = training.snapshot_steps, training.measured_data(data)
     variables = scores(trained.records, data, training.loss, traits(network).starts_at_zero)
@@ -266,9 +268,9 @@ def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.nda
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """If a member stopped early, repeat its gaps from the last snapshot before it stopped.
+    """For members that stopped early, copy the value at the last snapshot before the stop to all later snapshots.
 
-    Gaps have shape (members, step).
+    Values have shape (members, step).
     """
     last = np.searchsorted(steps, stopped_at, side="right") - 1
     return np.take_along_axis(values, np.minimum(np.arange(len(steps)), last[:, None]), axis=1)
@@ -321,10 +323,10 @@ def _gaps(name: str, a: dict[str, np.ndarray], b: dict[str, np.ndarray], data: D
 def _without_growing(
     linear: dict[str, np.ndarray], data: Dataset, training: Training, width: int
 ) -> dict[str, np.ndarray]:
-    """Return the predictions of linearized members, set to NaN for members whose residuals grow.
+    """Return the predictions of linearized members, with NaN for members whose residuals grow.
 
-    Plain gradient descent on a quadratic loss shrinks every mode if eta < 2 / lambda_max(K_0). If eta is larger, at
-    least one mode grows.
+    Plain gradient descent on a quadratic loss shrinks every mode of the residual if eta < 2 / lambda_max(K_0). If eta
+    is larger, at least one mode grows.
     """
     if not training.plain:
         return linear
@@ -346,9 +348,10 @@ def _without_growing(
 def _limit_predictions(
     network: Network, data: Dataset, trained: Trained, limit: Limit, training: Training, learning_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the predictions at infinite width for each member, and the scores of these predictions.
+    """Return the infinite-width predictions for each member, with their scores and linearized displacements.
 
-    The scores have shape (step,) if the outputs of all members are initially zero, and (members, step) otherwise.
+    The scores and displacements have shape (step,) if the outputs of all members are initially zero, and
+    (members, step) otherwise.
     """
     from_zero = traits(network).starts_at_zero
     members = 1 if from_zero else len(trained.diverged_at)
@@ -375,20 +378,21 @@ def _bounds(
     residual_norm: np.ndarray,
     norm: float,
 ) -> dict[str, np.ndarray]:
-    """Return two bounds on max_neuron_displacement, or none if the family provides no bound on neuron gradients.
+    """Return two bounds on max_neuron_displacement, or an empty dictionary if neuron gradients have no known bound.
 
-    The gradient with respect to w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i. Its norm is at most
-    c L sqrt(k) ||X||_2 ||r||, where c = alpha / sqrt(m) and |sigma'| <= L. Summing this over the steps, with the actual
-    residuals of the network, gives the path bound. Using ||X||_2 <= sqrt(n) and the predicted geometric decay of the
-    residuals gives alpha L sqrt(k) times the bound in Lemma C.1 of Arora et al. 2019,
-    4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min).
+    The gradient with respect to w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i, where r_ic are the
+    residuals. Its norm is at most c L sqrt(k) ||X||_2 ||r||, where c = alpha / sqrt(m) and |sigma'| <= L. The learning
+    rate times the sum of this bound over the steps, with the actual residuals of the network, is the path bound. Using
+    ||X||_2 <= ||X||_F and the predicted geometric decay of the residuals gives alpha L sqrt(k) times the bound in Lemma
+    C.1 of Arora et al. 2019, 4 ||X||_F ||y - u(0)|| / (sqrt(m) lambda_min), where ||X||_F = sqrt(n) for inputs of unit
+    norm.
     """
     factor = traits(network).neuron_gradient
     if factor is None:
         return {}
     # The factor already includes 1 / sqrt(m), so the lemma is evaluated at width 1.
     lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
-    # The loss is half the squared residual.
+    # The loss is half the squared norm of the residual.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
     path = learning_rate * norm * residual_sum
     return {"lemma_bound": factor * lemma, "path_bound": factor * path}

@@ -1,4 +1,4 @@
-"""Estimates of the memory and operations required by a study, available before the study starts."""
+"""Estimates of the memory and operations that a study needs, made before the study starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,8 +31,8 @@ from lazynet.precision import arithmetic
 from lazynet.programs import once
 from lazynet.training import AutodiffStepper, Member, Stepper
 
-# Typical total number of products with the kernel needed to compute the predictions and the complexity for an image
-# data set.
+# Typical number of products with the kernel needed to compute both the predictions and the complexity for an image data
+# set.
 PRODUCTS = 60
 
 
@@ -50,7 +50,7 @@ def check_memory_of(spec: Spec) -> None:
 
 
 def check_memory_of_kernels(network: Network, data: Dataset, training: Training) -> None:
-    """Check that the kernels from which training computes the drift of a single network fit in memory.
+    """Check that the kernels needed to measure the kernel drift of a single network fit in memory.
 
     Args:
         network: Network, with its width set.
@@ -67,16 +67,19 @@ def check_memory_of_kernels(network: Network, data: Dataset, training: Training)
 
 
 def _part_kernel_bytes(network: Network, layers: int, rows: int) -> int:
-    """Return the size in bytes of the initial and current kernels of each trained array."""
+    """Return the size in bytes of the initial and current kernels of all trained arrays.
+
+    The size is 0 for a network with one hidden layer, for which only the total kernel is computed.
+    """
     return 0 if traits(network).hidden_layer is not None else 2 * layers * 8 * rows**2
 
 
 def sweep_jobs(spec: Spec) -> list[Job]:
-    """Estimate the memory and operations required by a sweep.
+    """Estimate the memory and operations that a sweep needs.
 
     Each job covers all points. The byte count of a job is its peak memory at the most demanding point. It includes the
-    variables of a pack before and after training, the state of a step, and the kernels. The operations of a job include
-    only matrix products and eigendecompositions.
+    variables of a pack before and after training, the state kept between training steps, and the kernels. The operation
+    count includes only matrix products and eigendecompositions.
 
     Args:
         spec: Specification of the sweep.
@@ -88,8 +91,11 @@ def sweep_jobs(spec: Spec) -> list[Job]:
 
 
 def _jobs(spec: Spec, count: bool) -> list[Job]:
-    """Return the jobs of a sweep; counting their operations lowers the network several times and is optional."""
-    # The jobs do not depend on the learning rate or the labels.
+    """Return the jobs of a sweep.
+
+    Counting their operations is optional because it traces each network several times.
+    """
+    # The jobs do not depend on the learning rate or the labels, so points that differ only in these share their jobs.
     keys = [(point.network, point.data.n_train, point.training) for point in spec.points]
     jobs = {key: _jobs_at(point, spec, count) for key, point in dict(zip(keys, spec.points, strict=True)).items()}
     return [_together(list(parts)) for parts in zip(*(jobs[key] for key in keys), strict=True)]
@@ -139,7 +145,7 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
         return Job(f"Training {members} networks of width {width}", memory, flops)
 
     def operations(at_this: Network, stepper: Stepper) -> dict[str, float]:
-        # The number of operations does not depend on the optimizer.
+        # The optimizer does not affect the number of operations, so this stepper uses SGD.
         linear = AutodiffStepper(at_this, training.loss, optax.sgd, training.batch_size)
         measured = members * snapshots
         return {
@@ -186,7 +192,7 @@ def _traced_bytes(
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:
-    """Estimate the memory and operations required by `lazynet.infinite_width`.
+    """Estimate the memory and operations that `lazynet.infinite_width` needs.
 
     Args:
         data: Training and test sets.
@@ -203,5 +209,5 @@ def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[
     columns = max(COLUMNS, 2 * data.outputs + MIN_RANDOM_COLUMNS)
     held = {"basis": 8 * n * PRODUCTS * columns, "preconditioner": 2 * 8 * n * min(RANK, n // 8)}
     anew = sum(kernel.flops.values()) if storage == "none" else 0.0
-    products = {"products": PRODUCTS * 2.0 * n**2 * columns, "entries anew": PRODUCTS * anew}
+    products = {"products": PRODUCTS * 2.0 * n**2 * columns, "recomputed entries": PRODUCTS * anew}
     return [kernel, Job(f"About {PRODUCTS} products with {columns} vectors each", held, products)]

@@ -18,9 +18,9 @@ NEURONS = 4096
 def mesh_for(members: int, width: int) -> Mesh | None:
     """Return the device mesh for members that train together, or None to use the default device.
 
-    Members are divided equally among the devices. If there are fewer members than devices, the neurons of wide networks
-    are divided as well. If there are several processes, all devices are always used; if members and neurons cannot be
-    divided equally, `padded` adds members.
+    Members are divided equally among the devices. If the number of members is not a multiple of the number of devices,
+    the neurons of wide networks are divided as well. If there are several processes, all devices are always used. If
+    members and neurons cannot be divided equally among them, `padded` increases the number of members.
     """
     devices = jax.devices()
     member = gcd(members, len(devices))

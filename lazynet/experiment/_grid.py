@@ -43,13 +43,13 @@ class Axis(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point in the grid: one value for each axis. Only the width and the seed still vary.
+    """A point in the grid, at which each axis has a single value and only the width and the seed vary.
 
     Attributes:
         labels: The label of the value at this point, for each axis with several values.
         network: The network family.
         data: The examples and labels at this point.
-        training: How members are trained.
+        training: Settings used to train and measure the members.
         learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
         kernel_key: Key that differs between points with different infinite-width kernels.
         program_key: Key that identifies the compiled programs that train the members.
@@ -129,7 +129,8 @@ def _axis(name: Any, values: Any, network: Network, fields: tuple[str, ...]) -> 
         raise ValueError(f"axes must be chosen from {allowed} for {traits(network).name}, got {name!r}.")
     if len(sources) > 1:
         raise ValueError(
-            f"axes must have unambiguous names, got {name!r}, which is both a network setting and a training setting."
+            f"axes must have unambiguous names, got {name!r}, which is both a field of the network and a setting of "
+            "the sweep. Rename the field of the network."
         )
     if isinstance(values, np.ndarray | jax.Array):
         values = np.asarray(values).tolist()
@@ -163,7 +164,7 @@ def _value(name: str, value: Any, network: Network | None) -> Any:
 
 
 def _label(value: Any) -> Any:
-    """Return the label of a value: numbers and strings are their own labels, and functions are labeled by name."""
+    """Return the label of a value: numbers and strings label themselves, and functions are labeled by name."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Optimizer):
@@ -174,9 +175,9 @@ def _label(value: Any) -> Any:
 
 
 def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> Training:
-    """Return the training configuration at one point."""
+    """Return the training settings at one point."""
     batch_size = values.get("batch_size", training.batch_size)
-    # Training on batches that contain all examples is full-batch training.
+    # A batch that contains all examples is the full batch.
     if isinstance(batch_size, int | np.integer) and batch_size == data.n_train:
         batch_size = None
     optimizer = get_optimizer(values["optimizer"]) if "optimizer" in values else training.optimizer
@@ -211,7 +212,7 @@ def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) ->
 
 
 def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
-    """Return n_train random examples in their original order, and redraw a fraction `noise` of their labels."""
+    """Return n_train random examples in their original order, with a fraction `noise` of their labels redrawn."""
     if n_train is not None and n_train > data.n_train:
         raise ValueError(f"n_train must be at most {data.n_train}, the number of training examples, got {n_train}.")
     if not 0 <= noise <= 1:

@@ -78,11 +78,11 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A member at initialization.
+    """Quantities of a member at initialization.
 
     Attributes:
-        norm: The norm of all parameters.
-        norms: The norm of each array.
+        norm: The norm of all parameters together.
+        norms: The norm of each trained array.
         kernel: The empirical kernel, with shape (parts, n, n).
     """
 
@@ -159,8 +159,8 @@ class Snapshot:
     def _kernel(self, variables: Variables, x: Array) -> Array:
         """Return the empirical kernel, with shape (parts, n, n).
 
-        There is one part for each trained array, or a single part for the sum over the arrays. If the kernel is not
-        measured, there are no parts.
+        There is one part for each trained array, except that the kernel of a network with one hidden layer has a single
+        part, the sum over its trained arrays. If the kernel is not measured, there are no parts.
         """
         network = self.stepper.network
         layer = traits(network).hidden_layer
@@ -176,7 +176,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A measurement function that returns only a network's predictions."""
+    """A measurement function that returns only the predictions of a network."""
 
     network: Model
 
@@ -245,7 +245,7 @@ def train_members(
         arrays = layout.to_host((members.variables, *outcome))
     trained = Trained(*jax.tree.map(lambda leaf: leaf[: len(keys)], arrays))
     if facts.starts_at_zero:
-        # The initial outputs are zero up to rounding error, which carries no information.
+        # In exact arithmetic, the initial outputs are zero, so remove their rounding errors.
         for name in ("train_prediction", "test_prediction"):
             trained.records[name][:, 0] = 0
     return trained
@@ -262,16 +262,19 @@ def train_polynomials(
 ) -> dict[str, np.ndarray]:
     """Train the Taylor polynomial of each member and return the predictions.
 
-    Each polynomial is expanded at the member's initialization and trained on the same batches as the member.
+    Each polynomial is expanded about the member's initial parameters and trained on the same batches as the member.
 
     Args:
-        polynomial: The Taylor polynomial of the network family.
-        data: The data.
-        trained: The trained members.
-        keys: The random key for each member.
-        training: How the members were trained.
+        polynomial: Taylor polynomial of the network.
+        data: Training and test sets.
+        trained: Trained members.
+        keys: Random key for each member.
+        training: Settings used to train the members.
         learning_rate: Learning rate eta.
         checkpoint: Storage for the state of an unfinished cell, or None.
+
+    Returns:
+        The predictions on the training and test sets, keyed by name, each of shape (members, snapshots, ...).
     """
     stepper = AutodiffStepper(polynomial, training.loss, training.optimizer, training.batch_size)
     with arithmetic(training.dtype):
@@ -291,7 +294,7 @@ def first_diverged(trained: Trained, loss: np.ndarray, snapshots: np.ndarray) ->
 
     Divergence is detected both during training and at snapshots.
     """
-    # The scan does not compute the loss after the last step.
+    # The training loop does not check the loss after the last step, so check the losses at the snapshots as well.
     broken = ~(np.isfinite(loss) & (loss <= DIVERGED_RATIO * (loss[:, :1] + 1)))
     at_snapshot = np.where(broken.any(axis=1), snapshots[np.argmax(broken, axis=1)], NEVER)
     return np.minimum(trained.diverged_at, at_snapshot)
@@ -306,7 +309,7 @@ def _members(
     layout: Spread,
     generator: Any,
 ) -> Member:
-    """Initialize members from their random key data, and distribute the members across the devices."""
+    """Initialize members from the data of their random keys, and distribute the members across the devices."""
     span = shared.get("span")
 
     def draw(key: Array) -> Variables:

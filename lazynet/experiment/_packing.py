@@ -1,4 +1,4 @@
-"""The size of a pack: how many members fit in the cache, according to a benchmark that runs once on each machine."""
+"""Pack sizes: how many members to train together, according to a benchmark that runs once on each machine."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from lazynet.training import HiddenStepper, Member
 from lazynet.typing import Variables
 
 FILE = "packing.json"
-# Settings for the benchmark: width of the members, numbers of rows and features in the data, pack sizes, and number of
-# steps for the largest pack.
+# Settings for the benchmark: width of the members, number of rows, number of features, pack sizes, and number of steps
+# for the largest pack.
 WIDTH, N, D, PACKS, STEPS = 512, 256, 64, (2, 4, 8, 16), 8
 # The benchmark selects the largest pack whose speed is at least this fraction of the fastest pack's speed.
 WITHIN = 0.9
 # On an accelerator, the members of a pack may together use a fraction SHARE of the memory. The variables, state and
-# measurements of a member are assumed to need HELD times as many bytes as one of its steps.
+# measurements of a member are assumed to take up HELD times the number of bytes that one of its steps reads and writes.
 SHARE, HELD = 0.5, 4
 
 
@@ -38,7 +38,7 @@ def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[lis
 
     Args:
         seeds: Seeds of the members.
-        network: Network whose width is that of the members.
+        network: Network with the same width as the members.
         n: Number of examples per step.
         d: Number of features per example.
 
@@ -102,7 +102,7 @@ def measured_bytes(steps: int = STEPS) -> int:
             for size in PACKS
         }
         seconds = dict.fromkeys(PACKS, float("inf"))
-        # The first round includes compilation.
+        # The first of these rounds includes compilation, so only the fastest round counts.
         for _ in range(4):
             for size in PACKS:
                 begin = time.perf_counter()

@@ -9,7 +9,7 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that are trained in one call to a program.
+    """Members that are trained together by one call to a compiled program.
 
     Attributes:
         point: Index of the point in the grid.
@@ -27,7 +27,7 @@ class PointRecord:
     """One point in the grid.
 
     Attributes:
-        labels: The label of the value at this point, for each axis.
+        labels: The label of the value at this point, for each axis with several values.
         by_width: The learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
         one_kernel: Whether all widths have the same infinite-width kernel.
@@ -47,7 +47,7 @@ class Record:
 
     Attributes:
         settings: The settings stored in the result.
-        axes: The part of the study that each axis varies.
+        axes: The part of the study that each axis varies, keyed by the name of the axis.
         points: The points in the grid.
         packs: The packs of members, one for each cell.
         keys: The random keys of all members at each width, as integers.

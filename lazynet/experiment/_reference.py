@@ -35,10 +35,10 @@ from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.training._keys import member_key, start_key
 from lazynet.typing import Variables
 
-# Maximum total size, in bytes, of the infinite-width kernels to keep for later points and widths.
+# Total size, in bytes, above which the oldest infinite-width kernels are discarded before another is computed.
 KEPT = 2**30
-# Maximum number of predictions (n k) for which a member's kernel is diagonalized. For more predictions, the
-# linearization is trained instead.
+# Maximum number of training predictions (n k) for which a member's kernel is diagonalized. If there are more, the
+# linearized network is trained instead.
 LARGEST_EIGENPROBLEM = 4096
 
 
@@ -68,7 +68,7 @@ class Limit:
 
     @cached_property
     def why_singular(self) -> str | None:
-        """Why K is singular, or None if K is invertible."""
+        """The reason why the kernel on the training set is singular, or None if it is invertible."""
         pair = same_rows(self.train)
         if pair is not None:
             return f"it treats training rows {pair[0]} and {pair[1]} as {pair[2]}"
@@ -76,7 +76,7 @@ class Limit:
         return "its smallest eigenvalue is zero up to rounding" if self.spectrum.values[0] <= rounding else None
 
     def numbers(self, y: np.ndarray) -> dict[str, float]:
-        """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity.
+        """Return lambda_min, lambda_max, label_norm = sqrt(y' K^-1 y) and complexity = sqrt(2 y' K^-1 y / n).
 
         If K is singular, all values except lambda_max are NaN.
         """
@@ -105,7 +105,7 @@ def limit_of(network: Network, data: Dataset) -> Limit | None:
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
-    """Warn if K is singular, because verdict rows that need its inverse are then undecided."""
+    """Warn if the kernel is singular, because rows of the verdict that need its inverse are then undecided."""
     if limit.why_singular is not None:
         warnings.warn(
             f"The kernel is singular because {limit.why_singular}. Verdict rows that need its inverse are undecided.",
@@ -160,8 +160,8 @@ def linearized_members(
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
     The predictions have shape (members, snapshots, ...). If training uses plain gradient descent and the eigenproblem
-    is small, they are computed by kernel descent with the member's K_0. Otherwise, the linearized network is trained,
-    which gives the same result but takes longer.
+    is small, the predictions are computed by kernel descent with the member's K_0. Otherwise, the linearized network
+    itself is trained, which takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -181,7 +181,7 @@ def linearized_members(
         error = np.nan if limit is None else np.linalg.norm(average - limit.train) / np.linalg.norm(limit.train)
         return path, float(error)
 
-    # Each small kernel uses one thread, whereas a large kernel uses all threads.
+    # Small kernels are processed in parallel with one thread each, whereas a single large kernel uses all threads.
     at_once = (os.cpu_count() or 1) if descend and size <= EXACT else 1
     results: list[tuple[Trajectory | None, float]] = []
     with narrow_products(size):
@@ -201,7 +201,7 @@ def linearized_members(
 
 
 def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return a member's initial predictions on the training and test sets, or 0 if initialization is symmetric."""
+    """Return a member's initial predictions on the training and test sets, or zeros if the network starts at zero."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
@@ -309,7 +309,7 @@ class References:
         field = "output_scale"
         scale = getattr(point.network, field) if field in facts.fields else 1.0
         powers = {width: width**-power / at_width(scale, width) ** 2 for width in widths}
-        # Use the largest factor for which training is stable at every width.
+        # Use the largest factor for which the rate at each width is at most 1 / lambda_max at that width.
         factor = min(stable(width) / powers[width] for width in widths)
         return {width: factor * powers[width] for width in widths}
 

@@ -71,7 +71,7 @@ def assemble(cells: Sequence[Cell], record: Record) -> Result:
         coords["layer"] = settings["layers"]
     result = xarray.Dataset(table, coords=coords)
     label_result(result, "sweep")
-    # A user-supplied network may have any fields.
+    # The catalog does not describe the fields of user-supplied networks.
     for name in axes:
         result[name].attrs.setdefault("long_name", f"field {name} of the network")
     result["status"].attrs |= flags(MemberStatus)
@@ -183,7 +183,7 @@ def _member_variables(cells: list[Cell], steps: int) -> dict[str, Values]:
 
 
 def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> dict[str, Values]:
-    """Return the predictions at infinite width, with a width axis if scales or learning rates depend on the width."""
+    """Return the predictions at infinite width, with a width axis unless they are the same at all widths."""
     table = {}
     for name, values in cells[0].limit_variables.items():
         dims = ("seed", "step")[2 - values.ndim :]

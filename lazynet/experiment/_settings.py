@@ -1,4 +1,4 @@
-"""Settings as JSON: the description of a study, as stored in its results and its run folder."""
+"""The settings that describe a study, as stored in JSON form in its result and its run folder."""
 
 import dataclasses
 import hashlib
@@ -95,7 +95,7 @@ def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         return {"optimizer": optimizer, "proportional": False}
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
-    # The steps of these optimizers are proportional to the gradient.
+    # Without weight decay, the steps of these optimizers are proportional to the gradient.
     proportional = optimizer.name in ("sgd", "flow") and not optimizer.weight_decay
     return {"optimizer": settings.pop("name"), **settings, "proportional": proportional}
 
@@ -132,15 +132,15 @@ def _network_values(network: Network, data: Dataset, training: Training) -> dict
         return {}
     rows = jnp.asarray(data.x_train[:4], "float32")
     values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
-    # A kernel need not exist if no predictions are made.
+    # The infinite-width kernel is used only for predictions.
     kernel = analytic_kernel(network) if training.measure.predictions else None
     return values if kernel is None else values | {"kernel_values": _rounded(kernel(data.x_train[:4]))}
 
 
 def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
-    """Return two test arrays after three optimizer steps.
+    """Return the entries of two test arrays after three optimizer steps.
 
-    If the optimizer has no user-supplied function, the returned dictionary is empty.
+    If the optimizer contains no user-supplied function, the returned dictionary is empty.
     """
     if isinstance(optimizer, Optimizer) and optimizer.schedule is None:
         return {}
@@ -155,8 +155,8 @@ def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            "optimizer must update two test arrays (used to identify it in a run folder) without raising an error, but "
-            f"failed with: {error}"
+            "optimizer must be able to update two test arrays, whose values identify the optimizer in a run folder, "
+            f"but failed with: {error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

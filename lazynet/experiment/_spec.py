@@ -43,7 +43,7 @@ class Spec:
         data: The data before any axis is applied.
         widths: Numbers of hidden units, in ascending order.
         seeds: The seeds.
-        training: How members are trained, before any axis is applied.
+        training: Settings used to train and measure every member, before any axis is applied.
         learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
         axes: The axes in the given order, including axes with a single value.
     """
@@ -101,7 +101,7 @@ class Spec:
         settings = sweep_settings(point.network, point.data, point.training)
         settings |= {"widths": self.widths, "seeds": self.seeds, "label_noise": 0.0, "learning_rate": rates}
         settings |= {axis.name: axis.labels[0] for axis in self.axes if axis.source != "learning_rate"}
-        # If the traits differ between points, record the traits of every point.
+        # If the traits differ between points, record them for every point.
         records = [traits_record(point.network) for point in self.points]
         settings["traits"] = records[0] if all(record == records[0] for record in records) else records
         return settings | {"layers": self.layers} | ({"axes": self.varied, **self.varied} if self.varied else {})
@@ -113,7 +113,7 @@ class Spec:
         inputs.
 
         Returns:
-            Canonical JSON.
+            The specification as canonical JSON.
         """
         data = self.data
         rates = [
@@ -243,8 +243,8 @@ def _check_shapes(spec: Spec) -> None:
             if shapes != expected:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
-                    f"measure.own must return arrays of the same shape at all points and widths, got both {expected} "
-                    f"and {shapes}, the latter at {place}."
+                    "measure.own must contain functions that return arrays of the same shape at all points and widths, "
+                    f"got both {expected} and, at {place}, {shapes}."
                 )
 
 
@@ -253,5 +253,5 @@ def _by_width(value: Scale, widths: Sequence[int]) -> Rates:
 
 
 def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
-    """Return the random key of every member as integers; the integers also identify the random number generator."""
+    """Return the random key of every member as integers, which differ between random number generators."""
     return [np.asarray(jax.random.key_data(member_key(width, seed))).tolist() for seed in seeds]

@@ -31,7 +31,7 @@ from lazynet.training import (
 )
 from lazynet.typing import AnyArray
 
-# Defaults for snapshots: the minimum number, and the maximum ratio between the steps of successive snapshots.
+# Default snapshots: their minimum number, and the maximum ratio between the steps of successive snapshots.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
 # Names and functions of user-supplied quantities, in hashable form. The functions have the signature
@@ -45,8 +45,8 @@ class Measure:
 
     Args:
         predictions: Whether to compare each network with its linearization and with the infinite-width limit. If no
-            predictions are made, only `kernel_drift` needs arrays of size n_train x n_train. `lazynet.train` never
-            makes predictions.
+            predictions are made, only `kernel_drift` and `regression` need arrays of size n_train x n_train.
+            `lazynet.train` never makes predictions.
         kernel_drift: Whether to measure the empirical kernel at every snapshot.
         sharpness: Whether to measure the largest eigenvalue of the empirical kernel of all outputs, and
             learning_rate_over_stability_limit, the learning rate divided by 2 / sharpness. Plain gradient descent on
@@ -56,9 +56,9 @@ class Measure:
             network.
         regression: Whether to measure the test errors of kernel regression with the kernel of each network, both before
             and after training, and with the infinite-width kernel. The targets must be labels.
-        rows: Number of training examples to measure networks on, or None for all of them. If a number is given, only
-            the first `rows` examples are used, and quantities such as train_loss refer to these examples only. In a
-            sweep, this option requires `predictions=False`.
+        rows: Number of training examples on which to measure networks, or None for all of them. If a number is given,
+            only the first `rows` examples are used, and quantities such as train_loss refer to these examples only. In
+            a sweep, this option requires `predictions=False`.
         own: User-supplied quantities, as a mapping from names to functions with the signature
             (network, variables, variables_0, data) -> array. JAX must be able to trace the functions. Each function
             receives the network, its current and initial variables, and the examples, whose attributes x_train,
@@ -253,7 +253,7 @@ class Training:
                 if reason.startswith(label):
                     # The `Quantity` itself raised this error because its array has the wrong number of axes.
                     raise
-                raise ValueError(f"{label} must be a function that JAX can trace: {reason}") from error
+                raise ValueError(f"{label} must be a function that JAX can trace, but failed with: {reason}") from error
             kind = getattr(result, "dtype", None)
             if kind is None or not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
                 raise ValueError(f"{label} must return one array of real numbers, got {result}.")
@@ -283,8 +283,8 @@ class Training:
                 jax.eval_shape(lambda key, x: network.apply(dict(network.init(key, x)), x), jax.random.key(0), row)
             except (TypeError, jax.dtypes.TypePromotionError) as error:
                 raise ValueError(
-                    "dtype must be 'float32' for a network that fails in float64, such as one with float32 arrays of "
-                    f"its own, got 'float64' and the error {str(error).splitlines()[0]!r}."
+                    "dtype must be 'float32' for a network that fails in float64, for example because it contains "
+                    f"float32 arrays, got 'float64'. The network failed with: {str(error).splitlines()[0]}"
                 ) from error
 
     def _check_batch_size(self, data: Dataset) -> None:
@@ -343,8 +343,8 @@ class Training:
         measure = self.measure
         if measure.regression and not (data.n_test and is_labels(data.y_train)):
             raise ValueError(
-                "measure.regression must be False unless there are test examples with labels, which are +1 or -1, or "
-                "one-hot rows minus 1/k, got True."
+                "measure.regression must be False unless there are test examples and the targets are labels (+1 or -1, "
+                "or one-hot rows minus 1/k), got True."
             )
         if measure.rows is None:
             return
@@ -383,8 +383,8 @@ def make_training(
         optimizer: Name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an optax
             optimizer.
         batch_size: Number of examples per step. Defaults to the full batch.
-        snapshots: Number of log-spaced snapshots, a sequence of the steps at which to take snapshots, or None for at
-            least 20 snapshots, with more for long runs so that successive snapshot steps differ by a factor of at most
+        snapshots: Number of log-spaced snapshots, a sequence of the steps at which to take snapshots, or None for the
+            default: at least 20 snapshots, and enough that successive snapshot steps differ by a factor of at most
             about 1.5.
         stop: Conditions under which a member stops before its last step. Defaults to no early stopping.
         measure: What to measure. Defaults to `Measure()`.

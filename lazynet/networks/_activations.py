@@ -115,8 +115,8 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            f"activation must be hashable, got {activation!r}, which cannot be used in the cache key for a "
-            "compiled program."
+            "activation must be hashable, because it is part of the cache key of compiled programs, got "
+            f"{activation!r}."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:
@@ -126,7 +126,7 @@ def check_activation(activation: Any) -> None:
 @functools.cache
 def _why_not_elementwise(function: Function) -> str:
     """Explain why a function is not an elementwise JAX function, or return an empty string if it is."""
-    # Networks may also be built inside traced functions, so evaluate the function at compile time.
+    # Networks may be built inside traced functions, so evaluate the activation outside the trace.
     with jax.ensure_compile_time_eval():
         z = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(3, 4))
         try:

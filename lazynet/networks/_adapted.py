@@ -1,4 +1,4 @@
-"""The network of a user, as the adapters return it."""
+"""The class of the networks that the adapters return for user-supplied code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -23,8 +23,8 @@ class Adapted:
 
     Attributes:
         kind: Type of the original network: "flax", "nnx", "stax" or "functions".
-        start: Function that maps (key, x, width) to the initial variables: the parameters in "params", and arrays that
-            are not trained, in other collections.
+        start: Function that maps (key, x, width) to the initial variables, with the parameters in "params" and arrays
+            that are not trained in other collections.
         forward: Function that maps (variables, x, width) to outputs of shape (n,), (n, 1) or (n, k).
         kernel: Function that maps the width to the infinite-width kernel, or None if no such kernel is known. The
             kernel is itself a function `kernel(x1, x2=None)` that returns an array of shape (n1, n2).
@@ -55,7 +55,7 @@ class Adapted:
 
     @property
     def one_kernel(self) -> bool:
-        """True if all widths have the same kernel up to the output scale; stax networks have one kernel per width."""
+        """True if the kernel depends on the width only through the output scale; False for stax networks."""
         return self.kind != "stax"
 
     def clone(self, **changes: Any) -> "Adapted":
@@ -72,7 +72,8 @@ class Adapted:
     def init(self, key: Array, x: AnyArray) -> Variables:
         """Return the initial variables, drawn in float32, with floating-point arrays cast to the dtype of x.
 
-        If x consists of integers, such as token ids, it is passed on as it is, and the arrays have JAX's default dtype.
+        If x contains integers, such as token ids, it is passed to the network unchanged, and floating-point arrays are
+        cast to JAX's default dtype.
 
         Raises:
             ValueError: If the network has no parameters, or if any parameter is not floating point.
@@ -118,7 +119,7 @@ def _rows(x: Any) -> Array:
     """Return input rows as a JAX array.
 
     Raises:
-        ValueError: If they are not an array of real numbers with a row axis and at least one feature axis.
+        ValueError: If x is not an array of real numbers with a row axis and at least one feature axis.
     """
     rows = jnp.asarray(x if isinstance(x, Array) else real_array("x", x))
     if rows.ndim < 2 or jnp.issubdtype(rows.dtype, jax.dtypes.prng_key):
@@ -134,6 +135,6 @@ def _adapted_traits(network: Adapted) -> Traits:
         title=f"Network from_{network.kind}",
         fields=("outputs", "output_scale", "parametrization"),
         learning_rate_exponent=None if exponents is None else exponents.learning_rate,
-        # The exponents are the same for all networks with at least two hidden layers.
+        # The predicted exponents are the same for all networks with at least two hidden layers.
         scaling=None if exponents is None else LayerScaling(exponents, depth=2),
     )

@@ -16,8 +16,8 @@ from lazynet.networks._two_layer import Scale
 from lazynet.typing import AnyArray, Variables
 
 WHY = (
-    "Each output must depend only on the variables and on a single row, because networks with changing averages or "
-    "random masks have no tangent kernel."
+    "Each output must depend only on the variables and on a single row, because networks that update running averages "
+    "or draw random masks have no tangent kernel."
 )
 
 
@@ -46,11 +46,12 @@ def from_flax(
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
     Returns:
-        A network that implements the protocol `lazynet.networks.Network`.
+        A network that implements the protocol `lazynet.networks.Network`. Variables in collections other than "params"
+        are not trained.
 
     Raises:
-        ValueError: On first use, if the module draws random numbers when it is called, as dropout does, or changes its
-            variables, as batch norm does in training mode. Collections other than "params" are not trained.
+        ValueError: If `make` is not a function or, on first use, if the module draws random numbers when it is called,
+            as dropout does, or changes its variables, as batch norm does in training mode.
 
     >>> import flax.linen as nn, jax, lazynet as lz
     >>> network = lz.from_flax(lambda width: nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)]), width=32)
@@ -97,12 +98,12 @@ def from_nnx(
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
     Returns:
-        A network that implements the protocol `lazynet.networks.Network`.
+        A network that implements the protocol `lazynet.networks.Network`. Variables other than `nnx.Param` are in the
+        collection "fixed" and are not trained.
 
     Raises:
-        ValueError: If `make` does not take two arguments or, on first use, if the module changes its state when it is
-            called, as dropout does, or batch norm in training mode. Variables other than `nnx.Param` are not trained;
-            they are in the collection "fixed".
+        ValueError: If `make` is not a function of two arguments or, on first use, if the module changes its state when
+            it is called, as dropout and training-mode batch norm do.
 
     >>> import jax, lazynet as lz
     >>> from flax import nnx
@@ -143,14 +144,14 @@ def from_nnx(
         definition, random, params, rest = parts_of(nnx.eval_shape(lambda: built(width, nnx.Rngs(0))))
         nnx.replace_by_pure_dict(params, variables["params"])
         nnx.replace_by_pure_dict(rest, variables.get("fixed", {}))
-        # A module that draws random numbers is refused, so its keys do not matter.
+        # Modules that draw random numbers are refused, so the values of the random state do not matter.
         random = jax.tree.map(_any_key_or_count, random)
         before = jax.tree.leaves((random, rest))
         module = nnx.merge(definition, random, params, rest)
         f = module(x)
         _, *after = parts_of(module)
         if any(now is not then for now, then in zip(jax.tree.leaves((after[0], after[2])), before, strict=True)):
-            raise ValueError(f"The module changes its state, as dropout does, or batch norm in training mode. {WHY}")
+            raise ValueError(f"The module changes its state, as dropout and training-mode batch norm do. {WHY}")
         return f
 
     return Adapted("nnx", start, forward, _at_any_width(kernel), width, outputs, output_scale, parametrization)
@@ -196,7 +197,8 @@ def from_stax(
         functions = make(width)
         if not (isinstance(functions, tuple) and len(functions) == 3):
             raise ValueError(
-                f"make must return (init_fn, apply_fn, kernel_fn), as stax layers do, got {type(functions).__name__}."
+                "make must return a stax layer, which is a tuple (init_fn, apply_fn, kernel_fn), got an object of type "
+                f"{type(functions).__name__}."
             )
         return functions
 
@@ -236,8 +238,8 @@ def from_functions(
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None for
-            no predictions.
+        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None to
+            make no predictions.
 
     Returns:
         A network that implements the protocol `lazynet.networks.Network`.
@@ -276,7 +278,7 @@ def _at_any_width(kernel: Callable[..., Any] | None) -> Callable[[int], Callable
 
 
 def _any_key_or_count(leaf: Any) -> Array:
-    """Return a key or a count of the same shape as one that NNX keeps in a module's random state."""
+    """Return a placeholder for a key or counter in a module's random state, with the same shape."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), leaf.shape)
     return jnp.zeros(leaf.shape, leaf.dtype)

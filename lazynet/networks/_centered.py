@@ -1,4 +1,4 @@
-"""Networks minus their initial outputs, as in the scaled models of Chizat et al. 2019 and Geiger et al. 2019."""
+"""Networks whose initial outputs are subtracted, as in Chizat et al. 2019 and Geiger et al. 2019."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -23,7 +23,7 @@ class Centered(Wrapped):
     centered: ClassVar[bool] = True
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables of the network, including a copy of the parameters in "origin"."""
+        """Return the variables of the network, with a copy of the parameters in the collection "origin"."""
         variables = dict(self.network.init(key, x))
         return {**variables, "origin": variables["params"]}
 

@@ -1,4 +1,4 @@
-"""Checks that an object is a network that a sweep can train."""
+"""Checks of networks and their variables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -28,19 +28,19 @@ def _together_and_alone(network: Any, variables: Variables, rows: Array) -> tupl
 
 
 def check_model(network: object, *methods: str) -> None:
-    """Check that an object can serve as a network: an instance, not a class, with the given methods.
+    """Check that an object can serve as a network, i.e. is an instance, not a class, and has the given methods.
 
     Args:
         network: Object to check.
-        *methods: Names of the methods that it must have.
+        *methods: Names of the methods that the object must have.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the object is a class or lacks a method.
     """
     missing = [name for name in methods if not callable(getattr(network, name, None))]
     if isinstance(network, type) or missing:
-        lacks = f", which has no method {missing[0]}" if missing else ", a class; pass an instance"
-        raise ValueError(f"network must be a network, got {described(network)}{lacks}.")
+        lacks = f", which has no method {missing[0]}" if missing else ", which is a class. Pass an instance"
+        raise ValueError(f"network must be a network instance, got {described(network)}{lacks}.")
 
 
 def check_protocol(network: object) -> None:
@@ -63,13 +63,13 @@ def check_protocol(network: object) -> None:
 
 
 def check_params(variables: object) -> None:
-    """Check that an argument can serve as the variables of a network: a mapping with the key "params".
+    """Check that an argument can serve as the variables of a network, i.e. is a mapping with the key "params".
 
     Args:
         variables: Object to check.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the argument is not a mapping, or if its "params" entry is missing or contains no arrays.
     """
     if not isinstance(variables, Mapping):
         raise ValueError(f"variables must be a mapping with the key 'params', got {described(variables)}.")
@@ -102,7 +102,7 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
     """Check that the outputs for a row do not depend on the other rows.
 
     Args:
-        network: Hashable function of `(variables, x)`, or object with such an `apply` method.
+        network: Hashable function of `(variables, x)`, or hashable object with a method `apply(variables, x)`.
         variables: Variables of the network.
         rows: A few input rows, shape (n, ...).
         strict: Whether to propagate the network's errors; by default, a network that fails is not checked.
@@ -113,7 +113,7 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
     try:
         f, alone = _together_and_alone(network, variables, rows)
         if f.shape == alone.shape and not jnp.any(f) and not jnp.any(alone):
-            # A network whose last layer starts at zero would hide how its rows are mixed.
+            # If all outputs are zero, perturb the parameters to find out whether rows are mixed.
             f, alone = _together_and_alone(network, _moved(variables), rows)
     except Exception:
         if strict:
@@ -129,7 +129,7 @@ def check_rows_alone(network: Any, variables: Variables, rows: Array, *, strict:
 
 
 def _moved(variables: Variables) -> Variables:
-    """Return the variables with different numbers added to the entries of each trained array."""
+    """Return the variables with a different number added to each entry of every trained array."""
 
     def moved(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -139,16 +139,16 @@ def _moved(variables: Variables) -> Variables:
 
 
 def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
-    """Check that the variables match the network's own in name and shape.
+    """Check that the variables have the names and shapes of the variables that the network's `init` returns.
 
     Args:
         network: Network, or another object with the methods `init` and `apply`. Objects that cannot be initialized
-            with a key and rows alone are not checked.
+            from just a key and rows are not checked.
         variables: Variables of the network.
         x: Input rows, shape (n, ...).
 
     Raises:
-        ValueError: If the variables are those of another network, such as one of another width.
+        ValueError: If the variables belong to another network, such as one of a different width.
     """
     check_params(variables)
     if not (hasattr(network, "init") and hasattr(network, "apply")):
@@ -164,13 +164,13 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
                 allowed = f"shape {shapes[path]}" if path in shapes else "no array"
                 raise ValueError(
                     f"variables[{collection!r}] must have {allowed} at {path!r} for this network, got "
-                    f"{given.get(path, 'no array')}. They are the variables of another network."
+                    f"{given.get(path, 'no array')}. These variables belong to another network."
                 )
 
 
 @once
 def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, dict[str, tuple[int, ...]]] | None:
-    """Return the shape of each array in each collection of variables, or None if there is no initialization."""
+    """Return the shape of each array in each collection of variables, or None if initialization fails."""
     row = jax.ShapeDtypeStruct((1, *features), "float32")
     try:
         variables = jax.eval_shape(lambda key, row: network.init(key, row), jax.random.key(0), row)

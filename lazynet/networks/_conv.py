@@ -1,4 +1,4 @@
-"""A convolutional network with one convolution followed by an average over patches, as a flax module."""
+"""A network with one convolution followed by an average over patches, as a flax module."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ class ConvNet(SingleHidden):
         """Check the fields."""
         check_fields(self)
         image = self.image
-        # flax stores a list as a tuple.
+        # flax has already converted a list to a tuple.
         sides = image if isinstance(image, tuple) and len(image) in (2, 3) else ()
         integers = sides and all(type(side) is int and side > 0 for side in sides)
         if image is not None and not (integers and min(sides[:2]) >= self.filter_size):

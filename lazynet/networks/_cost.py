@@ -28,7 +28,7 @@ def forward_operations(network: Network, n: int, d: int) -> float:
 
 @once
 def _intermediate_bytes(network: Network, n: int, d: int) -> int:
-    """Return the size in bytes of all float32 intermediates of the outputs."""
+    """Return the size in bytes of all intermediate values computed for the outputs, in float32."""
     values = [variable.aval for equation in _traced(network, n, d).jaxpr.jaxpr.eqns for variable in equation.outvars]
     return sum(4 * value.size for value in values)
 
@@ -42,7 +42,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 
     Computing the gradient with respect to the trained weights takes as many operations as computing the outputs, and so
     does computing the gradient with respect to the activations of the lower layers. A network with one hidden layer has
-    no lower layer.
+    no lower layer, and the cost of the gradient with respect to its readout is neglected.
 
     Args:
         network: Network, with its width set.
@@ -80,7 +80,7 @@ def kernel_operations(network: Network, n: int, d: int) -> float:
 def step_bytes(network: Network, n: int, d: int) -> int:
     """Estimate the number of bytes that a training step reads and writes.
 
-    The estimate covers the weights and the float32 intermediates.
+    The estimate covers the weights and all intermediate values, in float32.
 
     Args:
         network: Network, with its width set.
@@ -96,7 +96,7 @@ def step_bytes(network: Network, n: int, d: int) -> int:
 
 
 def parameter_bytes(network: Network, d: int) -> int:
-    """Return the number of bytes that all variables take up in float32."""
+    """Return the number of bytes that all variables of the network take up in float32."""
     return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d)[0]))
 
 

@@ -108,7 +108,7 @@ class Expansion:
         return cast(Network, self.polynomial.network)
 
     def clone(self, **changes: Any) -> "Expansion":
-        """Return the expansion itself, since its width cannot change.
+        """Return the expansion itself, because its width cannot change.
 
         Raises:
             ValueError: If a different width or any other field is given.
@@ -116,8 +116,8 @@ class Expansion:
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
             raise ValueError(
-                f"changes must be width={self.width} or nothing, because an expansion has a fixed width and no other "
-                f"field, got {fields}."
+                f"changes must be empty or contain only width={self.width}, because an expansion has a fixed width and "
+                f"no other fields, got {fields}."
             )
         return self
 
@@ -125,7 +125,7 @@ class Expansion:
         """Return the variables at the point of expansion, cast to the dtype of x.
 
         Raises:
-            ValueError: If they are the variables of another network.
+            ValueError: If the variables belong to another network.
         """
         check_variables(self._network, self.variables, x)
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
@@ -140,8 +140,8 @@ def linearize(network: Network, variables: Variables) -> Expansion:
     """Linearize a network in its trained parameters about the given variables.
 
     Args:
-        network: Network with `width`, `outputs` and `apply(variables, x)`.
-        variables: Point of expansion, as returned by `network.init`.
+        network: Network that implements the protocol `lazynet.networks.Network`.
+        variables: Variables about which to expand the network, as returned by `network.init`.
 
     Returns:
         A network for `lz.train`, initialized at these variables. Its kernel is the kernel of the original network at
@@ -165,8 +165,8 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
     """Expand a network to second order in its trained parameters about the given variables.
 
     Args:
-        network: Network with `width`, `outputs` and `apply(variables, x)`.
-        variables: Expansion point, as returned by `network.init`.
+        network: Network that implements the protocol `lazynet.networks.Network`.
+        variables: Variables about which to expand the network, as returned by `network.init`.
 
     Returns:
         A network for `lz.train`, initialized at these variables. For relu networks with two trained layers, its

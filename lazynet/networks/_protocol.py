@@ -32,7 +32,7 @@ class Network(Model, Protocol):
 
     @property
     def width(self) -> int:
-        """Number of units m in a hidden layer."""
+        """Number of units m in each hidden layer."""
         ...
 
     @property
@@ -67,7 +67,7 @@ class Network(Model, Protocol):
 if TYPE_CHECKING:
     GivenNetwork = Network
 else:
-    # User-supplied networks are checked by `check_network`, which has its own error message.
+    # At run time, `check_network` checks user-supplied networks instead, with clearer error messages.
     GivenNetwork = Any
 
 

@@ -1,4 +1,4 @@
-"""Networks that begin training at variables chosen by the user."""
+"""Networks that start training from user-supplied variables."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ Start = Callable[[Array, int], Variables]
 
 @dataclass(frozen=True)
 class Started(Wrapped):
-    """A network with its own initialization, as returned by `lazynet.with_start`.
+    """A network with a user-supplied initialization, as returned by `lazynet.with_start`.
 
     All other attributes are taken from `network`.
 
     Attributes:
-        network: The network.
+        network: The network whose initialization is replaced.
         start: Function that maps (key, width) to the initial variables of a network of that width.
     """
 
@@ -33,7 +33,7 @@ class Started(Wrapped):
         """Return the variables that `start` returns for this key and width, in the dtype of x.
 
         Raises:
-            ValueError: If they are not variables of this network.
+            ValueError: If these variables do not belong to the network.
         """
         with calls_of("start"):
             variables = self.start(key, self.width)
@@ -48,16 +48,16 @@ class Started(Wrapped):
 
 
 def with_start(network: Network, start: Start) -> Started:
-    """Replace the initialization of a network, for example by weights that were trained before.
+    """Replace the initialization of a network, for example with pretrained weights.
 
-    A network with another initialization has no infinite-width kernel and no predicted exponents. Sweeps compare it
-    with its own kernel and with its linearization.
+    The resulting network has no known infinite-width kernel and no predicted exponents. Sweeps compare it only with its
+    linearization and its own initial kernel.
 
     Args:
         network: The network; a sweep overrides its width.
-        start: Function `start(key, width)` that returns the initial variables of a network of this width, in the form
-            that `network.init` returns. In a sweep, the key is fold_in(member_key(width, seed), 0), the key that the
-            network's own `init` would have received.
+        start: Function `start(key, width)` that returns the initial variables of a network of this width, in the same
+            form as `network.init`. In a sweep, the key is fold_in(member_key(width, seed), 0), which is the key that
+            `network.init` would have received.
 
     Returns:
         A network that implements the protocol `lazynet.networks.Network`.

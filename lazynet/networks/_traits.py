@@ -24,7 +24,7 @@ class HiddenLayer(NamedTuple):
     activations alone, and its costs are known in closed form.
 
     Attributes:
-        activation: Activation sigma, given as in `TwoLayer`.
+        activation: Activation sigma, a name or a function, as in `TwoLayer`.
         factor: Factor in front of the sum over units.
         train: Part that is trained, "hidden", "readout" or "both".
         signs: Whether every entry of the readout is +1 or -1 at initialization.
@@ -125,7 +125,7 @@ class Traits:
 def traits(network: object) -> Traits:
     """Return the network properties on which sweeps, kernels and the theory rely.
 
-    A family registers its own record with `traits.register`. A subclass without its own record uses its parent's.
+    A family registers its own record with `traits.register`. A subclass without a record inherits its parent's record.
     Infinite-width kernels are registered with `lazynet.analytic_kernel.register`.
 
     Args:

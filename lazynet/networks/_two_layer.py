@@ -23,7 +23,7 @@ Scale = float | int | Callable[[int], float]
 
 TRAINED_PARTS = ("hidden", "readout", "both")
 READOUTS = ("sign", "gaussian")
-# Array sizes are 64-bit integers.
+# Largest allowed value of integer fields, because array sizes must fit in 64-bit integers.
 LARGEST = 2**62
 
 
@@ -80,7 +80,7 @@ def check_fields(network: Network, **choices: Iterable[str]) -> None:
 
 
 class SingleHidden(nn.Module):
-    """Base class for networks with one hidden layer. It draws the weights; `TwoLayer` documents the fields."""
+    """Base class for networks with one hidden layer, which draws the weights. `TwoLayer` documents the fields."""
 
     width: int
     outputs: int = 1
@@ -118,7 +118,7 @@ class SingleHidden(nn.Module):
 
     def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
         drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
-        # Without the barrier, the compiler may merge the factors, which changes the last bit of the weights.
+        # Without the barrier, the compiler may merge the factors, which would change the last bit of the weights.
         hidden = at_width(self.init_scale, self.width) * jax.lax.optimization_barrier(drawn)
         return self._mirror(hidden, hidden).astype(x.dtype)
 
@@ -142,7 +142,7 @@ class SingleHidden(nn.Module):
 class TwoLayer(SingleHidden):
     """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
 
-    The network of Arora et al. 2019, section 3.1, has alpha = 1 and sigma = relu. The initial weights are
+    The network of Arora et al. 2019, section 3.1, is the case alpha = 1, sigma = relu. The initial weights are
     w_r ~ N(0, kappa^2 I), and a_r is +-1 or N(0, 1). The trained variables are the w_r and a_r themselves; `init` draws
     them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
 

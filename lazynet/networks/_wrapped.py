@@ -1,4 +1,4 @@
-"""Base class of networks that change one part of another network."""
+"""Base class for networks that modify one part of another network."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +8,7 @@ from lazynet.networks._protocol import Network
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A network that takes its attributes from another network.
+    """A network that takes any attribute that it does not define from the network that it wraps.
 
     Attributes:
         network: The wrapped network.

@@ -105,10 +105,10 @@ def test_a_job_in_one_line():
 def test_memory_and_operations_of_infinite_width():
     kernel, products = infinite_width_jobs(DIGITS, "float32", "none")
     assert kernel.bytes == {}
-    assert products.flops["entries anew"] > 0
+    assert products.flops["recomputed entries"] > 0
     kernel, products = infinite_width_jobs(DIGITS, "float32", None)
     assert kernel.bytes == {"entries": 4 * 64**2}
-    assert products.flops["entries anew"] == 0
+    assert products.flops["recomputed entries"] == 0
     assert products.bytes == {"basis": 8 * 64 * 60 * 8, "preconditioner": 2 * 8 * 64 * 8}
     assert "on disk" in str(infinite_width_jobs(DIGITS, "float32", "disk")[0])
     # Two labels of ten outputs each, and four random columns.

@@ -68,10 +68,10 @@ def test_expansions_and_their_gaps_refuse_them_too(pair):
     if isinstance(network, Network):
         for expand in (lz.linearize, lz.quadratic):
             assert expand(network, own).init(KEY, X)["params"].keys() == own["params"].keys()
-            with pytest.raises(ValueError, match="They are the variables of another network"):
+            with pytest.raises(ValueError, match="These variables belong to another network"):
                 expand(network, variables).init(KEY, X)
     for now, start in ((variables, own), (own, variables)):
-        with pytest.raises(ValueError, match="They are the variables of another network") as e:
+        with pytest.raises(ValueError, match="These variables belong to another network") as e:
             taylor_gap(network, now, start, X)
         assert message in str(e.value)
     assert taylor_gap(network, own, own, X) == 0
