@@ -18,13 +18,13 @@ from lazynet.typing import AnyArray, Variables
 
 
 class MLP(nn.Module):
-    """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + b_l) and output alpha m^(-a) V' h_depth.
+    """Fully connected network with layers h_l = sigma(m^(-a_l) W_l h_(l-1) + c_l) and output alpha m^(-a) V' h_depth.
 
     The entries of W_l are initialized from N(0, (kappa m^(-b_l))^2) and the entries of V from N(0, m^(-2 b)). The
-    parametrization determines the exponents. The trained variables are W_l and V themselves. The default, "ntk" with
-    sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows multiplied by sqrt(d),
-    because this class, like `TwoLayer`, does not divide by sqrt(d). If the parametrization is "chen" and
-    output_scale is m^alpha, this is the network of Chen et al. 2019, section 2, where L is depth + 1.
+    parametrization determines the exponents a_l, b_l, a and b. The trained variables are W_l and V themselves. The
+    default, "ntk" with sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows
+    multiplied by sqrt(d), because this class, like `TwoLayer`, does not divide by sqrt(d). If the parametrization is
+    "chen" and output_scale is m^alpha, this is the network of Chen et al. 2019, section 2, where L is depth + 1.
 
     `init(key, x)` returns the arrays "hidden_1" of shape (m, d), "hidden_2", ... of shape (m, m), "readout" of shape
     (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x. Trained arrays are in
@@ -39,8 +39,8 @@ class MLP(nn.Module):
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
         init_scale: Scale kappa of the weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
-        bias_scale: Scale of the biases b_l ~ N(0, (bias_scale m^(-b_l))^2), which are not trained. If it is 0, there
-            are no biases.
+        bias_scale: Scale of the biases c_l, whose entries are drawn from N(0, (bias_scale m^(-b_l))^2) and are not
+            trained. If the scale is 0, there are no biases.
         parametrization: "ntk", "standard", "mean-field", "maximal-update", "allen-zhu", "chen" or a `Parametrization`.
 
     Raises:
@@ -138,7 +138,7 @@ def output_multiplier(network: MLP) -> float:
 
 
 def preactivations_of(network: MLP, arrays: dict[str, AnyArray], x: AnyArray) -> Iterator[Array]:
-    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + b_l of each hidden layer, shape (n, m)."""
+    """Yield the pre-activations m^(-a_l) W_l h_(l-1) + c_l of each hidden layer, shape (n, m)."""
     forward, h = get_parametrization(network.parametrization).forward, x
     activation = get_activation(network.activation).function
     for layer in range(1, network.depth + 1):

@@ -20,8 +20,9 @@ class HiddenLayer(NamedTuple):
 
     W is the array "hidden" of shape (m, d), and a is the array "readout" of shape (m, k).
 
-    A network of this form can be trained with the hand-written steppers, its empirical kernel is computed from its
-    activations alone, and its costs are known in closed form.
+    A network of this form can be trained with the hand-written steppers. Its empirical kernel is computed from its
+    activations and their slopes, without automatic differentiation of the network, and its costs are known in closed
+    form.
 
     Attributes:
         activation: Activation sigma, a name or a function, as in `TwoLayer`.
