@@ -72,7 +72,7 @@ class AnalyticKernel:
         return np.concatenate([block.diagonal() for block in blocks])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the network; the function is looked up again on unpickling."""
+        """Pickle only the network; the kernel function is looked up again on unpickling."""
         return analytic_kernel, (self.network,)
 
 
@@ -84,8 +84,8 @@ def _finished(network: Any, function: Any) -> Any:
 def analytic_kernel(network: object) -> AnalyticKernel | None:
     """Return the neural tangent kernel of a network in the infinite-width limit.
 
-    For a `TwoLayer` network with weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and alpha is `output_scale`,
-    the kernel is
+    For a `TwoLayer` network with activation sigma and weights w ~ N(0, kappa^2 I), where kappa is `init_scale` and
+    alpha is `output_scale`, the kernel is
 
         K(x, x') = alpha^2 (x.x' E[sigma'(w.x) sigma'(w.x')]  [if the hidden layer is trained]
                             + E[sigma(w.x) sigma(w.x')])      [if the readout is trained].
@@ -111,15 +111,16 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
         `kernel(x1, x2=None, dtype="float64")` with a method `diagonal(x)`. The function takes arrays of shapes (n1, d)
         and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and dtype "float64" or "float32". If
         `x2` is omitted, the function returns the kernel of `x1` with itself, which is exactly symmetric. For
-        `TwoLayer`, the kernel is computed in `dtype`, block by block, without temporary arrays as large as the result,
-        and omitting `x2` halves the computation time. For other families, the kernel is computed in float64, and for
-        `MLP`, the computation needs several arrays as large as the result.
+        `TwoLayer`, the kernel is computed block by block, without temporary arrays as large as the result, and omitting
+        `x2` halves the computation time. The computation runs in `dtype` if the activation has a closed form, and in
+        float64 otherwise. For other families, the kernel is computed in float64, and for `MLP`, the computation needs
+        several arrays as large as the result.
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
             in length, or if a row is zero, is not finite, or has a norm whose square overflows or underflows. For
-            activations without a closed form, also raised if kappa * norm(x) is too large (above 200 at the earliest
-            for named activations), or if a user-defined activation is not smooth.
+            activations without a closed form, also raised if kappa * norm(x) is too large (values up to 200 are
+            accepted for all named activations), or if a user-defined activation is not smooth.
 
     Example:
         >>> import numpy as np, lazynet as lz
@@ -133,9 +134,10 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
 
 @functools.singledispatch
 def limit_key(network: Network) -> Hashable:
-    """Return a key that two networks share only if they are in the same family and have the same infinite-width kernel.
+    """Return a key that two variants of a network share only if they have the same infinite-width kernel.
 
-    By default, the key is the network itself. Use `limit_key.register` to register a key function for a new family.
+    Variants of a network are created with `network.clone`. By default, the key is the network itself. Use
+    `limit_key.register` to register a key function for a new family.
 
     Args:
         network: Network of any type.
@@ -178,7 +180,7 @@ def _two_layer_kernel(network: TwoLayer) -> Callable[..., Float[np.ndarray, "n1 
 def check_pair(
     x1: Array | np.ndarray, x2: Array | np.ndarray | None, dtype: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Check the rows of both arguments to a kernel, and return them in the given dtype.
+    """Check the two inputs of a kernel function, and return their rows in the given dtype.
 
     Raises:
         ValueError: If the dtype or the rows are invalid; see `analytic_kernel`.

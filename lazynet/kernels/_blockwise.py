@@ -22,10 +22,10 @@ class Programs(NamedTuple):
     """Compiled programs that process blocks with a given number of rows.
 
     Attributes:
-        layers: Program that computes the layers of a block of rows.
-        product: Program that computes the kernel between two blocks from their layers.
-        working: Working memory in bytes, excluding the layers that are kept for reuse.
-        held: Size of one block's layers in bytes.
+        layers: Program that computes the `Layer` tuples (gradients and inputs) for a block of rows.
+        product: Program that computes the kernel between two blocks of rows from their `Layer` tuples.
+        working: Working memory in bytes, excluding the `Layer` tuples that are kept for reuse.
+        held: Size in bytes of the `Layer` tuples for one block of rows.
         entries: Number of entries in the result for each pair of rows.
     """
 
@@ -44,7 +44,8 @@ class Blockwise:
         variables: Variables of the network.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
-        integers: Dtype in which the network is given rows of integers, or None if it is that of the variables.
+        integers: Dtype in which integer inputs are passed to the network, or None to convert all inputs to the dtype of
+            the parameters.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Blockwise:
         return Programs(layers, product, working, held, entries)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the working memory and the size of one block's layers, both in bytes, for blocks of `rows` rows."""
+        """Return the bytes of working memory and of one block's `Layer` tuples, for blocks of `rows` rows."""
         return self.programs(rows, features)[2:4]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
@@ -105,7 +106,8 @@ class Blockwise:
             or (n1, 1, n2, 1) for the average over outputs.
 
         Raises:
-            ValueError: If the result does not fit in memory, or if a single pair of rows exceeds the limit.
+            ValueError: If the result does not fit in memory, or if the kernel for a single pair of rows exceeds the
+                memory limit.
         """
         symmetric, other = x2 is None, x1 if x2 is None else x2
         n1, n2, features = len(x1), len(other), x1.shape[1:]

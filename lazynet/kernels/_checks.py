@@ -17,7 +17,7 @@ def check_rows(x1: AnyArray, x2: AnyArray | None) -> None:
     """Check the shapes of the inputs of a kernel.
 
     Raises:
-        ValueError: If there are no inputs, or if those of `x1` and `x2` have different shapes.
+        ValueError: If `x1` or `x2` is empty or has fewer than two dimensions, or if their rows have different shapes.
     """
     if x1.ndim < 2 or not len(x1):
         raise ValueError(f"x1 must be a nonempty array of shape (n, d) or (n, ...), got shape {x1.shape}.")

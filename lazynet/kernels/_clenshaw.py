@@ -1,10 +1,10 @@
-"""Series in the angle between two rows whose coefficients are products of row features, in machine code.
+"""Machine code that evaluates series in the angle between two rows, with products of row features as coefficients.
 
-For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA writes the partial
-sums of a whole block to memory after each term, and has to compile a program for each number of terms and features. The
-loop is therefore written in LLVM IR: it holds the sums of ROWS rows and TOGETHER columns in registers and reads the
-features from the cache. The argument of the polynomials is computed there as well, because the logarithms of NumPy and
-XLA take one entry at a time.
+For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA would write the
+partial sums of a whole block to memory after each term, and would have to compile a separate program for each number of
+terms and features. The loop over the terms is therefore written in LLVM IR. It keeps the sums for ROWS rows and
+TOGETHER columns in registers and reads the features from the cache. The argument of the Chebyshev polynomials is also
+computed in LLVM IR, because the logarithm functions of NumPy and XLA process one entry at a time.
 """
 
 import ctypes
@@ -20,8 +20,8 @@ from lazynet.kernels._machine import machine_code
 from lazynet.kernels._threads import in_threads
 
 TOGETHER = 16  # number of columns whose sums are held in registers
-ROWS = 2  # number of rows that share a pass over the features of the columns
-STRIP = 64  # rows per task, a multiple of ROWS
+ROWS = 2  # number of rows that are processed in each pass over the features of the columns
+STRIP = 64  # rows per parallel task, a multiple of ROWS
 
 VECTOR = f"<{TOGETHER} x double>"
 INTEGERS = f"<{TOGETHER} x i64>"
@@ -29,13 +29,13 @@ FMA = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
 
 
 class Series(NamedTuple):
-    """Sum over k of T_k(y) times an inner product of features, for each pair of a row and a column.
+    """Sum over k of the Chebyshev polynomial T_k(y) times an inner product of features, for each row and column.
 
     Attributes:
-        odd: Whether the sum is a function of |rho| that is multiplied by the sign of rho.
-        focus: Distance by which the angle is scaled, see `clenshaw`. If None, there is a single term, which is
-            multiplied by rho if `odd`.
-        ranks: Number of features that belong to each term, in order of decreasing k. They sum to `total`.
+        odd: Whether the sum, which is a function of |rho|, is multiplied by the sign of rho.
+        focus: Length scale in the formula for y; see `clenshaw`. If None, there is a single term, which is multiplied
+            by rho if `odd` is true.
+        ranks: Number of features for each term, in order of decreasing k. These numbers sum to `total`.
         left: Features of the rows, shape (n1, total), in order of decreasing k.
         right: Features of the columns, shape (n2, total), in the same order.
     """
@@ -48,18 +48,22 @@ class Series(NamedTuple):
 
 
 def _for_each_row(lines: str) -> str:
-    """Repeat lines of LLVM IR for each of the rows that share a pass; {i} is the number of the row."""
+    """Repeat lines of LLVM IR for each row that is processed in a pass, replacing {i} with the index of the row."""
     return "\n".join(lines.replace("{i}", str(i)) for i in range(ROWS)).strip()
 
 
 def _all(number: float) -> str:
-    """Return a vector of LLVM IR whose entries are equal."""
+    """Return an LLVM IR constant for a vector whose entries all equal `number`."""
     return f"splat (double {number:.17e})"
 
 
 def _logarithm() -> str:
-    """Return LLVM IR for %log{i} = log(%z{i}) at finite numbers from 1: that of the significand is a polynomial."""
-    # Successive Chebyshev coefficients shrink by a factor of 3 + sqrt(8), as the nearest singularity is at zero.
+    """Return LLVM IR that computes %log{i} = log(%z{i}) for finite %z{i} >= 1.
+
+    The logarithm of the significand is approximated by a polynomial.
+    """
+    # The nearest singularity is at zero, so the Chebyshev coefficients of the logarithm on [1, 2] shrink by a factor of
+    # 3 + sqrt(8) from one to the next.
     m = 1.5 + np.cos(np.pi * (np.arange(1000) + 0.5) / 1000) / 2
     series = np.polynomial.Chebyshev.fit(m, np.log(m), 18, domain=[1, 2])
     value, *coefficients = (_all(number) for number in np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
@@ -68,7 +72,8 @@ def _logarithm() -> str:
         steps.append(f"%p{k}.{{i}} = {FMA}({VECTOR} {value}, {VECTOR} %u{{i}}, {VECTOR} {coefficient})")
         value = f"%p{k}.{{i}}"
     polynomial = "\n  ".join(steps)
-    # The exponent becomes a number when its bits are those of the significand of a number from 2^52.
+    # To convert the integer exponent to a double, its bits are combined with those of 2^52; then 2^52 and the exponent
+    # bias of 1023 are subtracted.
     return f"""
   %bits{{i}} = bitcast {VECTOR} %z{{i}} to {INTEGERS}
   %digits{{i}} = and {INTEGERS} %bits{{i}}, splat (i64 {2**52 - 1})
@@ -84,7 +89,7 @@ def _logarithm() -> str:
 
 
 def _constant(name: str, place: int) -> str:
-    """Return LLVM IR for a vector whose entries are equal to one of the constants of a series."""
+    """Return LLVM IR that loads the constant at index `place` and copies it to all entries of a vector."""
     return f"""
   %{name}.at = getelementptr double, ptr %constants, i64 {place}
   %{name}.one = load double, ptr %{name}.at
@@ -93,7 +98,7 @@ def _constant(name: str, place: int) -> str:
 
 
 def _assembly() -> str:
-    """Return the LLVM IR of `clenshaw`, which adds a series to the result."""
+    """Return the LLVM IR of the function `clenshaw`, which adds the values of a series to the result."""
     constants = "".join(_constant(name, i) for i, name in enumerate(("squeeze", "stretch", "even", "linear", "odd")))
     return f"""
 declare {VECTOR} @llvm.fmuladd.v{TOGETHER}f64({VECTOR}, {VECTOR}, {VECTOR})
@@ -224,17 +229,20 @@ end:
 
 
 def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float[np.ndarray, "n1 n2"]:
-    """Return the sum of series in the angle between rows and columns, by Clenshaw's algorithm.
+    """Return the sum of several series in the angle between rows and columns, computed by Clenshaw's algorithm.
 
     The argument of the Chebyshev polynomials T_k is y = 2 (arcsinh(h / focus) / arcsinh(sqrt(1/2) / focus))^2 - 1 with
-    h = sqrt((1 - |rho|) / 2). It is -1 at rho = 1 and -1, and 1 at rho = 0.
+    h = sqrt((1 - |rho|) / 2). Thus y = -1 if |rho| = 1, and y = 1 if rho = 0.
 
     Args:
-        rho: Correlations, shape (n1, n2). They may exceed 1 by rounding errors.
-        series: Series with the features of n1 rows and n2 columns.
+        rho: Correlations, shape (n1, n2). Their absolute values may exceed 1 by a rounding error.
+        series: List of series, each with the features of n1 rows and n2 columns.
 
     Returns:
         A NumPy float64 array of shape (n1, n2).
+
+    Raises:
+        ValueError: If the features of a series do not match the shape of `rho` or the ranks.
     """
     n1, n2 = rho.shape
     rows, columns = (-(-n // multiple) * multiple for n, multiple in ((n1, ROWS), (n2, TOGETHER)))
@@ -244,7 +252,8 @@ def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float
         if left.shape != (n1, total) or right.shape != (n2, total) or ranks.sum() != total or (ranks < 0).any():
             shapes = f"{left.shape}, {right.shape} and ranks that sum to {ranks.sum()}"
             raise ValueError(
-                f"left and right must have the features of {n1} rows and {n2} columns, got shapes {shapes}."
+                f"left and right must have shapes ({n1}, total) and ({n2}, total), where total is the sum of the "
+                f"nonnegative ranks, got shapes {shapes}."
             )
         packed = _padded(right, (columns, total)).reshape(-1, TOGETHER, total).swapaxes(1, 2)
         if focus is None:
@@ -269,7 +278,7 @@ def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float
 
 
 def _padded(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a contiguous array that is filled up with zeros, without a copy if it has the shape."""
+    """Pad an array with zeros to the given shape; a contiguous array that already has this shape is not copied."""
     if array.shape == shape:
         return np.ascontiguousarray(array)
     result = np.zeros(shape)

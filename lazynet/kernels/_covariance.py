@@ -21,7 +21,7 @@ EQUAL = 16 * np.finfo(float).eps
 
 
 class Dual(NamedTuple):
-    """Gaussian expectations of an activation sigma and its derivative, as NumPy float64 arrays.
+    """Expectations of an activation sigma and its derivative at jointly normal u and v, as NumPy float64 arrays.
 
     Attributes:
         value: E[sigma(u) sigma(v)], shape (n1, n2).
@@ -45,9 +45,10 @@ def covariance_dual(
     """Compute the expectations in `Dual` for jointly normal u_i and v_j with mean zero and the given covariances.
 
     The activations relu, leaky_relu and abs use the closed form of Cho and Saul 2009, and erf, gelu and sin use the
-    closed forms implemented in neural-tangents. All other activations use series in the angle. For relu, leaky_relu and
-    abs, the rounding error in the cosine perturbs the angle between nearly parallel rows, which causes errors of up to
-    6e-9 in the slopes. For parallel rows, the slopes are exact.
+    closed forms implemented in neural-tangents. All other activations use series in the angle between two rows.
+
+    For relu, leaky_relu and abs, the rounding error in the cosine perturbs the angle between nearly parallel rows,
+    which causes errors of up to 6e-9 in the slopes. For parallel rows, the slopes are exact.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
@@ -69,7 +70,7 @@ def covariance_dual(
 
 
 def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, variance2: np.ndarray) -> Dual:
-    """Return the dual of the activation a z + b relu(z)."""
+    """Return the expectations in `Dual` for the activation a z + b relu(z)."""
     norms = np.sqrt(variance1[:, None] * variance2[None, :])
     # The derivative of relu at zero is zero, as in JAX.
     present = norms > 0
@@ -80,7 +81,7 @@ def _relu(relu_parts: ReluParts, covariance: np.ndarray, variance1: np.ndarray, 
     if relu_parts == (0.0, 1.0):
         return Dual(value, slope, variance1 / 2, variance2 / 2)
     a, b = relu_parts
-    # The cross terms are E[u relu(v)] = E[u v] / 2, and the second moment of relu is half the variance.
+    # The cross terms are E[u relu(v)] = E[u v] / 2, and the second moment of relu(u) is half the variance of u.
     linear, square = a * (a + b), a * (a + b) + b**2 / 2
     return Dual(linear * norms * cosine + b**2 * value, linear + b**2 * slope, square * variance1, square * variance2)
 
@@ -92,7 +93,7 @@ def _closed_form(name: str) -> Callable[..., tuple[Array, ...]]:
     layer, before = getattr(stax, name)()[2], stax.Dense(1)[2]
 
     def dual(covariance: Array, variance1: Array, variance2: Array) -> tuple[Array, ...]:
-        # Only the number of rows matters; their values are replaced below.
+        # Only the number of rows matters, because all kernel values computed from these rows are replaced below.
         rows = (jax.numpy.ones((len(variance), 1)) for variance in (variance1, variance2))
         # The layer multiplies `ntk` by the expected product of the derivatives.
         inputs = {"nngp": covariance, "ntk": jax.numpy.ones_like(covariance), "cov1": variance1, "cov2": variance2}

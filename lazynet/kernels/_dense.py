@@ -98,8 +98,8 @@ def _put(panel: Array, block: Array, above: Array | int, left: Array | int) -> A
 def dense_operator(k: SquareKernel) -> KernelOperator:
     """Wrap a kernel matrix as an operator.
 
-    The rows are distributed across the accelerators if they fit in device memory. Otherwise, the matrix is multiplied
-    on the host without being copied.
+    The rows are distributed across the accelerators if they fit in device memory. Otherwise, the matrix stays on the
+    host, where it is copied only if it is not contiguous or its dtype is neither float64 nor float32.
 
     Args:
         k: Kernel matrix, shape (n, n). Float32 entries are not converted.

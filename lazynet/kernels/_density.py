@@ -45,7 +45,7 @@ def spectral_density(k: SquareKernel | KernelOperator, *, products: int = 20) ->
 
     Args:
         k: Kernel matrix, shape (n, n), or a `lazynet.kernel_operator`.
-        products: Number of products of K with a block of 8 vectors. The vectors in the first block are random.
+        products: Maximum number of products of K with a block of 8 vectors. The vectors in the first block are random.
 
     Returns:
         A `SpectralDensity`.

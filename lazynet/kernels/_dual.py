@@ -1,4 +1,4 @@
-"""Gaussian expectations of an activation and its derivative, which are factors in the two-layer kernel."""
+"""Gaussian expectations of an activation and its derivative, which determine the kernels of two-layer networks."""
 
 import functools
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from lazynet.plan import check_memory
 from lazynet.precision import host_float64
 
 BLOCK = 1024  # rows per block; temporary arrays have at most about 10 BLOCK^2 entries
-SMALL_BLOCK = 256  # rows per block of a series; fewer entries are computed twice if the result is symmetric
-TASKS = 4  # threads that share the matrix product of a block of a series
-PAIRS = 2**22  # maximum number of entries in the temporary arrays used to compare nearly parallel rows
+SMALL_BLOCK = 256  # rows per block when evaluating a series; small blocks waste less work on the diagonal of a kernel
+TASKS = 4  # number of parallel tasks that compute the matrix product for a block when evaluating a series
+PAIRS = 2**22  # maximum number of entries in each temporary array used to compare nearly parallel rows
 # If |cosine| is within this distance of 1, the angle is computed from the rows; see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
-CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # neural-tangents layers with closed forms
+CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # neural-tangents layers that compute closed forms
 
 Rows = tuple[np.ndarray, ...]
 Waitable = Callable[[], np.ndarray]
@@ -55,8 +55,8 @@ def gaussian_dual(
         entry itself.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the series does not converge (above 200 at the
-            earliest for named activations), or if a user-defined activation is not smooth.
+        ValueError: If `init_scale * norm(x)` is so large that the series does not converge (values up to 200 are
+            accepted for all named activations), or if a user-defined activation is not smooth.
 
     Example:
         >>> gaussian_dual("relu", np.eye(2))[0, 0]
@@ -80,13 +80,14 @@ def tangent_dual(
     Args:
         part: "hidden" for x.x' E[sigma' sigma'], "readout" for E[sigma sigma], "both" for their sum, or "slope" for
             E[sigma' sigma'] without the factor x.x'.
-        activation: Name in `lazynet.networks.ACTIVATIONS`.
+        activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         x1: Nonzero rows x in float64 or float32, shape (n1, d).
         x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
         init_scale: Positive scale kappa of the weights.
 
     Raises:
-        ValueError: If `init_scale * norm(x)` is so large that the series does not converge.
+        ValueError: If `init_scale * norm(x)` is so large that the series does not converge, or if a user-defined
+            activation is not smooth.
     """
     # neural-tangents relies on dtype and rank promotion, which the user may have disabled.
     with host_float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -104,7 +105,7 @@ def tangent_dual(
             sides = [x.astype(np.float64, copy=False) for x in sides]
             norms = [np.linalg.norm(x, axis=1) for x in sides]
             rows = [(x / norm[:, None], norm) for x, norm in zip(sides, norms, strict=True)]
-            # A single call ensures that both sides have the same features.
+            # Both sides are expanded in a single call, so that their features belong to the same series.
             scales, expanded = init_scale * np.concatenate(norms), "slope" if part == "hidden" else part
             parts, features = smooth_series(activation, scales, expanded, init_scale if part == "both" else 1.0)
             for of_part in features:
@@ -159,7 +160,7 @@ def _series_dual(part: str, parts: list[Part], *rows: np.ndarray) -> np.ndarray:
     half = len(rows) // 2
     (unit1, norm1, *first), (unit2, norm2, *second) = rows[:half], rows[half:]
     with narrow_products():
-        # BLAS threads would keep spinning while the series are evaluated.
+        # BLAS uses only one thread, because additional BLAS threads would keep spinning while the series are evaluated.
         rho = np.concatenate(in_threads(lambda rows: rows @ unit2.T, np.array_split(unit1, TASKS)))
     dual = smooth_dual(parts, first, second, rho)
     return norm1[:, None] * rho * norm2[None, :] * dual if part == "hidden" else dual

@@ -31,7 +31,7 @@ from lazynet.precision import float64, host_float64
 from lazynet.programs import compiled, entry
 from lazynet.typing import AnyArray, Variables
 
-# Errors of networks that mix dtypes.
+# Exceptions that networks raise if they mix dtypes.
 MIXED = (TypeError, jax.dtypes.TypePromotionError)
 
 
@@ -82,8 +82,9 @@ def empirical_ntk(
     Jacobian is formed for such arrays. For any other array, such as the kernel of a convolution or an array used in a
     loop or in two layers, the Jacobian is formed for one block of rows at a time.
 
-    For `TwoLayer`, the average over outputs is computed from the pre-activations z and S = sigma'(z). The hidden layer
-    contributes (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes
+    For `TwoLayer`, the average over outputs is computed from the pre-activations z, the slopes S = sigma'(z) and the
+    readout weights a_rc of unit r and output c. The hidden layer contributes
+    (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes
     (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')) (Arora et al. 2019, section 3.1, H = Z'Z).
 
     Args:
@@ -92,14 +93,14 @@ def empirical_ntk(
             output may depend only on the corresponding row of x.
         variables: Variables of the network, as returned by `network.init`. Derivatives are taken with respect to
             "params".
-        x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs. Integers, such as token ids, reach
-            a user-supplied network as integers.
+        x1: Inputs, shape (n1, d), or (n1, ...) if the network accepts such inputs. Integers, such as token ids, are
+            passed to user-supplied networks as integers.
         x2: Inputs, shape (n2, d). Defaults to `x1`, which halves the work and makes the kernel exactly symmetric.
         outputs: "average" for the average over outputs, or "all" for all pairs of outputs.
         parts: Whether to return a separate contribution for each array in "params" instead of the sum.
-        dtype: Dtype of the computation and the result, "float64" or "float32". By default, the computation runs in
-            float32 if all inputs and variables are float32, or if the network has float32 arrays of its own, such as
-            the carries of recurrent layers, and in float64 otherwise, and the result is float64.
+        dtype: Dtype of the computation and the result, "float64" or "float32". By default, the result is float64, and
+            the computation runs in float64 unless all floating-point inputs and variables are float32 or the network
+            runs only in float32 (for example, because its recurrent layers create float32 carries).
         memory: Memory limit in bytes, not counting the result. Defaults to free memory minus the size of the result.
 
     Returns:
@@ -108,7 +109,7 @@ def empirical_ntk(
 
     Raises:
         ValueError: If an argument is invalid, if the result does not fit in memory, or if the kernel for a single pair
-            of rows exceeds the memory limit. The error is raised before any work starts.
+            of rows exceeds the memory limit. The error is raised before the kernel is computed.
 
     >>> import jax, lazynet as lz
     >>> network, x = lz.TwoLayer(width=64, train="both"), jax.numpy.eye(3)
@@ -140,7 +141,7 @@ def empirical_ntk(
     all_float32 = {a for a in dtypes if _is_floating(a)} == {np.dtype("float32")}
     compute_dtype = dtype or ("float32" if all_float32 else "float64")
     result = np.dtype(dtype or "float64").itemsize * len(x1) * len(x1 if x2 is None else x2)
-    # The kernels of each array and each pair of outputs have this size; they are counted below.
+    # This is the size of the result for one array and one pair of outputs; the total size is checked later.
     check_memory("The empirical kernel", result)
     if traits(network).hidden_layer is not None and outputs == "average" and not parts:
         layered = cast(Network, network)
@@ -167,13 +168,13 @@ def empirical_ntk(
     try:
         kernels = kernels_in(compute_dtype)
     except MIXED:
-        # The network's own arrays, such as the carries of recurrent layers, may be float32.
+        # The network may create float32 arrays, such as the carries of recurrent layers, that do not mix with float64.
         runs = {kind: _runs_in(kind, network, variables, x1) for kind in ("float32", "float64")}
         if compute_dtype != "float64" or runs["float64"] or not runs["float32"]:
             raise
         if dtype == "float64":
             raise ValueError(
-                "dtype must be 'float32' or None for a network whose own arrays are float32, such as the carries of "
+                "dtype must be 'float32' or None for a network that creates float32 arrays, such as the carries of "
                 "recurrent layers, got 'float64'."
             ) from None
         kernels = kernels_in("float32")
@@ -187,13 +188,13 @@ def empirical_ntk(
 
 
 def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
-    """Return the dtype of rows of integers, which reach a user-supplied network as they are, or None for other rows."""
+    """Return the dtype in which integer inputs are passed to a user-supplied network, or None for other inputs."""
     dtype = np.result_type(x1.dtype, (x1 if x2 is None else x2).dtype)
     return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).custom else None
 
 
 def _runs_in(dtype: str, network: Differentiable, variables: Variables, x: AnyArray) -> bool:
-    """Return whether JAX can trace the network in a dtype."""
+    """Return whether JAX can trace the network with floating-point arrays of the given dtype."""
     with host_float64():
         tree = jax.tree.map(partial(_floats_as, dtype=dtype), dict(variables))
         rows = jnp.asarray(x[:1], dtype if _is_floating(x.dtype) else None)
@@ -210,7 +211,7 @@ def _room(needed: int) -> int:
 
 
 def _real_rows(name: str, x: AnyArray) -> AnyArray:
-    """Return the rows after checking that they are real numbers; JAX arrays stay on their device."""
+    """Return the rows after checking that they are real numbers; floating-point JAX arrays stay on their device."""
     return x if isinstance(x, Array) and _is_floating(x.dtype) else real_array(name, x)
 
 
@@ -218,7 +219,8 @@ def _names(network: Differentiable, variables: Variables) -> list[str]:
     """Return the path of each array in "params".
 
     Raises:
-        ValueError: If the network is not callable, or if "params" is missing or has leaves that are not float arrays.
+        ValueError: If the network is not a function and has no `apply` method, or if "params" has leaves that are not
+            float arrays.
     """
     if not callable(getattr(network, "apply", network)):
         raise ValueError(
@@ -251,7 +253,8 @@ def _average_bytes(network: Network, variables: Variables, x1: AnyArray, x2: Any
 
 
 def _cast(a: AnyArray, dtype: str) -> Array:
-    # Calling jnp.asarray would add 10% to the time for a small kernel, and casting in NumPy avoids compiling a program.
+    # For JAX arrays, calling jnp.asarray would add 10% to the time for a small kernel. Casting other arrays in NumPy
+    # avoids compiling a program.
     if isinstance(a, Array):
         return a if a.dtype == dtype else a.astype(dtype)
     return jnp.asarray(np.asarray(a, dtype))
@@ -275,9 +278,9 @@ def average_ntk(
         variables: Variables of the network.
         x1: Inputs, shape (n1, d).
         x2: Inputs, shape (n2, d). Defaults to `x1`.
-        by_counting: On CPUs, whether to count the units that are active for both inputs instead of summing over units.
-            Counting is several times faster and gives identical results, but it is valid only if slopes are 0 or 1 and
-            readout weights are +1 or -1.
+        by_counting: Whether to count, on CPUs, the units that are active for both inputs instead of summing over all
+            units. Counting is several times faster and gives identical results, but it is valid only if slopes are 0 or
+            1 and readout weights are +1 or -1.
 
     Returns:
         The kernel, shape (n1, n2), in the dtype of the arguments.

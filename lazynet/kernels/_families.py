@@ -18,7 +18,7 @@ from lazynet.typing import AnyArray
 
 Rows = Num[Array | np.ndarray, "..."]
 Kernel = Callable[..., Float[np.ndarray, "n1 n2"]]
-# Number of arrays in memory at the same time, each as large as the result.
+# Maximum number of arrays as large as the result that are in memory at the same time.
 HELD = 8
 # Maximum number of pairs of patches per block.
 PAIRS = 2**21
@@ -28,14 +28,17 @@ PAIRS = 2**21
 def _deep_kernel(network: MLP) -> Kernel:
     """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, generalized to any parametrization.
 
-    Let S_l = s_l^2 E_(l-1) + b_l^2 be the covariance of the pre-activations z_l in layer l. Each unit has effective
-    weights m^(-a_l) w_l, whose variances sum to s_l^2. Let E_l = E[sigma sigma] and E'_l = E[sigma' sigma']
-    be the expectations under this covariance. The tangent kernel of z_l is
+    Layer l multiplies its weights w_l by m^(-a_l). Let s_l^2 be the variance of one effective weight m^(-a_l) w_l,
+    multiplied by the number of inputs m if l > 1, and let c_l^2 be the variance of the biases. The pre-activations z_l
+    of layer l have covariance S_l = s_l^2 E_(l-1) + c_l^2, where E_0 = x.x'. Let E_l = E[sigma sigma] and
+    E'_l = E[sigma' sigma'] be the expectations under the covariance S_l. With T_0 = 0, the tangent kernel of z_l is
 
         T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
 
-    The tangent kernel of the outputs is alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), where the first term comes from the
-    readout and the second term from the hidden layers. Powers of m are evaluated at the width of the network.
+    Let m^(-a) be the factor that multiplies the readout weights, and m^(-2 b) their initial variance. With E, E' and T
+    of the last hidden layer, the tangent kernel of the outputs is alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), where the
+    first term comes from the readout and the second term from the hidden layers. Powers of m are evaluated at the width
+    of the network.
     """
     exponents, m = get_parametrization(network.parametrization), float(network.width)
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
@@ -86,7 +89,7 @@ def _deep_key(network: MLP) -> Hashable:
 
 @limit_key.register(Adapted)
 def _adapted_key(network: Adapted) -> Hashable:
-    """Return a key that includes the width only if the kernel was built for that width, as stax kernels are."""
+    """Return a key that includes the width only if the kernel depends on the width, as for `from_stax` networks."""
     return at_width(network.output_scale, network.width), None if network.one_kernel else network.width
 
 
@@ -126,13 +129,13 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
 
 @analytic_kernel.register(Adapted)
 def _adapted_kernel(network: Adapted) -> Kernel | None:
-    """Return the kernel that was passed with the network, multiplied by alpha^2, or None if no kernel was passed."""
+    """Return the kernel supplied with the network, multiplied by alpha^2, or None if no kernel was supplied."""
     return None if network.kernel is None else _scaled(network, network.kernel)
 
 
 @start_covariance.register(Adapted)
 def _adapted_covariance(network: Adapted) -> Kernel | None:
-    """Return the covariance that is known for the network, multiplied by alpha^2, or None if there is none."""
+    """Return the network's known covariance, multiplied by alpha^2, or None if the covariance is unknown."""
     return None if network.covariance is None else _scaled(network, network.covariance)
 
 

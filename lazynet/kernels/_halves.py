@@ -21,8 +21,8 @@ from lazynet.kernels._threads import in_threads
 ROWS = 8  # number of rows whose sums are held in registers
 TOGETHER = 8  # number of vectors by which each entry is multiplied each time it is read
 CHUNK = 2048  # columns per pass over the rows of a strip, few enough that vector entries and column sums stay in cache
-STRIP = 128  # rows per strip; strips are assigned to the lanes in turn
-LANES, ROWS_PER_LANE = 4, 2048  # minimum number of lanes, and number of rows per lane for larger matrices
+STRIP = 128  # rows per strip; strips are assigned in turn to the lanes, which are processed in parallel
+LANES, ROWS_PER_LANE = 4, 2048  # minimum number of parallel lanes, and number of rows per lane for larger matrices
 
 VECTOR = f"<{TOGETHER} x double>"
 ADD = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
@@ -180,7 +180,8 @@ def half_products(
         right: Vectors of shape (c, k).
         left: Vectors of shape (r, k). If None, the block must be symmetric, and entries to the left of the
             ROWS x ROWS squares on the diagonal are not read.
-        rows_per_lane: Number of rows per lane, used if this gives more than the minimum number of lanes.
+        rows_per_lane: Number of rows in each lane (the lanes are processed in parallel). Used only if it results in
+            more lanes than the minimum.
 
     Returns:
         The two products, with shapes (r, k) and (c, k). If `left` is None, two arrays whose sum is block @ right.

@@ -1,9 +1,9 @@
 """Block Lanczos process, which approximates functions of a kernel matrix using products with the matrix.
 
 The process computes K Q = Q T + N R E' (Golub and Van Loan 2013, section 10.3.6). The matrix Q of shape (n, m) has
-orthonormal columns, and its first columns span those of the block b of starting vectors. T = Q' K Q is block
-tridiagonal, N R is the remainder of the last block, and E consists of the last columns of the identity. A single Q then
-yields the approximation f(K) b = Q f(T) Q' b for every function f. Each new block is orthogonalized against all
+orthonormal columns, and its first columns span the column space of the block b of starting vectors. T = Q' K Q is block
+tridiagonal, N R is the remainder of the last block, and E consists of the last columns of the identity. For every
+function f, the same Q then yields the approximation Q f(T) Q' b of f(K) b. Each new block is orthogonalized against all
 previous blocks. The short recurrence alone would lose orthogonality immediately, because the eigenvalues of kernels
 span ten orders of magnitude.
 
@@ -32,7 +32,7 @@ COLUMNS = TOGETHER  # number of columns that a product can process at the cost o
 MIN_RANDOM_COLUMNS = 4
 PARTS = 4  # number of parts into which sums are split, fixed so that results do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
-LEAST, LARGEST = 128, 3000  # number of vectors that must fit in memory, and maximum number of vectors in a basis
+LEAST, LARGEST = 128, 3000  # number of vectors that must fit in memory, and maximum number of vectors in a Krylov basis
 
 
 class Error(NamedTuple):
@@ -40,7 +40,7 @@ class Error(NamedTuple):
 
     Attributes:
         truncation: Error from stopping the Krylov process, or 0 for exact methods.
-        storage: Rounding error in the kernel's entries and in the arithmetic.
+        storage: Error from rounding in the kernel's entries and in the arithmetic.
     """
 
     truncation: float
@@ -48,7 +48,7 @@ class Error(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Sum of the two errors."""
+        """Sum of the truncation error and the storage error."""
         return self.truncation + self.storage
 
 
@@ -86,7 +86,7 @@ def basis_limit(n: int) -> int:
     Raises:
         ValueError: If not even 128 vectors fit in memory.
     """
-    # The factor 2 allows for a copy when the basis grows.
+    # The factor of 2 allows for a copy when the basis grows.
     bytes_per_vector = 2 * 8 * n
     check_fits(f"A Krylov basis of {n} rows", bytes_per_vector * LEAST, available_memory())
     return min(LARGEST, available_memory() // bytes_per_vector)
@@ -107,7 +107,7 @@ def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_m
 
 
 class Lanczos:
-    """Krylov basis for all columns of a block b.
+    """Block Lanczos process, which builds a Krylov basis for all columns of a block b.
 
     Args:
         k: Symmetric operator K with n rows.
@@ -208,7 +208,7 @@ class Lanczos:
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of T in ascending order, shape (m,), and eigenvectors of T as columns, shape (m, m).
 
-        They are available once `depth` is positive.
+        They are available only once `depth` is positive.
         """
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)

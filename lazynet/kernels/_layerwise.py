@@ -50,7 +50,7 @@ def layers_of(network: Differentiable, variables: Variables, x: Real[Array, "n .
     """
     arrays, structure = jax.tree.flatten(variables["params"])
     fixed = {name: value for name, value in variables.items() if name != "params"}
-    # Rows of integers are not differentiated.
+    # If the inputs are integers, the gradients and inputs of the layers are returned in the dtype of the parameters.
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(*arrays)
 
     def outputs(arrays: list[Array], fixed: Variables, row: Array) -> Array:

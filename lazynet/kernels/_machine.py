@@ -10,7 +10,8 @@ def machine_code(assembly: str) -> Any:
         assembly: A module in LLVM IR.
 
     Returns:
-        The engine, whose `get_function_address` returns the address of a function. It owns the machine code.
+        The engine, whose method `get_function_address` returns the address of a function. The engine owns the machine
+        code.
     """
     # LLVM is slow to load and is not needed to import lazynet.
     import llvmlite.binding as llvm

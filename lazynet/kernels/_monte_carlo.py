@@ -1,4 +1,4 @@
-"""Mean of the empirical kernel over random initializations, used to check or to replace analytic kernels."""
+"""Mean of the empirical kernel over random initializations, used to check or replace analytic kernels."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -85,12 +85,13 @@ def monte_carlo_kernel(
     key = jax.random.key(0) if key is None else check_key(key)
     x1, x2 = real_array("x1", x1), None if x2 is None else real_array("x2", x2)
     check_rows(x1, x2)
-    # Integers, such as token ids, reach a user-supplied network as integers.
+    # Integers, such as token ids, are passed to user-supplied networks as integers.
     kinds = {x.dtype.kind for x in (x1, x2) if x is not None}
     dtype = np.int32 if kinds <= {"i", "u"} and traits(network).custom else np.float32
     rows1 = jnp.asarray(x1.astype(dtype))
     rows2 = None if x2 is None else jnp.asarray(x2.astype(dtype))
-    # The mean and four float64 arrays of the same shape, and three float32 arrays on the device.
+    # Memory is needed for five float64 arrays of the kernel's shape, including the mean, and for three float32 arrays
+    # on the device.
     check_memory("The mean kernel", (5 * 8 + 3 * 4) * len(rows1) * len(rows1 if rows2 is None else rows2))
     mean = square = np.zeros(())
     with jax.default_matmul_precision("highest"):

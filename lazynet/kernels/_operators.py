@@ -50,7 +50,7 @@ class KernelOperator:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape (n, n)."""
+        """Shape (n, n) of the kernel matrix."""
         return self.n, self.n
 
     def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -151,7 +151,7 @@ def _times(block: Array, w: Array) -> Array:
 
 @jax.jit
 def widened_product(block: Array, w: Array) -> Array:
-    """Return block @ w.T in the dtype of `w`; entries with a different dtype are converted a few rows at a time."""
+    """Return block @ w.T in the dtype of `w`; if the dtypes differ, `block` is converted PANEL rows at a time."""
     if block.dtype == w.dtype:
         return _times(block, w)
     size = min(PANEL, len(block))

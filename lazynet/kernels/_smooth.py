@@ -1,17 +1,19 @@
 """Gaussian expectations of smooth activations, computed from series in the angle between two rows.
 
-For scales s and s' and independent standard normal z and z', write (z, z') = r (cos phi, sin phi) in polar coordinates.
-Then E[sigma(u) sigma(v)], with u = s z and v = s' (rho z + sqrt(1 - rho^2) z'), is the average over r of a circular
-correlation, and with rho = cos(theta) and the Fourier coefficients c_m(t) of sigma(t cos phi),
+For independent standard normal z and z', let u = s z and v = s' (rho z + sqrt(1 - rho^2) z'), so that u and v have
+standard deviations (scales) s and s' and correlation rho. In polar coordinates, (z, z') = r (cos phi, sin phi). Then
+E[sigma(u) sigma(v)] is the average over r of a circular correlation. If rho = cos(theta) and c_m(t) are the Fourier
+coefficients of sigma(t cos phi) as a function of phi,
 
     E[sigma(u) sigma(v)] = sum_m C_m(s, s') cos(m theta),  C_m(s, s') = E[c_m(s r) c_m(s' r)] (1 if m = 0 else 1/2).
 
-Even m come from the even part of sigma, odd m from its odd part. The number of terms grows only linearly with the
-scale (that of the Hermite series grows with its square), but the sum is still too long to be evaluated for every pair.
-As a function of h = sin(theta / 2), each part varies near h = 0 on a distance of the order of 1 / s, and
-h = focus sinh(w) spreads it out: a Chebyshev series in w needs a few dozen terms at any scale. Its coefficients are
-smooth functions of the two scales; they are interpolated between Chebyshev points in arcsinh(s) and written as sums of
-few products.
+Terms with even m come from the even part of sigma, and terms with odd m come from its odd part. The number of terms
+grows only linearly with the scale, whereas the Hermite series needs a number of terms that grows with the square of the
+scale, but the sum is still too long to evaluate for every pair of rows. As a function of h = sin(theta / 2), the sum
+over even or odd m varies over distances on the order of 1 / s near h = 0. The substitution h = focus sinh(w) stretches
+this region, so that a Chebyshev series in w needs only a few dozen terms at any scale. Its coefficients are smooth
+functions of the two scales. They are interpolated between Chebyshev points in arcsinh(s) and written as sums of a few
+products of a function of s and a function of s'.
 """
 
 import functools
@@ -21,40 +23,42 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy  # its modules are imported on first use
+import scipy  # SciPy loads its submodules on first use
 from jaxtyping import Float, Int
 
 from lazynet.kernels._clenshaw import Series, clenshaw
 from lazynet.kernels._threads import narrow_products
 from lazynet.networks import Activation, Function, get_activation, value_and_slope
 
-# The average over r is a trapezoidal sum in log(r), whose error is about exp(-pi^2 / (2 step)) for the density alone;
-# functions that oscillate need smaller steps.
+# Step sizes to try for the average over r, and the smallest and largest r. The average is a trapezoidal sum in log(r).
+# Its error is about exp(-pi^2 / (2 step)) for the density of r alone, but oscillating functions need smaller steps.
 STEPS, SMALLEST, LARGEST = (0.12, 0.06, 0.03, 0.015), 1e-7, 13.0
-# Relative error at which series and products are cut off, between the best that rounding errors allow and what is
-# enough if all expectations are of order 1.
+# Bounds on the relative error at which series and products are truncated. BEST is the smallest error that rounding
+# permits, and ENOUGH is sufficient if all expectations are of order 1.
 BEST, ENOUGH = 5e-15, 1e-12
-ROUNDING = 1e-30  # fraction of E[sigma(s z)^2] that orders beyond the resolution of the angles may account for
+ROUNDING = 1e-30  # maximum share of the upper half of the orders in the sum of the squared Fourier coefficients
 MOST_ANGLES = 2**18
-POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points for the scales
+POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points to try
 TERMS = (32, 64, 128, 256, 512, 1024)
-# Distances between the arguments of an activation; what is narrower than the first at all scales is missed.
+# Spacings to try between the arguments at which an activation is evaluated. Features of the activation that are
+# narrower than the first spacing may be missed.
 SPACINGS = 0.25 * 0.5 ** np.arange(8)
-MOST_NUMBERS = 2**25  # in one array of function values, of which a few are needed
-MOST_PRODUCTS = 4 * 10**7  # in one array of coefficients
-MANY_ORDERS = 256  # orders whose coefficients are computed at a time
-CHUNK = 2**15  # arguments per call of an activation, so that JAX compiles one program for it
-GRID = 8  # named activations are tabulated between powers of 2^(1 / GRID), and tables are kept
+MOST_NUMBERS = 2**25  # maximum number of entries in an array of function values; a few such arrays exist at a time
+MOST_PRODUCTS = 4 * 10**7  # maximum number of entries in an array of coefficients C_m
+MANY_ORDERS = 256  # number of orders m whose coefficients are computed at a time
+CHUNK = 2**15  # number of arguments per call to an activation, fixed so that JAX compiles only one program
+GRID = 8  # tables for named activations end at powers of 2^(1 / GRID), so that they can be reused for other scales
 
 
 class Part(NamedTuple):
-    """Series of the even or the odd part of an activation, without the features of the rows.
+    """Series for the even or odd part of an activation, without the features of the rows.
 
     Attributes:
         odd: Whether the series belongs to the odd part.
-        focus: Distance h that is spread out, or None if the expectation is constant or proportional to rho.
+        focus: Constant in the substitution h = focus sinh(w), about the width of the stretched region near h = 0, or
+            None if the expectation is constant or proportional to rho.
         ranks: Number of features for each term of the series, in order of decreasing degree.
-        signs: Sign by which the product of each feature of two rows is multiplied.
+        signs: Sign of each feature, by which the product of the feature's values for two rows is multiplied.
     """
 
     odd: bool
@@ -64,7 +68,7 @@ class Part(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """Parts with their features at the interpolation points, which are spaced in arcsinh of the scale."""
+    """Parts of a series, with their features at interpolation points that are Chebyshev points in arcsinh(scale)."""
 
     low: float
     high: float
@@ -75,7 +79,7 @@ class _Table(NamedTuple):
 def smooth_series(
     activation: str | Function, scales: Float[np.ndarray, " n"], part: str, init_scale: float = 1.0
 ) -> tuple[list[Part], list[Float[np.ndarray, "n _"]]]:
-    """Expand a kernel for all pairs of scales.
+    """Expand a kernel in a series in the angle between two rows, for all pairs of scales.
 
     Call this function inside `lazynet.precision.float64()`.
 
@@ -85,13 +89,13 @@ def smooth_series(
         part: "readout" for E[sigma(u) sigma(v)], "slope" for E[sigma'(u) sigma'(v)], or "both" for
             E[sigma(u) sigma(v)] + x.x' E[sigma'(u) sigma'(v)] with x.x' = s s' rho / init_scale^2. One series for the
             sum takes half the time of two series, and its error does not grow with x.x'.
-        init_scale: Scale of the weights, which matters for "both" only.
+        init_scale: Scale of the weights, used only if `part` is "both".
 
     Returns:
-        The parts of the series, and for each part the features of each scale.
+        The parts of the series, and for each part an array with one row of features for each scale.
 
     Raises:
-        ValueError: If the function is not smooth or grows too fast, or if a scale is too large.
+        ValueError: If the activation is not smooth or grows too fast, or if a scale is too large.
     """
     distinct, index = np.unique(scales, return_inverse=True)
     low, high = float(distinct[0]), float(distinct[-1])
@@ -118,16 +122,16 @@ def smooth_dual(
     right: list[Float[np.ndarray, "n2 _"]],
     rho: Float[np.ndarray, "n1 n2"],
 ) -> Float[np.ndarray, "n1 n2"]:
-    """Return the kernel of rows with correlations `rho` from the features of `smooth_series`."""
+    """Compute the kernel for rows with correlations `rho` from the parts and features returned by `smooth_series`."""
     series = zip(parts, left, right, strict=True)
     return clenshaw(rho, [Series(p.odd, p.focus, p.ranks, rows1, rows2 * p.signs) for p, rows1, rows2 in series])
 
 
 def second_moment(parts: list[Part], features: list[Float[np.ndarray, "n _"]]) -> Float[np.ndarray, " n"] | float:
-    """Return the kernel at equal rows for each scale from the features of `smooth_series`, or 0.0 without parts."""
+    """Return the kernel of each row with itself, or 0.0 if there are no parts; see `smooth_series`."""
     total: np.ndarray | float = 0.0
     for part, rows in zip(parts, features, strict=True):
-        # At rho = 1, the polynomials are 1 and -1 in turn.
+        # At rho = 1, the Chebyshev polynomial of degree k equals (-1)^k.
         degree = np.repeat(np.arange(len(part.ranks))[::-1], part.ranks)
         total = total + rows**2 @ (part.signs * (-1.0) ** degree)
     return total
@@ -152,7 +156,7 @@ def _scales_at(low: float, high: float, count: int) -> np.ndarray:
 
 
 def _interpolation(table: _Table, count: int, scales: np.ndarray) -> Float[np.ndarray, "n points"]:
-    """Return the matrix that interpolates from the Chebyshev points to the scales."""
+    """Return the matrix that interpolates from the Chebyshev points of a table to the given scales."""
     if count == 1:
         return np.ones((len(scales), 1))
     first, last = math.asinh(table.low), math.asinh(table.high)
@@ -161,7 +165,7 @@ def _interpolation(table: _Table, count: int, scales: np.ndarray) -> Float[np.nd
 
 
 class _NotConvergedError(Exception):
-    """A series does not converge."""
+    """Raised if a series does not converge."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -170,10 +174,10 @@ def _named_table(name: str, part: str, low: float, high: float, init_scale: floa
 
 
 def _table(activation: str | Function, part: str, low: float, high: float, init_scale: float) -> _Table:
-    """Tabulate the series at as few scales as the interpolation needs."""
+    """Tabulate a series at the smallest number of scales from which it can be interpolated accurately."""
     # Fewer points than this rarely suffice.
     least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
-    # The derivative comes first, because its coefficients are multiplied by cos(theta) before those of sigma are added.
+    # The derivative comes first, because its series is multiplied by cos(theta) before the series for sigma is added.
     derivatives = {"readout": [False], "slope": [True], "both": [True, False]}[part]
     functions = [_on_host(activation, derivative) for derivative in derivatives]
     for count in (1,) if low == high else (points for points in POINTS if points >= least):
@@ -186,7 +190,8 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
             return _Table(low, high, [])
         unit = min(1.0, squares.max())
         weights = np.sqrt(unit + squares)
-        # Entries of the kernel of both layers are as large as their weights, except for nearly orthogonal rows.
+        # If `part` is "both", entries are about as large as the products of their weights, except for nearly orthogonal
+        # rows, so a larger relative error is sufficient.
         error = min(max(ENOUGH * unit / weights.max() ** (1 if part == "both" else 2), BEST), ENOUGH)
         for step in STEPS:
             products = np.zeros((1, count, count))
@@ -200,7 +205,7 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
         parts = []
         for odd in (False, True):
             focus, series = _series(products[int(odd) :: 2], odd, error, high)
-            # The last two coefficients tell whether the points resolve the dependence on the scales.
+            # The last two coefficients show whether there are enough points to resolve the dependence on the scales.
             if low < high and np.abs(_transform(series, 1)[:, -2:]).max(initial=0) > 10 * error:
                 break
             parts.append(_as_products(odd, focus, series, error, weights))
@@ -212,7 +217,7 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
 def _as_products(
     odd: bool, focus: float | None, series: Float[np.ndarray, "terms points points"], error: float, weights: np.ndarray
 ) -> tuple[Part, np.ndarray]:
-    """Write each coefficient as a sum of few products of one function of each scale."""
+    """Write each coefficient as a sum of a few products +-f(s) f(s') with functions f of a single scale."""
     features, ranks, signs = [], [], []
     for coefficient in series[::-1]:
         values, vectors = np.linalg.eigh((coefficient + coefficient.T) / 2)
@@ -231,7 +236,7 @@ def _series(
     error: float,
     largest: float,
 ) -> tuple[float | None, Float[np.ndarray, "terms points points"]]:
-    """Turn the coefficients of cos(m theta), with m even or odd, into a short Chebyshev series.
+    """Convert a series in cos(m theta), with only even or only odd m, to a short Chebyshev series.
 
     Returns:
         The focus, or None if a single term suffices, and the coefficients in order of increasing degree.
@@ -261,7 +266,7 @@ def _series(
 
 
 def _angles(focus: float, terms: int) -> np.ndarray:
-    """Return the angles theta at the Chebyshev points of the series; see `clenshaw`."""
+    """Return the angles theta at the Chebyshev points of a series with the given number of terms; see `clenshaw`."""
     w = math.asinh(math.sqrt(0.5) / focus) * np.sqrt((1 + _chebyshev_points(terms)) / 2)
     return 2 * np.arcsin(np.minimum(focus * np.sinh(w), math.sqrt(0.5)))
 
@@ -275,13 +280,14 @@ def _products(
     step: float,
     error: float,
 ) -> Float[np.ndarray, "orders points points"]:
-    """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to a total."""
+    """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to `total`."""
     r = np.exp(np.arange(math.log(SMALLEST), math.log(LARGEST), step))
     density = step * r**2 * np.exp(-(r**2) / 2)
     for radii, part in _octaves(r * scales.max(), r, density):
-        # Scales of one octave need about the same number of angles.
+        # Scales in the same octave need about the same number of angles.
         found = [_resolved(function, s, f, radii, part, spacing, error) for s, f in _octaves(scales, scales, factors)]
-        # An order is left out if it matters for no scale: the expectations are quadratic in the coefficients.
+        # Orders whose squared Fourier coefficients are negligible at every scale are omitted. The squares are what
+        # matters, because the expectations are quadratic in the coefficients.
         orders = max(count for _, count in found)
         if orders * len(scales) ** 2 > MOST_PRODUCTS:
             raise _NotConvergedError
@@ -302,7 +308,7 @@ def _products(
 
 
 def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[np.ndarray, "orders+1 points points"]:
-    """Multiply a series in cos(m theta) by cos(theta). The coefficients are changed in place and returned elsewhere."""
+    """Multiply a series in cos(m theta) by cos(theta); the input is overwritten, and the result is a new array."""
     products[1:] /= 2
     result = np.concatenate([np.zeros_like(products[:1]), products])
     result[:-2] += products[1:]
@@ -312,7 +318,7 @@ def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[
 def _squares(
     function: Callable[[np.ndarray], np.ndarray], scales: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " points"], float]:
-    """Compute E[sigma(s z)^2] by trapezoidal sums over z, with the distance between the arguments that it needs."""
+    """Return E[sigma(s z)^2] for each scale s, and the largest spacing of the arguments for which sums are accurate."""
 
     def with_spacing(spacing: float) -> np.ndarray:
         count = int(2 * LARGEST / spacing * max(scales.max(), 1))
@@ -335,7 +341,7 @@ def _squares(
 
 
 def _octaves(size: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Split sorted arrays where `size` passes a power of two; sizes below one stay together."""
+    """Split arrays wherever the sorted `size` crosses a power of two; all sizes below two stay together."""
     octave = np.floor(np.log2(np.maximum(size, 1)))
     ends = np.nonzero(np.diff(octave))[0] + 1
     return zip(*(np.split(array, ends) for array in arrays), strict=True)
@@ -350,19 +356,20 @@ def _resolved(
     spacing: float,
     error: float,
 ) -> tuple[Float[np.ndarray, "points radii orders"], int]:
-    """Compute the Fourier coefficients of sigma(s r cos phi) at as many angles as they need.
+    """Compute the Fourier coefficients of sigma(s r cos phi) from values at enough angles phi to resolve them.
 
     Returns:
-        The coefficients, multiplied by the factors and the root of the density, and the number of orders that matter.
+        The coefficients, multiplied by the factors and the square root of the density, and the number of orders that
+        are not negligible.
     """
     t = scales[:, None] * radii
-    # Radii beyond 6 have too little weight to need a resolution of their own.
+    # Radii above 6 have so little weight that they do not require additional angles.
     angles = 2 ** math.ceil(math.log2(max(32, math.pi * scales.max() * min(radii.max(), 6) / spacing)))
     factor = np.sqrt(density) * factors[:, None]
     while angles <= MOST_ANGLES:
         if t.size * angles > MOST_NUMBERS:
             break
-        # cos(phi) at phi = (j + 1/2) pi / angles; the sine has small relative errors where it is near zero.
+        # This is cos(phi) at phi = (j + 1/2) pi / angles, computed as a sine to keep relative errors small near zero.
         cosine = np.sin((angles - 1 - 2 * np.arange(angles)) * (np.pi / (2 * angles)))
         values = function(t[..., None] * cosine)
         if not np.isfinite(values).all():
@@ -378,7 +385,7 @@ def _resolved(
 
 
 def _on_host(activation: str | Function, derivative: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the activation or its derivative as a NumPy function, which compiles one program."""
+    """Return the activation or its derivative as a function of NumPy arrays that compiles only one JAX program."""
     compiled = jax.jit(lambda z: value_and_slope(activation, z)[derivative])
 
     def function(z: np.ndarray) -> np.ndarray:
@@ -392,14 +399,15 @@ def _on_host(activation: str | Function, derivative: bool) -> Callable[[np.ndarr
 
 
 def _refusal(activation: Activation, scale: float) -> ValueError:
-    """Return the error for an activation whose series does not converge at a scale."""
+    """Return the error to raise for an activation whose series does not converge at the given scale."""
     if activation.is_named:
         return ValueError(
             f"init_scale must be small enough for the series of {activation.name} to converge, got {scale:.3g} for "
             "init_scale times the largest row norm. Scale the rows to unit norm, or reduce init_scale."
         )
     return ValueError(
-        f"activation must be smooth and finite to have an infinite-width kernel, got {activation.name}, whose series "
-        f"does not converge when init_scale times the largest row norm is {scale:.3g}. Scale the rows to unit norm, or "
-        "train without the kernel: pass learning_rate and measure=Measure(predictions=False)."
+        "activation must be smooth and finite for its infinite-width kernel to be computed, got "
+        f"{activation.name}, whose series does not converge when init_scale times the largest row norm is {scale:.3g}. "
+        "Scale the rows to unit norm, or train without the kernel: pass learning_rate and "
+        "measure=Measure(predictions=False)."
     )

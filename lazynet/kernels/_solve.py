@@ -81,7 +81,7 @@ def complexity_and_smallest(
     """
     check_number("tolerance", tolerance, positive=True)
     if not isinstance(k, KernelOperator):
-        # Matrices with dtypes other than float64 are not copied.
+        # Matrices with other dtypes are not converted to float64, which would copy them.
         k = check_square("k", real_array("k", k))
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
@@ -113,7 +113,7 @@ class Solution(NamedTuple):
     Attributes:
         x: Solution K^-1 y, which has the same shape as y.
         forms: Quadratic form y' K^-1 y for each output, shape (k,).
-        error: Largest relative error in the quadratic forms.
+        error: Estimate of the largest relative error in the quadratic forms.
         lambda_min: Upper bound on the smallest eigenvalue of K, accurate to a few percent.
         depth: Number of products with K.
     """
@@ -133,9 +133,9 @@ class Solution(NamedTuple):
 class Nystroem:
     """Nyström preconditioner P built from r random columns of K (Frangella, Tropp and Udell 2023, section 3).
 
-    Let U and L be the eigenvectors and eigenvalues of the Nyström approximation of K. Then
-    P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning brings the r largest eigenvalues of K close to the r-th
-    largest eigenvalue.
+    Let U and L be the eigenvectors and eigenvalues of the Nyström approximation of K, and L_r its smallest nonzero
+    eigenvalue. Then P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning brings the r largest eigenvalues of K
+    close to the r-th largest eigenvalue.
 
     Args:
         k: Kernel operator K.
@@ -143,11 +143,11 @@ class Nystroem:
     """
 
     def __init__(self, k: KernelOperator, rank: int) -> None:
-        """Choose random columns and compute the eigenvectors."""
+        """Choose random columns of K and compute the eigenvectors of the Nyström approximation."""
         index = np.sort(np.random.default_rng(0).choice(k.n, rank, replace=False))
         columns = k.columns(index)
         core = columns[index]
-        # As in the paper, a shift comparable to the rounding errors ensures that the factorization succeeds.
+        # A shift comparable to the rounding errors ensures that the factorization succeeds (Frangella et al. 2023).
         shift = np.finfo(k.dtype).eps * np.linalg.norm(core)
         core[np.diag_indices(rank)] += shift
         factor = scipy.linalg.cholesky(core, lower=True, check_finite=False)

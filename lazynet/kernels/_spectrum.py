@@ -86,7 +86,7 @@ def check_square(name: str, matrix: np.ndarray) -> np.ndarray:
         The matrix.
 
     Raises:
-        ValueError: If `matrix` has another shape.
+        ValueError: If `matrix` is empty or is not square.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"{name} must be a square matrix of shape (n, n), got shape {matrix.shape}.")
@@ -103,7 +103,7 @@ def check_symmetric(matrix: np.ndarray, name: str) -> float:
 
     def largest_in_tile(tile: tuple[slice, slice]) -> np.ndarray:
         entries = matrix[tile]
-        # If an entry in either half is not finite, the difference is not finite either.
+        # If an entry in either triangle is not finite, the difference is not finite either.
         with np.errstate(invalid="ignore", over="ignore"):
             difference = entries - matrix[tile[::-1]].T
         return np.array([max(entries.max(), -entries.min()), max(difference.max(), -difference.min())])
@@ -209,7 +209,7 @@ def same_rows(k: SquareKernel) -> tuple[int, int, str] | None:
     (0, 1, 'identical')
     """
     diagonal = np.diag(k)
-    # Rows with a nonpositive diagonal entry get a cosine of NaN, with which all comparisons are false.
+    # Rows with a nonpositive diagonal entry get a cosine of NaN, which makes all comparisons false.
     scale = np.sqrt(np.where(diagonal > 0, diagonal, np.nan))
     for i in range(len(k) - 1):
         cosine = k[i, i + 1 :] / (scale[i] * scale[i + 1 :])
@@ -226,8 +226,8 @@ class Inverse:
         k: Kernel matrix, shape (n, n).
 
     Raises:
-        ValueError: If two rows are identical (or antipodal, if the kernel cannot tell them apart), or if the matrix is
-            not positive definite in float64.
+        ValueError: If `k` is not a finite symmetric matrix, if two rows are identical (or antipodal, if the kernel
+            cannot tell them apart), or if the matrix is not positive definite in float64.
 
     >>> Inverse(np.eye(2) / 2).solve(np.array([1.0, -1.0]))
     array([ 2., -2.])

@@ -20,7 +20,7 @@ from lazynet.precision import float64_devices
 from lazynet.typing import AnyArray
 
 WORKING = 2**28  # bytes of working memory for computing a block, in addition to the stored entries
-# Assumed error in the entries of a kernel computed in float32, relative to the largest entry: twice the rounding error.
+# Assumed error in the entries of a kernel computed in float32, relative to the largest entry: twice the unit roundoff.
 # For image kernels, the errors estimated from products with random vectors are 0.2 to 1.2 times this value.
 COMPUTED = 2.0**-23
 ALIGNED = 64  # alignment in bytes that lets JAX use a NumPy array without copying it
@@ -55,8 +55,8 @@ def kernel_operator(
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid, the kernel does not fit in the storage, or an entry of the kernel is not
-            finite. The arguments and the size are checked before any work starts.
+        ValueError: If an argument is invalid, if the kernel does not fit in the storage, or if an entry of the kernel
+            is not finite. The arguments and the size are checked before any entries are computed.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))

@@ -23,9 +23,9 @@ FEW = 1000  # maximum number of rows for which one thread decomposes a square ma
 def narrow_products(rows: int = 1) -> Iterator[None]:
     """Limit BLAS to one thread inside the context.
 
-    Additional threads do not speed up narrow products, but they keep spinning after each product. Decompositions of
-    small square matrices do not benefit from additional threads either. If `rows` exceeds `FEW`, the number of
-    threads is left unchanged.
+    Additional threads do not speed up products with only a few vectors, but they keep spinning after each product.
+    Decompositions of small square matrices do not benefit from additional threads either. If `rows` exceeds `FEW`, the
+    number of threads is left unchanged.
 
     Args:
         rows: Number of rows of the largest square matrix that is decomposed inside the context.
@@ -42,7 +42,7 @@ def narrow_products(rows: int = 1) -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Return the BLAS libraries used by NumPy and SciPy, both of which are loaded when lazynet is imported."""
+    """Return a controller for the BLAS libraries of NumPy and SciPy, which are loaded when lazynet is imported."""
     return ThreadpoolController()
 
 
@@ -51,7 +51,7 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "lazynet")
 
 
-# Threads do not survive a fork.
+# Threads do not survive a fork, so a child process must create a new pool.
 os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 

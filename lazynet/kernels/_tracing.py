@@ -197,7 +197,7 @@ def _scales(step: Step, position: int, varying: set[int]) -> Scales | None:
 
 
 def _dense(step: Step, position: int, scales: Scales, reads: dict[int, int]) -> Dense | None:
-    """Describe how a dense layer uses the input at `position`, or return None if the step is not part of one."""
+    """Describe how a dense layer uses the input at `position`, or return None if the step is not in a dense layer."""
     if step.name not in ("dot_general", "add", "sub", "add_any"):
         return None
     output, other = step.outputs[0], step.inputs[1 - position]

@@ -128,5 +128,5 @@ def test_a_function_may_have_the_name_of_another():
 
 @pytest.mark.parametrize("function", [jax.nn.relu6, jax.nn.hard_tanh, jax.nn.elu, lambda z: 1 / z])
 def test_functions_without_a_convergent_series_are_refused(function):
-    with pytest.raises(ValueError, match="activation must be smooth and finite to have an infinite-width kernel, got"):
+    with pytest.raises(ValueError, match="activation must be smooth and finite for its infinite-width kernel"):
         gaussian_dual(function, X, None, 1.0, derivative=True)
