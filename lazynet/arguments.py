@@ -1,7 +1,8 @@
-"""Argument checks: one gate for each kind of argument, shared by all public functions.
+"""Argument checks shared by all public functions, with one function for each kind of argument.
 
-A gate raises a ValueError that names the argument and says what it must be and what it is. Errors from a user's own
-functions pass through unchanged, with a note naming the argument that contains the function; see `calls_of`.
+A check raises a ValueError that names the argument, says what it must be, and shows the value that was passed. Errors
+raised by a user's functions are passed on unchanged, with a note that names the argument containing the function;
+see `calls_of`.
 """
 
 import math
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# Longest description of a wrong value in an error message, in characters.
+# Maximum length of a value's description in an error message, in characters.
 LONGEST = 200
+# Maximum length of each part of a path, in bytes.
 LONGEST_FILE_NAME = 255
 
 
@@ -28,7 +30,7 @@ def described(value: Any) -> str:
         value: Any value.
 
     Returns:
-        The `repr` of the value or, for arrays and values with a long `repr`, their shape or type.
+        The shape if the value is an array; otherwise its `repr`, or its type if the `repr` is long or fails.
     """
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
         value = value.item()
@@ -72,10 +74,10 @@ def check_number(
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
-        positive: Whether zero is refused.
+        value: The argument to check.
+        positive: Whether to reject zero.
         below: Exclusive upper bound of the argument.
-        maximum: Number that the argument must not exceed.
+        maximum: Inclusive upper bound of the argument.
         where: Text to insert after the allowed values, such as " at width 8".
 
     Raises:
@@ -87,7 +89,7 @@ def check_number(
     if maximum < math.inf:
         allowed = f"a number between 0 and {maximum:g}"
     elif below < math.inf:
-        allowed = f"a number {'above 0' if positive else '>= 0'} and below {below:g}"
+        allowed = f"a {'positive' if positive else 'nonnegative'} number below {below:g}"
     else:
         allowed = "positive and finite" if positive else "finite and nonnegative"
     raise ValueError(f"{name} must be {allowed}{where}, got {described(value)}.")
@@ -98,7 +100,7 @@ def check_count(name: str, value: Any, minimum: int = 1, most: int | None = None
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
+        value: The argument to check.
         minimum: Smallest allowed value.
         most: Largest allowed value, or None for no limit.
 
@@ -118,20 +120,20 @@ def check_flag(name: str, value: Any) -> None:
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
+        value: The argument to check.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {described(value)}.")
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str], *, more: str = "", optional: bool = False) -> Any:
-    """Return an argument after checking that it is one of several words.
+    """Check that an argument is one of several strings, and return it.
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
-        allowed: The words.
-        more: Other values that the caller allows, to be named in the message, such as ", or a lazynet.Optimizer".
+        value: The argument to check.
+        allowed: The allowed strings.
+        more: Text that names other allowed values in the error message, such as ", or a lazynet.Optimizer".
         optional: Whether None is allowed.
 
     Raises:
@@ -145,11 +147,11 @@ def check_choice(name: str, value: Any, allowed: Iterable[str], *, more: str = "
 
 
 def check_instance(name: str, value: Any, kind: type) -> None:
-    """Raise a ValueError unless the argument is an instance of a public class.
+    """Raise a ValueError unless the argument is an instance of a public lazynet class.
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
+        value: The argument to check.
         kind: The class.
     """
     if not isinstance(value, kind):
@@ -157,15 +159,15 @@ def check_instance(name: str, value: Any, kind: type) -> None:
 
 
 def check_sequence(name: str, value: Any, entries: str) -> list[Any]:
-    """Return an argument that is a list, tuple, range or one-dimensional array as a list.
+    """Convert an argument that is a list, tuple, range or one-dimensional array to a list.
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
-        entries: What the list must contain, such as "positive integers".
+        value: The argument to check.
+        entries: What the list must contain, for the error message, such as "positive integers".
 
     Raises:
-        ValueError: If the argument is something else, such as a string, a mapping or a generator.
+        ValueError: If the argument is of another type, such as a string, a mapping or a generator.
     """
     if isinstance(value, list | tuple | range):
         return list(value)
@@ -180,7 +182,7 @@ def check_key(value: Any) -> Array:
     """Return the argument `key` if it is a single JAX random key, either a typed key or a raw uint32 array.
 
     Args:
-        value: Argument.
+        value: The argument to check.
 
     Raises:
         ValueError: If the argument is not a single key.
@@ -197,17 +199,17 @@ def check_callback(name: str, value: Any) -> None:
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
+        value: The argument to check.
     """
     if value is not None and not callable(value):
         raise ValueError(f"{name} must be a function or None, got {described(value)}.")
 
 
 def printable(text: str) -> str:
-    """Return a text in which characters that a terminal would obey or cannot show are replaced by their escapes.
+    """Replace characters that a terminal would interpret or cannot display with escape sequences.
 
     Args:
-        text: Text that may contain file names or other data from outside.
+        text: Text that may contain file names or other untrusted data.
 
     >>> printable("a\\x1b[31mb")
     'a\\\\x1b[31mb'
@@ -216,32 +218,32 @@ def printable(text: str) -> str:
 
 
 def check_path(name: str, value: Any) -> Path:
-    """Return an argument that is a path, with "~" expanded.
+    """Check that an argument is a path, and return it with "~" expanded.
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
+        value: The argument to check.
 
     Raises:
-        ValueError: If the argument is not a path, or if no file system accepts it.
+        ValueError: If the argument is not a path, if file systems would reject it, or if "~" cannot be expanded.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
         raise ValueError(f"{name} must be a path, got {described(value)}.")
     text = os.fspath(value)
     if "\0" in text or any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in Path(text).parts):
         raise ValueError(
-            f"{name} must be a path without null characters whose parts have at most {LONGEST_FILE_NAME} bytes, got "
-            f"{described(value)}."
+            f"{name} must be a path without null characters and with at most {LONGEST_FILE_NAME} bytes in each part, "
+            f"got {described(value)}."
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name} must be a path in a home folder that exists, got {described(value)}.") from error
+        raise ValueError(f"{name} must be a path in an existing home folder, got {described(value)}.") from error
 
 
 @contextmanager
 def calls_of(name: str) -> Iterator[None]:
-    """Add a note to errors raised by a user's function, saying as which argument the function was passed.
+    """Add a note to errors raised by a user's function; the note names the argument that contains the function.
 
     Args:
         name: Name of the argument.

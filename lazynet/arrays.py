@@ -11,12 +11,12 @@ from jax.core import Tracer
 def real_array(name: str, value: Any) -> np.ndarray:
     """Convert an array-like argument to a NumPy array of real numbers, keeping its dtype.
 
-    NumPy would fill in the masked entries of an array, drop the imaginary parts of complex numbers, and read dates,
-    text and booleans as numbers.
+    Without these checks, NumPy would silently ignore masks, drop the imaginary parts of complex numbers, and convert
+    dates, text and booleans to numbers.
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument, such as a list, a NumPy or JAX array, or an `xarray.DataArray`.
+        value: The argument, such as a list, a NumPy or JAX array, or an `xarray.DataArray`.
 
     Returns:
         A NumPy array of integers or floating-point numbers.
@@ -30,7 +30,7 @@ def real_array(name: str, value: Any) -> np.ndarray:
         )
     if isinstance(value, Tracer):
         raise ValueError(
-            f"{name} must be a concrete array, got a traced one. Call this function outside of jax.jit, jax.vmap and "
+            f"{name} must be a concrete array, got a traced one. Call this function outside jax.jit, jax.vmap and "
             "jax.grad."
         )
     try:
@@ -48,7 +48,7 @@ def float64_array(name: str, value: Any) -> np.ndarray:
 
     Args:
         name: Name of the argument in error messages.
-        value: Argument.
+        value: The argument to convert.
 
     Returns:
         A NumPy float64 array.
@@ -59,11 +59,11 @@ def float64_array(name: str, value: Any) -> np.ndarray:
 def with_floats_as(dtype: Any, tree: Any) -> Any:
     """Convert the floating-point leaves of a pytree to a dtype; other leaves keep their dtypes.
 
-    NumPy arrays are copied first: once JAX has converted an array in a traced function without its 64-bit mode, it
-    returns float32 for the same array even in 64-bit mode.
+    NumPy arrays are copied first. Otherwise, if a function traced without JAX's 64-bit mode had already converted an
+    array, JAX would convert the same array to float32 even in 64-bit mode.
 
     Args:
-        dtype: Dtype of the floating-point leaves of the result.
+        dtype: Dtype of the floating-point leaves in the result.
         tree: Pytree of arrays and numbers.
 
     Returns:

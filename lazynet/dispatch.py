@@ -30,8 +30,8 @@ def dispatched(
     """Decorate a function as `functools.singledispatch` does, but also accept the first argument by name.
 
     Args:
-        function: Implementation for all types without one of their own.
-        finish: Function that maps the first argument and an implementation's return value to the result.
+        function: Default implementation, used for types that have no registered implementation.
+        finish: Function that maps the first argument and an implementation's return value to the final result.
 
     Returns:
         A function with the signature of `function`, and a method `register`.
@@ -43,7 +43,7 @@ def dispatched(
     def call(*args: Any, **kwargs: Any) -> Any:
         if not args and first in kwargs:
             args = (kwargs.pop(first),)
-        # If there are no arguments, Python's own error says what is missing.
+        # Without the first argument, this call raises Python's usual TypeError for missing arguments.
         return finish(args[0], generic(*args, **kwargs)) if args else cast(Any, function)(**kwargs)
 
     call.register = generic.register  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""Agreement among the hosts that run one program: values they share, errors that all of them hear, and lost hosts.
+"""Coordination of the hosts that run one program: share values, report errors to all hosts, and detect lost hosts.
 
-Hosts exchange short texts through the key-value store of `jax.distributed`. A collective operation on devices would
-wait forever for a host that has failed and never enters it. A thread on each host shows the others that the host is
-alive, and ends the process if a collective operation waits for a host that has stopped. On a single host, nothing here
-does any work.
+Hosts exchange short texts through the key-value store of `jax.distributed`, because a collective operation on devices
+would wait forever for a host that fails before entering it. On each host, a background thread regularly tells the other
+hosts that its host is alive, and ends the process if a collective operation is waiting for a host that has stopped. On
+a single host, this module does nothing.
 """
 
 import atexit
@@ -23,12 +23,14 @@ from typing import Any
 
 import jax
 
-# Seconds between two signs of life of a host, and the silence after which a host is lost. JAX itself waits for 100.
+# Seconds between a host's heartbeats, and seconds without a heartbeat after which a host is considered lost. JAX's own
+# limit is 100 seconds.
 BEAT, SILENCE = 2.0, 30.0
-# Seconds in which a process that hears of a stopped host should notice it by itself, before its thread ends it.
+# Seconds that the main thread has to react to a stopped host before the background thread ends the process.
 GRACE = 10.0
 # Seconds to wait for the other hosts when JAX shuts down. If host 0 exited before the others, JAX would abort them.
 LEAVING = 20.0
+# Exit code of a process that ends because another host stopped or was lost.
 FAILED = 2
 
 
@@ -45,7 +47,7 @@ def is_first() -> bool:
     """Return whether this is the first host, which reads and writes all files.
 
     Returns:
-        True on the first host, or if there is only one.
+        True on the first host, or if there is only one host.
     """
     return not several() or _state().process_id == 0
 
@@ -76,7 +78,7 @@ def of_all(value: Any) -> list[Any]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Raise an error of one host on every host; all of them reach the end of the body before any continues.
+    """Raise an error on every host if the body fails on one; otherwise, wait until every host has finished the body.
 
     The body must not wait for other hosts.
 
@@ -84,7 +86,7 @@ def together() -> Iterator[None]:
         A context manager.
 
     Raises:
-        HostStopped: On the other hosts, if the body raises an error on one of them.
+        HostStopped: On the other hosts, if the body raises an error on one host.
     """
     if not several():
         yield
@@ -94,7 +96,8 @@ def together() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # The other hosts wait at the end of the body. If one has stopped as well, the error of this host counts.
+            # Tell the other hosts, which wait at the end of the body. If another host has stopped as well, this host
+            # still raises its own error.
             with suppress(HostStopped):
                 group.exchange("together", _description(error))
             raise
@@ -106,7 +109,7 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Tell the other hosts if the body, which may wait for them, raises an error.
+    """Tell the other hosts if the body raises an error; the body may wait for the other hosts.
 
     Returns:
         A context manager.
@@ -123,7 +126,7 @@ def working() -> Iterator[None]:
         try:
             yield
         except jax.errors.JaxRuntimeError as error:
-            # A collective operation fails when a connection closes, before it is known what happened to the other host.
+            # A collective operation fails as soon as a connection closes. Wait to hear what happened to the other host.
             group.check(SILENCE + 2 * BEAT, error)
             group.stop(error)
             raise
@@ -135,7 +138,7 @@ def working() -> Iterator[None]:
 
 
 def stop(error: BaseException) -> None:
-    """Tell the other hosts that this host stops because of an error, unless it stops because of them.
+    """Tell the other hosts that this host is stopping because of an error, unless another host caused the error.
 
     Args:
         error: The error.
@@ -157,12 +160,12 @@ def _telling() -> Iterator[None]:
 
 
 def _description(error: BaseException) -> str:
-    """Return the type and message of an error, in one line."""
+    """Return the type and message of an error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _state() -> Any:
-    """Return JAX's record of the hosts, to which `jax.distributed` has no public access."""
+    """Return JAX's internal record of the hosts, which `jax.distributed` does not make public."""
     from jax._src import distributed
 
     return distributed.global_state
@@ -175,7 +178,7 @@ def _group() -> "_Group":
 
 @cache
 def _connected() -> "_Group":
-    """Return the hosts once JAX has connected their devices, which it does in its first use on all hosts."""
+    """Return the group of hosts after JAX has connected their devices, which it does when it is first used."""
     group = _group()
     group.works = True
     jax.devices()
@@ -184,7 +187,7 @@ def _connected() -> "_Group":
 
 
 class _Group:
-    """The hosts, as this one sees them.
+    """The group of hosts, as seen from this host.
 
     Attributes:
         reason: Sentence that says which host stopped and why, or an empty string.
@@ -192,39 +195,39 @@ class _Group:
     """
 
     def __init__(self) -> None:
-        """Begin to show the other hosts that this one is alive."""
+        """Start telling the other hosts that this host is alive."""
         state = _state()
         self._client, self._me, self._count = state.client, state.process_id, state.num_processes
         self._address, self._number, self._beat, self._end = state.coordinator_address, 0, 0, threading.Event()
         self._lock = threading.Lock()
         self.reason, self.works = "", False
-        # What happened to this host; whether a host is lost; whether an error has been raised because of `reason`.
+        # What happened to this host, whether another host is lost, and whether `reason` has been raised as an error.
         self._own, self._lost, self._noticed = "", False, False
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         if self._me:
-            # JAX aborts the process at once when the connection to the first host closes, and offers no way to prevent
-            # it. The signal is raised by the thread that calls abort(), so the handler may run Python.
+            # JAX aborts the process as soon as the connection to the first host closes, and this cannot be disabled.
+            # The handler may run Python code, because it runs in the thread that calls abort().
             self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
             ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)
 
     def exchange(self, purpose: str, value: Any) -> list[Any]:
-        """Return the values of all hosts; every host must call this method in the same order.
+        """Return the values of all hosts; all hosts must make the same calls in the same order.
 
         Args:
             purpose: Name of the call, which must be the same on all hosts.
             value: JSON-compatible value of this host.
 
         Raises:
-            HostStopped: If a host stops before it gives its value.
+            HostStopped: If a host stops before it provides its value.
             ValueError: If the hosts' calls differ.
         """
         if self._own or self._noticed:
-            raise HostStopped(f"{self.reason or f'This host {self._own}.'} Start all hosts again.")
+            raise HostStopped(f"{self.reason or f'This host {self._own}.'} Restart all hosts.")
         number, self._number = self._number, self._number + 1
         self._client.key_value_set(_key(number, self._me), json.dumps([purpose, value]))
         texts = [json.loads(self._text(number, host)) for host in range(self._count)]
-        # A host that has given this value has read all earlier ones.
+        # Every host has now provided a value for this exchange, and has therefore read the values of the previous one.
         if number:
             self._client.key_value_delete(_key(number - 1, self._me))
         if any(text[0] != purpose for text in texts):
@@ -232,7 +235,7 @@ class _Group:
         return [text[1] for text in texts]
 
     def check(self, seconds: float = 0.0, cause: BaseException | None = None) -> None:
-        """Raise an error if another host has stopped or stops within some seconds."""
+        """Raise an error if another host has stopped or stops within the given number of seconds."""
         end = time.monotonic() + seconds
         while not self.reason and time.monotonic() < end:
             time.sleep(BEAT / 10)
@@ -241,28 +244,28 @@ class _Group:
             raise HostStopped(self.reason) from cause
 
     def stop(self, error: BaseException) -> None:
-        """Tell the other hosts that this host stops because of an error, unless it stops because of them."""
+        """Tell the other hosts that this host is stopping because of an error, unless another host caused the error."""
         if not isinstance(error, HostStopped):
             self._publish(f"stopped: {_description(error)}")
 
     def leave(self) -> None:
-        """Tell the other hosts that this process ends."""
+        """Tell the other hosts that this process is ending."""
         self._end.set()
-        # If the thread is ending the process, it does so now.
+        # If the background thread is about to end the process, it does so during this wait.
         self._thread.join(LEAVING + GRACE)
         if not several():
             return
-        # The uncaught exception, if there is one.
+        # Python sets `sys.last_value` to the uncaught exception, if there is one.
         error = getattr(sys, "last_value", None)
         if isinstance(error, BaseException):
             self.stop(error)
         self._publish("ended before the work was done")
         if self._noticed or self._lost:
-            # JAX would wait for minutes for a host that is lost.
+            # JAX's own shutdown would wait several minutes for a lost host.
             self._depart(at_exit=True)
 
     def _text(self, number: int, host: int) -> str:
-        """Return the text that a host gives in an exchange, once it is there."""
+        """Wait for the text that a host provides in an exchange, and return it."""
         while True:
             try:
                 return str(self._client.blocking_key_value_get(_key(number, host), 1000))
@@ -272,14 +275,14 @@ class _Group:
                     time.sleep(BEAT)
 
     def _publish(self, event: str = "") -> None:
-        """Show the other hosts that this one is alive, or what happened to it; the first event counts."""
+        """Publish a heartbeat, together with the first event that was reported for this host, if any."""
         with self._lock, suppress(jax.errors.JaxRuntimeError):
             self._own, self._beat = self._own or event, self._beat + 1
             text = json.dumps([self._beat, self._own])
             self._client.key_value_set(_state_key(self._me), text, allow_overwrite=True)
 
     def _watch(self) -> None:
-        """Give signs of life and hear those of the other hosts, until the process ends."""
+        """Publish heartbeats and watch the other hosts until the process ends."""
         heard: dict[int, tuple[str, float]] = {}
         since = float("inf")
         while several() and not self._end.is_set():
@@ -289,16 +292,16 @@ class _Group:
                 since = min(since, time.monotonic())
                 if self.works and not self._noticed and time.monotonic() - since > GRACE:
                     print(f"lazynet: {self.reason}", file=sys.stderr, flush=True)
-                    # The operation that is waiting may now fail, and the main thread print a traceback.
+                    # Suppress the traceback that the main thread would print if the waiting operation fails now.
                     sys.stderr = io.StringIO()
                     self._depart()
             self._end.wait(BEAT)
 
     def _hear(self, heard: dict[int, tuple[str, float]]) -> str:
-        """Return the sentence about a host that has stopped or is lost, or an empty string.
+        """Return a sentence about a host that has stopped or is lost, or an empty string if there is none.
 
         Args:
-            heard: The last text of each host and the time at which it arrived; updated.
+            heard: The last text from each host and the time at which it arrived; updated in place.
         """
         texts: dict[str, str] = {}
         with suppress(jax.errors.JaxRuntimeError):
@@ -319,7 +322,7 @@ class _Group:
         return ""
 
     def _on_abort(self, number: int) -> None:
-        """End the process with a sentence if it is aborted because the first host was lost."""
+        """Print the reason and end the process if JAX aborts it because a host stopped or was lost."""
         if not self.reason and self._reachable():
             return
         sentence = self.reason or "Host 0 was lost: its connection closed."
@@ -336,7 +339,7 @@ class _Group:
         return True
 
     def _depart(self, at_exit: bool = False) -> None:
-        """Leave the other hosts, and end this process unless it is ending and no host is lost."""
+        """Disconnect from the other hosts, and end this process unless it is exiting and disconnects cleanly."""
         if not self._lost:
             leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
             leaving.start()
@@ -358,6 +361,6 @@ def _state_key(host: int | str) -> str:
 
 @atexit.register
 def _leave() -> None:
-    # JAX leaves the other hosts in a later step, so it can still be told.
+    # JAX disconnects from the other hosts later, so this process can still tell them that it is ending.
     if several() or _group.cache_info().currsize:
         _group().leave()

@@ -21,8 +21,8 @@ class Job(NamedTuple):
 
     Attributes:
         name: Name of the job in error messages.
-        bytes: Number of bytes in use at the same time, for each purpose.
-        flops: Number of floating-point operations in the expensive parts, for each purpose.
+        bytes: Number of bytes used for each purpose; all of them are in use at the same time.
+        flops: Number of floating-point operations for each purpose, counting only the expensive parts.
         share: Approximate speed of these operations, as a fraction of the speed of a large matrix product.
     """
 
@@ -141,7 +141,7 @@ class Blocks(NamedTuple):
 
 
 def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
-    """Return the largest blocks of rows that fit in the free memory.
+    """Choose the largest blocks of rows that fit in the free memory.
 
     Args:
         name: Name of the job in error messages.

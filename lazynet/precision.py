@@ -16,7 +16,7 @@ def float64() -> Iterator[None]:
     Convert results to NumPy arrays (`numpy.asarray`) before leaving the context: outside it, ordinary arithmetic
     casts a float64 `jax.Array` to float32.
     """
-    # Users may disallow implicit transfers in their own code; NumPy arrays are inputs and results here.
+    # Allow implicit transfers even if the user disallows them, because NumPy arrays are inputs and results here.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.transfer_guard("allow"):
         yield
 
@@ -41,8 +41,8 @@ def arithmetic(dtype: str) -> AbstractContextManager:
 def keeps_float64(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function of arrays so that it computes in float64 whenever an argument is a NumPy float64 array.
 
-    JAX would cast such an array to float32 unless its 64-bit mode is on. Float64 results are NumPy arrays. Calls that
-    JAX traces, and calls without NumPy float64 arrays, are passed through unchanged.
+    JAX would cast such an array to float32 unless its 64-bit mode is on. Results computed in float64 are NumPy arrays.
+    Calls that JAX traces, and calls without NumPy float64 arrays, are passed through unchanged.
     """
 
     @wraps(function)

@@ -1,10 +1,11 @@
-"""Compile functions, release their programs, and retrace, on each public call, whatever may have changed.
+"""Compile functions, free their programs, and retrace the user's functions in each public call.
 
-A function that is passed to JAX as a static argument is traced once and then looked up by identity, so whatever it
-reads from outside its arguments (an attribute, a dictionary, a notebook's global variable, a network's module) stays as
-it was at the first call. Public functions whose arguments contain such functions therefore run in a scope of their own,
-opened by the decorator `entry`: within it, every function is traced once, and the next call traces it again. A program
-whose lowered text has been compiled before is reused, so the only cost is tracing and lowering.
+A function that is passed to JAX as a static argument is traced once and then looked up by identity, so any value that
+it reads from outside its arguments (such as an attribute, a dictionary, a notebook's global variable or a network's
+module) stays as it was at the first call. If the arguments of a public function contain such a function, the decorator
+`entry` therefore opens a new scope for each call. Within the scope, every function is traced only once, and the next
+call traces it again. A program whose lowered text has been compiled before is reused, so retracing costs only the time
+for tracing and lowering.
 """
 
 import hashlib
@@ -24,36 +25,36 @@ import numpy as np
 
 # Parameters of public functions that may contain the user's functions.
 PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes", "training"})
-# Packages whose functions depend on nothing that can change.
+# Packages whose functions read nothing that can change between calls.
 PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")
-# Random number generator.
+# JAX's default random number generator.
 GENERATOR = "threefry2x32"
-# JAX's per-thread settings on which programs depend.
+# JAX's per-thread settings that affect compiled programs.
 CONTEXT = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device", "jax_threefry_partitionable")
-# Number of programs to keep. The least recently used ones are freed first. A program takes 2 to 4 MB, and each width of
-# a sweep uses six to eight.
+# Maximum number of programs to keep. The least recently used programs are freed first. A program takes 2 to 4 MB of
+# memory, and each width in a sweep uses six to eight programs.
 KEPT = 64
 
 Returned = TypeVar("Returned")
 
-# Programs by their lowered text and, for functions that are not retraced, jitted functions by their static arguments.
+# Programs, keyed by their lowered text, and jitted functions that are not retraced, keyed by their static arguments.
 # The most recently used ones are last.
 _programs: OrderedDict[Any, Any] = OrderedDict()
 _lock = Lock()
-# The user's functions that have been registered with the package, so that every call may use them.
+# User functions registered with the package. Any public function may call them.
 _registered: list[Callable[..., Any]] = []
 _scope: ContextVar[dict["Compiled", "_Traced"] | None] = ContextVar("scope", default=None)
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile a function with `jax.jit`, so that its programs can be freed.
+    """Compile a function with `jax.jit` in such a way that `release` can free its programs.
 
     Args:
         function: Function to compile; omitted if the decorator is used with options.
         **options: Options for `jax.jit`, such as `static_argnames`.
 
     Returns:
-        The compiled function.
+        The compiled function, or a decorator if `function` is omitted.
     """
     if function is None:
         return lambda function: compiled(function, **options)
@@ -68,10 +69,11 @@ def release() -> None:
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a public function so that its results depend only on what its arguments are when it is called.
+    """Decorate a public function so that its results depend only on the state of its arguments at the time of the call.
 
-    The user's functions are traced again in each call. Functions of this package and its dependencies are not, because
-    they read nothing that could change. Random numbers come from the same generator, regardless of JAX's settings.
+    The user's functions are traced again in each call. Functions from this package and its dependencies are not,
+    because they read nothing that could change. Random numbers always come from the same generator, regardless of JAX's
+    settings.
     """
     names = inspect.signature(function).parameters
 
@@ -79,7 +81,7 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         fixed = not _registered and all(is_fixed(value) for name, value in given.items() if name in PARAMETERS)
-        # Users may disallow implicit transfers in their own code; NumPy arrays are inputs and results here.
+        # Allow implicit transfers even if the user disallows them, because NumPy arrays are inputs and results here.
         with same_random_numbers(), jax.transfer_guard("allow"):
             if fixed or _scope.get() is not None:
                 return function(*args, **kwargs)
@@ -94,7 +96,7 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def same_random_numbers() -> Iterator[None]:
-    """Draw random numbers with the generator that JAX uses by default, even if its settings say otherwise."""
+    """Use JAX's default random number generator, even if JAX's settings select another generator."""
     config: Any = jax.config
     if config.jax_threefry_partitionable and config.jax_default_prng_impl == GENERATOR:
         yield
@@ -104,7 +106,7 @@ def same_random_numbers() -> Iterator[None]:
 
 
 def register(function: Callable[..., Any]) -> None:
-    """Register one of the user's functions, which public functions use from now on.
+    """Register a user's function that any public function may call from now on.
 
     Args:
         function: Function that is traced as part of a program.
@@ -139,13 +141,13 @@ def is_fixed(value: Any) -> bool:
 
 
 def once(function: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Decorate a function so that calls with equal arguments run it once, if the arguments cannot change.
+    """Decorate a function so that its results are cached for arguments that cannot change between calls.
 
     Args:
         function: Function of hashable positional arguments.
 
     Returns:
-        The function, with its last 256 results kept.
+        The decorated function, which keeps the 256 most recently used results.
     """
     kept = lru_cache(maxsize=256)(function)
 
@@ -157,17 +159,17 @@ def once(function: Callable[..., Returned]) -> Callable[..., Returned]:
 
 
 def _is_known(value: Any) -> bool:
-    """Return whether a function or class is found under its own name in one of the packages."""
+    """Return whether a function or class can be imported under its own name from one of the `PACKAGES`."""
     module = getattr(value, "__module__", None) or ""
     found = getattr(sys.modules.get(module), getattr(value, "__qualname__", ""), None)
     return module.partition(".")[0] in PACKAGES and found is value
 
 
 class Compiled:
-    """A function compiled with `jax.jit`, which is retraced in each scope of `entry`."""
+    """A function that is compiled with `jax.jit` and retraced in each scope that `entry` opens."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        """Keep the function; programs are made on demand."""
+        """Store the function; its programs are compiled on demand."""
         self.function, self.options = function, options
         self.signature = inspect.signature(function)
         names = options.get("static_argnames", ())
@@ -191,7 +193,7 @@ class Compiled:
     def jitted(self) -> Any:
         """Compile the function anew.
 
-        JAX looks up traces by the identity of the function, so the function is wrapped.
+        The function is wrapped in a new function, because JAX looks up traces by the identity of the function.
         """
 
         def again(*args: Any, **kwargs: Any) -> Any:
@@ -205,7 +207,7 @@ class Compiled:
         return sum(program._cache_size() for (first, *_), program in _programs.items() if first is self)
 
     def _current(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the function that JAX has compiled for these static arguments, or the one of the current scope."""
+        """Return the compiled function of the current scope or, if there is no scope, the one for these arguments."""
         scope = _scope.get()
         if scope is not None:
             if self not in scope:
@@ -216,7 +218,7 @@ class Compiled:
 
 
 def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """Return the program of a key, which is made if it is not kept."""
+    """Return the program stored under a key; if there is none, make and store it."""
     with _lock:
         program = _programs.get(key)
     if program is None:
@@ -239,12 +241,12 @@ def _free(most: int) -> None:
 
 
 def _count(program: Any) -> int:
-    """Return the number of programs in a kept program or jitted function."""
+    """Return the number of programs that an entry of `_programs` stands for, which is at least 1."""
     return 1 if isinstance(program, jax.stages.Compiled) else max(1, program._cache_size())
 
 
 class _Traced:
-    """A compiled function as it is traced within one scope."""
+    """A `Compiled` function that is traced anew for one scope."""
 
     def __init__(self, made: Compiled) -> None:
         """Compile the function anew, because it may read something that has changed."""
@@ -253,7 +255,7 @@ class _Traced:
         self._jitted = made.jitted()
 
     def _cache_size(self) -> int:
-        """Return 0: the programs are kept by their text."""
+        """Return 0, because programs from a scope are stored under their lowered text, not in a jitted function."""
         return 0
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
@@ -261,7 +263,7 @@ class _Traced:
         return self._jitted.lower(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the compiled program for these arguments, which is looked up by its lowered text."""
+        """Call the program for these arguments, which is compiled unless a program with the same text is stored."""
         given = self._signature.bind(*args, **kwargs).arguments
         dynamic = {name: value for name, value in given.items() if name not in self._static}
         leaves, structure = jax.tree.flatten(dynamic)
@@ -276,7 +278,7 @@ class _Traced:
 
 
 def program_of(lowered: Any, kinds: Any = ()) -> Any:
-    """Compile a lowered function, or return the program of an earlier one with the same text.
+    """Compile a lowered function, or return the stored program of an earlier function with the same text.
 
     Args:
         lowered: Result of the method `lower` of a compiled function.
@@ -286,7 +288,7 @@ def program_of(lowered: Any, kinds: Any = ()) -> Any:
         The program, a `jax.stages.Compiled`.
     """
     text = lowered.as_text()
-    # The text omits the Python function that is called back and the constants that JAX passes as hidden arguments.
+    # The text does not show the Python function of a callback or the constants that JAX passes as hidden arguments.
     if "callback" in text or getattr(lowered._lowering, "const_args", True):
         return lowered.compile()
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Type aliases. Shapes refer to `n` examples, `d` features, `k` outputs, `m` units, and `s` times or snapshots."""
+"""Type aliases, with shapes in terms of n examples, d features, k outputs, m units, and s times or snapshots."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ else:
     # xarray and matplotlib are slow to import, so `import lazynet` does not load them.
     Axes = DataArray = Figure = Result = Variable = Any
 
-# Used in place of None in `Result | None` where None is returned only for shards and on hosts other than the first, so
-# that type checkers do not require other callers to rule out None.
+# Replaces None in the return type `Result | None` of functions that return None only in a shard or on a host other than
+# the first, so that type checkers do not require other callers to rule out None.
 MaybeNone = Any
 AnyArray = Array | np.ndarray
 Integer = int | np.integer

@@ -23,7 +23,7 @@ from lazynet.cli._sweeps import Merge, Status, Sweep
 from lazynet.data import cache_folder
 from lazynet.hosts import stop
 
-DESCRIPTION = """Measure whether an over-parameterized neural network is in the kernel (lazy) regime.
+DESCRIPTION = """Determine whether an over-parameterized neural network is in the kernel (lazy) regime.
 
 For help on a command, run lazynet COMMAND --help. Exit codes: 0 success; 1 failed check; 2 bad input; 3 time limit
 reached (the run can be resumed); 130 interrupted."""
@@ -43,10 +43,10 @@ Command = (
 
 
 def start(arguments: list[str] | None = None) -> int:
-    """Run `lazynet`, with settings for the whole process that make it start and compile faster.
+    """Run `lazynet` with process-wide settings that speed up startup and compilation.
 
     Compiled programs are kept in the user's cache for later runs. They do not include Python call stacks, which take
-    time to record. Garbage is collected rarely, because most objects live until the process ends.
+    time to record. Garbage collection runs rarely, because most objects live until the process ends.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
@@ -89,13 +89,13 @@ def _say(message: str) -> None:
 
 
 class _Printed(io.TextIOBase):
-    """A text stream that passes on what is written to it without control characters, such as those in file names."""
+    """A text stream that escapes control characters, such as those in file names, before passing the text on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text."""
+        """Write the text with its control characters escaped, and return the length of the original text."""
         self._stream.write(printable(text))
         return len(text)
 
@@ -123,7 +123,8 @@ def parse(arguments: list[str] | None) -> Any:
     except SystemExit as stop:
         if stop.code != BAD_INPUT:
             raise
-    # tyro draws a box with a title, the message, a rule and the flag's help. In ASCII, a rule also follows the title.
+    # tyro prints a box with a title, the message, a horizontal rule and the flag's help. In an ASCII box, a rule also
+    # follows the title.
     lines = [line.strip("│╭╮╰╯ ") for line in stderr.getvalue().splitlines()[1:]]
     below_title = itertools.dropwhile(_is_rule, lines)
     message = itertools.takewhile(lambda line: line and not _is_rule(line), below_title)

@@ -29,7 +29,7 @@ def _type_of(metavar: str | None = None) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=_default)
 
 
-# Types of flags.
+# Types of command-line flags.
 Switch = Annotated[bool, _type_of()]
 OptionalInt = Annotated[int | None, _type_of("INT")]
 OptionalFloat = Annotated[float | None, _type_of("FLOAT")]
@@ -61,7 +61,7 @@ class Data(Source):
     """Data set, classes, and training and test examples."""
 
     n_train: OptionalInt = None
-    """Number of training examples; the first examples of these classes are used, by default all of them."""
+    """Number of training examples, by default all; the first examples of these classes are used."""
 
     def load(self) -> lz.Dataset:
         """Return the data set."""
@@ -136,7 +136,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """If the time limit or an interrupt ends the run, report the progress stored in its folder.
+    """Report the progress stored in a run's folder if the time limit or an interrupt ends the run.
 
     Args:
         out: The run's folder, or None if the run stores nothing.
@@ -151,7 +151,7 @@ def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) 
     except TimeoutError:
         if not out_of_time():
             raise
-        progress = progress_in(Path(out or ".")) if is_first() else "the first host has stored what is finished"
+        progress = progress_in(Path(out or ".")) if is_first() else "the first host has stored the finished cells"
         raise Stopped(f"out of time; {progress}", OUT_OF_TIME) from None
     except KeyboardInterrupt:
         if out is None or not Store(out).content:
@@ -180,7 +180,7 @@ def print_plan(jobs: list[Job], as_json: bool) -> int:
     else:
         for job in jobs:
             print(job)
-        print(f"{available_memory() / 1e9:.3g} GB are free.")
+        print(f"{available_memory() / 1e9:.3g} GB of memory is free.")
     return 0
 
 

@@ -29,8 +29,8 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 class LimitCommand:
     """Predict how an infinitely wide network trains on a whole data set, with true labels and with random labels.
 
-    Using all 60,000 MNIST training images takes about four minutes and 10 GB on two cores; use --n-train to select
-    fewer.
+    With all 60,000 MNIST training images, the command takes about four minutes and 10 GB of memory on two cores; use
+    --n-train to select fewer images.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -46,7 +46,7 @@ class LimitCommand:
     storage: OptionalText = None
     """Where to store the kernel: memory, devices, disk, or none to recompute it; by default, the fastest that fits."""
     tolerance: OptionalFloat = None
-    """Largest error in the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
+    """Maximum error in the predictions, relative to the norm of the targets; by default 1e-4, or 1e-5 for float64."""
     folder: tyro.conf.OmitArgPrefixes[Folder] = field(default_factory=Folder)
     json: Switch = False
     """Print one JSON object instead of tables."""
@@ -72,9 +72,8 @@ class Complexity:
     """Print the complexity measure sqrt(2 y' K^-1 y / n) of Arora et al. 2019 for a real data set.
 
     The command factors the kernel if there are at most 16,000 examples. Otherwise, it only multiplies vectors by the
-    kernel: the target relative error in the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a
-        few
-    percent.
+    kernel; the target relative error in the complexity is then 1e-5, and the smallest eigenvalue is overestimated by a
+    few percent.
     """
 
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

@@ -52,7 +52,7 @@ class Reproduce:
             Stages(shown=not self.json) as stages,
             Work(self.paper, self.size, out, stages.tell, self.folder.max_seconds) as work,
         ):
-            # A download can also time out.
+            # A TimeoutError may also come from a download, rather than from the time limit.
             with stoppable(out, lambda: work.out_of_time):
                 reproduction = module.reproduce(self.size, work)
             summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}

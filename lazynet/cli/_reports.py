@@ -103,7 +103,7 @@ def _limit_table(result: Result) -> str:
             *lines,
             "",
             "Losses are per example. The error of the predictions is at most "
-            f"{sum(result.attrs['prediction_error']):.1e} of the norm of the targets, so losses below "
+            f"{sum(result.attrs['prediction_error']):.1e} times the norm of the targets, so losses below "
             f"{result.attrs['resolved_loss'] / n:.1e} are not resolved.",
             f"complexity {true:.4f} on true labels, {random:.4f} on random labels (sqrt(2 y' K^-1 y / n), relative "
             f"error at most {sum(result.attrs['complexity_error']):.1e})",
@@ -117,8 +117,8 @@ def _sizes(result: Result) -> dict[str, Any]:
 
 
 def _sizes_table(result: Result) -> str:
-    return f"Result over {', '.join(f'{name} ({size})' for name, size in result.sizes.items())}"
+    return f"Result with dimensions {', '.join(f'{name} ({size})' for name, size in result.sizes.items())}"
 
 
-# Functions that return the numbers and the text for a result, keyed by the kind of study.
+# Functions that return a result's summary numbers and its table, keyed by the kind of study.
 SUMMARIES = {"infinite_width": (_limit_json, _limit_table)}

@@ -39,8 +39,8 @@ from lazynet.training import OPTIMIZERS
 class Sweep:
     """Train networks of several widths, compare them with their kernels, and print which theoretical predictions hold.
 
-    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Each flag
-    other than --widths and --classes adds an axis to the result when it is given several values. Each combination of
+    Without flags, the command runs a demonstration: digits 0 and 1, widths 64 to 4096, 8 seeds, 1000 steps. Except for
+    --widths and --classes, each flag that is given several values adds an axis to the result. Each combination of
     values has its own verdict.
     """
 
@@ -66,7 +66,7 @@ class Sweep:
     snapshots: OptionalInt = None
     """Number of log-spaced steps at which to measure; by default 20, or more for longer training."""
     learning_rate: Floats = ()
-    """Learning rate for 1/2 sum (f - y)^2; sgd default: 1 / lambda_max of the kernel; several values add an axis."""
+    """Learning rate for 1/2 sum (f - y)^2; sgd defaults to 1 / lambda_max of the kernel; several values add an axis."""
     label_noise: Floats = (0.0,)
     """Fraction of the training labels to redraw at random; several values add an axis."""
     batch_size: Ints = ()
@@ -199,10 +199,10 @@ class Status:
             raise ValueError(f"{str(self.folder)!r} does not contain a study.")
         status, how, cells = store.status(), "run its command again with --resume", "cells"
         if store.kind == MAP:
-            # The cells of a map are those of the sweep over its grid. The number of subsequent sweeps is unknown.
+            # Report the progress of the sweep over the map's grid, because the number of later sweeps is unknown.
             grid = Store(self.folder / GRID).status()
             status = grid._replace(running=status.running, result=status.result)
-            how, cells = "call lazynet.laziness_map again with resume=True", "cells of the grid"
+            how, cells = "call lazynet.laziness_map again with lazynet.RunFolder(..., resume=True)", "cells of the grid"
         if self.json:
             print_json(kind=store.kind, **status._asdict())
             return 0

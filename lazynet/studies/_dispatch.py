@@ -20,7 +20,7 @@ FIGURES = {
     "line_ensemble": ("lazynet.studies.line_ensemble._figure", "plot_line"),
     "mode_residuals": ("lazynet.studies.mode_residuals._figure", "plot_modes"),
 }
-# The coordinates that results of each kind have, apart from sweeps, which put themselves in order.
+# The coordinates of each kind of result. Sweeps are not listed, because their functions sort the result themselves.
 COORDINATES = {
     "infinite_width": ("labels", "step"),
     "laziness_map": ("width", "output_scale", "seed"),
@@ -34,20 +34,25 @@ OUTPUTS = {
 }
 
 # What to do instead of merging shards, for kinds of studies whose shards cannot be merged.
-ADVICE = {"laziness_map": " To join its shards, call lazynet.laziness_map again with resume=True and without a shard."}
+ADVICE = {
+    "laziness_map": " To join its shards, call lazynet.laziness_map again with a RunFolder that has resume=True and no "
+    "shard."
+}
 
 
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
-    Exponents are fitted to the means over seeds at all widths, for each snapshot and for the maximum over snapshots.
-    Their 95% intervals come from the spread over seeds. Gaps are judged by the maximum, because the theorems bound the
-    supremum over time (Lee et al. 2019, Theorem 2.1). All other quantities are judged at the last step.
+    Exponents are fitted to the means over seeds at all widths, at each snapshot and for the value by which the row is
+    judged. Their 95% intervals come from the spread over seeds. Gaps between a network and its kernel are judged by
+    their maximum over snapshots, because the theorems bound the supremum over time (Lee et al. 2019, Theorem 2.1). The
+    initial kernel error is judged at step 0. Other quantities are judged at the last step, unless they are registered
+    with a different reduction.
 
     A row in the verdict holds if its entire interval lies within the band around the prediction (for "at most" rows,
-    below the upper end of the band), and fails if the entire interval lies outside. Otherwise the row is undecided. A
-    row that would hold is also undecided if some networks diverged. If a row holds, its quantity scales as the theory
-    predicts; the levels at the largest width show whether the network is lazy.
+    below the upper end of the band), and fails if the entire interval lies outside. Otherwise, the row is undecided. A
+    row that would otherwise hold is also undecided if some networks diverged. If a row holds, its quantity scales as
+    the theory predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
@@ -60,8 +65,8 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
         A `Verdict`.
 
     Raises:
-        ValueError: If the band is not positive and finite, if the result has axes other than width and seed, if it has
-            a newer schema, or if there is no verdict for this kind of result.
+        ValueError: If the band is not positive and finite, if the result has axes other than width and seed, if its
+            schema is newer than this version of lazynet supports, or if there is no verdict for this kind of result.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -101,8 +106,9 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
         A matplotlib Figure, which is neither shown nor saved.
 
     Raises:
-        ValueError: If no study produces results of this kind, if the result has a newer schema, if a sweep has axes
-            other than width and seed, or if `verdict` is given for a kind of result that has no verdict.
+        ValueError: If no study produces results of this kind, if the result's schema is newer than this version of
+            lazynet supports, if a sweep has axes other than width and seed, or if `verdict` is given for a kind of
+            result that has no verdict.
 
     >>> import lazynet as lz
     >>> data = lz.load_dataset("digits", n_train=32, n_test=8)
@@ -138,9 +144,9 @@ def merge_shards(out: str | Path) -> Result:
         The result that the study would have produced without shards.
 
     Raises:
-        ValueError: If the folder does not contain a study whose shards can be merged, if it contains a result with a
-            newer schema, if a process is still working on the study, if a cell is missing or damaged, or if a quantity
-            used in the study is not registered.
+        ValueError: If the folder does not contain a study whose shards can be merged, if it contains a result whose
+            schema is newer than this version of lazynet supports, if a process is still working on the study, if a cell
+            is missing or damaged, or if a quantity used in the study is not registered.
 
     >>> import tempfile, lazynet as lz
     >>> data, out = lz.load_dataset("digits", n_train=32, n_test=8), tempfile.mkdtemp()
@@ -159,7 +165,7 @@ def _check_stored_result(file: Path) -> None:
     """Check that a result that is about to be replaced was not written by a newer version of lazynet.
 
     Raises:
-        ValueError: If the result has a newer schema.
+        ValueError: If the result's schema is newer than this version of lazynet supports.
     """
     import xarray
 
@@ -186,8 +192,8 @@ def _kind_of(result: Result) -> str:
     """Return the kind of a result.
 
     Raises:
-        ValueError: If `result` is not a result, if no study produces results of this kind, or if the result has a newer
-            schema.
+        ValueError: If `result` is not the result of a study, if no study produces results of this kind, or if the
+            result's schema is newer than this version of lazynet supports.
     """
     if not isinstance(getattr(result, "attrs", None), dict):
         raise ValueError(f"result must be the result of a study (an xarray.Dataset), got {type(result).__name__}.")

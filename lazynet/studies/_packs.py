@@ -15,8 +15,8 @@ from lazynet.typing import DataArray
 def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list[dict[int, float]]:
     """Return the learning rates at each point in the study, keyed by width.
 
-    Default rates are read from the stored record. If the record is empty or belongs to another study, they are
-    computed.
+    Default rates are read from the stored record. If the record is empty or does not match the study's points and
+    widths, they are computed.
     """
     before = _stored_rates(stored)
     if [list(rates) for rates in before] != [list(spec.widths)] * len(spec.points):
@@ -28,7 +28,7 @@ def rates_of(spec: Spec, references: References, stored: dict[str, Any]) -> list
 
 
 def _stored_rates(stored: dict[str, Any]) -> list[dict[int, float]]:
-    """Return the rates in a record, or an empty list if it contains none."""
+    """Return the learning rates in a stored record, or an empty list if it contains none."""
     try:
         return Record.from_json(stored).rates
     except (KeyError, TypeError, ValueError, AttributeError):

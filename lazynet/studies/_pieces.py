@@ -1,4 +1,4 @@
-"""Results that were selected, joined or reordered with xarray, brought into the order in which studies produce them."""
+"""Restore the order in which studies produce results, for results subset, joined or reordered with xarray."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ def arranged(result: Result, kind: str, dims: tuple[str, ...]) -> Result:
     """Return a result whose dimensions, coordinates and variables are in the order in which the study produces them.
 
     Args:
-        result: Result of a study, possibly selected or combined with xarray.
+        result: Result of a study, possibly after subsetting, joining or reordering with xarray.
         kind: Kind of the result.
         dims: Names of the coordinates that the result must have.
 
     Raises:
-        ValueError: If a coordinate is missing or has duplicate values, or if a variable depends on a dimension on which
-            it never depends in a study.
+        ValueError: If a coordinate is missing or has duplicate values, or if a variable varies along a dimension on
+            which it does not depend in the study's own results.
     """
     quantities = {name: quantity for name, quantity in catalog(kind).items() if name in result.variables}
     for name in dims:
@@ -34,7 +34,7 @@ def arranged(result: Result, kind: str, dims: tuple[str, ...]) -> Result:
             result = result.sortby(name)
     for name, quantity in quantities.items():
         variable = result[name]
-        # Joining results repeats a variable along the dimension that joins them.
+        # When results are joined along a dimension, xarray repeats even the variables that do not depend on it.
         for dim in set(variable.dims) - set(quantity.dims):
             first = variable.isel({dim: 0}, drop=True)
             if not variable.equals(first.broadcast_like(variable).transpose(*variable.dims)):

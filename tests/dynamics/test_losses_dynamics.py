@@ -363,7 +363,7 @@ BOTH = {
     "k_test": ({"loss": "logistic", "k_test": np.ones((2, 3))}, "k_test "),
 }
 DESCENT = {
-    "momentum": ({"momentum": 1.0}, "momentum must be a number >= 0 and below 1"),
+    "momentum": ({"momentum": 1.0}, "momentum must be a nonnegative number below 1"),
     "negative": ({"momentum": -0.1}, "momentum "),
     "not a number": ({"momentum": float("nan")}, "momentum "),
     "tolerance": ({"loss": "hinge", "tolerance": 1e-3}, "tolerance must be None unless the squared loss"),

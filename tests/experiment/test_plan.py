@@ -136,7 +136,7 @@ def test_the_command_line_prints_a_plan_and_does_nothing(command, capsys, monkey
     flags = [command, "--n-train", "64", "--n-test", "36", "--plan", "--out", str(tmp_path / "new")]
     assert cli.main(flags) == 0
     said = capsys.readouterr().out
-    assert "GB are free" in said
+    assert "GB of memory is free" in said
     assert "TFLOP" in said
     assert cli.main([*flags, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

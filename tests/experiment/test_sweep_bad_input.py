@@ -104,7 +104,10 @@ SWEEP_ONLY = {
     ),
     "a negative rate": ({"axes": {"learning_rate": [0.1, -0.1]}}, "^learning_rate must be positive and finite"),
     "a scale of zero": ({"axes": {"output_scale": [1.0, 0.0]}}, r"^output_scale .*0\.0\."),
-    "a momentum of one": ({"axes": {"momentum": [0.0, 1.0]}}, "^momentum must be a number >= 0 and below 1, got 1.0"),
+    "a momentum of one": (
+        {"axes": {"momentum": [0.0, 1.0]}},
+        "^momentum must be a nonnegative number below 1, got 1.0",
+    ),
     "a momentum of a function": (
         {"axes": {"momentum": [0.0, 0.5]}, "optimizer": optax.adam},
         "^optimizer must be a name or a lazynet.Optimizer if axes vary 'momentum'",
@@ -171,7 +174,7 @@ def test_train_refuses(case, no_work):
     [
         ({"name": "sgdd"}, "^name must be one of sgd, .*, got 'sgdd'"),
         ({"stepper": "fast"}, "^stepper must be one of auto, .*, got 'fast'"),
-        ({"momentum": 1.0}, "^momentum must be a number >= 0 and below 1, got 1.0"),
+        ({"momentum": 1.0}, "^momentum must be a nonnegative number below 1, got 1.0"),
         ({"momentum": True}, "^momentum must be a number"),
         ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for 'adam', got 0.9"),
         ({"nesterov": True}, "^nesterov must be False if momentum is 0, got True"),

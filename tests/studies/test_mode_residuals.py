@@ -170,7 +170,7 @@ def test_bad_arguments_are_refused(narrow, data, analytic):
         lz.mode_residuals(narrow, analytic - np.eye(32), y)
     settings = json.loads(narrow.snapshots.attrs["settings"]) | {"plain": False}
     run = narrow._replace(snapshots=narrow.snapshots.assign_attrs(settings=json.dumps(settings)))
-    with pytest.raises(ValueError, match="run must use full-batch sgd and the squared loss"):
+    with pytest.raises(ValueError, match="run must come from training with plain full-batch sgd on the squared loss"):
         lz.mode_residuals(run, analytic, y)
 
 

@@ -72,7 +72,7 @@ def test_optimizers_by_name():
     [
         ({"name": "SGD"}, "name must be one of sgd, adam"),
         ({"stepper": "fast"}, "stepper must be one of auto, autodiff"),
-        ({"momentum": 1.0}, "momentum must be a number >= 0 and below 1"),
+        ({"momentum": 1.0}, "momentum must be a nonnegative number below 1"),
         ({"momentum": math.nan}, "momentum "),
         ({"nesterov": 1}, "nesterov must be True or False"),
         ({"nesterov": True}, "nesterov must be False if momentum is 0"),

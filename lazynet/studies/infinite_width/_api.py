@@ -37,7 +37,7 @@ def infinite_width(
     No O(n^3) computation is needed: see `lazynet.kernel_operator` and `lazynet.kernel_descent`.
 
     Args:
-        network: The network; its width does not matter.
+        network: The network. Its width does not affect the result.
         data: The data, with labels as targets.
         steps: Number of training steps.
         snapshots: Number of log-spaced steps at which predictions are made.
@@ -46,11 +46,12 @@ def infinite_width(
         storage: How to store the kernel, as in `lazynet.kernel_operator`.
         tolerance: Tolerance for the predictions, as in `lazynet.kernel_descent`.
         out: A new folder for settings.json, cells/ and result.nc, or a `lazynet.RunFolder` to resume a prediction or
-            limit its run time. The two cells share one kernel, so the first shard computes both of them.
+            limit its run time. The two cells (complexity and predictions) share one kernel, so the first shard computes
+            both of them.
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None in a shard and on all hosts but the first.
+        An `xarray.Dataset`, or None in a shard or on a host other than the first.
 
         - By `labels` (true, random) and `step`: train_loss and train_error.
         - By `step`, for the true labels: test_loss and test_error.

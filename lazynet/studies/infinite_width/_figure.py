@@ -44,7 +44,7 @@ def plot_limit(result: Result) -> Figure:
 
 
 def _finding(result: Result, settings: dict) -> str:
-    """Return the title, which compares the losses on true and random labels and states the test error."""
+    """Return the figure's title, which compares the losses on true and random labels and states the test error."""
     n, floor = settings["n_train"], result.attrs["resolved_loss"] / settings["n_train"]
     true, random = (float(result.train_loss.sel(labels=labels)[-1]) / n for labels in COLORS)
     error = f"; test error {float(result.test_error[-1]):.2%}" if "test_error" in result else ""

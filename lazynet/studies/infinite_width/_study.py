@@ -59,7 +59,7 @@ class InfiniteWidth:
         return OUTPUT
 
     def request(self) -> str:
-        """Return the request as canonical JSON."""
+        """Return the specification of the study as canonical JSON."""
         data = self.data
         arrays = data.x_train, data.y_train, data.x_test, data.y_test
         return as_json(self._settings() | {"tolerance": self.tolerance, "data": fingerprint(*arrays)})
@@ -69,7 +69,7 @@ class InfiniteWidth:
         return {"settings": json.loads(as_json(self._settings())), "begun": stored.get("begun", time.time())}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:
-        """Return the two tasks, which belong to the same group because they share the kernel."""
+        """Return the tasks for the complexity and the predictions, in one group because they share the kernel."""
         return [
             Task("complexity", "complexity", 1, self._complexity, group="kernel"),
             Task("predictions", "predictions", 1, self._predictions, group="kernel"),

@@ -53,7 +53,8 @@ FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "
 class ScaleByWidth:
     """An output scale for each width, as a function of the width.
 
-    Unlike a closure, it is known not to change, so networks with this scale need not be traced anew in each sweep.
+    Unlike a closure, an instance of this class is known not to change, so networks with this scale need not be traced
+    anew in each sweep.
     """
 
     scales: tuple[tuple[int, float], ...]
@@ -96,7 +97,7 @@ def laziness_map(
         data: The training and test examples.
         widths: Numbers of hidden units.
         output_scales: At least two values of alpha.
-        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
+        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds.
         change: Relative kernel change that defines the boundary.
         fitted: Fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: Maximum number of training steps.
@@ -107,14 +108,14 @@ def laziness_map(
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None in a shard and on all hosts but the first.
+        An `xarray.Dataset`, or None in a shard or on a host other than the first.
 
         - By width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
           unfinished (after the last step), diverged, and dead (training stalled before the network fit its data).
         - By width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
           test_error, relative_displacement, time and, if measured, activation_flips.
-        - By width: boundary, boundary_low and boundary_high, which are NaN if fewer than half of the networks fit
-          their data.
+        - By width: boundary, boundary_low and boundary_high, which are NaN if the kernel change does not cross `change`
+          or if fewer than half of the networks fit their data.
         - By width and `round` (the round of the bisection): tried_scale. By width, `round` and seed: tried_change.
 
         The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. Here, p is the negative of
@@ -122,9 +123,9 @@ def laziness_map(
         no fitted exponent either, p is 0.
 
         The other attributes are change; boundary_exponent; boundary_exponent_low and boundary_exponent_high, the ends
-        of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel
-        change from the mean curve over m^p alpha; collapse_exponent, the p with the smallest spread; and reason, a
-        known explanation for a boundary that is steeper than predicted.
+        of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel change,
+        as a function of m^p alpha, from its mean over widths; collapse_exponent, the p with the smallest spread; and
+        reason, a known explanation if the boundary is steeper than predicted.
 
     Raises:
         ValueError: If an argument is invalid, if `out` contains a different study, or if another process is using
@@ -195,7 +196,7 @@ def _checked_scales(network: Network, output_scales: Sequence[float]) -> list[fl
     except (TypeError, ValueError):
         scales = []
     if len(set(scales)) < 2 or len(set(scales)) < len(scales) or not all(0 < scale < np.inf for scale in scales):
-        raise ValueError(f"output_scales must be at least two distinct positive numbers, got {output_scales}.")
+        raise ValueError(f"output_scales must be two or more different positive numbers, got {output_scales}.")
     return scales
 
 
@@ -214,7 +215,7 @@ def _on_grid(setting: Setting, grid: Result) -> Result:
 
 
 def _bisection(setting: Setting, result: Result | None, scales: list[float], change: float) -> list[Round]:
-    """Bisect the bracket at each width as long as most networks at its midpoint fit their data.
+    """Bisect the bracket at each width as long as at least half of the networks at the midpoint fit their data.
 
     Args:
         setting: The settings of the map.
@@ -254,7 +255,7 @@ def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, fl
 
 
 def _given_up(rounds: list[Round]) -> set[int]:
-    """Return the widths at which most networks at the midpoint of the bracket fail to fit their data."""
+    """Return the widths at which more than half of the networks at the bracket's midpoint do not fit their data."""
     return {width for by_width in rounds for width, (_, changes) in by_width.items() if np.isnan(mean_of_most(changes))}
 
 

@@ -184,11 +184,11 @@ def _crossing(scales: np.ndarray, change: np.ndarray, level: float) -> tuple[flo
         return np.nan, np.nan, np.nan
     at = np.searchsorted(scales, between)
     values, finite = change[at], np.isfinite(change[at])
-    # A change of zero has no logarithm.
+    # Zero has no logarithm, so replace zero changes with the smallest positive number.
     y = np.log(np.maximum(means[at], np.finfo(float).tiny))
     rise, run = y[0] - y[1], np.log(between[1] / between[0])
     log = np.log(between[0]) + run * (y[0] - np.log(level)) / rise
-    # The delta method: what each seed contributes to the log of the scale, through both means.
+    # The delta method gives each seed's contribution to the log of the scale, through the means at both ends.
     slopes = run * np.array([np.log(level) - y[1], y[0] - np.log(level)]) / rise**2
     relative = np.where(finite, values / np.exp(y)[:, None] - 1, 0) / finite.mean(axis=1, keepdims=True)
     contributions, count = slopes @ relative, min(finite.sum(axis=1))

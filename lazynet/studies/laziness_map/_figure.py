@@ -115,7 +115,7 @@ def _collapse(result: Result) -> str:
 
 
 def _finding(result: Result) -> str:
-    """Return the title, which gives the exponent of the boundary."""
+    """Return the figure's title, which gives the exponent of the boundary."""
     settings, attrs = settings_of(result), result.attrs
     n, part = settings["n_train"], f" ({settings['train']})" if "train" in settings else ""
     head = (

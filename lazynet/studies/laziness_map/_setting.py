@@ -106,12 +106,12 @@ class Setting:
         if folder is None:
             return None
         left = None if folder.max_seconds is None else max(self.deadline - time.monotonic(), 1e-3)
-        # When a map is resumed, this sweep may not have begun yet.
+        # When a map is resumed, `resume` stays True: the subfolder may already exist, but it need not.
         return replace(folder, path=Path(folder.path) / name, max_seconds=left)
 
     def status(self, result: Result) -> Result:
         """Return the `MapStatus` of each member."""
-        # Training checks the loss in the training dtype, so allow for rounding here.
+        # Training compares the loss with the criterion in the training dtype, so allow for rounding here.
         fits = result.train_loss <= (1 + 1e-3) * float(self.stop.loss or 0)
         stopped = np.where(result.status == MemberStatus.STOPPED, MapStatus.DEAD, MapStatus.UNFINISHED)
         ended = np.where(result.status == MemberStatus.DIVERGED, MapStatus.DIVERGED, stopped)

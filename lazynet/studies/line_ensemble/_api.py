@@ -39,9 +39,9 @@ def line_ensemble(
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
     At infinite width, the outputs at any time during full-batch gradient descent form a Gaussian process (Lee et al.
-    2019, Figure 2). `lazynet.kernel_ensemble` computes its mean and standard deviation. The gap between each network
-    and the infinite-width prediction from the same initialization is decomposed over seeds: E gap^2 = bias^2 +
-    variance.
+    2019, Figure 2). `lazynet.kernel_ensemble` computes its mean and standard deviation. The gap is the difference
+    between a network and the infinite-width prediction from the same initialization. Its mean square over seeds is
+    split into two parts: E gap^2 = bias^2 + variance.
 
     Args:
         network: The family of networks; its own width is replaced by each width in `widths`. If the initialization is
@@ -50,8 +50,8 @@ def line_ensemble(
             ignored.
         ends: The inputs x_1 and x_2, each of shape (d,).
         widths: Numbers of hidden units.
-        seeds: Number of seeds (the seeds are then 0 .. seeds - 1), or a list of seeds. At least two
-            seeds are required.
+        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds. At least two seeds are
+            required.
         steps: Number of training steps.
         places: Values of the coordinate a; by default 51 equally spaced values from -2 to 3.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them.
@@ -61,7 +61,7 @@ def line_ensemble(
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset`, or None in a shard and on all hosts but the first. Multiple outputs are stored along the
+        An `xarray.Dataset`, or None in a shard or on a host other than the first. Multiple outputs are stored along the
         dimension `output`.
 
         - By width, seed, step and place: prediction.

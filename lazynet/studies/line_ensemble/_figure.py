@@ -8,7 +8,7 @@ import numpy as np
 from lazynet.studies._style import BLUE, GREEN, ORANGE, SETTINGS, THEORY, label_widths, power_law
 from lazynet.typing import Axes, Figure, Result
 
-# Maximum number of steps to draw; the last step is always drawn.
+# Maximum number of steps to draw, each in its own panel; the last step is always drawn.
 PANELS = 4
 
 

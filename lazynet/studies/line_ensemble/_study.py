@@ -23,12 +23,12 @@ LIMIT = "limit"
 
 @dataclass(frozen=True)
 class LineEnsemble:
-    """Networks evaluated on the line through two inputs. The points on the line are the test rows in the spec's data.
+    """Networks evaluated on the line through two inputs; the points on the line are the test inputs in `spec.data`.
 
     Attributes:
         spec: The specification of the networks and their training.
         ends: The two inputs, (2, d).
-        places: The coordinate of each test row on the line.
+        places: The coordinate of each test input on the line.
         references: The infinite-width kernels, shared by all cells.
     """
 
@@ -49,7 +49,7 @@ class LineEnsemble:
         return OUTPUT
 
     def request(self) -> str:
-        """Return the request as canonical JSON."""
+        """Return the specification of the study as canonical JSON."""
         return as_json(json.loads(self.spec.request()) | self._line())
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return predictions at each width and seed, their statistics, and the components of their gap to the limit."""
+    """Return the predictions, their statistics over seeds, and the split of their gap to the infinite-width limit."""
     widths = plan.settings["widths"]
 
     def stacked(name: str) -> np.ndarray:
@@ -172,12 +172,12 @@ def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[
 
 
 def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
-    """Return gap^2, bias^2 and variance over seeds.
+    """Return the mean squared gap over seeds and places, and its split into squared bias and variance.
 
-    If there are at least three seeds, also return jackknife standard errors of bias^2 and variance.
+    If there are at least three seeds, also return jackknife standard errors of the squared bias and the variance.
 
     Args:
-        gap: Difference from the limit, with shape (width, seed, step, place).
+        gap: Difference from the infinite-width limit, with shape (width, seed, step, place).
     """
     bias, variance = split_gap(gap)
     parts = {"gap_squared": bias + variance, "gap_bias_squared": bias, "gap_variance": variance}
@@ -196,7 +196,7 @@ def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     therefore the mean square minus the variance.
 
     Args:
-        gap: Difference from the limit, with shape (width, seed, step, place).
+        gap: Difference from the infinite-width limit, with shape (width, seed, step, place).
     """
     variance = gap.var(axis=1, ddof=1).mean(axis=-1)
     return (gap**2).mean(axis=(1, 3)) - variance, variance

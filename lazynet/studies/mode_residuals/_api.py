@@ -47,16 +47,17 @@ def mode_residuals(
     """Compare the residuals of trained networks with a kernel's prediction, along the kernel's eigenvectors.
 
     The kernel predicts that the residual along the eigenvector v_i shrinks as (1 - eta lambda_i)^step from its value at
-    the network's initialization (Arora et al. 2019, Theorem 4.1). If `kernel` is the analytic kernel, the
-    deviation from this prediction is the full effect of finite width.
+    the network's initialization (Arora et al. 2019, Theorem 4.1). If `kernel` is the analytic kernel, the deviation
+    from this prediction shows the full effect of finite width.
 
     For a single network that is already trained, call `mode_residuals(run, k, y, tolerance=0.1)`, where `run` is the
     result of `lazynet.train` with full-batch gradient descent on the squared loss, `k` is a kernel on the training set,
-    and `y` holds the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the
-    gap is due to changes in the network's own kernel. The result then has no `width` or `seed` dimension.
+    and `y` contains the training targets. With `k = lazynet.empirical_ntk(network, run.variables_0, data.x_train)`, the
+    deviation from the prediction is due to changes in the network's own kernel. For a single network, the result has no
+    `width` or `seed` dimension.
 
     Args:
-        network: The family of networks; its own width is replaced by each of `widths` in turn.
+        network: The family of networks; its own width is replaced by each width in `widths`.
         data: The training examples, used for full-batch gradient descent on the squared loss; the test examples are
             ignored.
         widths: Numbers of hidden units.
@@ -64,7 +65,7 @@ def mode_residuals(
         steps: Number of training steps.
         kernel: The (n, n) kernel on the training set, or its `lazynet.kernels.spectrum`; by default, the analytic
             kernel.
-        tolerance: Maximum gap at which a mode still counts as following the kernel.
+        tolerance: Maximum gap at which a mode still counts as following the kernel's prediction.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them, as in `lazynet.sweep`.
         learning_rate: Learning rate eta, as in `lazynet.sweep`.
         dtype: Dtype used for training, "float32" or "float64".
@@ -72,15 +73,15 @@ def mode_residuals(
         progress: Whether to show progress on a terminal.
 
     Returns:
-        An `xarray.Dataset` in float64, or None in a shard and on all hosts but the first. Modes are numbered from 1 to
-        n, starting with the largest eigenvalue. If a network diverged, its values are NaN or infinite.
+        An `xarray.Dataset` in float64, or None in a shard or on a host other than the first. Modes are numbered from 1
+        to n, starting with the largest eigenvalue. If a network diverged, its later values are NaN or infinite.
 
         - By `width`, `seed`, `step` and `mode`, and by `output` if there are several outputs: residual and
           kernel_residual.
         - By `width`, `seed`, `step` and `mode`: gap, the distance between the two residuals divided by
           max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here, r_0 is the initial residual. If a mode's initial residual is below
-          the average, its gap is therefore relative to the average.
-        - By `width`, `seed` and `mode`: last_step_held.
+          the root mean square over all modes, its gap is therefore relative to this root mean square.
+        - By `width`, `seed` and `mode`: last_step_held, the last snapshot before the gap first exceeds `tolerance`.
         - By `mode`, and by `width` if the kernel depends on the width: eigenvalue.
 
     Raises:
@@ -130,11 +131,11 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         run: Result of `lazynet.train` with plain full-batch gradient descent on the squared loss.
         k: Kernel on the training set, shape (n, n), or its spectrum.
         y: The training targets, shape (n,) or (n, k).
-        tolerance: Maximum gap at which a mode still counts as following the kernel.
+        tolerance: Maximum gap at which a mode still counts as following the kernel's prediction.
 
     Returns:
-        The result of `mode_residuals` without the dimensions `width` and `seed`, up to the step at which the network
-        stopped.
+        The result of `mode_residuals` without the dimensions `width` and `seed`. If the network stopped early, the
+        result ends at the step at which it stopped.
 
     Raises:
         ValueError: If the run was not trained by plain gradient descent, if shapes do not match, if the kernel is not a
@@ -145,7 +146,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     settings = json.loads(run.snapshots.attrs["settings"])
     if not settings["plain"]:
         raise ValueError(
-            "run must use full-batch sgd and the squared loss, got "
+            "run must come from training with plain full-batch sgd on the squared loss, got "
             f"{settings['optimizer']} and the {settings['loss']} loss with batch_size={settings['batch_size']}."
         )
     check_tolerance(tolerance)

@@ -15,8 +15,8 @@ CURVES = 6
 def plot_modes(result: Result) -> Figure:
     """Plot the residuals along a few modes, and how long each mode follows the kernel.
 
-    If the result contains several networks, the residuals are drawn for the first seed at the largest width. How
-    long a mode follows the kernel is drawn for every width, as the median over seeds of the number of steps.
+    If the result contains several networks, the residuals are drawn for the first seed at the largest width. For every
+    width, the number of steps for which each mode follows the kernel is drawn as the median over seeds.
 
     Args:
         result: Result of `lazynet.mode_residuals`.
@@ -45,7 +45,7 @@ def plot_modes(result: Result) -> Figure:
 
 
 def _finding_by_width(result: Result) -> str:
-    """Return the title, which gives the fraction of modes that follow the kernel through the last step.
+    """Return the figure's title, which gives the fraction of modes that follow the kernel through the last step.
 
     The fraction is given for the largest and the smallest width.
     """
@@ -74,7 +74,7 @@ def _draw_widths(axes: Axes, result: Result) -> None:
 
 
 def _finding(result: Result) -> str:
-    """Return the title, which says how many modes follow the kernel through the last step."""
+    """Return the figure's title, which says how many modes follow the kernel through the last step."""
     settings = json.loads(result.attrs["settings"])
     stayed = result.last_step_held.values == result.step.values[-1]
     squares = _start(result) ** 2

@@ -28,7 +28,7 @@ def compare_modes(
     path = kernel_descent(k, y, learning_rate=learning_rate, steps=steps, f0=u[0])
     residual, predicted = residual_modes(k, y, u), residual_modes(k, y, path.train)
     start = _sizes(residual[:1])
-    # If the initial residual is zero, gaps have the same units as the targets.
+    # If the initial residual is zero, gaps are not normalized and have the units of the targets.
     scale = np.maximum(start, np.linalg.norm(start) / np.sqrt(len(y))) if start.any() else np.ones_like(start)
     gap = _sizes(residual - predicted) / scale
     return {
@@ -45,7 +45,7 @@ def _sizes(modes: np.ndarray) -> np.ndarray:
 
 
 def _last_held(steps: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return the last step before each mode's gap first exceeds the tolerance, as an array of shape (n,)."""
+    """Return the last snapshot before each mode's gap first exceeds the tolerance, as an array of shape (n,)."""
     # All gaps are zero at step 0, where the network and the kernel have the same predictions.
     until = np.where(held.all(axis=0), len(steps), np.argmin(held, axis=0))
     return steps[until - 1]

@@ -15,7 +15,7 @@ add(
     ),
     Quantity(
         "gap",
-        "distance between the residuals, divided by the initial size of the mode or, if larger, of the average mode",
+        "distance between the residuals, divided by the initial residual of the mode or, if larger, its RMS over modes",
         dims=MODES[:4],
     ),
     Quantity("eigenvalue", "lambda_i of the kernel on the training set", dims=("width", "mode")),

@@ -36,7 +36,7 @@ class ModeResiduals:
     Attributes:
         spec: The specification of the networks and their training.
         kernel: Spectrum of the kernel on the training set, or None for the analytic kernel at each width.
-        tolerance: Largest gap at which a mode still counts as following the kernel's prediction.
+        tolerance: Maximum gap at which a mode still counts as following the kernel's prediction.
         references: The infinite-width kernels, shared by all cells.
     """
 
@@ -78,7 +78,7 @@ class ModeResiduals:
         ]
 
     def _compute(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Train a pack of networks, compare them with the kernel, and return arrays of shape (member, ...)."""
+        """Train a pack of networks; return their comparison with the kernel, its eigenvalues, and their losses."""
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         y, kernel = self.spec.data.y_train, self.kernel
         if kernel is None:
@@ -108,7 +108,7 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
         values = np.stack([np.stack([members[width, seed][name] for seed in seeds]) for width in widths])
         table[name] = (("width", "seed", *dims)[: values.ndim], values)
     values = np.stack([eigenvalues[width] for width in widths])
-    # Most kernels do not depend on the width.
+    # Store the eigenvalues only once if the kernel does not depend on the width, as is usually the case.
     one_kernel = bool((values == values[0]).all())
     table["eigenvalue"] = ("mode", values[0]) if one_kernel else (("width", "mode"), values)
     steps, modes = plan.snapshot_steps, np.arange(1, values.shape[1] + 1)

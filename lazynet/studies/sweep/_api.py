@@ -41,10 +41,10 @@ def sweep(
     """Train networks at several widths and seeds, and compare them with their kernels.
 
     Args:
-        network: The family of networks; its own width is replaced by each of `widths`.
+        network: The family of networks; its own width is replaced by each width in `widths`.
         data: The training and test examples.
         widths: Numbers of hidden units.
-        seeds: Number of seeds, in which case the seeds are 0 .. seeds - 1, or a list of seeds.
+        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds.
         steps: Number of training steps.
         learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width.
             Defaults to 1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0

@@ -21,7 +21,7 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.studies.sweep._verdict import Verdict, entry_of, quantity_of, reduce_steps, verify_sweep
 from lazynet.typing import Axes, Figure, Result
 
-# Levels that the title may mention, in order of preference.
+# Quantities whose level the figure's title may mention, in order of preference.
 CHANGES = {
     "activation_flips": "of signs flipped",
     "kernel_drift": "of the kernel changed",
@@ -137,7 +137,7 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     rows = {row.quantity: row for row in verdict.rows}
     for quantity, (label, color, marker) in curves.items():
         values = reduce_steps(quantity_of(result, quantity))
-        # At each width, the mean over all seeds, as used in the fit, is drawn whole or omitted.
+        # Compute the mean before large values are omitted, so that it agrees with the mean used in the fit.
         mean, values = values.mean("seed"), values.where(values < DRAWN)
         mean = mean.where(mean < DRAWN)
         if not mean.max() > 0:
@@ -170,7 +170,7 @@ def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
         name, line = (f"{label} gap", "dashdot") if quantity.gap else (label, "solid")
         axes.plot(steps, [fit.fitted for fit in row.by_step], color=color, label=name, linestyle=line)
         ends = np.array([(fit.low, fit.high) for fit in row.by_step])
-        # An interval is unbounded if most values at a width are zero.
+        # An interval may be unbounded if many values at a width are zero.
         low, high = np.where(np.isfinite(ends), ends, np.nan).T
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
     for exponent in sorted({round(row.predicted, 6) for row in verdict.rows}):

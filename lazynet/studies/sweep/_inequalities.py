@@ -9,12 +9,14 @@ from lazynet.studies.sweep._points import settings_of, while_training
 from lazynet.theory._fits import Status
 from lazynet.typing import Result, Variable
 
-# The displacement of the linearized network is a bound only up to terms that vanish as the width grows.
+# The linearized network's displacement bounds the network's displacement only up to terms that vanish as the width
+# grows. The inequality therefore has this factor and is checked only from this width upward.
 DISPLACEMENT_FACTOR = 1.05
 SMALLEST_WIDTH = 256
 # A bound that exceeds the measured value by more than this factor is vacuous.
 VACUOUS = 100
-# Allow for float32 rounding of the displacement, because the path bound is an equality for a single example.
+# Relative tolerance for float32 rounding of the displacement, because the path bound is an equality for a single
+# example.
 ROUNDING = 1e-5
 
 
@@ -23,7 +25,7 @@ class Inequality:
     """An inequality left <= right, evaluated at the point in the sweep where right / left is smallest.
 
     Attributes:
-        name: The inequality in words.
+        name: The inequality as text.
         left: The measured value.
         right: The bound.
         ratio: The ratio right / left.

@@ -54,7 +54,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """A note on the local exponent if an "at most" prediction fails but the slope is falling toward it, or ""."""
+        """A note if an "at most" prediction fails but the slope is falling toward it, otherwise an empty string."""
         if self.relation == "equal" or self.status != "fails" or not self.bends:
             return ""
         return f"not asymptotic at these widths (local {self.local:+.2f})"

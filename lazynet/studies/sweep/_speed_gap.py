@@ -14,7 +14,8 @@ def speed_gap(result: Result) -> DataArray:
     is the loss that the kernel predicts at step k. The theorem assumes u(0) = 0, which holds if the initialization is
     symmetric.
 
-    A network that stopped early counts only until it stops. The deviation of a network that diverged is NaN.
+    For a network that stopped early, the maximum covers only the snapshots up to the step at which it stopped. The
+    deviation of a network that diverged is NaN.
 
     Args:
         result: Result of `lazynet.sweep` with plain full-batch gradient descent on the squared loss.

@@ -69,13 +69,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """True unless an "equal" row or an inequality fails or a member diverged."""
+        """True unless an "equal" row fails, an inequality fails, or a member diverged."""
         equal = [row.status for row in self.rows if row.relation == "equal"]
         return not self.diverged and "fails" not in equal + [inequality.status for inequality in self.inequalities]
 
     @property
     def lazy_limit(self) -> bool:
-        """True if theory predicts that wide networks are lazy: that their movement vanishes as the width grows."""
+        """True if theory predicts that wide networks are lazy: their movement vanishes as the width grows."""
         moving = [row.predicted for row in self.rows if row.quantity in MOVING]
         return all(exponent < -ROUNDING for exponent in moving)
 
@@ -259,14 +259,14 @@ def _row(result: Result, prediction: Prediction, band: float, training: np.ndarr
         result: Result of a sweep at a single point.
         prediction: Predicted exponent of a quantity.
         band: Tolerance for the exponent.
-        training: Whether each member was still training, shape (steps, widths, seeds) or one that broadcasts to it.
+        training: Whether each member was still training, with a shape that broadcasts to (steps, widths, seeds).
     """
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 
     def judged(members: np.ndarray) -> tuple[Fit, Status]:
         fit = fit_exponent(widths, members)
         status = judge(fit, prediction.relation, prediction.exponent, band)
-        # The members that did not diverge are not a random sample.
+        # If members diverged, a row cannot hold, because the remaining members are not a random sample.
         return fit, "undecided" if status == "holds" and np.isnan(members).any() else status
 
     by_step: list[StepFit] = []
@@ -305,7 +305,8 @@ def reduce_steps(values: DataArray) -> DataArray:
     if "step" not in values.dims:
         return values
     reduction = entry_of(str(values.name)).reduction
-    # The values of a diverged member are NaN from some step onward. The maximum of its earlier values must not count.
+    # The values of a diverged member are NaN from some step onward. Keep the NaN, rather than use the maximum of the
+    # earlier values.
     return values.max("step", skipna=False) if reduction == "maximum" else values.isel(step=STEPS[reduction])
 
 

@@ -43,8 +43,8 @@ class Run(NamedTuple):
         variables_0: The variables at initialization.
         snapshots: An `xarray.Dataset` with the dimension `step` and the variables train_loss, test_loss, train_error,
             test_error, residual_norm, displacement, relative_displacement, max_neuron_displacement, activation_flips,
-            kernel_drift, and the predictions train_prediction and test_prediction. Its attribute `settings` contains
-            the settings as JSON.
+            kernel_drift, stopped_step, and the predictions train_prediction and test_prediction. Its attribute
+            `settings` contains the settings as JSON.
         status: "finished", "diverged" or "stopped".
 
     >>> import jax, lazynet as lz
@@ -83,7 +83,7 @@ def train(
         data: The training and test examples.
         key: A JAX random key. In a sweep, the key for a width and a seed is `lazynet.member_key(width, seed)`.
         steps: Number of training steps.
-        learning_rate: Learning rate eta, a number or a function of the width. Defaults to 1 / lambda_max of the
+        learning_rate: Learning rate eta, either a number or a function of the width. Defaults to 1 / lambda_max of the
             analytic kernel, or of the empirical kernel at initialization if there is no analytic kernel. There is a
             default only for the squared loss and the optimizers "sgd" and "flow".
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
@@ -93,9 +93,9 @@ def train(
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
             1.5 times the previous snapshot's step.
-        stop: Criteria for stopping before the last step.
+        stop: Criteria for stopping training before the last step.
         measure: What to measure. The options predictions, quadratic and regression are available only in sweeps.
-        dtype: "float32" or "float64".
+        dtype: Dtype used for training, "float32" or "float64".
         variables: Variables at which training begins, such as those of an earlier run. By default, `network.init` draws
             them.
 
