@@ -1,4 +1,4 @@
-"""A runner that reads the stored cells of a study, and computes and stores the missing cells."""
+"""The runner for studies, which reads the stored cells of a study and computes and stores the missing ones."""
 
 from lazynet.execution._files import result_files, write_figures, write_file
 from lazynet.execution._folder import RunFolder, as_run_folder

@@ -15,13 +15,14 @@ SECONDS = 60.0
 
 
 class CellCheckpoint:
-    """The last saved state of one cell, stored in a separate folder; see `lazynet.training.simulate` for its contents.
+    """The last saved state of one cell, stored in a folder of its own.
 
-    The state is stored as one array of bytes with its SHA-256 hash, so that any damage is detected.
+    `lazynet.training.simulate` determines what the state contains. It is stored as an array of bytes, together with
+    their SHA-256 hash, so that any damage is detected.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Use the given folder, which need not exist yet."""
+        """Create a checkpoint in the given folder, which need not exist yet."""
         self._folder, self._saved = folder.absolute(), time.monotonic()
 
     def part(self, name: str) -> "CellCheckpoint":
@@ -39,7 +40,7 @@ class CellCheckpoint:
             intact = np.asarray(stored["sha256"]).tobytes() == hashlib.sha256(content).digest()
             with np.load(io.BytesIO(content), allow_pickle=False) as named:
                 arrays = dict(named)
-        # Damaged files can cause orbax to raise many different types of errors.
+        # Orbax raises many different types of errors if its files are damaged.
         except Exception:
             intact = False
         if not intact:
@@ -57,7 +58,7 @@ class CellCheckpoint:
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Replace the last saved state; if the process is killed during the save, the previous state remains."""
+        """Replace the last saved state. If the process is killed during the save, the previous state is kept."""
         before, stream = self._steps(), io.BytesIO()
         named: dict[str, Any] = arrays
         np.savez(stream, **named)
@@ -70,7 +71,7 @@ class CellCheckpoint:
             with _checkpointer() as checkpointer:
                 checkpointer.save(self._folder / str(step), tree, force=True)
         except OSError as error:
-            # The study continues, because the checkpoint is needed only to resume it.
+            # The study continues, because checkpoints are needed only for resuming it.
             warnings.warn(f"A checkpoint could not be written: {error}", stacklevel=2)
             return
         finally:
@@ -80,20 +81,20 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all states once the cell is finished, or when it must start over."""
+        """Remove all saved states, because the cell is finished or must start over."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        """Return the steps of all complete states; incomplete states have names that are not numbers."""
+        """Return the steps of all completely saved states. The names of incomplete ones are not numbers."""
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdigit())
 
 
 class Budget:
-    """A checkpoint that is also due when time runs out, in which case saving the state ends the study."""
+    """A checkpoint that is also due when a study's time limit is reached, in which case saving it ends the study."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
-        """Combine a checkpoint with a deadline, given as a value of `time.monotonic()`."""
+        """Combine a checkpoint with a deadline on the clock `time.monotonic()`."""
         self._checkpoint, self._deadline = checkpoint, deadline
 
     def part(self, name: str) -> "Budget":
@@ -128,7 +129,7 @@ class OutOfTime(Exception):
 
 
 def _checkpointer() -> Any:
-    # Importing orbax is slow, so it is imported only when needed.
+    # Importing Orbax is slow, so it is imported only when it is needed.
     import orbax.checkpoint
 
     return orbax.checkpoint.PyTreeCheckpointer()

@@ -8,21 +8,21 @@ from typing import Any
 
 from lazynet.typing import Result
 
-# Resolution of figures.
+# Resolution of the figures, in dots per inch.
 DOTS_PER_INCH = 200
 
 
 def write_file(file: Path, content: bytes, link: bool = False) -> None:
-    """Write a file atomically: even after a power failure, it is either complete or absent.
+    """Write a file atomically, so that even after a power failure it is either complete or absent.
 
     Args:
         file: Path of the file. Its folder must exist.
         content: Contents of the file.
-        link: Whether to raise an error instead of replacing an existing file.
+        link: Whether to raise an error if the file exists, instead of replacing it.
 
     Raises:
         FileExistsError: If `link` is True and the file exists.
-        OSError: If the file cannot be written, as when the disk is full. An existing file is kept.
+        OSError: If the file cannot be written, for example because the disk is full. An existing file is not changed.
     """
     handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
     draft = Path(name)
@@ -37,7 +37,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
         else:
             draft.replace(file)
     except OSError as error:
-        # The system's message for a full disk does not name the file.
+        # The operating system's error for a full disk does not name the file, so the name is added.
         if error.errno is not None and error.filename is None:
             error.filename = str(file)
         raise
@@ -46,7 +46,7 @@ def write_file(file: Path, content: bytes, link: bool = False) -> None:
 
 
 def _umask() -> int:
-    """Return the permissions that the process withholds from new files; they can be read only by setting them."""
+    """Return the umask of the process, which can be read only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

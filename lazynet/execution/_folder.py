@@ -1,4 +1,4 @@
-"""The folder in which a study is stored, and options for resuming it, dividing its work and limiting its run time."""
+"""The folder in which a study is stored, with options to resume it, divide it into shards and limit its run time."""
 
 import os
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ class RunFolder:
         path: Path of the folder.
         resume: Whether the folder may already exist. If it does, it must belong to the same study, and only the missing
             cells are computed.
-        shard: A pair (k, N), to compute only the k-th of N shards of the cells. All N processes share the folder, so it
-            may already exist. The study returns None, and `lazynet.merge_shards` assembles the result.
+        shard: A pair (k, N) to compute only the k-th of N shards, into which the cells are divided. All N processes
+            share the folder, so it may already exist. The study returns None, and `lazynet.merge_shards` assembles the
+            result.
         max_seconds: Time limit in seconds, after which the study stores its state and raises TimeoutError.
 
     Raises:
@@ -50,11 +51,11 @@ class RunFolder:
 
     @property
     def may_exist(self) -> bool:
-        """True if the folder may already exist."""
+        """True if the folder may already exist before the study starts."""
         return self.resume or self.shard is not None
 
     def check(self) -> None:
-        """Raise an error if the folder must be new but already exists, or if it cannot be created."""
+        """Raise a ValueError if the folder must be new but already exists, or if it cannot be created."""
         path = Path(self.path)
         if self.may_exist and path.is_dir():
             return

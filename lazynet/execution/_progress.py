@@ -1,4 +1,4 @@
-"""Progress displays on stderr, which are shown only if stderr is a terminal."""
+"""Progress displays on stderr, shown only if stderr is a terminal."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ class Progress:
         Args:
             total: Total number of work units in all cells.
             cells: Number of cells.
-            dtype: Dtype used in the computations. The bar reports their speed as a percentage of the speed of a matrix
+            dtype: Dtype of the computations. The bar reports their speed as a percentage of the speed of a matrix
                 product.
             shown: Whether to show the bar. It is never shown if stderr is not a terminal.
         """
@@ -84,14 +84,14 @@ class Progress:
         """Show that a cell is finished.
 
         Args:
-            units: The part of the cell's work that the bar has not counted yet.
+            units: Number of the cell's work units that the bar has not counted yet.
             name: Name of the cell's task.
-            losses: The final losses, keyed by member name.
+            losses: Final losses of the cell's networks, keyed by network name.
         """
         if not self._shown:
             return
         self._done += 1
-        # The loss of a diverged member is NaN, which counts as the worst loss.
+        # The loss of a diverged network is NaN, which counts as the worst loss.
         members = [Member(inf if isnan(loss) else loss, member) for member, loss in losses.items()]
         extremes = [*members, *(self._extremes or ())]
         self._extremes = (min(extremes), max(extremes)) if extremes else None
@@ -122,7 +122,7 @@ class TaskProgress:
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1; otherwise, the number of kernel products computed so far.
+            amount: Fraction completed if at most 1, or else the number of kernel products computed so far.
         """
         self._bar.stage(self._name, stage, amount)
 
@@ -142,7 +142,7 @@ class TaskProgress:
         def report(steps: int) -> None:
             nonlocal begin, steps_since
             now, rate = time.perf_counter(), None
-            # The time before the first report includes compilation.
+            # The speed is measured from the first report on, because the time before it includes compilation.
             if begin is None:
                 begin = now
             elif flops is not None:
@@ -154,7 +154,7 @@ class TaskProgress:
 
 
 class Member(NamedTuple):
-    """A network and its final loss; members are ordered by loss."""
+    """The final loss and the name of a network. Members are ordered by loss."""
 
     loss: float
     name: str
@@ -165,7 +165,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str, side: int = SIDE) -> float:
-    """Measure the speed of products of square matrices across all devices.
+    """Estimate the combined speed of all devices in products of square matrices from a measurement on one device.
 
     Args:
         dtype: Dtype of the matrices, "float32" or "float64".
@@ -198,12 +198,12 @@ class Stages:
         """Create a status line.
 
         Args:
-            shown: Whether to display the line if stderr is a terminal.
+            shown: Whether to show the line. It is never shown if stderr is not a terminal.
         """
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> "Stages":
-        """Display the status line."""
+        """Show the status line."""
         if self._shown:
             from rich import console
 
@@ -214,7 +214,7 @@ class Stages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the line."""
+        """Remove the status line."""
         if self._shown:
             self._status.stop()
 
@@ -223,8 +223,8 @@ class Stages:
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1; otherwise, the number of kernel products computed so far. Defaults
-                to None, in which case only the stage is shown.
+            amount: Fraction completed if at most 1, or else the number of kernel products computed so far. If it is
+                None, only the stage is shown.
         """
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"

@@ -10,14 +10,14 @@ from typing import Any
 
 import jax
 
-# Environment variables that change how the numbers of a program are rounded.
+# Environment variables that can change the rounding errors of computations.
 ROUNDING = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazynet")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of the packages used for computation, keyed by their attribute names in a result."""
+    """Return the versions of the packages used in computations, keyed by the attributes that store them in results."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -30,13 +30,13 @@ def provenance(settings: str, dtype: str, begun: float) -> dict[str, Any]:
     """Return the provenance of a result.
 
     Args:
-        settings: The study's settings as a JSON string.
+        settings: Settings of the study as a JSON string.
         dtype: Dtype in which networks are trained.
         begun: Time at which the study started, in seconds since the epoch.
 
     Returns:
-        Versions, device, environment variables, dtype, precision, git revision, start time (UTC) and settings, as
-        netCDF attributes.
+        Package versions, device, number of devices, environment variables, dtype, precision, git revision, start time
+        (UTC) and settings, as a dictionary of netCDF attributes.
     """
     return {
         **versions(),
@@ -61,7 +61,7 @@ def _git_revision() -> str:
             capture_output=True,
             text=True,
             timeout=10,
-            # Inside a hook, git's environment variables point to another repository.
+            # Inside a git hook, git's environment variables can point to another repository.
             env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         )
     except (OSError, subprocess.TimeoutExpired):

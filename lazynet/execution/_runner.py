@@ -18,8 +18,9 @@ from lazynet.execution._store import Arrays, Store, difference, finished_store, 
 from lazynet.hosts import agreed, is_first, of_all, several, together, working
 from lazynet.typing import Result
 
-# Maximum number of compiled programs to keep. Before another one is compiled, all of them are released. JAX itself
-# never frees compiled programs, and the programs for one width take about 20 MB.
+# Maximum number of values of `Task.program` for which compiled programs are kept. Before programs are compiled for
+# another value, all of them are released. JAX itself never frees compiled programs, and those for one width take about
+# 20 MB.
 MOST_PROGRAMS = 8
 
 
@@ -29,13 +30,13 @@ class Task(NamedTuple):
     Attributes:
         key: Name of the cell's file, unique within the study.
         name: Name shown in the progress bar.
-        units: Amount of work in the task, relative to other tasks.
-        compute: Function (progress, checkpoint) -> arrays. It reports steps to the progress display and may resume from
-            the checkpoint.
+        units: Amount of work in the task, in the same units for all tasks.
+        compute: Function (progress, checkpoint) -> arrays. It reports its progress to the progress display, and it may
+            resume from the checkpoint.
         program: Key that identifies the compiled programs that the task uses.
         group: Name of the task's group. Tasks in the same group run in the same shard. By default, each task forms its
             own group.
-        losses: Function (arrays) -> the members' final losses, keyed by member name. The progress bar shows them.
+        losses: Function (arrays) -> final losses of the cell's networks, keyed by network name, for the progress bar.
     """
 
     key: str
@@ -51,7 +52,7 @@ class Output(NamedTuple):
     """The functions that turn the cells of a study into a result and its files.
 
     Attributes:
-        assemble: Function (record, arrays of all cells in order) -> labeled result.
+        assemble: Function (record, list of the arrays of each cell, in order) -> labeled result.
         files: Function (result) -> contents of the files to write when the study ends, keyed by file name.
     """
 
@@ -77,7 +78,7 @@ class Study(Protocol):
         """Return the specification of the study.
 
         Returns:
-            Canonical JSON, which is the same for identical studies.
+            Canonical JSON, so that identical studies have identical specifications.
         """
         ...
 
@@ -114,16 +115,17 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
 
     Args:
         study: The study.
-        folder: Where to store the study, or None to store nothing.
+        folder: Folder in which to store the study, or None to store nothing.
         progress: Whether to show progress.
 
     Returns:
         The result, or None if the run computes only a shard or this is not the first host.
 
     Raises:
-        ValueError: If the folder cannot be used, if `progress` is not True or False, or if the hosts' studies differ.
+        ValueError: If the folder cannot be used, if `progress` is not True or False, or if hosts are given different
+            studies.
         TimeoutError: If the time limit is reached on any host.
-        lazynet.hosts.HostStopped: If another host stops or is lost.
+        lazynet.hosts.HostStopped: If another host stops or stops responding.
     """
     check_flag("progress", progress)
     if several():
@@ -149,7 +151,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
             raise TimeoutError(
                 f"The time limit (max_seconds = {limit:g}) has been reached. Pass resume=True to resume the study."
             ) from None
-        # The other hosts wait until the files are written, so that they hear of an error.
+        # The other hosts wait until the files are written, so that an error in writing them is raised on every host.
         with together():
             if (folder is not None and folder.shard is not None) or not is_first():
                 return None
@@ -174,7 +176,7 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
 
     Raises:
         ValueError: If the folder does not contain a study whose shards can be merged, if a process is still working on
-            the study, or if a cell is missing or damaged.
+            the study, if a cell is missing or damaged, or if settings.json is damaged or has been modified.
     """
     out = check_path("out", out)
     kind = Store(out).kind
@@ -197,12 +199,12 @@ def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Resu
 
 
 def share_of(units: Sequence[int], shard: tuple[int, int]) -> list[int]:
-    """Return the indices of the tasks in shard k of N.
+    """Return the indices of the tasks that belong to the given shard, a pair (k, N).
 
-    Tasks are assigned in descending order of work, each to the shard with the least work so far.
+    Tasks are assigned in descending order of work, each to the shard that has the least work so far.
     """
     part, parts = shard
-    # Work assigned to each shard so far. Shards beyond the number of tasks get none.
+    # The work assigned to each shard so far. If there are more shards than tasks, the surplus shards get no tasks.
     loads, mine = [(0, number) for number in range(1, 1 + min(parts, len(units)))], []
     for task in sorted(range(len(units)), key=lambda task: -units[task]):
         work, least = loads[0]
@@ -218,10 +220,10 @@ def check_same_on_all_hosts(kind: str, request: str, **more: Any) -> None:
     Args:
         kind: The kind of study.
         request: The specification of the study as JSON.
-        **more: More settings that the hosts must share.
+        **more: Further settings that must be the same on all hosts.
 
     Raises:
-        ValueError: If a host differs from the first one.
+        ValueError: If a host has a different study, setting or package version than the first host.
     """
     requests = of_all(json.loads(request) | versions() | {"study": kind} | more)
     for host, other in enumerate(requests):
@@ -248,9 +250,9 @@ def _run_tasks(
     progress: bool,
     deadline: float,
 ) -> list[Arrays]:
-    """Return the arrays for this shard's cells, in order.
+    """Return the arrays of this shard's cells, in order.
 
-    If there are several hosts, only the first returns the arrays of cells that were already stored.
+    If there are several hosts, only the first one returns the arrays of cells that were already stored.
     """
     shard = (folder and folder.shard) or (1, 1)
     tasks = _tasks_of_shard(study.tasks(record), shard)
@@ -269,7 +271,7 @@ def _run_tasks(
                     programs.release()
                     compiled.clear()
                 compiled.add(task.program)
-                # With several hosts, none of them holds all members of a pack, so none can save their state.
+                # A cell that is computed on several hosts has no checkpoint, because no host holds its complete state.
                 keep = store is not None and not several()
                 budget = Budget(store.checkpoint(task.key), deadline) if store is not None and keep else None
                 with working():

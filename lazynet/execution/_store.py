@@ -24,12 +24,12 @@ from lazynet.execution._provenance import environment, versions
 # A cell's arrays, keyed by name.
 Arrays = dict[str, np.ndarray]
 LOCK, RESULT = "lock", "result.nc"
-# The hashes of the study and of its result files, written once they are complete.
+# File with the hashes of the study and of its result files, written after the result files.
 FINISHED = "finished.json"
 # Number of attempts to acquire a lock, and seconds between attempts.
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
-# Settings derived from other settings. A difference in a derived setting is reported only if no other setting differs.
+# Settings that are derived from others. Differences in them are reported only if no other setting differs.
 DERIVED = ("snapshots", "scales", "rates", "learning_rate", "data", "axes")
 
 
@@ -38,7 +38,7 @@ class Status(NamedTuple):
 
     Attributes:
         finished: Number of cells that are stored and intact.
-        damaged: Number of stored cells that have an incorrect checksum and will be recomputed.
+        damaged: Number of stored cells that are damaged or belong to another study, and will be recomputed.
         cells: Total number of cells.
         running: Whether a process is using the study.
         result: Whether result.nc is intact and belongs to this study.
@@ -78,20 +78,20 @@ class Store:
         self._opened: tuple[int, int] | None = None
 
     def hold(self) -> None:
-        """Remember which folder this is, by its lock, so that nothing is written later to another of the same name."""
+        """Record the identity of the lock file, so that nothing is written to another folder at the same path later."""
         self._opened = _identity(self.path / LOCK)
 
     def _check_same_folder(self) -> None:
-        """Raise an error if the folder was renamed, removed or replaced since it was opened."""
+        """Raise a ValueError if the folder has been renamed, removed or replaced since it was opened."""
         if self._opened is not None and _identity(self.path / LOCK) != self._opened:
             raise ValueError(
-                f"out must stay where it is while a study runs, but {str(self.path)!r} was renamed, removed or "
-                "replaced. Nothing was written to whatever is there now."
+                f"out must not be renamed, removed or replaced while a study runs, but {str(self.path)!r} was. If the "
+                "folder still exists under another name, resume the study there."
             )
 
     @property
     def _study(self) -> str:
-        """The hash of the study's settings, of its record and of its cells' keys, which every cell carries."""
+        """The hash of the study's settings, its record and the keys of its cells. The hash is stored in every cell."""
         request = self.content.get("request")
         return _hash({"kind": self.kind, "request": request, "record": _lasting(self.record), "cells": self.keys})
 
@@ -122,11 +122,11 @@ class Store:
             The stored record.
 
         Raises:
-            ValueError: If the folder contains a different study, or if the study was started with a different random
-                number generator.
+            ValueError: If the folder contains a different study, if its settings have been modified, or if the study
+                was started with a different random number generator.
 
         Warns:
-            UserWarning: If the study was started with different package versions.
+            UserWarning: If the study was started with different package versions or environment variables.
         """
         self._check_same_folder()
         if not self.content:
@@ -139,7 +139,7 @@ class Store:
                 "environment": environment(),
             }
             text = json.dumps({**content, "hash": _hash(content)}, indent=1) + "\n"
-            # All shards use the packs chosen by the first shard.
+            # All shards divide the networks into packs in the same way as the first shard.
             with suppress(FileExistsError):
                 write_file(self._file, text.encode(), link=True)
             self.content = self._read()
@@ -147,9 +147,9 @@ class Store:
         if self.record.get("keys") != record.get("keys"):
             raise ValueError(
                 f"{str(self.path)!r} was created with a different jax.random generator, so its members have different "
-                "random keys."
+                "random keys. Use a different folder."
             )
-        # Machines may divide the same study into different packs.
+        # Different machines may divide the networks of the same study into packs in different ways.
         if _hash(_lasting(self.record, "packs")) != _hash(_lasting(record, "packs")):
             raise self._modified()
         self.check_cells()
@@ -168,7 +168,7 @@ class Store:
         return self.record
 
     def check_cells(self) -> None:
-        """Raise an error if cells are stored, but none of them was computed with these settings."""
+        """Raise a ValueError if cells are stored but none of them was computed with these settings."""
         studies = [study for study in map(_study_of, self._files.values()) if study is not None]
         if studies and self._study not in studies:
             raise self._modified()
@@ -177,7 +177,7 @@ class Store:
         return ValueError(f"{str(self._file)!r} is damaged or has been modified; use a different folder.")
 
     def check(self) -> None:
-        """Raise an error if the folder contains a different study."""
+        """Raise a ValueError if the folder contains a different study."""
         if self.kind != self._kind:
             raise ValueError(
                 f"out must be the folder of a study of kind {self._kind}, got {str(self.path)!r}, which contains a "
@@ -185,7 +185,9 @@ class Store:
             )
         different = difference(self.content["request"], self._request)
         if different:
-            raise ValueError(f"out must be the folder of this study, got {str(self.path)!r}, which has {different}.")
+            raise ValueError(
+                f"out must be the folder of this study, got {str(self.path)!r}, whose study has {different}."
+            )
 
     def read(self, key: str) -> Arrays | None:
         """Read the arrays of a cell.
@@ -194,19 +196,19 @@ class Store:
             key: Key of the cell.
 
         Returns:
-            The arrays, or None if the cell is not stored or its file is damaged.
+            The arrays, or None if the cell is not stored or its file is damaged or belongs to another study.
         """
         file = self._files.get(key)
         return None if file is None else read_arrays(file, self._study)
 
     def take(self, key: str) -> Arrays | None:
-        """Read the arrays of a cell, and delete its file if the file is damaged.
+        """Read the arrays of a cell, and delete its file if it is damaged or belongs to another study.
 
         Args:
             key: Key of the cell.
 
         Returns:
-            The arrays, or None if the cell is not stored or its file is damaged.
+            The arrays, or None if the cell is not stored or its file was deleted.
 
         Warns:
             UserWarning: If the file is damaged or belongs to another study.
@@ -301,14 +303,14 @@ def _is_study(content: dict[str, Any]) -> bool:
     return (
         all(isinstance(content[name], form) for name, form in forms.items())
         and all(isinstance(key, str) for key in content["cells"])
-        # The latest time that Python can represent.
+        # The start time must be one that Python can represent as a date, up to about 2.5e11 seconds after the epoch.
         and isinstance(begun, int | float)
         and 0 <= begun < 2.5e11
     )
 
 
 def _lasting(record: dict[str, Any], *further: str) -> dict[str, Any]:
-    """Return a record without its start time and further entries."""
+    """Return a copy of a record without its start time and without any other entries whose names are given."""
     return {name: value for name, value in record.items() if name not in ("begun", *further)}
 
 
@@ -319,7 +321,7 @@ def _study_of(file: Path) -> str | None:
 
 
 def _loaded(content: bytes, names: tuple[str, ...] = ()) -> Arrays | None:
-    """Return the arrays of these names, or all arrays, or None if the file is damaged or contains something else."""
+    """Return the named arrays of a file, or all arrays if no names are given, or None if they cannot be read."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names or arrays.files}
@@ -337,7 +339,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 def read_arrays(file: Path, study: str) -> Arrays | None:
-    """Return the arrays in a cell's file, or None if it is damaged or belongs to a different cell or study."""
+    """Return the arrays in a cell's file, or None if the file is damaged or belongs to a different cell or study."""
     content, (key, _, digest) = file.read_bytes(), file.stem.rpartition("-")
     if hashlib.sha256(content).hexdigest() != digest:
         return None
@@ -366,7 +368,7 @@ def difference(other: dict[str, Any], own: dict[str, Any]) -> str:
 
 
 def _precedence(name: str) -> tuple[bool, bool, str]:
-    """Return the sort key for a setting: derived settings come last, and the optimizer comes before its fields."""
+    """Return a sort key for settings that puts derived settings last and the optimizer before its fields."""
     return name in DERIVED or name.endswith("_values"), name != "optimizer", name
 
 
@@ -374,7 +376,7 @@ def _precedence(name: str) -> tuple[bool, bool, str]:
 def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     """Open the folder of a study and lock it.
 
-    If the study is divided into shards, one process per shard can hold the lock.
+    If the study is divided into shards, each shard can be computed by one process, and these processes share the lock.
 
     Args:
         folder: The folder.
@@ -399,7 +401,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
             if shard is not None and other.name.rpartition("-")[2] != str(shard[1]) and _is_locked(other):
                 raise ValueError(
                     f"Another process is using {str(path)!r} with a different number of shards and holds the lock "
-                    f"{other.name!r}."
+                    f"{other.name!r}; wait for it to finish or use the same number of shards."
                 )
         store = Store(path, kind, request)
         store.hold()
@@ -421,7 +423,7 @@ def finished_store(out: str | Path) -> Iterator[Store]:
     """Open the folder of a study whose shards have finished, and lock it for this process.
 
     Raises:
-        ValueError: If a process is still working on the study.
+        ValueError: If a process is still working on the study, or if settings.json is damaged or has been modified.
     """
     with _locked(Path(out) / LOCK):
         store = Store(out)
@@ -436,10 +438,10 @@ def _hash(settings: dict[str, Any]) -> str:
 
 @contextmanager
 def _opened(file: Path, mode: str) -> Iterator[Any]:
-    """Open a lock.
+    """Open a lock file.
 
     Raises:
-        ValueError: If the lock cannot be opened, as when it belongs to somebody else.
+        ValueError: If the file cannot be opened, for example because it belongs to another user.
     """
     try:
         lock = open(file, mode)  # noqa: SIM115
@@ -454,7 +456,7 @@ def _opened(file: Path, mode: str) -> Iterator[Any]:
 
 
 def _owner(path: Path) -> str:
-    """Return the name of the user who owns a file, or the user's number if it has no name."""
+    """Return the name of the user who owns a file, or the user ID if it has no name."""
     try:
         return path.owner()
     except KeyError:
@@ -475,13 +477,14 @@ def _locked(file: Path, shared: bool = False) -> Iterator[None]:
                         f"Another process is using {str(file.parent)!r}; wait for it to finish or use a different "
                         "folder."
                     ) from None
-                # A process that only tests the lock holds it very briefly, so retrying is worthwhile.
+                # A process that only tests whether the lock is held acquires it for an instant, so another attempt may
+                # succeed.
                 time.sleep(PAUSE)
         yield
 
 
 def _is_locked(file: Path) -> bool:
-    """Return whether a process holds the lock, without creating the lock file."""
+    """Return whether a process holds the lock. The lock file is not created if it does not exist."""
     if not file.exists():
         return False
     with _opened(file, "r") as lock:

@@ -26,9 +26,9 @@ RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 # Version number of the result layout.
 SCHEMA = 1
 SYMBOLS = (
-    "The symbols denote width exponents, as in `lazynet.theory.predicted_exponents`: s of the learning rate, r "
-    "of the residual, g of the largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change of "
-    "pre-activations, and l = s + 2 g + r of the amount learned in a step."
+    "The symbols denote width exponents, as in `lazynet.theory.predicted_exponents`: s is the exponent of the learning "
+    "rate, r of the residual, g of the largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change in the "
+    "pre-activations, and l = s + 2 g + r of the amount learned in one step."
 )
 
 
@@ -48,11 +48,11 @@ class Quantity:
         reduction: How the verdict reduces the quantity over snapshots: to its "maximum", its "last" value or its value
             at the "start".
         gap: Whether the quantity is a distance between two predictions, in units of the targets.
-        held: Whether a network that stopped training early keeps its last value at all later snapshots.
+        held: Whether the last value for a network that stopped training early is repeated at all later snapshots.
         full_batch: Whether the quantity is defined only for plain full-batch gradient descent.
         level: Whether the verdict reports the value at the largest width.
-        predicted: Predicted exponent of the width, given as a pair (relation, exponent). The relation is "equal" or "at
-            most". The exponent is a number or, for built-in quantities, the formula by which
+        predicted: Predicted width exponent, given as a pair (relation, exponent). The relation is "equal" or
+            "at most". The exponent is a number or, for built-in quantities, the formula by which
             `lazynet.theory.predicted_exponents` computes it from the parametrization.
         panel: Panel of the figure, "gaps" or "movement", in which the quantity is plotted against the width, or None if
             it is not plotted.
@@ -63,8 +63,8 @@ class Quantity:
         exponent_drawn: Whether the figure plots the fitted exponent against the step.
         by_layer: Name of the per-layer quantity that replaces this one in the figure if the result contains it.
         coordinate: Whether the quantity is a coordinate of the result.
-        measure: For user-defined quantities, a function that maps (network, variables, variables_0, data) to an array.
-            JAX must be able to trace this function. The arguments are the network, its current variables, its initial
+        measure: For user-defined quantities, a function that maps (network, variables, variables_0, data) to an array
+            and that JAX can trace. Its arguments are the network, the network's current variables, its initial
             variables, and an object with the traced arrays x_train, y_train, x_test and y_test as attributes. The
             returned array has one axis for each dimension after width, seed and step.
 
@@ -178,8 +178,8 @@ def register_quantity(quantity: Quantity) -> None:
 
     The quantity's meaning and unit are stored as attributes of the variable in the result. The verdict has a row for
     the quantity if `predicted` is set, and reports its level if `level` is set. The figure shows the quantity if
-    `panel` is set. A run folder records the name of the quantity: register it again before you resume the sweep or
-    merge its shards.
+    `panel` is set. A run folder records only the name of the quantity, so register the quantity again before you
+    resume the sweep or merge its shards.
 
     Args:
         quantity: Quantity whose `measure` is a function. If `predicted`, `level` or `panel` is set, the dimensions
@@ -253,7 +253,7 @@ def label_result(result: Result, kind: str) -> None:
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     if kind not in _kinds:
         return
-    # Results of other kinds also contain sweep quantities.
+    # Results of other kinds can also contain the quantities of sweeps.
     for name, quantity in {**catalog(), **catalog(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning
@@ -270,7 +270,7 @@ def check_schema(attributes: Mapping[Any, Any]) -> None:
     Raises:
         ValueError: If the schema of the result is not an integer from 1 to `SCHEMA`.
     """
-    # Results stored before schemas were numbered have no schema attribute.
+    # Results that were stored before schemas were numbered have no schema attribute.
     schema = attributes.get("schema", SCHEMA)
     is_number = isinstance(schema, int | np.integer) and not isinstance(schema, bool)
     if not is_number or not 1 <= schema <= SCHEMA:
@@ -288,7 +288,7 @@ def reference(kind: str = "sweep") -> str:
 
     Returns:
         The table, with one row for each variable. If the table contains predicted exponents, a sentence below it
-        explains the symbols.
+        explains their symbols.
 
     Raises:
         KeyError: If there is no such kind of result.
@@ -303,6 +303,6 @@ def _described(quantity: Quantity) -> tuple[str, ...]:
     relation, exponent = quantity.predicted or ("", "")
     judged = quantity.reduction if quantity.predicted or quantity.level else ""
     predicted = f"{'<= ' if relation == 'at most' else ''}{exponent}"
-    # A vertical bar would end the table cell.
+    # An unescaped vertical bar would end the table cell.
     meaning = quantity.meaning.replace("|", "\\|")
     return f"`{quantity.name}`", ", ".join(quantity.dims), quantity.unit, meaning, judged, predicted

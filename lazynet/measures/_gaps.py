@@ -58,7 +58,7 @@ def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArr
         Root mean square over examples and outputs, a scalar.
 
     Raises:
-        ValueError: If the variables are those of another network.
+        ValueError: If the variables belong to a different network.
     """
     check_variables(network, variables, x)
     check_variables(network, start, x)
@@ -70,12 +70,12 @@ def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArr
 def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     """Return the fraction of misclassified examples.
 
-    If there is only one output, an example counts as misclassified when y f <= 0. If there are several, it counts as
-    misclassified when the largest output is not the output for its class.
+    If there is only one output f, an example with label y is misclassified when y f <= 0. If there are several outputs,
+    it is misclassified when the largest of them is not the output for its class.
 
     Args:
         f: Predictions, shape (..., n) for targets of shape (n,), or (..., n, k) for targets of shape (n, k).
-        y: Targets, shape (n,) with values +-1, or (n, k) where the largest entry in each row marks the class.
+        y: Targets, shape (n,) with values +-1, or shape (n, k) with the largest entry of each row marking the class.
 
     Returns:
         Fractions, an array of shape (...), with NaN wherever a prediction is NaN or has overflowed.

@@ -1,4 +1,4 @@
-"""Rotation of a network's kernel during training, and alignment of the kernel with the labels."""
+"""Rotation of a network's kernel during training, and alignment of kernels with labels."""
 
 from typing import Any
 
@@ -40,8 +40,7 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
     Args:
         kernels: Kernels at s snapshots, shape (s, n1, n2).
-        times: Times of the snapshots in ascending order, shape (s,). They can be given in steps, in epochs or as
-            eta * steps.
+        times: Times of the snapshots in ascending order, shape (s,), in any unit, such as steps, epochs or eta * steps.
 
     Returns:
         Velocities, a NumPy float64 array of shape (s - 1,).
@@ -89,11 +88,12 @@ def current_kernel(network: Network, variables: Variables, variables_0: Variable
         Kernel, shape (n, n).
 
     Raises:
-        ValueError: If outputs depend on other rows, as with batch norm; inside a study, the study raises the error.
+        ValueError: If the output for an example depends on other examples, as with batch norm. Studies perform this
+            check themselves.
     """
     rows = jnp.asarray(data.x_train)
     leaves = jax.tree.leaves((variables, rows))
-    # Studies check their network before they trace its measures.
+    # Traced arrays are not checked here, because studies check the network before they trace its measures.
     if traits(network).custom and len(rows) > 1 and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         check_rows_alone(network, variables, rows[:2])
     return sum_layer_kernels(layer_kernels(network, variables, rows))

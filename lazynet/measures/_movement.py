@@ -1,7 +1,7 @@
 """Displacements of weights and changes in activations.
 
-JAX can trace all of these functions, and their results have the dtype of the inputs: NumPy float64 arrays are not cast
-to float32.
+JAX can trace all of these functions. Their results have the same dtype as the inputs, and NumPy float64 arrays are not
+cast to float32.
 """
 
 import jax
@@ -82,10 +82,10 @@ def max_neuron_displacement(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m
 
 @keeps_float64
 def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> AnyArray:
-    """Return the fraction of pre-activations w_r . x_i whose sign differs from the initial sign.
+    """Return the fraction of pre-activations w_r . x_i whose signs differ from their initial signs.
 
-    See Du et al. 2018, Figure 1(b), and the coupling in Li and Liang 2018, section 7. A pre-activation of zero counts
-    as negative.
+    Du et al. 2018 plot this fraction in Figure 1(b), and Li and Liang 2018 call it coupling in section 7. A
+    pre-activation of zero counts as negative.
 
     Args:
         w: Weights, shape (m, d).
@@ -93,14 +93,14 @@ def activation_flips(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x
         x: Inputs, shape (n, d).
 
     Returns:
-        The fraction of (unit, example) pairs whose sign has flipped, as a scalar.
+        The fraction of (unit, example) pairs whose signs differ, a scalar.
     """
     return sign_changes([jnp.asarray(x @ w.T)], [jnp.asarray(x @ start.T)])
 
 
 @keeps_float64
 def sign_changes(now: list[AnyArray], before: list[AnyArray]) -> AnyArray:
-    """Return the fraction of pre-activations, over all layers, whose sign has changed.
+    """Return the fraction of the pre-activations in all layers whose signs have changed.
 
     Args:
         now: Current pre-activations of each layer, shape (n, ...).
@@ -120,9 +120,9 @@ def sign_changes(now: list[AnyArray], before: list[AnyArray]) -> AnyArray:
 def coupled_neurons(w: Float[AnyArray, "m d"], start: Float[AnyArray, "m d"], x: Float[AnyArray, "n d"]) -> AnyArray:
     """Return the fraction of units whose pre-activations keep their initial signs for every example.
 
-    In a ReLU network, the gradient of such a unit equals the pseudo-gradient, which uses the initial activation
-    pattern. This holds for any network outputs (Li and Liang 2018, Lemma 5.1, which is stated for one example per
-    component).
+    In a ReLU network, the gradient of such a unit equals its pseudo-gradient, which is the gradient computed with the
+    initial activation pattern. This is true regardless of the network's outputs (Li and Liang 2018, Lemma 5.1, which is
+    stated for one example per component).
 
     Args:
         w: Weights, shape (m, d).

@@ -10,8 +10,8 @@ from jaxtyping import PyTree
 from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray
 
-# Number of kernel-vector products. This number suffices if the second-largest eigenvalue is at least 1% below the
-# largest.
+# Number of products of the kernel with a vector. This number is sufficient if the second-largest eigenvalue is at least
+# 1% smaller than the largest.
 PRODUCTS = 32
 
 
@@ -19,10 +19,10 @@ PRODUCTS = 32
 def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> AnyArray:
     """Return the largest eigenvalue of J J', where J is the Jacobian of all outputs with respect to the parameters.
 
-    Full-batch gradient descent on the squared loss is stable up to eta = 2 / lambda_max (Cohen et al. 2021, section 2),
-    if the part of the Hessian that vanishes with the residual is neglected. The Lanczos process with full
-    reorthogonalization gives a lower bound on lambda_max, up to rounding error. Each product of J J' with a vector
-    requires one forward and one backward pass.
+    If the part of the Hessian that vanishes with the residual is neglected, full-batch gradient descent on the squared
+    loss is stable for learning rates up to 2 / lambda_max, where lambda_max is this eigenvalue (Cohen et al. 2021,
+    section 2). It is computed by the Lanczos process with full reorthogonalization, which gives a lower bound, up to
+    rounding error. Each product of J J' with a vector requires one forward and one backward pass.
 
     Args:
         outputs: Function that maps parameters to the outputs on the training set, shape (n,) or (n, k).
@@ -51,10 +51,10 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> AnyArray:
         for _ in range(2):
             w = w - (basis @ w) @ basis
         norm = jnp.linalg.norm(w)
-        # The process ends once the basis spans the Krylov space of the initial vector.
+        # The Lanczos process ends once the basis spans the Krylov space of the initial vector.
         is_running = norm > size * jnp.finfo(f.dtype).eps * jnp.abs(tridiagonal).max()
         beta = jnp.where(is_running, norm, 0)
-        # The last step has no next row or column, so the entries that it would write there are dropped.
+        # In the last step, there is no next row or column of the matrix, so the entries for it are dropped.
         tridiagonal = tridiagonal.at[i, i + 1].set(beta, mode="drop").at[i + 1, i].set(beta, mode="drop")
         return basis, tridiagonal, jnp.where(is_running, w / norm, 0)
 

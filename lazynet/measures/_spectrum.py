@@ -10,7 +10,8 @@ from lazynet.typing import AnyArray
 def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
     """Return the singular values of a matrix.
 
-    Figures 1(d) and 2(d) of Li and Liang 2018 show the singular values of the update W - W_0 and of W.
+    Figures 1(d) and 2(d) of Li and Liang 2018 show the singular values of the weight update W - W_0 and of the weights
+    W.
 
     Args:
         a: Matrix, shape (m, d).
@@ -24,7 +25,7 @@ def singular_values(a: Float[AnyArray, "m d"]) -> Float[np.ndarray, " r"]:
 def leading_values(values: Float[AnyArray, " r"]) -> int:
     """Return the number of singular values before the largest drop, measured by the ratio s_i / s_{i+1}.
 
-    Values smaller than 1e-7 times the largest value are ignored, because float32 rounding error is of this order.
+    Values of at most 1e-7 times the largest value are ignored, because float32 rounding errors are of this order.
 
     Args:
         values: Singular values in descending order, shape (r,).

@@ -1,4 +1,4 @@
-"""The quantities in the result of a sweep, in the order used for the verdict's levels and the figure's legend."""
+"""The quantities in the result of a sweep, in the order in which verdicts and figure legends list them."""
 
 from lazynet.measures._catalog import Quantity, Source, add
 

@@ -33,24 +33,25 @@ __all__ = ["SIZES", "jobs", "reproduce"]
 LABELS = ("true", "random", "worst")
 NETWORK = lz.TwoLayer(width=2)
 KERNEL: Any = lz.analytic_kernel(NETWORK)
-# Initial weight scales. The paper uses the last scale.
+# Initial scales kappa of the weights. The paper uses the last one.
 KAPPAS = (1.0, 0.1, 0.01)
-# For each data set, the label types for which widths of 1024 and above exhibit the exponent predicted by Theorem 4.1.
+# For each data set, the types of labels for which networks of width 1024 and above show the exponent that Theorem 4.1
+# predicts.
 ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("true", "random")}
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Maximum gap at which a mode counts as following the kernel. The gap is relative to the initial size of the mode or of
-# the average mode, whichever is larger.
+# Maximum gap at which a mode counts as following the kernel's prediction. The gap is relative to the initial size of
+# the mode or of the average mode, whichever is larger.
 MODE_GAP = 0.02
 
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
-    """Compute the paper's figures and check its claims.
+    """Compute the figures of Arora et al. 2019 and check the paper's claims.
 
     Args:
         size: Name of a size in SIZES.
-        work: Storage for the parts of the reproduction; by default, they are kept in memory.
+        work: Storage for the parts of the reproduction. By default, the parts are kept in memory.
     """
     settings, work, reproduction = SIZES[size], work or Work("arora2019", size), Reproduction()
     # Load all data first, so that a missing data set raises an error before any work is done.
@@ -65,11 +66,11 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
     return reproduction
 
 
-# Section 4 and appendix C: learning speed and weight movement.
+# Section 4 and appendix C of the paper: learning speed and weight movement.
 
 
 def networks(name: str, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add the results for finite networks: Figure 1 (a, c), Theorem 4.1 and the lemmas."""
+    """Add the results for finite networks: Figure 1 (a, c), Theorem 4.1, and Lemmas 5.3, C.1, C.2 and C.3."""
 
     def sweep(part: str, kind: str, kappas: Sequence[float] | None = None) -> Result:
         n, *members = getattr(size, part)
@@ -103,7 +104,7 @@ def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """Return the data with three kinds of labels: true, random, and worst (the eigenvector of lambda_min)."""
+    """Return the data with true labels, random labels, and worst labels (the kernel's eigenvector of lambda_min)."""
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}
@@ -145,7 +146,7 @@ def not_asymptotic(place: str, gap: DataArray, other: DataArray | None = None) -
 
 
 def _ratio(gap: DataArray) -> float:
-    """Divide the gap at the largest width by the gap at the smallest width."""
+    """Return the ratio of the mean gap at the largest width to the mean gap at the smallest width."""
     means = gap.mean("seed")
     return float(means[-1] / means[0])
 
@@ -153,7 +154,7 @@ def _ratio(gap: DataArray) -> float:
 def last_steps(work: Work, name: str, size: Networks, kernel: Callable[..., np.ndarray] = KERNEL) -> Arrays:
     """Return the last step at which each mode is still within MODE_GAP of the prediction of Theorem 4.1.
 
-    The axes of the array "last_step" are label type, width and mode.
+    The axes of the array "last_step" are the type of labels, the width and the mode.
 
     Args:
         work: Storage for the parts of the reproduction.
@@ -178,7 +179,7 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
     """Yield the claims of Theorem 4.1 for each eigenvector: the predictions hold longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # t* is the geometric mean, over modes, of the last step at which each mode follows the kernel.
+        # 1 + t* is the geometric mean over modes of 1 + t, where t is the last step at which a mode follows the kernel.
         until = np.expm1(np.log1p(last).mean(axis=1))
         first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
         note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"
@@ -189,7 +190,7 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
 
 
 def movement(name: str, x: np.ndarray, sweeps: dict[str, Result]) -> Iterator[Claim]:
-    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and the claim about the fraction of flipped signs."""
+    """Yield the claims of Lemmas C.1, C.2, C.3 and 5.3, and the claims about the fraction of flipped signs."""
     # The sweep measures ||H(0) - H|| relative to ||H||. In a symmetric network, only half of the units are independent.
     bounds = [concentration_bound(x @ x.T, width // 2, DELTA) for width in sweeps["true"].width.values.tolist()]
     distance = sweeps["true"].initial_kernel_error.transpose("width", "seed") * np.linalg.norm(KERNEL(x))
@@ -224,7 +225,7 @@ def flips_fall(name: str, scales: Result) -> Claim:
     return Claim(f"Lemma C.2, {name}", "share of flips at kappa over the share at kappa / 10", most, "<=", 1.0, note)
 
 
-# Section 5: generalization.
+# Section 5 of the paper: generalization.
 
 
 def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
@@ -247,7 +248,7 @@ def kernel_limit(name: str, data: lz.Dataset, size: Size, work: Work, reproducti
 def with_noise(data: lz.Dataset, portion: float, draw: int) -> lz.Dataset:
     """Return the data with the given fraction of the training and test labels replaced by random labels.
 
-    Labels that are random at one fraction are also random at every larger fraction.
+    In a given draw, labels that are random at one fraction are also random at every larger fraction.
     """
     train, test = jax.random.split(jax.random.key(draw))
     y, y_test = lz.label_noise(data.y_train, portion, train), lz.label_noise(data.y_test, portion, test)
@@ -300,7 +301,7 @@ def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator
     yield tracked(f"{name}, kernel of {n} images", noisy, 0.97)
     bound = np.array([population_bound(0.0, n, value * np.sqrt(n / 2), DELTA) for value in noisy["complexity"]])
     note = f"{bound[0]:.2f} for true labels; vacuous for {np.sum(bound >= 1)} of {len(bound)} portions"
-    # Vacuous bounds, which are at least 1, cannot fail and are omitted. If all bounds are vacuous, use the smallest.
+    # Bounds of 1 or more are vacuous and cannot fail, so they are omitted. If all bounds are vacuous, use the smallest.
     sound = bound < 1 if bound.min() < 1 else bound == bound.min()
     above = float(np.max((noisy["error"] / bound)[sound]))
     yield Claim(f"Theorem 5.1, {name}", "test error over its bound with constants", above, "<=", 1.0, note)

@@ -1,4 +1,4 @@
-"""The figures of Arora et al. 2019, with points read off the paper's figures."""
+"""Reproductions of the figures in Arora et al. 2019, compared with points read off the original figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ COLORS = {"true": BLUE, "random": VERMILION, "worst": GREEN}
 
 
 def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, Result], scales: Result) -> Figure:
-    """Draw Figure 1 (a, c) and plot the gap between the losses and the predictions of Theorem 4.1 against width.
+    """Draw Figure 1 (a, c), and plot the gap between the losses and Theorem 4.1's predictions against the width.
 
     Dashed curves show the predictions of the theorem.
     """
@@ -47,7 +47,7 @@ def draw_speed(name: str, n: int, curves: dict[str, Result], sweeps: dict[str, R
 
 
 def draw_movement(name: str, result: Result, scales: Result) -> Figure:
-    """Plot the movement and its bounds, the change in the kernel, and the fraction of flipped signs at each kappa."""
+    """Plot the weights' movement and its bounds, the kernel's change, and the share of flipped signs at each kappa."""
     figure, (moved, kernel, flips) = panels(3, f"Lemmas 5.3, C.1, C.2 and C.3 on {name}, true labels")
     end = result.isel(step=-1)
     largest = end.max_neuron_displacement.mean("seed")
@@ -80,7 +80,7 @@ def draw_movement(name: str, result: Result, scales: Result) -> Figure:
 
 
 def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
-    """Plot, for each width, the last step at which the kernel still predicts each mode correctly."""
+    """Plot, for each width, the last step at which the kernel still predicts each mode of the residual correctly."""
     title = f"Theorem 4.1 by eigenvector on {name}: the last step at which it holds"
     figure, axes_list = panels(len(modes["last_step"]), title)
     index = np.arange(1, len(modes["learned"]) + 1)
@@ -95,7 +95,7 @@ def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
 
 
 def draw_noise(name: str, n: int, size: Sequence[Any], limit: Arrays, networks: Arrays) -> Figure:
-    """Draw Figure 2 for the kernel limit and for networks: test errors (left axis) and complexity (right axis)."""
+    """Draw Figure 2 for infinite width and for networks: test errors (left axis) and complexity (right axis)."""
     figure, (left, right) = panels(2, f"Figure 2: random labels in {name}")
     published = PAPER_NOISE.get(name, {})
     for axes, values, errors in (
@@ -150,7 +150,7 @@ def draw_functions(
 ) -> Figure:
     """Plot the results of section 6: norms of the powers (b'x)^p against n, and test errors of networks.
 
-    Dashed lines show the bounds on the norms.
+    Dashed lines show the bounds on the norms and the fractions of the targets that the kernel cannot learn.
     """
     figure, (*norm_axes, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, norms.shape[2]))

@@ -16,9 +16,9 @@ from lazynet.papers.work import Work
 from lazynet.theory import power_bound, unseen_share
 
 POWERS = range(1, 7)
-# Powers that Theorem 6.1 covers, and powers that finite networks are trained to fit.
+# Powers that Theorem 6.1 covers, and powers that the finite networks are trained to fit.
 COVERED, TRAINED = (1, 2, 4, 6), (1, 2, 3, 4, 5)
-# Number and dimension of the points on which finite networks are trained.
+# Number and dimension of the points on which the finite networks are trained.
 POINTS, DIM = 256, 3
 
 
@@ -26,7 +26,7 @@ class Size(NamedTuple):
     """Settings that determine the size of the computation.
 
     Attributes:
-        n: Numbers of points.
+        n: Numbers of points for which the norms are computed.
         dims: Dimensions of the points.
         samples: Number of times the points are drawn.
         width: Width of the finite networks.
@@ -41,7 +41,7 @@ class Size(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A sum of powers.
+    """A function on the sphere and its expansion as a sum of powers.
 
     Attributes:
         function: Function of the points, which have shape (n, d) with d at least 3.
@@ -56,19 +56,19 @@ SUMS = {
     "x1 + x2^2 - x3^4 / 2": Sum(
         lambda x: x[:, 0] + x[:, 1] ** 2 - x[:, 2] ** 4 / 2, [(1.0, 1.0, 1), (1.0, 1.0, 2), (0.5, 1.0, 4)]
     ),
-    # Power series, truncated at float64 precision.
+    # The terms of the next two functions are their power series, truncated at float64 precision.
     "cos(x1) - 1": Sum(lambda x: np.cos(x[:, 0]) - 1, [(1 / factorial(p), 1.0, p) for p in range(2, 20, 2)]),
     "x1 atan(x1 / 2)": Sum(
         lambda x: x[:, 0] * np.arctan(x[:, 0] / 2),
         [(1 / ((p - 1) * 2.0 ** (p - 1)), 1.0, p) for p in range(2, 60, 2)],
     ),
-    # x'Ax with eigenvalues 1/2 and -1/2, which equals ((x1 + x2)^2 - (x1 - x2)^2) / 4.
+    # x1 x2 = ((x1 + x2)^2 - (x1 - x2)^2) / 4 is the quadratic form x'Ax of a matrix A with eigenvalues 1/2 and -1/2.
     "x1 x2": Sum(lambda x: x[:, 0] * x[:, 1], [(0.5, 1.0, 2), (0.5, 1.0, 2)]),
 }
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Add the results of section 6: norms of functions and test errors of networks."""
+    """Add the results of section 6 of Arora et al. 2019: norms of functions and test errors of networks."""
     norms = norms_of(work, size)
     errors = {p: error_of(p, size, work) for p in TRAINED}
     reproduction.claims += [*powers(size, norms["powers"]), *sums(size, norms["sums"]), *learned(errors)]
@@ -117,7 +117,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
 
 
 def sums(size: Size, norms: np.ndarray) -> Iterator[Claim]:
-    """Yield the claims of Corollary 6.2: the norm of a sum of powers is at most the sum of the bounds."""
+    """Yield the claims of Corollary 6.2: the norm of a sum of powers is at most the sum of the bounds on its terms."""
     for d, norms_at_d in zip(size.dims, norms, strict=True):
         for (name, sum_), values in zip(SUMS.items(), norms_at_d.T, strict=True):
             bound = power_bound(sum_.terms)

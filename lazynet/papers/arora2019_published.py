@@ -1,10 +1,10 @@
 """Numbers read off the figures of Arora et al. 2019."""
 
-# Number of images, which is also the number of hidden units.
+# Number of images in the paper, which is also the number of hidden units of its networks.
 PAPER_N = 10_000
-# Number of coordinates per image and number of training steps in Figure 1 (a, c).
+# Number of coordinates per image and number of training steps in Figure 1 (a, c), for each data set.
 PAPER_NETWORKS = {"mnist": (784, 1_000_000), "cifar10": (3072, 300_000)}
-# Values in Figure 2 at 0, 10, ..., 100% random labels, and eigenvalues in Figure 1 (b, d), keyed by their index.
+# Values in Figure 2 for 0, 10, ..., 100% random labels, and eigenvalues in Figure 1 (b, d), keyed by their indices.
 PAPER_NOISE = {
     "mnist": {
         "l1": (0.017, 0.358, 0.515, 0.677, 0.769, 0.868, 0.926, 0.997, 1.027, 1.033, 1.042),

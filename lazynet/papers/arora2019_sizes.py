@@ -1,4 +1,4 @@
-"""Sizes and costs of the reproduction of Arora et al. 2019."""
+"""Available sizes of the reproduction of Arora et al. 2019, and their costs."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from lazynet.plan import Job, eigenvectors_bytes, eigenvectors_flops
 
 
 class Networks(NamedTuple):
-    """Settings for networks trained on n images."""
+    """Settings for networks trained on n images: the widths, the number of seeds and the number of training steps."""
 
     n: int
     widths: tuple[int, ...]
@@ -24,7 +24,7 @@ class Size(NamedTuple):
         datasets: Names of the data sets.
         curves: Networks for Figure 1.
         speed: Networks for Theorem 4.1.
-        many: Networks for Theorem 4.1, trained on more images.
+        many: Networks for Theorem 4.1 that are trained on more images.
         modes: Networks that are compared with the kernel mode by mode.
         scales: Networks trained at each initial scale kappa.
         noisy: Networks trained with each fraction of random labels; each seed has its own draw of the labels.
@@ -91,7 +91,7 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and the number of operations needed for a reproduction of the given size.
+    """Return the jobs of a reproduction of the given size, with the memory and the number of operations they need.
 
     If the size is "paper", the list also includes the paper's own networks, although they are not trained.
     """
@@ -102,7 +102,7 @@ def jobs(size: str) -> list[Job]:
         {"kernel": 8 * n**2, "eigenvectors": eigenvectors_bytes(n)},
         {"eigenvectors": sets * eigenvectors_flops(n), "inverse": sets * n**3 / 3},
     )
-    # A training step carried out on the pre-activations of n images takes 2 n^2 m operations.
+    # A training step carried out on the pre-activations of n images at width m takes 2 n^2 m operations.
     trained = {
         "curves": 6 * sets * _steps(settings.curves),
         "speed": 3 * sets * _steps(settings.speed),

@@ -1,8 +1,8 @@
 """Du, Zhai, Poczos and Singh 2018: Gradient Descent Provably Optimizes Over-parameterized Networks (arXiv 1810.02054).
 
 In Figure 1, networks are trained on points on the sphere with random targets. The wider a network is, the faster it
-fits the targets, the fewer of its pre-activations change sign, and the less its units move. Here, the initial output of
-every network is zero, so all networks have the same initial loss.
+fits the targets, the fewer of its pre-activations change sign, and the less its units move. In this reproduction, the
+initial output of every network is zero, so all networks have the same initial loss.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ from lazynet.typing import Figure, Result
 EPOCHS = 100
 # Fraction of the initial loss below which float32 cannot distinguish a loss from zero.
 RESOLVED = 1e-6
-# Approximate maximum fraction of flipped signs in Figure 1 (b).
+# Approximate maximum fraction of flipped signs, read off Figure 1 (b).
 FLIPS = 0.02
 
 
 class Size(NamedTuple):
-    """The number of points, which equals their dimension, and the widths of the networks."""
+    """The number n of points, which is also their dimension, and the widths of the networks."""
 
     n: int
     widths: tuple[int, ...]
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Add Figure 1 and its claims to the reproduction."""
+    """Add Figure 1 of Du et al. 2018 and its claims to the reproduction."""
     data = lz.sphere(size.n, 8, size.n, jax.random.key(0))
     result = work.sweep("du2018", lz.TwoLayer(width=2), data, size.widths, 1, EPOCHS)
     reproduction.claims += claims(result)
@@ -41,7 +41,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def claims(result: Result) -> Iterator[Claim]:
-    """Yield the claims of Figure 1: wider networks fit faster and move less."""
+    """Yield the claims of Figure 1: wider networks fit the targets faster and move less."""
     end = result.isel(step=-1)
     for panel, quantity in (("b", "activation_flips"), ("c", "max_neuron_displacement")):
         place, statement = f"Du et al. 2018, Figure 1 ({panel})", f"exponent of {quantity} in the width"
@@ -66,7 +66,7 @@ def claims(result: Result) -> Iterator[Claim]:
 
 
 def draw(result: Result) -> Figure:
-    """Draw Figure 1 (a, b, c)."""
+    """Draw Figure 1 (a, b, c) of Du et al. 2018."""
     figure, axes_list = panels(3, f"Du et al. 2018, Figure 1: {result.sizes['width']} widths on the sphere")
     names = {
         "train_loss": "training loss",

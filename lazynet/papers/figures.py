@@ -16,12 +16,12 @@ PUBLISHED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black
 
 
 def panels(count: int, title: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its axes, row by row.
+    """Return a new figure and a list of its axes, ordered row by row.
 
     Args:
         count: Number of axes in each row.
         title: Title of the figure.
-        rows: Number of rows.
+        rows: Number of rows of axes.
     """
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(6.2 * count, 4.6 * rows), layout="constrained")
@@ -39,7 +39,7 @@ def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     """Label the given values on the x-axis.
 
-    If the y-axis is logarithmic and spans less than two decades, also label 2 and 5 times each power of ten on it.
+    If the y-axis is logarithmic and spans less than two decades, its labels include 2 and 5 times each power of ten.
     """
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()

@@ -35,18 +35,18 @@ from lazynet.typing import Result
 
 __all__ = ["SIZES", "jobs", "reproduce"]
 
-# Maximum allowed deviation of an exponent from -1/2, for mixtures and for images.
+# Maximum allowed deviations of an exponent from -1/2, for mixtures and for images.
 BAND, IMAGES_BAND = 0.05, 0.06
 SNAPSHOTS = 10
 IMAGES_SGD = SGD | {"learning_rate": IMAGES_ETA, "batch_size": IMAGES_BATCH}
 
 
 def reproduce(size: str, work: Work | None = None) -> Reproduction:
-    """Compute the figures of the paper and check its claims.
+    """Compute the figures of Li and Liang 2018 and check the paper's claims.
 
     Args:
         size: Name of a size in SIZES.
-        work: Storage for the parts of the reproduction; by default, they are kept in memory.
+        work: Storage for the parts of the reproduction. By default, the parts are kept in memory.
     """
     settings, work, reproduction = SIZES[size], work or Work("li2018", size), Reproduction()
     # Load the images first, so that a missing data set raises an error before any work is done.
@@ -58,7 +58,7 @@ def reproduce(size: str, work: Work | None = None) -> Reproduction:
 
 
 def clusters(size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add the results for a mixture: Figure 1, Theorem 4.1 and the claims of section 7."""
+    """Add the results for a mixture of components: Figure 1, Theorem 4.1 and the claims of section 7."""
     data, (widths, seeds, steps) = drawn(size.data), size.networks
     network, place = NETWORK.clone(outputs=size.data.classes), "Figure 1"
 
@@ -184,10 +184,10 @@ def ranks(values: Arrays) -> dict[str, list[float]]:
 
 
 def ten_classes(data: lz.Dataset, size: Size, work: Work, reproduction: Reproduction) -> None:
-    """Add Figure 2: for images of ten classes, the trends are the same as in Figure 1, but the values are larger."""
+    """Add Figure 2: for images of ten classes, the trends are the same as for mixtures, but the values are larger."""
     (widths, seeds, steps), name = size.on_images, size.images.name
     network, place = NETWORK.clone(outputs=10), f"Figure 2, {name}"
-    # Most of the movement happens in the first steps.
+    # Snapshots are denser at the beginning, because most of the movement happens in the first steps.
     snapshots = [*evenly(steps, SNAPSHOTS), *(2**i for i in range(10) if 2**i < steps)]
     measure = lz.Measure(predictions=False, rows=size.images.measured)
     result = work.sweep(name, network, data, widths, seeds, steps, snapshots=snapshots, measure=measure, **IMAGES_SGD)

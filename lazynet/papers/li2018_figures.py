@@ -15,13 +15,14 @@ from lazynet.papers.li2018_sizes import Mixture
 from lazynet.studies import BLUE, GREEN, THEORY, VERMILION, power_law, width_colors
 from lazynet.typing import Axes, Figure, Result
 
-# Values read off Figure 1 (b, c) at step 390. Training in the paper is slower than the stated learning rate implies.
+# Values read off Figure 1 (b, c) of the paper at step 390, for each width. The paper's networks learn more slowly than
+# its stated learning rate implies.
 PAPER_WIDTHS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 PAPER_ENDS = {
     "coupling": (0.0653, 0.0469, 0.0340, 0.0246, 0.0173, 0.0123, 0.0087),
     "relative distance": (0.0386, 0.0276, 0.0198, 0.0140, 0.0099, 0.0070, 0.0050),
 }
-# Accuracy at width 1000, keyed by step, read off Figure 2 (a).
+# Test accuracy at width 1000, keyed by step, read off Figure 2 (a) of the paper.
 PAPER_ACCURACY = {2000: 0.906, 10_000: 0.932, 18_000: 0.940}
 PAPER_DATA = Mixture(1000, 1000, 10, 2)
 # Position of a legend below the axes.
@@ -67,7 +68,7 @@ def by_width(axes: Axes, result: Result, quantity: Any, label: str) -> None:
 def draw_moved(panels: list[Axes], result: Result) -> None:
     """Plot coupling and relative distance against the step.
 
-    A dashed line marks the level below which the paper calls them small.
+    A dashed line marks the level below which the paper calls these quantities small.
     """
     for letter, axes, (name, variable) in zip("bc", panels, MOVED.items(), strict=True):
         by_width(axes, result, lambda at_width, variable=variable: at_width[variable], name)
@@ -78,7 +79,7 @@ def draw_moved(panels: list[Axes], result: Result) -> None:
 
 
 def against_width(axes: Axes, result: Result, published: bool) -> None:
-    """Plot the final coupling, relative distance and kernel change against the width, with the predicted slope."""
+    """Plot the final coupling, relative distance and kernel change against the width, with a line of slope -1/2."""
     shown = {**MOVED, "change of the kernel": "kernel_drift"}
     axes.set(xscale="log", yscale="log")
     for (name, variable), color in zip(shown.items(), (BLUE, VERMILION, GREEN), strict=True):

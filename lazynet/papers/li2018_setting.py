@@ -1,4 +1,4 @@
-"""Settings and measurements shared by the experiments of Li and Liang 2018."""
+"""Settings and measurements shared by the experiments that reproduce Li and Liang 2018."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from lazynet.typing import DataArray, Result
 
 NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
-# Measures of movement: names in the paper, and the corresponding variables in a result.
+# Measures of movement: their names in the paper, mapped to the corresponding variables in a result.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
 # Number of training examples used for measurements of the networks.
 MEASURED = 100
-# Level below which the paper calls coupling and relative distance small.
+# Level below which the paper calls the coupling and the relative distance small.
 LEVEL = 0.1
-# Accuracy at which the data count as learned.
+# Accuracy at or above which the data count as learned.
 LEARNED = 0.99
 
 
@@ -30,8 +30,8 @@ def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
     """Return the paper's synthetic data.
 
     Args:
-        size: Parameters of the mixture. By default, n training examples and n test examples are drawn.
-        n_train: Number of training examples, if different from n.
+        size: Parameters of the mixture, including the number n of test examples.
+        n_train: Number of training examples. Defaults to n.
         more: Additional arguments for `lazynet.mixture`.
     """
     n, dim, classes, components = size

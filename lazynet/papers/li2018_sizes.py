@@ -1,14 +1,15 @@
-"""Sizes, settings and costs of the reproduction of Li and Liang 2018."""
+"""Available sizes of the reproduction of Li and Liang 2018, with their settings and costs."""
 
 from typing import NamedTuple
 
 from lazynet.plan import Job
 
-# These learning rates correspond to 10 / m and 4000 / m in the paper, which draws the initial weights from N(0, I / m).
+# The learning rates ETA and IMAGES_ETA correspond to 10 / m and 4000 / m in the paper, which draws the initial weights
+# from N(0, I / m).
 ETA, BATCH = 10.0, 16
 IMAGES_ETA, IMAGES_BATCH = 4000.0, 64
-# Speed relative to that of a large matrix product; it is low because batches are small and wide networks do not fit in
-# cache.
+# Speed of training relative to the speed of a large matrix product. It is low because batches are small and wide
+# networks do not fit in the cache.
 SHARE = 1 / 3
 
 
@@ -30,7 +31,7 @@ class Networks(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A ten-class image data set, and the numbers of images used for training, for measurements and for testing."""
+    """A data set with ten classes of images, and the numbers of images for training, measurements and testing."""
 
     name: str
     n: int
@@ -44,8 +45,8 @@ class Size(NamedTuple):
     Attributes:
         data: Parameters of the mixture.
         networks: Networks for Figure 1.
-        early: Number of initial steps after each of which accuracy is measured.
-        wide: Smallest width at which coupling and relative distance are claimed to be small.
+        early: Number of steps, from the start of training, after each of which the accuracy is measured.
+        wide: Smallest width at which the coupling and the relative distance are claimed to be small.
         varied: Networks trained on variations of the data.
         variances: Noise levels sigma of the components.
         structures: Pairs (k, l), where k is the number of classes and l is the number of components per class.
@@ -101,7 +102,7 @@ SIZES = {
 
 
 def jobs(size: str) -> list[Job]:
-    """Return the memory and the number of operations needed for a reproduction of the given size."""
+    """Return the jobs of a reproduction of the given size, with the memory and the number of operations they need."""
     settings = SIZES[size]
     data, images = settings.data, settings.images
     mixture, varied = _steps(settings.networks, BATCH, data.dim), _steps(settings.varied, BATCH, data.dim)
@@ -125,5 +126,5 @@ def _units(networks: Networks) -> float:
 
 
 def _steps(networks: Networks, batch: int, features: int) -> float:
-    """Return the number of operations needed for training; the forward and backward passes each account for half."""
+    """Return the number of operations in training, half of them in forward passes and half in backward passes."""
     return 4.0 * batch * features * networks.steps * _units(networks)

@@ -1,4 +1,4 @@
-"""Sections 3, 5 and 6 of Li and Liang 2018: data with more or less structure."""
+"""Sections 3 to 6 and appendix C of Li and Liang 2018: data with more or less structure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,9 +29,9 @@ from lazynet.papers.li2018_sizes import BATCH, Mixture, Networks, Size
 from lazynet.papers.work import Work
 from lazynet.typing import Result, Variables
 
-# Number of log-spaced snapshots.
+# Number of logarithmically spaced snapshots.
 SNAPSHOTS = 60
-# Factor by which training is extended when comparing true and random labels.
+# Factor by which training is extended when true labels are compared with random labels.
 MEMORIZING = 16
 
 
@@ -92,7 +92,7 @@ def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
 
 
 def coupled(network: Network, variables: Variables, variables_0: Variables, data: Any) -> Array:
-    """Return the fraction of units whose gradient equals the pseudo-gradient on the training examples."""
+    """Return the fraction of units whose gradient equals their pseudo-gradient on the training examples."""
     return coupled_neurons(weights(variables, "hidden"), weights(variables_0, "hidden"), data.x_train)
 
 
@@ -111,7 +111,8 @@ def poorer(parameter: str, results: dict[Any, Result]) -> Iterator[Claim]:
 
     Args:
         parameter: Name of the parameter that varies.
-        results: Results of sweeps, keyed by the parameter's value, ordered from the most to the least structured data.
+        results: Results of sweeps, keyed by the parameter's value and ordered from the most to the least structured
+            data.
     """
     place, (first, *_, last) = f"Section 6, {parameter}", results
     for name, measured in (("steps to 99%", lambda result: steps_of(result.test_error)), ("relative distance", moved)):
@@ -153,7 +154,7 @@ def memorized(labels: dict[str, Result]) -> Iterator[Claim]:
 
 
 def separated(components: int, apart: lz.Dataset, paper: lz.Dataset) -> Iterator[Claim]:
-    """Yield the claims about Assumption A1, the separation of the components."""
+    """Yield the claims about Assumption A1, which requires the components of a mixture to be separated."""
     exact, own = (lz.separation(data, components) for data in (apart, paper))
     answer = "holds" if own.holds else "does not hold"
     note = f"the paper's mixture has {own.lambda_:.3f} and delta {own.delta:.2f}, so A1 {answer} there"
@@ -187,7 +188,7 @@ def crossing(data: lz.Dataset) -> Claim:
 def coupling(exact: Result) -> Claim:
     """Return the claim of Lemma 5.1 at sigma = 0: a fraction 1 - O(m^(-1/2)) of the units is coupled.
 
-    A unit is coupled if its activation pattern is the same as at initialization on all k l examples. If few units are
+    A unit is coupled if its activation pattern on all k l examples is the same as at initialization. If few units are
     coupled, the movement is proportional to -log(fraction) rather than to 1 - fraction.
     """
     share = exact.coupled.isel(step=-1)

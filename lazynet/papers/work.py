@@ -1,4 +1,4 @@
-"""Parts of a reproduction, stored in its folder so that an interrupted reproduction can be resumed."""
+"""The parts of a reproduction, stored in a folder so that an interrupted reproduction can be resumed."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from lazynet.measures import label_result
 from lazynet.typing import Result
 
 REPRODUCTION = "reproduction"
-# Subfolder for the parts.
+# Subfolder in which the parts are stored.
 PARTS = "parts"
 
 
 class Work:
     """The named parts of a reproduction.
 
-    A part is read from the folder if it is stored there, and computed otherwise. A `with` statement keeps other
-    processes from using the folder.
+    A part is read from the folder if it is stored there, and computed otherwise. Within a `with` statement, the folder
+    is locked against other processes.
     """
 
     def __init__(
@@ -43,22 +43,21 @@ class Work:
 
         Args:
             paper: Name of the paper's module.
-            size: Name of the size of the reproduction.
+            size: Name of the reproduction's size.
             folder: Folder in which to store the parts, or None to keep them in memory.
-            report: Function that is called with the number and name of each part before the part is computed.
+            report: Function that is called before each part with a text that contains the part's number and name.
             max_seconds: Time limit in seconds for parts that are stored in a folder. After this time, no new part or
                 cell is started, sweeps store their state, and a TimeoutError is raised.
 
         Raises:
-            ValueError: If the folder contains a different reproduction, or results from a different version of
-                the code.
+            ValueError: If the folder contains a different reproduction or results from a different version of the code.
         """
         self._folder, self._report, self._count, self._stack = folder, report, 0, ExitStack()
         self._deadline = inf if max_seconds is None else time.monotonic() + max_seconds
         if folder is None:
             self._request: dict[str, str] = {}
             return
-        # The request for a part does not describe the code that computes its arrays, so a hash of the code is added.
+        # The request for a part does not describe the code that computes the part, so a hash of the code is added.
         sources = b"".join(file.read_bytes() for file in sorted(Path(lz.__file__).parent.rglob("*.py")))
         code = hashlib.sha256(sources).hexdigest()[:16]
         self._request = {"paper": paper, "size": size, "code": code, "jax": version("jax")}
@@ -70,7 +69,7 @@ class Work:
         """Lock the folder.
 
         Raises:
-            ValueError: If the folder is in use by another process or contains anything other than this reproduction.
+            ValueError: If the folder is being used by another process or contains anything but this reproduction.
         """
         if self._folder is not None:
             folder = lz.RunFolder(self._folder, resume=True)
@@ -125,7 +124,7 @@ class Work:
         path = self._folder / PARTS / name
         if self.out_of_time and not (path / "result.nc").exists():
             raise TimeoutError(
-                f"The time limit was reached before part {name} could start. Resume the reproduction to continue."
+                f"The time limit was reached before part {name!r} could start. Resume the reproduction to continue."
             )
         left = None if self._deadline == inf else max(self._deadline - time.monotonic(), 1e-3)
         return lz.RunFolder(path, resume=True, max_seconds=left)

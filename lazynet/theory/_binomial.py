@@ -9,10 +9,11 @@ from lazynet.theory._fits import CONFIDENCE
 def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the 95% confidence interval for an error probability (Clopper and Pearson 1934).
 
-    The interval is exact: for every n, it contains the probability in at least 95% of cases.
+    The interval is exact: for every n, it contains the true probability in at least 95% of cases.
 
     Args:
-        error: Observed error rates, an array of any shape that contains multiples of 1 / n, or NaN for missing values.
+        error: Observed error rates, an array of any shape. Its entries must be multiples of 1 / n, or NaN for missing
+            values.
         n: Number of independent examples, at least 1.
 
     Returns:
@@ -24,7 +25,7 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     >>> float(low), round(float(high), 3)
     (0.0, 0.036)
     """
-    # This import takes longer than all other imports in this package combined.
+    # Importing scipy.stats takes longer than all other imports in this package combined, so it is deferred until here.
     import scipy.stats
 
     errors, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2

@@ -1,7 +1,7 @@
 """Bounds from Arora, Du, Hu, Li and Wang 2019 for two-layer ReLU networks, with explicit constants.
 
 The bounds assume that the inputs have unit norm, that the initial weights are w_r ~ N(0, kappa^2 I) and a_r = +-1, and
-that the hidden layer is trained.
+that only the hidden layer is trained.
 """
 
 from collections.abc import Iterable
@@ -26,8 +26,8 @@ def neuron_movement_bound(
         lambda_min: Smallest eigenvalue of the infinite-width kernel on the training set.
 
     Returns:
-        The bound, in the units of the weights and with the same shape as `residual_norm`, or infinity if `lambda_min`
-        is not positive.
+        The bound, in the units of the weights and with the same shape as `residual_norm`. It is infinite if
+        `lambda_min` is zero or negative.
 
     >>> from lazynet.theory import neuron_movement_bound
     >>> float(neuron_movement_bound(100, 10_000, 10.0, 0.5))
@@ -62,10 +62,10 @@ def flips_bound(radius: float, init_scale: float = 1.0) -> float:
 def concentration_bound(gram: AnyArray, units: int, delta: float = 0.05) -> float:
     """Return the bound from Lemma C.3 on the distance ||H(0) - H||_F between the initial kernel and its limit.
 
-    The bound of Arora et al. 2019, Lemma C.3, holds with probability 1 - delta. An entry of H(0) is x_i . x_j times the
-    mean of m independent Bernoulli variables, which by Hoeffding's inequality deviates from its expectation by at most
-    sqrt(log(2 / d) / (2 m)) with probability 1 - d. Setting d = 2 delta / (n (n + 1)) allows a union bound over all
-    pairs.
+    H is the infinite-width limit of the initial kernel H(0). The bound (Arora et al. 2019, Lemma C.3) holds with
+    probability at least 1 - delta. An entry of H(0) is x_i . x_j times the mean of m independent Bernoulli variables.
+    By Hoeffding's inequality, this mean deviates from its expectation by at most sqrt(log(2 / d) / (2 m)) with
+    probability at least 1 - d. Setting d = 2 delta / (n (n + 1)) allows a union bound over all n (n + 1) / 2 pairs.
 
     Args:
         gram: Gram matrix of the inputs, shape (n, n).
@@ -112,8 +112,8 @@ def rademacher_bound(
         init_scale: Initial scale kappa of the weights.
         delta: Probability that the bound fails.
         symmetric: Whether the units are initialized in identical pairs. If so, only m / 2 units are independent, which
-            increases the first term. The other terms still hold, because a flipped unit contributes only R, whereas the
-            paper allows for 2 R.
+            increases the first term. The other terms remain valid, because a unit whose sign flips contributes only R,
+            whereas the paper allows for 2 R.
 
     Returns:
         Bound on the Rademacher complexity.
@@ -134,12 +134,12 @@ def rademacher_bound(
 def generalization_bound(train_loss: float, rademacher: float, n: int, delta: float = 0.05) -> float:
     """Return the bound train_loss + 2 R + 3 sqrt(log(2 / delta) / (2 n)) on the population loss.
 
-    The bound holds with probability 1 - delta for a loss in [0, 1] that is 1-Lipschitz in the prediction, such as
-    min(1, |f - y|) (Arora et al. 2019, proof of Theorem 5.1).
+    The bound holds with probability at least 1 - delta for a loss in [0, 1] that is 1-Lipschitz in the prediction, such
+    as min(1, |f - y|) (Arora et al. 2019, proof of Theorem 5.1).
 
     Args:
         train_loss: Mean loss on the training set.
-        rademacher: Empirical Rademacher complexity R; the function class must not depend on the sample.
+        rademacher: Empirical Rademacher complexity R of a function class that does not depend on the sample.
         n: Number of training examples.
         delta: Probability that the bound fails.
 
@@ -170,8 +170,8 @@ def population_bound(
 ) -> float:
     """Return the bound from Theorem 5.1 on the population loss, based on the measured displacement of the weights.
 
-    The combination of `generalization_bound` and `rademacher_bound` requires radii B and R that do not depend on the
-    sample. This bound (Arora et al. 2019, Theorem 5.1) holds simultaneously for all positive integers B and all R that
+    Combining `generalization_bound` with `rademacher_bound` requires radii B and R that do not depend on the sample.
+    This bound (Arora et al. 2019, Theorem 5.1) holds simultaneously for all positive integers B and all R that
     are powers of two. Each B is allotted the fraction 1 / (B (B + 1)) of delta, and each R is allotted the fraction
     1 / (3 (|log2 R| + 1)^2) of that amount. The measured displacements are rounded up to such values of B and R.
 
@@ -180,8 +180,9 @@ def population_bound(
         n: Number of training examples.
         movement: Displacement ||W(k) - W(0)||_F, which tends to sqrt(y' H^-1 y) as width and time go to infinity.
         delta: Probability that the bound fails, split equally between the initialization and the sample.
-        width: Width m. Defaults to the infinite-width limit.
-        radius: Largest displacement of a unit, max_r ||w_r(k) - w_r(0)||; required if `width` is given.
+        width: Width m, or None for the infinite-width limit.
+        radius: Largest displacement of a unit, max_r ||w_r(k) - w_r(0)||. It must be given if `width` is given, and
+            omitted otherwise.
         init_scale: Initial scale kappa of the weights.
         symmetric: Whether the units are initialized in identical pairs.
 
@@ -190,7 +191,7 @@ def population_bound(
 
     Raises:
         ValueError: If `delta` is not between 0 and 1, if `movement` is negative or not finite, if only one of `width`
-            and `radius` is given, or if `width` and `radius` are inconsistent with `movement`.
+            and `radius` is given, or if `radius` is zero, not finite or less than `movement` / sqrt(`width`).
 
     >>> from lazynet.theory import population_bound
     >>> round(population_bound(0.0, 10_000, 27.0), 3)
@@ -204,7 +205,7 @@ def population_bound(
     if width is None and radius is None:
         return generalization_bound(train_loss, ball / np.sqrt(2 * n), n, share)
     if width is None or radius is None:
-        raise ValueError(f"width and radius must be given together, got {width} and {radius}.")
+        raise ValueError(f"width and radius must be given together or both be omitted, got {width} and {radius}.")
     if not movement / np.sqrt(width) * (1 - 1e-6) <= radius < np.inf or radius == 0:
         raise ValueError(
             f"radius must be finite, positive and at least movement / sqrt(width) = {movement / np.sqrt(width):.6g}, "
@@ -219,17 +220,17 @@ def population_bound(
 def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
-    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). The kernel can
-    learn even powers completely, but it can learn only the projection of an odd power onto beta . x. A coordinate z of
-    a uniformly distributed point has the moments E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j), so the fraction is
-    sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
+    Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can
+    learn an even power completely, but only the linear part of an odd power, which is the projection of that power onto
+    beta . x. A coordinate z of a point distributed uniformly on the sphere has the moments
+    E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j), so the fraction is sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:
         power: Power p.
         dim: Dimension d of the inputs.
 
     Returns:
-        Root mean square of the part that cannot be learned, divided by the root mean square of the function.
+        Root mean square of the part that the kernel cannot learn, divided by the root mean square of the function.
 
     >>> from lazynet.theory import unseen_share
     >>> round(unseen_share(3, 3), 12), unseen_share(4, 3)

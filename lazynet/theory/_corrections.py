@@ -1,19 +1,21 @@
-"""Corrections to scaling: asymptotic exponents from moderate widths, and the number of seeds needed to fit them."""
+"""Corrections to scaling: asymptotic exponents fitted at moderate widths, and the number of seeds needed to do so."""
 
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # its modules are imported on first use
+import scipy  # imports its submodules on first use
 from jaxtyping import Float, Num
 
 from lazynet.theory._fits import Fit, half_width, log_mean_variances
 
-# Logs t of 1 + b m^(-q) at the smallest width. At the ends, the leading term is about 10^5 times smaller or larger than
-# the mean at this width. Beyond them, the other means hardly depend on t.
+# Grid of values of t, the logarithm of 1 + b m^(-q) at the smallest width m. At the ends of the grid, the leading term
+# a m^p is about 10^5 times larger or smaller than the mean at this width. Beyond the ends, the ratios of the fitted
+# means at the other widths hardly depend on t.
 LOGS = np.linspace(-12.0, 12.0, 2401)
+# Smallest and largest power q that can be fitted.
 POWERS = (0.25, 2.0)
-# Sums of squares that differ by less are equal up to rounding.
+# Sums of squares that differ by less than this amount are considered equal, because of rounding errors.
 ROUNDING = 1e-26
 
 
@@ -51,26 +53,27 @@ class Correction(NamedTuple):
 def fit_correction(
     widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"], power: float | None = 0.5
 ) -> Correction:
-    """Fit an exponent, with its leading correction, to the means over seeds.
+    """Fit an asymptotic exponent and its leading correction to the means over seeds.
 
-    Means at width m behave like a m^p (1 + b m^(-q) + ...). At widths where the second term is not small, the fitted
-    slope differs from the asymptotic exponent p. The logarithms of the means are fitted by least squares over a, p and
-    b, and over q if it is fitted.
+    Means at width m behave like a m^p (1 + b m^(-q) + ...). At widths where b m^(-q) is not small, the slope that
+    `fit_exponent` finds differs from the asymptotic exponent p. The logarithms of the means are fitted by least squares
+    over a, p and b, and also over q if `power` is None.
 
-    The 95% interval is a profile: it contains those p for which the residuals of the best fit with this p agree with
-    the spread over seeds, judged by Student's t as in `fit_exponent`. It therefore need not be symmetric. If it
-    allows corrections so large or so close to -1 that the smallest width says nothing about the leading term, the means
-    do not determine p, and the interval is unbounded. The interval is wider than that from `fit_exponent`, because
-    more parameters are fitted.
+    The 95% interval for p is a profile interval: it contains every p for which the residuals of the best fit with that
+    p are consistent with the spread over seeds. As in `fit_exponent`, consistency is judged by Student's t. The
+    interval need not be symmetric. If it includes corrections b m^(-q) that are so large or so close to -1 that the
+    smallest width provides no information about the leading term, the means do not determine p, and the interval is
+    unbounded. The interval is wider than that of `fit_exponent`, because more parameters are fitted.
 
     Args:
-        widths: Widths in ascending order, shape (w,). There must be at least 4, or 5 if the power is fitted.
+        widths: Widths, shape (w,). At least 4 are needed, or 5 if the power is fitted.
         values: Positive values at w widths for s seeds, shape (w, s), without NaN.
-        power: Power q: 1/2 if the correction comes from fluctuations at initialization, or None to fit the power.
+        power: Power q of the correction, or None to fit it. It is 1/2 if the correction comes from fluctuations at
+            initialization.
 
     Returns:
-        The fit. All fields are NaN if there are too few widths or a mean is not positive; the interval is NaN if there
-        is only one seed.
+        The fit. All fields are NaN if there are too few widths or a mean is not positive. `low` and `high` are NaN if
+        there is only one seed, unless the means do not determine p.
 
     >>> import numpy as np
     >>> from lazynet.theory import fit_correction
@@ -99,12 +102,12 @@ def fit_correction(
 class _Profile:
     """The best fits of log y = log a + p log m + log(1 + b m^(-q)) for a fixed power q.
 
-    The correction is given by the log t of its value 1 + b m^(-q) at the smallest width. For each t there is one p at
-    which this t is optimal, so the profile over p is a curve parametrized by t.
+    The correction is parametrized by t, the logarithm of 1 + b m^(-q) at the smallest width. For each t, there is one
+    p for which this t is optimal, so the best fits for all p form a curve parametrized by t.
     """
 
     def __init__(self, widths: np.ndarray, logs: np.ndarray, power: float) -> None:
-        """Set up the fits to the logs of the means."""
+        """Prepare to fit the logarithms of the means with the power q."""
         self.power = power
         self._x = np.log(widths) - np.mean(np.log(widths))
         self._mean_log_width = np.mean(np.log(widths))
@@ -112,38 +115,37 @@ class _Profile:
         self._decay = np.log(widths[0] / widths)
 
     def correction(self, t: np.ndarray | float) -> np.ndarray:
-        """Return log(1 + b m^(-q)), shape (..., w)."""
+        """Return log(1 + b m^(-q)) at each width for given t, shape (..., w)."""
         return np.log1p(np.expm1(np.asarray(t))[..., None] * np.exp(self.power * self._decay))
 
     def slopes(self, t: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the derivatives of the correction with respect to t and to q, shape (..., w)."""
+        """Return the derivatives of log(1 + b m^(-q)) with respect to t and q, each of shape (..., w)."""
         t, u = np.asarray(t)[..., None], np.exp(self.power * self._decay)
         inverse = 1 / (1 + np.expm1(t) * u)
         return np.exp(t) * u * inverse, np.expm1(t) * u * self._decay * inverse
 
     def fit(self, t: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the best exponent and log a for given t, shape (...), and the residuals, shape (..., w)."""
+        """Return the best p and log a for given t, each of shape (...), and the residuals, of shape (..., w)."""
         rest = self._logs - self.correction(t)
         exponent, middle = rest @ self._x / np.sum(self._x**2), rest.mean(axis=-1)
         residuals = rest - middle[..., None] - exponent[..., None] * self._x
         return np.asarray(exponent), np.asarray(middle - exponent * self._mean_log_width), residuals
 
     def gradient(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the derivative of half the sum of squares with respect to t, with its sign reversed."""
+        """Return the negative derivative, with respect to t, of half the sum of squared residuals."""
         return np.asarray(np.sum(self.fit(t)[2] * self.slopes(t)[0], axis=-1))
 
     def best(self, variances: np.ndarray) -> tuple[float, float, float, float]:
-        """Return t, p and log a of the best fit, and its sum of squares.
+        """Return t, p and log a of the best fit, and its sum of squared residuals.
 
-        Means that follow a power law without correction are also described by a huge correction to another power law.
-        Among fits that agree equally well with the means, up to rounding and the spread over seeds, the one with the
-        smallest correction is chosen.
+        A pure power law can also be described as a huge correction to another power law. Among fits that agree equally
+        well with the means, up to rounding and the spread over seeds, the one with the smallest correction is chosen.
 
         Args:
-            variances: Variances of the logs of the means.
+            variances: Variances of the logarithms of the means.
         """
         values = self.gradient(LOGS)
-        # The sum of squares has a minimum where the gradient falls through zero.
+        # The sum of squares has a minimum where its negative derivative changes from positive to negative.
         minima = [
             scipy.optimize.brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
             for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
@@ -155,10 +157,10 @@ class _Profile:
         return float(t), float(exponent), float(constant), float(np.sum(residuals**2))
 
     def interval(self, t: float, variances: np.ndarray, degrees: np.ndarray, power_fitted: bool) -> tuple[float, float]:
-        """Return the ends of the 95% interval for p, given the best t."""
+        """Return the ends of the 95% interval for p around the best fit, which has the given t."""
 
         def excess(at: np.ndarray | float) -> np.ndarray:
-            """Return the excess of the residuals over the allowed size in the direction of p; negative if allowed."""
+            """Return how far p at the given t lies outside its 95% interval; the value is negative if p lies inside."""
             by_t, by_power = self.slopes(at)
             others = [np.ones_like(by_t), by_t, *([by_power] if power_fitted else [])]
             weights = _weights_beside(self._x, np.stack(others, axis=-1))
@@ -180,14 +182,14 @@ class _Profile:
         return float(found.min()), float(found.max())
 
     def restricted(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the p for which t is optimal: the residuals are orthogonal to the derivative with respect to t."""
+        """Return the p for which t is optimal, that is, the residuals are orthogonal to the fit's derivative in t."""
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
         return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))
 
 
 def _weights_beside(x: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the least-squares weights of the coefficient of x in a fit that includes other columns.
+    """Return the weights of the values in the least-squares coefficient of x if the fit includes other columns.
 
     Args:
         x: Column, shape (w,).
@@ -202,7 +204,7 @@ def _weights_beside(x: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _fitted_power(widths: np.ndarray, logs: np.ndarray) -> _Profile:
-    """Return the profile at the power that fits best."""
+    """Return the `_Profile` of the best-fitting power q."""
 
     def squares(power: float) -> float:
         return _Profile(widths, logs, power).best(np.zeros(len(widths)))[3]
@@ -220,7 +222,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
     The estimate assumes that the width of the interval is proportional to 1 / sqrt(seeds).
 
     Args:
-        fit: Result of `fit_exponent` or `fit_correction`, which must have an interval.
+        fit: Result of `fit_exponent` or `fit_correction`, with a bounded interval.
         seeds: Number of seeds in the fit, at least 2.
         half_width: Half the desired width of the interval, positive.
 
@@ -228,7 +230,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         Number of seeds, rounded up.
 
     Raises:
-        ValueError: If the fit has no interval, or if `half_width` is not positive.
+        ValueError: If the fit has no bounded interval, or if `half_width` is not positive.
 
     >>> from lazynet.theory import Fit, seeds_needed
     >>> seeds_needed(Fit(-0.5, -0.55, -0.45, -0.5), seeds=4, half_width=0.01)

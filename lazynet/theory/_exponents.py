@@ -6,7 +6,7 @@ from lazynet.networks import PARAMETRIZATIONS, Parametrization
 
 Relation = Literal["equal", "at most"]
 
-# Exponents of the scales are exact up to rounding.
+# Exponents that differ by at most this amount are considered equal, because of rounding errors.
 ROUNDING = 1e-6
 
 
@@ -20,10 +20,10 @@ class Scaling(NamedTuple):
         symmetric: Whether the initial output of the network is zero.
         homogeneous: Whether the activation is positively homogeneous, like ReLU.
         train: Trained part of the network, "hidden", "readout" or "both".
-        proportional: Whether steps are proportional to gradients, as for SGD with or without momentum but not for Adam.
+        proportional: Whether steps are proportional to gradients, as in SGD with or without momentum but not in Adam.
         parametrization: Powers of the width that multiply the weights and their initial scale.
         depth: Number of hidden layers.
-        layers: Names of the trained arrays whose displacements are predicted separately.
+        layers: Names of the trained arrays whose displacements are predicted individually.
         quadratic: Whether to predict the gaps between networks and their second-order Taylor polynomials.
     """
 
@@ -73,36 +73,38 @@ class Layer(NamedTuple):
 def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     """Predict how quantities measured after a fixed number of steps scale with the width m.
 
-    Let s, a and k be the exponents of eta, alpha and kappa, and let r be the exponent of the residual: 0, or the
-    exponent of f_0 if that is larger and the network is not symmetric. A trained array with ||df/dW|| ~ m^g moves by
-    m^(s + g + r). The amount learned in one step scales as m^(s + 2 g + r) for the largest g among all arrays. In
-    the NTK parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3,
-    where s = a = k = r = 0), the scalings are therefore
+    Let s, a and k be the exponents of the learning rate eta, the output scale alpha and the initial scale kappa. Let r
+    be the exponent of the residual, which is 0 for symmetric networks, and otherwise the larger of 0 and the exponent
+    of the initial output f_0. A trained array with ||df/dW|| ~ m^g moves a distance of order m^(s + g + r). The amount
+    learned in one step scales as m^(s + 2 g + r), where g is the largest among all trained arrays. In the NTK
+    parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
+    s = a = k = r = 0), the scalings are therefore
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
     With several hidden layers (Lee et al. 2019, Figure 1), the middle layers have ||W_0|| ~ kappa m, and their relative
     displacement is of order 1 / m. The predictions for displacements are only upper bounds if arrays with different
-    exponents contribute, or if f_0 and the targets have different exponents, because a sum of two powers is not a
-    power. The displacement of a neuron has an additional factor of sqrt(log m) if the readout is Gaussian or the only
-    trained layer.
+    exponents contribute, or if f_0 and the targets have different exponents, because a sum of different powers of m is
+    not a power of m. The largest displacement of a neuron has an additional factor of sqrt(log m) if the readout is
+    Gaussian or is the only trained layer.
 
-    A sign flips if a pre-activation changes by more than its magnitude. The probability of a flip is therefore at most
-    the relative change in a pre-activation, and the kernel changes by the largest relative change in any layer. The gap
-    between a network and its linearization scales as the learned part of the outputs times this relative change. The
-    gap between the linearization and the infinite-width limit scales as the learned part times the fluctuations
-    m^(-1/2) of the kernel at initialization. The gap between the network and the limit scales as the larger of the two.
+    A sign flips if a pre-activation crosses zero, which requires a change larger than its magnitude. The probability of
+    a flip is therefore at most of the order of the relative change in a pre-activation. The relative change in the
+    kernel is at most of the order of the largest such change in any layer. The gap between a network and its
+    linearization scales as the learned part of the outputs times this largest change. The gap between the linearization
+    and the infinite-width limit scales as the learned part times m^(-1/2), the size of the kernel's fluctuations at
+    initialization. The gap between the network and the limit scales as the larger of these two gaps.
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
-        The steps are proportional to gradients, and the amount learned in a step does not depend on m. If this amount
-            decreases with m, learning stops in the limit, and networks that are narrow enough to learn are far from
-            the limit. If the amount grows with m, descent diverges.
+        The steps are proportional to gradients, and the fraction of the residual that is learned in a step does not
+            depend on m. If this fraction decreases with m, learning stops in the limit, and networks that are narrow
+            enough to learn are far from the limit. If it grows with m, gradient descent diverges.
         Pre-activations do not change by more than their own magnitude.
         k = 0, unless only the hidden layer is trained and the activation is homogeneous.
 
-    Otherwise, only the Monte Carlo error m^(-1/2) in the initial kernel is predicted. Nothing is predicted if the
-    activation is not homogeneous and the pre-activations depend on m.
+    If any condition is violated, only the Monte Carlo error in the initial kernel, of order m^(-1/2), is predicted.
+    Nothing is predicted if the activation is not homogeneous and the pre-activations depend on m.
 
     Args:
         scaling: Exponents that describe how the network and its training scale with the width.
@@ -145,7 +147,8 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
         predictions.append(Prediction(quantity, relation, layer_movement - trained[name].start))
     start_gap = learned - 0.5
     kernel_gap = start_gap
-    # If only the readout is trained, the network is linear in its parameters and these quantities are zero.
+    # If only the readout is trained, the network is linear in its trained parameters, so no signs flip, and the kernel
+    # drift and the linearization gaps are zero.
     if change is not None:
         predictions += [
             Prediction("activation_flips", "at most", change),
@@ -153,25 +156,26 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
             *[Prediction(f"linearization_gap_{part}", "at most", change + learned) for part in ("train", "test")],
         ]
         if scaling.quadratic:
-            # A Taylor polynomial of any order misses the sign flips of ReLU.
+            # For ReLU, the quadratic gap scales like the linearization gap, because a Taylor polynomial of any order
+            # misses the sign flips.
             order = 1 if scaling.homogeneous else 2
             gaps = (f"quadratic_gap_{part}" for part in ("train", "test"))
             predictions += [Prediction(gap, "at most", order * change + learned) for gap in gaps]
         kernel_gap = max(start_gap, change + learned)
     predictions += [Prediction(f"start_gap_{part}", "at most", start_gap) for part in ("train", "test")]
     predictions += [Prediction(f"kernel_gap_{part}", "at most", kernel_gap) for part in ("train", "test")]
-    # Remove rounding errors and negative zeros from the sums.
+    # Round the exponents to remove floating-point errors, and add 0.0 to turn -0.0 into 0.0.
     return [p._replace(exponent=round(p.exponent, 9) + 0.0) for p in predictions + start]
 
 
 def layer_exponents(scaling: Scaling) -> tuple[list[float], float, dict[str, Layer]]:
     """Return the exponents of the pre-activations of each layer, of the initial output f_0, and of each trained array.
 
-    The exponents hold for unit-norm inputs and independent weights (Yang and Hu 2021, section 3). Each layer multiplies
-    the pre-activations (and, in the backward pass, the signals) by sqrt(m) times the size of its weights. If the
-    parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is the product of m^(-a_l), the norm of the signal
-    and the norm of the input of W_l. A step in W_l changes the pre-activations z_l coherently, by the product of eta
-    m^(-2 a_l), the signal and the squared norm of the input.
+    The exponents hold for unit-norm inputs and independent weights (Yang and Hu 2021, section 3). Each layer after the
+    first multiplies the size of the pre-activations and, in the backward pass, of the backpropagated signals df/dz_l by
+    sqrt(m) times the size of its weights. If the parametrization multiplies W_l by m^(-a_l), the norm of df/dW_l is the
+    product of m^(-a_l), the norm of the signal and the norm of the input of W_l. A step in W_l changes the
+    pre-activations z_l coherently, by the product of eta m^(-2 a_l), the signal and the squared norm of the input.
     """
     forward, start, _ = scaling.parametrization
     size = [scaling.init - forward[min(i, 1)] - start[min(i, 1)] for i in range(scaling.depth)]

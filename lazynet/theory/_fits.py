@@ -1,4 +1,4 @@
-"""Width exponents, fitted to means over seeds, with intervals from the spread over seeds."""
+"""Width exponents fitted to means over seeds, with confidence intervals from the spread over seeds."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -19,8 +19,8 @@ class Fit(NamedTuple):
 
     Attributes:
         exponent: Width exponent; NaN if no fit is possible.
-        low: Lower end of the 95% interval for the exponent; NaN if there are fewer than two seeds.
-        high: Upper end of the 95% interval for the exponent; NaN if there are fewer than two seeds.
+        low: Lower end of the 95% interval for the exponent; NaN if any width has fewer than two seeds.
+        high: Upper end of the 95% interval for the exponent; NaN if any width has fewer than two seeds.
         local: Exponent between the two largest widths.
     """
 
@@ -33,17 +33,17 @@ class Fit(NamedTuple):
 def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> Fit:
     """Fit a power law in the width to the means over seeds.
 
-    The exponent is the least-squares slope of log(mean over seeds) against log(width). The 95% interval comes from the
-    spread over seeds, separately at each width: the variance of the log of a mean is s^2 / (n mean^2) for n seeds with
-    standard deviation s, and the slope is compared with Student's t with Satterthwaite's degrees of freedom. For
-    log-normal values, the interval contains the true exponent in 92% to 98% of trials, even with two seeds or with
-    noise that differs between widths. It is unbounded on one side if so many values at a width are zero that all of
-    them could have been zero by chance.
+    The exponent is the least-squares slope of log(mean over seeds) against log(width). The 95% interval is based on the
+    spread over seeds, which is estimated separately at each width: the variance of the logarithm of a mean is
+    s^2 / (n mean^2) for n seeds with standard deviation s. The interval uses the quantile of Student's t-distribution
+    with Satterthwaite's degrees of freedom. For log-normal values, it contains the true exponent in 92% to 98% of
+    trials, even with two seeds or with noise that differs between widths. It is unbounded on one side if so many values
+    at a width are zero that all of them could have been zero by chance.
 
     Args:
         widths: Widths, shape (w,).
-        values: Values at w widths for s seeds, shape (w, s). NaN marks networks that diverged. These networks are left
-            out, and so are widths at which all networks diverged.
+        values: Values at w widths for s seeds, shape (w, s), with NaN for networks that diverged. These networks are
+            ignored, as are widths at which all networks diverged.
 
     Returns:
         The fit. All fields are NaN if there are fewer than two widths or a mean is not positive.
@@ -72,9 +72,9 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
 
 
 def bends_down(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> bool:
-    """Return whether the slope between the two largest widths is lower than that between the two smallest widths.
+    """Return whether the exponent between the two largest widths is significantly lower than between the two smallest.
 
-    The difference must exceed its 95% interval, which comes from the spread over seeds as in `fit_exponent`.
+    The difference must exceed half the width of its 95% interval, which is computed as in `fit_exponent`.
 
     Args:
         widths: Widths, shape (w,).
@@ -98,7 +98,7 @@ def _usable(widths: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, list[np
 
 
 def log_mean_variances(rows: Sequence[Float[np.ndarray, " _"]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the variance of the log of each mean, by the delta method, and its degrees of freedom.
+    """Return the variance of the logarithm of each mean, computed by the delta method, and its degrees of freedom.
 
     Args:
         rows: Values for at least two seeds at each width, with positive means.
@@ -122,7 +122,7 @@ def half_width(
     """
     parts = weights**2 * variances
     total = np.sum(parts, axis=-1)
-    # Dividing by the largest part keeps the squares of small variances from underflowing.
+    # Dividing by the largest term keeps the squares of small variances from underflowing.
     largest = np.where(total > 0, np.max(parts, axis=-1), 1)
     shares = parts / largest[..., None]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -142,7 +142,7 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
 
     Returns:
         "holds" if the whole interval agrees with the prediction to within the band, "fails" if the whole interval
-        contradicts the prediction, and "undecided" otherwise, including when there is no interval.
+        contradicts it, and "undecided" otherwise, including when there is no interval.
 
     >>> from lazynet.theory import Fit, judge
     >>> judge(Fit(-0.5, -0.55, -0.45, -0.5), "equal", predicted=-0.5, band=0.1)

@@ -57,7 +57,7 @@ def test_a_folder_that_was_renamed_while_its_sweep_runs_is_left_alone(replaced, 
         put(self, key, arrays)
 
     monkeypatch.setattr(Store, "put", rename)
-    with pytest.raises(ValueError, match=r"^out must stay where it is while a study runs, but .* was renamed"):
+    with pytest.raises(ValueError, match=r"^out must not be renamed, removed or replaced while a study runs, but"):
         sweep(out)
     monkeypatch.setattr(Store, "put", put)
     assert Store(moved).status()[:3] == (1, 0, 3)

@@ -176,7 +176,7 @@ def test_a_damaged_cell_is_found_and_computed_again(damage, uninterrupted, compu
         ({"optimizer": lambda eta: optax.adam(eta), "learning_rate": 0.1}, "optimizer = 'sgd' instead of"),
         (
             {"data": lz.Dataset(DATA.x_train, -DATA.y_train, DATA.x_test, DATA.y_test, "digits", [0, 1])},
-            "which has different data",
+            "whose study has different data",
         ),
     ],
 )
