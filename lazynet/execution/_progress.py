@@ -35,7 +35,7 @@ class Progress:
         self._extremes: tuple[Member, Member] | None = None
 
     def __enter__(self) -> "Progress":
-        """Draw the bar."""
+        """Draw the progress bar."""
         if self._shown:
             from rich import console, progress
 
@@ -54,7 +54,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         if self._shown:
             self._bar.stop()
 
@@ -181,7 +181,7 @@ def product_rate(dtype: str, side: int = SIDE) -> float:
             begin = time.perf_counter()
             jax.block_until_ready(_product(a))
             seconds.append(time.perf_counter() - begin)
-    # All CPU devices share the same cores.
+    # CPU devices are counted only once, because they all share the same cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return devices * 2.0 * side**3 / min(seconds)
 

@@ -114,7 +114,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
     """Run a study.
 
     Args:
-        study: The study.
+        study: Study to run.
         folder: Folder in which to store the study, or None to store nothing.
         progress: Whether to show progress.
 
@@ -164,7 +164,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
 def assemble_shards(out: str | Path, output_of: Callable[[str], Output]) -> Result:
     """Assemble the result of a study from the cells that its shards have stored.
 
-    The result files are written to the folder.
+    The result files are written to the same folder.
 
     Args:
         out: The folder that all shards share.

@@ -40,7 +40,7 @@ class Status(NamedTuple):
         finished: Number of cells that are stored and intact.
         damaged: Number of stored cells that are damaged or belong to another study, and will be recomputed.
         cells: Total number of cells.
-        running: Whether a process is using the study.
+        running: Whether a process is using the folder.
         result: Whether result.nc is intact and belongs to this study.
     """
 
@@ -58,7 +58,7 @@ class Store:
     key and the SHA-256 hash of the file's contents.
 
     Attributes:
-        path: The folder.
+        path: Path of the folder.
         content: The contents of settings.json, or an empty dictionary if the study has not begun.
     """
 
@@ -66,7 +66,7 @@ class Store:
         """Read the current state of a folder.
 
         Args:
-            path: The folder.
+            path: Path of the folder.
             kind: The kind of study.
             request: The specification of the study as canonical JSON.
         """
@@ -379,7 +379,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     If the study is divided into shards, each shard can be computed by one process, and these processes share the lock.
 
     Args:
-        folder: The folder.
+        folder: Folder of the study.
         kind: The kind of study.
         request: The specification of the study as canonical JSON. A study already in the folder must have the same
             specification.

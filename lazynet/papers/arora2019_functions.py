@@ -108,7 +108,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
                 note = f"exponent in n at the end {growth:.3f}"
                 over = max(values) / power_bound([(1.0, 1.0, p)])
                 yield Claim(place, "sqrt(y' H^-1 y) over its bound 3 p", over, "<=", 1.0, note)
-                # At d = 10, the norms of higher powers are still rising toward their limits.
+                # At d = 10, the norms of powers above 2 are still rising toward their limits as n grows.
                 if n[-1] >= 4000 and (d <= 5 or p <= 2):
                     yield Claim(place, "exponent in n between the two largest", growth, "<=", 0.05)
             elif d == 3:
@@ -134,7 +134,7 @@ def error_of(p: int, size: Size, work: Work) -> float:
 
 
 def learned(errors: dict[int, float]) -> Iterator[Claim]:
-    """Yield the claims that networks learn the powers in COVERED, but only the linear part of other odd powers."""
+    """Yield the claims that networks learn the powers in COVERED, but only the linear part of higher odd powers."""
     for p, error in errors.items():
         place = f"Section 6, networks, d = {DIM}, p = {p}"
         if p in COVERED:

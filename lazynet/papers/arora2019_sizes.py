@@ -28,8 +28,8 @@ class Size(NamedTuple):
         modes: Networks that are compared with the kernel mode by mode.
         scales: Networks trained at each initial scale kappa.
         noisy: Networks trained with each fraction of random labels; each seed has its own draw of the labels.
-        n_kernel: Number of training images for the kernel limit.
-        n_test: Number of test images for the kernel limit.
+        n_kernel: Number of training images for the infinite-width kernel.
+        n_test: Number of test images for the infinite-width kernel.
         draws: Number of draws of label noise.
         functions: Size of the computation for section 6.
         du2018: Size of the reproduction of Du et al. 2018.

@@ -32,7 +32,7 @@ ROUNDING = 1e-7
 
 
 def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str, Arrays]) -> Figure:
-    """Draw Figure 1: accuracy, coupling, relative distance and singular values.
+    """Draw Figure 1 of Li and Liang 2018: accuracy, coupling, relative distance and singular values.
 
     Another panel shows the final coupling, relative distance and kernel change against the width.
     """
@@ -98,7 +98,7 @@ def against_width(axes: Axes, result: Result, published: bool) -> None:
 
 
 def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
-    """Plot the singular values of the update at each width, and shade the range over seeds.
+    """Plot the singular values of the weight update at each width, and shade the range over seeds.
 
     Also plot the singular values of the weights at the largest width.
     """
@@ -120,7 +120,7 @@ def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
 
 
 def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
-    """Draw Figure 2: accuracy, coupling, relative distance and singular values.
+    """Draw Figure 2 of Li and Liang 2018: accuracy, coupling, relative distance and singular values.
 
     Another panel shows the final coupling, relative distance and kernel change against the width.
     """

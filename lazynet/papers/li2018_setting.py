@@ -18,7 +18,7 @@ NETWORK = lz.TwoLayer(width=2, readout="gaussian", symmetric=False)
 SGD: dict[str, Any] = {"learning_rate": ETA, "loss": "softmax", "batch_size": BATCH}
 # Measures of movement: their names in the paper, mapped to the corresponding variables in a result.
 MOVED = {"coupling": "activation_flips", "relative distance": "relative_displacement"}
-# Number of training examples used for measurements of the networks.
+# Number of training examples on which the networks are measured.
 MEASURED = 100
 # Level below which the paper calls the coupling and the relative distance small.
 LEVEL = 0.1
@@ -27,7 +27,7 @@ LEARNED = 0.99
 
 
 def drawn(size: Mixture, n_train: int | None = None, **more: Any) -> lz.Dataset:
-    """Return the paper's synthetic data.
+    """Return the synthetic data of Li and Liang 2018.
 
     Args:
         size: Parameters of the mixture, including the number n of test examples.
@@ -68,7 +68,7 @@ def spectra(
     steps: int,
     settings: dict[str, Any] = SGD,
 ) -> Arrays:
-    """Return the singular values of the update and of the weights after the last step, by width, seed and index."""
+    """Return the singular values of the weights and their update after the last step, by width, seed and index."""
 
     def compute(width: int, seed: int) -> Arrays:
         network = NETWORK.clone(width=width, outputs=data.outputs)

@@ -137,7 +137,7 @@ class Part:
     It is a study with one task for each combination of argument values.
 
     Attributes:
-        text: The request as JSON text.
+        text: The part's request as JSON text.
         compute: Function that returns the arrays of a task.
         axes: Values of each argument of `compute`.
     """
@@ -158,7 +158,7 @@ class Part:
         return self.text
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return an empty record."""
+        """Return an empty record, because parts have nothing to record."""
         return {}
 
     def tasks(self, record: dict[str, Any]) -> list[Task]:

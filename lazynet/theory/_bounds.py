@@ -253,7 +253,7 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     Corollary 6.2). The bound does not depend on the number or the dimension of the examples.
 
     Args:
-        terms: Tuple (alpha_j, ||beta_j||, p_j) for each term; p_j must be 1 or even.
+        terms: Tuple (alpha_j, ||beta_j||, p_j) for each term of the sum. Each p_j must be 1 or a positive even number.
 
     Returns:
         Bound on sqrt(y' H^-1 y).

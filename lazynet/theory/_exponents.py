@@ -21,7 +21,7 @@ class Scaling(NamedTuple):
         homogeneous: Whether the activation is positively homogeneous, like ReLU.
         train: Trained part of the network, "hidden", "readout" or "both".
         proportional: Whether steps are proportional to gradients, as in SGD with or without momentum but not in Adam.
-        parametrization: Powers of the width that multiply the weights and their initial scale.
+        parametrization: Exponents of the powers of the width that multiply the weights and their initial scale.
         depth: Number of hidden layers.
         layers: Names of the trained arrays whose displacements are predicted individually.
         quadratic: Whether to predict the gaps between networks and their second-order Taylor polynomials.
