@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path)
     shared_flags, own_flags = parser.parse_known_args(flags)
 
-    # This import comes late, because listing the benchmarks does not require JAX.
+    # These imports come late, because listing the benchmarks requires neither tyro nor JAX.
     import tyro
 
     from benchmarks.timing import write_json

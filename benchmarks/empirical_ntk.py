@@ -12,7 +12,7 @@ import lazynet as lz
 from benchmarks.timing import Report, interleaved, peak_memory, show_table
 from lazynet.kernels import neural_tangents
 
-# Two correct kernels in float32 differ by about 1e-6.
+# Two correct kernels in float32 differ by about 1e-6, relative to their norm.
 TOLERANCE = 1e-4
 
 
@@ -33,7 +33,7 @@ SETTINGS = tuple(Setting(*values) for values in product(IMPLEMENTATIONS, (0, Non
 
 
 class Problem(NamedTuple):
-    """A network with its initial variables, and unit rows."""
+    """A network, its initial variables, and inputs of unit norm."""
 
     network: lz.TwoLayer
     variables: dict[str, Any]
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, d: int, m: int) -> Problem:
-    """Return a relu network of width m, and n random unit rows of length d in float32."""
+    """Return a relu network of width m, and n random rows of length d and unit norm in float32."""
     rows = np.random.default_rng(0).standard_normal((n, d))
     x = jax.numpy.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), "float32")
     network = lz.TwoLayer(width=m)
@@ -85,7 +85,7 @@ def ours(given: Problem) -> Callable[[], np.ndarray]:
 
 
 def for_memory(n: int, d: int, m: int, setting: tuple | None) -> Callable[[], Any]:
-    """Return a contender's function after a warm-up call on 4 rows, which imports and compiles everything."""
+    """Return a contender's function for n rows after a warm-up call on 4 rows."""
     build = ours if setting is None else lambda given: peer(given, Setting(*setting))
     jax.block_until_ready(build(problem(4, d, m))())
     return build(problem(n, d, m))
@@ -96,18 +96,18 @@ def run(n: tuple[int, ...] = (128, 256), d: int = 64, m: int = 1024, rounds: int
 
     Args:
         n: Numbers of rows.
-        d: Length of a row.
+        d: Length of each row.
         m: Width of the network.
-        rounds: Number of timed calls of each contender, after an untimed call that compiles.
-        budget: Time in seconds after which no further round is started for a row of the table.
+        rounds: Number of timed calls of each contender, after a first call that compiles.
+        budget: Time in seconds after which no further round is started, for each number of rows.
     """
     notes = [
-        "Seconds. first: the first call, compilation included. cpu: least processor time of a call, all threads; a "
-        "busy machine hardly changes it. x: speed relative to the faster of the two peers; x dflt: relative to the "
-        "faster peer with its default vmap_axes and trace_axes.",
-        f"Peers run in the fastest of {len(SETTINGS) // 2} settings each (all in the JSON). peak MB: memory of a first "
-        "call above what its process held before; an upper bound.",
-        "diff: Frobenius norm of the difference from lazynet's kernel, over the norm of that kernel.",
+        "Times are in seconds. first: the first call, including compilation. cpu: shortest processor time of a call, "
+        "summed over threads; it hardly depends on how busy the machine is. x: speed relative to the faster of the two "
+        "peers; x dflt: relative to the faster peer with the default vmap_axes and trace_axes.",
+        f"Each peer runs in the fastest of {len(SETTINGS) // 2} settings (the JSON lists all). peak MB: upper bound "
+        "on the memory that a call in a new process adds after a warm-up.",
+        "diff: Frobenius norm of the difference from lazynet's kernel, divided by the norm of that kernel.",
     ]
     settings = {"n": list(n), "d": d, "m": m, "rounds": rounds, "budget": budget, "activation": "relu"}
     rows = [row for size in n for row in rows_of(size, d, m, rounds, budget, notes)]
@@ -166,15 +166,15 @@ def rows_of(n: int, d: int, m: int, rounds: int, budget: float, notes: list[str]
 
 
 def check_agreement(name: str, kernel: Any, ours: np.ndarray) -> float:
-    """Return the norm of the difference between two kernels divided by the norm of ours.
+    """Return the norm of the difference between two kernels, divided by the norm of lazynet's kernel.
 
     Raises:
-        RuntimeError: If this ratio exceeds the tolerance.
+        RuntimeError: If this ratio exceeds TOLERANCE.
     """
     difference = float(np.linalg.norm(np.asarray(kernel) - ours) / np.linalg.norm(ours))
     if not difference <= TOLERANCE:
         raise RuntimeError(
-            f"The kernels of lazynet and {name} differ by {difference:.1e} of their norm; {TOLERANCE:.0e} is allowed."
+            f"The kernels of lazynet and {name} differ by {difference:.1e} of their norm; the limit is {TOLERANCE:.0e}."
         )
     return difference
 

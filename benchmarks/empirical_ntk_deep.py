@@ -19,7 +19,7 @@ TRACED: dict[str, tuple[int, ...]] = {"average": (-1,), "all": ()}
 
 
 class Perceptron(nn.Module):
-    """Network of dense layers without biases, with relu between the layers."""
+    """A network of dense layers without biases, with relu between the layers."""
 
     width: int
     layers: int
@@ -33,7 +33,7 @@ class Perceptron(nn.Module):
 
 
 class Problem(NamedTuple):
-    """A network with its initial variables, and unit rows."""
+    """A network, its initial variables, and inputs of unit norm."""
 
     network: Perceptron
     variables: dict[str, Any]
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, d: int, m: int, layers: int, k: int) -> Problem:
-    """Return a relu network with dense layers of width m, and n random unit rows of length d in float32."""
+    """Return a relu network with dense layers of width m, and n random rows of length d and unit norm."""
     rows = np.random.default_rng(0).standard_normal((n, d))
     x = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     network = Perceptron(m, layers, k)
@@ -62,7 +62,7 @@ def ours(given: Problem, outputs: Literal["average", "all"]) -> Callable[[], np.
 def for_memory(
     n: int, sizes: dict[str, int], outputs: Literal["average", "all"], setting: tuple | None
 ) -> Callable[[], Any]:
-    """Return a contender's function after a warm-up call on a small network."""
+    """Return a contender's function for n rows after a warm-up call on a small network."""
 
     def build(given: Problem) -> Callable[[], Any]:
         return ours(given, outputs) if setting is None else peer(given, Setting(*setting))
@@ -72,7 +72,7 @@ def for_memory(
 
 
 def jacobian_difference(sizes: dict[str, int], outputs: Literal["average", "all"]) -> float:
-    """Return the largest relative difference between a small float64 kernel and the kernel from JAX's Jacobian."""
+    """Return the largest difference of lazynet's kernel from one computed with `jax.jacrev`, over the largest entry."""
     network, variables, x = problem(6, **{**sizes, "m": 32})
     with jax.enable_x64(True):
         params, rows = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (variables["params"], x))
@@ -101,28 +101,29 @@ def run(
     """Time lazynet and neural-tangents.
 
     Args:
-        n: Number of rows for lazynet.
-        d: Length of a row.
+        n: Number of rows on which lazynet is timed.
+        d: Length of each row.
         m: Width of the network.
         layers: Number of dense layers.
         k: Number of outputs.
         outputs: "average" for the average over outputs, "all" for all pairs of outputs, or both.
-        peer_rows: Number of rows for neural-tangents.
-        rounds: Number of timed calls of each contender, after an untimed call that compiles.
-        budget: Time in seconds after which no further round is started.
+        peer_rows: Number of rows on which neural-tangents is timed.
+        rounds: Number of timed calls of each contender, after a first call that compiles.
+        budget: Time in seconds for all timed calls together; after it, no further round is started.
 
     Raises:
         RuntimeError: If the kernels differ.
     """
     sizes = {"d": d, "m": m, "layers": layers, "k": k}
     notes = [
-        f"Seconds; neural-tangents on {peer_rows} rows. x by n^2: its best time over lazynet's, scaled to {n} rows by "
-        "the square of the number of rows, like its products; x by n: scaled by the number of rows, like its "
+        f"Times are in seconds; neural-tangents runs on {peer_rows} rows. x by n^2: its best time, scaled to {n} rows "
+        "as n^2, like its matrix products, divided by lazynet's best time; x by n: the same, but scaled as n, like its "
         "Jacobians, which underestimates its time.",
-        "Peers run in the faster of 2 settings each (both in the JSON). peak MB: memory of a first call above what its "
-        "process held before; an upper bound.",
-        f"diff: neural-tangents' kernel from lazynet's on {peer_rows} rows, over its norm; lazynet's kernel from the "
-        "Jacobian's on 6 rows at width 32 in float64, over its largest entry.",
+        "Each peer runs in the faster of 2 settings (the JSON lists both). peak MB: upper bound on the memory that a "
+        "call in a new process adds after a warm-up.",
+        f"diff of neural-tangents: norm of the difference from lazynet's kernel on {peer_rows} rows, divided by the "
+        "norm of that kernel. diff of lazynet: largest difference from the kernel of JAX's Jacobian on 6 rows at width "
+        "32 in float64, divided by the largest entry.",
     ]
     settings = {"n": n, **sizes, "peer_rows": peer_rows, "rounds": rounds, "budget": budget, "activation": "relu"}
     share = budget / len(outputs)
@@ -142,7 +143,7 @@ def rows_of(
     few = problem(peer_rows, **sizes)
     trials: dict[Setting, Timing] = {}
     for setting in (Setting(*values, TRACED[outputs]) for values in product(IMPLEMENTATIONS, (0, None))):
-        # The settings are timed separately, because each of them takes gigabytes of memory.
+        # The settings are timed separately, because each of them needs gigabytes of memory.
         trials.update(interleaved({setting: peer(few, setting)}, rounds, budget / 5))
     fastest = {
         name: min((s for s in trials if s.implementation == name), key=lambda s: trials[s].best)

@@ -1,4 +1,4 @@
-"""Finite networks compared with their kernels over data sets, activations and widths."""
+"""Finite networks compared with their kernels, for several data sets, activations and widths."""
 
 import sys
 import time
@@ -47,11 +47,11 @@ def run(
         raise ValueError(f"datasets must be among {', '.join(DATASETS)}, got {', '.join(sorted(unknown))}.")
     here = {record.name for record in list_datasets() if record.available}
     notes = [
-        "Gaps are RMS over examples, over the RMS of the targets: seed mean at the worst snapshot. gap, test: to the "
-        "kernel's prediction, on the training and the test set. lin gap: to the network's own linearization, training "
-        "set.",
+        "Each gap is an RMS over examples, divided by the RMS of the targets: the mean over seeds at the worst "
+        "snapshot. gap, test: gap to the kernel's prediction on the training set and on the test set. lin gap: gap to "
+        "the network's own linearization on the training set.",
         "K0 err: relative error of the initial kernel. moved: relative displacement at the end.",
-        "compile: lowering and XLA; run: the rest of the sweep, predictions and measures included.",
+        "compile s: lowering and compilation by XLA. run s: the rest of the sweep, including predictions and measures.",
     ]
     notes += [
         f"{name} is left out, because it is not on this machine; set LAZYNET_DATA to its folder."
@@ -69,7 +69,7 @@ def run(
             break
         rows.append(row(data[name], activation, width, seeds, steps, snapshots))
         print(f"{count + 1}/{len(plan)} {name} {activation} {width}: {rows[-1]['seconds']:.1f} s", file=sys.stderr)
-    # Large widths run last, because they cost the most, whereas the table lists the widths of a data set together.
+    # Large widths run last, because they take longest, but the table lists the widths of each activation together.
     rows.sort(key=lambda row: (list(data).index(row["dataset"]), activations.index(row["activation"]), row["width"]))
     settings = {
         "datasets": list(data),
@@ -89,7 +89,7 @@ def run(
 
 def row(data: lz.Dataset, activation: str, width: int, seeds: int, steps: int, snapshots: int) -> dict[str, Any]:
     """Return the row for a sweep over one width: gaps divided by the RMS of the targets, and seconds."""
-    # The time of every row includes its own compilation.
+    # Clear the caches, so that the time of every row includes its own compilation.
     jax.clear_caches()
     network = lz.TwoLayer(width=width, activation=activation)
     begin = time.perf_counter()
@@ -132,4 +132,4 @@ def show(report: Report) -> None:
         "compile s": ("compile_seconds", ".1f"),
         "run s": ("run_seconds", ".1f"),
     }
-    show_table("Finite networks against their kernel", report.rows, columns, report.notes)
+    show_table("Finite networks compared with their kernels", report.rows, columns, report.notes)

@@ -1,4 +1,4 @@
-"""Predictions on a whole data set: time and memory of lazynet, and extrapolated time for neural-tangents."""
+"""Predictions on a whole data set: time and memory of lazynet, and extrapolated time of neural-tangents."""
 
 import time
 from typing import Any
@@ -13,14 +13,14 @@ from lazynet.studies.infinite_width import InfiniteWidth, check_infinite_width
 
 
 class Clock(TaskProgress):
-    """Progress of a task, which records when each stage was last reported."""
+    """Progress of a task that records when each stage was last reported."""
 
     def __init__(self) -> None:
         """Start the clock."""
         self._begin, self.ends = time.perf_counter(), dict[str, float]()
 
     def stage(self, stage: str, amount: float) -> None:
-        """Record the time of a stage."""
+        """Record when a stage was reported."""
         self.ends[stage] = time.perf_counter() - self._begin
 
 
@@ -38,7 +38,7 @@ def run(
         dataset: Name of a data set with the ten classes 0 to 9.
         n_train: Number of training images.
         n_test: Number of test images.
-        steps: Last step of descent.
+        steps: Number of steps of gradient descent.
         peer_n: Number of training images for neural-tangents, whose eigendecomposition takes n^3 operations.
         budget: Time in seconds after which no further round is started for neural-tangents.
     """
@@ -47,7 +47,7 @@ def run(
     kernel: Any = check_infinite_width(network, data, *settings)
     study = InfiniteWidth(network, data, kernel, *settings)
     held, begin, clock = resident("VmRSS"), time.perf_counter(), Clock()
-    # These are the steps of the runner, with a clock.
+    # Do what the runner does, but with a clock.
     record = study.begin({})
     result = study.output.assemble(record, [task.compute(clock, None) for task in study.tasks(record)])
     seconds, peak = time.perf_counter() - begin, resident("VmHWM")
@@ -77,10 +77,10 @@ def run(
     rows.append({**theirs, "n": peer_n, "scaled": None, "predictions_seconds": best})
     rows.append({**theirs, "n": n_train, "scaled": "by n^3", "predictions_seconds": best * (n_train / peer_n) ** 3})
     notes = [
-        "Seconds of each stage and in total, without loading the data; peak: memory above what the process held "
+        "Times are in seconds and exclude loading the data. peak GB: largest memory of the process above what it held "
         "before.",
-        f"neural-tangents: predict only, for a given kernel, at the same steps; measured at n={peer_n}. It also holds "
-        f"the kernel and its eigenvectors, {2 * 4 * n_train**2 / 1e9:.0f} GB at n={n_train}.",
+        f"neural-tangents only predicts, from a given kernel and at the same steps; it is measured at n={peer_n}. It "
+        f"also holds the kernel and its eigenvectors, which take {2 * 4 * n_train**2 / 1e9:.0f} GB at n={n_train}.",
     ]
     flags = {"dataset": dataset, "n_train": n_train, "n_test": n_test, "steps": steps, "peer_n": peer_n}
     return Report({**flags, "budget": budget}, "float32", rows, notes)

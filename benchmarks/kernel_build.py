@@ -17,7 +17,7 @@ TOLERANCE = 1e-3
 
 
 def rows(n: int, d: int) -> np.ndarray:
-    """Return random unit rows in float32."""
+    """Return random rows of unit norm in float32."""
     x = np.random.default_rng(0).standard_normal((n, d))
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
@@ -61,16 +61,17 @@ def run(n: tuple[int, ...] = (2000, 10_000), d: int = 784, rounds: int = 5, budg
 
     Args:
         n: Numbers of rows.
-        d: Length of a row.
-        rounds: Number of timed calls of each contender, after an untimed call that compiles.
-        budget: Time in seconds after which no further round is started for a size.
+        d: Length of each row.
+        rounds: Number of timed calls of each contender, after a first call that compiles.
+        budget: Time in seconds after which no further round is started, for each number of rows.
 
     Raises:
         RuntimeError: If the kernels differ.
     """
     notes = [
-        "Seconds. share: best time of lazynet over best time of neural-tangents. peak: memory of a call above what its "
-        "process held before (rows loaded, warmed up on few of them), over the bytes of the result.",
+        "Times are in seconds. share: best time of lazynet divided by that of neural-tangents. peak: memory that a "
+        "call in a new process adds after the rows are loaded and some of them are used for a warm-up, divided by the "
+        "size of the result.",
     ]
     table = []
     for size in n:

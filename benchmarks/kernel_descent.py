@@ -15,7 +15,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 def problem(n: int, dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 times 1 / lambda_max."""
+    """Return the kernel, true and random labels (n, 2), and 200 log-spaced times from 1 to 1e5 over lambda_max."""
     data = lz.load_dataset(dataset, n_train=n, n_test=0)
     kernel: Any = lz.analytic_kernel(lz.TwoLayer(width=2))
     k = kernel(data.x_train)
@@ -30,7 +30,7 @@ def peer(k: np.ndarray, y: np.ndarray, times: np.ndarray, dtype: str) -> Callabl
     def call() -> np.ndarray:
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             matrix, targets = jnp.asarray(k, dtype), jnp.asarray(y, dtype)
-            # The loss in neural-tangents is a mean over examples and outputs.
+            # The loss in neural-tangents is a mean over examples and outputs, so multiply the times by their number.
             path = predict.gradient_descent_mse(matrix, targets, learning_rate=1.0)
             return np.asarray(path(jnp.asarray(times * y.size, dtype), jnp.zeros_like(targets)))
 
@@ -57,14 +57,15 @@ def run(
         n: Numbers of examples.
         dtypes: Dtypes in which lazynet stores the kernel and neural-tangents computes.
         dataset: Name of the data set.
-        rounds: Number of timed calls of each contender, after an untimed call that compiles.
-        extrapolate: Larger number of examples at which only lazynet is timed, or 0 to skip this.
-        budget: Time in seconds after which no further round is started for a row of the table.
+        rounds: Number of timed calls of each contender, after a first call that compiles.
+        extrapolate: Larger number of examples for which only lazynet is timed, and the time of neural-tangents is
+            extrapolated. Use 0 to skip this.
+        budget: Time in seconds after which no further round is started, for each dtype and number of examples.
     """
     notes = [
-        "Seconds for true and random labels at 200 times, for a given kernel. x: neural-tangents' best time over "
-        "lazynet's.",
-        "diff: largest norm of the difference from a float64 eigendecomposition, over the norm of the labels.",
+        "Seconds for predictions at 200 times from a given kernel, for true and random labels together. x: best time "
+        "of neural-tangents divided by that of lazynet.",
+        "diff: largest norm of the difference from an exact solution in float64, divided by the norm of the labels.",
     ]
     rows = []
     for dtype in dtypes:
@@ -93,8 +94,8 @@ def run(
             power = np.polyfit(sizes, seconds, 1)[0] if len(measured) > 1 else 3.0
             theirs = measured[-1][1] * (extrapolate / measured[-1][0]) ** 3
             notes.append(
-                f"{dtype}: neural-tangents would take {theirs:.0f} s at n={extrapolate}, by n^3 from "
-                f"n={measured[-1][0]}; between the measured sizes its time grew like n^{power:.2f}."
+                f"{dtype}: neural-tangents would take {theirs:.0f} s at n={extrapolate}, extrapolated as n^3 "
+                f"from n={measured[-1][0]}; between the measured sizes, its time grew as n^{power:.2f}."
             )
             row = {"n": extrapolate, "dtype": dtype, "contender": "lazynet", "best_seconds": timing.best}
             rows.append({**row, "speedup": theirs / timing.best, "difference": None})

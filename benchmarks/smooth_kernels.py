@@ -1,4 +1,4 @@
-"""Analytic kernels of smooth activations: time compared with that of erf, which has a closed form."""
+"""Analytic kernels of smooth activations: time compared with that of erf, whose kernel has a closed form."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,13 +24,13 @@ def of_all_norms(n: int, d: int) -> np.ndarray:
 
 
 def run(n: int = 1000, d: tuple[int, ...] = (13, 30, 200), rounds: int = 9, budget: float = 60.0) -> Report:
-    """Time the kernels of two-layer networks of which both layers are trained.
+    """Time the kernels of two-layer networks with both layers trained.
 
     Args:
         n: Number of rows.
         d: Lengths of the rows.
-        rounds: Number of timed calls of each kernel, after one that compiles and tabulates.
-        budget: Time in seconds after which no further round is started for a length.
+        rounds: Number of timed calls of each kernel, after a first call that compiles and tabulates the expectations.
+        budget: Time in seconds after which no further round is started, for each kind and length of rows.
     """
     table = []
     for name, rows in (("standardized", standardized), ("all norms", of_all_norms)):
@@ -52,7 +52,10 @@ def run(n: int = 1000, d: tuple[int, ...] = (13, 30, 200), rounds: int = 9, budg
                         "ratio": timing.median / timings["erf"].median,
                     }
                 )
-    notes = ["Seconds. ratio: median time over that of erf. The first call compiles, and tabulates the expectations."]
+    notes = [
+        "Times are in seconds. first: the first call, which compiles and tabulates the expectations. ratio: median "
+        "time divided by that of erf."
+    ]
     return Report({"n": n, "d": list(d), "rounds": rounds, "budget": budget}, "float64", table, notes)
 
 

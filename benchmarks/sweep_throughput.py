@@ -19,7 +19,7 @@ from lazynet.training import Member, batch_key, choose_stepper, member_key, simu
 
 
 class Problem(NamedTuple):
-    """The common task: full-batch gradient descent on 1/2 sum (f - y)^2, with equal initial weights and step sizes."""
+    """The common task: full-batch gradient descent on 1/2 sum (f - y)^2 with equal starts and learning rates."""
 
     data: lz.Dataset
     seeds: int
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, d: int, n_test: int, seeds: int, steps: int) -> Problem:
-    """Return random unit rows with random labels, and the learning rate 1 / lambda_max."""
+    """Return a problem with random rows of unit norm, random labels, and the learning rate 1 / lambda_max."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((n + n_test, d))
     x, y = rows / np.linalg.norm(rows, axis=1, keepdims=True), rng.choice([-1.0, 1.0], n + n_test)
@@ -49,14 +49,14 @@ def starts(given: Problem, network: lz.TwoLayer) -> list[dict[str, Any]]:
 
 
 class Loop(NamedTuple):
-    """Training loop from optax's "Getting started": an optimizer, and a jitted step that is called from Python."""
+    """The loop of optax's "Getting started" page: an optimizer, and a jitted step that is called from Python."""
 
     optimizer: optax.GradientTransformation
     step: Callable[..., tuple[Any, Any, Array]]
 
 
 def optax_loop(network: lz.TwoLayer, learning_rate: float) -> Loop:
-    """Return a loop that can train any member."""
+    """Return a training loop that works for any member."""
     optimizer = optax.sgd(learning_rate)
 
     def compute_loss(params: Any, fixed: Any, x: Array, y: Array) -> Array:
@@ -142,7 +142,7 @@ def experiment_peer(given: Problem, network: lz.TwoLayer, snapshots: np.ndarray)
 
 
 def nothing(variables: Any, member: Member, shared: dict[str, Array]) -> dict[str, Array]:
-    """Return no measures."""
+    """Return an empty dictionary, because only training is timed."""
     return {}
 
 
@@ -218,10 +218,10 @@ def run(
         seeds: Number of networks at each width.
         steps: Number of steps of full-batch gradient descent.
         snapshots: Number of log-spaced snapshots in the experiment.
-        stepper: Stepper with which lazynet trains: "auto" for the fastest stepper, or "hidden" for 4 n d m operations
-            per step, without rotation into the row space or updates of pre-activations.
-        rounds: Number of timed calls of each contender, after an untimed call that compiles.
-        budget: Time in seconds after which no further round is started for a width.
+        stepper: Stepper with which lazynet trains: "auto" for the fastest stepper, or "hidden" for one that takes
+            4 n d m operations per step, without rotation into the row space or updates of pre-activations.
+        rounds: Number of timed calls of each contender, after a first call that compiles.
+        budget: Time in seconds after which no further round is started, for each width.
     """
     if what not in ("training", "experiment"):
         raise ValueError(f"what must be training or experiment, got {what!r}.")
@@ -245,14 +245,16 @@ def run(
         distance = difference(what, timings["lazynet"].result, timings["loop"].result)
         rows += [{**row(width, name, timings, given, rate), "difference": distance} for name in ("lazynet", "loop")]
     notes = [
-        "x: the loop's best time over lazynet's. share: 4 n d m operations a step and seed, over the rate of "
-        "jax.numpy.dot.",
+        "Times are in seconds. x: best time of the loop divided by that of the contender. share: rate of operations, "
+        "at 4 n d m per step and seed, divided by that of jax.numpy.dot.",
         "diff: relative difference of the trained weights, or of the last kernel drift.",
     ]
     if what == "experiment" and len(widths) > 1:
         total = interleaved({"lazynet": experiment_ours(given, widths, snapshots)}, rounds, budget)["lazynet"]
         rows += totals(rows, total)
-        notes.append("all: a sweep of all widths by lazynet, compiled before, against the sum of the loop's times.")
+        notes.append(
+            "all: one sweep of lazynet over all widths, already compiled, compared with the sum of the loop's times."
+        )
     settings = {"what": what, "widths": list(widths), "n": n, "d": d, "seeds": seeds, "steps": steps}
     settings |= {"stepper": stepper, "snapshots": snapshots, "rounds": rounds, "budget": budget}
     return Report(settings, "float32", rows, notes)

@@ -49,8 +49,8 @@ class Timing(NamedTuple):
         first: Duration of the first call in seconds, including compilation.
         best: Shortest duration of a later call in seconds.
         median: Median duration of the later calls in seconds.
-        cpu: Shortest processor time of a later call in seconds, summed over threads, which hardly depends on how busy
-            the machine is.
+        cpu: Shortest processor time of a later call in seconds, summed over threads. It hardly depends on how
+            busy the machine is.
         rounds: Number of later calls.
         result: Result of the first call.
     """
@@ -126,8 +126,8 @@ def peak_memory(module: str, build: str, **arguments: Any) -> int | None:
 
     Args:
         module: Name of a module.
-        build: Name of the function in the module that warms up and returns the function to be called.
-        arguments: Arguments of the function `build`, given as plain values.
+        build: Name of the function in the module that makes a warm-up call and returns the function to measure.
+        arguments: Arguments of the function `build`: numbers, strings, or containers of these.
     """
     code = f"from benchmarks.timing import _report_memory; _report_memory({module!r}, {build!r}, {arguments!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -143,7 +143,8 @@ def _report_memory(module: str, build: str, arguments: dict[str, Any]) -> None:
 
 
 def resident(field: str) -> int | None:
-    """Return the VmRSS or VmHWM of this process in bytes; getrusage would include the peak of the parent process."""
+    """Return the VmRSS or VmHWM of this process in bytes, or None outside Linux."""
+    # getrusage would include the peak of the parent process.
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

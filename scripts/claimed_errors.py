@@ -1,8 +1,9 @@
-"""Errors that kernel_descent and kernel_flow claim, against their actual errors by mpmath, on random kernels.
+"""Compare the errors that kernel_descent and kernel_flow claim with their actual errors on random kernels.
 
-Each line gives a kind of spectrum and a method: the smallest and the median ratio of the claimed error to the actual
-error, and the share of problems whose claim is at most 1000 times the actual error or 1e-12. Both errors are relative
-to the norm of the targets. A claim is never allowed to be below the actual error.
+The actual errors are computed with mpmath. For each kind of spectrum and each method, one line gives the smallest and
+the median ratio of the claimed error to the actual error, and the share of problems in which the claimed error is at
+most 1000 times the actual error or at most 1e-12. Both errors are relative to the norm of the targets. A claimed error
+must never be smaller than the actual error.
 """
 
 import argparse
@@ -17,9 +18,9 @@ import lazynet as lz
 DIGITS, N = 60, 14
 SHARP, NEGLIGIBLE, ENOUGH = 1000.0, 1e-12, 0.9
 MOMENTA = (0.0, 0.5, 0.9, 0.99)
-# Parts of the largest stable rate.
+# Learning rates as fractions of the largest stable learning rate.
 RATES = (0.05, 0.5, 0.9, 0.99, 0.9999995)
-# Rounding of mpmath's results to float64.
+# Relative error of rounding mpmath's results to float64.
 RESOLUTION = 1e-16
 
 
@@ -31,12 +32,12 @@ def clustered(random: np.random.Generator) -> np.ndarray:
 
 
 def power_law(random: np.random.Generator) -> np.ndarray:
-    """Return a kernel whose eigenvalues fall as a power."""
+    """Return a kernel whose eigenvalues decay as a power law."""
     return turned(random, 10 * np.arange(1.0, N + 1) ** -random.uniform(1, 8))
 
 
 def singular(random: np.random.Generator) -> np.ndarray:
-    """Return a kernel without rounding errors whose rank is below its size: small integers over a power of two."""
+    """Return a rank-deficient kernel whose entries, integers divided by 64, have no rounding errors."""
     factor = random.integers(-8, 9, size=(N, random.integers(1, N - 1)))
     return (factor @ factor.T) / 64.0
 
@@ -52,21 +53,24 @@ KINDS = {"clustered": clustered, "power law": power_law, "singular": singular}
 
 
 def spectrum(k: np.ndarray) -> tuple[list, mpmath.matrix]:
-    """Return the eigenvalues of exactly this matrix, with DIGITS digits, and its eigenvectors."""
+    """Return the eigenvalues and eigenvectors of a matrix with DIGITS digits; negligible eigenvalues become zero."""
     values, vectors = mpmath.eigsy(mpmath.matrix(k.tolist()))
     limit = mpmath.mpf(10) ** (-DIGITS // 2) * max(map(abs, values))
     return [mpmath.mpf(0) if abs(value) < limit else value for value in values], vectors
 
 
 def unlearned(value: mpmath.mpf, rate: float, momentum: float, steps: int) -> mpmath.mpf:
-    """Return r_k of r_{k+1} = (1 + mu - eta lambda) r_k - mu r_{k-1} with r_0 = r_{-1} = 1."""
+    """Return the share of a mode that gradient descent has not learned after `steps` steps.
+
+    It is r_steps of the recursion r_{k+1} = (1 + mu - eta lambda) r_k - mu r_{k-1} with r_0 = r_{-1} = 1.
+    """
     mu = mpmath.mpf(momentum)
     step = mpmath.matrix([[1 + mu - mpmath.mpf(rate) * value, -mu], [1, 0]])
     return (step**steps * mpmath.matrix([1, 1]))[0] if steps else mpmath.mpf(1)
 
 
 def predicted(values: list, vectors: mpmath.matrix, y: np.ndarray, left: list[list]) -> np.ndarray:
-    """Return the predictions, given what is left of each mode at each time, shape (times, n)."""
+    """Return the predictions, shape (times, n), from the unlearned share of each mode at each time."""
     modes = vectors.T * mpmath.matrix(y.tolist())
     rows = []
     for shares in left:
@@ -80,7 +84,7 @@ def compare(random: np.random.Generator, kind: str) -> dict[str, tuple[float, fl
     k, y = KINDS[kind](random), random.normal(size=N)
     values, vectors = spectrum(k)
     largest = float(max(values))
-    # Kernels may be indefinite by rounding, which no prediction is asked to follow for long.
+    # Rounding may make a kernel indefinite; stop before modes with negative eigenvalues grow noticeably.
     last = min(1e4, 1e-3 / max(-float(min(values)), 1e-300))
     momentum = float(random.choice(MOMENTA))
     rate = float(random.choice(RATES)) * 2 * (1 + momentum) / largest
@@ -99,7 +103,7 @@ def compare(random: np.random.Generator, kind: str) -> dict[str, tuple[float, fl
 
 
 def main() -> int:
-    """Run the command, and return 1 if a claim is below the actual error or claims are too large."""
+    """Run the script, and return 1 if a claimed error is below the actual error or is too often far above it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=300, help="number of random problems (300)")
     parser.add_argument("--seed", type=int, default=0)
@@ -118,7 +122,7 @@ def main() -> int:
         low = (claimed < actual) & (actual > RESOLUTION)
         sharp = np.mean((claimed <= SHARP * actual) | (claimed <= NEGLIGIBLE))
         failed |= bool(low.any()) or sharp < ENOUGH
-        worst = f"  below in problems {problem[low].astype(int).tolist()}" if low.any() else ""
+        worst = f"  too small in problems {problem[low].astype(int).tolist()}" if low.any() else ""
         ratios = f"smallest {ratio.min():9.2e}  median {np.median(ratio):9.2e}"
         print(f"{kind:10}  {name:16}  {ratios}  sharp {sharp:.2f}{worst}")
     return int(failed)

@@ -1,7 +1,8 @@
-"""How often the 95% intervals of fitted exponents contain the true exponent, and how long they are.
+"""Measure how often the 95% intervals of fitted exponents contain the true exponent, and how long they are.
 
-Values are log-normal around a power law of the width. Each line gives the share of draws whose interval contains the
-exponent. The last line compares the length of the interval with that of a percentile bootstrap over seeds.
+The simulated values are log-normal, and their mean is a power law of the width. Each line gives the share of draws in
+which the interval contains the exponent. The last line compares the length of the interval with that of a percentile
+bootstrap over seeds.
 """
 
 import argparse
@@ -23,7 +24,7 @@ ALLOWED, LENGTH = 0.90, 1.25
 
 
 def draw(random: np.random.Generator, widths: np.ndarray, spread: np.ndarray, seeds: int) -> np.ndarray:
-    """Return values with mean width^-1/2, shape (widths, seeds)."""
+    """Return log-normal values with mean width^(-1/2), shape (widths, seeds)."""
     noise = spread[:, None] * random.normal(size=(len(widths), seeds))
     return widths[:, None] ** EXPONENT * np.exp(noise - spread[:, None] ** 2 / 2)
 
@@ -37,7 +38,7 @@ def bootstrap_length(random: np.random.Generator, widths: np.ndarray, values: np
 
 
 def main() -> int:
-    """Run the command, and return 1 if an interval covers too little or is too long."""
+    """Run the script, and return 1 if the intervals contain the exponent too rarely or are too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=4000, help="number of draws for each line (4000)")
     draws, failed = parser.parse_args().draws, False

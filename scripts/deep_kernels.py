@@ -1,4 +1,4 @@
-"""Compare kernels of infinitely wide deep networks with means over random initializations, at growing depth and width.
+"""Compare kernels of infinitely wide networks with means over random networks of increasing depth and width.
 
 The largest networks have 268 million weights; the script takes ten to fifteen minutes on two cores.
 """

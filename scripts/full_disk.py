@@ -1,8 +1,9 @@
-"""Run every command on a disk that fills up, in a mount namespace of its own, and continue once there is space.
+"""Run every command on a disk that fills up, in a separate mount namespace, and continue once there is space.
 
-Each command must either end with one sentence and exit code 2 or finish if its files fit; no signal, no traceback.
-After the disk has grown, the same command with --resume (or from the beginning, if it never started) has to finish.
-Requires permission to mount a tmpfs, as root has. The exit code is 1 if anything else happens.
+Each command must finish if its files fit on the disk. Otherwise, it must print one sentence and exit with code 2; it
+must not print a traceback or be killed by a signal. After the disk has grown, the same command must finish, with
+--resume if the first run left a folder. The script requires permission to mount a tmpfs, which root has. It exits with
+code 1 if anything else happens.
 """
 
 import argparse
@@ -23,7 +24,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "map": ("map",),
     "ensemble": ("ensemble",),
 }
-# Studies that have no command.
+# Script that runs a study that has no command.
 STUDY = """
 import sys, warnings
 import lazynet as lz
@@ -41,7 +42,7 @@ except (OSError, ValueError) as error:
 
 
 def call(command: str, out: Path, *flags: str) -> subprocess.CompletedProcess:
-    """Run a command or a study whose folder is `out`."""
+    """Run a command or a study that writes to the folder `out`."""
     if command in ("map", "ensemble"):
         arguments = [sys.executable, "-c", STUDY, command, str(out), *flags]
     else:
@@ -50,7 +51,7 @@ def call(command: str, out: Path, *flags: str) -> subprocess.CompletedProcess:
 
 
 def judged(name: str, done: subprocess.CompletedProcess) -> bool:
-    """Print what happened, and return whether the command finished, or ended with one sentence and exit code 2."""
+    """Print the outcome, and return whether the command finished, or printed one sentence and exited with code 2."""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("lazynet: ")]
     good = done.returncode == 0 or (done.returncode == 2 and len(said) == 1 and "Traceback" not in done.stderr)
@@ -61,7 +62,7 @@ def judged(name: str, done: subprocess.CompletedProcess) -> bool:
 
 
 def on_a_full_disk(command: str, size: str) -> bool:
-    """Run a command on a disk of a given size, and again after the disk has grown."""
+    """Run a command on a small disk, then on a larger one, and return whether both runs ended as they should."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
         try:
@@ -73,7 +74,7 @@ def on_a_full_disk(command: str, size: str) -> bool:
                 )
                 good &= judged(f"{command}, {size}, merged", merged)
             subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)
-            # A study that never began left no folder, and starts from scratch.
+            # Without a folder, there is nothing to resume. Shards resume without the flag.
             flags = ["--resume"] if out.exists() and command != "merge" else []
             again = call(command, out, *flags)
             good &= judged(f"{command}, {size}, again", again) and again.returncode == 0
@@ -88,7 +89,7 @@ def on_a_full_disk(command: str, size: str) -> bool:
 
 
 def main() -> int:
-    """Run the script, and return 1 if a command ended in any other way."""
+    """Run the script, and return 1 if any command ended in an unexpected way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
     parser.add_argument("--sizes", nargs="+", default=list(SIZES))

@@ -1,9 +1,9 @@
-"""Kill several studies and a reproduction at random moments, resume them, and compare every bit.
+"""Kill several studies and a reproduction at random moments, resume them, and compare the results bit for bit.
 
     python scripts/kill_and_resume.py [--kills 5] [--seed 0] [map line modes limit reproduce ...]
 
 Each study runs once without interruption, and once with SIGKILL sent at random moments. A run that finishes before the
-signal does not count as killed. A line ensemble also runs in two shards. The program exits with code 1 if any result
+signal does not count as killed. A line ensemble also runs in two shards. The script exits with code 1 if any result
 differs.
 """
 
@@ -57,7 +57,7 @@ sys.exit(main(["reproduce", "arora2019", "--size", "tiny", "--out", OUT, "--resu
 """,
 }
 
-# Files of results in JSON.
+# JSON files that contain results.
 REPORTS = ("verdict.json", "summary.json")
 
 
@@ -65,8 +65,8 @@ def main() -> int:
     """Run the studies named on the command line, and return 1 if any result differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="studies to run, by default all")
-    parser.add_argument("--kills", type=int, default=5, help="number of kills (5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
+    parser.add_argument("--kills", type=int, default=5, help="number of kills per study (5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random times of the kills (0)")
     arguments = parser.parse_args()
     moments, failed = random.Random(arguments.seed), 0
     with tempfile.TemporaryDirectory() as folder:
@@ -83,19 +83,19 @@ def check(name: str, folder: Path, kills: int, moments: random.Random) -> int:
     seconds = time.monotonic() - begin
     failed, done, early, longest = 0, 0, 0, 0.8 * seconds
     while done < kills:
-        # The import takes up part of the time in which the process may be killed.
+        # The process may be killed while it is still importing packages.
         if kill_after(moments.uniform(longest / 8, longest), start(name, killed)):
             done += 1
             print(f"{name}: kill {done} of {kills}, {len(list(killed.rglob('*.npz')))} cells are stored", flush=True)
         else:
-            # The run found most cells in the folder, or the first run was slow because the machine was busy.
+            # Most cells were already stored, or the uninterrupted run was slow because the machine was busy.
             early, longest = early + 1, 0.7 * longest
             failed += report(f"{name}, finished before the signal", whole, killed)
-            # The study begins again in a new folder.
+            # Let the study begin again in a new folder.
             shutil.rmtree(killed)
     finish(start(name, killed))
     print(f"{name}: {done} runs were killed, and {early} finished before the signal", flush=True)
-    failed += report(f"{name}, killed {done} times in runs of {seconds:.0f} s", whole, killed)
+    failed += report(f"{name}, killed {done} times (the uninterrupted run took {seconds:.0f} s)", whole, killed)
     if name == "line":
         parts = folder / "line-shards"
         for k in (1, 2):
@@ -111,12 +111,12 @@ def start(name: str, out: Path, shard: tuple[int, int] | None = None) -> subproc
 
 
 def python(code: str) -> subprocess.Popen[bytes]:
-    """Run Python code in a new process."""
+    """Start a new process that runs Python code."""
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
 
 
 def kill_after(seconds: float, process: subprocess.Popen[bytes]) -> bool:
-    """Send SIGKILL to a process after some seconds, and return False if the process had finished before the signal."""
+    """Send SIGKILL to a process after some seconds, and return False if the process finished before the signal."""
     try:
         finish(process, seconds)
     except subprocess.TimeoutExpired:
@@ -129,7 +129,7 @@ def kill_after(seconds: float, process: subprocess.Popen[bytes]) -> bool:
 def finish(process: subprocess.Popen[bytes], seconds: float | None = None) -> None:
     """Wait for a process, by default without a time limit, and exit if the process fails."""
     if process.wait(seconds):
-        raise SystemExit(f"A process ended with code {process.returncode}.")
+        raise SystemExit(f"A process failed with exit code {process.returncode}.")
 
 
 def report(text: str, whole: Path, other: Path) -> int:
@@ -154,12 +154,12 @@ def equal(a: Path, b: Path) -> bool:
 
 
 def contents(file: Path) -> dict[str, Any]:
-    """Return the contents of a verdict or summary, without the time that its run took."""
+    """Return the contents of a verdict or summary, without the duration of the run."""
     return {name: value for name, value in json.loads(file.read_text()).items() if name != "seconds"}
 
 
 def arrays(file: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Return the bits of all arrays in a file."""
+    """Return the data type, shape and bytes of every array in a file."""
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as content:
             values = {name: content[name] for name in content.files}

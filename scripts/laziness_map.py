@@ -1,7 +1,8 @@
 """Map the widths and output scales at which networks learn the digits 1 and 8 lazily, and find the boundary.
 
-If both layers are trained, the boundary falls as m^(-1/2). If only the hidden layer is trained, the boundary, here at a
-smaller kernel change, falls more steeply. The script takes about five minutes on two cores.
+The boundary is an output scale that depends on the width m. If both layers are trained, it falls as m^(-1/2). If only
+the hidden layer is trained, it falls more steeply; in this case, a smaller kernel change defines the boundary. The
+script takes about five minutes on two cores.
 """
 
 import argparse
@@ -48,7 +49,7 @@ if __name__ == "__main__":
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048])
     parser.add_argument("--scales", type=float, nargs="+", default=[2.0**k for k in range(-6, 5)])
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=None, help="folder for maps and figures, resumed if it exists")
+    parser.add_argument("--out", type=Path, default=None, help="folder for maps and figures; maps in it are resumed")
     flags = parser.parse_args()
     data = lz.load_dataset("digits", classes=(1, 8), n_train=64)
     for train, change in MAPS.items():

@@ -1,8 +1,8 @@
-"""Memory of one process that runs sweeps with different settings, and then trains with different measures.
+"""Measure the memory of a process that runs sweeps with different settings, then trains with different measures.
 
-Programs of earlier settings are freed, so memory stops growing once the limit on the number of programs is reached.
-Each line gives the memory of the process. The exit code is 1 if the last half of the sweeps or of the runs adds more
-than 20 MB. Requires Linux, which reports the memory of a process.
+Compiled programs of earlier settings are freed, so memory stops growing once the limit on the number of programs is
+reached. Each line gives the memory of the process. The script exits with code 1 if the second half of the sweeps or of
+the training runs adds more than 20 MB. It requires Linux, where /proc/self/statm reports the memory.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def used() -> float:
 
 
 def grown(name: str, count: int, call: Callable[[int], object]) -> float:
-    """Make calls with different settings, and return the memory that the last half of them adds, in MB."""
+    """Call a function with different settings, and return the memory that the second half of the calls adds, in MB."""
     call(0)
     memory = [used()]
     for i in range(1, count):

@@ -6,7 +6,7 @@ import lazynet as lz
 
 
 class Convolutional(nn.Module):
-    """A convolution, an average over the image, and a readout, with the initializers of flax."""
+    """A convolution, an average over the image, and a readout, with flax's default initializers."""
 
     width: int
 

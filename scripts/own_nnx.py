@@ -6,7 +6,7 @@ import lazynet as lz
 
 
 class Perceptron(nnx.Module):
-    """A perceptron with two hidden layers, with the initializers of NNX."""
+    """A perceptron with two hidden layers, with NNX's default initializers."""
 
     def __init__(self, width, rngs):
         """Create the layers with random weights."""

@@ -1,8 +1,9 @@
-"""Run a sweep on two hosts, disturb it in every way, and continue it.
+"""Run a sweep on two hosts, disturb it in various ways, and resume it.
 
-Two processes with two CPU devices each are the hosts. Each process must end within 90 seconds with one sentence and
-exit code 2, or 3 for the time limit. The resumed sweep must be the undisturbed one, bit for bit. Filling a disk
-requires permission to mount a tmpfs, as root has. The exit code is 1 if anything else happens.
+Two processes with two CPU devices each act as the hosts. In a disturbed sweep, each process that is not killed must end
+within 90 seconds, print one sentence and exit with code 2, or with code 3 if a time limit is reached. The resumed sweep
+must equal an undisturbed sweep bit for bit. Filling a disk requires permission to mount a tmpfs, which root has. The
+script exits with code 1 if anything else happens.
 """
 
 import argparse
@@ -17,18 +18,18 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Longest time that a disturbed sweep may take, and an undisturbed one.
+# Maximum duration of a disturbed sweep and of an undisturbed sweep, in seconds.
 SECONDS, PATIENCE = 90, 600
 
 
 class Situation(NamedTuple):
-    """A disturbance, and how the processes must end.
+    """A disturbance of a sweep, and how the processes must end.
 
     Attributes:
-        hosts: Arguments of `run_host` for each host, in addition to those of the undisturbed sweep.
-        codes: Exit codes.
+        hosts: Arguments of `run_host` for each host that the undisturbed sweep does not have.
+        codes: Expected exit code of each host.
         killed: The host that is killed after the first cell is stored, or None.
-        size: Size of the disk on which the sweep is stored, or None for a disk with enough space.
+        size: Size of the disk that stores the sweep, such as "20k", or None for a disk with enough space.
     """
 
     hosts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
@@ -85,7 +86,7 @@ def run_host(
 
 
 class End(NamedTuple):
-    """The ends of the processes: their exit codes, what they printed, and the seconds after the disturbance."""
+    """How the processes ended: exit codes, printed text, and seconds since they were started or one was killed."""
 
     codes: tuple[int | None, ...]
     printed: tuple[str, ...]
@@ -93,7 +94,7 @@ class End(NamedTuple):
 
 
 def run_hosts(out: Path, situation: Situation = UNDISTURBED) -> End:
-    """Run both hosts, and kill one if the situation says so; a process that does not end has the code None."""
+    """Run both hosts, and kill one if the situation requires it; a process that hangs has the exit code None."""
     limit = PATIENCE if situation == UNDISTURBED else SECONDS
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -123,13 +124,13 @@ def run_hosts(out: Path, situation: Situation = UNDISTURBED) -> End:
 
 
 def sentence(printed: str) -> str:
-    """Return the last sentence that a process printed."""
+    """Return the last message from lazynet that a process printed, or an empty string."""
     sentences = [line for line in printed.splitlines() if line.startswith("lazynet: ")]
     return sentences[-1] if sentences else ""
 
 
 def equal(one: Path, other: Path) -> bool:
-    """Return whether two sweeps have the same bits."""
+    """Return whether the results of two sweeps are equal bit for bit."""
     import xarray
 
     with (
@@ -140,7 +141,7 @@ def equal(one: Path, other: Path) -> bool:
 
 
 def holds(name: str, undisturbed: Path, folder: Path) -> bool:
-    """Disturb a sweep, continue it, print how both ended, and return whether that is right."""
+    """Disturb a sweep, resume it, print how both runs ended, and return whether both ended correctly."""
     situation, out = SITUATIONS[name], folder / "run"
     if situation.size is not None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={situation.size}", "none", folder], check=True)
@@ -159,7 +160,7 @@ def holds(name: str, undisturbed: Path, folder: Path) -> bool:
             subprocess.run(["umount", folder], check=True)
     print(
         f"{name:31} {disturbed.seconds:5.1f} s  exit codes {disturbed.codes}, {stored} cells stored; "
-        f"resumed: exit codes {resumed.codes}, {'same' if same else 'OTHER'} bits",
+        f"resumed: exit codes {resumed.codes}, {'same' if same else 'DIFFERENT'} bits",
         flush=True,
     )
     for host, printed in enumerate(disturbed.printed):
@@ -170,7 +171,7 @@ def holds(name: str, undisturbed: Path, folder: Path) -> bool:
 
 
 def main() -> int:
-    """Run the script, and return 1 if a situation ended in any other way."""
+    """Run the script, and return 1 if any situation ended in an unexpected way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -1,14 +1,14 @@
-"""Run `lazynet sweep` on all GPUs or TPUs of one or several machines.
+"""Run `lazynet sweep` on all GPUs or TPUs of one or more machines.
 
     python scripts/width_sweep.py --widths 256 1024 4096 16384 --seeds 16 --out runs/wide --resume
 
-The devices of a machine share the networks. To use several machines, run the script on each of them with `--hosts`.
-SLURM and Cloud TPU describe the hosts to JAX. Elsewhere, give the address of the first host, the number of hosts, and
-the number of this host, counting from 0:
+The networks are divided among the devices. To use several machines, run the script on each of them with `--hosts`.
+Under SLURM or MPI and on Cloud TPU, JAX detects the hosts. Elsewhere, give the address of the first host, the number of
+hosts, and the number of this host, counting from 0:
 
     python scripts/width_sweep.py --hosts 10.0.0.1:1234 4 0 --widths 256 1024 4096 16384 --seeds 16 --out runs/wide
 
-The first host reads and writes the folder. All other flags are flags of `lazynet sweep`.
+Only the first host reads and writes the folder. All other flags are flags of `lazynet sweep`.
 """
 
 import sys
@@ -19,7 +19,7 @@ from lazynet import cli
 
 
 def connect(arguments: list[str]) -> list[str]:
-    """Connect to the other hosts if `--hosts [ADDRESS COUNT NUMBER]` is given, and return the other arguments."""
+    """Connect to the other hosts if `--hosts [ADDRESS COUNT NUMBER]` is given, and return the remaining arguments."""
     if "--hosts" not in arguments:
         return arguments
     at = arguments.index("--hosts")
@@ -39,7 +39,10 @@ def connect(arguments: list[str]) -> list[str]:
         try:
             jax.distributed.initialize()
         except ValueError:
-            sys.exit("--hosts must name the hosts outside SLURM, MPI and Cloud TPU, got no host.")
+            sys.exit(
+                "--hosts must be followed by the address of the first host, the number of hosts and the number of "
+                "this host, because JAX detects the hosts only under SLURM or MPI and on Cloud TPU."
+            )
     return arguments[:at] + arguments[at + 1 + len(words) :]
 
 

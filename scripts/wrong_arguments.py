@@ -1,9 +1,9 @@
-"""Call every public function and method with wrong arguments, and print the calls that do not end in a clear sentence.
+"""Call every public function and method with wrong arguments, and print the calls that do not end with a clear message.
 
-In each call, all arguments are valid but one, which gets one of about forty unintended values. A correct outcome is a
-result, or a ValueError or TypeError that lazynet raises itself and that names the argument; an exception of the user's
-own function passes through as is, with a note on the argument. The functions are found by introspection, so a new one
-is called too. Values for a parameter with a new name belong in `VALID`.
+In each call, one argument has one of about fifty unintended values, and all others are valid. A call may return, or
+lazynet itself may raise a ValueError or TypeError that names the argument. An exception that a user's function raises
+must pass through unchanged, with a note that names the argument. The functions are found by introspection, so new ones
+are called too. For a parameter with a new name, add a valid value to `VALID`.
 """
 
 import argparse
@@ -30,11 +30,11 @@ import lazynet as lz
 SCRATCH = tempfile.TemporaryDirectory()
 LIMIT = 30.0  # seconds after which a call counts as hanging
 PACKAGE = str(Path(lz.__file__).parent)
-# Words that a message may use for an argument besides its name.
+# Other words that an error message may use for an argument.
 ALIASES = {
     "widths": ("width",),
     "data": ("x_train", "y_train", "x_test", "y_test"),
-    # Two arguments that do not match.
+    # If two arguments do not match, the message may name the other one.
     "x_train": ("y_train",),
     "x_test": ("y_test",),
     "k": ("y",),
@@ -49,27 +49,27 @@ ALIASES = {
 
 
 class Own(Exception):
-    """An exception of the user's own function."""
+    """An exception that a user's function raises."""
 
 
 def raises(*args: Any, **kwargs: Any) -> Any:
-    """Raise an exception of the user's own, whatever the arguments."""
-    raise Own("of the user")
+    """Raise an `Own` exception for any arguments."""
+    raise Own("raised by the user's function")
 
 
 def returns_none(*args: Any, **kwargs: Any) -> None:
-    """Return nothing, whatever the arguments."""
+    """Return None for any arguments."""
 
 
 class Tensor:
-    """An array from another library, as lazynet sees it."""
+    """A stand-in for an array of another library, such as a tensor of PyTorch."""
 
     def __init__(self, array: np.ndarray) -> None:
         """Wrap an array."""
         self.array, self.shape, self.ndim, self.dtype = array, array.shape, array.ndim, "other.float32"
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        """Convert to NumPy."""
+        """Convert to a NumPy array."""
         return self.array if dtype is None else self.array.astype(dtype)
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ def result() -> Any:
 
 
 def stax_layers(width: int) -> Any:
-    """Return stax layers."""
+    """Return a stax network with one hidden layer."""
     from lazynet.kernels import neural_tangents
 
     stax = neural_tangents().stax
@@ -166,14 +166,14 @@ def stax_layers(width: int) -> Any:
 
 
 def linen(width: int) -> Any:
-    """Return flax layers."""
+    """Return a flax network with one hidden layer."""
     from flax import linen as nn
 
     return nn.Sequential([nn.Dense(width), nn.relu, nn.Dense(1)])
 
 
 def nnx_layers(width: int, rngs: Any) -> Any:
-    """Return NNX layers."""
+    """Return an NNX network with one hidden layer."""
     from flax import nnx
 
     return nnx.Sequential(nnx.Linear(3, width, rngs=rngs), nnx.relu, nnx.Linear(width, 1, rngs=rngs))
@@ -181,7 +181,7 @@ def nnx_layers(width: int, rngs: Any) -> Any:
 
 @cache
 def adapted() -> Any:
-    """Return a small network of the user's own."""
+    """Return a small flax network that `from_flax` has adapted."""
     return lz.from_flax(linen, width=2)
 
 
@@ -192,13 +192,13 @@ def quantity() -> lz.Quantity:
 
 
 def new_folder() -> Path:
-    """Return the name of a folder that does not exist."""
+    """Return the path of a folder that does not exist yet."""
     return Path(tempfile.mkdtemp(dir=SCRATCH.name)) / "run"
 
 
 @cache
 def shards() -> Path:
-    """Return a folder whose shards have finished."""
+    """Return the folder of a sweep whose shards have all finished."""
     path = new_folder()
     lz.sweep(network(), data(), [2, 4], 2, 2, out=lz.RunFolder(path, shard=(1, 1)), progress=False)
     return path
@@ -272,7 +272,7 @@ SMALL: dict[str, dict[str, Callable[[], Any]]] = {
     "train": {},
     "mode_residuals": {"seeds": lambda: 2},
 }
-# Records that lazynet creates and users only read: their fields are not checked.
+# Classes whose instances lazynet creates and users only read; their constructors are not called.
 MADE = ("Ensemble", "Run", "Separation", "Trajectory", "Verdict")
 
 
@@ -318,20 +318,20 @@ def all_targets() -> dict[str, Callable[..., Any]]:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters that can be given by name."""
+    """Return the parameters of a function that can be passed by name."""
     found = inspect.signature(function).parameters
     return {
         name: parameter
         for name, parameter in found.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        # flax adds a parent, and parameters of its own.
+        # flax adds `parent`, and parameters whose names begin with an underscore are private.
         and name != "parent"
         and not name.startswith("_")
     }
 
 
 def valid_arguments(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """Return valid arguments for a function: all required ones, and those that keep the call small.
+    """Return valid arguments for a function: all required ones, and optional ones that keep the call small.
 
     Raises:
         KeyError: If no valid value is known for a required parameter.
@@ -365,7 +365,7 @@ def complaint(name: str, parameter: str, value: str) -> str:
     """Call a function with one wrong argument, and return what is wrong with the outcome, or an empty string."""
     function = all_targets()[name]
     arguments = valid_arguments(name, function) | {parameter: WRONG[value]()}
-    # Methods take their only argument by position if its name is private.
+    # These methods take their arguments by position.
     positional = []
     if name in ("Adapted.init", "Adapted.apply", "TwoLayer.clone", "Adapted.clone"):
         positional = [arguments.pop(each) for each in parameters(function) if each in arguments]
@@ -376,7 +376,7 @@ def complaint(name: str, parameter: str, value: str) -> str:
     signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
     try:
-        # A text may be taken for the name of a folder.
+        # Use a temporary folder, because a string may be taken for the name of a folder.
         with tempfile.TemporaryDirectory() as here, chdir(here), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             function(*positional, **arguments)
@@ -396,7 +396,7 @@ def complaint(name: str, parameter: str, value: str) -> str:
 
 
 def _noted(error: Exception, parameter: str) -> bool:
-    """Return whether an error of the user's own function has a note that names the argument."""
+    """Return whether an exception has a note that names the argument."""
     words = (parameter, *ALIASES.get(parameter, ()))
     return any(word in note for note in getattr(error, "__notes__", []) for word in words)
 
@@ -423,12 +423,12 @@ def _place(error: Exception) -> str:
 
 
 def main() -> int:
-    """Run the command, and return 1 if anything was found."""
+    """Run the script, and return 1 if any call did not end with a clear message."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000, help="number of calls (2000)")
-    parser.add_argument("--all", action="store_true", help="try all calls")
-    parser.add_argument("--seed", type=int, default=None, help="seed of the draw; printed if it is not given")
-    parser.add_argument("--only", default="", help="regular expression of function.parameter")
+    parser.add_argument("--all", action="store_true", help="make all calls")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the random choice of calls (random)")
+    parser.add_argument("--only", default="", help="regular expression that function.parameter must match")
     arguments = parser.parse_args()
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if arguments.seed is None else arguments.seed
     chosen = [case for case in cases() if re.search(arguments.only, f"{case[0]}.{case[1]}")]

@@ -1,4 +1,4 @@
-"""Strict JAX under test: shapes are checked, dtypes and ranks are never promoted silently, warnings are errors."""
+"""Strict settings for all tests: shapes are checked, and implicit promotion of dtypes or ranks is an error."""
 
 import atexit
 import gc
@@ -13,10 +13,10 @@ from compilation import EXACT
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Workers share the processors; threads of NumPy's BLAS that wait for each other take a third of the time of its work.
+# Test workers share the processors; with more threads, NumPy's BLAS would lose a third of its time waiting for them.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# One cache of programs and fonts for the run: its workers and the processes that tests start inherit the variables.
+# All workers and all processes that tests start inherit these variables, so they share a cache of programs and fonts.
 if "LAZYNET_TEST_CACHE" not in os.environ:
     CACHE = tempfile.mkdtemp(prefix="lazynet-test-")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
@@ -25,21 +25,21 @@ if "LAZYNET_TEST_CACHE" not in os.environ:
         "JAX_COMPILATION_CACHE_DIR": CACHE + "/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        # The list of fonts, which takes seconds to make.
+        # Matplotlib caches its list of fonts here, which takes seconds to build.
         "MPLCONFIGDIR": CACHE + "/matplotlib",
     }
 
-# The Python frames of each operation, which JAX writes into its programs, take a tenth of the time of the tests.
+# JAX would write the Python frames of each operation into its programs, which takes a tenth of the time of the tests.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
-# Processes that tests start import lazynet, which takes a third longer without its bytecode.
+# Tests start processes that import lazynet, which takes a third longer without cached bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from typecheck import type_checks
 from unchecked import unchecked
 
-# Slow tests of functions that no fast test calls.
+# Parts of the paths of slow tests in which types are checked, because no fast test calls the tested functions.
 CHECKED = (
     "/papers/",
     "mode_residuals",
@@ -50,16 +50,16 @@ CHECKED = (
     "test_pieces",
 )
 CHECKED += ("test_user_functions", "test_flow", "test_starts", "test_smooth", "test_adapters", "test_bounds")
-# Exact tests are slow.
+# Exact tests are slow, so they run without type checks.
 CHECKS = nullcontext() if EXACT else type_checks("lazynet")
 CHECKS.__enter__()
 
-# Files such as this one hold no examples, and those of two folders cannot be collected under one name.
+# A conftest.py contains no examples, and pytest cannot collect two modules of the same name.
 collect_ignore_glob = ["*conftest.py"]
 
 
 def pytest_configure(config):
-    """Import lazynet with type checks, except in the process that hands the tests out to others."""
+    """Import lazynet with type checks, except in the process that only distributes the tests among workers."""
     if config.getoption("dist") == "no":
         import jax
 
@@ -71,25 +71,25 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Check types in fast tests, which call nearly all functions; in slow ones, checks take a tenth of the time."""
+    """Check types in fast tests, which call nearly all functions, but only in some slow tests, to save time."""
     fast = item.get_closest_marker("slow") is None
     with nullcontext() if fast or any(part in str(item.path) for part in CHECKED) else unchecked():
         return (yield)
 
 
 def pytest_collection_finish():
-    """Collect garbage seldom: collections find little and took a twentieth of the time of the tests."""
+    """Collect garbage rarely, because collections free little memory and took a twentieth of the time of the tests."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_unconfigure():
-    """Check types until the last module is imported, such as those of the papers, which lazynet imports when needed."""
+    """End the type checks only after all tests, because lazynet imports some modules only when it needs them."""
     CHECKS.__exit__(None, None, None)
 
 
-# Examples of docstrings that train for more than a few seconds.
+# Docstrings whose examples train for more than a few seconds.
 SLOW_EXAMPLES = (
     "execution._folder.RunFolder",
     "experiment._training.Measure",
@@ -104,7 +104,7 @@ SLOW_EXAMPLES = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark slow examples, which cannot carry a decorator, and select the exact tests or all others."""
+    """Mark slow examples, which cannot have a decorator, and select either the exact tests or all others."""
     chosen, others = [], []
     for item in items:
         if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES or item.get_closest_marker("whole"):
@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session", autouse=True)
 def measured_before(tmp_path_factory):
-    """How much a pack may go through is not measured, here and in processes that tests start."""
+    """Store a size of packs, so that neither this process nor those that tests start measure it."""
     from lazynet import programs
     from lazynet.execution import _files as files
     from lazynet.experiment import _packing as packing
@@ -124,22 +124,23 @@ def measured_before(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        # Tests of one module use many programs again; `few_programs` bounds their number.
+        # Keep many programs, because the tests of a module reuse them; `few_programs` limits their number.
         patch.setattr(programs, "KEPT", 300)
-        # Nobody looks at the figures of the tests.
+        # Draw figures at low resolution, because nobody looks at them.
         patch.setattr(files, "DOTS_PER_INCH", 40)
         (cache / "lazynet").mkdir()
         (cache / "lazynet" / packing.FILE).write_text(json.dumps({packing.machine(): 8 * 2**20}))
         yield
 
 
-# Each compiled program takes three of the 65530 memory maps that Linux gives a process; XLA crashes without one.
+# Number of memory maps above which programs are released. Each compiled program takes three of the 65530 that Linux
+# allows a process, and XLA crashes if none is left.
 MOST_MAPS = 20_000
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
-    """Compiled programs are let go of between modules where a process has many."""
+    """Release compiled programs after each module if the process has too many memory maps."""
     yield
     import jax
 
@@ -153,7 +154,7 @@ def few_programs():
 
 @pytest.fixture
 def key(request):
-    """A key that differs from test to test and is printed, so that a failure can be run again."""
+    """Return a random key that differs between tests, and print its seed, so that a failure can be reproduced."""
     import jax
 
     seed = sum(map(ord, request.node.nodeid)) % 10_000

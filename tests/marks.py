@@ -1,10 +1,10 @@
-"""Cases of a parametrized test of which only some are in the fast set."""
+"""Mark some cases of a parametrized test as slow."""
 
 import pytest
 
 
 def slow_unless(is_fast, cases):
-    """Return the cases, with those marked as slow for which `is_fast` does not hold."""
+    """Return the cases, and mark those for which `is_fast` returns False as slow."""
     marked = []
     for case in cases:
         values = case if isinstance(case, tuple) else (case,)

@@ -1,4 +1,4 @@
-"""The size of packs, as a stored measurement of the machine sets it."""
+"""Set the size of packs by storing a measurement of the machine."""
 
 import json
 
@@ -6,12 +6,12 @@ from lazynet.experiment import _packing as packing
 
 
 def set_carried_bytes(patch, folder, count):
-    """Let the machine carry packs of so many bytes, here and in processes that a test starts.
+    """Set the number of bytes in a pack for this process and for those that a test starts.
 
     Args:
         patch: pytest's monkeypatch.
-        folder: an empty folder for the measurement.
-        count: bytes of a step of a pack.
+        folder: an empty folder for the stored measurement.
+        count: number of bytes that a step of a pack may use.
     """
     (folder / "lazynet").mkdir(parents=True)
     (folder / "lazynet" / packing.FILE).write_text(json.dumps({packing.machine(): count}))

@@ -1,4 +1,4 @@
-"""Activations and data written apart from the library, in NumPy."""
+"""Activations and data in NumPy, written independently of the library."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from scipy import special
 
 ACTIVATIONS = ("relu", "erf", "tanh", "gelu", "softplus", "leaky_relu", "abs", "sin", "sigmoid", "silu")
 TRAINED = ("hidden", "readout", "both")
-# (activation, train, readout, symmetric, outputs): a quarter of all combinations, which contains every pair of values.
+# (activation, train, readout, symmetric, outputs): a quarter of all combinations, with every pair of values.
 TWO_LAYER_CASES = [
     (activation, train, readout, symmetric, outputs)
     for (i, activation), (j, train), readout, symmetric, outputs in itertools.product(
@@ -40,7 +40,7 @@ SLOPE = {
     "gelu": lambda z: special.ndtr(z) + z * density(z),
     "softplus": special.expit,
     "leaky_relu": lambda z: np.where(z >= 0, 1.0, 0.01),
-    # At zero it is jax.numpy.abs that takes 1.
+    # JAX takes 1 as the derivative of jax.numpy.abs at zero.
     "abs": lambda z: np.where(z >= 0, 1.0, -1.0),
     "sin": np.cos,
     "sigmoid": lambda z: special.expit(z) * special.expit(-z),
@@ -54,6 +54,6 @@ def unit_rows(n, d, seed=0, dtype=np.float64):
 
 
 def targets(n, outputs=1, seed=0):
-    """+-1 for one output, random rows for more."""
+    """Return random signs for one output, or random rows for several outputs."""
     rng = np.random.default_rng(seed)
     return rng.choice([-1.0, 1.0], size=n) if outputs == 1 else rng.normal(size=(n, outputs))

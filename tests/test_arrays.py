@@ -1,4 +1,4 @@
-"""Arrays that are not real numbers are refused by every public function that takes an array."""
+"""Every public function that takes an array refuses arrays that do not consist of real numbers."""
 
 import datetime
 import re

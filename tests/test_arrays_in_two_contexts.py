@@ -1,4 +1,4 @@
-"""Arrays that are converted in float32 first stay exact in float64, where JAX would return its float32 copy."""
+"""Arrays that were first converted to float32 stay exact in float64, although JAX caches the float32 copy."""
 
 import jax
 import jax.numpy as jnp

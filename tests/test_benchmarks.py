@@ -15,7 +15,7 @@ from benchmarks import empirical_ntk, smooth_kernels
 from benchmarks.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-# The memory of a call is measured after one with four rows.
+# The warm-up call before memory is measured has four rows too, so that nothing is compiled twice.
 TINY_NTK = ["--n", "4", "--d", "4", "--m", "16", "--rounds", "2"]
 TINY_DEEP = ["--n", "12", "--peer-rows", "6", "--d", "4", "--m", "8", "--layers", "2", "--k", "2", "--rounds", "1"]
 TINY_SWEEP = [
@@ -24,7 +24,7 @@ TINY_SWEEP = [
 ]
 TINY_MEMBERS = ["--n", "12", "--d", "5", "--seeds", "2", "--steps", "20", "--snapshots", "4", "--rounds", "1"]
 SLOW = {
-    # This one clears JAX's caches, so it is the first.
+    # This benchmark clears JAX's caches, so it runs first.
     "finite_vs_infinite": ["finite_vs_infinite", *TINY_SWEEP],
     "empirical_ntk": ["empirical_ntk", *TINY_NTK],
     "empirical_ntk_deep": ["empirical_ntk_deep", *TINY_DEEP, "--outputs", "all"],
@@ -43,8 +43,8 @@ FAST = {
     "no data": ["finite_vs_infinite", "--datasets", "cifar10"],
     "unknown data": ["finite_vs_infinite", "--datasets", "nonesuch"],
 }
-# Imports take longer than a small benchmark, so that several run in one process, and only the first peer's memory is
-# measured in a process of its own.
+# Imports take longer than a small benchmark, so several benchmarks run in one process, and memory is measured in a
+# separate process only for the first peer.
 SEVERAL = """
 import contextlib, importlib, io, json, pathlib, sys
 from benchmarks import empirical_ntk, empirical_ntk_deep, kernel_build
@@ -72,12 +72,12 @@ for name, arguments in json.loads(sys.argv[1]).items():
 
 
 def python(*arguments):
-    """Run Python in a new process: neural-tangents does not pass the strict settings of the test process."""
+    """Run Python in a new process, because neural-tangents fails under the strict settings of the test process."""
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def run_here(folder):
-    """Run the fast benchmarks in this process, where they find no data but what scikit-learn brings along."""
+    """Run the fast benchmarks in this process, where they find only the data that come with scikit-learn."""
     for name, arguments in FAST.items():
         out, errors = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
@@ -95,7 +95,7 @@ def run_elsewhere(folder):
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
-    """A function that returns the exit code, the output, the errors and the record of a benchmark."""
+    """Return a function that gives the exit code, the output, the errors and the record of a benchmark."""
     ran = {}
 
     def result(name):
@@ -116,7 +116,7 @@ def several(tmp_path_factory):
 
 @pytest.fixture
 def shown(several):
-    """A function that returns the record and the output of a benchmark that succeeds."""
+    """Return a function that gives the record and the output of a benchmark, which must succeed."""
 
     def record_and_output(name):
         code, output, errors, record = several(name)
@@ -191,7 +191,7 @@ def test_smooth_kernels_are_compared_with_that_of_erf(capsys, monkeypatch):
         assert rows[0]["ratio"] == 1
         for row in rows:
             assert row["ratio"] == row["median_seconds"] / rows[0]["median_seconds"] > 0
-            # Which call is slower depends on what the process has tabulated before.
+            # Which call is slower depends on what the process has already tabulated.
             assert row["first_seconds"] > 0
     smooth_kernels.show(report)
     assert "Kernels of 20 rows" in capsys.readouterr().out
@@ -283,7 +283,7 @@ def test_sweep_throughput_trains_like_the_loops(what, shown):
     ours, loop, *others = record["rows"]
     assert (ours["contender"], loop["contender"]) == ("lazynet", "loop")
     assert ours["speedup"] == pytest.approx(loop["best_seconds"] / ours["best_seconds"])
-    # The orders of sums in float32 differ.
+    # The contenders compute float32 sums in different orders.
     assert ours["difference"] < 1e-3
     assert (ours["sgemm_share"] is None) == (what == "experiment")
     assert what in table

@@ -1,8 +1,8 @@
-"""Every public function that is given NumPy float64 arrays computes in float64.
+"""Every public function computes in float64 if it is given NumPy float64 arrays.
 
-Answers to arguments that differ by 1e-7 differ by 1e-7 times a derivative, to a part in a thousand, which float32
-cannot give. The derivative comes from a larger difference. Functions whose answers are counts are given arguments next
-to a jump.
+If an argument changes by 1e-7, the result must change by 1e-7 times the derivative, to one part in a thousand, which is
+impossible in float32. The derivative is estimated from a larger change. Functions that return counts are given
+arguments next to a jump.
 """
 
 import inspect
@@ -105,7 +105,7 @@ SMOOTH = {
     "losses.softmax": lambda h: losses.softmax()(X + h * DX, np.eye(3)[[0, 1, 2, 0, 1]]),
 }
 ROW = np.array([[1.0, 1.0]])
-# A pre-activation of -1e-9 in one direction and of +1e-9 in the other.
+# On ROW, the weights UP have the pre-activation +1e-9 and the weights DOWN have -1e-9.
 UP, DOWN = np.array([[1.0, -1 + TINY]]), np.array([[1.0, -1 - TINY]])
 JUMPS = {
     "measures.activation_flips": lambda: (measures.activation_flips(UP, DOWN, ROW), 1.0),
@@ -114,8 +114,8 @@ JUMPS = {
     "measures.zero_one_error": lambda: (measures.zero_one_error(np.array([[1.0, 1 + TINY]]), np.eye(2)[:1]), 1.0),
     "measures.leading_values": lambda: (measures.leading_values(np.array([2.0, 1.0, 0.5 - TINY])), 2),
 }
-# Functions of keys, labels and counts, parts of other functions, and a mean over random starts, each of which is
-# computed in float32, as its documentation says.
+# Functions without a test here: functions of keys, labels and counts, parts of other functions, and a mean over random
+# starts, each of which is computed in float32, as documented.
 OTHERS = {
     "kernels.monte_carlo_kernel",
     "theory.binomial_interval",

@@ -1,4 +1,4 @@
-"""Every public name is documented, shown by an example and used in a test."""
+"""Every public name is documented, has an example and is used in a test."""
 
 import ast
 import importlib
@@ -14,12 +14,12 @@ import pytest
 import lazynet as lz
 
 TESTS = Path(__file__).parent
-# Packages whose names are not an API: commands, and reproductions of papers.
+# Packages whose names are not part of the API: commands and reproductions of papers.
 NOT_ROOMS = {"lazynet.cli", "lazynet.papers"}
 
 
 def rooms():
-    """Return the packages whose `__all__` is public: the rooms of lazynet and the folders of studies."""
+    """Return the packages whose `__all__` is public: the subpackages of lazynet and of lazynet.studies."""
     packages = [lz, importlib.import_module("lazynet.studies")]
     names = [
         module.name
@@ -31,7 +31,7 @@ def rooms():
 
 
 def exported_functions():
-    """Return the functions that rooms export and the public methods of their classes, keyed by their full names.
+    """Return the functions that the packages export and the public methods of their classes, keyed by full name.
 
     Methods that implement a protocol are left out, because the protocol describes them.
     """
@@ -84,7 +84,7 @@ def test_functions_of_rooms_describe_parameters_and_results(name):
 
 
 def names_used(code):
-    """Return the names that code imports from lazynet or one of its rooms, or reads as attributes of lazynet."""
+    """Return the names that code imports from lazynet or one of its packages, or reads as attributes of lazynet."""
     tree = ast.parse(code)
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     aliases = {

@@ -1,4 +1,4 @@
-"""Random numbers do not depend on JAX's settings for them."""
+"""Random numbers do not depend on JAX's settings for random numbers."""
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ def test_data_are_the_same_under_all_settings(setting):
 
 @pytest.mark.slow
 def test_a_key_of_another_generator_is_its_own():
-    """A run with such a key is the same under all settings, and differs from one with the default generator."""
+    """A run with a key of another generator is the same under all settings, and differs from one with a default key."""
     key = jax.random.key(0, impl="rbg")
     runs = [lz.train(lz.TwoLayer(8), DATA, key, 2)]
     with jax.default_prng_impl("rbg"):

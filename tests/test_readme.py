@@ -23,7 +23,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
 def blocks(page, language):
-    """Return the code blocks of one language: pairs of their text and of the words after the language."""
+    """Return the code blocks in one language as pairs of their text and the words after the language."""
     fences = re.findall(r"^```(\w+)([^\n]*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     return [(text, words.split()) for name, words, text in fences if name == language]
 
@@ -55,7 +55,7 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 @pytest.mark.whole
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
 def test_python_runs(page, tmp_path, monkeypatch):
-    """The blocks of a page share their names, as in a session."""
+    """The code blocks of a page share their variables, as in an interactive session."""
     monkeypatch.chdir(tmp_path)
     before, names = registered(), {"__name__": page.stem}
     for text, words in blocks(page, "python"):
@@ -110,7 +110,7 @@ def test_names_and_arguments_exist(page):
 
 
 def value(dotted):
-    """Return the object of a name such as `lz.sweep` or `lazynet.theory.population_bound`."""
+    """Return the object with a name such as `lz.sweep` or `lazynet.theory.population_bound`."""
     first, *names = dotted.split(".")
     assert first == "lazynet" or names[0] in (*lz.__all__, "measures"), dotted
     result = lz
@@ -122,7 +122,7 @@ def value(dotted):
 
 
 def calls(code):
-    """Return the calls of lazynet's functions in inline code that is Python."""
+    """Return the calls of lazynet's functions in inline code, or an empty list if it is not Python."""
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""The scripts run, and print their results."""
+"""The scripts run and print their results."""
 
 import runpy
 import sys
@@ -14,12 +14,12 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 @pytest.fixture
 def run_here(capsys, monkeypatch):
-    """A function that runs a script in this process, which saves its imports, and returns its output."""
+    """Return a function that runs a script in this process, to save time for imports, and gives its output."""
 
     def output(name, *flags):
         monkeypatch.setattr(sys, "argv", [name, *map(str, flags)])
         code = 0
-        # Layers of flax do not pass the strict settings of the tests.
+        # Flax layers fail under the strict settings of the tests.
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             try:
                 runpy.run_path(str(SCRIPTS / name), run_name="__main__")
@@ -40,7 +40,7 @@ def test_a_custom_network_has_a_sweep_and_a_verdict(name, run_here, monkeypatch)
     rows = {line.split()[0]: line for line in run_here(name).splitlines() if " last " in line or " maximum " in line}
     assert "holds" in rows["displacement"]
     assert "holds" in rows["linearization_gap_train"]
-    # Lines of code besides the network.
+    # Count the lines of code besides the network.
     body = (SCRIPTS / name).read_text().partition("__main__")[2].splitlines()[1:]
     assert len(body) < 10
 

@@ -1,4 +1,4 @@
-"""Work that cannot fit in memory, and absurd numbers, are refused in a sentence before work starts."""
+"""Work that does not fit in memory and absurd numbers are refused with a clear message before any work starts."""
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,7 @@ def test_an_empirical_kernel_counts_its_result(many, network, options):
 
 @pytest.mark.slow
 def test_every_pair_of_outputs_and_every_array_has_a_kernel_that_is_counted(monkeypatch):
-    """The kernel of 100 rows takes 80 kB, those of all pairs of 3 outputs and of each of 4 arrays 36 times as much."""
+    """A kernel of 100 rows takes 80 kB; kernels for 9 pairs of outputs and 4 arrays take 36 times as much."""
     from flax import linen as nn
 
     from lazynet.kernels import _blockwise as blockwise

@@ -1,4 +1,4 @@
-"""Slips of a user: each is taken with a right result, or refused in a sentence that says what to do."""
+"""Slips of a user either give the right result or are refused with a message that says what to do."""
 
 import pickle
 
@@ -24,7 +24,7 @@ K = KERNEL(X)
 
 
 class Torch:
-    """An array of another library."""
+    """A stand-in for an array of another library."""
 
     def __init__(self, array):
         self.array = array
@@ -147,7 +147,7 @@ def test_a_verdict_on_a_piece_of_a_result(field, result):
 def test_the_diagonal_of_many_rows():
     x = np.random.default_rng(1).normal(size=(10**5, 3))
     diagonal = lz.analytic_kernel(lz.TwoLayer(width=8, train="both")).diagonal(x)
-    # E[relu'^2] = 1/2 and E[relu^2] = |x|^2 / 2.
+    # The diagonal is |x|^2, because E[relu'^2] = 1/2 and E[relu^2] = |x|^2 / 2.
     np.testing.assert_allclose(diagonal, np.sum(x**2, axis=1), rtol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Public functions trace the user's functions anew in each call, so they use what these functions read at that time."""
+"""Public functions trace the user's functions anew in each call, so changes in what these functions read matter."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ class Net(nnx.Module):
 
 
 def test_a_module_that_a_function_closes_over_may_change():
-    """The kernel of the last layer is that of its inputs, computed here in NumPy."""
+    """The kernel of the last layer is the Gram matrix of its inputs, which NumPy computes here."""
     net = Net(nnx.Rngs(0))
 
     def last_layer(variables, rows):
@@ -102,7 +102,7 @@ CHANGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("part", CHANGES)
 def test_a_run_uses_what_a_function_reads_at_the_call(part):
-    """The run after a change equals one with functions made after the change, of which JAX knows nothing."""
+    """The run after a change equals a run with new functions, which JAX has not traced before."""
     network, options, name, value = CHANGES[part]
 
     def run(options, network):
@@ -135,7 +135,7 @@ def test_a_loss_of_a_prediction_may_change():
 
     before, flowed_before = predicted(), flowed()
     CONFIG["delta"] = 10.0
-    # The mean of squares, for one example at a time, on the identity.
+    # With this delta, the loss is half the mean of squares; the kernel is the identity, so examples are independent.
     expected = [(1 - (1 - 0.1) ** step) * DATA.y_train for step in range(5)]
     np.testing.assert_allclose(predicted(), expected, rtol=1e-6)
     np.testing.assert_allclose(flowed()[0], (1 - np.exp(-2 / 5)) * DATA.y_train, rtol=1e-4)
@@ -175,7 +175,7 @@ def test_a_registered_quantity_may_change():
 
 @pytest.fixture
 def counted():
-    """A compiled function of a static function, an entry that calls it twice, and a list of its traces."""
+    """Return a compiled function with a static argument, an entry that calls it twice, and a list of its traces."""
     traces = []
 
     @compiled(static_argnames="network")
@@ -206,7 +206,7 @@ def test_an_entry_traces_once_and_uses_an_equal_program_again(counted):
     CONFIG["gain"] = 5.0
     np.testing.assert_array_equal(twice(plain, x), [10, 10, 10])
     assert len(programs._programs) == 2
-    # Another shape is another program; in a trace of the caller there is none.
+    # Another shape needs another program, but a trace by the caller stores no program.
     assert twice(plain, jnp.ones(4)).shape == (4,)
     assert len(programs._programs) == 3
     np.testing.assert_array_equal(jax.jit(lambda x: twice(plain, x))(x), [10, 10, 10])
@@ -214,7 +214,7 @@ def test_an_entry_traces_once_and_uses_an_equal_program_again(counted):
 
 
 def test_programs_with_other_names_of_results_are_other_programs():
-    """Two programs may have the same text and differ in the names of their results."""
+    """Two programs may have the same text but different names of their results."""
 
     @compiled(static_argnames="network")
     def named(network, x):

@@ -1,4 +1,4 @@
-"""Wrong arguments of every public function, on a random part of what scripts/wrong_arguments.py tries."""
+"""Wrong arguments of every public function, in a random sample of the calls of scripts/wrong_arguments.py."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ DRAWS = 150
 
 @pytest.mark.slow
 def test_every_outcome_is_a_result_or_a_sentence_that_names_the_argument():
-    """The calls are other ones each time; the script tries all of them with --all, or those of a seed with --seed."""
+    """The calls differ in each run; the script makes all calls with --all, or those of one seed with --seed."""
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     cases = wrong.cases()
     order = np.random.default_rng(seed).permutation(len(cases))[:DRAWS]

@@ -1,4 +1,4 @@
-"""The one comparison of numbers in the tests: its tolerance is a function of dtype."""
+"""Compare numbers with a tolerance that depends on their dtype."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def assert_close(found, expected, *, dtype=None, ulps=64.0, scale=None):
     """Assert max |found - expected| <= ulps * eps(dtype) * scale.
 
-    `dtype` is the one that `found` was computed in, its own when left out; `scale` is the largest |expected|, or 1
-    where that is smaller. `ulps` counts how many rounding errors the computation may add up.
+    `dtype` is the dtype in which `found` was computed, by default its own. `scale` is by default the largest
+    |expected|, but at least 1. `ulps` is the number of rounding errors that the computation may accumulate.
     """
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, f"shape {found.shape} is not {expected.shape}"

@@ -1,6 +1,6 @@
-"""Type checks of the tests: beartype and jaxtyping on all functions and methods of a package but nested functions.
+"""Check types with beartype and jaxtyping in all functions and methods of a package, except nested functions.
 
-Nested functions would be decorated whenever they are defined, which takes over a quarter of the time of the tests.
+Nested functions would be decorated each time they are defined, which takes over a quarter of the time of the tests.
 """
 
 import ast
@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 from jaxtyping._import_hook import JaxtypingTransformer
 
 visit = JaxtypingTransformer.visit_FunctionDef
-# The name of the checker is part of the name of compiled modules.
+# The name of this function becomes part of the file names of compiled modules.
 check_outer_functions = beartype
 
 
@@ -24,7 +24,7 @@ def _visit_outer(self, node):
 
 @contextmanager
 def type_checks(package: str) -> Iterator[None]:
-    """Check types in a package that is imported meanwhile."""
+    """Check types in the modules of a package that are imported within this context."""
     with (
         patch.object(JaxtypingTransformer, "visit_FunctionDef", _visit_outer),
         install_import_hook(package, "typecheck.check_outer_functions"),

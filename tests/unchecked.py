@@ -1,4 +1,4 @@
-"""Calls as a user makes them, for whom nothing checks types: what is wrong has to be refused by the library itself."""
+"""Calls without type checks, as users make them, in which lazynet itself must refuse wrong arguments."""
 
 from contextlib import contextmanager
 
@@ -7,7 +7,7 @@ import jaxtyping
 
 @contextmanager
 def unchecked():
-    """Turn the checks of jaxtyping and beartype off, which `conftest.py` turns on."""
+    """Turn off the checks of jaxtyping and beartype that `conftest.py` turns on."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:

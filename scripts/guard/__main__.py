@@ -5,8 +5,8 @@
     python scripts/guard check                     # record the base commit and this checkout, and compare
 
 `studies_0_1_0.py` defines the studies in the API of the base commit, and `studies.py` defines them in the API of this
-checkout. Results depend on how many members run together. The program sets this number itself, so that it does not
-depend on timing.
+checkout. Results depend on how many networks run together. The script fixes this number, which lazynet otherwise
+chooses by timing.
 """
 
 import argparse
@@ -32,21 +32,21 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BASE = "8d74035"
 BASE_STUDIES, STUDIES = "studies_0_1_0.py", "studies.py"
-# Number of bytes in a pack of members, which is enough for two of the widest members in most studies and for more of
-# the narrower members.
+# Number of bytes in a pack of networks. In most studies, a pack holds two of the widest networks or more of the
+# narrower ones.
 PACK_BYTES = 2**16
 
-# Names from 0.1.0 and their replacements, in the names of arrays and in recorded text. A key is either one part of a
-# name, between slashes, or a whole name, which starts with the name of its study.
+# Names in version 0.1.0 and their current replacements, for the names of arrays and for recorded text. A key is either
+# one part of a name, between slashes, or a whole name, which starts with the name of its study.
 RENAMED: dict[str, str] = {
     "linearised_displacement": "linearized_displacement",
     "relative_learning_rate": "learning_rate_over_stability_limit",
     "centred": "centered",
     "DeepReLU": "MLP",
 }
-# Momentum is a field of the optimizer "sgd", whose name settings state.
+# Momentum is now a field of the optimizer "sgd", whose name the settings record.
 OPTIMIZERS = {"momentum": "sgd", "nesterov": "sgd"}
-# Titles of the table that a verdict prints, and of its columns.
+# Titles in the printed verdict of version 0.1.0 and their current replacements.
 TITLES = {"held to step": "holds to step", "Exponents in the width": "Width exponents"}
 
 
@@ -64,7 +64,7 @@ def main() -> int:
     command.add_argument("after", type=Path)
     command = commands.add_parser("check", help="record the base commit and this checkout, and compare")
     command.add_argument("--base", default=BASE, help=f"commit to compare with ({BASE})")
-    command.add_argument("--before", type=Path, help="recording of the base commit, made if it is missing")
+    command.add_argument("--before", type=Path, help="recording of the base commit; created if it does not exist")
     command.add_argument("--only", nargs="+", metavar="STUDY", help="names of the studies to run (all)")
     arguments = parser.parse_args()
     if arguments.command == "record":
@@ -125,7 +125,7 @@ def compare(before: Arrays, after: Arrays) -> int:
         for name in before.keys() & after.keys()
         if (difference := difference_of(before[name], after[name])) is not None
     }
-    # Settings and other attributes may be added or removed, but attributes on both sides must agree.
+    # Settings and other attributes may be added or removed, but those in both recordings must agree.
     missing = {name for name in before.keys() - after.keys() if "attrs" not in name.split("/")}
     additional = {name for name in after.keys() - before.keys() if "attrs" not in name.split("/")}
     for name in sorted(differing):
@@ -161,7 +161,7 @@ def check(base: str, before: Path | None = None, only: list[str] | None = None) 
 
 
 def renamed(name: str) -> str:
-    """Return the current name of an array from 0.1.0."""
+    """Return the current name of an array that was recorded with version 0.1.0."""
     if name in RENAMED:
         return RENAMED[name]
     study, *parts = name.split("/")
@@ -217,11 +217,11 @@ def _renamed_text(text: str) -> str:
 
 
 def _record_elsewhere(out: Path, module: str, checkout: Path, only: list[str] | None) -> int:
-    """Record in a separate process, which imports lazynet from `checkout`."""
+    """Record the studies in a separate process that imports lazynet from `checkout`."""
     command = [sys.executable, str(HERE), "record", str(out), "--module", module, "--checkout", str(checkout)]
     code = subprocess.run([*command, *(["--only", *only] if only else [])], cwd=checkout).returncode
     if not out.exists():
-        raise SystemExit(f"No recording of {checkout}: the process ended with code {code}.")
+        raise SystemExit(f"The studies of {checkout} were not recorded: the process ended with exit code {code}.")
     return code
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-# Attributes that differ from run to run or from release to release, and descriptions of variables.
+# Attributes that are not recorded: descriptions of variables, and values that differ between runs or releases.
 SKIPPED_ATTRIBUTES = ("device", "devices", "environment", "git_revision", "long_name", "start_time")
 SKIPPED_SUFFIX = "_version"
 
@@ -50,7 +50,7 @@ def of_tree(tree: Any) -> Arrays:
 
 
 def of_json(content: str | Path) -> Arrays:
-    """Return the values in JSON text or a JSON file by path; lists of similar objects become one array per key."""
+    """Return the values in JSON, keyed by their paths; a list of objects with equal keys becomes one array per key."""
     return _of_json(json.loads(content.read_text() if isinstance(content, Path) else content))
 
 
@@ -68,7 +68,7 @@ def as_array(value: Any) -> np.ndarray:
     """Return `value` as an array of numbers or of strings.
 
     Raises:
-        TypeError: If `value` is neither numbers nor strings.
+        TypeError: If `value` does not consist of numbers or strings.
     """
     array = np.asarray(value)
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):

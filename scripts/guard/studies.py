@@ -1,6 +1,7 @@
-"""Small studies that cover what lazynet computes, written with the public names of one release.
+"""Small studies that cover what lazynet computes, written in the current API.
 
-Each function in STUDIES returns its results as arrays, keyed by name. Only these modules call lazynet.
+Each function in STUDIES returns its results as arrays, keyed by name. In this folder, only the two modules with studies
+call lazynet.
 """
 
 import json
@@ -27,7 +28,7 @@ WIDTHS = [16, 64]
 
 
 def packing_file() -> tuple[Path, str]:
-    """Return the file that stores the number of bytes in a pack, and the key for this machine."""
+    """Return the file that stores the number of bytes in a pack of networks, and this machine's key in it."""
     return cache_folder() / FILE, machine()
 
 
@@ -42,7 +43,7 @@ def plane() -> lz.Dataset:
 
 
 def swept(network: Any, data: lz.Dataset, widths: Any = WIDTHS, seeds: Any = 3, steps: int = 12, **options: Any) -> Any:
-    """Return the result, the verdict and the packs of a sweep that writes to a folder."""
+    """Run a sweep that writes to a folder, and return its result, verdict and packs as arrays."""
     options = {"snapshots": 5, "progress": False} | options
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -54,7 +55,7 @@ def swept(network: Any, data: lz.Dataset, widths: Any = WIDTHS, seeds: Any = 3, 
 
 
 def stepped(stepper: str) -> lz.Optimizer:
-    """Return plain descent with the given stepper."""
+    """Return plain gradient descent with the given stepper."""
     return lz.Optimizer("sgd", stepper=stepper)
 
 
@@ -68,52 +69,52 @@ def of_run(run: lz.Run) -> Arrays:
     )
 
 
-# Sweeps of TwoLayer.
+# Sweeps of two-layer networks.
 
 
 def hidden() -> Arrays:
-    """Relu network with only the hidden layer trained, by full-batch descent on its weights, without a folder."""
+    """Sweep a relu network whose hidden layer is trained by full-batch descent on its weights; write no folder."""
     return of_dataset(lz.sweep(lz.TwoLayer(width=16), plane(), WIDTHS, 4, 20, snapshots=6, progress=False))
 
 
 def rotated() -> Arrays:
-    """Descent in the row space of the inputs, with sharpness diagnostics."""
+    """Sweep with descent in the row space of the inputs, and measure sharpness."""
     return swept(lz.TwoLayer(width=16), digits(), optimizer=stepped("hidden"), measure=lz.Measure(sharpness=True))
 
 
 def preactivation() -> Arrays:
-    """Descent on the pre-activations for few points with many features, without symmetric initialization."""
+    """Sweep with descent on pre-activations, for few points with many features and no symmetric initialization."""
     data = lz.gaussian_mixture(10, 6, 40, jax.random.key(1))
     return swept(lz.TwoLayer(width=16, symmetric=False), data)
 
 
 def autodiff() -> Arrays:
-    """Plain descent with automatic differentiation."""
+    """Sweep with plain gradient descent by automatic differentiation."""
     return swept(lz.TwoLayer(width=16, activation="tanh"), digits(), optimizer=stepped("autodiff"))
 
 
 def both() -> Arrays:
-    """Training of both layers."""
+    """Sweep a network whose two layers are both trained."""
     return swept(lz.TwoLayer(width=16, train="both", symmetric=False), digits())
 
 
 def readout() -> Arrays:
-    """Training of only the readout, on mini-batches."""
+    """Sweep a network of which only the readout is trained, on mini-batches."""
     return swept(lz.TwoLayer(width=16, train="readout", activation="erf"), digits(), batch_size=6)
 
 
 def delayed() -> Arrays:
-    """Mini-batch training of the hidden layer, with weights updated only once per block of steps."""
+    """Sweep with mini-batches, and update the weights of the hidden layer only once per block of steps."""
     return swept(lz.TwoLayer(width=16), digits(), steps=15, batch_size=3, optimizer=stepped("delayed"))
 
 
 def batches() -> Arrays:
-    """Batch sizes as an axis, including the full batch."""
+    """Sweep over batch sizes, including the full batch."""
     return swept(lz.TwoLayer(width=16), digits(), [32], 2, axes={"batch_size": [8, 24]})
 
 
 def float64() -> Arrays:
-    """Double precision, with output scales as an axis and with sharpness."""
+    """Sweep over output scales in double precision, and measure sharpness."""
     return swept(
         lz.TwoLayer(width=16, train="both"),
         digits(),
@@ -125,66 +126,66 @@ def float64() -> Arrays:
 
 
 def adam() -> Arrays:
-    """Adam on the logistic loss."""
+    """Sweep with Adam on the logistic loss."""
     return swept(lz.TwoLayer(width=16), digits(), optimizer="adam", loss="logistic", learning_rate=0.01)
 
 
 def hinge() -> Arrays:
-    """An optimizer from optax on the hinge loss."""
+    """Sweep with an optimizer from optax on the hinge loss."""
     options = {"optimizer": lambda rate: optax.sgd(rate, momentum=0.5), "loss": "hinge", "learning_rate": 0.2}
     return swept(lz.TwoLayer(width=16), digits(), **options)
 
 
 def momentum() -> Arrays:
-    """Momentum on the squared loss."""
+    """Sweep with momentum on the squared loss."""
     return swept(
         lz.TwoLayer(width=16, init_scale=0.5), digits(), optimizer=lz.Optimizer("sgd", momentum=0.9), learning_rate=0.05
     )
 
 
 def softmax() -> Arrays:
-    """Three classes and the summed softmax loss, with random initial readouts."""
+    """Sweep with three classes, the summed softmax loss and random initial readouts."""
     network = lz.TwoLayer(width=16, outputs=3, readout="gaussian", symmetric=False)
     return swept(network, digits(0, 1, 2), loss=lz.losses.softmax("sum"), learning_rate=0.2)
 
 
 def outputs() -> Arrays:
-    """Three classes and the squared loss, with kernels for all outputs."""
+    """Sweep with three classes, the squared loss and kernels for all outputs."""
     return swept(lz.TwoLayer(width=16, outputs=3, symmetric=False), digits(0, 1, 2))
 
 
 def stop() -> Arrays:
-    """Early stopping by each criterion."""
+    """Sweep with all criteria for early stopping."""
     criteria = lz.Stop(loss=2.0, gradient=1e-6, plateau=20)
     return swept(lz.TwoLayer(width=16), digits(), steps=60, stop=criteria)
 
 
 def diverged() -> Arrays:
-    """Learning rates as an axis, with divergence at the larger rates."""
+    """Sweep over two learning rates; at the larger one, training diverges."""
     return swept(lz.TwoLayer(width=16, train="both"), digits(), seeds=2, steps=40, axes={"learning_rate": [0.05, 4.0]})
 
 
 def axes() -> Arrays:
-    """Learning rates, label noise and numbers of examples as axes."""
+    """Sweep over learning rates, label noise and numbers of examples."""
     options = {"axes": {"n_train": [12, 24], "learning_rate": [0.05, 0.1], "label_noise": [0.0, 0.5]}}
     return swept(lz.TwoLayer(width=16), digits(), seeds=2, steps=8, **options)
 
 
 def activations() -> Arrays:
-    """Activations and initial scales as axes."""
+    """Sweep over activations and initial scales."""
     return swept(
         lz.TwoLayer(width=16), digits(), [32], 2, 8, axes={"activation": ["relu", "gelu"], "init_scale": [0.5, 1.0]}
     )
 
 
 def mean_field() -> Arrays:
-    """Scales as functions of the width."""
+    """Sweep with an output scale and a learning rate that are functions of the width."""
     network = lz.TwoLayer(width=16, train="both", output_scale=lambda m: m**-0.5)
     return swept(network, digits(), learning_rate=lambda m: 0.02 * m)
 
 
 def own_measures() -> Arrays:
-    """User-defined measures and measures from lazynet, at chosen steps."""
+    """Sweep with a user-defined measure and a measure from lazynet at chosen steps."""
     network = lz.TwoLayer(width=16)
 
     def largest(network: Any, variables: Any, variables_0: Any, data: Any) -> jax.Array:
@@ -195,25 +196,25 @@ def own_measures() -> Arrays:
 
 
 def second_order() -> Arrays:
-    """Taylor polynomials of order 2 and kernel regression."""
+    """Sweep with Taylor polynomials of order 2 and kernel regression."""
     network = lz.TwoLayer(width=16, train="both", activation="tanh", symmetric=False)
     return swept(network, digits(), measure=lz.Measure(quadratic=True, regression=True))
 
 
 def alone() -> Arrays:
-    """No comparison with kernels, and measures on some of the examples."""
+    """Sweep without a comparison with kernels, and measure only some of the examples."""
     measure = lz.Measure(predictions=False, rows=10)
     return swept(lz.TwoLayer(width=16), digits(), measure=measure, learning_rate=0.1, batch_size=8)
 
 
 def flow() -> Arrays:
-    """Gradient flow."""
+    """Sweep with gradient flow."""
     network, measure = lz.TwoLayer(width=16, train="both"), lz.Measure(predictions=False)
     return swept(network, digits(), seeds=2, steps=30, optimizer="flow", measure=measure)
 
 
 def shards() -> Arrays:
-    """Two shards of a sweep, merged."""
+    """Run a sweep in two shards and merge them."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         for k in (1, 2):
@@ -226,29 +227,29 @@ def shards() -> Arrays:
 
 
 def deep() -> Arrays:
-    """Three hidden layers, with kernel regression."""
+    """Sweep a network with three hidden layers, and compute kernel regression."""
     return swept(lz.MLP(width=16, depth=3), digits(), seeds=2, measure=lz.Measure(regression=True))
 
 
 def maximal_update() -> Arrays:
-    """Three classes, biases and another parametrization."""
+    """Sweep a network with three outputs, biases and the maximal-update parametrization."""
     network = lz.MLP(16, depth=2, outputs=3, activation="tanh", bias_scale=0.1, parametrization="maximal-update")
     return swept(network, digits(0, 1, 2), seeds=2, steps=8)
 
 
 def three_layer() -> Arrays:
-    """The network of Allen-Zhu, Li and Liang."""
+    """Sweep the three-layer network of Allen-Zhu, Li and Liang."""
     return swept(lz.ThreeLayer(width=16), digits(), seeds=2, steps=8)
 
 
 def convolutional() -> Arrays:
-    """One convolution."""
+    """Sweep a network with one convolution."""
     network = lz.ConvNet(width=8, filter_size=3, stride=2, image=(8, 8))
     return swept(network, digits(n_train=16), [8, 16], 2, 8)
 
 
 class Perceptron(nn.Module):
-    """Two dense layers of flax."""
+    """A flax module with two dense layers."""
 
     width: int
 
@@ -259,12 +260,12 @@ class Perceptron(nn.Module):
 
 
 def own_flax() -> Arrays:
-    """A flax module."""
+    """Sweep a user-defined flax module."""
     return swept(lz.from_flax(Perceptron, parametrization="standard"), digits(), seeds=2, steps=10)
 
 
 def own_nnx() -> Arrays:
-    """An NNX module, without a parametrization."""
+    """Sweep a user-defined NNX module without a parametrization."""
 
     def make(width: int, rngs: nnx.Rngs) -> nnx.Module:
         return nnx.Sequential(nnx.Linear(64, width, rngs=rngs), nnx.relu, nnx.Linear(width, 1, rngs=rngs))
@@ -273,14 +274,14 @@ def own_nnx() -> Arrays:
 
 
 def own_stax() -> Arrays:
-    """A stax network with its kernel."""
+    """Sweep a stax network, whose analytic kernel stax provides."""
     stax = neural_tangents().stax
     network = lz.from_stax(lambda width: stax.serial(stax.Dense(width), stax.Relu(), stax.Dense(1)))
     return swept(network, digits(n_train=12), [16], 2, 8)
 
 
 def own_functions() -> Arrays:
-    """A network defined by two functions."""
+    """Sweep a network defined by two functions."""
 
     def init(key: jax.Array, x: jax.Array, width: int) -> dict[str, jax.Array]:
         return {"w": jax.random.normal(key, (width, x.shape[1]))}
@@ -295,7 +296,7 @@ def own_functions() -> Arrays:
 
 
 def verdict() -> Arrays:
-    """A verdict with corrections to scaling, and the text of the verdict."""
+    """Return a verdict with corrections to scaling and one with a narrow band, both as JSON and as text."""
     result = lz.sweep(lz.TwoLayer(width=16), digits(), [16, 32, 64, 128, 256], 4, 20, snapshots=6, progress=False)
     said = lz.verify(result, corrections=True)
     narrow = lz.verify(result, band=0.02)
@@ -307,7 +308,7 @@ def verdict() -> Arrays:
 
 
 def deep_verdict() -> Arrays:
-    """The text of a verdict that treats the layers separately."""
+    """Return a sweep of a deep network and the text of its verdict, which treats the layers separately."""
     network = lz.MLP(width=16, depth=2)
     measure = lz.Measure(quadratic=True)
     result = lz.sweep(network, digits(n_train=12), [16, 32], 2, 8, snapshots=4, measure=measure, progress=False)
@@ -318,7 +319,7 @@ def deep_verdict() -> Arrays:
 
 
 def laziness_map() -> Arrays:
-    """Maps over width and output scale for two networks, with zero and with nonzero initial outputs."""
+    """Map width and output scale for two networks, one with zero and one with nonzero initial outputs."""
     data, scales = digits(1, 8, n_train=12), [0.1, 1.0, 10.0]
     options = {"seeds": 2, "fitted": 0.2, "steps": 2000, "progress": False}
     both_layers = lz.laziness_map(lz.TwoLayer(width=16, train="both"), data, WIDTHS, scales, change=0.3, **options)
@@ -328,7 +329,7 @@ def laziness_map() -> Arrays:
 
 
 def line_ensemble() -> Arrays:
-    """Networks on a line between two inputs, compared with the infinite-width ensemble."""
+    """Compare networks on a line through two inputs with the infinite-width ensemble."""
     data = digits(n_train=12, n_test=0)
     network = lz.MLP(width=16, depth=2, activation="tanh", init_scale=1.5**0.5)
     places = np.linspace(-1.0, 2.0, 7)
@@ -341,7 +342,7 @@ def line_ensemble() -> Arrays:
 
 
 def predict() -> Arrays:
-    """Kernel descent on a whole data set."""
+    """Predict kernel descent on whole data sets, with one output and with several."""
     data = digits(n_train=64, n_test=20)
     one = lz.infinite_width(lz.TwoLayer(width=2), data, steps=1000, snapshots=10)
     several = lz.infinite_width(lz.MLP(2, outputs=3), digits(0, 1, 2), steps=500, snapshots=5, dtype="float64")
@@ -349,7 +350,7 @@ def predict() -> Arrays:
 
 
 def train() -> Arrays:
-    """One network, and the components of its residual along the modes of the kernels."""
+    """Train one network, and project its residual onto the modes of its kernels."""
     data, network = digits(), lz.TwoLayer(width=64)
     run = lz.train(network, data, jax.random.key(3), 30, snapshots=8, measure=lz.Measure(sharpness=True))
     kernels = {
@@ -363,7 +364,7 @@ def train() -> Arrays:
 
 
 def train_outputs() -> Arrays:
-    """One deep network with several outputs, by Nesterov momentum on mini-batches and by plain descent with modes."""
+    """Train a deep network with several outputs by Nesterov momentum on mini-batches and by plain descent."""
     data, network = digits(0, 1, 2), lz.MLP(width=16, depth=2, outputs=3)
     nesterov = lz.Optimizer("sgd", momentum=0.9, nesterov=True)
     noisy = lz.train(network, data, jax.random.key(4), 12, batch_size=8, optimizer=nesterov, learning_rate=0.01)
@@ -373,14 +374,14 @@ def train_outputs() -> Arrays:
 
 
 def train_flow() -> Arrays:
-    """One network trained by gradient flow until it stops."""
+    """Train one network by gradient flow until a stop criterion holds."""
     network = lz.TwoLayer(width=32, train="both", activation="softplus")
     stop = lz.Stop(loss=3.0)
     return of_run(lz.train(network, digits(), jax.random.key(6), 100, optimizer="flow", stop=stop, snapshots=4))
 
 
 def polynomials() -> Arrays:
-    """Taylor polynomials around trained variables, trained like networks."""
+    """Expand a network around trained variables, and train the Taylor polynomials like networks."""
     data, network = digits(), lz.TwoLayer(width=32, train="both", activation="tanh", symmetric=False)
     run = lz.train(network, data, jax.random.key(7), 10, snapshots=3)
     arrays: Arrays = {}
@@ -392,7 +393,7 @@ def polynomials() -> Arrays:
 
 
 def kernels() -> Arrays:
-    """Analytic and empirical kernels, complexity and label projections."""
+    """Compute analytic and empirical kernels, complexities and label projections."""
     data, key = digits(0, 1, 2, n_train=12), jax.random.key(9)
     x = jnp.asarray(data.x_train, "float32")
     networks = {
@@ -423,7 +424,7 @@ def kernels() -> Arrays:
 
 
 def dynamics() -> Arrays:
-    """Kernel predictions for descent, for flow and over random initializations."""
+    """Compute kernel predictions for descent, for flow and over random initializations."""
     data, network = digits(), lz.TwoLayer(width=2, symmetric=False)
     kernel = lz.analytic_kernel(network)
     k, k_test, y = kernel(data.x_train), kernel(data.x_test, data.x_train), data.y_train
@@ -445,7 +446,7 @@ def dynamics() -> Arrays:
 
 
 def data() -> Arrays:
-    """Data sets."""
+    """Create data sets of every kind."""
     key = jax.random.key(11)
     sets = {
         "digits": digits(),

@@ -1,4 +1,4 @@
-"""Bad input: exit code 2, one line on stderr, nothing written, and nothing lost that was there before."""
+"""Bad input to the commands leads to exit code 2 and one line on stderr, and leaves all files unchanged."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from lazynet import cli
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 MNIST = ["--dataset", "mnist", "--n-train", "8", "--n-test", "4"]
 
-# Arguments of `lazynet sweep`, and the argument and the value that the line on stderr names.
+# Arguments of `lazynet sweep`, followed by the argument and the value that the line on stderr must name.
 BAD = {
     "data set": ("--dataset imagenet", "name", "imagenet"),
     "class": ("--classes 0 ten", "classes", "ten"),
@@ -57,7 +57,7 @@ def no_training(monkeypatch):
 
 
 def refused(capsys, *arguments):
-    """The only line on stderr."""
+    """Run a command that must be refused, and return its only line on stderr."""
     code = cli.main([str(argument) for argument in arguments])
     shown = capsys.readouterr()
     assert code == 2, shown.err
@@ -148,7 +148,7 @@ def idx(array):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """Four files of MNIST's layout, 20 training and 10 test images of 3x3 pixels, of the classes 0 and 1."""
+    """Write four files in MNIST's format, with 20 training and 10 test images of 3x3 pixels from classes 0 and 1."""
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -208,7 +208,7 @@ def test_a_class_that_the_data_set_lacks_is_refused(files, capsys):
 
 @pytest.mark.slow
 def test_identical_rows_are_named(files, capsys):
-    """Identical rows are an error for `complexity`; `sweep` warns, and its rows are undecided."""
+    """Identical rows are an error in `complexity`; `sweep` only warns, and Lemma C.1 is undecided in its verdict."""
     replace(files, IDX[0], lambda content: with_image(5, content[16 + 9 : 16 + 18])(content))
     assert "rows 1 and 5" in refused(capsys, "complexity", *MNIST)
     code = cli.main(["sweep", *MNIST, "--widths", "8", "--seeds", "1", "--steps", "2"])

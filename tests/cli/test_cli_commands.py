@@ -24,7 +24,7 @@ def run(capsys, *arguments):
 
 
 def spec_of(*arguments):
-    """The request that `lazynet sweep` makes of these flags."""
+    """Return the specification of the sweep that `lazynet sweep` runs with these flags."""
     return cli.parse(["sweep", *arguments]).spec()
 
 
@@ -114,7 +114,7 @@ def test_sweep_json_is_one_object(capsys):
 def test_check_decides_the_exit_code(check, passes, capsys):
     data = lz.load_dataset("digits", n_train=16, n_test=6)
     result = lz.sweep(lz.TwoLayer(width=8), data, [8], 2, 3, progress=False)
-    # The bound is shrunk below what it bounds, or made larger than any measurement.
+    # Make the bound so large that it must hold, or so small that it must fail.
     result = result.assign(path_bound=result.path_bound * (1e6 if passes else 1e-6))
     assert report(result, None, False, check) == (1 if check and not passes else 0)
     assert ("fails" in capsys.readouterr().out) != passes
@@ -153,7 +153,7 @@ def test_infinite_width(capsys, tmp_path):
     assert record["complexity"]["true"] == pytest.approx(expected, rel=1e-3)
     assert record["settings"]["classes"] == [0, 1]
     assert record["prediction_error"] <= 1e-4
-    # A finished run is read, not computed again.
+    # The result of a finished run is read from its folder instead of computed again.
     code, shown, _ = run(capsys, *small, "--out", out, "--resume", "--json")
     assert json.loads(shown)["complexity"] == record["complexity"]
 

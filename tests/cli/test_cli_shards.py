@@ -1,4 +1,4 @@
-"""Job arrays on the command line."""
+"""The tasks of a job array run shards of a sweep with `lazynet`."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SMALL = ["--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "
 
 @pytest.fixture
 def task(tmp_path):
-    """The arguments of `lazynet` in a task of an array of two."""
+    """Return a function that runs one of two tasks of a job array and gives the arguments it passes to `lazynet`."""
     fake = tmp_path / "bin" / "lazynet"
     fake.parent.mkdir()
     fake.write_text('#!/bin/bash\nprintf "%q " "$@"\n')

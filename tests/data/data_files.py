@@ -29,7 +29,7 @@ def tiny_images(n, shape, seed):
 
 
 class Tiny:
-    """Data set in MNIST's format: 40 training and 20 test images of 4x3 pixels, with labels 0..9 in turn."""
+    """A data set in MNIST's format: 40 training and 20 test images of 4x3 pixels, labeled with the digits in turn."""
 
     def __init__(self, seed=0):
         self.x_train, self.y_train = tiny_images(40, (4, 3), seed), np.arange(40, dtype=np.uint8) % 10

@@ -1,4 +1,4 @@
-"""Downloads from a local server."""
+"""Data sets are downloaded from a local server."""
 
 import functools
 import gc
@@ -27,7 +27,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(bare_machine):
-    """Serve a folder over HTTP; the fixture is the folder and its address."""
+    """Serve a folder over HTTP, and return the folder and its address."""
     folder = bare_machine / "served"
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
@@ -137,7 +137,7 @@ def test_checksums_match_the_real_files():
 
 
 class Endless(Handler):
-    """Sends bytes for ever: as fast as it can, or one every tenth of a second."""
+    """A handler that sends bytes forever, either as fast as it can or one every tenth of a second."""
 
     sent, over = 0, False
 
@@ -154,11 +154,11 @@ class Endless(Handler):
             pass
 
 
-# pooch leaves the connection of a download that fails to the garbage collector.
+# pooch does not close the connection of a failed download; the garbage collector does so with a warning.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("path", ["fast", "slow"])
 def test_a_download_that_does_not_end_is_given_up(path, tmp_path):
-    """After the known number of bytes, or after a while."""
+    """A fast download ends after the known number of bytes, and a slow one after a time limit."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Locations, names and damage of the files of real data sets."""
+"""Files of real data sets are found under several locations and names, and damaged files are refused."""
 
 import hashlib
 import re

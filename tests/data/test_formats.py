@@ -9,7 +9,7 @@ from data_files import cifar_bytes, idx_bytes, tiny_images, write
 from lazynet.data._formats import read_bytes, read_cifar10, read_idx
 
 IMAGES = tiny_images(6, (4, 3), seed=0)
-IDX = idx_bytes(IMAGES)  # 16 + 72 bytes
+IDX = idx_bytes(IMAGES)  # a header of 16 bytes, and 72 bytes of pixels
 COLORS, LABELS = tiny_images(3, (3072,), seed=1), np.array([9, 0, 3], np.uint8)
 CIFAR = cifar_bytes(COLORS, LABELS)
 

@@ -99,7 +99,7 @@ def test_redrawn_labels_are_uniform_and_independent_of_the_old_ones(key):
     y = signs(n)
     noisy = label_noise(y, 1.0, key)
     assert set(noisy) == {-1.0, 1.0}
-    # Six standard deviations of a mean of n independent signs.
+    # The tolerance is six standard deviations of the mean of n independent signs.
     assert abs(noisy.mean()) < 6 / np.sqrt(n)
     assert abs((noisy * (y - y.mean())).mean()) < 6 / np.sqrt(n)
 
@@ -120,7 +120,7 @@ def test_a_portion_of_one_hot_labels(key, classes):
 
 def test_exact_number_of_redrawn_labels(key):
     y = signs(1000)
-    # Of the chosen ones, those drawn as -1 change when all were +1, the others when all were -1.
+    # Labels redrawn as -1 change if all labels were +1, and those redrawn as +1 change if all labels were -1.
     for portion, chosen in ((0.1, 100), (0.3336, 334), (1, 1000)):
         ones = np.ones(1000)
         assert (label_noise(ones, portion, key) == -1).sum() + (label_noise(-ones, portion, key) == 1).sum() == chosen

@@ -152,8 +152,8 @@ def test_real_mnist_in_full():
     real("mnist")
     data = load_dataset("mnist", classes=("even", "odd"), n_train=100)
     assert (data.n_train, data.n_test) == (100, 10_000)
-    np.testing.assert_array_equal(data.y_train[:5], [-1, 1, 1, -1, -1])  # 5 0 4 1 9
-    np.testing.assert_array_equal(data.y_test[:5], [-1, 1, -1, 1, 1])  # 7 2 1 0 4
+    np.testing.assert_array_equal(data.y_train[:5], [-1, 1, 1, -1, -1])  # digits 5 0 4 1 9
+    np.testing.assert_array_equal(data.y_test[:5], [-1, 1, -1, 1, 1])  # digits 7 2 1 0 4
     with pytest.raises(ValueError, match=r"n_train must be at most 12665, .* got 12666"):
         load_dataset("mnist", n_train=12_666)
 

@@ -15,7 +15,7 @@ def distances(a, b):
 
 
 def from_all_pairs(data, clusters):
-    """Return delta and the diameter from all pairs; `clusters` has the component of each training row."""
+    """Return delta and the diameter from all pairs of training rows, given the component of each row in `clusters`."""
     label = data.y_train.argmax(axis=1)
     every = distances(data.x_train, data.x_train)
     delta = every[label[:, None] != label[None, :]].min()
@@ -28,10 +28,10 @@ def nearest(data, centers):
 
 @pytest.mark.slow
 def test_the_papers_mixture(key):
-    """Norms of centers and noise, and the scaling to unit norm."""
+    """Centers and noise have the norms that the paper gives, and rows can be scaled to unit norm."""
     raw = mixture(2000, 50, 400, key, 5, 2, unit=False)
     centers = mixture(10, 0, 400, key, 5, 2, sigma=0.0, unit=False).x_train
-    # Chi-squared: the norm of 400 normals of variance sigma_0^2 / 400 is sigma_0 up to 1 / sqrt(800).
+    # The norm of 400 normal entries of variance sigma_0^2 / 400 is sigma_0 up to a relative error of 1 / sqrt(800).
     np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 5, rtol=6 / np.sqrt(800))
     noise = raw.x_train - centers[nearest(raw, centers)]
     assert np.mean(np.sum(noise**2, axis=1)) == pytest.approx(1, rel=6 * np.sqrt(2 / (2000 * 400)))
@@ -63,7 +63,7 @@ def test_separation_is_exact(classes, components, delta, lambda_, key):
     centers = mixture(classes * components, 0, 30, key, classes, components, delta=delta, lambda_=lambda_ * 0).x_train
     data = mixture(600, 7, 30, key, classes, components, delta=delta, lambda_=lambda_)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-12)
-    # Without a diameter the centers themselves are delta apart.
+    # With clusters of diameter 0, all rows are centers, which are delta apart.
     between = [np.linalg.norm(a - b) for a, b in combinations(centers, 2)]
     np.testing.assert_allclose(between, delta, rtol=1e-6)
     measured, (least, widest) = separation(data, components), from_all_pairs(data, by_distance(data))
@@ -86,7 +86,7 @@ def by_distance(data):
 
 @pytest.mark.slow
 def test_two_caps_of_two_points_reach_the_ends(key):
-    """The diameter of a cap and the distance between two caps are attained in the limit of many points."""
+    """With many points, the measured distance and diameter are close to the distance and diameter of the caps."""
     data = mixture(4000, 0, 3, key, 2, 1, delta=0.8, lambda_=0.5)
     measured = separation(data, 1)
     assert 0.8 <= measured.delta < 0.81
@@ -135,7 +135,7 @@ def test_delta_does_not_depend_on_blocks():
         assert _class_distance(data.x_train, (data.y_train > 0).astype(int), pairs) == pytest.approx(
             every.min(), rel=1e-12
         )
-    # Close to each other and far from zero, where the expanded square cancels.
+    # The rows are close to each other and far from zero, where |a|^2 - 2 a.b + |b|^2 would lose all digits.
     near = Dataset([[1e4, 1e-4], [1e4, 0], [1e4, 1]], [1, -1, 1])
     assert separation(near).delta == pytest.approx(1e-4, rel=1e-12)
 

@@ -13,7 +13,7 @@ N = 20_000
 def assert_uniform_on_the_sphere(x):
     n, dim = x.shape
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-14)
-    # For a uniform point E[x] = 0 and E[x x'] = I / d; entries have variance 1/d, their products at most about 3/d^2.
+    # For a uniform point, E[x] = 0 and E[x x'] = I / d; the variance is 1/d for entries and at most 3/d^2 for products.
     assert np.abs(x.mean(axis=0)).max() < 6 / np.sqrt(n * dim)
     assert np.abs(x.T @ x / n - np.eye(dim) / dim).max() < 6 * np.sqrt(3 / n) / dim
 
@@ -58,7 +58,7 @@ def test_mixture_of_two_classes_is_balanced_and_has_the_given_spread(key):
     assert data.name == "gaussian-mixture"
     assert data.y_train.sum() == 1
     assert is_labels(data.y_train)
-    # In random order: neighbors agree as often as not.
+    # The rows are in random order, so half of all neighbors have equal labels.
     assert abs(np.mean(data.y_train[1:] * data.y_train[:-1])) < 6 / np.sqrt(N)
     np.testing.assert_allclose(np.linalg.norm(data.x_train, axis=1), 1, rtol=1e-14)
     for sign in (-1, 1):

@@ -1,4 +1,4 @@
-"""The errors that kernel dynamics claim, on a few problems of scripts/claimed_errors.py, which has many."""
+"""The errors that kernel dynamics claim, on a few of the many problems in scripts/claimed_errors.py."""
 
 import runpy
 from pathlib import Path
@@ -20,7 +20,7 @@ SCRIPT = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "scrip
     [(2, "singular"), (32, "singular"), (17, "singular"), (10, "power law"), (12, "clustered"), (39, "clustered")],
 )
 def test_claims_are_above_the_errors_and_not_far_above(problem, kind):
-    """Problems whose claims were too low, or too high by far, before modes that oscillate had a bound of their own."""
+    """In these problems, claims were too low or far too high before oscillating modes had a separate bound."""
     with mpmath.workdps(SCRIPT.DIGITS):
         found = SCRIPT.compare(np.random.default_rng([0, problem]), kind)
     assert set(found) == {f"{name}, {method}" for name in ("descent", "flow") for method in ("exact", "krylov")}

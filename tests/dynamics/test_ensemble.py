@@ -1,4 +1,4 @@
-"""kernel_ensemble against neural-tangents, against training in weight space, and against wide networks."""
+"""kernel_ensemble compared with neural-tangents, with training in weight space, and with wide networks."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ NTK, NNGP = (lz.analytic_kernel(NETWORK.clone(train=train)) for train in ("hidde
 
 
 def problem(kernel=NTK):
-    """Kernel on the training set, kernel between test and training sets, and covariance of the initial outputs."""
+    """Return the kernel on the training set, that between test and training sets, and the covariance at the start."""
     x, x_test = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1)
     return kernel(x), kernel(x_test, x), NNGP(np.concatenate([x, x_test]))
 
@@ -45,7 +45,7 @@ def both_kernels(x1, x2, get):
 @pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_the_ensemble_agrees_with_neural_tangents(outputs):
-    """Its loss has a factor 1 / (n k), which multiplies the time by n k; both posteriors are compared."""
+    """The loss of neural-tangents has a factor 1 / (n k), so its times are n k times those of kernel_ensemble."""
     x, x_test, y = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1), targets(N, outputs)
     times = np.array([0.0, 0.3, 5.0, 200.0, np.inf])
     with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -73,9 +73,9 @@ def test_the_ensemble_agrees_with_neural_tangents(outputs):
 
 @pytest.mark.parametrize("features", [7, 40])
 def test_the_ensemble_of_linear_models_trained_in_weight_space(features):
-    """Runge-Kutta steps of theta' = -J' (J theta - y) from starts with an exact mean and covariance.
+    """Take Runge-Kutta steps of theta' = -J' (J theta - y) from starts with an exact mean and covariance.
 
-    With 7 features for 12 rows the kernel is singular.
+    With 7 features for 12 rows, the kernel is singular.
     """
     rng = np.random.default_rng(0)
     jacobian = rng.normal(size=(N + N_TEST, features)) / np.sqrt(features)
@@ -110,7 +110,7 @@ def test_the_ensemble_of_linear_models_trained_in_weight_space(features):
 
 @pytest.mark.slow
 def test_the_ensemble_of_wide_networks():
-    """1000 networks of width 512 agree within five standard errors and 0.02 for the finite width."""
+    """1000 networks of width 512 agree to within five standard errors, plus 0.02 for the finite width."""
     members, n, steps, eta = 1000, 4, 50, 0.04
     x = unit_rows(n + 3, 3, seed=4)
     y = targets(n, seed=1)
@@ -171,7 +171,7 @@ def test_the_limit_for_a_trained_readout_is_bayesian_inference():
     np.testing.assert_allclose(ensemble.test_covariance[0], posterior, rtol=0, atol=1e-10)
     assert_close(ensemble.train_mean[0], y)
     assert not ensemble.train_covariance.any()
-    # The NTK posterior is wider, because its prior covariance is not its kernel.
+    # The NTK posterior is wider, because its prior covariance differs from its kernel.
     k, k_test, _ = problem()
     other = lz.kernel_ensemble(k, y, times=[np.inf], start_covariance=start, k_test=k_test)
     assert np.trace(other.test_covariance[0]) > 1.05 * np.trace(posterior)
@@ -268,14 +268,14 @@ def test_covariances_that_do_not_fit_are_refused(monkeypatch):
 
 
 def test_descent_agrees_with_the_iteration():
-    """Outputs are linear in the start, so each column of a square root of S goes through plain iteration."""
+    """Outputs are linear in the initial outputs, so iterate each column of a square root of their covariance."""
     k, k_test, start = problem()
     y, rate, steps = targets(N), 0.7 / np.linalg.eigvalsh(problem()[0])[-1], [0, 1, 2, 7, 400]
     ensemble = lz.kernel_ensemble(
         k, y, times=rate * np.array(steps), start_covariance=start, k_test=k_test, learning_rate=rate
     )
     values, vectors = np.linalg.eigh(start)
-    # The columns of the root carry the covariance; a start of zero with the targets carries the mean.
+    # Iterating the columns of the root gives the covariance; iterating zeros with the true targets gives the mean.
     f = np.column_stack([vectors * np.sqrt(np.maximum(values, 0)), np.zeros(N + N_TEST)])
     goal = np.column_stack([np.zeros((N, N + N_TEST)), y])
     both, place = np.concatenate([k, k_test]), 0

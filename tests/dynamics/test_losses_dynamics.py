@@ -1,4 +1,4 @@
-"""Kernel flow and descent of every loss, with momentum and mini-batches, against independent references."""
+"""Kernel flow and descent of every loss, with momentum and mini-batches, compared with independent references."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from lazynet.networks import Linearized
 from lazynet.precision import float64
 from lazynet.training import AutodiffStepper, Member
 
-# Every flow has three times, because another number of times needs another compilation.
+# Evaluate every flow at three times, because each number of times needs its own compilation.
 N, N_TEST = 20, 6
 KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 # The library does not recognize this loss as the squared loss, so it uses no closed form.
@@ -35,7 +35,7 @@ LOSSES = {**lz.losses.LOSSES, "plain": lambda reduction: PLAIN}
 
 
 def problem(loss, seed=0):
-    """Kernels, targets in the form that the loss expects, and initial predictions."""
+    """Return kernels, targets in the form that the loss expects, and initial predictions."""
     x, x_test = unit_rows(N, 5, seed), unit_rows(N_TEST, 5, seed + 1)
     rng = np.random.default_rng(seed)
     shape = (3,) if loss == "softmax" else ()
@@ -45,7 +45,7 @@ def problem(loss, seed=0):
 
 
 def runge_kutta(gradient, k, k_test, f0, f0_test, end, steps):
-    """Integrate the coefficients by the classical Runge-Kutta method with fixed steps."""
+    """Integrate the coefficients with the classical Runge-Kutta method with fixed steps."""
     c, h = np.zeros_like(f0), end / steps
 
     def slope(c):
@@ -84,9 +84,9 @@ def test_flow_agrees_with_runge_kutta(loss, reduction):
 
 
 def hinge_flow(k, y, times):
-    """Exact flow of the hinge loss from zero, linear in time until the next margin reaches 1.
+    """Return the exact flow of the hinge loss from zero, which is linear in time until the next margin reaches 1.
 
-    The flow follows the subgradient of least norm, in which examples on the edge have weights in [0, 1].
+    The flow follows the subgradient of least norm, in which examples with margin 1 have weights in [0, 1].
     """
     kernel = y[:, None] * k * y
     factor = np.linalg.cholesky(kernel)
@@ -109,10 +109,10 @@ def hinge_flow(k, y, times):
 
 @pytest.mark.slow
 def test_flow_of_the_hinge_loss_agrees_with_the_exact_flow():
-    """Margins that stay at 1 oscillate under JAX's subgradient; there the estimated error must hold."""
+    """With JAX's subgradient, margins that should stay at 1 oscillate; the estimated error must cover this."""
     k, y = KERNEL(np.abs(unit_rows(N, 5))), problem("hinge")[2]
     times, ones = np.array([0.1, 0.5, 5.0]), np.ones(N)
-    # No margin decreases.
+    # All entries of the kernel are positive, so no margin decreases.
     assert (k > 0).all()
     exact = hinge_flow(k, ones, times)
     assert (exact[-1] > 1).any()
@@ -144,7 +144,7 @@ def test_the_estimated_error_bounds_the_true_error(trial):
         trajectory = lz.kernel_flow(k, y, times=times, f0=f0, loss=loss, tolerance=tolerance)
         assert trajectory.error.total <= tolerance
         assert np.linalg.norm(trajectory.train - good, axis=1).max() <= 10 * trajectory.error.total * size
-    # Rounding to float32 changes the kernel.
+    # Rounding the kernel to float32 must be covered by the storage error.
     rough = lz.kernel_flow(k.astype(np.float32), y, times=times, f0=f0, loss=loss, tolerance=1e-3)
     assert 1e-8 < rough.error.storage < 1e-3
     precise = lz.kernel_flow(k.astype(np.float32).astype(float), y, times=times, f0=f0, loss=loss, tolerance=1e-8)
@@ -248,7 +248,7 @@ def test_results_do_not_depend_on_the_division_into_calls(monkeypatch):
 
 @pytest.mark.slow
 def test_descent_agrees_with_the_linearized_network(key):
-    """The network is trained by AutodiffStepper, whose batches are recorded by passing indices as data."""
+    """Train the network with AutodiffStepper, and record its batches by passing indices as data."""
     network, loss, batch_size, steps = lz.TwoLayer(width=64, symmetric=False), logistic("sum"), 6, 30
     x = unit_rows(N + N_TEST, 5)
     y = np.random.default_rng(0).choice([-1.0, 1.0], size=N)
@@ -294,7 +294,7 @@ def test_a_wide_network_follows_the_flow():
 
 
 def test_every_form_of_a_kernel():
-    """Operators, spectra and kernels without storage are converted to a matrix; singular kernels are allowed."""
+    """Operators, spectra and kernels that are not stored are converted to a matrix; singular kernels are allowed."""
     x, x_test = unit_rows(N, 5), unit_rows(N_TEST, 5, 1)
     k, k_test, y, _, _ = problem("logistic")
     arguments = {"learning_rate": 0.3, "steps": [0, 50], "loss": "logistic", "k_test": k_test}

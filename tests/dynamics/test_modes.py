@@ -19,7 +19,7 @@ KERNEL = lz.analytic_kernel(lz.TwoLayer(width=2))
 
 
 def exact_prediction(values, q, y, factors):
-    """Return predictions from zero if mode i keeps the fraction factors[s, i] of its residual."""
+    """Return predictions that start at zero if mode i keeps the fraction factors[s, i] of its residual."""
     return np.einsum("ij,sj,j...->si...", q, 1 - factors, q.T @ y)
 
 

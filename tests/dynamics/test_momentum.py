@@ -1,4 +1,4 @@
-"""Momentum against plain iteration, against iteration with 60 digits, and the error estimate of the Krylov method."""
+"""Momentum compared with plain iteration and iteration with 60 digits, and the error estimate of the Krylov method."""
 
 from decimal import Decimal, localcontext
 
@@ -14,7 +14,7 @@ STEPS = np.array([0, 1, 2, 3, 10, 100, 1000, 10_000])
 
 
 def iterate(k, y, f0, learning_rate, momentum, steps):
-    """Return the coefficients after every step."""
+    """Return the coefficients after every step of descent with momentum."""
     c, v = np.zeros_like(y), np.zeros_like(y)
     coefficients = [c]
     for _ in range(steps):
@@ -27,7 +27,7 @@ def iterate(k, y, f0, learning_rate, momentum, steps):
 @pytest.mark.parametrize("method", ["exact", "krylov"])
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
 def test_momentum_agrees_with_the_iteration(momentum, method):
-    """Eigenvalues from zero to near the stability limit, with real, double and complex roots."""
+    """The eigenvalues range from zero to near the stability limit, with real, double and complex roots."""
     values = np.r_[0.0, np.geomspace(1e-8, 1, 29)]
     k, _ = kernel_with(values)
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_momentum_agrees_with_the_iteration(momentum, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("momentum", [1e-9, 0.9, 0.999])
 def test_modes_agree_with_an_iteration_of_sixty_digits(momentum):
-    """Eigenvalues of zero, near both double roots, at the stability limit and beyond."""
+    """The eigenvalues are zero, near both double roots, at the stability limit, and beyond it."""
     near, far = (1 - np.sqrt(momentum)) ** 2, (1 + np.sqrt(momentum)) ** 2
     near_double = [
         factor * edge for edge in (near, far) for factor in (1, 1 - 1e-15, 1 + 1e-15, 1 - 1e-8, 1 + 1e-8, 1.001)
@@ -72,7 +72,7 @@ def test_modes_agree_with_an_iteration_of_sixty_digits(momentum):
 
 
 def test_a_mode_with_eigenvalue_zero_moves_nothing():
-    """Its features vanish on the training inputs; only an inconsistent test kernel could show its direction."""
+    """The features of such a mode vanish on the training inputs; only an inconsistent test kernel contains it."""
     trajectory = lz.kernel_descent(
         np.diag([1.0, 0.0]), np.ones(2), learning_rate=0.5, steps=[2], momentum=0.5, k_test=np.eye(2)
     )
@@ -98,7 +98,7 @@ def test_the_estimated_error_bounds_the_true_error(trial):
 
 
 def test_the_amplification_bounds_every_stable_mode():
-    """The truncation error relies on |s_k| <= (1 - mu^k) / (1 - mu)."""
+    """The truncation error estimate relies on |s_k| <= (1 - mu^k) / (1 - mu), where s_k is a mode's amplification."""
     for momentum in (0.1, 0.9, 0.99):
         values = np.linspace(0, 2 * (1 + momentum), 401)
         before, push, total = np.zeros(401), np.ones(401), 1.0

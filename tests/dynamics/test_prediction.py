@@ -1,4 +1,4 @@
-"""Closed forms of descent and flow against plain iteration and neural-tangents."""
+"""Closed forms of descent and flow, compared with plain iteration and neural-tangents."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ N, N_TEST = 12, 5
 
 
 def kernels(singular=False):
-    """Kernel on the training set and kernel between test and training sets; of rank 7 if singular."""
+    """Return the kernel on the training set and that between test and training sets, of rank 7 if `singular`."""
     x, x_test = unit_rows(N, 4), unit_rows(N_TEST, 4, seed=1)
     if singular:
         features = np.random.default_rng(2).normal(size=(N + N_TEST, 7))
@@ -46,7 +46,7 @@ def iterate(k, k_test, y, f0, f0_test, learning_rate, steps):
 @pytest.mark.parametrize("singular", [False, True])
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_descent_agrees_with_the_iteration(outputs, singular, fraction):
-    """Learning rates up to 2 / lambda_max, at which the largest mode oscillates forever."""
+    """The learning rate goes up to 2 / lambda_max, at which the mode of the largest eigenvalue oscillates forever."""
     k, k_test = kernels(singular)
     y, (f0, f0_test) = targets(N, outputs), starts(outputs)
     rate = fraction * 2 / np.linalg.eigvalsh(k)[-1]
@@ -105,7 +105,7 @@ def test_divergence_gives_infinite_predictions():
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_flow_agrees_with_neural_tangents(outputs):
-    """Its loss has a factor 1 / (n k), which multiplies the time by n k."""
+    """The loss of neural-tangents has a factor 1 / (n k), so its times are n k times those of kernel_flow."""
     k, k_test = kernels()
     y, (f0, f0_test) = targets(N, outputs), starts(outputs)
     times = [0.0, 0.3, 5.0, 200.0]
@@ -136,7 +136,7 @@ def test_flow_is_the_limit_of_descent(singular):
         return np.array([np.abs(descent.train - flow.train).max(), np.abs(descent.test - flow.test).max()])
 
     assert np.all(error(20_000) < 1e-3)
-    # The error is of first order in the step.
+    # The difference between descent and flow is of first order in the learning rate.
     np.testing.assert_allclose(error(20_000) / error(40_000), 2, rtol=0.02)
 
 
@@ -180,7 +180,7 @@ def test_results_stay_float64_outside_of_the_context():
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("features", [5, 40])
 def test_linearized_displacement_agrees_with_the_iteration(features, outputs):
-    """theta <- theta - eta J' (J theta + f0 - y) with K = J J', singular if J has fewer columns than rows."""
+    """Iterate theta <- theta - eta J' (J theta + f0 - y); K = J J' is singular if J has fewer columns than rows."""
     jacobian = np.random.default_rng(0).normal(size=(N, features)) / 3
     k = jacobian @ jacobian.T
     y, (f0, _) = targets(N, outputs).reshape(N, -1), starts(outputs)
@@ -204,7 +204,7 @@ def test_linearized_displacement_tends_to_the_norm_of_the_labels():
 
 
 def test_null_directions_of_the_kernel_do_not_move():
-    """Not even in a test row with a component along a null direction, which no consistent k_test has."""
+    """This holds even if a test row has a component along a null direction, which no consistent k_test has."""
     k, k_test = np.diag([2.0, 0.0]), np.array([[1.0, 0.0], [0.0, 1.0]])
     trajectory = lz.kernel_descent(k, np.ones(2), learning_rate=0.5, steps=[3, 1000], k_test=k_test)
     np.testing.assert_array_equal(trajectory.train, [[1.0, 0.0]] * 2)

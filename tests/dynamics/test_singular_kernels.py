@@ -38,7 +38,7 @@ LATE = (1e6, 1e9, 1e12, 1e14, 1e15, 1e16, 1e18, np.inf)
 
 
 def exact(problem, time):
-    """Return the predictions on the training and the test set at a time, by the pseudo-inverse at infinite time."""
+    """Return the predictions on the training and the test set at a finite or infinite time."""
     k, k_test, y, cutoff = PROBLEMS[problem]()
     values, vectors = np.linalg.eigh(k)
     kept = values > cutoff * values[-1]
@@ -96,7 +96,7 @@ def test_a_zero_kernel_predicts_no_change():
 
 
 def test_an_error_above_the_tolerance_is_told():
-    """At a nearly singular kernel in float32, the entries do not determine the late predictions."""
+    """The float32 entries of a nearly singular kernel do not determine the late predictions."""
     k = lz.analytic_kernel(lz.TwoLayer(width=64))(np.r_[X, unit(X[:3] + 1e-4)], dtype="float32")
     with pytest.warns(UserWarning, match=r"estimated error of .* above the tolerance of 1.0e-04"):
         path = lz.kernel_flow(k, np.r_[Y, -Y[:3]], times=[1e6])

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of run folders."""
+"""Fixtures for the tests of run folders."""
 
 import pytest
 from packs import set_carried_bytes
@@ -9,13 +9,13 @@ from lazynet.studies.sweep import _study as study
 
 @pytest.fixture
 def small_packs(monkeypatch, tmp_path_factory):
-    """One cell of four members at width 8, two of two at width 16."""
+    """Set a size of packs that gives one cell of four members at width 8 and two cells of two members at width 16."""
     set_carried_bytes(monkeypatch, tmp_path_factory.mktemp("cache"), SMALL)
 
 
 @pytest.fixture(scope="session")
 def uninterrupted_run(tmp_path_factory):
-    """The folder of the sweep without a stop, which no test may change, and its result."""
+    """Return the folder of an uninterrupted sweep and its result; tests must not change the folder."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
         set_carried_bytes(patch, tmp_path_factory.mktemp("cache"), SMALL)
@@ -29,7 +29,7 @@ def uninterrupted(uninterrupted_run):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Width and number of members of each cell that is computed."""
+    """Return a list that receives the width and the number of members of each computed cell."""
     cells, compute = [], study.compute_cell
 
     def counted(spec, pack, *rest):

@@ -1,4 +1,4 @@
-"""A process that runs sweeps on devices of its own, alone or as one of several hosts; started by test_devices.py."""
+"""Run sweeps on the devices of this process, alone or as one of several hosts; test_devices.py starts this script."""
 
 import sys
 
@@ -16,7 +16,7 @@ from lazynet import cli
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
 
 
-# Widths and members: four to share, three that no number of devices divides, and a network wide enough to split.
+# Width and number of members: four members to share, three that cannot be shared evenly, and one network to split.
 SWEEPS = {"shared": (16, 4), "padded": (16, 3), "split": (8192, 1)}
 IN_PROCESSES = ("padded", "split")
 
@@ -37,5 +37,5 @@ if __name__ == "__main__":
         if result is not None:
             result.to_netcdf(f"{out}/{name}.nc", engine="h5netcdf")
     if hosts > 1:
-        # Every host ends when the first one refuses a folder, which has the results above.
+        # The folder already contains files, so the first host refuses it, and then every host must end.
         sys.exit(cli.main(["sweep", "--n-train", "16", "--widths", "8", "--steps", "5", "--out", out]))

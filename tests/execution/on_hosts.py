@@ -1,4 +1,4 @@
-"""One of two hosts that are disturbed; started by test_hosts.py, which reads the JSON lines that it prints."""
+"""Run one of two hosts that are disturbed; test_hosts.py starts this script and reads the JSON that it prints."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def sweep(out, steps=5, max_seconds=None, raises=False):
 
 
 def disturb(is_second, out):
-    """Run sweeps that differ on the second host, and print the error of each."""
+    """Run sweeps whose settings differ on the second host, and print the error that each one raises."""
     stages = {
         "arguments": {"steps": 0 if is_second else 5},
         "steps": {"steps": 6 if is_second else 5},
@@ -41,7 +41,7 @@ def disturb(is_second, out):
 
 
 def die(is_killed):
-    """End suddenly, or wait for a value of the host that did."""
+    """Die suddenly, or wait for a value from the host that died."""
     hosts.agreed(0)
     if is_killed:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -49,7 +49,7 @@ def die(is_killed):
         hosts.of_all(0)
     except OSError as error:
         print(f"lazynet: {error}", file=sys.stderr)
-    # The exit code is 2 nevertheless.
+    # The process exits with code 2 nevertheless, because the other host is lost.
     return 0
 
 

@@ -1,13 +1,13 @@
-"""The sweep that tests of run folders stop, damage and share, and the comparison of results."""
+"""A sweep that the tests of run folders stop, damage and share, and a comparison of its results."""
 
 import xarray as xr
 
 import lazynet as lz
 
 DATA = lz.load_dataset("digits", n_train=16, n_test=6)
-# Bytes of a step of four members of width 8.
+# Number of bytes that one step of four members of width 8 uses.
 SMALL = 2 * 4 * 16 * 80
-# Cells with predictions are resumed in test_resume.py, from a checkpoint.
+# This sweep makes no predictions; test_resume.py resumes cells with predictions from a checkpoint.
 MEASURE = lz.Measure(predictions=False)
 HOST = {"start_time", "device", "git_revision"}
 

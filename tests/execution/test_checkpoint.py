@@ -7,7 +7,7 @@ from lazynet.execution import _checkpoint as checkpoint
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_not_used(tmp_path):
-    """Orbax reads the changed array of bytes without an error."""
+    """Orbax itself reads the changed bytes without an error, so lazynet must notice the change."""
     import orbax.checkpoint
 
     kept = checkpoint.CellCheckpoint(tmp_path / "000001")

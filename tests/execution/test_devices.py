@@ -1,4 +1,4 @@
-"""Members and neurons shared over devices and hosts, against one device."""
+"""Sweeps whose members or neurons are shared among devices and hosts, compared with sweeps on one device."""
 
 import os
 import re
@@ -106,7 +106,7 @@ def test_the_script_for_several_hosts(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], told
     assert "4 x cpu on 2 hosts" in told
     assert "Written to run" in first
-    # Threads of the network library report their connections at the same time, so that their lines may be mixed up.
+    # Threads of the network library report their connections at the same time, so their lines may be mixed up.
     gloo = "[Gloo] Rank is connected to peer ranks. Expected number of connected peer ranks is"
     assert set(re.findall("[A-Za-z]+", other)) <= set(re.findall("[A-Za-z]+", gloo))
     result = xr.load_dataset(tmp_path / "run" / "result.nc", engine="h5netcdf")
@@ -130,11 +130,11 @@ def assert_agree(single, many, dtype):
     for name in single:
         a, b = single[name].values.astype(float), many[name].values
         if dtype == "float32" and name == "activation_flips":
-            # Pre-activations near zero.
+            # Rounding may flip the signs of pre-activations near zero.
             assert np.abs(a - b).max() <= 10 / (16 * single.width.values.min())
         else:
-            # Small products may round as the compiler likes, and gaps are differences of numbers of the targets' size;
-            # the network that is split has large ones, and its sums the same digits wherever the units are.
+            # The compiler decides how small matrix products round, and a gap is the difference of two numbers of the
+            # targets' size. The split network has large products, which round in the same way on all devices.
             scale = np.maximum(np.abs(a), 1.0 if "_gap_" in name and single.width[0] < BLOCK else 0.0)
             assert (np.abs(a - b) <= (1e-9 if dtype == "float64" else 1e-4) * scale).all(), name
 

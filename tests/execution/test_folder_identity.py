@@ -1,4 +1,4 @@
-"""A run folder knows itself: its cells belong to its study, and it stays where it is while the study runs."""
+"""A run folder accepts only cells and results of its own study, and a study stops if its folder is replaced."""
 
 import hashlib
 import io
@@ -69,7 +69,7 @@ def test_a_folder_that_was_renamed_while_its_sweep_runs_is_left_alone(replaced, 
 
 
 def edit(out, change):
-    """Change the settings of a folder, and give them the hash that belongs to them."""
+    """Change the settings that are stored in a folder, and update their hash."""
     file = out / "settings.json"
     content = json.loads(file.read_text())
     del content["hash"]
@@ -193,7 +193,7 @@ def test_deeply_nested_settings_and_pickles_are_refused_in_a_sentence(tmp_path):
 
 
 def test_a_lock_that_cannot_be_opened_names_its_owner_and_what_to_do(tmp_path):
-    """Not even root can open a folder as a file."""
+    """A folder takes the place of the lock, because not even root can open a folder as a file."""
     (tmp_path / "lock").mkdir()
     owner = tmp_path.owner()
     message = rf"^The lock '.*lock' of user {owner} cannot be opened \(.*\)\. Ask {owner} to run chmod a\+rw"

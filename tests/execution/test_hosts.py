@@ -1,4 +1,4 @@
-"""Hosts hear of each other's errors, agree on what they do, and end with a sentence when one is lost."""
+"""Hosts learn of each other's errors, agree on what they do, and end with a clear message if one is lost."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_two_hosts_agree_and_hear_of_each_other(tmp_path):
     assert second["measure"] == ["ValueError", "the measure fails"]
     # The first host may be waiting for the devices of the second one, in which case its process ends.
     assert "Host 1 stopped: ValueError: the measure fails." in first.get("measure", ends[0][2])
-    # The hosts are at different places, so nothing is shared until they are started again.
+    # The hosts are at different points of the program, so they share no work until they are restarted.
     assert second["after"][0] == "HostStopped"
     assert len(list(tmp_path.glob("measure/cells/*.npz"))) == 1
 

@@ -28,7 +28,7 @@ def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_pa
     from lazynet.training import _program as program
 
     set_carried_bytes(monkeypatch, tmp_path / "cache", SMALL)
-    # Many short calls, so that a rate is known.
+    # Make many short calls to the device, so that a rate can be measured.
     monkeypatch.setattr(program, "CALL_SECONDS", 1e-4)
     monkeypatch.setattr(progress, "product_rate", lambda dtype: 2e12)
     monkeypatch.setenv("COLUMNS", "200")
@@ -54,7 +54,7 @@ def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_pa
     for i, extreme in ((1, final.min()), (4, final.max())):
         assert last[i] == f"{float(extreme):.2g}"
         assert float(final.sel(width=int(last[i + 1]), seed=int(last[i + 2]))) == float(extreme)
-    # All work is counted once, computed or stored.
+    # All work is counted exactly once, whether it is computed or read from the folder.
     total = sum(each["advance"] for each in updates)
     assert total == (8 + 16) * 16 * 60 * 4
     updates.clear()
@@ -69,7 +69,7 @@ def test_cells_rate_and_the_best_and_worst_network_are_shown(monkeypatch, tmp_pa
 
 @pytest.mark.usefixtures("small_packs")
 def test_nothing_is_shown_without_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "product_rate", lambda dtype: pytest.fail("measured for no one"))
+    monkeypatch.setattr(progress, "product_rate", lambda dtype: pytest.fail("measured although nothing is shown"))
     sweep()
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     sweep(progress=False)

@@ -1,4 +1,4 @@
-"""Sweeps that are stopped, damaged or taken for another study, and are resumed."""
+"""Sweeps that are stopped, damaged or mistaken for another study, and then resumed."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def test_stored_cells_are_not_computed_again(finished, uninterrupted, computed, 
 
 
 def noisy(eta):
-    """Descent with noise; its state is a random key."""
+    """Return an optimizer that adds noise to the gradient and whose state is a random key."""
 
     def update(gradient, key, params=None):
         key, drawn = jax.random.split(key)
@@ -75,12 +75,12 @@ def noisy(eta):
     [
         ("float64", {}),
         ("float32", {"optimizer": lz.Optimizer(momentum=0.9), "batch_size": 5, "measure": NO_DRIFT}),
-        # A state with a random key in it.
+        # The state of this optimizer is a random key.
         ("float32", {"optimizer": noisy, "measure": ALONE}),
     ],
 )
 def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tmp_path):
-    """Stopped in the middle of the second cell, with a checkpoint at every call to the device."""
+    """The sweep stops in the middle of its second cell and saves a checkpoint at every call to the device."""
 
     def sweep(out):
         return lz.sweep(*(lz.TwoLayer(width=8), DATA, [16], 6, 6), dtype=dtype, learning_rate=0.05, out=out, **options)
@@ -89,7 +89,7 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
     out, advance, calls = tmp_path / "run", program._advance, []
 
     def counted(stepper, measure, carry, members, shared, first, last, *rest):
-        # Linearized networks are trained after their cell's own.
+        # Do not count linearized networks, which are trained after the networks of their cell.
         if isinstance(stepper.network, lz.TwoLayer):
             if len(calls) == stop_at:
                 raise KeyboardInterrupt
@@ -97,7 +97,7 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
         return advance(stepper, measure, carry, members, shared, first, last, *rest)
 
     monkeypatch.setattr(program, "_advance", counted)
-    # One step to a call.
+    # Every call to the device takes one step.
     monkeypatch.setattr(program, "CALL_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     stop_at = 7 + 4
@@ -107,7 +107,7 @@ def test_a_cell_resumes_from_its_last_checkpoint(dtype, options, monkeypatch, tm
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["000001"]
     calls.clear()
     assert_same(sweep(lz.RunFolder(out, resume=True)), expected)
-    # The state saved last was that before the interrupted call.
+    # The last checkpoint contains the state before the interrupted call.
     assert calls[0] == (16, 3, 4)
     assert sum(last - first for _, first, last in calls) == 3 + 6
     assert not (out / "checkpoints").exists()
@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_the_stored_cells(uninterrupted, monkeypatch, tmp_pat
 
     def full(file, content, **options):
         if "000002" in file.name:
-            # As a disk that fills up: some of the draft is written.
+            # Fail as if the disk were full.
             raise OSError(28, "No space left on device")
         write(file, content, **options)
 
@@ -315,7 +315,7 @@ def test_cells_that_changed_places_are_damaged(uninterrupted, computed, tmp_path
     assert computed == [(16, 2), (16, 2)]
 
 
-# The sweep of `stored`.
+# Flags for the sweep in `stored.py`.
 FLAGS = [
     *("--n-train", "16", "--n-test", "6", "--widths", "8", "16", "--seeds", "4", "--steps", "12"),
     *("--no-predictions", "--json"),
@@ -324,7 +324,7 @@ FLAGS = [
 
 @pytest.mark.slow
 def test_a_killed_process_loses_no_finished_cell(uninterrupted, tmp_path):
-    """What goes on after kill -9 ends as what was never stopped."""
+    """A sweep that is resumed after SIGKILL has the same result as one that was never stopped."""
     run = tmp_path / "killed"
     flags = ["sweep", *FLAGS, "--out", str(run), "--resume"]
     process = subprocess.Popen(
@@ -348,7 +348,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    # Before anything is begun.
+    # Interrupt the sweep before it stores anything.
     with monkeypatch.context() as patch:
         patch.setattr(References, "rates", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out]) == 130
@@ -362,7 +362,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     assert "use --resume to continue the run" in line
     assert cli.main(["status", out]) == 0
     assert "again with --resume" in capsys.readouterr().out
-    # While the figure is drawn everything else is written.
+    # If the sweep is interrupted while the figure is drawn, everything else is already written.
     with monkeypatch.context() as patch:
         patch.setattr(lz, "plot", stop)
         assert cli.main(["sweep", *FLAGS, "--out", out, "--resume"]) == 130

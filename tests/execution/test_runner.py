@@ -1,4 +1,4 @@
-"""The runner, with a study whose cells are numbers."""
+"""The runner, tested with a study whose cells are numbers."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from lazynet.execution import run as run_study
 
 
 class Squares:
-    """The squares of three numbers; `computed` lists the cells that were computed."""
+    """A study of the squares of three numbers; `computed` lists the cells that were computed."""
 
     kind, dtype = "sweep", "float64"
     output = Output(lambda record, cells: xr.Dataset({"square": ("i", [cell["a"] for cell in cells])}), lambda _: {})
@@ -40,7 +40,7 @@ def test_no_cell_is_computed_after_the_time_limit(tmp_path):
     resumed, stored = Squares(), Squares()
     result = run_study(resumed, lz.RunFolder(tmp_path / "run", resume=True), progress=False)
     assert resumed.computed == [1, 2, 3]
-    # A study whose cells are all stored needs no time.
+    # If all cells are stored, the study finishes under any time limit.
     folder = lz.RunFolder(tmp_path / "run", resume=True, max_seconds=1e-9)
     xr.testing.assert_identical(run_study(stored, folder, progress=False), result)
     assert stored.computed == []

@@ -1,4 +1,4 @@
-"""Shards of a sweep that meet in a folder, and processes that keep out of each other's way."""
+"""Shards of a sweep share a folder, and locks keep other processes out of it."""
 
 import fcntl
 import threading
@@ -25,7 +25,7 @@ def test_shards_that_begin_at_once_must_be_of_one_sweep(monkeypatch, tmp_path):
     rates = References.rates
 
     def late(self, point, widths):
-        """Another shard begins while this one computes its kernels."""
+        """Start another shard while this one computes its kernels."""
         monkeypatch.setattr(References, "rates", rates)
         sharded(tmp_path / "run", 1, 2, learning_rate=0.1)
         return rates(self, point, widths)
@@ -57,7 +57,7 @@ def test_shards_meet_in_a_folder(uninterrupted, computed, tmp_path):
         assert sharded(tmp_path / "run", k, 3) is None
     assert computed == [(16, 2), (8, 4), (16, 2)]
     assert_same(lz.merge_shards(tmp_path / "run"), uninterrupted)
-    # A shard that is run once more has nothing to do, and what was there is merged again.
+    # A finished shard that is run again has nothing to do.
     assert sharded(tmp_path / "run", 1, 3) is None
     assert len(computed) == 3
 
@@ -96,7 +96,7 @@ def test_shards_keep_others_away(tmp_path):
     with open(tmp_path / "lock", "a") as lock, open(tmp_path / "lock-1-of-2", "a") as own:
         for held in (lock, own):
             fcntl.flock(held, fcntl.LOCK_SH)
-        # The same shard twice, and a sweep of its own.
+        # Neither the same shard nor a whole sweep may use the folder at the same time.
         for folder in (lz.RunFolder(tmp_path, shard=(1, 2)), lz.RunFolder(tmp_path, resume=True)):
             with pytest.raises(ValueError, match="Another process is using"):
                 sweep(folder)

@@ -54,7 +54,7 @@ def test_a_run_folder(tmp_path):
     assert set(settings["learning_rate"]) == {"8", "16"}
     key = jax.random.wrap_key_data(jnp.asarray(record["keys"]["16"][1], "uint32"))
     assert key == jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 16), 3)
-    # Every member is in a cell, and the name of every cell holds the checksum of its bytes.
+    # Every member is in a cell, and the file name of every cell contains the checksum of its bytes.
     assert content["cells"] == ["000000", "000001"]
     assert record["packs"] == [[0, 8, [0, 3]], [0, 16, [0, 3]]]
     for number, file in enumerate(sorted((out / "cells").iterdir())):

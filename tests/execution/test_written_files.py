@@ -1,4 +1,4 @@
-"""Files that cannot be written: what was there stays, no draft is left, and the error names the file."""
+"""If a file cannot be written, the old file stays, no draft is left, and the error names the file."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from lazynet.execution._files import write_file
 
 @pytest.fixture
 def little_space():
-    """Files of at most 100 bytes; the limit ends a write as a full disk does."""
+    """Limit the size of files to 100 bytes, so that longer writes fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     yield

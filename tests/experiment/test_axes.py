@@ -1,4 +1,4 @@
-"""Sweeps over more than width and seed: every point is the sweep of that point alone."""
+"""Sweeps over axes besides width and seed: every point equals the sweep of that point alone."""
 
 import json
 from functools import cache
@@ -28,7 +28,7 @@ def falling(width):
     return width**-0.25
 
 
-# Values of each axis by their labels, which have one type.
+# Values of each axis, keyed by their labels, which all have the same type.
 AXES = {
     "activation": {"relu": "relu", "softer": softer},
     "init_scale": {"1.0": 1.0, "falling": falling},
@@ -46,7 +46,7 @@ AXES = {
     },
     "momentum": {0.0: 0.0, 0.5: 0.5},
 }
-# Points that are compared at two widths, which exponents need: the exponents of a point are those of its network.
+# Axes whose points are compared at two widths, so that the exponents of each point are compared too.
 TWO_WIDTHS = ("symmetric", "learning_rate", "label_noise")
 FAST = ("learning_rate", "label_noise")
 MEMBER = ("width", "seed", "step")
@@ -64,7 +64,7 @@ def over(name, widths):
 
 
 def alone(name, value, widths):
-    """Return the sweep of one point, whose value an argument or a field gives."""
+    """Return the sweep of one point, whose value is passed as an argument or set as a field of the network."""
     if name in ("activation", "init_scale", "output_scale", "train", "symmetric"):
         return sweep(widths, network=NETWORK.clone(**{name: value}))
     if name == "momentum":
@@ -87,8 +87,8 @@ def test_every_point_is_the_sweep_of_it_alone(name):
         point, single = result.sel({name: label}), alone(name, value, widths)
         assert single.train_loss.dims == MEMBER
         missing = set(point.data_vars) - set(single.data_vars)
-        # Kernel descent predicts plain full-batch gradient descent only. Bounds hold for hidden weights alone, and for
-        # activations of the library.
+        # Kernel descent predicts only plain full-batch gradient descent. Bounds hold only if the hidden weights alone
+        # are trained, with an activation of lazynet.
         assert not missing or name in ("activation", "batch_size", "momentum", "optimizer", "train")
         for variable in single.data_vars:
             expected = single[variable].broadcast_like(point[variable]).transpose(*point[variable].dims)
@@ -105,7 +105,7 @@ def test_every_point_is_the_sweep_of_it_alone(name):
 
 @pytest.mark.slow
 def test_exponents_of_a_point_are_those_of_its_network():
-    """Under a scale that falls with the width, exponents are predicted for relu, and not for other activations."""
+    """If the initial scale falls with the width, exponents are predicted for relu but not for other activations."""
     one = over("activation", (8,))
     narrower = one.assign_coords(width=[16], init_scale=("width", [0.5]))
     result = xr.concat([one, narrower], "width", data_vars="all")
@@ -115,7 +115,7 @@ def test_exponents_of_a_point_are_those_of_its_network():
 
 @pytest.mark.slow
 def test_exponents_of_a_point_need_the_values_of_a_function():
-    # Only exponents need the values of the function, and one width has none.
+    # Exponents need the values of the function at every width, but a sweep over one width has no exponents.
     one = over("init_scale", (8,))
     result = xr.concat([one, one.assign_coords(width=[16])], "width", data_vars="all")
     assert lz.verify(result.sel(init_scale="1.0")).rows
@@ -145,7 +145,7 @@ def test_the_limit_has_the_axes_on_which_it_depends():
     expected = lz.complexity(kernel(DATA.x_train), noisy)
     assert float(result.complexity.sel(n_train=16, label_noise=0.5)) == pytest.approx(expected)
     assert result.init_scale.dims == ("width",)
-    # The default learning rate is that of the kernel, and has the kernel's axes.
+    # The default learning rate is computed from the kernel, and has the kernel's axes.
     default = sweep((8,), learning_rate=None, axes={"n_train": [8, 16], "label_noise": [0.0, 0.5]})
     assert default.learning_rate.dims == ("width", "n_train")
     assert np.allclose(default.learning_rate, 1 / default.lambda_max)
@@ -171,7 +171,7 @@ def data_of(n):
 
 @pytest.mark.slow
 def test_one_member_that_diverges_leaves_all_others_as_they_are():
-    # Trained readouts alone make a linear model, which has no other minimum to escape to.
+    # If only the readout is trained, the model is linear, so a diverging member cannot end in another minimum.
     network = lz.TwoLayer(width=8, train="readout")
     with pytest.warns(UserWarning, match="learning_rate is 2 at width 8"):
         result = lz.sweep(network, DATA, [8], 3, 60, snapshots=8, axes={"learning_rate": [0.01, 0.05, 2.0]})
@@ -250,7 +250,7 @@ def test_axes_are_stored_resumed_sharded_and_merged(tmp_path, monkeypatch):
     for cell in cells[1:]:
         cell.unlink()
     (tmp_path / "run" / "result.nc").unlink()
-    # Stored cells need no kernel.
+    # Cells that are already stored need no kernel.
     kernels, limit_of = [], reference.limit_of
     monkeypatch.setattr(
         reference, "limit_of", lambda network, data: kernels.append(network.train) or limit_of(network, data)

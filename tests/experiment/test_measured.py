@@ -1,4 +1,4 @@
-"""Sweeps without predictions, with measures at some of the training examples, and with chosen snapshots."""
+"""Sweeps without predictions, with measures on some of the training examples, and with chosen snapshots."""
 
 import io
 import re
@@ -57,7 +57,7 @@ def test_measures_look_at_the_first_examples(compared):
     some = lz.sweep(NETWORK, DATA, [16], 2, 20, measure=measure, **SGD)
     assert seen["shapes"] == ((12, 64), (12, 10), (20, 64))
     assert_close(some.first_rows.values, np.full((1, 2, some.sizes["step"]), DATA.x_train[:12].sum()), dtype="float32")
-    # Training takes all examples.
+    # Training still uses all examples.
     for name in ("test_loss", "test_error", "displacement", "max_neuron_displacement"):
         np.testing.assert_allclose(some[name], compared[name], rtol=1e-5)
     run = lz.train(

@@ -1,4 +1,4 @@
-"""Settings of `lz.Optimizer` in a training, step for step against optax by hand."""
+"""Settings of `lz.Optimizer` in training, compared step by step with direct calls of optax."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ RATE, STEPS = 0.02, 12
 
 
 def halving(step):
-    """Return the factor on the learning rate, which halves every four steps."""
+    """Return a factor of the learning rate that halves every four steps."""
     return 0.5 ** (step // 4).astype("float64")
 
 

@@ -1,4 +1,4 @@
-"""How many members run side by side."""
+"""The number of networks that run side by side in a pack."""
 
 import json
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def test_the_measurement_finds_one_of_its_packs():
 
 
 def slow_beyond(size):
-    """Steps whose seconds grow with the bytes, and twice as fast beyond so many members."""
+    """Return steps and their clock; the time of a step is the number of members, doubled beyond `size` members."""
 
     def steps(path, variables, key, shared, number):
         now = len(variables["params"]["hidden"])
@@ -63,7 +63,7 @@ def test_the_largest_pack_that_is_about_as_quick(size, monkeypatch):
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """The measurements that are taken, and where they are kept."""
+    """Return a list of the measurements that are taken, and the file that stores them."""
     taken = []
 
     def measure():
@@ -129,7 +129,7 @@ def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monke
         release()
 
     def sweep(row, axes):
-        # A function with programs of its own.
+        # The programs of the sweep depend on this function, and so on `row`.
         def target(network, variables, variables_0, data):
             return data.y_train[row]
 
@@ -152,7 +152,7 @@ def test_a_width_is_compiled_once_and_released_beyond_a_number_of_programs(monke
 
 @pytest.mark.slow
 def test_starts_of_all_scales_share_a_program(caplog):
-    # No other test has a network of this width.
+    # No other test has a network of this width, so none of its programs is compiled yet.
     network, measure = lz.TwoLayer(width=22), lz.Measure(predictions=False, kernel_drift=False)
     with jax.log_compiles():
         lz.sweep(network, DATA, [22], 1, 2, snapshots=2, axes={"init_scale": [0.1, 0.5, 1.0]}, measure=measure)

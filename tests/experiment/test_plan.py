@@ -1,4 +1,4 @@
-"""Planned memory and operations against those of compiled programs and arrays."""
+"""Planned memory and operations, compared with those of compiled programs and arrays."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_operations_of_a_step_are_those_that_xla_counts(stepper, train):
     state = chosen.start(member, shared)
     step = jax.jit(lambda state, member, shared: chosen.step(state, member, shared, jnp.asarray(0))[:2])
     counted = step.lower(state, member, shared).compile().cost_analysis()["flops"]
-    # What is left are products with the readout and elementwise work, some operations for each of n m.
+    # The rest is products with the readout and elementwise work, a few operations for each of n m pre-activations.
     said = chosen.operations(arrays)
     assert said <= counted <= said + 20 * n * width
 
@@ -53,9 +53,10 @@ def test_bytes_and_operations_of_a_sweep():
     limit, small, large = jobs([128, 256])
     assert limit.bytes == {"kernels": 8 * 64 * 164, "work": 16 * 64**2}
     assert small.bytes == {
-        # Hidden weights and readout, at the start and at the end.
+        # Hidden weights and readout, both initial and final.
         "variables": 2 * 3 * 4 * 128 * 65,
-        # Pre-activations are stepped: they, the sum of what moved them, slopes in a byte each, and outputs.
+        # The stepper updates pre-activations; its state consists of these, the sum of their updates, slopes of one
+        # byte each, and outputs.
         "states": 3 * (4 * 2 * 128 * 64 + 128 * 64 + 4 * 64),
         "kernels of networks": 8 * 64 * 100 + 24 * 64**2,
         "infinite-width kernels": 8 * 64 * 164,
@@ -76,11 +77,11 @@ def test_doubles_other_losses_and_optimizers_and_scales():
     (_, single), (_, double) = (jobs([128], dtype=dtype) for dtype in ("float32", "float64"))
     assert double.bytes["variables"] == 2 * single.bytes["variables"]
     _, logistic = jobs([128], loss="logistic")
-    # Nothing is diagonalized: the linearized network is trained too.
+    # No kernel is diagonalized, because the linearized network is trained instead.
     assert logistic.flops["eigenvectors"] == 0
     assert logistic.flops["linearized"] == 2 * logistic.flops["training"] > 0
     assert logistic.bytes["kernels of networks"] == 8 * 64**2
-    # Weights, their two moments and the number of steps.
+    # The state of Adam consists of the weights, their two moments and the number of steps.
     _, adam = jobs([128], optimizer="adam")
     assert adam.bytes["states"] == 3 * 4 * (3 * 128 * 64 + 1)
     *_, wide = jobs([128], dtype="float64")
@@ -111,7 +112,7 @@ def test_memory_and_operations_of_infinite_width():
     assert products.flops["recomputed entries"] == 0
     assert products.bytes == {"basis": 8 * 64 * 60 * 8, "preconditioner": 2 * 8 * 64 * 8}
     assert "on disk" in str(infinite_width_jobs(DIGITS, "float32", "disk")[0])
-    # Two labels of ten outputs each, and four random columns.
+    # Two sets of labels with ten outputs each, and four random columns.
     ten = lz.load_dataset("digits", tuple(range(10)), n_train=64)
     assert infinite_width_jobs(ten, "float32", None)[1].flops["products"] == 60 * 2 * 64**2 * 24
 

@@ -1,4 +1,4 @@
-"""Compiled programs are released: their number stays bounded, and the caller's own stay."""
+"""Compiled programs are released, so that their number stays bounded, but the caller's own programs are kept."""
 
 import gc
 from pathlib import Path
@@ -28,7 +28,7 @@ def sweep(widths):
 
 @pytest.fixture(scope="module")
 def released():
-    """Memory maps before and after each release in a sweep over widths, and two programs of the caller's own."""
+    """Return the numbers of memory maps around each release in a sweep over widths, and a function of the caller."""
     counts, release = [], programs.release
     own = jax.jit(lambda x: jnp.sin(x) + 1)
     own(jnp.ones(3)), own(jnp.ones(4))
@@ -42,7 +42,7 @@ def released():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs, "release", counted)
         patch.setattr(runner, "MOST_PROGRAMS", 1)
-        # No other test has networks of these widths.
+        # No other test has networks of these widths, so none of their programs is compiled yet.
         sweep([82, 84, 86])
     return counts, own
 
@@ -53,11 +53,11 @@ def test_programs_are_released_before_each_width_beyond_the_limit(released):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MAPS.exists(), reason="memory maps are Linux's")
+@pytest.mark.skipif(not MAPS.exists(), reason="memory maps exist only on Linux")
 def test_memory_maps_stay_flat_over_widths(released):
     counts = released[0]
     freed = [before - after for before, after in counts]
-    # Every release frees the programs since the one before it, up to small ones that JAX keeps.
+    # Every release frees the programs compiled since the previous one, except small ones that JAX keeps.
     assert min(freed) > 0
     assert counts[-1][1] - counts[0][1] < 0.5 * sum(freed[1:])
 
@@ -99,7 +99,7 @@ def test_a_function_runs_once_for_arguments_that_cannot_change():
 
 
 def test_the_least_recently_used_programs_are_freed(monkeypatch):
-    """Static arguments, such as networks with other scales, would otherwise add programs for ever."""
+    """Otherwise, each new static argument, such as a network with another scale, would add programs forever."""
     monkeypatch.setattr(programs, "KEPT", 8)
     traces = []
 
@@ -111,7 +111,7 @@ def test_the_least_recently_used_programs_are_freed(monkeypatch):
     programs.release()
     for factor in range(programs.KEPT + 3):
         scaled(jnp.ones(2), factor)
-        # A program that is used again stays.
+        # A program that was used recently is kept.
         assert float(scaled(jnp.ones(2), 0)[0]) == 0
     assert scaled._cache_size() == programs.KEPT
     assert traces == list(range(programs.KEPT + 3))

@@ -1,4 +1,4 @@
-"""Kernel regression with each network's own kernels, against Jacobians and least squares by hand."""
+"""Kernel regression with each network's own kernels, compared with Jacobians and least squares."""
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,13 @@ from lazynet.training._keys import member_key, start_key
 EVEN_ODD = ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
 DATA = lz.load_dataset("digits", classes=EVEN_ODD, n_train=40, n_test=60)
 REGRESSION = lz.Measure(regression=True)
-# Its sweeps share programs: same width, members and rows.
+# All sweeps of this network share programs, because they have the same width, members and rows.
 RELU = lz.TwoLayer(16, train="both", output_scale=0.3)
 THREE = lz.load_dataset("digits", classes=(3, 8, 9), n_train=30, n_test=40)
 
 
 def kernel_by_hand(network, variables, data):
-    """The mean over outputs of J J', in float64."""
+    """Return the mean of J J' over outputs in float64."""
     with float64():
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), variables)
         fixed = {name: value for name, value in cast.items() if name != "params"}
@@ -63,7 +63,7 @@ def test_errors_and_drift_are_those_of_kernels_by_hand(network, data):
     drift = np.linalg.norm(after[n:] - before[n:]) / np.linalg.norm(before[n:])
     assert float(at.test_kernel_drift) == pytest.approx(drift, rel=1e-3)
     assert drift > 1e-3
-    # One example may be on the border.
+    # One test example may lie on the decision boundary, where rounding decides its class.
     assert float(at.regression_error_start) == pytest.approx(error_by_hand(before, data), abs=1.5 / data.n_test)
     assert float(at.regression_error_end) == pytest.approx(error_by_hand(after, data), abs=1.5 / data.n_test)
     kernel = lz.analytic_kernel(network)
@@ -97,7 +97,7 @@ def test_modes_without_an_eigenvalue_are_left_out():
 def test_a_network_that_diverged_has_no_kernel_at_the_end():
     with pytest.warns(UserWarning, match="kernel descent diverges"):
         result = lz.sweep(RELU, DATA, [16], seeds=2, steps=300, learning_rate=1e4, measure=REGRESSION)
-    # The weights of one of these members are finite.
+    # Both members count as diverged, although the weights of one of them are finite.
     assert (result.status == MemberStatus.DIVERGED).all()
     assert np.isnan(result.regression_error_end).all()
     assert np.isnan(result.regression_error_end_low).all()

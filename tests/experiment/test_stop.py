@@ -1,4 +1,4 @@
-"""Members that stop early, measures of one's own, sharpness, and sweeps that run out of time."""
+"""Members that stop early, user-defined measures, sharpness, and sweeps that run out of time."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def sweep(steps=60, widths=(8, 16), snapshots=60, **options):
 
 
 def gradient_norms(run, network, data):
-    """||grad L|| of the squared loss at every snapshot of a run whose measure kept the weights."""
+    """Return ||grad L|| of the squared loss at every snapshot of a run that recorded the weights."""
 
     @jax.jit
     def norm(hidden):
@@ -74,7 +74,7 @@ def test_a_plateau_is_a_number_of_steps_without_a_fall():
         options = {"dtype": "float64", "stop": stop, "snapshots": snapshots, "measure": lz.Measure(kernel_drift=False)}
         return lz.train(NETWORK, DATA, member_key(8, 0), 400, learning_rate=rate, **options).snapshots
 
-    # The loss falls by a thousandth in three steps, and less and less later.
+    # At first, the loss falls by more than a thousandth in three steps; later, it falls more slowly.
     rate = 1e-4
     losses = train(rate, snapshots=range(200)).train_loss.values[:200]
     best, best_at = losses[0], 0
@@ -84,7 +84,7 @@ def test_a_plateau_is_a_number_of_steps_without_a_fall():
         if step - best_at >= 3:
             break
     assert int(train(rate, lz.Stop(plateau=3)).stopped_step) == step == 132
-    # A loss that falls by less than a thousandth in all of them stops after them.
+    # If the loss falls by less than a thousandth in the first 7 steps, training stops after them.
     assert int(train(1e-7, lz.Stop(plateau=7)).stopped_step) == 7
     assert int(train(rate, lz.Stop(plateau=300)).stopped_step) == 400
 
@@ -107,7 +107,7 @@ def test_each_member_stops_by_itself_and_keeps_its_last_values(options, loss):
             for name in ("train_loss", "displacement", "kernel_drift", "linearization_gap_train"):
                 assert np.array_equal(member[name][before], free_member[name][before]), name
                 held = member[name][~before]
-                # The network stops between snapshots; a gap keeps the value of its last snapshot.
+                # The network stops between two snapshots, and its gap keeps the value from the first of them.
                 last = member[name][before][-1] if "gap" in name else held[:1]
                 assert (held.values == np.asarray(last)).all(), name
     assert result.status.attrs["flag_meanings"] == "finished diverged stopped"
@@ -238,7 +238,7 @@ def test_the_time_of_a_sweep_is_over_on_the_clock(tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_network_meets_its_criterion():
-    """A step of momentum at a large rate may raise the loss: the network keeps the state before that step."""
+    """With momentum and a large learning rate, a step may raise the loss; the network keeps the state before it."""
     network = lz.TwoLayer(width=64, symmetric=False)
     options = {"learning_rate": 0.25, "optimizer": HEAVY, "snapshots": 9, "measure": ALONE}
     result = lz.sweep(network, DATA, [64], 4, 200, stop=lz.Stop(loss=0.5), **options)
@@ -262,7 +262,7 @@ def test_a_diverging_network_does_not_stop():
             for name in ("train_loss", "kernel_gap_train", "linearization_gap_train"):
                 assert np.isnan(late[name]).all(), name
             diverged = int(result.stopped_step.max())
-        # The loss after the last step counts too.
+        # A network may also diverge in the very last step.
         last = lz.sweep(network, DATA, [64], 2, diverged, snapshots=2, learning_rate=30.0)
     assert (last.status == 1).all()
     assert np.isnan(last.train_loss.isel(step=-1)).all()
@@ -295,7 +295,7 @@ def test_measures_named_like_a_gap_are_no_gaps(tmp_path):
     result = sweep_with(lambda n, v, v0, data: v["params"]["hidden"].sum(0))
     assert result.my_gap_vector.shape == (1, 3, result.sizes["step"], 64)
     assert (result["of_each"] == float(np.arange(16.0) @ DATA.y_train)).all()
-    # A measure that differs in its last entries alone is another measure.
+    # A measure that differs only in its last entry is a different measure.
     with pytest.raises(ValueError, match="measure_my_gap_vector_values ="):
         sweep_with(lambda n, v, v0, data: v["params"]["hidden"].sum(0).at[-1].multiply(2))
 

@@ -1,4 +1,4 @@
-"""Arguments that `lz.sweep` and `lz.train` refuse: by name, before any work, with nothing written."""
+"""`lz.sweep` and `lz.train` refuse wrong arguments by name, before they start any work or write any file."""
 
 import jax
 import numpy as np
@@ -118,7 +118,7 @@ SWEEP_ONLY = {
 
 @pytest.fixture
 def no_work(monkeypatch):
-    """Training, and the kernel of the limit, would be work."""
+    """Let the test fail if a network is trained or a kernel is computed."""
 
     def refuse(*args, **options):
         raise AssertionError("work was started")

@@ -1,4 +1,4 @@
-"""Sweeps of deep networks and of one's own, against the two-layer network and against quantities by hand."""
+"""Sweeps of deep and user-defined networks, compared with the two-layer network and with direct computations."""
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ from lazynet.training._keys import member_key, start_key
 DATA = lz.load_dataset("digits", n_train=12, n_test=5)
 TWO = lz.TwoLayer(width=8, activation="tanh", train="both", symmetric=False)
 DEEP = lz.MLP(width=8, depth=2)
-# Sweeps of one network share their programs: same widths, members and dtype.
+# Sweeps of the same network share programs, because they have the same widths, members and dtype.
 SWEEP = {"widths": [8, 16], "seeds": 3, "steps": 30, "snapshots": 4, "dtype": "float64"}
 NO_DRIFT = lz.Measure(kernel_drift=False)
 ALONE = lz.Measure(predictions=False, kernel_drift=False)
 
 
 def own(network=TWO, kernel=None, **options):
-    """A lazynet network as a user would bring it."""
+    """Return a network of lazynet in the form of a user-defined network."""
 
     def init(key, x, width):
         return network.clone(width=width).init(key, x)["params"]
@@ -54,7 +54,7 @@ def deep():
 @pytest.mark.slow
 def test_a_network_of_ones_own_gives_what_the_two_layer_network_gives(of_own):
     expected, result = lz.sweep(TWO, DATA, **SWEEP, learning_rate=0.05), of_own
-    # A network of one's own has no known units or pre-activations.
+    # The units and pre-activations of a user-defined network are not known.
     assert set(expected.data_vars) - set(result.data_vars) == {"max_neuron_displacement", "activation_flips"}
     layered = {"layer_kernel_drift", "layer_displacement", "layer_relative_displacement"}
     assert set(result.data_vars) - set(expected.data_vars) == layered
@@ -121,7 +121,7 @@ def test_kernels_that_grow_with_the_width_have_learning_rates_that_fall(deep):
             k = lz.analytic_kernel(network.clone(width=width))(DATA.x_train)
             highest = float(result.lambda_max[i] if falls else result.lambda_max)
             assert highest == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-10)
-            # The largest rate that is stable at every width.
+            # The learning rate is the largest that is stable at every width.
             assert rates[i] * highest < 1 + 1e-9
 
 
@@ -140,7 +140,7 @@ def test_a_deep_network_in_standard_parametrization_learns_at_every_width():
 
 @pytest.mark.slow
 def test_the_network_of_lee_moves_as_published():
-    """Lee et al. 2019, Figure 1: first and last layer by m^(-1/2) of themselves, the middle ones by 1 / m."""
+    """In Figure 1 of Lee et al. (2019), relative movement falls as m^(-1/2) in the outer layers, as 1 / m in others."""
     result = lz.sweep(lz.MLP(width=8, depth=3), DATA, [64, 512], seeds=5, steps=20, snapshots=[20])
     verdict = lz.verify(result)
     middle = {f"layer_relative_displacement[hidden_{i}]": -1.0 for i in (2, 3)}
@@ -254,7 +254,7 @@ def test_one_hidden_layer_is_deep_enough():
 
 @pytest.mark.slow
 def test_linearizations_that_diverge_have_no_gap():
-    """A learning rate above 2 / lambda_max of some members' own kernels, below that of the limit's."""
+    """The learning rate exceeds 2 / lambda_max for some members' kernels, but not for the infinite-width kernel."""
     network = lz.ThreeLayer(width=16)
     highest = np.linalg.eigvalsh(lz.analytic_kernel(network)(DATA.x_train))[-1]
     init, grows = jax.jit(network.init), []
@@ -262,7 +262,7 @@ def test_linearizations_that_diverge_have_no_gap():
         variables = dict(init(start_key(member_key(16, seed)), jnp.asarray(DATA.x_train, "float32")))
         own_highest = np.linalg.eigvalsh(lz.empirical_ntk(network, variables, DATA.x_train))[-1]
         grows.append(1.7 / highest > 2 / own_highest)
-    # One member that diverges and one that does not.
+    # Choose one member that diverges and one that does not.
     seeds = [grows.index(True), grows.index(False)]
     options = {"seeds": seeds, "steps": 600, "snapshots": 4, "learning_rate": 1.7 / highest, "measure": NO_DRIFT}
     with pytest.warns(UserWarning, match="members of width 16 diverge"):
@@ -305,7 +305,7 @@ def test_every_network_has_its_picture(network):
 
 @pytest.mark.slow
 def test_fixed_biases_scale_with_the_weights_unless_the_weights_have_a_scale_of_their_own():
-    """Pre-activations of "chen" shrink as m^(-1/2), and so do biases: under relu that is a matter of units."""
+    """Pre-activations and biases of "chen" both shrink as m^(-1/2), which is only a change of units under relu."""
     network = lz.MLP(width=8, depth=1, parametrization="chen", bias_scale=0.5, init_scale=1.3)
     options = {"widths": [16, 32], "seeds": 1, "steps": 2, "snapshots": 2, "measure": ALONE}
     assert len(lz.verify(lz.sweep(network, DATA, **options)).rows) > 1

@@ -1,4 +1,4 @@
-"""Members are independent of each other, and those that diverge are recorded."""
+"""The members of a sweep are independent of each other, and those that diverge are recorded."""
 
 import io
 import warnings
@@ -16,14 +16,14 @@ from lazynet.training import snapshot_steps
 from lazynet.training._keys import member_key
 
 DATA = lz.load_dataset("digits", n_train=24, n_test=10)
-# Linear in its parameters, so that descent diverges just where the rate is above 2 / lambda_max(K_0) of the member.
+# Linear in its parameters, so a member diverges exactly if the learning rate is above its 2 / lambda_max(K_0).
 LINEAR = lz.TwoLayer(width=8, train="readout")
 
 
 @pytest.mark.slow
 @pytest.mark.exact
 def test_a_member_does_not_depend_on_the_others():
-    """The same in a sweep of more widths and seeds; in float64, because another packing rounds otherwise."""
+    """A member is the same in a larger sweep; use float64, because rounding depends on the packing."""
     network = lz.TwoLayer(width=8)
     rate = 0.05
     whole = lz.sweep(network, DATA, [16, 8], 2, 40, learning_rate=rate, dtype="float64")
@@ -50,14 +50,14 @@ def test_the_start_is_the_same_in_both_dtypes():
 
 @contextmanager
 def quiet():
-    """Without the warning of a large learning rate."""
+    """Suppress the warning about a large learning rate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
 def thresholds():
-    """2 / lambda_max of K_0 for seeds 0 .. 7."""
+    """Return 2 / lambda_max(K_0) for seeds 0 to 7."""
     from lazynet.training._keys import start_key
 
     found = []
@@ -71,7 +71,7 @@ def thresholds():
 def partly_diverged():
     limits = thresholds()
     order = np.argsort(limits)
-    # Between the fourth and the fifth threshold: four members diverge.
+    # The learning rate is between the fourth and the fifth threshold, so four members diverge.
     rate = float(np.sqrt(limits[order[3]] * limits[order[4]]))
     gone, well = sorted(map(int, order[:4])), sorted(map(int, order[4:]))
     with quiet():
@@ -101,14 +101,14 @@ def test_a_diverged_member_is_nan_from_its_stopped_step_on(partly_diverged):
             values = result[name].sel(width=8, seed=seed)
             assert np.isnan(values.sel(step=result.step >= stopped)).all(), name
             assert not np.isnan(values.sel(step=result.step < stopped)).any(), name
-        # The limit itself diverges at this rate, and gaps to it with it.
+        # The infinite-width prediction diverges at this learning rate too, and so do the gaps to it.
         if not name.startswith(("start_gap", "kernel_gap")):
             assert np.isfinite(result[name].sel(seed=well)).all(), name
 
 
 @pytest.mark.slow
 def test_members_beside_a_diverged_one_keep_their_bits(partly_diverged):
-    """Another seed in the place of a diverged one changes nothing, in the same packing."""
+    """Replacing a diverged member by one with another seed does not change the others in the same pack."""
     _, rate, gone, well = partly_diverged
     with quiet():
         beside_diverged = lz.sweep(LINEAR, DATA, [8], [gone[0], well[0]], 3000, learning_rate=rate)
@@ -155,7 +155,7 @@ def test_a_learning_rate_far_too_large_is_a_warning_that_names_the_limit():
 
 @pytest.mark.slow
 def test_a_learning_rate_too_large_at_one_width_only_is_a_warning():
-    """The narrowest width is above its limit, the widest is not."""
+    """The learning rate is above the limit at the narrowest width, but not at the widest."""
     with pytest.warns(UserWarning, match="at width 8, above 2 / lambda_max"):
         lz.sweep(LINEAR, DATA, [8, 16], 2, 2, learning_rate=lambda m: 10.0 if m == 8 else 0.01)
 
@@ -210,7 +210,7 @@ def test_snapshots_of_a_run_are_those_of_a_sweep():
 
 @pytest.mark.slow
 def test_a_very_wide_network_follows_its_linearization_and_the_kernel():
-    """Width 2^14 on digits 0/1, n = 32: both gaps below 1% of the targets' RMS, which is 1, at every snapshot."""
+    """At width 2^14 on 32 digits 0 and 1, both gaps stay below 1% of the targets' RMS at every snapshot."""
     data = lz.load_dataset("digits", n_train=32, n_test=16)
     result = lz.sweep(lz.TwoLayer(width=2**14), data, [2**14], 1, 60, snapshots=4)
     assert (result.train_error.isel(step=-1) == 0).all()
