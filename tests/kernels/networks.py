@@ -1,4 +1,4 @@
-"""Networks that cover the uses of a parameter array, in dense layers and elsewhere."""
+"""Networks that use their parameter arrays in dense layers and in other ways."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Perceptron(nn.Module):
-    """Dense layers with biases."""
+    """A multilayer perceptron with biases."""
 
     widths: tuple = (7, 6)
     outputs: int = 1
@@ -21,7 +21,7 @@ class Perceptron(nn.Module):
 
 
 class Residual(nn.Module):
-    """A skip connection around a rematerialized layer, normalizations, and inputs that are used twice."""
+    """A network with a skip connection around a rematerialized layer, normalization layers, and inputs used twice."""
 
     @nn.compact
     def __call__(self, x):
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """A convolution, a mean over positions and a dense layer."""
+    """A network with a convolution, a mean over positions and a dense layer."""
 
     @nn.compact
     def __call__(self, x):
@@ -41,7 +41,7 @@ class Convolutional(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Attention between the positions of a row and a dense layer."""
+    """A network with attention between the positions of each row, followed by a dense layer."""
 
     @nn.compact
     def __call__(self, x):
@@ -50,7 +50,7 @@ class Tokens(nn.Module):
 
 
 class LowRank(nn.Module):
-    """The sum of a fixed layer and a trained layer of rank one, in different collections."""
+    """A network whose weights are the sum of a fixed matrix and a trained rank-one matrix, in different collections."""
 
     @nn.compact
     def __call__(self, x):
@@ -63,7 +63,7 @@ class LowRank(nn.Module):
 
 @jax.custom_vjp
 def doubled(w, x):
-    """Return x @ w, with twice its gradient."""
+    """Return x @ w, with a custom gradient with respect to w that is twice the true one."""
     return x @ w
 
 
@@ -72,7 +72,7 @@ doubled.defvjp(lambda w, x: (x @ w, (w, x)), lambda kept, g: (2 * kept[1].T @ g,
 
 @jax.jit
 def layer(w, x):
-    """A jitted function, whose trace is shared by all calls."""
+    """Return tanh(x @ w) from a jitted function, so that all calls share one trace."""
     return jnp.tanh(x @ w)
 
 
@@ -102,7 +102,8 @@ def normed(p, x):
     return jnp.tanh(x @ (p["w"] / jnp.linalg.norm(p["w"], axis=0, keepdims=True)) * p["g"][None])
 
 
-# Arrays and their shapes, (6, 6) by default; a function from (n, 6) to (n, 6); the arrays that are dense.
+# For each function: its arrays and their shapes, (6, 6) by default; the function, from (n, 6) to (n, 6); and the arrays
+# that are recognized as dense layers.
 FUNCTIONS = {
     "tied": ("w", lambda p, x: layer(p["w"], layer(p["w"], x)), ""),
     "tied transposed": ("w v", lambda p, x: jnp.tanh(x @ p["w"] @ p["v"]) @ p["w"].T, "v"),
@@ -140,7 +141,7 @@ FUNCTIONS = {
     "empty": ("w v:6,0", lambda p, x: jnp.concatenate([x @ p["v"], x @ p["w"]], axis=1), "w v"),
 }
 
-# The network, the shape of an input, the arrays that are not dense.
+# For each module: the network, the shape of an input, and the arrays that are not recognized as dense layers.
 MODULES = {
     "perceptron": (Perceptron(outputs=3), (5,), ""),
     "residual": (Residual(), (5,), "LayerNorm_0/scale BatchNorm_0/scale"),
@@ -151,7 +152,7 @@ MODULES = {
 
 
 def arrays_of(shapes):
-    """Return random float64 arrays by name."""
+    """Return random float64 arrays by name, given their shapes in a string such as "w b:6"."""
     rng = np.random.default_rng(0)
     named = (spec.partition(":") for spec in shapes.split())
     sizes = {name: [int(n) for n in size.split(",") if n] if colon else (6, 6) for name, colon, size in named}
@@ -159,5 +160,5 @@ def arrays_of(shapes):
 
 
 def together(variables, x):
-    """Return the sum of all functions; the kernel of each array depends on its own function only."""
+    """Return the sum of all test functions; each array's part of the kernel depends only on that array's function."""
     return sum(function(variables["params"][name], x) for name, (_, function, _) in FUNCTIONS.items())

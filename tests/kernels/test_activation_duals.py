@@ -1,4 +1,4 @@
-"""Duals of every activation, named or a function of the user's, against quadrature in the plane and neural-tangents."""
+"""Test the duals of named and user-defined activations against two-dimensional quadrature and neural-tangents."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from lazynet.kernels._dual import gaussian_dual
 from lazynet.precision import float64
 
 BOTH = pytest.mark.parametrize("derivative", [False, True])
-# Two rows of different norms and directions, a row orthogonal to the first, and the opposite of the first.
+# The input rows: two with different norms and directions, one orthogonal to the first, and the negative of the first.
 X = np.array([[1.0, 0.0], [0.42, 0.56], [0.0, 0.8], [-1.0, 0.0]])
 PAIRS = {"equal": (0, 0), "general": (0, 1), "orthogonal": (0, 2), "opposite": (0, 3), "both unlike": (1, 2)}
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(160)
@@ -21,7 +21,7 @@ REACH = 9.5
 
 
 def intervals(low, high):
-    """Nodes and weights on each of the intervals from low to high, halved at zero, where activations have kinks."""
+    """Return Gauss-Legendre nodes and weights on intervals that are split at zero, where activations may have kinks."""
     middle = np.clip(0.0, low, high)
     ends = [(low, middle), (middle, high)]
     nodes = [(a + b)[..., None] / 2 + (b - a)[..., None] / 2 * NODES for a, b in ends]
@@ -34,14 +34,14 @@ def normal(z):
 
 
 def by_quadrature(function, covariance):
-    """E[f(u) f(v)] for jointly normal u and v, by Gauss-Legendre quadrature over u and over v given u."""
+    """Compute E[f(u) f(v)] for jointly normal u and v by Gauss-Legendre quadrature over u and over v given u."""
     (s1, s2), rho = np.sqrt(np.diag(covariance)), covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
     z, weights = intervals(np.array(-REACH), np.array(REACH))
     outer = weights * normal(z) * function(s1 * z)
     spread = np.sqrt(max(0.0, 1 - rho**2))
     if spread < 1e-12:
         return np.sum(outer * function(s2 * rho * z))
-    # v / s2 has mean rho z and deviation `spread`.
+    # Given u = s1 z, v / s2 is normal with mean rho z and standard deviation `spread`.
     v, inner = intervals(rho * z - REACH * spread, rho * z + REACH * spread)
     given_z = np.sum(inner * normal((v - rho * z[:, None]) / spread) / spread * function(s2 * v), axis=1)
     return np.sum(outer * given_z)
@@ -87,7 +87,8 @@ def test_deep_kernels_are_those_of_neural_tangents(activation, layer, kappa):
     with float64(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         theirs = kernel(X, X, ("nngp", "ntk"))
         nngp, ntk = np.asarray(theirs.nngp), np.asarray(theirs.ntk)
-    # Their kernel has kappa^2 on hidden layers, and its angle of parallel rows is some 1e-8 off.
+    # The NTK of neural-tangents has an extra factor kappa^2 on hidden layers, and its angle between parallel rows is
+    # off by about 1e-8.
     ours = lz.analytic_kernel(lz.MLP(width=2, depth=2, activation=activation, init_scale=kappa))(X)
     np.testing.assert_allclose(ours, nngp + (ntk - nngp) / kappa**2, rtol=1e-7, atol=1e-7)
 

@@ -1,4 +1,4 @@
-"""The analytic kernel of two-layer networks against adaptive quadrature."""
+"""Test the analytic kernel of two-layer networks against adaptive quadrature."""
 
 import functools
 
@@ -18,7 +18,7 @@ def normal_density(z):
     return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-# sigma and sigma', implemented independently of the library.
+# The activations sigma and their derivatives sigma', implemented independently of the library.
 FUNCTIONS = {
     "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
     "erf": (special.erf, lambda z: 2 / np.sqrt(np.pi) * np.exp(-(z**2))),
@@ -32,10 +32,11 @@ COSINES = [-1.0, -0.9, 0.0, 0.9, 0.999, 1.0]
 
 @functools.cache
 def expectations(cosine, norms):
-    """Return E[sigma sigma] and E[sigma' sigma'] by (activation, init_scale), to 1e-10.
+    """Return E[sigma(w.x) sigma(w.x')] and E[sigma'(w.x) sigma'(w.x')] for each activation and init_scale kappa.
 
-    In polar coordinates of the plane of x and x', (w.x, w.x') = kappa r (|x| cos t, |x'| cos(t - angle)). The integral
-    is adaptive in t, split at the kinks of relu, and uses 20 Gauss-Legendre nodes on each of 20 pieces of (0, 10) in r.
+    In polar coordinates in the plane of x and x', (w.x, w.x') = kappa r (|x| cos t, |x'| cos(t - angle)). The
+    quadrature is adaptive in t, with breakpoints at the kinks of relu, and uses 20 Gauss-Legendre nodes in r on each of
+    20 subintervals of (0, 10).
     """
     nodes, weights = np.polynomial.legendre.leggauss(20)
     r = (0.5 * np.arange(20)[:, None] + 0.25 * (nodes + 1)).ravel()
@@ -48,7 +49,7 @@ def expectations(cosine, norms):
         return np.array([[weight @ (f(k * z1) * f(k * z2)) for f in FUNCTIONS[name]] for name, k in cases])
 
     kinks = sorted({t % (2 * np.pi) for side in (0, angle) for t in (side + np.pi / 2, side - np.pi / 2)})
-    # One full turn, starting at a kink.
+    # Integrate over one full turn, starting at a kink.
     value, error = integrate.quad_vec(
         along_the_ray, kinks[0], kinks[0] + 2 * np.pi, points=kinks[1:], epsabs=1e-10, epsrel=0, norm="max"
     )
@@ -163,7 +164,7 @@ def test_bad_rows_are_refused(x1, x2, message):
     ("activation", "train"),
     slow_unless(
         lambda case: case == ("tanh", "both"),
-        # Angles, closed forms and series.
+        # The duals are computed from angles (relu), from closed forms (erf, sin, gelu) and from series (tanh).
         [*((name, "both") for name in ("relu", "erf", "sin", "gelu", "tanh")), ("relu", "hidden"), ("relu", "readout")],
     ),
 )

@@ -1,4 +1,4 @@
-"""Spectral densities against eigendecompositions."""
+"""Test spectral densities against eigendecompositions."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_averages_over_all_eigenvalues(dtype):
         mean, error = density.average(f)
         assert error > 0
         assert abs(mean - f(values).mean()) <= 4 * error
-    # The fraction of eigenvalues below a point, and the isolated eigenvalues.
+    # Check the fraction of eigenvalues below 0.03 and the three isolated largest eigenvalues.
     below, error = density.average(lambda v: (v < 0.03).astype(float))
     assert abs(below - np.mean(values < 0.03)) <= 4 * error + 0.02
     np.testing.assert_allclose(density.values[-3:], values[-3:], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Import of neural-tangents on the installed JAX, without side effects."""
+"""Test that neural-tangents can be imported with the installed JAX, without side effects."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from lazynet.kernels._door import NAMES, neural_tangents, resolve
 
 
 def in_fresh_process(program, *folders):
-    """Run a program in a new interpreter in which warnings are errors, with the folders first on its path."""
+    """Run a program in a new interpreter that treats warnings as errors, with the given folders first on its path."""
     path = os.pathsep.join([*map(str, folders), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
@@ -27,13 +27,13 @@ def in_fresh_process(program, *folders):
 
 
 def bound_by_neural_tangents(name):
-    """Return the object that neural-tangents imported under this name."""
+    """Return the object that neural-tangents imported under the given name."""
     source = neural_tangents()._src
     attribute = name.rsplit(".", 1)[1]
     if attribute == "Primitive":
         return source.utils.rules.Primitive
     if attribute == "zeros_like_p":
-        # neural-tangents keeps this primitive only as a key of a table.
+        # neural-tangents keeps the primitive zeros_like only as a key of STRUCTURE_RULES.
         (primitive,) = [p for p in source.utils.rules.STRUCTURE_RULES if p is not None and p.name == "zeros_like"]
         return primitive
     return getattr(source.empirical, attribute.removeprefix("safe_"))
@@ -43,7 +43,8 @@ def bound_by_neural_tangents(name):
 def test_table_matches_the_installed_jax(name, source):
     intended = resolve(source)
     assert bound_by_neural_tangents(name) is intended
-    # JAX lacks the name again after the import. If a version of JAX has the name, it must refer to the same object.
+    # The name is added to JAX only while neural-tangents is imported. If JAX itself has the name, it must refer to the
+    # same object.
     try:
         present = resolve(name)
     except (ModuleNotFoundError, AttributeError):
@@ -68,7 +69,7 @@ def test_import_has_no_side_effects(tmp_path):
         import sys, threading, jax
         import lazynet
         from lazynet.kernels import neural_tangents
-        # What takes long to import is imported where it is needed.
+        # Modules that are slow to import are imported only where they are needed.
         assert not {"tensorflow", "neural_tangents", "scipy.stats", "scipy.cluster", "matplotlib"} & set(sys.modules)
         config = dict(jax.config.values)
         opened = []
@@ -121,7 +122,7 @@ def weights_and_rows(key):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
-@pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")  # inside neural-tangents, harmless
+@pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")  # a harmless warning in neural-tangents
 def test_empirical_kernel(method, weights_and_rows):
     nt = neural_tangents()
     weights, x = weights_and_rows
@@ -140,7 +141,7 @@ def test_stax_and_predict(weights_and_rows):
     kernel = jax.jit(lambda x: kernel_fn(x, None, "ntk"))(x)
     y = jnp.ones((4, 1))
     predicted = nt.predict.gradient_descent_mse(kernel, y)(3.0, 0 * y)
-    # The loss of neural-tangents is a mean over n = 4 examples, so its time is 4 times ours.
+    # The loss of neural-tangents is a mean over n = 4 examples, so its time t corresponds to time t / 4 of lazynet.
     eigenvalues, vectors = np.linalg.eigh(np.asarray(kernel, np.float64))
     flow = vectors @ ((1 - np.exp(-eigenvalues * 3.0 / 4)) * (vectors.T @ np.ones(4)))
     np.testing.assert_allclose(predicted[:, 0], flow, rtol=1e-4, atol=1e-5)

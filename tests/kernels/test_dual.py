@@ -1,4 +1,4 @@
-"""Gaussian expectations: closed forms, the diagonal of relu, series and blocks."""
+"""Test Gaussian expectations of activations: closed forms, diagonal entries for relu, series and blocks."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,7 @@ def pair_at(angle, d, seed=0):
 
 
 def arc_cosine(angle, derivative):
-    """Evaluate the arc-cosine kernels of order 0 and 1 (Cho and Saul 2009) at unit norms in extended precision."""
+    """Compute E[relu(u) relu(v)] or E[relu'(u) relu'(v)] for unit rows in extended precision (Cho and Saul 2009)."""
     angle = np.longdouble(angle)
     pi = 4 * np.arctan(np.longdouble(1))
     if derivative:
@@ -70,13 +70,13 @@ def test_angle_polynomial(dtype, ulps):
 def test_many_nearly_parallel_pairs_in_chunks(monkeypatch):
     x = 1 + 1e-5 * rows(20, 5)
     kernel = gaussian_dual("relu", x)
-    monkeypatch.setattr(dual, "PAIRS", 35)  # seven pairs at a time
+    monkeypatch.setattr(dual, "PAIRS", 35)  # process seven pairs of rows at a time
     np.testing.assert_array_equal(gaussian_dual("relu", x), kernel)
 
 
 @BOTH
 def test_erf_formula(derivative):
-    """Williams 1997, equation (11), and its derivative."""
+    """Compare with Williams 1997, equation (11), and with the corresponding formula for the derivative of erf."""
     x1, x2, kappa = rows(6, 3), rows(5, 3, seed=1), 1.5
     gram, size1, size2 = (2 * kappa**2 * g for g in (x1 @ x2.T, np.sum(x1**2, 1)[:, None], np.sum(x2**2, 1)))
     product = (1 + size1) * (1 + size2)
@@ -84,13 +84,13 @@ def test_erf_formula(derivative):
     np.testing.assert_allclose(gaussian_dual("erf", x1, x2, kappa, derivative), expected, rtol=1e-12, atol=1e-14)
 
 
-# Closed forms of angles and of neural-tangents, and series.
+# The cases cover formulas in the angle, closed forms from neural-tangents, and series.
 @pytest.mark.parametrize(
     ("activation", "derivative"),
     [("relu", False), ("erf", True), ("tanh", False), ("tanh", True), ("gelu", False), ("softplus", True)],
 )
 def test_result_does_not_depend_on_blocks(activation, derivative, monkeypatch):
-    # Blocks of 5 and 3 rows.
+    # With BLOCK = 5, the eight rows are split into blocks of 5 and 3 rows.
     x1, x2 = rows(8, 4), rows(8, 4, seed=1)
     rectangle = gaussian_dual(activation, x1, x2, 0.5, derivative)
     square = gaussian_dual(activation, x1, None, 0.5, derivative)

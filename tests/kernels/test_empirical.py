@@ -1,4 +1,4 @@
-"""Empirical tangent kernels against the Jacobian of the flax module."""
+"""Test empirical tangent kernels of two-layer networks against their Jacobians."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def rows(n, d, seed=0):
 
 
 def drawn(network, d):
-    """Return random variables in float64, which are not those of a start."""
+    """Return random float64 arrays for the network's variables, drawn independently of its initialization."""
     arrays = {"hidden": rows(network.width, d, seed=7), "readout": rows(network.width, network.outputs, seed=8)}
     trained = {name for name in arrays if network.train in (name, "both")}
     params, fixed = ({name: arrays[name] for name in sorted(names)} for names in (trained, arrays.keys() - trained))
@@ -28,7 +28,7 @@ def drawn(network, d):
 
 
 def jacobian(network, variables, x):
-    """Return the Jacobian of the formula of the network, shape (n, k, parameters), in NumPy."""
+    """Return the Jacobian of the network's formula, of shape (n, k, parameters), computed in NumPy."""
     arrays = {name: a for collection in variables.values() for name, a in collection.items()}
     scale, z, k = network.output_scale / np.sqrt(network.width), x @ arrays["hidden"].T, network.outputs
     slopes = np.einsum("rc,ir,ij->icrj", arrays["readout"], SLOPE[network.activation](z), x)
@@ -60,7 +60,7 @@ def test_jacobian(activation, train, outputs):
     j1, j2 = np.split(jacobian(network, variables, np.concatenate([x1, x2])), 2)
     for other, j in ((None, j1), (x2, j2)):
         expected = np.einsum("icp,jdp->icjd", j1, j)
-        # Without jit, because the networks would compile a program each.
+        # Disable jit, because otherwise each network would compile its own program.
         with jax.disable_jit():
             average = lz.empirical_ntk(network, variables, x1, other)
         assert type(average) is np.ndarray
@@ -76,7 +76,7 @@ def test_jacobian_of_all_outputs(train, outputs):
     variables = drawn(network, 4)
     j1, j2 = np.split(jacobian(network, variables, np.concatenate([x1, x2])), 2)
     for other, j in ((None, j1), (x2, j2)):
-        # This path compiles its program even where jit is disabled.
+        # With outputs="all", the program is compiled even if jit is disabled.
         with jax.disable_jit():
             full = lz.empirical_ntk(network, variables, x1, other, outputs="all")
         assert type(full) is np.ndarray
@@ -120,7 +120,7 @@ def test_counting_the_active_units_gives_the_product(dtype, outputs, train, key)
 
 @pytest.mark.slow
 def test_readouts_of_several_sizes_are_not_counted(key):
-    # The network has a readout of signs, but the variables do not.
+    # The network has a readout of signs, but the readouts in the changed variables contain other values.
     network, x = lz.TwoLayer(width=12), rows(5, 4)
     start = jax.jit(network.init)(key, jnp.asarray(x, jnp.float32))
     variables = jax.tree.map(lambda a: np.asarray(a, np.float64), dict(start))
@@ -154,7 +154,7 @@ def test_float32():
         double = lz.empirical_ntk(network, variables, x, outputs=outputs)
         assert double.dtype == np.float64
         assert_close(single, double)
-        # A smaller difference would show that the kernel was computed in float64 and then cast.
+        # The float32 kernel must differ from the float64 kernel by rounding errors.
         assert np.abs(single - double).max() > 1e-9
 
 
@@ -176,7 +176,7 @@ def test_numpy_float64_outside_of_the_context(key):
     assert not jax.config.jax_enable_x64
     assert type(kernel) is np.ndarray
     assert kernel.dtype == (1 + kernel).dtype == kernel.sum().dtype == np.float64
-    # Converting float32 inputs to float64 is exact, so both kernels are equal.
+    # Converting float32 inputs to float64 is exact, so it must not change the kernel.
     copies = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(variables))
     exact = lz.empirical_ntk(network, variables, x, dtype="float64")
     np.testing.assert_array_equal(exact, lz.empirical_ntk(network, copies, np.asarray(x, np.float64)))

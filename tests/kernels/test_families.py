@@ -1,4 +1,4 @@
-"""Kernels of deep and convolutional networks against neural-tangents, Monte Carlo estimates and Jacobians."""
+"""Test kernels of deep and convolutional networks against neural-tangents, Monte Carlo estimates and Jacobians."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ LAYERS = {"relu": "Relu", "erf": "Erf", "gelu": "Gelu"}
 
 
 def rows():
-    """Return two sets of rows, of which one pair is parallel and another is equal."""
+    """Return two sets of rows that contain one pair of parallel rows and one pair of equal rows."""
     x1, x2 = unit_rows(6, 7), unit_rows(4, 7, seed=1)
     x2[0], x2[1] = 1.3 * x1[0], x1[2]
     return x1, x2
 
 
 def jacobian_kernel(network, variables, x1, x2):
-    """Return the contribution of each array to J J' averaged over outputs, by jax.jacrev."""
+    """Return each array's contribution to J J', averaged over outputs, with the Jacobian J from jax.jacrev."""
     x = jnp.concatenate([x1, x2])
 
     def outputs(params):
@@ -38,11 +38,11 @@ def jacobian_kernel(network, variables, x1, x2):
 
 
 def by_neural_tangents(activation, depth, kappa, d, x1, x2):
-    """Return the NNGP kernel and the NTK of the network with hidden weights rescaled by kappa."""
+    """Return the NNGP kernel and the NTK from neural-tangents, with hidden weights scaled by kappa."""
     stax = neural_tangents().stax
     layers = []
     for layer in range(depth):
-        # neural-tangents divides by sqrt(d).
+        # neural-tangents divides the first layer by sqrt(d), where d is the number of features.
         width = kappa * (d**0.5 if layer == 0 else 1)
         layers += [stax.Dense(1, W_std=width), getattr(stax, LAYERS[activation])()]
     kernel = stax.serial(*layers, stax.Dense(1))[2]
@@ -56,7 +56,8 @@ def by_neural_tangents(activation, depth, kappa, d, x1, x2):
 def test_deep_kernels_match_neural_tangents(activation, depth):
     x1, x2 = rows()
     nngp, ntk = by_neural_tangents(activation, depth, 1.3, 7, x1, x2)
-    # Theirs has a factor kappa^2 on hidden layers, and for relu an error of about 1e-8 in the angle of parallel rows.
+    # The NTK of neural-tangents has an extra factor kappa^2 on hidden layers and, for relu, an error of about 1e-8 in
+    # the angle between parallel rows.
     expected = {"readout": nngp, "hidden": (ntk - nngp) / 1.3**2, "both": nngp + (ntk - nngp) / 1.3**2}
     for train in TRAINED:
         network = lz.MLP(width=2, depth=depth, activation=activation, train=train, init_scale=1.3)
@@ -67,7 +68,7 @@ def test_deep_kernels_match_neural_tangents(activation, depth):
 
 @pytest.mark.parametrize("activation", ["relu", "erf", "tanh"])
 def test_depth_one_is_the_two_layer_network(activation):
-    """test_activation_duals compares the duals of both for all activations."""
+    """Compare three activations; test_activation_duals.py compares the duals of both networks for all activations."""
     x1, x2 = rows()
     for train in TRAINED:
         deep = lz.MLP(2, 1, activation=activation, train=train, init_scale=1.3, output_scale=0.7)
@@ -76,7 +77,7 @@ def test_depth_one_is_the_two_layer_network(activation):
 
 
 def test_relu_on_equal_rows_is_exact():
-    """With kappa^2 = 2 every layer keeps the norm, and its slope dual is 1: K(x, x) = (depth + 2) / 2 for unit rows."""
+    """If kappa^2 = 2, layers preserve norms and kappa^2 E[relu'^2] = 1, so K(x, x) = (depth + 2) / 2 for unit rows."""
     x = unit_rows(20, 5)
     for depth in (1, 2, 5):
         k = lz.analytic_kernel(lz.MLP(2, depth))(x)
@@ -87,7 +88,7 @@ def test_relu_on_equal_rows_is_exact():
 
 
 def moments(activation, covariance):
-    """Compute the expectations by Gauss-Hermite quadrature in two independent directions, for smooth activations."""
+    """Compute E[f(u) f(v)] for a smooth activation and its slope by Gauss-Hermite quadrature in two dimensions."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     weights = weights / weights.sum()
     factor = np.linalg.cholesky(covariance)
@@ -118,7 +119,7 @@ def test_a_row_of_zeros_has_no_slope_under_relu():
 
 
 def check(network, starts=200, sides=rows):
-    """Compare the kernel of each trained part with the mean over starts, which do not depend on the trained part."""
+    """Compare the analytic kernel of each trained part with a mean over initializations that all parts share."""
     x1, x2 = sides()
     both = network.clone(train="both")
 
@@ -142,7 +143,7 @@ def check(network, starts=200, sides=rows):
         assert np.all(np.abs(mean - expected) < 5 * error + 1e-6 * scale), train
 
 
-# The middle layers and the readout have different exponents in two parametrizations, which are tested at depth 3.
+# Two parametrizations have different exponents for the middle layers and the readout; they are tested at depth 3.
 DEEP = {
     "ntk": ("relu", 2),
     "standard": ("tanh", 2),
@@ -176,7 +177,7 @@ def test_the_three_layer_kernel_is_that_of_its_parametrization():
 def test_convolutional_kernels_are_means(activation, options):
     def sides():
         x1, x2 = unit_rows(4, 6), unit_rows(3, 6, seed=1)
-        # A patch of zeros, as at the rim of images.
+        # Include a patch of zeros, as occurs at the edges of images.
         x1[0, :3] = x2[1, 2:5] = 0
         return x1, x2
 

@@ -1,4 +1,4 @@
-"""Products with half of a symmetric matrix against products with the full matrix."""
+"""Test products that read half of a symmetric matrix against products with the full matrix."""
 
 import threading
 import time
@@ -20,13 +20,14 @@ def symmetric(n, dtype):
     return (k + k.T).astype(dtype)
 
 
-# Fewer rows than a group, no remainder, and both; more strips than lanes; 17, 9 and 0 vectors; several chunks.
+# The cases have fewer rows than a group, whole groups, or groups and a remainder; more strips than lanes; 17, 9 or 0
+# vectors; and several chunks of columns.
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 3), (8, 8), (23, 2), (64, 17), (1203, 9), (40, 0), (2307, 2)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_symmetric_product(dtype, n, k):
     matrix, v = symmetric(n, dtype), RNG.normal(size=(n, k))
     above, below = half_products(matrix, v)
-    # Sums are in float64, so only the entries are rounded.
+    # Sums are computed in float64, so only the matrix entries are rounded.
     assert_close(above + below, matrix.astype(np.float64) @ v)
 
 

@@ -1,4 +1,4 @@
-"""Kernels of networks that read integers, and of networks with float32 arrays of their own."""
+"""Test kernels of networks with integer inputs and of networks that create float32 arrays internally."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ DATA = lz.Dataset(X, np.sign(X[:, 0]))
 
 
 def bag(params, x):
-    """Return outputs of a network that reads token ids only."""
+    """Return the outputs of a network that accepts only integer token ids."""
     assert jnp.issubdtype(x.dtype, jnp.integer)
     return params["table"][x].mean(axis=1) @ params["head"]
 
@@ -28,7 +28,7 @@ def start(key, x, width):
 
 @pytest.mark.slow
 def test_token_ids_reach_a_network_as_integers():
-    """The kernel is the sum of the parts of both arrays, each a product of its inputs and its slopes."""
+    """The kernel must be the sum of the contributions of the embedding table and the head."""
     network = lz.from_functions(start, bag, width=3)
     variables = network.init(KEY, TOKENS)
     table, head = (np.asarray(variables["params"][name], float) for name in ("table", "head"))
@@ -51,7 +51,7 @@ class Recurrent(nn.Module):
 
 @pytest.mark.slow
 def test_recurrent_networks_are_computed_in_float32():
-    """Their carries are float32, whatever the rows are; those of all cells of flax are."""
+    """The carries of all recurrent cells in flax are float32, whatever the dtype of the inputs."""
     network = lz.from_flax(Recurrent, width=4)
     variables = network.init(KEY, X.astype(np.float32))
     kernel = lz.empirical_ntk(network, variables, X)

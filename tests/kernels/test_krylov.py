@@ -1,4 +1,4 @@
-"""Lanczos, preconditioned solves and complexity against dense linear algebra."""
+"""Test Lanczos, preconditioned solves and complexity against dense linear algebra."""
 
 import sys
 import warnings
@@ -36,7 +36,7 @@ def test_basis_is_orthonormal_and_projects_the_kernel():
     assert_close(along @ np.diag(values) @ along.T, q[:, :40].T @ k @ q[:, :40])
     assert_close(process.vectors(), q[:, :40] @ along)
     assert_close(process.vectors() @ process.weights / [1e5, 1e-5], b / [1e5, 1e-5])
-    # K V = V T + N R E', and the defect has the coordinates along N.
+    # For the Ritz vectors V, K V - V diag(values) lies in the last block of the basis, with coordinates `defect`.
     rest = k @ process.vectors() - process.vectors() * values
     assert_close(rest, q[:, 40:] @ process.defect)
 
@@ -60,7 +60,7 @@ def test_random_columns_halve_the_number_of_products():
     for b in (y, with_random_columns(y)):
         process = Lanczos(k, b)
         process.deepen()
-        # exp(-t K) y at t lambda_max = 1e4.
+        # Deepen until the defect of exp(-t K) y is at most 1e-8 at t = 40, where t lambda_max is about 1800.
         while np.linalg.norm(process.defect @ (process.weights[:, 0] * np.exp(-process.ritz[0] * 40))) > 1e-8:
             process.deepen()
         depths.append(process.depth)
@@ -111,7 +111,7 @@ def test_a_kernel_without_inverse_is_refused():
     x[17] = x[3]
     with pytest.raises(ValueError, match="k must be positive definite in float64"):
         lz.complexity(kernel_operator(KERNEL, x), y)
-    # In float32, a smallest eigenvalue below the rounding of the entries suffices.
+    # In float32, a kernel is refused if its smallest eigenvalue is below the rounding errors of its entries.
     k, _ = kernel_with(np.geomspace(1e-12, 1, 100))
     with pytest.raises(ValueError, match="k must be positive definite in float32"):
         lz.complexity(dense_operator(k.astype(np.float32)), np.ones(100))
@@ -119,7 +119,7 @@ def test_a_kernel_without_inverse_is_refused():
 
 @pytest.mark.parametrize("rank", [0, 60])
 def test_a_small_eigenvalue_that_the_targets_hardly_show_is_detected(rank):
-    # One pair of nearly identical rows with opposite labels.
+    # Rows 0 and 1 are nearly identical but have opposite labels.
     k, y = np.eye(500) / 2, np.ones(500)
     k[0, 1] = k[1, 0] = 0.5 - 1e-6
     y[0] = -1
@@ -152,14 +152,14 @@ def test_the_error_of_a_solution_is_not_underestimated(trial, dtype):
 @pytest.mark.parametrize("rank", [None, 0])
 @pytest.mark.parametrize("seed", slow_unless(lambda seed: seed == 7, [7, 9, 10, 24]))
 def test_the_error_includes_the_rounding_of_the_arithmetic(seed, rank):
-    """With a few large eigenvalues and a flat tail, the preconditioner cancels most of its input."""
+    """For a kernel with a few large eigenvalues and a flat tail, the preconditioner cancels most of its input."""
     rng = np.random.default_rng(seed)
     q = np.linalg.qr(rng.normal(size=(135, 135)))[0]
     k = (q * np.concatenate([np.geomspace(1, 0.01, 10), np.full(125, 1e-8)])) @ q.T
     k = (k + k.T) / 2
     y = q[:, :5] @ rng.normal(size=5)
     solution = solve(dense_operator(k), y, tolerance=1e-8, rank=rank)
-    # The solution for exactly this matrix, refined with residuals in extended precision.
+    # Compute the solution for exactly this matrix by refinement with residuals in extended precision.
     factor, x = scipy.linalg.cho_factor(k), np.zeros(135, np.longdouble)
     for _ in range(7):
         x = x + scipy.linalg.cho_solve(factor, (y - k.astype(np.longdouble) @ x).astype(float))

@@ -1,4 +1,4 @@
-"""Empirical kernels of arbitrary networks against the Jacobian from JAX."""
+"""Test empirical kernels of arbitrary networks against Jacobians from JAX."""
 
 from math import prod
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ def rows(n, *shape, seed=0):
 
 
 def drawn(network, x, dtype=np.float64):
-    """Return random variables; fixed floats are positive, integers are 3."""
+    """Return random arrays for the network's variables; fixed floats are positive, and all integers are 3."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -39,7 +39,7 @@ def drawn(network, x, dtype=np.float64):
 
 
 def jacobians(apply, variables, x):
-    """Return the Jacobian with respect to each array, shape (n, k, size), in NumPy float64."""
+    """Return the Jacobian with respect to each array, of shape (n, k, size), in NumPy float64."""
     fixed = {name: value for name, value in variables.items() if name != "params"}
 
     def outputs(params, fixed, x):
@@ -51,7 +51,7 @@ def jacobians(apply, variables, x):
 
 
 def dense(apply, variables, x):
-    """Return the positions of the arrays that are recognized as dense layers."""
+    """Return the positions of the parameter arrays that are recognized as dense layers."""
     leaves, structure = jax.tree.flatten(variables["params"])
 
     def outputs(leaves, row):
@@ -63,7 +63,7 @@ def dense(apply, variables, x):
 
 
 def parts_of(apply, variables, x1, x2):
-    """Return the contribution of each array to the kernel of all pairs of outputs, from the Jacobian."""
+    """Return each array's contribution to the kernel of all pairs of outputs, computed from the Jacobian."""
     stacked = jacobians(apply, variables, np.concatenate([x1, x2]))
     return [np.einsum("icp,jdp->icjd", j[: len(x1)], j[len(x1) :]) for j in stacked]
 
@@ -73,7 +73,7 @@ def average(kernel):
 
 
 def check(network, variables, x):
-    """Compare the parts of the kernel with the Jacobian."""
+    """Compare each array's part of the kernel with the part computed from the Jacobian."""
     expected = parts_of(network.apply, variables, x[:2], x[2:])
     parts = lz.empirical_ntk(network, variables, x[:2], x[2:], outputs="all", parts=True)
     for part, expected_part in zip(parts.values(), expected, strict=True):
@@ -82,7 +82,7 @@ def check(network, variables, x):
 
 @pytest.fixture(scope="module")
 def functions():
-    """Return, for each array: its part of the kernel, the expected part, and whether it is dense."""
+    """Return for each array its part of the kernel, the expected part, and whether it counts as a dense layer."""
     variables = {"params": {name: arrays_of(shapes) for name, (shapes, _, _) in FUNCTIONS.items()}}
     x = rows(5, 6)
     parts = lz.empirical_ntk(together, variables, x, outputs="all", parts=True)
@@ -110,7 +110,7 @@ def test_modules(name):
     network, shape, general = MODULES[name]
     x = rows(5, *shape)
     variables = drawn(network, x)
-    # flax's normalization mixes dtypes.
+    # The normalization layers of flax mix dtypes, so they need implicit promotion.
     with jax.numpy_dtype_promotion("standard"):
         check(network, variables, x)
         positions = dense(network.apply, variables, x)
@@ -120,7 +120,7 @@ def test_modules(name):
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Return a network in which two layers share an array, its variables, 11 rows, and the kernel."""
+    """Return a network in which two layers share an array, along with its variables, 11 input rows, and its kernel."""
 
     def apply(variables, x):
         p = variables["params"]
@@ -186,14 +186,14 @@ def test_memory_limit_is_respected(mixed):
                 assert_close(blocks(x, None, memory=memory, dtype="float64")[0], expected)
         with pytest.raises(ValueError, match="The empirical kernel for a single pair of rows needs"):
             blocks.plan(len(x), (6,), least - 1)
-    # More memory means larger blocks.
+    # More memory must never lead to smaller blocks.
     assert plans == sorted(plans)
     assert plans[0] == (1, 1)
     assert plans[-1] == (11, 1)
 
 
 def test_the_bytes_of_a_program_are_counted():
-    """The layers hold both factors of each dense layer for 32 rows, and nothing in addition for the bias."""
+    """A block holds both factors of each dense layer for 32 rows, and nothing in addition for the bias."""
     d, m, k, n = 64, 128, 3, 32
 
     def apply(variables, x):
@@ -230,7 +230,7 @@ def test_parts_add_up_and_are_named_by_path(outputs):
     parts = lz.empirical_ntk(network, variables, x, parts=True, outputs=outputs)
     assert list(parts) == ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel"]
     assert_close(sum(parts.values()), lz.empirical_ntk(network, variables, x, outputs=outputs))
-    # A bias of the last layer shifts one output by the same amount for every row.
+    # Each bias of the last layer shifts one output by the same amount for every row.
     expected = np.ones((4, 4)) if outputs == "average" else np.einsum("ij,cd->icjd", np.ones((4, 4)), np.eye(2))
     assert_close(parts["Dense_1/bias"], expected)
 
@@ -252,7 +252,7 @@ def test_float32():
     kernel = lz.empirical_ntk(network, variables, x)
     assert kernel.dtype == exact.dtype == np.float64
     assert_close(kernel, exact, dtype="float32")
-    # A smaller difference would show that the kernel was computed in float64.
+    # A smaller difference from the float64 kernel would show that this kernel was also computed in float64.
     assert np.abs(kernel - exact).max() > 1e-9
     single = lz.empirical_ntk(network, variables, x, dtype="float32")
     assert single.dtype == np.float32
@@ -281,7 +281,7 @@ def test_a_network_without_a_hash():
 
 
 def test_a_network_is_traced_once_in_each_call():
-    """It is traced three times to check that rows do not see each other, and once for the kernel of all blocks."""
+    """Each call traces the network three times to check that rows are independent, and once for all blocks."""
     traces = []
 
     def apply(variables, x):

@@ -1,4 +1,4 @@
-"""Analytic kernels against averages over half a million units of the flax module."""
+"""Test analytic kernels against averages over half a million hidden units of the flax module."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ NETWORKS, WIDTH = 64, 2**13
 
 
 def pairs():
-    """Return eight pairs of inputs: equal, opposite, orthogonal, generic, and not of unit norm."""
+    """Return eight pairs of inputs, including equal, opposite and orthogonal ones and some without unit norm."""
     x1, x2 = unit_rows(8, 3), unit_rows(8, 3, seed=1)
     x2[0], x2[1], x2[2] = x1[0], -x1[1], np.cross(x1[2], [1.0, 0.0, 0.0])
     x1[6], x2[6], x2[7] = 0.5 * x1[6], 1.7 * x2[6], 2.0 * x1[7]
@@ -27,7 +27,7 @@ def check(network, key):
     @jax.jit
     def samples(keys, x1, x2):
         def sample(key):
-            # The start does not depend on the trained part.
+            # The initial weights do not depend on which part is trained.
             variables = dict(network.init(key, x1))
             return jnp.stack([jnp.diagonal(average_ntk(part, variables, x1, x2)) for part in networks])
 
@@ -39,14 +39,15 @@ def check(network, key):
         expected = np.diagonal(lz.analytic_kernel(part)(x1, x2))
         scale = np.abs(expected).max()
         assert np.all(width < 0.02 * scale)
-        # Entries without randomness, such as relu' on opposite rows, have only the rounding errors of float32.
+        # Entries without randomness, such as those of relu' for opposite rows, have only float32 rounding errors.
         assert np.all(np.abs(value - expected) < 5 * width + 1e-6 * scale), part.train
 
 
 SCALES = [{}, {"init_scale": 1.6, "output_scale": lambda m: 0.4}, {"init_scale": 0.3, "output_scale": 2.0}]
 
 
-# The duals of all activations are compared with quadrature, and the activations of the module with NumPy.
+# Three activations suffice here: other tests compare the duals of all activations with quadrature, and the activations
+# themselves with NumPy.
 @pytest.mark.slow
 @pytest.mark.parametrize(("activation", "scales"), [("relu", 0), ("erf", 1), ("tanh", 2)])
 def test_analytic_kernel_is_the_mean(activation, scales, key):

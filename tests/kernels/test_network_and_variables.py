@@ -1,4 +1,4 @@
-"""Kernels refuse variables of another network and networks whose rows see each other."""
+"""Test that kernels refuse variables of another network and networks in which rows depend on each other."""
 
 import flax.linen as nn
 import jax
@@ -25,7 +25,7 @@ class Flax(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Dense(self.width)(x)
-        # Statistics of the batch, without running averages, as an evaluation in training mode computes them.
+        # Normalize with the statistics of the batch, not with running averages, as batch norm does in training mode.
         x = (x - x.mean(axis=0, keepdims=True)) / (x.std(axis=0, keepdims=True) + 1e-3) if self.norm else x
         return nn.Dense(1)(nn.tanh(x))[:, 0]
 
@@ -124,7 +124,7 @@ def zero_head(key, x, width):
 
 
 def centered(params, x):
-    """Return outputs from which the mean over the batch is subtracted, all of them zero at the start."""
+    """Return outputs minus their mean over the batch; with a head of zeros, as at initialization, all are zero."""
     hidden = jnp.tanh(x @ params["w"]) @ params["head"]
     return hidden - hidden.mean()
 

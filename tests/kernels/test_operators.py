@@ -1,4 +1,4 @@
-"""Kernel operators against the matrices that they represent."""
+"""Test kernel operators against the matrices that they represent."""
 
 from types import SimpleNamespace
 
@@ -35,7 +35,7 @@ def test_operator_equals_its_matrix(dtype, storage):
     assert (k.shape, k.dtype, k.storage) == ((N, N), np.dtype(dtype), storage)
     ulps = 64 if dtype == "float64" else 8
     assert_close(k.dense().astype(dtype), matrix, ulps=ulps)
-    # Sums are in float64, so only the entries are rounded.
+    # Sums are computed in float64, so only the matrix entries are rounded.
     assert_close(k.product(v), k.dense() @ v)
     assert_close(k.diagonal(), np.diag(k.dense()))
     index = np.array([0, 6, 7, 20, 22])
@@ -45,7 +45,7 @@ def test_operator_equals_its_matrix(dtype, storage):
 @pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_given_matrix_keeps_its_dtype(dtype, on_host, monkeypatch):
-    """The matrix stays on the host, or is distributed over devices as over accelerators."""
+    """The matrix stays on the host, or is distributed over devices as it would be over accelerators."""
     monkeypatch.setattr("lazynet.kernels._dense._stays_on_host", lambda matrix: on_host)
     matrix = KERNEL(unit_rows(N, 5)).astype(dtype)
     k = dense_operator(matrix)
@@ -89,7 +89,7 @@ def test_blocks_are_computed_once_or_each_time():
 
     x, v = unit_rows(N, 5), np.ones((N, 1))
     stored = lz.kernel_operator(counted, x)
-    assert len(calls) == 10  # four rows of blocks, the upper triangle
+    assert len(calls) == 10  # the upper triangle of 4 x 4 blocks
     stored.product(v)
     assert len(calls) == 10
     recomputed = lz.kernel_operator(counted, x, storage="none")

@@ -1,4 +1,4 @@
-"""Gaussian expectations of smooth activations, from series in the angle, at any scale."""
+"""Test Gaussian expectations of smooth activations, computed from series in the angle, at small and large scales."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ FUNCTIONS = {
 
 
 def rows_of(norms, d=5, seed=0):
-    """Return random rows of the given norms, with a pair of parallel, opposite and nearly parallel rows."""
+    """Return random rows with the given norms, including a parallel, an opposite and a nearly parallel pair."""
     x = np.random.default_rng(seed).normal(size=(len(norms), d))
     x[1], x[2], x[3] = x[0], -x[0], x[0] + 1e-4 * x[3]
     return x / np.linalg.norm(x, axis=1)[:, None] * np.array(norms)[:, None]
@@ -87,7 +87,7 @@ def test_oscillating_functions():
 @pytest.mark.slow
 @BOTH
 def test_norms_over_five_decades(derivative):
-    """erf(z) is known in closed form, and another name of it is not."""
+    """The name "erf" has a closed form, whereas a user-defined function that computes erf is expanded in a series."""
     x = rows_of(np.geomspace(1e-3, 100, 12))
     expected = gaussian_dual("erf", x, derivative=derivative)
     series = gaussian_dual(lambda z: jax.scipy.special.erf(z), x, derivative=derivative)
@@ -99,7 +99,7 @@ def test_norms_over_five_decades(derivative):
     ("activation", "init_scales"), [("tanh", (0.5, 2.0)), ("softplus", (0.5,)), ("sigmoid", (2.0,)), ("silu", (2.0,))]
 )
 def test_one_series_for_both_layers(activation, init_scales):
-    """The kernel of both layers depends on init_scale even if init_scale times the norms is fixed."""
+    """The kernel of both layers depends on init_scale even if the product of init_scale and the norms is fixed."""
     x = rows_of((1e-3, 0.5, 2, 8))
     for init_scale in init_scales:
         hidden, readout, both = (
@@ -119,7 +119,7 @@ def test_errors_for_both_layers_do_not_grow_with_the_product_of_the_norms():
 
 
 def test_derivatives_of_functions_with_steep_slopes_have_kernels():
-    """Near the maximum of the derivative, arguments of the order of 1 are differences of angles near pi / 2."""
+    """At norms of 300, pre-activations of order 1, where tanh is steep, are at angles within 1 / 300 of pi / 2."""
     x = rows_of((300, 300, 300, 300))
     z = np.linspace(-0.2, 0.2, 20_001)
     squares = FUNCTIONS["tanh"][True](300 * z) ** 2
@@ -129,7 +129,7 @@ def test_derivatives_of_functions_with_steep_slopes_have_kernels():
 
 
 def test_tables_are_computed_without_threads_of_blas():
-    """Threads of BLAS keep spinning after each of the many small products."""
+    """BLAS threads would keep spinning after each of the many small products."""
     threads = []
 
     def function(z):
@@ -182,11 +182,11 @@ def test_what_is_not_smooth_or_not_finite_is_refused(function):
 
 
 def test_a_narrow_bump_is_resolved():
-    """A width of 0.02 needs more arguments than are used at first."""
+    """A bump of width 0.02 needs more evaluation points than are used at first."""
     s, width = 2.0, 0.02
     x = rows_of((s,) * 4)
     kernel = gaussian_dual(lambda z: jnp.exp(-((z / width) ** 2) / 2), x)
-    # E[exp(-u^2 / 2 width^2)^2] = (1 + 2 s^2 / width^2)^(-1/2).
+    # For u ~ N(0, s^2), E[exp(-u^2 / (2 width^2))^2] = (1 + 2 s^2 / width^2)^(-1/2).
     np.testing.assert_allclose(np.diag(kernel), (1 + 2 * s**2 / width**2) ** -0.5, rtol=1e-9)
 
 
@@ -194,7 +194,7 @@ def test_a_narrow_bump_is_resolved():
 @pytest.mark.parametrize(("activation", "derivative"), [("tanh", True), ("softplus", False)])
 def test_norms_up_to_200_have_kernels(activation, derivative):
     diagonal = np.diag(gaussian_dual(activation, rows_of((0.001, 1, 200, 100)), derivative=derivative))
-    z = np.linspace(-13, 13, 20_001)  # in steps of 0.26 of the argument of the activation
+    z = np.linspace(-13, 13, 20_001)  # steps of 0.26 in the activation's argument 200 z
     squares = FUNCTIONS[activation][derivative](200 * z) ** 2
     expected = squares @ np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
     np.testing.assert_allclose(diagonal[2], expected, rtol=1e-9)
@@ -211,7 +211,7 @@ def test_too_large_a_scale_is_refused():
 
 @pytest.mark.slow
 def test_standardized_data_have_kernels():
-    """Standardized rows of 13 and 30 features have norms far above 8."""
+    """Standardized data sets with 13 and 30 features contain rows with norms above 8."""
     for d in (13, 30):
         x = np.random.default_rng(d).standard_t(3, size=(120, d))
         x = (x - x.mean(axis=0)) / x.std(axis=0)
@@ -229,7 +229,7 @@ def test_named_tables_are_kept():
 
 
 def random_series(n1, n2, terms, odd, focus):
-    """Return a series with random features, and its coefficients in order of increasing degree."""
+    """Return a series with random features and its coefficients in order of increasing degree."""
     rng = np.random.default_rng(terms)
     ranks = rng.integers(0, 5, terms) if terms > 1 else np.array([3])
     left, right = rng.normal(size=(n1, ranks.sum())), rng.normal(size=(n2, ranks.sum()))
@@ -258,7 +258,7 @@ def test_clenshaw_sums_chebyshev_polynomials(n1, n2):
 
 @pytest.mark.slow
 def test_clenshaw_is_compiled_by_one_thread():
-    """Machine code for LLVM must not be compiled twice at the same time."""
+    """LLVM must not compile machine code in two threads at the same time."""
     code = (
         "import numpy as np; from lazynet.kernels._clenshaw import Series, clenshaw;"
         "clenshaw(np.zeros((640, 16)), [Series(False, None, np.array([1]), np.ones((640, 1)), np.ones((16, 1)))])"

@@ -1,4 +1,4 @@
-"""Inverses and eigenvalues of kernels, and the complexity measure."""
+"""Test the inverses and eigenvalues of kernels and the complexity measure."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_complexity(n, outputs):
 
 
 def test_complexity_of_learnable_targets_is_bounded():
-    """Arora et al. 2019, Theorem 6.1: y = (b . x)^p has y' K^-1 y <= 9 p^2 |b|^2p, for any n."""
+    """By Theorem 6.1 of Arora et al. 2019, y = (b . x)^p satisfies y' K^-1 y <= 9 p^2 |b|^(2p) for every n."""
     beta = unit_rows(1, 5, seed=3)[0]
     for n in (20, 100):
         x = unit_rows(n, 5)
@@ -70,7 +70,7 @@ def test_errors_name_identical_and_antipodal_rows():
 
 
 def test_nearly_identical_rows_are_accepted():
-    """The kernel of rows at an angle of 1e-4 has a cosine 3e-5 below 1: an inverse exists."""
+    """For rows at an angle of 1e-4, the cosine in the kernel is 3e-5 below 1, so the kernel has an inverse."""
     x = unit_rows(8, 5)
     x[6] = x[2] + 1e-4 * unit_rows(1, 5, seed=5)[0]
     k = lz.analytic_kernel(lz.TwoLayer(width=2))(x)
@@ -106,7 +106,7 @@ def test_extreme_eigenvalues(n):
     k = lz.analytic_kernel(lz.TwoLayer(width=2))(unit_rows(n, 12))
     values = np.linalg.eigvalsh(k)
     inverse = Inverse(k)
-    # Lanczos stops at the rounding of float64 relative to the eigenvalue it looks for.
+    # Lanczos stops at float64 rounding errors relative to the eigenvalue that it computes.
     np.testing.assert_allclose(inverse.lambda_min, values[0], rtol=1e-9)
     np.testing.assert_allclose(largest_eigenvalue(k), values[-1], rtol=1e-12)
     assert inverse.lambda_min == Inverse(k).lambda_min
@@ -137,7 +137,7 @@ def test_label_projections_decompose_the_residual(outputs):
     values, projections = lz.label_projections(k, y)
     assert projections.shape == y.shape
     assert (np.diff(values) <= 0).all()
-    # The projections decompose the squared residual of descent into modes.
+    # The projections decompose the squared residual of kernel descent into modes.
     path = lz.kernel_descent(k, y, learning_rate=0.1, steps=[0, 1, 7, 400])
     for step, train in zip(path.step, path.train, strict=True):
         decay = (1 - 0.1 * values) ** (2 * int(step))

@@ -1,4 +1,4 @@
-"""Covariance of initial outputs against samples of networks."""
+"""Test the covariance of initial outputs against samples of initialized networks."""
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,13 @@ NETWORKS = {
 def test_covariance_of_samples(name):
     network, x = NETWORKS[name], jnp.asarray(X, "float32")
     keys = jax.random.split(jax.random.key(0), STARTS)
-    # The outputs of a start are uncorrelated samples up to terms of order 1 / m.
+    # The outputs of one network of width m are initially uncorrelated samples, up to terms of order 1 / m.
     several = network.clone(outputs=OUTPUTS)
     f = jax.jit(lambda keys: jax.lax.map(lambda key: several.apply(several.init(key, x), x).T, keys))(keys)
     f = np.asarray(f, np.float64).reshape(-1, len(X))
     expected = start_covariance(network)(X)
     error = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / len(f))
-    # At finite width, there are additional terms of order 1 / m.
+    # At a finite width m, the covariance has additional terms of order 1 / m.
     assert (np.abs(f.T @ f / len(f) - expected) < 4 * error + 5 / WIDTH * np.abs(expected).max()).all()
     assert np.linalg.eigvalsh(expected)[0] > -1e-12
 

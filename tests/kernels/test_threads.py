@@ -1,4 +1,4 @@
-"""Number of BLAS threads."""
+"""Test the limits on the number of BLAS threads."""
 
 import numpy as np
 from threadpoolctl import ThreadpoolController

@@ -1,4 +1,4 @@
-"""Losses and their gradients against explicit formulas."""
+"""Test losses and their gradients against explicit formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def one_hot():
 
 
 def cases():
-    """Return, by name: predictions, targets, loss of each example, gradient of the summed loss."""
+    """Return for each case the predictions, targets, loss of each example, and gradient of the summed loss."""
     f, y = predictions(), labels()
     wide, hot = predictions(OUTPUTS), one_hot()
     log_sum = special.logsumexp(wide, axis=1)
@@ -84,7 +84,8 @@ def test_losses_by_name():
     own = losses.Loss("own", lambda f, y: jnp.abs(f - y), "mean")
     assert losses.get_loss(own) is own
     assert own(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0])) == 2
-    # Losses are static arguments of compiled programs, so equal losses must compare and hash equal.
+    # Losses are static arguments of compiled programs, so two instances of the same loss must compare equal and have
+    # the same hash.
     assert losses.squared() == losses.squared()
     assert hash(losses.softmax()) == hash(losses.softmax())
 

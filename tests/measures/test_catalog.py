@@ -1,4 +1,4 @@
-"""The catalog of quantities: entries that agree with theory, and a quantity from outside the package."""
+"""Test that the catalog of quantities agrees with theory and accepts quantities from outside the package."""
 
 import json
 import re
@@ -15,14 +15,14 @@ from lazynet.measures import catalog, reference, registered, unregister_quantity
 from lazynet.networks import ACTIVATIONS, get_parametrization
 from lazynet.theory import Scaling, predicted_exponents
 
-# Inputs that span all features: networks see the same inputs with and without measures from outside.
+# With at least as many rows as features, networks receive the same inputs with and without user-defined measures.
 DATA = lz.load_dataset("digits", n_train=50, n_test=20)
 ALONE = lz.Measure(predictions=False)
 NETWORK = lz.TwoLayer(width=8, output_scale=2.0, init_scale=0.5)
 
 
 def root_width_times_change(network, variables, variables_0, data):
-    """Largest change of a weight, times sqrt(m) / (alpha kappa): a measure that needs the network of its point."""
+    """Return the largest change of a weight times sqrt(m) / (alpha kappa), using the network's alpha and kappa."""
     change = jnp.max(jnp.abs(variables["params"]["hidden"] - variables_0["params"]["hidden"]))
     return change * network.width**0.5 / (network.output_scale * network.init_scale)
 
@@ -59,7 +59,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
     assert result.scaled_change.dims == ("width", "seed", "step", "init_scale")
     assert (result.scaled_change.long_name, result.scaled_change.units) == (QUANTITY.meaning, "1")
     point = result.sel(init_scale=0.5)
-    # The one neuron that moves most bounds it, and the scales of the point are those of its network.
+    # The quantity uses the scales of its point in the sweep and is bounded by the largest displacement of a neuron.
     bound = point.max_neuron_displacement * np.sqrt(point.width) / (2.0 * 0.5)
     assert (point.scaled_change <= bound.transpose(*point.scaled_change.dims) * 1.001).all()
     assert (point.scaled_change >= bound.transpose(*point.scaled_change.dims) / 8).all()
@@ -73,7 +73,7 @@ def test_a_quantity_from_outside_is_measured_judged_drawn_and_described(outside)
     np.testing.assert_allclose(line.get_ydata(), worst.mean("seed"))
     assert "scaled change" in [line.get_label() for line in exponents.lines]
     assert f"| `scaled_change` | width, seed, step | 1 | {QUANTITY.meaning} | maximum | <= 0.0 |" in reference()
-    # Nothing else changes.
+    # Unregistering the quantity changes no other variable.
     unregister_quantity(QUANTITY.name)
     try:
         again = sweep([64])
@@ -189,49 +189,50 @@ def test_theory_predicts_the_exponents_of_exactly_the_entries_that_say_so():
 
 
 class Symbols(NamedTuple):
-    """Width exponents of a network, by hand: those that the catalog's formulas refer to."""
+    """Width exponents of a network, derived by hand, that the formulas in the catalog refer to."""
 
-    s: float  # learning rate
-    r: float  # residual
-    c: float  # relative change of pre-activations
-    arrays: dict[str, tuple[float, float]]  # g of ||df/dW|| and w of ||W(0)|| of each trained array W
+    s: float  # exponent of the learning rate
+    r: float  # exponent of the residual
+    c: float  # exponent of the relative change of pre-activations
+    arrays: dict[str, tuple[float, float]]  # exponents g of ||df/dW|| and w of ||W(0)|| for arrays W
 
 
 ONE_LAYER = Scaling(0.0, 0.0, 0.0, symmetric=True, homogeneous=True, train="hidden", quadratic=True)
 DEEP = ONE_LAYER._replace(symmetric=False, train="both", depth=3, layers=("hidden_1", "hidden_2", "hidden_3"))
-# The outputs of a network of NTK parametrization are sums of m signals of size m^(-1/2), so all its arrays have g = 0.
-# Of its weights, which are of order 1, there are m d, m^2 and m.
+# In the NTK parametrization, outputs are sums of m terms of size m^(-1/2), so the gradients of all arrays have g = 0.
+# The layers have m d, m^2 and m weights of order 1, so their norms have exponents w = 1/2, 1 and 1/2.
 NTK_ARRAYS = {"hidden_1": (0.0, 0.5), "hidden_2": (0.0, 1.0), "hidden_3": (0.0, 1.0), "readout": (0.0, 0.5)}
-# A family: its exponents, and the symbols of the formulas.
+# For each family: its scaling, and the exponents that the symbols in the formulas stand for.
 FAMILIES = {
     "ntk": (ONE_LAYER, Symbols(0.0, 0.0, -0.5, {"hidden_1": (0.0, 0.5)})),
     "ntk, tanh, both": (
         ONE_LAYER._replace(homogeneous=False, train="both"),
         Symbols(0.0, 0.0, -0.5, {"hidden_1": (0.0, 0.5), "readout": (0.0, 0.5)}),
     ),
-    # alpha ~ m^(-1/4) makes gradients smaller by as much, and eta ~ m^(1/2) makes up for it.
+    # Here alpha ~ m^(-1/4) reduces gradients by the same factor, and eta ~ m^(1/2) compensates for it.
     "between ntk and mean field": (
         ONE_LAYER._replace(output=-0.25, learning_rate=0.5, homogeneous=False),
         Symbols(0.5, 0.0, -0.25, {"hidden_1": (-0.25, 0.5)}),
     ),
-    # f_0 and the residual grow with kappa ~ m^(1/4), and so do the weights, so their relative change does not.
+    # As kappa ~ m^(1/4) scales f_0, the residual and the weights alike, relative changes still fall as m^(-1/2).
     "large start": (
         ONE_LAYER._replace(init=0.25, symmetric=False),
         Symbols(0.0, 0.25, -0.5, {"hidden_1": (0.0, 0.75)}),
     ),
     "ntk, 3 layers": (DEEP, Symbols(0.0, 0.0, -0.5, NTK_ARRAYS)),
     "ntk, 3 layers of tanh": (DEEP._replace(homogeneous=False), Symbols(0.0, 0.0, -0.5, NTK_ARRAYS)),
-    # f = (1 / m) sum_r a_r relu(w_r.x): a neuron has df/dw_r ~ 1 / m, and eta ~ m moves it by order 1.
+    # With f = (1 / m) sum_r a_r sigma(w_r.x), df/dw_r ~ 1 / m for each neuron, and eta ~ m moves it by order 1.
     "mean field": (
         ONE_LAYER._replace(parametrization=get_parametrization("mean-field"), learning_rate=1.0, homogeneous=False),
         Symbols(1.0, 0.0, 0.0, {"hidden_1": (-0.5, 0.5)}),
     ),
-    # f = sum_r a_r relu(w_r.x) with a_r ~ m^(-1/2): df/dw_r is a_r, df/da_r is of order 1, and eta ~ 1 / m.
+    # With f = sum_r a_r relu(w_r.x) and a_r ~ m^(-1/2), df/dw_r is of order a_r, df/da_r of order 1, and eta ~ 1 / m.
     "standard": (
         ONE_LAYER._replace(parametrization=get_parametrization("standard"), learning_rate=-1.0, train="both"),
         Symbols(-1.0, 0.0, -1.5, {"hidden_1": (0.0, 0.5), "readout": (0.5, 0.0)}),
     ),
-    # Yang and Hu 2021: all entries of W_l change the pre-activations by order 1. Weights are of order m^(-1/2).
+    # In the maximal-update parametrization (Yang and Hu 2021), the updates of each W_l change pre-activations by
+    # order 1, and weights are of order m^(-1/2).
     "maximal update, 3 layers": (
         DEEP._replace(parametrization=get_parametrization("maximal-update"), symmetric=True, homogeneous=False),
         Symbols(
@@ -266,7 +267,8 @@ def test_the_formulas_of_the_catalog_are_the_exponents_that_theory_predicts(fami
     layers = {f"layer_relative_displacement[{name}]" for name in scaling.layers}
     names = {name for name, quantity in catalog().items() if quantity.predicted} - {"layer_relative_displacement"}
     assert {row.quantity for row in rows} == names | layers
-    # A sum of two powers is not a power: the residual y - f_0, and norms over arrays that differ in g, or in g or w.
+    # The residual y - f_0 and norms over arrays with different exponents are sums of different powers of the width, for
+    # which theory predicts only upper bounds.
     gradients = {g for g, _ in symbols.arrays.values()}
     sums = {"displacement": len(gradients) > 1, "relative_displacement": len(set(symbols.arrays.values())) > 1}
     for row in rows:

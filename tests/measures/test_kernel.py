@@ -1,4 +1,4 @@
-"""Distance, velocity and alignment of kernels, on simple kernels and during training."""
+"""Test the distance, velocity and alignment of kernels, for simple kernels and during training."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def test_distance_is_one_minus_the_cosine():
 
 
 def test_velocity_of_a_uniformly_rotating_kernel():
-    """For a rotation by w t in the plane of two orthogonal kernels, S = 1 - cos(w dt)."""
+    """For a rotation by w t in the plane of two orthogonal kernels, the distance after a time dt is 1 - cos(w dt)."""
     first, second = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
     times = np.array([0.0, 1.0, 3.0, 3.5])
     kernels = np.array([(2 + t) * (np.cos(0.2 * t) * first + np.sin(0.2 * t) * second) for t in times])
@@ -61,7 +61,7 @@ def test_recorded_kernels_are_empirical_kernels_and_align_with_the_labels():
 
 @pytest.mark.slow
 def test_descent_with_the_kernel_at_step_t_is_training_of_the_network_linearized_at_step_t():
-    """Fort et al. 2020 freeze the kernel at step t and continue to train."""
+    """As in Fort et al. 2020, the kernel is frozen at step t and training continues."""
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     network = lz.TwoLayer(width=64, train="both", symmetric=False, output_scale=0.3)
     options = {"learning_rate": 0.2, "dtype": "float64", "snapshots": 4, "measure": lz.Measure(kernel_drift=False)}

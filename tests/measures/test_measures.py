@@ -1,4 +1,4 @@
-"""Measures against their formulas in NumPy."""
+"""Test measures against their formulas in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def normal(*shape, seed=0):
 
 
 def run(measure, dtype, *arguments):
-    """Return a measure computed as in the training program, compiled and in a single dtype."""
+    """Return the value of a measure, compiled and computed in a single dtype as in the training program."""
     with float64():
         value = jax.jit(measure)(*jax.tree.map(lambda a: jnp.asarray(a, dtype), arguments))
         assert value.shape == ()
@@ -56,7 +56,7 @@ def test_activation_flips(dtype):
 def test_a_preactivation_of_zero_is_not_positive():
     x = np.eye(2)
     flips = run(measures.activation_flips, "float64", np.array([[0.0, 1.0]]), np.array([[-1.0, 0.0]]), x)
-    # On example 0 the pre-activation goes from -1 to 0, no flip; on example 1 from 0 to 1, a flip.
+    # On example 0 the pre-activation goes from -1 to 0 (no flip); on example 1 it goes from 0 to 1 (a flip).
     assert flips == 0.5
 
 
@@ -77,7 +77,7 @@ def test_rms():
 def test_zero_one_error_of_two_classes():
     y = np.array([1.0, 1.0, -1.0, -1.0])
     f = np.array([[0.1, -0.1, -3.0, 3.0], [2.0, 2.0, -2.0, -2.0], [0.0, 1.0, 0.0, -1.0]])
-    # An output of zero is wrong for either class.
+    # An output of zero counts as an error for either class.
     np.testing.assert_array_equal(measures.zero_one_error(f, y), [0.5, 0.0, 0.5])
     np.testing.assert_array_equal(measures.zero_one_error(f[None], y), [[0.5, 0.0, 0.5]])
 
@@ -139,7 +139,7 @@ def test_singular_values_and_leading_values():
     np.testing.assert_allclose(values, [*expected, 0, 0], atol=1e-14)
     np.testing.assert_allclose(measures.singular_values((u @ np.diag(expected) @ v.T).T), values, atol=1e-14)
     assert measures.leading_values(values) == 3
-    # A drop into rounding errors is ignored.
+    # A drop to values as small as rounding errors is ignored.
     assert measures.leading_values(np.array([1.0, 0.5, 0.2, 1e-9])) == 2
     assert measures.leading_values(np.ones(1)) == 1
 
@@ -162,7 +162,7 @@ def test_an_unknown_prediction_is_neither_right_nor_wrong():
 
 E = 1e-9
 SMALL = {
-    # Each value differs from that of float32, which knows no number between 1 and 1 + 1e-7.
+    # Each value would be different in float32, which has no number between 1 and 1 + 1e-7.
     "displacement": (lambda: measures.displacement({"w": np.array([1 + E])}, {"w": np.array([1.0])}), E),
     "parameter_norm": (lambda: measures.parameter_norm([np.array([1 + E])]) - 1, E),
     "array_norms": (lambda: measures.array_norms([np.array([1 + E])])[0] - 1, E),
@@ -191,12 +191,12 @@ class Square:
 
 
 def turning():
-    """Return two kernels that differ by less than float32 can tell."""
+    """Return two kernels that differ by less than float32 can resolve."""
     return np.stack([np.diag([1.0, 1 + E]), np.eye(2)])
 
 
 def flipped():
-    """Return weights, initial weights and an input that differ in a pre-activation by less than float32 can tell."""
+    """Return weights, initial weights and an input; float32 cannot resolve the change of the pre-activation."""
     return np.array([[1 + E, -1.0]]), np.array([[1 - E, -1.0]]), np.array([[1.0, 1.0]])
 
 

@@ -1,4 +1,4 @@
-"""A user's own networks, in flax, NNX, stax and as functions."""
+"""Test networks that users define in flax, NNX or stax, or as functions."""
 
 import flax.linen as nn
 import jax
@@ -65,7 +65,7 @@ def test_a_network_of_ones_own_follows_the_protocol(family):
     assert list(variables) == ["params"]
     f = network.apply(variables, X)
     assert f.shape == (5, 2)
-    # Another key is another start, the same key the same, traced or not.
+    # Different keys give different initial variables; the same key gives the same ones, with or without jit.
     other = network.init(jax.random.key(4), X)
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (variables, other)), strict=True))
     jax.tree.map(np.testing.assert_array_equal, jax.jit(network.init)(KEY, X), variables)
@@ -120,7 +120,7 @@ def test_a_kernel_that_is_given_is_used():
 
 
 class Features(nn.Module):
-    """Features that are drawn at initialization and not trained, and a readout that is."""
+    """A network with random features that are not trained and a readout that is trained."""
 
     width: int
 
@@ -137,7 +137,7 @@ class Fixed(nnx.Variable):
 class FeaturesInNnx(nnx.Module):
     def __init__(self, width, rngs):
         self.w = Fixed(jax.random.normal(rngs.params(), (7, width)))
-        # A dropout that does nothing keeps a key and a count.
+        # A deterministic dropout layer does nothing, but it stores a key and a count.
         self.dropout = nnx.Dropout(0.5, deterministic=True, rngs=rngs)
         self.out = nnx.Linear(width, 1, rngs=rngs)
 

@@ -1,4 +1,4 @@
-"""A network less its start: zero there, and of the same kernel."""
+"""Test networks minus their initial outputs: they start at zero and have the kernel of the original network."""
 
 import jax
 import jax.numpy as jnp

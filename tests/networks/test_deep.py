@@ -1,4 +1,4 @@
-"""Deep and convolutional networks against the same formulas in NumPy, and their starts."""
+"""Test deep and convolutional networks against their formulas in NumPy, and their initializations."""
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_starts_have_the_variances_of_the_parametrization(parametrization):
     places = {"hidden_1": 0, "bias_1": 0, "readout": 2}
     for name, scale in scales.items():
         std = scale * m ** -exponents[places.get(name, 1)]
-        # The standard error of a standard deviation of N draws is 1 / sqrt(2 N) of it.
+        # The standard deviation of N draws has a relative standard error of 1 / sqrt(2 N).
         assert abs(a[name].std() / std - 1) < 5 / np.sqrt(2 * a[name].size), name
 
 
@@ -77,13 +77,13 @@ def test_the_start_is_the_same_in_both_dtypes():
 
 
 def test_relu_networks_of_one_function_in_three_parametrizations():
-    """What a draw gives depends on a + b alone; what is trained does not."""
+    """Initial outputs depend on the forward exponents a and the initialization exponents b only through a + b."""
     outputs = {}
     for name in ("ntk", "standard", "maximal-update"):
         network = lz.MLP(16, 3, parametrization=name)
         outputs[name] = np.asarray(network.apply(start(network), X))
     assert_close(outputs["standard"], outputs["ntk"], dtype="float32")
-    # a + b of the readout is 1 there, and 1/2 in the others.
+    # The readout has a + b = 1 in the maximal-update parametrization, and a + b = 1/2 in the other two.
     assert_close(16**0.5 * outputs["maximal-update"], outputs["ntk"], dtype="float32")
 
 
@@ -137,7 +137,7 @@ def test_convolution_is_that_of_jax(image, stride):
     w, readout = (np.asarray(variables["params"][name]) for name in ("hidden", "readout"))
     height, width, channels = (12, 1, 1) if image is None else (*image, 1)[:3]
     tall = (r, 1) if image is None else (r, r)
-    # Patches are (rows, columns, channels) in rows of an image, or channels first: one order for all filters.
+    # The weights of a filter are ordered with channels first, but JAX needs (rows, columns, channels).
     filters = w.reshape(6, *tall, channels) if channels == 1 else np.moveaxis(w.reshape(6, channels, *tall), 1, -1)
     convolved = jax.jit(jax.lax.conv_general_dilated, static_argnums=(2, 3), static_argnames="dimension_numbers")
     z = convolved(

@@ -1,4 +1,4 @@
-"""Taylor polynomials of networks against Jacobians and Hessians, and how far networks are from them."""
+"""Test Taylor polynomials of networks against Jacobians and Hessians, and the networks' distances from them."""
 
 import jax
 import jax.flatten_util
@@ -13,7 +13,7 @@ from lazynet.measures import taylor_gap
 from lazynet.networks import Linearized, Quadratic, TwoLayer, traits
 from lazynet.precision import float64
 
-# Every trained part with one and with several outputs.
+# The cases combine every trained part with one and with several outputs.
 CASES = [(("relu", "gelu")[(i + j) % 2], train, k) for i, train in enumerate(TRAINED) for j, k in enumerate((1, 3))]
 
 
@@ -37,7 +37,7 @@ def test_apply_is_the_first_order_taylor_sum(activation, train, outputs, key):
         found = np.asarray(linear.apply(moved, x))
         assert found.shape == f0.shape
         assert_close(found, expected)
-        # The movement is so large that the network itself is elsewhere, unless it is linear in what is trained.
+        # The movement is so large that the network differs from its linearization, unless only the readout is trained.
         far = np.abs(np.asarray(network.apply({**variables, "params": moved["params"]}, x)) - expected).max()
     assert (far > 1e-3) == (train != "readout")
 
@@ -73,13 +73,13 @@ def test_order_two_is_the_taylor_sum_with_the_hessian(activation, train, key):
         at = {**parabola.at(variables), "params": unravel(flat + move)}
         assert_close(parabola.apply(at, x), expected, ulps=256)
         second = np.abs(expected - f - jacobian @ move).max()
-    # relu has no second derivative, and a readout none at all: what is left is the product of both layers' movements.
+    # The second-order term is zero if only the readout, or only the hidden weights of a relu network, are trained.
     assert (second > 1e-6) == (train == "both" or (train == "hidden" and activation != "relu"))
 
 
 @pytest.mark.slow
 def test_the_quadratic_model_of_relu_has_the_pseudo_network_of_allen_zhu(key):
-    """Its second order is a D_v V' D_w W' x with the signs of the start (section 6.2), computed here in NumPy."""
+    """The second-order term is a D_v V' D_w W' x with initial activation patterns D (Allen-Zhu et al. 2018, 6.2)."""
     network = lz.ThreeLayer(width=20, outputs=2)
     rng = np.random.default_rng(1)
     with float64():
@@ -110,20 +110,20 @@ GAPS = lz.Measure(kernel_drift=False, own={"gap_1": gap_1, "gap_2": gap_2})
 
 
 def slow_descent(network, steps=10_000):
-    """Gaps of the network to its polynomials at its own parameters, along one slow path of training."""
+    """Return the powers of the displacement with which the gaps to both Taylor polynomials grow in slow training."""
     data = lz.load_dataset("digits", n_train=16, n_test=4)
     rate = 10 / steps / np.linalg.eigvalsh(lz.analytic_kernel(network)(data.x_train))[-1]
     options = {"learning_rate": rate, "dtype": "float64", "measure": GAPS, "snapshots": 20}
     run = lz.train(network, data, jax.random.key(0), steps, **options)
     path = run.snapshots.isel(step=slice(1, None))
     moved = np.log(path.displacement.values)
-    # From the first step until most of the loss is gone.
+    # The path must extend from the first step until most of the loss is gone.
     assert path.displacement.values[-1] > 100 * path.displacement.values[0]
     assert path.train_loss.values[-1] < 0.2 * path.train_loss.values[0]
     return [np.polyfit(moved, np.log(path[f"gap_{order}"].values), 1)[0] for order in (1, 2)]
 
 
-# The symmetric start cancels the second order.
+# With a symmetric start, the second-order terms cancel.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "symmetric", "order"),
@@ -150,7 +150,7 @@ def test_an_expansion_is_a_network_that_starts_where_it_is_expanded():
     np.testing.assert_allclose(run.snapshots.train_prediction, path.train, atol=2e-6)
     assert np.abs(run.snapshots.train_prediction[-1] - run.snapshots.train_prediction[0]).max() > 0.1
     assert float(run.snapshots.kernel_drift[-1]) < 1e-12
-    # Another model, which is nearer to the network near the start.
+    # After one step, the quadratic model must be closer to the network than the linear model.
     options["measure"] = lz.Measure(kernel_drift=False)
     parabola, trained = (
         lz.train(model, data, jax.random.key(0), 1, **options).snapshots.train_prediction.sel(step=1)

@@ -1,4 +1,4 @@
-"""Activations that are functions of the user's, in networks and in sweeps."""
+"""Test user-defined activation functions in networks and in sweeps."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def swept(data):
-    """Sweeps of networks, each computed once."""
+    """Return a function that runs sweeps and computes each of them only once."""
 
     @cache
     def sweep_with(activation, family=lz.TwoLayer, widths=(16,), **more):
@@ -58,7 +58,7 @@ def test_a_function_of_jax_is_the_name_that_it_has(swept):
 )
 def test_a_function_gives_what_the_name_gives(swept, family, more):
     named, given = swept("tanh", family, **more), swept(same_tanh, family, **more)
-    # No bound without a Lipschitz constant.
+    # Bounds need a Lipschitz constant, which is unknown for a user-defined function.
     missing = {"lemma_bound", "path_bound"} if family is lz.TwoLayer else set()
     assert set(named.data_vars) - set(given.data_vars) == missing
     for name in given.data_vars:
@@ -97,7 +97,7 @@ def test_functions_stand_on_an_axis_by_their_names(swept, data):
 
 @pytest.mark.slow
 def test_a_stored_sweep_tells_functions_of_one_name_apart(data, tmp_path):
-    """A function with kinks has no kernel of infinite width, and needs none without predictions."""
+    """A user-defined activation with kinks has no infinite-width kernel, but without predictions none is needed."""
 
     def sweep_with(slope, resume):
         def activation(z):

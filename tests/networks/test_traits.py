@@ -1,4 +1,4 @@
-"""Traits: a new family is one file, and no room outside of networks/ asks which class a network has."""
+"""Test that registrations suffice for a new network family and that the library does not check a network's class."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ PACKAGE = Path(lz.__file__).parent
 
 
 class SkipNet(nn.Module):
-    """f(x) = (1 / sqrt(m)) sum_r a_r tanh(w_r . x) + skip_scale v . x, with all of w, a and v trained."""
+    """The network f(x) = (1 / sqrt(m)) sum_r a_r tanh(w_r . x) + skip_scale v . x, with w, a and v trained."""
 
     width: int
     outputs: int = 1
@@ -95,7 +95,7 @@ def test_its_preactivations_and_neurons_are_measured(data):
 def test_its_exponents_are_predicted(result):
     verdict = lz.verify(result)
     predicted = {row.quantity: (row.relation, row.predicted) for row in verdict.rows}
-    # f_0 is of order 1 and all arrays have gradients of order 1, as in a two-layer network with NTK scaling.
+    # The initial output and the gradients of all arrays are of order 1, as in a two-layer network with NTK scaling.
     assert predicted["displacement"] == ("equal", 0)
     assert predicted["relative_displacement"] == ("equal", -0.5)
     assert {predicted[name] for name in ("activation_flips", "kernel_drift", "kernel_gap_train")} == {("at most", -0.5)}
@@ -141,7 +141,7 @@ def test_a_network_without_registrations_has_defaults():
 
 
 def modules():
-    """Modules of the package that must not ask for a network's class."""
+    """Return the modules of the package that must not check a network's class."""
     inside = ("networks", "cli", "papers")
     return [
         path
@@ -151,7 +151,7 @@ def modules():
 
 
 def registrations(tree):
-    """Nodes of the single-dispatch registrations of a module: the class registered, and the function's own types."""
+    """Yield the syntax nodes in the decorators and arguments of a module's single-dispatch registrations."""
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
             calls = [node for node in function.decorator_list if isinstance(node, ast.Call)]

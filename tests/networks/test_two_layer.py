@@ -1,4 +1,4 @@
-"""TwoLayer against its formula in NumPy, the statistics of its start, and what it refuses."""
+"""Test TwoLayer against its formula in NumPy, the statistics of its initialization, and its argument checks."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_formula(activation, train, readout, symmetric, outputs, key):
     )
     x = rows(7, 5)
     variables = start(network, key, x)
-    # Moved away from the start, which may be symmetric.
+    # Move the weights away from the initial ones, which may be symmetric.
     variables = jax.tree.map(lambda leaf: leaf + 0.3 * rows(*leaf.shape, seed=1), variables)
     expected = 0.7 / np.sqrt(24) * VALUE[activation](x @ weights(variables, "hidden").T) @ weights(variables, "readout")
     found = apply(network, variables, x)
@@ -74,7 +74,7 @@ def test_symmetric_start_is_zero(activation, readout, outputs, key):
     network = TwoLayer(width=64, outputs=outputs, activation=activation, readout=readout)
     x = rows(9, 5)
     variables = start(network, key, x)
-    # 64 terms of size about 1 cancel in pairs; without the symmetry f is of size 1.
+    # The 64 terms of size about 1 cancel in pairs; without the symmetry, f would be of order 1.
     assert np.abs(apply(network, variables, x)).max() < 1e-14
     single = network.apply(jax.tree.map(np.float32, variables), jnp.asarray(x, jnp.float32))
     assert np.abs(np.asarray(single)).max() < 1e-5
@@ -100,7 +100,7 @@ def test_same_start_in_both_dtypes(symmetric, readout, key):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_same_start_whatever_is_trained(symmetric, key):
-    """A sweep over the trained part compares networks that start alike."""
+    """A sweep over the trained part must compare networks with the same initial weights."""
     x = rows(3, 5)
     starts = [start(TwoLayer(width=8, train=train, symmetric=symmetric), key, x) for train in TRAINED]
     for name in ("hidden", "readout"):
@@ -122,7 +122,7 @@ def test_statistics_of_the_start(symmetric, readout, kappa, key):
         np.testing.assert_array_equal(a[:2048], -a[2048:])
         hidden, a = hidden[:2048], a[:2048]
     z = hidden / kappa
-    # Moments of N(0, 1): the variances of z, z^2 and z^4 are 1, 2 and 96. Five standard errors.
+    # For z ~ N(0, 1), the variances of z, z^2 and z^4 are 1, 2 and 96. The tolerance is five standard errors.
     for power, mean, variance in ((1, 0, 1), (2, 1, 2), (4, 3, 96)):
         assert abs(np.mean(z**power) - mean) < 5 * np.sqrt(variance / z.size)
     assert abs(np.mean(a)) < 5 / np.sqrt(a.size)

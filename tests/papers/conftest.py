@@ -1,4 +1,4 @@
-"""Reproductions at the smallest size, each of which runs once for all tests of its paper."""
+"""A fixture that runs the reproduction of a paper at the smallest size, once for all tests of that paper."""
 
 import io
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lazynet.papers.work import Work
 
 
 class Reproduced(NamedTuple):
-    """A reproduction that the command line made: its folder, its output, and its parts."""
+    """A reproduction run from the command line: its folder, its printed output and its parts."""
 
     out: Path
     text: str
@@ -27,7 +27,7 @@ class Reproduced(NamedTuple):
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory) -> Callable[[str], Reproduced]:
-    """A function that returns the reproduction of a paper."""
+    """Return a function that runs the reproduction of a paper, or returns the one that was already run."""
 
     @cache
     def reproduction(paper):

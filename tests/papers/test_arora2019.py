@@ -1,4 +1,4 @@
-"""The claims of Arora et al. 2019 at the smallest size: they hold, and each fails on data that contradict it."""
+"""Test that the claims of Arora et al. 2019 hold at the smallest size and fail on data that contradict them."""
 
 import json
 from dataclasses import replace
@@ -70,7 +70,7 @@ def test_networks_follow_theorem_4_1(data, sweeps):
             k, labeled.y_train, learning_rate=float(result.learning_rate[0]), steps=result.step.values
         )
         loss = 0.5 * np.sum((path.train - labeled.y_train) ** 2, axis=1)
-        # The sweep's prediction from another kernel.
+        # Replace the sweep's kernel prediction with that of a kernel that is larger by 10%.
         other[kind] = result.assign(kernel_train_loss=("step", loss))
     assert broken(arora2019.speed("digits", other)) == [
         f"Theorem 4.1, digits, {kind} labels: exponent of the gap in the width" for kind in ("true", "random")
@@ -100,7 +100,7 @@ def test_the_kernel_is_right_longer_about_wider_networks(paper):
     in_memory = Work("arora2019", "tiny")
     other = arora2019.last_steps(in_memory, "digits", TINY.modes, lambda x: 1.1 * arora2019.KERNEL(x))
     assert "digits, random labels: t* of the widest" in " ".join(broken(arora2019.held("digits", other)))
-    # A recomputation for random labels and the narrowest network.
+    # Recompute the last step for random labels, the narrowest networks and the smallest eigenvalue.
     labeled = arora2019.labeled(arora2019.images("digits", TINY.modes.n))["random"]
     k, y = arora2019.KERNEL(labeled.x_train), labeled.y_train
     values, vectors = np.linalg.eigh(k)
@@ -157,7 +157,7 @@ def test_complexity_follows_the_noise():
     assert broken(arora2019.generalization("digits", data.n_train, noisy, FINITE)) == []
     kernel = arora2019.KERNEL
     assert noisy["complexity"][0] == pytest.approx(lz.complexity(kernel(data.x_train), data.y_train), rel=1e-9)
-    # The limit of descent.
+    # Approximate the limit of kernel descent with 10^9 steps.
     path = lz.kernel_descent(
         kernel(data.x_train),
         data.y_train,
@@ -167,7 +167,7 @@ def test_complexity_follows_the_noise():
     )
     assert noisy["l1"][0] == pytest.approx(np.mean(np.abs(path.test[0] - data.y_test)), rel=1e-6)
     key_train, key_test = jax.random.split(jax.random.key(0))
-    # A bound that is not vacuous can be broken.
+    # With a smaller complexity, no bound is vacuous, so the bounds can be violated.
     small = noisy | {"complexity": noisy["complexity"] / 100}
     over = next(
         claim for claim in arora2019.generalization("digits", 10**6, small, FINITE) if "bound" in claim.statement
@@ -221,7 +221,7 @@ def test_numbers_of_the_paper_are_compared_at_its_size():
     off = {"complexity": 1.03 * noisy["complexity"]}
     assert len(broken(arora2019.published("mnist", off, {"values": 0.96 * values}))) == 5
     assert len(list(arora2019.published("cifar10", noisy, {"values": values}))) == 2
-    # Fewer images are not comparable.
+    # With fewer images than in the paper, no numbers are compared.
     assert list(arora2019.published("mnist", noisy, {"values": values[:2000]})) == []
 
 
@@ -244,7 +244,7 @@ def test_sums_of_powers_are_below_the_sums_of_bounds(norms):
         "x1 x2": [((x[:, 0] + x[:, 1]) / np.sqrt(2), 0.5), ((x[:, 0] - x[:, 1]) / np.sqrt(2), -0.5)],
     }
     for name, (function, terms) in functions.SUMS.items():
-        # The signs of a function of one variable alternate from term to term.
+        # The terms in the series of a function of one variable have alternating signs.
         start = -1.0 if name.startswith("cos") else 1.0
         parts = series.get(name, [(x[:, 0], start * (-1.0) ** i) for i in range(len(terms))])
         total = sum(np.sign(alpha) * size * z**p for (z, alpha), (size, _, p) in zip(parts, terms, strict=True))

@@ -1,4 +1,4 @@
-"""The claims of Li and Liang 2018 at the smallest size: they hold, and each fails on data that contradict it."""
+"""Test that the claims of Li and Liang 2018 hold at the smallest size and fail on data that contradict them."""
 
 import json
 from dataclasses import replace
@@ -60,7 +60,7 @@ def reversed_widths(result):
 
 @pytest.mark.slow
 def test_the_papers_scale_is_ours(key):
-    """w ~ N(0, I / m) without 1 / sqrt(m) and eta = c / m, against v = sqrt(m) w, 1 / sqrt(m) and eta = c."""
+    """Training w ~ N(0, I / m) at rate c / m is training v = sqrt(m) w at rate c with outputs divided by sqrt(m)."""
     m, c, steps = 64, 3.0, 12
     data = drawn(TINY.data)
     network = NETWORK.clone(width=m)
@@ -79,7 +79,7 @@ def test_the_papers_scale_is_ours(key):
         f = np.maximum(hidden, 0) @ a
         o = np.exp(f - f.max(axis=1, keepdims=True))
         o /= o.sum(axis=1, keepdims=True)
-        # Section 3 of the paper: [sum_(i != y) a_(i,r) o_i - a_(y,r) sum_(i != y) o_i] 1{w_r x >= 0} x.
+        # The paper's gradient (section 3) is [sum_(i != y) a_(i,r) o_i - a_(y,r) sum_(i != y) o_i] 1{w_r x >= 0} x.
         outward = o - np.eye(o.shape[1])[labels[rows]]
         w = w - c / m * ((outward @ a.T) * (hidden >= 0)).T @ x / BATCH
     np.testing.assert_allclose(run.variables["params"]["hidden"] / np.sqrt(m), w, rtol=0, atol=1e-12)
@@ -95,13 +95,13 @@ def test_all_widths_learn_in_equally_many_steps(result, early):
     assert broken(li2018.learned("F", result.assign(test_error=result.test_error + 0.02), early)) == [
         "F (a): lowest test accuracy at the end"
     ]
-    # Wider networks that take longer.
+    # Shift the test errors so that wider networks take longer to learn.
     slower = early.test_error.where(early.width < 4000, early.test_error.shift(step=4).fillna(1))
     assert broken(li2018.learned("F", result, early.assign(test_error=slower))) == [
         "F (a): steps to 99% test accuracy, largest over smallest of the widths",
         "F (a): absolute exponent of these steps in the width",
     ]
-    # Wider networks that never learn.
+    # Change the test errors so that wider networks never learn.
     never = early.assign(test_error=early.test_error.where(early.width < 4000, 0.5))
     assert len(broken(li2018.learned("F", result, never))) == 2
 
@@ -146,7 +146,7 @@ def test_the_verdict_depends_on_slopes_and_levels(result):
     claim = li2018.verdict("here", large, "not lazy")
     assert claim.holds
     assert claim.note.endswith("; relative distance is above 0.1")
-    # Small levels without the slopes, and diverged networks.
+    # The verdict is undecided for small levels without the predicted slopes and for diverged networks.
     for other, why in (
         (
             reversed_widths(0.3 * result),
@@ -194,7 +194,7 @@ def test_singular_values_of_a_trained_network(spectra):
 
 
 def networks_that_learn_after(steps, moved):
-    """Return the result of a network that learns after this many of ten steps and moves this far."""
+    """Return a result of ten training steps in which a network learns after `steps` steps and moves by `moved`."""
     error = np.where(np.arange(11) < steps, 1.0, 0.0)[None, None]
     values = {"test_error": error, "train_error": error, "relative_displacement": np.full((1, 1, 11), moved)}
     dims = ("width", "seed", "step")
@@ -251,7 +251,7 @@ def test_separation_of_the_components():
 def test_no_line_separates_the_crossed_classes():
     data = lz.xor(50, 0, jax.random.key(1))
     assert structure.crossing(data).holds
-    # A line separates three of the four clusters.
+    # If only three of the four clusters are left, a line separates the classes.
     three = data.x_train[:, 1] > -0.5
     assert not structure.crossing(replace(data, x_train=data.x_train[three], y_train=data.y_train[three])).holds
 
@@ -283,7 +283,7 @@ def test_jobs_of_a_size(capsys):
     assert "mnist" in capsys.readouterr().out
     assert {job.share for job in jobs("paper")} == {1 / 3}
     hours = {size: sum(sum(job.flops.values()) for job in jobs(size)) for size in SIZES}
-    # Training on MNIST dominates: 4 B d m operations for each step of each network.
+    # Training on MNIST dominates the cost, with 4 B d m operations per step and network.
     assert hours["paper"] == pytest.approx(4 * 64 * 784 * 63_000 * 20_000 * 5, rel=0.05)
     assert hours["tiny"] < hours["small"] / 30
 

@@ -1,4 +1,4 @@
-"""Papers and benchmarks import only the public API: `lazynet`, its rooms, and names that the rooms export."""
+"""Test that papers and benchmarks import only `lazynet`, its public subpackages, and names that these export."""
 
 import ast
 from importlib import import_module
@@ -11,7 +11,7 @@ FILES = sorted([*ROOT.glob("lazynet/papers/*.py"), *ROOT.glob("benchmarks/*.py")
 
 
 def imports(file):
-    """Yield (module, name) for each name of lazynet that a file imports; an imported module has the name None."""
+    """Yield (module, name) for each name that a file imports from lazynet, and (module, None) for each module."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names if alias.name.split(".")[0] == "lazynet")

@@ -1,4 +1,4 @@
-"""The parts of a reproduction: stored, resumed, and refused for another reproduction."""
+"""Test that the parts of a reproduction are stored, resumed, and refused for another reproduction."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from lazynet.papers.work import REPRODUCTION, Work
 
 
 class Computed:
-    """Arrays, with the number of times that they were computed."""
+    """A function that returns arrays and counts how often it is called."""
 
     def __init__(self):
         self.count = 0
@@ -98,7 +98,7 @@ def test_a_killed_reproduction_resumes(tmp_path):
 
 def test_another_size_is_refused(tmp_path):
     work = Work("paper", "tiny", tmp_path / "run")
-    # A reproduction without data leaves nothing behind.
+    # A reproduction that has stored no data leaves no folder behind.
     assert not (tmp_path / "run").exists()
     work.arrays("part", Computed())
     Work("paper", "tiny", tmp_path / "run")
@@ -161,7 +161,7 @@ def test_a_reproduction_that_runs_out_of_time_is_resumed(tmp_path, capsys, monke
     message = f"stored in {out} (use --resume to continue the run)"
     assert capsys.readouterr().err.splitlines()[-1] == f"lazynet: out of time; 0 parts are {message}"
     assert cli.main(command) == 130
-    # A part that is stored is read even if no time is left.
+    # A stored part is read even if no time is left.
     assert cli.main([*command, "--max-seconds", "1e-9"]) == 3
     assert capsys.readouterr().err.splitlines()[-1] == f"lazynet: out of time; 1 part is {message}"
     assert not (out / "summary.json").exists()
@@ -186,7 +186,7 @@ def test_a_reproduction_keeps_others_away(tmp_path, capsys, monkeypatch):
     assert cli.main(command) == 0
     assert codes == [2]
     assert "lazynet: Another process is using" in capsys.readouterr().err
-    # A download that times out is not the time limit.
+    # A download that times out must not be reported as reaching the time limit.
     monkeypatch.setattr(arora2019, "reproduce", Mock(side_effect=TimeoutError("timed out")))
     assert cli.main([*command, "--resume", "--max-seconds", "100"]) == 2
     assert "lazynet: timed out" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Boundaries and collapse of curves whose exponent is known."""
+"""Test the boundaries and the collapse of curves whose exponents are known."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,10 @@ SCALES = 2.0 ** np.arange(-9, 5)
 
 
 def changes(power, noise=0.0, seeds=8):
-    """1 / x at small and 1 / x^2 at large x = m^power alpha, at each width (a, s)."""
+    """Return noisy kernel changes of shape (widths, scales, seeds).
+
+    For x = m^power alpha, they fall as 1 / x where x is small and as 1 / x^2 where x is large.
+    """
     x = WIDTHS[:, None] ** power * SCALES
     smooth = 1 / (x * (1 + x / 4))
     return smooth[:, :, None] * np.exp(noise * np.random.default_rng(0).normal(size=(*smooth.shape, seeds)))
@@ -31,7 +34,7 @@ def changes(power, noise=0.0, seeds=8):
 @pytest.mark.parametrize("power", [0.5, 0.75, 0.0])
 def test_the_boundary_of_known_curves(power):
     found = fit_boundary(WIDTHS, [SCALES] * 6, list(changes(power)), 0.3)
-    # 1 / (x (1 + x / 4)) = 0.3
+    # The boundary is the solution x of 1 / (x (1 + x / 4)) = 0.3.
     x = 2 * (-1 + np.sqrt(1 + 1 / 0.3))
     np.testing.assert_allclose(found.scale, x * WIDTHS**-power, rtol=0.03)
     assert found.fit.exponent == pytest.approx(-power, abs=0.01)
@@ -46,13 +49,13 @@ def test_intervals_hold_what_is_true_about_as_often_as_they_say():
     smooth /= 1 + np.sqrt(WIDTHS)[:, None] * fine / 4
     random = np.random.default_rng(1)
     for _ in range(60):
-        # A seed is high or low at all scales, and the mean of what it does is what the curve says.
+        # Each seed has one random factor of mean 1 for all scales of a width, so seed means approximate the curve.
         of_seed = 1 + 0.3 * random.normal(size=(6, 1, 8))
         found = fit_boundary(WIDTHS, list(fine), list(smooth[:, :, None] * of_seed), 0.3)
         true = x * WIDTHS**-0.5
         held += np.sum((found.low <= true) & (true <= found.high))
         exponents += found.fit.low <= -0.5 <= found.fit.high
-    # Bootstraps of eight seeds are a little narrow.
+    # Bootstrap intervals from eight seeds are slightly too narrow.
     assert 0.84 < held / 360 < 0.97
     assert 0.8 < exponents / 60 <= 1
 
@@ -65,7 +68,7 @@ def test_a_boundary_that_is_not_there_is_not_a_number():
     assert found.fit.exponent == pytest.approx(-0.5, abs=0.01)
     none = fit_boundary(WIDTHS, [SCALES] * 6, [np.zeros((14, 3))] * 6, 0.3)
     assert np.isnan(none.fit.exponent)
-    # One seed has no interval.
+    # A single seed gives no interval.
     alone = fit_boundary(WIDTHS, [SCALES] * 6, [curve[:, :1] for curve in changes(0.5)], 0.3)
     assert np.isfinite(alone.scale).all()
     assert np.isnan([alone.fit.low, *alone.low]).all()
@@ -109,15 +112,16 @@ def test_a_steeper_boundary_is_explained_where_signs_alone_flip():
         ("ntk", 3, "both", -0.5),
         ("mean-field", 1, "both", 0.0),
         ("maximal-update", 2, "both", 0.0),
-        # The readout moves by more of itself than the kernel does; found is -1, not the -3/2 of first order.
+        # Relative to its size, the readout moves more than the kernel; the measured exponent is -1, not the -3/2 of
+        # first order.
         ("standard", 1, "both", np.nan),
-        # No kernel changes.
+        # The kernel does not change if only the readout is trained.
         ("ntk", 1, "readout", np.nan),
     ],
 )
 def test_the_exponent_of_a_boundary_follows_from_the_parametrization(name, depth, train, expected):
     parametrization = get_parametrization(name)
-    # Rates as 1 / lambda_max, by which what is learned in a step does not depend on the width.
+    # Learning rates scale as 1 / lambda_max, so that what is learned in one step does not depend on the width.
     rates = {"standard": -1.0}.get(name, parametrization.learning_rate * -1.0)
     scaling = Scaling(0.0, 0.0, rates, True, True, train, True, parametrization, depth, (), False)
     np.testing.assert_equal(boundary_exponent(scaling), expected)

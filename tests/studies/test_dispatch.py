@@ -1,4 +1,4 @@
-"""`lz.verify` and `lz.plot` of results of every kind, and of results of none."""
+"""Test `lz.verify` and `lz.plot` with results of every kind and with results of no known kind."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Theorem 5.1 of Arora et al. 2019 for the networks of a sweep."""
+"""Test Theorem 5.1 of Arora et al. 2019 for the networks of a sweep."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`lazynet.infinite_width` against kernel matrices and plain iteration, and its folder."""
+"""Test `lazynet.infinite_width` against explicit iteration with kernel matrices, and its run folder."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_losses_errors_and_complexity(dtype, classes):
         u, v = u - eta * k @ (u - data.y_train), v - eta * k_test @ (u - data.y_train)
     expected = lz.complexity(k, data.y_train)
     assert abs(float(result.complexity.sel(labels="true")) / expected - 1) < 1e-3
-    # The same number of random labels is harder to fit, and chance before any step.
+    # Random labels are harder to fit than true labels, and before the first step the error is that of chance.
     assert float(result.complexity.sel(labels="random")) > 1.5 * expected
     assert (result.train_loss.sel(labels="random")[1:] > result.train_loss.sel(labels="true")[1:]).all()
     assert np.allclose(result.train_error.sel(step=0), 1 - 1 / len(classes))
@@ -133,7 +133,7 @@ def test_a_study_that_was_stopped_is_resumed(data, tmp_path, monkeypatch):
     assert computed == []
     xr.testing.assert_identical(result.drop_attrs(), expected.drop_attrs())
     assert result.attrs["complexity_error"] == expected.attrs["complexity_error"]
-    # A finished study is read.
+    # The result of a finished study is read from its folder.
     monkeypatch.setattr(study, "kernel_operator", dies)
     xr.testing.assert_identical(predict(out=folder).drop_attrs(), expected.drop_attrs())
     with pytest.raises(ValueError, match="steps = 60 instead of 61"):
@@ -141,7 +141,7 @@ def test_a_study_that_was_stopped_is_resumed(data, tmp_path, monkeypatch):
 
 
 def test_a_study_in_shards_has_all_its_work_in_one_of_them(data, tmp_path):
-    """Both cells need the kernel, so that they are one group."""
+    """Both cells need the kernel, so they form one group, which a single shard computes."""
     options = {"steps": 60, "snapshots": 5}
     folder = lz.RunFolder(tmp_path / "run", shard=(1, 2), max_seconds=1e-9)
     with pytest.raises(TimeoutError, match=r"^The time limit \(max_seconds"):
@@ -169,7 +169,7 @@ def test_a_rate_above_the_stability_limit_is_told_and_overflowed_predictions_hav
 
 @pytest.mark.slow
 def test_a_rate_above_the_stability_limit_on_many_examples_has_no_predictions():
-    """Krylov methods, which are used for more than 1000 examples, cannot follow divergence."""
+    """Krylov methods, which are used for more than 1000 examples, cannot follow diverging descent."""
     data = lz.load_dataset("digits", classes=((0, 2, 4, 6, 8), (1, 3, 5, 7, 9)), n_train=1001, n_test=5)
     network = lz.TwoLayer(width=2)
     with pytest.warns(UserWarning, match=r"^learning_rate is .*, above 2 / lambda_max = .* predictions are NaN"):

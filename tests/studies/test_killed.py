@@ -1,6 +1,6 @@
-"""A study that is killed with kill -9 and resumed equals one that was never stopped, bit for bit.
+"""Test that a study that is killed with SIGKILL and resumed equals an uninterrupted study, bit for bit.
 
-scripts/kill_and_resume.py kills larger ones several times, laziness maps and predictions of infinite width among them.
+scripts/kill_and_resume.py kills larger studies several times, including laziness maps and infinite-width predictions.
 """
 
 import signal

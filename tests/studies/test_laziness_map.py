@@ -1,4 +1,4 @@
-"""Maps of small networks: both regimes, the boundary, networks that do not fit, folders, pictures."""
+"""Test laziness maps of small networks: both regimes, boundaries, networks that do not fit, folders and figures."""
 
 import fcntl
 import json
@@ -19,12 +19,12 @@ from lazynet.studies.laziness_map._api import NO_GRADIENT, STILL
 
 DATA = lz.load_dataset("digits", classes=(1, 8), n_train=16, n_test=16)
 BOTH = lz.TwoLayer(width=2, train="both")
-# Maps of these widths, seeds and losses share their programs.
+# Maps with the same widths, seeds and target loss share their compiled programs.
 WIDTHS, SCALES = [32, 128], [0.03, 0.3, 3.0, 30.0]
 LOSS = 0.1 * 0.5 * DATA.n_train
 OPTIONS = {"seeds": 3, "fitted": 0.1, "progress": False}
 ALONE = lz.Measure(predictions=False)
-# The criteria of a map, so that programs are shared.
+# Use the same stopping criteria as a map, so that compiled programs are shared.
 STOP = lz.Stop(loss=LOSS, gradient=NO_GRADIENT, plateau=STILL)
 
 
@@ -33,7 +33,7 @@ def found():
     return lz.laziness_map(BOTH, DATA, WIDTHS[::-1], SCALES[::-1], **OPTIONS)
 
 
-# Scales close to the boundaries of these widths take few rounds.
+# If the output scales are close to the boundaries, the search for the boundaries takes few rounds.
 GRID, SMALL = ([32, 36], [0.5, 0.72]), OPTIONS | {"change": 0.5}
 
 
@@ -52,7 +52,8 @@ def test_small_scales_learn_features_and_large_ones_are_lazy(found):
     assert (change.diff("output_scale") < 0).all()
     assert (change.sel(output_scale=0.03) > 2).all()
     assert (change.sel(output_scale=30) < 0.02).all()
-    # Where features are learned the change goes as 1 / (sqrt(m) alpha), Geiger et al. 2019 with one hidden layer.
+    # Where features are learned, the kernel change scales as 1 / (sqrt(m) alpha) for one hidden layer (Geiger et al.
+    # 2019).
     slope = np.log(change.sel(output_scale=0.3) / change.sel(output_scale=0.03)) / np.log(10)
     assert -1.3 < slope.sel(width=32) < -0.8
     np.testing.assert_allclose(found.control, np.sqrt([[32], [128]]) * np.array(SCALES))
@@ -64,7 +65,7 @@ def test_networks_at_the_boundary_change_their_kernels_by_the_given_share(found)
     scales = dict(zip(found.width.values.tolist(), found.boundary.values.tolist(), strict=True))
     assert (found.boundary_low <= found.boundary).all()
     assert (found.boundary <= found.boundary_high).all()
-    # A sweep of the same networks, without a map.
+    # Train networks with the output scales of the boundary in a sweep, without a map.
     network = BOTH.clone(width=32, output_scale=lambda width: scales[width])
     options = {"optimizer": "flow", "measure": ALONE, "stop": STOP, "snapshots": 2}
     result = lz.sweep(network, DATA, WIDTHS, seeds=3, steps=20_000, **options)
@@ -74,16 +75,16 @@ def test_networks_at_the_boundary_change_their_kernels_by_the_given_share(found)
     assert found.attrs["boundary_exponent"] == pytest.approx(-0.5, abs=0.2)
     assert found.attrs["boundary_exponent_predicted"] == -0.5
     assert np.exp(found.attrs["collapse_spread"]) < 2
-    # Each round halves what is left, in logs, of a bracket of a factor of ten.
+    # Each round halves, on a logarithmic scale, a bracket that initially spans a factor of ten.
     assert found.sizes["round"] == 6
     assert (np.abs(np.log(found.tried_scale[:, -1] / found.boundary)) < np.log(10) / 2**5).all()
 
 
 @pytest.mark.slow
 def test_descent_at_a_small_step_finds_the_same_change(found):
-    """Plain descent at a constant rate, without anything of a flow."""
+    """Train with gradient descent at a small constant learning rate instead of the flow optimizer of a map."""
     expected = found.kernel_change.sel(width=32, output_scale=0.3)
-    # The first step of the flow is 1 / lambda_max of the kernel at infinite width.
+    # The flow's first step is 1 / lambda_max of the infinite-width kernel.
     rate = 0.02 * float(found.learning_rate.sel(width=32, output_scale=0.3))
     options = {"learning_rate": rate, "measure": ALONE, "stop": lz.Stop(loss=LOSS), "snapshots": 2}
     result = lz.sweep(BOTH.clone(output_scale=0.3), DATA, [32], seeds=3, steps=20_000, **options)
@@ -93,7 +94,7 @@ def test_descent_at_a_small_step_finds_the_same_change(found):
 
 @pytest.mark.slow
 def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
-    # Of these networks of two units, one has no active unit and another loses its own.
+    # Of these networks with two units, one starts without active units, and another loses its active units.
     options = OPTIONS | {"seeds": [2, 5, 6]}
     with pytest.warns(UserWarning, match="boundary at widths 2, because .* 9 fitted, 0 unfinished, 0 diverged, 3 dead"):
         found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [2, 16], [0.03, 30.0], **options)
@@ -110,7 +111,7 @@ def test_networks_that_do_not_fit_are_recorded_and_are_no_points():
 
 @pytest.mark.slow
 def test_a_boundary_that_is_steeper_is_told_why():
-    """Narrow networks of hidden weights alone, where flips of single units are what changes the kernel."""
+    """In narrow networks in which only hidden weights are trained, flips of single units change the kernel."""
     found = lz.laziness_map(lz.TwoLayer(width=2), DATA, [16, 64], [0.03, 30.0], change=0.08, **OPTIONS)
     assert found.attrs["boundary_exponent"] < -0.6
     assert "m^(-3/2)" in found.attrs["reason"]
@@ -126,7 +127,7 @@ def test_networks_that_have_no_time_to_fit_are_unfinished():
 
 
 def drawn(figure):
-    """Draw a figure: matplotlib reports its mistakes then."""
+    """Draw a figure and return it; matplotlib reports some errors only when drawing."""
     figure.draw_without_rendering()
     return figure
 
@@ -141,7 +142,7 @@ def test_maps_without_test_rows_or_without_a_change_are_drawn(small):
         [*found.boundary_low.values, found.attrs["collapse_spread"], found.attrs["collapse_exponent"]]
     ).all()
     assert "a boundary at only one width" in drawn(lz.plot(found)).get_suptitle()
-    # As for a readout alone, whose kernel does not change.
+    # Set the kernel change to zero, as if only the readout were trained.
     still = small.assign(kernel_change=0 * small.kernel_change, boundary=np.nan * small.boundary)
     axes = drawn(lz.plot(still.assign_attrs(collapse_spread=np.nan))).axes[2]
     assert (axes.get_yscale(), axes.get_title()) == ("linear", "Kernel change")
@@ -152,13 +153,14 @@ def test_networks_that_do_not_start_at_zero_are_mapped_less_their_start():
     network, options = lz.MLP(8, 2, activation="tanh"), OPTIONS | {"seeds": [1]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        # No network changes its kernel by so little, so that no boundary is searched for.
+        # All networks change their kernels by more than 1e-9, so no boundary is searched for.
         found = lz.laziness_map(network, DATA, [32], [3.0, 30.0, 300.0], change=1e-9, **options)
     assert (found.status == 0).all()
     settings = json.loads(found.attrs["settings"])
     assert (settings["centered"], settings.get("symmetric", False)) == (True, False)
     change = found.kernel_change[0, :, 0]
-    # Nothing cancels the first order here. The change of lazy networks goes as 1 / alpha (Geiger et al. 2019).
+    # No symmetry cancels the first-order term of the kernel change, so in lazy networks the change scales as 1 / alpha
+    # (Geiger et al. 2019).
     assert float(np.log(change[-1] / change[-2]) / np.log(10)) == pytest.approx(-1, abs=0.15)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 32), 1)
     centered = Centered(network.clone(width=32, output_scale=3.0))
@@ -172,13 +174,13 @@ def test_a_network_of_ones_own_is_mapped_too(found):
         lambda key, x, width: BOTH.clone(width=width).init(key, x)["params"],
         lambda p, x: jax.nn.relu(x @ p["hidden"].T) @ p["readout"][:, 0] / len(p["readout"]) ** 0.5,
     )
-    # Scales so close take a single round.
+    # With output scales this close, the search for the boundaries takes a single round.
     mapped = lz.laziness_map(own, DATA, [32, 36], [0.3, 0.33], change=1.2, **OPTIONS)
     expected = found.kernel_change.sel(width=32, output_scale=0.3)
     np.testing.assert_allclose(mapped.kernel_change.sel(width=32, output_scale=0.3), expected, rtol=0.02)
-    # It is not known to start at zero.
+    # A user-defined network is not known to start at zero, so it is centered.
     assert json.loads(mapped.attrs["settings"])["centered"]
-    # Theory predicts no boundary for a network of one's own.
+    # Theory predicts no boundary exponent for a user-defined network.
     assert np.isnan(mapped.attrs["boundary_exponent_predicted"])
     assert mapped.attrs["control_exponent"] == pytest.approx(-mapped.attrs["boundary_exponent"])
 
@@ -209,7 +211,7 @@ def test_a_map_that_was_stopped_is_resumed(tmp_path, monkeypatch, small):
         assert json.loads(stored.attrs["settings"])["change"] == 0.5
     with pytest.raises(ValueError, match=r"widths = \[32, 36\] instead of \[32, 64\]"):
         lz.laziness_map(BOTH, DATA, [32, 64], GRID[1], out=folder, **SMALL)
-    # Another change has another boundary on the same map, which is read.
+    # A different kernel change has a different boundary, but the stored map is reused.
     monkeypatch.undo()
     other = lz.laziness_map(BOTH, DATA, *GRID, out=folder, **SMALL | {"change": 0.45})
     assert other.kernel_change.identical(small.kernel_change)
@@ -259,7 +261,7 @@ def test_the_folder_of_a_map_says_what_it_holds(tmp_path, capsys):
     status = {"finished": 4, "damaged": 0, "cells": 4, "running": False, "result": True}
     assert json.loads(as_json) == {"kind": "laziness_map", **status}
     assert last == "The study is finished."
-    # Another process keeps this one away before any work starts.
+    # If another process is using the study, a second one is refused before any work starts.
     with open(out / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match=r"^Another process is using"):

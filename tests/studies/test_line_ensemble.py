@@ -1,4 +1,4 @@
-"""Networks on a line: their distribution and the limit's, the split of the gap, and run folders."""
+"""Test ensembles of networks on a line: their distribution, the split of the gap to their limit, and run folders."""
 
 import json
 from functools import cache
@@ -33,7 +33,7 @@ def test_wide_networks_are_distributed_as_the_limit_says(found):
     wide = found.sel(width=128)
     error = wide.deviation / np.sqrt(SEEDS)
     assert (np.abs(wide["mean"] - found.kernel_mean) < 4 * error + 0.02).all()
-    # Standard deviations of 80 draws are right to 8%, and places are not independent.
+    # A standard deviation of 80 draws has a relative error of 8%, and the places on the line are not independent.
     ratio = (wide.deviation / found.kernel_deviation).mean("place")
     np.testing.assert_allclose(ratio, 1, atol=0.2)
     assert found["mean"].sel(width=128, step=100, place=1.0) == pytest.approx(DATA.y_train[0], abs=0.3)
@@ -49,7 +49,7 @@ def test_predictions_are_those_of_single_networks(found):
     run = lz.train(NETWORK, data, key, 100, learning_rate=rate, snapshots=[3, 30], measure=ALONE)
     expected = found.prediction.sel(width=32, seed=7)
     np.testing.assert_allclose(run.snapshots.test_prediction, expected, atol=1e-5)
-    # The mean and the deviation are over these.
+    # The stored mean and standard deviation are taken over the seeds of these predictions.
     np.testing.assert_allclose(found["mean"], found.prediction.mean("seed"), atol=1e-12)
     np.testing.assert_allclose(found.deviation, found.prediction.std("seed", ddof=1), atol=1e-12)
 
@@ -62,7 +62,7 @@ def test_the_limit_is_the_ensemble_of_its_kernels(found):
     k, y, random = kernel(DATA.x_train), DATA.y_train, np.random.default_rng(0)
     mean = lz.kernel_descent(k, y, learning_rate=rate, steps=[0, 3, 30, 100], k_test=kernel(line, DATA.x_train)).test
     np.testing.assert_allclose(found.kernel_mean, mean, atol=1e-9)
-    # And by draws of the start.
+    # The standard deviation must agree with random draws of the initial outputs.
     start = start_covariance(NETWORK)(np.concatenate([DATA.x_train, line]))
     draws = random.multivariate_normal(np.zeros(len(start)), start, size=500, method="eigh")
     ends = lz.kernel_descent(
@@ -77,14 +77,15 @@ def test_the_gap_is_split_over_seeds(found):
     np.testing.assert_allclose(found.gap_squared, found.gap_bias_squared + found.gap_variance)
     assert (found.gap_squared.sel(step=0) < 1e-12).all()
     late = found.sel(step=100)
-    # The variance is of order 1 / m, the squared bias of order 1 / m^2 (Geiger et al. 2019; Dyer and Gur-Ari 2019).
+    # The variance of the gap is of order 1 / m, and its squared bias is of order 1 / m^2 (Geiger et al. 2019; Dyer and
+    # Gur-Ari 2019).
     slope = np.log(late.gap_variance.sel(width=128) / late.gap_variance.sel(width=32)) / np.log(4)
     assert -1.4 < float(slope) < -0.7
     assert (late.gap_bias_squared < 0.3 * late.gap_variance).all()
 
 
 def test_the_split_is_right_on_average():
-    """The draws have a known bias and variance."""
+    """The split of draws with a known bias and variance is averaged over many repetitions."""
     gaps = 0.3 + 0.7 * np.random.default_rng(1).normal(size=(4000, 1, 5, 1, 2))
     bias, variance = zip(*map(split_gap, gaps), strict=True)
     assert np.mean(bias) == pytest.approx(0.09, abs=0.02)
@@ -96,7 +97,7 @@ def test_standard_errors_are_those_of_many_ensembles():
     random = np.random.default_rng(2)
     tables = []
     for _ in range(400):
-        # Each seed has a gap that all places share, and one at each place.
+        # The random gap of each seed has one term that all places share and another for each place.
         gap = 0.3 + 0.5 * random.normal(size=(40, 1, 1)) + 0.5 * random.normal(size=(40, 1, 6))
         tables.append(split_with_errors(gap[None]))
     for name in ("gap_bias_squared", "gap_variance"):
@@ -148,7 +149,7 @@ def line(out=None, widths=(8, 16), **options):
 
 @pytest.fixture
 def small_packs(monkeypatch, tmp_path):
-    """Two networks in each cell."""
+    """Limit each cell to two networks."""
     set_carried_bytes(monkeypatch, tmp_path / "cache", 2 * 4 * 16 * 80)
 
 

@@ -1,4 +1,4 @@
-"""Residuals along eigen-directions: exact where the network is its kernel, apart where it is narrow."""
+"""Test residuals along the eigenvectors of a kernel, which linear and wide networks follow and narrow ones do not."""
 
 import json
 from itertools import pairwise
@@ -20,7 +20,7 @@ ALONE = lz.Measure(predictions=False, kernel_drift=False)
 
 @pytest.fixture(scope="module")
 def data():
-    """Random labels, which every mode has a share of."""
+    """Return digits with random labels, which have components in all modes."""
     digits = lz.load_dataset("digits", n_train=32, n_test=4)
     y = lz.label_noise(digits.y_train, 1.0, jax.random.key(5))
     return lz.Dataset(digits.x_train, y, digits.x_test, digits.y_test, name="noise")
@@ -37,7 +37,7 @@ def narrow(data):
 
 
 def by_hand(k, y, run, learning_rate):
-    """Residual, the kernel's by plain iteration, and the gap, from the largest eigenvalue down."""
+    """Return the residuals of a run and of kernel descent by mode, and their gap, in order of decreasing eigenvalue."""
     vectors = np.linalg.eigh(k)[1][:, ::-1]
     u = run.snapshots.train_prediction.values.astype(float)
     v, path = u[0], []
@@ -74,14 +74,14 @@ def test_the_table_is_that_of_plain_iteration(narrow, data, analytic):
 
 @pytest.mark.slow
 def test_a_network_that_is_linear_follows_its_own_kernel_in_every_mode():
-    """With several outputs and a start that is not zero."""
+    """The network has several outputs and does not start at zero."""
     data = lz.load_dataset("digits", (0, 1, 2), n_train=20, n_test=4)
     network = lz.TwoLayer(width=64, outputs=3, train="readout", symmetric=False)
     run = lz.train(network, data, KEY, 100, learning_rate=0.1, dtype="float64", measure=ALONE)
     own = lz.mode_residuals(run, lz.empirical_ntk(network, run.variables_0, data.x_train), data.y_train)
     assert own.gap.max() < 1e-10
     assert (own.last_step_held == 100).all()
-    # But not that of infinite width.
+    # The network does not follow the infinite-width kernel in every mode.
     check_table(run, lz.analytic_kernel(network)(data.x_train), data.y_train, 0.1)
 
 
@@ -103,7 +103,7 @@ def test_a_wide_network_follows_the_kernel_and_a_narrow_one_leaves_it_small_eige
 
 
 def made(predictions, steps, learning_rate=0.5):
-    """A run with these predictions."""
+    """Return a run with the given training predictions."""
     import xarray
 
     dims = ("step", "train_example", "output")[: np.ndim(predictions)]
@@ -121,14 +121,14 @@ def made(predictions, steps, learning_rate=0.5):
 
 
 def test_a_mode_that_comes_back_has_left_and_a_small_one_is_measured_by_the_average():
-    """With K = diag(1, 0.5) the kernel leaves 0.5^k and 0.75^k."""
+    """With K = diag(1, 0.5) and rate 0.5, kernel descent leaves 0.5^t and 0.75^t of the targets after t steps."""
     steps, k = np.array([0, 1, 2, 3]), np.diag([1.0, 0.5])
     y, exact = np.array([2.0, 0.02]), np.array([[1, 1], [0.5, 0.75], [0.25, 0.5625], [0.125, 0.421875]])
     off = np.zeros((4, 2))
     off[2, 0], off[3, 1] = 0.3, 0.1
     table = lz.mode_residuals(made(y - exact * y - off, steps), k, y)
     assert_close(np.abs(table.kernel_residual), exact * y, dtype="float32")
-    # 0.3 of 2, and 0.1 of sqrt((2^2 + 0.02^2) / 2).
+    # The gaps are 0.3 / 2 and 0.1 / sqrt((2^2 + 0.02^2) / 2).
     assert_close(table.gap.values[[2, 3], [0, 1]], [0.15, 0.1 / np.sqrt(2.0002)], dtype="float32")
     np.testing.assert_array_equal(table.last_step_held, [1, 3])
     np.testing.assert_array_equal(
@@ -145,7 +145,7 @@ def test_nothing_to_learn_is_no_division_by_zero():
 
 @pytest.mark.parametrize("learning_rate", [0.5, 500.0])
 def test_what_diverges_leaves_every_mode(learning_rate):
-    """The network, or both it and the kernel."""
+    """At the smaller rate only the network diverges; at the larger rate kernel descent diverges too."""
     steps = [0, 1, 2, 200]
     u = np.zeros((4, 2, 2))
     u[1], u[2], u[3] = 1e30, [[np.inf, -np.inf], [1, 2]], np.nan
@@ -176,7 +176,7 @@ def test_bad_arguments_are_refused(narrow, data, analytic):
 
 @pytest.fixture(scope="module")
 def several(data):
-    """Two widths and two seeds, of which the narrow networks leave the kernel."""
+    """Return the mode residuals of two widths and two seeds; the narrow networks depart from the kernel."""
     return lz.mode_residuals(lz.TwoLayer(width=2), data, [32, 256], 2, 60, dtype="float64")
 
 
@@ -196,7 +196,7 @@ def test_several_networks_are_those_trained_one_at_a_time(several, data, analyti
 
 @pytest.mark.slow
 def test_several_networks_with_a_kernel_of_ones_own_and_several_outputs():
-    """Networks that are linear in their parameters, with their own kernel, follow it; with twice that kernel, not."""
+    """Networks that are linear in their parameters follow their own kernel, but not twice that kernel."""
     digits = lz.load_dataset("digits", (0, 1, 2), n_train=20, n_test=4)
     network = lz.TwoLayer(width=64, outputs=3, train="readout", symmetric=False)
     variables = network.init(start_key(member_key(64, 3)), jnp.asarray(digits.x_train))
@@ -286,7 +286,7 @@ def test_the_figure(narrow, data, analytic):
     dashed = [line for line in left.lines if line.is_dashed()]
     assert len(curves) == len(dashed) == 6
     start = np.abs(table.residual[0].values)
-    # Of modes 1, 2, 3-4, 5-8, 9-16 and 17-32 those that hold most.
+    # The figure shows the mode with the largest initial residual in each group: 1, 2, 3-4, 5-8, 9-16 and 17-32.
     ends = [0, 1, 2, 4, 8, 16, 32]
     chosen = [first + np.argmax(start[first:end]) + 1 for first, end in pairwise(ends)]
     assert [int(line.get_label()) for line in curves] == chosen

@@ -1,4 +1,4 @@
-"""Results that were selected, joined or reordered with xarray, and members that stopped early."""
+"""Test results that were selected, joined or reordered with xarray, and members that stopped early."""
 
 import jax
 import numpy as np
@@ -49,7 +49,7 @@ def test_one_seed_and_one_width_without_their_dimensions(whole):
 
 
 def test_the_speed_gap_is_between_the_norms_of_residuals(whole):
-    """Theorem 4.1 of Arora et al. 2019 as a number, against plain gradient descent on the kernel."""
+    """Compare the gap of Theorem 4.1 of Arora et al. 2019 with explicit gradient descent on the kernel."""
     k = lz.analytic_kernel(lz.TwoLayer(width=8))(DATA.x_train)
     residual, norms = DATA.y_train, [np.linalg.norm(DATA.y_train)]
     for _ in range(64):
@@ -72,7 +72,7 @@ def test_what_is_missing_or_twice_there_is_told(whole):
 
 @pytest.fixture(scope="module")
 def stopped():
-    """Networks of the outer widths, each stopped early, and each at a different step."""
+    """Return a sweep over the smallest and the largest width in which each network stops early, at its own step."""
     return lz.sweep(lz.TwoLayer(width=8), DATA, [32, 128], 3, 64, stop=lz.Stop(loss=3.0), **OPTIONS)
 
 
@@ -84,7 +84,7 @@ def test_a_stopped_member_counts_until_it_stopped(stopped, whole):
     gap = abs(whole.residual_norm - np.sqrt(2 * whole.kernel_train_loss))
     expected = gap.where(trained).max("step").transpose("width", "seed")
     np.testing.assert_allclose(speed_gap(stopped), expected, rtol=1e-6)
-    # What the kernel predicts after the stop is far from where the networks stand.
+    # After a network stops, the kernel's predicted residual is far from that of the network.
     assert (abs(stopped.residual_norm - np.sqrt(2 * stopped.kernel_train_loss)).max("step") > 2 * expected).all()
 
 
@@ -112,7 +112,7 @@ def test_modes_follow_the_kernel_until_the_network_stops():
 
 @pytest.mark.slow
 def test_a_network_that_moves_at_all_widths_is_not_called_lazy():
-    """Mean-field scaling: everything scales as predicted, and the kernel changes at every width."""
+    """In mean-field scaling, everything scales as predicted, but the kernel changes at every width."""
     network = lz.TwoLayer(8, activation="tanh", output_scale=lambda m: m**-0.5, train="both")
     options = {"learning_rate": lambda m: 0.02 * m, "measure": lz.Measure(predictions=False), "progress": False}
     result = lz.sweep(network, DATA, [16, 64], 3, 20, **options)

@@ -1,4 +1,4 @@
-"""Results of all studies look the same after they were reordered, split and joined with xarray."""
+"""Test that figures stay the same if results of studies are reordered, split and joined with xarray."""
 
 import io
 from functools import cache
@@ -32,7 +32,7 @@ STUDIES = {
 
 
 def drawn(result):
-    """Return the pixels of the figure of a result, whose layout takes longer than what it shows."""
+    """Return the figure of a result as PNG data, without the slow layout engine."""
     stream, figure = io.BytesIO(), lz.plot(result)
     figure.set_layout_engine("none")
     figure.savefig(stream, format="png", dpi=40)

@@ -1,4 +1,4 @@
-"""The figure of a sweep: what must be on it, and sweeps that leave parts of it empty."""
+"""Test the figure of a sweep: what it must show, and sweeps that leave parts of it empty."""
 
 import io
 
@@ -22,7 +22,7 @@ def figure(result):
 
 
 def drawn(figure):
-    """Draw a figure: matplotlib reports its mistakes then."""
+    """Draw a figure and return it; matplotlib reports some errors only when drawing."""
     figure.draw_without_rendering()
     return figure
 
@@ -80,15 +80,15 @@ def test_quantities_against_width_with_fitted_and_predicted_slope(figure, result
         theory = next(other for other in dashed(axes) if other.get_color() == line.get_color())
         (x0, x1), (y0, y1) = np.log(theory.get_xdata()), np.log(theory.get_ydata())
         assert (y1 - y0) / (x1 - x0) == pytest.approx(row.predicted)
-        # It goes through the middle of the measurement.
+        # The predicted line passes through the geometric mean of the measured values.
         assert (y0 + y1) / 2 == pytest.approx(np.log(mean).mean())
 
 
 @pytest.mark.slow
 def test_a_mean_too_large_to_draw_leaves_a_gap_and_no_seed_alone_is_left_out(result):
     result = result.copy(deep=True)
-    result.relative_displacement[0, 0, -1] = 5e12  # one seed at the first width
-    result.relative_displacement[1, 0, -1] = 2e12  # here the mean over three seeds is below the limit
+    result.relative_displacement[0, 0, -1] = 5e12  # the value of one seed at the first width is too large to draw
+    result.relative_displacement[1, 0, -1] = 2e12  # the mean over three seeds is small enough to draw
     movement = lz.plot(result).figure.axes[2]
     line = next(line for line in movement.lines if line.get_label().startswith("relative: "))
     mean = result.relative_displacement.isel(step=-1).mean("seed").values
@@ -133,7 +133,7 @@ def test_a_band_over_seeds(figure, result):
 
 
 def check_figure(result):
-    """Draw the figure of a sweep, whose slopes are numbers, and return its axes."""
+    """Draw the figure of a sweep, and check its number of axes and its legends."""
     figure = drawn(lz.plot(result))
     assert len(figure.axes) == 4
     assert not [text for axes in figure.axes if axes.get_legend() for text in legend(axes) if "nan" in text]
@@ -152,7 +152,7 @@ def test_one_width_and_one_seed_have_a_figure_too(result, part):
 @pytest.mark.parametrize(
     ("options", "training"),
     [
-        # The kernel does not change, and each network has a limit of its own.
+        # Training only the readout does not change the kernel, and each network has its own kernel prediction.
         ({"train": "readout", "symmetric": False, "output_scale": lambda m: m**-0.25}, {}),
         ({}, {"optimizer": lz.Optimizer("sgd", momentum=0.9), "learning_rate": 0.01}),
     ],
@@ -167,7 +167,7 @@ def test_other_sweeps_have_a_figure_too(options, training):
 
 @pytest.mark.slow
 def test_zeros_and_diverged_widths_leave_no_trace(result):
-    """No warning of a logarithm of zero, no infinite limits."""
+    """Drawing must not warn of logarithms of zero or set infinite axis limits."""
     changed = result.copy(deep=True)
     changed.activation_flips[0] = 0
     changed.activation_flips[1, :2] = 0

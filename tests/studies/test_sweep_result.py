@@ -1,4 +1,4 @@
-"""Every variable of a sweep against descent, kernels and formulas written out in NumPy."""
+"""Test every variable of a sweep against descent, kernels and formulas written out in NumPy."""
 
 import importlib
 from functools import cache
@@ -28,7 +28,7 @@ CASES = {
         THREE,
     ),
 }
-# Sweeps with these settings share their programs.
+# Sweeps with these settings share their compiled programs.
 SETTINGS = {"seeds": len(SEEDS), "steps": STEPS, "dtype": "float64", "progress": False}
 
 
@@ -39,12 +39,12 @@ def swept(name):
 
 
 class Reference:
-    """Descent of one member in NumPy, with every quantity of the result at every step."""
+    """Gradient descent of one member in NumPy, with every quantity of the sweep's result at every step."""
 
     def __init__(self, network, data, width, seed, rate):
         network = network.clone(width=width)
         with float64():
-            # Compiled, as in a sweep: one by one XLA rounds sqrt(2) kappa differently in the last bit.
+            # Compile `init` as a sweep does; without jit, the last bit of sqrt(2) kappa is rounded differently.
             variables = dict(jax.jit(network.init)(start_key(member_key(width, seed)), jnp.asarray(data.x_train)))
         both = {**variables["params"], **variables.get("fixed", {})}
         self.network, self.data = network, data
@@ -57,7 +57,7 @@ class Reference:
         w, a = self.w0.copy(), self.a0.copy()
         f0, f0_test = self.predict(w, a, data.x_train), self.predict(w, a, data.x_test)
         own, own_test, lim, lim_test = f0, f0_test, f0, f0_test
-        moved = np.zeros_like(f0)  # sum over steps of eta times the limit's residual
+        moved = np.zeros_like(f0)  # sum over steps of eta times the residual at infinite width
         path, self.rows = 0.0, []
         for _ in range(STEPS + 1):
             f, f_test = self.predict(w, a, data.x_train), self.predict(w, a, data.x_test)
@@ -110,7 +110,7 @@ class Reference:
         return self.c**2 * ((hidden if train != "readout" else 0) + (value @ value.T if train != "hidden" else 0))
 
     def start_kernel(self, x1, x2):
-        """Return the kernel at the start, for each pair of outputs, of shape (n1, k, n2, k)."""
+        """Return the initial kernel for all pairs of outputs, of shape (n1, k, n2, k)."""
         (slope1, value1), (slope2, value2) = (
             [table[self.network.activation](x @ self.w0.T) for table in (SLOPE, VALUE)] for x in (x1, x2)
         )
@@ -162,7 +162,7 @@ def case(request):
 
 @pytest.mark.slow
 def test_values(case):
-    """Each variable at each width, seed and snapshot equals the reference's to rounding."""
+    """Every variable equals the reference at each width, seed and snapshot, up to rounding errors."""
     network, data, result, references = case
     assert float(result.learning_rate[0]) == pytest.approx(1 / float(result.lambda_max), rel=1e-14)
     names = [name for name in result if "step" in result[name].dims]
@@ -238,10 +238,10 @@ def test_snapshots_are_rounded_log_spaced_steps(steps, snapshots):
 
 @pytest.fixture(scope="module")
 def parameter_route():
-    """The same sweep with the linearized networks trained in their parameters."""
+    """Return a sweep, and the same sweep with the linearized networks trained in parameter space."""
     network, data = CASES["both"]
     with pytest.MonkeyPatch.context() as patch:
-        # `lazynet.sweep` is the function, so the module has to be asked for by name.
+        # Import the private module, so that its constant and its function can be replaced.
         predictions = importlib.import_module("lazynet.experiment._reference")
         patch.setattr(predictions, "LARGEST_EIGENPROBLEM", 0)
         kernels = []
@@ -261,7 +261,7 @@ def test_linearized_in_parameters_is_kernel_descent(parameter_route):
 
 OTHER = {
     "momentum": {"optimizer": lz.Optimizer(momentum=0.9)},
-    # The steps of adam have the learning rate's length, which must fall with the width.
+    # The size of Adam's steps is about the learning rate, which must decrease with the width.
     "adam": {"optimizer": "adam", "learning_rate": lambda m: 0.1 / m},
     "logistic": {"loss": "logistic"},
     "batches": {"batch_size": 7},
@@ -278,11 +278,11 @@ def test_other_training_is_not_plain():
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [("momentum", "batches"), ("adam",), ("logistic",)], ids="-".join)
 def test_other_training_has_no_limit_but_a_linearization(names):
-    """No kernel descent predicts these; the linearized network takes the same steps."""
+    """Kernel descent does not predict such training, but the linearized network can take the same steps."""
     settings = {"learning_rate": 0.002}
     for name in names:
         settings |= OTHER[name]
-    # Optax's adam relies on JAX's own promotion of dtypes.
+    # Adam in optax relies on implicit dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
         result = lz.sweep(lz.TwoLayer(width=16), DATA, [64, 4096], 1, 10, **settings)
     for name in result:
@@ -292,7 +292,8 @@ def test_other_training_has_no_limit_but_a_linearization(names):
     assert "initial_kernel_error" in result
     moved = float(np.sqrt(np.mean(result.residual_norm.isel(step=0) ** 2)) / np.sqrt(DATA.n_train))
     gap = result.linearization_gap_train.isel(seed=0, step=-1).values
-    # The gap falls with the width, and stays far below what was to be learned; another order of batches would not.
+    # The gap falls with the width and stays far below the initial residual; with a different order of batches, it would
+    # not.
     assert 0 < gap[1] < 0.5 * gap[0]
     assert gap[1] < 0.005 * moved
 
@@ -325,9 +326,9 @@ def test_errors_of_targets_that_are_no_labels_are_unknown():
 
 @pytest.mark.slow
 def test_scales_that_depend_on_the_width():
-    """Each width has its own kernel and rate, as if it were swept alone with numbers."""
+    """Each width has its own kernel and learning rate, as in a sweep of that width alone with constant scales."""
     first = float(swept("relu").learning_rate[0])
-    # All scales are one at the smaller width.
+    # All scales are 1 at the smaller width.
     network = lz.TwoLayer(16, output_scale=lambda m: (m / 16) ** -0.25, init_scale=lambda m: (m / 16) ** 0.1)
 
     def rate(m):

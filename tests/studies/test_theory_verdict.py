@@ -1,4 +1,4 @@
-"""The verdict on results made by hand, whose exponents and statuses are known."""
+"""Test verdicts on synthetic results whose exponents and statuses are known."""
 
 import json
 
@@ -16,7 +16,7 @@ GAPS = tuple(f"{gap}_gap_{part}" for gap in ("linearization", "start", "kernel")
 
 
 def power(exponent, level=1.0, noise=0.02, seed=0):
-    """level * m^exponent at every step but the first, with noise over seeds: (width, seed, step)."""
+    """Return noisy values level * m^exponent, zero at the first step, of shape (width, seed, step)."""
     exponents = np.broadcast_to(exponent, len(STEPS))
     values = level * WIDTHS[:, None, None] ** exponents * np.ones((1, SEEDS, 1))
     values = values * np.exp(noise * np.random.default_rng(seed).normal(size=values.shape))
@@ -25,7 +25,7 @@ def power(exponent, level=1.0, noise=0.02, seed=0):
 
 
 def made(**changes):
-    """A result in which every prediction of NTK scaling holds, with these variables in place of its own."""
+    """Return a result in which every prediction of NTK scaling holds, after replacing the given variables."""
     members = {"displacement": power(0.0), "relative_displacement": power(-0.5)}
     members |= {name: power(-0.5, seed=i) for i, name in enumerate((*BOUNDED, *GAPS))}
     members |= {name: values for name, values in changes.items() if np.ndim(values) == 3}
@@ -137,7 +137,7 @@ def test_one_width_has_levels_alone():
 
 
 def test_diverged_members_do_not_count():
-    """A member that is NaN from some step on must not count with the maximum that it had before."""
+    """A member that is NaN from some step on must not contribute its maximum over earlier steps."""
     values = power(-0.5)
     before = lz.verify(made(kernel_gap_train=values)).row("kernel_gap_train")
     values[0, 3, 1] = 1e6
@@ -226,7 +226,7 @@ def real():
 
 @pytest.mark.slow
 def test_the_path_bound_is_an_equality_on_one_example():
-    """All steps of a unit go the same way there; rounding must not make it fail."""
+    """On one example, all steps of a unit are parallel, so the bound is an equality; rounding must not break it."""
     data = lz.Dataset(np.array([[0.6, 0.8]]), np.array([1.0]))
     found = named(lz.sweep(lz.TwoLayer(width=64), data, [64], 2, 20), "path")
     assert found.ratio == pytest.approx(1, abs=1e-5)
@@ -234,7 +234,7 @@ def test_the_path_bound_is_an_equality_on_one_example():
 
 
 def test_first_inequality_is_for_seed_means_at_widths_from_256():
-    """One seed or a narrow width may exceed what the mean at 256 may not."""
+    """A single seed or a narrower width may exceed the bound; the mean over seeds at widths from 256 on may not."""
     values = power(0.0)
     values[:, 0] *= 1.2
     assert named(made(displacement=values), "linearized").status == "holds"

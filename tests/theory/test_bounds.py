@@ -1,4 +1,4 @@
-"""Bounds of Arora et al. 2019 against the quantities that they bound."""
+"""Test the bounds of Arora et al. 2019 against the quantities that they bound."""
 
 import jax
 import numpy as np
@@ -53,18 +53,18 @@ def test_the_initial_kernel_concentrates_within_its_bound(key):
     errors = np.array([np.linalg.norm(lz.empirical_ntk(network, start, x) - KERNEL(x)) for start in starts])
     bound = concentration_bound(x @ x.T, width, delta)
     assert np.mean(errors > bound) <= delta
-    # Hoeffding's inequality and the union bound cost a constant factor.
+    # Hoeffding's inequality and the union bound make the bound larger by a constant factor.
     assert bound < 8 * errors.mean()
     assert concentration_bound(x @ x.T, 4 * width, delta) == pytest.approx(bound / 2)
 
 
 def test_the_concentration_bound_is_hoeffdings_inequality_for_every_pair():
-    """Each of the n (n + 1) / 2 pairs may fail with the same probability, and its bound is scaled by |x_i . x_j|."""
+    """Each of the n (n + 1) / 2 pairs has an equal share of delta, and its bound is scaled by |x_i . x_j|."""
     n, units, delta = 5, 300, 0.03
     x = unit_rows(n, 3)
     pairs = [(i, j) for i in range(n) for j in range(i, n)]
     each = delta / len(pairs)
-    # 2 exp(-2 m t^2) = each
+    # The deviation t solves 2 exp(-2 m t^2) = `each`, where m is the number of units.
     t = np.sqrt(-np.log(each / 2) / (2 * units))
     entries = np.zeros((n, n))
     for i, j in pairs:
@@ -79,7 +79,8 @@ def test_the_rademacher_complexity_stays_below_its_bound(key):
     network = lz.TwoLayer(width=width, symmetric=False)
     k = lz.empirical_ntk(network, dict(network.init(key, x.astype("float32"))), x)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(2000, n))
-    # sup over ||W - W(0)|| <= B of (1/n) sum_i e_i <z_i, W - W(0)> is (B/n) ||sum_i e_i z_i||.
+    # With signs e_i and gradients z_i, the supremum over ||W - W(0)|| <= B of (1/n) sum_i e_i <z_i, W - W(0)> is
+    # (B/n) ||sum_i e_i z_i||.
     complexity = movement / n * np.mean(np.sqrt(np.einsum("si,ij,sj->s", signs, k, signs)))
     bound = rademacher_bound(n, width, movement, radius=0.0)
     assert 0.6 * bound < complexity < bound
@@ -90,7 +91,7 @@ def test_the_rademacher_complexity_stays_below_its_bound(key):
 def test_the_population_loss_is_rarely_above_its_bound():
     n, share, delta = 50, 0.3, 0.1
     losses = np.random.default_rng(0).random((4000, n)) < share
-    # A class with a single function has complexity zero.
+    # A class with a single function has Rademacher complexity zero.
     bounds = np.array([generalization_bound(mean, 0.0, n, delta) for mean in losses.mean(axis=1)])
     assert np.mean(share > bounds) <= delta
     assert generalization_bound(0.2, 0.1, 10**9) == pytest.approx(0.4, abs=1e-3)
@@ -100,10 +101,11 @@ def test_the_shares_of_delta_sum_to_at_most_delta():
     n, delta = 1000, 0.1
     balls = np.arange(1, 2001)
     bounds = np.array([population_bound(0.25, n, ball - 0.5, delta) for ball in balls])
-    # The last term of each bound is 3 sqrt(log(2 / share) / (2 n)); the shares sum to half of delta.
+    # The last term of each bound is 3 sqrt(log(2 / share) / (2 n)), where the shares of delta for all movements sum to
+    # delta / 2.
     shares = 2 * np.exp(-2 * n * ((bounds - 0.25 - 2 * balls / np.sqrt(2 * n)) / 3) ** 2)
     assert np.sum(shares) == pytest.approx(delta / 2 * (1 - 1 / 2001))
-    # For a network, 2.5 is rounded up to 3 and 0.3 to 2^-1.
+    # For a network, the movement 2.5 is rounded up to 3 and the radius 0.3 to 2^-1.
     share = delta / 2 / 12 / (3 * 2**2)
     for symmetric in (False, True):
         near = rademacher_bound(n, 4096, 3, 0.5, 0.1, share, symmetric=symmetric)
@@ -141,7 +143,7 @@ def test_a_pair_of_units_counts_as_one():
 @pytest.mark.parametrize("dim", [3, 6])
 @pytest.mark.parametrize("power", range(1, 8))
 def test_the_unseen_share_of_a_power(power, dim):
-    # A coordinate z of a point on the sphere has the density (1 - z^2)^((d - 3) / 2).
+    # A coordinate z of a random point on the sphere has a density proportional to (1 - z^2)^((d - 3) / 2).
     z, weights = roots_jacobi(40, (dim - 3) / 2, (dim - 3) / 2)
     y = z**power
     remainder = y - z * np.sum(weights * y * z) / np.sum(weights * z**2) if power % 2 else 0 * z
@@ -150,7 +152,7 @@ def test_the_unseen_share_of_a_power(power, dim):
 
 
 def test_the_kernel_has_no_odd_harmonics_except_linear_ones():
-    # The Funk-Hecke formula gives the eigenvalue of a harmonic of degree k on the sphere in three dimensions.
+    # The Funk-Hecke formula gives the kernel's eigenvalue for harmonics of degree k on the sphere in three dimensions.
     t, weights = np.polynomial.legendre.leggauss(300)
     values = t * (np.pi - np.arccos(t)) / (2 * np.pi)
     eigenvalues = [np.sum(weights * values * Legendre.basis(k)(t)) for k in range(8)]
@@ -179,7 +181,7 @@ def test_the_norm_of_sums_of_powers_stays_below_its_bound(dim):
     form = power_bound((value, 1.0, 2) for value in np.linalg.eigvalsh(a))
     assert form == pytest.approx(6 * trace_norm)
     assert norm(np.einsum("ni,ij,nj->n", x, a, x)) <= form
-    # cos(z) - 1 = sum_j (-1)^j z^(2j) / (2j)!, whose bound is 3 b sinh(b).
+    # The series cos(z) - 1 = sum_(j >= 1) (-1)^j z^(2j) / (2j)! has the bound 3 b sinh(b), where b = |gamma|.
     factorials = np.cumprod(np.arange(1, 31, dtype=float))
     cosine = power_bound(((-1) ** j / factorials[2 * j - 1], 0.7, 2 * j) for j in range(1, 15))
     assert cosine == pytest.approx(3 * 0.7 * np.sinh(0.7))

@@ -1,4 +1,4 @@
-"""Exponents with their leading correction, on synthetic values and on networks."""
+"""Test fits of exponents with a leading correction, on synthetic values and on networks."""
 
 import numpy as np
 import pytest
@@ -37,21 +37,21 @@ def test_the_power_of_the_correction_is_recovered():
 
 @pytest.mark.slow
 def test_intervals_contain_the_exponent():
-    """At least 51 of 60 intervals must, whatever the number of seeds."""
+    """At least 51 of 60 intervals must contain the exponent, whatever the number of seeds."""
     for seeds in (3, 16):
         fits = [fit_correction(WIDTHS, synthetic(noise=0.05, seeds=seeds, seed=trial)) for trial in range(60)]
         assert sum(fit.low <= -0.5 <= fit.high for fit in fits) >= 51
 
 
 def test_the_correction_does_not_hide_behind_noise():
-    """With noise of 0.5%, the interval contains -1/2, or says that the exponent is not determined, for at most two."""
+    """With noise of 0.5%, all six intervals must contain -1/2, and at most two of them may be unbounded."""
     fits = [fit_correction(WIDTHS, synthetic(b=b, noise=0.005, seed=2)) for b in (-7.0, -2.0, 0.0, 5.0, 20.0, 100.0)]
     assert all(fit.low <= -0.5 <= fit.high for fit in fits)
     assert sum(np.isinf(fit.low) for fit in fits) <= 2
 
 
 def test_a_short_interval_is_that_of_the_linearized_fit():
-    """For little noise, from derivatives by finite differences and the variances of the means."""
+    """For little noise, finite-difference derivatives and the variances of the means give the same interval."""
     values = synthetic(b=5.0, noise=1e-4)
     fit, logs, steps = fit_correction(WIDTHS, values), np.log(values), 1e-4
 
@@ -104,7 +104,7 @@ def result():
 
 @pytest.mark.slow
 def test_flips_that_are_not_asymptotic_extrapolate_towards_theory(result):
-    """Their slope over these widths is above -0.42; the corrected exponent is closer to -1/2."""
+    """The slope of the flips over these widths is above -0.42; the corrected exponent is closer to -1/2."""
     flips = result.activation_flips.isel(step=-1).values
     slope, corrected = fit_exponent(result.width.values, flips), fit_correction(result.width.values, flips)
     assert slope.exponent > -0.42

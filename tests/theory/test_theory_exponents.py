@@ -1,4 +1,4 @@
-"""Predicted exponents: from the theorems, and in sweeps of other parametrizations."""
+"""Test predicted exponents against the theorems and against sweeps with other scalings."""
 
 import jax
 import numpy as np
@@ -39,9 +39,9 @@ def test_a_trained_readout_has_no_linearization_gap():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"learning_rate": 0.5},  # diverges
-        {"learning_rate": -0.5},  # stops learning
-        {"output": -0.75, "learning_rate": 1.5},  # moves further than the norm of its weights
+        {"learning_rate": 0.5},  # training diverges
+        {"learning_rate": -0.5},  # learning stops
+        {"output": -0.75, "learning_rate": 1.5},  # weights move by more than their norm
         {"init": 0.25, "train": "both"},
         {"proportional": False},
     ],
@@ -105,15 +105,15 @@ def test_sweeps_show_the_predicted_exponents(output, init, options):
             assert row.predicted == pytest.approx(predicted, abs=1e-9)
             assert row.fitted == pytest.approx(predicted, abs=0.05)
         assert row.fitted <= row.predicted + 0.05
-    # Exponents from two widths are noisy, so rows may be undecided but must not fail.
+    # Exponents fitted to two widths are noisy, so rows of the verdict may be undecided but must not fail.
     assert [row.quantity for row in verdict.rows if row.status == "fails"] == []
     assert len(verdict.rows) == 12
 
 
 @pytest.mark.slow
 def test_the_displacement_of_adam_is_not_predicted():
-    """Steps of Adam do not shrink with the gradient, so the displacement grows with the width (measured +0.19)."""
-    # The adam of optax relies on implicit dtype promotion.
+    """Adam's steps do not shrink with the gradient, so the displacement grows with the width (exponent about +0.19)."""
+    # Adam in optax relies on implicit dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
         measure = lz.Measure(kernel_drift=False)
         options = {"learning_rate": 0.001, "optimizer": "adam", "snapshots": 2, "measure": measure}

@@ -1,4 +1,4 @@
-"""Fitted exponents of synthetic power laws, and the judgement of their intervals."""
+"""Test fitted exponents of synthetic power laws and verdicts on their confidence intervals."""
 
 import numpy as np
 import pytest
@@ -50,24 +50,24 @@ SPREADS = {
 @pytest.mark.parametrize(("count", "seeds"), [(2, 2), (2, 20), (3, 3), (3, 8), (7, 2), (7, 8)])
 @pytest.mark.parametrize("spread", SPREADS)
 def test_interval_covers_the_true_exponent(spread, count, seeds):
-    """The script scripts/coverage.py counts 4000 draws, of which at least 90% must be covered."""
+    """The script scripts/coverage.py checks that at least 90% of 4000 intervals contain the true exponent."""
     chosen = np.round(np.linspace(0, 6, count)).astype(int)
     rng = np.random.default_rng(seeds)
     covered = 0
     for _ in range(300):
         fit = fit_exponent(WIDTHS[chosen], noisy(-0.5, seeds, rng, SPREADS[spread][chosen, None], WIDTHS[chosen]))
         covered += fit.low <= -0.5 <= fit.high
-    # Three standard errors of 300 draws are 0.052.
+    # At a coverage of 90%, three standard errors of 300 draws are 0.052.
     assert covered >= 0.848 * 300
 
 
 def test_interval_of_two_widths_is_that_of_welch():
-    """The difference of two independent means, with Welch's degrees of freedom, by scipy."""
+    """Compare with the interval of scipy for the difference of two means with Welch's degrees of freedom."""
     rng = np.random.default_rng(7)
     values = 1e6 + rng.normal(size=(2, 5)) * [[1.0], [3.0]]
     fit = fit_exponent(np.array([1.0, np.e]), values)
     expected = scipy.stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval(0.95)
-    # At such small relative errors, the logarithm is linear.
+    # For such small relative errors, the logarithm is nearly linear.
     np.testing.assert_allclose(1e6 * np.array([fit.low, fit.high]), expected, rtol=1e-5)
 
 
@@ -165,7 +165,7 @@ def test_zeros_at_both_ends_leave_the_exponent_undecided():
     ],
 )
 def test_judge(low, high, equal, at_most):
-    # Adding 1e-9 protects the cases on the edge from rounding of -0.5 +- 0.1.
+    # Adding 1e-9 protects borderline cases from rounding errors in -0.5 +- 0.1.
     fit = Fit((low + high) / 2, low, high, 0.0)
     assert judge(fit, "equal", -0.5, 0.1 + 1e-9) == equal
     assert judge(fit, "at most", -0.5, 0.1 + 1e-9) == at_most

@@ -1,4 +1,4 @@
-"""Training of a pack of members by `lazynet.training.simulate`, and by a NumPy loop on the host."""
+"""Helpers that train a pack of members with `lazynet.training.simulate`, or a single network with a NumPy loop."""
 
 import functools
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def low_rank_rows(n, d, rank, seed=0):
 
 @dataclass(frozen=True)
 class Blocks(Units):
-    """Units in a given number of blocks."""
+    """Hidden units that are divided into a given number of blocks."""
 
     number: int = 1
 
@@ -29,7 +29,7 @@ class Blocks(Units):
 
 
 class Recorder:
-    """Measure that records the predictions on the training set and the parameters, and counts its traces."""
+    """A measure that records the training predictions and the parameters, and counts its traces."""
 
     def __init__(self, network):
         self.network, self.traces = network, 0
@@ -44,7 +44,7 @@ class Recorder:
 
 @functools.cache
 def recorder(network):
-    """The recorder of a network, one for all calls, because another measure needs another program."""
+    """Return the cached recorder of a network; each additional recorder would need another compiled program."""
     return Recorder(network)
 
 
@@ -54,7 +54,7 @@ def compiled_start(network):
 
 
 def members(network, keys, x, dtype="float64", change=lambda variables, i: variables):
-    """Initial members for the given keys, stacked; `change` may alter the variables of a member."""
+    """Return stacked initial members for the given keys; `change` may alter the variables of each member."""
     init, x = compiled_start(network), np.asarray(x, dtype)
     starts = [change(jax.tree.map(np.asarray, dict(init(key, x))), i) for i, key in enumerate(keys)]
     return Member(jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *starts), jnp.stack(keys), None)

@@ -1,4 +1,4 @@
-"""DelayedStepper, which updates the weights once per block of steps, against steppers that update them every step."""
+"""Test DelayedStepper, which updates weights once per block of steps, against steppers that update them every step."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from lazynet.precision import float64
 from lazynet.training import AutodiffStepper, DelayedStepper, Optimizer, Stop, choose_stepper, simulate
 from lazynet.training._delayed import steps_per_block
 
-# An epoch of 7 steps is a block of 5 and a block of 2; N mod SIZE examples are left out.
+# An epoch of 7 steps consists of a block of 5 steps and a block of 2; N mod SIZE examples are left out.
 N, D, SIZE = 23, 60, 3
 X = unit_rows(N, D)
 STEPS = [0, 1, 4, 5, 6, 7, 8, 16, 30]
@@ -70,7 +70,7 @@ def test_delayed_steps_agree_with_autodiff(case, size, key):
 
 def test_delayed_steps_agree_with_a_numpy_loop(key):
     network, loss, y = problem("squared")
-    # Two members, as in the other tests, which thus share their programs.
+    # Train two members, as the other tests do, so that all of them share compiled programs.
     start, outcome = train(DelayedStepper(network, loss, SIZE), network, [key, key], X, y, 0.2, STEPS)
     w, a = (np.asarray(start[group][name][0]) for group, name in (("params", "hidden"), ("fixed", "readout")))
     c, recorded = 1.7 / np.sqrt(20), []

@@ -1,4 +1,4 @@
-"""FlowStepper against kernel flow and against diffrax."""
+"""Test FlowStepper against kernel flow and against diffrax."""
 
 import diffrax
 import jax
@@ -92,13 +92,13 @@ def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
 
     monkeypatch.setattr(FlowStepper, "_descent", record_scale)
     scales = [0.1, 0.5, 10.0]
-    # No other test uses this width, so the program is not in the cache.
+    # No other test uses this width, so the training program has not been compiled yet.
     measure = lz.Measure(predictions=False)
     options = {"widths": [18], "seeds": 2, "measure": measure, **FLOW, "steps": 50, "snapshots": [50]}
     separate = {}
     for scale in scales:
         separate[scale] = lz.sweep(lz.TwoLayer(2, train="both", output_scale=scale), DATA, **options)
-        # The first run traces the training program, whose scale is 1; the others trace only shapes, for the cost model.
+        # The first run traces the training program, whose scale is 1; later runs trace only shapes, for the cost model.
         assert set(traced) == ({scale, 1.0} if scale == scales[0] else {scale})
         traced.clear()
     result = lz.sweep(lz.TwoLayer(2, train="both"), DATA, axes={"output_scale": scales}, **options)
@@ -111,7 +111,7 @@ def test_output_scales_share_a_program_with_results_of_their_own(monkeypatch):
 
 @pytest.mark.slow
 def test_a_network_without_a_gradient_does_not_move():
-    # The inputs are not negative, so both units are inactive on every row.
+    # The inputs are nonnegative and the weights are negative, so both units are inactive on every row.
     network = lz.from_functions(
         lambda key, x, width: {"w": -jnp.abs(jax.random.normal(key, (width, x.shape[1])))},
         lambda params, x: jnp.sum(jax.nn.relu(x @ params["w"].T), axis=1),

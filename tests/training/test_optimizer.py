@@ -1,4 +1,4 @@
-"""Optimizers: their transformations and the settings that they refuse."""
+"""Test the transformations of optimizers and the settings that they refuse."""
 
 import math
 
@@ -16,7 +16,7 @@ PARAMS, GRADIENT = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.25])
 
 
 def updates(transformation, steps=3):
-    """Return the updates of the first steps for a constant gradient."""
+    """Return the updates of the first few steps for a constant gradient."""
     with jax.numpy_dtype_promotion("standard"):
         params, state, recorded = PARAMS, transformation.init(PARAMS), []
         for _ in range(steps):

@@ -1,4 +1,4 @@
-"""The compiled training program: packs, calls, traces, divergence, mini-batches and optimizers."""
+"""Test the compiled training program: packs, calls, traces, divergence, mini-batches and optimizers."""
 
 from dataclasses import dataclass
 
@@ -59,7 +59,7 @@ def test_data_and_steps_cause_no_new_trace(stepper, key):
     train(stepper, NETWORK, keys, unit_rows(N, D, seed=5), -Y, 0.1, [0, 1, 2, 30, 31], "float32", measure=measure)
     assert measure.traces == traced
     assert program._advance._cache_size() == before + 1
-    # Equal steppers share a program.
+    # Steppers that compare equal share a compiled program.
     train(type(stepper)(**vars(stepper)), NETWORK, keys, X, Y, 0.1, [0, 1], "float32", measure=measure)
     assert measure.traces == traced
 
@@ -104,7 +104,7 @@ def test_members_of_a_pack_agree_with_members_trained_alone(stepper, key):
         for name in ("f", "hidden"):
             np.testing.assert_allclose(pack.records[name][i], alone.records[name][0], rtol=0, atol=2e-14)
     assert np.abs(start["params"]["hidden"][0] - start["params"]["hidden"][1]).max() > 0.1
-    # The program must not donate the initial variables.
+    # The program must not donate the buffers of the initial variables.
     np.testing.assert_array_equal(pack.records["hidden"][:, 0], start["params"]["hidden"])
 
 
@@ -137,7 +137,7 @@ def test_a_diverging_member_is_flagged_and_does_not_affect_others(name, dtype, k
             np.testing.assert_array_equal(broken.records[record][i], values[i], err_msg=record)
     step = int(broken.diverged_at[1])
     assert 1 < step < 150
-    # Train again to record the losses before the flagged step and the step that precedes it.
+    # Train again to record the losses at the flagged step and at the step before it.
     last = [0, step - 1, step]
     _, alone = train(stepper, NETWORK, keys, X, Y, rate, last, dtype, louder)
     loss = 0.5 * np.sum((alone.records["f"][1] - Y) ** 2, axis=1)
@@ -164,7 +164,7 @@ def test_the_sum_of_root_losses_in_float32_is_compensated(key):
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Linear network f(x) = x . theta; on unit vectors, a step moves only the coordinates in its batch."""
+    """A linear network f(x) = x . theta; for basis vectors x, a step moves only the coordinates in its batch."""
 
     def apply(self, variables, x):
         return x @ variables["params"]["theta"]
@@ -175,7 +175,7 @@ def parameters(variables, member, shared):
 
 
 def batches(key, n, size, steps, reduction="sum", dtype="float32"):
-    """Return theta (steps + 1, n) at every step, from 0 towards targets of 1."""
+    """Return theta at every step, of shape (steps + 1, n), trained from 0 toward targets of 1."""
     loss = losses.Loss("own", losses.squared().per_example, reduction)
     stepper = AutodiffStepper(Coordinates(), loss, optax.sgd, size)
     pack = Member({"params": {"theta": jnp.zeros((1, n), dtype)}}, key[None], None)
@@ -190,7 +190,7 @@ def test_every_epoch_is_a_permutation(size, key):
     moved = np.diff(batches(key, n, size, epochs * steps), axis=0) != 0
     np.testing.assert_array_equal(moved.sum(axis=1), size)
     by_epoch = moved.reshape(epochs, steps, n)
-    # No example occurs twice in an epoch; n mod B examples are left out.
+    # No example occurs twice in an epoch; n mod `size` examples are left out.
     assert by_epoch.sum(axis=1).max() == 1
     if size < n:
         assert len({epoch.tobytes() for epoch in by_epoch}) == epochs
@@ -236,7 +236,7 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     loss = losses.get_loss(loss)
     optimizer = Optimizer("sgd", momentum=0.9) if name == "momentum" else Optimizer(name)
     stepper = AutodiffStepper(network, loss, optimizer)
-    # The adam of optax relies on implicit dtype promotion.
+    # Adam in optax relies on implicit dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
         start, outcome = train(stepper, network, [key], X, Y, 0.05, [0, 1, 30])
     plain = {"momentum": optax.sgd(0.05, momentum=0.9), "adam": optax.adam(0.05)}[name]
@@ -270,7 +270,7 @@ def test_optimizers_agree_with_optax(name, loss, train_part, key):
     ],
 )
 def test_the_linearized_network_follows_kernel_descent(activation, train_part, key):
-    """Kernel descent with K_0 from f_0 gives its predictions on training and test rows."""
+    """Kernel descent with the initial kernel and outputs must give the network's training and test predictions."""
     network = TwoLayer(width=24, activation=activation, train=train_part, symmetric=False, output_scale=1.3)
     x_test = unit_rows(6, D, seed=4)
     linear = Linearized(network)
@@ -305,12 +305,12 @@ def test_wide_networks_follow_their_kernel(key):
         network = TwoLayer(width=width)
         _, outcome = train(HiddenStepper(network), network, list(jax.random.split(key, 4)), X, Y, rate, snapshots)
         gaps.append(np.sqrt(np.mean((outcome.records["f"] - predicted) ** 2)))
-    # At 16 times the width the gap is a quarter; with four members the ratio is accurate to a factor of two.
+    # At 16 times the width, the gap is a quarter as large; with four members, the ratio is known to a factor of two.
     assert 2 < gaps[0] / gaps[1] < 8
 
 
 def test_a_checkpoint_with_other_blocks_is_not_resumed(key):
-    """A job may resume on another number of devices, over which the units form other blocks."""
+    """A job may resume on a different number of devices, which changes the blocks of units."""
 
     saved = {}
 

@@ -1,4 +1,4 @@
-"""Training from given variables, and sweeps of networks with an initialization of their own."""
+"""Test training from given variables, and sweeps of networks with a custom initialization."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_a_run_goes_on_where_another_ended(dtype):
     near = {"rtol": 1e-12 if dtype == "float64" else 1e-5}
     for name in ("train_loss", "test_loss"):
         np.testing.assert_allclose(second.snapshots[name].values[[0, -1]], whole.snapshots[name].values[1:], **near)
-    # Movement is that since the given variables.
+    # The displacement is measured from the given variables.
     assert second.snapshots.displacement[0] == 0
     assert 0 < second.snapshots.displacement[-1] < whole.snapshots.displacement[-1]
 
@@ -50,7 +50,7 @@ def test_a_sweep_from_the_start_of_its_network_is_the_sweep_of_the_network():
     given = lz.sweep(lz.with_start(NETWORK, start), DATA, [8, 16], 2, 10, progress=False, **RATE)
     for name in ("train_loss", "test_loss", "displacement", "kernel_drift", "linearization_gap_train"):
         np.testing.assert_allclose(given[name], own[name], rtol=1e-3, atol=1e-6, err_msg=name)
-    # The infinite-width kernel of another initialization is unknown, and so are its exponents.
+    # For a custom initialization, the infinite-width kernel is unknown and no exponents are predicted.
     assert {"kernel_gap_train", "start_gap_train", "lambda_max"} <= set(own)
     assert not {"kernel_gap_train", "start_gap_train", "lambda_max"} & set(given)
     assert lz.analytic_kernel(lz.with_start(NETWORK, start)) is None

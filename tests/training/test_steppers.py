@@ -1,4 +1,4 @@
-"""Three steppers that take the same step: by autodiff, on the hidden weights, and on the pre-activations."""
+"""Test that three steppers take the same steps: by autodiff, on the hidden weights, and on the pre-activations."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def steppers(network):
     }
 
 
-# Inputs with n > d, with d >= 2 n, and of rank 3 in 9 dimensions.
+# Inputs with n > d, inputs with d >= 2 n, and inputs of rank 3 in 9 dimensions.
 INPUTS = {"tall": unit_rows(10, 4), "wide": unit_rows(6, 20), "low rank": low_rank_rows(12, 9, 3)}
 WIDTHS = {"tall": 1500, "wide": 3000, "low rank": 1009}
 
@@ -46,13 +46,13 @@ def case(inputs, activation, outputs, width=None, output_scale=1.3):
     network = TwoLayer(
         width=width, outputs=outputs, activation=activation, symmetric=width % 2 == 0, output_scale=output_scale
     )
-    # At this learning rate most modes are learned in fifty steps.
+    # At this learning rate, most modes are learned in fifty steps.
     y, rate = targets(len(x), outputs), 0.3 / output_scale**2
     return network, x, y, rate
 
 
-# Every stepper has every kind of inputs, with one and with several outputs. The derivatives of all activations are
-# compared in networks/test_activations.py.
+# Every stepper is tested on every kind of input, and with one and with several outputs. The derivatives of all
+# activations are tested in networks/test_activations.py.
 CASES = [
     ("autodiff", "tall", "relu", 1),
     ("autodiff", "wide", "sin", 3),
@@ -74,7 +74,7 @@ def test_the_cases_cover_all_inputs_and_outputs():
 
 
 def fast(*cases):
-    """Mark all cases slow except for the given ones."""
+    """Return all cases, with all except the given ones marked as slow."""
     return [case if case in cases else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
 
 
@@ -92,7 +92,7 @@ def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, out
     np.testing.assert_allclose(outcome.records["f"][0], f, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.records["hidden"][0], w, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outcome.records["loss_root_sum"][0], root_sum, rtol=1e-9, atol=0)
-    # Reading the initial state returns the initial variables.
+    # The first snapshot contains the initial weights, and the last one the final weights.
     np.testing.assert_array_equal(outcome.records["hidden"][:, 0], start["params"]["hidden"])
     np.testing.assert_array_equal(outcome.variables["params"]["hidden"], outcome.records["hidden"][:, -1])
     np.testing.assert_array_equal(outcome.variables["fixed"]["readout"], start["fixed"]["readout"])
@@ -109,7 +109,7 @@ def test_every_stepper_agrees_with_a_numpy_loop(stepper, inputs, activation, out
     ],
 )
 def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, blocks, key):
-    """Blocks of unequal size, one small block, and the largest number of blocks."""
+    """The cases are blocks of unequal size, one small block, and the largest number of blocks."""
     network, x, y, rate = case("tall", "relu", 3, width)
     divided = replace(steppers(network)[stepper], units=Blocks(number=blocks))
     start, outcome = train(divided, network, [key], x, y, rate, [0, 5])
@@ -120,7 +120,7 @@ def test_results_do_not_depend_on_the_division_into_blocks(stepper, width, block
 
 @pytest.mark.parametrize("stepper", ["hidden", "autodiff", "preactivation"])
 def test_float32_agrees_with_float64(stepper, key):
-    """Each step adds a few rounding errors to f, and descent does not amplify them: at most 64 + 50 * 16 in all."""
+    """Each step adds a few rounding errors to f, which descent does not amplify: at most 64 + 50 * 16 ulps in all."""
     network, x, y, rate = case("low rank", "tanh", 1, 2048)
     x = x.astype(np.float32).astype(np.float64)
     start, single = train(steppers(network)[stepper], network, [key], x, y, rate, SNAPSHOTS, "float32")
@@ -137,7 +137,7 @@ def test_row_space():
         assert basis.shape == (x.shape[1], rank)
         assert_close(basis.T @ basis, np.eye(rank))
         assert_close(x @ basis @ basis.T, x)
-    # Columns of zeros and duplicate rows do not raise the rank.
+    # Columns of zeros and duplicate rows do not increase the rank.
     x = np.concatenate([unit_rows(5, 4), np.zeros((5, 3))], axis=1)
     assert row_space(np.concatenate([x, x])).shape == (7, 4)
 
@@ -166,8 +166,8 @@ def test_blocks_over_several_devices_are_those_of_one_device():
 @pytest.mark.parametrize(
     ("n", "d", "rank", "expected"),
     [
-        (10, 4, 4, HiddenStepper),  # 2 n^2 = 200 against 4 n rank = 160
-        (10, 5, 5, HiddenStepper),  # equal
+        (10, 4, 4, HiddenStepper),  # 2 n^2 = 200 operations on pre-activations, 4 n rank = 160 on hidden weights
+        (10, 5, 5, HiddenStepper),  # equal numbers of operations
         (10, 6, 6, PreactivationStepper),
         (10, 30, 10, PreactivationStepper),
         (10, 30, 5, HiddenStepper),
