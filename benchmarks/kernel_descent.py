@@ -91,12 +91,14 @@ def run(
             k, y, times = problem(extrapolate, dataset)
             timing = interleaved({"lazynet": ours(k, y, times, dtype)}, rounds, budget)["lazynet"]
             sizes, seconds = np.log(measured).T
-            power = np.polyfit(sizes, seconds, 1)[0] if len(measured) > 1 else 3.0
             theirs = measured[-1][1] * (extrapolate / measured[-1][0]) ** 3
-            notes.append(
+            note = (
                 f"{dtype}: neural-tangents would take {theirs:.0f} s at n={extrapolate}, extrapolated as n^3 "
-                f"from n={measured[-1][0]}; between the measured sizes, its time grew as n^{power:.2f}."
+                f"from n={measured[-1][0]}"
             )
+            if len(measured) > 1:
+                note += f"; between the measured sizes, its time grew as n^{np.polyfit(sizes, seconds, 1)[0]:.2f}"
+            notes.append(note + ".")
             row = {"n": extrapolate, "dtype": dtype, "contender": "lazynet", "best_seconds": timing.best}
             rows.append({**row, "speedup": theirs / timing.best, "difference": None})
     settings = {"n": list(n), "dataset": dataset, "rounds": rounds, "extrapolate": extrapolate, "budget": budget}

@@ -245,7 +245,7 @@ def test_kernel_descent_compares_both(shown):
     assert ours["speedup"] == pytest.approx(peer["best_seconds"] / ours["best_seconds"])
     assert ours["difference"] < 1e-4
     assert peer["difference"] < 1e-2
-    assert any("by n^3" in note for note in record["notes"])
+    assert any("as n^3" in note for note in record["notes"])
     assert "diff" in table
 
 

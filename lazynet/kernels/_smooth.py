@@ -32,7 +32,7 @@ from lazynet.networks import Activation, Function, get_activation, value_and_slo
 
 # Step sizes to try for the average over r, and the smallest and largest r. The average is a trapezoidal sum in log(r).
 # Its error is about exp(-pi^2 / (2 step)) for the density of r alone, but oscillating functions need smaller steps.
-STEPS, SMALLEST, LARGEST = (0.12, 0.06, 0.03, 0.015), 1e-7, 13.0
+STEPS, SMALLEST, LARGEST = (1 / 8, 1 / 16, 1 / 32, 1 / 64), 1e-8, 13.0
 # Bounds on the relative error at which series and products are truncated. BEST is the smallest error that rounding
 # permits, and ENOUGH is sufficient if all expectations are of order 1.
 BEST, ENOUGH = 5e-15, 1e-12
@@ -86,10 +86,11 @@ def smooth_series(
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         scales: Nonnegative scales s, shape (n,).
-        part: "readout" for E[sigma(u) sigma(v)], "slope" for E[sigma'(u) sigma'(v)], or "both" for
-            E[sigma(u) sigma(v)] + x.x' E[sigma'(u) sigma'(v)] with x.x' = s s' rho / init_scale^2. One series for the
-            sum takes half the time of two series, and its error does not grow with x.x'.
-        init_scale: Scale of the weights, used only if `part` is "both".
+        part: "readout" for E[sigma(u) sigma(v)], "slope" for E[sigma'(u) sigma'(v)], "hidden" for
+            x.x' E[sigma'(u) sigma'(v)] with x.x' = s s' rho / init_scale^2, or "both" for the sum of "readout" and
+            "hidden". The factor x.x' is part of the series, so that it does not multiply the errors. One series for the
+            sum takes half the time of two series.
+        init_scale: Scale of the weights, used only if `part` is "hidden" or "both".
 
     Returns:
         The parts of the series, and for each part an array with one row of features for each scale.
@@ -103,6 +104,7 @@ def smooth_series(
         distinct, low = distinct[-1:], high
         index = np.zeros_like(index)
     entry = get_activation(activation)
+    init_scale = init_scale if part in ("hidden", "both") else 1.0
     if entry.is_named and low < high:
         low = 0.0 if low == 0 else 2 ** (math.floor(GRID * math.log2(low)) / GRID)
         high = 2 ** (math.ceil(GRID * math.log2(high)) / GRID)
@@ -178,26 +180,29 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
     # Fewer points than this rarely suffice.
     least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
     # The derivative comes first, because its series is multiplied by cos(theta) before the series for sigma is added.
-    derivatives = {"readout": [False], "slope": [True], "both": [True, False]}[part]
+    derivatives = {"readout": [False], "slope": [True], "hidden": [True], "both": [True, False]}[part]
+    has_products = part in ("hidden", "both")
     functions = [_on_host(activation, derivative) for derivative in derivatives]
     for count in (1,) if low == high else (points for points in POINTS if points >= least):
         scales = _scales_at(low, high, count)
         ones = np.ones_like(scales)
-        factors = [scales / init_scale if part == "both" and derivative else ones for derivative in derivatives]
+        factors = [scales / init_scale if has_products and derivative else ones for derivative in derivatives]
         found = [_squares(function, scales) for function in functions]
         squares = sum(factor**2 * of_function for factor, (of_function, _) in zip(factors, found, strict=True))
         if not squares.any():
             return _Table(low, high, [])
         unit = min(1.0, squares.max())
         weights = np.sqrt(unit + squares)
-        # If `part` is "both", entries are about as large as the products of their weights, except for nearly orthogonal
-        # rows, so a larger relative error is sufficient.
-        error = min(max(ENOUGH * unit / weights.max() ** (1 if part == "both" else 2), BEST), ENOUGH)
+        # With the factor x.x', entries are about as large as the products of their weights, except for nearly
+        # orthogonal rows, so a larger relative error is sufficient.
+        error = min(max(ENOUGH * unit / weights.max() ** (1 if has_products else 2), BEST), ENOUGH)
         for step in STEPS:
             products = np.zeros((1, count, count))
             for function, factor, (_, spacing) in zip(functions, factors, found, strict=True):
                 products = _times_cosine(products)
                 products = _products(products, function, scales, factor / weights, spacing, step, error)
+            if part == "hidden":
+                products = _times_cosine(products)
             if np.all(np.abs(np.einsum("mpp->p", products) - squares / weights**2) <= 10 * ENOUGH):
                 break
         else:
@@ -281,7 +286,8 @@ def _products(
     error: float,
 ) -> Float[np.ndarray, "orders points points"]:
     """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to `total`."""
-    r = np.exp(np.arange(math.log(SMALLEST), math.log(LARGEST), step))
+    # Multiples of a power of two have no rounding errors, which would change the sums in proportion.
+    r = np.exp(step * np.arange(math.floor(math.log(SMALLEST) / step), math.ceil(math.log(LARGEST) / step)))
     density = step * r**2 * np.exp(-(r**2) / 2)
     for radii, part in _octaves(r * scales.max(), r, density):
         # Scales in the same octave need about the same number of angles.

@@ -175,7 +175,7 @@ def test_train_refuses(case, no_work):
         ({"name": "sgdd"}, "^name must be one of sgd, .*, got 'sgdd'"),
         ({"stepper": "fast"}, "^stepper must be one of auto, .*, got 'fast'"),
         ({"momentum": 1.0}, "^momentum must be a nonnegative number below 1, got 1.0"),
-        ({"momentum": True}, "^momentum must be a number"),
+        ({"momentum": True}, "^momentum must be a nonnegative number below 1, got True"),
         ({"name": "adam", "momentum": 0.9}, "^momentum must be 0 for 'adam', got 0.9"),
         ({"nesterov": True}, "^nesterov must be False if momentum is 0, got True"),
         ({"nesterov": 1}, "^nesterov must be True or False, got 1"),

@@ -53,7 +53,7 @@ PAIRS = {
 def test_variables_of_another_network_are_refused(pair):
     network, other, message = PAIRS[pair]
     variables = started(network, X[:, :5]) if other is None else started(other)
-    with pytest.raises(ValueError, match=r"^variables\['params'\] must have .* They are the variables of another") as e:
+    with pytest.raises(ValueError, match=r"^variables\['params'\] must have .* These variables belong to another") as e:
         lz.empirical_ntk(network, variables, X)
     assert message in str(e.value)
     own = started(network)

@@ -110,12 +110,28 @@ def test_one_series_for_both_layers(activation, init_scales):
 
 
 @pytest.mark.slow
-def test_errors_for_both_layers_do_not_grow_with_the_product_of_the_norms():
-    """With norms of 100, errors of 1e-13 in E[sigma' sigma'] would be multiplied by 10,000."""
-    x = rows_of(np.geomspace(1e-3, 100, 12))
-    expected = tangent_dual("both", "erf", x)
-    series = tangent_dual("both", lambda z: jax.scipy.special.erf(z), x)
-    np.testing.assert_allclose(series, expected, rtol=5e-12, atol=1e-11)
+@pytest.mark.parametrize("part", ["hidden", "both"])
+def test_errors_do_not_grow_with_the_product_of_the_norms(part):
+    """With norms of 100, errors of 1e-13 in E[sigma' sigma'] or in rho would be multiplied by 10,000."""
+    x = rows_of(np.geomspace(100, 1e-3, 12), d=40)
+    expected = tangent_dual(part, "erf", x)
+    series = tangent_dual(part, lambda z: jax.scipy.special.erf(z), x)
+    np.testing.assert_allclose(series, expected, rtol=0, atol=5e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["tanh", "silu"])
+def test_the_diagonal_has_an_absolute_error_below_1e_10_at_norms_of_100(activation):
+    norms = np.array([0.001, 1, 30, 70, 85, 100])
+    # Rows of other directions, whose products with themselves have different rounding errors.
+    x = np.random.default_rng(0).normal(size=(len(norms), 13))
+    x *= (norms / np.linalg.norm(x, axis=1))[:, None]
+    z = np.linspace(-13, 13, 40_001)
+    weights = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    value, slope = (function(norms[:, None] * z) ** 2 @ weights for function in FUNCTIONS[activation])
+    for part, expected in {"hidden": norms**2 * slope, "both": value + norms**2 * slope}.items():
+        diagonal = np.diag(tangent_dual(part, activation, x))
+        np.testing.assert_allclose(diagonal, expected, rtol=0, atol=1e-10)
 
 
 def test_derivatives_of_functions_with_steep_slopes_have_kernels():

@@ -217,7 +217,8 @@ def test_an_ensemble_that_runs_out_of_time_is_resumed(small_packs, tmp_path):
 BAD = {
     "one end": ({"ends": ENDS[:1]}, r"^ends must be two finite inputs with 64 features, got shape \(1, 64\)"),
     "no number": ({"ends": ENDS * np.nan}, r"^ends must be two finite inputs"),
-    "no numbers": ({"ends": "ab"}, r"^ends and places must contain only numbers, got ends = 'ab'"),
+    "no numbers": ({"ends": "ab"}, "^ends must be an array of real numbers, got an array of <U2"),
+    "no numbers as places": ({"places": [None]}, "^places must be an array of real numbers, got an array of object"),
     "through zero": (
         {"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]},
         r"^places must not include the coordinate of the zero input, .*, got 0.5",

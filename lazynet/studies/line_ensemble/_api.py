@@ -107,10 +107,7 @@ def line_ensemble(
 
 def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the inputs on the line and their coordinates."""
-    try:
-        rows, coordinates = float64_array("ends", ends), float64_array("places", places)
-    except (TypeError, ValueError):
-        raise ValueError(f"ends and places must contain only numbers, got ends = {ends!r}.") from None
+    rows, coordinates = float64_array("ends", ends), float64_array("places", places)
     if rows.shape != (2, data.dim) or not np.isfinite(rows).all():
         raise ValueError(f"ends must be two finite inputs with {data.dim} features, got shape {rows.shape}.")
     if coordinates.ndim != 1 or not len(coordinates) or not np.isfinite(coordinates).all():

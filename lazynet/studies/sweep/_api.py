@@ -49,8 +49,8 @@ def sweep(
         learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width.
             Defaults to 1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0
             if there is no analytic kernel. If the network has a parametrization, the default scales with the width as
-            the parametrization prescribes and does not exceed this rate at any width. There is a default only for the
-            squared loss and the optimizers "sgd" and "flow".
+            the parametrization prescribes and does not exceed 1 / lambda_max at any width. There is a default only for
+            the squared loss and the optimizers "sgd" and "flow".
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         optimizer: The name of an optimizer, a `lazynet.Optimizer`, or a function of the learning rate that returns an
             optax optimizer.
@@ -64,7 +64,7 @@ def sweep(
             function is labeled with the function's name.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
-            1.5 times the previous snapshot's step.
+            1.5 times the previous snapshot's step, up to rounding.
         stop: Criteria for stopping a network before the last step. A stopped network keeps its last values.
         measure: What to measure, and what to compare the networks with.
         dtype: Dtype used for training, "float32" or "float64". Kernels and predictions are always float64.

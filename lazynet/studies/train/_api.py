@@ -92,7 +92,7 @@ def train(
         batch_size: Number of examples per batch; defaults to the full batch.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them. Step 0 and the last
             step are always included. By default, there are at least 20 snapshots, and each snapshot's step is at most
-            1.5 times the previous snapshot's step.
+            1.5 times the previous snapshot's step, up to rounding.
         stop: Criteria for stopping training before the last step.
         measure: What to measure. The options predictions, quadratic and regression are available only in sweeps.
         dtype: Dtype used for training, "float32" or "float64".
