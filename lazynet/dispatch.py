@@ -34,7 +34,7 @@ def dispatched(
         finish: Function that maps the first argument and an implementation's return value to the final result.
 
     Returns:
-        A function with the signature of `function`, and a method `register`.
+        A function with the same signature as `function` and a `register` method.
     """
     generic = functools.singledispatch(function)
     first = next(iter(inspect.signature(function).parameters))

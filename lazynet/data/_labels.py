@@ -11,8 +11,8 @@ from lazynet.arrays import real_array
 LABELS = range(10)  # labels used in every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
-# A string specifies all classes at once. Otherwise, each entry is a label, a group of labels, or a string that stands
-# for either.
+# A string specifies all classes at once. Otherwise, each entry is a label, a group of labels, or a string that names a
+# label or a group.
 Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 
 

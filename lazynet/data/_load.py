@@ -36,7 +36,7 @@ def _digits_file() -> Path:
     """Return the file from which scikit-learn loads the digits; importing scikit-learn would take over a second."""
     package = find_spec("sklearn")
     if package is None or package.origin is None:
-        raise FileNotFoundError("The digits are part of scikit-learn, which was not found. Install scikit-learn.")
+        raise FileNotFoundError("The digits are a data set of scikit-learn, which was not found. Install scikit-learn.")
     return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 

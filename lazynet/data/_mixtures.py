@@ -43,10 +43,10 @@ def mixture(
 
     Each of the k classes has l components. By default, the center mu_i of component i has coordinates drawn from
     N(0, sigma_0^2 / dim). The component's points are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true,
-    scaled to unit norm (Li and Liang 2018, section 7 and assumption A2). The separation of the components is then
-    random. If `delta` is given, the components are exactly separated instead (assumption A1): each is a cap on the unit
-    sphere with diameter lambda_ * delta, and any two caps are delta apart. All pairs of centers have the same inner
-    product, and the angle between a point and its center is uniformly distributed.
+    scaled to unit norm (Li and Liang 2018, section 7 and assumption A2). In this case, the separation between
+    components is random. If `delta` is given, components have a fixed separation instead (assumption A1): each is a cap
+    on the unit sphere with diameter lambda_ * delta, and any two caps are delta apart. All pairs of centers have the
+    same inner product, and the angle between a point and its center is uniformly distributed.
 
     Args:
         n_train: Number of training points, at least classes * components.
@@ -67,8 +67,8 @@ def mixture(
         or `sigma`.
 
     Raises:
-        ValueError: If an argument is invalid, or if the diameter and distance of the components require centers more
-            than 90 degrees apart.
+        ValueError: If an argument is invalid, or if the diameter of the components and the distance between them would
+            require centers more than 90 degrees apart.
 
     >>> import jax
     >>> data = mixture(40, 20, 50, jax.random.key(0), classes=3, delta=1.0, lambda_=0.1)
@@ -132,7 +132,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """
     chord = check_number("diameter", diameter)
     if chord >= np.sqrt(2):
-        raise ValueError(f"diameter must be below sqrt(2), the value at which the components touch, got {diameter!r}.")
+        raise ValueError(f"diameter must be below sqrt(2), so that components do not touch, got {diameter!r}.")
     centers = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     return _sample_mixture(n_train, n_test, check_key(key), centers, 2, _cap_sampler(np.arcsin(chord / 2)), "xor")
 

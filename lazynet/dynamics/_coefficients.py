@@ -70,7 +70,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     matrix = operator.dense()
     if len(matrix) > FACTORED:
         raise ValueError(
-            f"k must have at most {FACTORED} rows with mini-batches or with a loss other than the squared loss, got "
+            f"k must have at most {FACTORED} rows when using mini-batches or a loss other than the squared loss, got "
             f"{len(matrix)}."
         )
     lambda_max = largest_eigenvalue(matrix)

@@ -298,7 +298,7 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
     largest = np.zeros(len(values))
     for i in chosen:
         once = law._replace(time=law.time[i : i + 1], step=None if law.step is None else law.step[i : i + 1])
-        # Increase in each eigenvalue that changes the phase of the mode by only a small angle.
+        # Amount by which each eigenvalue is increased, small enough that the phase of its mode hardly changes.
         step = values * 1e-5 / max(float(law.time[i]) * values.max(), 1.0)
         grown, after = once.growth(values)[0], once.growth(values + step)[0]
         with np.errstate(divide="ignore", invalid="ignore"):

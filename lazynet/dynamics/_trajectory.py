@@ -82,9 +82,9 @@ def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | 
     if not isinstance(k_test, CrossOperator):
         k_test = float64_array("k_test", k_test)
     if len(k_test.shape) != 2 or k_test.shape[1] != n:
-        raise ValueError(f"k_test must be a finite matrix of shape (n_test, {n}), got shape {k_test.shape}.")
+        raise ValueError(f"k_test must be a matrix of shape (n_test, {n}), got shape {k_test.shape}.")
     if not isinstance(k_test, CrossOperator) and not np.isfinite(k_test).all():
-        raise ValueError(f"k_test must be a finite matrix of shape (n_test, {n}), got NaN or infinite entries.")
+        raise ValueError("k_test must have finite entries, got NaN or infinite ones.")
     return k_test
 
 

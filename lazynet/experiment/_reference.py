@@ -201,7 +201,7 @@ def linearized_members(
 
 
 def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return a member's initial predictions on the training and test sets, or zeros if the network starts at zero."""
+    """Return a member's initial predictions on both sets, which are zero if the network's outputs start at zero."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]

@@ -261,7 +261,7 @@ class Training:
         return shapes
 
     def measured_data(self, data: Dataset) -> Dataset:
-        """Return the data with only the training examples on which networks are measured.
+        """Return the data, keeping only the training examples on which networks are measured.
 
         Args:
             data: Training and test sets.

@@ -17,7 +17,7 @@ from lazynet.typing import Result
 Reduction = Literal["maximum", "last", "start"]
 Relation = Literal["equal", "at most"]
 Panel = Literal["gaps", "movement"]
-# The parts of a sweep that its axes can vary; each axis belongs to one part.
+# The parts of a sweep that can vary along an axis. Each axis belongs to one part.
 Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 
 MEMBER = ("width", "seed", "step")

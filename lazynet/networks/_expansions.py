@@ -71,8 +71,8 @@ class Quadratic(Linearized):
     """The quadratic network f_lin(x; theta) + 1/2 (theta - theta_0)' H(x; theta_0) (theta - theta_0).
 
     See Bai and Lee 2019, section 2. The Hessian H is never formed. For relu, whose second derivative is 0, this is the
-    network with its activation signs fixed at theta_0, up to third-order terms in the movement. If two layers are
-    trained, its second-order part is then the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
+    network with its activation signs fixed at theta_0, up to third-order terms in the movement. If, in addition, two
+    layers are trained, the second-order part is the pseudo-network a D_v V' D_w W' x of Allen-Zhu, Li and Liang 2018,
     section 6.2.
     """
 

@@ -75,7 +75,7 @@ def with_start(network: Network, start: Start) -> Started:
     """
     check_protocol(network)
     if not callable(start):
-        raise ValueError(f"start must be a function start(key, width), got {described(start)}.")
+        raise ValueError(f"start must be a function with the signature start(key, width), got {described(start)}.")
     return Started(network, start)
 
 

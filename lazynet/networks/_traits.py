@@ -163,7 +163,7 @@ def hidden_layer_of(network: object) -> HiddenLayer:
 
 
 def setting_fields(network: object) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields that are settings, excluding the width and the fields that flax adds."""
+    """Return the names of the dataclass fields that are settings, excluding the width and the fields that flax adds."""
     if not dataclasses.is_dataclass(network):
         return ()
     return tuple(field.name for field in dataclasses.fields(network) if field.name not in NOT_SETTINGS)

@@ -52,7 +52,8 @@ def check_scale(name: str, scale: Any, width: int) -> float:
         The value of the scale.
 
     Raises:
-        ValueError: If the value is not a positive finite number. Errors raised by a function are passed on with a note.
+        ValueError: If the value is not a positive finite number. If `scale` is a function, errors that it
+            raises are passed on with a note.
     """
     value = scale
     if callable(scale):

@@ -104,7 +104,7 @@ def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """Return the data with true labels, random labels, and worst labels (the kernel's eigenvector of lambda_min)."""
+    """Return the data with true labels, random labels, and worst labels (the kernel's eigenvector for lambda_min)."""
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}

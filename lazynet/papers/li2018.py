@@ -153,7 +153,7 @@ def verdict(place: str, result: Result, expected: str) -> Claim:
 
 
 def rank(place: str, data: Mixture, values: dict[str, Arrays]) -> Iterator[Claim]:
-    """Yield the claims of section 6: the update has the same rank k l as the data, but the weights do not."""
+    """Yield the claims of section 6: the update has the same rank as the data, k * l, but the weights do not."""
     count = data.classes * data.components
     drops = {
         (kind, part): values[kind][part][..., count - 1] / values[kind][part][..., count]

@@ -26,7 +26,7 @@ class PreactivationStepper(HiddenStepper):
         return {"x": x, "gram": x @ x.T}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the pre-activations, the sum of G and the slopes, each split into blocks, followed by the outputs."""
+        """Return the blocks of the pre-activations, of the sum of G and of the slopes, followed by the outputs."""
 
         def begin(hidden: Array, readout: Array, x: Array) -> tuple[Any, ...]:
             z = [block @ x.T for block in self._blocks(hidden)]

@@ -93,11 +93,12 @@ def collapse_spread(
     """Return the RMS deviation of the curves for all widths from their mean curve.
 
     Each curve is the log of the change as a function of the control parameter m^exponent * alpha. Curves are compared
-    over the range where all widths have values. The result is NaN if there is no such range or only one width.
+    over the range of the control parameter that the curves for all widths cover. The result is NaN if there is no such
+    range or only one width.
 
     Args:
-        widths: Widths, (w,).
-        scales: Output scales alpha, (a,), ascending.
+        widths: Widths, shape (w,).
+        scales: Output scales alpha in ascending order, shape (a,).
         changes: Mean change over seeds at each width and scale, with NaN for missing values.
         exponent: Exponent of the width in the control parameter.
     """
