@@ -23,7 +23,7 @@ from lazynet.precision import host_float64
 from lazynet.programs import compiled
 from lazynet.typing import AnyArray, SquareKernel
 
-# Maximum number of multiplications per call to a compiled program. It limits a call to about half a second, because a
+# Maximum number of multiplications per call to a compiled program. It keeps each call to about half a second, because a
 # running call cannot be interrupted.
 CALL = 5e8
 # Maximum number of steps per call. For small kernels, overhead dominates the cost of a step.
@@ -157,7 +157,7 @@ def _steps(
     done: Array | int,
     stops: Array | np.ndarray,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the coefficients and the velocity at the last of the `stops`, and the coefficients at all of them."""
+    """Return the state (coefficients and velocity) at the last stop, and the coefficients at every stop."""
     gradient = jax.grad(loss)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -63,11 +63,11 @@ def kernel_ensemble(
 ) -> Ensemble:
     """Predict the mean and covariance, over initializations, of the outputs of infinitely wide networks.
 
-    The networks are trained on the squared loss. Let S be the covariance of the initial outputs (the NNGP kernel) and
-    A = K_test K^-1 (I - exp(-tK)). On the test set, the mean is A y and the covariance is S_test,test + A S A' -
-    A S_train,test - (A S_train,test)'. On the training set, the mean is (I - exp(-tK)) y and the covariance is
-    exp(-tK) S exp(-tK). See Lee et al. 2019, section 2.3.2; here, the loss is half the squared error summed over
-    examples. In full-batch gradient descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
+    The loss is half the squared error, summed over examples. Let S be the covariance of the initial outputs (the NNGP
+    kernel) and A = K_test K^-1 (I - exp(-tK)). On the test set, the mean is A y and the covariance is
+    S_test,test + A S_train,train A' - A S_train,test - (A S_train,test)'. On the training set, the mean is
+    (I - exp(-tK)) y and the covariance is exp(-tK) S_train,train exp(-tK) (Lee et al. 2019, section 2.3.2). For
+    full-batch gradient descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
 
     At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
     NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
@@ -84,7 +84,7 @@ def kernel_ensemble(
         start_covariance: Covariance S of the initial outputs on the training rows followed by the test rows, shape
             (n + n_test, n + n_test).
         k_test: Kernel between test and training inputs, shape (n_test, n).
-        learning_rate: Learning rate eta for gradient descent; the times must then be multiples of eta. If None,
+        learning_rate: Learning rate eta of gradient descent, for which all times must be multiples of eta. If None,
             gradient flow is predicted.
 
     Returns:

@@ -23,7 +23,7 @@ CALL_STEPS = 4096  # maximum number of steps per call to the compiled program
 
 
 class Solution(NamedTuple):
-    """A numerical solution of the flow.
+    """Numerical solution of the gradient-flow equation.
 
     Attributes:
         moved: Change in the predictions, u - f0, at each time, shape (s, n, ...).
@@ -90,8 +90,8 @@ def flow_coefficients(
             accuracy *= FINER
     if previous is None:
         raise ValueError(
-            f"times must be reachable within {STEPS} integration steps, got {last:.4g}, at which lambda_max * time is "
-            f"{k.lambda_max * last:.2g}. Use earlier times, or use kernel_descent instead."
+            f"times must be reachable within {STEPS} integration steps, got {last:.4g}. The product of this time and "
+            f"lambda_max is {k.lambda_max * last:.2g}. Use earlier times, or use kernel_descent instead."
         )
     return previous.coefficients[inverse], error
 
@@ -109,7 +109,7 @@ def _solve(
     allowed: float,
     report: Callable[[int], None],
 ) -> Solution | None:
-    """Return the solution for the given error tolerance per step, or None if it fails or takes too many steps."""
+    """Return the solution for the given error tolerance per step, or None if solving fails or takes too many steps."""
     shape = arrays[1].shape
     moved, coefficients = (np.zeros((len(times), *shape)) for _ in range(2))
     limit = int(min(CALL_STEPS, max(16, CALL / (STAGES * len(k.matrix) * arrays[1].size))))

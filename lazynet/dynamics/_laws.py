@@ -185,8 +185,8 @@ def linearized_displacement(k: Spectrum, residual: np.ndarray, learning_rate: fl
 def divide_by_eigenvalue(grown: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return grown / lambda, or zero where the eigenvalue is zero.
 
-    A mode with eigenvalue zero moves no prediction. If K = Z Z' and v is its eigenvector, then Z' v = 0, so the product
-    of the test kernel Z_test Z' with v is zero too.
+    A mode with eigenvalue zero does not affect the predictions. If K = Z Z' and v is the eigenvector of the mode, then
+    Z' v = 0, so the product of the test kernel Z_test Z' with v is zero too.
     """
     zero = values == 0
     return np.where(zero, 0.0, grown / np.where(zero, 1.0, values))

@@ -35,8 +35,9 @@ from lazynet.typing import SquareKernel
 
 EXACT = 1000  # maximum number of examples for which diagonalization is about as fast as Lanczos
 SAMPLES = 1000  # number of initial steps, and number of log-spaced steps, at which an oscillating defect is sampled
-NEGATIVE = 1e-6  # negative eigenvalues of at most this magnitude relative to the largest are attributed to rounding
-MOMENTS = 16  # maximum number of times at which the sensitivity of oscillating modes is computed
+# Negative eigenvalues whose magnitude is at most this fraction of the largest magnitude are attributed to rounding.
+NEGATIVE = 1e-6
+MOMENTS = 16  # maximum number of points in time at which the sensitivity of oscillating modes is computed
 FORGOTTEN = 50.0  # product of time and eigenvalue beyond which a mode has fully decayed in float64
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 
@@ -47,7 +48,8 @@ class Modes(NamedTuple):
     Attributes:
         values: Eigenvalues, shape (m,).
         basis: Orthonormal basis, shape (n, m).
-        rotation: Eigenvectors in terms of the basis, shape (m, m), or None if the basis consists of the eigenvectors.
+        rotation: Coordinates of the eigenvectors in the basis, as columns, shape (m, m), or None if the basis vectors
+            are themselves the eigenvectors.
         weights: Components of the k residuals along the eigenvectors, shape (m, k).
     """
 
@@ -156,7 +158,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check, 80% of the way to the depth at which the error should reach the goal."""
+    """Return the depth of the next check: 80% of the way to the depth at which the error is expected to meet `goal`."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -251,7 +253,7 @@ def _decay_times(end: float, largest: float) -> Float[np.ndarray, " s"]:
 
 
 def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> float:
-    """Return the error, relative to norm(r_0), due to rounding, which changes K to K + E.
+    """Return the error caused by rounding, which changes K to K + E, as a fraction of norm(r_0).
 
     The change in the residual r at time t is at most the integral of norm(E r) up to t. If the entries of K are rounded
     independently, norm(E r) is about rounding * norm(r) times the largest column norm, which is at most
@@ -289,7 +291,7 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
 
     Args:
         values: Eigenvalues, shape (m,).
-        law: The dynamics.
+        law: Dynamics of the modes.
         integral: Integral over time of |p_i| for each mode, shape (m,).
     """
     chosen = np.unique(np.linspace(0, len(law.time) - 1, MOMENTS).round().astype(int))

@@ -2,9 +2,9 @@
 
 With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i is multiplied by d_i, which is
 (1 - eta lambda_i)^k for descent without momentum and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et
-al. 2019, section 2.2, here for half the squared error summed over examples). Small kernels are diagonalized. For large
-kernels, the Lanczos process computes the few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and
-mini-batches couple the modes (`lazynet.dynamics._coefficients`).
+al. 2019, section 2.2). The squared loss is half the squared error, summed over examples. Small kernels are
+diagonalized. For large kernels, the Lanczos process computes the few modes that r_0 excites
+(`lazynet.dynamics._modes`). Other losses and mini-batches couple the modes (`lazynet.dynamics._coefficients`).
 """
 
 import warnings
@@ -136,7 +136,7 @@ def kernel_flow(
     """Predict gradient flow with a fixed kernel, du/dt = -K grad L(u) from u(0) = f0.
 
     For the squared loss, du/dt = -K (u - y) is solved in closed form (Lee et al. 2019, section 2.2), with eigenvalues
-    that are zero up to rounding set to zero. The predictions on the test set at infinite time then involve the
+    that are zero up to rounding set to zero. As a result, the predictions on the test set at infinite time involve the
     pseudo-inverse of K instead of its inverse. For other losses, the equation is integrated with diffrax until two
     solutions agree to within the tolerance. The hinge loss is not differentiable at y f = 1, where the gradient that
     JAX returns is used. Predictions that stay close to this point oscillate around it, and a tolerance below about 1e-3

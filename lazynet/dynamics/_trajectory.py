@@ -74,7 +74,7 @@ def validated_problem(
 
 
 def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | CrossOperator:
-    """Return the test kernel; a matrix is converted to a NumPy float64 array.
+    """Check the test kernel and return it; a matrix is converted to a NumPy float64 array.
 
     Raises:
         ValueError: If the test kernel is not a finite matrix with n columns.
@@ -84,16 +84,16 @@ def check_test_kernel(k_test: AnyArray | CrossOperator, n: int) -> np.ndarray | 
     if len(k_test.shape) != 2 or k_test.shape[1] != n:
         raise ValueError(f"k_test must be a matrix of shape (n_test, {n}), got shape {k_test.shape}.")
     if not isinstance(k_test, CrossOperator) and not np.isfinite(k_test).all():
-        raise ValueError("k_test must have finite entries, got NaN or infinite ones.")
+        raise ValueError("k_test must be finite, got NaN or infinite entries.")
     return k_test
 
 
 def _broadcast(name: str, f0: float | AnyArray, shape: tuple[int, ...]) -> np.ndarray:
     f0 = float64_array(name, f0)
     if f0.shape not in ((), shape):
-        raise ValueError(f"{name} must be a number or a finite array of shape {shape}, got shape {f0.shape}.")
+        raise ValueError(f"{name} must be a number or an array of shape {shape}, got shape {f0.shape}.")
     if not np.isfinite(f0).all():
-        raise ValueError(f"{name} must be a number or a finite array of shape {shape}, got NaN or infinite entries.")
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
     return np.broadcast_to(f0, shape)
 
 
@@ -122,7 +122,7 @@ def trajectory_from_modes(
 def trajectory_from_coefficients(
     k: DenseKernel, problem: Problem, law: Law, coefficients: np.ndarray, truncation: float
 ) -> Trajectory:
-    """Compute the trajectory from coefficients of shape (s, n, ...), with one product for each kernel."""
+    """Compute the trajectory from coefficients of shape (s, n, ...), using one product with each kernel."""
 
     def predict(kernel: np.ndarray | CrossOperator) -> np.ndarray:
         columns = np.moveaxis(coefficients, 0, -1)

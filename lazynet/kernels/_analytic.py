@@ -37,7 +37,7 @@ class AnalyticKernel:
 
         Args:
             x1: Inputs, shape (n1, d).
-            x2: Inputs, shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
+            x2: Inputs, shape (n2, d). If omitted, `x1` is used, and the result is exactly symmetric.
             dtype: Dtype of the result, "float64" or "float32".
 
         Returns:
@@ -49,7 +49,7 @@ class AnalyticKernel:
         return self.function(x1, x2, dtype)
 
     def diagonal(self, x: Any, dtype: str = "float64") -> np.ndarray:
-        """Return the kernel of each row with itself, in time and memory proportional to the number of rows.
+        """Compute the diagonal of the kernel, in time and memory proportional to the number of rows.
 
         Args:
             x: Inputs, shape (n, d).
@@ -101,20 +101,20 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
     libraries use the kernel that was supplied with them. Scales and powers that depend on the width are evaluated at
     the width of `network`.
 
-    Register the kernel of a new family with `analytic_kernel.register`.
+    Use `analytic_kernel.register` to register the kernel of a new network family.
 
     Args:
         network: Network of any type.
 
     Returns:
-        An `AnalyticKernel`, or None if the family has no analytic kernel. It is a function
-        `kernel(x1, x2=None, dtype="float64")` with a method `diagonal(x)`. The function takes arrays of shapes (n1, d)
-        and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and dtype "float64" or "float32". If
-        `x2` is omitted, the function returns the kernel of `x1` with itself, which is exactly symmetric. For
-        `TwoLayer`, the kernel is computed block by block, without temporary arrays as large as the result, and omitting
-        `x2` halves the computation time. The computation runs in `dtype` if the activation has a closed form, and in
-        float64 otherwise. For other families, the kernel is computed in float64, and for `MLP`, the computation needs
-        several arrays as large as the result.
+        An `AnalyticKernel`, or None if the network family has no analytic kernel. An `AnalyticKernel` is a function
+        `kernel(x1, x2=None, dtype="float64")` that also has a `diagonal(x)` method. The function takes arrays of shapes
+        (n1, d) and (n2, d) with any real dtype and returns a NumPy array of shape (n1, n2) and dtype "float64" or
+        "float32". If `x2` is omitted, the function returns the kernel of `x1` with itself, which is exactly symmetric.
+        For `TwoLayer`, the kernel is computed block by block, without temporary arrays as large as the result, and
+        omitting `x2` halves the computation time; the computation runs in `dtype` if the activation has a closed form,
+        and in float64 otherwise. For other families, the kernel is computed in float64. For `MLP`, the computation
+        needs several arrays as large as the result.
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
@@ -137,7 +137,7 @@ def limit_key(network: Network) -> Hashable:
     """Return a key that two variants of a network share only if they have the same infinite-width kernel.
 
     Variants of a network are created with `network.clone`. By default, the key is the network itself. Use
-    `limit_key.register` to register a key function for a new family.
+    `limit_key.register` to register a key function for a new network family.
 
     Args:
         network: Network of any type.

@@ -76,7 +76,7 @@ class Blockwise:
         return Programs(layers, product, working, held, entries)
 
     def needed(self, rows: int, features: tuple[int, ...]) -> tuple[int, int]:
-        """Return the bytes of working memory and of one block's `Layer` tuples, for blocks of `rows` rows."""
+        """Return the working memory and the size of one block's `Layer` tuples, in bytes, for blocks of `rows` rows."""
         return self.programs(rows, features)[2:4]
 
     def plan(self, n: int, features: tuple[int, ...], memory: int) -> Blocks:
@@ -95,7 +95,7 @@ class Blockwise:
 
         Args:
             x1: Inputs, shape (n1, ...).
-            x2: Inputs, shape (n2, ...), or None for `x1`.
+            x2: Inputs, shape (n2, ...), or None to use `x1`.
             memory: Memory limit in bytes, not counting the result. If None, the working memory and the result must fit
                 in the free memory.
             dtype: Dtype of the result.

@@ -1,4 +1,4 @@
-"""Machine code that evaluates series in the angle between two rows, with products of row features as coefficients.
+"""Machine code that evaluates series in the angle between two rows; inner products of features are the coefficients.
 
 For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA would write the
 partial sums of a whole block to memory after each term, and would have to compile a separate program for each number of
@@ -29,7 +29,7 @@ FMA = f"call {VECTOR} @llvm.fmuladd.v{TOGETHER}f64"
 
 
 class Series(NamedTuple):
-    """Sum over k of the Chebyshev polynomial T_k(y) times an inner product of features, for each row and column.
+    """Sum over k of the Chebyshev polynomial T_k(y) times an inner product of features, for each (row, column) pair.
 
     Attributes:
         odd: Whether the sum, which is a function of |rho|, is multiplied by the sign of rho.
@@ -263,7 +263,7 @@ def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float
         left, packed = _padded(left, (rows, total)), np.ascontiguousarray(packed)
         arguments.append((left, packed, np.ascontiguousarray(ranks, np.int64), np.array(constants, float)))
     padded, result = _padded(rho, (rows, columns)), np.zeros((rows, columns))
-    # LLVM must not compile in two threads at the same time.
+    # The code is compiled before the threads start, because LLVM must not compile in two threads at the same time.
     compiled = _compiled()
 
     def strip(start: int) -> None:

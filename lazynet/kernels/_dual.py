@@ -22,7 +22,8 @@ TASKS = 4  # number of parallel tasks that compute the matrix product for a bloc
 PAIRS = 2**22  # maximum number of entries in each temporary array used to compare nearly parallel rows
 # If |cosine| is within this distance of 1, the angle is computed from the rows; see `_correct_nearly_parallel`.
 NEARLY_PARALLEL = {"float64": 1e-4, "float32": 1e-2}
-# Scale above which series need correlations of nearly parallel rows that are more accurate than products of unit rows.
+# If the largest scale exceeds this value, inner products of unit rows are not accurate enough for series in the angle,
+# so the correlations of nearly parallel rows are recomputed.
 STEEP = 10
 CLOSED_FORMS = {"erf": "Erf", "gelu": "Gelu", "sin": "Sin"}  # neural-tangents layers that compute closed forms
 
@@ -48,7 +49,7 @@ def gaussian_dual(
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         x1: Nonzero rows x in float64, shape (n1, d).
-        x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
+        x2: Rows x', shape (n2, d). If omitted, `x1` is used, and the result is exactly symmetric.
         init_scale: Positive scale kappa of the weights.
         derivative: Whether to replace sigma with its derivative.
 
@@ -84,7 +85,7 @@ def tangent_dual(
             E[sigma' sigma'] without the factor x.x'.
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
         x1: Nonzero rows x in float64 or float32, shape (n1, d).
-        x2: Rows x', shape (n2, d). Defaults to `x1`; the result is then exactly symmetric.
+        x2: Rows x', shape (n2, d). If omitted, `x1` is used, and the result is exactly symmetric.
         init_scale: Positive scale kappa of the weights.
 
     Raises:
@@ -107,7 +108,7 @@ def tangent_dual(
             sides = [x.astype(np.float64, copy=False) for x in sides]
             norms = [np.linalg.norm(x, axis=1) for x in sides]
             rows = [(x / norm[:, None],) for x, norm in zip(sides, norms, strict=True)]
-            # Both sides are expanded in a single call, so that their features belong to the same series.
+            # The rows of both inputs are expanded in a single call, so that all features belong to the same series.
             scales = init_scale * np.concatenate(norms)
             parts, features = smooth_series(activation, scales, part, init_scale)
             for of_part in features:
@@ -173,8 +174,8 @@ def _correct_correlations(rho: np.ndarray, near: float, unit1: np.ndarray, unit2
     """Recompute the correlations rho of unit rows with |rho| > 1 - near, in place.
 
     An error of eps in rho changes a kernel at scale s by up to 2 s^2 eps times its value, which is 2e-12 at s = 100.
-    The correlations are therefore computed from 1 - rho = |u - u'|^2 / 2, whose relative error is about eps, and which
-    is 0 if the rows are equal.
+    The correlations are therefore computed from 1 - rho = |u - u'|^2 / 2. The right-hand side has a relative error of
+    about eps, and it is exactly 0 if the rows are equal.
     """
     rows, columns = np.nonzero(np.abs(rho) > 1 - near)
     chunk = max(1, PAIRS // unit1.shape[1])
@@ -229,7 +230,7 @@ def _angle_polynomial(dtype: str) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Return part of the kernel for the activation a z + b relu(z), and a mask that marks nearly parallel pairs.
+    """Return part of the kernel for the activation a z + b relu(z), and a mask of nearly parallel pairs of rows.
 
     The kernel is computed from cosines. Evaluating the polynomial for the angle costs little compared with the matrix
     product, whereas XLA's arctan2 would double the total cost.

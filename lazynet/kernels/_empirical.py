@@ -168,14 +168,15 @@ def empirical_ntk(
     try:
         kernels = kernels_in(compute_dtype)
     except MIXED:
-        # The network may create float32 arrays, such as the carries of recurrent layers, that do not mix with float64.
+        # The network may create float32 arrays (for example, the carries of recurrent layers), which cannot be combined
+        # with float64 arrays.
         runs = {kind: _runs_in(kind, network, variables, x1) for kind in ("float32", "float64")}
         if compute_dtype != "float64" or runs["float64"] or not runs["float32"]:
             raise
         if dtype == "float64":
             raise ValueError(
-                "dtype must be 'float32' or None for a network that creates float32 arrays, such as the carries of "
-                "recurrent layers, got 'float64'."
+                "dtype must be 'float32' or None, because the network creates float32 arrays (for example, the carries "
+                "of recurrent layers), got 'float64'."
             ) from None
         kernels = kernels_in("float32")
     if outputs == "average":
@@ -188,7 +189,7 @@ def empirical_ntk(
 
 
 def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
-    """Return the dtype in which integer inputs are passed to a user-supplied network, or None for other inputs."""
+    """Return the dtype in which integer inputs are passed to a user-supplied network, or None in other cases."""
     dtype = np.result_type(x1.dtype, (x1 if x2 is None else x2).dtype)
     return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).custom else None
 
@@ -237,7 +238,7 @@ def _names(network: Differentiable, variables: Variables) -> list[str]:
 
 
 def _floats_as(a: Any, dtype: str) -> Array:
-    """Convert a float array to the given dtype; counters, masks and keys keep their dtypes."""
+    """Convert a float array to the given dtype; other arrays (counters, masks and keys) keep their dtypes."""
     return _cast(a, dtype) if _is_floating(getattr(a, "dtype", None)) else jnp.asarray(a)
 
 
@@ -312,7 +313,7 @@ def average_ntk(
 
 
 def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -> Int[Array, "n1 n2"]:
-    """Count the units that are active for both inputs in each pair.
+    """Count, for each pair of inputs, the units that are active for both.
 
     The bits for 32 units are packed into a word, and words are processed in blocks that fit in registers.
     """
@@ -337,7 +338,8 @@ def active_on_both(active1: Bool[Array, "n1 m"], active2: Bool[Array, "n2 m"]) -
 def _product(a: Array, b: Array) -> Array:
     """Return the product a b'.
 
-    If a is b, the lower-left block is copied from the upper-right block, which saves a quarter of the work.
+    If a and b are the same array, the lower-left block is copied from the upper-right block, which saves a quarter of
+    the work.
     """
     if a is not b:
         return a @ b.T

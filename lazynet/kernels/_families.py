@@ -35,10 +35,10 @@ def _deep_kernel(network: MLP) -> Kernel:
 
         T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
 
-    Let m^(-a) be the factor that multiplies the readout weights, and m^(-2 b) their initial variance. With E, E' and T
-    of the last hidden layer, the tangent kernel of the outputs is alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'), where the
-    first term comes from the readout and the second term from the hidden layers. Powers of m are evaluated at the width
-    of the network.
+    Let m^(-a) be the factor that multiplies the readout weights, and let m^(-2 b) be their initial variance. If E, E'
+    and T denote the values for the last hidden layer, the tangent kernel of the outputs is
+    alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'). The first term comes from the readout, and the second term from the hidden
+    layers. Powers of m are evaluated at the width of the network.
     """
     exponents, m = get_parametrization(network.parametrization), float(network.width)
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
@@ -72,15 +72,15 @@ def _deep_kernel(network: MLP) -> Kernel:
 
 @limit_key.register(MLP)
 def _deep_key(network: MLP) -> Hashable:
-    """Return the network with its scales evaluated at its width.
+    """Return a copy of the network in which the scales are numbers, evaluated at the width of the network.
 
-    The width itself is replaced by 1 if the kernel does not depend on it.
+    The width itself is replaced by 1 if the kernel does not depend on the width.
     """
     forward, init, _ = get_parametrization(network.parametrization)
     scales: dict[str, Any] = {
         name: at_width(getattr(network, name), network.width) for name in ("init_scale", "output_scale")
     }
-    # These are the exponents of m in `_deep_kernel`. If all of them are zero, the kernel does not depend on the width.
+    # These are the exponents of the width in `_deep_kernel`. If all are zero, the kernel does not depend on the width.
     powers = {-2 * forward[0], -2 * init[0], 1 - 2 * forward[2], -2 * init[2]}
     if network.depth > 1:
         powers |= {1 - 2 * forward[1], -2 * init[1]}
@@ -89,7 +89,7 @@ def _deep_key(network: MLP) -> Hashable:
 
 @limit_key.register(Adapted)
 def _adapted_key(network: Adapted) -> Hashable:
-    """Return a key that includes the width only if the kernel depends on the width, as for `from_stax` networks."""
+    """Return a key that includes the width unless the kernel depends on it only through the output scale."""
     return at_width(network.output_scale, network.width), None if network.one_kernel else network.width
 
 
@@ -135,7 +135,7 @@ def _adapted_kernel(network: Adapted) -> Kernel | None:
 
 @start_covariance.register(Adapted)
 def _adapted_covariance(network: Adapted) -> Kernel | None:
-    """Return the network's known covariance, multiplied by alpha^2, or None if the covariance is unknown."""
+    """Return the covariance supplied with the network, multiplied by alpha^2, or None if no covariance was supplied."""
     return None if network.covariance is None else _scaled(network, network.covariance)
 
 

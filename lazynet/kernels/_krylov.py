@@ -8,8 +8,8 @@ previous blocks. The short recurrence alone would lose orthogonality immediately
 span ten orders of magnitude.
 
 Additional random starting vectors are cheap, because each product reads the kernel only once for all vectors. These
-vectors reveal the large eigenvalues early, which halves the number of products, and they also reveal eigenvalues that
-are barely visible in b.
+vectors reveal the large eigenvalues early, which halves the number of products. They also reveal eigenvalues whose
+eigenvectors are nearly orthogonal to b.
 """
 
 from functools import cached_property
@@ -28,11 +28,13 @@ from lazynet.plan import available_memory, check_fits
 from lazynet.typing import SquareKernel
 
 COLUMNS = TOGETHER  # number of columns that a product can process at the cost of a single column
-# Minimum number of random columns, enough to reveal eigenvalues that are barely visible in the other columns.
+# Minimum number of random columns, enough to reveal eigenvalues whose eigenvectors are nearly orthogonal to the columns
+# that the caller supplies.
 MIN_RANDOM_COLUMNS = 4
 PARTS = 4  # number of parts into which sums are split, fixed so that results do not depend on the number of threads
 EPS = float(np.finfo(float).eps / 2)  # unit roundoff of float64
-LEAST, LARGEST = 128, 3000  # number of vectors that must fit in memory, and maximum number of vectors in a Krylov basis
+# Number of vectors that must fit in memory, and maximum number of vectors in a Krylov basis.
+LEAST, LARGEST = 128, 3000
 
 
 class Error(NamedTuple):
@@ -99,8 +101,8 @@ def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_m
         b: Block of vectors, shape (n, k).
 
     Returns:
-        The vectors, followed by at least 4 columns of standard normal samples, shape (n, k_more) with k_more at least
-        8. The random columns are the same for all blocks of the same shape.
+        An array of shape (n, k_more), where k_more is at least 8: the vectors, followed by at least 4 columns of
+        standard normal samples. The random columns are the same for all blocks of the same shape.
     """
     count = max(COLUMNS - b.shape[1], MIN_RANDOM_COLUMNS)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)
@@ -171,7 +173,7 @@ class Lanczos:
         if not rank:
             return np.empty((0, rows.shape[1])), factor
         q, r = q[:, :rank], r[:rank]
-        # One pass suffices unless a row has a large component in the span of the basis.
+        # One orthogonalization pass suffices unless a row has a large component in the span of the basis.
         for _ in range(3 if self._size else 0):
             q, again = scipy.linalg.qr(self._project_out_basis(q.T).T, mode="economic", check_finite=False)
             r = again @ r
@@ -208,7 +210,7 @@ class Lanczos:
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of T in ascending order, shape (m,), and eigenvectors of T as columns, shape (m, m).
 
-        They are available only once `depth` is positive.
+        Both are available only after the first call to `deepen`.
         """
         m = self.multiplied
         return scipy.linalg.eigh(self._t[:m, :m], driver="evd", check_finite=False)

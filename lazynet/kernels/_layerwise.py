@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
     The Jacobian of output c for row i with respect to an array of the layer is the outer product of inputs_i and
     gradients_ic. A parameter array that does not act as a dense layer is itself treated as the value, so the gradients
-    are its Jacobian.
+    are the Jacobian with respect to that array.
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).

@@ -7,11 +7,11 @@ def machine_code(assembly: str) -> Any:
     """Compile LLVM IR, which takes tens of milliseconds.
 
     Args:
-        assembly: A module in LLVM IR.
+        assembly: Source text of a module in LLVM IR.
 
     Returns:
-        The engine, whose method `get_function_address` returns the address of a function. The engine owns the machine
-        code.
+        The LLVM execution engine, whose method `get_function_address` returns the address of a function. The engine
+        owns the machine code, so it must be kept alive.
     """
     # LLVM is slow to load and is not needed to import lazynet.
     import llvmlite.binding as llvm

@@ -141,7 +141,7 @@ def sum_layer_kernels(parts: dict[int, Array]) -> Array:
     """Sum the contributions of all trained arrays to the empirical kernel.
 
     Args:
-        parts: Kernels returned by `layer_kernels`, each of shape (n1, n2).
+        parts: Dictionary of kernels of shape (n1, n2), as returned by `layer_kernels`.
 
     Returns:
         The empirical kernel, averaged over outputs, shape (n1, n2).

@@ -16,7 +16,7 @@ from lazynet.typing import AnyArray
 BLOCK = 2048  # rows per block
 PANEL = 256  # number of rows that a device converts to float64 and multiplies at a time
 
-# Function that maps a row slice and a column slice to the entries of that block of the upper triangle.
+# Function that maps a row slice and a column slice to the corresponding block of the upper triangle.
 Block = Callable[[slice, slice], np.ndarray]
 
 

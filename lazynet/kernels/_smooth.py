@@ -9,7 +9,7 @@ coefficients of sigma(t cos phi) as a function of phi,
 
 Terms with even m come from the even part of sigma, and terms with odd m come from its odd part. The number of terms
 grows only linearly with the scale, whereas the Hermite series needs a number of terms that grows with the square of the
-scale, but the sum is still too long to evaluate for every pair of rows. As a function of h = sin(theta / 2), the sum
+scale. Still, the sum is too long to evaluate for every pair of rows. As a function of h = sin(theta / 2), the sum
 over even or odd m varies over distances on the order of 1 / s near h = 0. The substitution h = focus sinh(w) stretches
 this region, so that a Chebyshev series in w needs only a few dozen terms at any scale. Its coefficients are smooth
 functions of the two scales. They are interpolated between Chebyshev points in arcsinh(s) and written as sums of a few
@@ -36,7 +36,9 @@ STEPS, SMALLEST, LARGEST = (1 / 8, 1 / 16, 1 / 32, 1 / 64), 1e-8, 13.0
 # Bounds on the relative error at which series and products are truncated. BEST is the smallest error that rounding
 # permits, and ENOUGH is sufficient if all expectations are of order 1.
 BEST, ENOUGH = 5e-15, 1e-12
-ROUNDING = 1e-30  # maximum share of the upper half of the orders in the sum of the squared Fourier coefficients
+# A Fourier series is resolved if the squares of the upper half of its coefficients make up at most this fraction of the
+# sum of all squares.
+ROUNDING = 1e-30
 MOST_ANGLES = 2**18
 POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points to try
 TERMS = (32, 64, 128, 256, 512, 1024)
@@ -47,7 +49,9 @@ MOST_NUMBERS = 2**25  # maximum number of entries in an array of function values
 MOST_PRODUCTS = 4 * 10**7  # maximum number of entries in an array of coefficients C_m
 MANY_ORDERS = 256  # number of orders m whose coefficients are computed at a time
 CHUNK = 2**15  # number of arguments per call to an activation, fixed so that JAX compiles only one program
-GRID = 8  # tables for named activations end at powers of 2^(1 / GRID), so that they can be reused for other scales
+# The range of scales in a table for a named activation ends at powers of 2^(1 / GRID), so that the table can be reused
+# for other scales.
+GRID = 8
 
 
 class Part(NamedTuple):
@@ -68,7 +72,7 @@ class Part(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """Parts of a series, with their features at interpolation points that are Chebyshev points in arcsinh(scale)."""
+    """Parts of a series, with their features at interpolation points (the Chebyshev points in arcsinh(scale))."""
 
     low: float
     high: float
@@ -177,7 +181,7 @@ def _named_table(name: str, part: str, low: float, high: float, init_scale: floa
 
 def _table(activation: str | Function, part: str, low: float, high: float, init_scale: float) -> _Table:
     """Tabulate a series at the smallest number of scales from which it can be interpolated accurately."""
-    # Fewer points than this rarely suffice.
+    # Lower bound on the number of interpolation points; fewer points rarely suffice.
     least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
     # The derivative comes first, because its series is multiplied by cos(theta) before the series for sigma is added.
     derivatives = {"readout": [False], "slope": [True], "hidden": [True], "both": [True, False]}[part]
@@ -286,14 +290,14 @@ def _products(
     error: float,
 ) -> Float[np.ndarray, "orders points points"]:
     """Add the coefficients C_m(s, s') of cos(m theta), multiplied by the factors of the two scales, to `total`."""
-    # Multiples of a power of two have no rounding errors, which would change the sums in proportion.
+    # The step is a power of two, so its multiples are exact. Rounding errors in log(r) would change the sums.
     r = np.exp(step * np.arange(math.floor(math.log(SMALLEST) / step), math.ceil(math.log(LARGEST) / step)))
     density = step * r**2 * np.exp(-(r**2) / 2)
     for radii, part in _octaves(r * scales.max(), r, density):
         # Scales in the same octave need about the same number of angles.
         found = [_resolved(function, s, f, radii, part, spacing, error) for s, f in _octaves(scales, scales, factors)]
-        # Orders whose squared Fourier coefficients are negligible at every scale are omitted. The squares are what
-        # matters, because the expectations are quadratic in the coefficients.
+        # Orders whose squared Fourier coefficients are negligible at every scale are omitted. Squares are used because
+        # the expectations are quadratic in the coefficients.
         orders = max(count for _, count in found)
         if orders * len(scales) ** 2 > MOST_PRODUCTS:
             raise _NotConvergedError
@@ -324,7 +328,7 @@ def _times_cosine(products: Float[np.ndarray, "orders points points"]) -> Float[
 def _squares(
     function: Callable[[np.ndarray], np.ndarray], scales: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " points"], float]:
-    """Return E[sigma(s z)^2] for each scale s, and the largest spacing of the arguments for which sums are accurate."""
+    """Return E[sigma(s z)^2] for each scale s, and the largest spacing of the arguments at which sums are accurate."""
 
     def with_spacing(spacing: float) -> np.ndarray:
         count = int(2 * LARGEST / spacing * max(scales.max(), 1))
@@ -408,8 +412,8 @@ def _refusal(activation: Activation, scale: float) -> ValueError:
     """Return the error to raise for an activation whose series does not converge at the given scale."""
     if activation.is_named:
         return ValueError(
-            f"init_scale must be small enough for the series of {activation.name} to converge, got {scale:.3g} for "
-            "init_scale times the largest row norm. Scale the rows to unit norm, or reduce init_scale."
+            "init_scale times the largest row norm must be small enough for the series of "
+            f"{activation.name} to converge, got {scale:.3g}. Scale the rows to unit norm, or reduce init_scale."
         )
     return ValueError(
         "activation must be smooth and finite for its infinite-width kernel to be computed, got "

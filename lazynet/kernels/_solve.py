@@ -81,7 +81,7 @@ def complexity_and_smallest(
     """
     check_number("tolerance", tolerance, positive=True)
     if not isinstance(k, KernelOperator):
-        # Matrices with other dtypes are not converted to float64, which would copy them.
+        # To avoid a copy, matrices with other dtypes are not converted to float64.
         k = check_square("k", real_array("k", k))
     if not isinstance(k, KernelOperator) and len(k) <= FACTORED:
         inverse = Inverse(k)
@@ -133,9 +133,9 @@ class Solution(NamedTuple):
 class Nystroem:
     """Nyström preconditioner P built from r random columns of K (Frangella, Tropp and Udell 2023, section 3).
 
-    Let U and L be the eigenvectors and eigenvalues of the Nyström approximation of K, and L_r its smallest nonzero
-    eigenvalue. Then P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning brings the r largest eigenvalues of K
-    close to the r-th largest eigenvalue.
+    Let U and L be the eigenvectors and nonzero eigenvalues of the Nyström approximation of K, and let L_r be the
+    smallest of these eigenvalues. Then P^-1/2 = sqrt(L_r) U L^-1/2 U' + (I - U U'). Preconditioning brings the r
+    largest eigenvalues of K close to the r-th largest eigenvalue.
 
     Args:
         k: Kernel operator K.
@@ -187,7 +187,7 @@ def solve(
     """Compute K^-1 y and y' K^-1 y with a preconditioned Lanczos process.
 
     Let e = x - x_m be the error and r_m = y - K x_m the residual after m products. The error in the quadratic form is
-    then e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue (Hestenes and Stiefel
+    e' K e = r_m' K^-1 r_m, which is at most |r_m|^2 divided by the smallest eigenvalue of K (Hestenes and Stiefel
     1952). The smallest eigenvalue is estimated from random vectors that are multiplied by K along with y, because y may
     have almost no component along the corresponding eigenvector. Until this estimate has converged, the error is taken
     to be infinite.

@@ -14,7 +14,8 @@ from lazynet.kernels._threads import in_threads
 from lazynet.plan import check_memory, eigenvectors_bytes
 from lazynet.typing import AnyArray, SquareKernel, Targets
 
-# Two rows are indistinguishable in a float64 inverse if their kernel cosine is within this distance of 1 or -1.
+# If the kernel cosine of two rows is within this distance of 1 or -1, the rows are indistinguishable when the kernel is
+# inverted in float64.
 SAME_ROW = 1e-14
 # Maximum number of rows for which a direct eigensolver is faster than Lanczos iteration.
 DIRECT = 500
@@ -89,7 +90,7 @@ def check_square(name: str, matrix: np.ndarray) -> np.ndarray:
         ValueError: If `matrix` is empty or is not square.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ValueError(f"{name} must be a square matrix of shape (n, n), got shape {matrix.shape}.")
+        raise ValueError(f"{name} must be a square matrix with at least one row, got shape {matrix.shape}.")
     return matrix
 
 
@@ -226,8 +227,8 @@ class Inverse:
         k: Kernel matrix, shape (n, n).
 
     Raises:
-        ValueError: If `k` is not a finite symmetric matrix, if two rows are identical (or antipodal, if the kernel
-            cannot tell them apart), or if the matrix is not positive definite in float64.
+        ValueError: If `k` is not a finite symmetric matrix, if two rows are identical (or antipodal, for a kernel that
+            is odd in each argument), or if the matrix is not positive definite in float64.
 
     >>> Inverse(np.eye(2) / 2).solve(np.array([1.0, -1.0]))
     array([ 2., -2.])

@@ -55,8 +55,8 @@ def kernel_operator(
         A `lazynet.kernels.KernelOperator`.
 
     Raises:
-        ValueError: If an argument is invalid, if the kernel does not fit in the storage, or if an entry of the kernel
-            is not finite. The arguments and the size are checked before any entries are computed.
+        ValueError: If an argument is invalid, if the kernel does not fit in the chosen storage, or if an entry of the
+            kernel is not finite. The arguments and the size are checked before any entries are computed.
 
     >>> import numpy as np, lazynet as lz
     >>> k = lz.kernel_operator(lz.analytic_kernel(lz.TwoLayer(width=2)), np.eye(3))
@@ -151,7 +151,7 @@ def kernel_job(n: int, d: int, dtype: str, storage: str) -> Job:
         storage: "memory", "disk", "devices" or "none".
 
     Returns:
-        A `lazynet.plan.Job`. Its `bytes` is empty if the entries are not stored.
+        A `lazynet.plan.Job`. Its dictionary `bytes` is empty if the entries are not stored.
 
     >>> kernel_job(1000, 10, "float32", "none").bytes
     {}

@@ -66,7 +66,7 @@ class Dense(NamedTuple):
     Attributes:
         output: Value y.
         input: Value a, or None in the second case.
-        scales: Pairs (operation, value). The operation "mul" or "div" multiplies or divides W by the scalar value.
+        scales: Pairs (operation, value). W is multiplied ("mul") or divided ("div") by each of the scalar values.
     """
 
     output: int
