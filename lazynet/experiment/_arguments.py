@@ -33,7 +33,7 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
 
     Args:
         widths: Widths, i.e. numbers of units m.
-        network: Network, which is cloned at every width to check that it supports the width.
+        network: Network. It is cloned at every width to check that it can have that width.
         learning_rate: Learning rate, as a number or a function of the width, or None for the default.
 
     Returns:
@@ -41,7 +41,7 @@ def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: S
 
     Raises:
         ValueError: If there are no widths, if a width is not a positive integer or is repeated, or if the network or
-            the learning rate does not support a width.
+            the learning rate is invalid at one of the widths.
     """
     widths = check_sequence("widths", widths, "positive integers")
     for width in widths:

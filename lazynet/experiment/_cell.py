@@ -1,4 +1,4 @@
-"""Compute one cell of a study: train a pack of members, compare them with theory, and collect the arrays."""
+"""Compute one cell of a study: train a pack of members, compare them with theory, and return the results as arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ from lazynet.theory import neuron_movement_bound
 from lazynet.training import NEVER
 from lazynet.training._keys import member_key
 
-# Largest relative growth of a residual norm that is attributed to rounding error.
+# Growth of a residual norm by at most this fraction is attributed to rounding error.
 GROWTH = 1e-6
 # Silences NumPy warnings about overflow and invalid values, which occur if the learning rate is too large. The variable
 # `status` in the result shows which members diverged.
@@ -52,7 +52,7 @@ class StepReports(Protocol):
 
         Args:
             units: Relative cost of one step of one member.
-            flops: Floating-point operations per step, or None if the number is unknown.
+            flops: Number of floating-point operations in one step of one member, or None if the number is unknown.
         """
         ...
 
@@ -109,7 +109,7 @@ def units_of(spec: Spec, pack: Pack) -> int:
         pack: Point, width and seeds of the members.
 
     Returns:
-        The product of the width and the numbers of examples, steps and members.
+        The product of the width, the number of examples, the number of steps and the number of members.
     """
     point = spec.points[pack.point]
     return pack.width * point.data.n_train * point.training.steps * len(pack.seeds)
@@ -295,7 +295,7 @@ def scores(
             table[f"{part}_loss"] = np.asarray(_losses(loss, jnp.asarray(flat), jnp.asarray(y))).reshape(lead)
         errors = np.asarray(zero_one_error(f, y)) if is_labels(data.y_train) else np.full(lead, np.nan)
         if starts_at_zero and is_labels(data.y_train):
-            # The initial outputs are rounding noise around zero, so use the error of random guessing instead.
+            # The initial outputs are zero up to rounding, so their error is set to that of random guessing.
             errors[..., 0] = 1 - 1 / max(2, data.outputs)
         table[f"{part}_error"] = errors
     return table

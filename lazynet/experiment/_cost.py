@@ -95,7 +95,7 @@ def _jobs(spec: Spec, count: bool) -> list[Job]:
 
     Counting their operations is optional because it traces each network several times.
     """
-    # The jobs do not depend on the learning rate or the labels, so points that differ only in these share their jobs.
+    # The jobs do not depend on the learning rate or the labels, so points that differ in nothing else share jobs.
     keys = [(point.network, point.data.n_train, point.training) for point in spec.points]
     jobs = {key: _jobs_at(point, spec, count) for key, point in dict(zip(keys, spec.points, strict=True)).items()}
     return [_together(list(parts)) for parts in zip(*(jobs[key] for key in keys), strict=True)]

@@ -88,7 +88,7 @@ class Spread:
         return to_host(tree)
 
     def agreed(self, number: int) -> int:
-        """Return the first host's number on every host."""
+        """Return, on every host, the number that the first host passed."""
         return int(hosts.agreed(number))
 
 

@@ -46,7 +46,7 @@ class Point(NamedTuple):
     """A point in the grid, at which each axis has a single value and only the width and the seed vary.
 
     Attributes:
-        labels: The label of the value at this point, for each axis with several values.
+        labels: The label of this point's value on each axis that has several values, keyed by the name of the axis.
         network: The network family.
         data: The examples and labels at this point.
         training: Settings used to train and measure the members.
@@ -185,8 +185,8 @@ def _training_at(training: Training, values: dict[str, Any], data: Dataset) -> T
     if settings:
         if not isinstance(optimizer, Optimizer):
             raise ValueError(
-                f"optimizer must be a name or a lazynet.Optimizer if axes vary {next(iter(settings))!r}, got "
-                f"{optimizer!r}."
+                f"optimizer must be a name or a lazynet.Optimizer if an axis varies {next(iter(settings))!r}, "
+                f"got {optimizer!r}."
             )
         optimizer = replace(optimizer, **settings)
     return replace(training, batch_size=batch_size, optimizer=optimizer)
@@ -214,7 +214,9 @@ def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) ->
 def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
     """Return n_train random examples in their original order, with a fraction `noise` of their labels redrawn."""
     if n_train is not None and n_train > data.n_train:
-        raise ValueError(f"n_train must be at most {data.n_train}, the number of training examples, got {n_train}.")
+        raise ValueError(
+            f"n_train must be at most {data.n_train}, got {n_train}. It cannot exceed the number of training examples."
+        )
     if not 0 <= noise <= 1:
         raise ValueError(f"label_noise must be between 0 and 1, got {noise}.")
     if n_train not in (None, data.n_train):

@@ -81,9 +81,9 @@ class Start(NamedTuple):
     """Quantities of a member at initialization.
 
     Attributes:
-        norm: The norm of all parameters together.
+        norm: The norm of the vector of all parameters.
         norms: The norm of each trained array.
-        kernel: The empirical kernel, with shape (parts, n, n).
+        kernel: The empirical kernel, split into parts, with shape (parts, n, n).
     """
 
     norm: Array
@@ -309,7 +309,7 @@ def _members(
     layout: Spread,
     generator: Any,
 ) -> Member:
-    """Initialize members from the data of their random keys, and distribute the members across the devices."""
+    """Initialize members from the raw data of their random keys, and distribute the members across the devices."""
     span = shared.get("span")
 
     def draw(key: Array) -> Variables:

@@ -9,7 +9,7 @@ from lazynet.training import snapshot_steps
 
 
 class Pack(NamedTuple):
-    """Members that are trained together by one call to a compiled program.
+    """Members that are trained together by the same compiled program.
 
     Attributes:
         point: Index of the point in the grid.
@@ -27,7 +27,7 @@ class PointRecord:
     """One point in the grid.
 
     Attributes:
-        labels: The label of the value at this point, for each axis with several values.
+        labels: The label of this point's value on each axis that has several values, keyed by the name of the axis.
         by_width: The learning rate and the scales at each width, keyed by name.
         target_rms: RMS of the training targets.
         one_kernel: Whether all widths have the same infinite-width kernel.

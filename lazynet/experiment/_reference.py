@@ -105,7 +105,7 @@ def limit_of(network: Network, data: Dataset) -> Limit | None:
 
 
 def warn_of_singular_kernel(limit: Limit) -> None:
-    """Warn if the kernel is singular, because rows of the verdict that need its inverse are then undecided."""
+    """Warn if the kernel is singular, in which case verdict rows that need the inverse of the kernel are undecided."""
     if limit.why_singular is not None:
         warnings.warn(
             f"The kernel is singular because {limit.why_singular}. Verdict rows that need its inverse are undecided.",
@@ -159,9 +159,10 @@ def linearized_members(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the predictions of the linearized members, and ||K_0 - K|| / ||K|| for each member.
 
-    The predictions have shape (members, snapshots, ...). If training uses plain gradient descent and the eigenproblem
-    is small, the predictions are computed by kernel descent with the member's K_0. Otherwise, the linearized network
-    itself is trained, which takes longer.
+    K_0 is the empirical kernel of a member at initialization, and K is the infinite-width kernel. The predictions have
+    shape (members, snapshots, ...). If training uses plain gradient descent and the eigenproblem is small, the
+    predictions are computed by kernel descent with K_0. Otherwise, the linearized network itself is trained, which
+    takes longer.
     """
     size, members = data.y_train.size, range(len(keys))
     descend = training.plain and size <= LARGEST_EIGENPROBLEM
@@ -201,7 +202,7 @@ def linearized_members(
 
 
 def starts(network: Network, trained: Trained, member: int) -> tuple[Any, Any]:
-    """Return a member's initial predictions on both sets, which are zero if the network's outputs start at zero."""
+    """Return a member's initial predictions on the training and test sets, or (0, 0) if all of them are zero."""
     if traits(network).starts_at_zero:
         return 0.0, 0.0
     return trained.records["train_prediction"][member, 0], trained.records["test_prediction"][member, 0]
@@ -212,7 +213,8 @@ def _own_descent(
 ) -> Trajectory:
     """Return the trajectory of kernel descent with a member's K_0, treating the coupled outputs as one vector.
 
-    K_0 has shape (rows, k, n, k).
+    K_0 covers the training rows followed by the test rows. Its shape is (n + n_test, k, n, k), or (n + n_test, n) if
+    there is only one output.
     """
     size = data.y_train.size
     k = k.reshape(-1, size)
@@ -237,7 +239,7 @@ class References:
         self._warned: set[str] = set()
 
     def inputs(self, point: Point) -> SharedInputs:
-        """Return the inputs that members at a point share; they do not depend on the learning rate or the labels.
+        """Return the inputs that members at a point share, regardless of their learning rate and labels.
 
         Args:
             point: Point in the grid.
@@ -260,7 +262,7 @@ class References:
             width: Number of units m, used to evaluate scales that depend on the width.
 
         Returns:
-            The kernel, or None if there is no analytic kernel or no predictions are requested.
+            The kernel, or None if there is no analytic kernel or if no predictions are requested.
 
         Raises:
             ValueError: If the kernel and its eigenvectors do not fit in memory.

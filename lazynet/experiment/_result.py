@@ -195,7 +195,7 @@ def _limit_variables(cells: list[Cell], one_kernel: bool, one_limit: bool) -> di
 
 
 def _on_common_dims(parts: list[Values | None]) -> list[Values | None]:
-    """Broadcast values to common dimensions; predictions may depend on the seed at only some points."""
+    """Broadcast values to common dimensions; predictions may depend on the seed at some points but not at others."""
     present = [part for part in parts if part is not None]
     sizes = {dim: size for part in present for dim, size in zip(part.dims, part.values.shape, strict=True)}
     dims = tuple(sorted(sizes, key=lambda dim: MEMBER.index(dim) if dim in MEMBER else len(MEMBER)))

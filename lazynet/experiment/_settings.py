@@ -95,7 +95,7 @@ def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         return {"optimizer": optimizer, "proportional": False}
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
-    # Without weight decay, the steps of these optimizers are proportional to the gradient.
+    # Without weight decay, the steps of SGD and gradient flow are proportional to the gradients.
     proportional = optimizer.name in ("sgd", "flow") and not optimizer.weight_decay
     return {"optimizer": settings.pop("name"), **settings, "proportional": proportional}
 
@@ -106,7 +106,7 @@ def function_values(points: Sequence[Point], width: int, data: Dataset) -> dict[
     Args:
         points: The points in the grid.
         width: The width at which to evaluate networks and user-supplied quantities.
-        data: The data before any axis is applied.
+        data: The full data set, before axes such as `n_train` and `label_noise` change it.
 
     Raises:
         ValueError: If the optimizer fails to update two test arrays.
@@ -200,7 +200,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
     """Compute the SHA-256 hash of arrays, including their shapes and dtypes.
 
     Args:
-        *arrays: Arrays with any numeric dtype.
+        *arrays: Arrays of any numeric dtype.
 
     Returns:
         The hash in hexadecimal.

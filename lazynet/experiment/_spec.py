@@ -40,10 +40,10 @@ class Spec:
 
     Attributes:
         network: The network family.
-        data: The data before any axis is applied.
+        data: The full data set, before axes such as `n_train` and `label_noise` change it.
         widths: Numbers of hidden units, in ascending order.
         seeds: The seeds.
-        training: Settings used to train and measure every member, before any axis is applied.
+        training: Settings used to train and measure every member, except for the settings that an axis varies.
         learning_rate: Learning rate eta, as a number or a function of the width, or None for the default.
         axes: The axes in the given order, including axes with a single value.
     """
@@ -186,13 +186,13 @@ def make_spec(
 
     Args:
         network: Network of any width.
-        data: Training and test sets, before any axis is applied.
+        data: Training and test sets, before axes such as `n_train` and `label_noise` change them.
         widths: Distinct numbers of units m, in any order.
         seeds: Number of seeds, or a list of distinct nonnegative seeds.
-        training: Settings used to train and measure every member, before any axis is applied.
+        training: Settings used to train and measure every member, except for the settings that an axis varies.
         learning_rate: Learning rate eta, as a positive number or a function of the width. Defaults to a rate that is
-            computed from the largest eigenvalue of the kernel; only the squared loss and the optimizers "sgd" and
-            "flow" have a default.
+            computed from the largest eigenvalue of the kernel; this default exists only for the squared loss with the
+            optimizer "sgd" or "flow".
         axes: Mapping from names of settings to lists of values, as in `lazynet.sweep`. Defaults to no axes.
 
     Returns:
@@ -244,7 +244,7 @@ def _check_shapes(spec: Spec) -> None:
                 place = ", ".join(f"{name}={value}" for name, value in {"width": width, **point.labels}.items())
                 raise ValueError(
                     "measure.own must contain functions that return arrays of the same shape at all points and widths, "
-                    f"got both {expected} and, at {place}, {shapes}."
+                    f"got {shapes} at {place}, but {expected} elsewhere."
                 )
 
 
@@ -253,5 +253,5 @@ def _by_width(value: Scale, widths: Sequence[int]) -> Rates:
 
 
 def _key_data(width: int, seeds: Sequence[int]) -> list[list[int]]:
-    """Return the random key of every member as integers, which differ between random number generators."""
+    """Return the random key of every member as integers, which depend on JAX's random number generator."""
     return [np.asarray(jax.random.key_data(member_key(width, seed))).tolist() for seed in seeds]

@@ -31,7 +31,8 @@ from lazynet.training import (
 )
 from lazynet.typing import AnyArray
 
-# Default snapshots: their minimum number, and the maximum ratio between the steps of successive snapshots.
+# If the user does not specify snapshots, there are at least DEFAULT_SNAPSHOTS of them, and successive snapshot steps
+# differ by a factor of at most about LARGEST_RATIO.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
 # Names and functions of user-supplied quantities, in hashable form. The functions have the signature
@@ -41,7 +42,7 @@ OwnMeasures = tuple[tuple[str, Callable[..., Any]], ...]
 
 @dataclass(frozen=True)
 class Measure:
-    """Quantities to measure for every network and to compare with predictions.
+    """What to measure for each network, and which predictions to compare it with.
 
     Args:
         predictions: Whether to compare each network with its linearization and with the infinite-width limit. If no
@@ -251,7 +252,8 @@ class Training:
             except Exception as error:
                 reason = str(error).partition("\n")[0]
                 if reason.startswith(label):
-                    # The `Quantity` itself raised this error because its array has the wrong number of axes.
+                    # A registered `Quantity` raised this error because its function returned an array with the wrong
+                    # number of axes.
                     raise
                 raise ValueError(f"{label} must be a function that JAX can trace, but failed with: {reason}") from error
             kind = getattr(result, "dtype", None)
@@ -296,7 +298,8 @@ class Training:
     def _check_outputs(self, network: Network, data: Dataset) -> None:
         if network.outputs != data.outputs:
             raise ValueError(
-                f"network.outputs must be {data.outputs}, the number of targets per example, got {network.outputs}."
+                f"network.outputs must be {data.outputs}, got {network.outputs}. It must equal the number of targets "
+                "per example."
             )
         self.loss.check_targets(data.y_train, "y_train")
         if data.n_test:

@@ -1,4 +1,4 @@
-"""Flax modules and adapters that follow the `Network` protocol, and the `traits` of networks."""
+"""Flax modules that follow the `Network` protocol, adapters for user-supplied networks, and network `traits`."""
 
 from lazynet.networks._activations import ACTIVATIONS, Activation, Function, get_activation, value_and_slope
 from lazynet.networks._adapters import Adapted, from_flax, from_functions, from_nnx, from_stax

@@ -1,4 +1,4 @@
-"""Activations, specified by name or as functions, and the properties that the theory needs."""
+"""Activations, specified by name or as functions, and the properties of activations that the theory needs."""
 
 import builtins
 import functools

@@ -33,8 +33,8 @@ class Adapted:
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
         parametrization: Powers of the width in each layer, which determine the exponents that theory predicts for a
             sweep, or None if these powers are unknown.
-        covariance: Function that maps the width to the covariance of the initial outputs in the infinite-width limit, a
-            function of the same form as the kernel, or None if it is unknown.
+        covariance: Function that maps the width to the covariance of the initial outputs in the infinite-width limit,
+            or None if the covariance is unknown. The covariance is itself a function of the same form as the kernel.
     """
 
     kind: str
@@ -123,7 +123,10 @@ def _rows(x: Any) -> Array:
     """
     rows = jnp.asarray(x if isinstance(x, Array) else real_array("x", x))
     if rows.ndim < 2 or jnp.issubdtype(rows.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"x must be an array of shape (n, d) or (n, ...), got shape {rows.shape}.")
+        raise ValueError(
+            f"x must be an array of real numbers with shape (n, d) or (n, ...), got shape {rows.shape} and dtype "
+            f"{rows.dtype}."
+        )
     return rows
 
 

@@ -144,7 +144,7 @@ def from_nnx(
         definition, random, params, rest = parts_of(nnx.eval_shape(lambda: built(width, nnx.Rngs(0))))
         nnx.replace_by_pure_dict(params, variables["params"])
         nnx.replace_by_pure_dict(rest, variables.get("fixed", {}))
-        # Modules that draw random numbers are refused, so the values of the random state do not matter.
+        # Modules that draw random numbers are rejected, so the values of the random state do not matter.
         random = jax.tree.map(_any_key_or_count, random)
         before = jax.tree.leaves((random, rest))
         module = nnx.merge(definition, random, params, rest)
@@ -197,7 +197,7 @@ def from_stax(
         functions = make(width)
         if not (isinstance(functions, tuple) and len(functions) == 3):
             raise ValueError(
-                "make must return a stax layer, which is a tuple (init_fn, apply_fn, kernel_fn), got an object of type "
+                "make must return the tuple (init_fn, apply_fn, kernel_fn) of a stax layer, got an object of type "
                 f"{type(functions).__name__}."
             )
         return functions

@@ -28,7 +28,7 @@ def _together_and_alone(network: Any, variables: Variables, rows: Array) -> tupl
 
 
 def check_model(network: object, *methods: str) -> None:
-    """Check that an object can serve as a network, i.e. is an instance, not a class, and has the given methods.
+    """Check that an object can serve as a network: it must be an instance, not a class, and have the given methods.
 
     Args:
         network: Object to check.
@@ -63,7 +63,7 @@ def check_protocol(network: object) -> None:
 
 
 def check_params(variables: object) -> None:
-    """Check that an argument can serve as the variables of a network, i.e. is a mapping with the key "params".
+    """Check that an argument can serve as the variables of a network: it must be a mapping with the key "params".
 
     Args:
         variables: Object to check.

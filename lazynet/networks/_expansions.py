@@ -116,8 +116,8 @@ class Expansion:
         if changes.get("width", self.width) != self.width or set(changes) - {"width"}:
             fields = ", ".join(f"{name}={value!r}" for name, value in changes.items())
             raise ValueError(
-                f"changes must be empty or contain only width={self.width}, because an expansion has a fixed width and "
-                f"no other fields, got {fields}."
+                f"changes must be empty or contain only width={self.width}, got {fields}. An expansion has a fixed "
+                "width and no other fields."
             )
         return self
 

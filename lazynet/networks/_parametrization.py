@@ -30,7 +30,8 @@ class Parametrization(NamedTuple):
 
 
 # Parametrizations that can be specified by name.
-# As m grows, the initial outputs of mean-field networks with several hidden layers vanish, and training has no effect.
+# In the limit of large m, the initial outputs of mean-field networks with several hidden layers are zero, and training
+# has no effect.
 PARAMETRIZATIONS = {
     "ntk": Parametrization((0.0, 0.5, 0.5), (0.0, 0.0, 0.0), 0.0),
     "standard": Parametrization((0.0, 0.0, 0.0), (0.0, 0.5, 0.5), 1.0),

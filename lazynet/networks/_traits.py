@@ -1,4 +1,4 @@
-"""Records of network properties, which each family of networks registers for its type."""
+"""Records of network properties; each family of networks registers a record for its type."""
 
 import dataclasses
 import functools
@@ -93,13 +93,13 @@ class Traits:
         hidden_layer: The `HiddenLayer` form of the network, or None if the network does not have this form.
         preactivations: Function that maps (variables, x) to a list of arrays, or None if the pre-activations are
             unknown. Each array has shape (n, ...) and contains the pre-activations of one hidden layer.
-        neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if the units have
-            no weights of their own.
+        neurons: Function that maps the variables to the weights of all units, shape (m, ...), or None if weights
+            cannot be assigned to individual units.
         neuron_gradient: Upper bound on |df/dz_r| that holds for every unit r and every input, or None if there is no
             such bound. The norm is taken over the outputs. The trained weights of unit r must enter only through
             z_r = w_r . x.
         near_limit: Whether learning rates and displacements computed from the infinite-width kernel also apply at
-            practical widths, because the empirical kernels at these widths are close enough to it.
+            practical widths, because the empirical kernels at these widths are close enough to that kernel.
         kernel_of_signs: Whether the empirical kernel depends only on the signs of the pre-activations.
         learning_rate_exponent: Exponent c such that default learning rates are proportional to m^(-c) / alpha^2 for
             width m and output scale alpha, or None if the default learning rate is the same at all widths.

@@ -81,7 +81,7 @@ def check_fields(network: Network, **choices: Iterable[str]) -> None:
 
 
 class SingleHidden(nn.Module):
-    """Base class for networks with one hidden layer, which draws the weights. `TwoLayer` documents the fields."""
+    """Base class that draws the weights of networks with one hidden layer. `TwoLayer` documents the fields."""
 
     width: int
     outputs: int = 1
@@ -144,8 +144,8 @@ class TwoLayer(SingleHidden):
     """Two-layer network f(x) = (alpha / sqrt(m)) sum_r a_r sigma(w_r . x), without biases.
 
     The network of Arora et al. 2019, section 3.1, is the case alpha = 1, sigma = relu. The initial weights are
-    w_r ~ N(0, kappa^2 I), and a_r is +-1 or N(0, 1). The trained variables are the w_r and a_r themselves; `init` draws
-    them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
+    w_r ~ N(0, kappa^2 I), with a_r = +-1 or a_r ~ N(0, 1). The trained variables are the w_r and a_r themselves; `init`
+    draws them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
 
     `init(key, x)` returns the arrays "hidden" of shape (m, d) and "readout" of shape (m, k). Trained arrays are in the
     collection "params", and all others are in "fixed". `apply(variables, x)` returns an array in the dtype of the

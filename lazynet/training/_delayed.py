@@ -33,13 +33,13 @@ class DelayedStepper:
     The current weights are W - eta sum_s G_s X_s, where s runs over the steps taken so far in the block, and the
     pre-activations of the next batch X_t are W X_t' - eta sum_s G_s X_s X_t'. The weights do not fit in the cache, so
     they are read and written only once per block: a single product covers all rows of the block, and the Gram matrix of
-    these rows is used to correct this product for the steps taken since. The batches are the same as in
-    `AutodiffStepper`.
+    these rows is used to correct this product for the steps taken since the start of the block. The batches are the
+    same as in `AutodiffStepper`.
 
     Attributes:
         network: Two-layer network whose hidden weights are trained.
         loss: Loss to minimize.
-        batch_size: Number of examples per step, B.
+        batch_size: Number B of examples per step.
     """
 
     network: Network

@@ -49,7 +49,7 @@ class FlowStepper:
         return params, *self._descent(params, member, shared), rate, jnp.zeros_like(rate)
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step, or reject it and shorten the next step."""
+        """Try one step; if it is rejected, keep the parameters and shorten the next step."""
         params, loss, f, gradient, rate, time = state
         new_params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
         proposal = new_params, *self._descent(new_params, member, shared)

@@ -1,4 +1,4 @@
-"""Random keys: one key for each width and seed, from which a separate key is derived for each purpose."""
+"""Random keys for the members of a sweep, their initial weights and mini-batches, label noise and data subsets."""
 
 import jax
 import jax.numpy as jnp

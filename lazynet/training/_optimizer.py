@@ -46,7 +46,8 @@ class Optimizer:
         weight_decay: Factor w in the term w theta that is added to the gradient before the momentum is applied. For
             "adamw" and "lion", weight decay is decoupled from the gradient. Defaults to 1e-4 for "adamw", to 1e-3 for
             "lion" and to 0 for other optimizers.
-        schedule: Function that maps the step to a factor for the learning rate; JAX must be able to trace it.
+        schedule: Function that maps the step number to a factor that multiplies the learning rate; JAX must be able to
+            trace the function.
         stepper: Algorithm that computes a step: "auto" for the fastest algorithm, or "autodiff", "hidden",
             "preactivation" or "delayed". All algorithms agree up to rounding error.
 
@@ -116,7 +117,7 @@ class Optimizer:
 
 
 def has_default_rate(optimizer: UpdateRule) -> bool:
-    """Return whether 1 / lambda_max is a sensible learning rate.
+    """Return whether 1 / lambda_max is a sensible learning rate for an optimizer.
 
     Args:
         optimizer: `Optimizer` or another function of the learning rate.

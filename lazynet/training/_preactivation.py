@@ -1,4 +1,4 @@
-"""The stepper that carries out plain gradient descent on the pre-activations."""
+"""The stepper that performs plain gradient descent by updating the pre-activations instead of the weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,11 @@ class PreactivationStepper(HiddenStepper):
         return {"x": x, "gram": x @ x.T}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the blocks of the pre-activations, of the sum of G and of the slopes, followed by the outputs."""
+        """Return the state at step 0.
+
+        The state has four parts: the blocks of the pre-activations, the blocks of the sum of G, the blocks of the
+        slopes, and the outputs.
+        """
 
         def begin(hidden: Array, readout: Array, x: Array) -> tuple[Any, ...]:
             z = [block @ x.T for block in self._blocks(hidden)]

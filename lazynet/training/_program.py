@@ -62,7 +62,7 @@ class Carry(NamedTuple):
         best: Lowest loss so far, updated only if the loss falls by more than the fraction PLATEAU.
         best_at: Step at which `best` was reached.
         root_sum: Sum of sqrt(loss) over steps, and the rounding error in this sum (Kahan summation). The compensated
-            sum does not depend on how the steps are divided into calls, which depends on timing.
+            sum does not depend on how the steps are divided into calls, which varies from run to run.
     """
 
     state: State
@@ -117,7 +117,7 @@ class Layout(Protocol):
         ...
 
     def agreed(self, number: int) -> int:
-        """Return the first process's number on every process that shares the members."""
+        """Return, in every process that trains these members, the number that the first process passed."""
         ...
 
 
@@ -195,7 +195,8 @@ def simulate(
         snapshots: Steps at which to measure the members, in ascending order, starting with 0.
         on_steps: Callback that receives the number of steps taken by each call to the compiled program. If training
             resumes from a checkpoint, the callback first receives the number of steps taken before the checkpoint.
-        checkpoint: Storage for the unfinished pack. Resuming training from it gives bit-for-bit identical results.
+        checkpoint: Storage for the unfinished pack, or None. If training resumes from a checkpoint, the results are
+            bit-for-bit identical to those of an uninterrupted run.
         stop: Criteria for stopping early.
         layout: Placement of the members on devices.
 
@@ -252,7 +253,7 @@ def _pack(
 
 
 def _matches(saved: dict[str, np.ndarray], carry: Carry) -> bool:
-    """Return whether the saved arrays match the shapes in the carry, which depend on the number of devices."""
+    """Return whether the saved arrays have the shapes that the carry has with the current number of devices."""
     shapes = {f"carry/{i:03d}": _raw(leaf).shape for i, leaf in enumerate(jax.tree.leaves(carry))}
     return shapes == {name: array.shape for name, array in saved.items() if name.startswith("carry/")}
 

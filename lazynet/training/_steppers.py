@@ -250,7 +250,7 @@ class HiddenStepper:
         return {"x": x, "rows": x @ basis, "basis": basis}
 
     def start(self, member: Member, shared: Shared) -> State:
-        """Return the row-space weights in blocks, the slopes in blocks, and the outputs."""
+        """Return the row-space weights as a list of blocks, the slopes as a list of blocks, and the outputs."""
 
         def begin(hidden: Array, readout: Array, rows: Array) -> tuple[Any, ...]:
             blocks = self._blocks(hidden)

@@ -143,7 +143,7 @@ def test_measures_and_criteria_that_results_cannot_have_are_refused(tmp_path):
             lambda: own(lambda n, v, v0, data: float(jnp.sum(data.y_train))),
             r"measure.own\['mine'\] must be a function that JAX can trace",
         ),
-        (lambda: own(hidden), "measure.own must contain .*, got both {'mine': .*width=16"),
+        (lambda: own(hidden), "measure.own must contain .*, got {'mine': .* at width=16"),
         (
             lambda: own(hidden, "train_loss"),
             "measure.own must have names that are identifiers and are not reserved, got 'train_loss'",
