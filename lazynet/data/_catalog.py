@@ -20,7 +20,7 @@ class DatasetRecord(NamedTuple):
         name: Name that `load_dataset` accepts.
         available: Whether the data set can be loaded without a download.
         path: Folder that contains the files, or None for "digits" and for data sets whose files are missing.
-        description: Size and source.
+        description: Size and source of the data set.
     """
 
     name: str

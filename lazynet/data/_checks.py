@@ -37,7 +37,7 @@ def check_rows(name: str, value: object) -> np.ndarray:
     """Return an array-like argument as a float64 array of shape (n, d).
 
     Raises:
-        ValueError: If `value` is not a finite two-dimensional array, or has a zero row.
+        ValueError: If `value` is not a finite two-dimensional array, or if one of its rows is zero.
     """
     x = check_array(name, value)
     if x.ndim != 2:
@@ -60,7 +60,7 @@ def check_targets(name: str, value: object, rows: int) -> np.ndarray:
     y = check_array(name, value)
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] < 2):
         raise ValueError(
-            f"{name} must be an array of shape (n,), or (n, k) with k >= 2, got shape {y.shape}. "
+            f"{name} must be an array of shape (n,) or (n, k) with k >= 2, got shape {y.shape}. "
             "If there is a single output, flatten the targets with y.reshape(-1)."
         )
     if len(y) != rows:

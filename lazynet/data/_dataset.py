@@ -19,7 +19,7 @@ class Dataset:
 
     Args:
         x_train: Training inputs, a finite array-like of shape (n, d) with n >= 1 and no zero rows.
-        y_train: Training targets, a finite array-like of shape (n,), or (n, k) with k >= 2.
+        y_train: Training targets, a finite array-like of shape (n,) or (n, k) with k >= 2.
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
         y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
         name: Name of the data set in results.
@@ -68,7 +68,7 @@ class Dataset:
             raise ValueError(f"x_test must have {x.shape[1]} columns to match x_train, got {rows.shape[1]}.")
         if targets.shape[1:] != y.shape[1:]:
             raise ValueError(
-                f"y_test must have as many outputs as y_train, which has shape {y.shape}, got shape {targets.shape}."
+                f"y_test must have as many outputs as y_train (shape {y.shape}), got shape {targets.shape}."
             )
         fields = {"x_train": x, "y_train": y, "x_test": rows, "y_test": targets, "name": name, "classes": classes}
         for field, value in fields.items():
@@ -98,8 +98,8 @@ class Dataset:
         """Return the data set with inputs expressed in an orthonormal basis of the span of all inputs.
 
         This preserves inner products, kernels, and the distribution of networks whose weights are drawn from
-        N(0, kappa^2 I). If there are fewer examples than features, networks that take the new inputs have fewer
-        weights.
+        N(0, kappa^2 I). If there are fewer examples than features, the new inputs have fewer features, so networks
+        need fewer weights.
 
         Returns:
             A `Dataset` whose `dim` is the rank of the training and test inputs combined.
@@ -125,7 +125,7 @@ def unit_rows(x: ArrayLike, name: str = "x") -> Float[np.ndarray, "n d"]:
         A new float64 array of shape (n, d).
 
     Raises:
-        ValueError: If `x` is not a finite two-dimensional array, or has a zero row.
+        ValueError: If `x` is not a finite two-dimensional array, or if one of its rows is zero.
 
     >>> unit_rows([[3, 4], [0, 2]])
     array([[0.6, 0.8],

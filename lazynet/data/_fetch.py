@@ -16,7 +16,7 @@ ADDRESSES = {
 }
 
 
-# Time limits in seconds: for the download of a file, and for the server to send the next part of its response.
+# Time limits in seconds: the first applies to the download of a file, the second to each wait for data from the server.
 SECONDS, PATIENCE = 1800.0, 30.0
 
 
@@ -44,7 +44,7 @@ class _Limit:
 
 
 def _download(address: str, target: Path, most: int, seconds: float) -> None:
-    """Download a file of at most about `most` bytes within the given number of seconds.
+    """Download a file, but abort if it has more than `most` bytes or if the download takes more than `seconds` seconds.
 
     Raises:
         OSError: If the server cannot be reached, sends too many bytes, or is too slow.
@@ -60,8 +60,8 @@ def _download(address: str, target: Path, most: int, seconds: float) -> None:
         except BaseException as error:
             errors.append(error)
 
-    # A socket timeout restarts with each byte received, so it does not limit the whole download. The download runs in a
-    # thread, which is abandoned if the server is too slow.
+    # A socket timeout restarts with each byte received, so it does not limit the duration of the whole download.
+    # Therefore, the download runs in a thread that is abandoned if the server is too slow.
     thread = threading.Thread(target=run, name="lazynet download", daemon=True)
     thread.start()
     thread.join(seconds)
@@ -86,7 +86,7 @@ def _fetch_file(address: str, target: Path, checksum: str, size: int, seconds: f
         ValueError: If the download is not a gzip stream, or the checksum is wrong.
         OSError: If the download fails.
     """
-    # pooch.retrieve would verify the compressed file only, and move the decompressed file into place unchecked.
+    # pooch.retrieve would verify only the compressed file, and would move the decompressed file into place unchecked.
     # os.replace is atomic only within a file system, so the temporary folder is a sibling of the target.
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         compressed, plain = Path(scratch) / f"{target.name}.gz", Path(scratch) / target.name

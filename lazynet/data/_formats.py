@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 CIFAR_ROW = 1 + 3 * 32 * 32
 
 
-# Maximum number of bytes in a file. The largest expected file, train.bin with 50,000 CIFAR-10 images, has 154 MB.
+# Maximum number of bytes in a file. The largest expected file, train.bin with 50,000 CIFAR-10 images, takes 154 MB.
 MOST_BYTES = 2**28
 
 
@@ -22,7 +22,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Args:
         path: Path of the file.
-        most: Maximum number of bytes that the file should have. If it has more, only `most` + 1 bytes are returned.
+        most: Expected maximum length of the contents in bytes. Longer contents are cut off after `most` + 1 bytes.
 
     Raises:
         ValueError: If the gzip stream is damaged.
@@ -93,7 +93,8 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> UInt8[np.ndarray, "..."
 def read_cifar10(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 3072"], UInt8[np.ndarray, " n"]]:
     """Read a file in the binary format of CIFAR-10.
 
-    An example consists of a label byte followed by 1024 red, 1024 green and 1024 blue bytes. Features keep this order.
+    Each example consists of a label byte followed by 1024 red, 1024 green and 1024 blue bytes. The features keep this
+    order.
 
     Args:
         path: File to read, gzipped if its name ends in .gz.

@@ -1,4 +1,4 @@
-"""Class labels: functions that parse the requested classes and encode them as targets."""
+"""Functions that parse the requested classes and encode class labels as targets."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 
 from lazynet.arrays import real_array
 
-LABELS = range(10)  # labels used in every real data set
+LABELS = range(10)  # labels that occur in every real data set
 GROUPS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
-# A string specifies all classes at once. Otherwise, each entry is a label, a group of labels, or a string that names a
-# label or a group.
+# Either a single string that specifies all classes, or an iterable with one entry per class. Each entry is a label, a
+# group of labels, or a string that names a label or a group.
 Classes = str | Iterable[int | np.integer | str | Iterable[int | np.integer]]
 
 

@@ -19,7 +19,7 @@ from lazynet.programs import entry
 
 
 class _LabeledImages(NamedTuple):
-    """The labels of a data set, and a function that reads the images once the arguments have been checked."""
+    """The labels of a data set, and a function that reads its images, to be called after the arguments are checked."""
 
     labels: np.ndarray
     read_images: Callable[[], np.ndarray]
@@ -33,10 +33,10 @@ def _digits() -> _LabeledImages:
 
 
 def _digits_file() -> Path:
-    """Return the file from which scikit-learn loads the digits; importing scikit-learn would take over a second."""
+    """Return the path of scikit-learn's digits without importing scikit-learn, which would take over a second."""
     package = find_spec("sklearn")
     if package is None or package.origin is None:
-        raise FileNotFoundError("The digits are a data set of scikit-learn, which was not found. Install scikit-learn.")
+        raise FileNotFoundError("The digits are bundled with scikit-learn, which was not found. Install scikit-learn.")
     return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
@@ -86,10 +86,7 @@ def _rows_of_classes(name: str, labels: np.ndarray, groups: tuple[tuple[int, ...
 
 def _first_rows(argument: str, rows: np.ndarray, count: int | None, source: str) -> np.ndarray:
     if count is not None and count > len(rows):
-        raise ValueError(
-            f"{argument} must be at most {len(rows)}, the number of examples from these classes in {source}, got "
-            f"{count}."
-        )
+        raise ValueError(f"{argument} must be at most {len(rows)} for these classes in {source}, got {count}.")
     return rows[:count]
 
 

@@ -1,4 +1,4 @@
-"""Functions that sample mixtures of separated components and measure the separation in any data set."""
+"""Functions that sample mixtures of separated components and measure the separation of any data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,12 +41,14 @@ def mixture(
 ) -> Dataset:
     """Sample points from several classes, each a mixture of equally weighted components.
 
-    Each of the k classes has l components. By default, the center mu_i of component i has coordinates drawn from
-    N(0, sigma_0^2 / dim). The component's points are drawn from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true,
-    scaled to unit norm (Li and Liang 2018, section 7 and assumption A2). In this case, the separation between
-    components is random. If `delta` is given, components have a fixed separation instead (assumption A1): each is a cap
-    on the unit sphere with diameter lambda_ * delta, and any two caps are delta apart. All pairs of centers have the
-    same inner product, and the angle between a point and its center is uniformly distributed.
+    Each of the k classes has l components. If `delta` is None, the center mu_i of component i has coordinates drawn
+    from N(0, sigma_0^2 / dim), so the distances between components are random. The points of the component are drawn
+    from N(mu_i, (sigma^2 / dim) I) and, if `unit` is true, scaled to unit norm (Li and Liang 2018, section 7 and
+    assumption A2).
+
+    If `delta` is given, each component is a cap on the unit sphere with diameter lambda_ * delta, and the distance
+    between any two caps is delta (assumption A1). All pairs of centers have the same inner product, and the angle
+    between a point and its center is uniformly distributed.
 
     Args:
         n_train: Number of training points, at least classes * components.
@@ -111,8 +113,8 @@ def mixture(
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """Sample two classes in the plane that are not linearly separable: points around +-e_1, and points around +-e_2.
 
-    Each of the four components is an arc on the unit circle. The arc is centered at one of these points, and its ends
-    are `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
+    Each of the four components is an arc of the unit circle, centered at e_1, -e_1, e_2 or -e_2, with ends that are
+    `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
 
     Args:
         n_train: Number of training points, at least 4.
@@ -132,7 +134,7 @@ def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """
     chord = check_number("diameter", diameter)
     if chord >= np.sqrt(2):
-        raise ValueError(f"diameter must be below sqrt(2), so that components do not touch, got {diameter!r}.")
+        raise ValueError(f"diameter must be below sqrt(2) to keep the components from touching, got {diameter!r}.")
     centers = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     return _sample_mixture(n_train, n_test, check_key(key), centers, 2, _cap_sampler(np.arcsin(chord / 2)), "xor")
 
@@ -146,7 +148,7 @@ def _simplex_centers(key: Array, count: int, dim: int, delta: float, ratio: floa
         raise ValueError(f"dim must be at least {count + 1} for {count} components that are delta apart, got {dim}.")
     diameter = ratio * delta
     # A chord of length c in the unit sphere subtends the angle 2 arcsin(c / 2). The angle between two centers is the
-    # sum of the gap and two radii.
+    # sum of the angle between the two caps and the angular radii of both caps.
     angle = 2 * np.arcsin(delta / 2) + 2 * np.arcsin(diameter / 2) if max(delta, diameter) <= 2 else np.inf
     if angle > np.pi / 2 + 1e-12:
         raise ValueError(
@@ -239,7 +241,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         data: Data set with class labels as targets. Examples are not rescaled; in Li and Liang 2018, they have unit
             norm.
         components: Number l of components per class. The components are found by complete-linkage clustering. If None,
-            every example is its own component: the diameter is 0 and l is the size of the largest class.
+            every example is treated as its own component: the diameter is 0, and l is the size of the largest class.
 
     Returns:
         A `Separation` with the fields delta, diameter and components.

@@ -1,4 +1,4 @@
-"""Label noise: a fraction of the labels is redrawn at random."""
+"""A function that adds label noise by redrawing a fraction of the labels at random."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def label_noise(y: ArrayLike, portion: Real, key: Array) -> Float[np.ndarray, "n
     """Choose round(portion * n) labels without replacement, and redraw them uniformly from all classes.
 
     A redrawn label may equal the old one, so about n * portion * (1 - 1/k) labels change. For a given key, the examples
-    chosen for a smaller fraction are also chosen for any larger fraction, and they are assigned the same labels.
+    chosen for a smaller fraction are also chosen for any larger fraction, and they get the same new labels.
 
     Args:
         y: Labels, array-like of shape (n,) with values +1 and -1, or (n, k) with one-hot rows minus 1/k.

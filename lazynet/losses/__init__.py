@@ -40,7 +40,7 @@ class Loss:
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
         domain: Targets the loss accepts: "numbers" for any numbers, "signs" for one target per example that is +1 or
-            -1, or "classes" for rows of at least two probabilities or one-hot rows minus 1/k.
+            -1, or "classes" for rows of probabilities or one-hot rows minus 1/k, with at least two classes.
 
     Raises:
         ValueError: If `reduction` or `domain` is not one of the listed values, `name` is not a string, or `per_example`
@@ -58,7 +58,7 @@ class Loss:
     domain: Domain = "numbers"
 
     def __post_init__(self) -> None:
-        """Check the reduction and the domain."""
+        """Check the fields."""
         check_choice("reduction", self.reduction, get_args(Reduction))
         check_choice("domain", self.domain, get_args(Domain))
         if not isinstance(self.name, str):
@@ -104,7 +104,7 @@ class Loss:
         try:
             shape = jax.eval_shape(self.per_example, probe, probe).shape
         except (TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"{name} must have a shape that the {self.name} loss supports, got {y.shape}.") from error
+            raise ValueError(f"{name} must have a shape that the {self.name} loss accepts, got {y.shape}.") from error
         if shape != y.shape[:1]:
             raise ValueError(
                 f"{name} must have a shape for which the {self.name} loss returns one value per example, got {y.shape}."
@@ -145,8 +145,8 @@ def logistic(reduction: Reduction = "mean") -> Loss:
 def softmax(reduction: Reduction = "mean") -> Loss:
     """Return the softmax cross-entropy loss for k outputs.
 
-    Targets are rows of probabilities, such as one-hot rows, or one-hot rows with 1/k subtracted from every entry, shape
-    (n, k).
+    The targets have shape (n, k). Each row contains the probabilities of the k classes (for example, a one-hot row) or
+    is a one-hot row with 1/k subtracted from every entry.
 
     Args:
         reduction: "sum" to sum over the examples, or "mean" to average over them.

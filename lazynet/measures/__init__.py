@@ -1,6 +1,6 @@
 """Measures of how far a network is from its initialization and from theoretical predictions.
 
-Each function evaluates one equation.
+Each measure is a function that evaluates one equation. The catalog describes the variables in results.
 """
 
 import lazynet.measures._sweep_quantities  # noqa: F401 (adds the sweep quantities to the catalog)

@@ -17,7 +17,7 @@ from lazynet.typing import Result
 Reduction = Literal["maximum", "last", "start"]
 Relation = Literal["equal", "at most"]
 Panel = Literal["gaps", "movement"]
-# The parts of a sweep that can vary along an axis. Each axis belongs to one part.
+# Parts of a sweep on which a quantity can depend. Each axis of a sweep varies one of these parts.
 Source = Literal["network", "inputs", "labels", "learning_rate", "training"]
 
 MEMBER = ("width", "seed", "step")
@@ -27,8 +27,8 @@ RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 SCHEMA = 1
 SYMBOLS = (
     "The symbols denote width exponents, as in `lazynet.theory.predicted_exponents`: s is the exponent of the learning "
-    "rate, r of the residual, g of the largest ||df/dW||, w of the smallest ||W(0)||, c of the relative change in the "
-    "pre-activations, and l = s + 2 g + r of the amount learned in one step."
+    "rate, r that of the residual, g that of the largest ||df/dW||, w that of the smallest ||W(0)||, c that of the "
+    "relative change in the pre-activations, and l = s + 2 g + r that of the amount learned in one step."
 )
 
 
@@ -37,7 +37,7 @@ class Quantity:
     """A variable in a result: what it means, how it is measured, and how the verdict and the figure show it.
 
     Attributes:
-        name: Name of the variable in the result. The name must be an identifier.
+        name: Name of the variable in the result, a valid Python identifier.
         meaning: Description of the variable, stored in its `long_name` attribute.
         unit: Unit of the variable, stored in its `units` attribute: "1" if it is dimensionless, "targets" or "loss" if
             it has the units of the targets or the loss, or an empty string for text and integer codes.
@@ -63,8 +63,8 @@ class Quantity:
         exponent_drawn: Whether the figure plots the fitted exponent against the step.
         by_layer: Name of the per-layer quantity that replaces this one in the figure if the result contains it.
         coordinate: Whether the quantity is a coordinate of the result.
-        measure: For user-defined quantities, a function that maps (network, variables, variables_0, data) to an array
-            and that JAX can trace. Its arguments are the network, the network's current variables, its initial
+        measure: For user-defined quantities, a function that JAX can trace and that maps (network, variables,
+            variables_0, data) to an array. Its arguments are the network, the network's current variables, its initial
             variables, and an object with the traced arrays x_train, y_train, x_test and y_test as attributes. The
             returned array has one axis for each dimension after width, seed and step.
 
@@ -177,9 +177,9 @@ def register_quantity(quantity: Quantity) -> None:
     """Add a quantity to the catalog, so that later sweeps measure it at every snapshot.
 
     The quantity's meaning and unit are stored as attributes of the variable in the result. The verdict has a row for
-    the quantity if `predicted` is set, and reports its level if `level` is set. The figure shows the quantity if
-    `panel` is set. A run folder records only the name of the quantity, so register the quantity again before you
-    resume the sweep or merge its shards.
+    the quantity if `predicted` is set, and reports the quantity's value at the largest width if `level` is set. The
+    figure shows the quantity if `panel` is set. A run folder records only the name of the quantity, so register the
+    quantity again before you resume the sweep or merge its shards.
 
     Args:
         quantity: Quantity whose `measure` is a function. If `predicted`, `level` or `panel` is set, the dimensions
@@ -206,7 +206,7 @@ def register_quantity(quantity: Quantity) -> None:
         raise ValueError(f"measure must be a function, got {quantity.measure!r} for the quantity {name!r}.")
     if quantity.dims[: len(MEMBER)] != MEMBER or len(set(quantity.dims)) < len(quantity.dims):
         raise ValueError(
-            f"dims must be width, seed and step, followed by any number of distinct names, got {quantity.dims}."
+            f"dims must be width, seed and step, optionally followed by other distinct names, got {quantity.dims}."
         )
     for field, allowed in (("reduction", get_args(Reduction)), ("panel", (*get_args(Panel), None))):
         if getattr(quantity, field) not in allowed:

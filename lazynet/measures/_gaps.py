@@ -48,7 +48,7 @@ def taylor_gap(network: Model, variables: Variables, start: Variables, x: AnyArr
     ||theta - theta_0||^(order + 1) (Chizat, Oyallon and Bach 2019, section 2).
 
     Args:
-        network: Network with a method `apply(variables, x)`.
+        network: Network with an `apply(variables, x)` method.
         variables: Variables of the network, including the parameters theta.
         start: Initial variables, including the parameters theta_0.
         x: Inputs, shape (n, d).
@@ -71,7 +71,7 @@ def zero_one_error(f: AnyArray, y: AnyArray) -> np.ndarray:
     """Return the fraction of misclassified examples.
 
     If there is only one output f, an example with label y is misclassified when y f <= 0. If there are several outputs,
-    it is misclassified when the largest of them is not the output for its class.
+    an example is misclassified when the largest output is not the one for its class.
 
     Args:
         f: Predictions, shape (..., n) for targets of shape (n,), or (..., n, k) for targets of shape (n, k).

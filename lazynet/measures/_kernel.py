@@ -52,11 +52,11 @@ def kernel_velocity(kernels: Float[AnyArray, "s n1 n2"], times: Float[AnyArray, 
 
 @keeps_float64
 def label_alignment(k: SquareKernel, y: Targets) -> AnyArray:
-    """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel with the labels (Cristianini et al. 2001).
+    """Return the alignment <K, Y Y'> / (||K|| ||Y Y'||) of a kernel K with labels Y (Cristianini et al. 2001).
 
     Args:
-        k: Kernel on the training set, shape (n, n).
-        y: Labels, shape (n,) or (n, k).
+        k: Kernel K on the training set, shape (n, n).
+        y: Labels Y, shape (n,) or (n, k).
 
     Returns:
         A scalar, which is 1 if the kernel is a positive multiple of Y Y'.

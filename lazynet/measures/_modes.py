@@ -11,7 +11,7 @@ from lazynet.typing import AnyArray, Targets
 def residual_modes(
     k: Spectrum, y: Targets, u: Float[AnyArray, "s n"] | Float[AnyArray, "s n k"]
 ) -> Float[np.ndarray, "s n"] | Float[np.ndarray, "s n k"]:
-    """Return the components v_i . (y - u) of the residual along the eigenvectors of a kernel.
+    """Return the components v_i . (y - u) of the residual along the eigenvectors v_i of a kernel.
 
     The squares of the components sum to ||y - u||^2 (Arora et al. 2019, Theorem 4.1).
 

@@ -21,8 +21,8 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> AnyArray:
 
     If the part of the Hessian that vanishes with the residual is neglected, full-batch gradient descent on the squared
     loss is stable for learning rates up to 2 / lambda_max, where lambda_max is this eigenvalue (Cohen et al. 2021,
-    section 2). It is computed by the Lanczos process with full reorthogonalization, which gives a lower bound, up to
-    rounding error. Each product of J J' with a vector requires one forward and one backward pass.
+    section 2). The eigenvalue is computed by the Lanczos process with full reorthogonalization. Up to rounding error,
+    the result is a lower bound. Each product of J J' with a vector requires one forward and one backward pass.
 
     Args:
         outputs: Function that maps parameters to the outputs on the training set, shape (n,) or (n, k).
@@ -54,7 +54,7 @@ def sharpness(outputs: Callable[[PyTree], Array], params: PyTree) -> AnyArray:
         # The Lanczos process ends once the basis spans the Krylov space of the initial vector.
         is_running = norm > size * jnp.finfo(f.dtype).eps * jnp.abs(tridiagonal).max()
         beta = jnp.where(is_running, norm, 0)
-        # In the last step, there is no next row or column of the matrix, so the entries for it are dropped.
+        # At the last step, the matrix has no row or column i + 1, so the entries for them are dropped.
         tridiagonal = tridiagonal.at[i, i + 1].set(beta, mode="drop").at[i + 1, i].set(beta, mode="drop")
         return basis, tridiagonal, jnp.where(is_running, w / norm, 0)
 

@@ -46,8 +46,8 @@ def _coordinates() -> list[Quantity]:
 def _networks() -> list[Quantity]:
     layer = ("width", "seed", "step", "layer")
     return [
-        Quantity("status", "how the training of a member ended", "", dims=("width", "seed")),
-        Quantity("stopped_step", "number of steps after which the training of a member ended", dims=("width", "seed")),
+        Quantity("status", "how training ended", "", dims=("width", "seed")),
+        Quantity("stopped_step", "number of steps after which training ended", dims=("width", "seed")),
         Quantity("train_loss", "loss of the network on the training set", "loss"),
         Quantity("test_loss", "loss of the network on the test set", "loss"),
         Quantity("train_error", "fraction of misclassified training examples (NaN if the targets are not labels)"),
@@ -103,10 +103,10 @@ def _networks() -> list[Quantity]:
             marker="s",
             by_layer="layer_relative_displacement",
         ),
-        Quantity("layer_displacement", "Frobenius norm of W - W(0) of each trained array", dims=layer),
+        Quantity("layer_displacement", "Frobenius norm of W - W(0) for each trained array W", dims=layer),
         Quantity(
             "layer_relative_displacement",
-            "layer_displacement divided by the norm of W(0)",
+            "layer_displacement divided by the norm of W(0) for each trained array W",
             dims=layer,
             predicted=("equal", "s + g + r - w of the array"),
             panel="movement",
@@ -207,7 +207,7 @@ def _predictions() -> list[Quantity]:
         ),
         Quantity(
             "linearized_displacement",
-            "exact displacement of the linearized limit",
+            "displacement of the linearized network in the infinite-width limit",
             depends_on=DESCENT,
             full_batch=True,
         ),

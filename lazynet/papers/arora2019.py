@@ -179,7 +179,8 @@ def held(name: str, modes: Arrays) -> Iterator[Claim]:
     """Yield the claims of Theorem 4.1 for each eigenvector: the predictions hold longer for wider networks."""
     for kind, last in zip(LABELS, modes["last_step"], strict=False):
         place = f"Theorem 4.1 by mode, {name}, {kind} labels"
-        # 1 + t* is the geometric mean over modes of 1 + t, where t is the last step at which a mode follows the kernel.
+        # 1 + t* is the geometric mean over modes of 1 + t, where t is the last step at which a mode follows the
+        # kernel's prediction.
         until = np.expm1(np.log1p(last).mean(axis=1))
         first = ", ".join(map(str, np.flatnonzero(last[0] == last[0].min())[:3] + 1))
         note = f"t* {', '.join(f'{step:.0f}' for step in until)} by width; the narrowest lose mode {first} first"
@@ -301,7 +302,7 @@ def generalization(name: str, n: int, noisy: Arrays, finite: Arrays) -> Iterator
     yield tracked(f"{name}, kernel of {n} images", noisy, 0.97)
     bound = np.array([population_bound(0.0, n, value * np.sqrt(n / 2), DELTA) for value in noisy["complexity"]])
     note = f"{bound[0]:.2f} for true labels; vacuous for {np.sum(bound >= 1)} of {len(bound)} portions"
-    # Bounds of 1 or more are vacuous and cannot fail, so they are omitted. If all bounds are vacuous, use the smallest.
+    # Bounds of 1 or more are vacuous and cannot fail, so they are omitted. If all are vacuous, the smallest is used.
     sound = bound < 1 if bound.min() < 1 else bound == bound.min()
     above = float(np.max((noisy["error"] / bound)[sound]))
     yield Claim(f"Theorem 5.1, {name}", "test error over its bound with constants", above, "<=", 1.0, note)

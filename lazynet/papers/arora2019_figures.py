@@ -95,7 +95,7 @@ def draw_modes(name: str, steps: int, modes: Arrays) -> Figure:
 
 
 def draw_noise(name: str, n: int, size: Sequence[Any], limit: Arrays, networks: Arrays) -> Figure:
-    """Draw Figure 2 for infinite width and for networks: test errors (left axis) and complexity (right axis)."""
+    """Draw Figure 2 for infinite width and for finite networks: test errors (left axis) and complexity (right axis)."""
     figure, (left, right) = panels(2, f"Figure 2: random labels in {name}")
     published = PAPER_NOISE.get(name, {})
     for axes, values, errors in (
@@ -148,9 +148,9 @@ def draw_functions(
     errors: dict[int, float],
     shares: dict[int, float],
 ) -> Figure:
-    """Plot the results of section 6: norms of the powers (b'x)^p against n, and test errors of networks.
+    """Plot the results of section 6: sqrt(y' H^-1 y) against n for y = (b'x)^p, and the test errors of networks.
 
-    Dashed lines show the bounds on the norms and the fractions of the targets that the kernel cannot learn.
+    Dashed lines show the bounds on sqrt(y' H^-1 y) and the fractions of the targets that the kernel cannot learn.
     """
     figure, (*norm_axes, fits) = panels(len(dims) + 1, "Section 6: which powers are learned")
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, norms.shape[2]))

@@ -26,7 +26,7 @@ class Size(NamedTuple):
     """Settings that determine the size of the computation.
 
     Attributes:
-        n: Numbers of points for which the norms are computed.
+        n: Numbers of points for which sqrt(y' H^-1 y) is computed.
         dims: Dimensions of the points.
         samples: Number of times the points are drawn.
         width: Width of the finite networks.
@@ -68,7 +68,7 @@ SUMS = {
 
 
 def add_to(reproduction: Reproduction, work: Work, size: Size) -> None:
-    """Add the results of section 6 of Arora et al. 2019: norms of functions and test errors of networks."""
+    """Add the results of section 6 of Arora et al. 2019: sqrt(y' H^-1 y) and the test errors of networks."""
     norms = norms_of(work, size)
     errors = {p: error_of(p, size, work) for p in TRAINED}
     reproduction.claims += [*powers(size, norms["powers"]), *sums(size, norms["sums"]), *learned(errors)]
@@ -98,7 +98,7 @@ def norms_of(work: Work, size: Size) -> Arrays:
 
 
 def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
-    """Yield the claims of Theorem 6.1: linear functions and even powers have bounded norms; other powers do not."""
+    """Yield the claims of Theorem 6.1: sqrt(y' H^-1 y) is bounded only for linear functions and even powers."""
     n = np.array(size.n, float)
     for d, norms_at_d in zip(size.dims, norms, strict=True):
         for p, values in zip(POWERS, norms_at_d.T, strict=True):
@@ -108,7 +108,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
                 note = f"exponent in n at the end {growth:.3f}"
                 over = max(values) / power_bound([(1.0, 1.0, p)])
                 yield Claim(place, "sqrt(y' H^-1 y) over its bound 3 p", over, "<=", 1.0, note)
-                # At d = 10, the norms of powers above 2 are still rising toward their limits as n grows.
+                # At d = 10 and for powers above 2, sqrt(y' H^-1 y) is still rising toward its limit as n grows.
                 if n[-1] >= 4000 and (d <= 5 or p <= 2):
                     yield Claim(place, "exponent in n between the two largest", growth, "<=", 0.05)
             elif d == 3:
@@ -117,7 +117,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
 
 
 def sums(size: Size, norms: np.ndarray) -> Iterator[Claim]:
-    """Yield the claims of Corollary 6.2: the norm of a sum of powers is at most the sum of the bounds on its terms."""
+    """Yield the claims of Corollary 6.2: for a sum of powers, sqrt(y' H^-1 y) is at most the sum of their bounds."""
     for d, norms_at_d in zip(size.dims, norms, strict=True):
         for (name, sum_), values in zip(SUMS.items(), norms_at_d.T, strict=True):
             bound = power_bound(sum_.terms)

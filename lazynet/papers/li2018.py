@@ -1,10 +1,10 @@
 """Li and Liang 2018: Learning Overparameterized Neural Networks via SGD on Structured Data (arXiv 1808.01204).
 
-The hidden layer of a two-layer ReLU network is trained by SGD with eta ~ 1 / m on the softmax cross-entropy. The
-network learns a mixture of separated components in a number of steps that does not depend on the width m (Theorem 4.1),
-because most activation patterns do not change (Lemma 5.1, the coupling). The relative movement and the fraction of
-changed patterns decrease as m^(-1/2), and the weight update has the same rank as the data: k classes times l
-components.
+The hidden layer of a two-layer ReLU network is trained by SGD with a learning rate eta ~ 1 / m on the softmax
+cross-entropy. The network learns a mixture of separated components in a number of steps that does not depend on the
+width m (Theorem 4.1), because most activation patterns do not change (Lemma 5.1, the coupling). The relative movement
+and the fraction of changed patterns decrease as m^(-1/2). The weight update has the same rank as the data: k l for k
+classes with l components each.
 """
 
 from collections.abc import Iterator

@@ -68,7 +68,7 @@ def spectra(
     steps: int,
     settings: dict[str, Any] = SGD,
 ) -> Arrays:
-    """Return the singular values of the weights and their update after the last step, by width, seed and index."""
+    """Return the singular values of the final weights and of their update, by width, seed and index."""
 
     def compute(width: int, seed: int) -> Arrays:
         network = NETWORK.clone(width=width, outputs=data.outputs)

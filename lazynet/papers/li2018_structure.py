@@ -161,7 +161,7 @@ def separated(components: int, apart: lz.Dataset, paper: lz.Dataset) -> Iterator
     limit = 1 / (8 * components)
     statement = "lambda of the examples, at most 1 / (8 l)"
     yield Claim("Assumption A1, exact separation", statement, exact.lambda_, "<=", limit, note)
-    yield Claim("Assumption A1, exact separation", "least distance of two classes", exact.delta, ">=", 1 - 1e-6)
+    yield Claim("Assumption A1, exact separation", "smallest distance between classes", exact.delta, ">=", 1 - 1e-6)
 
 
 def learned(easy: dict[str, Result]) -> Iterator[Claim]:

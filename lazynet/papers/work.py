@@ -99,7 +99,8 @@ class Work:
         Args:
             name: Name of the part.
             compute: Function that returns arrays whose shapes do not depend on its arguments.
-            axes: Values of each argument of `compute`. Each combination of values is computed and stored separately.
+            axes: Values of each argument of `compute`. The arrays for each combination of values are computed and
+                stored separately.
 
         Returns:
             The arrays, with the axes as their first dimensions.
@@ -134,7 +135,7 @@ class Work:
 class Part:
     """A part of a reproduction that computes arrays.
 
-    It is a study with one task for each combination of argument values.
+    The part is a study with one task for each combination of argument values.
 
     Attributes:
         text: The part's request as JSON text.

@@ -1,4 +1,4 @@
-"""Theory: predicted exponents, bounds, and fits with intervals. The functions take arrays and return numbers."""
+"""Theory: predicted width exponents, explicit bounds, and fits with confidence intervals."""
 
 from lazynet.theory._binomial import binomial_interval
 from lazynet.theory._bounds import (

@@ -25,7 +25,7 @@ def binomial_interval(error: Float[np.ndarray, "..."], n: int) -> tuple[np.ndarr
     >>> float(low), round(float(high), 3)
     (0.0, 0.036)
     """
-    # Importing scipy.stats takes longer than all other imports in this package combined, so it is deferred until here.
+    # Importing scipy.stats takes longer than all other imports in this package combined, so the import is deferred.
     import scipy.stats
 
     errors, tail = np.round(np.asarray(error) * n), (1 - CONFIDENCE) / 2

@@ -17,7 +17,8 @@ def neuron_movement_bound(
 ) -> float | np.ndarray:
     """Return the bound from Lemma C.1 on the displacement of any hidden unit at any step.
 
-    max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019, Lemma C.1).
+    At every step k, max_r ||w_r(k) - w_r(0)|| <= 4 sqrt(n) ||y - u(0)|| / (sqrt(m) lambda_min) (Arora et al. 2019,
+    Lemma C.1).
 
     Args:
         n: Number of training examples, or the sum of ||x_i||^2 if the inputs do not have unit norm.
@@ -221,8 +222,8 @@ def unseen_share(power: int, dim: int) -> float:
     """Return the fraction of (beta . x)^p that the kernel cannot learn on the unit sphere.
 
     Without a bias, the only odd functions that the kernel can represent are linear (Basri et al. 2019). It can
-    learn an even power completely, but only the linear part of an odd power, which is the projection of that power onto
-    beta . x. A coordinate z of a point distributed uniformly on the sphere has the moments
+    learn an even power completely, but only the linear part of an odd power, that is, the projection of the odd power
+    onto beta . x. A coordinate z of a point distributed uniformly on the sphere has the moments
     E z^(2k) = prod_{j<k} (2 j + 1) / (d + 2 j), so the fraction is sqrt(1 - (E z^(p+1))^2 / (E z^2 E z^(2p))).
 
     Args:

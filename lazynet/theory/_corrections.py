@@ -1,10 +1,10 @@
-"""Corrections to scaling: asymptotic exponents fitted at moderate widths, and the number of seeds needed to do so."""
+"""Corrections to scaling: functions that fit asymptotic exponents at moderate widths and estimate the seeds needed."""
 
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # imports its submodules on first use
+import scipy  # SciPy imports its submodules on first use
 from jaxtyping import Float, Num
 
 from lazynet.theory._fits import Fit, half_width, log_mean_variances
@@ -13,7 +13,7 @@ from lazynet.theory._fits import Fit, half_width, log_mean_variances
 # a m^p is about 10^5 times larger or smaller than the mean at this width. Beyond the ends, the ratios of the fitted
 # means at the other widths hardly depend on t.
 LOGS = np.linspace(-12.0, 12.0, 2401)
-# Smallest and largest power q that can be fitted.
+# Smallest and largest power q of the correction that can be fitted.
 POWERS = (0.25, 2.0)
 # Sums of squares that differ by less than this amount are considered equal, because of rounding errors.
 ROUNDING = 1e-26
@@ -60,16 +60,17 @@ def fit_correction(
     over a, p and b, and also over q if `power` is None.
 
     The 95% interval for p is a profile interval: it contains every p for which the residuals of the best fit with that
-    p are consistent with the spread over seeds. As in `fit_exponent`, consistency is judged by Student's t. The
-    interval need not be symmetric. If it includes corrections b m^(-q) that are so large or so close to -1 that the
-    smallest width provides no information about the leading term, the means do not determine p, and the interval is
-    unbounded. The interval is wider than that of `fit_exponent`, because more parameters are fitted.
+    p are consistent with the spread over seeds. As in `fit_exponent`, consistency is judged by Student's
+    t-distribution. The interval need not be symmetric. If the means are consistent with a correction b m^(-q) that is
+    so large or so close to -1 that the smallest width provides no information about the leading term, the means do not
+    determine p, and the interval is unbounded. The interval is wider than that of `fit_exponent`, because more
+    parameters are fitted.
 
     Args:
         widths: Widths, shape (w,). At least 4 are needed, or 5 if the power is fitted.
         values: Positive values at w widths for s seeds, shape (w, s), without NaN.
-        power: Power q of the correction, or None to fit it. It is 1/2 if the correction comes from fluctuations at
-            initialization.
+        power: Power q of the correction, or None to fit q. Corrections that come from fluctuations at initialization
+            have q = 1/2.
 
     Returns:
         The fit. All fields are NaN if there are too few widths or a mean is not positive. `low` and `high` are NaN if
@@ -107,7 +108,7 @@ class _Profile:
     """
 
     def __init__(self, widths: np.ndarray, logs: np.ndarray, power: float) -> None:
-        """Prepare to fit the logarithms of the means with the power q."""
+        """Prepare to fit the logarithms of the means at the given widths with the given power q of the correction."""
         self.power = power
         self._x = np.log(widths) - np.mean(np.log(widths))
         self._mean_log_width = np.mean(np.log(widths))
@@ -182,14 +183,14 @@ class _Profile:
         return float(found.min()), float(found.max())
 
     def restricted(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the p for which t is optimal, that is, the residuals are orthogonal to the fit's derivative in t."""
+        """Return the p for which t is optimal: the residuals are then orthogonal to the fit's derivative in t."""
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
         return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))
 
 
 def _weights_beside(x: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the weights of the values in the least-squares coefficient of x if the fit includes other columns.
+    """Return weights such that weights @ values is the least-squares coefficient of x in a fit with other columns.
 
     Args:
         x: Column, shape (w,).
@@ -240,7 +241,7 @@ def seeds_needed(fit: Fit | Correction, seeds: int, half_width: float) -> int:
         raise ValueError(f"half_width must be positive, got {half_width}.")
     if not np.isfinite([fit.low, fit.high]).all():
         raise ValueError(
-            f"fit must have a bounded confidence interval, got [{fit.low}, {fit.high}]. Use at least two seeds, and "
+            f"fit must have a bounded confidence interval, got [{fit.low}, {fit.high}]. Use at least two seeds and "
             "widths at which the correction is small."
         )
     return ceil(seeds * ((fit.high - fit.low) / 2 / half_width) ** 2 - 1e-9)

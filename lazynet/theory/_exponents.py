@@ -76,9 +76,9 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     Let s, a and k be the exponents of the learning rate eta, the output scale alpha and the initial scale kappa. Let r
     be the exponent of the residual, which is 0 for symmetric networks, and otherwise the larger of 0 and the exponent
     of the initial output f_0. A trained array with ||df/dW|| ~ m^g moves a distance of order m^(s + g + r). The amount
-    learned in one step scales as m^(s + 2 g + r), where g is the largest among all trained arrays. In the NTK
-    parametrization, all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where
-    s = a = k = r = 0), the scalings are therefore
+    learned in one step scales as m^(s + 2 g + r) with the largest g of all trained arrays. In the NTK parametrization,
+    all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where s = a = k = r = 0), the
+    scalings are therefore
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
@@ -88,9 +88,9 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     not a power of m. The largest displacement of a neuron has an additional factor of sqrt(log m) if the readout is
     Gaussian or is the only trained layer.
 
-    A sign flips if a pre-activation crosses zero, which requires a change larger than its magnitude. The probability of
-    a flip is therefore at most of the order of the relative change in a pre-activation. The relative change in the
-    kernel is at most of the order of the largest such change in any layer. The gap between a network and its
+    A sign flips only if a pre-activation changes by more than its magnitude. The probability of a flip is therefore at
+    most of the order of the relative change in a pre-activation. The relative change in the kernel is at most of the
+    order of the largest relative change in the pre-activations of any layer. The gap between a network and its
     linearization scales as the learned part of the outputs times this largest change. The gap between the linearization
     and the infinite-width limit scales as the learned part times m^(-1/2), the size of the kernel's fluctuations at
     initialization. The gap between the network and the limit scales as the larger of these two gaps.

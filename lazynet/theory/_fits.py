@@ -64,7 +64,8 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
         return Fit(exponent, np.nan, np.nan, local)
     weights = slope_weights(widths)
     half = float(half_width(weights, *log_mean_variances(rows)))
-    # A mean that is not significantly above zero may be arbitrarily small, and its logarithm arbitrarily low.
+    # If a mean is not significantly above zero, the true mean may be arbitrarily close to zero, and the
+    # logarithm of the true mean has no lower bound.
     vanishing = weights[[np.mean(row == 0) ** len(row) > (1 - CONFIDENCE) / 2 for row in rows]]
     low = -np.inf if (vanishing > 0).any() else exponent - half
     high = np.inf if (vanishing < 0).any() else exponent + half
@@ -72,7 +73,7 @@ def fit_exponent(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]
 
 
 def bends_down(widths: Num[np.ndarray, " w"], values: Float[np.ndarray, "w s"]) -> bool:
-    """Return whether the exponent between the two largest widths is significantly lower than between the two smallest.
+    """Return whether the exponent is significantly lower between the two largest widths than between the two smallest.
 
     The difference must exceed half the width of its 95% interval, which is computed as in `fit_exponent`.
 
@@ -112,8 +113,8 @@ def half_width(
 ) -> Float[np.ndarray, "..."]:
     """Return half the width of the 95% interval for a weighted sum of independent estimates.
 
-    The variances are themselves estimates, so their sum has Satterthwaite's degrees of freedom (Satterthwaite 1946,
-    equation 17).
+    The variances are themselves estimates, so the degrees of freedom of their weighted sum are approximated by
+    Satterthwaite's formula (Satterthwaite 1946, equation 17).
 
     Args:
         weights: Weights of the estimates, shape (..., w).
@@ -158,7 +159,7 @@ def judge(fit: Fit, relation: Relation, predicted: float, band: float) -> Status
 
 
 def slope_weights(widths: Num[np.ndarray, " w"]) -> Float[np.ndarray, " w"]:
-    """Return the weights of the values in their least-squares slope against log(width)."""
+    """Return weights such that weights @ values is the least-squares slope of the values against log(width)."""
     logs = np.log(widths) - np.mean(np.log(widths))
     return np.asarray(logs / np.sum(logs**2))
 

@@ -60,7 +60,7 @@ def changed(array, index, value):
         (dict(x_train=changed(X, 2, 0.0)), "x_train must have no zero rows, got only zeros in row 2."),
         (dict(x_train=X[:0], y_train=Y[:0]), "x_train must have at least one row"),
         (dict(y_train=Y[:3]), "y_train must have one target for each of the 4 inputs, got 3 targets."),
-        (dict(y_train=Y[:, None]), "y_train must be an array of shape (n,), or (n, k) with k >= 2, got shape (4, 1)."),
+        (dict(y_train=Y[:, None]), "y_train must be an array of shape (n,) or (n, k) with k >= 2, got shape (4, 1)."),
         (dict(y_train=np.ones((4, 2, 2))), "got shape (4, 2, 2)"),
         (dict(y_train=1.0), "got shape ()"),
         (dict(x_test=X), "y_test must be given together with x_test, got None."),
@@ -68,7 +68,7 @@ def changed(array, index, value):
         (dict(x_test=X[:, :2], y_test=Y), "x_test must have 3 columns to match x_train, got 2."),
         (
             dict(x_test=X, y_test=np.ones((4, 2))),
-            "y_test must have as many outputs as y_train, which has shape (4,), got shape (4, 2).",
+            "y_test must have as many outputs as y_train (shape (4,)), got shape (4, 2).",
         ),
         (dict(x_test=X, y_test=Y[:1]), "y_test must have one target for each"),
         (dict(x_test=changed(X, 1, 0.0), y_test=Y), "x_test must have no zero rows"),

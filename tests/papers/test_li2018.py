@@ -244,7 +244,7 @@ def test_separation_of_the_components():
     ]
     near = drawn(TINY.data, delta=0.5, lambda_=1 / 16)
     assert broken(structure.separated(2, near, DATA)) == [
-        "Assumption A1, exact separation: least distance of two classes"
+        "Assumption A1, exact separation: smallest distance between classes"
     ]
 
 
