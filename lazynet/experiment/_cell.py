@@ -336,8 +336,8 @@ def _without_growing(
     if not grows.any():
         return linear
     warnings.warn(
-        f"The linearizations of {grows.sum()} members of width {width} diverge because the learning rate exceeds "
-        "2 / lambda_max of their kernels. The gaps between these members and their linearizations are NaN.",
+        f"At width {width}, {grows.sum()} of {len(grows)} linearizations diverge because the learning rate exceeds "
+        "2 / lambda_max of their kernels. The gaps between these linearizations and their networks are NaN.",
         stacklevel=2,
     )
     return {

@@ -157,7 +157,8 @@ def _value(name: str, value: Any, network: Network | None) -> Any:
     if name in COUNTS:
         check_count(name, value)
     elif name in NUMBERS and not is_number and not (name == "learning_rate" and callable(value)):
-        raise ValueError(f"axes[{name!r}] must contain only numbers, got {value!r}.")
+        functions = " or functions of the width" if name == "learning_rate" else ""
+        raise ValueError(f"axes[{name!r}] must contain only numbers{functions}, got {value!r}.")
     # Scales are floats, even if the user writes 1 instead of 1.0.
     is_scale = network is not None and (callable(now := getattr(network, name)) or isinstance(now, float))
     return float(value) if is_number and (is_scale or name in NUMBERS) else value
