@@ -1,8 +1,8 @@
 """Argument checks shared by all public functions, with one function for each kind of argument.
 
 A check raises a ValueError that names the argument, says what it must be, and shows the value that was passed. Errors
-raised by a user's functions are passed on unchanged, with a note that names the argument containing the function;
-see `calls_of`.
+raised by a user's functions are passed on with a note that names the argument that contains the function; see
+`calls_of`.
 """
 
 import math
@@ -30,7 +30,8 @@ def described(value: Any) -> str:
         value: Any value.
 
     Returns:
-        The shape if the value is an array; otherwise its `repr`, or its type if the `repr` is long or fails.
+        The shape if the value is an array; otherwise the value's `repr`, or the value's type if the `repr` is too long,
+        has several lines or fails.
     """
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
         value = value.item()

@@ -11,7 +11,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Dispatched(Protocol[P, R_co]):
-    """A function to which implementations for other types can be added."""
+    """A function to which implementations for other types of its first argument can be added."""
 
     __name__: str
 
@@ -20,7 +20,7 @@ class Dispatched(Protocol[P, R_co]):
         ...
 
     def register(self, kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Return a decorator that adds the implementation for a type."""
+        """Return a decorator that registers a function as the implementation for a type."""
         ...
 
 

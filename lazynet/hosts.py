@@ -1,8 +1,8 @@
-"""Coordination of the hosts that run one program: share values, report errors to all hosts, and detect lost hosts.
+"""Coordinate the hosts that run one program: share values, report errors to all hosts, and detect lost hosts.
 
 Hosts exchange short texts through the key-value store of `jax.distributed`, because a collective operation on devices
 would wait forever for a host that fails before entering it. On each host, a background thread regularly tells the other
-hosts that its host is alive, and ends the process if a collective operation is waiting for a host that has stopped. On
+hosts that this host is alive, and ends the process if a collective operation is waiting for a host that has stopped. On
 a single host, this module does nothing.
 """
 
@@ -26,7 +26,8 @@ import jax
 # Seconds between a host's heartbeats, and seconds without a heartbeat after which a host is considered lost. JAX's own
 # limit is 100 seconds.
 BEAT, SILENCE = 2.0, 30.0
-# Seconds that the main thread has to react to a stopped host before the background thread ends the process.
+# Time limit, in seconds, for the main thread to react to a stopped host. After that, the background thread ends the
+# process.
 GRACE = 10.0
 # Seconds to wait for the other hosts when JAX shuts down. If host 0 exited before the others, JAX would abort them.
 LEAVING = 20.0
@@ -178,7 +179,7 @@ def _group() -> "_Group":
 
 @cache
 def _connected() -> "_Group":
-    """Return the group of hosts after JAX has connected their devices, which it does when it is first used."""
+    """Return the group of hosts, after making JAX connect the devices of all hosts."""
     group = _group()
     group.works = True
     jax.devices()
@@ -292,13 +293,13 @@ class _Group:
                 since = min(since, time.monotonic())
                 if self.works and not self._noticed and time.monotonic() - since > GRACE:
                     print(f"lazynet: {self.reason}", file=sys.stderr, flush=True)
-                    # Suppress the traceback that the main thread would print if the waiting operation fails now.
+                    # Suppress the traceback that the main thread would print if its collective operation failed now.
                     sys.stderr = io.StringIO()
                     self._depart()
             self._end.wait(BEAT)
 
     def _hear(self, heard: dict[int, tuple[str, float]]) -> str:
-        """Return a sentence about a host that has stopped or is lost, or an empty string if there is none.
+        """Return a sentence about a host that has stopped or is lost, or an empty string if there is no such host.
 
         Args:
             heard: The last text from each host and the time at which it arrived; updated in place.
@@ -322,7 +323,7 @@ class _Group:
         return ""
 
     def _on_abort(self, number: int) -> None:
-        """Print the reason and end the process if JAX aborts it because a host stopped or was lost."""
+        """If JAX aborts the process because a host stopped or was lost, print the reason and end the process."""
         if not self.reason and self._reachable():
             return
         sentence = self.reason or "Host 0 was lost: its connection closed."
@@ -339,7 +340,7 @@ class _Group:
         return True
 
     def _depart(self, at_exit: bool = False) -> None:
-        """Disconnect from the other hosts, and end this process unless it is exiting and disconnects cleanly."""
+        """Disconnect from the other hosts, and end this process unless it is exiting anyway and disconnects in time."""
         if not self._lost:
             leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
             leaving.start()

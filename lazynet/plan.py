@@ -38,7 +38,7 @@ class Job(NamedTuple):
         return f"{self.name}: {memory}, {work}"
 
     def check(self) -> None:
-        """Raise an error if the job needs more memory than is free.
+        """Raise an error if the job needs more memory than is available.
 
         Raises:
             ValueError: If the job does not fit in memory.
@@ -52,7 +52,7 @@ def _total_and_parts(parts: dict[str, float], unit: str) -> str:
 
 
 def available_memory() -> int:
-    """Return the number of bytes that this process may still allocate under the machine and cgroup limits."""
+    """Return the number of bytes that this process may still allocate under the machine's and the cgroup's limits."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         # MemAvailable includes the page cache, which the operating system frees on demand.
@@ -95,12 +95,12 @@ def symmetric_bytes(n: int, itemsize: int, block: int) -> int:
 
 
 def check_fits(name: str, needed: int, free: int, where: str = "memory") -> None:
-    """Raise an error if a job needs more memory or disk space than is free.
+    """Raise an error if a job needs more memory or disk space than is available.
 
     Args:
         name: Name of the job, used as the subject of the error message.
         needed: Number of bytes that the job needs.
-        free: Number of bytes that are free.
+        free: Number of bytes that are available.
         where: Where the bytes are stored, such as "memory" or "disk".
 
     Raises:
@@ -111,7 +111,7 @@ def check_fits(name: str, needed: int, free: int, where: str = "memory") -> None
 
 
 def check_memory(name: str, needed: int) -> None:
-    """Raise an error if a job needs more memory than is free; small jobs always pass.
+    """Raise an error if a job needs more memory than is available; small jobs always pass.
 
     Raises:
         ValueError: If the job does not fit in memory.
@@ -134,14 +134,14 @@ def eigenvectors_flops(n: int) -> float:
 
 
 class Blocks(NamedTuple):
-    """Block sizes for a matrix computation: number of rows per block, and number of feature blocks held in memory."""
+    """The division of a matrix into blocks: the number of rows per block, and of feature blocks held in memory."""
 
     rows: int
     held: int
 
 
 def plan_blocks(name: str, n: int, max_rows: int, free: int, needed: Callable[[int], tuple[int, int]]) -> Blocks:
-    """Choose the largest blocks of rows that fit in the free memory.
+    """Choose the largest blocks of rows that fit in the available memory.
 
     Args:
         name: Name of the job in error messages.

@@ -16,7 +16,7 @@ def float64() -> Iterator[None]:
     Convert results to NumPy arrays (`numpy.asarray`) before leaving the context: outside it, ordinary arithmetic
     casts a float64 `jax.Array` to float32.
     """
-    # Allow implicit transfers even if the user disallows them, because NumPy arrays are inputs and results here.
+    # Allow implicit transfers even if the user disallows them, because lazynet takes and returns NumPy arrays.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.transfer_guard("allow"):
         yield
 

@@ -1,4 +1,4 @@
-"""Compile functions, free their programs, and retrace the user's functions in each public call.
+"""Compile functions, free their programs, and retrace the user's functions in each call to a public function.
 
 A function that is passed to JAX as a static argument is traced once and then looked up by identity, so any value that
 it reads from outside its arguments (such as an attribute, a dictionary, a notebook's global variable or a network's
@@ -81,7 +81,7 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         fixed = not _registered and all(is_fixed(value) for name, value in given.items() if name in PARAMETERS)
-        # Allow implicit transfers even if the user disallows them, because NumPy arrays are inputs and results here.
+        # Allow implicit transfers even if the user disallows them, because lazynet takes and returns NumPy arrays.
         with same_random_numbers(), jax.transfer_guard("allow"):
             if fixed or _scope.get() is not None:
                 return function(*args, **kwargs)
@@ -241,7 +241,7 @@ def _free(most: int) -> None:
 
 
 def _count(program: Any) -> int:
-    """Return the number of programs that an entry of `_programs` stands for, which is at least 1."""
+    """Return the number of programs in an entry of `_programs`, counting an empty entry as 1."""
     return 1 if isinstance(program, jax.stages.Compiled) else max(1, program._cache_size())
 
 
@@ -263,7 +263,7 @@ class _Traced:
         return self._jitted.lower(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the program for these arguments, which is compiled unless a program with the same text is stored."""
+        """Call the program for these arguments, compiling it first unless a program with the same text is stored."""
         given = self._signature.bind(*args, **kwargs).arguments
         dynamic = {name: value for name, value in given.items() if name not in self._static}
         leaves, structure = jax.tree.flatten(dynamic)
@@ -281,14 +281,15 @@ def program_of(lowered: Any, kinds: Any = ()) -> Any:
     """Compile a lowered function, or return the stored program of an earlier function with the same text.
 
     Args:
-        lowered: Result of the method `lower` of a compiled function.
-        kinds: Hashable description of the arguments beyond their shapes and dtypes.
+        lowered: Result of a jitted function's `lower` method.
+        kinds: Hashable description of the arguments, such as their types and shardings.
 
     Returns:
         The program, a `jax.stages.Compiled`.
     """
     text = lowered.as_text()
-    # The text does not show the Python function of a callback or the constants that JAX passes as hidden arguments.
+    # The text does not show the Python functions of callbacks or the constants that JAX passes as hidden arguments, so
+    # functions that use either are always compiled anew.
     if "callback" in text or getattr(lowered._lowering, "const_args", True):
         return lowered.compile()
     digest = hashlib.sha256(text.encode()).hexdigest()

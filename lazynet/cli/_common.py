@@ -136,7 +136,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Report the progress stored in a run's folder if the time limit or an interrupt ends the run.
+    """Report the progress stored in a run's folder if the time limit or an interruption ends the run.
 
     Args:
         out: The run's folder, or None if the run stores nothing.

@@ -66,7 +66,7 @@ class Sweep:
     snapshots: OptionalInt = None
     """Number of log-spaced steps at which to measure; by default 20, or more for longer training."""
     learning_rate: Floats = ()
-    """Learning rate for 1/2 sum (f - y)^2; sgd defaults to 1 / lambda_max of the kernel; several values add an axis."""
+    """Learning rate for the loss 1/2 sum (f - y)^2; for sgd, by default 1 / lambda_max; several values add an axis."""
     label_noise: Floats = (0.0,)
     """Fraction of the training labels to redraw at random; several values add an axis."""
     batch_size: Ints = ()
@@ -127,7 +127,7 @@ class Sweep:
         axes: dict[str, list[Any]] = {}
 
         def single(name: str) -> Any:
-            """If the flag has a single value, return it. Otherwise, add the values as an axis and return None."""
+            """Return the flag's value if there is only one; otherwise, add the values as an axis and return None."""
             values = getattr(self, name)
             if len(values) == 1:
                 return values[0]
@@ -167,7 +167,7 @@ class Merge:
     """Assemble the result of a study from the cells that its shards have stored in a folder."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study, given to its shards as --out."""
+    """Folder of the study, passed to the shards as --out."""
     check: Switch = False
     """Exit with code 1 if an "equal" row or an inequality fails."""
     json: Switch = False
@@ -186,7 +186,7 @@ class Status:
     """Print the progress of the study stored in a folder, or the progress of each part of a reproduction."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of the study or the reproduction, originally given as --out."""
+    """Folder of the study or the reproduction, originally passed as --out."""
     json: Switch = False
     """Print one JSON object."""
 

@@ -1,4 +1,4 @@
-"""The runner for studies, which reads the stored cells of a study and computes and stores the missing ones."""
+"""Run studies: read the stored cells of a study, compute and store the missing cells, and assemble the result."""
 
 from lazynet.execution._files import result_files, write_figures, write_file
 from lazynet.execution._folder import RunFolder, as_run_folder

@@ -15,7 +15,7 @@ SECONDS = 60.0
 
 
 class CellCheckpoint:
-    """The last saved state of one cell, stored in a folder of its own.
+    """The last saved state of one cell, stored in a separate folder.
 
     `lazynet.training.simulate` determines what the state contains. It is stored as an array of bytes, together with
     their SHA-256 hash, so that any damage is detected.
@@ -71,7 +71,7 @@ class CellCheckpoint:
             with _checkpointer() as checkpointer:
                 checkpointer.save(self._folder / str(step), tree, force=True)
         except OSError as error:
-            # The study continues, because checkpoints are needed only for resuming it.
+            # The study continues despite the error, because checkpoints are needed only to resume it.
             warnings.warn(f"A checkpoint could not be written: {error}", stacklevel=2)
             return
         finally:
@@ -81,20 +81,23 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all saved states, because the cell is finished or must start over."""
+        """Remove all saved states once the cell is finished or must be recomputed."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        """Return the steps of all completely saved states. The names of incomplete ones are not numbers."""
+        """Return the steps of all completely saved states, in ascending order.
+
+        The name of a completely saved state is its step number; incomplete states have other names.
+        """
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdigit())
 
 
 class Budget:
-    """A checkpoint that is also due when a study's time limit is reached, in which case saving it ends the study."""
+    """A checkpoint that is also due when the study's time limit is reached, after which saving raises `OutOfTime`."""
 
     def __init__(self, checkpoint: CellCheckpoint, deadline: float) -> None:
-        """Combine a checkpoint with a deadline on the clock `time.monotonic()`."""
+        """Combine a checkpoint with a deadline, given as a value of `time.monotonic()`."""
         self._checkpoint, self._deadline = checkpoint, deadline
 
     def part(self, name: str) -> "Budget":

@@ -1,4 +1,4 @@
-"""The folder in which a study is stored, with options to resume it, divide it into shards and limit its run time."""
+"""The folder in which a study is stored, with options to resume or shard the study and to limit its run time."""
 
 import os
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class RunFolder:
         path: Path of the folder.
         resume: Whether the folder may already exist. If it does, it must belong to the same study, and only the missing
             cells are computed.
-        shard: A pair (k, N) to compute only the k-th of N shards, into which the cells are divided. All N processes
+        shard: A pair (k, N): the cells are divided into N shards, and only the k-th shard is computed. All N processes
             share the folder, so it may already exist. The study returns None, and `lazynet.merge_shards` assembles the
             result.
         max_seconds: Time limit in seconds, after which the study stores its state and raises TimeoutError.

@@ -26,7 +26,7 @@ class Progress:
             total: Total number of work units in all cells.
             cells: Number of cells.
             dtype: Dtype of the computations. The bar reports their speed as a percentage of the speed of a matrix
-                product.
+                product in this dtype.
             shown: Whether to show the bar. It is never shown if stderr is not a terminal.
         """
         self._dtype = dtype
@@ -71,7 +71,7 @@ class Progress:
             self._bar.update(self._task, advance=units, description=self._description(name + text))
 
     def stage(self, name: str, stage: str, amount: float) -> None:
-        """Show the current stage of a task and how far it has progressed.
+        """Show the current stage of a task and the progress of this stage.
 
         If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of kernel products computed
         so far.
@@ -118,11 +118,12 @@ class TaskProgress:
         self._bar, self._name = bar, name
 
     def stage(self, stage: str, amount: float) -> None:
-        """Show the current stage and how far it has progressed.
+        """Show the current stage and its progress.
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1, or else the number of kernel products computed so far.
+            amount: The fraction completed if `amount` is at most 1; otherwise, the number of kernel products computed
+                so far.
         """
         self._bar.stage(self._name, stage, amount)
 
@@ -130,7 +131,7 @@ class TaskProgress:
         """Create a function that updates the display.
 
         Args:
-            units: Units of work per step.
+            units: Number of work units per step.
             flops: Floating-point operations per step, or None if the number is unknown.
 
         Returns:
@@ -154,7 +155,7 @@ class TaskProgress:
 
 
 class Member(NamedTuple):
-    """The final loss and the name of a network. Members are ordered by loss."""
+    """The final loss and the name of a network. Instances are ordered by loss."""
 
     loss: float
     name: str
@@ -165,7 +166,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str, side: int = SIDE) -> float:
-    """Estimate the combined speed of all devices in products of square matrices from a measurement on one device.
+    """Estimate the combined speed of all devices for square matrix products from a measurement on one device.
 
     Args:
         dtype: Dtype of the matrices, "float32" or "float64".
@@ -181,7 +182,7 @@ def product_rate(dtype: str, side: int = SIDE) -> float:
             begin = time.perf_counter()
             jax.block_until_ready(_product(a))
             seconds.append(time.perf_counter() - begin)
-    # CPU devices are counted only once, because they all share the same cores.
+    # All CPU devices together count as one device, because they share the same cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return devices * 2.0 * side**3 / min(seconds)
 
@@ -219,12 +220,12 @@ class Stages:
             self._status.stop()
 
     def tell(self, stage: str, amount: float | None = None) -> None:
-        """Show the current stage and how far it has progressed.
+        """Show the current stage and its progress.
 
         Args:
             stage: Name of the stage.
-            amount: Fraction completed if at most 1, or else the number of kernel products computed so far. If it is
-                None, only the stage is shown.
+            amount: The fraction completed if `amount` is at most 1; otherwise, the number of kernel products computed
+                so far. If None, only the stage is shown.
         """
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"

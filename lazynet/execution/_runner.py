@@ -18,9 +18,9 @@ from lazynet.execution._store import Arrays, Store, difference, finished_store, 
 from lazynet.hosts import agreed, is_first, of_all, several, together, working
 from lazynet.typing import Result
 
-# Maximum number of values of `Task.program` for which compiled programs are kept. Before programs are compiled for
-# another value, all of them are released. JAX itself never frees compiled programs, and those for one width take about
-# 20 MB.
+# Maximum number of values of `Task.program` for which compiled programs are kept. Once this number is reached, all
+# compiled programs are released before programs for another value are compiled. JAX itself never frees compiled
+# programs, and the programs for one width take about 20 MB.
 MOST_PROGRAMS = 8
 
 
@@ -52,7 +52,7 @@ class Output(NamedTuple):
     """The functions that turn the cells of a study into a result and its files.
 
     Attributes:
-        assemble: Function (record, list of the arrays of each cell, in order) -> labeled result.
+        assemble: Function (record, cells) -> labeled result, where `cells` lists the arrays of each cell in order.
         files: Function (result) -> contents of the files to write when the study ends, keyed by file name.
     """
 
@@ -83,7 +83,7 @@ class Study(Protocol):
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study.
+        """Return the record of the study, such as its settings, learning rates and start time.
 
         Args:
             stored: Record stored in the folder, or an empty dictionary for a new study.
@@ -119,7 +119,7 @@ def run(study: Study, folder: RunFolder | None, progress: bool) -> Result | None
         progress: Whether to show progress.
 
     Returns:
-        The result, or None if the run computes only a shard or this is not the first host.
+        The result, or None if the run computes only a shard or if this is not the first host.
 
     Raises:
         ValueError: If the folder cannot be used, if `progress` is not True or False, or if hosts are given different

@@ -78,7 +78,7 @@ class Store:
         self._opened: tuple[int, int] | None = None
 
     def hold(self) -> None:
-        """Record the identity of the lock file, so that nothing is written to another folder at the same path later."""
+        """Record the lock file's identity, so that nothing is written if another folder later replaces this one."""
         self._opened = _identity(self.path / LOCK)
 
     def _check_same_folder(self) -> None:
@@ -91,7 +91,7 @@ class Store:
 
     @property
     def _study(self) -> str:
-        """The hash of the study's settings, its record and the keys of its cells. The hash is stored in every cell."""
+        """The hash of the study's settings, record and cell keys. The hash is stored in every cell's file."""
         request = self.content.get("request")
         return _hash({"kind": self.kind, "request": request, "record": _lasting(self.record), "cells": self.keys})
 
@@ -112,7 +112,7 @@ class Store:
         return list(self.content.get("cells", ()))
 
     def begin(self, record: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-        """Store the record of the study unless another shard has already done so, and return the stored record.
+        """Store the record of the study unless one is already stored, and return the stored record.
 
         Args:
             record: Record of the study.
@@ -139,17 +139,18 @@ class Store:
                 "environment": environment(),
             }
             text = json.dumps({**content, "hash": _hash(content)}, indent=1) + "\n"
-            # All shards divide the networks into packs in the same way as the first shard.
+            # If another shard has just written the file, its record is used, so that all shards divide the networks
+            # into packs in the same way.
             with suppress(FileExistsError):
                 write_file(self._file, text.encode(), link=True)
             self.content = self._read()
         self.check()
         if self.record.get("keys") != record.get("keys"):
             raise ValueError(
-                f"{str(self.path)!r} was created with a different jax.random generator, so its members have different "
+                f"{str(self.path)!r} was created with a different jax.random generator, so its networks have different "
                 "random keys. Use a different folder."
             )
-        # Different machines may divide the networks of the same study into packs in different ways.
+        # Packs are not compared, because different machines may divide the networks of the same study differently.
         if _hash(_lasting(self.record, "packs")) != _hash(_lasting(record, "packs")):
             raise self._modified()
         self.check_cells()
@@ -202,7 +203,7 @@ class Store:
         return None if file is None else read_arrays(file, self._study)
 
     def take(self, key: str) -> Arrays | None:
-        """Read the arrays of a cell, and delete its file if it is damaged or belongs to another study.
+        """Read the arrays of a cell, and delete the cell's file if the file is damaged or belongs to another study.
 
         Args:
             key: Key of the cell.
@@ -310,7 +311,7 @@ def _is_study(content: dict[str, Any]) -> bool:
 
 
 def _lasting(record: dict[str, Any], *further: str) -> dict[str, Any]:
-    """Return a copy of a record without its start time and without any other entries whose names are given."""
+    """Return a copy of a record without the start time and without the entries that have the given names."""
     return {name: value for name, value in record.items() if name not in ("begun", *further)}
 
 
@@ -321,7 +322,7 @@ def _study_of(file: Path) -> str | None:
 
 
 def _loaded(content: bytes, names: tuple[str, ...] = ()) -> Arrays | None:
-    """Return the named arrays of a file, or all arrays if no names are given, or None if they cannot be read."""
+    """Return the named arrays in a file, or all arrays by default; return None if the arrays cannot be read."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names or arrays.files}
@@ -376,7 +377,8 @@ def _precedence(name: str) -> tuple[bool, bool, str]:
 def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
     """Open the folder of a study and lock it.
 
-    If the study is divided into shards, each shard can be computed by one process, and these processes share the lock.
+    If the study is divided into shards, the processes that compute different shards share the folder's lock, and each
+    process also locks its own shard.
 
     Args:
         folder: Folder of the study.
@@ -413,7 +415,7 @@ def open_store(folder: RunFolder, kind: str, request: str) -> Iterator[Store]:
             yield store
         except BaseException:
             if new and shard is None and not store.content:
-                # The study failed before it began, so the new folder is removed.
+                # The study failed before its settings were stored, so the new folder is removed.
                 shutil.rmtree(path)
             raise
 
@@ -448,15 +450,15 @@ def _opened(file: Path, mode: str) -> Iterator[Any]:
     except OSError as error:
         owner = _owner(file if file.exists() else file.parent)
         raise ValueError(
-            f"The lock {str(file)!r} of user {owner} cannot be opened ({error.strerror}). Ask {owner} to run "
-            "chmod a+rw on it, or use a different folder."
+            f"The lock file {str(file)!r} of user {owner} cannot be opened ({error.strerror}). Ask {owner} to run "
+            "chmod a+rw on this file, or use a different folder."
         ) from error
     with lock:
         yield lock
 
 
 def _owner(path: Path) -> str:
-    """Return the name of the user who owns a file, or the user ID if it has no name."""
+    """Return the name of the user who owns a file, or the numeric user ID if the user has no name."""
     try:
         return path.owner()
     except KeyError:

@@ -1,4 +1,4 @@
-"""The studies in lazynet: each folder contains one study's public function, its verdict or fit, and its figure."""
+"""The studies in lazynet: each folder contains a study's public function and the code for its result and figure."""
 
 from lazynet.studies._style import BLUE, GREEN, ORANGE, PURPLE, SETTINGS, THEORY, VERMILION, power_law, width_colors
 

@@ -43,11 +43,11 @@ ADVICE = {
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
-    Exponents are fitted to the means over seeds at all widths, at each snapshot and for the value by which the row is
-    judged. Their 95% intervals come from the spread over seeds. Gaps between a network and its kernel are judged by
-    their maximum over snapshots, because the theorems bound the supremum over time (Lee et al. 2019, Theorem 2.1). The
-    initial kernel error is judged at step 0. Other quantities are judged at the last step, unless they are registered
-    with a different reduction.
+    Exponents are fitted to the means over seeds at all widths, both at each snapshot and for the value by which a row
+    is judged. The 95% intervals of the exponents come from the spread over seeds. Gaps between a network and its kernel
+    are judged by their maximum over snapshots, because the theorems bound the supremum over time (Lee et al. 2019,
+    Theorem 2.1). The initial kernel error is judged at step 0. Other quantities are judged at the last step, unless
+    they are registered with a different reduction.
 
     A row in the verdict holds if its entire interval lies within the band around the prediction (for "at most" rows,
     below the upper end of the band), and fails if the entire interval lies outside. Otherwise, the row is undecided. A
@@ -90,10 +90,10 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     - sweep: the training losses of the networks and of the kernel; gaps and movement against the width; and fitted
       exponents against the step. Gaps are maxima over snapshots; movement is measured at the last step.
     - infinite width: the losses on true and random labels, and the test error.
-    - laziness map: the kernel change and the test error as functions of width and output scale, with the boundary,
-      and the same two quantities against the control parameter.
-    - line ensemble: the mean along the line, with a band of plus or minus two standard deviations, and the distance
-      from the infinite-width limit.
+    - laziness map: the kernel change and the test error as functions of width and output scale, together with the
+      boundary; and the same two quantities against the control parameter.
+    - line ensemble: the mean along the line, with a band of plus or minus two standard deviations; and the distance
+      from the infinite-width limit against the width.
     - mode residuals: the residual along a few modes, and how long each mode follows the kernel's prediction.
 
     Measurements are drawn as solid lines, and bands show the range over seeds. Theory is drawn as dashed lines.
@@ -125,7 +125,7 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
     if verdict is not None:
         raise ValueError(f"verdict must be None for a result of kind {kind}, got {type(verdict).__name__}.")
     names = COORDINATES[kind]
-    # Modes of a single run have neither width nor seed.
+    # The mode residuals of a single run have neither the coordinate width nor the coordinate seed.
     if kind == "mode_residuals" and {"width", "seed"} & {*result.coords, *result.dims}:
         names = "width", "seed", *names
     return draw(arranged(result, kind, names))

@@ -1,4 +1,4 @@
-"""Tasks that train packs of networks, shared by studies over widths and seeds."""
+"""Tasks that train packs of networks, for all studies over widths and seeds."""
 
 import json
 import warnings
@@ -67,8 +67,8 @@ def squared_losses(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return half the sum of squared errors for each network, as an array of shape (member,).
 
     Args:
-        predictions: The networks' predictions, (member, n) or (member, n, k).
-        y: Targets, (n,) or (n, k).
+        predictions: The networks' predictions, shape (member, n) or (member, n, k).
+        y: Targets, shape (n,) or (n, k).
     """
     return np.sum((predictions - y).reshape(len(predictions), -1) ** 2, axis=1) / 2
 

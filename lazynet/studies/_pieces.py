@@ -1,4 +1,4 @@
-"""Restore the order in which studies produce results, for results subset, joined or reordered with xarray."""
+"""Restore the original order of results that were subset, joined or reordered with xarray."""
 
 import numpy as np
 

@@ -234,7 +234,7 @@ def test_other_keys_are_refused_and_other_versions_named(monkeypatch, tmp_path):
     with pytest.warns(UserWarning, match="was created with different package versions"):
         resumed(tmp_path / "run")
     monkeypatch.setattr(spec, "_key_data", lambda width, seeds: [[width, seed] for seed in seeds])
-    with pytest.raises(ValueError, match="so its members have different random keys"):
+    with pytest.raises(ValueError, match="so its networks have different random keys"):
         resumed(tmp_path / "run")
 
 

@@ -215,15 +215,16 @@ def test_an_ensemble_that_runs_out_of_time_is_resumed(small_packs, tmp_path):
 
 
 BAD = {
-    "one end": ({"ends": ENDS[:1]}, r"^ends must be two finite inputs with 64 features, got shape \(1, 64\)"),
-    "no number": ({"ends": ENDS * np.nan}, r"^ends must be two finite inputs"),
+    "one end": ({"ends": ENDS[:1]}, r"^ends must have shape \(2, 64\), got shape \(1, 64\)\.$"),
+    "no number": ({"ends": ENDS * np.nan}, r"^ends must contain only finite numbers, got nan\.$"),
     "no numbers": ({"ends": "ab"}, "^ends must be an array of real numbers, got an array of <U2"),
     "no numbers as places": ({"places": [None]}, "^places must be an array of real numbers, got an array of object"),
     "through zero": (
         {"ends": [ENDS[0], -ENDS[0]], "places": [0, 0.5]},
-        r"^places must not include the coordinate of the zero input, .*, got 0.5",
+        r"^places must not include the coordinate of the zero input, got 0\.5\.",
     ),
-    "no place": ({"places": []}, r"^places must be a nonempty list of finite numbers"),
+    "no place": ({"places": []}, r"^places must be a nonempty list of numbers, got an array of shape \(0,\)\.$"),
+    "infinite place": ({"places": [np.inf]}, r"^places must contain only finite numbers, got inf\.$"),
     "one network": ({"seeds": 1}, r"^seeds must specify at least two seeds, got 1"),
     "no steps": ({"steps": 0}, r"^steps must be .*, got 0"),
     "no widths": ({"widths": []}, r"^widths must contain at least one width"),

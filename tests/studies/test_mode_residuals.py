@@ -162,7 +162,7 @@ def test_bad_arguments_are_refused(narrow, data, analytic):
             lz.mode_residuals(narrow, analytic, y, tolerance=tolerance)
     with unchecked(), pytest.raises(ValueError, match="y must be an array of shape"):
         lz.mode_residuals(narrow, analytic, y[:-1])
-    with pytest.raises(ValueError, match="y must have the same shape as the run's predictions"):
+    with pytest.raises(ValueError, match=r"y must have the shape \(.*\) of the run's predictions"):
         lz.mode_residuals(narrow, analytic[:-1, :-1], y[:-1])
     with pytest.raises(ValueError, match="k must be symmetric"):
         lz.mode_residuals(narrow, np.triu(analytic), y)

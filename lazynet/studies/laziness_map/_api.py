@@ -1,4 +1,4 @@
-"""`lazynet.laziness_map`: the kernel change at each width and output scale, and where networks stop being lazy."""
+"""`lazynet.laziness_map`: the kernel change at each width and output scale, and the boundary of the lazy regime."""
 
 import json
 import time
@@ -39,11 +39,11 @@ KIND = "laziness_map"
 GRID = "map"
 # The bisection stops when the scales at the ends of the bracket differ by less than this factor.
 NEAR = 1.05
-# A gradient below this value means that the network has no active units.
+# If the norm of the gradient is below this value, the network has no active units.
 NO_GRADIENT = 1e-15
 # Training has stalled if the loss has not fallen by 0.1% within this number of steps.
 STILL = 1000
-# If the fitted exponent is below the prediction by more than this amount, the result gives a reason.
+# If the fitted exponent is below the prediction by more than this amount, the result states the reason, if known.
 BAND = 0.1
 # Variables that are NaN for networks that do not fit their data.
 FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "relative_displacement", "time")
@@ -51,7 +51,7 @@ FITTED_ONLY = ("kernel_change", "test_loss", "test_error", "activation_flips", "
 
 @dataclass(frozen=True)
 class ScaleByWidth:
-    """An output scale for each width, as a function of the width.
+    """A function that returns the output scale for each width.
 
     Unlike a closure, an instance of this class is known not to change, so networks with this scale need not be traced
     anew in each sweep.
@@ -64,7 +64,7 @@ class ScaleByWidth:
         return dict(self.scales)[width]
 
 
-# One round of the bisection, which maps each width to a scale and the kernel changes for all seeds at that scale.
+# One round of the bisection: for each width, the scale tried and the kernel changes for all seeds at that scale.
 Round = dict[int, tuple[float, np.ndarray]]
 
 
@@ -97,7 +97,7 @@ def laziness_map(
         data: The training and test examples.
         widths: Numbers of hidden units.
         output_scales: At least two values of alpha.
-        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds.
+        seeds: A list of seeds, or an integer s for the seeds 0, ..., s - 1.
         change: Relative kernel change that defines the boundary.
         fitted: Fraction of the initial training loss at which a network counts as fitted and its training stops.
         steps: Maximum number of training steps.
@@ -111,16 +111,17 @@ def laziness_map(
         An `xarray.Dataset`, or None in a shard or on a host other than the first.
 
         - By width, output_scale and seed: status, train_loss and stopped_step. The status is one of fitted,
-          unfinished (after the last step), diverged, and dead (training stalled before the network fit its data).
+          unfinished (not fitted by the last step), diverged, and dead (training stalled before the network fit its
+          data).
         - By width, output_scale and seed, with NaN for networks that do not fit their data: kernel_change, test_loss,
           test_error, relative_displacement, time and, if measured, activation_flips.
         - By width: boundary, boundary_low and boundary_high, which are NaN if the kernel change does not cross `change`
           or if fewer than half of the networks fit their data.
         - By width and `round` (the round of the bisection): tried_scale. By width, `round` and seed: tried_change.
 
-        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. Here, p is the negative of
-        the boundary's predicted exponent. If no exponent is predicted, the fitted exponent is used instead; if there is
-        no fitted exponent either, p is 0.
+        The coordinate `control` is m^p alpha, where p is the attribute `control_exponent`. This p is the negative
+        of the boundary's predicted exponent or, if no exponent is predicted, of the fitted exponent. If there is no
+        fitted exponent either, p is 0.
 
         The other attributes are change; boundary_exponent; boundary_exponent_low and boundary_exponent_high, the ends
         of its 95% interval; boundary_exponent_predicted; collapse_spread, the RMS deviation of the log kernel change,
@@ -244,7 +245,7 @@ def _bisection(setting: Setting, result: Result | None, scales: list[float], cha
 
 
 def _middles(result: Result, rounds: list[Round], change: float) -> dict[int, float]:
-    """Return the geometric mean of the bracket's endpoints for each width at which bisection continues."""
+    """Return the geometric mean of the bracket's endpoints for each width at which the bisection continues."""
     middles = {}
     for width in result.width.values.tolist():
         scales, changes = _curve(result, rounds, width)

@@ -18,7 +18,7 @@ class Boundary(NamedTuple):
     """The boundary of a laziness map.
 
     Attributes:
-        scale: Output scale at the boundary for each width, shape (w,), or NaN if there is no boundary.
+        scale: Output scale at the boundary for each width, shape (w,), with NaN where there is no boundary.
         low: Lower ends of the 95% intervals, shape (w,).
         high: Upper ends of the 95% intervals, shape (w,).
         fit: Exponent of the power law fitted to the boundary as a function of the width.
@@ -93,8 +93,8 @@ def collapse_spread(
     """Return the RMS deviation of the curves for all widths from their mean curve.
 
     Each curve is the log of the change as a function of the control parameter m^exponent * alpha. Curves are compared
-    over the range of the control parameter that the curves for all widths cover. The result is NaN if there is no such
-    range or only one width.
+    at values of the control parameter that lie in the range of every curve. The result is NaN if there are no such
+    values or if there is only one width.
 
     Args:
         widths: Widths, shape (w,).
@@ -148,13 +148,13 @@ def boundary_exponent(scaling: Scaling | None) -> float:
 
 
 def why_steeper(settings: dict[str, Any]) -> str:
-    """Return the reason a boundary is steeper than predicted, or an empty string if no reason is known.
+    """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
 
     If only the hidden layer of a two-layer ReLU network is trained, the kernel is a sum over units of products of
     slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
-    order m^(-1/2) / alpha. The sum of random flips grows as the square root of their number, so the relative change is
-    (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small changes
-    are mainly due to this effect.
+    order m^(-1/2) / alpha. The effect of random flips grows as the square root of their number, so the relative change
+    is (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small
+    changes are mainly due to this effect.
 
     Args:
         settings: Settings of the sweep.
@@ -164,12 +164,12 @@ def why_steeper(settings: dict[str, Any]) -> str:
     return (
         "if only the hidden layer is trained, the kernel changes only through flipped signs; random flips contribute a "
         "change of order m^(-3/4) alpha^(-1/2), for which the boundary falls as m^(-3/2); the boundary for small "
-        "changes is therefore steeper than m^(-1/2), and its slope approaches this power as m grows"
+        "changes is therefore steeper than m^(-1/2), and its exponent approaches -1/2 as m grows"
     )
 
 
 def _crossing(scales: np.ndarray, change: np.ndarray, level: float) -> tuple[float, float, float]:
-    """Return the log of the scale at which the mean falls below the level, its variance, and its degrees of freedom.
+    """Return the log of the scale at which the mean falls below the level, and its variance and degrees of freedom.
 
     The log of the scale is NaN if the mean never falls below the level. The variance is NaN if there are fewer than two
     seeds.
@@ -189,7 +189,8 @@ def _crossing(scales: np.ndarray, change: np.ndarray, level: float) -> tuple[flo
     y = np.log(np.maximum(means[at], np.finfo(float).tiny))
     rise, run = y[0] - y[1], np.log(between[1] / between[0])
     log = np.log(between[0]) + run * (y[0] - np.log(level)) / rise
-    # The delta method gives each seed's contribution to the log of the scale, through the means at both ends.
+    # The delta method gives each seed's contribution to the log of the scale, through the means at both ends of
+    # the bracket.
     slopes = run * np.array([np.log(level) - y[1], y[0] - np.log(level)]) / rise**2
     relative = np.where(finite, values / np.exp(y)[:, None] - 1, 0) / finite.mean(axis=1, keepdims=True)
     contributions, count = slopes @ relative, min(finite.sum(axis=1))

@@ -17,7 +17,7 @@ def plot_laziness(result: Result) -> Figure:
     Also plot both quantities against the control parameter.
 
     The boundary is drawn with 95% intervals, and its predicted slope as a dashed line. Each cell shows the mean over
-    the networks that fit their data; a cell is gray if fewer than half of its networks fit.
+    the networks that fit their data; a cell is gray if fewer than half of its networks fit their data.
 
     Args:
         result: Result of `lazynet.laziness_map`.
@@ -102,7 +102,7 @@ def _draw_collapse(axes: Axes, result: Result, values: Any, factor: float) -> No
     power = result.attrs["control_exponent"]
     name = "√m α" if round(power, 9) == 0.5 else f"m^{power:.2f} α"
     axes.set(xscale="log", xlabel=f"control parameter {name}")
-    # Set the limits explicitly, because there are no curves if no network fits.
+    # Set the limits explicitly, because there are no curves if no network fits its data.
     axes.set_xlim(0.7 * float(result.control.min()), 1.4 * float(result.control.max()))
 
 

@@ -106,7 +106,7 @@ class Setting:
         if folder is None:
             return None
         left = None if folder.max_seconds is None else max(self.deadline - time.monotonic(), 1e-3)
-        # When a map is resumed, `resume` stays True: the subfolder may already exist, but it need not.
+        # The subfolder inherits `resume`: when a map is resumed, the subfolder may already exist, but it need not.
         return replace(folder, path=Path(folder.path) / name, max_seconds=left)
 
     def status(self, result: Result) -> Result:

@@ -39,9 +39,9 @@ def line_ensemble(
     """Train networks from many random initializations and evaluate them on the line a x_1 + (1 - a) x_2.
 
     At infinite width, the outputs at any time during full-batch gradient descent form a Gaussian process (Lee et al.
-    2019, Figure 2). `lazynet.kernel_ensemble` computes its mean and standard deviation. The gap is the difference
-    between a network and the infinite-width prediction from the same initialization. Its mean square over seeds is
-    split into two parts: E gap^2 = bias^2 + variance.
+    2019, Figure 2). `lazynet.kernel_ensemble` computes the mean and covariance of this process. The gap is the
+    difference between a network and the infinite-width prediction from the same initialization. The mean square of the
+    gap over seeds is split into two parts: E gap^2 = bias^2 + variance.
 
     Args:
         network: The family of networks; its own width is replaced by each width in `widths`. If the initialization is
@@ -50,8 +50,7 @@ def line_ensemble(
             ignored.
         ends: The inputs x_1 and x_2, each of shape (d,).
         widths: Numbers of hidden units.
-        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds. At least two seeds are
-            required.
+        seeds: A list of seeds, or an integer s for the seeds 0, ..., s - 1. At least two seeds are required.
         steps: Number of training steps.
         places: Values of the coordinate a; by default 51 equally spaced values from -2 to 3.
         snapshots: Number of log-spaced snapshots, or a list of the steps at which to take them.
@@ -108,15 +107,18 @@ def line_ensemble(
 def _line(data: Dataset, ends: Any, places: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the inputs on the line and their coordinates."""
     rows, coordinates = float64_array("ends", ends), float64_array("places", places)
-    if rows.shape != (2, data.dim) or not np.isfinite(rows).all():
-        raise ValueError(f"ends must be two finite inputs with {data.dim} features, got shape {rows.shape}.")
-    if coordinates.ndim != 1 or not len(coordinates) or not np.isfinite(coordinates).all():
-        raise ValueError(f"places must be a nonempty list of finite numbers, got shape {coordinates.shape}.")
+    if rows.shape != (2, data.dim):
+        raise ValueError(f"ends must have shape (2, {data.dim}), got shape {rows.shape}.")
+    if coordinates.ndim != 1 or not len(coordinates):
+        raise ValueError(f"places must be a nonempty list of numbers, got an array of shape {coordinates.shape}.")
+    for name, values in (("ends", rows), ("places", coordinates)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must contain only finite numbers, got {values[~np.isfinite(values)][0]}.")
     inputs = coordinates[:, None] * rows[0] + (1 - coordinates[:, None]) * rows[1]
     zero = ~inputs.any(axis=1)
     if zero.any():
         raise ValueError(
-            "places must not include the coordinate of the zero input, at which the kernel is undefined, got "
-            f"{coordinates[zero][0]:g}."
+            f"places must not include the coordinate of the zero input, got {coordinates[zero][0]:g}. The kernel is "
+            "undefined at the zero input."
         )
     return inputs, coordinates

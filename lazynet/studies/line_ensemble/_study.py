@@ -1,4 +1,4 @@
-"""The line ensemble as a study for the runner, with a task for each pack of networks and a task for the limit."""
+"""The line ensemble as a study for the runner: a task for each pack of networks, and one for infinite width."""
 
 import json
 import time
@@ -27,7 +27,7 @@ class LineEnsemble:
 
     Attributes:
         spec: The specification of the networks and their training.
-        ends: The two inputs, (2, d).
+        ends: The two inputs, shape (2, d).
         places: The coordinate of each test input on the line.
         references: The infinite-width kernels, shared by all cells.
     """
@@ -73,10 +73,10 @@ class LineEnsemble:
         return {"ends": self.ends.tolist(), "places": self.places.tolist()}
 
     def _networks(self, pack: Pack, rate: float, progress: TaskProgress, checkpoint: CellCheckpoint | None) -> Arrays:
-        """Return a pack's predictions and their differences from the infinite-width predictions.
+        """Return a pack's predictions, losses, and differences from the infinite-width predictions.
 
-        The infinite-width predictions start from the networks' own initial outputs. Both arrays have shape
-        (members, step, place, ...).
+        The infinite-width predictions start from the networks' own initial outputs. The predictions and the differences
+        have shape (members, step, place, ...). The differences are omitted if the network has no analytic kernel.
         """
         trained = train_pack(self.spec, pack, rate, self.references, progress.steps, checkpoint)
         line, training = self.spec.data, self.spec.training
@@ -150,7 +150,7 @@ def _assemble(record: dict[str, Any], cells: list[Arrays]) -> Result:
 
 
 def _table(plan: Record, cells: list[Arrays], outputs: tuple[str, ...]) -> dict[str, tuple[Any, np.ndarray]]:
-    """Return the predictions, their statistics over seeds, and the split of their gap to the infinite-width limit."""
+    """Return the predictions, their statistics over seeds, and the decomposition of their squared gap to the limit."""
     widths = plan.settings["widths"]
 
     def stacked(name: str) -> np.ndarray:

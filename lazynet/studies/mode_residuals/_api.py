@@ -61,7 +61,7 @@ def mode_residuals(
         data: The training examples, used for full-batch gradient descent on the squared loss; the test examples are
             ignored.
         widths: Numbers of hidden units.
-        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds.
+        seeds: A list of seeds, or an integer s for the seeds 0, ..., s - 1.
         steps: Number of training steps.
         kernel: The (n, n) kernel on the training set, or its `lazynet.kernels.spectrum`; by default, the analytic
             kernel.
@@ -79,8 +79,8 @@ def mode_residuals(
         - By `width`, `seed`, `step` and `mode`, and by `output` if there are several outputs: residual and
           kernel_residual.
         - By `width`, `seed`, `step` and `mode`: gap, the distance between the two residuals divided by
-          max(|v_i' r_0|, ||r_0|| / sqrt(n)). Here, r_0 is the initial residual. If a mode's initial residual is below
-          the root mean square over all modes, its gap is therefore relative to this root mean square.
+          max(|v_i' r_0|, ||r_0|| / sqrt(n)), where r_0 is the initial residual. If a mode's initial residual is below
+          the root mean square over all modes, the mode's gap is therefore relative to this root mean square.
         - By `width`, `seed` and `mode`: last_step_held, the last snapshot before the gap first exceeds `tolerance`.
         - By `mode`, and by `width` if the kernel depends on the width: eigenvalue.
 
@@ -138,8 +138,9 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
         result ends at the step at which it stopped.
 
     Raises:
-        ValueError: If the run was not trained by plain gradient descent, if shapes do not match, if the kernel is not a
-            finite symmetric matrix or has a negative eigenvalue, or if the tolerance is not positive.
+        ValueError: If the run was not trained by plain gradient descent, if the arguments have mismatched shapes, if
+            the kernel is not a finite symmetric matrix or has a negative eigenvalue, or if the tolerance is not
+            positive.
     """
     import xarray
 
@@ -147,7 +148,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     if not settings["plain"]:
         raise ValueError(
             "run must come from training with plain full-batch sgd on the squared loss, got "
-            f"{settings['optimizer']} and the {settings['loss']} loss with batch_size={settings['batch_size']}."
+            f"{settings['optimizer']} on the {settings['loss']} loss with batch_size={settings['batch_size']}."
         )
     check_tolerance(tolerance)
     # A network that stopped early keeps its last predictions, but the kernel's prediction keeps changing.
@@ -158,7 +159,7 @@ def _(run: Run, k: SquareKernel | Spectrum, y: Targets, *, tolerance: float = 0.
     n = len(k.values) if isinstance(k, Spectrum) else k.shape[0]
     y = check_targets(y, n)
     if u.shape[1:] != y.shape:
-        raise ValueError(f"y must have the same shape as the run's predictions, {u.shape[1:]}, got shape {y.shape}.")
+        raise ValueError(f"y must have the shape {u.shape[1:]} of the run's predictions, got shape {y.shape}.")
     k = k if isinstance(k, Spectrum) else spectrum(k)
     steps = snapshots.step.values
     arrays = compare_modes(k, y, u, settings["learning_rate"], steps, tolerance)

@@ -15,10 +15,10 @@ def compare_modes(
 
     Args:
         k: Spectrum of the kernel on the training set.
-        y: Training targets, (n,) or (n, k).
-        u: Predictions of the network on the training set, (step, n) or (step, n, k), in float64.
+        y: Training targets, shape (n,) or (n, k).
+        u: Predictions of the network on the training set, shape (step, n) or (step, n, k), in float64.
         learning_rate: The learning rate.
-        steps: The steps at which the predictions were recorded, starting with 0, (step,).
+        steps: The steps at which the predictions were recorded, starting with 0, shape (step,).
         tolerance: Maximum gap at which a mode still counts as following the kernel's prediction.
 
     Returns:

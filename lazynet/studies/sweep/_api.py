@@ -44,7 +44,7 @@ def sweep(
         network: The family of networks; its own width is replaced by each width in `widths`.
         data: The training and test examples.
         widths: Numbers of hidden units.
-        seeds: Number of seeds (the seeds are then 0, ..., seeds - 1), or a list of seeds.
+        seeds: A list of seeds, or an integer s for the seeds 0, ..., s - 1.
         steps: Number of training steps.
         learning_rate: Learning rate eta, either a number that applies to all widths or a function of the width.
             Defaults to 1 / lambda_max of the analytic kernel at the largest width, or of the empirical kernel of seed 0

@@ -10,13 +10,13 @@ from lazynet.theory._fits import Status
 from lazynet.typing import Result, Variable
 
 # The linearized network's displacement bounds the network's displacement only up to terms that vanish as the width
-# grows. The inequality therefore has this factor and is checked only from this width upward.
+# grows. The inequality therefore includes DISPLACEMENT_FACTOR and is checked only at widths of at least SMALLEST_WIDTH.
 DISPLACEMENT_FACTOR = 1.05
 SMALLEST_WIDTH = 256
 # A bound that exceeds the measured value by more than this factor is vacuous.
 VACUOUS = 100
-# Relative tolerance for float32 rounding of the displacement, because the path bound is an equality for a single
-# example.
+# Relative tolerance for float32 rounding errors in the displacement. Without it, the path bound could fail for a single
+# training example, for which the bound is an equality.
 ROUNDING = 1e-5
 
 

@@ -22,7 +22,7 @@ def ordered(result: Result) -> Result:
     Results that were subset or combined with xarray may lack a dimension or be in a different order.
 
     Raises:
-        ValueError: If a coordinate is missing, or if a width or seed occurs twice.
+        ValueError: If a coordinate is missing, or if a width, seed or step occurs more than once.
     """
     for name in ("width", "seed", "step"):
         if name not in result.coords:

@@ -8,7 +8,7 @@ from lazynet.studies.sweep._points import at_one_point, settings_of
 from lazynet.theory._bounds import population_bound
 from lazynet.typing import DataArray, Result
 
-# Settings for the networks that the theorem covers.
+# Settings of the networks that the theorem covers.
 MODEL = {"activation": "relu", "train": "hidden", "readout": "sign", "output_scale": 1.0, "outputs": 1}
 # Minimum radius, used if no unit has moved.
 STILL = 1e-9
@@ -24,7 +24,7 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
 
     Args:
         result: Result of `lazynet.sweep` with the squared loss and no axes other than width and seed.
-        delta: Probability that the bound fails, for each network and step.
+        delta: Maximum probability that the bound fails, for each network and step.
 
     Returns:
         The bound for each width, seed and step, as float64. A bound of 1 or more is vacuous.

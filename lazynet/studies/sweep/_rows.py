@@ -28,7 +28,7 @@ class Row:
         fitted: Exponent fitted to all widths.
         low: Lower end of the 95% interval for the fitted exponent.
         high: Upper end of the 95% interval for the fitted exponent.
-        local: Exponent between the two largest widths.
+        local: Exponent fitted to the two largest widths.
         band: Maximum allowed difference between the fitted and predicted exponents.
         reduction: How values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".

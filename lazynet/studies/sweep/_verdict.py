@@ -44,8 +44,8 @@ class Verdict:
     Attributes:
         rows: Predicted and fitted exponents.
         inequalities: Measured values and their bounds from theory.
-        levels: Quantities that vanish in the limit, averaged over seeds at the largest width. Gaps are divided by the
-            RMS of the targets.
+        levels: Quantities that vanish in the lazy limit, averaged over seeds at the largest width. Gaps are divided by
+            the RMS of the targets.
         band: Half-width of the band around each predicted exponent.
         widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
@@ -199,13 +199,13 @@ def _predictions(result: Result) -> list[Prediction]:
 
 
 def scaling_of(result: Result) -> Scaling | None:
-    """Return the exponents for a sweep's layers and scales.
+    """Return the width exponents of a sweep's layers and scales.
 
     Args:
         result: Result of a sweep at a single point.
 
     Returns:
-        A `Scaling` with the exponents of the width, or None if the exponents of the layers are unknown.
+        A `Scaling`, or None if the exponents of the layers are unknown.
 
     Raises:
         ValueError: If a scale is set by a function and the result contains only the function's name.
@@ -220,8 +220,8 @@ def scaling_of(result: Result) -> Scaling | None:
         if scale not in result.coords:
             return 0.0
         try:
-            # If the scale is an axis of the sweep, it is a single label here, which is a string if any value on the
-            # axis is a function.
+            # If the scale is an axis of the sweep, it has a single value at this point, which is a string if any value
+            # on the axis is a function.
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
@@ -259,7 +259,7 @@ def _row(result: Result, prediction: Prediction, band: float, training: np.ndarr
         result: Result of a sweep at a single point.
         prediction: Predicted exponent of a quantity.
         band: Tolerance for the exponent.
-        training: Whether each member was still training, with a shape that broadcasts to (steps, widths, seeds).
+        training: Whether each member was still training at each snapshot, broadcastable to (steps, widths, seeds).
     """
     values, widths = quantity_of(result, prediction.quantity), result.width.values
 

@@ -96,8 +96,8 @@ def train(
         stop: Criteria for stopping training before the last step.
         measure: What to measure. The options predictions, quadratic and regression are available only in sweeps.
         dtype: Dtype used for training, "float32" or "float64".
-        variables: Variables at which training begins, such as those of an earlier run. By default, `network.init` draws
-            them.
+        variables: Variables from which training starts, such as the final variables of an earlier run. By default,
+            `network.init` draws them.
 
     Returns:
         A `Run`. Its measurements are float64, regardless of `dtype`.
