@@ -11,7 +11,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Dispatched(Protocol[P, R_co]):
-    """A function to which implementations for other types of its first argument can be added."""
+    """A function that can be extended with implementations for other types of its first argument."""
 
     __name__: str
 

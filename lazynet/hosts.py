@@ -1,9 +1,9 @@
-"""Coordinate the hosts that run one program: share values, report errors to all hosts, and detect lost hosts.
+"""Coordinate the hosts that run a program: share values, report errors to all hosts, and detect lost hosts.
 
-Hosts exchange short texts through the key-value store of `jax.distributed`, because a collective operation on devices
-would wait forever for a host that fails before entering it. On each host, a background thread regularly tells the other
-hosts that this host is alive, and ends the process if a collective operation is waiting for a host that has stopped. On
-a single host, this module does nothing.
+Hosts exchange short messages through the key-value store of `jax.distributed`, because a collective operation on
+devices would wait forever for a host that fails before entering it. On each host, a background thread regularly tells
+the other hosts that this host is alive, and terminates the process if a collective operation is waiting for a host that
+has stopped. On a single host, this module does nothing.
 """
 
 import atexit
@@ -208,7 +208,7 @@ class _Group:
         self._thread.start()
         if self._me:
             # JAX aborts the process as soon as the connection to the first host closes, and this cannot be disabled.
-            # The handler may run Python code, because it runs in the thread that calls abort().
+            # The handler can safely run Python code, because it runs in the thread that calls abort().
             self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
             ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)
 
@@ -266,7 +266,7 @@ class _Group:
             self._depart(at_exit=True)
 
     def _text(self, number: int, host: int) -> str:
-        """Wait for the text that a host provides in an exchange, and return it."""
+        """Wait for the message that a host provides in an exchange, and return it."""
         while True:
             try:
                 return str(self._client.blocking_key_value_get(_key(number, host), 1000))
@@ -302,7 +302,7 @@ class _Group:
         """Return a sentence about a host that has stopped or is lost, or an empty string if there is no such host.
 
         Args:
-            heard: The last text from each host and the time at which it arrived; updated in place.
+            heard: The last message from each host and the time at which it arrived; updated in place.
         """
         texts: dict[str, str] = {}
         with suppress(jax.errors.JaxRuntimeError):

@@ -230,7 +230,7 @@ def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
         time = _decay_times(end, float(values[-1]))
         left = law.decay(values, time)
     else:
-        # Modes that overshoot change sign at every step, so all early steps are sampled; later samples are increasingly
+        # Overshooting modes change sign at every step, so all early steps are sampled; later samples are increasingly
         # far apart.
         steps = np.unique(np.geomspace(1, max(1.0, end / eta), SAMPLES).round())
         steps = np.union1d(np.arange(min(SAMPLES, int(end / eta) + 1)), steps)

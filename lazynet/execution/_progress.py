@@ -166,7 +166,7 @@ class Member(NamedTuple):
 
 
 def product_rate(dtype: str, side: int = SIDE) -> float:
-    """Estimate the combined speed of all devices for square matrix products from a measurement on one device.
+    """Estimate, from a measurement on one device, how fast all devices together multiply square matrices.
 
     Args:
         dtype: Dtype of the matrices, "float32" or "float64".

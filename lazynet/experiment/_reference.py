@@ -130,7 +130,7 @@ def largest_empirical_eigenvalue(network: Network, variables: Variables, data: D
 def limit_trajectory(
     limit: Limit, data: Dataset, learning_rate: float, steps: np.ndarray, f0: Any = 0.0, f0_test: Any = 0.0
 ) -> Trajectory:
-    """Return the trajectory of descent with the infinite-width kernel, starting from the given initial outputs."""
+    """Return the trajectory of gradient descent with the infinite-width kernel, from the given initial outputs."""
     return kernel_descent(
         limit.spectrum,
         data.y_train,

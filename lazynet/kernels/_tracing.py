@@ -59,14 +59,14 @@ class Program(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Dense layer y = W a + ... or y = W + ..., the only place where an array W is used.
+    """The only use of an array W in a program: a dense layer y = W a + ..., or an added term y = W + ....
 
     Up to the order of the entries, dy/dW equals a in the first case and 1 in the second case.
 
     Attributes:
-        output: Value y.
-        input: Value a, or None in the second case.
-        scales: Pairs (operation, value). W is multiplied ("mul") or divided ("div") by each of the scalar values.
+        output: The value y.
+        input: The value a, or None in the second case.
+        scales: Pairs (operation, value) in which W is multiplied ("mul") or divided ("div") by a scalar value.
     """
 
     output: int

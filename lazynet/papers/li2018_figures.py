@@ -34,7 +34,7 @@ ROUNDING = 1e-7
 def draw_mixture(result: Result, early: Result, data: Mixture, spectra: dict[str, Arrays]) -> Figure:
     """Draw Figure 1 of Li and Liang 2018: accuracy, coupling, relative distance and singular values.
 
-    Another panel shows the final coupling, relative distance and kernel change against the width.
+    An additional panel shows the final coupling, relative distance and kernel change against the width.
     """
     title = f"Figure 1: {data.classes} classes of {data.components} components in {data.dim} dimensions"
     figure, (accuracy, *moving, widths, unit, raw) = panels(3, title, rows=2)
@@ -122,7 +122,7 @@ def spectrum(axes: Axes, spectra: Arrays, count: int | None = None) -> None:
 def draw_images(name: str, result: Result, spectra: Arrays) -> Figure:
     """Draw Figure 2 of Li and Liang 2018: accuracy, coupling, relative distance and singular values.
 
-    Another panel shows the final coupling, relative distance and kernel change against the width.
+    An additional panel shows the final coupling, relative distance and kernel change against the width.
     """
     figure, (test, *moving, widths, values, train) = panels(3, f"Figure 2: {name}, ten classes", rows=2)
     for axes, part in ((test, "test"), (train, "train")):

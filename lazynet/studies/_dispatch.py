@@ -49,10 +49,10 @@ def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> V
     Theorem 2.1). The initial kernel error is judged at step 0. Other quantities are judged at the last step, unless
     they are registered with a different reduction.
 
-    A row in the verdict holds if its entire interval lies within the band around the prediction (for "at most" rows,
-    below the upper end of the band), and fails if the entire interval lies outside. Otherwise, the row is undecided. A
-    row that would otherwise hold is also undecided if some networks diverged. If a row holds, its quantity scales as
-    the theory predicts; the levels at the largest width show whether the network is lazy.
+    The prediction in a row of the verdict holds if the entire interval lies within the band around the prediction (for
+    "at most" rows, below the upper end of the band), and fails if the entire interval lies outside. Otherwise, it is
+    undecided. A prediction that would otherwise hold is also undecided if some networks diverged. If a prediction
+    holds, the quantity scales as the theory predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.

@@ -15,7 +15,7 @@ from lazynet.theory._fits import Fit, half_width, log_mean_variances
 LOGS = np.linspace(-12.0, 12.0, 2401)
 # Smallest and largest power q of the correction that can be fitted.
 POWERS = (0.25, 2.0)
-# Sums of squares that differ by less than this amount are considered equal, because of rounding errors.
+# Sums of squares that differ by less than this amount are considered equal, to allow for rounding errors.
 ROUNDING = 1e-26
 
 

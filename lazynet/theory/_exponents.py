@@ -6,7 +6,7 @@ from lazynet.networks import PARAMETRIZATIONS, Parametrization
 
 Relation = Literal["equal", "at most"]
 
-# Exponents that differ by at most this amount are considered equal, because of rounding errors.
+# Exponents that differ by at most this amount are considered equal, to allow for rounding errors.
 ROUNDING = 1e-6
 
 

@@ -88,7 +88,7 @@ def _compare(name: str, left: Variable, right: Variable) -> Inequality:
     measured, bound = measured[finite], bound[finite]
     if not measured.size or not np.isfinite(bound).all():
         return Inequality(name, np.nan, np.nan, np.nan, "undecided")
-    # If nothing moves, any bound holds and the ratio is infinite.
+    # If the weights do not move, every bound on their movement holds, and the ratio is infinite.
     ratio = np.divide(bound, measured, out=np.full_like(bound, np.inf), where=measured > 0)
     nearest = int(np.argmin(ratio))
     status: Status = "holds" if (measured <= (1 + ROUNDING) * bound).all() else "fails"

@@ -10,7 +10,7 @@ from lazynet.theory._corrections import Correction, seeds_needed
 # Labels for the status of a row if the predicted limit is not lazy. In that case, "holds" could be misread, because a
 # network that scales as predicted still learns features.
 NOT_LAZY = {"holds": "scales as predicted", "fails": "does not", "undecided": "undecided"}
-# With at most this number of seeds or widths, intervals are wide, and a row rarely holds.
+# With at most this number of seeds or widths, intervals are so wide that few predictions can be confirmed.
 WEAK = 2
 
 

@@ -49,7 +49,8 @@ class Verdict:
         band: Half-width of the band around each predicted exponent.
         widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
-        diverged: Width and seed of each member that diverged. A row with a diverged member never holds.
+        diverged: Width and seed of each member that diverged. A row with such a member never has the status
+            "holds".
         corrections: Exponent for each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
