@@ -126,6 +126,36 @@ def test_a_run_uses_what_a_function_reads_at_the_call(part):
 
 
 @pytest.mark.slow
+def test_the_run_after_an_interrupted_one_is_as_before():
+    """Ctrl-C while JAX traces the network, at its first call, halfway, and at its last call."""
+    calls, interrupt_at = 0, 0
+
+    def interrupted(params, rows):
+        nonlocal calls
+        calls += 1
+        if calls == interrupt_at:
+            raise KeyboardInterrupt
+        return outputs(params, rows)
+
+    network = lz.from_functions(start, interrupted, width=16)
+
+    def run():
+        nonlocal calls
+        calls = 0
+        found = lz.train(network, DATA, KEY, 3, learning_rate=0.01, measure=ALONE)
+        return found.snapshots.train_loss.values
+
+    expected = run()
+    total = calls
+    assert total > 2
+    for interrupt_at in (1, total // 2, total):
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        interrupt_at = 0
+        np.testing.assert_array_equal(run(), expected)
+
+
+@pytest.mark.slow
 def test_a_loss_of_a_prediction_may_change():
     def predicted():
         return lz.kernel_descent(np.eye(5), DATA.y_train, learning_rate=0.5, steps=4, loss=HUBER).train
