@@ -96,6 +96,7 @@ def test_sweep_writes_and_prints_its_verdict(capsys, tmp_path):
     assert settings["widths"] == [8, 16]
 
 
+@pytest.mark.slow
 def test_sweep_json_is_one_object(capsys):
     code, shown, errors = run(capsys, "sweep", *SMALL, "--json")
     assert code == 0

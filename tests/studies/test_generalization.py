@@ -40,6 +40,7 @@ def test_the_training_loss_in_it_is_no_smaller_than_the_true_one(key):
     assert (far <= np.minimum(1, np.sqrt(2 * run.snapshots.train_loss.values / 32)) + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_a_diverged_network_has_no_bound():
     with pytest.warns(UserWarning, match="learning_rate is"):
         result = lz.sweep(lz.TwoLayer(width=2), DATA, [64], 2, 50, learning_rate=1e8)

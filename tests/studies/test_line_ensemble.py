@@ -207,6 +207,7 @@ def test_an_ensemble_that_was_stopped_is_resumed(stored, small_packs, tmp_path, 
         line(lz.RunFolder(out, resume=True), places=[0.0, 0.25, 1.0])
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_runs_out_of_time_is_resumed(small_packs, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(TimeoutError, match=r"Pass resume=True to resume the study"):

@@ -35,6 +35,7 @@ def test_the_order_does_not_matter(piece, whole):
     xr.testing.assert_allclose(population_bounds(other), population_bounds(whole))
 
 
+@pytest.mark.slow
 def test_one_seed_and_one_width_without_their_dimensions(whole):
     verdict = lz.verify(whole.isel(seed=0))
     assert verdict.seeds == 1
