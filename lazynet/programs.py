@@ -25,7 +25,7 @@ import numpy as np
 
 # Parameters of public functions that may contain the user's functions.
 PARAMETERS = frozenset({"network", "loss", "optimizer", "measure", "axes", "training"})
-# Packages whose functions read nothing that can change between calls.
+# Packages whose functions do not depend on mutable global state.
 PACKAGES = ("lazynet", "jax", "optax", "flax", "numpy")
 # JAX's default random number generator.
 GENERATOR = "threefry2x32"

@@ -17,7 +17,7 @@ class ListData:
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Print the data sets and return the exit code."""
+        """List the data sets and return the exit code."""
         records = list_datasets()
         if self.json:
             print_json(datasets=[{**record._asdict(), "path": record.path and str(record.path)} for record in records])

@@ -14,11 +14,11 @@ DESCRIPTIONS = {
 
 
 class DatasetRecord(NamedTuple):
-    """A real data set.
+    """Description of a real-world data set.
 
     Attributes:
         name: Name that `load_dataset` accepts.
-        available: Whether the data set can be loaded without a download.
+        available: Whether the data set can be loaded without downloading anything.
         path: Folder that contains the files, or None for "digits" and for data sets whose files are missing.
         description: Size and source of the data set.
     """

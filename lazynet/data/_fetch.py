@@ -31,7 +31,7 @@ class _Limit:
     def update(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise OSError("The download has too many bytes.")
+            raise OSError("The download is larger than expected.")
         if self._over.is_set():
             raise OSError("The download is too slow.")
 

@@ -113,7 +113,7 @@ def mixture(
 def xor(n_train: int, n_test: int, key: Array, diameter: Real = 0.1) -> Dataset:
     """Sample two classes in the plane that are not linearly separable: points around +-e_1, and points around +-e_2.
 
-    Each of the four components is an arc of the unit circle, centered at e_1, -e_1, e_2 or -e_2, with ends that are
+    Each of the four components is an arc of the unit circle, centered at e_1, -e_1, e_2 or -e_2, whose ends are
     `diameter` apart (Li and Liang 2018, appendix C, Figure 3, where the components are balls).
 
     Args:

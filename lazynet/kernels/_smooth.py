@@ -92,12 +92,12 @@ def smooth_series(
         scales: Nonnegative scales s, shape (n,).
         part: "readout" for E[sigma(u) sigma(v)], "slope" for E[sigma'(u) sigma'(v)], "hidden" for
             x.x' E[sigma'(u) sigma'(v)] with x.x' = s s' rho / init_scale^2, or "both" for the sum of "readout" and
-            "hidden". The factor x.x' is part of the series, so that it does not multiply the errors. One series for the
-            sum takes half the time of two series.
+            "hidden". The factor x.x' is expanded along with the rest, because multiplying the series by it would also
+            multiply the errors. Evaluating the sum as one series takes half as long as evaluating two series.
         init_scale: Scale of the weights, used only if `part` is "hidden" or "both".
 
     Returns:
-        The parts of the series, and for each part an array with one row of features for each scale.
+        The even and odd parts of the series, and one array of features for each part, with one row for each scale.
 
     Raises:
         ValueError: If the activation is not smooth or grows too fast, or if a scale is too large.

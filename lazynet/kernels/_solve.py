@@ -93,7 +93,7 @@ def complexity_and_smallest(
     solution = solve(k, targets, tolerance=2 * tolerance)
     if solution.singular:
         raise ValueError(
-            f"k must be positive definite in {k.dtype}, got a matrix whose smallest eigenvalue is negative or is zero "
+            f"k must be positive definite in {k.dtype}, got a matrix whose smallest eigenvalue is negative or zero "
             "up to rounding. Remove near-duplicate rows."
         )
     truncation, storage = (part / 2 for part in solution.error)

@@ -10,8 +10,8 @@ from jaxtyping import PyTree
 from lazynet.precision import keeps_float64
 from lazynet.typing import AnyArray
 
-# Number of products of the kernel with a vector. This number is sufficient if the second-largest eigenvalue is at least
-# 1% smaller than the largest.
+# Number of kernel-vector products, which is enough if the second-largest eigenvalue is at least 1% smaller than the
+# largest.
 PRODUCTS = 32
 
 

@@ -19,7 +19,7 @@ from lazynet.typing import AnyArray, Variables
 
 @dataclass(frozen=True)
 class Adapted:
-    """A user-supplied network, as returned by `from_flax`, `from_nnx`, `from_stax` and `from_functions`.
+    """A user-supplied network, as returned by `from_flax`, `from_nnx`, `from_stax` or `from_functions`.
 
     Attributes:
         kind: Type of the original network: "flax", "nnx", "stax" or "functions".

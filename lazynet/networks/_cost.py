@@ -101,7 +101,7 @@ def parameter_bytes(network: Network, d: int) -> int:
 
 
 def timing_network(width: int) -> TwoLayer:
-    """Return a network with a hand-written stepper, for timing training steps on a machine.
+    """Return a network with a hand-written stepper, for timing training steps.
 
     Args:
         width: Number of units m.

@@ -108,7 +108,7 @@ def powers(size: Size, norms: np.ndarray) -> Iterator[Claim]:
                 note = f"exponent in n at the end {growth:.3f}"
                 over = max(values) / power_bound([(1.0, 1.0, p)])
                 yield Claim(place, "sqrt(y' H^-1 y) over its bound 3 p", over, "<=", 1.0, note)
-                # At d = 10 and for powers above 2, sqrt(y' H^-1 y) is still rising toward its limit as n grows.
+                # For d = 10 and powers above 2, sqrt(y' H^-1 y) is still rising toward its limit as n grows.
                 if n[-1] >= 4000 and (d <= 5 or p <= 2):
                     yield Claim(place, "exponent in n between the two largest", growth, "<=", 0.05)
             elif d == 3:

@@ -39,7 +39,7 @@ def band(axes: Axes, x: Any, values: Any, color: Any, label: str, **line: Any) -
 def ticks(axes: Axes, values: Sequence[int] | np.ndarray) -> None:
     """Label the given values on the x-axis.
 
-    If the y-axis is logarithmic and spans less than two decades, its labels include 2 and 5 times each power of ten.
+    If the y-axis is logarithmic and spans less than two decades, 2 and 5 times each power of ten are labeled too.
     """
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()

@@ -146,7 +146,7 @@ class _Profile:
             variances: Variances of the logarithms of the means.
         """
         values = self.gradient(LOGS)
-        # The sum of squares has a minimum where its negative derivative changes from positive to negative.
+        # The sum of squares has a minimum where its derivative, of which these are the negatives, becomes positive.
         minima = [
             scipy.optimize.brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
             for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))

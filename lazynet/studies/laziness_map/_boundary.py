@@ -44,10 +44,10 @@ def mean_of_most(changes: Float[np.ndarray, "... s"]) -> np.ndarray:
 
 
 def bracket(scales: Num[np.ndarray, " a"], change: Float[np.ndarray, " a"], level: float) -> tuple[float, float] | None:
-    """Return the two neighboring scales between which the change falls below a level for the last time.
+    """Return the two neighboring scales between which the change drops below `level` for the last time.
 
-    Scales at which the change is NaN are ignored. The result is None if the change never falls below the level, or if
-    it is not below the level at the largest scale.
+    Scales at which the change is NaN are ignored. The result is None if the change never drops below `level`, or if it
+    is not below `level` at the largest scale.
     """
     finite = np.isfinite(change)
     scales, change = np.asarray(scales)[finite], change[finite]

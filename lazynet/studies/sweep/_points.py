@@ -56,8 +56,8 @@ def at_one_point(result: Result) -> Result:
     """Check that a result has a single point, sort it, and drop the variables that are undefined at this point.
 
     Raises:
-        ValueError: If the result has axes other than width and seed, because a width exponent can be fitted only at a
-            single point, or if a coordinate is missing or has duplicate values.
+        ValueError: If the result has axes other than width and seed, or if a coordinate is missing or has duplicate
+            values. A width exponent can be fitted only at a single point of the other axes.
     """
     axes = axes_of(result)
     if axes:

@@ -221,8 +221,8 @@ def scaling_of(result: Result) -> Scaling | None:
         if scale not in result.coords:
             return 0.0
         try:
-            # If the scale is an axis of the sweep, it has a single value at this point, which is a string if any value
-            # on the axis is a function.
+            # If the scale is an axis of the sweep, only one of its values is left. The value is a label if any value on
+            # the axis is a function.
             values = np.broadcast_to(result[scale].values.astype(float), widths.shape)
         except ValueError:
             raise ValueError(
