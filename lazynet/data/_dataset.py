@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from lazynet.data._checks import check_rows, check_targets
 
 
-# With eq=False, data sets are compared by identity, because comparing their arrays would give arrays of booleans.
+# With eq=False, data sets are compared by identity. A comparison by value would fail, because comparing two arrays
+# gives an array of booleans.
 @dataclass(frozen=True, eq=False, init=False)
 class Dataset:
     """Training and test examples, stored as float64 NumPy arrays.

@@ -18,7 +18,8 @@ IDX_FILES = (
 )
 # Sizes of the uncompressed files in bytes, in the order of IDX_FILES.
 SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
-# sha256 checksums of the uncompressed files, in the order of IDX_FILES. Compressed files differ between mirrors.
+# sha256 checksums of the uncompressed files, in the order of IDX_FILES. The compressed files are not checked, because
+# they differ between mirrors.
 CHECKSUMS = {
     "mnist": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

@@ -22,12 +22,13 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Args:
         path: Path of the file.
-        most: Expected maximum length of the contents in bytes. Longer contents are cut off after `most` + 1 bytes.
+        most: Expected maximum length of the contents in bytes. Longer contents are cut off after `most` + 1 bytes,
+            so that callers can detect them.
 
     Raises:
         ValueError: If the gzip stream is damaged.
     """
-    # The number of bytes is limited because a small compressed file may expand to gigabytes.
+    # The number of bytes is limited because a small compressed file can expand to gigabytes.
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as stream:

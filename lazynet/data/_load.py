@@ -19,7 +19,7 @@ from lazynet.programs import entry
 
 
 class _LabeledImages(NamedTuple):
-    """The labels of a data set, and a function that reads its images, to be called after the arguments are checked."""
+    """The labels of a data set, and a function that reads its images once the arguments have been checked."""
 
     labels: np.ndarray
     read_images: Callable[[], np.ndarray]

@@ -1,8 +1,9 @@
 """Arora, Du, Hu, Li and Wang 2019: Fine-Grained Analysis of Optimization and Generalization (arXiv 1901.08584).
 
 In a two-layer ReLU network with a trained hidden layer, the error along the eigenvector v_i of the kernel H decays as
-(1 - eta lambda_i)^k (Theorem 4.1), so the network learns true labels faster than random labels. Its test error is
-bounded in terms of y' H^-1 y (Theorem 5.1), which is small for linear functions and even powers (Theorem 6.1).
+(1 - eta lambda_i)^k (Theorem 4.1). The network therefore learns true labels, which lie mainly along eigenvectors with
+large eigenvalues, faster than random labels. Its test error is bounded in terms of y' H^-1 y (Theorem 5.1), which is
+small for linear functions and even powers (Theorem 6.1).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,8 +42,8 @@ ASYMPTOTIC = {"digits": ("true", "random"), "mnist": ("random",), "cifar10": ("t
 PORTIONS = np.linspace(0, 1, 11)
 # Probability that a bound fails.
 DELTA = 0.01
-# Maximum gap at which a mode counts as following the kernel's prediction. The gap is relative to the initial size of
-# the mode or of the average mode, whichever is larger.
+# Maximum gap at which a mode counts as following the kernel's prediction. The gap is divided by the initial residual
+# along the mode or by the RMS of the initial residual over all modes, whichever is larger.
 MODE_GAP = 0.02
 
 
@@ -104,7 +105,10 @@ def images(name: str, n: int, n_test: int = 8) -> lz.Dataset:
 
 
 def labeled(data: lz.Dataset) -> dict[str, lz.Dataset]:
-    """Return the data with true labels, random labels, and worst labels (the kernel's eigenvector for lambda_min)."""
+    """Return the data with true, random and worst labels.
+
+    The worst labels are the eigenvector of the kernel for lambda_min, scaled to the norm of labels of +1 and -1.
+    """
     worst = spectrum(KERNEL(data.x_train)).vectors[:, 0] * np.sqrt(data.n_train)
     random = lz.label_noise(data.y_train, 1.0, jax.random.key(0))
     return {name: replace(data, y_train=y) for name, y in zip(LABELS, (data.y_train, random, worst), strict=True)}

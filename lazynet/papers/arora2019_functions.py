@@ -45,7 +45,7 @@ class Sum(NamedTuple):
 
     Attributes:
         function: Function of the points, which have shape (n, d) with d at least 3.
-        terms: Tuple (alpha, |beta|, p) for each term alpha (beta'x)^p.
+        terms: Tuple (|alpha|, ||beta||, p) for each term alpha (beta'x)^p.
     """
 
     function: Callable[[np.ndarray], np.ndarray]

@@ -188,7 +188,7 @@ def crossing(data: lz.Dataset) -> Claim:
 def coupling(exact: Result) -> Claim:
     """Return the claim of Lemma 5.1 at sigma = 0: a fraction 1 - O(m^(-1/2)) of the units is coupled.
 
-    A unit is coupled if its activation pattern on all k l examples is the same as at initialization. If few units are
+    A unit is coupled if its activation pattern on all k l centers is the same as at initialization. If few units are
     coupled, the movement is proportional to -log(fraction) rather than to 1 - fraction.
     """
     share = exact.coupled.isel(step=-1)

@@ -12,7 +12,7 @@ from lazynet.studies._pieces import arranged
 from lazynet.studies.sweep import Verdict
 from lazynet.typing import Figure, Result
 
-# The functions for each kind of result, as (module, name). Their modules are imported on first use.
+# The function that plots each kind of result, as (module, name). The modules are imported on first use.
 FIGURES = {
     "sweep": ("lazynet.studies.sweep._figure", "plot_sweep"),
     "infinite_width": ("lazynet.studies.infinite_width._figure", "plot_limit"),
@@ -43,21 +43,21 @@ ADVICE = {
 def verify(result: Result, band: float = 0.1, *, corrections: bool = False) -> Verdict:
     """Compare a sweep with the theory of the lazy regime.
 
-    Exponents are fitted to the means over seeds at all widths, both at each snapshot and for the value by which a row
-    is judged. The 95% intervals of the exponents come from the spread over seeds. Gaps between a network and its kernel
-    are judged by their maximum over snapshots, because the theorems bound the supremum over time (Lee et al. 2019,
-    Theorem 2.1). The initial kernel error is judged at step 0. Other quantities are judged at the last step, unless
-    they are registered with a different reduction.
+    Each row of the verdict compares the predicted width exponent of a quantity with an exponent fitted to the means
+    over seeds. Gaps between a network and its kernel are judged by their maximum over snapshots, because the theorems
+    bound the supremum over time (Lee et al. 2019, Theorem 2.1). The initial kernel error is judged at step 0. Other
+    quantities are judged at the last step, unless they are registered with a different reduction. An exponent is also
+    fitted at each snapshot. The 95% intervals of the exponents come from the spread over seeds.
 
-    The prediction in a row of the verdict holds if the entire interval lies within the band around the prediction (for
-    "at most" rows, below the upper end of the band), and fails if the entire interval lies outside. Otherwise, it is
-    undecided. A prediction that would otherwise hold is also undecided if some networks diverged. If a prediction
-    holds, the quantity scales as the theory predicts; the levels at the largest width show whether the network is lazy.
+    A prediction holds if the entire interval lies within the band around the prediction (for "at most" rows, below the
+    upper end of the band), and fails if the entire interval lies outside. Otherwise, it is undecided. A prediction that
+    would otherwise hold is also undecided if some networks diverged. If a prediction holds, the quantity scales as the
+    theory predicts; the levels at the largest width show whether the network is lazy.
 
     Args:
         result: Result of `lazynet.sweep` with no axes other than width and seed.
         band: Maximum allowed difference between the fitted and predicted exponents; must be positive.
-        corrections: Whether to also fit the form a m^p (1 + b m^(-1/2)) to each row, where p is the exponent at
+        corrections: Whether to also fit a m^p (1 + b m^(-1/2)) to the quantity in each row, where p is the exponent at
             infinite width (`lazynet.theory.fit_correction`). The fit requires at least 4 widths and does not change the
             status of the row.
 
@@ -96,7 +96,8 @@ def plot(result: Result, verdict: Verdict | None = None) -> Figure:
       from the infinite-width limit against the width.
     - mode residuals: the residual along a few modes, and how long each mode follows the kernel's prediction.
 
-    Measurements are drawn as solid lines, and bands show the range over seeds. Theory is drawn as dashed lines.
+    Measurements are drawn as solid lines, and theory as dashed lines. Unless stated otherwise, bands show the range
+    over seeds.
 
     Args:
         result: Result of a study. A sweep must have no axes other than width and seed.

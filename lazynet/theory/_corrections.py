@@ -1,4 +1,4 @@
-"""Corrections to scaling: functions that fit asymptotic exponents at moderate widths and estimate the seeds needed."""
+"""Corrections to scaling: fit asymptotic exponents at moderate widths, and estimate the number of seeds needed."""
 
 from math import ceil
 from typing import NamedTuple
@@ -146,7 +146,8 @@ class _Profile:
             variances: Variances of the logarithms of the means.
         """
         values = self.gradient(LOGS)
-        # The sum of squares has a minimum where its derivative, of which these are the negatives, becomes positive.
+        # At a minimum, the derivative of the sum of squares turns from negative to positive. `values` contains the
+        # derivatives with the opposite sign.
         minima = [
             scipy.optimize.brentq(self.gradient, LOGS[i], LOGS[i + 1], xtol=1e-14)
             for i in np.flatnonzero((values[:-1] >= 0) & (values[1:] < 0))
@@ -183,7 +184,7 @@ class _Profile:
         return float(found.min()), float(found.max())
 
     def restricted(self, t: np.ndarray | float) -> np.ndarray:
-        """Return the p for which t is optimal: the residuals are then orthogonal to the fit's derivative in t."""
+        """Return the p for which t is optimal, so that the residuals are orthogonal to the fit's derivative in t."""
         by_t = self.slopes(t)[0]
         centered = by_t - by_t.mean(axis=-1, keepdims=True)
         return np.asarray(np.sum(centered * (self._logs - self.correction(t)), axis=-1) / (centered @ self._x))

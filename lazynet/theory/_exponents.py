@@ -76,9 +76,9 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
     Let s, a and k be the exponents of the learning rate eta, the output scale alpha and the initial scale kappa. Let r
     be the exponent of the residual, which is 0 for symmetric networks, and otherwise the larger of 0 and the exponent
     of the initial output f_0. A trained array with ||df/dW|| ~ m^g moves a distance of order m^(s + g + r). The amount
-    learned in one step scales as m^(s + 2 g + r) with the largest g of all trained arrays. In the NTK parametrization,
-    all g equal a. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3, where s = a = k = r = 0), the
-    scalings are therefore
+    learned in one step scales as m^(s + 2 g + r), where g is the largest such exponent among the trained arrays. In the
+    NTK parametrization, g = a for every array. With one hidden layer (Arora et al. 2019, Lemmas C.1, 5.3, C.2 and C.3,
+    where s = a = k = r = 0), the scalings are therefore
 
         ||W - W_0|| ~ m^(s + a + r),  ||W_0|| ~ kappa sqrt(m d)  and  ||w_r - w_r(0)|| <~ m^(s + a + r - 1/2).
 
@@ -97,14 +97,15 @@ def predicted_exponents(scaling: Scaling) -> list[Prediction]:
 
     The predictions cover scalings from NTK to mean field and maximal update, under three conditions:
 
-        The steps are proportional to gradients, and the fraction of the residual that is learned in a step does not
-            depend on m. If this fraction decreases with m, learning stops in the limit, and networks that are narrow
-            enough to learn are far from the limit. If it grows with m, gradient descent diverges.
-        Pre-activations do not change by more than their own magnitude.
-        k = 0, unless only the hidden layer is trained and the activation is homogeneous.
+    - The steps are proportional to gradients, and the fraction of the residual that is learned in a step does not
+      depend on m. If this fraction decreases with m, learning stops in the limit, and networks that are narrow enough
+      to learn are far from the limit. If it grows with m, gradient descent diverges.
+    - Pre-activations do not change by more than their own magnitude.
+    - The initial scale does not depend on m (k = 0), unless only the hidden layer is trained and the activation is
+      homogeneous.
 
     If any condition is violated, only the Monte Carlo error in the initial kernel, of order m^(-1/2), is predicted.
-    Nothing is predicted if the activation is not homogeneous and the pre-activations depend on m.
+    Nothing is predicted if the activation is not homogeneous and the size of the pre-activations depends on m.
 
     Args:
         scaling: Exponents that describe how the network and its training scale with the width.

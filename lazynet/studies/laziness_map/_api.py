@@ -284,7 +284,8 @@ def _with_boundary(result: Result, grid: Result, rounds: list[Round], change: fl
         count = [f"{int((result.status == code).sum())} {code.name.lower()}" for code in MapStatus]
         warnings.warn(
             f"There is no boundary at widths {', '.join(missing)}, because the kernel change does not cross {change:g} "
-            f"within output_scales. Networks by status: {', '.join(count)}.",
+            "within output_scales, or because fewer than half of the networks fit their data. Networks by status: "
+            f"{', '.join(count)}.",
             stacklevel=3,
         )
     predicted = boundary_exponent(scaling_of(grid.isel(output_scale=0)))

@@ -68,8 +68,8 @@ def fit_boundary(
 ) -> Boundary:
     """Find the scale at which the change, averaged over seeds, equals a given level, and fit a power law in the width.
 
-    The scale is found separately for each width. The log of the mean is interpolated linearly in the log of
-    the scale. Intervals come from the spread over seeds, separately at each width, as in `lazynet.theory.fit_exponent`.
+    The scale is found separately for each width, by linear interpolation of the log of the mean in the log of the
+    scale. Intervals come from the spread over seeds, separately at each width, as in `lazynet.theory.fit_exponent`.
 
     Args:
         widths: Widths in ascending order, shape (w,).
@@ -131,10 +131,10 @@ def sharpest_collapse(
 def boundary_exponent(scaling: Scaling | None) -> float:
     """Return the predicted exponent p of the output scale alpha ~ m^p at the boundary, or NaN if it is unknown.
 
-    To first order, the relative change in the kernel is m^p / alpha, where p is the exponent of `kernel_drift` at fixed
-    alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher-order terms dominate,
-    and p is unknown, if the relative change in the readout has a larger exponent than the relative change in the
-    kernel, as in the standard parametrization with one hidden layer.
+    To first order, the relative change in the kernel scales as m^p / alpha, where p is the exponent of `kernel_drift`
+    at fixed alpha. This change is of order one if alpha ~ m^p (Geiger et al. 2019, where p = -1/2). Higher-order terms
+    dominate, and the exponent at the boundary is unknown, if the relative change in the readout has a larger exponent
+    than the relative change in the kernel, as in the standard parametrization with one hidden layer.
     """
     rows = [] if scaling is None else predicted_exponents(scaling)
     change = next((row.exponent for row in rows if row.quantity == "kernel_drift"), np.nan)
@@ -151,7 +151,7 @@ def why_steeper(settings: dict[str, Any]) -> str:
     """Return the reason why a boundary is steeper than predicted, or an empty string if no reason is known.
 
     If only the hidden layer of a two-layer ReLU network is trained, the kernel is a sum over units of products of
-    slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
+    ReLU slopes, which are 0 or 1. The kernel changes only if slopes flip, and the fraction of slopes that flip is of
     order m^(-1/2) / alpha. The effect of random flips grows as the square root of their number, so the relative change
     is (m^(-1/2) / alpha / m)^(1/2) = m^(-3/4) alpha^(-1/2), which reaches a given level at alpha ~ m^(-3/2). Small
     changes are mainly due to this effect.

@@ -32,7 +32,7 @@ add(
     ),
     Quantity(
         "relative_displacement",
-        "norm of params - params(0) divided by the norm of params(0), for a network that fits its data",
+        "norm of params - params(0), divided by the norm of params(0), for a network that fits its data",
         dims=GRID,
     ),
     Quantity("time", "time at which the gradient flow ends", dims=GRID),

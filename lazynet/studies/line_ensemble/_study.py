@@ -45,7 +45,7 @@ class LineEnsemble:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the labeled result and its files; an ensemble has no verdict."""
+        """The functions that assemble the labeled result and its files, which do not include a verdict."""
         return OUTPUT
 
     def request(self) -> str:
@@ -106,7 +106,7 @@ class LineEnsemble:
                 k_test=limit.test,
                 learning_rate=rates[width],
             )
-            # Rounding may make a zero variance slightly negative.
+            # Rounding can make a zero variance slightly negative.
             variance = np.diagonal(np.asarray(band.test_covariance), axis1=1, axis2=2)
             bands.append((np.asarray(band.test_mean), np.sqrt(np.maximum(variance, 0))))
         means, deviations = (np.stack(parts) for parts in zip(*bands, strict=True))

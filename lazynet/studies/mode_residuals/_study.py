@@ -53,7 +53,7 @@ class ModeResiduals:
 
     @property
     def output(self) -> Output:
-        """The functions that assemble the labeled result and its files; mode residuals have no verdict."""
+        """The functions that assemble the labeled result and its files, which do not include a verdict."""
         return OUTPUT
 
     def request(self) -> str:

@@ -153,13 +153,13 @@ def _draw_against_width(axes: Axes, result: Result, verdict: Verdict, curves: di
     label_widths(axes, widths)
     if axes.lines:
         _room_above(axes, 0.3)
-        # With more than three entries, a single column would overlap the curves.
+        # With more than three entries, a legend with a single column would overlap the curves.
         entries = len(axes.get_legend_handles_labels()[0])
         axes.legend(title="fitted exponent; dashed: predicted", loc="upper right", ncols=1 + (entries > 3))
 
 
 def _draw_exponents(axes: Axes, result: Result, verdict: Verdict) -> None:
-    """Plot the fitted exponent for each row against the step, with the predicted exponents and their bands."""
+    """Plot the fitted exponents in the verdict against the step, with the predicted exponents and their bands."""
     for row in verdict.rows:
         quantity = entry_of(row.quantity)
         drawn = quantity.panel is not None and quantity.exponent_drawn

@@ -81,7 +81,7 @@ def _trained(result: Result, name: str) -> Variable:
 
 
 def _compare(name: str, left: Variable, right: Variable) -> Inequality:
-    """Evaluate the inequality at the point where right / left is smallest, excluding members that diverged."""
+    """Evaluate the inequality where right / left is smallest, ignoring points at which the left side is not finite."""
     sizes = {**left.sizes, **right.sizes}
     measured, bound = (side.set_dims(sizes).values.ravel() for side in (left, right))
     finite = np.isfinite(measured)

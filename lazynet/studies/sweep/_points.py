@@ -67,7 +67,7 @@ def at_one_point(result: Result) -> Result:
             f"with result.sel({values})."
         )
     result = ordered(result)
-    # Kernel descent describes only full-batch training. Its variables are NaN at other batch sizes in the same sweep.
+    # Kernel descent describes only full-batch training. Its variables are NaN at the other batch sizes of a sweep.
     if "kernel_train_loss" in result and result.kernel_train_loss.isnull().all():
         absent = [name for name, quantity in catalog().items() if quantity.full_batch]
         return result.drop_vars(absent, errors="ignore")

@@ -56,7 +56,7 @@ def population_bounds(result: Result, delta: float = 0.05) -> DataArray:
         if not np.isfinite(movement):
             return np.nan
         fitted = min(1.0, float(np.sqrt(2 * loss / n)))
-        # Due to float32 rounding, the norm over all units may exceed sqrt(m) times the largest norm of a single unit.
+        # Due to float32 rounding, the norm over all units can exceed sqrt(m) times the largest norm of a single unit.
         far = max(float(radius), float(movement) / np.sqrt(width), STILL)
         scale, symmetric = settings["init_scale"], settings["symmetric"]
         return population_bound(

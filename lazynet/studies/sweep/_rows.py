@@ -32,7 +32,7 @@ class Row:
         band: Maximum allowed difference between the fitted and predicted exponents.
         reduction: How values are reduced over snapshots: "maximum", "last" (the last step) or "start" (step 0).
         status: "holds", "fails" or "undecided".
-        last_step_held: Last step up to which the row holds at every snapshot, or None if no step qualifies.
+        last_step_held: Last step up to which the prediction holds at every snapshot, or None if there is no such step.
         by_step: The fit at each snapshot.
         bends: Whether the slope falls significantly as the width grows, so that an "at most" prediction may
             hold at larger widths.

@@ -60,7 +60,7 @@ def _diverged_text(diverged: Sequence[tuple[int, int]], members: int) -> list[st
     more = f" and {len(diverged) - 6} more" if len(diverged) > 6 else ""
     return [
         f"{len(diverged)} of {members} members diverged: {named}{more}",
-        "a row with a diverged member is undecided at best",
+        "predictions that involve a diverged member cannot be confirmed",
     ]
 
 
@@ -71,7 +71,7 @@ def corrections_text(corrections: Mapping[str, Correction], seeds: int, band: fl
     table = [_correction(name, correction, seeds, band) for name, correction in corrections.items()]
     return [
         "",
-        f"Exponents at infinite width, of a m^p (1 + b m^-1/2), and seeds for +-{band:g}",
+        f"Exponents at infinite width, from fits of a m^p (1 + b m^-1/2), and seeds needed for +-{band:g}",
         *_columns([("quantity", "p", "95% interval", "b", "seeds"), *table]),
     ]
 
@@ -97,7 +97,7 @@ def levels_text(levels: Mapping[str, float], width: int) -> list[str]:
 def _row(row: Row, lazy_limit: bool) -> tuple[str, ...]:
     sign = "" if row.relation == "equal" else "<= "
     held = "-" if row.last_step_held is None else str(row.last_step_held)
-    # Rounding may produce a negative zero. Adding zero removes its sign.
+    # Rounding can produce a negative zero. Adding zero removes its sign.
     predicted = f"{sign}{round(row.predicted, 2) + 0.0:+.2f}"
     interval = "none" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
     last = f"{row.by_step[-1].fitted:+.3f}" if row.by_step else "-"

@@ -49,8 +49,8 @@ class Verdict:
         band: Half-width of the band around each predicted exponent.
         widths: Widths of the sweep, in ascending order.
         seeds: Number of seeds.
-        diverged: Width and seed of each member that diverged. A row with such a member never has the status
-            "holds".
+        diverged: Width and seed of each member that diverged. If the values for a row include such a member, the row
+            never has the status "holds".
         corrections: Exponent for each row at infinite width, fitted with a correction to scaling, or None if
             corrections were not requested.
 
@@ -267,7 +267,7 @@ def _row(result: Result, prediction: Prediction, band: float, training: np.ndarr
     def judged(members: np.ndarray) -> tuple[Fit, Status]:
         fit = fit_exponent(widths, members)
         status = judge(fit, prediction.relation, prediction.exponent, band)
-        # If members diverged, a row cannot hold, because the remaining members are not a random sample.
+        # If members diverged, no prediction is confirmed, because the remaining members are not a random sample.
         return fit, "undecided" if status == "holds" and np.isnan(members).any() else status
 
     by_step: list[StepFit] = []

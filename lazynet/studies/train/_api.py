@@ -81,7 +81,7 @@ def train(
     Args:
         network: The network.
         data: The training and test examples.
-        key: A JAX random key. In a sweep, the key for a width and a seed is `lazynet.member_key(width, seed)`.
+        key: A JAX random key. In a sweep, the key for a given width and seed is `lazynet.member_key(width, seed)`.
         steps: Number of training steps.
         learning_rate: Learning rate eta, either a number or a function of the width. Defaults to 1 / lambda_max of the
             analytic kernel, or of the empirical kernel at initialization if there is no analytic kernel. There is a
