@@ -51,9 +51,9 @@ class Source:
 
     dataset: Annotated[str, tyro.conf.arg(help=f"Data set: {one_of(DATASETS)}.")] = "digits"
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...")] = ("0", "1")
-    """Classes to distinguish. A class may be a group of labels, such as 0,2,4, or the word even or odd."""
+    """Classes to distinguish. A class can be a group of labels, such as 0,2,4, or the word even or odd."""
     n_test: OptionalInt = None
-    """Number of test examples; the first examples of these classes are used."""
+    """Number of test examples; the first examples of the selected classes are used."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Data(Source):
     """Data set, classes, and training and test examples."""
 
     n_train: OptionalInt = None
-    """Number of training examples, by default all; the first examples of these classes are used."""
+    """Number of training examples, by default all; the first examples of the selected classes are used."""
 
     def load(self) -> lz.Dataset:
         """Return the data set."""
@@ -70,7 +70,7 @@ class Data(Source):
 
 @dataclass
 class Network:
-    """Settings for a two-layer network, excluding its width."""
+    """Settings for a two-layer network, except for its width."""
 
     activation: Annotated[str, tyro.conf.arg(help=f"Activation: {one_of(ACTIVATIONS)}.")] = "relu"
     train: str = "hidden"
@@ -141,7 +141,7 @@ def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) 
     Args:
         out: The run's folder, or None if the run stores nothing.
         out_of_time: Function that returns whether a TimeoutError is due to the time limit. By default, every
-            TimeoutError is assumed to be.
+            TimeoutError is attributed to the time limit.
 
     Raises:
         Stopped: If the run can be resumed.
@@ -160,7 +160,7 @@ def stoppable(out: Path | None, out_of_time: Callable[[], bool] = lambda: True) 
 
 
 def progress_in(out: Path) -> str:
-    """Return text that says how much of the run in a folder is complete, and what to do next."""
+    """Describe how much of the run in a folder is complete, and what to do next."""
     store = Store(out)
     if store.kind == REPRODUCTION:
         parts = len(list((out / PARTS).glob("*/result.nc")))

@@ -52,7 +52,7 @@ class Reproduce:
             Stages(shown=not self.json) as stages,
             Work(self.paper, self.size, out, stages.tell, self.folder.max_seconds) as work,
         ):
-            # A TimeoutError may also come from a download, rather than from the time limit.
+            # A TimeoutError can come from a download as well as from the time limit.
             with stoppable(out, lambda: work.out_of_time):
                 reproduction = module.reproduce(self.size, work)
             summary = {"paper": self.paper, "size": self.size, "seconds": round(time.perf_counter() - begin, 1)}
@@ -72,7 +72,7 @@ class Reproduce:
 
 
 def estimate(jobs: list[Job], rate: float) -> str:
-    """Return text that lists the estimated minimum time for each job in a long reproduction.
+    """List the estimated minimum time for each job in a long reproduction, as text.
 
     Args:
         jobs: Jobs in the reproduction.

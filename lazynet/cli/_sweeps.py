@@ -92,7 +92,7 @@ class Sweep:
     shard: OptionalText = None
     """Compute only shard k of N in --out, given as k/N; `lazynet merge` assembles the result."""
     check: Switch = False
-    """Exit with code 1 if an "equal" row or an inequality fails."""
+    """Exit with code 1 if the verdict fails: an "equal" row or an inequality fails, or a network diverges."""
     json: Switch = False
     """Print one JSON object instead of tables."""
     plan: Switch = False
@@ -169,7 +169,7 @@ class Merge:
     folder: tyro.conf.Positional[Path]
     """Folder of the study, passed to the shards as --out."""
     check: Switch = False
-    """Exit with code 1 if an "equal" row or an inequality fails."""
+    """Exit with code 1 if the verdict fails: an "equal" row or an inequality fails, or a network diverges."""
     json: Switch = False
     """Print one JSON object instead of tables."""
 

@@ -17,8 +17,8 @@ SECONDS = 60.0
 class CellCheckpoint:
     """The last saved state of one cell, stored in a separate folder.
 
-    `lazynet.training.simulate` determines what the state contains. It is stored as an array of bytes, together with
-    their SHA-256 hash, so that any damage is detected.
+    `lazynet.training.simulate` determines what the state contains. The state is stored as an array of bytes, together
+    with the SHA-256 hash of these bytes, so that any damage is detected.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ class CellCheckpoint:
                 shutil.rmtree(self._folder / str(old))
 
     def clear(self) -> None:
-        """Remove all saved states once the cell is finished or must be recomputed."""
+        """Remove all saved states, because the cell is finished or must be recomputed from the beginning."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:

@@ -21,9 +21,9 @@ class RunFolder:
         path: Path of the folder.
         resume: Whether the folder may already exist. If it does, it must belong to the same study, and only the missing
             cells are computed.
-        shard: A pair (k, N): the cells are divided into N shards, and only the k-th shard is computed. All N processes
-            share the folder, so it may already exist. The study returns None, and `lazynet.merge_shards` assembles the
-            result.
+        shard: A pair (k, N), or None to compute all cells. If a pair is given, the cells are divided into N shards, and
+            only the k-th shard is computed. All N processes share the folder, so it may already exist. The study
+            returns None, and `lazynet.merge_shards` assembles the result.
         max_seconds: Time limit in seconds, after which the study stores its state and raises TimeoutError.
 
     Raises:

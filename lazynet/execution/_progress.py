@@ -73,8 +73,8 @@ class Progress:
     def stage(self, name: str, stage: str, amount: float) -> None:
         """Show the current stage of a task and the progress of this stage.
 
-        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of kernel products computed
-        so far.
+        If `amount` is at most 1, it is the fraction completed. Otherwise, it is the number of products with the kernel
+        that have been computed so far.
         """
         if self._shown:
             done = f"{amount:.0%}" if amount <= 1 else f"{amount:.0f} products"
@@ -122,8 +122,8 @@ class TaskProgress:
 
         Args:
             stage: Name of the stage.
-            amount: The fraction completed if `amount` is at most 1; otherwise, the number of kernel products computed
-                so far.
+            amount: The fraction completed if `amount` is at most 1; otherwise, the number of products with the kernel
+                that have been computed so far.
         """
         self._bar.stage(self._name, stage, amount)
 
@@ -224,8 +224,8 @@ class Stages:
 
         Args:
             stage: Name of the stage.
-            amount: The fraction completed if `amount` is at most 1; otherwise, the number of kernel products computed
-                so far. If None, only the stage is shown.
+            amount: The fraction completed if `amount` is at most 1; otherwise, the number of products with the kernel
+                that have been computed so far. If None, only the stage is shown.
         """
         if self._shown:
             done = "" if amount is None else f": {amount:.0%}" if amount <= 1 else f": {amount:.0f} products"

@@ -17,7 +17,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy", "lazyn
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of the packages used in computations, keyed by the attributes that store them in results."""
+    """Return the versions of the packages used in computations, keyed by the result attributes that store them."""
     return {f"{name.replace('-', '_')}_version": importlib.metadata.version(name) for name in PACKAGES}
 
 

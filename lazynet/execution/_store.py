@@ -29,7 +29,8 @@ FINISHED = "finished.json"
 # Number of attempts to acquire a lock, and seconds between attempts.
 ATTEMPTS, PAUSE = 10, 0.05
 SHA256_DIGITS = 64
-# Settings that are derived from others. Differences in them are reported only if no other setting differs.
+# Settings that are derived from other settings. A difference in one of them is reported only if no other setting
+# differs.
 DERIVED = ("snapshots", "scales", "rates", "learning_rate", "data", "axes")
 
 

@@ -40,7 +40,8 @@ class Loss:
             example, shape (n,).
         reduction: "sum" to sum over the examples, or "mean" to average over them.
         domain: Targets the loss accepts: "numbers" for any numbers, "signs" for one target per example that is +1 or
-            -1, or "classes" for rows of probabilities or one-hot rows minus 1/k, with at least two classes.
+            -1, or "classes" for rows that contain the probabilities of k >= 2 classes, or one-hot rows with 1/k
+            subtracted from every entry.
 
     Raises:
         ValueError: If `reduction` or `domain` is not one of the listed values, `name` is not a string, or `per_example`
@@ -82,7 +83,8 @@ class Loss:
             name: Name of the targets in error messages.
 
         Raises:
-            ValueError: If the loss does not accept the shape of the targets or one of their values.
+            ValueError: If the loss does not accept the shape of the targets or one of their values, or does not return
+                one value per example.
 
         >>> logistic().check_targets(jnp.array([1.0, 0.0]))
         Traceback (most recent call last):

@@ -75,7 +75,7 @@ ACTIVATIONS = {
         _smooth("silu", jax.nn.silu, 1.099839320128867),
     )
 }
-# JAX's own functions are recognized by identity, so jax.nn.relu uses the closed form for "relu".
+# JAX's own functions are recognized by identity, so jax.nn.relu, for example, is treated like the name "relu".
 NAMES: dict[Any, str] = {activation.function: name for name, activation in ACTIVATIONS.items()}
 NAMES |= {jnp.absolute: "abs", builtins.abs: "abs"}
 
@@ -115,8 +115,8 @@ def check_activation(activation: Any) -> None:
         hash(activation)
     except TypeError as error:
         raise ValueError(
-            "activation must be hashable, because it is part of the cache key of compiled programs, got "
-            f"{activation!r}."
+            f"activation must be hashable, got {activation!r}. The activation is part of the key under which compiled "
+            "programs are cached."
         ) from error
     reason = _why_not_elementwise(activation)
     if reason:

@@ -1,4 +1,4 @@
-"""The class of the networks that the adapters return for user-supplied code."""
+"""The `Adapted` class, which represents user-supplied networks wrapped by the adapters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -99,7 +99,7 @@ class Adapted:
         """Return the outputs, of shape (n,) for one output or (n, k) for several.
 
         Raises:
-            ValueError: If `forward` returns an array of the wrong shape.
+            ValueError: If `variables` or `x` is invalid, or if `forward` returns an array of the wrong shape.
         """
         x = _rows(x)
         check_params(variables)

@@ -92,8 +92,8 @@ def from_nnx(
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the module's layers, given as a name or a `lazynet.Parametrization`, or None
-            to make no predictions.
+        parametrization: Parametrization of the module's layers, which determines the exponents that theory predicts for
+            a sweep. Pass a name, a `lazynet.Parametrization`, or None to make no predictions.
         kernel: Infinite-width kernel, or None if it is unknown. The kernel is a function `kernel(x1, x2=None)` that
             returns an array of shape (n1, n2), and it must be the same at all widths.
 
@@ -167,8 +167,9 @@ def from_stax(
 ) -> Adapted:
     """Wrap layers from neural-tangents' stax library as a network with an analytic kernel.
 
-    The library is available as `lazynet.kernels.neural_tangents().stax`. The trained variables of its layers are
-    rescaled weights, whereas `TwoLayer` trains the weights themselves.
+    The library is available as `lazynet.kernels.neural_tangents().stax`. By default, the trained variables of its
+    layers are initialized from N(0, 1) and multiplied by fixed factors to obtain the weights, whereas `TwoLayer` trains
+    the weights themselves.
 
     Args:
         make: Function `make(width)` that returns (init_fn, apply_fn, kernel_fn).
@@ -176,8 +177,8 @@ def from_stax(
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width. The square of alpha
             multiplies the kernel.
-        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None to make
-            no predictions.
+        parametrization: Parametrization of the layers, which determines the exponents that theory predicts for a sweep.
+            Pass a name, a `lazynet.Parametrization`, or None to make no predictions.
 
     Returns:
         A network that implements the protocol `lazynet.networks.Network`.
@@ -238,8 +239,8 @@ def from_functions(
         width: Width of the network, which a sweep overrides.
         outputs: Number of outputs k.
         output_scale: Factor alpha that multiplies the outputs, a number or a function of the width.
-        parametrization: Parametrization of the layers, given as a name or a `lazynet.Parametrization`, or None to
-            make no predictions.
+        parametrization: Parametrization of the layers, which determines the exponents that theory predicts for a sweep.
+            Pass a name, a `lazynet.Parametrization`, or None to make no predictions.
 
     Returns:
         A network that implements the protocol `lazynet.networks.Network`.
@@ -306,7 +307,7 @@ def _module_of(make: Callable[..., Any], kind: type, *arguments: Any, **named: A
 
 def _takes(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
     """Return whether a function, or the constructor of a module class, accepts the given arguments."""
-    # The metaclass of a module class hides the signature of its __init__.
+    # The metaclass of a module class hides the signature of __init__, so __init__ itself is inspected.
     called: Any = function
     if isinstance(function, type):
         called, arguments = called.__init__, (None, *arguments)

@@ -14,7 +14,7 @@ from lazynet.typing import AnyArray, Variables
 class Centered(Wrapped):
     """The network f(x; theta) - f(x; theta_0), which is zero at initialization and has the same kernel as f.
 
-    The collection "origin" contains theta_0. All other attributes are taken from `network`.
+    The collection "origin" contains theta_0. Attributes that this class does not define are taken from `network`.
 
     Attributes:
         network: Network f.
@@ -23,7 +23,7 @@ class Centered(Wrapped):
     centered: ClassVar[bool] = True
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables of the network, with a copy of the parameters in the collection "origin"."""
+        """Return the initial variables of the network, with the parameters also stored in the collection "origin"."""
         variables = dict(self.network.init(key, x))
         return {**variables, "origin": variables["params"]}
 

@@ -88,7 +88,7 @@ def check_network(network: object, x: AnyArray) -> None:
 
     Raises:
         ValueError: If part of the protocol is missing, or if an output depends on other rows or is not finite. If the
-            network fails on these rows, its own error is passed on with a note.
+            network fails on these rows, its own error is raised with a note.
     """
     check_protocol(network)
     if not traits(network).custom:
@@ -189,8 +189,8 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
 
     Args:
         network: Network to check. Networks without user-supplied functions are not checked.
-        widths: Widths in ascending order.
-        seeds: Seeds.
+        widths: Widths of the sweep, in ascending order.
+        seeds: Seeds of the sweep.
         x: Input rows, shape (n, d).
 
     Raises:

@@ -14,7 +14,7 @@ def forward_operations(network: Network, n: int, d: int) -> float:
     """Estimate the number of operations needed to compute the outputs of a network.
 
     Args:
-        network: Network, with its width set.
+        network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
 
@@ -45,7 +45,7 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
     no lower layer, and the cost of the gradient with respect to its readout is neglected.
 
     Args:
-        network: Network, with its width set.
+        network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
 
@@ -61,10 +61,11 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
 def kernel_operations(network: Network, n: int, d: int) -> float:
     """Estimate the number of operations needed to compute the empirical kernel of a network.
 
-    The kernel is computed from activation slopes or per-output gradients.
+    The kernel of a network with one hidden layer is computed from the slopes of the activation, and the kernel of any
+    other network from the gradients of the individual outputs.
 
     Args:
-        network: Network, with its width set.
+        network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
 
@@ -83,7 +84,7 @@ def step_bytes(network: Network, n: int, d: int) -> int:
     The estimate covers the weights and all intermediate values, in float32.
 
     Args:
-        network: Network, with its width set.
+        network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
 

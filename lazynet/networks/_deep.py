@@ -24,7 +24,7 @@ class MLP(nn.Module):
     parametrization determines the exponents a_l, b_l, a and b. The trained variables are W_l and V themselves. The
     default, "ntk" with sigma = relu and kappa^2 = 2, is the network of Lee et al. 2019, section 2.1, applied to rows
     multiplied by sqrt(d), because this class, like `TwoLayer`, does not divide by sqrt(d). If the parametrization is
-    "chen" and output_scale is m^alpha, this is the network of Chen et al. 2019, section 2, where L is depth + 1.
+    "chen" and output_scale is a power of m, this is the network of Chen et al. 2019, section 2, with L = depth + 1.
 
     `init(key, x)` returns the arrays "hidden_1" of shape (m, d), "hidden_2", ... of shape (m, m), "readout" of shape
     (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x. Trained arrays are in
@@ -37,7 +37,7 @@ class MLP(nn.Module):
         outputs: Number of outputs k, at least 1.
         activation: Activation name or function, as in `TwoLayer`.
         train: Part to train, "hidden" (all W_l), "readout" (V) or "both".
-        init_scale: Scale kappa of the weights, a positive number or a function of the width.
+        init_scale: Scale kappa of the hidden weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
         bias_scale: Scale of the biases c_l, whose entries are drawn from N(0, (bias_scale m^(-b_l))^2) and are not
             trained. If the scale is 0, there are no biases.
@@ -92,7 +92,8 @@ class MLP(nn.Module):
     def _array(self, name: str, trained: bool, std: float, shape: tuple[int, ...], x: AnyArray) -> AnyArray:
         def draw(key: Array) -> Array:
             drawn = jax.random.normal(key, shape, jnp.float32)
-            # Without the barrier, the compiler may merge the factors, which would change the last bit of the weights.
+            # Without the barrier, the compiler may merge `std` with a factor inside `normal`, which would change the
+            # last bit of the weights.
             return (std * jax.lax.optimization_barrier(drawn)).astype(x.dtype)
 
         if trained:

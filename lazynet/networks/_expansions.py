@@ -37,7 +37,7 @@ class Linearized:
             variables: Variables of the network.
 
         Returns:
-            The variables, in which the collections "params" and "origin" contain the same arrays.
+            The variables of the polynomial, whose collections "params" and "origin" contain the same arrays.
         """
         return {**variables, "origin": variables["params"]}
 
@@ -144,9 +144,9 @@ def linearize(network: Network, variables: Variables) -> Expansion:
         variables: Variables about which to expand the network, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, initialized at these variables. Its kernel is the kernel of the original network at
-        these variables. Training the linearization by full-batch gradient descent on the squared loss is equivalent to
-        `lz.kernel_descent` with this kernel.
+        A network for `lz.train`, initialized at the given variables. Its kernel is the kernel of the original network
+        at these variables. Training the linearization by full-batch gradient descent on the squared loss is equivalent
+        to `lz.kernel_descent` with this kernel.
 
     Raises:
         ValueError: If `network` is not a network, or if `variables` has no "params" collection.
@@ -169,7 +169,7 @@ def quadratic(network: Network, variables: Variables) -> Expansion:
         variables: Variables about which to expand the network, as returned by `network.init`.
 
     Returns:
-        A network for `lz.train`, initialized at these variables. For relu networks with two trained layers, its
+        A network for `lz.train`, initialized at the given variables. For relu networks with two trained layers, its
         second-order part is the pseudo-network of Allen-Zhu, Li and Liang 2018, section 6.2.
 
     Raises:

@@ -37,7 +37,8 @@ PARAMETRIZATIONS = {
     "standard": Parametrization((0.0, 0.0, 0.0), (0.0, 0.5, 0.5), 1.0),
     "mean-field": Parametrization((0.0, 1.0, 1.0), (0.0, 0.0, 0.0), -1.0),
     "maximal-update": Parametrization((-0.5, 0.0, 0.5), (0.5, 0.5, 0.5), 0.0),
-    # Allen-Zhu, Li and Liang 2018, section 4: hidden weights from N(0, 1 / m), readout from N(0, 1), no factors.
+    # Allen-Zhu, Li and Liang 2018, section 4: hidden weights from N(0, 1 / m) and readout from N(0, 1), with
+    # no factors in the forward pass.
     "allen-zhu": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.0), 1.0),
     # Chen, Cao, Zou and Gu 2019, section 2, with output_scale m^alpha, so that learning rates scale as m^(-2 alpha).
     "chen": Parametrization((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), 0.0),

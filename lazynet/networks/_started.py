@@ -20,7 +20,7 @@ Start = Callable[[Array, int], Variables]
 class Started(Wrapped):
     """A network with a user-supplied initialization, as returned by `lazynet.with_start`.
 
-    All other attributes are taken from `network`.
+    Attributes that this class does not define are taken from `network`.
 
     Attributes:
         network: The network whose initialization is replaced.

@@ -11,7 +11,7 @@ from lazynet.networks._activations import Function, get_activation
 from lazynet.networks._parametrization import Parametrization
 from lazynet.typing import AnyArray, Variables
 
-# Fields that are not settings: the fields of every flax module, and the width, which a sweep sets.
+# Fields that are not settings: those that every flax module has, and the width, which a sweep sets.
 NOT_SETTINGS = ("parent", "name", "width")
 
 
@@ -133,7 +133,7 @@ def traits(network: object) -> Traits:
         network: Any network.
 
     Returns:
-        The traits. A family without a record gets the defaults, with `fields` taken from its dataclass.
+        The traits. For a family without a record, these are the defaults, with `fields` taken from its dataclass.
 
     >>> import lazynet as lz
     >>> from lazynet.networks import traits

@@ -23,7 +23,7 @@ Scale = float | int | Callable[[int], float]
 
 TRAINED_PARTS = ("hidden", "readout", "both")
 READOUTS = ("sign", "gaussian")
-# Largest allowed value of integer fields, because array sizes must fit in 64-bit integers.
+# Largest allowed value of integer fields; array sizes must fit in 64-bit integers.
 LARGEST = 2**62
 
 
@@ -41,7 +41,7 @@ def at_width(scale: Scale, width: int) -> float:
 
 
 def check_scale(name: str, scale: Any, width: int) -> float:
-    """Return the value of a scale at a given width, after checking that it is positive and finite.
+    """Return the value of a scale at a given width, after checking that this value is positive and finite.
 
     Args:
         name: Name of the argument in error messages.
@@ -52,8 +52,8 @@ def check_scale(name: str, scale: Any, width: int) -> float:
         The value of the scale.
 
     Raises:
-        ValueError: If the value is not a positive finite number. If `scale` is a function, errors that it
-            raises are passed on with a note.
+        ValueError: If the value is not a positive finite number. If `scale` is a function, errors raised
+            by this function are passed on with a note.
     """
     value = scale
     if callable(scale):
@@ -119,7 +119,8 @@ class SingleHidden(nn.Module):
 
     def _draw_hidden(self, key: Array, x: AnyArray) -> Array:
         drawn = jax.random.normal(key, (self._free_units, x.shape[1]), jnp.float32)
-        # Without the barrier, the compiler may merge the factors, which would change the last bit of the weights.
+        # Without the barrier, the compiler may merge the scale with a factor inside `normal`, which would change the
+        # last bit of the weights.
         hidden = at_width(self.init_scale, self.width) * jax.lax.optimization_barrier(drawn)
         return self._mirror(hidden, hidden).astype(x.dtype)
 
@@ -157,11 +158,12 @@ class TwoLayer(SingleHidden):
         activation: "relu", "leaky_relu" (slope 0.01), "abs", "erf", "tanh", "gelu" (exact), "softplus", "sin",
             "sigmoid" or "silu", or an elementwise JAX function of one array.
         train: Part to train, "hidden" (w), "readout" (a) or "both".
-        init_scale: Scale kappa of the weights, a positive number or a function of the width.
+        init_scale: Scale kappa of the hidden weights, a positive number or a function of the width.
         output_scale: Scale alpha of the outputs, a positive number or a function of the width.
         readout: Initial distribution of a, "sign" for +-1 or "gaussian" for N(0, 1).
         symmetric: Whether the second half of the units copies the first half with the signs of the readout flipped, so
-            that f = 0 at initialization. This cancels second-order terms in the movement.
+            that f = 0 at initialization. The symmetry also cancels terms of f that are quadratic in the movement of the
+            weights.
 
     Raises:
         ValueError: If an argument has an invalid value.

@@ -8,7 +8,7 @@ from lazynet.networks._protocol import Network
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A network that wraps another network and takes from it all attributes that it does not define itself.
+    """A network that wraps another network, from which it takes all attributes that it does not define itself.
 
     Attributes:
         network: The wrapped network.
@@ -18,7 +18,8 @@ class Wrapped:
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the wrapped network."""
-        # When an object is copied, Python looks up attributes before `network` is set.
+        # When an object is copied, Python looks up attributes before `network` is set. Without this check, the lookup
+        # would recurse without end.
         if name.startswith("_") or name == "network":
             raise AttributeError(name)
         return getattr(self.network, name)

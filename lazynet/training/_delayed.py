@@ -14,9 +14,9 @@ from lazynet.training._keys import epoch_order
 from lazynet.training._steppers import Member, Shared, State
 from lazynet.typing import Variables
 
-# Maximum number of examples in a block per input feature, and minimum number of steps per block for which blocks save
-# time. The maximum keeps the correction for the steps within a block cheap compared with the products of the weights
-# and the inputs.
+# Maximum ratio of the number of examples in a block to the number of input features, and minimum number of steps per
+# block for which blocks save time. The maximum keeps the correction for the steps within a block cheap compared with
+# the products of the weights and the inputs.
 BLOCK_FRACTION, MIN_BLOCK_STEPS = 0.25, 4
 
 
@@ -63,7 +63,7 @@ class DelayedStepper:
         return hidden, empty, empty, jnp.zeros(block_size, jnp.int32), order
 
     def step(self, state: State, member: Member, shared: Shared, t: Array) -> tuple[State, Array, Array]:
-        """Take one step of descent, first updating the weights if the step starts a block."""
+        """Take one gradient-descent step; if the step starts a block, first update the weights."""
         (n, d), size = shared["x"].shape, self.batch_size
         offset = t % (n // size) % steps_per_block(d, size) * size
 
@@ -92,7 +92,7 @@ class DelayedStepper:
         return {**member.variables, "params": {"hidden": self._current_weights(state, shared)}}
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return an empty dictionary."""
+        """Return an empty dictionary, because this stepper adds no quantities to the result."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:

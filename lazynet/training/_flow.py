@@ -26,7 +26,7 @@ class FlowStepper:
     The step size is chosen as in Geiger et al. 2019 (arXiv:1906.08034). A step is accepted if it lowers the loss and
     moves no training output by more than MAX_MOVE times the RMS of the targets. Rejected steps also count as steps. The
     learning rate is the size of the first step. A step larger than the stability limit 2 / lambda_max of the current
-    kernel raises the loss, so the step size stays near that limit as the kernel changes.
+    kernel raises the loss, so the step size stays below or near that limit as the kernel changes.
 
     The trained function is alpha f. The output scale alpha is a shared array, so that a single compiled program can be
     used for all scales; `network` itself has output scale 1.

@@ -1,4 +1,4 @@
-"""Random keys for the members of a sweep, their initial weights and mini-batches, label noise and data subsets."""
+"""Random keys for sweep members, initial weights, mini-batches, label noise and data subsets."""
 
 import jax
 import jax.numpy as jnp

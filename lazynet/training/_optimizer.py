@@ -129,7 +129,7 @@ def has_default_rate(optimizer: UpdateRule) -> bool:
 
 
 def check_rule(optimizer: UpdateRule) -> None:
-    """Check that a user's function returns an optax optimizer that can be called with gradients and parameters.
+    """Check that a user's function returns an optax optimizer that needs only gradients and parameters.
 
     Args:
         optimizer: Function of the learning rate.

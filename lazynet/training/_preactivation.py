@@ -17,8 +17,8 @@ class PreactivationStepper(HiddenStepper):
     """Plain full-batch gradient descent on the squared loss, carried out on the pre-activations: Z <- Z - eta c G X X'.
 
     This stepper is equivalent to `HiddenStepper`, which defines the symbols, but needs 2 n^2 m operations per step
-    instead of 4 n rank m, which is cheaper if n < 2 rank. The state includes the sum of G over steps, from which the
-    weights are recovered as W = W_0 - eta c (sum G) X.
+    instead of 4 n rank m, which is cheaper if n < 2 rank. The state includes the sum of G over all steps, from which
+    the weights are recovered as W = W_0 - eta c (sum G) X.
     """
 
     def share(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ class PreactivationStepper(HiddenStepper):
         return (*unit_arrays, self._sum(terms)), 0.5 * jnp.sum(residual**2), squared_norm
 
     def read(self, state: State, member: Member, shared: Shared) -> Variables:
-        """Return the variables, computed from the initial weights and the sum of G."""
+        """Return the variables, computed from the initial weights and the sum of G over all steps."""
         total = self.units.apply(jnp.concatenate, (state[1],), ())
         hidden = member.variables["params"]["hidden"] - self._rate(shared) * (total @ shared["x"])
         return {**member.variables, "params": {"hidden": hidden}}

@@ -201,7 +201,7 @@ def simulate(
         layout: Placement of the members on devices.
 
     Returns:
-        The final variables and the records of all members.
+        An `Outcome`, which contains the final variables and the records of all members.
     """
     carry = _start(stepper, members, shared, layout)
     records: list[dict[str, np.ndarray]] = []
@@ -364,7 +364,7 @@ def _is_running(carry: Carry) -> Array:
 
 
 def _met(stop: Stop, loss: Array, squared_norm: Array, steps_since_best: Array) -> Array:
-    """Return a mask of the members that meet a criterion; `squared_norm` is the squared norm of the gradient."""
+    """Return whether a member meets a stopping criterion; `squared_norm` is the squared norm of its gradient."""
     met = jnp.zeros((), bool)
     if stop.loss is not None:
         met |= loss <= stop.loss

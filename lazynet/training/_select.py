@@ -20,8 +20,8 @@ def is_plain_descent(loss: Loss, optimizer: UpdateRule, batch_size: int | None) 
         batch_size: Number of examples per step, or None for the full batch.
 
     Returns:
-        True for plain gradient descent. If the optimizer is a function of the learning rate, training never counts as
-        plain descent.
+        True for plain full-batch gradient descent on the squared loss. If the optimizer is a function of the learning
+        rate rather than a `lazynet.Optimizer`, the result is always False.
     """
     return loss == squared() and isinstance(optimizer, Optimizer) and optimizer.is_descent and batch_size is None
 
@@ -66,7 +66,8 @@ def choose_stepper(
         )
     if stepper == "autodiff" or not plain:
         return AutodiffStepper(network, loss, optimizer, batch_size)
-    # Per unit, a step takes 4 n rank operations on weights in the row space, and 2 n^2 on pre-activations.
+    # For each unit, a step takes 4 n rank operations if it updates row-space weights, and 2 n^2 if it updates
+    # pre-activations.
     cheaper = "preactivation" if len(x) < 2 * row_space(x).shape[1] else "hidden"
     chosen = cheaper if stepper == "auto" else stepper
     return PreactivationStepper(network) if chosen == "preactivation" else HiddenStepper(network)

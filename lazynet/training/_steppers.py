@@ -194,7 +194,7 @@ class AutodiffStepper:
         return {**member.variables, "params": state[0]}
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return an empty dictionary."""
+        """Return an empty dictionary, because this stepper adds no quantities to the result."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
@@ -210,7 +210,7 @@ class AutodiffStepper:
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """Return the order of the examples in the epoch that contains step t."""
         batches = len(order) // (self.batch_size or len(order))
-        # Drawing a permutation requires a sort, which may cost more than a step, so draw it only once per epoch.
+        # Drawing a permutation requires a sort, which can take longer than a step, so draw one only once per epoch.
         return jax.lax.cond(t % batches == 0, lambda: epoch_order(key, t // batches, len(order)), lambda: order)
 
     def _batch(self, shared: Shared, t: Array, order: Array | None = None) -> tuple[Array, Array, float]:
@@ -276,7 +276,7 @@ class HiddenStepper:
         unit_arrays = hidden, slopes, weights(member.variables, "readout")
         replicated = residual, shared["rows"], self._rate(shared)
         hidden, slopes, terms, squares = self.units.apply(descend, unit_arrays, replicated)
-        # The compiler removes this norm if no stopping criterion uses it.
+        # The compiler removes the computation of this norm if no stopping criterion uses it.
         squared_norm = self._layer.factor**2 * jnp.sum(squares)
         return (hidden, slopes, self._sum(terms)), 0.5 * jnp.sum(residual**2), squared_norm
 
@@ -288,7 +288,7 @@ class HiddenStepper:
         return {**member.variables, "params": {"hidden": hidden}}
 
     def quantities(self, state: State) -> dict[str, Array]:
-        """Return an empty dictionary."""
+        """Return an empty dictionary, because this stepper adds no quantities to the result."""
         return {}
 
     def outputs(self, variables: Variables, x: Array, shared: Shared) -> Array:
