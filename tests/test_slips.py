@@ -103,7 +103,7 @@ REFUSED = {
     "under grad": (lambda: jax.grad(lambda a: KERNEL(a)[0, 1])(jnp.asarray(X)), "^x1 must be a concrete array"),
     "under vmap": (
         lambda: jax.vmap(lambda variables: lz.empirical_ntk(DEEP, variables, X))(several(variables_of(DEEP))),
-        "^variables, x1 and x2 must be concrete arrays, got a traced one",
+        "^variables, x1 and x2 must be concrete arrays, got a traced array",
     ),
     "a field of another network": (
         lambda: lz.from_stax(lambda m: None).clone(train="readout"),

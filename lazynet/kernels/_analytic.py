@@ -90,7 +90,7 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
         K(x, x') = alpha^2 (x.x' E[sigma'(w.x) sigma'(w.x')]  [if the hidden layer is trained]
                             + E[sigma(w.x) sigma(w.x')])      [if the readout is trained].
 
-    If the activation is relu, only the hidden layer is trained, kappa = alpha = 1, and all rows have norm 1, the kernel
+    For a relu network with kappa = alpha = 1 in which only the hidden layer is trained, the kernel for rows of norm 1
     is x.x' (pi - arccos(x.x')) / (2 pi). This is the H^infinity of Arora et al. 2019 (arXiv:1901.08584, section 3), and
     it follows from the arc-cosine kernels of Cho and Saul 2009. If there are several outputs, each output has the same
     kernel K.
@@ -98,8 +98,8 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
     The kernels of `MLP` and `ThreeLayer` follow from the recursion of Jacot, Gabriel and Hongler 2018, Theorem 1, with
     powers of the width that depend on the parametrization. The kernel of `ConvNet` is the average of the two-layer
     kernel over all pairs of patches. `from_stax` networks use the kernel from neural-tangents, and networks from other
-    libraries use the kernel that was supplied with them. Scales and powers that depend on the width are evaluated at
-    the width of `network`.
+    libraries use the kernel that was supplied with them. Powers of the width, and scales that depend on the width, are
+    evaluated at the width of `network`.
 
     Use `analytic_kernel.register` to register the kernel of a new network family.
 

@@ -1,4 +1,4 @@
-"""Machine code that evaluates series in the angle between two rows; inner products of features are the coefficients.
+"""Machine code for series in the angle between two rows, with inner products of the rows' features as coefficients.
 
 For a pair of rows, the k-th coefficient is an inner product of a few features of the two rows. XLA would write the
 partial sums of a whole block to memory after each term, and would have to compile a separate program for each number of
@@ -32,7 +32,7 @@ class Series(NamedTuple):
     """Sum over k of the Chebyshev polynomial T_k(y) times an inner product of features, for each (row, column) pair.
 
     Attributes:
-        odd: Whether the sum, which is a function of |rho|, is multiplied by the sign of rho.
+        odd: Whether the sum is multiplied by the sign of the correlation rho. The argument y depends only on |rho|.
         focus: Length scale in the formula for y; see `clenshaw`. If None, there is a single term, which is multiplied
             by rho if `odd` is true.
         ranks: Number of features for each term, in order of decreasing k. These numbers sum to `total`.
@@ -62,8 +62,8 @@ def _logarithm() -> str:
 
     The logarithm of the significand is approximated by a polynomial.
     """
-    # The nearest singularity is at zero, so the Chebyshev coefficients of the logarithm on [1, 2] shrink by a factor of
-    # 3 + sqrt(8) from one to the next.
+    # The nearest singularity is at zero, so successive Chebyshev coefficients of the logarithm on [1, 2] shrink by a
+    # factor of 3 + sqrt(8).
     m = 1.5 + np.cos(np.pi * (np.arange(1000) + 0.5) / 1000) / 2
     series = np.polynomial.Chebyshev.fit(m, np.log(m), 18, domain=[1, 2])
     value, *coefficients = (_all(number) for number in np.polynomial.chebyshev.cheb2poly(series.coef)[::-1].tolist())
@@ -229,7 +229,7 @@ end:
 
 
 def clenshaw(rho: Float[np.ndarray, "n1 n2"], series: Sequence[Series]) -> Float[np.ndarray, "n1 n2"]:
-    """Return the sum of several series in the angle between rows and columns, computed by Clenshaw's algorithm.
+    """Return the sum of several series in the angle arccos(rho), computed by Clenshaw's algorithm.
 
     The argument of the Chebyshev polynomials T_k is y = 2 (arcsinh(h / focus) / arcsinh(sqrt(1/2) / focus))^2 - 1 with
     h = sqrt((1 - |rho|) / 2). Thus y = -1 if |rho| = 1, and y = 1 if rho = 0.

@@ -55,7 +55,7 @@ def gaussian_dual(
 
     Returns:
         A NumPy float64 array of shape (n1, n2). The error in each entry is below 1e-11 times the larger of 1 and the
-        entry itself.
+        absolute value of the entry.
 
     Raises:
         ValueError: If `init_scale * norm(x)` is so large that the series does not converge (values up to 200 are
@@ -173,9 +173,10 @@ def _series_dual(parts: list[Part], near: float, *rows: np.ndarray) -> np.ndarra
 def _correct_correlations(rho: np.ndarray, near: float, unit1: np.ndarray, unit2: np.ndarray) -> None:
     """Recompute the correlations rho of unit rows with |rho| > 1 - near, in place.
 
-    An error of eps in rho changes a kernel at scale s by up to 2 s^2 eps times its value, which is 2e-12 at s = 100.
-    The correlations are therefore computed from 1 - rho = |u - u'|^2 / 2. The right-hand side has a relative error of
-    about eps, and it is exactly 0 if the rows are equal.
+    An error of eps in rho causes a relative error of up to 2 s^2 eps in a kernel at scale s, or 2e-12 at s = 100. The
+    correlations are therefore computed from 1 - rho = |u - u'|^2 / 2, or from 1 + rho = |u + u'|^2 / 2 if rho is
+    negative. The right-hand sides have a relative error of about eps, and they are exactly 0 for equal rows and
+    for opposite rows.
     """
     rows, columns = np.nonzero(np.abs(rho) > 1 - near)
     chunk = max(1, PAIRS // unit1.shape[1])
@@ -293,9 +294,10 @@ def _correct_nearly_parallel(
 ) -> None:
     """Recompute the entries of the relu kernel for nearly parallel rows, in place.
 
-    An angle computed from the cosine c has an error of eps / sqrt(1 - c^2), which is 6e-9 on the diagonal and below
-    1e-13 for |c| < 1 - 1e-4 (in float32, below 5e-7 for |c| < 1 - 1e-2). For larger |c|, the angle is therefore
-    computed from the sum and the difference of the unit rows.
+    An angle computed from the cosine c has an error of about eps / sqrt(1 - c^2), which is below 1e-13 for
+    |c| < 1 - 1e-4 (in float32, below 5e-7 for |c| < 1 - 1e-2). For larger |c|, the angle is computed from the sum and
+    the difference of the unit rows instead, because the error would reach 6e-9 on the diagonal, where c differs from 1
+    only by rounding.
     """
     if not parallel.any():
         return

@@ -85,7 +85,8 @@ def empirical_ntk(
     For `TwoLayer`, the average over outputs is computed from the pre-activations z, the slopes S = sigma'(z) and the
     readout weights a_rc of unit r and output c. The hidden layer contributes
     (alpha^2 / m) x.x' sum_r mean_c(a_rc^2) S_r(x) S_r(x'), and the readout contributes
-    (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')) (Arora et al. 2019, section 3.1, H = Z'Z).
+    (alpha^2 / m) sum_r sigma(z_r(x)) sigma(z_r(x')), where alpha is the output scale and m is the width (Arora et al.
+    2019, section 3.1, H = Z'Z).
 
     Args:
         network: Object with a method `apply(variables, x)`, or a function of `(variables, x)`, that returns outputs of
@@ -132,7 +133,7 @@ def empirical_ntk(
     check_params(variables)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dict(variables), x1, x2))):
         raise ValueError(
-            "variables, x1 and x2 must be concrete arrays, got a traced one. Call empirical_ntk outside of jax.jit, "
+            "variables, x1 and x2 must be concrete arrays, got a traced array. Call empirical_ntk outside of jax.jit, "
             "jax.vmap and jax.grad."
         )
     check_variables(network, variables, x1)
@@ -189,7 +190,7 @@ def empirical_ntk(
 
 
 def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
-    """Return the dtype in which integer inputs are passed to a user-supplied network, or None in other cases."""
+    """Return the dtype in which a user-supplied network gets integer inputs, or None for other inputs or networks."""
     dtype = np.result_type(x1.dtype, (x1 if x2 is None else x2).dtype)
     return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).custom else None
 

@@ -28,17 +28,18 @@ PAIRS = 2**21
 def _deep_kernel(network: MLP) -> Kernel:
     """Return the kernel of Jacot, Gabriel and Hongler 2018, Theorem 1, generalized to any parametrization.
 
-    Layer l multiplies its weights w_l by m^(-a_l). Let s_l^2 be the variance of one effective weight m^(-a_l) w_l,
-    multiplied by the number of inputs m if l > 1, and let c_l^2 be the variance of the biases. The pre-activations z_l
-    of layer l have covariance S_l = s_l^2 E_(l-1) + c_l^2, where E_0 = x.x'. Let E_l = E[sigma sigma] and
-    E'_l = E[sigma' sigma'] be the expectations under the covariance S_l. With T_0 = 0, the tangent kernel of z_l is
+    At width m, layer l multiplies its weights w_l by m^(-a_l). Let s_l^2 be the variance of one effective weight
+    m^(-a_l) w_l, multiplied by the number of inputs m if l > 1, and let c_l^2 be the variance of the biases. The
+    pre-activations z_l of layer l have covariance S_l = s_l^2 E_(l-1) + c_l^2, where E_0 = x.x'. Let
+    E_l = E[sigma sigma] and E'_l = E[sigma' sigma'] be the expectations under the covariance S_l. With T_0 = 0, the
+    tangent kernel of z_l is
 
         T_l = g_l E_(l-1) + s_l^2 T_(l-1) E'_(l-1),  where g_1 = m^(-2 a_1), and g_l = m^(1 - 2 a_l) for l > 1.
 
     Let m^(-a) be the factor that multiplies the readout weights, and let m^(-2 b) be their initial variance. If E, E'
-    and T denote the values for the last hidden layer, the tangent kernel of the outputs is
-    alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'). The first term comes from the readout, and the second term from the hidden
-    layers. Powers of m are evaluated at the width of the network.
+    and T denote the values for the last hidden layer and alpha the output scale, the tangent kernel of the outputs is
+    alpha^2 m^(1 - 2 a) (E + m^(-2 b) T E'). The first term comes from the readout, and the second term comes from
+    the hidden layers. Powers of m are evaluated at the width of the network.
     """
     exponents, m = get_parametrization(network.parametrization), float(network.width)
     kappa, alpha = (at_width(scale, network.width) for scale in (network.init_scale, network.output_scale))
@@ -72,7 +73,7 @@ def _deep_kernel(network: MLP) -> Kernel:
 
 @limit_key.register(MLP)
 def _deep_key(network: MLP) -> Hashable:
-    """Return a copy of the network in which the scales are numbers, evaluated at the width of the network.
+    """Return a copy of the network whose scales are replaced by their values at the network's width.
 
     The width itself is replaced by 1 if the kernel does not depend on the width.
     """
@@ -129,13 +130,13 @@ def _convolutional_kernel(network: ConvNet) -> Kernel:
 
 @analytic_kernel.register(Adapted)
 def _adapted_kernel(network: Adapted) -> Kernel | None:
-    """Return the kernel supplied with the network, multiplied by alpha^2, or None if no kernel was supplied."""
+    """Return the kernel supplied with the network times the squared output scale, or None if none was supplied."""
     return None if network.kernel is None else _scaled(network, network.kernel)
 
 
 @start_covariance.register(Adapted)
 def _adapted_covariance(network: Adapted) -> Kernel | None:
-    """Return the covariance supplied with the network, multiplied by alpha^2, or None if no covariance was supplied."""
+    """Return the covariance supplied with the network times the squared output scale, or None if none was supplied."""
     return None if network.covariance is None else _scaled(network, network.covariance)
 
 

@@ -101,8 +101,8 @@ def with_random_columns(b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k_m
         b: Block of vectors, shape (n, k).
 
     Returns:
-        An array of shape (n, k_more), where k_more is at least 8: the vectors, followed by at least 4 columns of
-        standard normal samples. The random columns are the same for all blocks of the same shape.
+        An array of shape (n, k_more) with k_more >= 8, which consists of the given vectors followed by at least 4
+        columns of standard normal samples. The random columns are the same for all blocks of the same shape.
     """
     count = max(COLUMNS - b.shape[1], MIN_RANDOM_COLUMNS)
     return np.concatenate([b, np.random.default_rng(0).standard_normal((len(b), count))], axis=1)
@@ -117,8 +117,8 @@ class Lanczos:
 
     Attributes:
         depth: Number of products with K so far.
-        complete: Whether the basis spans an invariant subspace, so that f(K) b is exact. For b = 0, the basis is
-            complete from the start.
+        complete: Whether the basis spans an invariant subspace, so that approximations of f(K) b are exact. For b = 0,
+            the basis is complete from the start.
     """
 
     def __init__(self, k: Product, b: Float[np.ndarray, "n k"]) -> None:

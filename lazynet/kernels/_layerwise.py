@@ -23,13 +23,13 @@ class Layer(NamedTuple):
     """Gradients of the outputs with respect to the value that a layer produces, and the inputs to that layer.
 
     The Jacobian of output c for row i with respect to an array of the layer is the outer product of inputs_i and
-    gradients_ic. A parameter array that does not act as a dense layer is itself treated as the value, so the gradients
-    are the Jacobian with respect to that array.
+    gradients_ic. If a parameter array is used more than once or is not used in a dense layer, the array itself takes
+    the place of the value, so the gradients are the Jacobian with respect to that array.
 
     Attributes:
         gradients: Gradients of the k outputs with respect to the value, shape (n, k, size).
-        inputs: Dictionary that maps the position of each array in "params" to the vector by which the array is
-            multiplied, or to None for the constant 1.
+        inputs: Dictionary that maps the position in "params" of each array of the layer to the vector by which the
+            array is multiplied, or to None for the constant 1.
     """
 
     gradients: Float[Array, "n k _"]
@@ -121,11 +121,11 @@ def _check_outputs(f: Any) -> Array:
 
 @compiled(static_argnames=("average", "parts"))
 def product_of(left: list[Layer], right: list[Layer], *, average: bool, parts: bool) -> dict[int, Array]:
-    """Compute the kernel between two sets of rows from their layers.
+    """Compute the kernel between two sets of rows from their `Layer` tuples.
 
     Args:
-        left: Layers for n1 rows.
-        right: Layers for n2 rows.
+        left: `Layer` tuples for n1 rows.
+        right: `Layer` tuples for n2 rows.
         average: Whether to average over outputs.
         parts: Whether to return a separate contribution for each array instead of the sum.
 

@@ -4,10 +4,12 @@ from typing import Any
 
 
 def machine_code(assembly: str) -> Any:
-    """Compile LLVM IR, which takes tens of milliseconds.
+    """Compile a module in LLVM IR.
+
+    Compilation takes tens of milliseconds.
 
     Args:
-        assembly: Source text of a module in LLVM IR.
+        assembly: LLVM IR source text of the module.
 
     Returns:
         The LLVM execution engine, whose method `get_function_address` returns the address of a function. The engine

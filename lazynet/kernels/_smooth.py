@@ -49,8 +49,8 @@ MOST_NUMBERS = 2**25  # maximum number of entries in an array of function values
 MOST_PRODUCTS = 4 * 10**7  # maximum number of entries in an array of coefficients C_m
 MANY_ORDERS = 256  # number of orders m whose coefficients are computed at a time
 CHUNK = 2**15  # number of arguments per call to an activation, fixed so that JAX compiles only one program
-# The range of scales in a table for a named activation ends at powers of 2^(1 / GRID), so that the table can be reused
-# for other scales.
+# For named activations, the range of scales in a table is extended to powers of 2^(1 / GRID), so that the table can be
+# reused for other scales.
 GRID = 8
 
 
@@ -59,8 +59,9 @@ class Part(NamedTuple):
 
     Attributes:
         odd: Whether the series belongs to the odd part.
-        focus: Constant in the substitution h = focus sinh(w), about the width of the stretched region near h = 0, or
-            None if the expectation is constant or proportional to rho.
+        focus: Constant in the substitution h = focus sinh(w), where h = sin(theta / 2) and cos(theta) = |rho|. The
+            constant is about the width of the region near h = 0 that the substitution stretches. If the expectation is
+            constant or proportional to the correlation rho, no substitution is needed, and the constant is None.
         ranks: Number of features for each term of the series, in order of decreasing degree.
         signs: Sign of each feature, by which the product of the feature's values for two rows is multiplied.
     """
@@ -197,8 +198,8 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
             return _Table(low, high, [])
         unit = min(1.0, squares.max())
         weights = np.sqrt(unit + squares)
-        # With the factor x.x', entries are about as large as the products of their weights, except for nearly
-        # orthogonal rows, so a larger relative error is sufficient.
+        # With the factor x.x', entries are about as large as the products of their weights unless the rows are nearly
+        # orthogonal. A larger relative error is therefore sufficient.
         error = min(max(ENOUGH * unit / weights.max() ** (1 if has_products else 2), BEST), ENOUGH)
         for step in STEPS:
             products = np.zeros((1, count, count))

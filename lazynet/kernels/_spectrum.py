@@ -169,8 +169,9 @@ def spectrum(k: SquareKernel) -> Spectrum:
 def label_projections(k: SquareKernel | Spectrum, y: Targets) -> LabelProjections:
     """Project targets onto the eigenvectors of a kernel (Arora et al. 2019, Figures 1b and 1d).
 
-    After s steps of gradient descent, the residual along v_i is (1 - eta lambda_i)^s times its initial value. Targets
-    are therefore learned quickly if their largest projections are onto the eigenvectors with the largest eigenvalues.
+    After s steps of gradient descent with learning rate eta, the residual along an eigenvector v_i with eigenvalue
+    lambda_i is (1 - eta lambda_i)^s times its initial value. Targets are therefore learned quickly if their largest
+    projections are onto the eigenvectors with the largest eigenvalues.
 
     Args:
         k: Kernel on the training set, shape (n, n), or its `lazynet.kernels.Spectrum`.

@@ -59,14 +59,14 @@ class Program(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """The only use of an array W in a program: a dense layer y = W a + ..., or an added term y = W + ....
+    """The only use of an array W in a program, either in a dense layer y = W a + b or as a term of a sum y = W + b.
 
     Up to the order of the entries, dy/dW equals a in the first case and 1 in the second case.
 
     Attributes:
         output: The value y.
         input: The value a, or None in the second case.
-        scales: Pairs (operation, value) in which W is multiplied ("mul") or divided ("div") by a scalar value.
+        scales: Pairs ("mul", value) or ("div", value), one for each scalar value by which W is multiplied or divided.
     """
 
     output: int
@@ -127,8 +127,8 @@ def uses(program: Program, arrays: Sequence[int], x: int) -> dict[int, Dense | N
     """Determine how a program uses each parameter array.
 
     The result maps each array to a `Dense` if the array is used only once, in a dense layer. It maps an array to None
-    if the array is used more than once, elementwise, or in an operation that is not analyzed (a loop, a convolution or
-    a function with a custom derivative). Unused arrays are omitted.
+    if the array is used more than once, in an elementwise operation, or in an operation that is not analyzed (such as a
+    loop, a convolution or a function with a custom derivative). Unused arrays are omitted.
 
     Args:
         program: Program obtained by tracing the network.

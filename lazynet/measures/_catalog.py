@@ -26,9 +26,9 @@ RECORDS = ("train_prediction", "test_prediction", "loss_root_sum")
 # Version number of the result layout.
 SCHEMA = 1
 SYMBOLS = (
-    "The symbols denote width exponents, as in `lazynet.theory.predicted_exponents`: s is the exponent of the learning "
-    "rate, r that of the residual, g that of the largest ||df/dW||, w that of the smallest ||W(0)||, c that of the "
-    "relative change in the pre-activations, and l = s + 2 g + r that of the amount learned in one step."
+    "The symbols denote width exponents, as in `lazynet.theory.predicted_exponents`: s for the learning rate, r for "
+    "the residual, g for the largest ||df/dW||, w for the smallest ||W(0)||, c for the relative change in the "
+    "pre-activations, and l = s + 2 g + r for the amount learned in one step."
 )
 
 
