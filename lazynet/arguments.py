@@ -1,7 +1,7 @@
 """Argument checks shared by all public functions, with one function for each kind of argument.
 
 A check raises a ValueError that names the argument, says what it must be, and shows the value that was passed. Errors
-raised by a user's functions are passed on with a note that names the argument that contains the function; see
+raised by a user's function are passed on with a note that names the argument that contains the function; see
 `calls_of`.
 """
 
@@ -207,7 +207,7 @@ def check_callback(name: str, value: Any) -> None:
 
 
 def printable(text: str) -> str:
-    """Replace characters that a terminal would interpret or cannot display with escape sequences.
+    """Escape all characters that a terminal would interpret or cannot display.
 
     Args:
         text: Text that may contain file names or other untrusted data.

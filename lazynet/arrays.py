@@ -22,7 +22,8 @@ def real_array(name: str, value: Any) -> np.ndarray:
         A NumPy array of integers or floating-point numbers.
 
     Raises:
-        ValueError: If the argument is masked, or is not an array of integers or floating-point numbers.
+        ValueError: If the argument is masked, is traced by JAX, or is not an array of integers or floating-point
+            numbers.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(

@@ -134,7 +134,7 @@ def eigenvectors_flops(n: int) -> float:
 
 
 class Blocks(NamedTuple):
-    """The division of a matrix into blocks: the number of rows per block, and of feature blocks held in memory."""
+    """The division of a matrix into blocks: the number of rows per block and the number of feature blocks in memory."""
 
     rows: int
     held: int

@@ -72,8 +72,8 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a public function so that its results depend only on the state of its arguments at the time of the call.
 
     The user's functions are traced again in each call. Functions from this package and its dependencies are not,
-    because they read nothing that could change. Random numbers always come from the same generator, regardless of JAX's
-    settings.
+    because they do not depend on mutable global state. Random numbers always come from the same generator, regardless
+    of JAX's settings.
     """
     names = inspect.signature(function).parameters
 
@@ -124,7 +124,7 @@ def unregister(function: Callable[..., Any]) -> None:
 
 
 def is_fixed(value: Any) -> bool:
-    """Return whether a value contains no function or object that can change between calls.
+    """Return whether all functions and objects in a value are known to behave the same in every call.
 
     Args:
         value: Argument of a public function.
@@ -191,7 +191,7 @@ class Compiled:
         return self._current(args, kwargs).lower(*args, **kwargs)
 
     def jitted(self) -> Any:
-        """Compile the function anew.
+        """Return a newly jitted version of the function.
 
         The function is wrapped in a new function, because JAX looks up traces by the identity of the function.
         """
@@ -207,7 +207,7 @@ class Compiled:
         return sum(program._cache_size() for (first, *_), program in _programs.items() if first is self)
 
     def _current(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the compiled function of the current scope or, if there is no scope, the one for these arguments."""
+        """Return the function compiled for the current scope or, if there is no scope, for these static arguments."""
         scope = _scope.get()
         if scope is not None:
             if self not in scope:
@@ -249,7 +249,7 @@ class _Traced:
     """A `Compiled` function that is traced anew for one scope."""
 
     def __init__(self, made: Compiled) -> None:
-        """Compile the function anew, because it may read something that has changed."""
+        """Wrap the function anew, because values that it reads from outside its arguments may have changed."""
         self.programs: dict[Any, Any] = {}
         self._signature, self._static = made.signature, made.static
         self._jitted = made.jitted()

@@ -26,7 +26,8 @@ from lazynet.typing import AnyArray, SquareKernel
 # Maximum number of multiplications per call to a compiled program. It keeps each call to about half a second, because a
 # running call cannot be interrupted.
 CALL = 5e8
-# Maximum number of steps per call. For small kernels, overhead dominates the cost of a step.
+# Maximum number of steps per call. This limit matters for small kernels, for which most of the cost of a step is
+# overhead rather than multiplications.
 CALL_STEPS = 50_000
 CALL_STOPS = 256  # maximum number of steps recorded per call
 
@@ -37,7 +38,7 @@ class DenseKernel(NamedTuple):
     Attributes:
         matrix: Kernel, shape (n, n).
         lambda_max: Largest eigenvalue.
-        rounding: Bound on the norm of the rounding-error matrix.
+        rounding: Bound on the norm of the matrix of rounding errors in the entries.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -77,7 +78,7 @@ def dense_kernel(k: SquareKernel | Spectrum | KernelOperator) -> DenseKernel:
     shifted = matrix.copy()
     shifted[np.diag_indices(len(matrix))] += NEGATIVE * lambda_max
     try:
-        # A factorization is much cheaper than computing the smallest eigenvalue.
+        # A Cholesky factorization is much cheaper than computing the smallest eigenvalue.
         scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
         values = scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])
@@ -116,8 +117,8 @@ def descent_coefficients(
 ) -> Float[np.ndarray, "s ..."]:
     """Return the coefficients at the given steps of the iteration v <- mu v + g, c <- c - eta v.
 
-    In terms of the parameters, this is equivalent to `optax.sgd`. Each step costs one product with K, or with the rows
-    of K that belong to the batch.
+    Here g is the gradient of the loss at the predictions f0 + K c. In terms of the parameters, the iteration is
+    equivalent to `optax.sgd`. Each step costs one product with K, or with the rows of K that belong to the batch.
 
     Returns:
         Coefficients, shape (s, n) or (s, n, k).

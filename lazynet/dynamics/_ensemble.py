@@ -69,8 +69,9 @@ def kernel_ensemble(
     (I - exp(-tK)) y and the covariance is exp(-tK) S_train,train exp(-tK) (Lee et al. 2019, section 2.3.2). For
     full-batch gradient descent with learning rate eta, (I - eta K)^(t / eta) replaces exp(-tK).
 
-    At infinite time, the result is the NTK posterior. If only the readout is trained, then K = S, and the result is the
-    NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding are never learned.
+    At infinite time, the result describes fully trained networks. If only the readout is trained, then K = S, and the
+    result at infinite time is the NNGP posterior of Bayesian inference. Modes whose eigenvalue is zero up to rounding
+    are never learned.
 
     For a `TwoLayer` network with `symmetric=False`, S is the matrix of the kernel
     `analytic_kernel(network.clone(train="readout"))`. With symmetric initialization, all initial outputs are zero, so
@@ -79,13 +80,13 @@ def kernel_ensemble(
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k).
-        times: Nonnegative times, shape (s,). Infinity stands for the limit of gradient flow. Step k of descent
+        times: Nonnegative times, shape (s,). Infinity stands for the limit of gradient flow. Step k of gradient descent
             corresponds to time eta k.
         start_covariance: Covariance S of the initial outputs on the training rows followed by the test rows, shape
             (n + n_test, n + n_test).
         k_test: Kernel between test and training inputs, shape (n_test, n).
-        learning_rate: Learning rate eta of gradient descent, for which all times must be multiples of eta. If None,
-            gradient flow is predicted.
+        learning_rate: Learning rate eta of gradient descent, in which case all times must be multiples of eta. If
+            None, gradient flow is predicted.
 
     Returns:
         An `Ensemble` of NumPy float64 arrays.
@@ -153,7 +154,7 @@ def _flow_fractions(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _steps_at(times: np.ndarray, learning_rate: float) -> np.ndarray:
-    """Return the descent steps that correspond to the given times."""
+    """Return the gradient-descent steps that correspond to the given times."""
     check_learning_rate(learning_rate)
     if not np.isfinite(times).all():
         raise ValueError(

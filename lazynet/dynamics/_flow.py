@@ -45,7 +45,7 @@ def flow_coefficients(
     tolerance: float,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Float[np.ndarray, "s ..."], float]:
-    """Return the coefficients of the flow c' = -grad L(f0 + K c) at the given times, and the error in the predictions.
+    """Return the coefficients of the flow dc/dt = -grad L(f0 + K c) at the given times, and the prediction error.
 
     The equation is solved repeatedly with an explicit fifth-order method (Tsitouras 2011), each time with a smaller
     error tolerance per step. The number of steps grows with the final time, with lambda_max and with the curvature of

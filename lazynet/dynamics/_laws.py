@@ -1,4 +1,4 @@
-"""Closed-form learning curves of kernel modes for the squared loss: flow, and descent with or without momentum."""
+"""Closed-form learning curves of kernel modes under gradient flow and gradient descent on the squared loss."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from jaxtyping import Float, Int
 
 from lazynet.kernels import Spectrum
 
-# Above the stability limit, descent diverges and infinite predictions are correct.
+# Above the stability limit, gradient descent diverges, so infinite predictions are correct.
 allow_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 class Law(NamedTuple):
-    """Dynamics of the modes, and the times at which the modes are predicted.
+    """Dynamics of kernel modes, and the times at which to predict them.
 
     Attributes:
         time: Times, shape (s,).
@@ -31,14 +31,14 @@ class Law(NamedTuple):
         """Upper bound 1 / (1 - mu) on the displacement of a mode by a unit impulse, at any later step.
 
         After j steps, the impulse has displaced the mode by s_j = sum_{i<j} z+^(j-1-i) z-^i, where z+ and z- are the
-        characteristic roots and z+ z- = mu. If the mode is stable, the sum of the magnitudes of the terms is largest at
-        |z+| = 1, so |s_j| <= sum_i mu^i.
+        characteristic roots and z+ z- = mu. If the mode is stable, the sum of the magnitudes of the terms is largest
+        for |z+| = 1 and |z-| = mu, so |s_j| <= sum_i mu^i.
         """
         return 1 / (1 - self.momentum)
 
     @property
     def limit(self) -> float:
-        """Largest value of learning_rate * eigenvalue for which descent does not diverge."""
+        """Largest value of learning_rate * eigenvalue for which gradient descent does not diverge."""
         return 2 * (1 + self.momentum)
 
     def growth(self, values: np.ndarray) -> np.ndarray:
@@ -93,10 +93,10 @@ def _power(factor: np.ndarray, steps: np.ndarray) -> Float[np.ndarray, "s m"]:
 
 
 def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
-    """Compute 1 - r_k from the roots z+ and z- of z^2 - (1 + mu - a) z + mu.
+    """Return the learned fraction 1 - r_k of each mode after k steps, given a = eta lambda for each mode.
 
-    The roots are complex for a between (1 - q)^2 and (1 + q)^2, where q = sqrt(mu). With
-    s_k = (z+^k - z-^k) / (z+ - z-), r_k = s_{k+1} - mu s_k.
+    The unlearned fraction is r_k = s_{k+1} - mu s_k, where s_k = (z+^k - z-^k) / (z+ - z-) and where z+ and z- are the
+    roots of z^2 - (1 + mu - a) z + mu. The roots are complex for a between (1 - q)^2 and (1 + q)^2, with q = sqrt(mu).
     """
     q = np.sqrt(mu)
     near, far = ((1 - mu) / (1 + q)) ** 2, (1 + q) ** 2
@@ -112,7 +112,10 @@ def _momentum_growth(a: np.ndarray, mu: float, k: np.ndarray) -> np.ndarray:
 
 
 def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k); the first factor is computed accurately for small a."""
+    """Return 1 - r_k as (1 - z+) (sum_{i<k} z+^i - z- s_k), in the notation of `_momentum_growth`.
+
+    The factor 1 - z+ is computed accurately even for small a.
+    """
     between = np.sqrt((near - a) * (far - a))
     short = 2 * a / (1 - mu + a + between)
     largest = 1 - short
@@ -121,7 +124,7 @@ def _growth_at_positive_roots(a: np.ndarray, mu: float, q: float, near: float, f
 
 
 def _growth_at_complex_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k for the roots +-q exp(+-i psi), 0 < psi <= pi / 2."""
+    """Return 1 - r_k, in the notation of `_momentum_growth`, for the roots +-q exp(+-i psi), 0 < psi <= pi / 2."""
     # The formulas in terms of psi / 2 are accurate near both double roots.
     forward = a <= 1 + mu
     sine, cosine = (np.sqrt(np.where(forward, x, y) / (4 * q)) for x, y in ((a - near, far - a), (far - a, a - near)))
@@ -135,7 +138,10 @@ def _growth_at_complex_roots(a: np.ndarray, mu: float, q: float, near: float, fa
 
 
 def _growth_at_negative_roots(a: np.ndarray, mu: float, q: float, near: float, far: float, k: np.ndarray) -> np.ndarray:
-    """Return 1 - r_k when both roots are negative; the mode diverges for a > 2 (1 + mu)."""
+    """Return 1 - r_k, in the notation of `_momentum_growth`, for negative roots.
+
+    Modes with a > 2 (1 + mu) diverge.
+    """
     between = np.sqrt((a - near) * (a - far))
     largest = (a - 1 - mu + between) / 2
     gap = between / largest

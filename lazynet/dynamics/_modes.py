@@ -1,10 +1,11 @@
 """Kernel modes that a residual excites: diagonalization finds all modes, and Lanczos finds only the modes that matter.
 
-A Krylov basis yields a residual r~(t) that satisfies r~' = -K r~ up to a defect along the next block of the basis.
-The defect follows from the coordinates of r~ alone. Stable kernel dynamics (eta lambda <= 2) do not amplify errors, so
-the error at time t is at most the integral of the norm of the defect up to t (Saad 1992, section 4, for the
-exponential). In descent, the integral becomes a sum over steps; momentum multiplies the sum by 1 / (1 - mu). If there
-are too many steps to sum over, the trapezoid rule estimates the bound.
+A Krylov basis yields an approximate residual r~(t) that satisfies dr~/dt = -K r~ up to a defect along the next block
+of the basis. The defect can be computed from the coordinates of r~ alone. Gradient flow and stable gradient descent
+(eta lambda <= 2 without momentum) do not amplify errors. For gradient flow, the error at time t is therefore at most
+the integral of the norm of the defect from 0 to t (Saad 1992, section 4, for the exponential). For gradient descent,
+the integral becomes a sum over steps, and momentum multiplies the bound by 1 / (1 - mu). If there are too many steps to
+sum over, the trapezoid rule estimates the sum.
 """
 
 import warnings
@@ -158,7 +159,7 @@ def _krylov_modes(
 
 
 def _next_check(previous: tuple[int, float], current: tuple[int, float], goal: float) -> int:
-    """Return the depth of the next check: 80% of the way to the depth at which the error is expected to meet `goal`."""
+    """Return the next depth at which to check the error, 80% of the way to the depth expected to meet the goal."""
     depth, error = current
     furthest = depth + max(1, depth // 3)
     if not 0 < error < previous[1] < np.inf:
@@ -220,7 +221,10 @@ def _check_converges(lambda_max: float, law: Law) -> None:
 
 
 def _truncation_error(process: Lanczos, law: Law, outputs: int) -> float:
-    """Return the norm of the defect over all outputs, integrated over time (flow) or summed over steps (descent)."""
+    """Return the norm of the defect over all outputs, integrated over time or, for gradient descent, summed over steps.
+
+    With momentum, the sum is multiplied by 1 / (1 - mu).
+    """
     values = np.maximum(process.ritz[0], 0)
     end = _last_time(values, law)
     if process.complete or not end > 0:
@@ -284,10 +288,11 @@ def _storage_error(modes: Modes, law: Law, rounding: float, diagonal: float) -> 
 def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np.ndarray, " m"]:
     """Return an estimate of how much the residual along each mode changes per unit change in the kernel.
 
-    Let p_i be the unlearned fraction of mode i at a given time. To first order, a change E in the kernel makes mode i
-    change by E_ij (p_i - p_j) / (lambda_i - lambda_j) times the initial residual along mode j (Higham 2008, "Functions
-    of matrices", theorem 3.11). With momentum, modes oscillate, and this quotient is usually far smaller than the
-    integral of |p_i| over time, which serves as an upper bound if eigenvalues are close.
+    Let p_i be the unlearned fraction of mode i at a given time. To first order, a change E in the kernel changes the
+    residual along mode i by E_ij (p_i - p_j) / (lambda_i - lambda_j) times the initial residual along mode j, summed
+    over all j (Higham 2008, "Functions of matrices", theorem 3.11). With momentum, modes oscillate, and this quotient
+    is usually far smaller than the integral of |p_i| over time, which serves as an upper bound if eigenvalues are
+    close.
 
     Args:
         values: Eigenvalues, shape (m,).
@@ -315,9 +320,9 @@ def _sensitivity(values: np.ndarray, law: Law, integral: np.ndarray) -> Float[np
 def backward_error(n: int) -> float:
     """Return the relative backward error of the eigendecomposition of an n x n matrix in float64.
 
-    LAPACK guarantees only that the error is at most a modestly growing function of n. For n from 5 to 400 and spectra
-    that are uniform, clustered or decay as a power law, the largest norms of V L V' - K, relative to norm(K), and of
-    V'V - I were between 10 and 28 times the unit roundoff and grew roughly as n^(1/4). The value returned is at least
-    1.5 times as large.
+    LAPACK guarantees only that the error is at most a modestly growing function of n. For n from 5 to 400 and for
+    spectra that are uniform, clustered or power-law, the largest measured values of norm(V L V' - K) / norm(K) and
+    norm(V'V - I) were between 10 and 28 times the unit roundoff and grew roughly as n^(1/4). The value returned is at
+    least 1.5 times these measured values.
     """
     return 12 * n**0.25 * EPS

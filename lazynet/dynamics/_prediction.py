@@ -1,10 +1,11 @@
 """Training dynamics predicted with a fixed kernel: in closed form for the squared loss, step by step for other losses.
 
-With K = sum_i lambda_i v_i v_i' and residual r_0 = y - f_0, the residual along v_i is multiplied by d_i, which is
-(1 - eta lambda_i)^k for descent without momentum and exp(-t lambda_i) for flow (Arora et al. 2019, Theorem 4.1; Lee et
-al. 2019, section 2.2). The squared loss is half the squared error, summed over examples. Small kernels are
-diagonalized. For large kernels, the Lanczos process computes the few modes that r_0 excites
-(`lazynet.dynamics._modes`). Other losses and mini-batches couple the modes (`lazynet.dynamics._coefficients`).
+The squared loss is half the squared error, summed over examples. Let K = sum_i lambda_i v_i v_i', and let r_0 = y - f_0
+be the initial residual. For the squared loss, the residual along v_i is multiplied by (1 - eta lambda_i)^k in k steps
+of gradient descent without momentum, and by exp(-t lambda_i) in gradient flow up to time t (Arora et al. 2019, Theorem
+4.1; Lee et al. 2019, section 2.2). Small kernels are diagonalized. For large kernels, the Lanczos process computes the
+few modes that r_0 excites (`lazynet.dynamics._modes`). Other losses and mini-batches couple the modes, so training is
+followed step by step (`lazynet.dynamics._coefficients` and `lazynet.dynamics._flow`).
 """
 
 import warnings
@@ -54,7 +55,7 @@ def kernel_descent(
     """Predict gradient descent with a fixed kernel, u <- u - eta K grad L(u) from u(0) = f0.
 
     For the squared loss, the iteration is u(k+1) = u(k) - eta K (u(k) - y) (Arora et al. 2019, section 4). All steps
-    are computed at once in closed form, with eigenvalues that are zero up to rounding set to zero. For other losses and
+    are computed at once in closed form, with eigenvalues that are zero up to rounding set to zero. For other losses or
     mini-batches, each step costs one product with K, or with the rows of K that belong to the batch.
     Momentum follows `optax.sgd`: v <- mu v + g and theta <- theta - eta v, where g is the gradient with respect to the
     parameters.
@@ -145,8 +146,8 @@ def kernel_flow(
     Args:
         k: Kernel on the training set: a matrix of shape (n, n), its `Spectrum`, or a `lazynet.kernel_operator`.
         y: Targets, shape (n,) or (n, k), in the form that the loss expects.
-        times: Nonnegative times, shape (s,), which may be infinite for the squared loss. Step k of descent with
-            learning rate eta corresponds to time eta k.
+        times: Nonnegative times, shape (s,), which may be infinite for the squared loss. Step k of gradient descent
+            with learning rate eta corresponds to time eta k.
         loss: "squared", "logistic", "softmax", "hinge" or a `lazynet.losses.Loss`.
         f0: Initial prediction on the training set, a number or an array with the same shape as y.
         k_test: Kernel between test and training inputs, shape (n_test, n), or a `lazynet.kernels.CrossOperator`.

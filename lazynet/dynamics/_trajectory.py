@@ -18,12 +18,12 @@ class Trajectory(NamedTuple):
     """Kernel predictions at s times, as NumPy float64 arrays.
 
     Attributes:
-        time: Times, shape (s,); for descent, the learning rate times the step.
+        time: Times, shape (s,); for gradient descent, the learning rate times the step.
         train: Predictions on the training set, shape (s, n) or (s, n, k).
         test: Predictions on the test set, shape (s, n_test) or (s, n_test, k), or None if there is no test kernel.
         step: Integer gradient-descent steps, shape (s,), or None for gradient flow.
         error: Estimate of the largest error in `train` over time. The error is relative to norm(y - f0) for predictions
-            in closed form, and to the largest norm(u - f0) for predictions that are computed step by step.
+            in closed form, and to the largest norm(train - f0) for predictions that are computed step by step.
 
     >>> import numpy as np, lazynet as lz
     >>> trajectory = lz.kernel_descent(np.eye(3), np.ones(3), learning_rate=0.5, steps=[0, 10], k_test=np.ones((2, 3)))

@@ -268,7 +268,7 @@ def _without_diverged(values: np.ndarray, steps: np.ndarray, diverged_at: np.nda
 
 
 def _held(values: np.ndarray, steps: np.ndarray, stopped_at: np.ndarray) -> np.ndarray:
-    """For members that stopped early, copy the value at the last snapshot before the stop to all later snapshots.
+    """For members that stopped early, replace all values after the stop with the last value recorded up to it.
 
     Values have shape (members, step).
     """
@@ -380,19 +380,19 @@ def _bounds(
 ) -> dict[str, np.ndarray]:
     """Return two bounds on max_neuron_displacement, or an empty dictionary if neuron gradients have no known bound.
 
-    The gradient with respect to w_r is (alpha / sqrt(m)) sum_ic a_rc r_ic sigma'(z_ri) x_i, where r_ic are the
-    residuals. Its norm is at most c L sqrt(k) ||X||_2 ||r||, where c = alpha / sqrt(m) and |sigma'| <= L. The learning
-    rate times the sum of this bound over the steps, with the actual residuals of the network, is the path bound. Using
-    ||X||_2 <= ||X||_F and the predicted geometric decay of the residuals gives alpha L sqrt(k) times the bound in Lemma
-    C.1 of Arora et al. 2019, 4 ||X||_F ||y - u(0)|| / (sqrt(m) lambda_min), where ||X||_F = sqrt(n) for inputs of unit
-    norm.
+    The gradient with respect to w_r is (alpha / sqrt(m)) sum_ij a_rj r_ij sigma'(z_ri) x_i, where r_ij are the
+    residuals. Since |a_rj| = 1 and |sigma'| <= L, its norm is at most B = (alpha / sqrt(m)) L sqrt(k) ||X||_2 ||r||.
+    The path bound is the learning rate times the sum of B over the steps so far, evaluated with the actual residuals of
+    the network. The lemma bound instead uses ||X||_2 <= ||X||_F and the predicted geometric decay of the residuals. It
+    equals alpha L sqrt(k) times the bound in Lemma C.1 of Arora et al. 2019, which is
+    4 ||X||_F ||y - u(0)|| / (sqrt(m) lambda_min), with ||X||_F = sqrt(n) for inputs of unit norm.
     """
     factor = traits(network).neuron_gradient
     if factor is None:
         return {}
     # The factor already includes 1 / sqrt(m), so the lemma is evaluated at width 1.
     lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
-    # The loss is half the squared norm of the residual.
+    # The loss is half the squared residual norm, so the residual norm is sqrt(2) times the square root of the loss.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
     path = learning_rate * norm * residual_sum
     return {"lemma_bound": factor * lemma, "path_bound": factor * path}

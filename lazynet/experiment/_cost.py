@@ -31,8 +31,8 @@ from lazynet.precision import arithmetic
 from lazynet.programs import once
 from lazynet.training import AutodiffStepper, Member, Stepper
 
-# Typical number of products with the kernel needed to compute both the predictions and the complexity for an image data
-# set.
+# Typical number of times that the kernel is multiplied by a block of vectors to compute both the predictions and the
+# complexity for an image data set.
 PRODUCTS = 60
 
 
@@ -77,9 +77,9 @@ def _part_kernel_bytes(network: Network, layers: int, rows: int) -> int:
 def sweep_jobs(spec: Spec) -> list[Job]:
     """Estimate the memory and operations that a sweep needs.
 
-    Each job covers all points. The byte count of a job is its peak memory at the most demanding point. It includes the
-    variables of a pack before and after training, the state kept between training steps, and the kernels. The operation
-    count includes only matrix products and eigendecompositions.
+    Each job covers all points in the grid. The byte count of a job is its peak memory at the most demanding point. It
+    includes the variables of a pack before and after training, the state kept between training steps, and the kernels.
+    The operation count includes only matrix products and eigendecompositions.
 
     Args:
         spec: Specification of the sweep.

@@ -19,8 +19,8 @@ def mesh_for(members: int, width: int) -> Mesh | None:
     """Return the device mesh for members that train together, or None to use the default device.
 
     Members are divided equally among the devices. If the number of members is not a multiple of the number of devices,
-    the neurons of wide networks are divided as well. If there are several processes, all devices are always used. If
-    members and neurons cannot be divided equally among them, `padded` increases the number of members.
+    the neurons of wide networks are divided as well, whereas narrow networks use only some of the devices. If there are
+    several processes, narrow networks must use all devices too, so `padded` increases the number of members.
     """
     devices = jax.devices()
     member = gcd(members, len(devices))

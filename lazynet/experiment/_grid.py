@@ -165,7 +165,7 @@ def _value(name: str, value: Any, network: Network | None) -> Any:
 
 
 def _label(value: Any) -> Any:
-    """Return the label of a value: numbers and strings label themselves, and functions are labeled by name."""
+    """Return the label of a value: numbers and strings are their own labels, and functions are labeled by name."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Optimizer):
@@ -213,7 +213,7 @@ def check_not_twice(axes: list[Axis], learning_rate: Any, training: Training) ->
 
 
 def _subset(data: Dataset, n_train: int | None, noise: float) -> Dataset:
-    """Return n_train random examples in their original order, with a fraction `noise` of their labels redrawn."""
+    """Keep n_train random training examples in their original order, and redraw a fraction `noise` of their labels."""
     if n_train is not None and n_train > data.n_train:
         raise ValueError(
             f"n_train must be at most {data.n_train}, got {n_train}. It cannot exceed the number of training examples."

@@ -262,7 +262,8 @@ def train_polynomials(
 ) -> dict[str, np.ndarray]:
     """Train the Taylor polynomial of each member and return the predictions.
 
-    Each polynomial is expanded about the member's initial parameters and trained on the same batches as the member.
+    The network is expanded about each member's initial parameters, and the resulting polynomial is trained on the same
+    batches as the member.
 
     Args:
         polynomial: Taylor polynomial of the network.

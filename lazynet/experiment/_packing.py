@@ -1,4 +1,4 @@
-"""Pack sizes: how many members to train together, according to a benchmark that runs once on each machine."""
+"""Choose how many members to train together: by a benchmark on CPUs, and by the available memory on accelerators."""
 
 import json
 import os
@@ -32,7 +32,7 @@ SHARE, HELD = 0.5, 4
 
 
 def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[list[int]]:
-    """Split the seeds into packs of equal size that share one program and are as large as the machine can handle.
+    """Split the seeds into packs of equal size that share one program and are as large as is efficient.
 
     A pack with at most one member per device is always allowed.
 

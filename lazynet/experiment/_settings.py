@@ -95,7 +95,7 @@ def _optimizer_settings(optimizer: UpdateRule) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         return {"optimizer": optimizer, "proportional": False}
     settings = {field.name: getattr(optimizer, field.name) for field in dataclasses.fields(optimizer)}
-    # Without weight decay, the steps of SGD and gradient flow are proportional to the gradients.
+    # Without weight decay, the steps of gradient flow and of SGD, even with momentum, scale with the gradients.
     proportional = optimizer.name in ("sgd", "flow") and not optimizer.weight_decay
     return {"optimizer": settings.pop("name"), **settings, "proportional": proportional}
 
@@ -177,7 +177,7 @@ def _measure_values(training: Training, network: Network, data: Dataset) -> dict
     result = {}
     for name, measure in training.own_measures:
         values = np.ravel(np.asarray(measure(network, _moved(start), start, examples(shared)), np.float64))
-        # Record the first entries and two sums to which every entry contributes.
+        # Record the first four entries and two weighted sums of all entries.
         sums = [values @ np.cos(np.arange(len(values)) * turn) for turn in (0.5, 1.7)]
         result[f"measure_{name}_values"] = _rounded(np.array([*values[:4], *sums]))
     return result

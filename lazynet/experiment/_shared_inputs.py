@@ -19,7 +19,7 @@ class SharedInputs(NamedTuple):
         stepper: The stepper of the network family.
         arrays: Arrays that the stepper needs, in float64 on the host. They include "span", of shape (d, r), if networks
             receive the inputs as r coordinates in the space spanned by all rows. If there are fewer rows than features,
-            the components of the weights outside this space do not affect any output and do not change.
+            the components of the weights orthogonal to this space do not affect any output and do not change.
         norm: The spectral norm ||X||_2 of the training inputs, or NaN if no bound needs it.
     """
 

@@ -322,7 +322,7 @@ class Training:
     def _check_flow(self) -> None:
         if not self.is_flow:
             return
-        # Gradient flow chooses its own step sizes, so the predictions and the stability limit do not apply.
+        # Gradient flow has no fixed step size, so the predictions and the stability limit do not apply.
         refused = {"batch_size": self.batch_size is not None}
         refused |= {f"measure.{name}": getattr(self.measure, name) for name in ("predictions", "sharpness")}
         for name, is_set in refused.items():
