@@ -171,7 +171,7 @@ def test_the_limit_for_a_trained_readout_is_bayesian_inference():
     np.testing.assert_allclose(ensemble.test_covariance[0], posterior, rtol=0, atol=1e-10)
     assert_close(ensemble.train_mean[0], y)
     assert not ensemble.train_covariance.any()
-    # The NTK posterior is wider, because its prior covariance differs from its kernel.
+    # The distribution of trained networks is wider, because its prior covariance differs from its kernel.
     k, k_test, _ = problem()
     other = lz.kernel_ensemble(k, y, times=[np.inf], start_covariance=start, k_test=k_test)
     assert np.trace(other.test_covariance[0]) > 1.05 * np.trace(posterior)
