@@ -110,7 +110,7 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Tell the other hosts if the body raises an error; the body may wait for the other hosts.
+    """Tell the other hosts if the body raises an error. Unlike in `together`, the body may wait for other hosts.
 
     Returns:
         A context manager.

@@ -23,7 +23,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     Args:
         path: Path of the file.
         most: Expected maximum length of the contents in bytes. Longer contents are cut off after `most` + 1 bytes,
-            so that callers can detect them.
+            so that callers can detect files that are too large.
 
     Raises:
         ValueError: If the gzip stream is damaged.

@@ -83,7 +83,7 @@ class Study(Protocol):
         ...
 
     def begin(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the study, such as its settings, learning rates and start time.
+        """Return the record of the study, which contains its settings, learning rates and start time.
 
         Args:
             stored: Record stored in the folder, or an empty dictionary for a new study.

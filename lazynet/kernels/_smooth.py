@@ -55,7 +55,7 @@ GRID = 8
 
 
 class Part(NamedTuple):
-    """Series for the even or odd part of an activation, without the features of the rows.
+    """Series for the even or odd part of an activation, excluding the features of the rows.
 
     Attributes:
         odd: Whether the series belongs to the odd part.
@@ -63,7 +63,7 @@ class Part(NamedTuple):
             constant is about the width of the region near h = 0 that the substitution stretches. If the expectation is
             constant or proportional to the correlation rho, no substitution is needed, and the constant is None.
         ranks: Number of features for each term of the series, in order of decreasing degree.
-        signs: Sign of each feature, by which the product of the feature's values for two rows is multiplied.
+        signs: +1 or -1 for each feature: the feature adds its sign times the product of its values for the two rows.
     """
 
     odd: bool

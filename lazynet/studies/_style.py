@@ -23,7 +23,7 @@ SETTINGS: Any = {
     "legend.columnspacing": 1.0,
     "lines.linewidth": 1.8,
 }
-# Values above this limit are caused by divergence. They are not drawn, because they would hide all other values.
+# Values above this limit result from divergence. They are not drawn, because they would dwarf all other values.
 DRAWN = 1e12
 # Line style of theoretical predictions.
 THEORY: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 5}

@@ -49,7 +49,7 @@ class Units:
             width: Number of units m of the network.
 
         Returns:
-            The possible lengths, summed over devices, of an axis that indexes all units or the units of one block.
+            The possible total lengths, over all devices, of an axis that indexes all units or the units of one block.
         """
         units, blocks = width // self._devices, self.blocks(width)
         return frozenset({width, self._devices * (units // blocks), self._devices * ceil(units / blocks)})
