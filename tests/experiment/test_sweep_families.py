@@ -265,7 +265,7 @@ def test_linearizations_that_diverge_have_no_gap():
     # Choose one member that diverges and one that does not.
     seeds = [grows.index(True), grows.index(False)]
     options = {"seeds": seeds, "steps": 600, "snapshots": 4, "learning_rate": 1.7 / highest, "measure": NO_DRIFT}
-    with pytest.warns(UserWarning, match="members of width 16 diverge"):
+    with pytest.warns(UserWarning, match="At width 16, 1 of 2 linearizations diverge"):
         result = lz.sweep(network, DATA, [16], **options)
     assert np.isnan(last(result, "linearization_gap_train")[0]).tolist() == [True, False]
 
