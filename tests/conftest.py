@@ -104,9 +104,11 @@ SLOW_EXAMPLES = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark slow examples, which cannot have a decorator, and select either the exact tests or all others."""
+    """Mark slow examples and tests of reproductions, and select either the exact tests or all others."""
     chosen, others = [], []
     for item in items:
+        if "reproduced" in getattr(item, "fixturenames", ()):
+            item.add_marker("whole")
         if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES or item.get_closest_marker("whole"):
             item.add_marker("slow")
         (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)

@@ -13,7 +13,7 @@ import lazynet as lz
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import wrong_arguments as wrong
 
-DRAWS = 150
+DRAWS = 75
 
 
 @pytest.mark.slow

@@ -253,7 +253,7 @@ def label_result(result: Result, kind: str) -> None:
     result.attrs |= {"kind": kind, "schema": SCHEMA}
     if kind not in _kinds:
         return
-    # Results of other kinds can also contain the quantities of sweeps.
+    # Quantities of sweeps can also appear in other kinds of results.
     for name, quantity in {**catalog(), **catalog(kind)}.items():
         if name in result.variables:
             result[name].attrs["long_name"] = quantity.meaning

@@ -220,9 +220,9 @@ def test_norms_up_to_200_have_kernels(activation, derivative):
 def test_too_large_a_scale_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"init_scale times the largest row norm must be small enough for the series of tanh .*, got 1e\+05",
+        match=r"init_scale times the largest row norm must be small enough for the series of tanh .*, got 1e\+06",
     ):
-        gaussian_dual("tanh", np.eye(3), init_scale=1e5)
+        gaussian_dual("tanh", np.eye(3), init_scale=1e6)
 
 
 @pytest.mark.slow
