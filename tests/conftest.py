@@ -90,7 +90,7 @@ def pytest_unconfigure():
 
 
 # Docstrings whose examples train for more than a few seconds.
-SLOW_EXAMPLES = (
+LONG_EXAMPLES = (
     "execution._folder.RunFolder",
     "experiment._training.Measure",
     "measures._catalog.register_quantity",
@@ -104,12 +104,12 @@ SLOW_EXAMPLES = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark slow examples and tests of reproductions, and select either the exact tests or all others."""
+    """Mark long examples and tests of reproductions, and select either the exact tests or all others."""
     chosen, others = [], []
     for item in items:
-        if "reproduced" in getattr(item, "fixturenames", ()):
+        if item.name.removeprefix("lazynet.") in LONG_EXAMPLES or "reproduced" in getattr(item, "fixturenames", ()):
             item.add_marker("whole")
-        if item.name.removeprefix("lazynet.") in SLOW_EXAMPLES or item.get_closest_marker("whole"):
+        if item.get_closest_marker("whole"):
             item.add_marker("slow")
         (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)
     config.hook.pytest_deselected(items=others)
