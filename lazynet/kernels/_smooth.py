@@ -200,7 +200,9 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
         weights = np.sqrt(unit + squares)
         # With the factor x.x', entries are about as large as the products of their weights unless the rows are nearly
         # orthogonal. A larger relative error is therefore sufficient.
-        error = min(max(ENOUGH * unit / weights.max() ** (1 if has_products else 2), BEST), ENOUGH)
+        # Absolute errors stay below 1e-10 at norms of up to 100.
+        tolerance = 5 * ENOUGH / weights.max() if has_products else ENOUGH / weights.max() ** 2
+        error = min(max(unit * tolerance, BEST), ENOUGH)
         for step in STEPS:
             products = np.zeros((1, count, count))
             for function, factor, (_, spacing) in zip(functions, factors, found, strict=True):
