@@ -1,7 +1,7 @@
 """Gaussian expectations of an activation and its derivative, which determine the kernels of two-layer networks."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -178,11 +178,7 @@ def _correct_correlations(rho: np.ndarray, near: float, unit1: np.ndarray, unit2
     negative. The right-hand sides have a relative error of about eps, and they are exactly 0 for equal rows and
     for opposite rows.
     """
-    # On two-dimensional masks, np.nonzero takes eight times as long.
-    rows, columns = divmod(np.flatnonzero(np.abs(rho) > 1 - near), rho.shape[1])
-    chunk = max(1, PAIRS // unit1.shape[1])
-    for start in range(0, rows.size, chunk):
-        i, j = rows[start : start + chunk], columns[start : start + chunk]
+    for i, j in _pairs(np.abs(rho) > 1 - near, unit1.shape[1]):
         sign = np.sign(rho[i, j])
         rho[i, j] = sign * (1 - np.sum((unit1[i] - sign[:, None] * unit2[j]) ** 2, axis=1) / 2)
 
@@ -303,13 +299,19 @@ def _correct_nearly_parallel(
     if not parallel.any():
         return
     norm1, norm2 = (np.linalg.norm(x.astype(np.float64, copy=False), axis=1) for x in (x1, x2))
-    rows, columns = np.nonzero(parallel)
-    chunk = max(1, PAIRS // x1.shape[1])
-    for start in range(0, rows.size, chunk):
-        i, j = rows[start : start + chunk], columns[start : start + chunk]
+    for i, j in _pairs(parallel, x1.shape[1]):
         u1, u2 = x1[i] / norm1[i, None], x2[j] / norm2[j, None]
         angle = 2 * np.arctan2(np.linalg.norm(u1 - u2, axis=1), np.linalg.norm(u1 + u2, axis=1))
         norms, slope = norm1[i] * norm2[j], (np.pi - angle) / (2 * np.pi)
         result[i, j] = _arc_cosine_part(
             part, relu_parts, init_scale, norms, norms * np.cos(angle), np.sin(angle), slope
         )
+
+
+def _pairs(mask: np.ndarray, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the row and column numbers of the true entries of a mask, with at most PAIRS features of rows at a time."""
+    # np.flatnonzero is faster than np.nonzero on a two-dimensional mask.
+    rows, columns = divmod(np.flatnonzero(mask), mask.shape[1])
+    chunk = max(1, PAIRS // dim)
+    for start in range(0, rows.size, chunk):
+        yield rows[start : start + chunk], columns[start : start + chunk]

@@ -41,6 +41,7 @@ BEST, ENOUGH = 5e-15, 1e-12
 ROUNDING = 1e-30
 MOST_ANGLES = 2**18
 POINTS = (4, 6, 9, 13, 19, 28, 40, 60, 90, 130, 190, 280)  # numbers of interpolation points to try
+WITH_PRODUCTS = ("hidden", "both")  # parts of a kernel with a term that contains the factor x.x'
 TERMS = (32, 64, 128, 256, 512, 1024)
 # Spacings to try between the arguments at which an activation is evaluated. Features of the activation that are
 # narrower than the first spacing may be missed.
@@ -109,7 +110,7 @@ def smooth_series(
         distinct, low = distinct[-1:], high
         index = np.zeros_like(index)
     entry = get_activation(activation)
-    init_scale = init_scale if part in ("hidden", "both") else 1.0
+    init_scale = init_scale if part in WITH_PRODUCTS else 1.0
     if entry.is_named and low < high:
         low = 0.0 if low == 0 else 2 ** (math.floor(GRID * math.log2(low)) / GRID)
         high = 2 ** (math.ceil(GRID * math.log2(high)) / GRID)
@@ -186,7 +187,7 @@ def _table(activation: str | Function, part: str, low: float, high: float, init_
     least = 1 if low == high else min(5 + 8 * (math.asinh(high) - math.asinh(low)), POINTS[-1])
     # The derivative comes first, because its series is multiplied by cos(theta) before the series for sigma is added.
     derivatives = {"readout": [False], "slope": [True], "hidden": [True], "both": [True, False]}[part]
-    has_products = part in ("hidden", "both")
+    has_products = part in WITH_PRODUCTS
     functions = [_on_host(activation, derivative) for derivative in derivatives]
     for count in (1,) if low == high else (points for points in POINTS if points >= least):
         scales = _scales_at(low, high, count)
