@@ -1,6 +1,7 @@
 """Strict settings for all tests: shapes are checked, and implicit promotion of dtypes or ranks is an error."""
 
 import atexit
+import functools
 import gc
 import json
 import os
@@ -114,6 +115,17 @@ def pytest_collection_modifyitems(config, items):
         (chosen if (item.get_closest_marker("exact") is not None) == EXACT else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_context():
+    """Lower all programs in one MLIR context; creating one for each would take a tenth of the time of the tests."""
+    from jax._src.interpreters import mlir
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not EXACT:
+            patch.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
