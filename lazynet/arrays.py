@@ -57,6 +57,21 @@ def float64_array(name: str, value: Any) -> np.ndarray:
     return real_array(name, value).astype(np.float64, copy=False)
 
 
+def input_dtype(x: Any, dtype: Any) -> np.dtype:
+    """Return the dtype in which a network receives rows: int32 for integers such as token ids, and `dtype` otherwise.
+
+    Args:
+        x: Array of rows.
+        dtype: Dtype for rows of floating-point numbers.
+    """
+    return np.dtype("int32" if np.issubdtype(x.dtype, np.integer) else dtype)
+
+
+def network_rows(x: Any, dtype: Any) -> jax.Array:
+    """Convert rows to a JAX array of the dtype in which a network receives them; see `input_dtype`."""
+    return jnp.asarray(x, input_dtype(x, dtype))
+
+
 def with_floats_as(dtype: Any, tree: Any) -> Any:
     """Convert the floating-point leaves of a pytree to a dtype; other leaves keep their dtypes.
 

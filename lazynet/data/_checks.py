@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from lazynet.arrays import float64_array
+from lazynet.arrays import float64_array, real_array
 from lazynet.plan import check_memory
+
+LARGEST = np.iinfo(np.int32).max
 
 
 def check_points(count: int, dim: int) -> None:
@@ -34,20 +36,22 @@ def _first_index(mask: np.ndarray) -> int | tuple[int, ...]:
 
 
 def check_rows(name: str, value: object) -> np.ndarray:
-    """Return an array-like argument as a float64 array of shape (n, d).
+    """Return an array-like argument as an array of shape (n, d).
+
+    Returns:
+        An int32 array if `value` contains integers that fit, and a float64 array otherwise.
 
     Raises:
-        ValueError: If `value` is not a finite two-dimensional array, or if one of its rows is zero.
+        ValueError: If `value` is not a finite two-dimensional array.
     """
-    x = check_array(name, value)
+    x = real_array(name, value)
+    fits = x.dtype.kind in "iu" and (x.size == 0 or (x.max() <= LARGEST and x.min() >= -LARGEST))
+    x = x.astype(np.int32) if fits else check_array(name, x)
     if x.ndim != 2:
         raise ValueError(
             f"{name} must be an array of shape (n, d), got shape {x.shape}. Reshape the array so that each row is one "
             "example."
         )
-    zero_rows = np.flatnonzero(~x.any(axis=1))
-    if zero_rows.size:
-        raise ValueError(f"{name} must have no zero rows, got only zeros in row {zero_rows[0]}.")
     return x
 
 

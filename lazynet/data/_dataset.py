@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from numpy.typing import ArrayLike
 
 from lazynet.data._checks import check_rows, check_targets
@@ -14,12 +14,15 @@ from lazynet.data._checks import check_rows, check_targets
 # gives an array of booleans.
 @dataclass(frozen=True, eq=False, init=False)
 class Dataset:
-    """Training and test examples, stored as float64 NumPy arrays.
+    """Training and test examples, stored as NumPy arrays.
 
-    Inputs are checked but not rescaled; use `unit_rows` to scale rows to unit norm. Float64 arrays are not copied.
+    Inputs are checked but not rescaled; use `unit_rows` to scale rows to unit norm. Targets and real inputs are stored
+    as float64; float64 arrays are not copied. If both `x_train` and `x_test` contain integers, such as token ids, they
+    are stored as int32. User-supplied networks receive them as integers; lazynet's own families convert them.
 
     Args:
-        x_train: Training inputs, a finite array-like of shape (n, d) with n >= 1 and no zero rows.
+        x_train: Training inputs, a finite array-like of shape (n, d) with n >= 1. Integers outside the range of int32
+            are converted to float64.
         y_train: Training targets, a finite array-like of shape (n,) or (n, k) with k >= 2.
         x_test: Test inputs, shape (n_test, d). If None, there are no test examples.
         y_test: Test targets, shape (n_test,) or (n_test, k). Required if and only if `x_test` is given.
@@ -28,8 +31,8 @@ class Dataset:
             original labels.
 
     Raises:
-        ValueError: If an array has the wrong shape or contains a non-finite value, if a row of the inputs is zero, or
-            if only one of `x_test` and `y_test` is given.
+        ValueError: If an array has the wrong shape or contains a non-finite value, or if only one of `x_test` and
+            `y_test` is given.
 
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), [1, -1, 1])
@@ -37,9 +40,9 @@ class Dataset:
     (3, 0, 3, 1)
     """
 
-    x_train: Float[np.ndarray, "n d"]
+    x_train: Num[np.ndarray, "n d"]
     y_train: Float[np.ndarray, " n"] | Float[np.ndarray, "n k"]
-    x_test: Float[np.ndarray, "n_test d"]
+    x_test: Num[np.ndarray, "n_test d"]
     y_test: Float[np.ndarray, " n_test"] | Float[np.ndarray, "n_test k"]
     name: str
     classes: list[int | list[int]] | None
@@ -53,7 +56,7 @@ class Dataset:
         name: str = "custom",
         classes: list[int | list[int]] | None = None,
     ) -> None:
-        """Convert the arrays to float64 and check them."""
+        """Convert the arrays and check them."""
         x = check_rows("x_train", x_train)
         if len(x) == 0:
             raise ValueError(f"x_train must have at least one row, got shape {x.shape}.")
@@ -61,10 +64,12 @@ class Dataset:
         if (x_test is None) != (y_test is None):
             passed, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
             raise ValueError(f"{missing} must be given together with {passed}, got None. Pass both or neither.")
-        rows, targets = np.zeros((0, x.shape[1])), np.zeros((0, *y.shape[1:]))
+        rows, targets = np.zeros((0, x.shape[1]), x.dtype), np.zeros((0, *y.shape[1:]))
         if x_test is not None:
             rows = check_rows("x_test", x_test)
             targets = check_targets("y_test", y_test, len(rows))
+        if x.dtype != rows.dtype:
+            x, rows = x.astype(np.float64, copy=False), rows.astype(np.float64, copy=False)
         if rows.shape[1] != x.shape[1]:
             raise ValueError(f"x_test must have {x.shape[1]} columns to match x_train, got {rows.shape[1]}.")
         if targets.shape[1:] != y.shape[1:]:
@@ -132,7 +137,10 @@ def unit_rows(x: ArrayLike, name: str = "x") -> Float[np.ndarray, "n d"]:
     array([[0.6, 0.8],
            [0. , 1. ]])
     """
-    rows = check_rows(name, x)
+    rows = check_rows(name, x).astype(np.float64, copy=False)
+    zero_rows = np.flatnonzero(~rows.any(axis=1))
+    if zero_rows.size:
+        raise ValueError(f"{name} must have no zero rows, got only zeros in row {zero_rows[0]}.")
     # Scaling by a power of two is exact and keeps the squares of very large or very small entries in range.
     largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
     scaled = np.ldexp(rows, -np.frexp(largest)[1][:, None])

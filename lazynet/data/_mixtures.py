@@ -260,14 +260,14 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
         raise ValueError(
             "data must have class labels as targets (+1 and -1, or one-hot rows minus 1/k), got other values."
         )
-    y = data.y_train
+    x, y = data.x_train.astype(np.float64, copy=False), data.y_train
     class_of_row = np.argmax(y, axis=1) if y.ndim == 2 else (y < 0).astype(int)
-    rows_by_class = [data.x_train[class_of_row == label] for label in np.unique(class_of_row)]
+    rows_by_class = [x[class_of_row == label] for label in np.unique(class_of_row)]
     if len(rows_by_class) < 2:
         raise ValueError("data must have examples from at least two classes, got one class.")
     largest_class = max(map(len, rows_by_class))
     if components is None:
-        return Separation(_class_distance(data.x_train, class_of_row), 0.0, largest_class)
+        return Separation(_class_distance(x, class_of_row), 0.0, largest_class)
     components = check_count("components", components, 1)
     if largest_class > CLUSTERED:
         raise ValueError(
@@ -275,7 +275,7 @@ def separation(data: Dataset, components: int | None = None) -> Separation:
             "fewer examples, or omit components."
         )
     diameter = max(_component_diameter(rows, components) for rows in rows_by_class)
-    return Separation(_class_distance(data.x_train, class_of_row), diameter, components)
+    return Separation(_class_distance(x, class_of_row), diameter, components)
 
 
 def _class_distance(x: Float[np.ndarray, "n d"], class_of_row: Int[np.ndarray, " n"], pairs: int = PAIRS) -> float:

@@ -1,6 +1,7 @@
 """Validation of the arguments that all studies share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -8,17 +9,21 @@ import numpy as np
 
 from lazynet.arguments import check_count, check_instance, check_sequence, described
 from lazynet.data import Dataset
-from lazynet.networks import Network, Scale, check_network, check_scale
+from lazynet.networks import Network, Scale, check_network, check_scale, traits
 from lazynet.plan import MOST
 from lazynet.training import MOST_IN_KEY
 
 
-def check_inputs(network: object, data: Any) -> None:
+def check_inputs(network: object, data: Any) -> Dataset:
     """Check that a network can be trained on a data set.
 
     Args:
         network: Network of any width.
         data: Training and test sets.
+
+    Returns:
+        The data as the network receives them: integer inputs are converted to float64 unless the network is
+        user-supplied.
 
     Raises:
         ValueError: If `data` is not a `lazynet.Dataset`, if `network` is not a network, or if the network's outputs for
@@ -26,6 +31,9 @@ def check_inputs(network: object, data: Any) -> None:
     """
     check_instance("data", data, Dataset)
     check_network(network, data.x_train)
+    if traits(network).custom or data.x_train.dtype == np.float64:
+        return data
+    return replace(data, x_train=data.x_train.astype(np.float64), x_test=data.x_test.astype(np.float64))
 
 
 def check_widths(widths: Sequence[int] | int, network: Network, learning_rate: Scale | None) -> tuple[int, ...]:

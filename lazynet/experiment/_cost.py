@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from lazynet.arrays import input_dtype
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._packing import packs_of
@@ -113,7 +114,7 @@ def _together(jobs: list[Job]) -> Job:
 def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
     network, data, training = point.network, point.data, point.training
     inputs = share_inputs(network, data, training)
-    widths, seeds = spec.widths, spec.seeds
+    widths, seeds, dtype = spec.widths, spec.seeds, input_dtype(data.x_train, "float32")
     n, rows, size, members = data.n_train, data.n_train + data.n_test, data.y_train.size, len(seeds)
     seen, snapshots = training.measure.rows or n, len(training.snapshot_steps)
     scales = {limit_key(network.clone(width=width)) for width in widths}
@@ -131,7 +132,7 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
     def job(width: int) -> Job:
         at_this = network.clone(width=width)
         stepper = replace(inputs.stepper, network=at_this)
-        pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim)[0])
+        pack = len(packs_of(seeds, at_this, training.batch_size or n, data.dim, dtype)[0])
         variables, state = _bytes(at_this, stepper, inputs, data.y_train.shape, training.dtype)
         # Weights are drawn for all features before they are projected onto the span of the inputs.
         drawn = pack * np.dtype(training.dtype).itemsize * width * data.dim
@@ -150,8 +151,8 @@ def _jobs_at(point: Point, spec: Spec, count: bool) -> list[Job]:
         measured = members * snapshots
         return {
             "training": members * training.steps * stepper.operations(inputs.arrays),
-            "predictions": measured * forward_operations(at_this, seen + data.n_test, data.dim),
-            "kernels": measured * kernel_operations(at_this, seen, data.dim),
+            "predictions": measured * forward_operations(at_this, seen + data.n_test, data.dim, dtype),
+            "kernels": measured * kernel_operations(at_this, seen, data.dim, dtype),
             "eigenvectors": members * eigenvectors_flops(size) if descends else 0.0,
             # Each step evaluates both the network and its directional derivative.
             "linearized": 0.0
@@ -166,7 +167,7 @@ def _bytes(
     network: Network, stepper: Stepper, inputs: SharedInputs, outputs: tuple[int, ...], dtype: str
 ) -> tuple[int, int]:
     """Return the sizes in bytes of a member's variables and of its training state."""
-    shapes = tuple((name, array.shape) for name, array in inputs.arrays.items())
+    shapes = tuple((name, array.shape, input_dtype(array, dtype)) for name, array in inputs.arrays.items())
     return _traced_bytes(network, stepper, shapes, outputs, dtype)
 
 
@@ -174,7 +175,7 @@ def _bytes(
 def _traced_bytes(
     network: Network,
     stepper: Stepper,
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    shapes: tuple[tuple[str, tuple[int, ...], np.dtype], ...],
     outputs: tuple[int, ...],
     dtype: str,
 ) -> tuple[int, int]:
@@ -183,7 +184,7 @@ def _traced_bytes(
         return variables, stepper.start(Member(variables, key, None), shared)
 
     with arithmetic(dtype):
-        shared = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes}
+        shared = {name: jax.ShapeDtypeStruct(shape, kind) for name, shape, kind in shapes}
         shared |= {name: jax.ShapeDtypeStruct((), dtype) for name in ("learning_rate", "output_scale")}
         shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
         trees = jax.eval_shape(start, jax.random.key(0), shared)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lazynet.arrays import network_rows
 from lazynet.data import Dataset
 from lazynet.experiment._devices import Spread, mesh_for, on_all, padded, splits_neurons
 from lazynet.experiment._shared_inputs import SharedInputs
@@ -333,8 +334,8 @@ def _members(
 
 def _share(arrays: dict[str, np.ndarray], data: Dataset, scalars: dict[str, float], dtype: str) -> dict[str, Array]:
     labels = {"y": data.y_train, "y_test": data.y_test}
-    shared = {**arrays, **labels, "x_test": data.x_test, **scalars}
-    return {name: jnp.asarray(value, dtype) for name, value in shared.items()}
+    rows = {name: network_rows(array, dtype) for name, array in {**arrays, "x_test": data.x_test}.items()}
+    return rows | {name: jnp.asarray(value, dtype) for name, value in {**labels, **scalars}.items()}
 
 
 def _times(on_steps: Callable[[int], None], members: int) -> Callable[[int], None]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ WITHIN = 0.9
 SHARE, HELD = 0.5, 4
 
 
-def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[list[int]]:
+def packs_of(seeds: Sequence[int], network: Network, n: int, d: int, dtype: Any = "float32") -> list[list[int]]:
     """Split the seeds into packs of equal size that share one program and are as large as is efficient.
 
     A pack with at most one member per device is always allowed.
@@ -41,13 +42,14 @@ def packs_of(seeds: Sequence[int], network: Network, n: int, d: int) -> list[lis
         network: Network with the same width as the members.
         n: Number of examples per step.
         d: Number of features per example.
+        dtype: Dtype of the examples, which is an integer type for token ids.
 
     Returns:
         The seeds of each pack, in the given order.
     """
     sizes = [size for size in range(1, len(seeds) + 1) if len(seeds) % size == 0]
     if len(sizes) > 1:
-        each, most = step_bytes(network, n, d), carried_bytes()
+        each, most = step_bytes(network, n, d, dtype), carried_bytes()
         sizes = [size for size in sizes if size <= jax.device_count() or size * each <= most]
     return [list(seeds[i : i + sizes[-1]]) for i in range(0, len(seeds), sizes[-1])]
 

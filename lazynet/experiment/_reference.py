@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lazynet.arrays import network_rows
 from lazynet.data import Dataset
 from lazynet.dynamics import Trajectory, kernel_descent, linearized_displacement
 from lazynet.dynamics._modes import EXACT
@@ -351,7 +351,7 @@ def default_learning_rate(network: Network, data: Dataset, key: Array, lambda_ma
     if lambda_max is None and kernel is not None:
         lambda_max = largest_eigenvalue(kernel(data.x_train))
     if lambda_max is None:
-        variables = dict(network.init(start_key(key), jnp.asarray(data.x_train, "float32")))
+        variables = dict(network.init(start_key(key), network_rows(data.x_train, "float32")))
         lambda_max = largest_empirical_eigenvalue(network, variables, data)
     if not 0 < lambda_max < float("inf"):
         raise ValueError(

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from lazynet.arrays import input_dtype, network_rows
 from lazynet.data import Dataset
 from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
@@ -130,7 +131,7 @@ def _network_values(network: Network, data: Dataset, training: Training) -> dict
     facts = traits(network)
     if not facts.custom and not any(callable(getattr(network, name)) for name in facts.fields):
         return {}
-    rows = jnp.asarray(data.x_train[:4], "float32")
+    rows = network_rows(data.x_train[:4], "float32")
     values = {"network_values": _rounded(network.apply(_moved(dict(network.init(jax.random.key(0), rows))), rows))}
     # The infinite-width kernel is used only for predictions.
     kernel = analytic_kernel(network) if training.measure.predictions else None
@@ -172,7 +173,7 @@ def _measure_values(training: Training, network: Network, data: Dataset) -> dict
         return {}
     data = training.measured_data(data)
     arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
-    shared = {name: jnp.asarray(array, "float32") for name, array in arrays.items()}
+    shared = {name: network_rows(array, "float32") for name, array in arrays.items()}
     start = dict(network.init(jax.random.key(0), shared["x"]))
     result = {}
     for name, measure in training.own_measures:
@@ -214,12 +215,12 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 def layer_names_of(network: Network, data: Dataset) -> list[str]:
     """Return the names of the network's trained arrays."""
-    return list(_layer_names(network, data.x_train.shape))
+    return list(_layer_names(network, data.x_train.shape, input_dtype(data.x_train, "float32")))
 
 
 @once
-def _layer_names(network: Network, shape: tuple[int, ...]) -> tuple[str, ...]:
-    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, "float32"))
+def _layer_names(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> tuple[str, ...]:
+    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
     return tuple(layer_names(made["params"]))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lazynet.arrays import input_dtype
 from lazynet.data import Dataset
 from lazynet.experiment._arguments import check_inputs, check_seeds, check_widths
 from lazynet.experiment._grid import Axis, Point, check_not_twice, make_axes, points_of
@@ -163,7 +164,8 @@ class Spec:
 
     def _packs_at(self, point: Point, width: int) -> list[list[int]]:
         rows = point.training.batch_size or point.data.n_train
-        return packs_of(self.seeds, point.network.clone(width=width), rows, point.data.dim)
+        dtype = input_dtype(point.data.x_train, "float32")
+        return packs_of(self.seeds, point.network.clone(width=width), rows, point.data.dim, dtype)
 
     def _scales(self, point: Point) -> dict[str, Rates]:
         return {
@@ -201,7 +203,7 @@ def make_spec(
     Raises:
         ValueError: If an argument is invalid. The message states the allowed values.
     """
-    check_inputs(network, data)
+    data = check_inputs(network, data)
     checked_axes = make_axes(axes, network)
     check_not_twice(checked_axes, learning_rate, training)
     rates = next((axis.values for axis in checked_axes if axis.name == "learning_rate"), (learning_rate,))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lazynet.arguments import check_choice, check_count, check_flag, check_instance
+from lazynet.arrays import input_dtype
 from lazynet.data import Dataset, is_labels
 from lazynet.losses import Loss, get_loss, squared
 from lazynet.measures import registered, reserved_names
@@ -238,7 +239,7 @@ class Training:
         """
         data = self.measured_data(data)
         arrays = {"x": data.x_train, "y": data.y_train, "x_test": data.x_test, "y_test": data.y_test}
-        shared = {name: jax.ShapeDtypeStruct(array.shape, "float32") for name, array in arrays.items()}
+        shared = {name: jax.ShapeDtypeStruct(a.shape, input_dtype(a, "float32")) for name, a in arrays.items()}
         shapes = {}
         for name, function in self.own_measures:
             label = f"measure.own[{name!r}]" if name in self.measure.own else f"measure of the quantity {name!r}"
@@ -280,7 +281,7 @@ class Training:
         if self.dtype != "float64" or not traits(network).custom:
             return
         with float64():
-            row = jax.ShapeDtypeStruct((1, data.dim), "float64")
+            row = jax.ShapeDtypeStruct((1, data.dim), input_dtype(data.x_train, "float64"))
             try:
                 jax.eval_shape(lambda key, x: network.apply(dict(network.init(key, x)), x), jax.random.key(0), row)
             except (TypeError, jax.dtypes.TypePromotionError) as error:

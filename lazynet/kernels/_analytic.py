@@ -118,7 +118,7 @@ def analytic_kernel(network: object) -> AnalyticKernel | None:
 
     Raises:
         ValueError: Raised by the returned function if `x1` or `x2` is not a matrix, if the rows of `x1` and `x2` differ
-            in length, or if a row is zero, is not finite, or has a norm whose square overflows or underflows. For
+            in length, or if a row is not finite or has a norm whose square overflows or underflows. For
             activations without a closed form, also raised if kappa * norm(x) is too large (values up to 200 are
             accepted for all named activations), or if a user-defined activation is not smooth.
 
@@ -198,12 +198,12 @@ def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarra
     if array.ndim != 2 or len(array) == 0:
         raise ValueError(f"{name} must be a nonempty array of shape (n, d), got shape {array.shape}.")
     rows = array.astype(dtype, copy=False)
-    for invalid, value in ((~np.isfinite(rows).all(axis=1), "NaN or infinity"), (~rows.any(axis=1), "only zeros")):
-        if invalid.any():
-            raise ValueError(f"{name} must have finite, nonzero rows, got {value} in row {np.argmax(invalid)}.")
+    invalid = ~np.isfinite(rows).all(axis=1)
+    if invalid.any():
+        raise ValueError(f"{name} must have finite rows, got NaN or infinity in row {np.argmax(invalid)}.")
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
-    invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares))
+    invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares)) & rows.any(axis=1)
     if invalid.any():
         row = np.argmax(invalid)
         raise ValueError(

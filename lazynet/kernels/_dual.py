@@ -48,7 +48,7 @@ def gaussian_dual(
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
-        x1: Nonzero rows x in float64, shape (n1, d).
+        x1: Rows x in float64, shape (n1, d).
         x2: Rows x', shape (n2, d). If omitted, `x1` is used, and the result is exactly symmetric.
         init_scale: Positive scale kappa of the weights.
         derivative: Whether to replace sigma with its derivative.
@@ -84,7 +84,7 @@ def tangent_dual(
         part: "hidden" for x.x' E[sigma' sigma'], "readout" for E[sigma sigma], "both" for their sum, or "slope" for
             E[sigma' sigma'] without the factor x.x'.
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.
-        x1: Nonzero rows x in float64 or float32, shape (n1, d).
+        x1: Rows x in float64 or float32, shape (n1, d).
         x2: Rows x', shape (n2, d). If omitted, `x1` is used, and the result is exactly symmetric.
         init_scale: Positive scale kappa of the weights.
 
@@ -107,7 +107,8 @@ def tangent_dual(
             # The series is evaluated in float64, and only the result is rounded to the dtype of the rows.
             sides = [x.astype(np.float64, copy=False) for x in sides]
             norms = [np.linalg.norm(x, axis=1) for x in sides]
-            rows = [(x / norm[:, None],) for x, norm in zip(sides, norms, strict=True)]
+            # Zero rows have scale 0, where the correlation does not matter.
+            rows = [(x / np.where(norm > 0, norm, 1)[:, None],) for x, norm in zip(sides, norms, strict=True)]
             # The rows of both inputs are expanded in a single call, so that all features belong to the same series.
             scales = init_scale * np.concatenate(norms)
             parts, features = smooth_series(activation, scales, part, init_scale)
@@ -235,7 +236,9 @@ def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, 
     """
     norm1, norm2 = (jax.numpy.linalg.norm(x, axis=1) for x in (x1, x2))
     gram = x1 @ x2.T
-    cosine = jax.numpy.clip(gram * (1 / norm1)[:, None] * (1 / norm2)[None, :], -1, 1)
+    # The cosine with a zero row is 0; only the product of the norms matters there, which is 0.
+    inverse1, inverse2 = (1 / jax.numpy.where(norm > 0, norm, 1) for norm in (norm1, norm2))
+    cosine = jax.numpy.clip(gram * inverse1[:, None] * inverse2[None, :], -1, 1)
     size = jax.numpy.abs(cosine)
     angle = jax.numpy.zeros_like(size)
     for coefficient in _angle_polynomial(x1.dtype.name):

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from lazynet.arguments import calls_of, described
+from lazynet.arrays import input_dtype, network_rows
 from lazynet.networks._cost import parameter_bytes
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import traits
@@ -93,7 +94,7 @@ def check_network(network: object, x: AnyArray) -> None:
     check_protocol(network)
     if not traits(network).custom:
         return
-    complete, rows = cast(Network, network), jnp.asarray(x[:3], "float32")
+    complete, rows = cast(Network, network), network_rows(x[:3], "float32")
     with calls_of("network"):
         check_rows_alone(complete, _start(complete, jax.random.key(0), rows), rows, strict=True)
 
@@ -153,7 +154,7 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
     check_params(variables)
     if not (hasattr(network, "init") and hasattr(network, "apply")):
         return
-    own = _own_shapes(network, np.shape(x)[1:])
+    own = _own_shapes(network, np.shape(x)[1:], input_dtype(x, "float32"))
     if own is None:
         return
     for collection in sorted(own, key="params".__ne__):
@@ -169,9 +170,11 @@ def check_variables(network: Any, variables: Variables, x: AnyArray) -> None:
 
 
 @once
-def _own_shapes(network: Any, features: tuple[int, ...]) -> dict[str, dict[str, tuple[int, ...]]] | None:
+def _own_shapes(
+    network: Any, features: tuple[int, ...], dtype: np.dtype
+) -> dict[str, dict[str, tuple[int, ...]]] | None:
     """Return the shape of each array in each collection of variables, or None if initialization fails."""
-    row = jax.ShapeDtypeStruct((1, *features), "float32")
+    row = jax.ShapeDtypeStruct((1, *features), dtype)
     try:
         variables = jax.eval_shape(lambda key, row: network.init(key, row), jax.random.key(0), row)
         return {name: _shapes_by_path(collection) for name, collection in variables.items()}
@@ -199,7 +202,7 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
     if not traits(network).custom:
         return
     if len(seeds) > 1:
-        rows = jnp.asarray(x[:3], "float32")
+        rows = network_rows(x[:3], "float32")
         starts = (jax.tree.leaves(_start(network, jax.random.key(seed), rows)) for seed in (0, 1))
         if all(bool(jnp.array_equal(a, b)) for a, b in zip(*starts, strict=True)):
             raise ValueError(
@@ -207,7 +210,8 @@ def check_members_differ(network: Network, widths: Sequence[int], seeds: Sequenc
                 "seeds=1."
             )
     if len(widths) > 1:
-        sizes = [parameter_bytes(network.clone(width=width), x.shape[1]) for width in (widths[0], widths[-1])]
+        dtype, ends = input_dtype(x, "float32"), (widths[0], widths[-1])
+        sizes = [parameter_bytes(network.clone(width=width), x.shape[1], dtype) for width in ends]
         if sizes[0] == sizes[1]:
             raise ValueError(
                 f"The network has the same number of parameters at widths {widths[0]} and {widths[-1]}. Its layers "

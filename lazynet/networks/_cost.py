@@ -10,34 +10,37 @@ from lazynet.networks._two_layer import TwoLayer
 from lazynet.programs import once
 
 
-def forward_operations(network: Network, n: int, d: int) -> float:
+def forward_operations(network: Network, n: int, d: int, dtype: Any = "float32") -> float:
     """Estimate the number of operations needed to compute the outputs of a network.
 
     Args:
         network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
+        dtype: Dtype of the rows, which is an integer type for token ids.
 
     Returns:
         The number of floating-point operations.
     """
     if traits(network).hidden_layer is not None:
         return 2.0 * n * d * network.width
-    return float((_traced(network, n, d).lower().cost_analysis() or {}).get("flops", 0.0))
+    return float((_traced(network, n, d, dtype).lower().cost_analysis() or {}).get("flops", 0.0))
 
 
 @once
-def _intermediate_bytes(network: Network, n: int, d: int) -> int:
+def _intermediate_bytes(network: Network, n: int, d: int, dtype: Any) -> int:
     """Return the size in bytes of all intermediate values computed for the outputs, in float32."""
-    values = [variable.aval for equation in _traced(network, n, d).jaxpr.jaxpr.eqns for variable in equation.outvars]
+    values = [
+        variable.aval for equation in _traced(network, n, d, dtype).jaxpr.jaxpr.eqns for variable in equation.outvars
+    ]
     return sum(4 * value.size for value in values)
 
 
-def _traced(network: Network, n: int, d: int) -> Any:
-    return jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d))
+def _traced(network: Network, n: int, d: int, dtype: Any) -> Any:
+    return jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d, dtype))
 
 
-def gradient_operations(network: Network, n: int, d: int) -> float:
+def gradient_operations(network: Network, n: int, d: int, dtype: Any = "float32") -> float:
     """Estimate the number of operations needed to compute the outputs and the gradient of a network.
 
     Computing the gradient with respect to the trained weights takes as many operations as computing the outputs, and so
@@ -48,17 +51,18 @@ def gradient_operations(network: Network, n: int, d: int) -> float:
         network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
+        dtype: Dtype of the rows, which is an integer type for token ids.
 
     Returns:
         The number of floating-point operations.
     """
-    forward, layer = forward_operations(network, n, d), traits(network).hidden_layer
+    forward, layer = forward_operations(network, n, d, dtype), traits(network).hidden_layer
     if layer is None:
         return 3.0 * forward
     return (1.0 if layer.train == "readout" else 2.0) * forward
 
 
-def kernel_operations(network: Network, n: int, d: int) -> float:
+def kernel_operations(network: Network, n: int, d: int, dtype: Any = "float32") -> float:
     """Estimate the number of operations needed to compute the empirical kernel of a network.
 
     The kernel of a network with one hidden layer is computed from the slopes of the activation, and the kernel of any
@@ -68,17 +72,18 @@ def kernel_operations(network: Network, n: int, d: int) -> float:
         network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
+        dtype: Dtype of the rows, which is an integer type for token ids.
 
     Returns:
         The number of floating-point operations.
     """
     if traits(network).hidden_layer is not None:
         return 2.0 * n**2 * network.width
-    gradients = 2.0 * network.outputs * forward_operations(network, n, d)
+    gradients = 2.0 * network.outputs * forward_operations(network, n, d, dtype)
     return gradients + 2.0 * n**2 * network.outputs * network.width
 
 
-def step_bytes(network: Network, n: int, d: int) -> int:
+def step_bytes(network: Network, n: int, d: int, dtype: Any = "float32") -> int:
     """Estimate the number of bytes that a training step reads and writes.
 
     The estimate covers the weights and all intermediate values, in float32.
@@ -87,18 +92,19 @@ def step_bytes(network: Network, n: int, d: int) -> int:
         network: Network of any type.
         n: Number of input rows.
         d: Number of features per row.
+        dtype: Dtype of the rows, which is an integer type for token ids.
 
     Returns:
         The number of bytes.
     """
     if traits(network).hidden_layer is not None:
         return 4 * network.width * (n + d)
-    return parameter_bytes(network, d) + _intermediate_bytes(network, n, d)
+    return parameter_bytes(network, d, dtype) + _intermediate_bytes(network, n, d, dtype)
 
 
-def parameter_bytes(network: Network, d: int) -> int:
+def parameter_bytes(network: Network, d: int, dtype: Any = "float32") -> int:
     """Return the number of bytes that all variables of the network take up in float32."""
-    return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d)[0]))
+    return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d, dtype)[0]))
 
 
 def timing_network(width: int) -> TwoLayer:
@@ -113,6 +119,6 @@ def timing_network(width: int) -> TwoLayer:
     return TwoLayer(width=width)
 
 
-def _shapes(network: Network, n: int, d: int) -> tuple[Any, Any]:
-    x = jax.ShapeDtypeStruct((n, d), "float32")
+def _shapes(network: Network, n: int, d: int, dtype: Any) -> tuple[Any, Any]:
+    x = jax.ShapeDtypeStruct((n, d), dtype)
     return dict(jax.eval_shape(network.init, jax.random.key(0), x)), x

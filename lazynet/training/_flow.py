@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
+from lazynet.arrays import input_dtype
 from lazynet.losses import Loss
 from lazynet.networks import Network, gradient_operations
 from lazynet.training._steppers import Member, Shared, State
@@ -77,7 +78,8 @@ class FlowStepper:
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """Return the number of operations needed to compute one gradient."""
-        return gradient_operations(self.network, *arrays["x"].shape)
+        (n, d), dtype = arrays["x"].shape, input_dtype(arrays["x"], "float32")
+        return gradient_operations(self.network, n, d, dtype)
 
     def _descent(self, params: PyTree, member: Member, shared: Shared) -> tuple[Array, Array, PyTree]:
         """Return the loss, outputs and gradient at the given parameters."""

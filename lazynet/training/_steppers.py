@@ -16,6 +16,7 @@ import optax
 from jax import Array
 from jaxtyping import PyTree
 
+from lazynet.arrays import input_dtype
 from lazynet.losses import Loss
 from lazynet.networks import HiddenLayer, Model, Network, gradient_operations, hidden_layer_of, value_and_slope, weights
 from lazynet.training._keys import epoch_order
@@ -203,9 +204,9 @@ class AutodiffStepper:
 
     def operations(self, arrays: dict[str, np.ndarray]) -> float:
         """Return the number of operations needed to compute one gradient on a batch."""
-        n, d = arrays["x"].shape
+        (n, d), dtype = arrays["x"].shape, input_dtype(arrays["x"], "float32")
         # This method is called only for networks, not for their Taylor polynomials.
-        return gradient_operations(cast(Network, self.network), self.batch_size or n, d)
+        return gradient_operations(cast(Network, self.network), self.batch_size or n, d, dtype)
 
     def _order(self, order: Array, key: Array, t: Array) -> Array:
         """Return the order of the examples in the epoch that contains step t."""

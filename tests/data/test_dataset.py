@@ -57,7 +57,6 @@ def changed(array, index, value):
         (dict(x_train=[["a", "b"]]), "got an array of <U"),
         (dict(x_train=changed(X, (2, 1), np.nan)), "x_train must be finite, got NaN or infinity at index (2, 1)."),
         (dict(y_train=changed(Y, 3, np.inf)), "y_train must be finite"),
-        (dict(x_train=changed(X, 2, 0.0)), "x_train must have no zero rows, got only zeros in row 2."),
         (dict(x_train=X[:0], y_train=Y[:0]), "x_train must have at least one row"),
         (dict(y_train=Y[:3]), "y_train must have one target for each of the 4 inputs, got 3 targets."),
         (dict(y_train=Y[:, None]), "y_train must be an array of shape (n,) or (n, k) with k >= 2, got shape (4, 1)."),
@@ -71,13 +70,25 @@ def changed(array, index, value):
             "y_test must have as many outputs as y_train (shape (4,)), got shape (4, 2).",
         ),
         (dict(x_test=X, y_test=Y[:1]), "y_test must have one target for each"),
-        (dict(x_test=changed(X, 1, 0.0), y_test=Y), "x_test must have no zero rows"),
         (dict(x_test=changed(X, 1, np.nan), y_test=Y), "x_test must be finite"),
     ],
 )
 def test_bad_arrays(arguments, message):
     with unchecked(), pytest.raises(ValueError, match=re.escape(message)):
         Dataset(**{"x_train": X, "y_train": Y, **arguments})
+
+
+def test_integers_stay_integers_if_all_inputs_are_integers_that_fit():
+    ids = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    data = Dataset(ids, [1, -1, 1], ids[:1].tolist(), [1])
+    assert data.x_train.dtype == data.x_test.dtype == np.int32
+    np.testing.assert_array_equal(data.x_train, ids)
+    assert Dataset(ids, [1, -1, 1]).x_test.dtype == np.int32
+    mixed = Dataset(ids, [1, -1, 1], ids[:1] + 0.5, [1])
+    assert mixed.x_train.dtype == mixed.x_test.dtype == np.float64
+    large = Dataset(ids.astype(np.int64) + 2**31, [1, -1, 1])
+    assert large.x_train.dtype == np.float64
+    assert large.x_train[2, 1] == 2**31 + 5
 
 
 def test_unit_rows_has_unit_norm_and_keeps_the_direction():

@@ -229,10 +229,6 @@ def test_a_place_that_is_taken_is_refused_and_untouched(kind, no_work, tmp_path)
 @pytest.mark.parametrize(
     ("wrong", "pattern"),
     [
-        (
-            {"x_train": np.vstack([np.eye(3)[:2], np.zeros((1, 3))])},
-            "x_train must have no zero rows",
-        ),
         ({"x_train": np.diag([1, NAN, 1])}, "x_train must be finite"),
         ({"x_train": np.diag([1, INF, 1])}, "x_train must be finite"),
         ({"y_train": [1, NAN, 1]}, "y_train must be finite"),
@@ -240,7 +236,7 @@ def test_a_place_that_is_taken_is_refused_and_untouched(kind, no_work, tmp_path)
         ({"y_train": np.ones((3, 1))}, r"y_train must be an array of shape \(n,\)"),
         ({"y_train": np.ones((3, 2, 2))}, r"y_train must be an array of shape \(n,\)"),
     ],
-    ids=["zero_row", "nan_x", "inf_x", "nan_y", "short_y", "column_y", "cube_y"],
+    ids=["nan_x", "inf_x", "nan_y", "short_y", "column_y", "cube_y"],
 )
 def test_data_sets_refuse(wrong, pattern):
     with unchecked(), pytest.raises(ValueError, match=pattern):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import lazynet as lz
 
@@ -39,6 +40,38 @@ def test_token_ids_reach_a_network_as_integers():
     mean = lz.monte_carlo_kernel(network, TOKENS, starts=2, key=KEY).kernel
     drawn = [lz.empirical_ntk(network, network.init(jax.random.fold_in(KEY, i), TOKENS), TOKENS) for i in range(2)]
     np.testing.assert_allclose(mean, np.mean(drawn, axis=0), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_networks_are_trained_on_token_ids_as_integers():
+    """Training, mini-batches, measures, kernels and linearizations must all pass the ids on as integers."""
+    y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
+    ids = TOKENS.copy()
+    ids[0] = 0
+    data, network = lz.Dataset(ids, y, ids[:2], y[:2]), lz.from_functions(start, bag, width=3)
+    run = lz.train(network, data, KEY, 4, learning_rate=0.05)
+    params = run.variables_0["params"]
+    x, targets = jnp.asarray(ids), jnp.asarray(y, "float32")
+    for _ in range(4):
+        gradient = jax.grad(lambda params: jnp.sum((bag(params, x) - targets) ** 2) / 2)(params)
+        params = jax.tree.map(lambda a, g: a - 0.05 * g, params, gradient)
+    for name, array in params.items():
+        np.testing.assert_allclose(run.variables["params"][name], array, rtol=1e-5, atol=1e-6)
+    assert lz.train(network, data, KEY, 4, dtype="float64", batch_size=2).status == "finished"
+    measure = lz.Measure(own={"ids": lambda network, variables, variables_0, data: jnp.sum(data.x_train)})
+    result = lz.sweep(network, data, [3, 5], 2, 4, learning_rate=0.05, measure=measure)
+    assert (result["ids"] == ids.sum()).all()
+    assert np.isfinite(result.linearization_gap_train).all()
+    expected = lz.sweep(network, data, [5], [1], 4, learning_rate=0.05)
+    np.testing.assert_array_equal(expected.train_loss.squeeze(), result.train_loss.sel(width=5, seed=1).squeeze())
+
+
+@pytest.mark.slow
+def test_families_of_lazynet_convert_integers():
+    y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
+    for network in (lz.TwoLayer(width=8), lz.MLP(width=8)):
+        of_ids, of_floats = (lz.sweep(network, lz.Dataset(x, y), [8], 1, 3) for x in (TOKENS, TOKENS.astype(float)))
+        xr.testing.assert_identical(of_ids.drop_attrs(), of_floats.drop_attrs())
 
 
 class Recurrent(nn.Module):

@@ -144,7 +144,7 @@ def laziness_map(
     True
     """
     with together():
-        check_inputs(network, data)
+        data = check_inputs(network, data)
         scales = _checked_scales(network, output_scales)
         for name, value, top in (("change", change, np.inf), ("fitted", fitted, 1.0)):
             if not (isinstance(value, int | float) and 0 < value < top):

@@ -87,7 +87,7 @@ def line_ensemble(
     {'step': 5, 'place': 51}
     """
     with together():
-        check_inputs(network, data)
+        data = check_inputs(network, data)
         inputs, coordinates = _line(data, ends, np.linspace(-2, 3, 51) if places is None else places)
         line = replace(data, x_test=inputs, y_test=np.zeros((len(coordinates), *data.y_train.shape[1:])))
         training = make_training(steps, snapshots=snapshots, dtype=dtype)

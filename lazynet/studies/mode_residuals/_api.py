@@ -103,7 +103,7 @@ def mode_residuals(
     """
     with together():
         check_number("tolerance", tolerance, positive=True)
-        check_inputs(network, data)
+        data = check_inputs(network, data)
         training_set = replace(data, x_test=data.x_test[:0], y_test=data.y_test[:0])
         training = make_training(steps, snapshots=snapshots, dtype=dtype)
         spec = make_spec(network, training_set, widths, seeds, training, learning_rate)

@@ -134,7 +134,7 @@ def _trained(network: Network, data: Dataset, key: Array, training: Training, le
     import xarray
 
     with together():
-        check_inputs(network, data)
+        data = check_inputs(network, data)
         training.check(network, data, learning_rate)
         check_memory_of_kernels(network, data, training)
         if learning_rate is None:
