@@ -67,6 +67,18 @@ def input_dtype(x: Any, dtype: Any) -> np.dtype:
     return np.dtype("int32" if np.issubdtype(x.dtype, np.integer) else dtype)
 
 
+def floating_dtype(x: Any) -> np.dtype:
+    """Return the dtype of x, or JAX's default floating-point dtype if x contains integers."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return np.dtype(x.dtype)
+    return jax.dtypes.canonicalize_dtype(float)
+
+
+def floats(x: Any) -> Any:
+    """Return x unchanged if it contains floating-point numbers; otherwise, convert it to JAX's default dtype."""
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else jnp.asarray(x, floating_dtype(x))
+
+
 def network_rows(x: Any, dtype: Any) -> jax.Array:
     """Convert rows to a JAX array of the dtype in which a network receives them; see `input_dtype`."""
     return jnp.asarray(x, input_dtype(x, dtype))

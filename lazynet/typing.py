@@ -16,7 +16,7 @@ else:
     Axes = DataArray = Figure = Result = Variable = Any
 
 # Replaces None in the return type `Result | None` of functions that return None only in a shard or on a host other than
-# the first, so that type checkers do not require other callers to rule out None.
+# the first. Type checkers then accept code that uses the result without ruling out None.
 MaybeNone = Any
 AnyArray = Array | np.ndarray
 Integer = int | np.integer

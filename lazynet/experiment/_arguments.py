@@ -22,8 +22,8 @@ def check_inputs(network: object, data: Any) -> Dataset:
         data: Training and test sets.
 
     Returns:
-        The data as the network receives them: integer inputs are converted to float64 unless the network is
-        user-supplied.
+        The data as the network receives them: integer inputs are converted to float64 unless the network accepts
+        integers.
 
     Raises:
         ValueError: If `data` is not a `lazynet.Dataset`, if `network` is not a network, or if the network's outputs for
@@ -31,7 +31,7 @@ def check_inputs(network: object, data: Any) -> Dataset:
     """
     check_instance("data", data, Dataset)
     check_network(network, data.x_train)
-    if traits(network).custom or data.x_train.dtype == np.float64:
+    if traits(network).integers or data.x_train.dtype == np.float64:
         return data
     return replace(data, x_train=data.x_train.astype(np.float64), x_test=data.x_test.astype(np.float64))
 

@@ -391,7 +391,9 @@ def _bounds(
     if factor is None:
         return {}
     # The factor already includes 1 / sqrt(m), so the lemma is evaluated at width 1.
-    lemma = neuron_movement_bound(float(np.sum(data.x_train**2)), 1, residual_norm[:, 0], lambda_min)
+    lemma = neuron_movement_bound(
+        float(np.sum(np.square(data.x_train, dtype=np.float64))), 1, residual_norm[:, 0], lambda_min
+    )
     # The loss is half the squared residual norm, so the residual norm is sqrt(2) times the square root of the loss.
     residual_sum = np.sqrt(2) * trained.records["loss_root_sum"]
     path = learning_rate * norm * residual_sum

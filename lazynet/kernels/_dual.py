@@ -44,7 +44,8 @@ def gaussian_dual(
     """Compute E[sigma(w.x) sigma(w.x')] for w ~ N(0, init_scale^2 I).
 
     Closed forms are used for relu, leaky_relu, abs, erf, gelu and sin (Cho and Saul 2009; Williams 1997; Tsuchida et
-    al. 2021, arXiv:2002.08517), and series in the angle between the rows are used for all other activations.
+    al. 2021, arXiv:2002.08517), and series in the angle between the rows are used for all other activations. At a zero
+    row, the derivative of relu, leaky_relu or abs is the mean of its left and right derivatives.
 
     Args:
         activation: Name in `lazynet.networks.ACTIVATIONS`, or a smooth JAX function of one array.

@@ -192,7 +192,7 @@ def empirical_ntk(
 def _integers(network: Differentiable, x1: AnyArray, x2: AnyArray | None) -> Any:
     """Return the dtype in which a user-supplied network gets integer inputs, or None for other inputs or networks."""
     dtype = np.result_type(x1.dtype, (x1 if x2 is None else x2).dtype)
-    return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).custom else None
+    return jax.dtypes.canonicalize_dtype(dtype) if dtype.kind in "iu" and traits(network).integers else None
 
 
 def _runs_in(dtype: str, network: Differentiable, variables: Variables, x: AnyArray) -> bool:

@@ -87,7 +87,7 @@ def monte_carlo_kernel(
     check_rows(x1, x2)
     # Integers, such as token ids, are passed to user-supplied networks as integers.
     kinds = {x.dtype.kind for x in (x1, x2) if x is not None}
-    dtype = np.int32 if kinds <= {"i", "u"} and traits(network).custom else np.float32
+    dtype = np.int32 if kinds <= {"i", "u"} and traits(network).integers else np.float32
     rows1 = jnp.asarray(x1.astype(dtype))
     rows2 = None if x2 is None else jnp.asarray(x2.astype(dtype))
     # Memory is needed for five float64 arrays of the kernel's shape, including the mean, and for three float32 arrays

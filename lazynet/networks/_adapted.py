@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lazynet.arguments import calls_of, check_choice, check_key
-from lazynet.arrays import real_array, with_floats_as
+from lazynet.arrays import floating_dtype, real_array, with_floats_as
 from lazynet.networks._checks import check_params
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, traits
@@ -90,9 +90,7 @@ class Adapted:
             if not jnp.issubdtype(dtype, jnp.floating):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(f"Parameters must be floating-point arrays, got {dtype} at {name!r}.")
-        converted: Variables = with_floats_as(
-            rows.dtype if floating else jax.dtypes.canonicalize_dtype(float), variables
-        )
+        converted: Variables = with_floats_as(floating_dtype(rows), variables)
         return converted
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:

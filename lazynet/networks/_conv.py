@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from lazynet.arguments import described
+from lazynet.arrays import floats
 from lazynet.networks._activations import get_activation
 from lazynet.networks._traits import Traits, traits
 from lazynet.networks._two_layer import SingleHidden, check_fields, output_factor, single_hidden_traits, weights
@@ -64,9 +65,9 @@ class ConvNet(SingleHidden):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+    def __call__(self, x: Num[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
         """Return the outputs, of shape (n,) or (n, k)."""
-        x_patches = patches(self, x)
+        x_patches = patches(self, floats(x))
         hidden, readout = self._weights(x_patches[:, 0])
         values = get_activation(self.activation).function(x_patches @ hidden.T)
         f = output_factor(self) * (jnp.mean(values, axis=1) @ readout)

@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from lazynet.arguments import check_number, described
+from lazynet.arrays import floats
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import Parametrization, get_parametrization
 from lazynet.networks._traits import LayerScaling, Traits, setting_fields, traits
@@ -27,9 +28,9 @@ class MLP(nn.Module):
     "chen" and output_scale is a power of m, this is the network of Chen et al. 2019, section 2, with L = depth + 1.
 
     `init(key, x)` returns the arrays "hidden_1" of shape (m, d), "hidden_2", ... of shape (m, m), "readout" of shape
-    (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x. Trained arrays are in
-    the collection "params", and all others are in "fixed". `apply(variables, x)` returns an array of shape (n,) for one
-    output or (n, k) for several.
+    (m, k), and "bias_1", ... of shape (m,). They are drawn in float32 and cast to the dtype of x, or to JAX's default
+    dtype if x contains integers. Trained arrays are in the collection "params", and all others are in "fixed".
+    `apply(variables, x)` returns an array of shape (n,) for one output or (n, k) for several.
 
     Args:
         width: Number of units m in each hidden layer, at least 1.
@@ -72,8 +73,9 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+    def __call__(self, x: Num[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
         """Return the outputs, of shape (n,) or (n, k)."""
+        x = floats(x)
         exponents, kappa = get_parametrization(self.parametrization), at_width(self.init_scale, self.width)
         arrays, entering = {}, x.shape[1]
         for layer in range(1, self.depth + 1):
@@ -164,6 +166,7 @@ def _deep_traits(network: MLP) -> Traits:
         fields=setting_fields(network),
         start_fields=("init_scale",),
         custom=not activation.is_named,
+        integers=False,
         preactivations=preactivations,
         learning_rate_exponent=parametrization.learning_rate,
         scaling=LayerScaling(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
+from lazynet.arrays import floating_dtype, with_floats_as
 from lazynet.networks._checks import check_params, check_protocol, check_variables
 from lazynet.networks._protocol import Model, Network
 from lazynet.networks._traits import Traits, traits
@@ -122,14 +122,13 @@ class Expansion:
         return self
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables at the point of expansion, cast to the dtype of x.
+        """Return the variables at the point of expansion, cast to the floating-point dtype of x.
 
         Raises:
             ValueError: If the variables belong to another network.
         """
         check_variables(self._network, self.variables, x)
-        cast = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(x.dtype), dict(self.variables))
-        return self.polynomial.at(cast)
+        return self.polynomial.at(with_floats_as(floating_dtype(x), dict(self.variables)))
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:
         """Return the outputs of the polynomial, of shape (n,) or (n, k)."""
@@ -191,4 +190,5 @@ def _expansion(polynomial: Linearized, variables: Variables) -> Expansion:
 
 @traits.register(Expansion)
 def _expansion_traits(network: Expansion) -> Traits:
-    return Traits(name="Expansion", title="Network Expansion", custom=False)
+    integers = traits(network.polynomial.network).integers
+    return Traits(name="Expansion", title="Network Expansion", custom=False, integers=integers)

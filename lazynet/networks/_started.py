@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from jax import Array
 
 from lazynet.arguments import calls_of, described
-from lazynet.arrays import with_floats_as
+from lazynet.arrays import floating_dtype, with_floats_as
 from lazynet.networks._checks import check_protocol, check_variables
 from lazynet.networks._protocol import Network
 from lazynet.networks._traits import Traits, traits
@@ -30,7 +30,7 @@ class Started(Wrapped):
     start: Start
 
     def init(self, key: Array, x: AnyArray) -> Variables:
-        """Return the variables that `start` returns for this key and width, in the dtype of x.
+        """Return the variables that `start` returns for this key and width, in the floating-point dtype of x.
 
         Raises:
             ValueError: If these variables do not belong to the network.
@@ -38,7 +38,7 @@ class Started(Wrapped):
         with calls_of("start"):
             variables = self.start(key, self.width)
         check_variables(self.network, variables, x)
-        converted: Variables = with_floats_as(x.dtype, dict(variables))
+        converted: Variables = with_floats_as(floating_dtype(x), dict(variables))
         return converted
 
     def apply(self, variables: Variables, x: AnyArray) -> Array:

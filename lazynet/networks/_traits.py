@@ -89,6 +89,8 @@ class Traits:
             fields share compiled programs.
         custom: Whether the network calls user-supplied functions, which its fields do not identify. If so, sweeps check
             that it maps each row independently of the others, and stored runs record its outputs on a few rows.
+        integers: Whether integer inputs, such as token ids, reach the network as integers. If not, they are converted
+            to floating-point numbers first.
         starts_at_zero: Whether all outputs are zero at initialization, up to rounding error.
         hidden_layer: The `HiddenLayer` form of the network, or None if the network does not have this form.
         preactivations: Function that maps (variables, x) to a list of arrays, or None if the pre-activations are
@@ -111,6 +113,7 @@ class Traits:
     fields: tuple[str, ...] = ()
     start_fields: tuple[str, ...] = ()
     custom: bool = True
+    integers: bool = True
     starts_at_zero: bool = False
     hidden_layer: HiddenLayer | None = None
     preactivations: Callable[[Variables, AnyArray], list[Array]] | None = None

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from lazynet.arguments import calls_of, check_choice, check_count, check_flag, check_number
+from lazynet.arrays import floats
 from lazynet.networks._activations import Function, check_activation, get_activation
 from lazynet.networks._parametrization import PARAMETRIZATIONS
 from lazynet.networks._protocol import Network
@@ -146,7 +147,8 @@ class TwoLayer(SingleHidden):
 
     The network of Arora et al. 2019, section 3.1, is the case alpha = 1, sigma = relu. The initial weights are
     w_r ~ N(0, kappa^2 I), with a_r = +-1 or a_r ~ N(0, 1). The trained variables are the w_r and a_r themselves; `init`
-    draws them in float32 and casts them to the dtype of its inputs. relu'(0) is 0, as in JAX; in the paper it is 1.
+    draws them in float32 and casts them to the dtype of its inputs, or to JAX's default dtype if the inputs are
+    integers. relu'(0) is 0, as in JAX; in the paper it is 1.
 
     `init(key, x)` returns the arrays "hidden" of shape (m, d) and "readout" of shape (m, k). Trained arrays are in the
     collection "params", and all others are in "fixed". `apply(variables, x)` returns an array in the dtype of the
@@ -176,8 +178,9 @@ class TwoLayer(SingleHidden):
     """
 
     @nn.compact
-    def __call__(self, x: Float[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
+    def __call__(self, x: Num[AnyArray, "n d"]) -> Float[Array, " n"] | Float[Array, "n k"]:
         """Return the outputs, of shape (n,) or (n, k)."""
+        x = floats(x)
         hidden, readout = self._weights(x)
         activation = get_activation(self.activation).function
         f = output_factor(self) * (activation(x @ hidden.T) @ readout)
@@ -215,6 +218,7 @@ def single_hidden_traits(network: SingleHidden) -> Traits:
         fields=setting_fields(network),
         start_fields=("init_scale",),
         custom=not activation.is_named,
+        integers=False,
         starts_at_zero=network.symmetric,
         scaling=LayerScaling(PARAMETRIZATIONS["ntk"], 1, network.train, activation.homogeneous),
     )

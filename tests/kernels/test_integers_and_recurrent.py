@@ -67,11 +67,41 @@ def test_networks_are_trained_on_token_ids_as_integers():
 
 
 @pytest.mark.slow
+def test_a_start_and_a_linearization_of_a_network_take_token_ids_too():
+    y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
+    data, network = lz.Dataset(TOKENS, y), lz.from_functions(start, bag, width=3)
+    variables = network.init(KEY, TOKENS)
+    run = lz.train(lz.with_start(network, lambda key, width: variables), data, KEY, 3, learning_rate=0.05)
+    expected = lz.train(network, data, KEY, 3, learning_rate=0.05, variables=variables)
+    for name, array in expected.variables["params"].items():
+        np.testing.assert_allclose(run.variables["params"][name], array, rtol=1e-6)
+    linear = lz.linearize(network, variables)
+    f = linear.apply(lz.train(linear, data, KEY, 3, learning_rate=0.05).variables, TOKENS)
+    steps = np.linalg.matrix_power(np.eye(5) - 0.05 * lz.empirical_ntk(network, variables, TOKENS), 3)
+    np.testing.assert_allclose(f, y + steps @ (np.asarray(network.apply(variables, TOKENS), float) - y), rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_families_of_lazynet_convert_integers():
     y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
-    for network in (lz.TwoLayer(width=8), lz.MLP(width=8)):
+    with_function = lz.TwoLayer(width=8, activation=lambda z: jnp.tanh(z))
+    for network in (lz.TwoLayer(width=8), lz.MLP(width=8), with_function):
         of_ids, of_floats = (lz.sweep(network, lz.Dataset(x, y), [8], 1, 3) for x in (TOKENS, TOKENS.astype(float)))
         xr.testing.assert_identical(of_ids.drop_attrs(), of_floats.drop_attrs())
+
+
+def test_families_of_lazynet_start_from_the_same_weights_for_integers():
+    """Weights cast to the dtype of integer rows would be truncated to integers."""
+    floats = jnp.asarray(TOKENS, jnp.float32)
+    for network in (lz.TwoLayer(width=4), lz.MLP(width=4, bias_scale=0.5), lz.ConvNet(width=4, filter_size=2)):
+        variables = network.init(KEY, floats)
+        started = lz.with_start(network, lambda key, width, network=network: network.init(key, floats))
+        for start in (network, started, lz.linearize(network, variables)):
+            given, expected = start.init(KEY, TOKENS), start.init(KEY, floats)
+            for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(expected), strict=True):
+                assert a.dtype == b.dtype
+                np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(start.apply(given, TOKENS), start.apply(given, floats))
 
 
 class Recurrent(nn.Module):

@@ -43,9 +43,9 @@ def ordered(result: Result) -> Result:
 
 
 def while_training(result: Result) -> DataArray:
-    """Return whether each member was still training at each snapshot, with the dimensions width, seed and step.
+    """Return whether each member was still training at each snapshot, in an array over width, seed and step.
 
-    A member that stopped keeps its last values, but the predictions for it keep changing.
+    A member that has stopped training keeps its last values, but the predictions for it keep changing.
     """
     if "stopped_step" not in result:
         return result.step >= 0
