@@ -203,11 +203,11 @@ def _check_rows(x: Array | np.ndarray, name: str, dtype: str) -> Float[np.ndarra
         raise ValueError(f"{name} must have finite rows, got NaN or infinity in row {np.argmax(invalid)}.")
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
-    invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares)) & rows.any(axis=1)
+    invalid = ~((squares >= np.finfo(dtype).tiny) & np.isfinite(squares)) & array.any(axis=1)
     if invalid.any():
         row = np.argmax(invalid)
         raise ValueError(
             f"{name} must have rows whose squared norms are representable in {dtype}, got a norm of "
-            f"{np.linalg.norm(rows[row].astype(np.longdouble)):.3g} in row {row}. Rescale the rows."
+            f"{np.linalg.norm(array[row].astype(np.longdouble)):.3g} in row {row}. Rescale the rows."
         )
     return rows

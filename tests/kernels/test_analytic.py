@@ -123,6 +123,11 @@ def test_zero_rows_have_the_kernel_of_their_definition(family, activation):
     )
 
 
+def test_rows_that_are_zero_only_in_float32_are_refused():
+    with pytest.raises(ValueError, match="representable in float32, got a norm of 1e-50 in row 1"):
+        analytic_kernel(TwoLayer(width=4))(np.array([[1.0], [1e-50]]), dtype="float32")
+
+
 @pytest.mark.parametrize(
     ("activation", "train"),
     slow_unless(
