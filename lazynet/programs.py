@@ -129,7 +129,7 @@ def is_fixed(value: Any) -> bool:
     Args:
         value: Argument of a public function.
     """
-    if value is None or isinstance(value, str | bool | int | float | np.generic | np.ndarray | jax.Array):
+    if value is None or isinstance(value, str | bool | int | float | np.generic | np.ndarray | np.dtype | jax.Array):
         return True
     if isinstance(value, dict):
         return all(map(is_fixed, value.values()))

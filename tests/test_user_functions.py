@@ -303,6 +303,7 @@ class Outside:
 
 def test_what_can_change_is_told_from_what_cannot():
     fixed = [None, 1.0, "relu", np.ones(2), jnp.ones(2), [1, (2, 3)], {"a": jnp.tanh}, jax.nn.relu, BUILT_IN, DATA]
+    fixed += [np.dtype("float32")]
     fixed += [lz.losses.logistic(), lz.Optimizer("sgd", momentum=0.9), lz.Measure(), lz.MLP(8, depth=3), optax.sgd]
     assert all(map(is_fixed, fixed))
     changing = [plain, lambda x: x, Own(), Outside(), MINE, HUBER, {"a": [plain]}, lz.Measure(own={"a": plain})]

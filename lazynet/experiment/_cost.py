@@ -26,11 +26,12 @@ from lazynet.kernels import (
     kernel_job,
     limit_key,
 )
-from lazynet.networks import Network, forward_operations, kernel_operations, traits
+from lazynet.networks import Network, forward_operations, initial_shapes, kernel_operations, traits
 from lazynet.plan import Job, available_memory, check_memory, eigenvectors_bytes, eigenvectors_flops
 from lazynet.precision import arithmetic
 from lazynet.programs import once
 from lazynet.training import AutodiffStepper, Member, Stepper
+from lazynet.typing import Variables
 
 # Typical number of times that the kernel is multiplied by a block of vectors to compute both the predictions and the
 # complexity for an image data set.
@@ -179,17 +180,21 @@ def _traced_bytes(
     outputs: tuple[int, ...],
     dtype: str,
 ) -> tuple[int, int]:
-    def start(key: jax.Array, shared: dict[str, jax.Array]) -> tuple[Any, Any]:
-        variables = dict(network.init(key, shared["x"]))
-        return variables, stepper.start(Member(variables, key, None), shared)
+    def start(variables: Variables, key: jax.Array, shared: dict[str, jax.Array]) -> Any:
+        return stepper.start(Member(variables, key, None), shared)
 
     with arithmetic(dtype):
         shared = {name: jax.ShapeDtypeStruct(shape, kind) for name, shape, kind in shapes}
         shared |= {name: jax.ShapeDtypeStruct((), dtype) for name in ("learning_rate", "output_scale")}
         shared["y"] = jax.ShapeDtypeStruct(outputs, dtype)
-        trees = jax.eval_shape(start, jax.random.key(0), shared)
-    variables, state = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in trees)
-    return variables, state
+        variables = initial_shapes(network, shared["x"].shape[1:], shared["x"].dtype)
+        state = jax.eval_shape(start, variables, jax.random.key(0), shared)
+    return _size(variables), _size(state)
+
+
+def _size(tree: Any) -> int:
+    """Return the number of bytes of all arrays."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def infinite_width_jobs(data: Dataset, dtype: str, storage: str | None) -> list[Job]:

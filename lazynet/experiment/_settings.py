@@ -20,8 +20,7 @@ from lazynet.experiment._grid import Point
 from lazynet.experiment._training import Training, examples
 from lazynet.kernels import analytic_kernel
 from lazynet.measures import registered
-from lazynet.networks import Network, layer_names, traits
-from lazynet.programs import once
+from lazynet.networks import Network, initial_shapes, layer_names, traits
 from lazynet.training import Optimizer, UpdateRule
 from lazynet.typing import Variables
 
@@ -215,13 +214,8 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 def layer_names_of(network: Network, data: Dataset) -> list[str]:
     """Return the names of the network's trained arrays."""
-    return list(_layer_names(network, data.x_train.shape, input_dtype(data.x_train, "float32")))
-
-
-@once
-def _layer_names(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> tuple[str, ...]:
-    made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
-    return tuple(layer_names(made["params"]))
+    shapes = initial_shapes(network, data.x_train.shape[1:], input_dtype(data.x_train, "float32"))
+    return layer_names(shapes["params"])
 
 
 def as_json(settings: dict[str, Any], *, canonical: bool = False) -> str:

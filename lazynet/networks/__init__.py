@@ -22,7 +22,7 @@ from lazynet.networks._cost import (
 from lazynet.networks._deep import MLP, ThreeLayer
 from lazynet.networks._expansions import Expansion, Linearized, Quadratic, linearize, quadratic
 from lazynet.networks._parametrization import PARAMETRIZATIONS, Parametrization, get_parametrization
-from lazynet.networks._protocol import GivenNetwork, Model, Network, layer_names
+from lazynet.networks._protocol import GivenNetwork, Model, Network, initial_shapes, layer_names
 from lazynet.networks._started import Started, with_start
 from lazynet.networks._traits import HiddenLayer, LayerScaling, Traits, hidden_layer_of, traits
 from lazynet.networks._two_layer import Scale, SingleHidden, TwoLayer, at_width, check_scale, weights
@@ -68,6 +68,7 @@ __all__ = [
     "get_parametrization",
     "gradient_operations",
     "hidden_layer_of",
+    "initial_shapes",
     "kernel_operations",
     "layer_names",
     "linearize",

@@ -11,7 +11,7 @@ from jax import Array
 from lazynet.arguments import calls_of, described
 from lazynet.arrays import input_dtype, network_rows
 from lazynet.networks._cost import parameter_bytes
-from lazynet.networks._protocol import Network
+from lazynet.networks._protocol import Network, initial_shapes
 from lazynet.networks._traits import traits
 from lazynet.programs import compiled, once
 from lazynet.typing import AnyArray, Variables
@@ -174,9 +174,8 @@ def _own_shapes(
     network: Any, features: tuple[int, ...], dtype: np.dtype
 ) -> dict[str, dict[str, tuple[int, ...]]] | None:
     """Return the shape of each array in each collection of variables, or None if initialization fails."""
-    row = jax.ShapeDtypeStruct((1, *features), dtype)
     try:
-        variables = jax.eval_shape(lambda key, row: network.init(key, row), jax.random.key(0), row)
+        variables = initial_shapes(network, features, dtype)
         return {name: _shapes_by_path(collection) for name, collection in variables.items()}
     except Exception:
         return None

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from lazynet.networks._protocol import Network
+from lazynet.networks._protocol import Network, initial_shapes
 from lazynet.networks._traits import traits
 from lazynet.networks._two_layer import TwoLayer
 from lazynet.programs import once
@@ -37,7 +37,8 @@ def _intermediate_bytes(network: Network, n: int, d: int, dtype: Any) -> int:
 
 
 def _traced(network: Network, n: int, d: int, dtype: Any) -> Any:
-    return jax.jit(lambda variables, x: network.apply(variables, x)).trace(*_shapes(network, n, d, dtype))
+    variables, x = initial_shapes(network, (d,), dtype), jax.ShapeDtypeStruct((n, d), dtype)
+    return jax.jit(lambda variables, x: network.apply(variables, x)).trace(variables, x)
 
 
 def gradient_operations(network: Network, n: int, d: int, dtype: Any = "float32") -> float:
@@ -104,7 +105,7 @@ def step_bytes(network: Network, n: int, d: int, dtype: Any = "float32") -> int:
 
 def parameter_bytes(network: Network, d: int, dtype: Any = "float32") -> int:
     """Return the number of bytes that all variables of the network take up in float32."""
-    return sum(4 * leaf.size for leaf in jax.tree.leaves(_shapes(network, 1, d, dtype)[0]))
+    return sum(4 * leaf.size for leaf in jax.tree.leaves(initial_shapes(network, (d,), dtype)))
 
 
 def timing_network(width: int) -> TwoLayer:
@@ -117,8 +118,3 @@ def timing_network(width: int) -> TwoLayer:
         A `TwoLayer` network.
     """
     return TwoLayer(width=width)
-
-
-def _shapes(network: Network, n: int, d: int, dtype: Any) -> tuple[Any, Any]:
-    x = jax.ShapeDtypeStruct((n, d), dtype)
-    return dict(jax.eval_shape(network.init, jax.random.key(0), x)), x

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jax import Array
 
+from lazynet.programs import once
 from lazynet.typing import AnyArray, Variables
 
 
@@ -84,3 +86,25 @@ def layer_names(params: Any) -> list[str]:
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
     ]
+
+
+def initial_shapes(network: Any, features: tuple[int, ...], dtype: Any) -> Variables:
+    """Return the shapes and dtypes of the initial variables of a network.
+
+    Args:
+        network: Network of any type.
+        features: Shape of one input row.
+        dtype: Dtype of the rows, which is an integer type for token ids.
+
+    Returns:
+        The variables, with a `jax.ShapeDtypeStruct` in place of each array.
+    """
+    config: Any = jax.config
+    return _initial_shapes(network, features, np.dtype(dtype), config.jax_enable_x64)
+
+
+@once
+def _initial_shapes(network: Any, features: tuple[int, ...], dtype: np.dtype, is_64_bit: bool) -> Variables:
+    # The last argument only distinguishes results, because weights may have the default dtype.
+    del is_64_bit
+    return dict(jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *features), dtype)))

@@ -337,6 +337,7 @@ def _advance(
     def advance(carry: Carry, member: Member) -> Carry:
         return jax.lax.fori_loop(first, last, lambda t, carry: step(t, carry, member), carry)
 
+    @partial(jax.jit, inline=True)  # `jax.eval_shape` and `jax.lax.cond` trace it only once together.
     def take_measures(state: State, member: Member) -> dict[str, Array]:
         return measure(stepper.read(state, member, shared), member, shared) | stepper.quantities(state)
 

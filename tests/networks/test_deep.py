@@ -10,7 +10,8 @@ from tolerance import assert_close
 from unchecked import unchecked
 
 import lazynet as lz
-from lazynet.networks import PARAMETRIZATIONS, traits
+from lazynet.networks import PARAMETRIZATIONS, initial_shapes, traits
+from lazynet.precision import arithmetic
 
 X = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
 FUNCTIONS = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "erf": special.erf}
@@ -174,3 +175,16 @@ def test_a_convolution_of_one_patch_is_a_two_layer_network():
 def test_what_is_no_convolutional_network_is_refused(changes, said):
     with unchecked(), pytest.raises(ValueError, match=said):
         start(lz.ConvNet(**{"width": 4, **changes}))
+
+
+def test_shapes_are_traced_once_for_each_dtype(monkeypatch):
+    traced, init = [], lz.MLP.init
+    monkeypatch.setattr(lz.MLP, "init", lambda *args: traced.append(None) or init(*args))
+    network = lz.MLP(width=13, depth=2)
+    shapes = [initial_shapes(network, (3,), dtype) for dtype in ("float32", np.dtype("float32"), np.int32)]
+    assert len(traced) == 2
+    with arithmetic("float64"):
+        shapes += [initial_shapes(network, (3,), dtype) for dtype in ("float64", "int32")]
+    for found, dtype in zip(shapes, ("float32", "float32", "float32", "float64", "float64"), strict=True):
+        assert [leaf.shape for leaf in jax.tree.leaves(found)] == [(13, 3), (13, 13), (13, 1)]
+        assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(dtype)}
