@@ -58,7 +58,7 @@ def float64_array(name: str, value: Any) -> np.ndarray:
 
 
 def input_dtype(x: Any, dtype: Any) -> np.dtype:
-    """Return the dtype in which a network receives rows: int32 for integers such as token ids, and `dtype` otherwise.
+    """Return the dtype of a network's input rows: int32 for integers such as token ids, and `dtype` otherwise.
 
     Args:
         x: Array of rows.
@@ -80,7 +80,7 @@ def floats(x: Any) -> Any:
 
 
 def network_rows(x: Any, dtype: Any) -> jax.Array:
-    """Convert rows to a JAX array of the dtype in which a network receives them; see `input_dtype`."""
+    """Convert rows to a JAX array of the dtype that a network expects; see `input_dtype`."""
     return jnp.asarray(x, input_dtype(x, dtype))
 
 

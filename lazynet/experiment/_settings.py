@@ -26,7 +26,7 @@ from lazynet.typing import Variables
 
 
 def sweep_settings(network: Network, data: Dataset, training: Training) -> dict[str, Any]:
-    """Return the settings for the network, the data and the training.
+    """Return the settings for the network, data and training.
 
     Args:
         network: Network of any width.
@@ -155,8 +155,8 @@ def _optimizer_values(optimizer: UpdateRule) -> dict[str, list[float]]:
                 params = optax.apply_updates(params, update)
     except Exception as error:
         raise ValueError(
-            "optimizer must be able to update two test arrays, whose values identify the optimizer in a run folder, "
-            f"but failed with: {error}"
+            "optimizer must be able to update the two test arrays that identify it in a run folder, but the update "
+            f"failed: {error}"
         ) from error
     return {"optimizer_values": [value for leaf in jax.tree.leaves(params) for value in _rounded(leaf, digits=6)]}
 

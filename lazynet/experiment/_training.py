@@ -32,8 +32,8 @@ from lazynet.training import (
 )
 from lazynet.typing import AnyArray
 
-# If the user does not specify snapshots, there are at least DEFAULT_SNAPSHOTS of them, and successive snapshot steps
-# differ by a factor of at most about LARGEST_RATIO.
+# By default, there are at least DEFAULT_SNAPSHOTS snapshots, and the ratio of successive steps is at most about
+# LARGEST_RATIO.
 DEFAULT_SNAPSHOTS, LARGEST_RATIO = 20, 1.5
 DTYPES = ("float32", "float64")
 # Names and functions of user-supplied quantities, in hashable form. The functions have the signature

@@ -237,7 +237,7 @@ def _arc_cosine(part: str, relu_parts: ReluParts, init_scale: Array, x1: Array, 
     """
     norm1, norm2 = (jax.numpy.linalg.norm(x, axis=1) for x in (x1, x2))
     gram = x1 @ x2.T
-    # The cosine with a zero row is 0; only the product of the norms matters there, which is 0.
+    # The cosine with a zero row is set to 0. Its value does not matter, because the product of the norms is 0.
     inverse1, inverse2 = (1 / jax.numpy.where(norm > 0, norm, 1) for norm in (norm1, norm2))
     cosine = jax.numpy.clip(gram * inverse1[:, None] * inverse2[None, :], -1, 1)
     size = jax.numpy.abs(cosine)

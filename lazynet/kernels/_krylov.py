@@ -86,7 +86,7 @@ def basis_limit(n: int) -> int:
         The number of float64 vectors that fit in the available memory, with room for a copy, but at most 3000.
 
     Raises:
-        ValueError: If not even 128 vectors fit in memory.
+        ValueError: If fewer than 128 vectors fit in memory.
     """
     # The factor of 2 allows for a copy when the basis grows.
     bytes_per_vector = 2 * 8 * n

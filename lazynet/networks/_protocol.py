@@ -105,6 +105,5 @@ def initial_shapes(network: Any, features: tuple[int, ...], dtype: Any) -> Varia
 
 @once
 def _initial_shapes(network: Any, features: tuple[int, ...], dtype: np.dtype, is_64_bit: bool) -> Variables:
-    # The last argument only distinguishes results, because weights may have the default dtype.
-    del is_64_bit
+    del is_64_bit  # Only part of the cache key: weights of the default dtype are float64 in 64-bit mode.
     return dict(jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *features), dtype)))

@@ -223,7 +223,7 @@ def movement(name: str, x: np.ndarray, sweeps: dict[str, Result]) -> Iterator[Cl
 
 
 def flips_fall(name: str, scales: Result) -> Claim:
-    """Return the claim of Lemma C.2 that more signs flip if the initial weights are smaller."""
+    """Return the claim of Lemma C.2 that more signs flip when the initial weights are smaller."""
     shares = scales.activation_flips.isel(step=-1, width=-1).mean("seed").values
     note = ", ".join(f"{share:.1%} at kappa = {kappa:g}" for kappa, share in zip(KAPPAS, shares, strict=True))
     most = float(np.max(shares[:-1] / shares[1:]))

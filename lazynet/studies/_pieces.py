@@ -21,7 +21,7 @@ def arranged(result: Result, kind: str, dims: tuple[str, ...]) -> Result:
     quantities = {name: quantity for name, quantity in catalog(kind).items() if name in result.variables}
     for name in dims:
         if name not in result.coords:
-            raise ValueError(f"result must have the coordinates {', '.join(dims)}, got a result without {name}.")
+            raise ValueError(f"result must have the coordinates {', '.join(dims)}, but {name} is missing.")
         if name not in result.dims:
             lacking = [
                 variable for variable, quantity in quantities.items() if name in quantity.dims and variable != name

@@ -269,7 +269,7 @@ def power_bound(terms: Iterable[tuple[float, float, int]]) -> float:
     total = 0.0
     for alpha, norm, power in terms:
         if power < 1 or (power > 1 and power % 2):
-            raise ValueError(f"terms must have powers that are 1 or positive even integers, got {power}.")
+            raise ValueError(f"each power in terms must be 1 or a positive even integer, got {power}.")
         total += 3 * power * abs(alpha) * norm**power
     return total
 

@@ -76,7 +76,7 @@ class Carry(NamedTuple):
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Storage for the state of an unfinished pack, which is saved as named arrays."""
+    """Storage that saves the state of an unfinished pack as named arrays."""
 
     def load(self) -> dict[str, np.ndarray] | None:
         """Load the most recently saved arrays.
@@ -337,7 +337,8 @@ def _advance(
     def advance(carry: Carry, member: Member) -> Carry:
         return jax.lax.fori_loop(first, last, lambda t, carry: step(t, carry, member), carry)
 
-    @partial(jax.jit, inline=True)  # `jax.eval_shape` and `jax.lax.cond` trace it only once together.
+    # With `jax.jit`, this function is traced once for both `zero_measures` and `jax.lax.cond`.
+    @partial(jax.jit, inline=True)
     def take_measures(state: State, member: Member) -> dict[str, Array]:
         return measure(stepper.read(state, member, shared), member, shared) | stepper.quantities(state)
 

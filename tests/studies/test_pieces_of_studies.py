@@ -72,7 +72,7 @@ def test_the_order_of_a_result_does_not_matter(kind):
     for name in names:
         with pytest.raises(ValueError, match=rf"^result must contain each {name} only once, got "):
             lz.plot(whole.isel({name: [0, 0]}))
-        with pytest.raises(ValueError, match=rf"^result must have the coordinates .*, got a result without {name}"):
+        with pytest.raises(ValueError, match=rf"^result must have the coordinates .*, but {name} is missing"):
             lz.plot(whole.isel({name: 0}, drop=True))
 
 

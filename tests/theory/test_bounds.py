@@ -196,7 +196,7 @@ def test_odd_powers_have_no_bound():
     # The norm grows with the number of examples.
     assert norms[1] > 1.5 * norms[0]
     for power in (0, 3, -2):
-        with pytest.raises(ValueError, match=r"^terms must have powers that are 1 or positive even integers"):
+        with pytest.raises(ValueError, match=r"^each power in terms must be 1 or a positive even integer"):
             power_bound([(1.0, 1.0, power)])
     for bound in (lambda d: concentration_bound(np.eye(2), 3, d), lambda d: rademacher_bound(1, 1, 1.0, 1.0, delta=d)):
         with pytest.raises(ValueError, match=r"^delta "):

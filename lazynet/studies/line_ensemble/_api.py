@@ -66,8 +66,8 @@ def line_ensemble(
         - By width, seed, step and place: prediction.
         - By width, step and place: mean and deviation.
         - By step and place, and by width if the limit depends on the width: kernel_mean and kernel_deviation.
-        - By width and step, averaged over places: gap_squared, gap_bias_squared and gap_variance. The last two are
-          unbiased estimates, so the estimate of a small squared bias may be negative. With at least three
+        - By width and step, averaged over the points of the line: gap_squared, gap_bias_squared and gap_variance. The
+          last two are unbiased estimates, so the estimate of a small squared bias may be negative. With at least three
           seeds, the jackknife standard errors of these estimates are gap_bias_squared_error and gap_variance_error.
 
         If the network has no analytic kernel, the result contains only prediction, mean and deviation.

@@ -190,7 +190,7 @@ def split_with_errors(gap: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def split_gap(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return unbiased estimates of the squared bias and the variance over seeds, averaged over places.
+    """Return unbiased estimates of the squared bias and the variance over seeds, averaged over the points of the line.
 
     The square of the mean over S seeds would overestimate the squared bias by variance / S on average. The estimate is
     therefore the mean square minus the variance.
